@@ -1,0 +1,56 @@
+"""What a plugin's routes are made of: a `Route`, its `Answer`, and the daemon as they see it."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from orchestratord.settings import Config
+from orchestratord.task import Effect
+
+
+class Control(Protocol):
+    """The running daemon, as a plugin's routes see it."""
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        ...
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of one of the plugin's own tables."""
+        ...
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        """Write in one transaction; the ids of the new tasks, in order."""
+        ...
+
+    def standing_changed(self, endpoint_id: str) -> None:
+        """Look again at where the tasks of this endpoint stand: something about them changed."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """What a route answers: JSON with a status code."""
+
+    body: Any
+    status: int = 200
+    headers: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """One route of the API.
+
+    Args:
+        method: `GET`, `POST` or `PUT`.
+        path: with `{names}` in braces, such as `/v1/endpoints/{api}/{name}/webhooks`.
+        handler: an `async def` of (path parameters, query parameters, JSON body or None); raises
+            NotFound, Conflict and the like for errors.
+    """
+
+    method: str
+    path: str
+    handler: Callable[[Mapping[str, str], Mapping[str, str], Any], Awaitable[Answer]]

@@ -1,0 +1,174 @@
+"""What the YAML declares: an API, its endpoints, and how their calls are retried.
+
+All of it is frozen: a change of the files makes new objects. Plugins bring keys of their own as a
+`Setting` and read them as `endpoint[SETTING]`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Generic, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from orchestratord.backoff import Backoff
+from orchestratord.template import Template
+from orchestratord.values import Duration, Secret, StatusCode, StatusSet
+
+CALL_WHEN = StatusSet.parse(["error", 408, 425, 429, 500, 502, 503, 504])
+SUCCESS = StatusSet.parse("2xx")
+
+T = TypeVar("T")
+
+
+class Model(BaseModel):
+    """Base of everything that is read from YAML: frozen, and an unknown key is an error."""
+
+    model_config = ConfigDict(
+        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
+    )
+
+
+class RetryPolicy(Model):
+    """When a failed attempt is tried again, and how often. Durations in seconds."""
+
+    backoff: Backoff
+    """A strategy's name, or a mapping with `strategy` and its options."""
+    max_attempts: int = Field(15, ge=1, le=1000)
+    """The first one counts."""
+    max_delay: Duration = 3600.0
+    jitter: float = Field(0.1, ge=0, le=1)
+    """The delay is drawn from d·(1 ± jitter); 0 for none."""
+    give_up_after: Duration | None = None
+    """Since the task was created or last retried by hand; a next try past it fails at once."""
+    inline: int = Field(0, ge=0, le=10)
+    """Tries at once, inside one attempt and its timeout, where a repeat is safe."""
+    when: StatusSet = CALL_WHEN
+    """Answers that are tried again."""
+    respect_retry_after: bool = True
+    """The later of the backoff and the answer's Retry-After counts."""
+    max_retry_after: Duration = 86400.0
+
+    def covers(self, status_code: StatusCode) -> bool:
+        """True where a `when` that somebody wrote names this status code."""
+        return "when" in self.model_fields_set and status_code in self.when
+
+
+class Param(Model):
+    """One parameter of an endpoint."""
+
+    type: Literal["string", "integer", "number", "boolean", "array", "object"] | None = None
+    """Without a type any JSON value is taken."""
+    required: bool = False
+    default: Any = None
+    description: str = ""
+
+
+class Schedule(Model):
+    """When an endpoint is called by itself: `every`, `every` with `at`, or `cron`."""
+
+    every: str | float | None = None
+    """A duration counted from the Unix epoch, or minute, hour, day, monday … sunday."""
+    at: str | None = None
+    """`10:30`, for an hour `:30`."""
+    timezone: str = "UTC"
+    cron: str | None = None
+    """Five fields."""
+    params: Mapping[str, Any] = {}
+    overlap: Literal["skip", "allow"] = "skip"
+    """What happens to a slot whose predecessor is not done."""
+    catch_up: bool = True
+    """Slots that were missed while nothing ran become one call."""
+    splay: Duration = 0.0
+    """Each slot is delayed by up to this, always the same for one endpoint."""
+
+
+class Basic(Model):
+    """HTTP Basic."""
+
+    username: str
+    password: Secret
+
+
+class HeaderAuth(Model):
+    """A header with a secret value."""
+
+    name: str
+    value: Secret
+
+
+class Auth(Model):
+    """How an API is told who calls; one of the three."""
+
+    bearer: Secret | None = None
+    basic: Basic | None = None
+    header: HeaderAuth | None = None
+
+
+class Api(Model):
+    """What the endpoints of one API share."""
+
+    name: str
+    base_url: str | None = None
+    headers: Mapping[str, Template] = {}
+    auth: Auth | None = None
+    max_response: int = Field(1_048_576, ge=0, le=1 << 30)
+    """Bytes; a longer body is cut, the status decides."""
+    concurrency: int = Field(10, ge=1)
+    """In flight in one daemon."""
+    follow_redirects: bool = False
+    egress: tuple[str, ...] = ()
+    """Rules of `egress.allow`, the daemon's included."""
+
+
+@dataclass(frozen=True, slots=True)
+class Setting(Generic[T]):
+    """A key that a plugin adds to the endpoint files (and api.yaml and defaults).
+
+    Args:
+        key: its name in the YAML.
+        type: what pydantic validates it to; frozen, best a `Model` or a tuple of them.
+        default: the value where the key is missing.
+        merge: `mapping` merges by key, `replace` takes the endpoint's whole, `by_name` unites two
+            lists of mappings by their `name`, the endpoint's winning.
+        name_of: for `by_name`: derives the name of a mapping that has none.
+    """
+
+    key: str
+    type: Any
+    default: T
+    merge: Literal["mapping", "replace", "by_name"] = "mapping"
+    name_of: Callable[[Mapping[str, Any]], str] | None = None
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoint:
+    """One declared endpoint, merged and validated.
+
+    `spec` holds the keys of its `type` (for http: method, path, query, headers, body, success).
+    """
+
+    id: str
+    api: Api
+    type: str
+    spec: Any
+    retry: RetryPolicy
+    timeout: float
+    """Seconds, of the whole attempt."""
+    idempotent: bool
+    enabled: bool = True
+    params: Mapping[str, Param] = field(default_factory=dict)
+    schedule: Schedule | None = None
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    source: str = ""
+    """The file it is declared in, relative to the config folder."""
+    shown: Mapping[str, Any] = field(default_factory=dict)
+    """The merged declaration as JSON-like data with secrets masked, for people."""
+
+    def __getitem__(self, setting: Setting[T]) -> T:
+        value: T = self.settings.get(setting.key, setting.default)
+        return value

@@ -1,0 +1,163 @@
+"""Opening a connection: resolve once, check, connect to what was checked, secure."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import socket
+import ssl
+
+from orchestratord.engine.egress import Egress
+from orchestratord.engine.resolver import Found, Resolver
+from orchestratord.engine.wire import Connection
+from orchestratord.errors import EgressDenied, SendError, SendErrorKind
+
+
+async def dial(
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver,
+    egress: Egress,
+    ssl_context: ssl.SSLContext | None,
+    deadline: float,
+) -> Connection:
+    """Open a connection to a name.
+
+    Its addresses are tried in turn, those that egress denies left out; each gets an equal share of
+    the time that is left, so that a silent one does not use up the others'.
+
+    Args:
+        host: a name or an address; TLS verifies it.
+        port: the port.
+        resolver: asked once.
+        egress: the rules.
+        ssl_context: for TLS; None for a plain connection.
+        deadline: the loop's time at which the connection has to stand.
+
+    Raises:
+        EgressDenied: no address of the name is allowed.
+        SendError: of kind dns, connect, tls or timeout.
+    """
+    loop = asyncio.get_running_loop()
+    addresses = await _resolve(host, port, resolver, deadline)
+    allowed: list[tuple[int, str]] = []
+    denied: EgressDenied | None = None
+    for family, address in addresses:
+        try:
+            egress.check(address, port, host)
+        except EgressDenied as error:
+            denied = denied or error
+        else:
+            allowed.append((family, address))
+    failure: SendError = denied or _failure("dns", f"{host} has no address")
+    for position, (family, address) in enumerate(allowed):
+        now = loop.time()
+        until = now + (deadline - now) / (len(allowed) - position)
+        try:
+            sock = await _connect(loop, family, address, port, until)
+        except SendError as error:
+            failure = error
+        else:
+            return await _open(loop, sock, address, host, port, egress, ssl_context, deadline)
+    raise failure
+
+
+async def _resolve(host: str, port: int, resolver: Resolver, deadline: float) -> Found:
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            return await resolver(host, port)
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        if limit.expired():
+            raise _failure("timeout", f"{host} could not be resolved in time") from None
+        raise _failure("dns", f"{host} cannot be resolved: {_reason(error)}") from error
+
+
+async def _connect(
+    loop: asyncio.AbstractEventLoop, family: int, address: str, port: int, until: float
+) -> socket.socket:
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        raise _failure("connect", f"{_at(address, port)}: {_reason(error)}") from error
+    try:
+        sock.setblocking(False)
+        async with asyncio.timeout_at(until) as limit:
+            await loop.sock_connect(sock, _sockaddr(family, address, port))
+        if sock.getsockname() == sock.getpeername():
+            # Where nobody listens on a port that the system also hands out to clients, a socket
+            # can be given that very port and connect to itself; it would be its own answer.
+            raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
+    except OSError as error:
+        sock.close()
+        if limit.expired():
+            what = f"no connection to {_at(address, port)} in time"
+            raise _failure("timeout", what) from None
+        what = f"no connection to {_at(address, port)}: {_reason(error)}"
+        raise _failure("connect", what) from error
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
+async def _open(
+    loop: asyncio.AbstractEventLoop,
+    sock: socket.socket,
+    address: str,
+    host: str,
+    port: int,
+    egress: Egress,
+    ssl_context: ssl.SSLContext | None,
+    deadline: float,
+) -> Connection:
+    # asyncio closes the socket itself when this does not succeed.
+    def connection() -> Connection:
+        return Connection(loop, sock, address, egress)
+
+    if ssl_context is None:
+        return (await loop.create_connection(connection, sock=sock))[1]
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            _, secured = await loop.create_connection(
+                connection,
+                sock=sock,
+                ssl=ssl_context,
+                # A certificate names neither an address's zone nor a name's final dot.
+                server_hostname=host.partition("%")[0].rstrip("."),
+            )
+            return secured
+    except (OSError, ValueError) as error:
+        if limit.expired():
+            what = f"the TLS handshake with {host} ({_at(address, port)}) did not end in time"
+            raise _failure("timeout", what) from None
+        what = f"TLS with {host} ({_at(address, port)}): {_reason(error)}"
+        raise _failure("tls", what) from error
+
+
+def _sockaddr(family: int, address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:
+    if family == socket.AF_INET:
+        return address, port
+    bare, _, zone = address.partition("%")
+    if not zone:
+        return bare, port, 0, 0
+    return bare, port, 0, int(zone) if zone.isdecimal() else socket.if_nametoindex(zone)
+
+
+def _at(address: str, port: int) -> str:
+    return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return error.verify_message
+    if isinstance(error, ssl.SSLError) and error.reason:
+        return error.reason.replace("_", " ").lower()
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__
+
+
+def _failure(kind: SendErrorKind, message: str) -> SendError:
+    return SendError(message, kind=kind, sent=False)

@@ -1,0 +1,219 @@
+"""The order of due work, in memory: which keys may be claimed now, and how many of each.
+
+A lane is what shares a fate: an API, or one receiver's host and port. Its cap counts what is in
+flight, so that a receiver that hangs holds its own lane and no other. Keys of a lane take turns,
+and so do lanes; tasks of one key go by `next_try`.
+
+A key is in exactly one place: in the heap until it is due, then in its lane's line; a key that is
+parked, or has nothing pending, is in neither.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import deque
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from orchestratord.task import Key
+
+
+@dataclass(slots=True)
+class Lane:
+    """One lane: how many may be in flight, how many are, and the due keys in their turn."""
+
+    name: str
+    concurrency: int
+    in_flight: int = 0
+    line: deque[Key] = field(default_factory=deque)
+
+    @property
+    def free(self) -> int:
+        """How many more may start now."""
+        return max(self.concurrency - self.in_flight, 0)
+
+
+@dataclass(slots=True)
+class _Entry:
+    lane: str
+    earliest: int | None = None
+    """The earliest pending next_try; None where nothing is pending."""
+    waiting: bool = False
+    """In its lane's line."""
+    claiming: bool = False
+    """Chosen, and the claim's answer not yet there."""
+
+
+class Choice(NamedTuple):
+    """Claim up to `limit` tasks of `key`; that many slots of `lane` are taken for them."""
+
+    key: Key
+    limit: int
+    lane: str
+
+
+_NOTHING = 1 << 62
+
+
+class Lanes:
+    """All lanes of one daemon. Times are milliseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.lanes: dict[str, Lane] = {}
+        self._entries: dict[Key, _Entry] = {}
+        self._parked: dict[Key, int] = {}
+        self._heap: list[tuple[int, Key]] = []
+        self._ready: deque[str] = deque()
+        self._ready_names: set[str] = set()
+
+    # -- what is known of the keys -----------------------------------------------------------
+
+    def all_keys(self) -> list[Key]:
+        """Every key that was placed or parked."""
+        return [*self._entries, *self._parked]
+
+    def known(self, key: Key) -> bool:
+        """True where `key` was placed or parked."""
+        return key in self._entries or key in self._parked
+
+    def place(self, key: Key, lane: str, concurrency: int) -> None:
+        """Put `key` into `lane`, which may have `concurrency` in flight."""
+        self._lane(lane, concurrency)
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry(lane)
+            parked = self._parked.pop(key, _NOTHING)
+            if parked != _NOTHING:
+                self.touch(key, parked)
+        elif entry.lane != lane:
+            self._leave(key, entry)
+            entry.lane = lane
+            if entry.earliest is not None and not entry.claiming:
+                heapq.heappush(self._heap, (entry.earliest, key))
+
+    def park(self, key: Key) -> None:
+        """Take `key` out of the running; what becomes due meanwhile is remembered."""
+        entry = self._entries.pop(key, None)
+        earliest = _NOTHING
+        if entry is not None:
+            self._leave(key, entry)
+            if entry.earliest is not None:
+                earliest = entry.earliest
+        self._parked[key] = min(self._parked.get(key, _NOTHING), earliest)
+
+    def touch(self, key: Key, next_try: int) -> None:
+        """A task of `key`, which was placed or parked, is pending and due at `next_try`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._parked[key] = min(self._parked.get(key, _NOTHING), next_try)
+        elif entry.earliest is None or next_try < entry.earliest:
+            entry.earliest = next_try
+            if not (entry.waiting or entry.claiming):
+                heapq.heappush(self._heap, (next_try, key))
+
+    # -- choosing ----------------------------------------------------------------------------
+
+    def choose(self, now: int, free: int) -> list[Choice]:
+        """What to claim now, at most `free` tasks in all.
+
+        The slots of what is chosen are taken until `claimed` gives back what was not needed.
+        """
+        self._advance(now)
+        chosen: list[Choice] = []
+        for _ in range(len(self._ready)):
+            if free <= 0:
+                break
+            name = self._ready.popleft()
+            self._ready_names.discard(name)
+            lane = self.lanes[name]
+            slots = min(lane.free, free)
+            while lane.line and slots > 0:
+                share = max(slots // len(lane.line), 1)
+                key = lane.line.popleft()
+                entry = self._entries[key]
+                entry.waiting, entry.claiming, entry.earliest = False, True, None
+                chosen.append(Choice(key, share, name))
+                lane.in_flight += share
+                slots -= share
+                free -= share
+            self._make_ready(lane)
+        return chosen
+
+    def claimed(self, choice: Choice, got: int, earliest: int | None) -> None:
+        """`got` tasks were claimed; the key's next pending one is due at `earliest`."""
+        lane = self.lanes[choice.lane]
+        lane.in_flight -= choice.limit - got
+        self._make_ready(lane)
+        entry = self._entries.get(choice.key)
+        if entry is None:
+            if earliest is not None:
+                self.touch(choice.key, earliest)
+            return
+        entry.claiming = False
+        # What was touched while the claim was under way may be in it or not: look once more.
+        known = [time for time in (entry.earliest, earliest) if time is not None]
+        entry.earliest = min(known, default=None)
+        if entry.earliest is not None:
+            heapq.heappush(self._heap, (entry.earliest, choice.key))
+
+    def occupy(self, lane: str, now: int) -> bool:
+        """Take a slot for a task born running. False where its lane is full or has a line."""
+        self._advance(now)
+        found = self.lanes.get(lane)
+        if found is None or found.free <= 0 or found.line:
+            return False
+        found.in_flight += 1
+        return True
+
+    def release(self, lane: str) -> None:
+        """A task of `lane` is no longer in flight."""
+        found = self.lanes[lane]
+        found.in_flight -= 1
+        self._make_ready(found)
+
+    def next_due(self) -> int | None:
+        """When the next key becomes due; None for none. What waits for a slot does not count."""
+        while self._heap:
+            when, key = self._heap[0]
+            if self._current(when, key) is not None:
+                return when
+            heapq.heappop(self._heap)
+        return None
+
+    # -- within --------------------------------------------------------------------------------
+
+    def _current(self, when: int, key: Key) -> _Entry | None:
+        """The entry that this item of the heap speaks of; None where it is out of date."""
+        entry = self._entries.get(key)
+        if entry is None or entry.waiting or entry.claiming or entry.earliest != when:
+            return None
+        return entry
+
+    def _advance(self, now: int) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            when, key = heapq.heappop(heap)
+            entry = self._current(when, key)
+            if entry is not None:
+                entry.waiting = True
+                lane = self.lanes[entry.lane]
+                lane.line.append(key)
+                self._make_ready(lane)
+
+    def _leave(self, key: Key, entry: _Entry) -> None:
+        if entry.waiting:
+            self.lanes[entry.lane].line.remove(key)
+            entry.waiting = False
+
+    def _make_ready(self, lane: Lane) -> None:
+        if lane.line and lane.free > 0 and lane.name not in self._ready_names:
+            self._ready_names.add(lane.name)
+            self._ready.append(lane.name)
+
+    def _lane(self, name: str, concurrency: int) -> None:
+        lane = self.lanes.get(name)
+        if lane is None:
+            self.lanes[name] = Lane(name, concurrency)
+        elif lane.concurrency != concurrency:
+            lane.concurrency = concurrency
+            self._make_ready(lane)

@@ -1,0 +1,163 @@
+"""Makes the calls of endpoints with a `schedule`: one task a slot, however often it restarts.
+
+The last slot of each schedule is a row that is advanced by compare-and-set in the transaction of
+the slot's task. A slot counts as missed when it passed while no scheduler was looking.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import logging
+from typing import Protocol
+
+from orchestratord.clock import Clock
+from orchestratord.config.params import check_params
+from orchestratord.endpoint import Endpoint
+from orchestratord.engine.slots import next_slot, previous_slot, spec, splay_offset
+from orchestratord.errors import InvalidParams
+from orchestratord.queue.records import Insert
+from orchestratord.queue.store import Store
+from orchestratord.settings import Config
+from orchestratord.task import Key, Kind, NewTask
+
+log = logging.getLogger("orchestratord.scheduler")
+
+LONGEST_SLEEP = 1.0
+"""Seconds; the clock may jump."""
+
+AGAIN = 5_000
+"""Milliseconds after which a slot is tried again that the database did not take."""
+
+
+class Touched(Protocol):
+    """How the worker hears of a slot's task."""
+
+    def __call__(self, key: Key, next_try: int) -> None: ...
+
+
+class Scheduler:
+    """Watches the clock for all schedules of one daemon."""
+
+    def __init__(self, store: Store, clock: Clock, touched: Touched) -> None:
+        """`touched` is told of each task that was made."""
+        self._store = store
+        self._clock = clock
+        self._touched = touched
+        self._config: Config | None = None
+        self._paused: set[str] = set()
+        self._rows: dict[str, tuple[str, int]] = {}
+        self._heap: list[tuple[int, str]] = []
+        self._since: dict[str, int] = {}
+        """Endpoint → from when on this scheduler looked at its schedule."""
+        self._wake = asyncio.Event()
+
+    def adopt(self, config: Config) -> None:
+        """Take up a new configuration."""
+        self._config = config
+        now = self._clock.now_ms()
+        scheduled = {e.id: e for e in config.endpoints.values() if e.schedule is not None}
+        self._since = {name: self._since.get(name, now) for name in scheduled}
+        self._heap = [(0, name) for name in scheduled]
+        heapq.heapify(self._heap)
+        self._wake.set()
+
+    def set_paused(self, paused: set[str]) -> None:
+        """The endpoints whose slots are skipped."""
+        self._paused = set(paused)
+
+    def next_runs(self) -> dict[str, int]:
+        """Endpoint → its next slot, for those that have one."""
+        return {name: slot for slot, name in self._heap if slot}
+
+    async def run(self) -> None:
+        """Look at each slot when it comes; until cancelled."""
+        self._rows = await self._store.slots()
+        while True:
+            self._wake.clear()
+            now = self._clock.now_ms()
+            while self._heap and self._heap[0][0] <= now:
+                _, name = heapq.heappop(self._heap)
+                again = await self._look(name, now)
+                if again is not None:
+                    heapq.heappush(self._heap, (again, name))
+            due = self._heap[0][0] - now if self._heap else 1000
+            timer = asyncio.get_running_loop().call_later(
+                min(max(due / 1000, 0.0), LONGEST_SLEEP), self._wake.set
+            )
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+
+    async def _look(self, name: str, now: int) -> int | None:
+        """Make the task of the slot that has come, if one has; when to look again."""
+        endpoint = self._config.endpoints.get(name) if self._config else None
+        if endpoint is None or endpoint.schedule is None:
+            return None
+        try:
+            await self._take(endpoint, now)
+        except Exception:
+            log.exception("the schedule of %s is tried again in 5 s", name)
+            return now + AGAIN
+        return next_slot(endpoint.schedule, now)
+
+    async def _take(self, endpoint: Endpoint, now: int) -> None:
+        schedule = endpoint.schedule
+        assert schedule is not None
+        name, wanted = endpoint.id, spec(schedule)
+        slot = previous_slot(schedule, now)
+        known = self._rows.get(name)
+        if slot is None:
+            return
+        if known is None or known[0] != wanted:
+            # A schedule that is new, or another one now, has its first run at its next slot.
+            await self._advance(endpoint, wanted, known[1] if known else None, slot, None)
+            return
+        if slot <= known[1]:
+            return
+        insert = None
+        missed = slot < self._since[name]
+        if name in self._paused or not endpoint.enabled:
+            log.debug("a slot of %s is skipped: it is paused or disabled", name)
+        elif missed and not schedule.catch_up:
+            log.info("a slot of %s was missed while nothing ran, and is skipped", name)
+        elif schedule.overlap == "skip" and await self._store.unfinished(name):
+            log.info("a slot of %s is skipped: the call of the slot before is not done", name)
+        else:
+            insert = Insert(self._task(endpoint, slot))
+        await self._advance(endpoint, wanted, known[1], slot, insert)
+
+    def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
+        schedule = endpoint.schedule
+        assert schedule is not None
+        try:
+            params = check_params(endpoint, schedule.params)
+        except InvalidParams as error:
+            # `check` refuses such a file; a plugin's change of mind could still bring it here.
+            log.error("the schedule of %s has wrong params: %s", endpoint.id, error)
+            params = dict(schedule.params)
+        return NewTask(
+            Kind.CALL,
+            endpoint.id,
+            params,
+            delay=splay_offset(endpoint.id, schedule.splay),
+            max_attempts=endpoint.retry.max_attempts,
+            scheduled_at=slot,
+        )
+
+    async def _advance(
+        self,
+        endpoint: Endpoint,
+        wanted: str,
+        previous: int | None,
+        slot: int,
+        insert: Insert | None,
+    ) -> None:
+        inserted = await self._store.take_slot(endpoint.id, wanted, previous, slot, insert)
+        self._rows[endpoint.id] = (wanted, slot)
+        if inserted is not None and inserted.next_try is not None:
+            self._touched(inserted.key, inserted.next_try)
+        elif insert is not None:
+            log.info("another daemon took the slot of %s", endpoint.id)
+            self._rows = await self._store.slots()

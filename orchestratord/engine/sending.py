@@ -1,0 +1,58 @@
+"""The client as an executor sees it: within the attempt's deadline, behind the egress check."""
+
+from __future__ import annotations
+
+import asyncio
+from functools import lru_cache
+
+import httpx
+
+from orchestratord.engine.egress import Egress, parse_rule
+from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.errors import SendError
+from orchestratord.executor import Target
+from orchestratord.message import Send
+from orchestratord.values import format_duration
+
+
+class Sender:
+    """Makes the `send` of each attempt."""
+
+    def __init__(self, client: Client) -> None:
+        self._client = client
+
+    def within(self, target: Target) -> Send:
+        """A `send` whose deadline begins with its first call and covers all of them."""
+        client = self._client
+        egress = _egress(target.egress)
+        deadline: float | None = None
+
+        async def send(
+            request: httpx.Request,
+            *,
+            fresh: bool = False,
+            follow_redirects: bool = False,
+            max_response: int = 1_048_576,
+        ) -> httpx.Response:
+            nonlocal deadline
+            now = asyncio.get_running_loop().time()
+            if deadline is None:
+                deadline = now + target.timeout
+            if now >= deadline:
+                limit = format_duration(target.timeout)
+                raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
+            options = SendOptions(
+                timeout=deadline - now,
+                egress=egress,
+                max_response=max_response,
+                follow_redirects=follow_redirects,
+                fresh=fresh,
+            )
+            return await client.send(request, options=options)
+
+        return send
+
+
+@lru_cache(maxsize=1024)
+def _egress(rules: tuple[str, ...]) -> Egress:
+    return Egress(tuple(parse_rule(rule) for rule in rules))

@@ -1,0 +1,103 @@
+"""Where the tasks of each key stand under today's configuration: run, wait, or fail."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestratord.executor import Doomed, Executor, Parked, Standing
+from orchestratord.registry import Registry
+from orchestratord.settings import Config
+from orchestratord.task import Key, Kind, Reason
+
+FOREVER = 1 << 62
+"""Later than any next_try."""
+
+REMOVED_AFTER = 60.0
+"""Seconds for which an endpoint has to be gone before its tasks fail."""
+
+
+class Standings:
+    """Answers where a key stands, and remembers it until something changes."""
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+        self._config: Config | None = None
+        self._paused: frozenset[str] = frozenset()
+        self._known: dict[Key, tuple[Standing, Executor | None]] = {}
+        self._ripe: dict[Key, float] = {}
+        """Doomed keys, with the time from which on their tasks fail (seconds since the epoch)."""
+        self._sweeping: set[Key] = set()
+
+    def adopt(self, config: Config) -> None:
+        """A new configuration is in force."""
+        self._config = config
+        self._known.clear()
+
+    def set_paused(self, paused: set[str]) -> frozenset[str]:
+        """Which endpoints' calls wait. Returns those for which that changed."""
+        changed = self._paused ^ paused
+        self._paused = frozenset(paused)
+        return changed
+
+    def forget(self, endpoint_id: str | None) -> None:
+        """Ask again for this endpoint's keys; for all of them if None."""
+        if endpoint_id is None:
+            self._known.clear()
+            return
+        for key in [key for key in self._known if key.endpoint_id == endpoint_id]:
+            del self._known[key]
+
+    def of(self, key: Key) -> Standing:
+        """Where the tasks of `key` stand."""
+        return self._look(key)[0]
+
+    def executor(self, key: Key) -> Executor | None:
+        """Who carries out the tasks of `key`; None where its plugin is not there."""
+        return self._look(key)[1]
+
+    def arm(self, key: Key, now: float) -> None:
+        """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
+        standing = self.of(key)
+        if isinstance(standing, Doomed):
+            self._ripe.setdefault(key, now + standing.after)
+        else:
+            self._ripe.pop(key, None)
+
+    def ripe(self, now: float) -> Iterator[tuple[Key, Doomed]]:
+        """Keys whose tasks are to fail now; each is given once until it is `swept`."""
+        for key, when in list(self._ripe.items()):
+            standing = self.of(key)
+            if now >= when and key not in self._sweeping and isinstance(standing, Doomed):
+                self._sweeping.add(key)
+                yield key, standing
+
+    def swept(self, key: Key, *, done: bool) -> None:
+        """The tasks of a ripe key were failed (or not: then it stays ripe)."""
+        self._sweeping.discard(key)
+        if done:
+            self._ripe.pop(key, None)
+
+    def _look(self, key: Key) -> tuple[Standing, Executor | None]:
+        try:
+            return self._known[key]
+        except KeyError:
+            found = self._ask(key)
+            self._known[key] = found
+            return found
+
+    def _ask(self, key: Key) -> tuple[Standing, Executor | None]:
+        assert self._config is not None
+        kind = Kind.WEBHOOK if key.webhook else Kind.CALL
+        endpoint = self._config.endpoints.get(key.endpoint_id)
+        if endpoint is None:
+            why = f"{key.endpoint_id} is not declared any more"
+            return Doomed(Reason.ENDPOINT_REMOVED, why, REMOVED_AFTER), None
+        executor = self._registry.executor(kind, endpoint.type)
+        if executor is None:
+            return Parked("the plugin that carries it out is not loaded"), None
+        if kind is Kind.CALL:
+            if not endpoint.enabled:
+                return Parked("the endpoint is disabled"), executor
+            if key.endpoint_id in self._paused:
+                return Parked("the endpoint is paused"), executor
+        return executor.standing(endpoint, key.webhook, self._config), executor

@@ -1,0 +1,141 @@
+"""The tree of exceptions.
+
+OrchestratordError
+├── ConfigError            the configuration cannot be used; carries every `Problem`
+├── PluginError            a plugin cannot be loaded, or two claim one name
+├── Reject                 raised by a `before_` hook: fail the task, no retry
+├── Snooze                 raised by a `before_` hook: later, at no cost of an attempt
+├── InvalidPayload         a request or payload that does not render
+├── SendError              a request that got no answer; knows whether it can have been carried out
+│   └── EgressDenied       the address may not be dialled
+├── QueueError             the queue cannot do what it was asked
+│   ├── NotFound           no such task, endpoint or webhook
+│   ├── Conflict           the task's state does not allow it
+│   ├── UniqueKeyReused    one idempotency key, two different parameter sets
+│   ├── StorageFull        the disk has no room for new work
+│   └── DatabaseInUse      another daemon holds the database
+└── InvalidParams          parameters that do not fit the endpoint's declaration
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+SendErrorKind = Literal["dns", "connect", "tls", "send", "timeout", "reset", "protocol", "egress"]
+
+
+class OrchestratordError(Exception):
+    """Root of everything that orchestratord raises on purpose. `str()` is one line for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One thing wrong in the configuration.
+
+    `file` is relative to the config folder; `line` and `column` count from 1 and are None where
+    there is no place to point at; `key` is the dotted path of the key, or empty.
+    """
+
+    message: str
+    file: str = ""
+    line: int | None = None
+    column: int | None = None
+    key: str = ""
+    severity: Literal["error", "warning"] = "error"
+
+    def __str__(self) -> str:
+        place = self.file
+        if place and self.line is not None:
+            place += f":{self.line}:{self.column or 1}"
+        return ": ".join(part for part in (place, self.key, self.message) if part)
+
+
+class ConfigError(OrchestratordError):
+    """The configuration cannot be used. `problems` holds all that was found, not only the first."""
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(str(problem) for problem in self.problems))
+
+
+class PluginError(OrchestratordError):
+    """A plugin cannot be loaded, or two plugins claim the same name."""
+
+
+class Reject(OrchestratordError):
+    """Raised by a `before_` hook: the task fails for good (`rejected`) and nothing is sent."""
+
+
+class Snooze(OrchestratordError):
+    """Raised by a `before_` hook: try again after `delay` seconds; the attempt is given back."""
+
+    def __init__(self, delay: float, why: str = "") -> None:
+        self.delay = delay
+        self.why = why
+        super().__init__(why or f"snoozed for {delay:g}s")
+
+
+class InvalidPayload(OrchestratordError):
+    """The request or the payload of a task cannot be built from its template and parameters."""
+
+
+class SendError(OrchestratordError):
+    """A request got no usable answer.
+
+    Args:
+        message: one line for a person, without secrets.
+        kind: the phase in which it failed.
+        sent: True when a byte of the request may have reached the peer, so that the request can
+            have been carried out.
+        stale: a kept-alive connection was closed before any byte of an answer.
+    """
+
+    def __init__(
+        self, message: str, *, kind: SendErrorKind, sent: bool, stale: bool = False
+    ) -> None:
+        self.message = message
+        self.kind: SendErrorKind = kind
+        self.sent = sent
+        self.stale = stale
+        super().__init__(message)
+
+
+class EgressDenied(SendError):
+    """The resolved address may not be dialled; the message names the line that would allow it."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message, kind="egress", sent=False)
+
+
+class QueueError(OrchestratordError):
+    """The queue cannot do what it was asked."""
+
+
+class NotFound(QueueError):
+    """There is no such task, endpoint, webhook or bulk operation."""
+
+
+class Conflict(QueueError):
+    """The state of the task does not allow what was asked."""
+
+
+class UniqueKeyReused(QueueError):
+    """The idempotency key was used at this endpoint before, with other parameters."""
+
+
+class StorageFull(QueueError):
+    """The disk has no room: no new work is accepted, what is queued goes on."""
+
+
+class DatabaseInUse(QueueError):
+    """Another daemon holds the database, or its schema is newer than this version can read."""
+
+
+class InvalidParams(OrchestratordError):
+    """Parameters do not fit the endpoint's declaration. `problems` maps a name to what is wrong."""
+
+    def __init__(self, problems: dict[str, str]) -> None:
+        self.problems = problems
+        super().__init__("; ".join(f"{name}: {text}" for name, text in problems.items()))

@@ -1,0 +1,165 @@
+"""The hooks that a plugin can implement.
+
+A hook registers, decides or tells; never two of these.
+
+*Registrations* are plain `def`, called once when plugins load. A name given twice is an error
+that names both plugins.
+
+*Deciding* hooks change the request or the outcome. They run one after the other, each seeing what
+the one before returned; None leaves it as it is.
+
+*Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
+`Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
+phase, before the first byte is sent.
+
+Deciding and telling hooks may be `def` or `async def`, and may leave out arguments that they do
+not need. Hooks run for calls and for deliveries alike; `task.kind` tells which it is. One that
+raises, exits, cancels itself, takes longer than `plugins.timeout` or returns something else than
+documented is logged with its plugin's name and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import httpx
+import pluggy
+
+from orchestratord.backoff import Backoff
+from orchestratord.endpoint import Endpoint, Setting
+from orchestratord.errors import Problem
+from orchestratord.executor import Executor
+from orchestratord.message import Outcome
+from orchestratord.settings import Config
+from orchestratord.task import Delete, Effect, Table, Task, Upsert
+
+if TYPE_CHECKING:
+    from orchestratord.control.routes import Control, Route
+
+hookspec = pluggy.HookspecMarker("orchestratord")
+hookimpl = pluggy.HookimplMarker("orchestratord")
+
+REGISTRATIONS = (
+    "register_settings",
+    "register_backoff",
+    "register_executor",
+    "register_tables",
+    "register_routes",
+    "check_endpoint",
+    "config_adopted",
+)
+DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
+TELLING = ("announce", "on_success", "on_retry", "on_final_failure")
+PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
+"""The seven phases of the lifecycle, in order."""
+
+
+@hookspec
+def register_settings() -> Iterable[Setting[Any]]:
+    """Keys that the plugin adds to the YAML, each with its pydantic type and its default."""
+
+
+@hookspec
+def register_backoff() -> Mapping[str, type[Backoff]]:
+    """Backoff strategies, by the name that `retry.backoff` uses."""
+
+
+@hookspec
+def register_executor() -> Iterable[Executor]:
+    """Executors: kinds of task, or for calls the `type` of an endpoint."""
+
+
+@hookspec
+def register_tables() -> Iterable[Table]:
+    """Tables of the plugin's own, kept in the queue's database and written by Upsert and Delete."""
+
+
+@hookspec
+def register_routes(control: Control) -> Iterable[Route]:
+    """Routes of the plugin's own for the API, answered through `control`."""
+
+
+@hookspec
+def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
+    """Problems that only the plugin can see, for `check` and for each (re)load.
+
+    `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`); file and line are found
+    from it. An error refuses the configuration, a warning is shown.
+    """
+
+
+@hookspec
+def config_adopted(
+    config: Config, tables: Mapping[str, list[dict[str, Any]]]
+) -> Iterable[Upsert | Delete]:
+    """A configuration was adopted, at start and at each reload.
+
+    `tables` holds the rows of the plugin's own tables as they stand; what is returned is written.
+    """
+
+
+@hookspec
+def before_request(request: httpx.Request, task: Task, endpoint: Endpoint) -> httpx.Request | None:
+    """Before each HTTP attempt: return another request, or None to leave it.
+
+    May raise `Reject` (the task fails, `rejected`, nothing is sent) or `Snooze(delay)` (later, at
+    no cost of an attempt).
+    """
+
+
+@hookspec
+def after_request(
+    outcome: Outcome, request: httpx.Request, task: Task, endpoint: Endpoint
+) -> Outcome | None:
+    """After each HTTP attempt, with an answer or with the error that came instead.
+
+    Return `outcome.success()`, `outcome.retry(...)` or `outcome.failure(...)`, or None.
+    """
+
+
+@hookspec
+def before_execute(statement: Any, task: Task, endpoint: Endpoint) -> Any:
+    """Before each attempt of a database operation; like `before_request`."""
+
+
+@hookspec
+def after_execute(
+    outcome: Outcome, statement: Any, task: Task, endpoint: Endpoint
+) -> Outcome | None:
+    """After each attempt of a database operation; like `after_request`."""
+
+
+@hookspec
+def announce(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+) -> Iterable[Effect]:
+    """Any of the seven phases has been reached and decided; the webhooks plugin hangs here.
+
+    `outcome` is None in a `before_` phase. `request` is None where none was made. `next_try` is
+    in milliseconds since the epoch, None unless the task will be tried again.
+    """
+
+
+@hookspec
+def on_success(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Effect]:
+    """The task succeeded. Return tasks that follow from it."""
+
+
+@hookspec
+def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint, next_try: int) -> Iterable[Effect]:
+    """The attempt failed, and the task will be tried again at `next_try` (milliseconds)."""
+
+
+@hookspec
+def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) -> Iterable[Effect]:
+    """The task failed for good; `task.reason` says why.
+
+    `endpoint` is None where the task's endpoint is no longer declared.
+    """

@@ -1,0 +1,275 @@
+"""Finding, loading and isolating plugins, and calling a phase.
+
+A phase is compiled once into a tuple of (plugin, function, argument names), and is None where
+nobody implements it. Each function is called by itself, so that its fault is its plugin's alone.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+from collections.abc import Callable, Iterable
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pluggy
+
+from orchestratord import hookspecs
+from orchestratord.backoff import Backoff, Fixed
+from orchestratord.errors import PluginError, Reject, Snooze
+from orchestratord.executor import Executor
+from orchestratord.isolation import (
+    HookFault,
+    call,
+    check_decision,
+    check_effects,
+    decided,
+    valid_refusal,
+)
+from orchestratord.message import Outcome
+from orchestratord.registry import PluginInfo, Registry
+from orchestratord.task import Effect
+
+log = logging.getLogger("orchestratord.plugins")
+
+GROUP = "orchestratord"
+"""The entry-point group."""
+
+
+class _Implementation(NamedTuple):
+    plugin: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+
+class Host:
+    """All plugins of one daemon, loaded once. The core's own registrations come first."""
+
+    def __init__(self, *, timeout: float = 10.0) -> None:
+        """`timeout`: seconds that an `async def` hook may take."""
+        self.timeout = timeout
+        self.plugins: dict[str, PluginInfo] = {}
+        self.registry = Registry()
+        self._manager = pluggy.PluginManager("orchestratord")
+        self._manager.add_hookspecs(hookspecs)
+        self._compiled: dict[str, tuple[_Implementation, ...] | None] = {}
+        self.registry.claim("backoff", "fixed", "orchestratord")
+        self.registry.backoffs["fixed"] = _named(Fixed, "fixed")
+
+    # -- loading ---------------------------------------------------------------------------
+
+    def load(self, dirs: Iterable[Path] = (), disabled: Iterable[str] = ()) -> None:
+        """Load the entry points and the single files of `dirs`.
+
+        A plugin that cannot be loaded is logged and listed as `failed`; the others load. Raises
+        PluginError where two plugins claim one name.
+        """
+        off = set(disabled)
+        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+            version = point.dist.version if point.dist else "?"
+            self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
+        for folder in dirs:
+            for path in sorted(folder.glob("*.py")) if folder.is_dir() else ():
+                if not path.name.startswith((".", "_")):
+                    info = PluginInfo(path.stem, "file", str(path))
+                    self._add(info, partial(_import_file, path), off)
+        for name in sorted(off - set(self.plugins)):
+            log.warning("plugins.disabled names %r, which is not installed", name)
+
+    def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
+        """Register an object as a plugin, as tests and the core itself do."""
+        self._add(PluginInfo(name, version, "object"), lambda: plugin, set())
+
+    def _add(self, info: PluginInfo, load: Callable[[], Any], off: set[str]) -> None:
+        if info.name in self.plugins:
+            other = self.plugins[info.name].source
+            raise PluginError(f"two plugins are named {info.name!r}: {other} and {info.source}")
+        self.plugins[info.name] = info
+        try:
+            plugin = load()
+            if info.name in off:
+                info.status = "disabled"
+                self._remember_disabled(plugin, info.name)
+                return
+            self._manager.register(plugin, info.name)
+            implementations = self._manager.get_hookcallers(plugin) or []
+            info.hooks = tuple(sorted(caller.name for caller in implementations))
+            for caller in implementations:
+                for impl in caller.get_hookimpls():
+                    if impl.plugin_name == info.name and (impl.wrapper or impl.hookwrapper):
+                        raise PluginError(f"{caller.name} is a hook wrapper; write a plain hook")
+            self._register(plugin, info.name)
+        except PluginError:
+            self._forget(info)
+            raise
+        except BaseException as error:  # a plugin's import may raise anything, SystemExit too
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._forget(info)
+            info.status, info.error = "failed", f"{type(error).__name__}: {error}"
+            log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
+        finally:
+            self._compiled.clear()
+
+    def _forget(self, info: PluginInfo) -> None:
+        if self._manager.has_plugin(info.name):
+            self._manager.unregister(name=info.name)
+        registry = self.registry
+        tables: dict[str, dict[str, Any]] = {
+            "key": registry.settings,
+            "backoff": registry.backoffs,
+            "table": registry.tables,
+        }
+        for (what, name), owner in list(registry.owners.items()):
+            if owner == info.name:
+                del registry.owners[what, name]
+                tables.get(what, {}).pop(name, None)
+        registry.executors = [
+            item for item in registry.executors if ("executor", _label(item)) in registry.owners
+        ]
+        info.hooks = ()
+
+    def _register(self, plugin: Any, name: str) -> None:
+        registry = self.registry
+        for setting in _registered(plugin, "register_settings"):
+            registry.claim("key", setting.key, name)
+            registry.settings[setting.key] = setting
+        for strategy, class_ in dict(_registered(plugin, "register_backoff")).items():
+            registry.claim("backoff", strategy, name)
+            registry.backoffs[strategy] = _named(class_, strategy)
+        for executor in _registered(plugin, "register_executor"):
+            registry.claim("executor", _label(executor), name)
+            registry.executors.append(executor)
+        for table in _registered(plugin, "register_tables"):
+            registry.claim("table", table.name, name)
+            registry.tables[table.name] = table
+
+    def _remember_disabled(self, plugin: Any, name: str) -> None:
+        registry = self.registry
+        registry.disabled_keys |= {s.key: name for s in _registered(plugin, "register_settings")}
+        registry.disabled_backoffs |= dict.fromkeys(
+            dict(_registered(plugin, "register_backoff")), name
+        )
+        registry.disabled_types |= {
+            e.type: name for e in _registered(plugin, "register_executor") if e.kind == "call"
+        }
+
+    # -- calling ---------------------------------------------------------------------------
+
+    def compiled(self, hook: str) -> tuple[_Implementation, ...] | None:
+        """The implementations of `hook` in the order in which they run, None for none."""
+        try:
+            return self._compiled[hook]
+        except KeyError:
+            caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+            found = tuple(
+                _Implementation(impl.plugin_name, impl.function, impl.argnames)
+                for impl in reversed(caller.get_hookimpls())
+            )
+            self._compiled[hook] = found or None
+            return self._compiled[hook]
+
+    async def fold(self, hook: str, name: str, arguments: dict[str, Any]) -> Any:
+        """Run a deciding hook: `arguments[name]` goes through all of them and is returned.
+
+        Raises Reject and Snooze where a `before_` hook does.
+        """
+        may_refuse = hook.startswith("before_")
+        for item in self.compiled(hook) or ():
+            try:
+                result = await self._call(item, arguments)
+                if result is None:
+                    continue
+                check_decision(hook, result)
+            except (Reject, Snooze) as refusal:
+                if may_refuse and valid_refusal(refusal):
+                    raise
+                self.fault(item.plugin, hook, refusal)
+                continue
+            except HookFault as fault:
+                self.fault(item.plugin, hook, fault)
+                continue
+            if isinstance(result, Outcome) and result.verdict != arguments[name].verdict:
+                result = decided(result, item.plugin)
+            arguments[name] = result
+        return arguments[name]
+
+    async def collect(self, hook: str, arguments: dict[str, Any]) -> list[Effect]:
+        """Run a telling hook and gather what all of them return."""
+        effects: list[Effect] = []
+        for item in self.compiled(hook) or ():
+            try:
+                result = await self._call(item, arguments)
+                effects.extend(check_effects(result, self.registry, item.plugin))
+            except (HookFault, Reject, Snooze) as fault:
+                self.fault(item.plugin, hook, fault)
+        return effects
+
+    def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Call a plain `def` hook of each plugin; (plugin, what it returned as a list)."""
+        answers: list[tuple[str, Any]] = []
+        for item in self.compiled(hook) or ():
+            try:
+                result = item.function(*[arguments[name] for name in item.arguments])
+                answers.append((item.plugin, list(result or ())))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may raise anything
+                self.fault(item.plugin, hook, error)
+        return answers
+
+    async def _call(self, item: _Implementation, arguments: dict[str, Any]) -> Any:
+        return await call(item.function, [arguments[n] for n in item.arguments], self.timeout)
+
+    def fault(self, plugin: str, hook: str, error: BaseException) -> None:
+        """Log a plugin's fault under its name and count it."""
+        info = self.plugins.get(plugin)
+        text = str(error) if isinstance(error, HookFault) else f"{type(error).__name__}: {error}"
+        if info is not None:
+            info.faults += 1
+            info.last_fault = f"{hook}: {text}"
+        cause = error.__cause__ if isinstance(error, HookFault) else error
+        log.error(
+            "plugin %s: %s %s",
+            plugin,
+            hook,
+            text,
+            exc_info=cause,
+            extra={"plugin": plugin, "hook": hook},
+        )
+
+
+def _label(executor: Executor) -> str:
+    return f"{executor.kind} {executor.type}".strip()
+
+
+def _registered(plugin: Any, hook: str) -> Any:
+    function: Callable[[], Any] | None = getattr(plugin, hook, None)
+    if function is None or getattr(function, "orchestratord_impl", None) is None:
+        return ()
+    return function() or ()
+
+
+def _named(class_: type[Backoff], name: str) -> type[Backoff]:
+    if not (isinstance(class_, type) and issubclass(class_, Backoff)):
+        raise TypeError(f"the backoff {name!r} is not a subclass of orchestratord.Backoff")
+    class_.name = name
+    return class_
+
+
+def _import_file(path: Path) -> Any:
+    name = f"orchestratord_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
+    return module

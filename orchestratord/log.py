@@ -1,0 +1,202 @@
+"""The daemon's log: one event, one line, on stderr; no secret, no control character.
+
+Under systemd, where stderr is the journal, a line begins with its priority (`<4>`) and leaves the
+time to the journal.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from types import TracebackType
+from typing import Any, TextIO
+
+from orchestratord.redact import Redactor
+from orchestratord.settings import Log
+
+MAX_TEXT = 8_000
+"""Characters of one message, and of the end of a traceback; what receivers answer can be long."""
+
+QUIET = ("asyncio", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "schedule")
+"""Libraries that say little of use below WARNING, some of it with whole URLs or parameters."""
+
+_PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+class LogHandler(logging.StreamHandler[TextIO]):
+    """Writes the records of everything in the process; made by `set_up`."""
+
+    def __init__(self, stream: TextIO, *, journal: bool) -> None:
+        """
+        Args:
+            stream: where lines go.
+            journal: whether it is the journal's.
+        """
+        super().__init__(stream)
+        self._journal = journal
+        self._json = False
+        self._redactor = Redactor()
+        self._hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
+
+    def adopt(self, settings: Log, redactor: Redactor) -> None:
+        """Take over level, format and secrets, at start and at each reload.
+
+        A secret that was known once stays masked.
+        """
+        self._json = settings.format == "json"
+        self._redactor = self._redactor.merged(redactor)
+        logging.getLogger().setLevel(settings.level.upper())
+
+    def remove(self) -> None:
+        """Undo `set_up`."""
+        logging.getLogger().removeHandler(self)
+        logging.captureWarnings(False)
+        sys.excepthook, threading.excepthook, sys.unraisablehook = self._hooks
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The record as one line, without its end."""
+        line = self._object(record) if self._json else self._sentence(record)
+        return f"<{priority(record.levelno)}>{line}" if self._journal else line
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """A log that cannot be written (its reader is gone, the disk is full) harms nobody."""
+
+    def _sentence(self, record: logging.LogRecord) -> str:
+        name = record.name.removeprefix("orchestratord.")
+        parts = [] if self._journal else [_time(record)]
+        parts += [record.levelname, f"{name}:", escape(self._message(record))]
+        if trace := self._trace(record):
+            lines = (line.strip() for line in trace.splitlines())
+            # Markers below a source line say nothing once they are not below it.
+            parts += ["|", escape(" | ".join(line for line in lines if line.strip("^~ ")))]
+        return " ".join(parts)
+
+    def _object(self, record: logging.LogRecord) -> str:
+        fields: dict[str, Any] = {
+            "time": _time(record),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": self._message(record),
+        }
+        for name, value in vars(record).items():
+            if name not in _OWN and name not in fields:
+                fields[self._redactor.text(name)] = self._redactor.value(_plain(value))
+        if trace := self._trace(record):
+            fields["exception"] = trace
+        # Everything that a terminal could take for a command is written as \uXXXX.
+        return json.dumps(fields, ensure_ascii=True).replace("\x7f", "\\u007f")
+
+    def _message(self, record: logging.LogRecord) -> str:
+        try:
+            text = record.getMessage()
+        except Exception as error:  # a wrong call of the logger, a plugin's for example
+            text = f"{record.msg!r} with {record.args!r}: {error}"
+        return _cut(self._redactor.text(text))
+
+    def _trace(self, record: logging.LogRecord) -> str:
+        text = record.stack_info or ""
+        if record.exc_info and record.exc_info[0] is not None:
+            text += "".join(traceback.format_exception(*record.exc_info))
+        text = self._redactor.text(text.strip())
+        return text if len(text) <= MAX_TEXT else f"…{text[-MAX_TEXT:]}"
+
+
+def set_up(
+    settings: Log | None = None,
+    redactor: Redactor | None = None,
+    *,
+    stream: TextIO | None = None,
+    environ: Mapping[str, str] = os.environ,
+) -> LogHandler:
+    """Send all logs of the process through one handler, warnings and uncaught exceptions too.
+
+    Args:
+        settings: level and format; the defaults until the configuration has been read.
+        redactor: the secrets that are masked.
+        stream: stderr if left out.
+        environ: `$JOURNAL_STREAM` says whether stderr is the journal's.
+    """
+    stream = stream if stream is not None else sys.stderr
+    handler = LogHandler(stream, journal=_is_journal(stream, environ))
+    handler.adopt(settings or Log(), redactor or Redactor())
+    logging.getLogger().addHandler(handler)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    logging.captureWarnings(True)
+    # What nobody catches would be printed raw, over many lines.
+    sys.excepthook = _uncaught
+    threading.excepthook = _uncaught_in_thread
+    sys.unraisablehook = _unraisable
+    return handler
+
+
+def priority(level: int) -> int:
+    """The syslog priority of a logging level, as journald reads it in `<N>`."""
+    return next((number for least, number in _PRIORITIES if level >= least), 7)
+
+
+def escape(text: str) -> str:
+    """`text` on one line: whatever is not plainly visible is written as `\\n` or `\\u001b`."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else _SHORT.get(c) or _code(c) for c in text)
+
+
+def _code(character: str) -> str:
+    return json.dumps(character)[1:-1] if ord(character) != 0x7F else "\\u007f"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MAX_TEXT else f"{text[:MAX_TEXT]}… ({len(text)} characters)"
+
+
+def _time(record: logging.LogRecord) -> str:
+    moment = datetime.fromtimestamp(record.created, UTC)
+    return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _plain(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    return value if isinstance(value, str | int | float) or value is None else str(value)
+
+
+def _is_journal(stream: TextIO, environ: Mapping[str, str]) -> bool:
+    device, _, inode = environ.get("JOURNAL_STREAM", "").partition(":")
+    try:
+        status = os.fstat(stream.fileno())
+    except (OSError, ValueError):
+        return False
+    return (device, inode) == (str(status.st_dev), str(status.st_ino))
+
+
+_log = logging.getLogger("orchestratord")
+
+
+def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
+    _log.critical("uncaught %s: %s", kind.__name__, error, exc_info=(kind, error, trace))
+
+
+def _uncaught_in_thread(uncaught: threading.ExceptHookArgs) -> None:
+    error = uncaught.exc_value or uncaught.exc_type()
+    name = uncaught.thread.name if uncaught.thread else "?"
+    _log.critical("uncaught %s in thread %s: %s", type(error).__name__, name, error, exc_info=error)
+
+
+def _unraisable(unraisable: Any) -> None:
+    error = unraisable.exc_value
+    text = unraisable.err_msg or "exception ignored in"
+    _log.error("%s %r: %s", text, unraisable.object, error, exc_info=error)

@@ -1,0 +1,93 @@
+"""Keeping secrets out of all that is stored, logged or shown: by value and by header name."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import quote, quote_plus
+
+MASK = "***"
+
+SECRET_HEADERS = frozenset(
+    {
+        "authorization",
+        "proxy-authorization",
+        "cookie",
+        "set-cookie",
+        "x-api-key",
+        "api-key",
+        "apikey",
+        "x-auth-token",
+        "x-access-token",
+        "x-csrf-token",
+        "x-amz-security-token",
+        "x-goog-api-key",
+        "www-authenticate",
+    }
+)
+_SECRET_NAME = re.compile(r"(secret|token|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
+_SHORTEST = 4
+"""A shorter secret would mask half of every text; `check` warns of it instead."""
+
+
+def is_secret_header(name: str) -> bool:
+    """True where a header's value is never shown."""
+    return name.lower() in SECRET_HEADERS or bool(_SECRET_NAME.search(name))
+
+
+class Redactor:
+    """Replaces every known secret, also base64 or URL-encoded, by `***`."""
+
+    __slots__ = ("_pattern", "_values")
+
+    def __init__(self, secrets: Iterable[str] = ()) -> None:
+        self._values = frozenset(secret for secret in secrets if len(secret) >= _SHORTEST)
+        forms: set[str] = set()
+        for value in self._values:
+            forms |= _forms(value)
+        longest_first = sorted(forms, key=len, reverse=True)
+        self._pattern = (
+            re.compile("|".join(re.escape(form) for form in longest_first)) if forms else None
+        )
+
+    def merged(self, other: Redactor) -> Redactor:
+        """One that knows the secrets of both; after a reload the old ones still are secret."""
+        return self if other._values <= self._values else Redactor(self._values | other._values)
+
+    def text(self, text: str) -> str:
+        """`text` with every secret masked."""
+        return self._pattern.sub(MASK, text) if self._pattern else text
+
+    def value(self, value: Any) -> Any:
+        """A JSON-like value with every secret in its texts masked, keys included."""
+        if isinstance(value, str):
+            return self.text(value)
+        if isinstance(value, Mapping):
+            return {self.text(str(key)): self.value(item) for key, item in value.items()}
+        if isinstance(value, list | tuple):
+            return [self.value(item) for item in value]
+        return value
+
+    def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
+        """Headers for people: secret ones masked by name, all others by value."""
+        return [
+            (name, MASK if is_secret_header(name) else self.text(value)) for name, value in headers
+        ]
+
+
+def _forms(value: str) -> set[str]:
+    raw = value.encode()
+    forms = {value, quote(value, safe=""), quote_plus(value), quote(value), json.dumps(value)[1:-1]}
+    for encode in (base64.b64encode, base64.urlsafe_b64encode):
+        # Inside a longer base64 text (`user:password`) a secret starts at one of three offsets;
+        # the characters at its ends depend on its neighbours and are left out.
+        for offset in range(3):
+            encoded = encode(b"\0" * offset + raw).decode().rstrip("=")
+            start = (offset * 8 + 5) // 6
+            end = (offset + len(raw)) * 8 // 6
+            if end - start >= _SHORTEST:
+                forms.add(encoded[start:end])
+    return forms

@@ -1,0 +1,84 @@
+"""The daemon's own settings, and the snapshot of all that was read from the config folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+from pydantic import Field
+
+from orchestratord.endpoint import Api, Endpoint, Model
+from orchestratord.errors import Problem
+from orchestratord.redact import Redactor
+from orchestratord.values import Duration
+
+
+class Retention(Model):
+    """How long finished tasks are kept, in seconds."""
+
+    succeeded: Duration = 86400.0
+    failed: Duration = 30 * 86400.0
+    cancelled: Duration = 7 * 86400.0
+
+
+class Log(Model):
+    """What is logged, and how."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Plugins(Model):
+    """Which plugins are loaded, from where, and their own settings."""
+
+    dirs: tuple[str, ...] = ()
+    """Folders with single-file plugins, relative to the config folder."""
+    disabled: tuple[str, ...] = ()
+    timeout: Duration = 10.0
+    """Seconds that an `async def` hook may take."""
+    settings: Mapping[str, Mapping[str, Any]] = {}
+
+
+class EgressSettings(Model):
+    """Which private addresses may be dialled."""
+
+    allow: tuple[str, ...] = ()
+    """`cidr` or `cidr:port`."""
+
+
+class DaemonSettings(Model):
+    """`orchestratord.yaml`; every key is optional."""
+
+    database: str | None = None
+    control_socket: str | None = None
+    concurrency: int = Field(100, ge=1, le=100_000)
+    """In flight in this daemon."""
+    drain_timeout: Duration = 25.0
+    lease: Duration = 90.0
+    retention: Retention = Retention()
+    egress: EgressSettings = EgressSettings()
+    log: Log = Log()
+    plugins: Plugins = Plugins()
+
+
+@dataclass(frozen=True, slots=True)
+class Config:
+    """One immutable snapshot of the configuration.
+
+    `digest` is a hash of the files' content; `generation` counts adopted snapshots from 1.
+    `paused` is not part of it: pausing is the queue's.
+    """
+
+    folder: Path
+    daemon: DaemonSettings
+    apis: Mapping[str, Api]
+    endpoints: Mapping[str, Endpoint]
+    redactor: Redactor
+    digest: str
+    warnings: tuple[Problem, ...] = ()
+    generation: int = 0
+    adopted_at: int = 0
+    """Milliseconds since the epoch."""
+    files: tuple[str, ...] = field(default=())

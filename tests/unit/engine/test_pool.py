@@ -1,0 +1,110 @@
+"""Keeping connections, with real ones."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from orchestratord.engine.dial import dial
+from orchestratord.engine.egress import Egress, parse_rule
+from orchestratord.engine.pool import Key, Pool
+from orchestratord.engine.wire import Connection
+
+EGRESS = Egress((parse_rule("127.0.0.1"),))
+
+Open = Callable[[], Awaitable[tuple[Key, Connection]]]
+
+
+@pytest.fixture
+async def connect() -> AsyncIterator[Open]:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+
+    async def resolver(host: str, port: int) -> list[tuple[int, str]]:
+        return [(2, host)]
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    opened: list[Connection] = []
+
+    async def connect() -> tuple[Key, Connection]:
+        deadline = asyncio.get_running_loop().time() + 5
+        connection = await dial(
+            "127.0.0.1",
+            port,
+            resolver=resolver,
+            egress=EGRESS,
+            ssl_context=None,
+            deadline=deadline,
+        )
+        opened.append(connection)
+        return Key("127.0.0.1", port, None), connection
+
+    yield connect
+    for connection in opened:
+        connection.close()
+    server.close()
+    await asyncio.sleep(0.01)
+
+
+async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(10, 10, 5.0)
+    key, first = await connect()
+    _, second = await connect()
+    pool.give(key, first, loop)
+    pool.give(key, second, loop)
+    assert pool.take(key, EGRESS, loop.time()) is second
+    assert pool.take(key, EGRESS, loop.time()) is first
+    assert pool.take(key, EGRESS, loop.time()) is None
+    pool.close()
+
+
+async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(10, 10, 5.0)
+    key, connection = await connect()
+    pool.give(key, connection, loop)
+    assert pool.take(key, EGRESS, connection.idle_since + 5.0) is None
+    assert connection.closing
+    pool.close()
+
+
+async def test_one_key_does_not_serve_another(connect: Open) -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(10, 10, 5.0)
+    key, connection = await connect()
+    pool.give(key, connection, loop)
+    assert pool.take(key._replace(host="other"), EGRESS, loop.time()) is None
+    assert pool.take(key._replace(port=1), EGRESS, loop.time()) is None
+    assert pool.take(key, EGRESS, loop.time()) is connection
+    pool.close()
+
+
+async def test_other_rules_check_the_address_again(connect: Open) -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(10, 10, 5.0)
+    key, connection = await connect()
+    pool.give(key, connection, loop)
+    assert pool.take(key, Egress(), loop.time()) is None
+    assert not connection.closing
+    assert pool.take(key, Egress((parse_rule("127.0.0.0/8"),)), loop.time()) is connection
+    pool.close()
+
+
+async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
+    loop = asyncio.get_running_loop()
+    pool = Pool(1, 10, 0.02)
+    key, connection = await connect()
+    pool.give(key, connection, loop)
+    async with asyncio.timeout(5):
+        while not connection.closing:
+            await asyncio.sleep(0.01)
+    _, another = await connect()
+    pool.give(key, another, loop)  # there is room again
+    assert not another.closing
+    pool.close()
+    assert another.closing
