@@ -1,0 +1,178 @@
+"""`status`: how the daemon is, on one screen."""
+
+from __future__ import annotations
+
+import time
+from argparse import Namespace
+
+from orchestratorctl.client import Client
+from orchestratorctl.failures import OK, error_lines
+from orchestratorctl.render import Column, Painted, compact, fields, number, size, table
+from orchestratorctl.screen import Screen
+from orchestratorctl.times import seconds_at, span, until, with_age
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Facts = list[tuple[str, str | Painted]]
+
+_LANES = (
+    Column("LANE", cut="middle"),
+    Column("IN FLIGHT", right=True),
+    Column("OF", right=True),
+    Column("DUE", right=True),
+)
+
+
+def status(client: Client, screen: Screen, arguments: Namespace) -> int:
+    """Shows the daemon's configuration, queue, database and plugins."""
+    document = client.get("/v1/status")
+    if not screen.tables:
+        screen.data(document)
+        return OK
+    now = time.time()
+    facts: Facts = [
+        ("running", _running(document, now)),
+        *_config(document.get("config"), now),
+        ("queue", _queue(document.get("queue"))),
+        ("due", _due(document, now)),
+        ("in flight", _in_flight(document)),
+        *_database(document.get("database")),
+        *_plugins(document.get("plugins")),
+    ]
+    if document.get("paused"):
+        paused = ", ".join(compact(item) for item in document["paused"])
+        facts.append(("paused", Painted(paused, "yellow")))
+    title = f"orchestratord {document.get('version') or ''}".rstrip()
+    lines = [screen.paint(title, "bold"), "", *fields(facts, screen)]
+    busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
+    if busy:
+        lines += ["", *table(_LANES, [_lane(lane) for lane in busy], screen)]
+    screen.lines([*lines, *_errors(document.get("config"), screen)])
+    return OK
+
+
+def _running(document: dict[str, Any], now: float) -> str | Painted:
+    uptime = document.get("uptime")
+    if not isinstance(uptime, int | float):
+        started = seconds_at(document.get("started_at"))
+        uptime = None if started is None else now - started
+    words = [f"for {span(uptime)}"] if uptime is not None else []
+    words += [
+        f"{name} {compact(document[name])}"
+        for name in ("pid", "instance")
+        if document.get(name) is not None
+    ]
+    if document.get("draining"):
+        return Painted(", ".join(["draining: no new task is begun", *words]), "yellow")
+    return ", ".join(words) or "yes"
+
+
+def _config(config: Any, now: float) -> Facts:
+    if not isinstance(config, dict):
+        return []
+    words = [compact(config["folder"])] if config.get("folder") else []
+    if config.get("endpoints") is not None:
+        words.append(f"{number(config['endpoints'])} endpoints")
+    adopted = compact(config.get("generation"))
+    if config.get("adopted_at"):
+        adopted += f" since {with_age(config['adopted_at'], now)}"
+    if config.get("cause"):
+        adopted += f", by {compact(config['cause'])}"
+    facts: Facts = [("config", ", ".join(words) or "-"), ("generation", adopted)]
+    error = config.get("error")
+    if error:
+        at = error.get("at") if isinstance(error, dict) else None
+        since = f" since {with_age(at, now)}" if at else ""
+        refused = f"the files are in error{since}; generation {compact(config.get('generation'))}"
+        facts.append(("", Painted(f"{refused} goes on", "red")))
+    if config.get("restart_required"):
+        keys = ", ".join(compact(key) for key in config["restart_required"])
+        facts.append(("", Painted(f"restart required for {keys}", "yellow")))
+    facts += [
+        ("", Painted(f"warning: {line}", "yellow"))
+        for line in error_lines(config.get("warnings") or [])
+    ]
+    return facts
+
+
+def _errors(config: Any, screen: Screen) -> list[str]:
+    """The errors of the configuration, each on a line that an editor understands."""
+    error = config.get("error") if isinstance(config, dict) else None
+    if not error:
+        return []
+    errors = error.get("errors") if isinstance(error, dict) else [error]
+    return ["", *(screen.paint(line, "red") for line in error_lines(errors or []))]
+
+
+def _queue(queue: Any) -> str:
+    if not isinstance(queue, dict):
+        return "-"
+    names = ("pending", "running", "failed", "succeeded", "cancelled")
+    return ", ".join(f"{number(queue[name])} {name}" for name in names if name in queue)
+
+
+def _due(document: dict[str, Any], now: float) -> str:
+    queue = document.get("queue")
+    queue = queue if isinstance(queue, dict) else {}
+    due, age = queue.get("due"), queue.get("oldest_due_age")
+    words = []
+    if due is not None:
+        words.append(f"{number(due)} now")
+    if due and isinstance(age, int | float):
+        words.append(f"the oldest for {span(age)}")
+    if document.get("next_due"):
+        ahead = until(document["next_due"], now)
+        words.append("the next at once" if ahead == "due" else f"the next {ahead}")
+    return ", ".join(words) or "-"
+
+
+def _in_flight(document: dict[str, Any]) -> str:
+    limit = document.get("concurrency")
+    words = number(document.get("in_flight"))
+    return words if limit is None else f"{words} of {number(limit)}"
+
+
+def _database(database: Any) -> Facts:
+    if not isinstance(database, dict):
+        return []
+    words = [compact(database["url"])] if database.get("url") else []
+    if database.get("size") is not None:
+        words.append(size(database["size"]))
+    if database.get("accepting") is False:
+        return [("database", Painted(", ".join([*words, "full: no new work is taken"]), "red"))]
+    return [("database", ", ".join(words) or "-")]
+
+
+def _plugins(plugins: Any) -> Facts:
+    if not isinstance(plugins, list) or not plugins:
+        return []
+    words = ", ".join(_plugin(plugin) for plugin in plugins)
+    return [("plugins", Painted(words, "yellow" if any(map(_is_faulty, plugins)) else None))]
+
+
+def _plugin(plugin: Any) -> str:
+    if not isinstance(plugin, dict):
+        return compact(plugin)
+    words = [compact(plugin.get(name)) for name in ("name", "version") if plugin.get(name)]
+    state = plugin.get("status")
+    notes = [compact(state)] if state and state != "loaded" else []
+    if faults := plugin.get("faults"):
+        notes.append("1 fault" if faults == 1 else f"{number(faults)} faults")
+    return " ".join([*words, *([f"({', '.join(notes)})"] if notes else [])])
+
+
+def _is_faulty(plugin: Any) -> bool:
+    return isinstance(plugin, dict) and bool(
+        plugin.get("faults") or plugin.get("status") == "failed"
+    )
+
+
+def _is_busy(lane: Any) -> bool:
+    return isinstance(lane, dict) and bool(lane.get("in_flight") or lane.get("due"))
+
+
+def _lane(lane: dict[str, Any]) -> list[str | Painted]:
+    names = ("in_flight", "concurrency", "due")
+    return [compact(lane.get("name")), *(number(lane.get(name)) for name in names)]

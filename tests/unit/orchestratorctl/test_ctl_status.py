@@ -1,0 +1,128 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scripted_daemon import Daemon, Result, at
+
+
+def a_status(**changes: Any) -> dict[str, Any]:
+    return {
+        "version": "0.1.0",
+        "pid": 812,
+        "instance": "k3vq81",
+        "started_at": at(-7400),
+        "uptime": 7380.2,
+        "generation": 7,
+        "config": {
+            "folder": "/etc/orchestratord",
+            "generation": 7,
+            "adopted_at": at(-720),
+            "cause": "reload",
+            "endpoints": 42,
+            "error": None,
+            "warnings": [],
+            "restart_required": [],
+        },
+        "queue": {
+            "pending": 12,
+            "running": 3,
+            "succeeded": 10240,
+            "failed": 2,
+            "cancelled": 0,
+            "due": 3,
+            "oldest_due_age": 4.2,
+        },
+        "in_flight": 3,
+        "concurrency": 100,
+        "next_due": at(9000),
+        "draining": False,
+        "database": {"url": "sqlite:////var/lib/o.db", "size": 12_900_000, "accepting": True},
+        "plugins": [
+            {"name": "webhooks", "version": "0.1.0", "status": "loaded"},
+            {"name": "backoff", "version": "0.2.0", "status": "disabled"},
+        ],
+        "lanes": [
+            {"name": "salesforce", "in_flight": 3, "concurrency": 10, "due": 2},
+            {"name": "idle.example.com:443", "in_flight": 0, "concurrency": 10, "due": 0},
+        ],
+        "paused": [],
+        **changes,
+    }
+
+
+def test_a_healthy_daemon_on_one_screen(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/status", (200, a_status()))
+    result = ctl("status")
+    assert (result.code, result.err) == (0, "")
+    lines = result.out.splitlines()
+    assert lines[0] == "orchestratord 0.1.0"
+    assert "  running     for 2h3m, pid 812, instance k3vq81" in lines
+    assert "  config      /etc/orchestratord, 42 endpoints" in lines
+    assert any("7 since 2" in line and line.endswith("(12m ago), by reload") for line in lines)
+    queue = "12 pending, 3 running, 2 failed, 10,240 succeeded, 0 cancelled"
+    assert f"  queue       {queue}" in lines
+    assert "  due         3 now, the oldest for 4.2s, the next in 2h" in lines
+    assert "  in flight   3 of 100" in lines
+    assert "  database    sqlite:////var/lib/o.db, 12.3 MiB" in lines
+    assert "  plugins     webhooks 0.1.0, backoff 0.2.0 (disabled)" in lines
+    assert lines[-1].split() == ["salesforce", "3", "10", "2"]  # an idle lane is no news
+    assert "paused" not in result.out
+
+
+def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    status = a_status(
+        paused=["a/b", "c/d"],
+        plugins=[
+            {"name": "mine", "version": "3", "status": "failed", "faults": 0},
+            {"name": "webhooks", "version": "1", "status": "loaded", "faults": 2},
+        ],
+        draining=True,
+        database={"url": "sqlite:////o.db", "size": 5, "accepting": False},
+    )
+    status["config"] |= {
+        "error": {
+            "at": at(-180),
+            "errors": [
+                {"file": "apis/a/api.yaml", "line": 3, "column": 5, "key": "k", "message": "bad"}
+            ],
+        },
+        "warnings": [{"file": "orchestratord.yaml", "line": 1, "column": 1, "message": "hm"}],
+        "restart_required": ["http.bind"],
+    }
+    daemon.on("GET", "/v1/status", (200, status))
+    out = ctl("status").out
+    assert "draining" in out
+    assert "the files are in error since" in out
+    assert "generation 7 goes on" in out
+    assert "\napis/a/api.yaml:3:5: k: bad\n" in out
+    assert "warning: orchestratord.yaml:1:1: hm" in out
+    assert "restart required for http.bind" in out
+    assert "full: no new work is taken" in out
+    assert "paused      a/b, c/d" in out
+    assert "plugins     mine 3 (failed), webhooks 1 (2 faults)" in out
+
+
+@pytest.mark.parametrize(
+    "document",
+    [
+        {},
+        {"config": None, "queue": None, "database": None, "plugins": None, "lanes": None},
+        {"config": {}, "queue": {}, "database": {}, "plugins": ["x"], "lanes": ["x"]},
+        {"uptime": "1h", "next_due": 5, "config": {"error": "bad", "warnings": ["w"]}},
+    ],
+)
+def test_what_is_missing_is_left_out(
+    daemon: Daemon, ctl: Callable[..., Result], document: dict[str, Any]
+) -> None:
+    daemon.on("GET", "/v1/status", (200, document))
+    result = ctl("status")
+    assert result.code == 0
+    assert result.out.startswith("orchestratord\n")
+
+
+def test_as_json_it_is_what_the_daemon_says(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    status = a_status()
+    daemon.on("GET", "/v1/status", (200, status))
+    assert ctl("status", "-o", "json").json == status

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from scripted_daemon import Daemon, Result, a_problem, at
+
+WEBHOOKS = {
+    "webhooks": [
+        {
+            "endpoint": "salesforce/getUsers",
+            "name": "ops",
+            "phase": "after_request",
+            "status_code": "5xx,error",
+            "url": "https://ops.example.com/hook",
+            "enabled": True,
+            "disabled_reason": None,
+            "disabled_at": None,
+            "last_status_code": 200,
+            "last_error": None,
+            "last_attempt_at": at(-65),
+            "failures": 0,
+        },
+        {
+            "endpoint": "salesforce/getUsers",
+            "name": "end",
+            "phase": "on_final_failure",
+            "status_code": None,
+            "url": "https://ops.example.com/end",
+            "enabled": False,
+            "disabled_reason": "410",
+            "disabled_at": at(-60),
+            "last_status_code": None,
+            "last_error": None,
+            "last_attempt_at": None,
+            "failures": 3,
+        },
+    ]
+}
+
+
+@pytest.mark.parametrize("line", [["webhooks"], ["webhooks", "list"]])
+def test_the_list(daemon: Daemon, ctl: Callable[..., Result], line: list[str]) -> None:
+    daemon.on("GET", "/v1/webhooks", (200, WEBHOOKS))
+    result = ctl(*line)
+    assert result.code == 0
+    assert daemon.requests[0].query == {}
+    users = "salesforce/getUsers"
+    assert [" ".join(line.split()) for line in result.out.splitlines()] == [
+        "ENDPOINT WEBHOOK PHASE ON URL STATE LAST FAILED",
+        f"{users} ops after_request 5xx,error https://ops.example.com/hook enabled 200 1m ago 0",
+        f"{users} end on_final_failure any https://ops.example.com/end disabled (410) - 3",
+    ]
+    assert ctl(*line, "-o", "json").json == WEBHOOKS
+
+
+def test_80_columns_hold_it(daemon: Daemon, terminal: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/webhooks", (200, WEBHOOKS))
+    lines = terminal("webhooks", NO_COLOR="1").out.splitlines()
+    assert max(len(line) for line in lines) <= 80
+
+
+def test_of_one_endpoint(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/webhooks", (200, {"webhooks": []}))
+    assert ctl("webhooks", "list", "a/b") == (0, "", "No webhook is declared.\n")
+    assert daemon.requests[0].query == {"endpoint": "a/b"}
+
+
+@pytest.mark.parametrize(
+    ("action", "words"), [("enable", "is enabled"), ("disable", "is disabled")]
+)
+def test_switching(daemon: Daemon, ctl: Callable[..., Result], action: str, words: str) -> None:
+    daemon.on("POST", f"/v1/endpoints/a/b/webhooks/ops%201/{action}", (200, {"name": "ops 1"}))
+    result = ctl("webhooks", action, "a/b", "ops 1")
+    assert (result.code, result.out) == (0, "")
+    assert result.err.startswith(f"a/b → ops 1 {words}")
+    assert ctl("webhooks", action, "a/b", "ops 1", "-o", "json").json == {"name": "ops 1"}
+
+
+def test_a_trial_delivery_is_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/test", (202, {"id": 44}))
+    assert ctl("webhooks", "test", "a/b", "ops") == (0, "ID  ENDPOINT\n44  a/b → ops\n", "")
+    assert ctl("webhooks", "test", "a/b", "ops", "-o", "json").json == {"id": 44}
+
+
+def test_no_such_webhook(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/x/test", a_problem(404, "a/b has no webhook x"))
+    assert ctl("webhooks", "test", "a/b", "x") == (4, "", "orchestratorctl: a/b has no webhook x\n")
