@@ -8,13 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
-from orchestratord.backoff import Backoff
+from orchestratord.backoff import Backoff, Fixed
 from orchestratord.template import Template
-from orchestratord.values import Duration, Secret, StatusCode, StatusSet
+from orchestratord.values import Duration, Secret, Size, StatusCode, StatusSet
 
 CALL_WHEN = StatusSet.parse(["error", 408, 425, 429, 500, 502, 503, 504])
 SUCCESS = StatusSet.parse("2xx")
@@ -31,9 +38,16 @@ class Model(BaseModel):
 
 
 class RetryPolicy(Model):
-    """When a failed attempt is tried again, and how often. Durations in seconds."""
+    """When a failed attempt is tried again, and how often. Durations in seconds.
 
-    backoff: Backoff
+    A plugin that wants other defaults subclasses it. The strategies that `backoff` may name come as
+    validation context, `{"backoffs": {name: class}}`; without it there is only `fixed`.
+    """
+
+    default_backoff: ClassVar[Mapping[str, Any]] = {"strategy": "exponential"}
+    """As it would stand in the YAML; where no plugin brings that strategy, it is `fixed`."""
+
+    backoff: Backoff = Field(default_factory=Fixed)
     """A strategy's name, or a mapping with `strategy` and its options."""
     max_attempts: int = Field(15, ge=1, le=1000)
     """The first one counts."""
@@ -50,9 +64,39 @@ class RetryPolicy(Model):
     """The later of the backoff and the answer's Retry-After counts."""
     max_retry_after: Duration = 86400.0
 
+    @model_validator(mode="before")
+    @classmethod
+    def _give_backoff(cls, value: Any, info: ValidationInfo) -> Any:
+        known = cls.default_backoff["strategy"] in _strategies(info)
+        if known and isinstance(value, Mapping) and "backoff" not in value:
+            return {**value, "backoff": cls.default_backoff}
+        return value
+
+    @field_validator("backoff", mode="before")
+    @classmethod
+    def _build_backoff(cls, value: Any, info: ValidationInfo) -> Any:
+        if isinstance(value, Backoff):
+            return value
+        options = {"strategy": value} if isinstance(value, str) else value
+        if not isinstance(options, Mapping) or not isinstance(options.get("strategy"), str):
+            raise ValueError(
+                "expected the name of a strategy, or a mapping with `strategy` and its options"
+            )
+        name = str(options["strategy"])
+        strategy = _strategies(info).get(name)
+        if strategy is None:
+            raise ValueError(f"unknown strategy {name!r}")
+        given = {key: option for key, option in options.items() if key != "strategy"}
+        return strategy.model_validate(given, context=info.context)
+
     def covers(self, status_code: StatusCode) -> bool:
         """True where a `when` that somebody wrote names this status code."""
         return "when" in self.model_fields_set and status_code in self.when
+
+
+def _strategies(info: ValidationInfo) -> Mapping[str, type[Backoff]]:
+    known: Mapping[str, type[Backoff]] = (info.context or {}).get("backoffs", {"fixed": Fixed})
+    return known
 
 
 class Param(Model):
@@ -113,7 +157,7 @@ class Api(Model):
     base_url: str | None = None
     headers: Mapping[str, Template] = {}
     auth: Auth | None = None
-    max_response: int = Field(1_048_576, ge=0, le=1 << 30)
+    max_response: Size = Field(1_048_576, ge=0, le=1 << 30)
     """Bytes; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
     """In flight in one daemon."""

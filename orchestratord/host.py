@@ -13,6 +13,7 @@ import sys
 from collections.abc import Callable, Iterable
 from functools import partial
 from pathlib import Path
+from types import FrameType
 from typing import Any, NamedTuple
 
 import pluggy
@@ -171,6 +172,20 @@ class Host:
             )
             self._compiled[hook] = found or None
             return self._compiled[hook]
+
+    def owner_of(self, frame: FrameType | None) -> tuple[str, str] | None:
+        """The plugin and the hook that this stack is in; None for none."""
+        codes = {
+            item.function.__code__: (item.plugin, hook)
+            for hook in (*hookspecs.DECIDING, *hookspecs.TELLING)
+            for item in self.compiled(hook) or ()
+            if hasattr(item.function, "__code__")
+        }
+        while frame is not None:
+            if frame.f_code in codes:
+                return codes[frame.f_code]
+            frame = frame.f_back
+        return None
 
     async def fold(self, hook: str, name: str, arguments: dict[str, Any]) -> Any:
         """Run a deciding hook: `arguments[name]` goes through all of them and is returned.

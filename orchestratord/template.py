@@ -9,26 +9,29 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
 from typing import Any
 
-from jinja2 import StrictUndefined, TemplateSyntaxError, UndefinedError, meta, nodes
-from jinja2.exceptions import SecurityError, TemplateError
-from jinja2.sandbox import ImmutableSandboxedEnvironment
+from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2.exceptions import TemplateError
+from jinja2.parser import Parser
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
 from orchestratord.errors import InvalidPayload
+from orchestratord.sandbox import MAX_RENDERED, sandbox
 from orchestratord.values import Text
 
-MAX_RENDERED = 1_048_576
-"""Characters that one template may make."""
-
-_MARK = re.compile(r"(\{\{.*?\}\})", re.DOTALL)
+_TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
+"""What decides where an expression ends: a brace within a text or a mapping does not."""
 _PATH = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}")
+_WORDS = frozenset(
+    {"true", "false", "none", "True", "False", "None", "and", "or", "not", "if", "else", "in", "is"}
+)
+"""What is no name in an expression."""
 _MISSING = object()
 
 
@@ -47,85 +50,7 @@ def to_text(value: Any) -> str:
     return str(value)
 
 
-class _Sandbox(ImmutableSandboxedEnvironment):
-    """Expressions only, and nothing that makes something huge out of something small."""
-
-    intercepted_binops = frozenset({"*", "**", "%"})
-
-    def call_binop(self, context: Any, operator: str, left: Any, right: Any) -> Any:
-        if operator == "%" and isinstance(left, str):
-            raise SecurityError("formatting with % is not available; write a ~ b")
-        if operator == "**" and not (_small(left) and _small(right)):
-            raise SecurityError("the numbers of a power are bounded")
-        if operator == "*":
-            for text, times in ((left, right), (right, left)):
-                if isinstance(text, str | list | tuple) and len(text) * times > MAX_RENDERED:
-                    raise SecurityError(f"the result would be over {MAX_RENDERED} characters")
-        return super().call_binop(context, operator, left, right)
-
-    def is_safe_attribute(self, obj: Any, attr: str, value: Any) -> bool:
-        if isinstance(obj, str) and attr in _GROWING:
-            return False
-        return super().is_safe_attribute(obj, attr, value)
-
-
-_GROWING = frozenset({"center", "ljust", "rjust", "zfill", "format", "format_map", "expandtabs"})
-
-
-def _small(value: Any) -> bool:
-    return isinstance(value, int | float) and -1000 <= value <= 1000
-
-
-_FILTERS = frozenset(
-    {
-        "abs",
-        "capitalize",
-        "count",
-        "d",
-        "default",
-        "dictsort",
-        "first",
-        "float",
-        "int",
-        "items",
-        "join",
-        "last",
-        "length",
-        "list",
-        "lower",
-        "map",
-        "max",
-        "min",
-        "reject",
-        "rejectattr",
-        "replace",
-        "reverse",
-        "round",
-        "select",
-        "selectattr",
-        "sort",
-        "string",
-        "sum",
-        "title",
-        "tojson",
-        "trim",
-        "truncate",
-        "unique",
-        "upper",
-        "urlencode",
-    }
-)
-
-
-def _environment() -> _Sandbox:
-    env = _Sandbox(undefined=StrictUndefined, autoescape=False)
-    env.globals.clear()
-    env.filters = {name: env.filters[name] for name in _FILTERS if name in env.filters}
-    env.filters["tojson"] = lambda value: json.dumps(value, ensure_ascii=False, default=to_text)
-    return env
-
-
-_ENV = _environment()
+_ENV = sandbox(to_text)
 
 
 @lru_cache(maxsize=4096)
@@ -135,46 +60,64 @@ def _expression(source: str) -> Callable[..., Any]:
 
 
 @lru_cache(maxsize=16384)
-def _names(source: str) -> frozenset[str]:
-    tree = _ENV.parse("{{" + source + "}}")
-    if len(tree.body) != 1 or not isinstance(tree.body[0], nodes.Output):
-        raise TemplateSyntaxError("only expressions can stand between the braces", 1)
-    return frozenset(meta.find_undeclared_variables(tree))
+def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The names that an expression uses, and those of them with what is read from them."""
+    parser = Parser(_ENV, source, state="variable")
+    try:
+        tree = nodes.Template([nodes.Output([parser.parse_expression()])], lineno=1)
+        if not parser.stream.eos:
+            raise TemplateSyntaxError("more than one expression", 1)
+        tree.set_environment(_ENV)
+        names = frozenset(meta.find_undeclared_variables(tree))
+    except RecursionError:
+        raise TemplateSyntaxError("it is nested too deeply", 1) from None
+    paths: set[str] = set()
+    for read in tree.find_all(nodes.Getattr):
+        if isinstance(read.node, nodes.Name):
+            paths.add(f"{read.node.name}.{read.attr}")
+    for item in tree.find_all(nodes.Getitem):
+        if isinstance(item.node, nodes.Name) and isinstance(item.arg, nodes.Const):
+            paths.add(f"{item.node.name}.{item.arg.value}")
+    return names, frozenset(paths)
 
 
 class Template:
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
-    __slots__ = ("_parts", "names", "secret", "source")
+    __slots__ = ("_parts", "names", "paths", "secret", "source")
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
         pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
         self.source: str = value.source if isinstance(value, Text) else str(value)
         self.secret: bool = value.secret if isinstance(value, Text) else False
-        parts: list[str | tuple[str, tuple[str, ...] | None]] = []
+        parts: list[str | _Part] = []
         names: set[str] = set()
+        paths: set[str] = set()
         for text, referenced in pieces:
-            for piece in [text] if referenced else _MARK.split(text):
-                if not piece:
+            for part in [text] if referenced else _cut(text):
+                if isinstance(part, str):
+                    if part:
+                        parts.append(part)
                     continue
-                if referenced or not (piece.startswith("{{") and piece.endswith("}}")):
-                    if not referenced and ("{{" in piece or "{%" in piece or "{#" in piece):
-                        raise ValueError(_unfinished(piece))
-                    parts.append(piece)
-                elif match := _PATH.fullmatch(piece):
-                    path = tuple(match[1].split("."))
+                source, path = part
+                if path:
                     names.add(path[0])
-                    parts.append((piece[2:-2].strip(), path))
+                    if len(path) > 1:
+                        paths.add(".".join(path[:2]))
                 else:
-                    source = piece[2:-2].strip()
                     try:
-                        names |= _names(source)
+                        used, read = _names(source)
                     except TemplateError as error:
-                        raise ValueError(f"in the template {piece}: {error.message}") from None
-                    parts.append((source, None))
+                        raise ValueError(
+                            f"in the template {{{{ {source[:60]} }}}}: {error.message}"
+                        ) from None
+                    names |= used
+                    paths |= read
+                parts.append(part)
         self._parts = tuple(parts)
         self.names = frozenset(names)
+        self.paths = frozenset(paths)
 
     @property
     def constant(self) -> bool:
@@ -200,8 +143,7 @@ class Template:
             if isinstance(part, str):
                 texts.append(part)
             else:
-                text = to_text(_evaluate(part, context))
-                texts.append(quote(text) if quote else text)
+                texts.append(_text_of(part, context, quote))
         joined = "".join(texts)
         if len(joined) > MAX_RENDERED:
             raise InvalidPayload(f"the template makes more than {MAX_RENDERED} characters")
@@ -243,13 +185,64 @@ class Template:
         return {"type": ["string", "number", "boolean"]}
 
 
-def _unfinished(piece: str) -> str:
-    if "{%" in piece or "{#" in piece:
-        return "templates have expressions only: {{ … }}; {% %} and {# #} are not available"
-    return f"the template in {piece.strip()[:60]!r} has {{{{ without }}}}"
+_Part = tuple[str, tuple[str, ...] | None]
+"""An expression; the names of its path if it is no more than that."""
 
 
-def _evaluate(part: tuple[str, tuple[str, ...] | None], context: Mapping[str, Any]) -> Any:
+def _cut(text: str) -> Iterator[str | _Part]:
+    """The literal pieces and the expressions of a text, in order. Raises ValueError."""
+    position = 0
+    while (start := text.find("{{", position)) >= 0:
+        yield _literal(text[position:start])
+        plain = _PATH.match(text, start)
+        path = tuple(plain[1].split(".")) if plain else ()
+        if plain and path[0] not in _WORDS:
+            yield plain[0][2:-2].strip(), path
+            position = plain.end()
+            continue
+        end = _end(text, start)
+        source = text[start + 2 : end]
+        if source[:1] in ("-", "+") or source[-1:] in ("-", "+"):
+            raise ValueError(
+                f"in the template {{{{{source}}}}}: put a space beside the braces; "
+                "{{- and -}} are not available"
+            )
+        yield source.strip(), None
+        position = end + 2
+    yield _literal(text[position:])
+
+
+def _literal(text: str) -> str:
+    if "{%" in text or "{#" in text:
+        raise ValueError(
+            "templates have expressions only: {{ … }}; {% %} and {# #} are not available"
+        )
+    return text
+
+
+def _end(text: str, start: int) -> int:
+    depth = 0
+    for token in _TOKEN.finditer(text, start + 2):
+        if token[0] == "{":
+            depth += 1
+        elif token[0] == "}" and depth:
+            depth -= 1
+        elif token[0] == "}" and text.startswith("}}", token.start()):
+            return token.start()
+    raise ValueError(f"the template in {text.strip()[:60]!r} has {{{{ without }}}}")
+
+
+def _text_of(part: _Part, context: Mapping[str, Any], quote: Callable[[str], str] | None) -> str:
+    value = _evaluate(part, context)
+    try:
+        text = to_text(value)
+        return quote(text) if quote else text
+    except Exception as error:
+        # Half a surrogate pair, or a number of more digits than Python writes.
+        raise InvalidPayload(f"in the template {{{{ {part[0]} }}}}: {error}") from None
+
+
+def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
     source, path = part
     if path is not None:
         value: Any = context
@@ -262,10 +255,7 @@ def _evaluate(part: tuple[str, tuple[str, ...] | None], context: Mapping[str, An
         else:
             return value
     try:
-        value = _expression(source)(**context)
-        if isinstance(value, StrictUndefined):
-            value._fail_with_undefined_error()
-        return value
+        return _settled(_expression(source)(**context))
     except UndefinedError as error:
         raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error.message}") from None
     except Exception as error:
@@ -273,28 +263,44 @@ def _evaluate(part: tuple[str, tuple[str, ...] | None], context: Mapping[str, An
         raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error}") from None
 
 
+def _settled(value: Any) -> Any:
+    """A value with nothing in it that is still to be computed, undefined, or no value at all."""
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()
+    if isinstance(value, Mapping):
+        return {key: _settled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Iterator):
+        return [_settled(item) for item in value]
+    if callable(value):
+        raise TypeError("this is a function; call it, or name a value")
+    return value
+
+
 class TemplateTree:
     """A JSON-like value with templates in its texts (keys are taken as they are)."""
 
-    __slots__ = ("_tree", "names", "secret")
+    __slots__ = ("_tree", "names", "paths", "secret")
 
     def __init__(self, value: Any) -> None:
         """Compile `value`. Raises ValueError for a template that does not parse."""
         names: set[str] = set()
+        paths: set[str] = set()
         self.secret = False
-        self._tree = self._compile(value, names)
+        self._tree = self._compile(value, names, paths)
         self.names = frozenset(names)
+        self.paths = frozenset(paths)
 
-    def _compile(self, value: Any, names: set[str]) -> Any:
+    def _compile(self, value: Any, names: set[str], paths: set[str]) -> Any:
         if isinstance(value, str):
             template = Template(value)
             names |= template.names
+            paths |= template.paths
             self.secret = self.secret or template.secret
             return str(value) if template.constant else template
         if isinstance(value, Mapping):
-            return {str(key): self._compile(item, names) for key, item in value.items()}
+            return {str(key): self._compile(item, names, paths) for key, item in value.items()}
         if isinstance(value, Sequence):
-            return [self._compile(item, names) for item in value]
+            return [self._compile(item, names, paths) for item in value]
         return value
 
     def render(self, context: Mapping[str, Any]) -> Any:

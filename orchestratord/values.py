@@ -10,7 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated, Any, ClassVar
 
-from pydantic import BeforeValidator, GetCoreSchemaHandler, GetJsonSchemaHandler, WithJsonSchema
+from pydantic import (
+    BeforeValidator,
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
@@ -50,6 +56,7 @@ def format_duration(seconds: float) -> str:
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
     WithJsonSchema(
         {
             "anyOf": [
@@ -62,6 +69,41 @@ Duration = Annotated[
     ),
 ]
 """Seconds, written as a duration."""
+
+_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
+_FACTORS = {
+    None: 1, "B": 1, "kB": 1000, "KB": 1000, "KiB": 1 << 10,
+    "MB": 1000**2, "MiB": 1 << 20, "GB": 1000**3, "GiB": 1 << 30,
+}  # fmt: skip
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of `1MiB`, `64KiB`, `500kB`, or of a number of bytes.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and len(value) <= 20 and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) * _FACTORS[match[2]]
+    raise ValueError(f"{value!r} is not a size: write 64KiB, 1MiB, or a number of bytes")
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$"},
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"\$\{"},
+            ],
+            "description": "a size: 64KiB, 1MiB, or a number of bytes",
+        }
+    ),
+]
+"""Bytes, written as a size."""
 
 _RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|sec|second|m|min|minute|h|hour)")
 

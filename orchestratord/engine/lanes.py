@@ -58,7 +58,10 @@ _NOTHING = 1 << 62
 class Lanes:
     """All lanes of one daemon. Times are milliseconds since the epoch."""
 
-    def __init__(self) -> None:
+    def __init__(self, concurrency: int = 100) -> None:
+        """`concurrency`: how many may be in flight in all lanes together."""
+        self.concurrency = concurrency
+        self.in_flight = 0
         self.lanes: dict[str, Lane] = {}
         self._entries: dict[Key, _Entry] = {}
         self._parked: dict[Key, int] = {}
@@ -113,12 +116,13 @@ class Lanes:
 
     # -- choosing ----------------------------------------------------------------------------
 
-    def choose(self, now: int, free: int) -> list[Choice]:
-        """What to claim now, at most `free` tasks in all.
+    def choose(self, now: int, held: int = 0) -> list[Choice]:
+        """What to claim now. `held` slots count as taken where that is more than are in flight.
 
         The slots of what is chosen are taken until `claimed` gives back what was not needed.
         """
         self._advance(now)
+        free = self.concurrency - max(self.in_flight, held)
         chosen: list[Choice] = []
         for _ in range(len(self._ready)):
             if free <= 0:
@@ -134,6 +138,7 @@ class Lanes:
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
                 chosen.append(Choice(key, share, name))
                 lane.in_flight += share
+                self.in_flight += share
                 slots -= share
                 free -= share
             self._make_ready(lane)
@@ -143,6 +148,7 @@ class Lanes:
         """`got` tasks were claimed; the key's next pending one is due at `earliest`."""
         lane = self.lanes[choice.lane]
         lane.in_flight -= choice.limit - got
+        self.in_flight -= choice.limit - got
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -160,15 +166,18 @@ class Lanes:
         """Take a slot for a task born running. False where its lane is full or has a line."""
         self._advance(now)
         found = self.lanes.get(lane)
-        if found is None or found.free <= 0 or found.line:
+        full = self.in_flight >= self.concurrency
+        if full or found is None or found.free <= 0 or found.line:
             return False
         found.in_flight += 1
+        self.in_flight += 1
         return True
 
     def release(self, lane: str) -> None:
         """A task of `lane` is no longer in flight."""
         found = self.lanes[lane]
         found.in_flight -= 1
+        self.in_flight -= 1
         self._make_ready(found)
 
     def next_due(self) -> int | None:

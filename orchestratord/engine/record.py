@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import codecs
 from typing import Any
 
 import httpx
@@ -11,6 +12,8 @@ from orchestratord.redact import Redactor
 
 STORED_BODY = 20_000
 """Bytes."""
+_LONGEST_SECRET = 4_096
+"""Bytes."""
 STORED_ERROR = 2_000
 """Characters."""
 
@@ -18,21 +21,22 @@ STORED_ERROR = 2_000
 def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, Any]:
     """Status code, headers and the start of the body, as JSON-like data with secrets masked."""
     content = response.content
-    cut = content[:STORED_BODY]
+    truncated = len(content) > STORED_BODY or bool(response.extensions.get("truncated"))
+    # A secret that the cut would go through is masked before it is cut.
+    start = content[: STORED_BODY + _LONGEST_SECRET]
     record: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": [list(pair) for pair in redactor.headers(response.headers.multi_items())],
     }
     try:
-        # The cut may go through a character; what is left of it is dropped.
-        text = cut.decode() if len(cut) == len(content) else cut.decode(errors="ignore")
-        if len(cut) < len(content) and len(text.encode()) < len(cut) - 3:
-            raise UnicodeDecodeError("utf-8", cut, 0, 1, "not a text")
-        record["body"] = redactor.text(text)
+        text = codecs.getincrementaldecoder("utf-8")().decode(start, final=start is content)
     except UnicodeDecodeError:
-        record["body"] = base64.b64encode(cut).decode()
+        masked = redactor.text(start.decode("latin-1")).encode("latin-1")
+        record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
         record["encoding"] = "base64"
-    record["truncated"] = len(cut) < len(content) or bool(response.extensions.get("truncated"))
+    else:
+        record["body"] = redactor.text(text).encode()[:STORED_BODY].decode(errors="ignore")
+    record["truncated"] = truncated
     return record
 
 

@@ -1,0 +1,108 @@
+"""Taking up a configuration: validated as a whole, then swapped as a whole, or not at all."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+
+from orchestratord.clock import Clock
+from orchestratord.config.loader import Loader, Reload
+from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import Problem
+from orchestratord.host import Host
+from orchestratord.isolation import HookFault, check_effects
+from orchestratord.queue.store import Store
+from orchestratord.settings import Config
+from orchestratord.task import Effect
+
+log = logging.getLogger("orchestratord.config")
+
+
+class Adoption:
+    """The configuration in force, and the one way in which it changes."""
+
+    def __init__(
+        self,
+        loader: Loader,
+        store: Store,
+        host: Host,
+        worker: Worker,
+        scheduler: Scheduler,
+        clock: Clock,
+        adopted: Callable[[Config], None],
+    ) -> None:
+        """`adopted` is told of each configuration once everybody else has taken it up."""
+        self._loader = loader
+        self._store = store
+        self._host = host
+        self._worker = worker
+        self._scheduler = scheduler
+        self._clock = clock
+        self._adopted = adopted
+        self._lock = asyncio.Lock()
+        self.cause = "start"
+        """What caused the last adoption."""
+        self.last_error: tuple[int, Sequence[Problem]] | None = None
+        """When the files on disk were last refused, and why; None once they are good again."""
+        self.restart_required: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._loader.config
+
+    async def begin(self) -> None:
+        """Take up the configuration that the daemon started with."""
+        await self._adopt(self.config)
+
+    async def reload(self, cause: str) -> Reload:
+        """Read the folder again and take it up if it is good; for whoever asks first, in turn.
+
+        A bad configuration changes nothing: its problems are kept in `last_error` and returned.
+        """
+        async with self._lock:
+            # Parsing takes as long as it takes; the loop goes on meanwhile.
+            result = await asyncio.to_thread(self._loader.reload, cause)
+            if result.problems:
+                self.last_error = (self._clock.now_ms(), result.problems)
+                log.error(
+                    "the configuration is refused, the last good one (generation %d) goes on: "
+                    "%d problems",
+                    self.config.generation,
+                    len(result.problems),
+                )
+                for problem in result.problems:
+                    log.error("%s", problem)
+                return result
+            self.last_error = None
+            self.restart_required = result.restart_required
+            if result.changed:
+                self.cause = cause
+                await self._adopt(result.config)
+                log.info(
+                    "configuration generation %d is in force: %d endpoints (%s)",
+                    result.config.generation,
+                    len(result.config.endpoints),
+                    cause,
+                )
+            for key in result.restart_required:
+                log.warning("%s changed, which takes a restart; the old value goes on", key)
+            return result
+
+    async def _adopt(self, config: Config) -> None:
+        tables = {name: await self._store.rows(name) for name in self._host.registry.tables}
+        effects: list[Effect] = []
+        for plugin, answer in self._host.ask(
+            "config_adopted", {"config": config, "tables": tables}
+        ):
+            try:
+                effects += check_effects(answer, self._host.registry, plugin)
+            except HookFault as fault:
+                self._host.fault(plugin, "config_adopted", fault)
+        self._worker.adopt(config)
+        self._scheduler.adopt(config)
+        self._adopted(config)
+        if effects:
+            await self._worker.write(effects)

@@ -1,0 +1,50 @@
+"""The daemon's own housekeeping: when it is due says `schedule`, running it is ours.
+
+A chore runs as a task on the loop, never twice at once, and a fault of one harms no other.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable
+
+import schedule
+
+log = logging.getLogger("orchestratord.chores")
+
+Chore = Callable[[], Awaitable[object]]
+
+
+class Chores:
+    """Runs chores at their intervals until cancelled."""
+
+    def __init__(self) -> None:
+        self._timetable = schedule.Scheduler()
+        self._running: dict[str, asyncio.Task[None]] = {}
+
+    def every(self, seconds: int, name: str, chore: Chore) -> None:
+        """Run `chore` each `seconds`; left out while its last run is still going on."""
+        self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+
+    async def run(self) -> None:
+        """Look once a second what is due; until cancelled."""
+        try:
+            while True:
+                self._timetable.run_pending()
+                await asyncio.sleep(1.0)
+        finally:
+            for running in self._running.values():
+                running.cancel()
+
+    def _begin(self, name: str, chore: Chore) -> None:
+        if name not in self._running:
+            running = asyncio.get_running_loop().create_task(self._carry_out(name, chore))
+            self._running[name] = running
+            running.add_done_callback(lambda _: self._running.pop(name, None))
+
+    async def _carry_out(self, name: str, chore: Chore) -> None:
+        try:
+            await chore()
+        except Exception:
+            log.exception("the chore %r failed; it is tried again at its next time", name)

@@ -1,0 +1,251 @@
+"""The composition root: builds every part, wires them, and handles signals.
+
+Start: plugins, configuration, database (whose lock makes this the only daemon), control socket,
+then the worker. Stop: no new claim, wait for what is in flight, give back the rest, close the
+socket, close the database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable, Collection
+from pathlib import Path
+
+from orchestratord import log as logs
+from orchestratord.adoption import Adoption
+from orchestratord.assembly import open_host
+from orchestratord.chores import Chores
+from orchestratord.clock import Clock
+from orchestratord.config.loader import Loader
+from orchestratord.config.watch import Watcher
+from orchestratord.control.api import application
+from orchestratord.control.server import Listener, Server
+from orchestratord.control.verbs import Verbs
+from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.transport import Client
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import ConfigError, OrchestratordError, PluginError
+from orchestratord.host import Host
+from orchestratord.loopwatch import LoopWatch
+from orchestratord.notify import Notifier
+from orchestratord.paths import control_socket, database_url
+from orchestratord.queue.store import Store
+from orchestratord.settings import Config
+
+log = logging.getLogger("orchestratord")
+
+EX_CONFIG = 78
+"""The exit code for a bad configuration, as in sysexits.h."""
+
+PRUNE_SLICE = 500
+"""Rows in one transaction."""
+
+STALLED_AFTER = 15.0
+"""Seconds without a sign of life from a part, after which systemd is told nothing any more."""
+
+
+def run(folder: Path) -> int:
+    """Run the daemon on this config folder until a signal ends it; the exit code."""
+    handler = logs.set_up()
+    try:
+        host = open_host(folder)
+        loader = Loader(folder, host)
+    except ConfigError as error:
+        for problem in error.problems:
+            print(problem, file=sys.stderr)
+        return EX_CONFIG
+    except PluginError as error:
+        print(error, file=sys.stderr)
+        return EX_CONFIG
+    handler.adopt(loader.config.daemon.log, loader.config.redactor)
+    try:
+        return asyncio.run(Daemon(folder, host, loader, handler).serve())
+    except (OrchestratordError, OSError) as error:
+        log.critical("%s", error)
+        return 1
+
+
+class Daemon:
+    """One running daemon."""
+
+    def __init__(self, folder: Path, host: Host, loader: Loader, handler: logs.LogHandler) -> None:
+        self._folder = folder
+        self._host = host
+        self._loader = loader
+        self._handler = handler
+        self._clock = Clock()
+        self._notifier = Notifier.from_environ()
+        self._stop = asyncio.Event()
+        self._signals = 0
+        self._reloads: set[asyncio.Task[None]] = set()
+
+    async def serve(self) -> int:
+        """Start everything, serve until told to stop, drain; the exit code."""
+        settings = self._loader.config.daemon
+        url = database_url(settings, self._folder, os.environ)
+        path = control_socket(settings, self._folder, os.environ)
+        tables = self._host.registry.tables.values()
+        store = await Store.open(url, tables=tables, clock=self._clock)
+        try:
+            return await self._serve(store, path, url)
+        finally:
+            await store.close()
+            log.info("stopped")
+
+    async def _serve(self, store: Store, path: Path, url: str) -> int:
+        client = Client()
+        worker = Worker(store, self._host, client, self._clock)
+        scheduler = Scheduler(store, self._clock, worker.touched)
+        adoption = Adoption(
+            self._loader, store, self._host, worker, scheduler, self._clock, self._adopted
+        )
+        verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler)
+        paused = await store.paused()
+        worker.set_paused(paused)
+        scheduler.set_paused(paused)
+        await adoption.begin()
+        server = Server(application(verbs), Listener(path))
+        server.start()
+        self._handle_signals(adoption)
+        watcher = Watcher(self._folder, self._from_thread(adoption))
+        watch = LoopWatch(self._host)
+        parts = {
+            "scheduler": scheduler.run(),
+            "worker": worker.run(),
+            "bulks": verbs.bulks.run(),
+            "chores": self._chores(store, worker).run(),
+            "watchdog": self._feed_watchdog(watch, worker, store),
+        }
+        tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
+        watch.start()
+        watcher.start()
+        self._notifier.ready(self._status(worker))
+        log.info(
+            "ready: %d endpoints, control socket %s, database %s",
+            len(self._loader.config.endpoints), path, url,
+        )  # fmt: skip
+        code = await self._until_stopped(tasks.values())
+        self._notifier.stopping("draining")
+        log.info("draining: up to %gs for what is in flight", self._drain_timeout)
+        watcher.stop()
+        for name in ("scheduler", "bulks"):
+            tasks[name].cancel()
+        await worker.drain(self._drain_timeout)
+        verbs.close()
+        await server.stop()
+        for task in tasks.values():
+            task.cancel()
+        await asyncio.gather(*tasks.values(), return_exceptions=True)
+        watch.stop()
+        await client.aclose()
+        return code
+
+    # -- while it runs -------------------------------------------------------------------------
+
+    async def _until_stopped(self, parts: Collection[asyncio.Task[None]]) -> int:
+        """Wait for a signal, or for a part that ends on its own, which none should."""
+        stop = asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        if stop in done:
+            return 0
+        stop.cancel()
+        for part in done:
+            error = part.exception() if not part.cancelled() else None
+            log.critical("the %s ended: %s", part.get_name(), error, exc_info=error)
+        return 1
+
+    def _handle_signals(self, adoption: Adoption) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self._on_stop)
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload, adoption, "SIGHUP")
+
+    def _on_stop(self) -> None:
+        self._signals += 1
+        if self._signals > 1:
+            log.critical("a second signal: aborting; the next start sorts out what was in flight")
+            os._exit(1)
+        self._stop.set()
+
+    def _from_thread(self, adoption: Adoption) -> Callable[[str], None]:
+        """What the watcher's thread calls with the cause."""
+        loop = asyncio.get_running_loop()
+
+        def changed(cause: str) -> None:
+            loop.call_soon_threadsafe(self._begin_reload, adoption, cause)
+
+        return changed
+
+    def _begin_reload(self, adoption: Adoption, cause: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload(adoption, cause))
+        self._reloads.add(task)
+        task.add_done_callback(self._reloads.discard)
+
+    async def _reload(self, adoption: Adoption, cause: str) -> None:
+        self._notifier.reloading("reloading")
+        try:
+            await adoption.reload(cause)
+        except Exception:
+            log.exception("reloading failed; the last good configuration goes on")
+        finally:
+            error = adoption.last_error
+            words = f"config refused: {error[1][0]}" if error else "running"
+            self._notifier.ready(words)
+
+    def _adopted(self, config: Config) -> None:
+        self._handler.adopt(config.daemon.log, config.redactor)
+        self._host.timeout = config.daemon.plugins.timeout
+
+    def _chores(self, store: Store, worker: Worker) -> Chores:
+        chores = Chores()
+
+        async def prune() -> None:
+            retention = self._loader.config.daemon.retention
+            while await store.prune(retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
+                await asyncio.sleep(0.05)
+
+        async def status() -> None:
+            self._notifier.status(self._status(worker))
+
+        chores.every(30, "prune", prune)
+        if self._notifier.listening:
+            chores.every(10, "status line", status)
+        return chores
+
+    async def _feed_watchdog(self, watch: LoopWatch, worker: Worker, store: Store) -> None:
+        """Tell systemd that the loop, the worker and the database thread all are alive."""
+        timeout = self._notifier.watchdog_timeout
+        interval = min(timeout / 2, 5.0) if timeout else None
+        fed = 0.0
+        while True:
+            watch.beat()
+            now = time.monotonic()
+            if interval is not None and now - fed >= interval:
+                stalled = [
+                    name
+                    for name, beat in (("worker", worker.beat), ("database", store.beat))
+                    if now - beat > STALLED_AFTER
+                ]
+                if stalled:
+                    log.error("no sign of life from the %s", " and the ".join(stalled))
+                else:
+                    self._notifier.watchdog()
+                fed = now
+            await asyncio.sleep(0.5)
+
+    def _status(self, worker: Worker) -> str:
+        snapshot = worker.snapshot()
+        config = self._loader.config
+        return (
+            f"{len(config.endpoints)} endpoints, generation {config.generation}, "
+            f"{snapshot['in_flight']} in flight"
+        )
+
+    @property
+    def _drain_timeout(self) -> float:
+        return self._loader.config.daemon.drain_timeout

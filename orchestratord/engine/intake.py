@@ -1,0 +1,101 @@
+"""New tasks on their way into the queue: written durably, and started where a slot is free."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from orchestratord.clock import Clock
+from orchestratord.engine.lanes import Lanes
+from orchestratord.engine.standings import Standings
+from orchestratord.executor import Target
+from orchestratord.queue.records import Born, Insert, Inserted
+from orchestratord.queue.store import Store
+from orchestratord.task import Delete, Effect, Key, NewTask, Task, Upsert
+
+Item = Insert | Upsert | Delete
+
+
+class Starter(Protocol):
+    """The worker, as the intake needs it."""
+
+    clock: Clock
+    draining: bool
+
+    def start(self, task: Task, lane: str) -> None:
+        """Run a claimed task; its slot of `lane` is taken already."""
+        ...
+
+    def place(self, key: Key) -> None:
+        """Put a key where it belongs today: into its lane, or aside."""
+        ...
+
+    def touched(self, key: Key, next_try: int) -> None:
+        """A task of `key` is pending and due at `next_try`."""
+        ...
+
+
+class Intake:
+    """Takes a slot for each new task that can run at once; gives it back if it is not written."""
+
+    def __init__(self, worker: Starter, store: Store, lanes: Lanes, standings: Standings) -> None:
+        self._worker = worker
+        self._store = store
+        self._lanes = lanes
+        self._standings = standings
+
+    async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
+        """Write new tasks, all or none, and start those that have a slot."""
+        inserts = [self._insert(task) for task in tasks]
+        try:
+            inserted = await self._store.enqueue(inserts)
+        except BaseException:
+            self.refused(inserts)
+            raise
+        self.took(inserts, inserted)
+        return inserted
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order."""
+        items = self.prepare(effects)
+        try:
+            inserted = await self._store.write(items)
+        except BaseException:
+            self.refused(items)
+            raise
+        self.took(items, inserted)
+        return [item.id for item in inserted]
+
+    def prepare(self, effects: Sequence[Effect]) -> list[Item]:
+        """What to write for what a hook returned. `took` or `refused` has to follow."""
+        return [self._insert(item) if isinstance(item, NewTask) else item for item in effects]
+
+    def took(self, items: Sequence[Item], inserted: Sequence[Inserted]) -> None:
+        """It is on disk: start what was born running, remember when the rest is due."""
+        inserts = [item for item in items if isinstance(item, Insert)]
+        for insert, item in zip(inserts, inserted, strict=True):
+            if item.running is not None and insert.born is not None:
+                self._worker.start(item.running, insert.born.lane)
+                continue
+            self.refused((insert,))
+            if item.next_try is not None and not item.duplicate:
+                self._worker.touched(item.key, item.next_try)
+
+    def refused(self, items: Sequence[Item]) -> None:
+        """It was not written: give the slots back."""
+        for item in items:
+            if isinstance(item, Insert) and item.born is not None:
+                self._lanes.release(item.born.lane)
+
+    def _insert(self, task: NewTask) -> Insert:
+        # With an idempotency key it may turn out not to be new.
+        if self._worker.draining or task.delay > 0 or task.unique_key is not None:
+            return Insert(task)
+        standing = self._standings.of(task.key)
+        if not isinstance(standing, Target):
+            return Insert(task)
+        if not self._lanes.known(task.key):
+            self._worker.place(task.key)
+        if not self._lanes.occupy(standing.lane, self._worker.clock.now_ms()):
+            return Insert(task)
+        return Insert(task, Born(standing.idempotent, standing.lane))

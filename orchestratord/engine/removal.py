@@ -1,0 +1,96 @@
+"""Tasks that fail without being run: those of what is no longer declared, and of a dead daemon.
+
+They are claimed, go through the hooks and are settled like all others, so that nobody misses
+their `on_final_failure`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import Protocol
+
+from orchestratord.engine.attempt import Ended, Lifecycle
+from orchestratord.engine.standings import FOREVER, Standings
+from orchestratord.executor import Doomed, Target
+from orchestratord.queue.records import Pick
+from orchestratord.queue.store import Store
+from orchestratord.settings import Config
+from orchestratord.task import Key, Reason, Task
+
+log = logging.getLogger("orchestratord.worker")
+
+BATCH = 50
+"""Tasks of a doomed key that are failed at a time."""
+
+
+class Settle(Protocol):
+    """The worker's way of writing how a task ended."""
+
+    async def __call__(
+        self, task: Task, ended: Ended, config: Config, target: Target | None
+    ) -> None: ...
+
+
+class Removal:
+    """Fails what is doomed, and settles what a dead daemon had under way."""
+
+    def __init__(self, store: Store, life: Lifecycle, standings: Standings, settle: Settle) -> None:
+        self._store = store
+        self._life = life
+        self._standings = standings
+        self._settle = settle
+        self._sweeps: set[asyncio.Task[None]] = set()
+
+    def sweep(self, config: Config, now: float) -> None:
+        """Begin to fail the tasks of keys that have been doomed for long enough."""
+        for key, doomed in self._standings.ripe(now):
+            sweep = asyncio.get_running_loop().create_task(self._fail_all(key, doomed, config))
+            self._sweeps.add(sweep)
+            sweep.add_done_callback(self._sweeps.discard)
+
+    def stop(self) -> None:
+        """The daemon stops: what is not failed yet is failed by the next one."""
+        for sweep in list(self._sweeps):
+            sweep.cancel()
+
+    async def recover(self, config: Config) -> None:
+        """Take over what a dead daemon held: claims go back, started attempts are settled."""
+        unstarted = lost = 0
+        while True:
+            count, tasks = await self._store.reclaim()
+            unstarted += count
+            lost += len(tasks)
+            for task in tasks:
+                standing = self._standings.of(task.key)
+                executor = self._standings.executor(task.key)
+                target = standing if isinstance(standing, Target) else None
+                endpoint = config.endpoints.get(task.endpoint_id)
+                ended = await self._life.lost(task, endpoint, target, executor, config)
+                await self._settle(task, ended, config, target)
+            if not tasks:
+                break
+        if unstarted or lost:
+            log.warning(
+                "took over from a dead daemon: %d claims went back, %d attempts were under way",
+                unstarted,
+                lost,
+            )
+
+    async def _fail_all(self, key: Key, doomed: Doomed, config: Config) -> None:
+        done = False
+        try:
+            while not done:
+                pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
+                tasks = (await self._store.claim([pick])).tasks
+                endpoint = config.endpoints.get(key.endpoint_id)
+                for task in tasks:
+                    reason = Reason(doomed.reason)
+                    ended = await self._life.fail(task, endpoint, config, reason, doomed.why)
+                    await self._settle(task, ended, config, None)
+                done = len(tasks) < BATCH
+        except Exception:
+            log.exception("the tasks of %s are not failed yet (%s)", key, doomed.reason)
+            await asyncio.sleep(1.0)
+        finally:
+            self._standings.swept(key, done=done)

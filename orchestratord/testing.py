@@ -1,0 +1,296 @@
+"""The rig for plugin authors: a plugin's hooks, run as the daemon runs them, in a plain test.
+
+    rig = Rig(my_plugin)
+    endpoint = rig.endpoint("shop/getOrder", my_key={"limit": 3})
+    outcome = await rig.after(answered(200, json={"error": "no such order"}), endpoint=endpoint)
+    assert outcome.verdict == "failure"
+
+It needs no daemon, no database and no network. A fault that the daemon would log and pass over
+fails the test: `PluginError` with what the log would say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import httpx
+from pydantic import TypeAdapter
+
+from orchestratord.backoff import Backoff, Fixed
+from orchestratord.clock import Clock
+from orchestratord.endpoint import CALL_WHEN, SUCCESS, Api, Endpoint, RetryPolicy
+from orchestratord.errors import PluginError, Problem, SendError
+from orchestratord.host import Host
+from orchestratord.message import Outcome
+from orchestratord.redact import Redactor
+from orchestratord.settings import Config, DaemonSettings
+from orchestratord.task import Delete, Effect, Task, Upsert
+
+START = 1_800_000_000.0
+"""Where a `FakeClock` stands at first: 2027-01-15, 08:00 UTC, in seconds since the epoch."""
+
+
+class FakeClock(Clock):
+    """Stands still until it is turned."""
+
+    def __init__(self, start: float = START) -> None:
+        """`start`: seconds since the epoch."""
+        self._now = start
+
+    def now(self) -> float:
+        return self._now
+
+    def turn(self, seconds: float) -> None:
+        """Let time pass."""
+        self._now += seconds
+
+
+def chance(seed: int = 0) -> Random:
+    """Chance that is the same in each run, for whatever draws a jitter."""
+    return Random(seed)  # noqa: S311  # a test's
+
+
+def answered(status_code: int, **content: Any) -> Outcome:
+    """The outcome of an attempt that got this answer, judged as a call is by default.
+
+    `content` is what `httpx.Response` takes: `json`, `text`, `content`, `headers`.
+    """
+    response = httpx.Response(status_code, **content)
+    return Outcome.from_response(response, success=SUCCESS, when=CALL_WHEN)
+
+
+def unanswered(error: str = "connection refused", *, sent: bool = False) -> Outcome:
+    """The outcome of an attempt that got none; `sent` tells whether the request went out."""
+    failed = SendError(error, kind="reset" if sent else "connect", sent=sent)
+    return Outcome.from_error(failed, when=CALL_WHEN)
+
+
+class Answers:
+    """A `send` that follows a script, for what an executor does.
+
+    Args:
+        script: for each request in turn a status code, a whole response, or an error to raise.
+
+    `requests` holds what was sent. A request more than the script has fails the test.
+    """
+
+    def __init__(self, *script: int | httpx.Response | SendError) -> None:
+        self._script = list(script)
+        self.requests: list[httpx.Request] = []
+
+    async def __call__(
+        self,
+        request: httpx.Request,
+        *,
+        fresh: bool = False,
+        follow_redirects: bool = False,
+        max_response: int = 1_048_576,
+    ) -> httpx.Response:
+        self.requests.append(request)
+        if not self._script:
+            raise AssertionError(f"one request more than there are answers: {request}")
+        answer = self._script.pop(0)
+        if isinstance(answer, SendError):
+            raise answer
+        response = httpx.Response(answer) if isinstance(answer, int) else answer
+        response.request = request
+        return response
+
+
+def task(**fields: Any) -> Task:
+    """A call in its first attempt; `fields` are those of `Task` that shall differ."""
+    now = int(START * 1000)
+    plain = Task(
+        id=1,
+        kind="call",
+        endpoint_id="demo/get",
+        webhook="",
+        phase=None,
+        status="running",
+        reason=None,
+        attempts=1,
+        max_attempts=15,
+        next_try=None,
+        params={},
+        payload=None,
+        parent_id=None,
+        created_at=now,
+        updated_at=now,
+        scheduled_at=now,
+    )
+    return replace(plain, **fields)
+
+
+class Rig:
+    """One plugin in a host of its own."""
+
+    def __init__(
+        self, plugin: object, *, name: str = "plugin", beside: Sequence[object] = ()
+    ) -> None:
+        """Load `plugin`, and before it whatever it shall find `beside` it.
+
+        Raises PluginError where one cannot be loaded.
+        """
+        self.host = Host(timeout=2.0)
+        for number, other in enumerate(beside, 1):
+            self._load(other, f"beside_{number}")
+        self._load(plugin, name)
+
+    def _load(self, plugin: object, name: str) -> None:
+        self.host.register(plugin, name, version="test")
+        if self.host.plugins[name].status == "failed":
+            raise PluginError(f"{name}: {self.host.plugins[name].error}")
+
+    # -- what is declared ----------------------------------------------------------------------
+
+    def setting(self, key: str, value: Any) -> Any:
+        """What `value` under a key of the YAML becomes. Raises pydantic's ValidationError."""
+        adapter = TypeAdapter(self.host.registry.settings[key].type)
+        return adapter.validate_python(value, context={"backoffs": self.host.registry.backoffs})
+
+    def backoff(self, strategy: str, **options: Any) -> Backoff:
+        """A strategy as the YAML declares it. Raises pydantic's ValidationError."""
+        return self.host.registry.backoffs[strategy].model_validate(options)
+
+    def endpoint(
+        self,
+        id: str = "demo/get",  # noqa: A002  # as Endpoint calls it
+        *,
+        api: Mapping[str, Any] | None = None,
+        **keys: Any,
+    ) -> Endpoint:
+        """An endpoint.
+
+        Args:
+            id: `api/name`.
+            api: keys of its `api.yaml`.
+            keys: the plugin's own keys of the YAML, and fields of `Endpoint` as they are.
+        """
+        ours = {key for key in keys if key in self.host.registry.settings}
+        fields: dict[str, Any] = {
+            "type": "http",
+            "spec": None,
+            "retry": RetryPolicy.model_validate({"backoff": Fixed()}),
+            "timeout": 30.0,
+            "idempotent": True,
+            "shown": {key: keys[key] for key in ours},
+            **{key: value for key, value in keys.items() if key not in ours},
+        }
+        return Endpoint(
+            id=id,
+            api=Api(name=id.split("/")[0], **(api or {})),
+            settings={key: self.setting(key, keys[key]) for key in ours},
+            **fields,
+        )
+
+    def config(self, *endpoints: Endpoint, secrets: Iterable[str] = ()) -> Config:
+        """A configuration of these endpoints, in which `secrets` are secret."""
+        return Config(
+            folder=Path(),
+            daemon=DaemonSettings.model_validate({}),
+            apis={endpoint.api.name: endpoint.api for endpoint in endpoints},
+            endpoints={endpoint.id: endpoint for endpoint in endpoints},
+            redactor=Redactor(secrets),
+            digest="",
+        )
+
+    def check(self, endpoint: Endpoint) -> list[Problem]:
+        """What `check_endpoint` finds."""
+        arguments = {"endpoint": endpoint, "config": self.config(endpoint)}
+        return self._ask("check_endpoint", arguments)
+
+    def adopt(
+        self, config: Config, tables: Mapping[str, list[dict[str, Any]]] | None = None
+    ) -> list[Upsert | Delete]:
+        """What `config_adopted` writes; `tables` holds the rows as they stand, none if left out."""
+        given = tables or {}
+        rows = {name: given.get(name, []) for name in self.host.registry.tables}
+        return self._ask("config_adopted", {"config": config, "tables": rows})
+
+    # -- the phases ------------------------------------------------------------------------------
+
+    async def before(
+        self,
+        request: Any,
+        *,
+        task: Task | None = None,
+        endpoint: Endpoint | None = None,
+        phase: str = "before_request",
+    ) -> Any:
+        """The request as the before_ hooks leave it. Raises `Reject` and `Snooze` as they do."""
+        name = "request" if phase == "before_request" else "statement"
+        arguments = {name: request, **self._about(task, endpoint)}
+        result = await self.host.fold(phase, name, arguments)
+        self._fail_on_fault()
+        return result
+
+    async def after(
+        self,
+        outcome: Outcome,
+        *,
+        request: Any = None,
+        task: Task | None = None,
+        endpoint: Endpoint | None = None,
+        phase: str = "after_request",
+    ) -> Outcome:
+        """The outcome as the after_ hooks leave it."""
+        arguments = {
+            "outcome": outcome,
+            "request": request,
+            "statement": request,
+            **self._about(task, endpoint),
+        }
+        result: Outcome = await self.host.fold(phase, "outcome", arguments)
+        self._fail_on_fault()
+        return result
+
+    async def tell(
+        self,
+        phase: str,
+        outcome: Outcome | None = None,
+        *,
+        request: Any = None,
+        task: Task | None = None,
+        endpoint: Endpoint | None = None,
+        next_try: int | None = None,
+        config: Config | None = None,
+    ) -> list[Effect]:
+        """What `announce` returns in one of the seven phases, and the telling hook of its name.
+
+        `next_try` is in milliseconds since the epoch.
+        """
+        about = self._about(task, endpoint)
+        arguments = {
+            "phase": phase,
+            "outcome": outcome,
+            "request": request,
+            "next_try": next_try,
+            "config": config or self.config(about["endpoint"]),
+            **about,
+        }
+        effects = await self.host.collect("announce", arguments)
+        if phase.startswith("on_"):
+            effects += await self.host.collect(phase, arguments)
+        self._fail_on_fault()
+        return effects
+
+    # -- within ----------------------------------------------------------------------------------
+
+    def _about(self, given: Task | None, endpoint: Endpoint | None) -> dict[str, Any]:
+        endpoint = endpoint or self.endpoint(given.endpoint_id if given else "demo/get")
+        return {"task": given or task(endpoint_id=endpoint.id), "endpoint": endpoint}
+
+    def _ask(self, hook: str, arguments: dict[str, Any]) -> list[Any]:
+        answers = [item for _, found in self.host.ask(hook, arguments) for item in found]
+        self._fail_on_fault()
+        return answers
+
+    def _fail_on_fault(self) -> None:
+        for info in self.host.plugins.values():
+            if info.faults:
+                info.faults = 0
+                raise PluginError(f"plugin {info.name}: {info.last_fault}")

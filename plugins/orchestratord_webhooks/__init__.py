@@ -1,0 +1,107 @@
+"""Webhooks: signed messages to others about what happens to calls.
+
+A webhook hangs on a phase and a status code. When a call gets there, `announce` returns a new
+task for each webhook that waits for it, and the core writes those in the transaction that records
+the phase: no event is lost, and none is told that did not happen. From then on a delivery is a
+task like any other, which `Deliveries` carries out.
+
+    declaration   what stands in the YAML         announcement   from an event to deliveries
+    address       the URL                         envelope       what a delivery says
+    signature     who says so                     delivery       sending it
+    health        how each webhook fares          routes         the API
+    checks        what `check` finds
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from orchestratord import (
+    Config,
+    Control,
+    Delete,
+    Endpoint,
+    Executor,
+    NewTask,
+    Outcome,
+    Problem,
+    Route,
+    Setting,
+    Table,
+    Task,
+    Upsert,
+    hookimpl,
+)
+from orchestratord_webhooks import checks
+from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+from orchestratord_webhooks.delivery import Deliveries
+from orchestratord_webhooks.health import TABLE, Health
+from orchestratord_webhooks.routes import Routes
+
+__all__ = ["WEBHOOKS", "Webhook"]
+
+health = Health()
+deliveries = Deliveries(health)
+announcer = Announcer(health, deliveries.context)
+
+
+@hookimpl
+def register_settings() -> Iterable[Setting[Any]]:
+    return (WEBHOOKS,)
+
+
+@hookimpl
+def register_executor() -> Iterable[Executor]:
+    return (deliveries,)
+
+
+@hookimpl
+def register_tables() -> Iterable[Table]:
+    return (TABLE,)
+
+
+@hookimpl
+def register_routes(control: Control) -> Iterable[Route]:
+    return Routes(control, health, announcer).all()
+
+
+@hookimpl
+def check_endpoint(endpoint: Endpoint) -> Iterable[Problem]:
+    return checks.problems(endpoint)
+
+
+@hookimpl
+def config_adopted(
+    config: Config, tables: Mapping[str, list[dict[str, Any]]]
+) -> Iterable[Upsert | Delete]:
+    return health.adopt(config, tables[TABLE.name])
+
+
+@hookimpl
+def announce(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+) -> Iterable[NewTask]:
+    return announcer.announce(phase, outcome, request, task, endpoint, next_try, config)
+
+
+@hookimpl
+def on_success(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
+    return health.record(outcome, task, endpoint)
+
+
+@hookimpl
+def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
+    return health.record(outcome, task, endpoint)
+
+
+@hookimpl
+def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) -> Iterable[Upsert]:
+    return health.record(outcome, task, endpoint)

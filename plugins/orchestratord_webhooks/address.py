@@ -1,0 +1,97 @@
+"""The URL of a webhook: where it goes is fixed, what follows the host may hold templates."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+import httpx
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from orchestratord import InvalidPayload, Template, Text
+
+_AUTHORITY_ENDS = re.compile(r"[/?#]")
+_UNFIT = re.compile(r"[\s\\%$<>\"`|^]")
+_PORTS = {"http": 80, "https": 443}
+
+
+@dataclass(frozen=True, slots=True)
+class Address:
+    """A parsed URL.
+
+    `receiver` is its `host:port`, known before anything is rendered; `shown` is the URL for
+    people, with what came from a secret reference masked.
+    """
+
+    template: Template
+    receiver: str
+    shown: str
+
+    @classmethod
+    def parse(cls, value: Any) -> Address:
+        """Read a URL. Raises ValueError, without the URL: it may be a secret as a whole."""
+        if not isinstance(value, str):
+            raise ValueError("a URL is a text, such as https://ops.example.com/hook")
+        pieces = value.parts if isinstance(value, Text) else ((value, False),)
+        secret = isinstance(value, Text) and value.secret
+        shown = "".join("***" if referenced and secret else text for text, referenced in pieces)
+        return cls(Template(value), _receiver(pieces), shown)
+
+    def render(self, context: Mapping[str, Any]) -> str:
+        """The URL for one delivery; values are percent-encoded, `/` included.
+
+        Raises InvalidPayload where a template fails or a value would lead to another path.
+        """
+        url: str = self.template.render(context, quote=lambda text: quote(text, safe=""))
+        if not self.template.constant:
+            path = _AUTHORITY_ENDS.split(url.split("://", 1)[1].split("?", 1)[0])[1:]
+            if any(unquote(segment) in (".", "..") for segment in path):
+                raise InvalidPayload("a value would make the path of the webhook's URL climb")
+        return url
+
+
+def _receiver(pieces: tuple[tuple[str, bool], ...]) -> str:
+    """`host:port` of the text that stands before the first template. Raises ValueError."""
+    head, templated = "", False
+    for text, referenced in pieces:
+        # What a reference stands for is never read as a template.
+        literal, braces, _ = (text, "", "") if referenced else text.partition("{{")
+        head += literal
+        if braces:
+            templated = True
+            break
+    scheme, separator, rest = head.partition("://")
+    authority = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
+    if templated and (not separator or authority == rest):
+        raise ValueError("no template can stand in the scheme, host or port of a URL")
+    scheme = scheme.lower()
+    if scheme not in _PORTS or not authority:
+        raise ValueError("a URL begins with http:// or https:// and a host")
+    if "@" in authority:
+        raise ValueError("a URL holds no user name or password; write them into a header")
+    try:
+        url = httpx.URL(f"{scheme}://{authority}/")
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    port = url.port or _PORTS[scheme]
+    if not url.host or _UNFIT.search(authority) or port > 65535:
+        raise ValueError("the host or the port of the URL is not valid")
+    host = url.raw_host.decode("ascii")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+Url = Annotated[
+    Address,
+    PlainValidator(Address.parse),
+    PlainSerializer(lambda address: address.shown),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "http:// or https://; templates may stand in its path and query",
+        }
+    ),
+]
+"""A key that holds a URL."""

@@ -1,0 +1,77 @@
+"""What can be said of webhooks before the first event: for `check`, and at each (re)load."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator
+
+from orchestratord import Endpoint, Problem
+from orchestratord_webhooks import delivery, envelope, signature
+from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+
+PAYLOAD_NAMES = envelope.NAMES | {"task", "now"}
+
+
+def problems(endpoint: Endpoint) -> Iterator[Problem]:
+    """All that is wrong or looks wrong with the webhooks of one endpoint."""
+    webhooks = endpoint[WEBHOOKS]
+    for index, webhook in enumerate(webhooks):
+        key = f"webhooks.{index}"
+        yield from _payload(webhook, key)
+        yield from _sent_by(webhook, key)
+        yield from _secrets(webhook, key)
+
+
+def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:
+    payload = webhook.payload
+    if payload is None:
+        return
+    yield from _undefined(payload.names, PAYLOAD_NAMES, f"{key}.payload")
+    if payload.secret:
+        yield Problem(
+            "a payload is stored, and a secret never is: it would be sent as ***; "
+            "put it into a header",
+            key=f"{key}.payload",
+        )
+    if webhook.include is not None:
+        yield Problem(
+            "`include` narrows the standard envelope; this webhook has a payload of its own",
+            key=f"{key}.include",
+            severity="warning",
+        )
+
+
+def _sent_by(webhook: Webhook, key: str) -> Iterator[Problem]:
+    yield from _undefined(webhook.url.template.names, delivery.NAMES, f"{key}.url")
+    for name, template in webhook.headers.items():
+        yield from _undefined(template.names, delivery.NAMES, f"{key}.headers.{name}")
+        if name.lower() in signature.HEADERS:
+            yield Problem(
+                f"{name} is set by the signature; what stands here is not sent",
+                key=f"{key}.headers.{name}",
+                severity="warning",
+            )
+
+
+def _secrets(webhook: Webhook, key: str) -> Iterator[Problem]:
+    smallest, largest = signature.SIZES[0], signature.SIZES[-1]
+    for secret in webhook.secret:
+        if len(secret.value) not in signature.SIZES:
+            yield Problem(
+                f"the secret has {len(secret.value)} bytes; Standard Webhooks asks for "
+                f"{smallest} to {largest}, and some receivers take no other",
+                key=f"{key}.secret",
+                severity="warning",
+            )
+
+
+def _undefined(used: frozenset[str], known: frozenset[str], key: str) -> Iterator[Problem]:
+    for name in sorted(used - known):
+        near = difflib.get_close_matches(name, known, n=1)
+        if name in PAYLOAD_NAMES:
+            remedy = "only a payload can use it; it is not kept until the delivery is sent"
+        elif near:
+            remedy = f"did you mean {near[0]!r}?"
+        else:
+            remedy = f"known are {', '.join(sorted(known))}"
+        yield Problem(f"{name!r} is not known in this template: {remedy}", key=key)

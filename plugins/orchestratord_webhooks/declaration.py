@@ -1,0 +1,179 @@
+"""What stands under `webhooks:` in the YAML."""
+
+from __future__ import annotations
+
+import difflib
+import hashlib
+import hmac
+import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import (
+    AfterValidator,
+    Field,
+    ModelWrapValidatorHandler,
+    PlainSerializer,
+    PlainValidator,
+    PrivateAttr,
+    ValidationInfo,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+
+from orchestratord import (
+    PHASES,
+    Duration,
+    Model,
+    RetryPolicy,
+    Setting,
+    StatusSet,
+    Template,
+    TemplateTree,
+    Text,
+)
+from orchestratord_webhooks.address import Url
+from orchestratord_webhooks.signature import Key, Keys
+
+DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
+"""What the Standard Webhooks specification proposes; ten attempts take about 75 hours."""
+
+WHEN = StatusSet.parse(["error", "1xx", "3xx", "400-409", "411-499", "5xx"])
+"""Anything but 2xx, which is success, and 410, which asks for no more."""
+
+_NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
+
+Part = Literal["params", "request", "response"]
+"""What can be left out of the envelope's data."""
+
+
+class Retry(RetryPolicy):
+    """When a delivery is tried again; nothing of it comes from the retry of the calls."""
+
+    default_backoff: ClassVar[Mapping[str, Any]] = {"strategy": "list", "delays": DELAYS}
+
+    max_attempts: int = Field(10, ge=1, le=1000)
+    max_delay: Duration = 86400.0
+    jitter: float = Field(0.2, ge=0, le=1)
+    when: StatusSet = WHEN
+
+
+def _known_phase(value: str) -> str:
+    if value in PHASES:
+        return value
+    near = difflib.get_close_matches(value, PHASES, n=1)
+    remedy = f", did you mean {near[0]!r}?" if near else f"; it is one of {', '.join(PHASES)}"
+    raise ValueError(f"unknown phase {value!r}{remedy}")
+
+
+def _parse_payload(value: Any) -> Template | TemplateTree:
+    if isinstance(value, Template | TemplateTree):
+        return value
+    if isinstance(value, Mapping):
+        return TemplateTree(value)
+    if isinstance(value, str):
+        return Template(value)
+    raise ValueError("a payload is a mapping, which is sent as JSON, or a text")
+
+
+Payload = Annotated[
+    Template | TemplateTree,
+    PlainValidator(_parse_payload),
+    PlainSerializer(lambda payload: getattr(payload, "source", None)),
+    WithJsonSchema(
+        {
+            "type": ["object", "string"],
+            "description": "a mapping (sent as JSON) or a text; may hold {{ templates }}",
+        }
+    ),
+]
+
+
+class Webhook(Model):
+    """One webhook of an endpoint."""
+
+    name: str = Field("", pattern=_NAME)
+    """Unique within its endpoint; derived from phase, status code and host where it is left out."""
+    phase: Annotated[
+        str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
+    ]
+    """The phase of the lifecycle that it hangs on."""
+    status_code: StatusSet | None = None
+    """Answers that it fires for; left out: any, also none."""
+    url: Url
+    secret: Keys = ()
+    """What deliveries are signed with; without one they are not."""
+    headers: Mapping[str, Template] = {}
+    payload: Payload | None = None
+    """What is sent instead of the standard envelope."""
+    include: tuple[Part, ...] | None = None
+    """What of the envelope's data is sent; left out: all."""
+    timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    retry: Retry = Field(default_factory=dict, validate_default=True)
+    enabled: bool = True
+
+    _fingerprint: str = PrivateAttr("")
+
+    @property
+    def fingerprint(self) -> str:
+        """Another one after any change of the declaration; nothing can be read out of it."""
+        return self._fingerprint
+
+    def fires_for(self, phase: str, status_code: int | str | None) -> bool:
+        """True where this phase, decided with this status code, is what it waits for."""
+        if phase != self.phase:
+            return False
+        return self.status_code is None or status_code in self.status_code
+
+    @field_validator("status_code")
+    @classmethod
+    def _answered(cls, value: StatusSet | None, info: ValidationInfo) -> StatusSet | None:
+        phase = str(info.data.get("phase", ""))
+        if value is not None and phase.startswith("before_"):
+            later = phase.replace("before_", "after_")
+            raise ValueError(
+                f"{phase} comes before there is a status code; "
+                f"leave status_code out, or use the phase {later}"
+            )
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_and_remember(cls, value: Any, handler: ModelWrapValidatorHandler[Webhook]) -> Webhook:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        named = {"name": name_of(value), **value}
+        webhook = handler(named)
+        webhook._fingerprint = _fingerprint(named, webhook.secret)
+        return webhook
+
+
+def name_of(declared: Mapping[str, Any]) -> str:
+    """A name for a webhook without one, such as `after_request-5xx-error-ops.example.com`.
+
+    It takes the mapping as it stands in the YAML, and so copes with whatever may be wrong in it.
+    """
+    codes = declared.get("status_code")
+    words = [declared.get("phase"), *(codes if isinstance(codes, list | tuple) else [codes])]
+    url = declared.get("url")
+    if isinstance(url, str) and not (isinstance(url, Text) and url.secret):
+        host = re.match(r"https?://(?:[^/?#@]*@)?([^/?#]*)", url, re.IGNORECASE)
+        words.append(host[1] if host else None)
+    texts = [_UNNAMEABLE.sub("-", str(word)).strip("-._") for word in words if word is not None]
+    return "-".join(text for text in texts if text) or "webhook"
+
+
+def _fingerprint(declared: Mapping[str, Any], keys: Sequence[Key]) -> str:
+    # The secrets are the key and not a part of the message: whoever reads the table learns no more
+    # from it than from any signature.
+    text = json.dumps({**declared, "secret": None}, sort_keys=True, default=str)
+    return hmac.new(b"".join(key.value for key in keys), text.encode(), hashlib.sha256).hexdigest()
+
+
+WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(
+    "webhooks", tuple[Webhook, ...], default=(), merge="by_name", name_of=name_of
+)
+"""The key of the YAML; `endpoint[WEBHOOKS]` reads it."""

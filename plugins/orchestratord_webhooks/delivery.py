@@ -1,0 +1,139 @@
+"""Sending deliveries: the executor of tasks of the kind `webhook`."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+import httpx
+
+from orchestratord import (
+    Config,
+    Doomed,
+    Endpoint,
+    Executor,
+    InvalidPayload,
+    Outcome,
+    Parked,
+    RetryPolicy,
+    Send,
+    SendError,
+    Standing,
+    StatusSet,
+    Target,
+    Task,
+    Template,
+)
+from orchestratord_webhooks import signature
+from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks.health import Health, find
+
+CONCURRENCY = 10
+"""Deliveries in flight to one receiver's host and port."""
+MAX_ANSWER = 20_000
+"""Bytes of a receiver's answer that are read."""
+
+SUCCESS = StatusSet.parse("2xx")
+
+NAMES = frozenset({"params", "task", "now", "endpoint", "phase", "task_id"})
+"""What templates of URL and headers may use, which are rendered when a delivery is sent."""
+
+
+class Deliveries(Executor):
+    """Delivers payloads: today's URL, headers and secret, and the body of when it happened."""
+
+    kind: ClassVar[str] = "webhook"
+
+    def __init__(self, health: Health, now: Callable[[], float] = time.time) -> None:
+        self._health = health
+        self._now = now
+
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        declared = find(endpoint, webhook)
+        if declared is None:
+            return Doomed("webhook_removed", f"{endpoint.id} has no webhook {webhook} any more")
+        if not declared.enabled:
+            return Parked(f"the webhook {webhook} is switched off in its YAML")
+        reason = self._health.disabled(endpoint.id, webhook)
+        if reason is not None:
+            return Doomed("webhook_disabled", f"the webhook is disabled: {reason}", after=0)
+        return Target(
+            endpoint=endpoint,
+            retry=declared.retry,
+            timeout=declared.timeout,
+            idempotent=True,  # a receiver tells a repeat by its webhook-id
+            lane=declared.url.receiver,
+            concurrency=CONCURRENCY,
+            egress=endpoint.api.egress,
+            detail=declared,
+        )
+
+    def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
+        webhook: Webhook = target.detail
+        if task.payload is None:
+            raise InvalidPayload(task.last_error or "its payload did not render")
+        context = {
+            **self.context(task, now),
+            "endpoint": task.endpoint_id,
+            "phase": task.phase,
+            "task_id": task.parent_id,
+        }
+        text = isinstance(webhook.payload, Template)
+        headers = {
+            "user-agent": "orchestratord",
+            "accept": "*/*",
+            "content-type": "text/plain; charset=utf-8" if text else "application/json",
+        }
+        for name, template in webhook.headers.items():
+            headers[name.lower()] = _header(name, template, context)
+        url = webhook.url.render(context)
+        try:
+            return httpx.Request("POST", url, headers=headers, content=task.payload.encode())
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidPayload(f"the request cannot be built: {error}") from None
+
+    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        webhook: Webhook = target.detail
+        for name in signature.HEADERS:
+            request.headers.pop(name, None)  # whoever else set one: they are the signature's
+        request.headers.update(
+            signature.signed(
+                webhook.secret, self.message_id(task), int(self._now()), request.content
+            )
+        )
+        fresh, inline = False, target.retry.inline
+        while True:
+            try:
+                response = await send(request, fresh=fresh, max_response=MAX_ANSWER)
+            except SendError as error:
+                if error.stale and not fresh:
+                    # A kept-alive connection had been closed, which says nothing of the receiver.
+                    fresh = True
+                    continue
+                outcome = Outcome.from_error(error, when=target.retry.when)
+            else:
+                outcome = _judge(response, target.retry)
+            if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
+                return outcome
+            fresh, inline = True, inline - 1
+
+    def message_id(self, task: Task) -> str:
+        """The webhook-id: stable over retries, unique over queues; a forced repeat has its own."""
+        again = f"_{task.generation}" if task.generation else ""
+        return f"msg_{self.instance}_{task.id}{again}"
+
+
+def _judge(response: httpx.Response, retry: RetryPolicy) -> Outcome:
+    outcome = Outcome.from_response(response, success=SUCCESS, when=retry.when)
+    if response.status_code == 410:
+        error = "410 Gone: the receiver wants no more of them"
+        return outcome.failure(error, reason="webhook_disabled")
+    return outcome
+
+
+def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
+    value: str = template.render(context, quote=str)
+    if not value.isascii() or any(character in value for character in "\r\n\0"):
+        raise InvalidPayload(f"the header {name} would hold what no header can")
+    return value

@@ -1,0 +1,172 @@
+"""What a delivery says: the envelope of what happened, or a payload of the operator's own.
+
+A payload is rendered when the event happens and is stored with the delivery, so no secret may be
+in it; every text that comes from outside goes through the redactor, piece by piece.
+"""
+
+from __future__ import annotations
+
+import base64
+import codecs
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+import httpx
+
+from orchestratord import InvalidPayload, Outcome, Redactor, Task, TemplateTree
+from orchestratord_webhooks.declaration import Webhook
+
+MAX_PAYLOAD = 262_144
+"""Bytes of a payload; what is larger is not sent."""
+MAX_BODY = 20_000
+"""Bytes of the answer's body that the envelope holds."""
+_MARGIN = 8_192
+"""Bytes read beyond them, so that a secret that the cut would go through is seen whole."""
+
+NAMES = frozenset(
+    {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
+     "error", "next_try"}
+)  # fmt: skip
+"""The fields of the envelope's data, which a payload's templates may use."""
+
+_OPTIONAL = frozenset({"params", "request", "response"})
+_NO_REQUEST = {"method": None, "url": None}
+_NO_RESPONSE: Mapping[str, Any] = {"headers": {}, "body": None}
+
+
+def data_of(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    next_try: int | None,
+    redactor: Redactor,
+) -> dict[str, Any]:
+    """The envelope's `data`. The arguments are those of the hook `announce`."""
+    error = outcome.error if outcome else None
+    return {
+        "endpoint": task.endpoint_id,
+        "phase": phase,
+        "status_code": outcome.status_code if outcome else None,
+        "task_id": task.id,
+        "attempt": task.attempts,
+        "params": redactor.value(task.params),
+        "request": _request(request, redactor),
+        "response": _response(outcome.response if outcome else None, redactor),
+        "error": None if error is None else redactor.text(error),
+        "next_try": None if next_try is None else time_text(next_try / 1000),
+    }
+
+
+def time_text(seconds: float) -> str:
+    """RFC 3339 in UTC with milliseconds, of seconds since the epoch."""
+    return _moment_text(datetime.fromtimestamp(seconds, UTC))
+
+
+def payload_of(
+    webhook: Webhook,
+    data: Mapping[str, Any],
+    context: Mapping[str, Any],
+    at: float,
+    redactor: Redactor,
+) -> str:
+    """The body of one delivery, as it is stored and sent.
+
+    Args:
+        webhook: as declared when the event happened.
+        data: what `data_of` made.
+        context: further names for the templates of the webhook's own payload.
+        at: when it happened, in seconds since the epoch.
+        redactor: knows the secrets that a payload may not hold.
+
+    Raises:
+        InvalidPayload: a template fails, or the result is too large or no JSON.
+    """
+    if webhook.payload is None:
+        sent = _sent(webhook, data)
+        text = _json({"type": webhook.phase, "timestamp": time_text(at), "data": sent})
+    else:
+        # A template can ask for the body of an answer that did not come; it finds nothing there.
+        names = {**context, **data}
+        names["request"] = data["request"] or _NO_REQUEST
+        names["response"] = data["response"] or _NO_RESPONSE
+        if isinstance(webhook.payload, TemplateTree):
+            text = _json(redactor.value(webhook.payload.render(names)))
+        else:
+            text = redactor.text(webhook.payload.render(names, quote=str))
+    # JSON can name half of a character that takes two; UTF-8 cannot write it.
+    encoded = text.encode("utf-8", "replace")
+    if len(encoded) > MAX_PAYLOAD:
+        size = len(encoded)
+        raise InvalidPayload(f"the payload has {size} bytes; at most {MAX_PAYLOAD} are sent")
+    return encoded.decode()
+
+
+def _sent(webhook: Webhook, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    if webhook.include is None:
+        return data
+    left_out = _OPTIONAL.difference(webhook.include)
+    return {name: value for name, value in data.items() if name not in left_out}
+
+
+def _request(request: Any, redactor: Redactor) -> dict[str, Any] | None:
+    if not isinstance(request, httpx.Request):
+        return None
+    return {"method": request.method, "url": redactor.text(str(request.url))}
+
+
+def _response(response: httpx.Response | None, redactor: Redactor) -> dict[str, Any] | None:
+    if response is None:
+        return None
+    headers: dict[str, str] = {}
+    for name, value in redactor.headers(response.headers.multi_items()):
+        if value != "***":
+            headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    shown: dict[str, Any] = {"headers": headers, **_body(response.content, redactor)}
+    if response.extensions.get("truncated"):
+        shown["truncated"] = True
+    return shown
+
+
+def _body(content: bytes, redactor: Redactor) -> dict[str, Any]:
+    window = content[: MAX_BODY + _MARGIN]
+    beyond = len(content) > len(window)
+    try:
+        # Where there is more, the last character of the window may be incomplete: it is left out.
+        text = codecs.getincrementaldecoder("utf-8")().decode(window, final=not beyond)
+        encoding = "utf-8"
+    except UnicodeDecodeError:
+        text = window.decode("latin-1")
+        encoding = "latin-1"
+    masked = redactor.text(text).encode(encoding)
+    # The end of the window may hold the beginning of a secret.
+    whole = max(len(masked) - _MARGIN, 0) if beyond else len(masked)
+    cut = masked[: min(MAX_BODY, whole)]
+    if encoding == "utf-8":
+        body: dict[str, Any] = {"body": cut.decode(errors="ignore")}
+    else:
+        body = {"body": base64.b64encode(cut).decode(), "encoding": "base64"}
+    if beyond or len(cut) < len(masked):
+        body["truncated"] = True
+    return body
+
+
+def _json(value: Any) -> str:
+    try:
+        return json.dumps(
+            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
+        )
+    except (TypeError, ValueError) as error:
+        raise InvalidPayload(f"the payload cannot be written as JSON: {error}") from None
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, datetime):
+        return _moment_text(value)
+    raise TypeError(f"a {type(value).__name__} has no place in it")
+
+
+def _moment_text(moment: datetime) -> str:
+    return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")

@@ -1,0 +1,169 @@
+"""How each webhook fares: the table `webhooks`, and in memory which ones are disabled.
+
+The YAML says what a webhook is. The table adds what was learnt of it: whether its receiver asked
+for no more (410) or a person switched it off, and how its last deliveries went.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from orchestratord import (
+    Config,
+    Control,
+    Delete,
+    Endpoint,
+    Outcome,
+    Redactor,
+    Table,
+    Task,
+    Upsert,
+)
+from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+
+TABLE = Table(
+    "webhooks",
+    {
+        "endpoint_id": "TEXT NOT NULL",
+        "name": "TEXT NOT NULL",
+        "phase": "TEXT",
+        "status_code": "TEXT",  # as `5xx,error`; null for any
+        "url": "TEXT",  # secrets masked
+        "fingerprint": "TEXT",
+        "enabled": "INTEGER",  # as the YAML says
+        "disabled_at": "INTEGER",  # times are milliseconds since the epoch
+        "disabled_reason": "TEXT",
+        "last_status_code": "TEXT",
+        "last_error": "TEXT",
+        "last_attempt_at": "INTEGER",
+        "last_success_at": "INTEGER",
+        "failures": "INTEGER",  # in a row
+    },
+    key=("endpoint_id", "name"),
+)
+
+MAX_ERROR = 2_000
+"""Characters."""
+GONE = "410 Gone"
+BY_HAND = "by hand"
+_LIFTED = {"disabled_at": None, "disabled_reason": None}
+
+Name = tuple[str, str]
+"""Endpoint and webhook."""
+
+
+class Health:
+    """What is known of the webhooks that are declared."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._redactor = Redactor()
+        self._fingerprints: dict[Name, str] = {}
+        self._disabled: dict[Name, str] = {}
+
+    def disabled(self, endpoint_id: str, name: str) -> str | None:
+        """Why a webhook is disabled; None where it is not."""
+        return self._disabled.get((endpoint_id, name))
+
+    # -- the configuration -------------------------------------------------------------------
+
+    def adopt(self, config: Config, rows: Iterable[Mapping[str, Any]]) -> list[Upsert | Delete]:
+        """Compare what is declared with the rows of the table; return what has to be written."""
+        known = {(row["endpoint_id"], row["name"]): row for row in rows}
+        declared = {
+            (endpoint.id, webhook.name): _columns(webhook, config.redactor)
+            for endpoint in config.endpoints.values()
+            for webhook in endpoint[WEBHOOKS]
+        }
+        effects: list[Upsert | Delete] = [
+            Delete(TABLE.name, _key(name)) for name in known if name not in declared
+        ]
+        disabled: dict[Name, str] = {}
+        for name, columns in declared.items():
+            row = known.get(name)
+            if row is None:
+                columns["failures"] = 0
+            elif row["disabled_at"] is not None:
+                if row["fingerprint"] == columns["fingerprint"]:
+                    disabled[name] = row["disabled_reason"] or BY_HAND
+                else:
+                    columns |= _LIFTED
+            if row is None or any(row.get(column) != columns[column] for column in columns):
+                effects.append(Upsert(TABLE.name, _key(name), columns))
+        self._fingerprints = {name: item["fingerprint"] for name, item in declared.items()}
+        self._disabled = disabled
+        self._redactor = config.redactor
+        return effects
+
+    # -- the deliveries ----------------------------------------------------------------------
+
+    def record(self, outcome: Outcome, task: Task, endpoint: Endpoint | None) -> list[Upsert]:
+        """What is to be written when an attempt of a delivery was decided.
+
+        `endpoint` is as it was when the attempt began.
+        """
+        name = (task.endpoint_id, task.webhook)
+        if task.kind != "webhook" or name not in self._fingerprints:
+            return []  # a call, or a webhook that is gone and has no row any more
+        if outcome.status_code is None and task.reason != "invalid_payload":
+            return []  # nothing was tried: it says nothing about the receiver
+        now = int(self._now() * 1000)
+        values: dict[str, Any] = {
+            "last_status_code": None if outcome.status_code is None else str(outcome.status_code),
+            "last_error": self._line(outcome.error),
+            "last_attempt_at": now,
+        }
+        if outcome.verdict == "success":
+            values |= {"last_success_at": now, "failures": 0}
+            return [Upsert(TABLE.name, _key(name), values)]
+        if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
+            values |= {"disabled_at": now, "disabled_reason": GONE}
+            self._disabled[name] = GONE
+        return [Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
+
+    def _is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
+        """False where a reload has changed the webhook since: another URL may not be gone."""
+        webhook = find(endpoint, name[1]) if endpoint else None
+        return webhook is not None and webhook.fingerprint == self._fingerprints[name]
+
+    def _line(self, error: str | None) -> str | None:
+        """An error as the table holds it: a receiver may have written what it likes into it."""
+        if error is None:
+            return None
+        return self._redactor.text(" ".join(error.split()))[:MAX_ERROR]
+
+    # -- a person ----------------------------------------------------------------------------
+
+    async def disable(self, name: Name, control: Control) -> None:
+        """Stop its deliveries: those that wait fail, and events make no more."""
+        values = {"disabled_at": int(self._now() * 1000), "disabled_reason": BY_HAND}
+        await control.write([Upsert(TABLE.name, _key(name), values)])
+        self._disabled[name] = BY_HAND
+        control.standing_changed(name[0])
+
+    async def enable(self, name: Name, control: Control) -> None:
+        """Let its deliveries go on."""
+        await control.write([Upsert(TABLE.name, _key(name), {**_LIFTED, "failures": 0})])
+        self._disabled.pop(name, None)
+        control.standing_changed(name[0])
+
+
+def find(endpoint: Endpoint, name: str) -> Webhook | None:
+    """The webhook of this name, as it is declared today."""
+    return next((webhook for webhook in endpoint[WEBHOOKS] if webhook.name == name), None)
+
+
+def _key(name: Name) -> dict[str, str]:
+    return {"endpoint_id": name[0], "name": name[1]}
+
+
+def _columns(webhook: Webhook, redactor: Redactor) -> dict[str, Any]:
+    return {
+        "phase": webhook.phase,
+        "status_code": None if webhook.status_code is None else str(webhook.status_code),
+        "url": redactor.text(webhook.url.shown),
+        "fingerprint": webhook.fingerprint,
+        "enabled": int(webhook.enabled),
+    }

@@ -1,0 +1,170 @@
+"""Webhooks over the API: listing them, switching them on and off, and trying one out."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestratord import Answer, Config, Conflict, Control, Endpoint, NotFound, Route
+from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks.envelope import time_text
+from orchestratord_webhooks.health import TABLE, Health, Name, find
+
+Params = Mapping[str, str]
+
+
+class Routes:
+    """The handlers. Each takes path parameters, query parameters and the body."""
+
+    def __init__(
+        self,
+        control: Control,
+        health: Health,
+        announcer: Announcer,
+        now: Callable[[], float] = time.time,
+    ) -> None:
+        self._control = control
+        self._health = health
+        self._announcer = announcer
+        self._now = now
+
+    def all(self) -> tuple[Route, ...]:
+        """What the plugin registers."""
+        of_endpoint = "/v1/endpoints/{api}/{name}/webhooks"
+        return (
+            Route("GET", "/v1/webhooks", self.list_health),
+            Route("GET", of_endpoint, self.list_declared),
+            Route("POST", of_endpoint + "/{webhook}/enable", self.enable),
+            Route("POST", of_endpoint + "/{webhook}/disable", self.disable),
+            Route("POST", of_endpoint + "/{webhook}/test", self.test),
+        )
+
+    async def list_health(self, path: Params, query: Params, body: Any) -> Answer:
+        """Every declared webhook and how it fares; `endpoint` narrows it to one endpoint's."""
+        wanted = query.get("endpoint")
+        if wanted:
+            _endpoint(self._control.config, wanted)
+        rows = [
+            row
+            for row in await self._control.rows(TABLE.name)
+            if not wanted or row["endpoint_id"] == wanted
+        ]
+        rows.sort(key=lambda row: (row["endpoint_id"], row["name"]))
+        return Answer({"webhooks": [_shown(row) for row in rows]})
+
+    async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
+        """The webhooks of an endpoint as they stand in the YAML, secrets masked."""
+        endpoint = _endpoint(self._control.config, f"{path['api']}/{path['name']}")
+        return Answer({"webhooks": list(endpoint.shown.get("webhooks", ()))})
+
+    async def enable(self, path: Params, query: Params, body: Any) -> Answer:
+        """Lift what disabled a webhook."""
+        endpoint, webhook = self._find(path)
+        if not webhook.enabled:
+            raise Conflict(
+                f"{webhook.name} is switched off in {endpoint.source or 'its YAML'}: "
+                "take `enabled: false` out there"
+            )
+        name = (endpoint.id, webhook.name)
+        await self._health.enable(name, self._control)
+        return Answer(await self._row(name))
+
+    async def disable(self, path: Params, query: Params, body: Any) -> Answer:
+        """Disable a webhook until it is enabled by hand, or its YAML changes."""
+        endpoint, webhook = self._find(path)
+        name = (endpoint.id, webhook.name)
+        await self._health.disable(name, self._control)
+        return Answer(await self._row(name))
+
+    async def test(self, path: Params, query: Params, body: Any) -> Answer:
+        """Send an example of what the webhook would get, as a delivery like any other."""
+        endpoint, webhook = self._find(path)
+        if not webhook.enabled or self._health.disabled(endpoint.id, webhook.name):
+            raise Conflict(f"{webhook.name} is disabled: nothing is delivered to it")
+        at = self._now()
+        data = _example(endpoint, webhook, at)
+        moment = datetime.fromtimestamp(at, UTC)
+        context = {
+            "params": data["params"],
+            "task": {"id": 0, "attempt": 1, "scheduled_at": moment, "last_success_at": None},
+            "now": moment,
+        }
+        redactor = self._control.config.redactor
+        task = self._announcer.delivery(webhook, data, context, at, redactor, None)
+        (task_id,) = await self._control.write([task])
+        return Answer({"id": task_id}, status=202)
+
+    def _find(self, path: Params) -> tuple[Endpoint, Webhook]:
+        endpoint = _endpoint(self._control.config, f"{path['api']}/{path['name']}")
+        webhook = find(endpoint, path["webhook"])
+        if webhook is None:
+            raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
+        return endpoint, webhook
+
+    async def _row(self, name: Name) -> dict[str, Any]:
+        rows = await self._control.rows(TABLE.name)
+        return next(_shown(row) for row in rows if (row["endpoint_id"], row["name"]) == name)
+
+
+def _endpoint(config: Config, endpoint_id: str) -> Endpoint:
+    try:
+        return config.endpoints[endpoint_id]
+    except KeyError:
+        raise NotFound(f"there is no endpoint {endpoint_id!r}") from None
+
+
+def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+    """A row of the table for people: one word on whether it is enabled, times as texts."""
+    code = row["last_status_code"]
+    return {
+        "endpoint": row["endpoint_id"],
+        "name": row["name"],
+        "phase": row["phase"],
+        "status_code": row["status_code"],
+        "url": row["url"],
+        "enabled": bool(row["enabled"]) and row["disabled_at"] is None,
+        "disabled_at": _time(row["disabled_at"]),
+        "disabled_reason": row["disabled_reason"],
+        "last_status_code": int(code) if code is not None and code.isdigit() else code,
+        "last_error": row["last_error"],
+        "last_attempt_at": _time(row["last_attempt_at"]),
+        "last_success_at": _time(row["last_success_at"]),
+        "failures": row["failures"] or 0,
+    }
+
+
+def _time(milliseconds: int | None) -> str | None:
+    return None if milliseconds is None else time_text(milliseconds / 1000)
+
+
+def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
+    """The data of an event that did not happen."""
+    code = _example_code(webhook)
+    answered = isinstance(code, int)
+    response = {"headers": {"content-type": "application/json"}, "body": '{"example": true}'}
+    return {
+        "test": True,
+        "endpoint": endpoint.id,
+        "phase": webhook.phase,
+        "status_code": code,
+        "task_id": 0,
+        "attempt": 1,
+        "params": {name: param.default for name, param in endpoint.params.items()},
+        "request": {"method": "GET", "url": "https://api.example.com/example"},
+        "response": response if answered else None,
+        "error": "an example" if code == "error" else None,
+        "next_try": time_text(at + 60) if webhook.phase == "on_retry" else None,
+    }
+
+
+def _example_code(webhook: Webhook) -> int | str | None:
+    if webhook.phase.startswith("before_"):
+        return None
+    if webhook.status_code is None:
+        return 200 if webhook.phase in ("after_request", "on_success") else 503
+    if webhook.status_code.ranges:
+        return webhook.status_code.ranges[0][0]
+    return min(webhook.status_code.words)

@@ -1,0 +1,86 @@
+"""Signatures by the Standard Webhooks specification, https://www.standardwebhooks.com
+
+The `standardwebhooks` library verifies well, and the tests let it; for signing, it takes the body
+as text only, and one secret, while a webhook whose secret is being rotated carries a signature
+for each.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import hmac
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator, PlainSerializer, PlainValidator, WithJsonSchema
+
+from orchestratord import Secret
+
+HEADERS = ("webhook-id", "webhook-timestamp", "webhook-signature")
+"""The headers that only the signature sets."""
+
+PREFIX = "whsec_"
+SIZES = range(24, 65)
+"""Bytes that a secret has by the specification."""
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """What a signature is made with; nothing prints it."""
+
+    value: bytes = field(repr=False)
+
+    @classmethod
+    def parse(cls, value: Any) -> Key:
+        """Decode a secret. Raises ValueError without showing it."""
+        text = Secret.parse(value).reveal().strip().removeprefix(PREFIX).rstrip("=")
+        try:
+            decoded = base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except ValueError:
+            decoded = b""
+        if not decoded:
+            raise ValueError(
+                "the secret of a webhook is base64, with or without whsec_ before it; "
+                "make one with: openssl rand -base64 32"
+            )
+        return cls(decoded)
+
+
+def signed(keys: Sequence[Key], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+    """The headers of one attempt.
+
+    Args:
+        keys: newest first; without any the message is not signed.
+        message_id: the same for each attempt of one message.
+        timestamp: of this attempt, in seconds since the epoch.
+        body: the bytes that are sent.
+    """
+    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+    if keys:
+        message = f"{message_id}.{timestamp}.".encode() + body
+        headers["webhook-signature"] = " ".join(_signature(key, message) for key in keys)
+    return headers
+
+
+def _signature(key: Key, message: bytes) -> str:
+    digest = hmac.digest(key.value, message, hashlib.sha256)
+    return "v1," + base64.b64encode(digest).decode()
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+_ONE = Annotated[Key, PlainValidator(Key.parse), PlainSerializer(lambda key: "***")]
+_ONE_SCHEMA = {"type": "string", "description": "base64, whsec_ optional; best a reference"}
+
+Keys = Annotated[
+    tuple[_ONE, ...],
+    BeforeValidator(_as_list),
+    WithJsonSchema(
+        {"anyOf": [_ONE_SCHEMA, {"type": "array", "items": _ONE_SCHEMA, "minItems": 1}]}
+    ),
+]
+"""A key of the YAML that holds one secret, or several, newest first, while they are rotated."""

@@ -1,0 +1,139 @@
+from __future__ import annotations
+
+import json
+import logging
+from typing import Any
+
+import orchestratord_webhooks
+import pytest
+from webhook_parts import ENDPOINT, declared
+
+from orchestratord import PHASES, NewTask, Outcome
+from orchestratord.testing import Rig, answered, task, unanswered
+
+CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
+NEVER_RAN = Outcome("failure", None, error="expired")
+
+
+async def fired(
+    rig: Rig, phase: str, outcome: Outcome | None, webhooks: list[Any], **more: Any
+) -> list[NewTask]:
+    endpoint = rig.endpoint(ENDPOINT, webhooks=webhooks)
+    about = {"task": CALL, **more}
+    effects = await rig.tell(phase, outcome, endpoint=endpoint, **about)
+    assert all(isinstance(effect, NewTask) for effect in effects)
+    return effects  # type: ignore[return-value]
+
+
+@pytest.mark.parametrize(
+    ("status_code", "outcome", "fires"),
+    [
+        ("200", answered(200), True),
+        ("2xx", answered(204), True),
+        (200, answered(201), False),
+        (["5xx", "error"], answered(503), True),
+        (["5xx", "error"], unanswered(), True),
+        (["5xx", "error"], answered(404), False),
+        (["5xx", "error"], answered(200), False),
+        ("500-502", answered(502), True),
+        ("500-502", answered(503), False),
+        ("error", answered(503), False),
+        ("404", NEVER_RAN, False),
+        ("error", NEVER_RAN, False),
+        (None, answered(200), True),
+        (None, unanswered(), True),
+        (None, NEVER_RAN, True),
+    ],
+)
+@pytest.mark.parametrize("phase", ["after_request", "on_final_failure"])
+async def test_status_codes(
+    rig: Rig, phase: str, status_code: Any, outcome: Outcome, fires: bool
+) -> None:
+    keys = {} if status_code is None else {"status_code": status_code}
+    assert bool(await fired(rig, phase, outcome, [declared(phase=phase, **keys)])) is fires
+
+
+@pytest.mark.parametrize("reached", PHASES)
+async def test_a_webhook_fires_in_its_own_phase_alone(rig: Rig, reached: str) -> None:
+    webhooks = [declared(name=phase, phase=phase) for phase in PHASES]
+    outcome = None if reached.startswith("before_") else answered(500)
+    tasks = await fired(rig, reached, outcome, webhooks)
+    assert [(new.webhook, new.phase) for new in tasks] == [(reached, reached)]
+
+
+async def test_what_a_delivery_is(rig: Rig) -> None:
+    webhook = declared(retry={"max_attempts": 4})
+    (new,) = await fired(rig, "after_request", answered(503), [webhook])
+    assert (new.kind, new.endpoint_id, new.webhook) == ("webhook", ENDPOINT, "ops")
+    assert (new.phase, new.parent_id, new.max_attempts) == ("after_request", 42, 4)
+    assert (new.params, new.error, new.delay) == ({"id": "A1"}, None, 0)
+    envelope = json.loads(new.payload or "")
+    assert envelope["type"] == "after_request"
+    assert envelope["data"]["task_id"] == 42
+    assert envelope["data"]["attempt"] == 3
+
+
+async def test_when_the_next_try_is(rig: Rig) -> None:
+    webhook = declared(phase="on_retry")
+    (new,) = await fired(rig, "on_retry", answered(503), [webhook], next_try=1_795_557_605_120)
+    assert json.loads(new.payload or "")["data"]["next_try"] == "2026-11-24T22:00:05.120Z"
+
+
+async def test_deliveries_fire_no_webhooks(rig: Rig) -> None:
+    delivery = task(kind="webhook", endpoint_id=ENDPOINT, webhook="ops", payload="{}")
+    assert await fired(rig, "after_request", answered(503), [declared()], task=delivery) == []
+
+
+async def test_one_that_is_switched_off_does_not_fire(rig: Rig) -> None:
+    webhooks = [declared(enabled=False), declared(name="other")]
+    tasks = await fired(rig, "after_request", answered(503), webhooks)
+    assert [new.webhook for new in tasks] == ["other"]
+
+
+async def test_one_that_is_disabled_does_not_fire(rig: Rig) -> None:
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(), declared(name="other")])
+    config = rig.config(endpoint)
+    row = {
+        "endpoint_id": ENDPOINT,
+        "name": "ops",
+        "fingerprint": endpoint[orchestratord_webhooks.WEBHOOKS][0].fingerprint,
+        "disabled_at": 1,
+        "disabled_reason": "410 Gone",
+    }
+    rig.adopt(config, {"webhooks": [row]})
+    effects = await rig.tell("after_request", answered(503), task=CALL, endpoint=endpoint)
+    assert [effect.webhook for effect in effects if isinstance(effect, NewTask)] == ["other"]
+
+
+async def test_a_payload_that_does_not_render_is_a_delivery_that_says_so(rig: Rig) -> None:
+    webhook = declared(payload={"a": "{{ params.missing }}"})
+    (new, other) = await fired(rig, "after_request", answered(503), [webhook, declared(name="o")])
+    assert new.payload is None
+    assert "missing" in (new.error or "")
+    assert other.payload is not None
+
+
+async def test_large_payloads_are_named_once(rig: Rig, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.WARNING, "orchestratord.webhooks")
+    for _ in range(2):
+        await fired(
+            rig, "after_request", answered(503, content=b"x" * 30_000), [declared(name="l")]
+        )
+    assert [record.getMessage() for record in caplog.records] == [
+        "payloads of the webhook l of shop/getOrder are over 20000 bytes; `include` narrows them"
+    ]
+
+
+async def test_secrets_of_the_configuration_are_masked(rig: Rig) -> None:
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared()])
+    config = rig.config(endpoint, secrets=["hunter22"])
+    (new,) = await rig.tell(
+        "after_request",
+        answered(401, text="wrong password: hunter22"),
+        task=CALL,
+        endpoint=endpoint,
+        config=config,
+    )
+    assert isinstance(new, NewTask)
+    assert "hunter22" not in (new.payload or "")
+    assert "wrong password: ***" in (new.payload or "")

@@ -1,0 +1,193 @@
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from orchestratord_webhooks import TABLE, WEBHOOKS, health
+from webhook_parts import ENDPOINT, SECRET, FakeControl, declared
+
+from orchestratord import Config, Endpoint, Outcome, Upsert
+from orchestratord.testing import Rig, answered, task, unanswered
+
+DELIVERY = task(kind="webhook", endpoint_id=ENDPOINT, webhook="ops", payload="{}")
+GONE = answered(410).failure("410 Gone", reason="webhook_disabled")
+
+
+class Table:
+    """The plugin's table, kept by the hooks alone, as the daemon keeps it."""
+
+    def __init__(self, rig: Rig) -> None:
+        self.rig = rig
+        self.control: FakeControl = FakeControl(rig.config())
+        self.endpoint: Endpoint
+        self.config: Config
+        self.secrets = [SECRET]
+
+    async def adopt(self, *webhooks: dict[str, Any]) -> int:
+        """Adopt a configuration; how many rows that wrote."""
+        self.endpoint = self.rig.endpoint(ENDPOINT, webhooks=list(webhooks))
+        self.config = self.rig.config(self.endpoint, secrets=self.secrets)
+        rows = await self.control.rows("webhooks")
+        effects = self.rig.adopt(self.config, {"webhooks": rows})
+        for effect in effects:
+            self.control.apply(effect)
+        return len(effects)
+
+    async def tell(
+        self, phase: str, outcome: Outcome, endpoint: Endpoint | None = None, **fields: Any
+    ) -> None:
+        """An attempt of the delivery was decided."""
+        about = replace(DELIVERY, **fields)
+        for effect in await self.rig.tell(
+            phase, outcome, task=about, endpoint=endpoint or self.endpoint, next_try=1
+        ):
+            assert isinstance(effect, Upsert)
+            self.control.apply(effect)
+
+    async def gone(self, endpoint: Endpoint | None = None) -> None:
+        await self.tell(
+            "on_final_failure", GONE, endpoint, status="failed", reason="webhook_disabled"
+        )
+
+    async def row(self, name: str = "ops") -> dict[str, Any]:
+        return {row["name"]: row for row in await self.control.rows("webhooks")}[name]
+
+
+@pytest.fixture
+async def table(rig: Rig) -> Table:
+    table = Table(rig)
+    await table.adopt(declared(status_code=["5xx", "error"], secret=SECRET))
+    return table
+
+
+# -- the configuration -----------------------------------------------------------------------------
+
+
+async def test_one_row_for_each_declared_webhook(table: Table) -> None:
+    row = await table.row()
+    assert row == dict.fromkeys(TABLE.columns) | {
+        "endpoint_id": ENDPOINT,
+        "name": "ops",
+        "phase": "after_request",
+        "status_code": "5xx,error",
+        "url": "https://ops.example.com/hook",
+        "fingerprint": table.endpoint[WEBHOOKS][0].fingerprint,
+        "enabled": 1,
+        "failures": 0,
+    }
+
+
+async def test_rows_follow_the_yaml(table: Table) -> None:
+    await table.adopt(declared(name="new", enabled=False), declared(phase="on_retry"))
+    assert (await table.row("new"))["enabled"] == 0
+    assert (await table.row())["phase"] == "on_retry"
+    assert (await table.row())["status_code"] is None
+    await table.adopt(declared(name="new"))
+    assert [row["name"] for row in await table.control.rows("webhooks")] == ["new"]
+    assert (await table.row("new"))["enabled"] == 1
+
+
+async def test_what_did_not_change_is_not_written(table: Table) -> None:
+    await table.tell("on_retry", answered(503))
+    assert await table.adopt(declared(status_code=["5xx", "error"], secret=SECRET)) == 0
+
+
+async def test_secrets_in_a_url_are_masked(table: Table) -> None:
+    await table.adopt(declared(url=f"https://ops.example.com/{SECRET}/x"))
+    assert (await table.row())["url"] == "https://ops.example.com/***/x"
+
+
+# -- how deliveries fare ---------------------------------------------------------------------------
+
+
+async def test_failures_are_counted_until_a_success(table: Table) -> None:
+    await table.tell("on_retry", answered(503))
+    await table.tell("on_retry", unanswered(f"refused\nby {SECRET}"))
+    row = await table.row()
+    assert (row["last_status_code"], row["last_error"]) == ("error", "refused by ***")
+    assert row["failures"] == 2
+    assert row["last_success_at"] is None
+    await table.tell("on_final_failure", answered(404), reason="exhausted")
+    assert (await table.row())["failures"] == 3
+    await table.tell("on_success", answered(204))
+    row = await table.row()
+    assert (row["last_status_code"], row["last_error"], row["failures"]) == ("204", None, 0)
+    assert row["last_success_at"] == row["last_attempt_at"] > 1_700_000_000_000
+
+
+async def test_calls_are_not_deliveries(table: Table) -> None:
+    effects = await table.rig.tell(
+        "on_success", answered(200), task=task(endpoint_id=ENDPOINT), endpoint=table.endpoint
+    )
+    assert effects == []
+
+
+@pytest.mark.parametrize("reason", ["webhook_removed", "webhook_disabled", "expired", "poisoned"])
+async def test_what_was_never_tried_says_nothing_of_the_receiver(table: Table, reason: str) -> None:
+    await table.tell("on_final_failure", Outcome("failure", None, error=reason), reason=reason)
+    assert (await table.row())["failures"] == 0
+
+
+async def test_a_payload_that_did_not_render_shows(table: Table) -> None:
+    outcome = Outcome("failure", None, error="there is no 'x'")
+    await table.tell("on_final_failure", outcome, reason="invalid_payload")
+    row = await table.row()
+    assert (row["last_error"], row["failures"]) == ("there is no 'x'", 1)
+
+
+async def test_a_webhook_that_is_gone_gets_no_row_again(table: Table) -> None:
+    before = table.endpoint
+    await table.adopt()
+    await table.tell("on_retry", answered(503), before)
+    assert await table.control.rows("webhooks") == []
+
+
+async def test_what_a_receiver_writes_is_bounded(table: Table) -> None:
+    outcome = replace(answered(503), error="503 " + "x" * 10_000)
+    await table.tell("on_retry", outcome)
+    assert len((await table.row())["last_error"]) == 2_000
+
+
+# -- 410 -------------------------------------------------------------------------------------------
+
+
+async def test_410_disables_it(table: Table) -> None:
+    await table.gone()
+    row = await table.row()
+    assert (row["disabled_reason"], row["enabled"]) == ("410 Gone", 1)
+    assert row["disabled_at"] > 1_700_000_000_000
+    assert health.disabled(ENDPOINT, "ops") == "410 Gone"
+    assert health.disabled(ENDPOINT, "other") is None
+
+
+async def test_that_outlives_a_restart_and_a_reload(table: Table) -> None:
+    await table.gone()
+    table.rig.adopt(table.rig.config())
+    assert health.disabled(ENDPOINT, "ops") is None
+    assert await table.adopt(declared(status_code=["5xx", "error"], secret=SECRET)) == 0
+    assert health.disabled(ENDPOINT, "ops") == "410 Gone"
+
+
+async def test_a_change_of_its_yaml_lifts_it(table: Table) -> None:
+    await table.gone()
+    await table.adopt(declared(url="https://ops.example.com/v2"))
+    row = await table.row()
+    assert (row["disabled_at"], row["disabled_reason"]) == (None, None)
+    assert health.disabled(ENDPOINT, "ops") is None
+
+
+async def test_a_late_410_of_the_old_url_does_not_disable_the_new_one(table: Table) -> None:
+    before = table.endpoint
+    await table.adopt(declared(url="https://ops.example.com/v2"))
+    await table.gone(before)
+    assert (await table.row())["disabled_at"] is None
+    assert health.disabled(ENDPOINT, "ops") is None
+
+
+async def test_deliveries_that_fail_because_it_is_disabled_change_nothing(table: Table) -> None:
+    await table.gone()
+    row = await table.row()
+    waiting = Outcome("failure", None, final_reason="webhook_disabled")
+    await table.tell("on_final_failure", waiting, reason="webhook_disabled")
+    assert await table.row() == row

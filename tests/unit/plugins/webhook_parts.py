@@ -1,0 +1,105 @@
+"""What the tests of webhooks share: a declaration, a receiver, and the daemon as routes see it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+import httpx
+import orchestratord_webhooks
+
+from orchestratord import Config, Delete, NewTask, SendError, Upsert
+from orchestratord.task import Effect
+
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OLDER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
+ENDPOINT = "shop/getOrder"
+URL = "https://ops.example.com/hook"
+
+
+def declared(**keys: Any) -> dict[str, Any]:
+    """A webhook as it stands in the YAML."""
+    return {"name": "ops", "phase": "after_request", "url": URL, **keys}
+
+
+class Receiver:
+    """A real HTTP server on 127.0.0.1; `script` names the status code of each answer, then 200."""
+
+    def __init__(self) -> None:
+        self.requests: list[tuple[str, dict[str, str], bytes]] = []
+        self.script: list[int] = []
+        receiver = self
+
+        class Handler(BaseHTTPRequestHandler):
+            protocol_version = "HTTP/1.1"
+
+            def do_POST(self) -> None:
+                body = self.rfile.read(int(self.headers["content-length"]))
+                headers = {name.lower(): value for name, value in self.headers.items()}
+                receiver.requests.append((self.path, headers, body))
+                self.send_response(receiver.script.pop(0) if receiver.script else 200)
+                self.send_header("content-length", "0")
+                self.end_headers()
+
+            def log_message(self, *args: Any) -> None:
+                pass
+
+        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.port = self._server.server_port
+        self.url = f"http://127.0.0.1:{self.port}"
+        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.01,))
+        self._thread.start()
+
+    def close(self) -> None:
+        self._server.shutdown()
+        self._thread.join()
+        self._server.server_close()
+
+
+async def send(request: httpx.Request, **options: Any) -> httpx.Response:
+    """A `send` over a real connection."""
+    async with httpx.AsyncClient(trust_env=False) as client:
+        try:
+            return await client.send(request)
+        except httpx.ConnectError as error:
+            raise SendError(str(error), kind="connect", sent=False) from None
+
+
+class FakeControl:
+    """The daemon as routes see it, over rows in memory that follow Upsert and Delete."""
+
+    def __init__(self, config: Config) -> None:
+        self.config = config
+        self.tasks: list[NewTask] = []
+        self.looked_again: list[str] = []
+        self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        assert table == "webhooks"
+        return [dict(row) for row in self._rows.values()]
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        ids = []
+        for effect in effects:
+            if isinstance(effect, NewTask):
+                self.tasks.append(effect)
+                ids.append(40 + len(self.tasks))
+            else:
+                self.apply(effect)
+        return ids
+
+    def apply(self, effect: Upsert | Delete) -> None:
+        key = tuple(effect.key.values())
+        if isinstance(effect, Delete):
+            del self._rows[key]
+            return
+        empty = dict.fromkeys(orchestratord_webhooks.TABLE.columns)
+        row = self._rows.setdefault(key, empty | dict(effect.key))
+        row.update(effect.values)
+        for column, number in effect.add.items():
+            row[column] = (row[column] or 0) + number
+
+    def standing_changed(self, endpoint_id: str) -> None:
+        self.looked_again.append(endpoint_id)
