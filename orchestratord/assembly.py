@@ -1,10 +1,14 @@
-"""The plugins of one config folder, as the daemon and every command need them."""
+"""What the daemon and every command need to read a config folder: its plugins, and the engine's
+rules for addresses."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from orchestratord.config.load import read_plugins
+from orchestratord.config.outgoing import AddressRules
+from orchestratord.engine.egress import Egress, parse_rule
 from orchestratord.engine.http import HttpPlugin
 from orchestratord.host import Host
 
@@ -20,3 +24,11 @@ def open_host(folder: Path) -> Host:
     host.register(HttpPlugin(), "http")
     host.load([folder / name for name in settings.dirs], settings.disabled)
     return host
+
+
+def _denied(allow: Sequence[str], host: str, port: int) -> str | None:
+    return Egress(tuple(parse_rule(rule) for rule in allow)).literal_problem(host, port)
+
+
+ADDRESSES = AddressRules(check=parse_rule, denied=_denied)
+"""How `egress.allow` is read, and which addresses in the files would be denied."""

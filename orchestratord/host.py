@@ -19,9 +19,7 @@ from typing import Any, NamedTuple
 import pluggy
 
 from orchestratord import hookspecs
-from orchestratord.backoff import Backoff, Fixed
 from orchestratord.errors import PluginError, Reject, Snooze
-from orchestratord.executor import Executor
 from orchestratord.isolation import (
     HookFault,
     call,
@@ -29,9 +27,10 @@ from orchestratord.isolation import (
     check_effects,
     decided,
     valid_refusal,
+    words,
 )
 from orchestratord.message import Outcome
-from orchestratord.registry import PluginInfo, Registry
+from orchestratord.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.task import Effect
 
 log = logging.getLogger("orchestratord.plugins")
@@ -57,23 +56,24 @@ class Host:
         self._manager = pluggy.PluginManager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[_Implementation, ...] | None] = {}
-        self.registry.claim("backoff", "fixed", "orchestratord")
-        self.registry.backoffs["fixed"] = _named(Fixed, "fixed")
 
     # -- loading ---------------------------------------------------------------------------
 
     def load(self, dirs: Iterable[Path] = (), disabled: Iterable[str] = ()) -> None:
         """Load the entry points and the single files of `dirs`.
 
-        A plugin that cannot be loaded is logged and listed as `failed`; the others load. Raises
-        PluginError where two plugins claim one name.
+        A plugin that cannot be loaded is logged and listed as `failed`; the others load. One that
+        is disabled is imported only to know what its keys are. Raises PluginError where two plugins
+        claim one name.
         """
         off = set(disabled)
         for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
             version = point.dist.version if point.dist else "?"
             self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
         for folder in dirs:
-            for path in sorted(folder.glob("*.py")) if folder.is_dir() else ():
+            if not folder.is_dir():
+                log.warning("plugins.dirs names %s, which is not a folder", folder)
+            for path in sorted(folder.glob("*.py")):
                 if not path.name.startswith((".", "_")):
                     info = PluginInfo(path.stem, "file", str(path))
                     self._add(info, partial(_import_file, path), off)
@@ -88,21 +88,21 @@ class Host:
         if info.name in self.plugins:
             other = self.plugins[info.name].source
             raise PluginError(f"two plugins are named {info.name!r}: {other} and {info.source}")
+        if info.name == CORE:
+            raise PluginError(f"{info.source}: no plugin can be named {CORE!r}")
         self.plugins[info.name] = info
         try:
             plugin = load()
             if info.name in off:
                 info.status = "disabled"
-                self._remember_disabled(plugin, info.name)
+                self.registry.remember_disabled(plugin, info.name)
                 return
             self._manager.register(plugin, info.name)
             implementations = self._manager.get_hookcallers(plugin) or []
             info.hooks = tuple(sorted(caller.name for caller in implementations))
             for caller in implementations:
-                for impl in caller.get_hookimpls():
-                    if impl.plugin_name == info.name and (impl.wrapper or impl.hookwrapper):
-                        raise PluginError(f"{caller.name} is a hook wrapper; write a plain hook")
-            self._register(plugin, info.name)
+                _check_implementation(caller, info.name)
+            self.registry.add(plugin, info.name)
         except PluginError:
             self._forget(info)
             raise
@@ -110,53 +110,23 @@ class Host:
             if isinstance(error, KeyboardInterrupt):
                 raise
             self._forget(info)
-            info.status, info.error = "failed", f"{type(error).__name__}: {error}"
-            log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
+            info.error = words(error)
+            if info.name in off:
+                info.status = "disabled"
+                log.warning(
+                    "plugin %s is disabled; its keys are not known: %s", info.name, info.error
+                )
+            else:
+                info.status = "failed"
+                log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
         finally:
             self._compiled.clear()
 
     def _forget(self, info: PluginInfo) -> None:
         if self._manager.has_plugin(info.name):
             self._manager.unregister(name=info.name)
-        registry = self.registry
-        tables: dict[str, dict[str, Any]] = {
-            "key": registry.settings,
-            "backoff": registry.backoffs,
-            "table": registry.tables,
-        }
-        for (what, name), owner in list(registry.owners.items()):
-            if owner == info.name:
-                del registry.owners[what, name]
-                tables.get(what, {}).pop(name, None)
-        registry.executors = [
-            item for item in registry.executors if ("executor", _label(item)) in registry.owners
-        ]
+        self.registry.forget(info.name)
         info.hooks = ()
-
-    def _register(self, plugin: Any, name: str) -> None:
-        registry = self.registry
-        for setting in _registered(plugin, "register_settings"):
-            registry.claim("key", setting.key, name)
-            registry.settings[setting.key] = setting
-        for strategy, class_ in dict(_registered(plugin, "register_backoff")).items():
-            registry.claim("backoff", strategy, name)
-            registry.backoffs[strategy] = _named(class_, strategy)
-        for executor in _registered(plugin, "register_executor"):
-            registry.claim("executor", _label(executor), name)
-            registry.executors.append(executor)
-        for table in _registered(plugin, "register_tables"):
-            registry.claim("table", table.name, name)
-            registry.tables[table.name] = table
-
-    def _remember_disabled(self, plugin: Any, name: str) -> None:
-        registry = self.registry
-        registry.disabled_keys |= {s.key: name for s in _registered(plugin, "register_settings")}
-        registry.disabled_backoffs |= dict.fromkeys(
-            dict(_registered(plugin, "register_backoff")), name
-        )
-        registry.disabled_types |= {
-            e.type: name for e in _registered(plugin, "register_executor") if e.kind == "call"
-        }
 
     # -- calling ---------------------------------------------------------------------------
 
@@ -228,7 +198,7 @@ class Host:
         answers: list[tuple[str, Any]] = []
         for item in self.compiled(hook) or ():
             try:
-                result = item.function(*[arguments[name] for name in item.arguments])
+                result = plain(item.function(*[arguments[name] for name in item.arguments]))
                 answers.append((item.plugin, list(result or ())))
             except KeyboardInterrupt:
                 raise
@@ -242,7 +212,7 @@ class Host:
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
         """Log a plugin's fault under its name and count it."""
         info = self.plugins.get(plugin)
-        text = str(error) if isinstance(error, HookFault) else f"{type(error).__name__}: {error}"
+        text = str(error) if isinstance(error, HookFault) else words(error)
         if info is not None:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
@@ -257,22 +227,14 @@ class Host:
         )
 
 
-def _label(executor: Executor) -> str:
-    return f"{executor.kind} {executor.type}".strip()
-
-
-def _registered(plugin: Any, hook: str) -> Any:
-    function: Callable[[], Any] | None = getattr(plugin, hook, None)
-    if function is None or getattr(function, "orchestratord_impl", None) is None:
-        return ()
-    return function() or ()
-
-
-def _named(class_: type[Backoff], name: str) -> type[Backoff]:
-    if not (isinstance(class_, type) and issubclass(class_, Backoff)):
-        raise TypeError(f"the backoff {name!r} is not a subclass of orchestratord.Backoff")
-    class_.name = name
-    return class_
+def _check_implementation(caller: pluggy.HookCaller, plugin: str) -> None:
+    for impl in caller.get_hookimpls():
+        if impl.plugin_name != plugin:
+            continue
+        if impl.wrapper or impl.hookwrapper:
+            raise TypeError(f"{caller.name} is a hook wrapper; write a plain hook")
+        if not (caller.has_spec() or impl.optionalhook):
+            raise TypeError(f"there is no hook {caller.name!r}")
 
 
 def _import_file(path: Path) -> Any:
@@ -285,6 +247,6 @@ def _import_file(path: Path) -> Any:
     try:
         spec.loader.exec_module(module)
     except BaseException:
-        del sys.modules[name]
+        sys.modules.pop(name, None)
         raise
     return module

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import json
 import logging
-from collections.abc import Callable, Iterable, Mapping
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,7 +16,8 @@ import httpx
 from orchestratord.errors import Reject, Snooze
 from orchestratord.message import Outcome
 from orchestratord.registry import Registry
-from orchestratord.task import Delete, Effect, NewTask, Upsert
+from orchestratord.task import Delete, Effect, Kind, NewTask, Table, Upsert
+from orchestratord.values import MAX_DURATION
 
 log = logging.getLogger("orchestratord.plugins")
 
@@ -31,17 +34,41 @@ async def call(function: Callable[..., Any], arguments: list[Any], timeout: floa
     """
     running = asyncio.current_task()
     before = running.cancelling() if running else 0
+    raised: BaseException | None = None
+    result: Any = None
     try:
-        result = function(*arguments)
-        if inspect.isgenerator(result):
-            result = list(result)
-    except (Reject, Snooze, KeyboardInterrupt):
+        result = _listed(function(*arguments))
+    except KeyboardInterrupt:
         raise
     except BaseException as error:  # SystemExit and CancelledError are the plugin's here
-        await _undo_cancel(running, before)
-        raise HookFault(f"raised {type(error).__name__}: {error}") from error
+        raised = error
     await _undo_cancel(running, before)
+    if raised is not None:
+        raise _refusal_or_fault(raised)
     return await _wait(result, timeout) if inspect.isawaitable(result) else result
+
+
+def words(error: BaseException) -> str:
+    """An exception in one line, whatever its own `__str__` may do."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _refusal_or_fault(raised: BaseException) -> BaseException:
+    if isinstance(raised, Reject | Snooze):
+        return raised
+    fault = HookFault(f"raised {words(raised)}")
+    fault.__cause__ = raised
+    return fault
+
+
+def _listed(result: Any) -> Any:
+    """The items of a generator: what runs only when they are asked for is the hook's, too."""
+    if isinstance(result, Iterator) and not inspect.isawaitable(result):
+        return list(result)
+    return result
 
 
 async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
@@ -57,18 +84,16 @@ async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
         raise HookFault(f"took longer than plugins.timeout ({timeout:g}s)")
     if task.cancelled():
         raise HookFault("cancelled itself")
-    error, result = task.result()
-    if isinstance(error, Reject | Snooze):
-        raise error
-    if error is not None:
-        raise HookFault(f"raised {type(error).__name__}: {error}") from error
+    raised, result = task.result()
+    if raised is not None:
+        raise _refusal_or_fault(raised)
     return result
 
 
 async def _contained(awaitable: Any) -> tuple[BaseException | None, Any]:
     """Await, and hand a raised exception back as a value: a SystemExit would end the loop."""
     try:
-        return None, await awaitable
+        return None, _listed(await awaitable)
     except asyncio.CancelledError:
         raise
     except BaseException as error:
@@ -90,10 +115,29 @@ async def _undo_cancel(running: asyncio.Task[Any] | None, before: int) -> None:
 def check_decision(hook: str, result: Any) -> None:
     """Raise HookFault where a deciding hook returned something that it may not."""
     if hook.startswith("after_"):
-        if not isinstance(result, Outcome) or result.verdict not in ("success", "retry", "failure"):
+        if not isinstance(result, Outcome):
             raise HookFault(f"returned {type(result).__name__}, not an Outcome or None")
+        for name, allowed in _OUTCOME.items():
+            if not isinstance(value := getattr(result, name), allowed):
+                raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
+        if result.verdict not in ("success", "retry", "failure"):
+            raise HookFault(f"returned an Outcome whose verdict is {result.verdict!r}")
+        if result.delay is not None and math.isnan(result.delay):
+            raise HookFault("returned an Outcome whose delay is no number")
     elif hook == "before_request" and not isinstance(result, httpx.Request):
         raise HookFault(f"returned {type(result).__name__}, not an httpx.Request or None")
+
+
+_OUTCOME: Mapping[str, Any] = {
+    "verdict": str,
+    "status_code": int | str | None,
+    "response": httpx.Response | None,
+    "error": str | None,
+    "retry_after": str | None,
+    "final_reason": str | None,
+    "delay": int | float | None,
+}
+"""What is written down or counted with afterwards, when nobody could tell any more whose it is."""
 
 
 def decided(outcome: Outcome, plugin: str) -> Outcome:
@@ -103,10 +147,7 @@ def decided(outcome: Outcome, plugin: str) -> Outcome:
 
 def valid_refusal(refusal: Reject | Snooze) -> bool:
     """True where a snooze has a delay that can be waited for."""
-    if isinstance(refusal, Reject):
-        return True
-    delay = refusal.delay
-    return isinstance(delay, int | float) and 0 <= delay < float("inf")
+    return isinstance(refusal, Reject) or _is_delay(refusal.delay)
 
 
 def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
@@ -115,21 +156,77 @@ def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
         return []
     if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
         raise HookFault(f"returned {type(result).__name__}, not a list of NewTask, Upsert, Delete")
-    effects: list[Effect] = []
     try:
-        for effect in result:
-            if not isinstance(effect, NewTask | Upsert | Delete):
-                raise HookFault(
-                    f"returned a {type(effect).__name__} among its effects; "
-                    "allowed are NewTask, Upsert and Delete"
-                )
-            if isinstance(effect, Upsert | Delete) and (
-                registry.owners.get(("table", effect.table)) != plugin
-            ):
-                raise HookFault(f"writes the table {effect.table!r}, which is not its own")
-            effects.append(effect)
-    except HookFault:
+        effects = list(result)
+    except KeyboardInterrupt:
         raise
-    except Exception as error:
-        raise HookFault(f"raised {type(error).__name__}: {error}") from error
+    except BaseException as error:
+        raise HookFault(f"raised {words(error)}") from error
+    for effect in effects:
+        if isinstance(effect, NewTask):
+            _check_task(effect)
+        elif isinstance(effect, Upsert | Delete):
+            _check_row(effect, registry, plugin)
+        else:
+            raise HookFault(
+                f"returned a {type(effect).__name__} among its effects; "
+                "allowed are NewTask, Upsert and Delete"
+            )
     return effects
+
+
+def _check_task(task: NewTask) -> None:
+    for name, allowed in _TASK.items():
+        if not isinstance(value := getattr(task, name), allowed) or isinstance(value, bool):
+            raise HookFault(f"returned a NewTask whose {name} is a {type(value).__name__}")
+    if task.kind not in tuple(Kind) or bool(task.webhook) != (task.kind == Kind.WEBHOOK):
+        raise HookFault(
+            f"returned a NewTask of kind {task.kind!r} and webhook {task.webhook!r}; "
+            "a call has none, the delivery of a webhook has one"
+        )
+    if not _is_delay(task.delay):
+        raise HookFault(f"returned a NewTask whose delay is {task.delay!r}")
+    try:
+        json.dumps(task.params, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
+
+
+_TASK: Mapping[str, Any] = {
+    "kind": str,
+    "endpoint_id": str,
+    "params": Mapping,
+    "webhook": str,
+    "phase": str | None,
+    "payload": str | None,
+    "error": str | None,
+    "delay": int | float,
+    "parent_id": int | None,
+    "unique_key": str | None,
+    "max_attempts": int,
+    "scheduled_at": int | None,
+}
+
+
+def _check_row(effect: Upsert | Delete, registry: Registry, plugin: str) -> None:
+    table: Table | None = registry.tables.get(effect.table)
+    if table is None or registry.owners.get(("table", effect.table)) != plugin:
+        raise HookFault(f"writes the table {effect.table!r}, which is not its own")
+    key, values, add = dict(effect.key), {}, {}
+    if isinstance(effect, Upsert):
+        values, add = dict(effect.values), dict(effect.add)
+    if set(key) != set(table.key):
+        raise HookFault(f"writes {table.name} with another key than {', '.join(table.key)}")
+    if unknown := {*values, *add} - set(table.columns):
+        raise HookFault(f"writes {table.name}, which has no column {min(map(str, unknown))}")
+    for name, value in (*key.items(), *values.items(), *add.items()):
+        if not isinstance(value, str | int | float | None):
+            raise HookFault(f"writes a {type(value).__name__} into {table.name}.{name}")
+
+
+def _is_delay(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= MAX_DURATION
+    )

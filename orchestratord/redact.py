@@ -29,6 +29,7 @@ SECRET_HEADERS = frozenset(
     }
 )
 _SECRET_NAME = re.compile(r"(secret|token|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
+_HEX = re.compile("%[0-9A-F]{2}")
 _SHORTEST = 4
 """A shorter secret would mask half of every text; `check` warns of it instead."""
 
@@ -48,10 +49,7 @@ class Redactor:
         forms: set[str] = set()
         for value in self._values:
             forms |= _forms(value)
-        longest_first = sorted(forms, key=len, reverse=True)
-        self._pattern = (
-            re.compile("|".join(re.escape(form) for form in longest_first)) if forms else None
-        )
+        self._pattern = _pattern(forms) if forms else None
 
     def merged(self, other: Redactor) -> Redactor:
         """One that knows the secrets of both; after a reload the old ones still are secret."""
@@ -78,16 +76,32 @@ class Redactor:
         ]
 
 
+def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
+    """Any of the forms, the longest one where several begin at one place.
+
+    By their first character: `re` tries alternatives one after the other, and would at each
+    character of a long text try all of them.
+    """
+    rests: dict[str, list[str]] = {}
+    for form in sorted(forms, key=len, reverse=True):
+        rests.setdefault(form[0], []).append(re.escape(form[1:]))
+    return re.compile("|".join(f"{re.escape(c)}(?:{'|'.join(rest)})" for c, rest in rests.items()))
+
+
 def _forms(value: str) -> set[str]:
+    """How a secret may stand in a text: as it is, URL-encoded, in JSON, in base64."""
+    forms = {value, value.strip()}
+    for encoded in (quote(value, safe=""), quote(value), quote_plus(value)):
+        forms |= {encoded, _HEX.sub(lambda match: match[0].lower(), encoded)}
+    for ascii_only in (True, False):
+        escaped = json.dumps(value, ensure_ascii=ascii_only)[1:-1]
+        forms |= {escaped, escaped.replace("/", "\\/")}
     raw = value.encode()
-    forms = {value, quote(value, safe=""), quote_plus(value), quote(value), json.dumps(value)[1:-1]}
     for encode in (base64.b64encode, base64.urlsafe_b64encode):
         # Inside a longer base64 text (`user:password`) a secret starts at one of three offsets;
         # the characters at its ends depend on its neighbours and are left out.
         for offset in range(3):
-            encoded = encode(b"\0" * offset + raw).decode().rstrip("=")
+            padded = encode(b"\0" * offset + raw).decode()
             start = (offset * 8 + 5) // 6
-            end = (offset + len(raw)) * 8 // 6
-            if end - start >= _SHORTEST:
-                forms.add(encoded[start:end])
-    return forms
+            forms.add(padded[start : (offset + len(raw)) * 8 // 6])
+    return {form for form in forms if len(form) >= _SHORTEST}

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?")
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 MAX_DURATION = 10 * 365 * 86400.0
 """Ten years: what is longer is a slip of the pen, and would overflow times further down."""
@@ -33,7 +33,8 @@ def parse_duration(value: Any) -> float:
     """
     seconds: float | None = None
     if isinstance(value, int | float) and not isinstance(value, bool):
-        seconds = float(value)
+        # A whole number may be too large for a float.
+        seconds = float(value) if 0 <= value <= MAX_DURATION else None
     elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
         seconds = float(match[1]) * _UNITS[match[2]]
     if seconds is None or not 0 <= seconds <= MAX_DURATION:
@@ -50,7 +51,7 @@ def format_duration(seconds: float) -> str:
             return f"{seconds / factor:.0f}{unit}"
     if 0 < seconds < 1:
         return f"{round(seconds * 1000, 3):g}ms"
-    return f"{round(seconds, 3):.10g}s"
+    return f"{round(seconds, 3):.12g}s"
 
 
 Duration = Annotated[
@@ -70,7 +71,7 @@ Duration = Annotated[
 ]
 """Seconds, written as a duration."""
 
-_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?")
+_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?", re.ASCII)
 _FACTORS = {
     None: 1, "B": 1, "kB": 1000, "KB": 1000, "KiB": 1 << 10,
     "MB": 1000**2, "MiB": 1 << 20, "GB": 1000**3, "GiB": 1 << 30,
@@ -105,13 +106,13 @@ Size = Annotated[
 ]
 """Bytes, written as a size."""
 
-_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|sec|second|m|min|minute|h|hour)")
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|sec|second|m|min|minute|h|hour)", re.ASCII)
 
 
 def parse_rate(value: Any) -> float:
     """Times a second of `10/s`, `100/min`, `5000/hour`. Raises ValueError for anything else."""
     match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
-    if match is None or float(match[1]) <= 0:
+    if match is None or not 0 < float(match[1]) < float("inf"):
         raise ValueError(f"{value!r} is not a rate: write 10/s, 100/min or 5000/hour")
     return float(match[1]) / {"s": 1, "m": 60, "h": 3600}[match[2][0]]
 
@@ -120,7 +121,7 @@ StatusCode = int | str | None
 """A number, `ok` or `error` (SQL, and no answer), or None for a task that never ran."""
 
 _CLASS = re.compile(r"([1-5])xx", re.IGNORECASE)
-_RANGE = re.compile(r"([1-5]\d\d)\s*-\s*([1-5]\d\d)")
+_RANGE = re.compile(r"([1-5]\d\d)\s*-\s*([1-5]\d\d)", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,20 +22,26 @@ def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, A
     """Status code, headers and the start of the body, as JSON-like data with secrets masked."""
     content = response.content
     truncated = len(content) > STORED_BODY or bool(response.extensions.get("truncated"))
-    # A secret that the cut would go through is masked before it is cut.
+    # A secret that the cut would go through is masked before it is cut. One that the end of this
+    # start goes through is not, and what was masked before it may have brought it near: away.
     start = content[: STORED_BODY + _LONGEST_SECRET]
+    whole = len(start) == len(content)
+    unsafe = 0 if whole else _LONGEST_SECRET
     record: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": [list(pair) for pair in redactor.headers(response.headers.multi_items())],
     }
     try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start, final=start is content)
+        text = codecs.getincrementaldecoder("utf-8")().decode(start, final=whole)
     except UnicodeDecodeError:
         masked = redactor.text(start.decode("latin-1")).encode("latin-1")
-        record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
+        kept = masked[: len(masked) - unsafe][:STORED_BODY]
+        record["body"] = base64.b64encode(kept).decode()
         record["encoding"] = "base64"
     else:
-        record["body"] = redactor.text(text).encode()[:STORED_BODY].decode(errors="ignore")
+        masked = redactor.text(text).encode()
+        kept = masked[: len(masked) - unsafe][:STORED_BODY]
+        record["body"] = kept.decode(errors="ignore")
     record["truncated"] = truncated
     return record
 
@@ -44,5 +50,6 @@ def error_record(text: str | None, redactor: Redactor) -> str | None:
     """An error as it is stored: one line of bounded length, without secrets."""
     if text is None:
         return None
-    line = redactor.text(" ".join(text.split()))
+    # Before the lines are joined, which may break a secret up, and after, which may make one.
+    line = redactor.text(" ".join(redactor.text(text).split()))
     return line if len(line) <= STORED_ERROR else line[: STORED_ERROR - 1] + "…"

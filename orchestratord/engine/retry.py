@@ -114,11 +114,11 @@ def choose_delay(
         moved = delay * policy.jitter * (2 * chance.random() - 1)
         delay += moved
         sign = "−" if moved < 0 else "+"
-        why += f", jitter {sign}{abs(moved):.3g}s"
+        why += f", jitter {sign}{_about(abs(moved))}"
     asked = parse_retry_after(outcome.retry_after, now) if policy.respect_retry_after else None
     if asked is not None:
         bounded = min(asked, policy.max_retry_after)
-        said = f"Retry-After {format_duration(round(bounded, 3))}"
+        said = f"Retry-After {_about(bounded)}"
         if bounded < asked:
             said += " (max_retry_after)"
         if bounded > delay:
@@ -167,6 +167,11 @@ def parse_retry_after(text: str | None, now: int) -> float | None:
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
     return None if math.isnan(seconds) else max(seconds, 0.0)
+
+
+def _about(seconds: float) -> str:
+    """Short enough to read: tenths of a second, below one second milliseconds."""
+    return format_duration(round(seconds, 1 if seconds >= 1 else 3))
 
 
 def _bounded(seconds: object, longest: float) -> float | None:

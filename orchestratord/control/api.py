@@ -1,0 +1,220 @@
+"""The routes of the API. What each does is a verb; here is only what it looks like over HTTP."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
+
+from orchestratord.control import plugin_routes, requests, views
+from orchestratord.control.answering import Asked, Handler, endpoint_of, no_route
+from orchestratord.control.query import NAMES, read_filter
+from orchestratord.control.refusal import Refusal
+from orchestratord.control.routes import Answer
+from orchestratord.control.verbs import MAX_PAGE, MAX_WAIT, Verbs
+from orchestratord.errors import InvalidParams, NotFound
+
+
+class Api:
+    """The core's handlers."""
+
+    def __init__(self, verbs: Verbs) -> None:
+        self._verbs = verbs
+
+    def handlers(self) -> dict[tuple[str, str], Handler]:
+        """(method, path) → handler."""
+        endpoint, retry, bulk = "/v1/endpoints/{api}/{name}", "/v1/retries/{id}", "/v1/bulks/{id}"
+        return {
+            ("GET", "/healthz"): self.healthz,
+            ("GET", "/readyz"): self.readyz,
+            ("GET", "/v1/status"): self.status,
+            ("GET", "/v1/plugins"): self.plugins,
+            ("POST", "/v1/reload"): self.reload,
+            ("GET", "/v1/endpoints"): self.endpoints,
+            ("GET", endpoint): self.endpoint,
+            ("POST", f"{endpoint}/calls"): self.call,
+            ("POST", f"{endpoint}/pause"): self.pause,
+            ("POST", f"{endpoint}/resume"): self.resume,
+            ("GET", "/v1/retries"): self.retries,
+            ("POST", "/v1/retries/trigger"): self.trigger_all,
+            ("GET", retry): self.retry,
+            ("POST", f"{retry}/trigger"): self.trigger,
+            ("POST", f"{retry}/cancel"): self.cancel,
+            ("GET", bulk): self.bulk,
+            ("POST", f"{bulk}/cancel"): self.cancel_bulk,
+        }
+
+    async def healthz(self, asked: Asked) -> Answer:
+        """The loop answers."""
+        return Answer({"status": "ok"})
+
+    async def readyz(self, asked: Asked) -> Answer:
+        """Whether new work would be taken and carried out."""
+        why = self._verbs.unready()
+        if why is not None:
+            raise Refusal(503, "not_ready", why)
+        return Answer({"status": "ready"})
+
+    async def status(self, asked: Asked) -> Answer:
+        """How the daemon is."""
+        return Answer(await self._verbs.status())
+
+    async def plugins(self, asked: Asked) -> Answer:
+        """All plugins, those that are switched off or did not load as well."""
+        redactor = self._verbs.config.redactor
+        plugins = [views.plugin_json(plugin, redactor) for plugin in self._verbs.plugins]
+        return Answer({"plugins": plugins})
+
+    async def reload(self, asked: Asked) -> Answer:
+        """Adopt what the files say now."""
+        requests.read_body(requests.NoBody, asked.body)
+        reload = await self._verbs.reload()
+        return Answer(views.reload_json(reload.config, reload.changed, reload.restart_required))
+
+    async def endpoints(self, asked: Asked) -> Answer:
+        """All endpoints as they are declared and merged."""
+        requests.refuse_unknown(asked.query, ())
+        paused = await self._verbs.paused()
+        runs = self._verbs.next_runs()
+        shown = [
+            views.endpoint_json(endpoint, endpoint.id in paused, runs.get(endpoint.id))
+            for endpoint in self._verbs.config.endpoints.values()
+        ]
+        return Answer({"endpoints": shown})
+
+    async def endpoint(self, asked: Asked) -> Answer:
+        """One endpoint."""
+        endpoint = self._verbs.endpoint(_endpoint_id(asked))
+        paused = endpoint.id in await self._verbs.paused()
+        next_run = self._verbs.next_runs().get(endpoint.id)
+        return Answer(views.endpoint_json(endpoint, paused, next_run))
+
+    async def call(self, asked: Asked) -> Answer:
+        """Make a call, or a batch of them."""
+        endpoint_id = _endpoint_id(asked)
+        # Whoever mistyped the endpoint wants to hear of that first.
+        self._verbs.endpoint(endpoint_id)
+        body = requests.read_body(requests.CallBody, asked.body)
+        key = requests.read_key(asked.headers)
+        if body.batch is not None:
+            others = body.model_fields_set - {"batch", "delay"}
+            if others or key is not None:
+                what = ", ".join(sorted(others)) or "Idempotency-Key"
+                raise InvalidParams({what: "goes with a single call, not with a batch"})
+            ids = await self._verbs.call_batch(endpoint_id, body.batch, delay=body.delay)
+            return Answer({"ids": ids}, 202)
+        made = await self._verbs.call(
+            endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
+        )
+        return Answer({"id": made.id, "status": made.status}, 200 if made.repeated else 202)
+
+    async def pause(self, asked: Asked) -> Answer:
+        """Let an endpoint's calls wait."""
+        return await self._set_paused(asked, True)
+
+    async def resume(self, asked: Asked) -> Answer:
+        """Let them go on."""
+        return await self._set_paused(asked, False)
+
+    async def _set_paused(self, asked: Asked, paused: bool) -> Answer:
+        requests.read_body(requests.NoBody, asked.body)
+        endpoint_id = _endpoint_id(asked)
+        await self._verbs.pause(endpoint_id, paused)
+        return Answer({"id": endpoint_id, "paused": paused})
+
+    async def retries(self, asked: Asked) -> Answer:
+        """A page of tasks, newest first."""
+        requests.refuse_unknown(asked.query, (*NAMES, "limit", "after"))
+        given = {name: value for name, value in asked.query.items() if name in NAMES}
+        limit = requests.read_number(asked.query, "limit", 100, MAX_PAGE)
+        after = requests.read_number(asked.query, "after", None, requests.MAX_ID)
+        assert limit is not None
+        page = await self._verbs.tasks(read_filter(given, self._verbs.now), limit, after)
+        redactor = self._verbs.config.redactor
+        tasks = [views.task_json(task, redactor) for task in page.tasks]
+        return Answer({"retries": tasks, "next": page.next})
+
+    async def retry(self, asked: Asked) -> Answer:
+        """One task in full, once it has ended if `wait` is given."""
+        requests.refuse_unknown(asked.query, ("wait",))
+        wait = requests.read_wait(asked.query, MAX_WAIT)
+        page = await self._verbs.task(_id(asked, "task"), wait)
+        redactor = self._verbs.config.redactor
+        return Answer(views.task_page_json(page.task, page.response, page.attempts, redactor))
+
+    async def trigger(self, asked: Asked) -> Answer:
+        """Have a task tried now."""
+        body = requests.read_body(requests.TriggerBody, asked.body)
+        task = await self._verbs.trigger(_id(asked, "task"), force=body.force)
+        return Answer(views.task_json(task, self._verbs.config.redactor), 202)
+
+    async def cancel(self, asked: Asked) -> Answer:
+        """Give a task up."""
+        requests.read_body(requests.NoBody, asked.body)
+        task = await self._verbs.cancel(_id(asked, "task"))
+        return Answer(views.task_json(task, self._verbs.config.redactor), 202)
+
+    async def trigger_all(self, asked: Asked) -> Answer:
+        """Have all tasks tried that match a filter."""
+        body = requests.read_body(requests.BulkBody, asked.body)
+        bulk = await self._verbs.trigger_all(
+            read_filter(body.filter, self._verbs.now), rate=body.rate, dry_run=body.dry_run
+        )
+        if body.dry_run:
+            return Answer({"matched": bulk.matched, "bulk": None})
+        return Answer({"matched": bulk.matched, "bulk": bulk.id}, 202)
+
+    async def bulk(self, asked: Asked) -> Answer:
+        """How far a retry of many has come."""
+        return Answer(views.bulk_json(await self._verbs.bulk(_id(asked, "bulk"))))
+
+    async def cancel_bulk(self, asked: Asked) -> Answer:
+        """End it early."""
+        requests.read_body(requests.NoBody, asked.body)
+        return Answer(views.bulk_json(await self._verbs.cancel_bulk(_id(asked, "bulk"))), 202)
+
+
+def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+    """The API as an ASGI application: the core's routes, then those of plugins."""
+    handlers = Api(verbs).handlers()
+    for plugin, route in plugin_routes.collect(verbs.host, verbs, set(handlers)):
+        contained = plugin_routes.Contained(verbs.host, plugin, route)
+        handlers[route.method, route.path] = _of_plugin(contained)
+    by_path: dict[str, dict[str, Handler]] = {}
+    for (method, path), handler in handlers.items():
+        by_path.setdefault(path, {})[method] = handler
+    starlette = Starlette(
+        routes=[
+            Route(path, endpoint_of(methods), methods=list(methods))
+            for path, methods in by_path.items()
+        ],
+        exception_handlers={HTTPException: no_route},
+    )
+    starlette.router.redirect_slashes = False
+
+    async def run(scope: Scope, receive: Receive, send: Send) -> None:
+        # Routes are found by the path as it was sent, so that `%2F` is a part of a name.
+        await starlette({**scope, "path": scope["raw_path"].decode("ascii")}, receive, send)
+
+    return run
+
+
+def _of_plugin(contained: plugin_routes.Contained) -> Handler:
+    async def handler(asked: Asked) -> Answer:
+        return await contained(asked.path, asked.query, asked.body)
+
+    return handler
+
+
+def _endpoint_id(asked: Asked) -> str:
+    return f"{asked.path['api']}/{asked.path['name']}"
+
+
+def _id(asked: Asked, what: str) -> int:
+    text = asked.path["id"]
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= requests.MAX_ID):
+        raise NotFound(f"there is no {what} {text}")
+    return int(text)

@@ -1,0 +1,97 @@
+"""Reading filters over tasks, from a query string or from JSON."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestratord.clock import from_rfc3339
+from orchestratord.errors import InvalidParams
+from orchestratord.queue.records import TaskFilter
+from orchestratord.task import Status
+from orchestratord.values import StatusSet, parse_duration
+
+NAMES = ("status", "status_code", "endpoint", "kind", "since")
+"""What tasks can be chosen by."""
+
+
+_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)")
+# `+` in a query string is a space to those who did not escape it.
+_LOST_PLUS = re.compile(r"(T[\d:.]+) (\d\d:\d\d)")
+
+
+def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
+    """The filter that `given` describes; what is empty or None counts as left out.
+
+    Args:
+        given: by the names of `NAMES`: texts, numbers, or lists of them; several statuses or
+            status codes in one text are separated by commas.
+        now: milliseconds since the epoch, from which a duration in `since` is counted back.
+
+    Raises:
+        InvalidParams: a name is unknown, or a value does not fit; all of them at once.
+    """
+    read: dict[str, Callable[[Any], Any]] = {
+        "status": _statuses,
+        "status_code": lambda value: StatusSet.parse(_items(value)),
+        "endpoint": _endpoint,
+        "kind": _word,
+        "since": lambda value: _since(value, now),
+    }
+    found: dict[str, Any] = {}
+    problems: dict[str, str] = {}
+    for name, value in given.items():
+        if name not in read:
+            problems[name] = f"there is no such filter; there are {', '.join(NAMES)}"
+        elif value is not None and value != "" and value != []:
+            try:
+                found[name] = read[name](value)
+            except (ValueError, OverflowError) as error:
+                problems[name] = str(error)
+    if problems:
+        raise InvalidParams(problems)
+    return TaskFilter(**found)
+
+
+def _items(value: Any) -> list[Any]:
+    if isinstance(value, list):
+        return value
+    return [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
+
+
+def _statuses(value: Any) -> tuple[str, ...]:
+    statuses = []
+    for item in _items(value):
+        try:
+            statuses.append(Status(item).value)
+        except ValueError:
+            raise ValueError(f"{item!r} is not a status; there are {', '.join(Status)}") from None
+    return tuple(statuses)
+
+
+def _endpoint(value: Any) -> str:
+    if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"
+        )
+    return value
+
+
+def _word(value: Any) -> str:
+    if not isinstance(value, str):
+        raise ValueError(f"{value!r} is not a text")
+    return value
+
+
+def _since(value: Any, now: int) -> int:
+    try:
+        return now - round(parse_duration(value) * 1000)
+    except ValueError:
+        pass
+    try:
+        return from_rfc3339(_LOST_PLUS.sub(r"\1+\2", value))
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(
+            f"{value!r} is neither a duration (2h) nor a time (2026-11-24T22:00:00Z)"
+        ) from None

@@ -1,0 +1,107 @@
+"""What callers may send, told apart from what they may not."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr, ValidationError
+
+from orchestratord.errors import InvalidParams
+from orchestratord.values import Duration, parse_duration, parse_rate
+
+MAX_ID = (1 << 63) - 1
+MAX_KEY = 255
+"""Characters of an idempotency key."""
+
+M = TypeVar("M", bound="Body")
+
+
+class Body(BaseModel):
+    """Base of all request bodies: an unknown key is a mistake, not a wish that goes unheard."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class NoBody(Body):
+    """Nothing can be said; an empty object is taken."""
+
+
+class CallBody(Body):
+    """A call, or a batch of calls."""
+
+    params: dict[str, Any] = {}
+    text_params: dict[str, StrictStr] = {}
+    """More parameters, as texts that become what the endpoint declares."""
+    batch: list[dict[str, Any]] | None = None
+    """The params of each call."""
+    delay: Duration = 0.0
+
+
+class TriggerBody(Body):
+    """A retry of one task."""
+
+    force: StrictBool = False
+
+
+class BulkBody(Body):
+    """A retry of all tasks that match."""
+
+    filter: dict[str, Any]
+    dry_run: StrictBool = False
+    rate: Annotated[float, BeforeValidator(parse_rate)] | None = None
+
+
+def read_body(model: type[M], value: Any) -> M:
+    """The body `value` (None: there was none) as a `model`. Raises InvalidParams."""
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError as error:
+        raise InvalidParams(
+            {
+                ".".join(str(part) for part in item["loc"]) or "body": _sentence(item["msg"])
+                for item in error.errors(include_url=False, include_context=False)
+            }
+        ) from None
+
+
+def read_number(query: Mapping[str, str], name: str, default: int | None, most: int) -> int | None:
+    """A whole number from 1 to `most` of a query string. Raises InvalidParams."""
+    text = query.get(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
+        raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
+    return int(text)
+
+
+def read_wait(query: Mapping[str, str], most: float) -> float:
+    """The seconds of `wait` in a query string, at most `most`. Raises InvalidParams."""
+    try:
+        seconds = parse_duration(query.get("wait") or 0)
+    except ValueError as error:
+        raise InvalidParams({"wait": str(error)}) from None
+    if seconds > most:
+        raise InvalidParams({"wait": f"must be at most {most:g} seconds; ask again after that"})
+    return seconds
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """The idempotency key of a request; None where it has none. Raises InvalidParams."""
+    key = headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise InvalidParams({"Idempotency-Key": f"must have 1 to {MAX_KEY} printable characters"})
+    return key
+
+
+def refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
+    """Raise InvalidParams where the query string says something that is not understood."""
+    if unknown := [name for name in query if name not in known]:
+        text = f"there is no such parameter; there are {', '.join(known)}"
+        if not known:
+            text = "there are no parameters here"
+        raise InvalidParams(dict.fromkeys(unknown, text))
+
+
+def _sentence(text: str) -> str:
+    return text.removeprefix("Value error, ")

@@ -1,0 +1,210 @@
+"""The API over a unix socket, served in the daemon's own loop.
+
+uvicorn parses HTTP and runs the application; listening, accepting and stopping are done here,
+because the socket has to have its mode from its first moment, the number of connections is
+bounded, and signals belong to the daemon.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import stat
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from orchestratord.control.connection import Connection
+from orchestratord.errors import ConfigError, Problem
+
+log = logging.getLogger("orchestratord.control")
+
+MAX_CONNECTIONS = 64
+"""Open at once; further ones wait in the listening socket's backlog."""
+BACKLOG = 128
+GRACE = 2.0
+"""Seconds that requests under way are given when the server stops."""
+
+SWEEP_EVERY = 1.0
+"""Seconds between two looks for peers that neither send nor read."""
+
+_KEEP_ALIVE = 5
+_ACCEPT_AGAIN = 1.0
+
+
+Application = Callable[[Any, Any, Any], Awaitable[None]]
+
+
+class Listener:
+    """A listening unix socket, with mode 0660 in a folder with mode 0750.
+
+    Only who holds the instance lock may open one: whatever socket is left at `path` is taken for
+    a dead daemon's and removed, unless somebody answers there.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Listen at `path`. Raises ConfigError, naming `control_socket`, where that cannot be."""
+        self.path = path
+        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            _make_folder(path.parent)
+            _remove_stale(path)
+            _bind(self.socket, path)
+            self.socket.listen(BACKLOG)
+            self._identity = _identity(path)
+        except OSError as error:
+            self.socket.close()
+            raise _refused(path, error.strerror or str(error)) from error
+        except BaseException:
+            self.socket.close()
+            raise
+
+    def close(self) -> None:
+        """Stop listening and remove the socket, if it still is this one."""
+        self.socket.close()
+        try:
+            if _identity(self.path) == self._identity:
+                self.path.unlink()
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            log.warning("cannot remove the control socket %s: %s", self.path, error)
+
+
+class Server:
+    """Serves an ASGI application at a listener; made, started and stopped within one loop."""
+
+    def __init__(self, application: Application, listener: Listener) -> None:
+        self._listener = listener
+        self._state = ServerState()
+        self._config = uvicorn.Config(
+            application,
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            interface="asgi3",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=_KEEP_ALIVE,
+            workers=1,
+        )
+        self._config.load()
+        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
+        self._chores: list[asyncio.Task[None]] = []
+
+    def start(self) -> None:
+        """Begin to accept connections."""
+        loop = asyncio.get_running_loop()
+        self._chores = [loop.create_task(self._accept()), loop.create_task(self._sweep())]
+
+    async def stop(self, grace: float = GRACE) -> None:
+        """Accept no more, let what is under way end within `grace` seconds, close the rest."""
+        for chore in self._chores:
+            chore.cancel()
+            await asyncio.wait((chore,))
+        self._listener.close()
+        for connection in self._connections():
+            connection.shutdown()
+        if working := list(self._state.tasks):
+            await asyncio.wait(working, timeout=grace)
+        if late := list(self._state.tasks):
+            for task in late:
+                task.cancel()
+            await asyncio.wait(late, timeout=grace)
+        for end in (asyncio.Transport.close, asyncio.Transport.abort):
+            for connection in self._connections():
+                end(connection.transport)
+            await asyncio.sleep(0)  # connections are lost in the loop's next round
+
+    def _connections(self) -> list[Connection]:
+        return [item for item in self._state.connections if isinstance(item, Connection)]
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await self._places.acquire()
+            try:
+                sock, _ = await loop.sock_accept(self._listener.socket)
+                await loop.connect_accepted_socket(self._connection, sock)
+            except OSError as error:  # out of file descriptors, or the peer is gone already
+                self._places.release()
+                log.warning("cannot accept a connection: %s", error)
+                await asyncio.sleep(_ACCEPT_AGAIN)
+
+    def _connection(self) -> asyncio.Protocol:
+        return _Counted(self._places, self._config, self._state)
+
+    async def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            await asyncio.sleep(SWEEP_EVERY)
+            for connection in self._connections():
+                connection.sweep(loop.time())
+
+
+class _Counted(Connection):
+    """A connection that gives its place back when it is lost."""
+
+    def __init__(
+        self, places: asyncio.Semaphore, config: uvicorn.Config, state: ServerState
+    ) -> None:
+        super().__init__(config, state, {})
+        self._places = places
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._places.release()
+        super().connection_lost(exc)
+
+
+def _make_folder(folder: Path) -> None:
+    if folder.is_dir():
+        return
+    old = os.umask(0o027)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    finally:
+        os.umask(old)
+
+
+def _remove_stale(path: Path) -> None:
+    try:
+        mode = path.lstat().st_mode
+    except FileNotFoundError:
+        return
+    if not stat.S_ISSOCK(mode):
+        raise _refused(path, "something that is not a socket stands there")
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(str(path))
+        except (ConnectionRefusedError, FileNotFoundError):
+            path.unlink(missing_ok=True)
+            return
+        except BlockingIOError:
+            pass  # a full backlog: somebody listens
+    raise _refused(path, "another daemon listens there")
+
+
+def _bind(sock: socket.socket, path: Path) -> None:
+    old = os.umask(0o117)
+    try:
+        sock.bind(str(path))
+    finally:
+        os.umask(old)
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    status = path.lstat()
+    return status.st_dev, status.st_ino
+
+
+def _refused(path: Path, why: str) -> ConfigError:
+    message = f"cannot listen at {path}: {why}"
+    return ConfigError([Problem(message, file="orchestratord.yaml", key="control_socket")])

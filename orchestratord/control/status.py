@@ -1,0 +1,92 @@
+"""The status document: how the daemon is, in one answer that costs a few milliseconds."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestratord.clock import rfc3339
+from orchestratord.control.views import plugin_json, problems_json
+from orchestratord.errors import Problem
+from orchestratord.queue.store import Store
+from orchestratord.redact import Redactor
+from orchestratord.registry import PluginInfo
+from orchestratord.settings import Config
+from orchestratord.task import Status
+
+MAX_LANES = 20
+"""Lanes that are shown, the busiest ones."""
+
+
+async def queue_status(store: Store, now: int) -> dict[str, Any]:
+    """How many tasks there are in each status, and how late the oldest one that is due is.
+
+    `now`: milliseconds since the epoch; the age is in seconds, None where nothing is due.
+    """
+    counts = await store.counts()
+    due, oldest = await store.due(now)
+    return {
+        **{status.value: counts.get(status, 0) for status in Status},
+        "due": due,
+        "oldest_due_age": None if oldest is None else max(now - oldest, 0) / 1000,
+    }
+
+
+def config_status(
+    config: Config,
+    cause: str,
+    error: tuple[int, Sequence[Problem]] | None,
+    restart_required: Sequence[str],
+) -> dict[str, Any]:
+    """The configuration in force and, where the files are in error, why the last one was refused.
+
+    Args:
+        cause: what had it adopted, such as `start` or `file change`.
+        error: when (milliseconds) and why the files were refused.
+        restart_required: the keys that keep an old value.
+    """
+    return {
+        "folder": str(config.folder),
+        "generation": config.generation,
+        "adopted_at": rfc3339(config.adopted_at),
+        "cause": cause,
+        "endpoints": len(config.endpoints),
+        "error": error and {"at": rfc3339(error[0]), "errors": problems_json(error[1])},
+        "warnings": problems_json(config.warnings),
+        "restart_required": list(restart_required),
+    }
+
+
+def worker_status(snapshot: Mapping[str, Any]) -> dict[str, Any]:
+    """What the worker is at."""
+    lanes = sorted(
+        snapshot["lanes"], key=lambda lane: (-lane["in_flight"], -lane["due"], lane["name"])
+    )
+    return {
+        "in_flight": snapshot["in_flight"],
+        "concurrency": snapshot["concurrency"],
+        "next_due": rfc3339(snapshot["next_due"]),
+        "draining": snapshot["draining"],
+        "lanes": lanes[:MAX_LANES],
+    }
+
+
+def process_status(version: str, instance: str, started_at: int, now: int) -> dict[str, Any]:
+    """Which daemon this is, and for how long it has run (seconds)."""
+    return {
+        "version": version,
+        "pid": os.getpid(),
+        "instance": instance,
+        "started_at": rfc3339(started_at),
+        "uptime": max(now - started_at, 0) / 1000,
+    }
+
+
+def plugins_status(plugins: Iterable[PluginInfo], redactor: Redactor) -> list[dict[str, Any]]:
+    """The plugins in short; their sources and load errors are for the list of plugins."""
+    names = ("name", "version", "status", "hooks", "faults", "last_fault")
+    return [
+        {name: value for name, value in plugin_json(plugin, redactor).items() if name in names}
+        for plugin in plugins
+    ]

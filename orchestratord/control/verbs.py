@@ -1,0 +1,332 @@
+"""What can be asked of the daemon: one layer, whoever asks.
+
+The API's routes, and whatever else lets people look at the queue and steer it, call these verbs
+and add nothing to them but their own clothes. They raise the errors of `orchestratord.errors`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord.clock import Clock
+from orchestratord.config.params import check_params
+from orchestratord.control import status as shown
+from orchestratord.control.bulk import BulkRunner
+from orchestratord.control.parts import LoaderLike, ReloadLike, SchedulerLike, WorkerLike
+from orchestratord.control.vigil import Vigil
+from orchestratord.endpoint import Endpoint
+from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
+from orchestratord.host import Host
+from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.registry import PluginInfo
+from orchestratord.settings import Config
+from orchestratord.task import FINAL, Attempt, Effect, Kind, NewTask, Status, Task
+
+MAX_BATCH = 10_000
+"""Calls that are accepted at once."""
+MAX_PAGE = 1_000
+"""Tasks of one page of a list."""
+MAX_WAIT = 30.0
+"""Seconds that somebody can be kept waiting for the end of a task."""
+
+RETRIED_IN_BULK = (Status.PENDING, Status.FAILED, Status.CANCELLED)
+"""What a filter may retry; a task that succeeded is repeated one by one, and with force."""
+
+_BREATH = 500
+"""Calls of a batch that are checked in one go; what else the loop has to do goes in between."""
+_MAX_MISTAKES = 100
+"""Of a batch, that are named."""
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """A call that is on disk. `repeated`: its key was used before, and this is the first call."""
+
+    id: int
+    status: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """One page of a list of tasks, newest first. `next` goes on with it; None where it ends."""
+
+    tasks: list[Task]
+    next: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class TaskPage:
+    """All that is known of one task."""
+
+    task: Task
+    response: Mapping[str, Any] | None
+    attempts: list[Attempt]
+
+
+class Verbs:
+    """The daemon, to whoever may steer it. Also what plugins' routes get as `control`."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: WorkerLike,
+        loader: LoaderLike,
+        host: Host,
+        clock: Clock,
+        scheduler: SchedulerLike,
+    ) -> None:
+        self.host = host
+        self.bulks = BulkRunner(store, worker, clock)
+        """Has to be run beside the worker."""
+        self._store = store
+        self._worker = worker
+        self._loader = loader
+        self._clock = clock
+        self._scheduler = scheduler
+        self._started_at = clock.now_ms()
+        self._version = importlib.metadata.version("orchestratord")
+        self._pausing = asyncio.Lock()
+        self._vigil = Vigil(store, worker)
+
+    def close(self) -> None:
+        """Send away whoever waits for the end of a task."""
+        self._vigil.close()
+
+    # -- looking ---------------------------------------------------------------------------
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        return self._loader.config
+
+    @property
+    def plugins(self) -> list[PluginInfo]:
+        """All plugins, in the order in which they were loaded."""
+        return list(self.host.plugins.values())
+
+    @property
+    def now(self) -> int:
+        """Milliseconds since the epoch."""
+        return self._clock.now_ms()
+
+    def unready(self) -> str | None:
+        """Why new work would not be taken and carried out now; None where it would."""
+        if self._worker.snapshot()["draining"]:
+            return "the daemon is draining"
+        return None if self._store.accepting else "the disk has no room for new work"
+
+    async def status(self) -> dict[str, Any]:
+        """How the daemon is, as `/v1/status` shows it."""
+        store, loader, now = self._store, self._loader, self.now
+        return {
+            **shown.process_status(self._version, store.instance, self._started_at, now),
+            "config": shown.config_status(
+                loader.config, loader.cause, loader.last_error, loader.restart_required
+            ),
+            "queue": await shown.queue_status(store, now),
+            **shown.worker_status(self._worker.snapshot()),
+            "database": {
+                "url": store.url,
+                "size": await store.size(),
+                "accepting": store.accepting,
+            },
+            "plugins": shown.plugins_status(self.plugins, loader.config.redactor),
+            "paused": sorted(await store.paused()),
+        }
+
+    def endpoint(self, endpoint_id: str) -> Endpoint:
+        """A declared endpoint. Raises NotFound."""
+        try:
+            return self.config.endpoints[endpoint_id]
+        except KeyError:
+            raise NotFound(f"no endpoint {endpoint_id} is declared") from None
+
+    async def paused(self) -> set[str]:
+        """The endpoints whose calls wait until they are resumed."""
+        return await self._store.paused()
+
+    def next_runs(self) -> Mapping[str, int]:
+        """Endpoint → when its schedule calls it next (milliseconds), for those that have one."""
+        return self._scheduler.next_runs()
+
+    async def tasks(self, filter_: TaskFilter, limit: int = 100, after: int | None = None) -> Page:
+        """Tasks, newest first; those below the id `after` if it is given."""
+        found = await self._store.list(filter_, limit + 1, after)
+        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+
+    async def task(self, task_id: int, wait: float = 0.0) -> TaskPage:
+        """One task with its last answer and its attempts. Raises NotFound.
+
+        `wait`: seconds that it may take until the task has ended.
+        """
+        task = await self._vigil.ended(task_id, wait) if wait else await self._store.get(task_id)
+        response = await self._store.response(task_id)
+        return TaskPage(task, response, await self._store.attempts(task_id))
+
+    # -- calling ---------------------------------------------------------------------------
+
+    async def call(
+        self,
+        endpoint_id: str,
+        params: Mapping[str, Any],
+        *,
+        text_params: Mapping[str, str] | None = None,
+        delay: float = 0.0,
+        key: str | None = None,
+    ) -> Accepted:
+        """Make a call: it is on disk when this returns.
+
+        Args:
+            endpoint_id: `api/name`.
+            params: by their names, as JSON values.
+            text_params: more of them, as texts that become what the endpoint declares.
+            delay: seconds until the first try.
+            key: for 24 hours the same key at the same endpoint is the same call.
+
+        Raises:
+            NotFound, Conflict (the endpoint is disabled), InvalidParams, UniqueKeyReused,
+            StorageFull.
+        """
+        endpoint = self._callable(endpoint_id)
+        texts = text_params or {}
+        if twice := params.keys() & texts.keys():
+            raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
+        checked = check_params(endpoint, params, text=texts)
+        inserted = (await self._worker.accept([_call(endpoint, checked, delay, key)]))[0]
+        if not inserted.duplicate:
+            # It may run already, born with a slot; whoever is told only now need not care.
+            return Accepted(inserted.id, Status.PENDING)
+        first = await self._store.get(inserted.id)
+        return Accepted(first.id, first.status, repeated=True)
+
+    async def call_batch(
+        self, endpoint_id: str, batch: Sequence[Mapping[str, Any]], *, delay: float = 0.0
+    ) -> list[int]:
+        """Make many calls of one endpoint, all or none; their ids in the order of `batch`.
+
+        Raises what `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
+        """
+        endpoint = self._callable(endpoint_id)
+        if len(batch) > MAX_BATCH:
+            raise InvalidParams({"batch": f"holds {len(batch)} calls; {MAX_BATCH} are taken"})
+        tasks: list[NewTask] = []
+        mistakes: dict[str, str] = {}
+        for number, params in enumerate(batch):
+            try:
+                tasks.append(_call(endpoint, check_params(endpoint, params), delay, None))
+            except InvalidParams as error:
+                mistakes |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
+                if len(mistakes) >= _MAX_MISTAKES:
+                    break
+            if number % _BREATH == _BREATH - 1:
+                await asyncio.sleep(0)
+        if mistakes:
+            raise InvalidParams(mistakes)
+        return [item.id for item in await self._worker.accept(tasks)] if tasks else []
+
+    def _callable(self, endpoint_id: str) -> Endpoint:
+        endpoint = self.endpoint(endpoint_id)
+        if not endpoint.enabled:
+            raise Conflict(f"{endpoint_id} is disabled (enabled: false)")
+        return endpoint
+
+    # -- steering --------------------------------------------------------------------------
+
+    async def pause(self, endpoint_id: str, paused: bool = True) -> None:
+        """Let the calls of an endpoint wait, or go on. Raises NotFound.
+
+        One that is paused can be resumed though it is no longer declared.
+        """
+        async with self._pausing:
+            if paused or endpoint_id not in await self._store.paused():
+                self.endpoint(endpoint_id)
+            await self._store.pause(endpoint_id, paused)
+            waiting = await self._store.paused()
+            self._worker.set_paused(waiting)
+            self._scheduler.set_paused(waiting)
+
+    async def trigger(self, task_id: int, *, force: bool = False) -> Task:
+        """Have a task tried now, before what else waits. Raises NotFound, Conflict.
+
+        `force`: also one that succeeded.
+        """
+        task = await self._store.trigger(task_id, force=force)
+        if task.next_try is not None:
+            self._worker.touched(task.key, task.next_try)
+        return task
+
+    async def cancel(self, task_id: int) -> Task:
+        """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
+        task = await self._store.cancel(task_id)
+        if task.status in FINAL:
+            self._worker.finished(task_id)
+        return task
+
+    async def trigger_all(
+        self, filter_: TaskFilter, *, rate: float | None = None, dry_run: bool = False
+    ) -> Bulk:
+        """Have every task tried that the filter matches; without a status, every failed one.
+
+        Args:
+            rate: tasks a second at most.
+            dry_run: only count them.
+
+        Raises:
+            InvalidParams: the filter is empty, or names what cannot be retried in bulk.
+        """
+        if filter_ == TaskFilter():
+            raise InvalidParams({"filter": "is empty; name at least one condition"})
+        if wrong := [status for status in filter_.status if status not in RETRIED_IN_BULK]:
+            allowed = ", ".join(RETRIED_IN_BULK)
+            text = f"{', '.join(wrong)} tasks are not retried in bulk; {allowed} are"
+            raise InvalidParams({"filter.status": text})
+        bulk = await self._store.create_bulk(filter_, rate, dry_run)
+        if not dry_run:
+            self.bulks.begin(bulk)
+        return bulk
+
+    async def bulk(self, bulk_id: int) -> Bulk:
+        """A retry of many. Raises NotFound."""
+        return await self._store.get_bulk(bulk_id)
+
+    async def cancel_bulk(self, bulk_id: int) -> Bulk:
+        """Move no more tasks; those that were moved stay so. Raises NotFound."""
+        return await self._store.cancel_bulk(bulk_id)
+
+    async def reload(self) -> ReloadLike:
+        """Read the configuration again. Raises ConfigError where it is refused."""
+        reload = await self._loader.reload("api")
+        if reload.problems:
+            raise ConfigError(reload.problems)
+        return reload
+
+    # -- for plugins -----------------------------------------------------------------------
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        """The rows of a plugin's table."""
+        return await self._store.rows(table)
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        """Write in one transaction; the ids of the new tasks, in order."""
+        return await self._worker.write(effects)
+
+    def standing_changed(self, endpoint_id: str) -> None:
+        """Look again at where the tasks of an endpoint stand."""
+        self._worker.standing_changed(endpoint_id)
+
+
+def _call(endpoint: Endpoint, params: Mapping[str, Any], delay: float, key: str | None) -> NewTask:
+    return NewTask(
+        Kind.CALL,
+        endpoint.id,
+        params,
+        delay=delay,
+        unique_key=key,
+        max_attempts=endpoint.retry.max_attempts,
+    )

@@ -1,0 +1,165 @@
+"""How things look in the API's JSON: tasks, attempts, endpoints, bulks, plugins, problems.
+
+Texts that may hold a secret (what a caller passed, what a receiver answered) go through the
+configuration's redactor on their way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestratord.clock import rfc3339
+from orchestratord.endpoint import Endpoint
+from orchestratord.errors import Problem
+from orchestratord.queue.records import Bulk
+from orchestratord.redact import Redactor
+from orchestratord.registry import PluginInfo
+from orchestratord.settings import Config
+from orchestratord.task import Attempt, Task
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON. Raises TypeError, ValueError or RecursionError for what JSON cannot say.
+
+    Plain ASCII: whatever a receiver answered, it does not steer the terminal that shows this.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def task_json(task: Task, redactor: Redactor) -> dict[str, Any]:
+    """A task as lists show it."""
+    return {
+        "id": task.id,
+        "kind": task.kind,
+        "endpoint": task.endpoint_id,
+        "webhook": task.webhook or None,
+        "phase": task.phase,
+        "status": task.status,
+        "reason": task.reason,
+        "attempts": task.attempts,
+        "max_attempts": task.max_attempts,
+        "next_try": rfc3339(task.next_try),
+        "params": redactor.value(task.params),
+        "parent_id": task.parent_id,
+        "last_status_code": task.last_status_code,
+        "last_error": redactor.value(task.last_error),
+        "created_at": rfc3339(task.created_at),
+        "updated_at": rfc3339(task.updated_at),
+        "finished_at": rfc3339(task.finished_at),
+    }
+
+
+def task_page_json(
+    task: Task,
+    response: Mapping[str, Any] | None,
+    attempts: Iterable[Attempt],
+    redactor: Redactor,
+) -> dict[str, Any]:
+    """One task in full: what it sends, the last answer, and all its attempts, oldest first."""
+    return {
+        **task_json(task, redactor),
+        "payload": redactor.value(task.payload),
+        "response": redactor.value(response),
+        "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
+    }
+
+
+def attempt_json(attempt: Attempt, redactor: Redactor) -> dict[str, Any]:
+    """One entry of `attempt_log`."""
+    return {
+        "attempt": attempt.attempt,
+        "started_at": rfc3339(attempt.started_at),
+        "duration_ms": attempt.duration_ms,
+        "status_code": attempt.status_code,
+        "error": redactor.value(attempt.error),
+        "delay": attempt.delay,
+        "why": redactor.text(attempt.why),
+    }
+
+
+def endpoint_json(endpoint: Endpoint, paused: bool, next_run: int | None) -> dict[str, Any]:
+    """An endpoint: its merged declaration with secrets masked, and how it stands.
+
+    `next_run`: when its schedule calls it next (milliseconds).
+    """
+    return {
+        "id": endpoint.id,
+        **endpoint.shown,
+        "enabled": endpoint.enabled,
+        "webhooks": endpoint.shown.get("webhooks", []),
+        "paused": paused,
+        "next_run": rfc3339(next_run),
+        "source": endpoint.source,
+    }
+
+
+def reload_json(config: Config, changed: bool, restart_required: Iterable[str]) -> dict[str, Any]:
+    """The configuration in force after a reload."""
+    return {
+        "generation": config.generation,
+        "changed": changed,
+        "adopted_at": rfc3339(config.adopted_at),
+        "restart_required": list(restart_required),
+        "warnings": problems_json(config.warnings),
+    }
+
+
+def bulk_json(bulk: Bulk) -> dict[str, Any]:
+    """A retry of many and how far it has come."""
+    return {
+        "id": bulk.id,
+        "status": bulk.status,
+        "matched": bulk.matched,
+        "moved": bulk.moved,
+        "skipped": bulk.skipped,
+        "rate": None if bulk.rate is None else format_rate(bulk.rate),
+        "created_at": rfc3339(bulk.created_at),
+        "finished_at": rfc3339(bulk.finished_at),
+    }
+
+
+def format_rate(per_second: float) -> str:
+    """A rate as people write it: `10/s`, `100/min`, `5000/h`."""
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        times = per_second * seconds
+        if abs(times - round(times)) < 1e-6 and round(times) > 0:
+            return f"{round(times)}/{unit}"
+    return f"{per_second:g}/s"
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """One error or warning of the configuration, with its place."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+    }
+
+
+def problems_json(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Errors or warnings of the configuration, in their order."""
+    return [problem_json(problem) for problem in problems]
+
+
+def plugin_json(plugin: PluginInfo, redactor: Redactor) -> dict[str, Any]:
+    """One plugin: whether it is loaded, what it implements, and what it did wrong."""
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "source": plugin.source,
+        "status": plugin.status,
+        "hooks": list(plugin.hooks),
+        "error": redactor.value(plugin.error),
+        "faults": plugin.faults,
+        "last_fault": redactor.value(plugin.last_fault),
+    }
