@@ -69,7 +69,7 @@ class Adoption:
                 self.last_error = (self._clock.now_ms(), result.problems)
                 log.error(
                     "the configuration is refused, the last good one (generation %d) goes on: "
-                    "%d problems",
+                    "%d problem(s)",
                     self.config.generation,
                     len(result.problems),
                 )

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from orchestratord import log as logs
 from orchestratord.adoption import Adoption
-from orchestratord.assembly import open_host
+from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.chores import Chores
 from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader
@@ -54,7 +54,7 @@ def run(folder: Path) -> int:
     handler = logs.set_up()
     try:
         host = open_host(folder)
-        loader = Loader(folder, host)
+        loader = Loader(folder, host, addresses=ADDRESSES)
     except ConfigError as error:
         for problem in error.problems:
             print(problem, file=sys.stderr)

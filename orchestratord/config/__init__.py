@@ -1,0 +1,1 @@
+"""The config folder, read into one immutable snapshot: files, positions, merging, validation."""

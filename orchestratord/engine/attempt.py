@@ -90,6 +90,10 @@ class Lifecycle:
             limit = format_duration(target.retry.give_up_after or 0)
             return await self.fail(task, target.endpoint, config, Reason.EXPIRED,
                                    f"give_up_after {limit} is over")  # fmt: skip
+        # An idempotent task's claim counts as its start; but where one start ended with the daemon's
+        # death before, the claim had to wait for its turn, and it starts here.
+        if target.idempotent and task.deaths and not await started(()):
+            return None
         try:
             request = executor.prepare(task, target, self.clock.now())
             arguments = {before_name(before): request, "task": task, "endpoint": target.endpoint}
@@ -110,9 +114,7 @@ class Lifecycle:
             return await self._finish(task, target, config, outcome, None, began, clock, after)
         effects = await self._announce(before, None, request, task, target.endpoint, None, config)
         # What is not idempotent counts as started from here on, and not from its claim.
-        # Neither does the claim of one whose start ended with the daemon's death before.
-        counts_as_started = target.idempotent and not task.deaths
-        if (effects or not counts_as_started) and not await started(effects):
+        if (effects or not target.idempotent) and not await started(effects):
             return None
         if self.stopping:
             raise asyncio.CancelledError

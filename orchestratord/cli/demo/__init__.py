@@ -1,0 +1,1 @@
+"""`orchestratord demo`: the example configuration at work, in one terminal."""

@@ -1,0 +1,81 @@
+"""orchestratord.yaml: the daemon's own settings, and the defaults of all endpoints."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from orchestratord.config.document import Document
+from orchestratord.config.positions import MapNode, locate
+from orchestratord.config.reader import Reader
+from orchestratord.config.shapes import fields_of
+from orchestratord.config.shared import Inherited, SharedReader
+from orchestratord.config.suggest import suggest
+from orchestratord.host import Host
+from orchestratord.settings import DaemonSettings, Plugins
+
+_DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
+SHORTEST_LEASE = 3.0
+"""Seconds; it is renewed every third of it."""
+
+
+class DaemonReader:
+    """Reads orchestratord.yaml."""
+
+    def __init__(self, reader: Reader, host: Host, shared: SharedReader) -> None:
+        self._reader = reader
+        self._host = host
+        self._shared = shared
+        self._problems = reader.problems
+
+    def read(self, document: Document) -> tuple[DaemonSettings | None, Inherited]:
+        """The settings, None where they have errors, and what `defaults` gives."""
+        root, spot = document.root, document.spot
+        if root is None:
+            return None, self._shared.defaults(spot, None)
+        place, node = root.entries.get("defaults", (spot, None))
+        defaults = self._shared.defaults(place, node)
+        known = self._known(root)
+        settings, _, fields = self._reader.read(spot, known, DaemonSettings)
+        self._check(fields, document, known)
+        return settings, defaults
+
+    def _known(self, root: MapNode) -> MapNode:
+        keys = fields_of(DaemonSettings)
+        for key, (spot, _) in root.entries.items():
+            if key not in keys and key != "defaults":
+                self._problems.error(spot, "unknown key" + suggest(key, (*keys, "defaults")))
+        return root.only(keys)
+
+    def _check(self, fields: Mapping[str, Any], document: Document, node: MapNode) -> None:
+        def error(message: str, *path: str) -> None:
+            self._problems.error(locate(document.spot, node, path)[0], message)
+
+        database = fields.get("database")
+        if database is not None and not _DATABASE.fullmatch(database):
+            error(
+                "expected sqlite:////absolute/path, or sqlite:///path below the config folder",
+                "database",
+            )
+        if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
+            error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
+        if "egress" in fields:
+            self._shared.outgoing.check_allow(fields["egress"].allow, document.spot, node)
+        if "plugins" in fields:
+            if fields["plugins"].timeout <= 0:
+                error("must be more than 0", "plugins", "timeout")
+            self._check_plugins(fields["plugins"], document, node)
+
+    def _check_plugins(self, plugins: Plugins, document: Document, node: MapNode) -> None:
+        installed = self._host.plugins
+        named: list[tuple[tuple[str | int, ...], str]] = [
+            *((("plugins", "disabled", i), name) for i, name in enumerate(plugins.disabled)),
+            *((("plugins", "settings", name), name) for name in plugins.settings),
+        ]
+        for path, name in named:
+            if name not in installed:
+                spot = locate(document.spot, node, path)[0]
+                self._problems.warn(
+                    spot, f"no plugin {name!r} is installed" + suggest(name, installed)
+                )

@@ -1,0 +1,315 @@
+"""One file's text, read into a tree of nodes that know where they stand.
+
+PyYAML's event stream is used, and nothing of it above that: its constructors speak YAML 1.1, in
+which `no` is false and `12:30` is 750. The tree is built from the events without recursion, so a
+depth is refused before it costs anything, and an alias is one shared node whose repeats are
+counted before anything walks them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import yaml
+
+from orchestratord.config import json_text, syntax
+from orchestratord.config.folder import MAX_BYTES
+from orchestratord.config.positions import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.config.scalars import resolve
+from orchestratord.errors import Problem
+
+MAX_DEPTH = 20
+MAX_REPEATED = MAX_BYTES
+"""Characters and values that the aliases of one file may repeat."""
+MAX_PROBLEMS = 50
+"""A file with more is not read further."""
+
+_TOO_DEEP = f"nested deeper than {MAX_DEPTH} levels; flatten it"
+_STR_TAGS = ("tag:yaml.org,2002:str", "!")
+
+
+class Document:
+    """What one file holds: its tree, or None where it cannot be read at all, and its problems."""
+
+    __slots__ = ("file", "problems", "root")
+
+    def __init__(self, file: str, root: MapNode | None, problems: list[Problem]) -> None:
+        self.file = file
+        self.root = root
+        self.problems = problems
+
+    @property
+    def spot(self) -> Spot:
+        """Where the file begins."""
+        return Spot(self.file, 1, 1, "")
+
+
+def read_document(file: str, content: bytes, *, loader: Any = None) -> Document:
+    """Read the bytes of `file`. Never raises for what stands in them.
+
+    Args:
+        file: the name for problems; what ends in `.json` is held to the rules of JSON.
+        content: the bytes, at most 1 MiB.
+        loader: one of PyYAML's loaders; the default is libyaml's where PyYAML was built with it.
+    """
+    problems: list[Problem] = []
+    text = syntax.decode(file, content, problems)
+    if text is not None and file.endswith(".json"):
+        text = json_text.check(file, text, problems)
+    if text is None:
+        return Document(file, None, problems)
+    building = _Building(file, text, problems)
+    try:
+        for event in yaml.parse(text, Loader=loader or _LOADER):
+            if not building.take(event) or len(problems) > MAX_PROBLEMS:
+                return Document(file, None, problems)
+    except yaml.MarkedYAMLError as error:
+        problems.append(syntax.explain(file, text, error))
+        return Document(file, None, problems)
+    except yaml.YAMLError as error:
+        problems.append(Problem(f"cannot be read as YAML: {error}", file=file))
+        return Document(file, None, problems)
+    return Document(file, building.root(), problems)
+
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class _Frame:
+    """A collection that is not closed yet."""
+
+    __slots__ = ("anchor", "height", "key", "name", "node", "path", "size", "waiting")
+
+    def __init__(self, node: MapNode | ListNode, path: str, anchor: str | None) -> None:
+        self.node = node
+        self.path = path
+        self.anchor = anchor
+        self.size = 1
+        self.height = 1
+        self.waiting = False
+        """For a mapping: a key stands here, and its value comes next."""
+        self.name = ""
+        self.key: Spot | None = None
+        """That key, and its place; None where it cannot be used."""
+
+
+class _Building:
+    """The tree while the events come in."""
+
+    def __init__(self, file: str, text: str, problems: list[Problem]) -> None:
+        self.file = file
+        self.text = text
+        self.problems = problems
+        self.frames: list[_Frame] = []
+        self.top: Node | None = None
+        self.top_spot = Spot(file, 1, 1, "")
+        self.documents = 0
+        self.anchors: dict[str, tuple[Node, int, int] | None] = {}
+        """Anchor → its node, size and height; None while it is open."""
+        self.repeated = 0
+        self._handlers: dict[type, Callable[[Any], bool]] = {
+            yaml.ScalarEvent: self._scalar,
+            yaml.MappingStartEvent: lambda event: self._open(event, MapNode()),
+            yaml.SequenceStartEvent: lambda event: self._open(event, ListNode()),
+            yaml.MappingEndEvent: self._close,
+            yaml.SequenceEndEvent: self._close,
+            yaml.AliasEvent: self._alias,
+            yaml.DocumentStartEvent: self._document,
+        }
+
+    def root(self) -> MapNode | None:
+        """The mapping that the file is; an empty file is an empty one."""
+        top = self.top
+        if isinstance(top, MapNode):
+            return top
+        if top is None or (isinstance(top, Scalar) and top.value is None):
+            return MapNode()
+        self._problem(self.top_spot, "expected keys with values, such as `timeout: 30s`")
+        return None
+
+    def take(self, event: yaml.Event) -> bool:
+        """Add an event; False where the rest of the file is not worth reading."""
+        handler = self._handlers.get(type(event))
+        return handler is None or handler(event)
+
+    # -- events ----------------------------------------------------------------------------
+
+    def _document(self, event: yaml.DocumentStartEvent) -> bool:
+        self.documents += 1
+        if self.documents == 1:
+            return True
+        self._problem(self._spot(event), "a second document begins here; a file holds one")
+        return False
+
+    def _scalar(self, event: yaml.ScalarEvent) -> bool:
+        spot = self._spot(event)
+        text = event.value
+        tagged = event.tag is not None
+        if event.tag is not None and event.tag not in _STR_TAGS:
+            self._tag(spot, event.tag)
+        plain = event.implicit[0] and not tagged and event.style not in ("'", '"', "|", ">")
+        frame = self.frames[-1] if self.frames else None
+        if frame is not None and isinstance(frame.node, MapNode) and not frame.waiting:
+            self._key(frame, spot, text, plain)
+            return True
+        try:
+            node = Scalar(resolve(text) if plain else text, text)
+        except ValueError as error:
+            self._problem(self._value_spot(spot), str(error))
+            node = Scalar(text, text)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = (node, 1 + len(text), 0)
+        self._place(spot, node)
+        self._grow(1 + len(text), 0)
+        return True
+
+    def _key(self, frame: _Frame, spot: Spot, text: str, plain: bool) -> None:
+        assert isinstance(frame.node, MapNode)
+        frame.waiting = True
+        frame.name = text
+        frame.key = spot.below(_shown(text))
+        frame.size += len(text)
+        if plain and text == "<<":
+            self._problem(
+                spot,
+                "merge keys (<<) are not part of YAML 1.2; write the keys out, or share them in "
+                "api.yaml or defaults",
+            )
+            frame.key = None
+        elif not text:
+            self._problem(spot, "a key is missing before the ':'")
+            frame.key = None
+        elif text in frame.node.entries:
+            first = frame.node.entries[text][0].line
+            self._problem(frame.key, f"stands here twice, first in line {first}; keep one of them")
+            frame.key = None
+
+    def _open(self, event: yaml.CollectionStartEvent, node: MapNode | ListNode) -> bool:
+        spot = self._spot(event)
+        if len(self.frames) >= MAX_DEPTH:
+            self._problem(self._value_spot(spot), _TOO_DEEP)
+            return False
+        if event.tag is not None:
+            self._tag(spot, event.tag)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = None
+        if self._is_key():
+            self._complex_key(spot)
+            path = spot.key
+        else:
+            path = self._place(spot, node).key
+        self.frames.append(_Frame(node, path, event.anchor))
+        return True
+
+    def _close(self, event: yaml.CollectionEndEvent) -> bool:
+        frame = self.frames.pop()
+        if frame.anchor is not None:
+            self.anchors[frame.anchor] = (frame.node, frame.size, frame.height)
+        self._grow(frame.size, frame.height)
+        return True
+
+    def _alias(self, event: yaml.AliasEvent) -> bool:
+        spot = self._spot(event)
+        name = event.anchor
+        if self._is_key():
+            self._complex_key(spot)
+            self._grow(1, 0)
+            return True
+        if name not in self.anchors:
+            self._problem(
+                self._value_spot(spot),
+                f"there is no anchor &{name} above; a text that begins with * needs quotes",
+            )
+            node, size, height = Scalar(None, f"*{name}"), 1, 0
+        elif (found := self.anchors[name]) is None:
+            self._problem(self._value_spot(spot), f"the anchor &{name} contains itself")
+            return False
+        else:
+            node, size, height = found  # type: ignore[assignment]
+        self.repeated += size
+        if self.repeated > MAX_REPEATED:
+            self._problem(
+                self._value_spot(spot),
+                "the aliases repeat too much; write it out, or share it in api.yaml or defaults",
+            )
+            return False
+        if len(self.frames) + height > MAX_DEPTH:
+            self._problem(self._value_spot(spot), _TOO_DEEP)
+            return False
+        self._place(spot, node)
+        self._grow(size, height)
+        return True
+
+    # -- the tree --------------------------------------------------------------------------
+
+    def _is_key(self) -> bool:
+        frame = self.frames[-1] if self.frames else None
+        return frame is not None and isinstance(frame.node, MapNode) and not frame.waiting
+
+    def _place(self, spot: Spot, node: Node) -> Spot:
+        """Put a value where it belongs; the spot that it is known by."""
+        if not self.frames:
+            self.top, self.top_spot = node, spot
+            return spot
+        frame = self.frames[-1]
+        if isinstance(frame.node, MapNode):
+            frame.waiting = False
+            if frame.key is None:
+                return spot
+            frame.node.entries[frame.name] = (frame.key, node)
+            return frame.key
+        item = spot.below(len(frame.node.items))
+        frame.node.items.append((item, node))
+        return item
+
+    def _grow(self, size: int, height: int) -> None:
+        if self.frames:
+            frame = self.frames[-1]
+            frame.size += size
+            frame.height = max(frame.height, height + 1)
+
+    def _complex_key(self, spot: Spot) -> None:
+        """A collection or an alias stands where a key should; its value is read and dropped."""
+        frame = self.frames[-1]
+        frame.waiting = True
+        frame.key = None
+        line = self.text.splitlines()[spot.line - 1]
+        if line[: spot.column].endswith("{{"):
+            message = 'a template needs quotes around the whole value: "{{ … }}"'
+        else:
+            message = "a key is a text; put quotes around it"
+        self._problem(spot, message)
+
+    def _value_spot(self, spot: Spot) -> Spot:
+        """Where a person is sent for the value at `spot`: its key, or itself in a list."""
+        if not self.frames:
+            return spot
+        frame = self.frames[-1]
+        if isinstance(frame.node, MapNode):
+            return frame.key if frame.waiting and frame.key else spot
+        return spot.below(len(frame.node.items))
+
+    def _spot(self, event: yaml.Event) -> Spot:
+        """Where an event begins, with the path of the collection that it stands in."""
+        mark = event.start_mark
+        assert mark is not None
+        path = self.frames[-1].path if self.frames else ""
+        return Spot(self.file, mark.line + 1, mark.column + 1, path)
+
+    def _tag(self, spot: Spot, tag: str) -> None:
+        name = tag.replace("tag:yaml.org,2002:", "!!", 1)
+        self._problem(
+            self._value_spot(spot), f"the tag {name} is not read; leave it out, or quote the text"
+        )
+
+    def _problem(self, spot: Spot, message: str) -> None:
+        self.problems.append(
+            Problem(message, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
+        )
+
+
+def _shown(key: str) -> str:
+    """A key for a message of one line."""
+    text = key if key.isprintable() else key.encode("unicode_escape").decode()
+    return text if len(text) <= 80 else text[:79] + "…"

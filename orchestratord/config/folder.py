@@ -1,0 +1,227 @@
+"""The config folder: which one it is, which files in it are read, and the ids they stand for.
+
+orchestratord.yaml                      the daemon's settings
+apis/<api>/api.yaml                     what the endpoints of one API share
+apis/<api>/endpoints/<name>.yaml        the endpoint <api>/<name>
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from orchestratord.config.suggest import nearest
+from orchestratord.errors import Problem
+
+SUFFIXES = (".yaml", ".yml", ".json")
+MAX_BYTES = 1_048_576
+"""Of one file."""
+
+Severity = Literal["error", "warning"]
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_NAME_RULE = (
+    "a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit"
+)
+
+
+def config_folder(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
+    """The folder to read: `option` (--config), else the environment's, else /etc/orchestratord."""
+    for candidate in (
+        option,
+        environ.get("ORCHESTRATORD_CONFIG"),
+        # systemd gives a list where a unit has several ConfigurationDirectory=.
+        (environ.get("CONFIGURATION_DIRECTORY") or "").split(":")[0],
+    ):
+        if candidate:
+            return Path(candidate).absolute()
+    return Path("/etc/orchestratord")
+
+
+@dataclass(slots=True)
+class Files:
+    """What stands in the folder, by what it stands for. Paths are relative to the folder.
+
+    `contents` has the bytes of each file that could be read. `digest` changes when one of them
+    changes, comes or goes, or when the problems change.
+    """
+
+    daemon: str | None = None
+    apis: dict[str, str | None] = field(default_factory=dict)
+    """API → its api.yaml, None where it has none."""
+    endpoints: dict[str, str] = field(default_factory=dict)
+    """Endpoint id → its file."""
+    contents: dict[str, bytes] = field(default_factory=dict)
+    problems: list[Problem] = field(default_factory=list)
+    digest: str = ""
+
+
+def read_folder(folder: Path) -> Files:
+    """Find and read every file. What is wrong with names and files stands in `problems`."""
+    return _Reading(folder).run()
+
+
+def read_daemon_file(folder: Path) -> Files:
+    """The same, of the daemon's own settings alone."""
+    reading = _Reading(folder)
+    reading.root()
+    return reading.files
+
+
+class _Reading:
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files = Files()
+
+    def run(self) -> Files:
+        if not os.path.isdir(self.folder):
+            self._problem(
+                "",
+                f"there is no config folder {self.folder}; name one with --config DIR or "
+                "$ORCHESTRATORD_CONFIG",
+            )
+        else:
+            self.root()
+            self._apis()
+        digest = hashlib.sha256()
+        for name, content in sorted(self.files.contents.items()):
+            digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
+            digest.update(content)
+        for problem in self.files.problems:
+            digest.update(f"{problem}\0".encode("utf-8", "surrogateescape"))
+        self.files.digest = digest.hexdigest()
+        return self.files
+
+    def root(self) -> None:
+        for entry in self._entries(""):
+            stem, suffix = _split(entry.name)
+            if not suffix or os.path.isdir(entry):
+                continue
+            if stem == "orchestratord":
+                if self.files.daemon is not None:
+                    self._problem(entry.name, f"the same settings as {self.files.daemon}: keep one")
+                elif self._read(entry.name):
+                    self.files.daemon = entry.name
+            elif nearest(stem, ["orchestratord", "apis"]):
+                self._problem(
+                    entry.name,
+                    "this file is not read; the settings are orchestratord.yaml",
+                    "warning",
+                )
+
+    def _apis(self) -> None:
+        for entry in self._entries("apis"):
+            path = f"apis/{entry.name}"
+            stem, suffix = _split(entry.name)
+            if os.path.isdir(entry):
+                if self._named(path, entry.name):
+                    self.files.apis[entry.name] = None
+                    self._api(path, entry.name)
+            elif suffix:
+                self._problem(path, f"an API is a folder: apis/{stem}/api.yaml")
+
+    def _api(self, folder: str, api: str) -> None:
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}"
+            stem, suffix = _split(entry.name)
+            if os.path.isdir(entry):
+                if entry.name == "endpoints":
+                    self._endpoints(path, api)
+                else:
+                    self._problem(
+                        path, f"a folder too deep; endpoints stand in {folder}/endpoints, flat"
+                    )
+            elif not suffix:
+                continue
+            elif stem != "api":
+                self._problem(path, f"this file is not read; endpoints stand in {folder}/endpoints")
+            elif self.files.apis[api] is not None:
+                self._problem(path, f"the same API as {self.files.apis[api]}: keep one of them")
+            elif self._read(path):
+                self.files.apis[api] = path
+
+    def _endpoints(self, folder: str, api: str) -> None:
+        for entry in self._entries(folder):
+            path = f"{folder}/{entry.name}"
+            stem, suffix = _split(entry.name)
+            if os.path.isdir(entry):
+                self._problem(path, f"a folder too deep; endpoints stand in {folder}, flat")
+            elif suffix and self._named(path, stem):
+                identity = f"{api}/{stem}"
+                if identity in self.files.endpoints:
+                    other = self.files.endpoints[identity]
+                    self._problem(
+                        path, f"the same endpoint {identity} as {other}: keep one of them"
+                    )
+                elif self._read(path):
+                    self.files.endpoints[identity] = path
+
+    def _entries(self, relative: str) -> Iterator[os.DirEntry[str]]:
+        """The visible entries of a folder, sorted; none where it is missing."""
+        try:
+            with os.scandir(self.folder / relative) as found:
+                entries = sorted(found, key=lambda entry: entry.name)
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            self._problem(relative, f"cannot be read: {error.strerror}")
+            return
+        for entry in entries:
+            if not entry.name.startswith(".") and not entry.name.endswith("~"):
+                yield entry
+
+    def _named(self, path: str, name: str) -> bool:
+        if _NAME.fullmatch(name):
+            return True
+        self._problem(path, f"the name {name!r} cannot be used: {_NAME_RULE}")
+        return False
+
+    def _read(self, path: str) -> bool:
+        """Read a file into `contents`; False where it is gone. Anything else is a problem."""
+        full = self.folder / path
+        try:
+            # Not waiting: what is named like a file may be a FIFO that nobody writes to.
+            handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+            try:
+                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                    self._problem(path, "not a file that can be read: it is something else")
+                    return True
+                with os.fdopen(handle, "rb", closefd=False) as file:
+                    content = file.read(MAX_BYTES + 1)
+            finally:
+                os.close(handle)
+        except FileNotFoundError:
+            if os.path.lexists(full):
+                self._problem(path, "a symbolic link to a file that does not exist")
+                return True
+            return False  # deleted between listing and reading
+        except OSError as error:
+            self._problem(path, f"cannot be read: {error.strerror}")
+            return True
+        if len(content) > MAX_BYTES:
+            self._problem(path, f"larger than {MAX_BYTES} bytes (1 MiB): split it")
+        else:
+            self.files.contents[path] = content
+        return True
+
+    def _problem(self, path: str, message: str, severity: Severity = "error") -> None:
+        self.files.problems.append(Problem(message, file=_shown(path), severity=severity))
+
+
+def _split(name: str) -> tuple[str, str]:
+    for suffix in SUFFIXES:
+        if name.endswith(suffix) and len(name) > len(suffix):
+            return name[: -len(suffix)], suffix
+    return name, ""
+
+
+def _shown(path: str) -> str:
+    """A file's name for people: names that are not UTF-8, or hold control characters, escaped."""
+    text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

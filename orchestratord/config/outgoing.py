@@ -1,0 +1,120 @@
+"""Whether requests can go where the files send them: URLs, header names, `egress.allow`."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord.config.positions import Node, Spot, locate
+from orchestratord.config.problems import Problems
+from orchestratord.config.urls import base_url_problem, host_and_port
+from orchestratord.endpoint import Auth
+from orchestratord.values import Text
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """What the engine knows about addresses, handed in by whoever puts the program together.
+
+    Args:
+        check: raises ValueError for an entry of `egress.allow` that cannot be read.
+        denied: (entries of `egress.allow`, host, port) → why a host that is an address would be
+            refused; None where it would not, and for names.
+    """
+
+    check: Callable[[str], object]
+    denied: Callable[[Sequence[str], str, int], str | None]
+
+
+class Outgoing:
+    """Checks what leaves the machine, as far as it stands in the files."""
+
+    def __init__(self, problems: Problems, addresses: AddressRules | None) -> None:
+        """Without `addresses`, entries of `egress.allow` and literal addresses pass unseen."""
+        self._problems = problems
+        self._addresses = addresses
+
+    def check_api(
+        self, fields: Mapping[str, Any], spot: Spot, node: Node, allow: tuple[str, ...]
+    ) -> None:
+        """The fields of api.yaml, read from `node` at `spot`; `allow` is the daemon's."""
+        self.check_headers(fields.get("headers", ()), spot, node)
+        if (auth := fields.get("auth")) is not None:
+            self._check_auth(auth, spot, node)
+        egress = fields.get("egress")
+        rules = self.check_allow(egress.allow if egress else (), spot, node)
+        if (base_url := fields.get("base_url")) is not None:
+            place = locate(spot, node, ("base_url",))[0]
+            wrong = base_url_problem(base_url)
+            if wrong is not None:
+                self._problems.error(place, wrong)
+            else:
+                self._check_address(base_url, (*allow, *rules), place)
+
+    def _check_auth(self, auth: Auth, spot: Spot, node: Node) -> None:
+        if len(auth.model_fields_set) != 1:
+            place = locate(spot, node, ("auth",))[0]
+            self._problems.error(place, "give exactly one of bearer, basic and header")
+        if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
+            place = locate(spot, node, ("auth", "header", "name"))[0]
+            self._problems.error(place, "is not the name of a header")
+
+    def check_allow(self, allow: Iterable[str], spot: Spot, node: Node) -> tuple[str, ...]:
+        """The entries of `egress.allow` below `node` that can be read."""
+        good: list[str] = []
+        for index, rule in enumerate(allow):
+            try:
+                if self._addresses is not None:
+                    self._addresses.check(rule)
+                good.append(rule)
+            except ValueError as error:
+                self._problems.error(locate(spot, node, ("egress", "allow", index))[0], str(error))
+        return tuple(good)
+
+    def check_headers(self, headers: Iterable[str], spot: Spot, node: Node) -> None:
+        """The names of `headers` below `node`."""
+        seen: dict[str, str] = {}
+        for name in headers:
+            place = locate(spot, node, ("headers", name))[0]
+            if not _HEADER.fullmatch(name):
+                self._problems.error(place, "is not the name of a header")
+            elif name.lower() in _FRAMING:
+                self._problems.error(place, "is set by the client itself; leave it out")
+            elif name.lower() in seen:
+                self._problems.error(place, f"the same header as {seen[name.lower()]}; keep one")
+            seen.setdefault(name.lower(), name)
+
+    def check_urls(self, data: Any, allow: Sequence[str], spot: Spot, node: Node) -> None:
+        """Each `url` that stands anywhere in `data`, which was read from `node`."""
+        if self._addresses is not None:
+            for path, url in _urls(data, ()):
+                self._check_address(url, allow, locate(spot, node, path)[0])
+
+    def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
+        target = host_and_port(url)
+        if target is None or self._addresses is None:
+            return
+        try:
+            denied = self._addresses.denied(allow, *target)
+        except ValueError:
+            return  # one of the rules cannot be read, which is said where it stands
+        if denied is not None:
+            self._problems.warn(spot, denied)
+
+
+def _urls(data: Any, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key == "url" and isinstance(value, str):
+                if not (isinstance(value, Text) and value.secret):
+                    yield (*path, key), value
+            else:
+                yield from _urls(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _urls(value, (*path, index))

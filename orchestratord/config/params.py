@@ -1,0 +1,145 @@
+"""A call's parameters against what its endpoint declares."""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from orchestratord.config.suggest import suggest
+from orchestratord.endpoint import Endpoint, Param
+from orchestratord.errors import InvalidParams
+
+_INTEGER = re.compile(r"[-+]?\d{1,300}")
+_KINDS = {
+    "string": "a text",
+    "integer": "a whole number",
+    "number": "a number",
+    "boolean": "true or false",
+    "array": "a list",
+    "object": "a mapping",
+}
+
+
+def check_params(
+    endpoint: Endpoint, given: Mapping[str, Any], *, text: Mapping[str, str] = {}
+) -> dict[str, Any]:
+    """The parameters of one call, defaults filled in.
+
+    Args:
+        endpoint: what declares them.
+        given: JSON values by name.
+        text: the same as texts (`-p limit=5`), turned into the declared type; they win.
+
+    Raises:
+        InvalidParams: with everything that is wrong: unknown names, missing ones, wrong types.
+    """
+    return fill(endpoint.params, given, text)
+
+
+def fill(
+    declared: Mapping[str, Param], given: Mapping[str, Any], text: Mapping[str, str] = {}
+) -> dict[str, Any]:
+    """The same for a declaration that belongs to no endpoint yet."""
+    problems = {
+        name: "there is no such parameter" + suggest(name, declared)
+        for name in (*given, *text)
+        if name not in declared
+    }
+    values: dict[str, Any] = {}
+    for name, param in declared.items():
+        try:
+            if name in text:
+                values[name] = from_text(param, text[name])
+            elif name in given:
+                values[name] = fitted(param, given[name])
+            elif param.required:
+                raise ValueError("is required")
+            else:
+                values[name] = _fresh(param.default)
+        except ValueError as error:
+            problems[name] = str(error)
+    if problems:
+        raise InvalidParams(problems)
+    return values
+
+
+def fitted(param: Param, value: Any) -> Any:
+    """A JSON value as the parameter's type. Raises ValueError where it is of another."""
+    if value is None and not param.required and param.default is None:
+        return None
+    if param.type is not None and not _FITS[param.type](value):
+        raise ValueError(f"expected {_KINDS[param.type]}, not {_shown(value)}")
+    try:
+        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
+    except (ValueError, TypeError, RecursionError):
+        raise ValueError("is nothing that JSON can hold") from None
+    return int(value) if param.type == "integer" else value
+
+
+def from_text(param: Param, text: str) -> Any:
+    """A text as the parameter's type. Raises ValueError where it cannot be read as that."""
+    return fitted(param, _READ[param.type](text) if param.type in _READ else text)
+
+
+def _integer(text: str) -> Any:
+    return int(text) if _INTEGER.fullmatch(text.strip()) else text
+
+
+def _number(text: str) -> Any:
+    if _INTEGER.fullmatch(text.strip()):
+        return int(text)
+    try:
+        return float(text)
+    except ValueError:
+        return text
+
+
+def _boolean(text: str) -> Any:
+    return {"true": True, "false": False}.get(text.strip().lower(), text)
+
+
+def _json(text: str) -> Any:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return text
+
+
+_READ: dict[str | None, Callable[[str], Any]] = {
+    "integer": _integer,
+    "number": _number,
+    "boolean": _boolean,
+    "array": _json,
+    "object": _json,
+}
+_FITS: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "integer": lambda value: _is_number(value) and value == int(value),
+    "number": lambda value: _is_number(value),
+    "boolean": lambda value: isinstance(value, bool),
+    "array": lambda value: isinstance(value, list | tuple),
+    "object": lambda value: isinstance(value, Mapping),
+}
+
+
+def _is_number(value: Any) -> bool:
+    return (isinstance(value, int) and not isinstance(value, bool)) or (
+        isinstance(value, float) and math.isfinite(value)
+    )
+
+
+def _fresh(default: Any) -> Any:
+    """A default that whoever gets it may change."""
+    return copy.deepcopy(default) if isinstance(default, dict | list) else default
+
+
+def _shown(value: Any) -> str:
+    try:
+        text = json.dumps(value, default=str)
+    except (ValueError, RecursionError):
+        return "this"
+    return text if len(text) <= 60 else text[:59] + "…"

@@ -1,0 +1,292 @@
+"""From nodes to validated objects: references resolved, secrets known, errors with their places."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, NamedTuple
+
+from pydantic import BaseModel, TypeAdapter, ValidationError
+
+from orchestratord.config.complaints import expectation, sentence, shown
+from orchestratord.config.positions import (
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Spot,
+    is_null,
+    locate,
+)
+from orchestratord.config.problems import Problems
+from orchestratord.config.references import References
+from orchestratord.config.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
+from orchestratord.config.suggest import suggest
+from orchestratord.registry import Registry
+from orchestratord.values import Text
+
+SHORTEST_SECRET = 4
+"""Characters; a shorter one cannot be told from other text, and so not be masked."""
+
+_SECRET_KEY = re.compile(
+    r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
+    re.IGNORECASE,
+)
+_SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
+_FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
+
+
+class Read(NamedTuple):
+    """A value that was read.
+
+    `value` is None where there are errors. `data` holds what stands in the file, with references
+    resolved and without unknown keys. `fields` are a model's fields by key, in case of errors only
+    those without, so that what follows from them can be checked all the same.
+    """
+
+    value: Any
+    data: Any
+    fields: Mapping[str, Any]
+
+
+class Reader:
+    """Reads nodes for one snapshot, and gathers their problems and secrets."""
+
+    def __init__(self, references: References, registry: Registry, problems: Problems) -> None:
+        self.problems = problems
+        self.secrets: set[str] = set()
+        self._references = references
+        self._strategies = registry.backoffs
+        self._disabled = registry.disabled_backoffs
+        self._context = {"backoffs": registry.backoffs}
+        self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
+        self._bad: set[Spot] = set()
+
+    def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> Read:
+        """Validate a node as `type_`.
+
+        Args:
+            spot: where the node stands.
+            node: the node.
+            type_: a model, or any type that pydantic can validate.
+            given: for a model, values that are already validated, by key.
+        """
+        _, adapter, shape = self._adapter(type_)
+        self._bad = set()
+        data = self._data(spot, node, shape, secret=False)
+        if given:
+            data = {**data, **given}
+        try:
+            value = adapter.validate_python(data, context=self._context)
+        except ValidationError as error:
+            self._complain(spot, node, error)
+            value = None
+        model = type_ if isinstance(type_, type) and issubclass(type_, BaseModel) else None
+        if model is None:
+            fields = {}
+        elif value is not None:
+            fields = {key_of(model, name): getattr(value, name) for name in model.model_fields}
+        else:
+            fields = self._good_fields(model, data)
+        return Read(None if self._bad else value, data, fields)
+
+    def plain(self, spot: Spot, node: Node) -> Any:
+        """A node as plain data, whatever stands in it."""
+        return self._data(spot, node, ANY, secret=False)
+
+    def _adapter(self, type_: Any) -> tuple[Any, TypeAdapter[Any], Shape]:
+        # By identity: what annotations hold need not be hashable. The type itself is kept with it.
+        found = self._adapters.get(id(type_))
+        if found is None:
+            found = (type_, TypeAdapter(type_), shape_of(type_))
+            self._adapters[id(type_)] = found
+        return found
+
+    def _good_fields(self, model: type[BaseModel], data: Any) -> dict[str, Any]:
+        good: dict[str, Any] = {}
+        for name, info in model.model_fields.items():
+            key = key_of(model, name)
+            if isinstance(data, Mapping) and key in data:
+                type_: Any = info.annotation
+                if info.metadata:
+                    type_ = Annotated[(type_, *info.metadata)]
+                adapter: TypeAdapter[Any] = TypeAdapter(type_)
+                with contextlib.suppress(ValidationError):
+                    good[key] = adapter.validate_python(data[key], context=self._context)
+            elif not info.is_required():
+                good[key] = info.get_default(call_default_factory=True, validated_data={})
+        return good
+
+    # -- data ------------------------------------------------------------------------------
+
+    def _data(self, spot: Spot, node: Node, shape: Shape, *, secret: bool) -> Any:
+        if isinstance(node, Scalar):
+            return self._scalar(spot, node, shape, secret=secret)
+        if isinstance(node, ListNode):
+            member = shape.member("list")
+            item = member.item if member and member.item else ANY
+            return [self._data(place, child, item, secret=secret) for place, child in node.items]
+        member = shape.member("model", "map", "backoff")
+        if member is None:
+            return self._mapping(node, ANY)
+        if member.kind == "model":
+            return self._model(node, member.type)
+        if member.kind == "backoff":
+            return self._backoff(spot, node)
+        return self._mapping(node, member.item or ANY)
+
+    def _mapping(self, node: MapNode, item: Shape) -> dict[str, Any]:
+        holds_keys = item.member("model", "map") is not None
+        return {
+            key: {}
+            if holds_keys and is_null(child)
+            else self._data(place, child, item, secret=bool(_SECRET_KEY.search(key)))
+            for key, (place, child) in node.entries.items()
+        }
+
+    def _model(self, node: MapNode, model: type[BaseModel]) -> dict[str, Any]:
+        fields = fields_of(model)
+        data: dict[str, Any] = {}
+        for key, (place, child) in node.entries.items():
+            field = fields.get(key)
+            if field is None:
+                self._error(place, "unknown key" + suggest(key, fields))
+            elif not is_null(child) or field.shape.null:
+                secret = bool(_SECRET_KEY.search(key))
+                data[key] = self._data(place, child, field.shape, secret=secret)
+        return data
+
+    def _backoff(self, spot: Spot, node: MapNode) -> Any:
+        place, child = node.entries.get("strategy", (spot, None))
+        if not isinstance(child, Scalar) or not isinstance(child.value, str):
+            self._error(place, "needs `strategy`, the name of one" + suggest("", self._strategies))
+            return None
+        name = self._strategy(place, self._text(place, child, secret=False))
+        if name is None:
+            return None
+        if name not in self._strategies:
+            return "fixed"
+        options = MapNode({key: entry for key, entry in node.entries.items() if key != "strategy"})
+        return {"strategy": name, **self._model(options, self._strategies[name])}
+
+    def _strategy(self, spot: Spot, name: str) -> str | None:
+        """The name of a strategy, checked. One of a disabled plugin is a warning."""
+        if name in self._strategies:
+            return name
+        if name in self._disabled:
+            self.problems.warn(
+                spot,
+                f"the strategy {name!r} belongs to the plugin {self._disabled[name]}, which is "
+                "disabled; `fixed` is used",
+            )
+            return name
+        self._error(spot, f"unknown strategy {name!r}" + suggest(name, self._strategies))
+        return None
+
+    def _scalar(self, spot: Spot, node: Scalar, shape: Shape, *, secret: bool) -> Any:
+        member = _for_scalar(shape, node.value)
+        if node.value is None:
+            return None
+        if member.kind == "secret":
+            return self._text(spot, node, secret=True, literal=True)
+        if isinstance(node.value, bool) and _is_number(shape):
+            self._error(spot, f"expected a number, not {node.text}")
+        if member.kind == "backoff":
+            name = self._strategy(spot, self._text(spot, node, secret=False))
+            return name if name in self._strategies else "fixed"
+        if member.kind == "text" or isinstance(node.value, str):
+            # A number under such a key is rather a limit (`max_token: 5`) than a secret.
+            return self._text(spot, node, secret=secret and isinstance(node.value, str))
+        return node.value
+
+    def _text(self, spot: Spot, node: Scalar, *, secret: bool, literal: bool = False) -> str:
+        """The text as it stands in the file, with its references resolved.
+
+        A template under a key that sounds like a secret is none; `literal` says that no template
+        can stand there.
+        """
+        resolved = self._references.resolve(node.text)
+        if resolved is None:
+            if not secret or not node.text or ("{{" in node.text and not literal):
+                return node.text
+            self._written_out(spot, node.text)
+            return Text.of([(node.text, True)], secret=True, source=node.text)
+        for problem in resolved.problems:
+            self._error(spot, problem)
+        text = resolved.text
+        for value in resolved.secrets:
+            self._secret(spot, value)
+        if not secret:
+            return text
+        for part, referenced in text.parts:
+            if referenced:
+                self._secret(spot, part)
+        if not literal and any("{{" in part for part, referenced in text.parts if not referenced):
+            return Text.of(text.parts, secret=True, source=text.source)
+        return Text.of([(str(text), True)], secret=True, source=text.source)
+
+    def _written_out(self, spot: Spot, text: str) -> None:
+        self.problems.warn(
+            spot,
+            "a secret is written out here; put it into ${credential:name}, ${file:/path} or "
+            "${secret:NAME}",
+        )
+        self._secret(spot, text)
+        if match := _SCHEME.fullmatch(text):
+            self._secret(spot, match[1])
+
+    def _secret(self, spot: Spot, value: str) -> None:
+        self.secrets.add(value)
+        if 0 < len(value) < SHORTEST_SECRET:
+            self.problems.warn(
+                spot, f"a secret of less than {SHORTEST_SECRET} characters cannot be masked"
+            )
+
+    # -- complaints ------------------------------------------------------------------------
+
+    def _error(self, spot: Spot, message: str) -> None:
+        self._bad.add(spot)
+        self.problems.error(spot, message)
+
+    def _complain(self, spot: Spot, node: Node, error: ValidationError) -> None:
+        """Report pydantic's errors, but for values that were complained about before."""
+        expected: dict[Spot, tuple[list[str], str]] = {}
+        known_bad = frozenset(self._bad)
+        for item in error.errors(include_url=False):
+            place, _, skipped = locate(spot, node, item["loc"])
+            if item["type"] == "missing" and skipped:
+                place = place.below(skipped[-1])
+            if any(_covers(bad, place) for bad in known_bad):
+                continue
+            self._bad.add(place)
+            if (wanted := expectation(item)) is not None:
+                words = expected.setdefault(place, ([], shown(item["input"])))[0]
+                if wanted not in words:
+                    words.append(wanted)
+            else:
+                self.problems.error(place, sentence(item))
+        for place, (words, value) in expected.items():
+            self.problems.error(place, f"expected {' or '.join(words)}, not {value}")
+
+
+def _covers(bad: Spot, place: Spot) -> bool:
+    """True where `place` is `bad`, or holds it: then the complaint follows from the first one."""
+    inside = not place.key or bad.key == place.key or bad.key.startswith(place.key + ".")
+    return inside and bad.file == place.file
+
+
+def _is_number(shape: Shape) -> bool:
+    return all(member.kind == "plain" and member.type is not bool for member in shape.members)
+
+
+def _for_scalar(shape: Shape, value: Any) -> Member:
+    """Which of the members a value that is no collection is meant for."""
+    for member in shape.members:
+        if member.kind == "plain" and type(value) in _FITTING[member.type]:
+            return member
+    for kind in ("text", "secret", "backoff"):
+        for member in shape.members:
+            if member.kind == kind:
+                return member
+    return Member("any")

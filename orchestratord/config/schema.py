@@ -1,0 +1,130 @@
+"""JSON Schema of the files, for editors: made from the models that validate them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Literal
+
+from pydantic import BaseModel
+from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
+from pydantic_core import core_schema
+
+from orchestratord.backoff import Backoff
+from orchestratord.config.keys import HTTP, api_model, daemon_model, endpoint_model
+from orchestratord.registry import Registry
+
+DIALECT = "https://json-schema.org/draft/2020-12/schema"
+REFERENCE = {"type": "string", "pattern": r"\$\{"}
+"""A reference stands for a value of any type."""
+
+File = Literal["endpoint", "api", "daemon"]
+
+
+def json_schema(file: File, registry: Registry) -> dict[str, Any]:
+    """What a file may hold, as JSON Schema 2020-12.
+
+    Args:
+        file: which of the files.
+        registry: the plugins' keys, types and strategies are part of it; the keys of disabled
+            plugins are allowed, as they are when the files are read.
+    """
+    settings = registry.settings.values()
+    disabled = registry.disabled_keys
+    if file == "api":
+        schema = _schema(api_model(settings), registry)
+        _allow(schema, disabled)
+    elif file == "daemon":
+        schema = _schema(daemon_model(settings), registry)
+        _allow(schema["$defs"]["Defaults"], disabled)
+    else:
+        schema = _endpoint(registry)
+    return {"$schema": DIALECT, **schema, "title": f"orchestratord: {file}"}
+
+
+def _endpoint(registry: Registry) -> dict[str, Any]:
+    """With one type that type's schema; with several, one for each, chosen by `type`."""
+    settings = list(registry.settings.values())
+    definitions: dict[str, Any] = {}
+    branches: list[dict[str, Any]] = []
+    executors = registry.call_executors()
+    for type_, executor in executors.items():
+        one = _schema(endpoint_model(executor, settings), registry)
+        one["properties"]["type"] = {"const": type_, "description": "What carries the call out."}
+        _allow(one, registry.disabled_keys)
+        if len(executors) == 1 and not registry.disabled_types:
+            return one
+        definitions |= one.pop("$defs", {})
+        definitions[f"type_{type_}"] = one
+        chosen: dict[str, Any] = {"properties": {"type": {"const": type_}}}
+        if type_ != HTTP:
+            chosen["required"] = ["type"]
+        branches.append({"if": chosen, "then": {"$ref": f"#/$defs/type_{type_}"}})
+    types = sorted({*executors, *registry.disabled_types})
+    return {
+        "type": "object",
+        "properties": {"type": {"enum": types}},
+        "allOf": branches,
+        "$defs": definitions,
+    }
+
+
+def _schema(model: type[BaseModel], registry: Registry) -> dict[str, Any]:
+    schema = model.model_json_schema(schema_generator=_Generator)
+    definitions = schema.get("$defs", {})
+    if "Backoff" in definitions:
+        definitions["Backoff"] = _backoff(registry.backoffs.items(), definitions)
+        # A strategy of a disabled plugin is read as `fixed`.
+        for name in registry.disabled_backoffs:
+            definitions["Backoff"]["anyOf"][0]["enum"].append(name)
+    return schema
+
+
+def _backoff(
+    strategies: Iterable[tuple[str, type[Backoff]]], definitions: dict[str, Any]
+) -> dict[str, Any]:
+    names: list[str] = []
+    options: list[dict[str, Any]] = []
+    for name, strategy in strategies:
+        names.append(name)
+        one = strategy.model_json_schema(schema_generator=_Generator)
+        definitions.update(one.pop("$defs", {}))
+        one["properties"] = {"strategy": {"const": name}, **one.get("properties", {})}
+        one["required"] = ["strategy", *one.get("required", [])]
+        options.append(one)
+    return {
+        "description": "A strategy's name, or a mapping with `strategy` and its options.",
+        "anyOf": [{"enum": names}, REFERENCE, *options],
+    }
+
+
+def _allow(schema: dict[str, Any], keys: Iterable[str]) -> None:
+    """Allow keys of which nothing else is known."""
+    for key in keys:
+        schema["properties"].setdefault(key, {"description": "a key of a disabled plugin"})
+
+
+class _Generator(GenerateJsonSchema):
+    """Pydantic's generator, with what the reader makes of plain scalars and references.
+
+    A text may look like a number, since it is kept as it stands, and a reference may stand for a
+    number or a word. A key with nothing behind it is as good as missing.
+    """
+
+    def str_schema(self, schema: core_schema.StringSchema) -> JsonSchemaValue:
+        return {**super().str_schema(schema), "type": ["string", "number", "boolean"]}
+
+    def int_schema(self, schema: core_schema.IntSchema) -> JsonSchemaValue:
+        return _or_reference(super().int_schema(schema))
+
+    def float_schema(self, schema: core_schema.FloatSchema) -> JsonSchemaValue:
+        return _or_reference(super().float_schema(schema))
+
+    def bool_schema(self, schema: core_schema.BoolSchema) -> JsonSchemaValue:
+        return _or_reference(super().bool_schema(schema))
+
+    def literal_schema(self, schema: core_schema.LiteralSchema) -> JsonSchemaValue:
+        return _or_reference(super().literal_schema(schema))
+
+
+def _or_reference(schema: JsonSchemaValue) -> JsonSchemaValue:
+    return {"anyOf": [schema, REFERENCE]}

@@ -1,0 +1,36 @@
+"""`did you mean`: the nearest of the words that would have been right."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+_LISTED = 12
+"""More words than this are not listed in a message."""
+
+
+def suggest(word: str, known: Iterable[str]) -> str:
+    """What to append to a complaint about `word`: the nearest known one, else all, else nothing.
+
+    It begins with a comma or a semicolon, or is empty where there is nothing to say.
+    """
+    words = sorted(set(known))
+    near = nearest(word, words)
+    if near is not None:
+        return f", did you mean {near!r}?"
+    if 0 < len(words) <= _LISTED:
+        return f"; known {'is' if len(words) == 1 else 'are'} {', '.join(words)}"
+    return ""
+
+
+def nearest(word: str, known: Iterable[str]) -> str | None:
+    """The known word that `word` was probably meant to be, or None."""
+    words = sorted(set(known))
+    lower = word.lower()
+    for candidate in words:
+        # An abbreviation is far from its word by edit distance, and clear to a person.
+        if len(lower) >= 3 and candidate.lower().startswith(lower):
+            return candidate
+    folded = {candidate.lower(): candidate for candidate in words}
+    close = difflib.get_close_matches(lower, folded, n=1)
+    return folded[close[0]] if close else None

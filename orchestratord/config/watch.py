@@ -1,0 +1,188 @@
+"""Noticing that the config folder changed, however it was changed.
+
+Events of the file system are a hint to look at once, and no more: they come for our own reading,
+and do not come for a folder that was replaced, for a network's, or where the system has no watches
+left. What counts is a digest of all that is read; it is compared after each burst of events, and
+every few seconds besides.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.observers import Observer
+from watchdog.observers.api import BaseObserver
+
+from orchestratord.config.folder import SUFFIXES, read_folder
+
+log = logging.getLogger("orchestratord.config.watch")
+
+CHANGED = "file change"
+"""The cause that is told."""
+
+_GLANCE = 1.0
+"""Seconds between two looks at whether the folder itself is still the same one."""
+
+_READING = frozenset({"opened", "closed_no_write"})
+_WRITING = frozenset({"modified", "closed"})
+
+
+class Watcher:
+    """Watches one folder in a thread of its own."""
+
+    def __init__(
+        self,
+        folder: Path,
+        changed: Callable[[str], None],
+        *,
+        digest: str | None = None,
+        debounce: float = 0.5,
+        poll: float = 10.0,
+    ) -> None:
+        """
+        Args:
+            folder: the config folder; it may vanish and come back.
+            changed: called with the cause, in the watcher's thread, each time the content changed.
+            digest: of the content that is known already; by default what `start` finds.
+            debounce: seconds without an event that end a burst of them; a burst that does not end
+                is looked into after ten times as long.
+            poll: seconds between two looks without any event.
+        """
+        self._folder = folder
+        self._changed = changed
+        self._digest = digest
+        self._debounce = debounce
+        self._poll = poll
+        self._stopping = False
+        self._woken = threading.Condition()
+        self._first: float | None = None
+        """When the present burst of events began; None while there is none."""
+        self._last = 0.0
+        self._observer: BaseObserver | None = None
+        self._watched: tuple[int, int] | None = None
+        """Device and inode of the folder that events come from; None while there is none."""
+        self._complaint = ""
+        self._thread = threading.Thread(target=self._run, name="config-watch", daemon=True)
+
+    def start(self) -> None:
+        """Begin to watch; changes from now on are told."""
+        if self._digest is None:
+            self._digest = read_folder(self._folder).digest
+        self._watch()
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the watching; nothing is told afterwards."""
+        with self._woken:
+            self._stopping = True
+            self._woken.notify()
+        if self._thread.is_alive():
+            self._thread.join(5)
+        self._unwatch()
+
+    # -- the thread ------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        while self._wait():
+            try:
+                self._look()
+            except Exception:
+                log.exception("the config folder cannot be looked at; the next look follows")
+
+    def _wait(self) -> bool:
+        """Until a burst of events is over, or the time for a poll has come; False to end."""
+        deadline = time.monotonic() + self._poll
+        with self._woken:
+            while not self._stopping:
+                now = time.monotonic()
+                due = deadline
+                if self._first is not None:
+                    quiet = self._last + self._debounce
+                    due = min(quiet, self._first + 10 * self._debounce, deadline)
+                if now >= due or (self._first is None and self._replaced()):
+                    self._first = None
+                    return True
+                self._woken.wait(min(due - now, _GLANCE))
+            return False
+
+    def _replaced(self) -> bool:
+        return _identity(self._folder) != self._watched
+
+    def _look(self) -> None:
+        if self._replaced() or not self._alive():
+            self._watch()
+        digest = read_folder(self._folder).digest
+        if digest == self._digest:
+            return
+        self._digest = digest
+        self._changed(CHANGED)
+
+    # -- events ----------------------------------------------------------------------------
+
+    def _watch(self) -> None:
+        """Have events of the folder as it is now; without them the poll alone serves."""
+        self._unwatch()
+        self._watched = _identity(self._folder)
+        if self._watched is None:
+            return
+        observer = Observer()
+        try:
+            observer.schedule(_Handler(self._event), str(self._folder), recursive=True)
+            observer.start()
+        except Exception as error:  # no watches left, or whatever else the system says
+            if str(error) != self._complaint:
+                log.warning("no events from %s (%s); it is polled", self._folder, error)
+            self._complaint = str(error)
+            return
+        self._observer, self._complaint = observer, ""
+
+    def _unwatch(self) -> None:
+        observer, self._observer = self._observer, None
+        if observer is not None:
+            observer.stop()
+            observer.join(5)
+
+    def _alive(self) -> bool:
+        observer = self._observer
+        return (
+            observer is not None
+            and observer.is_alive()
+            and all(emitter.is_alive() for emitter in observer.emitters)
+        )
+
+    def _event(self) -> None:
+        with self._woken:
+            self._last = time.monotonic()
+            if self._first is None:
+                self._first = self._last
+            self._woken.notify()
+
+
+class _Handler(FileSystemEventHandler):
+    """Passes on what may matter. It must not raise: that would end the observer."""
+
+    def __init__(self, tell: Callable[[], None]) -> None:
+        self._tell = tell
+
+    def on_any_event(self, event: FileSystemEvent) -> None:
+        if event.event_type in _READING:
+            return
+        # A database in the folder is written to all the time; files come and go more seldom, and
+        # under names that say little: editors rename, a ConfigMap moves `..data`.
+        written = event.event_type in _WRITING
+        if not written or os.fsdecode(event.src_path).endswith(SUFFIXES):
+            self._tell()
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        found = os.stat(folder)
+    except OSError:
+        return None
+    return found.st_dev, found.st_ino

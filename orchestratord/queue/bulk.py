@@ -1,0 +1,155 @@
+"""Retrying many tasks by hand: a row that remembers how far it has come, moved on in small steps.
+
+What matches is looked for on the reading connection; the writer only touches rows that it is given
+by id, and moves the cursor in the same transaction. So no task moves twice, whatever happens in
+between, and the hot path waits for none of the looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestratord.errors import NotFound
+from orchestratord.queue import filters
+from orchestratord.queue.database import BY_ID, Connection
+from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.session import Session
+from orchestratord.task import Key, Status
+
+# ruff: noqa: S608  # what is pasted here are columns and question marks, never values
+
+COLUMNS = (
+    "id, filter, rate, dry_run, status, highest_id, cursor, matched, moved, skipped, "
+    "created_at, updated_at, finished_at"
+)
+
+CREATE = """
+INSERT INTO bulks (filter, rate, dry_run, status, highest_id, matched, created_at, updated_at,
+    finished_at)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+RETRY = f"""
+UPDATE retry_schedule {BY_ID}
+SET status = 'pending', next_try = ?,
+    granted = granted
+        + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
+    max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
+    retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+WHERE id IN ({{ids}}) AND status = ? RETURNING endpoint_id, webhook
+"""
+
+HASTEN = f"""
+UPDATE retry_schedule {BY_ID}
+SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
+WHERE id IN ({{ids}}) AND status = 'pending' RETURNING endpoint_id, webhook
+"""
+
+ADVANCE = f"""
+UPDATE bulks
+SET cursor = ?, moved = moved + ?, skipped = skipped + ?, status = ?, updated_at = ?,
+    finished_at = ?
+WHERE id = ? RETURNING {COLUMNS}
+"""
+
+
+def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
+    """(The newest id, how many tasks match up to it); on the reading connection."""
+    row = db.one("SELECT max(id) FROM retry_schedule")
+    highest = (row[0] if row else None) or 0
+    return highest, filters.count(db, wanted, highest)
+
+
+def create(
+    session: Session,
+    wanted: TaskFilter,
+    rate: float | None,
+    dry_run: bool,
+    highest: int,
+    matched: int,
+) -> Bulk:
+    """Write a bulk down; a dry run, and one that has nothing to do, is finished at once."""
+    now = session.now()
+    done = dry_run or not matched
+    status = "finished" if done else "running"
+    values = (filters.dump(wanted), rate, int(dry_run), status, highest, matched, now, now)
+    id_ = session.db.insert(CREATE, (*values, now if done else None))
+    return get(session.db, id_)
+
+
+def with_default(wanted: TaskFilter) -> TaskFilter:
+    """Without a status, the failed ones are meant."""
+    return wanted if wanted.status else replace(wanted, status=(str(Status.FAILED),))
+
+
+def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
+    """The next tasks of a bulk; on the reading connection."""
+    return filters.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
+
+
+def step(session: Session, seen: Bulk, ids: Sequence[int], last: bool) -> tuple[Bulk, list[Key]]:
+    """Make these tasks due and move the cursor past them.
+
+    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
+    done. `last`: there are none after these.
+    """
+    bulk = get(session.db, seen.id)
+    if bulk.status != "running" or bulk.cursor != seen.cursor:
+        return bulk, []
+    now = session.now()
+    keys: dict[Key, None] = {}
+    moved = 0
+    for status in bulk.filter.status:
+        rows = _move(session, status, ids, now)
+        moved += len(rows)
+        keys |= dict.fromkeys(Key(*row) for row in rows)
+    cursor = bulk.highest_id if last else ids[-1]
+    end = ("finished", now, now) if last else ("running", now, None)
+    values = (cursor, moved, len(ids) - moved, *end, bulk.id)
+    row = session.db.one(ADVANCE, values)
+    assert row is not None
+    return _bulk_of(row), list(keys)
+
+
+def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:
+    marks = ", ".join("?" * len(ids))
+    if status == Status.PENDING:
+        return session.db.all(HASTEN.format(ids=marks), (now, now, now, now, *ids))
+    if status not in (Status.FAILED, Status.CANCELLED):
+        return []
+    rows = session.db.all(RETRY.format(ids=marks), (now, now, now, *ids, status))
+    session.moved(status, Status.PENDING, len(rows))
+    return rows
+
+
+def cancel(session: Session, bulk_id: int) -> Bulk:
+    """Stop where it is; one that has ended stays as it is. Raises NotFound."""
+    bulk = get(session.db, bulk_id)
+    if bulk.status != "running":
+        return bulk
+    now = session.now()
+    values = (bulk.cursor, 0, 0, "cancelled", now, now, bulk_id)
+    row = session.db.one(ADVANCE, values)
+    assert row is not None
+    return _bulk_of(row)
+
+
+def get(db: Connection, bulk_id: int) -> Bulk:
+    """One bulk. Raises NotFound."""
+    row = db.one(f"SELECT {COLUMNS} FROM bulks WHERE id = ?", (bulk_id,))
+    if row is None:
+        raise NotFound(f"there is no bulk {bulk_id}")
+    return _bulk_of(row)
+
+
+def running(db: Connection) -> list[Bulk]:
+    """Those that go on."""
+    rows = db.all(f"SELECT {COLUMNS} FROM bulks WHERE status = 'running' ORDER BY id")
+    return [_bulk_of(row) for row in rows]
+
+
+def _bulk_of(row: tuple[Any, ...]) -> Bulk:
+    id_, text, rate, dry_run, *rest = row
+    return Bulk(id_, filters.parse(text), rate, bool(dry_run), *rest)

@@ -1,0 +1,111 @@
+"""Finding tasks by a filter. Runs on the reading connection, whatever it is for.
+
+Each status is walked by itself, along an index that has the ids in order, and the walks are merged:
+one statement over several would sort all that match before it could give the first.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orchestratord.queue.database import BY_CREATED, BY_ENDPOINT, BY_STATUS, Connection
+from orchestratord.queue.records import TaskFilter
+from orchestratord.task import Status
+from orchestratord.values import StatusSet
+
+# ruff: noqa: A002, S608  # a filter is called so; what is pasted are conditions, never values
+
+SINCE = f"SELECT min(id) FROM retry_schedule {BY_CREATED} WHERE created_at >= ?"
+
+NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT ?"
+OLDEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id LIMIT ?"
+COUNT = "SELECT count(*) FROM retry_schedule {hint} WHERE {where}"
+
+Conditions = list[tuple[str, list[Any]]]
+"""SQL with its parameters; all of them are to hold."""
+
+
+def newest(db: Connection, filter: TaskFilter, limit: int, before: int | None) -> list[int]:
+    """The ids of up to `limit` tasks, newest first, below `before`."""
+    bounds: Conditions = [] if before is None else [("id < ?", [before])]
+    return sorted(_walk(db, NEWEST, filter, bounds, [limit]), reverse=True)[:limit]
+
+
+def oldest(db: Connection, filter: TaskFilter, limit: int, after: int, last: int) -> list[int]:
+    """The ids of up to `limit` tasks, oldest first, above `after` and up to `last`."""
+    bounds: Conditions = [("id > ?", [after]), ("id <= ?", [last])]
+    return sorted(_walk(db, OLDEST, filter, bounds, [limit]))[:limit]
+
+
+def count(db: Connection, filter: TaskFilter, last: int) -> int:
+    """How many tasks there are up to the id `last`."""
+    return sum(_walk(db, COUNT, filter, [("id <= ?", [last])], []))
+
+
+def dump(filter: TaskFilter) -> str:
+    """A filter as it is stored."""
+    code = filter.status_code
+    return json.dumps(
+        {
+            "status": filter.status,
+            "status_code": None if code is None else str(code).split(","),
+            "endpoint": filter.endpoint,
+            "kind": filter.kind,
+            "since": filter.since,
+        }
+    )
+
+
+def parse(text: str) -> TaskFilter:
+    """A filter that was stored."""
+    values = json.loads(text)
+    code = values["status_code"]
+    return TaskFilter(
+        status=tuple(values["status"]),
+        status_code=None if code is None else StatusSet.parse(code),
+        endpoint=values["endpoint"],
+        kind=values["kind"],
+        since=values["since"],
+    )
+
+
+def _walk(
+    db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
+) -> list[int]:
+    conditions = bounds + _conditions(filter)
+    if filter.since is not None:
+        # Ids and creation go the same way, so the walk can stop at the first id of that time; the
+        # condition itself stays for a clock that was set back.
+        row = db.one(SINCE, (filter.since,))
+        if row is None or row[0] is None:
+            return []
+        conditions += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
+    exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
+    where = " AND ".join(["status = ?", *(condition for condition, _ in conditions)])
+    parameters = [value for _, values in conditions for value in values]
+    statement = sql.format(hint=BY_ENDPOINT if exact else BY_STATUS, where=where)
+    found: list[int] = []
+    for status in dict.fromkeys(filter.status or tuple(Status)):
+        rows = db.all(statement, (str(status), *parameters, *last))
+        found += [number for (number,) in rows]
+    return found
+
+
+def _conditions(filter: TaskFilter) -> Conditions:
+    found: Conditions = []
+    if filter.endpoint is not None and filter.endpoint.endswith("/*"):
+        api = filter.endpoint[:-2]
+        # 0 is what follows the slash.
+        found.append(("endpoint_id >= ? AND endpoint_id < ?", [f"{api}/", f"{api}0"]))
+    elif filter.endpoint is not None:
+        found.append(("endpoint_id = ?", [filter.endpoint]))
+    if filter.kind is not None:
+        found.append(("kind = ?", [filter.kind]))
+    if filter.status_code is not None:
+        codes = [("last_status_code BETWEEN ? AND ?", pair) for pair in filter.status_code.ranges]
+        words = [("last_status_code = ?", (word,)) for word in sorted(filter.status_code.words)]
+        either = " OR ".join(condition for condition, _ in (*codes, *words))
+        values = [str(value) for _, pair in (*codes, *words) for value in pair]
+        found.append((f"({either})", values))
+    return found

@@ -1,0 +1,165 @@
+"""The reading thread: what people and the worker look up, while the writer goes on."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, TypeVar
+
+from orchestratord.errors import NotFound, QueueError
+from orchestratord.queue import filters
+from orchestratord.queue.database import (
+    BY_DUE,
+    BY_ENDPOINT,
+    ERRORS,
+    Connection,
+    Database,
+    named,
+)
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.rows import TASK_WITHOUT_PAYLOAD, attempt_of, task_of
+from orchestratord.task import Attempt, Key, Table, Task
+
+# ruff: noqa: S608  # what is pasted here are names, hints and question marks, never values
+
+T = TypeVar("T")
+
+RESPONSE = "SELECT response FROM retry_schedule WHERE id = ?"
+
+ATTEMPTS = """
+SELECT attempt, started_at, duration_ms, status_code, error, delay, why
+FROM attempts WHERE task_id = ? ORDER BY id
+"""
+
+DUE = f"""
+SELECT count(*), min(next_try) FROM retry_schedule {BY_DUE}
+WHERE status = 'pending' AND next_try <= ?
+"""
+
+NEXT_KEY = f"""
+SELECT endpoint_id, webhook, next_try FROM retry_schedule {BY_DUE}
+WHERE status = 'pending' AND (endpoint_id, webhook) > (?, ?)
+ORDER BY endpoint_id, webhook, next_try LIMIT 1
+"""
+
+UNFINISHED = f"""
+SELECT EXISTS (
+    SELECT 1 FROM retry_schedule {BY_DUE}
+    WHERE status = 'pending' AND endpoint_id = ? AND webhook = ''
+) OR EXISTS (
+    SELECT 1 FROM retry_schedule {BY_ENDPOINT}
+    WHERE endpoint_id = ? AND status = 'running' AND webhook = ''
+)
+"""
+
+
+class Reader:
+    """One thread with a connection that cannot write."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="orchestratord-reader")
+        self._connection: Connection | None = None
+        self._closed = False
+
+    async def run(self, read: Callable[[Connection], T]) -> T:
+        """Run `read` on the reading thread. Raises QueueError where the database fails."""
+        if self._closed:
+            raise QueueError("the queue is closed")
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read)
+
+    def _run(self, read: Callable[[Connection], T]) -> T:
+        if self._connection is None:
+            self._connection = self._database.connect(writes=False)
+        try:
+            return read(self._connection)
+        except ERRORS as error:
+            raise named(error) from error
+
+    async def close(self) -> None:
+        """Close the connection and end the thread."""
+        if not self._closed:
+            self._closed = True
+            await asyncio.get_running_loop().run_in_executor(self._thread, self._close)
+            self._thread.shutdown()
+
+    def _close(self) -> None:
+        if self._connection is not None:
+            self._connection.close()
+            self._connection = None
+
+
+def response(db: Connection, task_id: int) -> dict[str, Any] | None:
+    """The last answer of a task, None where there is none. Raises NotFound."""
+    row = db.one(RESPONSE, (task_id,))
+    if row is None:
+        raise NotFound(f"there is no task {task_id}")
+    return None if row[0] is None else dict(json.loads(row[0]))
+
+
+def attempts(db: Connection, task_id: int) -> list[Attempt]:
+    """The attempts of a task, in the order in which they were made."""
+    return [attempt_of(row) for row in db.all(ATTEMPTS, (task_id,))]
+
+
+def listed(db: Connection, wanted: TaskFilter, limit: int, after: int | None) -> list[Task]:
+    """Up to `limit` tasks, newest first, below the id `after`; without their payloads."""
+    ids = filters.newest(db, wanted, limit, after)
+    marks = ", ".join("?" * len(ids))
+    rows = db.all(
+        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks}) ORDER BY id DESC",
+        ids,
+    )
+    return [task_of(row) for row in rows]
+
+
+def due(db: Connection, now: int) -> tuple[int, int | None]:
+    """How many pending tasks are due, and since when the first one is."""
+    row = db.one(DUE, (now,))
+    assert row is not None
+    return row[0], row[1]
+
+
+def earliest(db: Connection) -> dict[Key, int]:
+    """Every key with pending tasks, and when its first one is due.
+
+    One look into the index a key, however many tasks a key has.
+    """
+    found: dict[Key, int] = {}
+    key = Key("")
+    while row := db.one(NEXT_KEY, key):
+        key = Key(row[0], row[1])
+        found[key] = row[2]
+    return found
+
+
+def paused(db: Connection) -> set[str]:
+    """The endpoints whose calls wait."""
+    rows = db.all("SELECT endpoint_id FROM endpoint_state WHERE paused = 1")
+    return {endpoint_id for (endpoint_id,) in rows}
+
+
+def last_success(db: Connection) -> dict[str, int]:
+    """Of each endpoint that ever had one: when its last call that succeeded began."""
+    return dict(
+        db.all(
+            "SELECT endpoint_id, last_success_at FROM endpoint_state "
+            "WHERE last_success_at IS NOT NULL"
+        )
+    )
+
+
+def unfinished(db: Connection, endpoint_id: str) -> bool:
+    """True while a call of the endpoint waits or runs."""
+    row = db.one(UNFINISHED, (endpoint_id, endpoint_id))
+    return bool(row and row[0])
+
+
+def rows(db: Connection, table: Table) -> list[dict[str, Any]]:
+    """Every row of a plugin's table, by the names of its columns."""
+    names = list(table.columns)
+    columns = ", ".join(f'"{name}"' for name in names)
+    found = db.all(f'SELECT {columns} FROM "{table.name}"')
+    return [dict(zip(names, row, strict=True)) for row in found]

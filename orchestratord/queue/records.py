@@ -1,0 +1,162 @@
+"""What goes into the store and comes out of it. Times are milliseconds since the epoch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord.task import Attempt, Delete, Key, NewTask, Task, Upsert
+from orchestratord.values import StatusCode, StatusSet
+
+
+@dataclass(frozen=True, slots=True)
+class Born:
+    """A new task that is written already running, claimed by this daemon, its first attempt begun.
+
+    Args:
+        idempotent: whether it may be sent twice; then its claim counts as its start.
+        lane: the lane whose slot was taken for it; the store only carries it.
+    """
+
+    idempotent: bool
+    lane: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Insert:
+    """A task to write; pending, or with `born` already running."""
+
+    task: NewTask
+    born: Born | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Inserted:
+    """What became of an `Insert`."""
+
+    id: int
+    """0 for a hook's task that the database cannot hold: it was logged and dropped."""
+    key: Key
+    next_try: int | None
+    """When it is due; None for one that runs already."""
+    running: Task | None
+    """The task, where it was born running."""
+    duplicate: bool = False
+    """Nothing was written: `id` is the task that has the same idempotency key."""
+
+
+@dataclass(frozen=True, slots=True)
+class Pick:
+    """Claim up to `limit` tasks of `key` whose `next_try` is not after `due_before`.
+
+    `idempotent` says whether the tasks of this key may be sent twice.
+    """
+
+    key: Key
+    limit: int
+    idempotent: bool
+    due_before: int
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """The claimed tasks, for each key in the order in which they were due."""
+
+    tasks: list[Task]
+    earliest: dict[Key, int | None]
+    """Of each picked key: when its next pending task is due; None where there is none."""
+
+
+@dataclass(frozen=True, slots=True)
+class Settlement:
+    """How a claim ended.
+
+    Args:
+        task: the task as it was claimed; the result counts only while that claim stands.
+        status: pending, succeeded or failed.
+        at: when it ended.
+        reason: why it failed.
+        next_try: for pending: when it is due again.
+        status_code: what the row shows as its last one from now on.
+        error: what the row shows as its last error from now on.
+        response: the answer, as JSON; None keeps the one that is stored.
+        attempt: the row of the attempt; None where there was none.
+        give_back: the attempt does not count.
+        max_attempts: what the row shows from now on; None keeps it.
+        deaths: what the row counts from now on; None keeps it.
+        effects: written in the same transaction, if the result counts.
+        last_success_at: remembered for the endpoint.
+    """
+
+    task: Task
+    status: str
+    at: int
+    reason: str | None = None
+    next_try: int | None = None
+    status_code: StatusCode = None
+    error: str | None = None
+    response: dict[str, Any] | None = None
+    attempt: Attempt | None = None
+    give_back: bool = False
+    max_attempts: int | None = None
+    deaths: int | None = None
+    effects: Sequence[Insert | Upsert | Delete] = ()
+    last_success_at: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """What became of a `Settlement`."""
+
+    accepted: bool
+    """False: the task has another owner by now, and nothing was written."""
+    status: str
+    """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
+    inserted: list[Inserted]
+    """One for each `Insert` among the effects."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaskFilter:
+    """Which tasks: those that meet all that is given.
+
+    Args:
+        status: any of these; empty for any.
+        status_code: the last status code is in this set.
+        endpoint: `api/name`, or `api/*` for all of an API.
+        kind: `call`, `webhook`, ….
+        since: created at this time or later.
+    """
+
+    status: tuple[str, ...] = ()
+    status_code: StatusSet | None = None
+    endpoint: str | None = None
+    kind: str | None = None
+    since: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Bulk:
+    """A retry by hand of all tasks that match a filter, carried out in steps."""
+
+    id: int
+    filter: TaskFilter
+    rate: float | None
+    """Tasks a second; None for no limit."""
+    dry_run: bool
+    status: str
+    """running, finished or cancelled; a dry run is finished at once."""
+    highest_id: int
+    """Tasks that were created later are left alone."""
+    cursor: int
+    """Tasks up to this id have been looked at."""
+    matched: int
+    """How many matched when it was created."""
+    moved: int
+    """How many are due again by its doing."""
+    skipped: int
+    """How many were left as they are: running, succeeded, or changed meanwhile."""
+    created_at: int
+    updated_at: int
+    finished_at: int | None

@@ -1,0 +1,42 @@
+"""How far schedules have come. A slot is taken and its task written in one transaction."""
+
+from __future__ import annotations
+
+from orchestratord.queue.database import Connection
+from orchestratord.queue.inserts import enqueue
+from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.session import Session
+
+FIRST = """
+INSERT INTO schedules (endpoint_id, spec, last_slot) VALUES (?, ?, ?)
+ON CONFLICT (endpoint_id) DO NOTHING
+"""
+
+NEXT = "UPDATE schedules SET spec = ?, last_slot = ? WHERE endpoint_id = ? AND last_slot = ?"
+
+
+def slots(db: Connection) -> dict[str, tuple[str, int]]:
+    """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
+    rows = db.all("SELECT endpoint_id, spec, last_slot FROM schedules")
+    return {endpoint_id: (spec, last_slot) for endpoint_id, spec, last_slot in rows}
+
+
+def take(
+    session: Session,
+    endpoint_id: str,
+    spec: str,
+    previous: int | None,
+    slot: int,
+    insert: Insert | None,
+) -> Inserted | None:
+    """Move on from the slot `previous` (None: there was none) to `slot`, with its task.
+
+    None where somebody else has moved it meanwhile, or where the slot has no task.
+    """
+    if previous is None:
+        taken = session.db.run(FIRST, (endpoint_id, spec, slot))
+    else:
+        taken = session.db.run(NEXT, (spec, slot, endpoint_id, previous))
+    if not taken or insert is None:
+        return None
+    return enqueue(session, [insert])[0]

@@ -1,0 +1,337 @@
+"""The store: the one door to the queue. Everything that is kept goes through it.
+
+All methods are called on one asyncio loop. What writes returns after its COMMIT, and happens
+although the caller is cancelled meanwhile. Any of them raises QueueError where the database fails.
+"""
+
+from __future__ import annotations
+
+import builtins
+import secrets
+from collections.abc import Iterable, Sequence
+from functools import partial
+from typing import Any
+
+from orchestratord.clock import Clock
+from orchestratord.errors import QueueError, StorageFull
+from orchestratord.queue import (
+    bulk,
+    claims,
+    inserts,
+    manual,
+    reader,
+    retention,
+    rows,
+    schedules,
+    schema,
+    settling,
+)
+from orchestratord.queue.database import Database
+from orchestratord.queue.inserts import Effects
+from orchestratord.queue.reader import Reader
+from orchestratord.queue.records import (
+    Bulk,
+    Claimed,
+    Insert,
+    Inserted,
+    Pick,
+    Settled,
+    Settlement,
+    TaskFilter,
+)
+from orchestratord.queue.session import Session
+from orchestratord.queue.writer import Rank, Writer
+from orchestratord.settings import Retention
+from orchestratord.task import Attempt, Key, Table, Task
+
+Tasks = builtins.list[Task]
+
+
+class Store:
+    """One open queue."""
+
+    def __init__(self, url: str, tables: Iterable[Table], clock: Clock) -> None:
+        """Use `open`."""
+        self.url = url
+        self.instance = ""
+        """Random, made with the database and kept in it; part of each webhook-id."""
+        self.owner = secrets.token_hex(8)
+        """Random for this opening; stands in `locked_by`."""
+        self._clock = clock
+        self._database = Database(url)
+        self._declared = tuple(tables)
+        self._tables: dict[str, Table] = {}
+        self._writer = Writer(self._database, self._setup)
+        self._reader = Reader(self._database)
+
+    @classmethod
+    async def open(
+        cls, url: str, *, tables: Iterable[Table] = (), clock: Clock | None = None
+    ) -> Store:
+        """Open the queue at `url`, `sqlite:////absolute/path`; make or migrate it where needed.
+
+        Args:
+            url: where it is; missing folders are made.
+            tables: those of the plugins.
+            clock: the wall clock, unless a test turns one.
+
+        Raises:
+            DatabaseInUse: another daemon has it, or a newer version has changed it.
+            PluginError: the declaration of a plugin's table cannot be one.
+            QueueError: it cannot be opened.
+        """
+        store = cls(url, tables, clock or Clock())
+        try:
+            await store._writer.start()
+        except BaseException:
+            store._database.close()
+            raise
+        return store
+
+    def _setup(self) -> Session:
+        """On the writing thread: open everything, or leave no connection open."""
+        self._database.open()
+        db = self._database.connect(writes=True)
+        try:
+            schema.migrate(db.orm)
+            self.instance = schema.instance_of(db.orm)
+            self._tables = schema.create_plugin_tables(db.orm, self._declared)
+        except BaseException:
+            db.close()
+            raise
+        return Session(db, self.owner, self._clock, self._tables)
+
+    async def close(self) -> None:
+        """Write what waits, close the file and give it up."""
+        await self._reader.close()
+        await self._writer.close()
+        self._database.close()
+
+    # -- health ----------------------------------------------------------------------------------
+
+    @property
+    def accepting(self) -> bool:
+        """False while the disk is over 95 % or was full; recovers by itself."""
+        return self._writer.accepting
+
+    @property
+    def healthy(self) -> bool:
+        """False once the writing thread has died of a bug."""
+        return self._writer.healthy
+
+    @property
+    def beat(self) -> float:
+        """When the writing thread last went round (`time.monotonic`); at least once a second."""
+        return self._writer.beat
+
+    async def ping(self) -> None:
+        """Return once the writing thread has committed a transaction in which nothing happens."""
+        await self._writer.submit(Rank.KEEP, lambda session: None)
+
+    # -- the hot path ----------------------------------------------------------------------------
+
+    async def enqueue(self, new: Sequence[Insert]) -> builtins.list[Inserted]:
+        """Write new tasks, all or none of them.
+
+        Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
+        back with other parameters; with the same ones the first task is the answer.
+        """
+        self._check_room()
+        return await self._writer.submit(Rank.NEW, partial(inserts.enqueue, inserts=new))
+
+    async def claim(self, picks: Sequence[Pick]) -> Claimed:
+        """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
+        return await self._writer.submit(Rank.CLAIM, partial(claims.claim, picks=picks))
+
+    async def start(
+        self, task: Task, at: int, effects: Effects
+    ) -> tuple[bool, builtins.list[Inserted]]:
+        """Note, before the first byte is sent, that a claimed task starts; False if it may not.
+
+        `effects`, those of the `before_` phase, are written with it.
+        """
+        return await self._writer.submit(
+            Rank.SETTLE, partial(claims.start, task=task, at=at, effects=effects)
+        )
+
+    async def settle(self, settlement: Settlement) -> Settled:
+        """Write how a claim ended, with all that follows from it."""
+        return await self._writer.submit(
+            Rank.SETTLE, partial(settling.settle, settlement=settlement)
+        )
+
+    async def release(self, tasks: Sequence[Task]) -> None:
+        """Give claims back that did not start, their attempts too."""
+        await self._writer.submit(Rank.SETTLE, partial(claims.release, tasks=tasks))
+
+    async def write(self, effects: Effects) -> builtins.list[Inserted]:
+        """Write what hooks returned outside of any task."""
+        return await self._writer.submit(Rank.HAND, partial(inserts.apply, effects=effects))
+
+    async def reclaim(self) -> tuple[int, Tasks]:
+        """Take over what a dead daemon held; call it until it returns no tasks.
+
+        Claims that did not start are pending again: how many. Those that did are returned, ours.
+        """
+        return await self._writer.submit(Rank.CLAIM, claims.reclaim)
+
+    # -- people ----------------------------------------------------------------------------------
+
+    async def trigger(self, task_id: int, *, force: bool = False) -> Task:
+        """Make a task due now, before all others of its key. Raises NotFound, Conflict."""
+        return await self._writer.submit(
+            Rank.HAND, partial(manual.trigger, task_id=task_id, force=force)
+        )
+
+    async def cancel(self, task_id: int) -> Task:
+        """Cancel a task; one that runs ends instead of its next try. Raises NotFound, Conflict."""
+        return await self._writer.submit(Rank.HAND, partial(manual.cancel, task_id=task_id))
+
+    async def pause(self, endpoint_id: str, paused: bool) -> None:
+        """Remember whether the calls of an endpoint wait."""
+        await self._writer.submit(
+            Rank.HAND, partial(manual.pause, endpoint_id=endpoint_id, paused=paused)
+        )
+
+    async def paused(self) -> set[str]:
+        """The endpoints whose calls wait."""
+        return await self._reader.run(reader.paused)
+
+    async def create_bulk(
+        self,
+        filter: TaskFilter,  # noqa: A002
+        rate: float | None,
+        dry_run: bool,
+    ) -> Bulk:
+        """Begin to retry all that match; a filter without a status means the failed ones.
+
+        `rate`: tasks a second, for whoever steps it. A dry run only counts.
+        """
+        wanted = bulk.with_default(filter)
+        highest, matched = await self._reader.run(partial(bulk.survey, wanted=wanted))
+        return await self._writer.submit(
+            Rank.HAND,
+            partial(
+                bulk.create, wanted=wanted, rate=rate, dry_run=dry_run, highest=highest,
+                matched=matched,
+            ),
+        )  # fmt: skip
+
+    async def step_bulk(self, bulk_id: int, limit: int) -> tuple[Bulk, builtins.list[Key]]:
+        """Look at the next `limit` tasks of a bulk; the bulk now, and the keys that have due tasks.
+
+        Raises NotFound.
+        """
+        seen = await self.get_bulk(bulk_id)
+        if seen.status != "running":
+            return seen, []
+        ids = await self._reader.run(partial(bulk.upcoming, bulk=seen, limit=limit))
+        return await self._writer.submit(
+            Rank.KEEP, partial(bulk.step, seen=seen, ids=ids, last=len(ids) < limit)
+        )
+
+    async def running_bulks(self) -> builtins.list[Bulk]:
+        """Those that go on."""
+        return await self._reader.run(bulk.running)
+
+    async def get_bulk(self, bulk_id: int) -> Bulk:
+        """One bulk. Raises NotFound."""
+        return await self._reader.run(partial(bulk.get, bulk_id=bulk_id))
+
+    async def cancel_bulk(self, bulk_id: int) -> Bulk:
+        """Stop a bulk where it is. Raises NotFound."""
+        return await self._writer.submit(Rank.HAND, partial(bulk.cancel, bulk_id=bulk_id))
+
+    # -- schedules -------------------------------------------------------------------------------
+
+    async def slots(self) -> dict[str, tuple[str, int]]:
+        """Of each endpoint that had one: its schedule, and the last slot that was taken."""
+        return await self._reader.run(schedules.slots)
+
+    async def take_slot(
+        self, endpoint_id: str, spec: str, previous: int | None, slot: int, insert: Insert | None
+    ) -> Inserted | None:
+        """Move on from slot `previous` to `slot` and write its task, together.
+
+        None where somebody else has taken it, or where it has no task. Raises StorageFull.
+        """
+        if insert is not None:
+            self._check_room()
+        return await self._writer.submit(
+            Rank.NEW,
+            partial(
+                schedules.take, endpoint_id=endpoint_id, spec=spec, previous=previous, slot=slot,
+                insert=insert,
+            ),
+        )  # fmt: skip
+
+    # -- looking up ------------------------------------------------------------------------------
+
+    async def get(self, task_id: int) -> Task:
+        """One task. Raises NotFound."""
+        return await self._reader.run(partial(rows.get, task_id=task_id))
+
+    async def response(self, task_id: int) -> dict[str, Any] | None:
+        """The last answer of a task, None where there is none. Raises NotFound."""
+        return await self._reader.run(partial(reader.response, task_id=task_id))
+
+    async def attempts(self, task_id: int) -> builtins.list[Attempt]:
+        """The attempts of a task, in order."""
+        return await self._reader.run(partial(reader.attempts, task_id=task_id))
+
+    async def list(self, filter: TaskFilter, limit: int, after: int | None = None) -> Tasks:  # noqa: A002
+        """Up to `limit` tasks, newest first, older than the id `after`; without their payloads."""
+        return await self._reader.run(
+            partial(reader.listed, wanted=filter, limit=limit, after=after)
+        )
+
+    async def counts(self) -> dict[str, int]:
+        """How many tasks each status has."""
+        return dict(self._writer.counts)
+
+    async def due(self, now: int) -> tuple[int, int | None]:
+        """How many pending tasks are due at `now`, and since when the first one is."""
+        return await self._reader.run(partial(reader.due, now=now))
+
+    async def earliest(self) -> dict[Key, int]:
+        """Every key with pending tasks, and when its first one is due."""
+        return await self._reader.run(reader.earliest)
+
+    async def last_success(self) -> dict[str, int]:
+        """Of each endpoint that had one: when its last call that succeeded began."""
+        return await self._reader.run(reader.last_success)
+
+    async def unfinished(self, endpoint_id: str) -> bool:
+        """True while a call of the endpoint waits or runs."""
+        return await self._reader.run(partial(reader.unfinished, endpoint_id=endpoint_id))
+
+    async def rows(self, table: str) -> builtins.list[dict[str, Any]]:
+        """Every row of a plugin's table. Raises QueueError where no plugin registered it."""
+        declared = self._tables.get(table)
+        if declared is None:
+            raise QueueError(f"no plugin has registered a table {table!r}")
+        return await self._reader.run(partial(reader.rows, table=declared))
+
+    async def size(self) -> int:
+        """Bytes on disk."""
+        return self._database.size()
+
+    # -- housekeeping ----------------------------------------------------------------------------
+
+    async def prune(self, kept: Retention, limit: int = 500) -> int:
+        """Delete up to `limit` tasks that have been kept long enough; how many there were."""
+        now, gone = self._clock.now_ms(), 0
+        for status, seconds in retention.limits(kept):
+            if gone >= limit:
+                break
+            find = partial(retention.old, status=status, kept=seconds, now=now, limit=limit - gone)
+            if ids := await self._reader.run(find):
+                gone += await self._writer.submit(
+                    Rank.KEEP, partial(retention.delete, status=status, kept=seconds, ids=ids)
+                )
+        await self._writer.submit(Rank.KEEP, partial(retention.delete_bulks, kept=kept.failed))
+        return gone
+
+    def _check_room(self) -> None:
+        if not self._writer.accepting:
+            raise StorageFull("the disk has no room for new work; what is queued goes on")
