@@ -76,6 +76,8 @@ class Adoption:
                 for problem in result.problems:
                     log.error("%s", problem)
                 return result
+            if self.last_error is not None and not result.changed:
+                log.info("the files are good again; generation %d goes on", self.config.generation)
             self.last_error = None
             self.restart_required = result.restart_required
             if result.changed:

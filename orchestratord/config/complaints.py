@@ -9,7 +9,11 @@ from typing import Any
 from pydantic_core import ErrorDetails
 
 from orchestratord.config.suggest import suggest
+from orchestratord.redact import MASK
 from orchestratord.values import Text
+
+SHORTEST_SECRET = 4
+"""Characters; a shorter one cannot be told from other text, and so not be masked."""
 
 _EXPECTED = {
     "int": "a whole number",
@@ -81,14 +85,17 @@ def sentence(error: ErrorDetails) -> str:
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
     if isinstance(error["input"], Text) and error["input"].secret:
-        message = message.replace(str(error["input"]), "***")
+        secret = str(error["input"])
+        message = message.replace(repr(secret), f"'{MASK}'")
+        if len(secret) >= SHORTEST_SECRET:
+            message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
 
 
 def shown(value: Any) -> str:
     """A value for a message of one line, without secrets."""
     if isinstance(value, Text) and value.secret:
-        return "***"
+        return MASK
     if isinstance(value, Mapping):
         return "a mapping"
     if isinstance(value, list | tuple):

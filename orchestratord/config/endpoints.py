@@ -98,6 +98,9 @@ class EndpointReader:
             settings=MappingProxyType(settings),
             source=document.file,
         )
+        for key in settings:
+            place, child = node.entries[key]
+            self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
         shown = shown_endpoint(endpoint, inherited.data, written)
         return Declared(replace(endpoint, shown=shown), spot, node)

@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.config.positions import Node, Spot, locate
+from orchestratord.config.positions import MapNode, Node, Spot, is_null, locate
 from orchestratord.config.problems import Problems
 from orchestratord.config.urls import base_url_problem, host_and_port
 from orchestratord.endpoint import Auth
@@ -57,9 +57,11 @@ class Outgoing:
                 self._check_address(base_url, (*allow, *rules), place)
 
     def _check_auth(self, auth: Auth, spot: Spot, node: Node) -> None:
-        if len(auth.model_fields_set) != 1:
-            place = locate(spot, node, ("auth",))[0]
-            self._problems.error(place, "give exactly one of bearer, basic and header")
+        place, written, _ = locate(spot, node, ("auth",))
+        if isinstance(written, MapNode):
+            given = [child for _, child in written.entries.values() if not is_null(child)]
+            if len(given) != 1:
+                self._problems.error(place, "give exactly one of bearer, basic and header")
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
             place = locate(spot, node, ("auth", "header", "name"))[0]
             self._problems.error(place, "is not the name of a header")

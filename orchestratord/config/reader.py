@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from orchestratord.config.complaints import expectation, sentence, shown
+from orchestratord.config.complaints import SHORTEST_SECRET, expectation, sentence, shown
 from orchestratord.config.positions import (
     ListNode,
     MapNode,
@@ -23,11 +23,9 @@ from orchestratord.config.problems import Problems
 from orchestratord.config.references import References
 from orchestratord.config.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
 from orchestratord.config.suggest import suggest
+from orchestratord.redact import MASK
 from orchestratord.registry import Registry
 from orchestratord.values import Text
-
-SHORTEST_SECRET = 4
-"""Characters; a shorter one cannot be told from other text, and so not be masked."""
 
 _SECRET_KEY = re.compile(
     r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
@@ -62,6 +60,9 @@ class Reader:
         self._context = {"backoffs": registry.backoffs}
         self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
         self._bad: set[Spot] = set()
+        """Where something was complained about in the present reading."""
+        self._unresolved: set[Spot] = set()
+        """Where a reference stands for nothing, so that the value is none."""
 
     def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> Read:
         """Validate a node as `type_`.
@@ -72,24 +73,20 @@ class Reader:
             type_: a model, or any type that pydantic can validate.
             given: for a model, values that are already validated, by key.
         """
-        _, adapter, shape = self._adapter(type_)
         self._bad = set()
-        data = self._data(spot, node, shape, secret=False)
-        if given:
-            data = {**data, **given}
+        self._unresolved = set()
+        value = data = None
         try:
+            _, adapter, shape = self._adapter(type_)
+            data = self._data(spot, node, shape, secret=False)
+            if given:
+                data = {**data, **given}
             value = adapter.validate_python(data, context=self._context)
         except ValidationError as error:
             self._complain(spot, node, error)
-            value = None
-        model = type_ if isinstance(type_, type) and issubclass(type_, BaseModel) else None
-        if model is None:
-            fields = {}
-        elif value is not None:
-            fields = {key_of(model, name): getattr(value, name) for name in model.model_fields}
-        else:
-            fields = self._good_fields(model, data)
-        return Read(None if self._bad else value, data, fields)
+        except Exception as error:  # a type may be a plugin's, and its validators raise anything
+            self._error(spot, f"cannot be validated: {type(error).__name__}: {error}")
+        return Read(None if self._bad else value, data, self._fields(node, type_, value, data))
 
     def plain(self, spot: Spot, node: Node) -> Any:
         """A node as plain data, whatever stands in it."""
@@ -103,6 +100,19 @@ class Reader:
             self._adapters[id(type_)] = found
         return found
 
+    def _fields(self, node: Node, type_: Any, value: Any, data: Any) -> dict[str, Any]:
+        if not isinstance(type_, type) or not issubclass(type_, BaseModel):
+            return {}
+        if value is not None:
+            fields = {key_of(type_, name): getattr(value, name) for name in type_.model_fields}
+        else:
+            fields = self._good_fields(type_, data)
+        if self._unresolved and isinstance(node, MapNode):
+            for key, (place, _) in node.entries.items():
+                if any(_covers(unresolved, place) for unresolved in self._unresolved):
+                    fields.pop(key, None)
+        return fields
+
     def _good_fields(self, model: type[BaseModel], data: Any) -> dict[str, Any]:
         good: dict[str, Any] = {}
         for name, info in model.model_fields.items():
@@ -112,7 +122,7 @@ class Reader:
                 if info.metadata:
                     type_ = Annotated[(type_, *info.metadata)]
                 adapter: TypeAdapter[Any] = TypeAdapter(type_)
-                with contextlib.suppress(ValidationError):
+                with contextlib.suppress(Exception):
                     good[key] = adapter.validate_python(data[key], context=self._context)
             elif not info.is_required():
                 good[key] = info.get_default(call_default_factory=True, validated_data={})
@@ -137,13 +147,15 @@ class Reader:
         return self._mapping(node, member.item or ANY)
 
     def _mapping(self, node: MapNode, item: Shape) -> dict[str, Any]:
-        holds_keys = item.member("model", "map") is not None
-        return {
-            key: {}
-            if holds_keys and is_null(child)
-            else self._data(place, child, item, secret=bool(_SECRET_KEY.search(key)))
-            for key, (place, child) in node.entries.items()
-        }
+        data: dict[str, Any] = {}
+        for key, (place, child) in node.entries.items():
+            if is_null(child) and not item.null:
+                if item.member("model", "map") is not None:
+                    data[key] = {}
+                continue
+            secret = bool(_SECRET_KEY.search(key))
+            data[key] = self._data(place, child, item, secret=secret)
+        return data
 
     def _model(self, node: MapNode, model: type[BaseModel]) -> dict[str, Any]:
         fields = fields_of(model)
@@ -211,9 +223,10 @@ class Reader:
             if not secret or not node.text or ("{{" in node.text and not literal):
                 return node.text
             self._written_out(spot, node.text)
-            return Text.of([(node.text, True)], secret=True, source=node.text)
+            return Text.of([(node.text, True)], secret=True, source=MASK)
         for problem in resolved.problems:
             self._error(spot, problem)
+            self._unresolved.add(spot)
         text = resolved.text
         for value in resolved.secrets:
             self._secret(spot, value)
@@ -253,7 +266,11 @@ class Reader:
         """Report pydantic's errors, but for values that were complained about before."""
         expected: dict[Spot, tuple[list[str], str]] = {}
         known_bad = frozenset(self._bad)
-        for item in error.errors(include_url=False):
+        # The innermost first: a list of which no item is good is too short only in consequence.
+        found = sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"]))
+        for item in found:
+            if item["type"] == "too_short":
+                known_bad = frozenset(self._bad)
             place, _, skipped = locate(spot, node, item["loc"])
             if item["type"] == "missing" and skipped:
                 place = place.below(skipped[-1])

@@ -157,13 +157,15 @@ def _read(path: Path) -> str:
         handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    with os.fdopen(handle, "rb") as file:
+    try:
         if not stat.S_ISREG(os.fstat(handle).st_mode):
             raise ValueError("is not a file")
-        try:
+        with os.fdopen(handle, "rb", closefd=False) as file:
             content = file.read(MAX_BYTES + 1)
-        except OSError as error:
-            raise ValueError(f"cannot be read: {error.strerror}") from None
+    except OSError as error:
+        raise ValueError(f"cannot be read: {error.strerror}") from None
+    finally:
+        os.close(handle)
     if len(content) > MAX_BYTES:
         raise ValueError(f"is larger than {MAX_BYTES} bytes")
     try:

@@ -71,7 +71,8 @@ def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     """One problem for an error of the YAML parser."""
     mark = error.problem_mark or error.context_mark
     complaint = f"{error.problem or ''} {error.context or ''}"
-    if "end of stream" in complaint and error.context_mark is not None:
+    unclosed = "unexpected end of stream" in complaint or "unexpected document" in complaint
+    if unclosed and error.context_mark is not None:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)

@@ -131,8 +131,8 @@ class Watcher:
         self._watched = _identity(self._folder)
         if self._watched is None:
             return
-        observer = Observer()
         try:
+            observer = Observer()
             observer.schedule(_Handler(self._event), str(self._folder), recursive=True)
             observer.start()
         except Exception as error:  # no watches left, or whatever else the system says

@@ -17,7 +17,7 @@ from orchestratord.queue.records import Bulk
 from orchestratord.redact import Redactor
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
-from orchestratord.task import Attempt, Task
+from orchestratord.task import Attempt, Status, Task
 
 
 def json_bytes(value: Any) -> bytes:
@@ -46,7 +46,8 @@ def task_json(task: Task, redactor: Redactor) -> dict[str, Any]:
         "reason": task.reason,
         "attempts": task.attempts,
         "max_attempts": task.max_attempts,
-        "next_try": rfc3339(task.next_try),
+        # The row keeps it while the task runs, for a claim that is given back.
+        "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
         "params": redactor.value(task.params),
         "parent_id": task.parent_id,
         "last_status_code": task.last_status_code,

@@ -11,7 +11,7 @@ parked, or has nothing pending, is in neither.
 from __future__ import annotations
 
 import heapq
-from collections import deque
+from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -25,7 +25,8 @@ class Lane:
     name: str
     concurrency: int
     in_flight: int = 0
-    line: deque[Key] = field(default_factory=deque)
+    line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
+    """Not a deque: a key may leave from the middle of a long line."""
 
     @property
     def free(self) -> int:
@@ -92,7 +93,7 @@ class Lanes:
             self._leave(key, entry)
             entry.lane = lane
             if entry.earliest is not None and not entry.claiming:
-                heapq.heappush(self._heap, (entry.earliest, key))
+                self._push(entry.earliest, key)
 
     def park(self, key: Key) -> None:
         """Take `key` out of the running; what becomes due meanwhile is remembered."""
@@ -112,7 +113,7 @@ class Lanes:
         elif entry.earliest is None or next_try < entry.earliest:
             entry.earliest = next_try
             if not (entry.waiting or entry.claiming):
-                heapq.heappush(self._heap, (next_try, key))
+                self._push(next_try, key)
 
     # -- choosing ----------------------------------------------------------------------------
 
@@ -133,7 +134,7 @@ class Lanes:
             slots = min(lane.free, free)
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
-                key = lane.line.popleft()
+                key, _ = lane.line.popitem(last=False)
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
                 chosen.append(Choice(key, share, name))
@@ -160,13 +161,17 @@ class Lanes:
         known = [time for time in (entry.earliest, earliest) if time is not None]
         entry.earliest = min(known, default=None)
         if entry.earliest is not None:
-            heapq.heappush(self._heap, (entry.earliest, choice.key))
+            self._push(entry.earliest, choice.key)
 
     def occupy(self, lane: str, now: int) -> bool:
-        """Take a slot for a task born running. False where its lane is full or has a line."""
+        """Take a slot for a task born running. False where its lane is full or has a line.
+
+        A slot for each lane that waits for its turn is left: whoever is born would be ahead of it
+        again and again.
+        """
         self._advance(now)
         found = self.lanes.get(lane)
-        full = self.in_flight >= self.concurrency
+        full = self.concurrency - self.in_flight <= len(self._ready)
         if full or found is None or found.free <= 0 or found.line:
             return False
         found.in_flight += 1
@@ -191,6 +196,18 @@ class Lanes:
 
     # -- within --------------------------------------------------------------------------------
 
+    def _push(self, when: int, key: Key) -> None:
+        heapq.heappush(self._heap, (when, key))
+        if len(self._heap) > 2 * len(self._entries) + 64:
+            # A key that is claimed again and again while one of its tasks waits for tomorrow would
+            # leave an item for tomorrow behind each time.
+            self._heap = [
+                (entry.earliest, key)
+                for key, entry in self._entries.items()
+                if entry.earliest is not None and not (entry.waiting or entry.claiming)
+            ]
+            heapq.heapify(self._heap)
+
     def _current(self, when: int, key: Key) -> _Entry | None:
         """The entry that this item of the heap speaks of; None where it is out of date."""
         entry = self._entries.get(key)
@@ -206,12 +223,12 @@ class Lanes:
             if entry is not None:
                 entry.waiting = True
                 lane = self.lanes[entry.lane]
-                lane.line.append(key)
+                lane.line[key] = None
                 self._make_ready(lane)
 
     def _leave(self, key: Key, entry: _Entry) -> None:
         if entry.waiting:
-            self.lanes[entry.lane].line.remove(key)
+            del self.lanes[entry.lane].line[key]
             entry.waiting = False
 
     def _make_ready(self, lane: Lane) -> None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC
 from email.utils import parsedate_to_datetime
 from random import Random
 
@@ -133,17 +134,23 @@ def base_delay(policy: RetryPolicy, n: int, fault: Fault) -> tuple[float, str]:
     try:
         said = strategy.seconds(n)
         delay = _bounded(said, policy.max_delay)
-        why = str(strategy.explain(n)) if delay is not None else ""
     except KeyboardInterrupt:
         raise
     except BaseException as error:  # a plugin's strategy may raise anything
         fault(strategy.name, error)
-        delay, why = min(FALLBACK_DELAY, policy.max_delay), f"{strategy.name} failed"
-        return delay, f"{why}, {format_duration(delay)} instead"
+        delay = min(FALLBACK_DELAY, policy.max_delay)
+        return delay, f"{strategy.name} failed, {format_duration(delay)} instead"
     if delay is None:
         fault(strategy.name, f"returned {said!r} as a delay")
         delay = min(FALLBACK_DELAY, policy.max_delay)
         return delay, f"{strategy.name} returned {said!r}, {format_duration(delay)} instead"
+    try:
+        why = str(strategy.explain(n))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        fault(strategy.name, error)
+        why = f"{strategy.name} {format_duration(delay)}"
     if said < 0:
         why += ", at least 0s"
     elif delay < said:
@@ -163,7 +170,10 @@ def parse_retry_after(text: str | None, now: int) -> float | None:
         seconds = float(text)
     except ValueError:
         try:
-            seconds = parsedate_to_datetime(text).timestamp() - now / 1000
+            date = parsedate_to_datetime(text)
+            # Two of the three forms that a date may have do not write down that it is UTC.
+            date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+            seconds = date.timestamp() - now / 1000
         except (ValueError, TypeError, OverflowError, IndexError):
             return None
     return None if math.isnan(seconds) else max(seconds, 0.0)
@@ -175,9 +185,10 @@ def _about(seconds: float) -> str:
 
 
 def _bounded(seconds: object, longest: float) -> float | None:
-    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or math.isnan(seconds):
+    # A whole number may be larger than any float, and is compared all the same.
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds != seconds:
         return None
-    return min(max(float(seconds), 0.0), longest) if seconds < longest else float(longest)
+    return float(min(max(seconds, 0.0), longest))
 
 
 def _reason(text: str | None) -> Reason:

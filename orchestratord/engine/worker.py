@@ -11,6 +11,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from random import Random
 from typing import Any
 
@@ -67,6 +68,7 @@ class Worker:
         self._unsettled = 0
         self.draining = False
         self._wake = asyncio.Event()
+        self._ended = asyncio.Event()
         self._suspects = asyncio.Lock()
         self._waiters = Waiters()
         self._intake = Intake(self, store, self.lanes, self._standings)
@@ -151,10 +153,16 @@ class Worker:
 
     async def run(self) -> None:
         """Take over what a dead daemon held, then claim and run until `drain` is called."""
-        self.last_success.update(await self.store.last_success())
-        await self._removal.recover(self.config)
-        for key, next_try in (await self.store.earliest()).items():
-            self.touched(key, next_try)
+        try:
+            self.last_success.update(await self.store.last_success())
+            await self._removal.recover(self.config)
+            for key, next_try in (await self.store.earliest()).items():
+                self.touched(key, next_try)
+            await self._go_round()
+        finally:
+            self._ended.set()
+
+    async def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
         while not self.draining:
             self.beat = time.monotonic()
@@ -173,6 +181,9 @@ class Worker:
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""
         self.draining = True
         self._wake.set()
+        # A claim that is under way comes back with tasks, which are given back.
+        with suppress(TimeoutError):
+            await asyncio.wait_for(self._ended.wait(), timeout)
         if self._running:
             await asyncio.wait(self._running.values(), timeout=timeout)
         if self._running:
@@ -202,6 +213,9 @@ class Worker:
             tasks, earliest = claimed.tasks, claimed.earliest
         except Exception:
             log.exception("claiming failed; trying again in a second")
+        if self.draining and tasks:
+            await self.store.release(tasks)
+            tasks = []
         by_key: dict[Key, list[Task]] = {}
         for task in tasks:
             by_key.setdefault(task.key, []).append(task)

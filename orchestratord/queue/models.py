@@ -169,6 +169,8 @@ class ScheduleSlot(Model):
     """The schedule as it was declared; one that changed starts anew."""
     last_slot = BigIntegerField()
     """The last slot that was dealt with."""
+    task_id = BigIntegerField(null=True)
+    """The task of the last slot that was not skipped."""
 
     class Meta:
         table_name = "schedules"

@@ -12,7 +12,6 @@ from orchestratord.errors import NotFound, QueueError
 from orchestratord.queue import filters
 from orchestratord.queue.database import (
     BY_DUE,
-    BY_ENDPOINT,
     ERRORS,
     Connection,
     Database,
@@ -44,14 +43,9 @@ WHERE status = 'pending' AND (endpoint_id, webhook) > (?, ?)
 ORDER BY endpoint_id, webhook, next_try LIMIT 1
 """
 
-UNFINISHED = f"""
-SELECT EXISTS (
-    SELECT 1 FROM retry_schedule {BY_DUE}
-    WHERE status = 'pending' AND endpoint_id = ? AND webhook = ''
-) OR EXISTS (
-    SELECT 1 FROM retry_schedule {BY_ENDPOINT}
-    WHERE endpoint_id = ? AND status = 'running' AND webhook = ''
-)
+UNFINISHED = """
+SELECT 1 FROM schedules JOIN retry_schedule ON retry_schedule.id = schedules.task_id
+WHERE schedules.endpoint_id = ? AND status IN ('pending', 'running')
 """
 
 
@@ -152,9 +146,8 @@ def last_success(db: Connection) -> dict[str, int]:
 
 
 def unfinished(db: Connection, endpoint_id: str) -> bool:
-    """True while a call of the endpoint waits or runs."""
-    row = db.one(UNFINISHED, (endpoint_id, endpoint_id))
-    return bool(row and row[0])
+    """True while the call of the endpoint's last slot waits or runs."""
+    return db.one(UNFINISHED, (endpoint_id,)) is not None
 
 
 def rows(db: Connection, table: Table) -> list[dict[str, Any]]:

@@ -15,6 +15,9 @@ ON CONFLICT (endpoint_id) DO NOTHING
 NEXT = "UPDATE schedules SET spec = ?, last_slot = ? WHERE endpoint_id = ? AND last_slot = ?"
 
 
+MADE = "UPDATE schedules SET task_id = ? WHERE endpoint_id = ?"
+
+
 def slots(db: Connection) -> dict[str, tuple[str, int]]:
     """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
     rows = db.all("SELECT endpoint_id, spec, last_slot FROM schedules")
@@ -39,4 +42,6 @@ def take(
         taken = session.db.run(NEXT, (spec, slot, endpoint_id, previous))
     if not taken or insert is None:
         return None
-    return enqueue(session, [insert])[0]
+    inserted = enqueue(session, [insert])[0]
+    session.db.run(MADE, (inserted.id, endpoint_id))
+    return inserted

@@ -101,6 +101,7 @@ def up(migrator: Any, db: Database) -> None:
         endpoint_id = TextField(primary_key=True)
         spec = TextField()
         last_slot = BigIntegerField()
+        task_id = BigIntegerField(null=True)
 
         class Meta:
             table_name = "schedules"

@@ -1,0 +1,128 @@
+"""One suite for every database that the queue can live in. Only the store's interface is used."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestratord.clock import Clock
+from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
+from orchestratord.queue.store import Store
+from orchestratord.task import Attempt, Key, NewTask, Status, Table, Task
+
+START = 1_800_000_000_000
+KEY = Key("crm/get")
+
+HEALTH = Table(
+    "health",
+    {"name": "TEXT NOT NULL", "url": "TEXT NOT NULL", "seen": "INTEGER", "note": "TEXT"},
+    ("name",),
+)
+
+
+class StillClock(Clock):
+    """Stands still until it is turned."""
+
+    def __init__(self) -> None:
+        self.ms = START
+
+    def now(self) -> float:
+        return self.ms / 1000
+
+    def now_ms(self) -> int:
+        return self.ms
+
+    def turn(self, seconds: float) -> int:
+        self.ms += round(seconds * 1000)
+        return self.ms
+
+
+class Queue:
+    """A store with the few moves that most tests begin with."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self.clock = StillClock()
+        self.store: Store
+
+    async def open(self, *tables: Table) -> Store:
+        self.store = await Store.open(self.url, tables=tables or (HEALTH,), clock=self.clock)
+        return self.store
+
+    async def reopen(self, *tables: Table) -> Store:
+        await self.store.close()
+        return await self.open(*tables)
+
+    async def add(self, key: Key = KEY, **fields: Any) -> int:
+        """One pending task, due now unless `delay` is given; its id."""
+        return (await self.add_all([self.new(key, **fields)]))[0].id
+
+    async def add_all(self, tasks: list[NewTask]) -> list[Inserted]:
+        return await self.store.enqueue([Insert(task) for task in tasks])
+
+    def new(self, key: Key = KEY, **fields: Any) -> NewTask:
+        kind = "webhook" if key.webhook else "call"
+        return NewTask(kind=kind, endpoint_id=key.endpoint_id, webhook=key.webhook, **fields)
+
+    async def claim(
+        self, key: Key = KEY, limit: int = 100, *, idempotent: bool = True
+    ) -> list[Task]:
+        """Claim what is due of one key."""
+        pick = Pick(key, limit, idempotent, self.clock.ms)
+        return (await self.store.claim([pick])).tasks
+
+    async def settle(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settled:
+        """Settle a claimed task, now."""
+        return await self.store.settle(self.settlement(task, status, **fields))
+
+    def settlement(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settlement:
+        return Settlement(task=task, status=status, at=self.clock.ms, **fields)
+
+    def attempt(self, task: Task, status_code: int | str | None = 200, **fields: Any) -> Attempt:
+        """The row of an attempt of `task`."""
+        values: dict[str, Any] = {"error": None, "delay": None, "why": "it succeeded"} | fields
+        return Attempt(task.attempts, self.clock.ms, 12.5, status_code, **values)
+
+    async def ended(self, status: str, key: Key = KEY, **fields: Any) -> int:
+        """A task that has gone all the way to `status`; its id."""
+        id_ = await self.add(key, **fields)
+        if status == Status.CANCELLED:
+            await self.store.cancel(id_)
+        else:
+            code = 200 if status == Status.SUCCEEDED else 503
+            for task in await self.claim(key):
+                await self.settle(task, status, status_code=code)
+        return id_
+
+
+@pytest.fixture(params=["sqlite"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database that is not there yet."""
+    return f"sqlite:///{tmp_path}/queue/orchestratord.db"
+
+
+@pytest.fixture
+async def queue(url: str) -> AsyncIterator[Queue]:
+    opened = Queue(url)
+    await opened.open()
+    yield opened
+    await opened.store.close()
+
+
+@pytest.fixture
+def store(queue: Queue) -> Store:
+    return queue.store
+
+
+@pytest.fixture
+def clock(queue: Queue) -> StillClock:
+    return queue.clock
+
+
+@pytest.fixture
+def unopened(url: str) -> Callable[[], Queue]:
+    """For tests that open and close by themselves."""
+    return lambda: Queue(url)

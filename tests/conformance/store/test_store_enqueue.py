@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import NotFound, UniqueKeyReused
+from orchestratord.queue.records import Born, Insert
+from orchestratord.queue.store import Store
+from orchestratord.settings import Retention
+from orchestratord.task import Key, NewTask, Status
+
+DAY = 86400.0
+
+
+async def test_a_new_task_is_a_pending_row_that_is_due_now(queue: Any, store: Store) -> None:
+    [inserted] = await queue.add_all([queue.new(params={"id": 7}, parent_id=3)])
+    task = await store.get(inserted.id)
+    assert inserted.next_try == queue.clock.ms
+    assert inserted.running is None
+    assert inserted.key == Key("crm/get") == task.key
+    assert task.status == Status.PENDING
+    assert (task.attempts, task.max_attempts, task.parent_id) == (0, 15, 3)
+    assert task.next_try == task.created_at == task.updated_at == task.scheduled_at
+    assert task.params == {"id": 7}
+    assert (task.locked_by, task.started_at, task.finished_at) == (None, None, None)
+    assert task.last_status_code is None
+
+
+async def test_a_delay_is_counted_in_seconds(queue: Any, store: Store) -> None:
+    id_ = await queue.add(delay=1.5)
+    assert (await store.get(id_)).next_try == queue.clock.ms + 1500
+    assert await queue.claim() == []
+    queue.clock.turn(1.5)
+    assert [task.id for task in await queue.claim()] == [id_]
+
+
+async def test_a_delay_below_nothing_is_none(queue: Any, store: Store) -> None:
+    id_ = await queue.add(delay=-5)
+    assert (await store.get(id_)).next_try == queue.clock.ms
+
+
+async def test_a_slot_is_kept(queue: Any, store: Store) -> None:
+    id_ = await queue.add(scheduled_at=1_700_000_000_000, delay=5)
+    task = await store.get(id_)
+    assert task.scheduled_at == 1_700_000_000_000
+    assert task.next_try == queue.clock.ms + 5000
+
+
+async def test_a_delivery_keeps_payload_and_phase(queue: Any, store: Store) -> None:
+    key = Key("crm/get", "ops")
+    good = await queue.add(key, payload='{"a": 1}', phase="on_retry", max_attempts=10)
+    bad = await queue.add(key, error="payload: 'x' is undefined")
+    task = await store.get(good)
+    assert (task.kind, task.webhook, task.phase) == ("webhook", "ops", "on_retry")
+    assert (task.payload, task.max_attempts) == ('{"a": 1}', 10)
+    assert (await store.get(bad)).payload is None
+    assert (await store.get(bad)).last_error == "payload: 'x' is undefined"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        {},
+        {"naïve": "čárka 漢字 🎈", "deep": {"list": [1, 2.5, None, True, "x"]}},
+        {"nul": "a\x00b", "surrogate": "\udc80"},
+        {"big": 2**80},
+    ],
+)
+async def test_params_come_back_as_they_were(
+    queue: Any, store: Store, params: dict[str, Any]
+) -> None:
+    id_ = await queue.add(params=params)
+    assert (await store.get(id_)).params == params
+
+
+async def test_params_that_are_no_json_are_refused_and_nothing_is_written(
+    queue: Any, store: Store
+) -> None:
+    with pytest.raises(TypeError):
+        await queue.add_all([queue.new(), queue.new(params={"when": object()})])
+    assert (await store.counts())["pending"] == 0
+
+
+async def test_ids_grow_in_the_order_of_the_batch(queue: Any) -> None:
+    inserted = await queue.add_all([queue.new(Key(f"crm/e{n % 3}")) for n in range(1000)])
+    ids = [item.id for item in inserted]
+    assert ids == sorted(set(ids))
+    assert [item.key.endpoint_id for item in inserted[:4]] == [
+        "crm/e0",
+        "crm/e1",
+        "crm/e2",
+        "crm/e0",
+    ]
+
+
+async def test_an_id_is_never_used_twice(queue: Any, store: Store) -> None:
+    last = await queue.ended(Status.SUCCEEDED)
+    queue.clock.turn(2 * DAY)
+    assert await store.prune(Retention()) == 1
+    store = await queue.reopen()
+    assert await queue.add() > last
+
+
+@pytest.mark.parametrize("idempotent", [True, False])
+async def test_born_running(queue: Any, store: Store, idempotent: bool) -> None:
+    new = queue.new(params={"id": 1})
+    [inserted] = await store.enqueue([Insert(new, Born(idempotent))])
+    task = inserted.running
+    assert task is not None
+    assert inserted.next_try is None
+    assert task == await store.get(inserted.id)
+    assert (task.status, task.attempts, task.locked_by) == ("running", 1, store.owner)
+    # Only what may be sent twice counts as started by its claim alone.
+    assert task.started_at == (queue.clock.ms if idempotent else None)
+    assert task.idempotent is idempotent
+    assert await queue.claim() == []
+    assert (await queue.settle(task)).accepted
+
+
+class TestIdempotencyKeys:
+    async def test_the_same_key_gives_the_first_task(self, queue: Any, store: Store) -> None:
+        first = await queue.add(unique_key="k", params={"a": 1, "b": [2]})
+        queue.clock.turn(DAY - 1)
+        [again] = await queue.add_all([queue.new(unique_key="k", params={"b": [2], "a": 1})])
+        assert (again.id, again.duplicate, again.running) == (first, True, None)
+        assert (await store.counts())["pending"] == 1
+
+    @pytest.mark.parametrize("other", [{"a": 2}, {"a": True}, {"a": 1, "b": 1}, {}])
+    async def test_other_params_are_refused(
+        self, queue: Any, store: Store, other: dict[str, Any]
+    ) -> None:
+        await queue.add(unique_key="k", params={"a": 1})
+        with pytest.raises(UniqueKeyReused, match="'k' was used for task 1 of crm/get"):
+            await queue.add_all([queue.new(), queue.new(unique_key="k", params=other)])
+        assert (await store.counts())["pending"] == 1
+
+    async def test_it_counts_at_its_endpoint_alone(self, queue: Any) -> None:
+        first = await queue.add(unique_key="k")
+        assert await queue.add(Key("crm/put"), unique_key="k") != first
+
+    async def test_it_is_given_up_after_a_day(self, queue: Any, store: Store) -> None:
+        first = await queue.add(unique_key="k", params={"a": 1})
+        queue.clock.turn(DAY)
+        second = await queue.add(unique_key="k", params={"a": 2})
+        assert second != first
+        assert (await store.get(first)).unique_key is None
+        assert (await store.get(second)).unique_key == "k"
+
+    async def test_it_counts_in_whatever_state_the_task_is(self, queue: Any) -> None:
+        first = await queue.ended(Status.FAILED, unique_key="k")
+        [again] = await queue.add_all([queue.new(unique_key="k")])
+        assert (again.id, again.duplicate) == (first, True)
+
+    async def test_it_counts_within_one_batch(self, queue: Any) -> None:
+        one, two = await queue.add_all([queue.new(unique_key="k"), queue.new(unique_key="k")])
+        assert (two.id, one.duplicate, two.duplicate) == (one.id, False, True)
+
+    async def test_a_duplicate_is_not_born(self, queue: Any, store: Store) -> None:
+        await queue.add(unique_key="k")
+        new = NewTask("call", "crm/get", unique_key="k")
+        [again] = await store.enqueue([Insert(new, Born(True))])
+        assert again.duplicate
+        assert again.running is None
+        assert (await store.counts())["running"] == 0
+
+
+async def test_an_unknown_task_is_not_found(store: Store) -> None:
+    with pytest.raises(NotFound, match="there is no task 99"):
+        await store.get(99)

@@ -1,0 +1,176 @@
+"""Schedules, retention, and the tables of plugins."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import NotFound, PluginError
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.settings import Retention
+from orchestratord.task import Key, Status, Table, Upsert
+
+DAY = 86400.0
+TABLE = Table("health", {"name": "TEXT NOT NULL", "seen": "INTEGER"}, ("name",))
+
+
+class TestSlots:
+    async def test_a_slot_makes_one_task(self, queue: Any, store: Store) -> None:
+        assert await store.slots() == {}
+        insert = Insert(queue.new(scheduled_at=100))
+        takes = [store.take_slot("crm/get", "every 15m", None, 100, insert) for _ in range(5)]
+        taken = [item for item in await asyncio.gather(*takes) if item is not None]
+        assert len(taken) == 1
+        assert (await store.get(taken[0].id)).scheduled_at == 100
+        assert await store.slots() == {"crm/get": ("every 15m", 100)}
+        assert (await store.counts())["pending"] == 1
+
+    async def test_it_moves_on_from_the_one_before(self, queue: Any, store: Store) -> None:
+        insert = Insert(queue.new())
+        assert await store.take_slot("crm/get", "a", None, 100, insert)
+        assert await store.take_slot("crm/get", "b", 100, 200, insert)
+        assert await store.take_slot("crm/get", "b", 100, 300, insert) is None
+        assert await store.take_slot("crm/new", "b", 100, 300, insert) is None
+        assert await store.slots() == {"crm/get": ("b", 200)}
+        assert (await store.counts())["pending"] == 2
+
+    async def test_a_slot_may_pass_without_a_task(self, queue: Any, store: Store) -> None:
+        assert await store.take_slot("crm/get", "a", None, 100, None) is None
+        store = await queue.reopen()
+        assert await store.slots() == {"crm/get": ("a", 100)}
+        assert (await store.counts())["pending"] == 0
+
+
+class TestPrune:
+    async def test_each_status_is_kept_as_long_as_it_says(self, queue: Any, store: Store) -> None:
+        for status in (Status.SUCCEEDED, Status.CANCELLED, Status.FAILED):
+            await queue.ended(status)
+        pending = await queue.add()
+        left = {"succeeded": 1, "cancelled": 1, "failed": 1, "pending": 1, "running": 0}
+        for days, gone in ((1, "succeeded"), (7, "cancelled"), (30, "failed")):
+            assert await store.prune(Retention()) == 0
+            queue.clock.ms = 1_800_000_000_000 + round(days * DAY * 1000) + 1
+            assert await store.prune(Retention()) == 1
+            left[gone] = 0
+            assert await store.counts() == left
+        assert [task.id for task in await store.list(TaskFilter(), 10)] == [pending]
+
+    async def test_in_slices_the_oldest_first(self, queue: Any, store: Store) -> None:
+        ids = [await queue.ended(Status.SUCCEEDED) for _ in range(5)]
+        queue.clock.turn(2 * DAY)
+        assert await store.prune(Retention(), 2) == 2
+        assert [task.id for task in await store.list(TaskFilter(), 9)] == ids[:1:-1]
+        assert await store.prune(Retention(), 2) == 2
+        assert await store.prune(Retention(), 2) == 1
+        assert await store.prune(Retention(), 2) == 0
+
+    async def test_attempts_go_with_their_task(self, queue: Any, store: Store) -> None:
+        ids = []
+        for _ in range(2):
+            ids.append(await queue.add())
+            [task] = await queue.claim()
+            await queue.settle(task, attempt=queue.attempt(task))
+            queue.clock.turn(DAY)
+        assert await store.prune(Retention()) == 1
+        assert [len(await store.attempts(id_)) for id_ in ids] == [0, 1]
+
+    async def test_a_key_that_still_counts_is_kept(self, queue: Any, store: Store) -> None:
+        kept = await queue.ended(Status.SUCCEEDED, unique_key="k")
+        await queue.ended(Status.SUCCEEDED)
+        queue.clock.turn(DAY - 1)
+        hour = Retention(succeeded=3600)
+        assert await store.prune(hour) == 1
+        [again] = await queue.add_all([queue.new(unique_key="k")])
+        assert (again.id, again.duplicate) == (kept, True)
+        queue.clock.turn(1)
+        assert await store.prune(hour) == 1
+
+    async def test_a_child_outlives_its_parent(self, queue: Any, store: Store) -> None:
+        parent = await queue.ended(Status.SUCCEEDED)
+        child = await queue.add(Key("crm/get", "ops"), parent_id=parent)
+        queue.clock.turn(2 * DAY)
+        assert await store.prune(Retention()) == 1
+        assert (await store.get(child)).parent_id == parent
+
+    async def test_bulks_that_ended_long_ago_go_too(self, queue: Any, store: Store) -> None:
+        bulk = await store.create_bulk(TaskFilter(), None, True)
+        queue.clock.turn(29 * DAY)
+        await store.prune(Retention())
+        assert await store.get_bulk(bulk.id)
+        queue.clock.turn(2 * DAY)
+        await store.prune(Retention())
+        store = await queue.reopen()
+        assert await store.running_bulks() == []
+        with pytest.raises(NotFound, match="there is no bulk"):
+            await store.get_bulk(bulk.id)
+
+
+class TestTablesOfPlugins:
+    async def test_they_are_kept(self, unopened: Callable[[], Any]) -> None:
+        queue = unopened()
+        store = await queue.open(TABLE)
+        await store.write([Upsert("health", {"name": "a"}, {"seen": 1})])
+        store = await queue.reopen(TABLE)
+        assert await store.rows("health") == [{"name": "a", "seen": 1}]
+        await store.close()
+
+    async def test_new_columns_are_added(self, unopened: Callable[[], Any]) -> None:
+        queue = unopened()
+        store = await queue.open(TABLE)
+        await store.write([Upsert("health", {"name": "a"}, {"seen": 1})])
+        columns = {
+            **TABLE.columns,
+            "url": "TEXT NOT NULL",
+            "score": "REAL",
+            "n": "INTEGER NOT NULL",
+        }
+        store = await queue.reopen(Table("health", columns, ("name",), version=2))
+        await store.write([Upsert("health", {"name": "b"}, {"url": "u"}, {"n": 2})])
+        assert await store.rows("health") == [
+            {"name": "a", "seen": 1, "url": "", "score": None, "n": 0},
+            {"name": "b", "seen": None, "url": "u", "score": None, "n": 2},
+        ]
+        # An older plugin goes on with what it knows.
+        store = await queue.reopen(TABLE)
+        await store.write([Upsert("health", {"name": "a"}, {"seen": 9})])
+        assert (await store.rows("health"))[0] == {"name": "a", "seen": 9}
+        await store.close()
+
+    async def test_a_key_of_two_columns(self, unopened: Callable[[], Any]) -> None:
+        queue = unopened()
+        columns = {"a": "TEXT NOT NULL", "b": "TEXT NOT NULL", "n": "INTEGER"}
+        store = await queue.open(Table("pairs", columns, ("a", "b")))
+        for b in ("x", "y", "x"):
+            await store.write([Upsert("pairs", {"b": b, "a": "1"}, {}, {"n": 1})])
+        assert sorted((row["b"], row["n"]) for row in await store.rows("pairs")) == [
+            ("x", 2),
+            ("y", 1),
+        ]
+        await store.close()
+
+    @pytest.mark.parametrize(
+        "table",
+        [
+            Table('x" (a TEXT); --', {"a": "TEXT"}, ("a",)),
+            Table("attempts", {"a": "TEXT"}, ("a",)),
+            Table("Retry_Schedule", {"a": "TEXT"}, ("a",)),
+            Table("sqlite_x", {"a": "TEXT"}, ("a",)),
+            Table("x", {"a b": "TEXT"}, ("a b",)),
+            Table("x", {"a": "BLOB"}, ("a",)),
+            Table("x", {"a": "TEXT, b TEXT"}, ("a",)),
+            Table("x", {"a": "TEXT"}, ("b",)),
+            Table("x", {"a": "TEXT"}, ()),
+        ],
+    )
+    async def test_what_is_no_table_is_refused(
+        self, unopened: Callable[[], Any], table: Table
+    ) -> None:
+        queue = unopened()
+        with pytest.raises(PluginError, match="cannot be created"):
+            await queue.open(table)
+        store = await queue.open()  # nothing stays open, and nothing locked
+        await store.close()

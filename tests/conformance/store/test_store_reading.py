@@ -1,0 +1,185 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import NotFound, QueueError
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.task import Key, NewTask, Status
+from orchestratord.values import StatusSet
+
+GET, PUT, HOOK, ERP = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops"), Key("crm2/get")
+
+
+async def ids(store: Store, limit: int = 100, after: int | None = None, **fields: Any) -> list[int]:
+    return [task.id for task in await store.list(TaskFilter(**fields), limit, after)]
+
+
+class TestList:
+    async def test_newest_first_in_pages(self, queue: Any, store: Store) -> None:
+        for n in range(9):
+            await queue.ended([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED][n % 3])
+        seen: list[int] = []
+        while page := await ids(store, 4, seen[-1] if seen else None):
+            assert len(page) <= 4
+            seen += page
+        assert seen == list(range(9, 0, -1))
+
+    async def test_by_status(self, queue: Any, store: Store) -> None:
+        done = await queue.ended(Status.SUCCEEDED)
+        failed = await queue.ended(Status.FAILED)
+        late = await queue.ended(Status.SUCCEEDED)
+        waits = await queue.add(delay=9)
+        assert await ids(store, status=("succeeded",)) == [late, done]
+        assert await ids(store, status=("failed", "pending")) == [waits, failed]
+        assert await ids(store, status=("failed", "failed")) == [failed]
+        assert await ids(store, 1, status=("succeeded", "failed")) == [late]
+        assert await ids(store, status=("running",)) == []
+
+    async def test_by_endpoint_api_and_kind(self, queue: Any, store: Store) -> None:
+        get, put, hook, erp = [await queue.add(key) for key in (GET, PUT, HOOK, ERP)]
+        assert await ids(store, endpoint="crm/get") == [hook, get]
+        assert await ids(store, endpoint="crm/*") == [hook, put, get]
+        assert await ids(store, endpoint="crm2/*") == [erp]
+        assert await ids(store, endpoint="crm/g") == []
+        assert await ids(store, kind="webhook") == [hook]
+        assert await ids(store, kind="call", endpoint="crm/*") == [put, get]
+
+    async def test_by_status_code(self, queue: Any, store: Store) -> None:
+        made = {}
+        for code in (200, 404, 500, 503, "error", "ok", None):
+            made[code] = await queue.add()
+            [task] = await queue.claim()
+            await queue.settle(task, Status.FAILED, status_code=code)
+        for pattern, codes in (
+            ("5xx", [503, 500]),
+            (["404", "error"], ["error", 404]),
+            ("501-503", [503]),
+            ("ok", ["ok"]),
+            ("2xx", [200]),
+            ("3xx", []),
+        ):
+            expected = [made[code] for code in codes]  # type: ignore[index]
+            assert await ids(store, status_code=StatusSet.parse(pattern)) == expected
+
+    async def test_since_it_was_created(self, queue: Any, store: Store) -> None:
+        await queue.add()
+        queue.clock.turn(60)
+        then = queue.clock.ms
+        second = await queue.add()
+        queue.clock.turn(60)
+        third = await queue.add()
+        assert await ids(store, since=then) == [third, second]
+        assert await ids(store, since=then + 1) == [third]
+        assert await ids(store, since=queue.clock.ms + 1) == []
+
+    async def test_since_with_a_clock_that_was_set_back(self, queue: Any, store: Store) -> None:
+        then = queue.clock.ms
+        first = await queue.add()
+        queue.clock.turn(-3600)
+        await queue.add()
+        assert await ids(store, since=then) == [first]
+
+    async def test_all_of_it_together(self, queue: Any, store: Store) -> None:
+        await queue.ended(Status.FAILED)
+        queue.clock.turn(60)
+        then = queue.clock.ms
+        await queue.ended(Status.SUCCEEDED)
+        await queue.ended(Status.FAILED, PUT)
+        wanted = await queue.ended(Status.FAILED)
+        await queue.add(HOOK)
+        found = await ids(
+            store, status=("failed",), status_code=StatusSet.parse("5xx"), endpoint="crm/get",
+            kind="call", since=then,
+        )  # fmt: skip
+        assert found == [wanted]
+
+    async def test_payloads_are_left_out(self, queue: Any, store: Store) -> None:
+        await queue.add(HOOK, payload="x" * 1000)
+        [task] = await store.list(TaskFilter(), 10)
+        assert task.payload is None
+        assert (await store.get(task.id)).payload == "x" * 1000
+
+    async def test_an_empty_queue(self, store: Store) -> None:
+        assert await ids(store) == []
+
+
+async def test_counts_name_every_status(queue: Any, store: Store) -> None:
+    assert await store.counts() == dict.fromkeys(map(str, Status), 0)
+    await queue.ended(Status.FAILED)
+    await queue.add()
+    assert (await store.counts())["failed"] == (await store.counts())["pending"] == 1
+
+
+async def test_what_is_due(queue: Any, store: Store) -> None:
+    now = queue.clock.ms
+    assert await store.due(now) == (0, None)
+    for delay in (5, 1, 9):
+        await queue.add(delay=delay)
+    await queue.add(PUT, delay=2)
+    assert await store.due(now + 5000) == (3, now + 1000)
+    assert await store.due(now) == (0, None)
+
+
+async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:
+    now = queue.clock.ms
+    for key in (GET, PUT, HOOK, ERP):
+        for delay in (7, 3, 9):
+            await queue.add(key, delay=delay)
+    await queue.ended(Status.SUCCEEDED, Key("crm/done"))
+    assert await store.earliest() == dict.fromkeys((GET, PUT, HOOK, ERP), now + 3000)
+
+
+class TestUnfinished:
+    async def test_the_call_of_the_last_slot(self, queue: Any, store: Store) -> None:
+        assert not await store.unfinished("crm/get")
+        await store.take_slot("crm/get", "every 15m", None, 1000, None)
+        assert not await store.unfinished("crm/get")
+        insert = Insert(NewTask("call", "crm/get"))
+        assert await store.take_slot("crm/get", "every 15m", 1000, 2000, insert)
+        assert await store.unfinished("crm/get")
+        # A slot that is skipped leaves the call of the one before as it is.
+        await store.take_slot("crm/get", "every 15m", 2000, 3000, None)
+        assert await store.unfinished("crm/get")
+        [task] = await queue.claim()
+        assert await store.unfinished("crm/get")
+        await queue.settle(task)
+        assert not await store.unfinished("crm/get")
+
+    async def test_other_calls_do_not_count(self, queue: Any, store: Store) -> None:
+        await store.take_slot("crm/get", "every 15m", None, 1000, None)
+        await queue.add(GET)
+        await queue.add(HOOK)
+        await queue.claim(HOOK)
+        assert not await store.unfinished("crm/get")
+
+
+async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, store: Store) -> None:
+    id_ = await queue.add()
+    for code in (503, 500):
+        [task] = await queue.claim()
+        await queue.settle(
+            task, Status.PENDING, next_try=queue.clock.ms, attempt=queue.attempt(task, code),
+            give_back=True,
+        )  # fmt: skip
+    rows = await store.attempts(id_)
+    assert [(row.attempt, row.status_code) for row in rows] == [(1, 503), (1, 500)]
+    assert await store.attempts(99) == []
+
+
+async def test_the_answer_of_an_unknown_task(store: Store) -> None:
+    with pytest.raises(NotFound, match="there is no task 9"):
+        await store.response(9)
+
+
+async def test_an_unknown_table(store: Store) -> None:
+    with pytest.raises(QueueError, match="no plugin has registered a table 'x'"):
+        await store.rows("x")
+
+
+async def test_the_size_grows(queue: Any, store: Store) -> None:
+    before = await store.size()
+    await queue.add_all([queue.new(params={"x": "y" * 1000}) for _ in range(500)])
+    assert await store.size() > before + 400_000

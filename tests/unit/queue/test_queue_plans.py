@@ -1,0 +1,123 @@
+"""How SQLite finds what it is asked for. None of it may walk the table, or sort what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from orchestratord.queue import (
+    bulk,
+    claims,
+    filters,
+    inserts,
+    manual,
+    reader,
+    retention,
+    rows,
+    settling,
+)
+from orchestratord.queue.database import Connection
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.task import NewTask
+from orchestratord.values import StatusSet
+
+DUE = "retry_schedule_due"
+BY_ID = "USING INTEGER PRIMARY KEY"
+
+STATEMENTS = {
+    "claim": (claims.CLAIM, [BY_ID, f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?"]),
+    "earliest": (claims.EARLIEST, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "start": (claims.START, [BY_ID]),
+    "release": (claims.RELEASE, [BY_ID]),
+    "reclaim unstarted": (claims.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
+    "reclaim started": (claims.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
+    "settle": (settling.SETTLE, [BY_ID]),
+    "settled status": (settling.STATUS, [BY_ID]),
+    "idempotency key": (inserts.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
+    "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
+    "retry": (manual.RETRY, [BY_ID]),
+    "cancel": (manual.CANCEL, [BY_ID]),
+    "bulk": (bulk.RETRY.format(ids="?, ?"), [BY_ID]),
+    "bulk pending": (bulk.HASTEN.format(ids="?, ?"), [BY_ID]),
+    "get": (rows.GET, [BY_ID]),
+    "attempts": (reader.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
+    "next key": (reader.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
+    "unfinished": (reader.UNFINISHED, ["sqlite_autoindex_schedules_1", BY_ID]),
+    "old": (retention.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
+    "delete": (retention.DELETE.format(ids="?, ?"), [BY_ID]),
+    "delete attempts": (retention.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
+    "since": (filters.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
+}
+
+
+def plan(db: Any, sql: str) -> list[str]:
+    found = db.all(f"EXPLAIN QUERY PLAN {sql}", [1] * sql.count("?"))
+    return [row[3] for row in found]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_follows_its_index(store: Store, name: str) -> None:
+    sql, expected = STATEMENTS[name]
+    steps = await store._reader.run(lambda db: plan(db, sql))
+    for part in expected:
+        assert any(part in step for step in steps), steps
+    for step in steps:
+        # All that runs is looked at after a crash; there are never many.
+        scans = "SCAN retry_schedule" in step or "SCAN attempts" in step
+        assert not scans or "USING INDEX retry_schedule_running" in step, steps
+        assert "TEMP B-TREE" not in step, steps
+
+
+async def test_the_count_of_what_is_due_reads_only_the_pending_index(store: Store) -> None:
+    assert await store._reader.run(lambda db: plan(db, reader.DUE)) == [
+        f"SCAN retry_schedule USING COVERING INDEX {DUE}"
+    ]
+
+
+async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
+    sql = "SELECT status, count(*) FROM retry_schedule GROUP BY status"
+    assert await store._reader.run(lambda db: plan(db, sql)) == [
+        "SCAN retry_schedule USING COVERING INDEX retry_schedule_status"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (TaskFilter(), "status"),
+        (TaskFilter(kind="call"), "status"),
+        (TaskFilter(status_code=StatusSet.parse(["5xx", "error"])), "status"),
+        (TaskFilter(endpoint="crm/*"), "status"),
+        (TaskFilter(since=1), "status"),
+        (TaskFilter(endpoint="crm/get"), "endpoint"),
+        (TaskFilter(endpoint="crm/get", kind="call", since=1), "endpoint"),
+    ],
+)
+async def test_lists_walk_an_index_in_the_order_of_ids(
+    store: Store, wanted: TaskFilter, index: str
+) -> None:
+    """So that a page costs as much as it shows, however many tasks there are."""
+    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    seen: list[list[str]] = []
+
+    class Explaining(Connection):
+        def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+            seen.append(plan(db=super(), sql=sql))
+            return super().all(sql, parameters)
+
+    def look(db: Connection) -> None:
+        explaining = Explaining(db.orm)
+        filters.newest(explaining, wanted, 10, 1000)
+        filters.oldest(explaining, wanted, 10, 0, 1000)
+        filters.count(explaining, wanted, 1000)
+
+    await store._reader.run(look)
+    assert len(seen) == 15  # each status by itself, three times
+    for steps in seen:
+        [step] = steps  # no sorting
+        assert f"INDEX retry_schedule_{index} (" in step
+        assert "status=?" in step
+        assert "rowid" in step

@@ -1,0 +1,57 @@
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestratord.queue import filters
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.rows import code_of, code_text, json_text, plain, same_json
+from orchestratord.values import StatusSet
+
+
+@pytest.mark.parametrize(
+    ("code", "text"), [(503, "503"), ("error", "error"), ("ok", "ok"), (None, None)]
+)
+def test_status_codes(code: Any, text: str | None) -> None:
+    assert code_text(code) == text
+    assert code_of(text) == code
+
+
+def test_text_without_surrogates_is_not_changed() -> None:
+    assert plain("čau \x00") == "čau \x00"
+    assert plain(None) is None
+    assert plain("a\udc80b") == "a?b"
+
+
+def test_json_is_short_and_readable() -> None:
+    assert json_text({}) == "{}"
+    assert json_text({"a": [1, "č"]}) == '{"a":[1,"č"]}'
+    assert json_text({"a": "\udc80"}) == '{"a":"\\udc80"}'
+
+
+@pytest.mark.parametrize(
+    ("stored", "value", "same"),
+    [
+        ('{"a":1,"b":2}', {"b": 2, "a": 1}, True),
+        ('{"a":1}', {"a": True}, False),
+        ('{"a":1}', {"a": 1.0}, False),
+        ('{"a":"\\udc80"}', {"a": "\udc80"}, True),
+        ('{"a":[1,2]}', {"a": [2, 1]}, False),
+    ],
+)
+def test_what_is_the_same(stored: str, value: dict[str, Any], same: bool) -> None:
+    assert same_json(stored, value) is same
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        TaskFilter(),
+        TaskFilter(status=("failed", "cancelled"), endpoint="crm/*", kind="call", since=5),
+        TaskFilter(status_code=StatusSet.parse(["5xx", "error", "400-404"])),
+        TaskFilter(status_code=StatusSet.parse(200)),
+    ],
+)
+def test_a_filter_survives_being_stored(wanted: TaskFilter) -> None:
+    assert filters.parse(filters.dump(wanted)) == wanted

@@ -1,0 +1,277 @@
+"""Group commit: what goes into one transaction, and what becomes of those that fail."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import QueueError, StorageFull
+from orchestratord.queue.records import Insert
+from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
+from orchestratord.queue.writer import Rank, Writer
+from orchestratord.task import NewTask
+
+
+@pytest.fixture
+def writer(store: Store) -> Writer:
+    return store._writer
+
+
+class Gate:
+    """Holds the writing thread, so that what is submitted meanwhile shares one transaction."""
+
+    def __init__(self, writer: Writer) -> None:
+        self._writer = writer
+        self._open = threading.Event()
+        self._reached = threading.Event()
+
+    async def __aenter__(self) -> Gate:
+        self._held = asyncio.ensure_future(self._writer.submit(Rank.SETTLE, self._hold))
+        await asyncio.to_thread(self._reached.wait)
+        return self
+
+    def _hold(self, session: Session) -> None:
+        self._reached.set()
+        self._open.wait(10)
+
+    async def __aexit__(self, *exc: object) -> None:
+        await asyncio.sleep(0)
+        self._open.set()
+        await self._held
+
+
+def note(name: str, log: list[str] | None = None) -> Any:
+    def operation(session: Session) -> str:
+        if log is not None:
+            log.append(name)
+        session.db.run("INSERT INTO meta (name, value) VALUES (?, '')", (name,))
+        return name
+
+    return operation
+
+
+def fail(name: str, error: Exception) -> Any:
+    """Writes something and then raises."""
+
+    def operation(session: Session) -> None:
+        note(name)(session)
+        session.moved(None, "pending", 5)
+        raise error
+
+    return operation
+
+
+async def notes(writer: Writer) -> set[str]:
+    rows = await writer.submit(Rank.KEEP, lambda s: s.db.all("SELECT name FROM meta"))
+    return {row[0] for row in rows} - {"instance"}
+
+
+async def together(writer: Writer, *operations: Any) -> list[Any]:
+    async with Gate(writer):
+        waiting = [asyncio.ensure_future(writer.submit(Rank.NEW, each)) for each in operations]
+    return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+async def test_what_waits_is_one_transaction_in_order_of_rank(writer: Writer) -> None:
+    order: list[str] = []
+    commits: list[int] = []
+    original = writer._commit
+    writer._commit = lambda session: (commits.append(1), original(session))[1]  # type: ignore[method-assign]
+    ranks = [Rank.KEEP, Rank.NEW, Rank.CLAIM, Rank.HAND, Rank.NEW, Rank.SETTLE]
+    async with Gate(writer):
+        waiting = [
+            asyncio.ensure_future(writer.submit(rank, note(f"{n}{rank.name}", order)))
+            for n, rank in enumerate(ranks)
+        ]
+    assert await asyncio.gather(*waiting) == [f"{n}{rank.name}" for n, rank in enumerate(ranks)]
+    assert order == ["5SETTLE", "2CLAIM", "3HAND", "1NEW", "4NEW", "0KEEP"]
+    assert len(commits) == 2  # the gate's and theirs
+
+
+async def test_one_that_fails_half_way_is_undone_alone(writer: Writer) -> None:
+    counts = writer.counts
+    results = await together(
+        writer,
+        note("a"),
+        fail("b", ValueError("no")),
+        note("c"),
+        fail("d", KeyError("no")),
+        note("e"),
+    )
+    assert [type(item) for item in results] == [str, ValueError, str, KeyError, str]
+    assert await notes(writer) == {"a", "c", "e"}
+    assert writer.counts == counts
+
+
+async def test_one_that_the_database_refuses_fails_alone(writer: Writer) -> None:
+    results = await together(writer, note("a"), note("a"), note("b"))
+    assert results[0::2] == ["a", "b"]
+    assert isinstance(results[1], QueueError)
+    assert "the database refused: UNIQUE constraint failed" in str(results[1])
+    assert await notes(writer) == {"a", "b"}
+
+
+async def test_one_that_wrote_nothing_costs_the_others_nothing(writer: Writer) -> None:
+    runs: list[str] = []
+
+    def refuse(session: Session) -> None:
+        raise QueueError("no")
+
+    results = await together(writer, note("a", runs), refuse, note("b", runs))
+    assert isinstance(results[1], QueueError)
+    assert runs == ["a", "b"]  # once each: nothing was done again
+
+
+async def test_counts_move_only_with_what_is_kept(writer: Writer) -> None:
+    def move(session: Session) -> None:
+        note("moved")(session)
+        session.moved(None, "pending", 2)
+
+    await together(writer, move, fail("b", ValueError("no")))
+    assert writer.counts["pending"] == 2
+
+
+async def test_a_commit_that_fails_fails_for_all(writer: Writer) -> None:
+    def prepare(session: Session) -> None:
+        session.db.run("CREATE TABLE mother (id INTEGER PRIMARY KEY)")
+        session.db.run(
+            "CREATE TABLE child (of INTEGER REFERENCES mother DEFERRABLE INITIALLY DEFERRED)"
+        )
+        session.db.commit()
+        session.db.all("PRAGMA foreign_keys = 1")  # takes effect outside of transactions only
+        session.db.begin()
+
+    def orphan(session: Session) -> None:
+        session.db.run("INSERT INTO child VALUES (7)")  # found out by COMMIT
+
+    await writer.submit(Rank.KEEP, prepare)
+    results = await together(writer, note("a"), orphan, note("b"))
+    assert [type(item) for item in results] == [QueueError] * 3
+    assert "FOREIGN KEY constraint failed" in str(results[0])
+    assert len({id(item) for item in results}) == 3  # one exception each: each is raised somewhere
+    assert await notes(writer) == set()
+    assert await writer.submit(Rank.NEW, note("c")) == "c"
+
+
+class TestFullDisk:
+    async def limit(self, store: Store, pages: int) -> None:
+        """No more pages than there are now, and so many more."""
+
+        def operation(session: Session) -> None:
+            now = session.db.all("PRAGMA page_count")[0][0]
+            session.db.all(f"PRAGMA max_page_count = {now + pages}")
+
+        await store._writer.submit(Rank.KEEP, operation)
+
+    def big(self, size: int = 300_000) -> list[Insert]:
+        return [Insert(NewTask("call", "crm/get", {"x": "y" * size}))]
+
+    async def test_new_work_is_refused_until_there_is_room(
+        self, store: Store, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    ) -> None:
+        monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
+        await self.limit(store, 10)
+        with pytest.raises(StorageFull, match="the disk takes no more: database or disk is full"):
+            await store.enqueue(self.big())
+        assert not store.accepting
+        with pytest.raises(StorageFull, match="what is queued goes on"):
+            await store.enqueue(self.big(10))
+        with pytest.raises(StorageFull):
+            await store.take_slot("crm/get", "s", None, 1, self.big(10)[0])
+        assert "no new work is accepted" in caplog.text
+        await asyncio.sleep(0.1)
+        assert not store.accepting  # what is tried is more than would fit
+        await store._writer.submit(Rank.KEEP, lambda s: s.db.all("PRAGMA max_page_count = 100000"))
+        async with asyncio.timeout(5):
+            while not store.accepting:
+                await asyncio.sleep(0.01)
+        assert "new work is accepted again" in caplog.text
+        [inserted] = await store.enqueue(self.big())
+        assert (await store.get(inserted.id)).status == "pending"
+        assert await notes(store._writer) == set()  # no trace of what was tried
+
+    async def test_what_is_queued_goes_on_beside_it(self, store: Store, writer: Writer) -> None:
+        await self.limit(store, 10)
+        async with Gate(writer):
+            waiting = [
+                asyncio.ensure_future(each)
+                for each in (
+                    writer.submit(Rank.SETTLE, note("settled")),
+                    store.enqueue(self.big()),
+                    store.enqueue(self.big(10)),
+                    writer.submit(Rank.CLAIM, note("claimed")),
+                )
+            ]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert results[0::3] == ["settled", "claimed"]
+        assert [type(item) for item in results[1:3]] == [StorageFull, StorageFull]
+        assert await notes(writer) == {"settled", "claimed"}
+
+    async def test_a_settlement_that_does_not_fit_is_told_so(
+        self, store: Store, writer: Writer
+    ) -> None:
+        await self.limit(store, 1)
+
+        def grow(session: Session) -> None:
+            session.db.run("INSERT INTO meta VALUES ('big', ?)", ("x" * 300_000,))
+
+        with pytest.raises(StorageFull):
+            await writer.submit(Rank.SETTLE, grow)
+        assert await writer.submit(Rank.SETTLE, note("small")) == "small"
+
+
+async def test_a_crowded_disk_is_refused_before_it_is_full(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
+    monkeypatch.setattr(store._database, "crowded", lambda: True)
+    async with asyncio.timeout(5):
+        while store.accepting:
+            await asyncio.sleep(0.01)
+    with pytest.raises(StorageFull):
+        await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    await store.write([Insert(NewTask("webhook", "crm/get", webhook="ops"))])  # goes on
+    monkeypatch.setattr(store._database, "crowded", lambda: False)
+    async with asyncio.timeout(5):
+        while not store.accepting:
+            await asyncio.sleep(0.01)
+    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+
+
+async def test_a_writer_that_dies_fails_everything_and_says_so(
+    store: Store, writer: Writer, caplog: pytest.LogCaptureFixture
+) -> None:
+    def die(session: Session) -> None:
+        raise SystemExit("a bug")
+
+    async with Gate(writer):
+        waiting = [
+            asyncio.ensure_future(writer.submit(Rank.NEW, each))
+            for each in (note("a"), die, note("b"))
+        ]
+    results = await asyncio.gather(*waiting, return_exceptions=True)
+    assert [type(item) for item in results] == [QueueError] * 3
+    assert "the writing thread has died: a bug" in str(results[0])
+    with pytest.raises(QueueError, match="the writing thread has died"):
+        await store.ping()
+    assert not store.healthy
+    assert "the writing thread has died" in caplog.text
+
+
+async def test_another_programs_changes_are_counted(
+    store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
+    await store.enqueue([Insert(NewTask("call", "crm/get"))] * 3)
+    with sqlite3.connect(path) as other:
+        other.execute("DELETE FROM retry_schedule WHERE id = 1")
+    other.close()
+    async with asyncio.timeout(5):
+        while (await store.counts())["pending"] != 2:
+            await asyncio.sleep(0.01)
