@@ -58,4 +58,14 @@ class Problems:
     def _sorted(self, severity: str, redactor: Redactor) -> tuple[Problem, ...]:
         chosen = [problem for problem in self._found.values() if problem.severity == severity]
         chosen.sort(key=lambda p: (p.file, p.line or 0, p.column or 0, p.key, p.message))
-        return tuple(replace(p, message=redactor.text(p.message)) for p in chosen)
+        return tuple(
+            replace(p, message=_one_line(redactor.text(p.message)), key=_one_line(p.key))
+            for p in chosen
+        )
+
+
+def _one_line(text: str) -> str:
+    """`text` without line breaks and control characters, which a quoted value may hold."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

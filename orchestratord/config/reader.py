@@ -161,12 +161,12 @@ class Reader:
         fields = fields_of(model)
         data: dict[str, Any] = {}
         for key, (place, child) in node.entries.items():
-            field = fields.get(key)
-            if field is None:
+            shape = fields.get(key)
+            if shape is None:
                 self._error(place, "unknown key" + suggest(key, fields))
-            elif not is_null(child) or field.shape.null:
+            elif not is_null(child) or shape.null:
                 secret = bool(_SECRET_KEY.search(key))
-                data[key] = self._data(place, child, field.shape, secret=secret)
+                data[key] = self._data(place, child, shape, secret=secret)
         return data
 
     def _backoff(self, spot: Spot, node: MapNode) -> Any:

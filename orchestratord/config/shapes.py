@@ -49,14 +49,6 @@ class Member:
     item: Shape | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Field:
-    """A key of a model."""
-
-    type: Any
-    shape: Shape
-
-
 _KINDS: tuple[tuple[type, Kind], ...] = (
     (str, "text"),
     (Template, "text"),
@@ -115,11 +107,10 @@ def _kind(type_: Any) -> Kind:
 
 
 @lru_cache(maxsize=512)
-def fields_of(model: type[BaseModel]) -> dict[str, Field]:
-    """The keys of a model as they stand in the YAML."""
+def fields_of(model: type[BaseModel]) -> dict[str, Shape]:
+    """The keys of a model as they stand in the YAML, and the shape of each."""
     return {
-        key_of(model, name): Field(info.annotation, shape_of(info.annotation))
-        for name, info in model.model_fields.items()
+        key_of(model, name): shape_of(info.annotation) for name, info in model.model_fields.items()
     }
 
 

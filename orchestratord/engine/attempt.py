@@ -61,11 +61,13 @@ class Lifecycle:
     stopping: bool = False
     sending: set[asyncio.Task[Any]] = field(default_factory=set)
     """Attempts whose request is under way."""
+    preparing: set[asyncio.Task[Any]] = field(default_factory=set)
+    """Attempts in the hands of before_ hooks, which may take their time."""
 
     def interrupt(self) -> None:
         """The daemon stops and waits no longer: end what is under way, begin nothing."""
         self.stopping = True
-        for attempt in list(self.sending):
+        for attempt in [*self.sending, *self.preparing]:
             attempt.cancel()
 
     async def run(
@@ -90,10 +92,13 @@ class Lifecycle:
             limit = format_duration(target.retry.give_up_after or 0)
             return await self.fail(task, target.endpoint, config, Reason.EXPIRED,
                                    f"give_up_after {limit} is over")  # fmt: skip
-        # An idempotent task's claim counts as its start; but where one start ended with the daemon's
+        # An idempotent task's claim counts as its start; but where a start ended with the daemon's
         # death before, the claim had to wait for its turn, and it starts here.
         if target.idempotent and task.deaths and not await started(()):
             return None
+        running = asyncio.current_task()
+        assert running is not None
+        self.preparing.add(running)
         try:
             request = executor.prepare(task, target, self.clock.now())
             arguments = {before_name(before): request, "task": task, "endpoint": target.endpoint}
@@ -112,14 +117,15 @@ class Lifecycle:
             log.exception("the executor of task %s cannot prepare its request", task.id)
             outcome = Outcome("retry", "error", error=f"{type(error).__name__}: {error}")
             return await self._finish(task, target, config, outcome, None, began, clock, after)
+        finally:
+            self.preparing.discard(running)
         effects = await self._announce(before, None, request, task, target.endpoint, None, config)
         # What is not idempotent counts as started from here on, and not from its claim.
-        if (effects or not target.idempotent) and not await started(effects):
+        claimed_as_start = task.idempotent and target.idempotent
+        if (effects or not claimed_as_start) and not await started(effects):
             return None
         if self.stopping:
             raise asyncio.CancelledError
-        running = asyncio.current_task()
-        assert running is not None
         self.sending.add(running)
         try:
             outcome = await self._execute(executor, request, task, target, send)

@@ -23,6 +23,9 @@ LONGEST = 60.0
 """Seconds that the story takes; what has not happened by then will not."""
 STEP = 0.1
 
+LONGEST_PLACE = 60
+"""Bytes; the path of a socket has 107 at most, and more is added to it."""
+
 
 def play(config: Path, screen: Screen, *, keep: bool) -> int:
     """Run the demo; its exit code.
@@ -40,10 +43,19 @@ def play(config: Path, screen: Screen, *, keep: bool) -> int:
     variables = {"DEMO_PORT": str(receiver.port)}
     variables |= {name: keys[path] for path, name in story.SECRETS.items()}
     try:
-        with tempfile.TemporaryDirectory(prefix="orchestratord-demo-") as folder:
+        with tempfile.TemporaryDirectory(prefix="orchestratord-demo-", dir=place()) as folder:
             return _Demo(Daemon(Path(folder), config, variables), receiver, screen).run(keep)
     finally:
         receiver.close()
+
+
+def place(usual: str | None = None) -> str:
+    """Where the demo's folder is made: the usual place, unless a socket's path would be too long.
+
+    `usual`: by default the folder that the environment names for temporary files.
+    """
+    usual = usual or tempfile.gettempdir()
+    return usual if len(os.fsencode(usual)) <= LONGEST_PLACE else "/tmp"  # noqa: S108
 
 
 class _Retry(NamedTuple):
