@@ -19,6 +19,9 @@ from orchestratord.task import Effect
 
 log = logging.getLogger("orchestratord.config")
 
+SIGHUP = "SIGHUP"
+"""The cause of a reload that the signal asked for."""
+
 
 class Adoption:
     """The configuration in force, and the one way in which it changes."""
@@ -66,15 +69,7 @@ class Adoption:
             # Parsing takes as long as it takes; the loop goes on meanwhile.
             result = await asyncio.to_thread(self._loader.reload, cause)
             if result.problems:
-                self.last_error = (self._clock.now_ms(), result.problems)
-                log.error(
-                    "the configuration is refused, the last good one (generation %d) goes on: "
-                    "%d problem(s)",
-                    self.config.generation,
-                    len(result.problems),
-                )
-                for problem in result.problems:
-                    log.error("%s", problem)
+                self._refuse(result.problems)
                 return result
             if self.last_error is not None and not result.changed:
                 log.info("the files are good again; generation %d goes on", self.config.generation)
@@ -89,9 +84,24 @@ class Adoption:
                     len(result.config.endpoints),
                     cause,
                 )
+            elif cause == SIGHUP:
+                log.info("nothing has changed; generation %d goes on", self.config.generation)
             for key in result.restart_required:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
             return result
+
+    def _refuse(self, problems: Sequence[Problem]) -> None:
+        if self.last_error is not None and tuple(self.last_error[1]) == tuple(problems):
+            return  # said already; it stands in `status` until it is mended
+        self.last_error = (self._clock.now_ms(), problems)
+        log.error(
+            "the configuration is refused, the last good one (generation %d) goes on: "
+            "%d problem(s)",
+            self.config.generation,
+            len(problems),
+        )
+        for problem in problems:
+            log.error("%s", problem)
 
     async def _adopt(self, config: Config) -> None:
         tables = {name: await self._store.rows(name) for name in self._host.registry.tables}
@@ -106,5 +116,7 @@ class Adoption:
         self._worker.adopt(config)
         self._scheduler.adopt(config)
         self._adopted(config)
+        for warning in config.warnings:
+            log.warning("%s", warning)
         if effects:
             await self._worker.write(effects)

@@ -11,13 +11,12 @@ import asyncio
 import logging
 import os
 import signal
-import sys
 import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
 from orchestratord import log as logs
-from orchestratord.adoption import Adoption
+from orchestratord.adoption import SIGHUP, Adoption
 from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.chores import Chores
 from orchestratord.clock import Clock
@@ -52,22 +51,30 @@ STALLED_AFTER = 15.0
 def run(folder: Path) -> int:
     """Run the daemon on this config folder until a signal ends it; the exit code."""
     handler = logs.set_up()
+    # Until the handler stands, a reload that is asked for early must not end the daemon.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         host = open_host(folder)
         loader = Loader(folder, host, addresses=ADDRESSES)
     except ConfigError as error:
-        for problem in error.problems:
-            print(problem, file=sys.stderr)
-        return EX_CONFIG
+        return _refused(error)
     except PluginError as error:
-        print(error, file=sys.stderr)
+        log.critical("%s", error)
         return EX_CONFIG
     handler.adopt(loader.config.daemon.log, loader.config.redactor)
     try:
         return asyncio.run(Daemon(folder, host, loader, handler).serve())
+    except ConfigError as error:
+        return _refused(error)
     except (OrchestratordError, OSError) as error:
         log.critical("%s", error)
         return 1
+
+
+def _refused(error: ConfigError) -> int:
+    for problem in error.problems:
+        log.critical("%s", problem)
+    return EX_CONFIG
 
 
 class Daemon:
@@ -111,20 +118,21 @@ class Daemon:
         await adoption.begin()
         server = Server(application(verbs), Listener(path))
         server.start()
-        self._handle_signals(adoption)
-        watcher = Watcher(self._folder, self._from_thread(adoption))
+        self._handle_signals(adoption, worker)
+        digest = self._loader.config.digest
+        watcher = Watcher(self._folder, self._from_thread(adoption, worker), digest=digest)
         watch = LoopWatch(self._host)
         parts = {
             "scheduler": scheduler.run(),
             "worker": worker.run(),
             "bulks": verbs.bulks.run(),
-            "chores": self._chores(store, worker).run(),
+            "chores": self._chores(store, worker, adoption).run(),
             "watchdog": self._feed_watchdog(watch, worker, store),
         }
         tasks = {name: asyncio.create_task(part, name=name) for name, part in parts.items()}
         watch.start()
         watcher.start()
-        self._notifier.ready(self._status(worker))
+        self._notifier.ready(self._status(worker, adoption))
         log.info(
             "ready: %d endpoints, control socket %s, database %s",
             len(self._loader.config.endpoints), path, url,
@@ -159,11 +167,11 @@ class Daemon:
             log.critical("the %s ended: %s", part.get_name(), error, exc_info=error)
         return 1
 
-    def _handle_signals(self, adoption: Adoption) -> None:
+    def _handle_signals(self, adoption: Adoption, worker: Worker) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._begin_reload, adoption, "SIGHUP")
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload, adoption, worker, SIGHUP)
 
     def _on_stop(self) -> None:
         self._signals += 1
@@ -172,36 +180,34 @@ class Daemon:
             os._exit(1)
         self._stop.set()
 
-    def _from_thread(self, adoption: Adoption) -> Callable[[str], None]:
+    def _from_thread(self, adoption: Adoption, worker: Worker) -> Callable[[str], None]:
         """What the watcher's thread calls with the cause."""
         loop = asyncio.get_running_loop()
 
         def changed(cause: str) -> None:
-            loop.call_soon_threadsafe(self._begin_reload, adoption, cause)
+            loop.call_soon_threadsafe(self._begin_reload, adoption, worker, cause)
 
         return changed
 
-    def _begin_reload(self, adoption: Adoption, cause: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload(adoption, cause))
+    def _begin_reload(self, adoption: Adoption, worker: Worker, cause: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload(adoption, worker, cause))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _reload(self, adoption: Adoption, cause: str) -> None:
+    async def _reload(self, adoption: Adoption, worker: Worker, cause: str) -> None:
         self._notifier.reloading("reloading")
         try:
             await adoption.reload(cause)
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
         finally:
-            error = adoption.last_error
-            words = f"config refused: {error[1][0]}" if error else "running"
-            self._notifier.ready(words)
+            self._notifier.ready(self._status(worker, adoption))
 
     def _adopted(self, config: Config) -> None:
         self._handler.adopt(config.daemon.log, config.redactor)
         self._host.timeout = config.daemon.plugins.timeout
 
-    def _chores(self, store: Store, worker: Worker) -> Chores:
+    def _chores(self, store: Store, worker: Worker, adoption: Adoption) -> Chores:
         chores = Chores()
 
         async def prune() -> None:
@@ -210,9 +216,15 @@ class Daemon:
                 await asyncio.sleep(0.05)
 
         async def status() -> None:
-            self._notifier.status(self._status(worker))
+            self._notifier.status(self._status(worker, adoption))
+
+        async def mended() -> None:
+            # Files that were put back as they were before the bad ones look unchanged to a watcher.
+            if adoption.last_error is not None:
+                await self._reload(adoption, worker, "file change")
 
         chores.every(30, "prune", prune)
+        chores.every(10, "look whether the configuration is mended", mended)
         if self._notifier.listening:
             chores.every(10, "status line", status)
         return chores
@@ -238,12 +250,13 @@ class Daemon:
                 fed = now
             await asyncio.sleep(0.5)
 
-    def _status(self, worker: Worker) -> str:
-        snapshot = worker.snapshot()
+    def _status(self, worker: Worker, adoption: Adoption) -> str:
+        if adoption.last_error is not None:
+            return f"config refused: {adoption.last_error[1][0]}"
         config = self._loader.config
         return (
             f"{len(config.endpoints)} endpoints, generation {config.generation}, "
-            f"{snapshot['in_flight']} in flight"
+            f"{worker.lanes.in_flight} in flight"
         )
 
     @property

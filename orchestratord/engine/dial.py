@@ -154,6 +154,8 @@ def _reason(error: Exception) -> str:
         return error.verify_message
     if isinstance(error, ssl.SSLError) and error.reason:
         return error.reason.replace("_", " ").lower()
+    if isinstance(error, socket.gaierror):
+        return error.strerror or "the resolver has no answer"
     if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno:
         return os.strerror(error.errno)  # asyncio's own words repeat the address
     return str(error) or type(error).__name__

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
@@ -130,8 +131,8 @@ class HttpExecutor(Executor):
 
 def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
     value = to_text(template.render(context))
-    if any(character in value for character in "\r\n\0"):
-        raise InvalidPayload(f"the header {name} would hold a line break")
+    if any((character < " " and character != "\t") or character == "\x7f" for character in value):
+        raise InvalidPayload(f"the header {name} would hold a control character")
     return value
 
 
@@ -151,13 +152,16 @@ def _authorize(headers: httpx.Headers, api: Api) -> None:
 def _content(body: Body | None, context: Mapping[str, Any], headers: httpx.Headers) -> bytes | None:
     if body is None:
         return None
-    if body.json_ is not None:
+    if "json_" in body.model_fields_set:
         headers.setdefault("Content-Type", "application/json")
-        value = body.json_.render(context)
+        value = body.json_.render(context) if body.json_ is not None else None
         try:
-            return httpx.Request("POST", "http://x", json=value).content
+            text = json.dumps(
+                value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=to_text
+            )
         except (TypeError, ValueError) as error:
             raise InvalidPayload(f"body.json cannot be written as JSON: {error}") from None
+        return text.encode()
     if body.form is not None:
         headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         return urlencode(list(_pairs(body.form, context))).encode()

@@ -22,26 +22,27 @@ def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, A
     """Status code, headers and the start of the body, as JSON-like data with secrets masked."""
     content = response.content
     truncated = len(content) > STORED_BODY or bool(response.extensions.get("truncated"))
-    # A secret that the cut would go through is masked before it is cut. One that the end of this
-    # start goes through is not, and what was masked before it may have brought it near: away.
+    # A secret that the cut would go through is masked before it is cut.
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
-    unsafe = 0 if whole else _LONGEST_SECRET
+    try:
+        text, coding = codecs.getincrementaldecoder("utf-8")().decode(start, final=whole), "utf-8"
+    except UnicodeDecodeError:
+        text, coding = start.decode("latin-1"), "latin-1"
+    masked = redactor.text(text).encode(coding)
+    if not whole:
+        # The end of what was looked at may be half a secret, which masks before it bring nearer.
+        masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
+    kept = masked[:STORED_BODY]
     record: dict[str, Any] = {
         "status_code": response.status_code,
         "headers": [list(pair) for pair in redactor.headers(response.headers.multi_items())],
     }
-    try:
-        text = codecs.getincrementaldecoder("utf-8")().decode(start, final=whole)
-    except UnicodeDecodeError:
-        masked = redactor.text(start.decode("latin-1")).encode("latin-1")
-        kept = masked[: len(masked) - unsafe][:STORED_BODY]
+    if coding == "utf-8":
+        record["body"] = kept.decode(errors="ignore")
+    else:
         record["body"] = base64.b64encode(kept).decode()
         record["encoding"] = "base64"
-    else:
-        masked = redactor.text(text).encode()
-        kept = masked[: len(masked) - unsafe][:STORED_BODY]
-        record["body"] = kept.decode(errors="ignore")
     record["truncated"] = truncated
     return record
 

@@ -63,8 +63,11 @@ def log_settled(task: Task, ended: Ended, status: str, config: Config) -> None:
     name = f"{task.endpoint_id} {task.webhook}".strip()
     code = outcome.status_code if outcome is not None else None
     words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
+    error = error_record(outcome.error, config.redactor) if outcome is not None else None
     if status != Status.SUCCEEDED:
         words += f" ({decision.reason or decision.why})"
+        if error is not None and not isinstance(code, int):
+            words += f": {error}"
     log.log(
         level,
         "%s",
@@ -78,7 +81,7 @@ def log_settled(task: Task, ended: Ended, status: str, config: Config) -> None:
             "status": status,
             "reason": decision.reason,
             "status_code": code,
-            "error": error_record(outcome.error, config.redactor) if outcome else None,
+            "error": error,
             "next_try": decision.next_try,
             "duration_ms": row.duration_ms if row is not None else None,
         },

@@ -2,15 +2,13 @@
 
 A slot is a time in milliseconds since the epoch. Everything here is a pure function of the
 schedule and a time.
-
-What cronsim finds beyond a change of the clocks depends on where it began, so it begins anew at each
-change: the next slot of one time is then the previous slot of another.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Iterator
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -21,7 +19,6 @@ from orchestratord.values import parse_duration
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 UNITS = ("minute", "hour", "day", *WEEKDAYS)
-_DAY = 86_400_000
 
 
 def spec(schedule: Schedule) -> str:
@@ -37,15 +34,8 @@ def next_slot(schedule: Schedule, after: int) -> int | None:
     step = _step(schedule)
     if step is not None:
         return (after // step + 1) * step
-    zone, begin, since = ZoneInfo(schedule.timezone), after, after
-    while True:
-        walk = CronSim(cron_of(schedule), _local(begin, zone))
-        # In the hour that comes twice, the slot of the first one is found again, and is over.
-        slot = next((slot for slot in map(_milliseconds, walk) if slot > after), None)
-        change = None if slot is None else _change(zone, since, slot)
-        if change is None:
-            return slot
-        begin, since = change - 1000, change
+    # In the hour that comes twice, a slot of the first one is found again in the second.
+    return next((slot for slot in _walk(schedule, after) if slot > after), None)
 
 
 def previous_slot(schedule: Schedule, at: int) -> int | None:
@@ -53,16 +43,13 @@ def previous_slot(schedule: Schedule, at: int) -> int | None:
     step = _step(schedule)
     if step is not None:
         return at // step * step
-    zone = ZoneInfo(schedule.timezone)
-    for moment in CronSim(cron_of(schedule), _local(at + 1000, zone), reverse=True):
-        slot = next_slot(schedule, _milliseconds(moment) - 1)
-        if slot is None or slot > at:
-            continue
-        # Backwards, one may have been passed over.
-        while (following := next_slot(schedule, slot)) is not None and following <= at:
-            slot = following
-        return slot
-    return None
+    # Backwards is exclusive, too: a slot that is exactly now is found from a second later.
+    found = (slot for slot in _walk(schedule, at + 1000, reverse=True) if slot <= at)
+    slot = next(found, None)
+    # And there, the slots of the first hour are passed over in the second.
+    while slot is not None and (later := next_slot(schedule, slot)) is not None and later <= at:
+        slot = later
+    return slot
 
 
 def splay_offset(endpoint_id: str, splay: float) -> float:
@@ -97,27 +84,9 @@ def _step(schedule: Schedule) -> int | None:
     return max(round(parse_duration(schedule.every) * 1000), 1)
 
 
-def _change(zone: ZoneInfo, start: int, end: int) -> int | None:
-    """When, after `start` and not after `end`, the clocks were changed first; None for never."""
-    offset = _local(start, zone).utcoffset()
-    while start < end:
-        later = min(start + _DAY, end)
-        if _local(later, zone).utcoffset() != offset:
-            while later - start > 1000:
-                middle = (start + later) // 2000 * 1000
-                if _local(middle, zone).utcoffset() == offset:
-                    start = middle
-                else:
-                    later = middle
-            return later
-        start = later
-    return None
-
-
-def _local(at: int, zone: ZoneInfo) -> datetime:
+def _walk(schedule: Schedule, start: int, *, reverse: bool = False) -> Iterator[int]:
+    """The slots after (or before) a time, one after the other."""
     # CronSim counts whole seconds; what is below a second would be carried along.
-    return datetime.fromtimestamp(at // 1000, zone)
-
-
-def _milliseconds(moment: datetime) -> int:
-    return round(moment.timestamp() * 1000)
+    local = datetime.fromtimestamp(start // 1000, ZoneInfo(schedule.timezone))
+    for moment in CronSim(cron_of(schedule), local, reverse=reverse):
+        yield round(moment.timestamp() * 1000)

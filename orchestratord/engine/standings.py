@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 
-from orchestratord.executor import Doomed, Executor, Parked, Standing
+from orchestratord.endpoint import Endpoint
+from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
 from orchestratord.registry import Registry
 from orchestratord.settings import Config
 from orchestratord.task import Key, Kind, Reason
+
+log = logging.getLogger("orchestratord.worker")
 
 FOREVER = 1 << 62
 """Later than any next_try."""
@@ -24,8 +28,9 @@ class Standings:
         self._config: Config | None = None
         self._paused: frozenset[str] = frozenset()
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
-        self._ripe: dict[Key, float] = {}
-        """Doomed keys, with the time from which on their tasks fail (seconds since the epoch)."""
+        self._ripe: dict[Key, tuple[str, float]] = {}
+        """Doomed keys: for what reason, and from when on their tasks fail (seconds since the
+        epoch)."""
         self._sweeping: set[Key] = set()
 
     def adopt(self, config: Config) -> None:
@@ -58,14 +63,14 @@ class Standings:
     def arm(self, key: Key, now: float) -> None:
         """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
         standing = self.of(key)
-        if isinstance(standing, Doomed):
-            self._ripe.setdefault(key, now + standing.after)
-        else:
+        if not isinstance(standing, Doomed):
             self._ripe.pop(key, None)
+        elif key not in self._ripe or self._ripe[key][0] != standing.reason:
+            self._ripe[key] = (standing.reason, now + standing.after)
 
     def ripe(self, now: float) -> Iterator[tuple[Key, Doomed]]:
         """Keys whose tasks are to fail now; each is given once until it is `swept`."""
-        for key, when in list(self._ripe.items()):
+        for key, (_, when) in list(self._ripe.items()):
             standing = self.of(key)
             if now >= when and key not in self._sweeping and isinstance(standing, Doomed):
                 self._sweeping.add(key)
@@ -100,4 +105,19 @@ class Standings:
                 return Parked("the endpoint is disabled"), executor
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
-        return executor.standing(endpoint, key.webhook, self._config), executor
+        return self._standing(executor, endpoint, key, self._config), executor
+
+    def _standing(
+        self, executor: Executor, endpoint: Endpoint, key: Key, config: Config
+    ) -> Standing:
+        # An executor is a plugin's, too: its fault must not hold up everybody's reload.
+        try:
+            standing = executor.standing(endpoint, key.webhook, config)
+            if isinstance(standing, Doomed):
+                Reason(standing.reason)
+            elif not isinstance(standing, Target | Parked):
+                raise TypeError(f"it returned {standing!r}, which is no standing")
+        except Exception as error:
+            log.exception("the executor of %s cannot say where its tasks stand", key)
+            return Parked(f"the plugin that carries it out failed: {type(error).__name__}")
+        return standing
