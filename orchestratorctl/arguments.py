@@ -201,7 +201,12 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
         metavar="CODE",
         help="of the last answer: 503, 5xx, error",
     )
-    group.add_argument("--endpoint", type=words.endpoint, metavar="API/NAME")
+    group.add_argument(
+        "--endpoint",
+        type=words.endpoints,
+        metavar="API/NAME",
+        help="of one endpoint, or of all of an api: 'API/*'",
+    )
     group.add_argument("--kind", type=words.text, metavar="KIND", help="call or webhook")
     group.add_argument(
         "--since", type=words.since, metavar="WHEN", help="created within 2h, or after a time"

@@ -87,13 +87,18 @@ def _denied(path: str) -> NoDaemon:
 
 
 def _group_in_charge(path: str) -> str | None:
-    """The group of the socket, or of the nearest folder above it that can be looked at."""
+    """The group of the socket, or of the nearest folder above it that can be looked at.
+
+    None for the group of root, which nobody should be told to join.
+    """
     import grp
 
     path = os.path.abspath(path)
     while True:
         try:
             group = os.stat(path).st_gid
+            if group == 0:
+                return None
             return grp.getgrgid(group).gr_name
         except KeyError:
             return str(group)

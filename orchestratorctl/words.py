@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from typing import Any
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
-_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/[A-Za-z0-9][A-Za-z0-9._-]*", re.ASCII)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_ENDPOINT = re.compile(f"{_NAME}/{_NAME}")
+_ENDPOINTS = re.compile(rf"{_NAME}/({_NAME}|\*)")
 
 
 def text(word: str) -> str:
@@ -33,6 +35,13 @@ def endpoint(word: str) -> str:
     """An endpoint's id, API/NAME."""
     if _ENDPOINT.fullmatch(word) is None:
         raise ArgumentTypeError(f"'{word}' is no endpoint; one is named API/NAME")
+    return word
+
+
+def endpoints(word: str) -> str:
+    """An endpoint's id, or API/* for all endpoints of an api."""
+    if _ENDPOINTS.fullmatch(word) is None:
+        raise ArgumentTypeError(f"'{word}' is no endpoint; write API/NAME, or API/* for all of one")
     return word
 
 

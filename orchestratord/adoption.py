@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader, Reload
@@ -18,6 +19,8 @@ from orchestratord.settings import Config
 from orchestratord.task import Effect
 
 log = logging.getLogger("orchestratord.config")
+
+Tables = dict[str, list[dict[str, Any]]]
 
 SIGHUP = "SIGHUP"
 """The cause of a reload that the signal asked for."""
@@ -45,6 +48,7 @@ class Adoption:
         self._clock = clock
         self._adopted = adopted
         self._lock = asyncio.Lock()
+        self._unwritten: list[Effect] = []
         self.cause = "start"
         """What caused the last adoption."""
         self.last_error: tuple[int, Sequence[Problem]] | None = None
@@ -58,7 +62,7 @@ class Adoption:
 
     async def begin(self) -> None:
         """Take up the configuration that the daemon started with."""
-        await self._adopt(self.config)
+        await self._adopt(self.config, await self._tables())
 
     async def reload(self, cause: str) -> Reload:
         """Read the folder again and take it up if it is good; for whoever asks first, in turn.
@@ -66,6 +70,7 @@ class Adoption:
         A bad configuration changes nothing: its problems are kept in `last_error` and returned.
         """
         async with self._lock:
+            tables = await self._tables()
             # Parsing takes as long as it takes; the loop goes on meanwhile.
             result = await asyncio.to_thread(self._loader.reload, cause)
             if result.problems:
@@ -77,7 +82,7 @@ class Adoption:
             self.restart_required = result.restart_required
             if result.changed:
                 self.cause = cause
-                await self._adopt(result.config)
+                await self._adopt(result.config, tables)
                 log.info(
                     "configuration generation %d is in force: %d endpoints (%s)",
                     result.config.generation,
@@ -103,8 +108,10 @@ class Adoption:
         for problem in problems:
             log.error("%s", problem)
 
-    async def _adopt(self, config: Config) -> None:
-        tables = {name: await self._store.rows(name) for name in self._host.registry.tables}
+    async def _tables(self) -> Tables:
+        return {name: await self._store.rows(name) for name in self._host.registry.tables}
+
+    async def _adopt(self, config: Config, tables: Tables) -> None:
         effects: list[Effect] = []
         for plugin, answer in self._host.ask(
             "config_adopted", {"config": config, "tables": tables}
@@ -118,5 +125,19 @@ class Adoption:
         self._adopted(config)
         for warning in config.warnings:
             log.warning("%s", warning)
-        if effects:
-            await self._worker.write(effects)
+        self._unwritten += effects
+        try:
+            await self.write()
+        except Exception as error:
+            # The swap is done; what plugins keep of it in their tables follows.
+            log.error("what plugins note of the configuration is not written yet: %s", error)
+
+    async def write(self) -> None:
+        """Write what plugins want noted of the configuration, if that is still to be done."""
+        effects, self._unwritten = self._unwritten, []
+        try:
+            if effects:
+                await self._worker.write(effects)
+        except BaseException:
+            self._unwritten = effects + self._unwritten
+            raise

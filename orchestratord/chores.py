@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable
+from datetime import datetime
 
 import schedule
 
@@ -21,21 +22,34 @@ class Chores:
 
     def __init__(self) -> None:
         self._timetable = schedule.Scheduler()
+        self._chores: list[tuple[int, str, Chore]] = []
         self._running: dict[str, asyncio.Task[None]] = {}
+        self._looked = datetime.now()  # what `schedule` goes by
 
     def every(self, seconds: int, name: str, chore: Chore) -> None:
         """Run `chore` each `seconds`; left out while its last run is still going on."""
+        self._chores.append((seconds, name, chore))
         self._timetable.every(seconds).seconds.do(self._begin, name, chore)
 
     async def run(self) -> None:
         """Look once a second what is due; until cancelled."""
         try:
             while True:
-                self._timetable.run_pending()
+                self.look(datetime.now())
                 await asyncio.sleep(1.0)
         finally:
             for running in self._running.values():
                 running.cancel()
+
+    def look(self, now: datetime) -> None:
+        """Begin what is due; `now` is the local wall clock, which `schedule` goes by."""
+        if now < self._looked:
+            # The clock was set back, or summer time ended: what was due then would wait for long.
+            self._timetable.clear()
+            for seconds, name, chore in self._chores:
+                self._timetable.every(seconds).seconds.do(self._begin, name, chore)
+        self._looked = now
+        self._timetable.run_pending()
 
     def _begin(self, name: str, chore: Chore) -> None:
         if name not in self._running:

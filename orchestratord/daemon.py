@@ -224,6 +224,7 @@ class Daemon:
                 await self._reload(adoption, worker, "file change")
 
         chores.every(30, "prune", prune)
+        chores.every(10, "what plugins note of the configuration", adoption.write)
         chores.every(10, "look whether the configuration is mended", mended)
         if self._notifier.listening:
             chores.every(10, "status line", status)
@@ -241,7 +242,8 @@ class Daemon:
                 stalled = [
                     name
                     for name, beat in (("worker", worker.beat), ("database", store.beat))
-                    if now - beat > STALLED_AFTER
+                    # A draining worker goes round no more; it waits for what is in flight.
+                    if now - beat > STALLED_AFTER and not (name == "worker" and worker.draining)
                 ]
                 if stalled:
                     log.error("no sign of life from the %s", " and the ".join(stalled))

@@ -147,7 +147,7 @@ class Host:
         """The plugin and the hook that this stack is in; None for none."""
         codes = {
             item.function.__code__: (item.plugin, hook)
-            for hook in (*hookspecs.DECIDING, *hookspecs.TELLING)
+            for hook in (*hookspecs.REGISTRATIONS, *hookspecs.DECIDING, *hookspecs.TELLING)
             for item in self.compiled(hook) or ()
             if hasattr(item.function, "__code__")
         }
@@ -177,7 +177,7 @@ class Host:
             except HookFault as fault:
                 self.fault(item.plugin, hook, fault)
                 continue
-            if isinstance(result, Outcome) and result.verdict != arguments[name].verdict:
+            if isinstance(result, Outcome) and result is not arguments[name]:
                 result = decided(result, item.plugin)
             arguments[name] = result
         return arguments[name]

@@ -122,6 +122,10 @@ def check_decision(hook: str, result: Any) -> None:
                 raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
         if result.verdict not in ("success", "retry", "failure"):
             raise HookFault(f"returned an Outcome whose verdict is {result.verdict!r}")
+        try:
+            _ = result.response.content if result.response is not None else b""
+        except Exception as error:  # a stream that was not read
+            raise HookFault(f"returned a response that cannot be read: {error}") from error
         if result.delay is not None and math.isnan(result.delay):
             raise HookFault("returned an Outcome whose delay is no number")
     elif hook == "before_request" and not isinstance(result, httpx.Request):

@@ -8,12 +8,16 @@ failed, cancelled, (with force) succeeded → pending, by hand
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, NamedTuple
 
 from orchestratord.values import StatusCode
+
+_SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+_SQL_TYPE = re.compile(r"(TEXT|INTEGER|REAL)( NOT NULL)?", re.IGNORECASE)
 
 
 class Status(StrEnum):
@@ -205,3 +209,19 @@ class Table:
     columns: Mapping[str, str]
     key: tuple[str, ...]
     version: int = 1
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no table can be made of."""
+        for name in (self.name, *self.columns):
+            if not _SQL_NAME.fullmatch(name):
+                raise ValueError(f"the table {self.name!r}: {name!r} is not a plain SQL name")
+        for kind in self.columns.values():
+            if not _SQL_TYPE.fullmatch(kind):
+                raise ValueError(
+                    f"the table {self.name!r}: {kind!r} is not a type: write TEXT, INTEGER or "
+                    "REAL, and NOT NULL"
+                )
+        if len({name.lower() for name in self.columns}) < len(self.columns):
+            raise ValueError(f"the table {self.name!r} has two columns of one name")
+        if not self.key or not set(self.key) <= set(self.columns):
+            raise ValueError(f"the key of the table {self.name!r} names columns it does not have")

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 POLL = 0.5
-_COLOURS = {"done": "green", "running": "cyan", "cancelled": "yellow"}
+_COLOURS = {"finished": "green", "running": "cyan", "cancelled": "yellow"}
 _COLUMNS = (
     Column("BULK", right=True),
     Column("STATUS"),

@@ -15,9 +15,11 @@ from orchestratord.config.reader import Read, Reader
 from orchestratord.config.schedules import schedule_problems
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.shared import Inherited, SharedReader
-from orchestratord.config.shown import shown_endpoint
+from orchestratord.config.shown import as_sent, shown_endpoint
+from orchestratord.config.stored import secret_values
 from orchestratord.config.suggest import suggest
 from orchestratord.config.templates import templates_in, undeclared, undefined
+from orchestratord.config.urls import path_problem
 from orchestratord.endpoint import Endpoint, Param, Schedule
 from orchestratord.errors import InvalidParams
 from orchestratord.executor import Executor
@@ -70,7 +72,8 @@ class EndpointReader:
             spec = self._reader.read(spot, root.only(spec_keys), model)
 
         self._check_spec(spec.fields, spot, root, inherited)
-        self._check_base_url(type_, inherited)
+        self._check_url(type_, inherited, spec.fields, spot, root)
+        self._check_stored(data, spot, own)
         params = self._params(fields.get("params", {}), spot, node)
         schedule: Schedule | None = fields.get("schedule")
         if schedule is not None:
@@ -102,7 +105,7 @@ class EndpointReader:
             place, child = node.entries[key]
             self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
-        shown = shown_endpoint(endpoint, inherited.data, written)
+        shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
         return Declared(replace(endpoint, shown=shown), spot, node)
 
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
@@ -125,9 +128,20 @@ class EndpointReader:
         self._problems.error(place, f"unknown type {type_!r}" + suggest(type_, self._executors))
         return None, None
 
-    def _check_base_url(self, type_: str | None, inherited: Inherited) -> None:
+    def _check_url(
+        self,
+        type_: str | None,
+        inherited: Inherited,
+        spec: Mapping[str, Any],
+        spot: Spot,
+        root: MapNode,
+    ) -> None:
+        if type_ != HTTP:
+            return
+        if "path" in spec and (wrong := path_problem(spec["path"])) is not None:
+            self._problems.error(locate(spot, root, ("path",))[0], wrong)
         api = inherited.api
-        if type_ == HTTP and api is not None and api.base_url is None:
+        if api is not None and api.base_url is None:
             self._problems.error(
                 inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
             )
@@ -156,6 +170,15 @@ class EndpointReader:
         headers = spec.get("headers")
         if isinstance(headers, Mapping):
             self._shared.outgoing.check_headers(headers, spot, root)
+
+    def _check_stored(self, data: Any, spot: Spot, own: MapNode) -> None:
+        """Whether a parameter's value, which is a part of each task's row, holds a secret."""
+        for path in secret_values(data):
+            self._problems.error(
+                locate(spot, own, path)[0],
+                "a secret here would be stored in the database; put the reference into headers, "
+                "query or body",
+            )
 
     def _params(self, params: Mapping[str, Param], spot: Spot, node: Node) -> dict[str, Param]:
         """The parameters with their defaults as the declared types have them."""

@@ -72,7 +72,8 @@ def load(
             checked.
 
     Raises:
-        ConfigError: with every error of every file, in the order of the files.
+        ConfigError: with every error of every file, in the order of the files, and then with every
+            warning.
     """
     return read(folder, host, environ, credentials, addresses, Cache()).config
 
@@ -137,7 +138,7 @@ def _read(
     )
     check_with_plugins(host, config, declared, problems)
     if problems.any_error:
-        raise ConfigError(problems.errors(redactor))
+        raise ConfigError((*problems.errors(redactor), *problems.warnings(redactor)))
     return Reading(replace(config, warnings=problems.warnings(redactor)), references.values)
 
 

@@ -104,7 +104,11 @@ class Loader:
             return Reload(True, self.config, (), restart, cause)
 
     def _read(self) -> Reading:
-        return read(self._folder, self._host, self._environ, None, self._addresses, self._cache)
+        try:
+            return read(self._folder, self._host, self._environ, None, self._addresses, self._cache)
+        except ConfigError as error:
+            # A warning is no reason to refuse anything.
+            raise ConfigError([p for p in error.problems if p.severity == "error"]) from None
 
     def _adopted(self, reading: Reading, generation: int) -> Reading:
         config = replace(reading.config, generation=generation, adopted_at=self._clock.now_ms())

@@ -1,7 +1,8 @@
 """Defaults, api.yaml and the endpoint, laid over each other before anything is validated.
 
 Mappings are merged by key, lists are replaced, `backoff` is replaced whole, and a plugin's key
-follows its `Setting.merge`. Each value keeps the place that it was written in.
+follows its `Setting.merge`: in lists that are united by name, two of one name are merged by key.
+Each value keeps the place that it was written in.
 """
 
 from __future__ import annotations
@@ -110,9 +111,12 @@ def _by_key(lower: Node, upper: Node) -> Node:
 def _by_name(lower: Node, upper: Node) -> Node:
     if not isinstance(lower, ListNode) or not isinstance(upper, ListNode):
         return upper
-    winning = {name: entry for entry in upper.items if (name := _name(entry[1]))}
-    items = [winning.pop(_name(item) or "", (spot, item)) for spot, item in lower.items]
-    items += [entry for entry in upper.items if (_name(entry[1]) or "") in ("", *winning)]
+    own = {name: entry for entry in upper.items if (name := _name(entry[1]))}
+    items: list[tuple[Spot, Node]] = []
+    for spot, item in lower.items:
+        found = own.pop(_name(item) or "", None)
+        items.append((found[0], _by_key(item, found[1])) if found else (spot, item))
+    items += [entry for entry in upper.items if (_name(entry[1]) or "") in ("", *own)]
     return ListNode(items)
 
 

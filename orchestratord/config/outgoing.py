@@ -9,11 +9,14 @@ from typing import Any
 
 from orchestratord.config.positions import MapNode, Node, Spot, is_null, locate
 from orchestratord.config.problems import Problems
+from orchestratord.config.templates import literal
 from orchestratord.config.urls import base_url_problem, host_and_port
 from orchestratord.endpoint import Auth
+from orchestratord.template import Template
 from orchestratord.values import Text
 
 _HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _FRAMING = frozenset({"content-length", "transfer-encoding"})
 
 
@@ -43,7 +46,7 @@ class Outgoing:
         self, fields: Mapping[str, Any], spot: Spot, node: Node, allow: tuple[str, ...]
     ) -> None:
         """The fields of api.yaml, read from `node` at `spot`; `allow` is the daemon's."""
-        self.check_headers(fields.get("headers", ()), spot, node)
+        self.check_headers(fields.get("headers", {}), spot, node)
         if (auth := fields.get("auth")) is not None:
             self._check_auth(auth, spot, node)
         egress = fields.get("egress")
@@ -78,10 +81,10 @@ class Outgoing:
                 self._problems.error(locate(spot, node, ("egress", "allow", index))[0], str(error))
         return tuple(good)
 
-    def check_headers(self, headers: Iterable[str], spot: Spot, node: Node) -> None:
-        """The names of `headers` below `node`."""
+    def check_headers(self, headers: Mapping[str, Template], spot: Spot, node: Node) -> None:
+        """The names of `headers` below `node`, and what is the same in each value."""
         seen: dict[str, str] = {}
-        for name in headers:
+        for name, value in headers.items():
             place = locate(spot, node, ("headers", name))[0]
             if not _HEADER.fullmatch(name):
                 self._problems.error(place, "is not the name of a header")
@@ -90,6 +93,8 @@ class Outgoing:
             elif name.lower() in seen:
                 self._problems.error(place, f"the same header as {seen[name.lower()]}; keep one")
             seen.setdefault(name.lower(), name)
+            if _CONTROL.search(literal(value)):
+                self._problems.error(place, "a header holds no line break or control character")
 
     def check_urls(self, data: Any, allow: Sequence[str], spot: Spot, node: Node) -> None:
         """Each `url` that stands anywhere in `data`, which was read from `node`."""

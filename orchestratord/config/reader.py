@@ -23,6 +23,7 @@ from orchestratord.config.problems import Problems
 from orchestratord.config.references import References
 from orchestratord.config.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
 from orchestratord.config.suggest import suggest
+from orchestratord.config.urls import host_and_port
 from orchestratord.redact import MASK
 from orchestratord.registry import Registry
 from orchestratord.values import Text
@@ -33,6 +34,11 @@ _SECRET_KEY = re.compile(
 )
 _SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
 _FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
+
+
+def is_secret_key(key: str) -> bool:
+    """True where a text under `key` is taken for a secret."""
+    return bool(_SECRET_KEY.search(key))
 
 
 class Read(NamedTuple):
@@ -153,7 +159,7 @@ class Reader:
                 if item.member("model", "map") is not None:
                     data[key] = {}
                 continue
-            secret = bool(_SECRET_KEY.search(key))
+            secret = is_secret_key(key)
             data[key] = self._data(place, child, item, secret=secret)
         return data
 
@@ -165,7 +171,7 @@ class Reader:
             if shape is None:
                 self._error(place, "unknown key" + suggest(key, fields))
             elif not is_null(child) or shape.null:
-                secret = bool(_SECRET_KEY.search(key))
+                secret = is_secret_key(key)
                 data[key] = self._data(place, child, shape, secret=secret)
         return data
 
@@ -251,6 +257,11 @@ class Reader:
 
     def _secret(self, spot: Spot, value: str) -> None:
         self.secrets.add(value)
+        if (target := host_and_port(value)) is not None:
+            # Lanes and errors name the receiver alone, and its name is a part of the secret.
+            host, port = target
+            name = f"[{host}]" if ":" in host else host
+            self.secrets |= {host, name, f"{name}:{port}"}
         if 0 < len(value) < SHORTEST_SECRET:
             self.problems.warn(
                 spot, f"a secret of less than {SHORTEST_SECRET} characters cannot be masked"

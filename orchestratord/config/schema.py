@@ -10,12 +10,11 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from orchestratord.backoff import Backoff
+from orchestratord.config.as_read import REFERENCE, as_read
 from orchestratord.config.keys import HTTP, api_model, daemon_model, endpoint_model
 from orchestratord.registry import Registry
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
-REFERENCE = {"type": "string", "pattern": r"\$\{"}
-"""A reference stands for a value of any type."""
 
 File = Literal["endpoint", "api", "daemon"]
 
@@ -38,7 +37,7 @@ def json_schema(file: File, registry: Registry) -> dict[str, Any]:
         _allow(schema["$defs"]["Defaults"], disabled)
     else:
         schema = _endpoint(registry)
-    return {"$schema": DIALECT, **schema, "title": f"orchestratord: {file}"}
+    return {"$schema": DIALECT, **as_read(schema), "title": f"orchestratord: {file}"}
 
 
 def _endpoint(registry: Registry) -> dict[str, Any]:
@@ -55,7 +54,8 @@ def _endpoint(registry: Registry) -> dict[str, Any]:
             return one
         definitions |= one.pop("$defs", {})
         definitions[f"type_{type_}"] = one
-        chosen: dict[str, Any] = {"properties": {"type": {"const": type_}}}
+        const = [type_, None] if type_ == HTTP else [type_]
+        chosen: dict[str, Any] = {"properties": {"type": {"enum": const}}}
         if type_ != HTTP:
             chosen["required"] = ["type"]
         branches.append({"if": chosen, "then": {"$ref": f"#/$defs/type_{type_}"}})

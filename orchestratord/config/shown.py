@@ -36,6 +36,21 @@ def shown_endpoint(
     return shown
 
 
+def as_sent(endpoint: Endpoint, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The written keys, with the values of parameters as their declared types have them."""
+    sent = dict(written)
+    if isinstance(written.get("params"), Mapping):
+        sent["params"] = {
+            name: {**param, "default": endpoint.params[name].default}
+            if "default" in param
+            else param
+            for name, param in written["params"].items()
+        }
+    if endpoint.schedule is not None and "params" in written["schedule"]:
+        sent["schedule"] = {**written["schedule"], "params": endpoint.schedule.params}
+    return sent
+
+
 def masked(data: Any) -> Any:
     """Data without its secrets; templates stay as they are written."""
     if isinstance(data, Text):

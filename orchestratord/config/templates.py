@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Container, Iterator, Mapping
 from typing import Any
 
@@ -15,6 +16,19 @@ ROOTS = frozenset({"params", "task", "now"})
 TASK = frozenset({"task.id", "task.attempt", "task.scheduled_at", "task.last_success_at"})
 
 Path = tuple[str | int, ...]
+
+_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
+_REFERENCE = re.compile(r"\$\{[^{}]*\}")
+
+
+def written(template: Template) -> str:
+    """What stands in the file, but for expressions and references."""
+    return _REFERENCE.sub("", _EXPRESSION.sub("", template.source))
+
+
+def literal(template: Template) -> str:
+    """The text that is the same for each call: with references, as far as no expression is near."""
+    return str(template.render({})) if template.constant else _EXPRESSION.sub("", template.source)
 
 
 def templates_in(value: Any, path: Path = ()) -> Iterator[tuple[Path, Template | TemplateTree]]:

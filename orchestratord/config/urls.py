@@ -1,10 +1,13 @@
-"""What a `base_url` may be."""
+"""What a `base_url` and a `path` may be."""
 
 from __future__ import annotations
 
 import re
 
 import httpx
+
+from orchestratord.config.templates import literal, written
+from orchestratord.template import Template
 
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _PORTS = {"http": 80, "https": 443}
@@ -28,6 +31,15 @@ def base_url_problem(url: str) -> str | None:
         return "holds no blanks or control characters"
     if host_and_port(url) is None:
         return "has no host or port that can be used"
+    return None
+
+
+def path_problem(path: Template) -> str | None:
+    """What is wrong with a `path`, in words; None where it can be used."""
+    if literal(path).lstrip().lower().startswith(("http://", "https://")):
+        return "is added to base_url, and holds no host; write scheme and host to base_url"
+    if "#" in written(path):
+        return "a request has no fragment; write %23 where the character # itself is meant"
     return None
 
 

@@ -79,9 +79,12 @@ class Api:
         requests.refuse_unknown(asked.query, ())
         paused = await self._verbs.paused()
         runs = self._verbs.next_runs()
+        config = self._verbs.config
         shown = [
-            views.endpoint_json(endpoint, endpoint.id in paused, runs.get(endpoint.id))
-            for endpoint in self._verbs.config.endpoints.values()
+            views.endpoint_json(
+                endpoint, endpoint.id in paused, runs.get(endpoint.id), config.redactor
+            )
+            for endpoint in config.endpoints.values()
         ]
         return Answer({"endpoints": shown})
 
@@ -90,7 +93,8 @@ class Api:
         endpoint = self._verbs.endpoint(_endpoint_id(asked))
         paused = endpoint.id in await self._verbs.paused()
         next_run = self._verbs.next_runs().get(endpoint.id)
-        return Answer(views.endpoint_json(endpoint, paused, next_run))
+        redactor = self._verbs.config.redactor
+        return Answer(views.endpoint_json(endpoint, paused, next_run, redactor))
 
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""

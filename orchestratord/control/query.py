@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from orchestratord.clock import from_rfc3339
+from orchestratord.config.suggest import suggest
 from orchestratord.errors import InvalidParams
 from orchestratord.queue.records import TaskFilter
 from orchestratord.task import Status
@@ -43,7 +44,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     problems: dict[str, str] = {}
     for name, value in given.items():
         if name not in read:
-            problems[name] = f"there is no such filter; there are {', '.join(NAMES)}"
+            problems[name] = f"there is no such filter{suggest(name, NAMES)}"
         elif value is not None and value != "" and value != []:
             try:
                 found[name] = read[name](value)

@@ -2,17 +2,30 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr, ValidationError
+from pydantic_core import ErrorDetails
 
+from orchestratord.config.complaints import sentence, shown
+from orchestratord.config.suggest import suggest
 from orchestratord.errors import InvalidParams
 from orchestratord.values import Duration, parse_duration, parse_rate
 
 MAX_ID = (1 << 63) - 1
 MAX_KEY = 255
 """Characters of an idempotency key."""
+
+_EXPECTED = {
+    "model_type": "a JSON object",
+    "dict_type": "a JSON object",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+}
+"""What would have fitted, by the kind of pydantic's error."""
 
 M = TypeVar("M", bound="Body")
 
@@ -59,8 +72,8 @@ def read_body(model: type[M], value: Any) -> M:
     except ValidationError as error:
         raise InvalidParams(
             {
-                ".".join(str(part) for part in item["loc"]) or "body": _sentence(item["msg"])
-                for item in error.errors(include_url=False, include_context=False)
+                ".".join(str(part) for part in item["loc"]) or "body": _complaint(model, item)
+                for item in error.errors(include_url=False)
             }
         ) from None
 
@@ -97,11 +110,29 @@ def read_key(headers: Mapping[str, str]) -> str | None:
 def refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
     """Raise InvalidParams where the query string says something that is not understood."""
     if unknown := [name for name in query if name not in known]:
-        text = f"there is no such parameter; there are {', '.join(known)}"
         if not known:
-            text = "there are no parameters here"
-        raise InvalidParams(dict.fromkeys(unknown, text))
+            raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))
+        raise InvalidParams(
+            {name: f"there is no such parameter{suggest(name, known)}" for name in unknown}
+        )
 
 
-def _sentence(text: str) -> str:
-    return text.removeprefix("Value error, ")
+def _complaint(model: type[Body], error: ErrorDetails) -> str:
+    value = error["input"]
+    if error["type"] == "extra_forbidden":
+        if not model.model_fields:
+            return "unknown key; nothing can be said here"
+        return f"unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
+    if error["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[error['type']]}, not {_in_json(value)}"
+    text = sentence(error)
+    if error["type"] == "value_error" and (value is None or isinstance(value, bool)):
+        # Parsers of values begin with what they were given, as Python writes it.
+        return json.dumps(value) + text[len(repr(value)) :]
+    return text
+
+
+def _in_json(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "an object" if isinstance(value, Mapping) else shown(value)

@@ -166,12 +166,26 @@ class _Counted(Connection):
 
 def _make_folder(folder: Path) -> None:
     if folder.is_dir():
+        _warn_of_others(folder)
         return
     old = os.umask(0o027)
     try:
         folder.mkdir(parents=True, exist_ok=True)
     finally:
         os.umask(old)
+
+
+def _warn_of_others(folder: Path) -> None:
+    """Say so where the folder can be written to by who may not use the socket anyway."""
+    status = folder.stat()
+    others = stat.S_IWOTH if status.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
+    if status.st_mode & others:
+        log.warning(
+            "the control socket's folder %s has mode %04o: other users can put a socket of their "
+            "own in its place; take away their right to write",
+            folder,
+            stat.S_IMODE(status.st_mode),
+        )
 
 
 def _remove_stale(path: Path) -> None:

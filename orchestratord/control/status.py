@@ -46,20 +46,28 @@ def config_status(
         error: when (milliseconds) and why the files were refused.
         restart_required: the keys that keep an old value.
     """
+    redactor = config.redactor
     return {
-        "folder": str(config.folder),
+        "folder": redactor.text(str(config.folder)),
         "generation": config.generation,
         "adopted_at": rfc3339(config.adopted_at),
         "cause": cause,
         "endpoints": len(config.endpoints),
-        "error": error and {"at": rfc3339(error[0]), "errors": problems_json(error[1])},
-        "warnings": problems_json(config.warnings),
+        "error": error and {"at": rfc3339(error[0]), "errors": _problems(error[1], redactor)},
+        "warnings": _problems(config.warnings, redactor),
         "restart_required": list(restart_required),
     }
 
 
-def worker_status(snapshot: Mapping[str, Any]) -> dict[str, Any]:
-    """What the worker is at."""
+def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[dict[str, Any]]:
+    return [
+        {name: redactor.value(value) for name, value in problem.items()}
+        for problem in problems_json(problems)
+    ]
+
+
+def worker_status(snapshot: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    """What the worker is at. A lane may be named after a receiver whose URL is a secret."""
     lanes = sorted(
         snapshot["lanes"], key=lambda lane: (-lane["in_flight"], -lane["due"], lane["name"])
     )
@@ -68,7 +76,7 @@ def worker_status(snapshot: Mapping[str, Any]) -> dict[str, Any]:
         "concurrency": snapshot["concurrency"],
         "next_due": rfc3339(snapshot["next_due"]),
         "draining": snapshot["draining"],
-        "lanes": lanes[:MAX_LANES],
+        "lanes": [{**lane, "name": redactor.text(lane["name"])} for lane in lanes[:MAX_LANES]],
     }
 
 

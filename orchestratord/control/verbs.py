@@ -124,19 +124,20 @@ class Verbs:
     async def status(self) -> dict[str, Any]:
         """How the daemon is, as `/v1/status` shows it."""
         store, loader, now = self._store, self._loader, self.now
+        redactor = loader.config.redactor
         return {
             **shown.process_status(self._version, store.instance, self._started_at, now),
             "config": shown.config_status(
                 loader.config, loader.cause, loader.last_error, loader.restart_required
             ),
             "queue": await shown.queue_status(store, now),
-            **shown.worker_status(self._worker.snapshot()),
+            **shown.worker_status(self._worker.snapshot(), redactor),
             "database": {
-                "url": store.url,
+                "url": redactor.text(store.url),
                 "size": await store.size(),
                 "accepting": store.accepting,
             },
-            "plugins": shown.plugins_status(self.plugins, loader.config.redactor),
+            "plugins": shown.plugins_status(self.plugins, redactor),
             "paused": sorted(await store.paused()),
         }
 
@@ -275,7 +276,7 @@ class Verbs:
 
         Args:
             rate: tasks a second at most.
-            dry_run: only count them.
+            dry_run: only count them; nothing is written down, and the id of the bulk is 0.
 
         Raises:
             InvalidParams: the filter is empty, or names what cannot be retried in bulk.

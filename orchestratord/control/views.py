@@ -86,16 +86,19 @@ def attempt_json(attempt: Attempt, redactor: Redactor) -> dict[str, Any]:
     }
 
 
-def endpoint_json(endpoint: Endpoint, paused: bool, next_run: int | None) -> dict[str, Any]:
+def endpoint_json(
+    endpoint: Endpoint, paused: bool, next_run: int | None, redactor: Redactor
+) -> dict[str, Any]:
     """An endpoint: its merged declaration with secrets masked, and how it stands.
 
     `next_run`: when its schedule calls it next (milliseconds).
     """
+    shown = {name: redactor.value(value) for name, value in endpoint.shown.items()}
     return {
         "id": endpoint.id,
-        **endpoint.shown,
+        **shown,
         "enabled": endpoint.enabled,
-        "webhooks": endpoint.shown.get("webhooks", []),
+        "webhooks": shown.get("webhooks", []),
         "paused": paused,
         "next_run": rfc3339(next_run),
         "source": endpoint.source,

@@ -49,6 +49,9 @@ class Ended:
     effects: list[Effect] = field(default_factory=list)
     give_back: bool = False
     deaths: int | None = None
+    request: Any = None
+    after: str | None = None
+    """The after_ phase that was reached, None for none."""
 
 
 @dataclass(slots=True)
@@ -109,10 +112,15 @@ class Lifecycle:
                 task, target.endpoint, config, reason, str(error), request=request, began=began
             )
         except Snooze as snooze:
-            delay = snooze.delay
-            decision = Decision(Status.PENDING, str(snooze), None, began + round(delay * 1000))
+            next_try = began + round(snooze.delay * 1000)
+            if deadline is not None and next_try > deadline:
+                why = f"{snooze}: past give_up_after"
+                return await self.fail(task, target.endpoint, config, Reason.EXPIRED, why)
+            decision = Decision(Status.PENDING, str(snooze), None, next_try)
             return Ended(task, decision, None, None, give_back=True)
-        except Exception as error:
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as error:
             # An executor is a plugin's, too.
             log.exception("the executor of task %s cannot prepare its request", task.id)
             outcome = Outcome("retry", "error", error=f"{type(error).__name__}: {error}")
@@ -133,16 +141,21 @@ class Lifecycle:
             return await self._interrupted(task, target, config, request, began, clock, after)
         finally:
             self.sending.discard(running)
-        if outcome.status_code is not None and self.host.compiled(after):
-            arguments = {
-                "outcome": outcome,
-                "request": request,
-                "statement": request,
-                "task": task,
-                "endpoint": target.endpoint,
-            }
-            outcome = await self.host.fold(after, "outcome", arguments)
-        return await self._finish(task, target, config, outcome, request, began, clock, after)
+        try:
+            if outcome.status_code is not None and self.host.compiled(after):
+                arguments = {
+                    "outcome": outcome,
+                    "request": request,
+                    "statement": request,
+                    "task": task,
+                    "endpoint": target.endpoint,
+                }
+                outcome = await self.host.fold(after, "outcome", arguments)
+            return await self._finish(task, target, config, outcome, request, began, clock, after)
+        except Exception as error:
+            # It was sent: whatever goes wrong from here on must not make it look unsent.
+            log.exception("how task %s ended cannot be told", task.id)
+            return self._unclear(task, target, error, began, clock)
 
     async def lost(
         self,
@@ -204,6 +217,21 @@ class Lifecycle:
         ended = await self._tell(task, endpoint, config, outcome, request, decision, row, None)
         return replace(ended, give_back=began is None)
 
+    async def cancelled(
+        self, task: Task, ended: Ended, target: Target | None, config: Config
+    ) -> Ended:
+        """The same end of an attempt, for a task that is cancelled instead of tried again."""
+        decision = Decision(Status.CANCELLED, "cancelled while it ran")
+        row = ended.attempt
+        if row is not None:
+            row = replace(row, delay=None, why=decision.why)
+        if target is None or ended.outcome is None:
+            return replace(ended, decision=decision, attempt=row, effects=[])
+        told = await self._tell(
+            task, target.endpoint, config, ended.outcome, ended.request, decision, row, ended.after
+        )
+        return replace(told, give_back=ended.give_back, deaths=ended.deaths)
+
     # -- the steps -------------------------------------------------------------------------
 
     async def _execute(
@@ -214,11 +242,24 @@ class Lifecycle:
                 return await executor.execute(request, task, target, send)
         except TimeoutError:
             error = f"the executor did not end within {format_duration(target.timeout)}"
-        except Exception as fault:
+        except (KeyboardInterrupt, asyncio.CancelledError):
+            raise
+        except BaseException as fault:  # it may be a plugin's
             log.exception("the executor of task %s failed", task.id)
             error = f"{type(fault).__name__}: {fault}"
         verdict = "retry" if "error" in target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
+
+    def _unclear(
+        self, task: Task, target: Target, error: Exception, began: int, clock: float
+    ) -> Ended:
+        text = f"{type(error).__name__}: {error}"
+        outcome = Outcome("retry", "error", error=text, maybe_done=True)
+        decision = self._decide(task, target, outcome)
+        row = Attempt(
+            task.attempts, began, _elapsed(clock), "error", text, decision.delay, decision.why
+        )
+        return Ended(task, decision, outcome, row)
 
     async def _interrupted(
         self,
@@ -255,15 +296,7 @@ class Lifecycle:
         after: str,
     ) -> Ended:
         elapsed = _elapsed(clock)
-        decision = decide(
-            task,
-            target.retry,
-            target.idempotent,
-            outcome,
-            now=self.clock.now_ms(),
-            chance=self.chance,
-            fault=self.backoff_fault,
-        )
+        decision = self._decide(task, target, outcome)
         row = Attempt(
             task.attempts, began, elapsed, outcome.status_code, outcome.error, decision.delay,
             decision.why)  # fmt: skip
@@ -272,6 +305,17 @@ class Lifecycle:
         )
         return await self._tell(
             task, target.endpoint, config, outcome, request, decision, row, phase
+        )
+
+    def _decide(self, task: Task, target: Target, outcome: Outcome) -> Decision:
+        return decide(
+            task,
+            target.retry,
+            target.idempotent,
+            outcome,
+            now=self.clock.now_ms(),
+            chance=self.chance,
+            fault=self.backoff_fault,
         )
 
     async def _tell(
@@ -299,7 +343,7 @@ class Lifecycle:
             Status.SUCCEEDED: "on_success",
             Status.PENDING: "on_retry",
             Status.FAILED: "on_final_failure",
-        }[decision.status]
+        }.get(decision.status)
         effects: list[Effect] = []
         if endpoint is not None:
             for name in (after, phase):
@@ -307,7 +351,8 @@ class Lifecycle:
                     effects += await self._announce(
                         name, outcome, request, task, endpoint, decision.next_try, config
                     )
-        if self.host.compiled(phase) and (endpoint is not None or phase == "on_final_failure"):
+        told = endpoint is not None or phase == "on_final_failure"
+        if phase is not None and told and self.host.compiled(phase):
             effects += await self.host.collect(
                 phase,
                 {
@@ -317,7 +362,7 @@ class Lifecycle:
                     "next_try": decision.next_try,
                 },
             )
-        return Ended(task, decision, outcome, row, effects)
+        return Ended(task, decision, outcome, row, effects, request=request, after=after)
 
     async def _announce(
         self,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
@@ -24,6 +25,7 @@ from orchestratord.values import StatusSet
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
 USER_AGENT = "orchestratord"
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Body(Model):
@@ -37,6 +39,8 @@ class Body(Model):
     def _one(self) -> Body:
         if len(self.model_fields_set) != 1:
             raise ValueError("give exactly one of json, form and text")
+        if "json_" not in self.model_fields_set and self.form is None and self.text is None:
+            raise ValueError(f"{next(iter(self.model_fields_set))} is empty")
         return self
 
 
@@ -78,62 +82,65 @@ class HttpExecutor(Executor):
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
-        endpoint = target.endpoint
+        try:
+            return self._request(task, target.endpoint, self.context(task, now))
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            # Such as a parameter with half a surrogate pair, which no encoding can write.
+            raise InvalidPayload(f"the request cannot be built: {error}") from None
+
+    def _request(self, task: Task, endpoint: Endpoint, context: Mapping[str, Any]) -> httpx.Request:
         spec: HttpSpec = endpoint.spec
-        context = self.context(task, now)
         headers = httpx.Headers(
             {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
         )
         for name, template in {**endpoint.api.headers, **spec.headers}.items():
-            headers[name] = _header(name, template, context)
+            _set(headers, name, to_text(template.render(context)))
         _authorize(headers, endpoint.api)
         if spec.method not in SAFE_METHODS:
             headers.setdefault("Idempotency-Key", self._key(task))
         content = _content(spec.body, context, headers)
         url = _url(endpoint, spec, context)
-        try:
-            return httpx.Request(spec.method, url, headers=headers, content=content)
-        except (httpx.InvalidURL, ValueError, TypeError) as error:
-            raise InvalidPayload(f"the request cannot be built: {error}") from None
+        return httpx.Request(spec.method, url, headers=headers, content=content)
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         retry, api = target.retry, target.endpoint.api
         success = target.endpoint.spec.success if target.endpoint.spec else SUCCESS
-        tries = 0
+        # A kept-alive connection may be closed at the very moment of sending; whether the request
+        # was carried out could then not be told.
+        fresh, inline = not target.idempotent, retry.inline
         while True:
             try:
                 response = await send(
                     request,
-                    # A kept-alive connection may be closed at the very moment of sending; whether
-                    # the request was carried out could then not be told.
-                    fresh=not target.idempotent or tries > 0,
+                    fresh=fresh,
                     follow_redirects=api.follow_redirects,
                     max_response=api.max_response,
                 )
             except SendError as error:
+                if error.stale and not fresh:
+                    # It says nothing about the receiver, whatever `when` says about errors.
+                    fresh = True
+                    continue
                 outcome = Outcome.from_error(error, when=retry.when)
-                # A stale connection says nothing about the receiver: one more try, unseen by it.
-                at_once = error.stale and tries == 0
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
-                at_once = False
-            repeatable = target.idempotent or not outcome.maybe_done
-            if outcome.verdict != "retry" or not repeatable:
+            safe = target.idempotent or not outcome.maybe_done
+            told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
+            if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
                 return outcome
-            if outcome.retry_after is not None or not (at_once or tries < retry.inline):
-                return outcome
-            tries += 1
+            fresh, inline = True, inline - 1
 
     def _key(self, task: Task) -> str:
         suffix = f"-{task.generation}" if task.generation else ""
         return f"{self.instance}-{task.id}{suffix}"
 
 
-def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
-    value = to_text(template.render(context))
+def _set(headers: httpx.Headers, name: str, value: str) -> None:
+    if not _TOKEN.fullmatch(name):
+        raise InvalidPayload(f"{name!r} is no name of a header")
     if any((character < " " and character != "\t") or character == "\x7f" for character in value):
         raise InvalidPayload(f"the header {name} would hold a control character")
-    return value
+    headers[name] = value
 
 
 def _authorize(headers: httpx.Headers, api: Api) -> None:
@@ -141,12 +148,12 @@ def _authorize(headers: httpx.Headers, api: Api) -> None:
     if auth is None:
         return
     if auth.bearer is not None:
-        headers["Authorization"] = f"Bearer {auth.bearer.reveal()}"
+        _set(headers, "Authorization", f"Bearer {auth.bearer.reveal()}")
     if auth.basic is not None:
         pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
         headers["Authorization"] = pair._auth_header
     if auth.header is not None:
-        headers[auth.header.name] = auth.header.value.reveal()
+        _set(headers, auth.header.name, auth.header.value.reveal())
 
 
 def _content(body: Body | None, context: Mapping[str, Any], headers: httpx.Headers) -> bytes | None:
@@ -184,10 +191,13 @@ def _pairs(
 def _url(endpoint: Endpoint, spec: HttpSpec, context: Mapping[str, Any]) -> str:
     path = spec.path.render(context, quote=lambda text: quote(text, safe=""))
     if not spec.path.constant:
-        for segment in path.split("?", 1)[0].split("/"):
-            # A value of `..` would climb out of the path that the operator wrote.
-            if unquote(segment) in (".", ".."):
+        # A value of `..` would climb out of the path that the operator wrote; behind an encoded
+        # slash too, which some servers decode first.
+        for segment in re.split(r"[/\\]", unquote(path.split("?", 1)[0])):
+            if segment in (".", ".."):
                 raise InvalidPayload(f"a parameter would make the path {path!r} climb")
+    # A request has no fragment: whoever writes the character means it.
+    path = path.replace("#", "%23")
     base = (endpoint.api.base_url or "").rstrip("/")
     url = base + (path if path.startswith("/") else f"/{path}")
     pairs = list(_pairs(spec.query, context))

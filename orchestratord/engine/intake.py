@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+import asyncio
+from collections.abc import Coroutine, Sequence
+from typing import Any, Protocol, TypeVar
 
 from orchestratord.clock import Clock
 from orchestratord.engine.lanes import Lanes
@@ -14,6 +15,8 @@ from orchestratord.queue.store import Store
 from orchestratord.task import Delete, Effect, Key, NewTask, Task, Upsert
 
 Item = Insert | Upsert | Delete
+
+T = TypeVar("T")
 
 
 class Starter(Protocol):
@@ -43,11 +46,21 @@ class Intake:
         self._store = store
         self._lanes = lanes
         self._standings = standings
+        self.under_way: set[asyncio.Task[Any]] = set()
+        """What is being written at this moment."""
 
     async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
         """Write new tasks, all or none, and start those that have a slot."""
-        inserts = [self._insert(task) for task in tasks]
+        return await self._whole(self._accept(tasks))
+
+    async def write(self, effects: Sequence[Effect]) -> list[int]:
+        """Write effects in one transaction; the ids of the new tasks, in order."""
+        return await self._whole(self._write(effects))
+
+    async def _accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
+        inserts: list[Insert] = []
         try:
+            inserts.extend(self._insert(task) for task in tasks)
             inserted = await self._store.enqueue(inserts)
         except BaseException:
             self.refused(inserts)
@@ -55,16 +68,23 @@ class Intake:
         self.took(inserts, inserted)
         return inserted
 
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order."""
-        items = self.prepare(effects)
+    async def _write(self, effects: Sequence[Effect]) -> list[int]:
+        items: list[Item] = []
         try:
+            items = self.prepare(effects)
             inserted = await self._store.write(items)
         except BaseException:
             self.refused(items)
             raise
         self.took(items, inserted)
         return [item.id for item in inserted]
+
+    async def _whole(self, step: Coroutine[Any, Any, T]) -> T:
+        """Finish `step` although whoever asked for it goes away: it may be written already."""
+        task = asyncio.get_running_loop().create_task(step)
+        self.under_way.add(task)
+        task.add_done_callback(self.under_way.discard)
+        return await asyncio.shield(task)
 
     def prepare(self, effects: Sequence[Effect]) -> list[Item]:
         """What to write for what a hook returned. `took` or `refused` has to follow."""

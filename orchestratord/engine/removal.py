@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 from orchestratord.engine.attempt import Ended, Lifecycle
@@ -35,17 +36,27 @@ class Settle(Protocol):
 class Removal:
     """Fails what is doomed, and settles what a dead daemon had under way."""
 
-    def __init__(self, store: Store, life: Lifecycle, standings: Standings, settle: Settle) -> None:
+    def __init__(
+        self,
+        store: Store,
+        life: Lifecycle,
+        standings: Standings,
+        settle: Settle,
+        give_back: Callable[[Task], Awaitable[None]],
+    ) -> None:
         self._store = store
         self._life = life
         self._standings = standings
         self._settle = settle
+        self._give_back = give_back
+        self._config: Config | None = None
         self._sweeps: set[asyncio.Task[None]] = set()
 
     def sweep(self, config: Config, now: float) -> None:
         """Begin to fail the tasks of keys that have been doomed for long enough."""
-        for key, doomed in self._standings.ripe(now):
-            sweep = asyncio.get_running_loop().create_task(self._fail_all(key, doomed, config))
+        self._config = config
+        for key, _ in self._standings.ripe(now):
+            sweep = asyncio.get_running_loop().create_task(self._fail_all(key))
             self._sweeps.add(sweep)
             sweep.add_done_callback(self._sweeps.discard)
 
@@ -77,20 +88,25 @@ class Removal:
                 lost,
             )
 
-    async def _fail_all(self, key: Key, doomed: Doomed, config: Config) -> None:
+    async def _fail_all(self, key: Key) -> None:
         done = False
         try:
             while not done:
                 pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
                 tasks = (await self._store.claim([pick])).tasks
-                endpoint = config.endpoints.get(key.endpoint_id)
                 for task in tasks:
-                    reason = Reason(doomed.reason)
-                    ended = await self._life.fail(task, endpoint, config, reason, doomed.why)
+                    # What was gone may be back by now.
+                    standing, config = self._standings.of(key), self._config
+                    if not isinstance(standing, Doomed) or config is None:
+                        await self._give_back(task)
+                        continue
+                    reason = Reason(standing.reason)
+                    endpoint = config.endpoints.get(key.endpoint_id)
+                    ended = await self._life.fail(task, endpoint, config, reason, standing.why)
                     await self._settle(task, ended, config, None)
-                done = len(tasks) < BATCH
+                done = not tasks or not isinstance(self._standings.of(key), Doomed)
         except Exception:
-            log.exception("the tasks of %s are not failed yet (%s)", key, doomed.reason)
+            log.exception("the tasks of %s %s are not failed yet", *key)
             await asyncio.sleep(1.0)
         finally:
             self._standings.swept(key, done=done)

@@ -51,6 +51,7 @@ def settlement_of(
         deaths=ended.deaths,
         effects=effects,
         last_success_at=last_success_at,
+        ask=True,
     )
 
 

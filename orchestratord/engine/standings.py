@@ -32,6 +32,8 @@ class Standings:
         """Doomed keys: for what reason, and from when on their tasks fail (seconds since the
         epoch)."""
         self._sweeping: set[Key] = set()
+        self._again: set[Key] = set()
+        """Keys for which another task came while they were swept."""
 
     def adopt(self, config: Config) -> None:
         """A new configuration is in force."""
@@ -65,6 +67,8 @@ class Standings:
         standing = self.of(key)
         if not isinstance(standing, Doomed):
             self._ripe.pop(key, None)
+        elif key in self._sweeping:
+            self._again.add(key)
         elif key not in self._ripe or self._ripe[key][0] != standing.reason:
             self._ripe[key] = (standing.reason, now + standing.after)
 
@@ -79,8 +83,9 @@ class Standings:
     def swept(self, key: Key, *, done: bool) -> None:
         """The tasks of a ripe key were failed (or not: then it stays ripe)."""
         self._sweeping.discard(key)
-        if done:
+        if done and key not in self._again:
             self._ripe.pop(key, None)
+        self._again.discard(key)
 
     def _look(self, key: Key) -> tuple[Standing, Executor | None]:
         try:

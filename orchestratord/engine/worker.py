@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 
 from orchestratord.clock import Clock
 from orchestratord.engine.attempt import Ended, Lifecycle
@@ -34,11 +34,13 @@ from orchestratord.task import FINAL, Effect, Key, NewTask, Reason, Status, Task
 
 log = logging.getLogger("orchestratord.worker")
 
+T = TypeVar("T")
+
 LONGEST_SLEEP = 1.0
 """Seconds; the clock may jump, and the watchdog wants a sign of life."""
 
-SETTLE_AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between tries to settle while the database refuses; the last one is repeated."""
+AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between tries to write while the database refuses; the last one is repeated."""
 
 INTERRUPTED_WITHIN = 5.0
 """Seconds for what was interrupted to be settled before the daemon goes."""
@@ -69,10 +71,11 @@ class Worker:
         self.draining = False
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
+        self._closing = False
         self._suspects = asyncio.Lock()
         self._waiters = Waiters()
         self._intake = Intake(self, store, self.lanes, self._standings)
-        self._removal = Removal(store, self._life, self._standings, self._settle)
+        self._removal = Removal(store, self._life, self._standings, self._settle, self._give_back)
         for executor in host.registry.executors:
             executor.bind(store.instance, self.last_success)
 
@@ -155,12 +158,22 @@ class Worker:
         """Take over what a dead daemon held, then claim and run until `drain` is called."""
         try:
             self.last_success.update(await self.store.last_success())
-            await self._removal.recover(self.config)
+            await self._recover()
             for key, next_try in (await self.store.earliest()).items():
                 self.touched(key, next_try)
             await self._go_round()
         finally:
             self._ended.set()
+
+    async def _recover(self) -> None:
+        while not self.draining:
+            try:
+                await self._removal.recover(self.config)
+                return
+            except Exception:
+                log.exception("what a dead daemon held cannot be taken over; again in a second")
+                self.beat = time.monotonic()
+                await asyncio.sleep(1.0)
 
     async def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
@@ -184,14 +197,21 @@ class Worker:
         # A claim that is under way comes back with tasks, which are given back.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), timeout)
-        if self._running:
-            await asyncio.wait(self._running.values(), timeout=timeout)
-        if self._running:
-            left = list(self._running.values())
-            log.warning("%d attempts did not end within drain_timeout; interrupted", len(left))
-            self._life.interrupt()
-            await asyncio.wait(left, timeout=INTERRUPTED_WITHIN)
+        left = await self._wait(timeout)
+        self._life.interrupt()
+        if left:
+            log.warning("%d attempts did not end within drain_timeout; interrupted", left)
+            await self._wait(INTERRUPTED_WITHIN)
+        self._closing = True
         self._removal.stop()
+
+    async def _wait(self, timeout: float) -> int:  # noqa: ASYNC109
+        """Wait until nothing is under way any more; how much still is."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + timeout
+        while (busy := {*self._running.values(), *self._intake.under_way}) and loop.time() < end:
+            await asyncio.wait(busy, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        return len(busy)
 
     def _sleep(self) -> float:
         due = self.lanes.next_due()
@@ -213,9 +233,6 @@ class Worker:
             tasks, earliest = claimed.tasks, claimed.earliest
         except Exception:
             log.exception("claiming failed; trying again in a second")
-        if self.draining and tasks:
-            await self.store.release(tasks)
-            tasks = []
         by_key: dict[Key, list[Task]] = {}
         for task in tasks:
             by_key.setdefault(task.key, []).append(task)
@@ -227,7 +244,9 @@ class Worker:
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task; its slot of `lane` and of the daemon is taken already."""
-        running = asyncio.get_running_loop().create_task(self._run(task, lane))
+        # What is claimed or born while the daemon drains goes back.
+        run = self._return(task, lane) if self.draining else self._run(task, lane)
+        running = asyncio.get_running_loop().create_task(run)
         self._running[task.id] = running
         running.add_done_callback(lambda _: self._running.pop(task.id, None))
 
@@ -295,13 +314,28 @@ class Worker:
         async with self._suspects:
             return await self._life.run(task, target, executor, config, send, started)
 
+    async def _return(self, task: Task, lane: str) -> None:
+        self.lanes.release(lane)
+        await self._give_back(task)
+
     async def _give_back(self, task: Task) -> None:
-        try:
-            await self.store.release([task])
-        except Exception:
-            log.exception("task %s stays claimed until the next start", task.id)
-            return
-        self._placed(task.key, self.clock.now_ms())
+        """Give a claim back that did not start, again and again until the database takes it."""
+        if await self._insist(task, lambda: self.store.release([task])) is not None:
+            self._placed(task.key, self.clock.now_ms())
+
+    async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
+        """Repeat a write until the database takes it; None where the daemon ends before."""
+        tries = 0
+        while not self._closing:
+            try:
+                return (await write(),)
+            except Exception as error:
+                delay = AGAIN[min(tries, len(AGAIN) - 1)]
+                tries += 1
+                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
+                await asyncio.sleep(delay)
+        log.error("task %s stays as it is until the next start", task.id)
+        return None
 
     # -- settling ------------------------------------------------------------------------------
 
@@ -311,18 +345,17 @@ class Worker:
         """Write how an attempt ended, again and again until the database takes it."""
         effects = self._intake.prepare(ended.effects)
         settlement = settlement_of(task, ended, config, target, effects, self.clock.now_ms())
-        tries = 0
-        while True:
-            try:
-                settled = await self.store.settle(settlement)
-                break
-            except Exception as error:
-                delay = SETTLE_AGAIN[min(tries, len(SETTLE_AGAIN) - 1)]
-                tries += 1
-                log.error("task %s cannot be settled (%s); again in %gs", task.id, error, delay)
-                await asyncio.sleep(delay)
+        written = await self._insist(task, lambda: self.store.settle(settlement))
+        if written is None:
+            return
+        settled = written[0]
         if not settled.accepted:
             self._intake.refused(effects)
+            if settled.status == Status.CANCELLED:
+                # A cancel was asked for while it ran: there is no retry to tell of.
+                ended = await self._life.cancelled(task, ended, target, config)
+                await self._settle(task, ended, config, target)
+                return
             log.warning("a late result of task %s is refused: it has another owner now", task.id)
             return
         if settlement.last_success_at is not None:
@@ -333,7 +366,7 @@ class Worker:
             self._placed(task.key, ended.decision.next_try or self.clock.now_ms())
         elif settled.status in FINAL:
             self.finished(task.id)
-        if ended.decision.reason == Reason.WEBHOOK_DISABLED:
+        if ended.decision.reason == Reason.WEBHOOK_DISABLED and ended.attempt is not None:
             self.standing_changed(task.endpoint_id)
 
     # -- where keys stand ----------------------------------------------------------------------

@@ -70,12 +70,16 @@ def create(
     highest: int,
     matched: int,
 ) -> Bulk:
-    """Write a bulk down; a dry run, and one that has nothing to do, is finished at once."""
+    """Write a bulk down; one that has nothing to do is finished at once.
+
+    A dry run leaves no trace: it has the id 0, and is finished.
+    """
     now = session.now()
-    done = dry_run or not matched
-    status = "finished" if done else "running"
-    values = (filters.dump(wanted), rate, int(dry_run), status, highest, matched, now, now)
-    id_ = session.db.insert(CREATE, (*values, now if done else None))
+    if dry_run:
+        return Bulk(0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now)
+    status = "running" if matched else "finished"
+    values = (filters.dump(wanted), rate, 0, status, highest, matched, now, now)
+    id_ = session.db.insert(CREATE, (*values, None if matched else now))
     return get(session.db, id_)
 
 

@@ -74,7 +74,7 @@ class Settlement:
 
     Args:
         task: the task as it was claimed; the result counts only while that claim stands.
-        status: pending, succeeded or failed.
+        status: pending, succeeded, failed, or cancelled.
         at: when it ended.
         reason: why it failed.
         next_try: for pending: when it is due again.
@@ -87,6 +87,7 @@ class Settlement:
         deaths: what the row counts from now on; None keeps it.
         effects: written in the same transaction, if the result counts.
         last_success_at: remembered for the endpoint.
+        ask: for pending: where a cancel was asked for, write nothing and say so.
     """
 
     task: Task
@@ -103,6 +104,7 @@ class Settlement:
     deaths: int | None = None
     effects: Sequence[Insert | Upsert | Delete] = ()
     last_success_at: int | None = None
+    ask: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,8 @@ class Settled:
     """What became of a `Settlement`."""
 
     accepted: bool
-    """False: the task has another owner by now, and nothing was written."""
+    """False: the task has another owner by now, or (status `cancelled`) a cancel was asked for
+    and `ask` is set; nothing was written."""
     status: str
     """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
     inserted: list[Inserted]

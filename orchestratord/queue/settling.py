@@ -23,6 +23,8 @@ SET status = CASE WHEN cancel_requested = 1 AND ? THEN 'cancelled' ELSE ? END,
 WHERE {HELD}
 """  # noqa: S608  # the fence is text of ours
 
+CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"  # noqa: S608
+
 STATUS = "SELECT status FROM retry_schedule WHERE id = ?"
 
 ATTEMPT = """
@@ -41,6 +43,8 @@ def settle(session: Session, settlement: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
     s, task = settlement, settlement.task
     waits = s.status == Status.PENDING
+    if waits and s.ask and session.db.one(CANCEL_ASKED, fence(task)):
+        return Settled(False, Status.CANCELLED, [])
     held = session.db.run(
         SETTLE,
         (

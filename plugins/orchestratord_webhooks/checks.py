@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem
+from orchestratord import Endpoint, Problem, Template
 from orchestratord_webhooks import delivery, envelope, signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
+HTTP = "http"
 PAYLOAD_NAMES = envelope.NAMES | {"task", "now"}
+
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -17,9 +22,20 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
     webhooks = endpoint[WEBHOOKS]
     for index, webhook in enumerate(webhooks):
         key = f"webhooks.{index}"
+        yield from _phase(webhook, endpoint, key)
         yield from _payload(webhook, key)
         yield from _sent_by(webhook, key)
         yield from _secrets(webhook, key)
+
+
+def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
+    if endpoint.type == HTTP and webhook.phase.endswith("_execute"):
+        request = webhook.phase.replace("_execute", "_request")
+        yield Problem(
+            f"never fires: a call by HTTP has no phase {webhook.phase}; did you mean {request!r}?",
+            key=f"{key}.phase",
+            severity="warning",
+        )
 
 
 def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:
@@ -45,12 +61,21 @@ def _sent_by(webhook: Webhook, key: str) -> Iterator[Problem]:
     yield from _undefined(webhook.url.template.names, delivery.NAMES, f"{key}.url")
     for name, template in webhook.headers.items():
         yield from _undefined(template.names, delivery.NAMES, f"{key}.headers.{name}")
+        if _CONTROL.search(_literal(template)):
+            yield Problem(
+                "a header holds no line break or control character", key=f"{key}.headers.{name}"
+            )
         if name.lower() in signature.HEADERS:
             yield Problem(
                 f"{name} is set by the signature; what stands here is not sent",
                 key=f"{key}.headers.{name}",
                 severity="warning",
             )
+
+
+def _literal(template: Template) -> str:
+    """What is the same in each delivery: with references, as far as no expression is near."""
+    return str(template.render({})) if template.constant else _EXPRESSION.sub("", template.source)
 
 
 def _secrets(webhook: Webhook, key: str) -> Iterator[Problem]:

@@ -128,6 +128,15 @@ class Webhook(Model):
             return False
         return self.status_code is None or status_code in self.status_code
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _public(cls, value: Any) -> Any:
+        if isinstance(value, Text) and value.secret:
+            raise ValueError(
+                "a secret here would be stored in the database; put the reference into headers"
+            )
+        return value
+
     @field_validator("status_code")
     @classmethod
     def _answered(cls, value: StatusSet | None, info: ValidationInfo) -> StatusSet | None:

@@ -90,6 +90,9 @@ class Health:
                     disabled[name] = row["disabled_reason"] or BY_HAND
                 else:
                     columns |= _LIFTED
+            if name in self._disabled and self._fingerprints.get(name) == columns["fingerprint"]:
+                # The rows may have been read before the 410 that disabled it was written.
+                disabled.setdefault(name, self._disabled[name])
             if row is None or any(row.get(column) != columns[column] for column in columns):
                 effects.append(Upsert(TABLE.name, _key(name), columns))
         self._fingerprints = {name: item["fingerprint"] for name, item in declared.items()}

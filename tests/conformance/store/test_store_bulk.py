@@ -50,9 +50,18 @@ async def test_a_dry_run_only_counts(queue: Any, store: Store) -> None:
     await failed(queue, 3)
     bulk = await store.create_bulk(TaskFilter(kind="call"), None, True)
     assert (bulk.matched, bulk.moved, bulk.status, bulk.dry_run) == (3, 0, "finished", True)
-    assert await store.step_bulk(bulk.id, 100) == (bulk, [])
-    assert await store.get_bulk(bulk.id) == bulk
+    assert bulk.finished_at == queue.clock.ms
+    assert bulk.filter == TaskFilter(status=("failed",), kind="call")
     assert (await store.counts())["failed"] == 3
+
+
+async def test_a_dry_run_leaves_no_trace(queue: Any, store: Store) -> None:
+    await failed(queue, 1)
+    assert (await store.create_bulk(TaskFilter(kind="call"), None, True)).id == 0
+    assert await store.running_bulks() == []
+    with pytest.raises(NotFound):
+        await store.get_bulk(1)
+    assert (await store.create_bulk(TaskFilter(kind="call"), None, False)).id == 1
 
 
 async def test_steps_are_as_small_as_asked(queue: Any, store: Store) -> None:

@@ -153,20 +153,32 @@ class TestTablesOfPlugins:
         await store.close()
 
     @pytest.mark.parametrize(
+        ("name", "columns", "key"),
+        [
+            ('x" (a TEXT); --', {"a": "TEXT"}, ("a",)),
+            ("x", {"a b": "TEXT"}, ("a b",)),
+            ("x", {"a": "BLOB"}, ("a",)),
+            ("x", {"a": "TEXT, b TEXT"}, ("a",)),
+            ("x", {"a": "TEXT", "A": "TEXT"}, ("a",)),
+            ("x", {"a": "TEXT"}, ("b",)),
+            ("x", {"a": "TEXT"}, ()),
+        ],
+    )
+    def test_what_is_no_table_cannot_be_made(
+        self, name: str, columns: dict[str, str], key: tuple[str, ...]
+    ) -> None:
+        with pytest.raises(ValueError, match="the table|of the table"):
+            Table(name, columns, key)
+
+    @pytest.mark.parametrize(
         "table",
         [
-            Table('x" (a TEXT); --', {"a": "TEXT"}, ("a",)),
             Table("attempts", {"a": "TEXT"}, ("a",)),
             Table("Retry_Schedule", {"a": "TEXT"}, ("a",)),
             Table("sqlite_x", {"a": "TEXT"}, ("a",)),
-            Table("x", {"a b": "TEXT"}, ("a b",)),
-            Table("x", {"a": "BLOB"}, ("a",)),
-            Table("x", {"a": "TEXT, b TEXT"}, ("a",)),
-            Table("x", {"a": "TEXT"}, ("b",)),
-            Table("x", {"a": "TEXT"}, ()),
         ],
     )
-    async def test_what_is_no_table_is_refused(
+    async def test_a_name_that_is_taken_is_refused(
         self, unopened: Callable[[], Any], table: Table
     ) -> None:
         queue = unopened()

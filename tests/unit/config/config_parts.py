@@ -87,7 +87,8 @@ class ConfigFolder:
         try:
             self.load()
         except ConfigError as error:
-            return [str(problem) for problem in error.problems] or ["refused without a reason"]
+            errors = [str(p) for p in error.problems if p.severity == "error"]
+            return errors or ["refused without a reason"]
         return []
 
     def error(self) -> str:

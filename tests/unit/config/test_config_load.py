@@ -268,6 +268,7 @@ def test_what_plugins_find_is_put_where_it_stands(config: ConfigFolder) -> None:
         "apis/shop/endpoints/get.yaml:1:1: is bad as a whole",
         "apis/shop/endpoints/get.yaml:2:1: path: is bad",
         "other.yaml:3:1: is elsewhere",
+        "apis/shop/api.yaml:4:71: webhooks.1.headers.X: has a bad neighbour",
     ]
     config.endpoint("path: /good\n")
     assert config.warnings() == []

@@ -195,3 +195,17 @@ def test_reloads_from_several_threads_take_turns(config: ConfigFolder, loader: L
         thread.join()
     assert sorted(changed) == [False] * 7 + [True]
     assert loader.config.generation == 2
+
+
+def test_warnings_are_given_beside_errors_and_refuse_nothing(config: ConfigFolder) -> None:
+    config.environ = {"TOKEN": "first-secret"}
+    config.endpoint()
+    loader = Loader(config.path, config.host, environ=config.environ)
+    config.api("base_url: https://a.example\nauth: {bearer: written-out}\n")
+    config.endpoint("method: GET\n")
+    with pytest.raises(ConfigError) as refused:
+        config.load()
+    assert [problem.severity for problem in refused.value.problems] == ["error", "warning"]
+    result = loader.reload("SIGHUP")
+    assert [problem.severity for problem in result.problems] == ["error"]
+    assert loader.problems == result.problems

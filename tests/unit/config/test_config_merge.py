@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from config_parts import ConfigFolder, host_of
+from orchestratord_webhooks import WEBHOOKS
 
 from orchestratord import Endpoint, Model, Setting, hookimpl
 
@@ -118,17 +119,51 @@ class TestByName:
         urls = [item["url"] for item in endpoint.shown["webhooks"]]
         assert urls == [f"https://{host}.example/" for host in ("own", "api", "o", "o")]
 
-    def test_the_winner_is_taken_whole(self, config: ConfigFolder) -> None:
+    def test_two_of_one_name_are_merged_by_key(self, config: ConfigFolder) -> None:
         config.api(
             """
             base_url: https://a.example
             webhooks:
-              - {name: ops, phase: after_request, status_code: 5xx, url: 'https://o.example/'}
+              - name: ops
+                phase: after_request
+                status_code: 5xx
+                url: https://o.example/
+                retry: {max_attempts: 3, backoff: {strategy: linear, delay: 1s}}
             """
         )
-        config.endpoint(f"path: /x\nwebhooks: [{webhook('ops', 'own', 'after_request')}]")
+        config.endpoint(
+            "path: /x\nwebhooks: [{name: ops, url: 'https://own.example/', timeout: 3s, "
+            "retry: {backoff: fixed}}]"
+        )
         (item,) = config.one().shown["webhooks"]
-        assert item == {"name": "ops", "phase": "after_request", "url": "https://own.example/"}
+        assert item == {
+            "name": "ops",
+            "phase": "after_request",
+            "status_code": "5xx",
+            "url": "https://own.example/",
+            "timeout": "3s",
+            "retry": {"max_attempts": 3, "backoff": "fixed"},
+        }
+
+    def test_an_endpoint_switches_off_what_it_inherits(self, config: ConfigFolder) -> None:
+        config.api(f"base_url: https://a.example\nwebhooks: [{webhook('ops')}, {webhook('b')}]")
+        config.endpoint("path: /x\nwebhooks: [{name: ops, enabled: false}]", name="off")
+        config.endpoint("path: /x\n", name="on")
+        endpoints = config.load().endpoints
+        enabled = {key: [w.enabled for w in e[WEBHOOKS]] for key, e in endpoints.items()}
+        assert enabled == {"shop/off": [False, True], "shop/on": [True, True]}
+
+    def test_what_is_wrong_keeps_the_place_where_it_is_written(self, config: ConfigFolder) -> None:
+        config.api(
+            "base_url: https://a.example\nwebhooks:\n  - name: ops\n    phase: on_success\n"
+            "    url: ftp://o\n"
+        )
+        config.endpoint("path: /x\nwebhooks:\n  - {name: ops, timeout: soon}\n")
+        places = [error.split(": ")[:2] for error in config.errors()]
+        assert places == [
+            ["apis/shop/api.yaml:5:5", "webhooks.0.url"],
+            ["apis/shop/endpoints/get.yaml:3:17", "webhooks.0.timeout"],
+        ]
 
     def test_an_empty_list_adds_nothing_and_takes_nothing_away(self, config: ConfigFolder) -> None:
         config.api(f"base_url: https://a.example\nwebhooks: [{webhook('a')}]")

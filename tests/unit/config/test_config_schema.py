@@ -55,6 +55,12 @@ GOOD: list[tuple[File, str]] = [
     ("endpoint", "path: /x\nparams: {a: {type: integer, default: 5}}"),
     ("endpoint", "path: /x\nschedule: {every: monday, at: '10:30'}"),
     ("endpoint", "path: /x\nwebhooks: [{phase: on_success, url: 'https://a/', secret: ['${S}']}]"),
+    ("endpoint", "path: /x\nsuccess: ['2xx', '${C}']\nmethod: '${M}'"),
+    ("endpoint", "path: /x\ntimeout:\nsuccess:\nmethod:\ntype:\nparams: {a: }\nretry: {backoff: }"),
+    ("endpoint", "path: /x\nquery: {a: }\nretry:\nschedule:\nwebhooks:\nbody:\nheaders: {X-A: }"),
+    ("endpoint", "path: /x\nwebhooks: [{phase: '${P}', name: , url: 'https://a/', payload: }]"),
+    ("api", "auth:\nbase_url: https://a\nconcurrency:\negress:\nmax_response:"),
+    ("daemon", "concurrency:\ndefaults:\nlog: {level: }\nretention:\nplugins: {dirs: }"),
     ("api", ""),
     ("api", "base_url: https://a\nauth: {basic: {username: 7, password: x}}\nmax_response: 1MiB"),
     ("api", "egress: {allow: [10.0.0.0/8]}\nretry: {jitter: 0}\nwebhooks: []"),
@@ -75,6 +81,10 @@ BAD: list[tuple[File, str, str]] = [
     ("endpoint", "path: /x\nparams: {a: {type: int}}", "$.params.a.type"),
     ("endpoint", "path: /x\nwebhooks: [{phase: x, url: 'https://a/'}]", "$.webhooks[0].phase"),
     ("endpoint", "path: /x\nwebhooks: [{phase: on_success}]", "$.webhooks[0]"),
+    ("endpoint", "path:", "$.path"),
+    ("endpoint", "path: /x\nsuccess: [2xx, ]\nwebhooks: [~]", "$.webhooks[0]"),
+    ("endpoint", "path: /x\nsuccess: [~]", "$.success"),
+    ("endpoint", "path: /x\nretry: {when: [999]}", "$.retry.when"),
     ("endpoint", "path: /x\nbase_url: https://a", "$"),
     ("api", "path: /x", "$"),
     ("api", "name: x", "$"),
@@ -98,7 +108,8 @@ def test_what_does_not(file: File, text: str, path: str) -> None:
 
 @pytest.mark.parametrize(("file", "text"), GOOD)
 def test_what_fits_the_schema_is_read(config: ConfigFolder, file: File, text: str) -> None:
-    config.environ = {"T": "5s", "E": "true", "N": "3", "LEVEL": "debug", "S": WHSEC}
+    config.environ = {"T": "5s", "E": "true", "N": "3", "LEVEL": "debug", "S": WHSEC,
+                      "C": "304", "M": "PUT", "P": "on_success"}  # fmt: skip
     _write(config, file, text)
     assert config.errors() == []
 

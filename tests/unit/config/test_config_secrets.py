@@ -53,7 +53,6 @@ def test_what_stands_in_a_key_that_holds_a_secret(
         "query: {access_token: '%s'}",
         "body: {json: {user: {password: '%s'}}}",
         "body: {form: {client_secret: '%s'}}",
-        "params: {token: {type: string}}\nschedule: {every: 1h, params: {token: '%s'}}",
     ],
 )
 def test_keys_that_hold_a_secret_deep_inside(config: ConfigFolder, endpoint: str) -> None:
@@ -61,6 +60,88 @@ def test_keys_that_hold_a_secret_deep_inside(config: ConfigFolder, endpoint: str
     assert masked(config)
     assert SECRET not in json.dumps(config.one().shown)
     assert len(config.warnings()) == 1
+
+
+STORED = "a secret here would be stored in the database; put the reference into headers"
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "place"),
+    [
+        ("params: {a: {default: '${secret:S}'}}", "2:14: params.a.default"),
+        ("params: {a: {default: 'x-${secret:S}'}}", "2:14: params.a.default"),
+        ("params: {a: {type: array, default: [1, '${secret:S}']}}", "2:40: params.a.default.1"),
+        ("params: {a: {default: {b: [{c: '${secret:S}'}]}}}", "2:29: params.a.default.b.0.c"),
+        ("params: {a: {type: object, default: {password: x}}}", "2:38: params.a.default.password"),
+        ("params: {api_key: {default: literal}}", "2:20: params.api_key.default"),
+        (
+            "params: {a: {}}\nschedule: {every: 1h, params: {a: '${secret:S}'}}",
+            "3:32: schedule.params.a",
+        ),
+        (
+            "params: {a: {}}\nschedule: {every: 1h, params: {a: {b: ['${secret:S}']}}}",
+            "3:40: schedule.params.a.b.0",
+        ),
+        (
+            "params: {token: {}}\nschedule: {every: 1h, params: {token: literal}}",
+            "3:32: schedule.params.token",
+        ),
+        (
+            "webhooks: [{name: 'x${secret:S}', phase: on_success, url: 'https://o.example/'}]",
+            "2:13: webhooks.0.name",
+        ),
+    ],
+)
+def test_a_secret_that_would_be_stored_is_refused(
+    config: ConfigFolder, endpoint: str, place: str
+) -> None:
+    config.environ = {"S": SECRET}
+    config.endpoint(f"path: /x\n{endpoint}\n")
+    assert config.error().startswith(f"apis/shop/endpoints/get.yaml:{place}: {STORED}")
+    assert SECRET not in config.error()
+
+
+def test_what_is_no_secret_may_be_a_parameter(config: ConfigFolder) -> None:
+    config.environ = {"A": "plain"}
+    config.endpoint(
+        """
+        path: /x
+        params:
+          a: {default: "${A}"}
+          token: {default: ""}
+          max_token: {type: integer, default: 5}
+        schedule: {every: 1h, params: {a: "${A}", max_token: 7}}
+        webhooks: [{name: "${A}", phase: on_success, url: "https://o.example/"}]
+        """
+    )
+    assert config.errors() == []
+
+
+@pytest.mark.parametrize(
+    ("url", "names"),
+    [
+        ("https://Hooks.example.com/T0/B1", ["hooks.example.com", "hooks.example.com:443"]),
+        ("http://hooks.example.com:8080/x", ["hooks.example.com", "hooks.example.com:8080"]),
+        ("https://[2001:db8::7]:8443/x", ["2001:db8::7", "[2001:db8::7]:8443"]),
+    ],
+)
+def test_the_host_of_a_url_that_is_a_secret_is_secret(
+    config: ConfigFolder, url: str, names: list[str]
+) -> None:
+    config.environ = {"URL": url}
+    config.endpoint(
+        "path: /x\nwebhooks: [{name: ops, phase: on_success, url: '${secret:URL}'}]\n", name="a"
+    )
+    for name in names:
+        assert masked(config, name)
+
+
+def test_the_host_of_a_url_with_a_secret_in_it_is_none(config: ConfigFolder) -> None:
+    config.environ = {"S": SECRET}
+    config.endpoint(
+        "path: /x\nwebhooks: [{phase: on_success, url: 'https://ops.example.com/${secret:S}'}]\n"
+    )
+    assert not masked(config, "ops.example.com")
 
 
 def test_a_secret_reference_is_secret_wherever_it_stands(config: ConfigFolder) -> None:

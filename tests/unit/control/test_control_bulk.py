@@ -59,6 +59,8 @@ async def test_a_dry_run_only_counts(parts: Parts) -> None:
     answer = await retry_all(parts, filter={"status": "failed"}, dry_run=True)
     assert answer == {"matched": 1, "bulk": None}
     assert (await parts.client.get(f"/v1/retries/{task_id}")).json()["status"] == "failed"
+    assert (await parts.client.get("/v1/bulks/1")).status_code == 404
+    assert (await retry_all(parts, filter={"status": "failed"}))["bulk"] == 1
 
 
 @pytest.mark.parametrize(
@@ -83,6 +85,24 @@ async def test_a_bulk_that_is_not_understood_moves_nothing(
     assert answer.status_code == 422
     assert [error["key"] for error in answer.json()["errors"]] == [key]
     assert (await parts.client.get(f"/v1/retries/{task_id}")).json()["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "is required"),
+        ({"filter": []}, "expected a JSON object, not a list"),
+        ({"filter": {"stats": "failed"}}, "there is no such filter, did you mean 'status'?"),
+        ({"filter": {}, "dry_run": "no"}, "expected true or false, not 'no'"),
+        ({"filter": {}, "dryrun": True}, "unknown key, did you mean 'dry_run'?"),
+        ({"filter": {}, "rate": 10}, "10 is not a rate: write 10/s, 100/min or 5000/hour"),
+    ],
+)
+async def test_a_mistake_is_named_in_plain_words(
+    parts: Parts, body: dict[str, Any], message: str
+) -> None:
+    answer = await parts.post("/v1/retries/trigger", body)
+    assert [error["message"] for error in answer.json()["errors"]] == [message]
 
 
 async def test_filters_in_json(parts: Parts) -> None:

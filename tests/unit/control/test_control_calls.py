@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 
 import pytest
 from control_parts import Parts, until
@@ -73,6 +74,40 @@ async def test_a_body_that_is_not_understood_is_refused(
     answer = await parts.post(CALLS, body)
     assert answer.status_code == 422
     assert [error["key"] for error in answer.json()["errors"]] == [key]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "expected a JSON object, not a list"),
+        ("text", "expected a JSON object, not 'text'"),
+        ({"parms": {}}, "unknown key, did you mean 'params'?"),
+        ({"x": 1}, "unknown key; known are batch, delay, params, text_params"),
+        ({"params": None}, "expected a JSON object, not null"),
+        ({"text_params": {"id": 1}}, "expected a text, not 1"),
+        ({"text_params": {"id": {}}}, "expected a text, not an object"),
+        ({"batch": {}}, "expected a list, not an object"),
+        ({"batch": [True]}, "expected a JSON object, not true"),
+        (
+            {"delay": True},
+            "true is not a duration: write 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
+        ),
+        (
+            {"delay": None},
+            "null is not a duration: write 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
+        ),
+    ],
+)
+async def test_a_mistake_is_named_in_plain_words(parts: Parts, body: object, message: str) -> None:
+    answer = await parts.client.post(CALLS, content=json.dumps(body))
+    assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
+async def test_what_takes_no_body_says_so(parts: Parts) -> None:
+    answer = await parts.post("/v1/reload", {"now": True})
+    assert answer.json()["errors"] == [
+        {"key": "now", "message": "unknown key; nothing can be said here"}
+    ]
 
 
 async def test_a_delayed_call_waits(parts: Parts) -> None:

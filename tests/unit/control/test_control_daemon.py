@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,37 @@ async def test_status_shows_the_busiest_lanes(
     shown = (await parts.client.get("/v1/status")).json()["lanes"]
     assert len(shown) == status_module.MAX_LANES
     assert [lane["name"] for lane in shown[:3]] == ["lane-48", "lane-41", "lane-34"]
+
+
+async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    secret = parts.SECRET
+    lane = {"name": f"receiver:http://{secret}", "in_flight": 1, "concurrency": 2, "due": 0}
+    snapshot = {**parts.worker.snapshot(), "lanes": [lane]}
+    monkeypatch.setattr(parts.worker, "snapshot", lambda: snapshot)
+    monkeypatch.setattr(parts.store, "url", f"sqlite:///{secret}")
+    problem = Problem(f"cannot read {secret}", f"{secret}.yaml", 1, 2, f"params.{secret}")
+    parts.loader.last_error = (parts.clock.now_ms(), [problem])
+    answer = await parts.client.get("/v1/status")
+    assert secret not in answer.text
+    status = answer.json()
+    assert status["lanes"] == [{**lane, "name": "receiver:http://***"}]
+    assert status["database"]["url"] == "sqlite:///***"
+    assert status["config"]["error"]["errors"] == [
+        {
+            "file": "***.yaml", "line": 1, "column": 2, "key": "params.***",
+            "message": "cannot read ***",
+        }
+    ]  # fmt: skip
+
+
+async def test_endpoints_show_no_secret(parts: Parts) -> None:
+    endpoint = parts.loader.config.endpoints["demo/get"]
+    shown = {"path": f"/{parts.SECRET}", "webhooks": [{"name": "ops", "url": parts.SECRET}]}
+    parts.loader.config.endpoints["demo/get"] = replace(endpoint, shown=shown)  # type: ignore[index]
+    for target in ("/v1/endpoints", "/v1/endpoints/demo/get"):
+        answer = await parts.client.get(target)
+        assert parts.SECRET not in answer.text
+        assert '"url":"***"' in answer.text
 
 
 async def test_endpoints(parts: Parts) -> None:

@@ -123,6 +123,33 @@ def test_a_folder_that_is_there_keeps_its_mode(tmp_path: Path) -> None:
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
 
 
+@pytest.mark.parametrize(("mode", "warns"), [(0o777, True), (0o1777, True), (0o755, False)])
+def test_a_folder_that_others_may_write_to_is_warned_of(
+    tmp_path: Path, mode: int, warns: bool, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(mode)
+    Listener(folder / "s.sock").close()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == warns
+    if warns:
+        assert f"{folder} has mode {mode:04o}" in said[0]
+
+
+@pytest.mark.parametrize("others", [True, False])
+def test_a_folder_of_another_group_is_warned_of(
+    tmp_path: Path, others: bool, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = tmp_path / "run"
+    folder.mkdir()
+    folder.chmod(0o770)
+    group = folder.stat().st_gid + others
+    monkeypatch.setattr(server_module.os, "getegid", lambda: group)
+    Listener(folder / "s.sock").close()
+    assert len(caplog.records) == others
+
+
 def test_a_stale_socket_is_replaced(tmp_path: Path) -> None:
     path = tmp_path / "s.sock"
     with socket.socket(socket.AF_UNIX) as dead:

@@ -81,6 +81,10 @@ def test_each_verb_has_its_function(line: str, run: str) -> None:
         ("list --limit -1", "--limit"),
         ("list --status pending,done", "'done' is no status"),
         ("list --since yesterday", "neither a duration"),
+        ("list --endpoint shop", "API/* for all of one"),
+        ("list --endpoint */get", "'*/get' is no endpoint"),
+        ("list --endpoint shop/get*", "'shop/get*' is no endpoint"),
+        ("pause shop/*", "'shop/*' is no endpoint"),
         ("call", "API/NAME"),
         ("call a/b -p x", "'x' is not KEY=VALUE"),
         ("call a/b -p =x", "'=x' is not KEY=VALUE"),
@@ -138,6 +142,11 @@ def test_filters_are_named_as_the_api_names_them() -> None:
         "since": "90s",
     }
     assert filters(parse(["list"])) == {}
+
+
+@pytest.mark.parametrize("line", ["list", "retry --all"])
+def test_all_endpoints_of_an_api_are_a_filter(line: str) -> None:
+    assert filters(parse([*line.split(), "--endpoint", "shop/*"])) == {"endpoint": "shop/*"}
 
 
 @pytest.mark.parametrize("line", ["-h", "retry -h", "webhooks enable -h", "--version"])

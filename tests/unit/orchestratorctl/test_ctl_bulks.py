@@ -43,7 +43,7 @@ def test_progress_in_plain_lines(
     daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
-    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(1200), a_bulk(3900, "done", skipped=100))
+    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(1200), a_bulk(3900, "finished", skipped=100))
     result = ctl(*RETRY)
     assert result.code == 0
     assert result.err.splitlines() == [
@@ -53,19 +53,19 @@ def test_progress_in_plain_lines(
     ]
     assert [line.split() for line in result.out.splitlines()] == [
         ["BULK", "STATUS", "MATCHED", "RETRIED", "SKIPPED", "RATE"],
-        ["7", "done", "4,000", "3,900", "100", "10/s"],
+        ["7", "finished", "4,000", "3,900", "100", "10/s"],
     ]
 
 
 def test_a_log_is_not_filled(daemon: Daemon, ctl: Callable[..., Result]) -> None:
-    daemon.on("GET", "/v1/bulks/7", *[a_bulk(i) for i in range(20)], a_bulk(4000, "done"))
+    daemon.on("GET", "/v1/bulks/7", *[a_bulk(i) for i in range(20)], a_bulk(4000, "finished"))
     result = ctl(*RETRY, "-o", "json")
     assert result.err == "bulk 7: 0 of 4,000 tasks retried\n"
     assert result.json["moved"] == 4000
 
 
 def test_a_bar_on_a_terminal(daemon: Daemon, terminal: Callable[..., Result]) -> None:
-    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(2000), a_bulk(4000, "done"))
+    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(2000), a_bulk(4000, "finished"))
     result = terminal(*RETRY, NO_COLOR="1")
     assert result.code == 0
     bar, *rest = result.out.split("\n")
@@ -75,7 +75,7 @@ def test_a_bar_on_a_terminal(daemon: Daemon, terminal: Callable[..., Result]) ->
     assert pictures[1].rstrip().endswith(" left")
     assert pictures[2].rstrip() == "bulk 7  " + "█" * 24 + "  4,000/4,000  100%"
     assert len(pictures[2]) == len(pictures[1])  # nothing of the longer line remains
-    assert rest[1].split() == ["7", "done", "4,000", "4,000", "0", "10/s"]
+    assert rest[1].split() == ["7", "finished", "4,000", "4,000", "0", "10/s"]
     narrow = terminal(*RETRY, columns=30, PYTHONIOENCODING="ascii").out
     assert "bulk 7  ########" in narrow
     assert max(len(part) for part in narrow.split("\n")[0].split("\r")) < 30
@@ -92,7 +92,7 @@ def test_it_goes_on_though_the_daemon_restarts(daemon: Daemon, ctl: Callable[...
         return DROP
 
     daemon.on(
-        "GET", "/v1/bulks/7", a_bulk(10), restart, a_problem(503, "starting"), a_bulk(4000, "done")
+        "GET", "/v1/bulks/7", a_bulk(10), restart, a_problem(503, "starting"), a_bulk(4000, "finished")
     )
     result = ctl(*RETRY)
     assert result.code == 0
@@ -100,7 +100,7 @@ def test_it_goes_on_though_the_daemon_restarts(daemon: Daemon, ctl: Callable[...
         "bulk 7: 10 of 4,000 tasks retried",
         "bulk 7: the daemon is away, waiting for it",
     ]
-    assert result.out.splitlines()[1].split()[1] == "done"
+    assert result.out.splitlines()[1].split()[1] == "finished"
 
 
 def test_a_daemon_that_stays_away(

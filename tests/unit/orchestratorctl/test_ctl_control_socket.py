@@ -1,8 +1,10 @@
 from __future__ import annotations
 
+import grp
 import os
 import socket
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +12,13 @@ from orchestratorctl import control_socket
 from orchestratorctl.control_socket import find
 from orchestratorctl.failures import NoDaemon
 from orchestratorctl.main import main
+
+
+def give_to_a_group(path: Path) -> str:
+    """The name of the file's group, which is another than root's from now on."""
+    if path.stat().st_gid == 0:
+        os.chown(path, -1, next(group.gr_gid for group in grp.getgrall() if group.gr_gid))
+    return grp.getgrgid(path.stat().st_gid).gr_name
 
 
 @pytest.fixture
@@ -98,17 +107,25 @@ def test_a_path_that_no_socket_can_have(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_permission_denied_names_the_group_of_the_nearest_visible_folder(folder: Path) -> None:
-    import grp
-
     path = folder / "closed" / "control.sock"
     path.parent.mkdir(mode=0o750)
     path.touch()
-    group = grp.getgrgid(path.stat().st_gid).gr_name
+    group = give_to_a_group(path)
     failure = control_socket.unreachable(str(path), PermissionError(13, "Permission denied"))
     assert isinstance(failure, NoDaemon)
     assert str(failure) == f"permission denied at {path}"
     assert f"The group '{group}' may use it" in failure.details[0]
     assert f"usermod -aG {group} $USER" in failure.details[0]
+
+
+def test_nobody_is_told_to_join_the_group_of_root(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = str(folder / "control.sock")
+    with monkeypatch.context() as patch:
+        patch.setattr("os.stat", lambda path: SimpleNamespace(st_gid=0))
+        failure = control_socket.unreachable(path, PermissionError(13, "Permission denied"))
+    assert list(failure.details) == ["Run the command as the daemon's user or as root."]
 
 
 def test_a_socket_that_one_may_not_use(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -117,6 +134,7 @@ def test_a_socket_that_one_may_not_use(folder: Path, capsys: pytest.CaptureFixtu
         listening.bind(str(path))
         listening.listen()
         path.chmod(0o660)
+        group = give_to_a_group(folder)
         folder.chmod(0o750)
         if os.geteuid() != 0:
             path.chmod(0)
@@ -136,4 +154,4 @@ def test_a_socket_that_one_may_not_use(folder: Path, capsys: pytest.CaptureFixtu
     assert code == 3
     err = capsys.readouterr().err
     assert f"permission denied at {path}" in err
-    assert "The group '" in err
+    assert f"The group '{group}' may use it" in err

@@ -297,3 +297,25 @@ def test_what_is_warned_of(rig: Rig, keys: dict[str, Any], key: str, part: str) 
     (problem,) = found(rig, **keys)
     assert (problem.key, problem.severity) == (f"webhooks.1.{key}", "warning")
     assert part in problem.message
+
+
+@pytest.mark.parametrize("phase", ["before_execute", "after_execute"])
+def test_a_phase_that_a_call_by_http_never_reaches_is_warned_of(rig: Rig, phase: str) -> None:
+    (problem,) = found(rig, phase=phase)
+    assert (problem.key, problem.severity) == ("webhooks.1.phase", "warning")
+    assert phase.replace("execute", "request") in problem.message
+
+
+def test_a_secret_is_no_name(rig: Rig) -> None:
+    token = Text.of([("t0ken", True)], secret=True, source="${secret:TOKEN}")
+    loc, message = complaint(rig, name=token)
+    assert loc == (0, "name")
+    assert "stored in the database" in message
+    assert "t0ken" not in message
+
+
+def test_a_header_holds_no_control_character(rig: Rig) -> None:
+    for value in ("a\nb", "\r{{ task_id }}"):
+        (problem,) = found(rig, headers={"X-A": value})
+        assert (problem.key, problem.severity) == ("webhooks.1.headers.X-A", "error")
+    assert found(rig, headers={"X-A": "a\tb"}) == []

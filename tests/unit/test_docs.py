@@ -1,0 +1,308 @@
+"""The documentation is whole and true: hooks, commands, keys, links, and every example."""
+
+from __future__ import annotations
+
+import ast
+import base64
+import json
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pytest
+from click.testing import CliRunner
+
+from orchestratorctl.arguments import parse
+from orchestratord import hookspecs
+from orchestratord.assembly import ADDRESSES, open_host
+from orchestratord.cli.main import main
+from orchestratord.config.load import load
+from orchestratord.testing import Rig
+
+ROOT = Path(__file__).parents[2]
+DOCS = sorted((ROOT / "docs").glob("*.md"))
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", *DOCS]
+PLUGINS = ROOT / "docs" / "plugins.md"
+COMMANDS = ROOT / "docs" / "commands.md"
+
+HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "orchestratord_spec")]
+VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce"}
+CREDENTIALS = ("ops_hook", "ops_new", "ops_old")
+
+
+class Block(NamedTuple):
+    """A fenced block of a page."""
+
+    page: str
+    line: int
+    language: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.page}:{self.line}"
+
+
+def blocks(language: str) -> list[Block]:
+    found = []
+    for page in PAGES:
+        fence = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
+        text = page.read_text()
+        for match in fence.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            found.append(Block(page.name, line, match[1], match[2]))
+    return [block for block in found if block.language == language]
+
+
+def prose() -> str:
+    return "\n".join(page.read_text() for page in DOCS)
+
+
+def chapter(page: Path, title: str) -> str:
+    """What stands below a heading, up to the next one."""
+    match = re.search(
+        rf"^(#+) {re.escape(title)}\n(.*?)(?=^#+ |\Z)", page.read_text(), re.MULTILINE | re.DOTALL
+    )
+    assert match is not None, f"{page.name} has no chapter {title!r}"
+    return match[2]
+
+
+# -- hooks ---------------------------------------------------------------------------------------
+
+
+def test_all_hooks_are_known_here() -> None:
+    kinds = (*hookspecs.REGISTRATIONS, *hookspecs.DECIDING, *hookspecs.TELLING)
+    assert sorted(HOOKS) == sorted(kinds)
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_is_documented_with_an_example(hook: str) -> None:
+    text = chapter(PLUGINS, hook)
+    spec = getattr(hookspecs, hook)
+    arguments = spec.__code__.co_varnames[: spec.__code__.co_argcount]
+    signature = re.search(rf"^    {hook}\((.*?)\) -> ", text, re.MULTILINE | re.DOTALL)
+    assert signature is not None, f"the chapter {hook} lacks the signature"
+    assert re.findall(r"(\w+)(?:: [^,]+\]?)?(?:,|$)", _without_brackets(signature[1])) == list(
+        arguments
+    )
+    example = re.search(r"^```python\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+    assert example is not None, f"the chapter {hook} lacks an example"
+    assert re.search(rf"@hookimpl\n(async )?def {hook}\(", example[1])
+
+
+def _without_brackets(text: str) -> str:
+    while "[" in text:
+        text = re.sub(r"\[[^\[\]]*\]", "", text)
+    return text
+
+
+@pytest.mark.parametrize("hook", HOOKS)
+def test_every_hook_has_a_test_that_bears_its_name(hook: str) -> None:
+    names = [
+        node.name
+        for path in (ROOT / "tests").rglob("test_*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.name.startswith("test_")
+    ]
+    assert any(hook in name for name in names), f"no test is named for {hook}"
+
+
+@pytest.mark.parametrize("block", blocks("python"), ids=str)
+def test_every_python_example_is_a_plugin_that_loads(block: Block, tmp_path: Path) -> None:
+    path = tmp_path / "plugins" / "example.py"
+    path.parent.mkdir()
+    path.write_text(block.text)
+    (tmp_path / "orchestratord.yaml").write_text("plugins: {dirs: [plugins]}\n")
+    info = open_host(tmp_path).plugins["example"]
+    assert info.error is None
+    hooks = set(re.findall(r"^@hookimpl\n(?:async )?def (\w+)", block.text, re.MULTILINE))
+    assert set(info.hooks) == hooks
+
+
+def test_the_example_of_a_test_passes() -> None:
+    (block,) = (item for item in blocks("python") if "orchestratord.testing" in item.text)
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec"), names)
+    names["test_errors_are_failures"]()
+    assert Rig(names["Plugin"]()).host.plugins["plugin"].hooks == ("after_request",)
+
+
+def test_the_example_of_verifying_a_signature_is_right() -> None:
+    (block,) = (item for item in blocks("python") if "def verify" in item.text)
+    names: dict[str, Any] = {}
+    exec(compile(block.text, str(block), "exec"), names)
+    headers = {
+        "webhook-id": "msg_p5jXN8AQM9LWM0D4loKWxJek",
+        "webhook-timestamp": "1614265330",
+        "webhook-signature": "v1,bm90IHRoaXMgb25l v1,g0hM9SsE+OTPJTGt/tmIKtSyZlE3uFJELVlNIOLJ1OE=",
+    }
+    secret = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    assert names["verify"](secret, headers, b'{"test": 2432232314}')
+    assert not names["verify"](secret, headers, b'{"test": 2432232315}')
+    other = base64.b64encode(b"another-secret-of-24-byte").decode()
+    assert not names["verify"](other, headers, b'{"test": 2432232314}')
+
+
+# -- commands ------------------------------------------------------------------------------------
+
+
+def test_every_command_is_documented() -> None:
+    text = COMMANDS.read_text()
+    for name, command in main.commands.items():
+        assert f"`orchestratord {name}" in text
+        for param in command.params:
+            long = [option for option in param.opts if option.startswith("--")]
+            assert any(option in text for option in param.opts), f"{name} {long}"
+
+
+def helps(*verb: str, capsys: pytest.CaptureFixture[str]) -> str:
+    with pytest.raises(SystemExit) as end:
+        parse([*verb, "--help"])
+    assert end.value.code == 0
+    return capsys.readouterr().out
+
+
+def test_every_verb_and_its_options_are_documented(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    text = chapter(COMMANDS, "orchestratorctl")
+    verbs = re.findall(r"^    (\w+) ", helps(capsys=capsys).partition("verbs:")[2], re.MULTILINE)
+    assert {"status", "list", "retry", "webhooks"} <= set(verbs)
+    for verb in verbs:
+        assert re.search(rf"^\| .*`{verb}[` ]", text, re.MULTILINE), f"{verb} is not documented"
+        for option in re.findall(r"--[a-z][a-z-]+", helps(verb, capsys=capsys)):
+            assert option in text or option in ("--help", "--output"), f"{verb} {option}"
+
+
+def test_exit_codes_are_documented() -> None:
+    from orchestratorctl import failures
+
+    text = chapter(COMMANDS, "orchestratorctl")
+    for name in ("OK", "FAILED", "USAGE", "NO_DAEMON", "NOT_FOUND", "CONFLICT", "TIMED_OUT"):
+        assert f"\n| {getattr(failures, name)} |" in text
+    assert "\n| 78 |" in text
+
+
+# -- keys ----------------------------------------------------------------------------------------
+
+
+def keys_of(schema: Any, root: Any, seen: set[str] | None = None) -> Iterator[str]:
+    """Every key that a JSON Schema knows, at any depth."""
+    seen = set() if seen is None else seen
+    if isinstance(schema, list):
+        for item in schema:
+            yield from keys_of(item, root, seen)
+    elif isinstance(schema, dict):
+        reference = schema.get("$ref")
+        if reference and reference not in seen:
+            seen.add(reference)
+            target = root
+            for part in reference.removeprefix("#/").split("/"):
+                target = target[part]
+            yield from keys_of(target, root, seen)
+        for name, value in schema.get("properties", {}).items():
+            yield name
+            yield from keys_of(value, root, seen)
+        for name, value in schema.items():
+            if name not in ("properties", "$ref", "$defs", "default", "examples"):
+                yield from keys_of(value, root, seen)
+
+
+@pytest.mark.parametrize("file", ["endpoint", "api", "daemon"])
+def test_every_key_is_documented(file: str) -> None:
+    result = CliRunner().invoke(main, ["schema", file, "--config", str(ROOT / "config")])
+    schema = json.loads(result.stdout)
+    keys = set(keys_of(schema, schema))
+    assert len(keys) > 10
+    code = "\n".join(re.findall(r"`[^`\n]+`", prose()))
+    missing = sorted(key for key in keys if not re.search(rf"\b{re.escape(key)}\b", code))
+    assert missing == []
+
+
+# -- links ---------------------------------------------------------------------------------------
+
+
+def anchors(page: Path) -> set[str]:
+    text = re.sub(r"^```.*?^```$", "", page.read_text(), flags=re.MULTILINE | re.DOTALL)
+    titles = re.findall(r"^#+ (.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text()):
+        if re.match(r"https?://", target):
+            continue
+        path, _, anchor = target.partition("#")
+        linked = (page.parent / path) if path else page
+        assert linked.exists(), f"{page.name} links to {target}"
+        if anchor:
+            assert anchor in anchors(linked), f"{page.name} links to {target}"
+
+
+@pytest.mark.parametrize("page", DOCS, ids=lambda page: page.name)
+def test_the_readme_leads_to_every_page(page: Path) -> None:
+    assert f"](docs/{page.name})" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_files_that_are_named_exist(page: Path) -> None:
+    for name in re.findall(
+        r"`((?:orchestratord|orchestratorctl|plugins|tests|docs)/[\w/.-]+)`", (page.read_text())
+    ):
+        assert (ROOT / name).exists(), f"{page.name} names {name}"
+
+
+# -- examples ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("block", blocks("yaml"), ids=str)
+def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
+    """A block's first line names its file; `part of` means that more belongs to it."""
+    match = re.match(r"# (part of )?([\w./-]+)\n", block.text)
+    assert match is not None, f"{block} does not name its file"
+    partial, name = match[1] is not None, match[2]
+    _write(tmp_path, name, block.text)
+    if partial and "/endpoints/" in name:
+        _write(tmp_path, name, f"{block.text}\npath: /a\n")
+    if "/endpoints/" in name:
+        _write(tmp_path, f"{name.split('/endpoints/')[0]}/api.yaml", "base_url: https://a.test\n")
+    elif name.endswith("api.yaml"):
+        _write(tmp_path, name.replace("api.yaml", "endpoints/x.yaml"), "path: /a\n")
+        if partial:
+            _write(tmp_path, name, f"{block.text}\nbase_url: https://a.test\n")
+    if "plugins" not in block.text:
+        for number, example in enumerate(blocks("python")):
+            if "@hookimpl" in example.text and "register_settings" in example.text:
+                _write(tmp_path, f"plugins/example{number}.py", example.text)
+        settings = tmp_path / "orchestratord.yaml"
+        text = settings.read_text() if settings.exists() else ""
+        settings.write_text(f"{text}\nplugins: {{dirs: [plugins]}}\n")
+    for credential in CREDENTIALS:
+        key = base64.b64encode(credential.ljust(24).encode()).decode()
+        _write(tmp_path, f"credentials/{credential}", key)
+    environ = {**VARIABLES, "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
+    config = load(tmp_path, open_host(tmp_path), environ=environ, addresses=ADDRESSES)
+    assert config.warnings == ()
+
+
+def _write(folder: Path, name: str, text: str) -> None:
+    path = folder / name
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+
+
+@pytest.mark.parametrize("block", blocks("json"), ids=str)
+def test_every_json_example_is_json(block: Block) -> None:
+    json.loads(block.text)
+
+
+def test_the_readmes_commands_are_those_that_ci_runs() -> None:
+    readme, script = (ROOT / "README.md").read_text(), (ROOT / ".ci" / "run").read_text()
+    assert ".venv/bin/pip install -q -c constraints.txt . && .venv/bin/orchestratord demo" in readme
+    assert "pip install -q -c constraints.txt -e '.[test]' && .venv/bin/pytest" in readme
+    assert "-c constraints.txt" in script
+    assert "-e '.[test]'" in script
+    assert 'bin/orchestratord" demo' in script
