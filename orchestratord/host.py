@@ -29,7 +29,7 @@ from orchestratord.isolation import (
     valid_refusal,
     words,
 )
-from orchestratord.message import Outcome
+from orchestratord.message import A_HOOK, Outcome
 from orchestratord.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.task import Effect
 
@@ -177,7 +177,7 @@ class Host:
             except HookFault as fault:
                 self.fault(item.plugin, hook, fault)
                 continue
-            if isinstance(result, Outcome) and result is not arguments[name]:
+            if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
                 result = decided(result, item.plugin)
             arguments[name] = result
         return arguments[name]
@@ -250,3 +250,8 @@ def _import_file(path: Path) -> Any:
         sys.modules.pop(name, None)
         raise
     return module
+
+
+def _gave_verdict(result: Outcome, before: Outcome) -> bool:
+    """True where a hook said what becomes of the task, and did not only change its answer."""
+    return result.verdict != before.verdict or result.decided_by == A_HOOK

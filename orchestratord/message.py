@@ -10,6 +10,9 @@ import httpx
 from orchestratord.errors import SendError
 from orchestratord.values import StatusCode, StatusSet
 
+A_HOOK = "a hook"
+"""Who decided, until the host puts its plugin's name there."""
+
 Verdict = Literal["success", "retry", "failure"]
 
 
@@ -18,7 +21,7 @@ class Outcome:
     """How an attempt ended. Deciding `after_` hooks may return another one.
 
     `maybe_done` is True when the request can have been carried out although no answer says so;
-    `decided_by` names the plugin whose hook changed the verdict; `final_reason` is set where the
+    `decided_by` names the plugin whose hook gave the verdict; `final_reason` is set where the
     executor or a hook knows why a failure is final.
     """
 
@@ -35,17 +38,28 @@ class Outcome:
 
     def success(self) -> Outcome:
         """The same, taken as a success."""
-        return replace(self, verdict="success", error=None, final_reason=None)
+        return replace(self, verdict="success", error=None, final_reason=None, decided_by=A_HOOK)
 
     def retry(self, error: str | None = None, *, delay: float | None = None) -> Outcome:
         """The same, to be tried again; after `delay` seconds if given, else by the backoff."""
         return replace(
-            self, verdict="retry", error=error or self.error, delay=delay, final_reason=None
+            self,
+            verdict="retry",
+            error=error or self.error,
+            delay=delay,
+            final_reason=None,
+            decided_by=A_HOOK,
         )
 
     def failure(self, error: str | None = None, *, reason: str | None = None) -> Outcome:
         """The same, failed for good, for one of the documented reasons (`not_retryable`)."""
-        return replace(self, verdict="failure", error=error or self.error, final_reason=reason)
+        return replace(
+            self,
+            verdict="failure",
+            error=error or self.error,
+            final_reason=reason,
+            decided_by=A_HOOK,
+        )
 
     @classmethod
     def from_response(

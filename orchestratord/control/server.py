@@ -119,10 +119,12 @@ class Server:
             for task in late:
                 task.cancel()
             await asyncio.wait(late, timeout=grace)
-        for end in (asyncio.Transport.close, asyncio.Transport.abort):
-            for connection in self._connections():
-                end(connection.transport)
-            await asyncio.sleep(0)  # connections are lost in the loop's next round
+        for connection in self._connections():
+            connection.transport.close()
+        await asyncio.sleep(0)  # connections are lost in the loop's next round
+        for connection in self._connections():
+            connection.transport.abort()
+        await asyncio.sleep(0)
 
     def _connections(self) -> list[Connection]:
         return [item for item in self._state.connections if isinstance(item, Connection)]

@@ -239,7 +239,9 @@ class Lifecycle:
     ) -> Outcome:
         try:
             async with asyncio.timeout(target.timeout + GRACE):
-                return await executor.execute(request, task, target, send)
+                outcome = await executor.execute(request, task, target, send)
+            # What the executor judges is not a plugin's decision against the rules of retry.
+            return replace(outcome, decided_by=None) if outcome.decided_by else outcome
         except TimeoutError:
             error = f"the executor did not end within {format_duration(target.timeout)}"
         except (KeyboardInterrupt, asyncio.CancelledError):

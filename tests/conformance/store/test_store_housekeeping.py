@@ -97,7 +97,8 @@ class TestPrune:
         assert (await store.get(child)).parent_id == parent
 
     async def test_bulks_that_ended_long_ago_go_too(self, queue: Any, store: Store) -> None:
-        bulk = await store.create_bulk(TaskFilter(), None, True)
+        bulk = await store.create_bulk(TaskFilter(), None, False)
+        await store.step_bulk(bulk.id, 10)
         queue.clock.turn(29 * DAY)
         await store.prune(Retention())
         assert await store.get_bulk(bulk.id)

@@ -18,7 +18,7 @@ WEBHOOKS = {
             "disabled_at": None,
             "last_status_code": 200,
             "last_error": None,
-            "last_attempt_at": at(-65),
+            "last_attempt_at": at(-5 * 3600 - 600),
             "failures": 0,
         },
         {
@@ -48,7 +48,7 @@ def test_the_list(daemon: Daemon, ctl: Callable[..., Result], line: list[str]) -
     users = "salesforce/getUsers"
     assert [" ".join(line.split()) for line in result.out.splitlines()] == [
         "ENDPOINT WEBHOOK PHASE ON URL STATE LAST FAILED",
-        f"{users} ops after_request 5xx,error https://ops.example.com/hook enabled 200 1m ago 0",
+        f"{users} ops after_request 5xx,error https://ops.example.com/hook enabled 200 5h ago 0",
         f"{users} end on_final_failure any https://ops.example.com/end disabled (410) - 3",
     ]
     assert ctl(*line, "-o", "json").json == WEBHOOKS
