@@ -32,6 +32,11 @@ _GLANCE = 1.0
 _READING = frozenset({"opened", "closed_no_write"})
 _WRITING = frozenset({"modified", "closed"})
 
+# watchdog calls it an error where events come in while their observer is being stopped.
+logging.getLogger("watchdog.observers.inotify").addFilter(
+    lambda record: "thread is inactive" not in record.getMessage()
+)
+
 
 class Watcher:
     """Watches one folder in a thread of its own."""
