@@ -222,6 +222,6 @@ class Table:
                     "REAL, and NOT NULL"
                 )
         if len({name.lower() for name in self.columns}) < len(self.columns):
-            raise ValueError(f"the table {self.name!r} has two columns of one name")
+            raise ValueError(f"the table {self.name!r}: two columns have one name")
         if not self.key or not set(self.key) <= set(self.columns):
-            raise ValueError(f"the key of the table {self.name!r} names columns it does not have")
+            raise ValueError(f"the table {self.name!r}: its key names columns it does not have")

@@ -168,7 +168,7 @@ class TestTablesOfPlugins:
     def test_what_is_no_table_cannot_be_made(
         self, name: str, columns: dict[str, str], key: tuple[str, ...]
     ) -> None:
-        with pytest.raises(ValueError, match="the table|of the table"):
+        with pytest.raises(ValueError, match="the table"):
             Table(name, columns, key)
 
     @pytest.mark.parametrize(

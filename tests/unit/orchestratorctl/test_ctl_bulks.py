@@ -92,7 +92,12 @@ def test_it_goes_on_though_the_daemon_restarts(daemon: Daemon, ctl: Callable[...
         return DROP
 
     daemon.on(
-        "GET", "/v1/bulks/7", a_bulk(10), restart, a_problem(503, "starting"), a_bulk(4000, "finished")
+        "GET",
+        "/v1/bulks/7",
+        a_bulk(10),
+        restart,
+        a_problem(503, "starting"),
+        a_bulk(4000, "finished"),
     )
     result = ctl(*RETRY)
     assert result.code == 0
