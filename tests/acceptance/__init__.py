@@ -1,7 +1,9 @@
 """Real daemons, started as a user starts them, against real receivers: what orchestratord promises.
 
-daemon      one daemon as a process: its files, its API, its log, its end
+daemon      one daemon as a process: its files, its log, its end
+control     its API
 receiver    an HTTP server in a thread that does what a test tells it to, and records all of it
+processes   other programs that tests need beside it
 waiting     for a condition, never for a time
 campaign    kill -9 under load, again and again; also a command
 """

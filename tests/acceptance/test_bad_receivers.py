@@ -122,6 +122,8 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     for name, script in SCRIPTS.items():
         shared_receiver.on(f"/{name}", script)
         daemon.endpoint(f"bad/{name}", f"/{name}", timeout=TIMEOUT, retry=retry(attempts=1))
+    shared_receiver.hold("/held")
+    daemon.endpoint("bad/held", "/held", timeout="60s")
     daemon.start()
     # What the first calls load and allocate is nobody's fault.
     done(daemon, daemon.batch("good/get", [{}] * 300))
@@ -153,15 +155,18 @@ def test_the_attempt_ends_and_memory_stays(daemon: Daemon, name: str) -> None:
 
 
 def test_another_endpoint_keeps_its_pace(daemon: Daemon, shared_receiver: Receiver) -> None:
-    # Three rounds of a full lane, each of which hangs until its deadline.
-    daemon.batch("bad/hang", [{}] * (3 * AT_ONCE))
+    # A full lane and more behind it, for as long as this test takes.
+    daemon.batch("bad/held", [{}] * (3 * AT_ONCE))
     until(lambda: lane(daemon, "bad") == AT_ONCE, "the bad lane to be full")
     before = shared_receiver.count("/good")
     daemon.batch("good/get", [{}] * 300)
     daemon.settle(endpoint="good/get")
     assert shared_receiver.count("/good") - before == 300
-    assert daemon.tasks(endpoint="bad/hang", status="pending,running") != []
+    assert lane(daemon, "bad") == AT_ONCE
+    assert shared_receiver.count("/held") == AT_ONCE
+    shared_receiver.let_go("/held")
     daemon.settle()
+    assert len(daemon.tasks(endpoint="bad/held", status="succeeded")) == 3 * AT_ONCE
 
 
 def lane(daemon: Daemon, api: str) -> int:
