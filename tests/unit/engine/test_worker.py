@@ -1,0 +1,171 @@
+"""The worker over a real store and a real receiver: draining, cancelling, removing."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestratord.backoff import Fixed
+from orchestratord.clock import Clock
+from orchestratord.endpoint import Api, Endpoint, RetryPolicy
+from orchestratord.engine.http import HttpPlugin, HttpSpec
+from orchestratord.engine.transport import Client
+from orchestratord.engine.worker import Worker
+from orchestratord.hookspecs import hookimpl
+from orchestratord.host import Host
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.redact import Redactor
+from orchestratord.settings import Config, DaemonSettings
+from orchestratord.task import Effect, Key, NewTask, Task
+
+
+@dataclass
+class Bench:
+    """One worker, its store, a receiver, and what a telling plugin was told."""
+
+    store: Store
+    worker: Worker
+    config: Config
+    requests: int = 0
+    status: int = 200
+    answer: asyncio.Event = field(default_factory=asyncio.Event)
+    told: list[tuple[str, int]] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        try:
+            while await reader.readuntil(b"\r\n\r\n"):
+                self.requests += 1
+                await self.answer.wait()
+                head = f"HTTP/1.1 {self.status} X\r\nContent-Length: 0\r\n\r\n"
+                writer.write(head.encode())
+        except (asyncio.IncompleteReadError, ConnectionError):
+            pass
+        finally:
+            writer.close()
+
+    async def until(self, done: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not done():
+                await asyncio.sleep(0.01)
+
+    async def task(self, task_id: int) -> Task:
+        return await self.store.get(task_id)
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    told: list[tuple[str, int]] = []
+
+    def on_retry(task: Task) -> list[Effect]:
+        told.append(("on_retry", task.id))
+        return [replace(CALL, delay=3600)]
+
+    def on_final_failure(task: Task) -> list[Effect]:
+        told.append(("on_final_failure", task.id))
+        return []
+
+    host = Host()
+    host.register(HttpPlugin(), "http")
+    plugin: Any = SimpleNamespace(
+        on_retry=hookimpl(on_retry), on_final_failure=hookimpl(on_final_failure)
+    )
+    host.register(plugin, "teller")
+    store = await Store.open(f"sqlite:///{tmp_path}/q.db")
+    client = Client()
+    worker = Worker(store, host, client, Clock())
+    holder: list[Bench] = []
+    server = await asyncio.start_server(lambda r, w: holder[0].serve(r, w), "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    api = Api(name="a", base_url=f"http://127.0.0.1:{port}", egress=("127.0.0.1",), concurrency=2)
+    retry = RetryPolicy(backoff=Fixed(delay=60), jitter=0)
+    spec = HttpSpec.model_validate({"path": "/x", "method": "POST"})
+    endpoint = Endpoint("a/post", api, "http", spec, retry, 30.0, False)
+    config = Config(
+        tmp_path, DaemonSettings(), {"a": api}, {endpoint.id: endpoint}, Redactor(), "d"
+    )
+    worker.adopt(config)
+    made = Bench(store, worker, config, told=told)
+    holder.append(made)
+    loop = asyncio.create_task(worker.run())
+    yield made
+    made.answer.set()
+    await worker.drain(5)
+    await loop
+    server.close()
+    await client.aclose()
+    await store.close()
+
+
+CALL = NewTask("call", "a/post")
+
+
+async def test_what_is_accepted_while_the_daemon_drains_goes_back(bench: Bench) -> None:
+    # The slot is taken before the drain begins, the row is written after it.
+    accepting = asyncio.create_task(bench.worker.accept([CALL, CALL]))
+    await asyncio.sleep(0)
+    await bench.worker.drain(5)
+    tasks = [await bench.task(item.id) for item in await accepting]
+    assert [(task.status, task.attempts) for task in tasks] == [("pending", 0)] * 2
+    assert bench.requests == 0
+    assert bench.worker.lanes.in_flight == 0
+
+
+async def test_a_drain_interrupts_what_does_not_end(bench: Bench) -> None:
+    [item] = await bench.worker.accept([CALL])
+    await bench.until(lambda: bench.requests == 1)
+    await bench.worker.drain(0.05)
+    task = await bench.task(item.id)
+    assert (task.status, task.reason) == ("failed", "ambiguous")
+
+
+async def test_whoever_asked_may_go_away(bench: Bench) -> None:
+    accepting = asyncio.create_task(bench.worker.accept([CALL]))
+    await asyncio.sleep(0)
+    accepting.cancel()
+    bench.answer.set()
+    await bench.until(lambda: bench.requests == 1)
+    await bench.until(lambda: bench.worker.lanes.in_flight == 0)
+    assert (await bench.task(1)).status == "succeeded"
+
+
+async def test_a_task_that_is_cancelled_while_it_runs_tells_of_no_retry(bench: Bench) -> None:
+    bench.status = 503
+    [item] = await bench.worker.accept([CALL])
+    await bench.until(lambda: bench.requests == 1)
+    await bench.store.cancel(item.id)
+    bench.answer.set()
+    await bench.worker.wait_final(item.id, 5)
+    task = await bench.task(item.id)
+    [attempt] = await bench.store.attempts(item.id)
+    assert (task.status, task.next_try, task.last_status_code) == ("cancelled", None, 503)
+    assert (attempt.status_code, attempt.delay) == (503, None)
+    # It was asked before the cancel was seen; what it wanted written is not.
+    assert await bench.store.list(TaskFilter(), 10) == [task]
+
+
+async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
+    tasks = [replace(CALL, delay=3600)] * 120
+    ids = [item.id for item in await bench.worker.accept(tasks)]
+    gone = replace(bench.config, endpoints={})
+    clock = bench.worker.clock
+    bench.worker.adopt(gone)
+    # As if it had been gone for a minute.
+    standings = bench.worker._standings
+    standings._ripe[Key("a/post")] = ("endpoint_removed", clock.now() - 1)
+    bench.worker.standing_changed(None)
+    await bench.until(lambda: len(bench.told) >= 20)
+    bench.worker.adopt(bench.config)
+    await bench.until(lambda: not standings._sweeping)
+    states = [(await bench.task(id_)).status for id_ in ids]
+    assert 20 <= states.count("failed") < 120
+    assert states.count("pending") == 120 - states.count("failed")
+    assert bench.told == [
+        ("on_final_failure", id_) for id_, s in zip(ids, states, strict=True) if s == "failed"
+    ]
