@@ -194,10 +194,11 @@ class Worker:
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""
         self.draining = True
         self._wake.set()
+        end = asyncio.get_running_loop().time() + timeout
         # A claim that is under way comes back with tasks, which are given back.
         with suppress(TimeoutError):
             await asyncio.wait_for(self._ended.wait(), timeout)
-        left = await self._wait(timeout)
+        left = await self._wait(end - asyncio.get_running_loop().time())
         self._life.interrupt()
         if left:
             log.warning("%d attempts did not end within drain_timeout; interrupted", left)
