@@ -7,10 +7,13 @@ import errno
 import os
 import socket
 import ssl
+from collections.abc import Callable
+from typing import cast
 
+from orchestratord.engine.connection import Connection
 from orchestratord.engine.egress import Egress
+from orchestratord.engine.http1 import Http1Connection
 from orchestratord.engine.resolver import Found, Resolver
-from orchestratord.engine.wire import Connection
 from orchestratord.errors import EgressDenied, SendError, SendErrorKind
 
 
@@ -23,7 +26,9 @@ async def dial(
     ssl_context: ssl.SSLContext | None,
     deadline: float,
 ) -> Connection:
-    """Open a connection to a name.
+    """Open a connection to a name, of HTTP/2 where TLS has agreed on it. Such a one stands when the
+    peer's settings have come: until then nobody can tell how many requests it takes, or whether it
+    is alive at all.
 
     Its addresses are tried in turn, those that egress denies left out; each gets an equal share of
     the time that is left, so that a silent one does not use up the others'.
@@ -113,27 +118,56 @@ async def _open(
     deadline: float,
 ) -> Connection:
     # asyncio closes the socket itself when this does not succeed.
-    def connection() -> Connection:
-        return Connection(loop, sock, address, egress)
+    def http1() -> Connection:
+        return Http1Connection(loop, sock, address, egress)
 
     if ssl_context is None:
-        return (await loop.create_connection(connection, sock=sock))[1]
+        return (await loop.create_connection(http1, sock=sock))[1]
+
+    def http2() -> Connection:
+        # Imported by those who meet such a peer.
+        from orchestratord.engine.http2 import Http2Connection
+
+        return Http2Connection(loop, sock, address, egress)
+
+    arriving: _Arriving | None = None
+    what = f"{host} ({_at(address, port)})"
     try:
         async with asyncio.timeout_at(deadline) as limit:
-            _, secured = await loop.create_connection(
-                connection,
+            _, arriving = await loop.create_connection(
+                lambda: _Arriving(http1, http2),
                 sock=sock,
                 ssl=ssl_context,
                 # A certificate names neither an address's zone nor a name's final dot.
                 server_hostname=host.partition("%")[0].rstrip("."),
             )
-            return secured
-    except (OSError, ValueError) as error:
-        if limit.expired():
-            what = f"the TLS handshake with {host} ({_at(address, port)}) did not end in time"
-            raise _failure("timeout", what) from None
-        what = f"TLS with {host} ({_at(address, port)}): {_reason(error)}"
-        raise _failure("tls", what) from error
+            connection = arriving.connection
+            await connection.ready()
+            return connection
+    except BaseException as error:
+        if arriving is not None:
+            arriving.connection.close()
+        if isinstance(error, OSError) and limit.expired():  # TimeoutError is an OSError
+            reached = "the TLS handshake" if arriving is None else "the beginning of HTTP/2"
+            raise _failure("timeout", f"{reached} with {what} did not end in time") from None
+        if isinstance(error, OSError | ValueError):
+            raise _failure("tls", f"TLS with {what}: {_reason(error)}") from error
+        raise
+
+
+class _Arriving(asyncio.Protocol):
+    """Gives a connection that TLS has secured to the protocol that was agreed on meanwhile."""
+
+    def __init__(self, http1: Callable[[], Connection], http2: Callable[[], Connection]) -> None:
+        self._http1 = http1
+        self._http2 = http2
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        agreed = transport.get_extra_info("ssl_object").selected_alpn_protocol()
+        self.connection = self._http2() if agreed == "h2" else self._http1()
+        # At once: what the peer says first may be here already.
+        cast("asyncio.Transport", transport).set_protocol(self.connection)
+        self.connection.connection_made(transport)
 
 
 def _sockaddr(family: int, address: str, port: int) -> tuple[str, int] | tuple[str, int, int, int]:

@@ -1,23 +1,40 @@
-"""The bytes of a request: its line, its headers, its body."""
+"""A request as it goes out: its line or its pseudo-headers, its headers, its body."""
 
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from typing import NamedTuple
 
 import httpx
 
 from orchestratord.errors import SendError
+from orchestratord.exchange import Plain, Request
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
+_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*")
+_CONNECTION = len(b"connection")
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+_OF_THE_CONNECTION = frozenset(
+    {
+        b"connection",
+        b"host",
+        b"http2-settings",
+        b"keep-alive",
+        b"proxy-connection",
+        b"te",
+        b"transfer-encoding",
+        b"upgrade",
+    }
+)
+_INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agent"})
 
 
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """A request as it goes out. `closes` is True when it asks for the connection to be closed."""
+class Encoded(NamedTuple):
+    """A request in HTTP/1.1. `closes` is True when it asks for the connection to be closed."""
 
+    request: httpx.Request
     head: bytes
     body: bytes
     closes: bool
@@ -33,6 +50,8 @@ def encode(request: httpx.Request) -> Encoded:
     Raises:
         SendError: the request cannot be sent; nothing of it was.
     """
+    if isinstance(request, Request) and (plain := request.plain) is not None:
+        return _encode_plain(request, plain)
     try:
         body = request.content
     except httpx.RequestNotRead:
@@ -48,13 +67,15 @@ def encode(request: httpx.Request) -> Encoded:
     closes = False
     for name, value in headers:
         lowered = name.lower()
+        if lowered not in _FRAMING:
+            continue
         if lowered == b"host":
             hosts += 1
         elif lowered == b"content-length":
             lengths.append(value)
         elif lowered == b"transfer-encoding":
             codings.append(value.lower())
-        elif lowered == b"connection":
+        else:
             closes = b"close" in value.lower()
     if hosts != 1:
         raise unsendable("it needs one Host header")
@@ -65,7 +86,63 @@ def encode(request: httpx.Request) -> Encoded:
     if fields.count(b"\n") != len(headers) or not _FIELDS.fullmatch(fields):
         raise unsendable("a header holds characters that cannot be sent")
     head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields)
-    return Encoded(head, _framed(body, lengths, codings), closes)
+    if codings or lengths or body:
+        body = _framed(body, lengths, codings)
+    return Encoded(request, head, body, closes)
+
+
+def _encode_plain(request: Request, plain: Plain) -> Encoded:
+    """The same for one whose Host and length are right by the way in which it was made."""
+    head, fields = plain.head, plain.fields
+    if head and request.method == plain.method:
+        fields = fields[plain.ready :]
+    else:
+        line = b"%b %b" % (request.method.encode(), plain.target)
+        if not _LINE.fullmatch(line):
+            raise unsendable("its method or its URL holds characters that cannot be sent")
+        head = line + b" HTTP/1.1\r\n"
+    rows = b"".join([b"%b: %b\r\n" % field for field in fields])
+    if rows.count(b"\n") != len(fields) or not _FIELDS.fullmatch(rows):
+        raise unsendable("a header holds characters that cannot be sent")
+    closes = False
+    for name, value in plain.fields:
+        if len(name) == _CONNECTION and name.lower() == b"connection":
+            closes = b"close" in value.lower()
+    return Encoded(request, b"%b%b\r\n" % (head, rows), request.content, closes)
+
+
+def http2_fields(request: httpx.Request) -> list[tuple[bytes, bytes, bool]]:
+    """The headers of a request that `encode` has accepted, for HTTP/2.
+
+    Names are in lower case, Host has become `:authority`, and what speaks of the connection of
+    HTTP/1.1 is left out, with everything that its Connection header names.
+
+    Returns:
+        name, value, and whether the value is to be kept out of the table that compresses: it may
+        be a secret, or is another one each time.
+    """
+    if isinstance(request, Request) and (plain := request.plain) is not None:
+        scheme, target, raw = plain.origin.scheme, plain.target, plain.fields
+    else:
+        url = request.url
+        scheme, target, raw = url.raw_scheme, url.raw_path, request.headers.raw
+    fields = [
+        (b":method", request.method.encode(), False),
+        (b":authority", b"", False),
+        (b":scheme", scheme, False),
+        (b":path", target, True),
+    ]
+    left_out = _OF_THE_CONNECTION
+    headers = [(name.lower(), value.strip(b" \t")) for name, value in raw]
+    for name, value in headers:
+        if name == b"host":
+            fields[1] = (b":authority", value, False)
+        elif name == b"connection":
+            left_out |= {token.strip().lower() for token in value.split(b",")}
+    fields += [
+        (name, value, name not in _INDEXED) for name, value in headers if name not in left_out
+    ]
+    return fields
 
 
 def _framed(body: bytes, lengths: list[bytes], codings: list[bytes]) -> bytes:

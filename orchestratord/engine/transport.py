@@ -1,4 +1,4 @@
-"""Sending requests: HTTP/1.1 over connections of its own, given and giving httpx's objects.
+"""Sending requests: HTTP/1.1 and HTTP/2 over connections of its own, with httpx's objects.
 
 httpx's own transport is not used: its deadline is one a read and never ends an answer that drips,
 its decoder turns a few KiB into gigabytes, and its pool costs ten times this one. What is kept of
@@ -15,16 +15,22 @@ from datetime import timedelta
 import httpx
 
 from orchestratord.engine.answer import Answer
+from orchestratord.engine.connection import Connection
 from orchestratord.engine.dial import dial
 from orchestratord.engine.egress import Egress
 from orchestratord.engine.head import encode, unsendable
 from orchestratord.engine.pool import Key, Pool
-from orchestratord.engine.redirect import MAX_REDIRECTS, origin, redirected
+from orchestratord.engine.redirect import MAX_REDIRECTS, redirected
 from orchestratord.engine.resolver import Resolver, SystemResolver
 from orchestratord.errors import SendError
+from orchestratord.exchange import Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
 MAX_RESPONSE = 1_048_576
+ALPN = ("h2", "http/1.1")
+"""What is offered to a peer over TLS. The first one that it knows too is spoken."""
+
+_REMEMBERED = 4096  # peers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -37,12 +43,15 @@ class SendOptions:
         egress: the rules that every address has to pass.
         connect_timeout: seconds for resolving, connecting and TLS, within `timeout`.
         max_response: how many bytes of the decoded body are kept. A longer one is cut and the
-            connection closed; the response's extension `truncated` is then True.
+            connection closed, with HTTP/2 the stream; the response's extension `truncated` is then
+            True.
         follow_redirects: follow up to three redirects within the origin. Any other answer of
             status 3xx is handed back as it is.
         fresh: send over a new connection, where a kept one that turns out to be closed would leave
-            open whether the request has been carried out.
-        ssl_context: for https; None verifies against the usual authorities.
+            open whether the request has been carried out. With HTTP/2 it has the connection to
+            itself: a connection lost takes all the exchanges on it along.
+        ssl_context: for https; None verifies against the usual authorities. Over one of your own
+            HTTP/2 is spoken where it offers it: `set_alpn_protocols(ALPN)`.
     """
 
     timeout: float
@@ -71,8 +80,8 @@ class Client:
         self,
         resolver: Resolver | None = None,
         *,
-        max_idle: int = 256,
-        max_idle_per_host: int = 16,
+        max_idle: int = 512,
+        max_idle_per_host: int = 128,
         idle_timeout: float = 4.0,
     ) -> None:
         self._system: SystemResolver | None = None
@@ -81,6 +90,9 @@ class Client:
         self._resolver = resolver
         self._pool = Pool(max_idle, max_idle_per_host, idle_timeout)
         self._default_context: ssl.SSLContext | None = None
+        self._opening: dict[Key, asyncio.Future[bool]] = {}
+        # Host and port of peers whose connections are for one exchange: nobody waits for another's.
+        self._of_http1: set[tuple[str, int]] = set()
 
     async def send(self, request: httpx.Request, *, options: SendOptions) -> httpx.Response:
         """Send a request whose content has been read, and read the answer to its end.
@@ -130,57 +142,94 @@ class Client:
     ) -> httpx.Response:
         if loop.time() >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
-        key = self._key(request.url, options.ssl_context)
+        plain = request.plain if isinstance(request, Request) else None
+        if plain is not None:
+            key = self._key(plain.origin, options.ssl_context)
+        else:
+            key = self._key(_origin(request.url), options.ssl_context)
         encoded = encode(request)
         connection = None if options.fresh else self._pool.take(key, options.egress, loop.time())
         if connection is None:
-            connection = await dial(
-                key.host,
-                key.port,
-                resolver=self._resolver,
-                egress=options.egress,
-                ssl_context=key.ssl_context,
-                deadline=min(deadline, loop.time() + options.connect_timeout),
-            )
-        answer = Answer(request.method, options.max_response)
-        reusable = await connection.exchange(encoded.head, encoded.body, answer, deadline)
-        if reusable:
-            if encoded.closes:
-                connection.close()
+            until = min(deadline, loop.time() + options.connect_timeout)
+            if key.ssl_context is None or options.fresh or key[:2] in self._of_http1:
+                connection = await self._dial(key, options, until)
             else:
+                connection = await self._join(loop, key, options, until)
+        try:
+            answer = await connection.exchange(encoded, options.max_response, deadline)
+        finally:
+            if not connection.closing:
                 self._pool.give(key, connection, loop)
         return _response(request, answer)
 
-    def _key(self, url: httpx.URL, ssl_context: ssl.SSLContext | None) -> Key:
-        scheme, host, port = origin(url)
-        if scheme not in (b"http", b"https") or not host:
-            raise unsendable("its URL is not one of http or https with a host")
-        if url.userinfo:
-            raise unsendable("its URL holds user information; use a header")
+    async def _dial(self, key: Key, options: SendOptions, until: float) -> Connection:
+        connection = await dial(
+            key.host,
+            key.port,
+            resolver=self._resolver,
+            egress=options.egress,
+            ssl_context=key.ssl_context,
+            deadline=until,
+        )
+        if key.ssl_context is not None:
+            peer = key.host, key.port
+            if connection.shared:
+                self._of_http1.discard(peer)
+            elif peer not in self._of_http1:
+                if len(self._of_http1) >= _REMEMBERED:
+                    self._of_http1.clear()
+                self._of_http1.add(peer)
+        return connection
+
+    async def _join(
+        self, loop: asyncio.AbstractEventLoop, key: Key, options: SendOptions, until: float
+    ) -> Connection:
+        """A connection that may turn out to be one for many: it is opened once, and whoever needs
+        one meanwhile waits for it. Where it cannot be shared, each of them opens its own."""
+        while (opening := self._opening.get(key)) is not None:
+            await asyncio.wait((opening,), timeout=max(0.0, until - loop.time()))
+            if not opening.done():
+                what = f"no connection to {key.host} in time"
+                raise SendError(what, kind="timeout", sent=False)
+            if not opening.result():
+                return await self._dial(key, options, until)
+            connection = self._pool.take(key, options.egress, loop.time())
+            if connection is not None:
+                return connection
+        self._opening[key] = opening = loop.create_future()
+        shared = False
+        try:
+            connection = await self._dial(key, options, until)
+            shared = connection.shared
+            if shared:
+                self._pool.offer(key, connection, loop)
+            return connection
+        finally:
+            del self._opening[key]
+            opening.set_result(shared)
+
+    def _key(self, origin: Origin, ssl_context: ssl.SSLContext | None) -> Key:
+        scheme = origin.scheme
         if scheme == b"http":
-            ssl_context = None
-        elif ssl_context is None:
+            return Key(origin.name, origin.port or 80, None)
+        if ssl_context is None:
             ssl_context = self._default_context
             if ssl_context is None:  # made once, where it is needed: reading them takes 20 ms
                 ssl_context = self._default_context = httpx.create_ssl_context()
-                ssl_context.set_alpn_protocols(["http/1.1"])
-        # In a URL the zone of an IPv6 address stands behind an encoded percent sign.
-        return Key(host.decode("ascii").replace("%25", "%"), port, ssl_context)
+                ssl_context.set_alpn_protocols(ALPN)
+        return Key(origin.name, origin.port or 443, ssl_context)
+
+
+def _origin(url: httpx.URL) -> Origin:
+    if url.raw_scheme not in (b"http", b"https") or not url.raw_host:
+        raise unsendable("its URL is not one of http or https with a host")
+    if url.userinfo:
+        raise unsendable("its URL holds user information; use a header")
+    return Origin.of(url)
 
 
 def _response(request: httpx.Request, answer: Answer) -> httpx.Response:
-    response = httpx.Response(
-        answer.status,
-        stream=httpx.ByteStream(bytes(answer.body)),
-        request=request,
-        extensions={
-            "http_version": b"HTTP/" + answer.http_version.encode(),
-            "reason_phrase": answer.reason,
-            "truncated": answer.truncated,
-        },
-    )
-    response.read()
-    # Set afterwards: with a Content-Encoding among them httpx would have decoded the content, which
-    # is decoded, again. Now it looks at them only for the charset.
-    response.headers = httpx.Headers(answer.headers)
-    return response
+    extensions = {"http_version": answer.http_version, "truncated": answer.truncated}
+    if answer.reason is not None:
+        extensions["reason_phrase"] = answer.reason
+    return Response(answer.status, answer.headers, bytes(answer.body), request, extensions)

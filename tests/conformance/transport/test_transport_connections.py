@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import time
 from typing import Any
 
 import httpx
 import pytest
 
 from orchestratord.engine.answer import Answer
+from orchestratord.engine.http1 import Http1Connection
 from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
 
@@ -140,6 +142,7 @@ async def test_an_idle_connection_that_ended_is_dropped_before_use(
         await settle()
     else:  # it has arrived, and the loop has had no turn to read it
         await server.hung_up.wait()
+        time.sleep(0.05)  # its socket is looked at again a moment after an answer
     assert (await send("POST", server.url)).status_code == 200
     assert (server.connections, len(server.requests)) == (2, 2)
 
@@ -182,6 +185,46 @@ async def test_what_an_answer_held_is_free_once_it_is_handed_back(send: Any, ser
         assert len(left) <= 1  # the task may still hold its last error
     finally:
         gc.enable()
+
+
+async def test_a_closed_connection_is_free_long_before_its_deadline(send: Any, serve: Any) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.answer(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+
+    server = await serve(script)
+    for _ in range(10):
+        await send("GET", server.url, options={"timeout": 3600.0})
+    await settle()
+    gc.collect()
+    assert [one for one in gc.get_objects() if isinstance(one, Http1Connection)] == []
+
+
+@pytest.mark.parametrize(("first", "second"), [(0.2, 5.0), (5.0, 0.2)])
+async def test_each_exchange_has_its_own_deadline(
+    send: Any, serve: Any, first: float, second: float
+) -> None:
+    async def script(peer: Any) -> None:
+        await peer.request()
+        await peer.answer(OK)
+        await peer.request()
+        if second > first:
+            await asyncio.sleep(0.6)
+            await peer.answer(OK)
+        await peer.eof()
+
+    server = await serve(script)
+    await send("GET", server.url, options={"timeout": first})
+    loop = asyncio.get_running_loop()
+    began = loop.time()
+    if second > first:
+        assert (await send("GET", server.url, options={"timeout": second})).content == b"ok"
+    else:
+        with pytest.raises(SendError) as caught:
+            await send("GET", server.url, options={"timeout": second})
+        assert (caught.value.kind, caught.value.sent) == ("timeout", True)
+        assert 0.19 < loop.time() - began < 4
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("how", ["close", "reset"])

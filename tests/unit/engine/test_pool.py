@@ -7,10 +7,10 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
+from orchestratord.engine.connection import Connection
 from orchestratord.engine.dial import dial
 from orchestratord.engine.egress import Egress, parse_rule
 from orchestratord.engine.pool import Key, Pool
-from orchestratord.engine.wire import Connection
 
 EGRESS = Egress((parse_rule("127.0.0.1"),))
 

@@ -1,131 +1,92 @@
-"""One connection: a request goes out, its answer comes in, and again."""
+"""A connection of HTTP/1.1: a request goes out, its answer comes in, and again."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import cast
+from typing import ClassVar
 
-from orchestratord.engine.answer import Answer
+from orchestratord.engine.connection import Connection
 from orchestratord.engine.egress import Egress
+from orchestratord.engine.head import Encoded
+from orchestratord.engine.parsed import ParsedAnswer
 from orchestratord.errors import SendError
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
 
 
-class Connection(asyncio.Protocol):
-    """A connection to one address, for one exchange at a time.
+class Http1Connection(Connection):
+    """Carries one exchange at a time."""
 
-    No task belongs to it: the loop's callbacks move the exchange on, and one timer ends it.
+    __slots__ = ("_answer", "_deadline", "_paused", "_timer", "_unsent", "_waiter")
 
-    Args:
-        sock: the connected socket beneath the transport.
-        address: the address that was checked and dialled.
-        egress: the rules that `address` was last checked by.
-    """
-
-    __slots__ = (
-        "_answer",
-        "_loop",
-        "_paused",
-        "_socket",
-        "_transport",
-        "_unsent",
-        "_waiter",
-        "address",
-        "egress",
-        "idle_since",
-        "used",
-    )
-
-    _transport: asyncio.Transport
+    shared: ClassVar[bool] = False
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str, egress: Egress
     ) -> None:
-        self.address = address
-        self.egress = egress
-        self.used = False  # has carried an exchange before
-        self.idle_since = 0.0
-        self._loop = loop
-        self._socket = sock
-        self._answer: Answer | None = None
+        super().__init__(loop, sock, address, egress)
+        self._answer: ParsedAnswer | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._unsent: memoryview | None = None
-        self._paused = False
+        self._paused = False  # what was written is more than the peer takes at present
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
 
-    async def exchange(self, head: bytes, body: bytes, answer: Answer, deadline: float) -> bool:
-        """Send one request and read its answer. Cancelled, it closes the connection at once.
-
-        Args:
-            head: request line and headers, up to the empty line.
-            body: the bytes that follow.
-            answer: takes what comes.
-            deadline: the loop's time at which the last byte of the answer has to be there.
-
-        Returns:
-            True when the connection can carry another exchange; otherwise it is closed.
-
-        Raises:
-            SendError: there is no usable answer.
-        """
-        self._answer = answer
+    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ParsedAnswer:
+        """Send one request and read its answer. Cancelled, it closes the connection at once."""
+        self._answer = answer = ParsedAnswer(encoded.request.method, limit)
         self._waiter = waiter = self._loop.create_future()
-        timer = self._loop.call_at(deadline, self._expire)
+        self._deadline = deadline
+        # One timer for many exchanges: an early one looks at the deadline and waits on.
+        if self._timer is None or self._timer.when() > deadline:
+            self._arm()
         reusable = False
         try:
             if self.closing:
                 what = "the connection was closed before anything was sent"
                 raise SendError(what, kind="reset", sent=False, stale=self.used)
+            body = encoded.body
             if len(body) <= _PIECE:
-                self._transport.write(head + body)
+                self._transport.write(encoded.head + body)
             else:
-                self._transport.write(head)
+                self._transport.write(encoded.head)
                 self._unsent = memoryview(body)
                 self._send_more()
             await waiter
             # An answer may come before the whole body is sent: it counts, the connection is lost.
             reusable = (
                 answer.reusable
+                and not encoded.closes
                 and self._unsent is None
                 and not self._transport.get_write_buffer_size()
-                and not self.closing
             )
         finally:
-            timer.cancel()
             del waiter  # it may hold an error, whose traceback holds this frame
             self._answer = self._waiter = self._unsent = None
             answer.release()
             if not reusable:
                 self.close()
         self.used = True
-        return reusable
-
-    @property
-    def closing(self) -> bool:
-        """True when the connection is closed, or about to be."""
-        return self._transport.is_closing()
+        return answer
 
     def usable(self) -> bool:
-        """Whether an idle connection is still open and silent. The socket is asked as well: the
+        """Whether it is still open and, idle as it is, silent. The socket is asked as well: the
         loop may not have come to an end of stream that has already arrived."""
-        if self.closing:
-            return False
-        try:
-            self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
-        except BlockingIOError:
-            return True
-        except OSError:
-            return False
-        return False
+        return not self.closing and self._peek() is None
 
-    def close(self) -> None:
-        """Close at once; what is not yet sent is dropped."""
-        self._transport.abort()
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._expire)
 
     def _expire(self) -> None:
+        self._timer = None
         answer = self._answer
         if answer is None:
+            return
+        if self._deadline > self._loop.time():
+            self._arm()
             return
         if answer.started:
             what = "the answer did not come to its end in time"
@@ -151,6 +112,7 @@ class Connection(asyncio.Protocol):
         self.close()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
+            self._waiter.exception()  # whoever waits for it may be cancelled at this moment
 
     def _peer_closed(self, error: Exception | None) -> None:
         answer = self._answer
@@ -177,9 +139,6 @@ class Connection(asyncio.Protocol):
 
     # asyncio's callbacks.
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
-
     def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:  # nobody asked for anything
@@ -198,6 +157,9 @@ class Connection(asyncio.Protocol):
         return False  # nothing is left to say to a peer that hung up
 
     def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         self._peer_closed(error)
 
     def pause_writing(self) -> None:
