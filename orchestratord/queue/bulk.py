@@ -38,13 +38,13 @@ SET status = 'pending', next_try = ?,
         + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
     retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
-WHERE id IN ({{ids}}) AND status = ? RETURNING endpoint_id, webhook
+WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
 """
 
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
-WHERE id IN ({{ids}}) AND status = 'pending' RETURNING endpoint_id, webhook
+WHERE id IN ({{ids}}) AND status = 'pending' RETURNING id, endpoint_id, webhook
 """
 
 ADVANCE = f"""
@@ -93,28 +93,31 @@ def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
     return filters.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
 
 
-def step(session: Session, seen: Bulk, ids: Sequence[int], last: bool) -> tuple[Bulk, list[Key]]:
-    """Make these tasks due and move the cursor past them.
+def step(
+    session: Session, seen: Bulk, ids: Sequence[int], last: bool
+) -> tuple[Bulk, dict[Key, list[int]]]:
+    """Make these tasks due and move the cursor past them; the bulk now, and key → moved tasks.
 
     `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
     done. `last`: there are none after these.
     """
     bulk = get(session.db, seen.id)
     if bulk.status != "running" or bulk.cursor != seen.cursor:
-        return bulk, []
+        return bulk, {}
     now = session.now()
-    keys: dict[Key, None] = {}
+    keys: dict[Key, list[int]] = {}
     moved = 0
     for status in bulk.filter.status:
         rows = _move(session, status, ids, now)
         moved += len(rows)
-        keys |= dict.fromkeys(Key(*row) for row in rows)
+        for id_, *key in rows:
+            keys.setdefault(Key(*key), []).append(id_)
     cursor = bulk.highest_id if last else ids[-1]
     end = ("finished", now, now) if last else ("running", now, None)
     values = (cursor, moved, len(ids) - moved, *end, bulk.id)
     row = session.db.one(ADVANCE, values)
     assert row is not None
-    return _bulk_of(row), list(keys)
+    return _bulk_of(row), keys
 
 
 def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:

@@ -2,38 +2,41 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 
-from orchestratord.queue.database import BY_DUE, BY_RUNNING
-from orchestratord.queue.inserts import Effects, apply
-from orchestratord.queue.records import Claimed, Inserted, Pick
-from orchestratord.queue.rows import TASK, task_of
+from orchestratord.queue.database import BY_DUE, BY_ID, BY_RUNNING
+from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue.rows import TASK, task_of, tasks_of
 from orchestratord.queue.session import LEASE_MS, Session
 from orchestratord.task import Key, Status, Task
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
-CLAIM = f"""
-UPDATE retry_schedule
-SET status = 'running', locked_by = ?, lease_until = ?, attempts = attempts + 1, idempotent = ?,
-    started_at = CASE WHEN deaths = 0 THEN ? END, cancel_requested = 0, updated_at = ?
-WHERE id IN (
-    SELECT id FROM retry_schedule {BY_DUE}
-    WHERE status = 'pending' AND endpoint_id = ? AND webhook = ? AND next_try <= ?
-    ORDER BY next_try, id LIMIT ?
-)
-RETURNING {TASK}
+# What is pending of several keys, in its order: JSON, because each row that is fetched by itself
+# gives the interpreter up and has to wait until it gets it back.
+NEXT = f"""
+SELECT json_group_array(json_array(pick.key, json((
+    SELECT json_group_array(json_array(next_try, id)) FROM (
+        SELECT next_try, id FROM retry_schedule {BY_DUE}
+        WHERE status = 'pending' AND endpoint_id = pick.value ->> 0 AND webhook = pick.value ->> 1
+        ORDER BY next_try, id LIMIT ?
+    )
+))))
+FROM json_each(?) AS pick
 """
 
-EARLIEST = f"""
-SELECT next_try FROM retry_schedule {BY_DUE}
-WHERE status = 'pending' AND endpoint_id = ? AND webhook = ? ORDER BY next_try LIMIT 1
+# Without ROLLBACK for a conflict, which there is none of, SQLite would keep a copy of each page
+# that the statement changes.
+CLAIM = f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET status = 'running', locked_by = ?, lease_until = ?, attempts = attempts + 1, idempotent = ?,
+    started_at = CASE WHEN deaths = 0 THEN ? END, cancel_requested = 0, updated_at = ?
+WHERE id IN (SELECT value FROM json_each(?))
 """
 
 HELD = "id = ? AND status = 'running' AND locked_by = ? AND attempts = ?"
 """The fence: true while a claim stands. Parameters from `fence`."""
-
-START = f"UPDATE retry_schedule SET started_at = ?, updated_at = ? WHERE {HELD}"
 
 GIVE_BACK = """
 UPDATE retry_schedule
@@ -72,31 +75,45 @@ def fence(task: Task) -> tuple[int, str | None, int]:
 def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
     """Take up to so many due tasks of each key."""
     now = session.now()
-    tasks: list[Task] = []
+    picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
+    found = _pending(session, picks)
+    ids: list[int] = []
     earliest: dict[Key, int | None] = {}
-    for pick in picks:
-        key = pick.key
-        # One whose start ended with the daemon's death waits for its turn, and starts only then.
-        started = now if pick.idempotent else None
-        values = (session.owner, now + LEASE_MS, int(pick.idempotent), started, now)
-        rows = session.db.all(CLAIM, (*values, *key, pick.due_before, pick.limit))
-        session.moved(Status.PENDING, Status.RUNNING, len(rows))
-        # RETURNING promises no order.
-        tasks += sorted((task_of(row) for row in rows), key=_turn)
-        row = session.db.one(EARLIEST, key)
-        earliest[key] = row[0] if row else None
-    return Claimed(tasks, earliest)
+    for idempotent in (True, False):
+        mine: list[int] = []
+        for pick, pending in zip(picks, found, strict=True):
+            if pick.idempotent is idempotent:
+                taken = [id_ for due, id_ in pending[: pick.limit] if due <= pick.due_before]
+                mine += taken
+                left = pending[len(taken) :]
+                earliest[pick.key] = left[0][0] if left else None
+        if mine:
+            # One whose start ended with the daemon's death waits for its turn, and starts then.
+            started = now if idempotent else None
+            values = (session.owner, now + LEASE_MS, int(idempotent), started, now)
+            session.db.run(CLAIM, (*values, json.dumps(mine)))
+            session.moved(Status.PENDING, Status.RUNNING, len(mine))
+        ids += mine
+    return Claimed(tasks_of(session.db, ids), earliest)
+
+
+def _pending(session: Session, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
+    """Of each pick the first pending tasks, due or not: up to its limit, and one more."""
+    by_limit: dict[int, list[int]] = {}
+    for index, pick in enumerate(picks):
+        by_limit.setdefault(pick.limit, []).append(index)
+    found: list[list[tuple[int, int]]] = [[] for _ in picks]
+    for limit, indexes in by_limit.items():
+        keys = json.dumps([picks[index].key for index in indexes])
+        row = session.db.one(NEXT, (limit + 1, keys))
+        assert row is not None
+        for position, pending in json.loads(row[0]):
+            found[indexes[position]] = pending
+    return found
 
 
 def _turn(task: Task) -> tuple[int, int]:
     return task.next_try or 0, task.id
-
-
-def start(session: Session, task: Task, at: int, effects: Effects) -> tuple[bool, list[Inserted]]:
-    """Note that the task may send from now on. False, and nothing written, if it is not ours."""
-    if not session.db.run(START, (at, at, *fence(task))):
-        return False, []
-    return True, apply(session, effects)
 
 
 def release(session: Session, tasks: Sequence[Task]) -> None:

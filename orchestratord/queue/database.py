@@ -21,6 +21,16 @@ from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only a person with a shell can hold one."""
 
+STATEMENTS = 256
+"""Statements that a connection keeps prepared."""
+
+CHECKPOINT = 4000
+"""Pages in the journal from which a commit brings them into the main file: a page that changes
+often is written once for all of it. More would be cheaper still, and hold that commit up longer."""
+
+CACHE_KIB = 16 * 1024
+"""Of pages, for the connection that writes; what is read for people comes from far apart anyway."""
+
 CROWDED = 0.95
 """The share of the disk in use over which no new work is accepted."""
 
@@ -70,6 +80,11 @@ class Connection:
         """Insert one row; its id."""
         return self._raw.execute(sql, parameters).lastrowid or 0
 
+    def next_id(self, table: str) -> int:
+        """The id that the next row of a table gets, within a transaction."""
+        row = self.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
+        return 1 if row is None else int(row[0]) + 1
+
     def begin(self) -> None:
         """Begin to write; no other connection can from here on."""
         self._raw.execute("BEGIN IMMEDIATE")
@@ -118,6 +133,10 @@ class Connection:
     def checkpoint(self) -> None:
         """Bring everything into the main file."""
         self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+
+    def shrink(self) -> None:
+        """Let go of the pages that are kept in memory."""
+        self.one("PRAGMA shrink_memory")
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
@@ -174,12 +193,17 @@ class Database:
             ("journal_mode", "WAL"),
             ("synchronous", "FULL"),
             ("journal_size_limit", 64 << 20),
-            ("cache_size", -16 * 1024),
+            ("cache_size", -CACHE_KIB if writes else -CACHE_KIB // 4),
+            ("wal_autocheckpoint", CHECKPOINT),
         ]
         if not writes:
             pragmas.append(("query_only", 1))
         database = SqliteDatabase(
-            str(self.path), pragmas=pragmas, lock_type="IMMEDIATE", timeout=BUSY_TIMEOUT
+            str(self.path),
+            pragmas=pragmas,
+            lock_type="IMMEDIATE",
+            timeout=BUSY_TIMEOUT,
+            cached_statements=STATEMENTS,
         )
         try:
             return Connection(database)

@@ -1,37 +1,47 @@
-"""New tasks, and the other things that hooks ask to have written."""
+"""New tasks."""
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Mapping, Sequence
-from functools import lru_cache
+from collections.abc import Sequence
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.queue.database import is_unfit
+from orchestratord.queue.jobs import Batch
+from orchestratord.queue.manyrows import ManyRows
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_text, plain, same_json
 from orchestratord.queue.session import LEASE_MS, Session
-from orchestratord.task import Delete, NewTask, Status, Table, Task, Upsert
-
-log = logging.getLogger("orchestratord.queue")
+from orchestratord.task import NewTask, Status, Task
 
 UNIQUE_KEY_MS = 24 * 3600 * 1000
 """How long an idempotency key counts."""
 
-INSERT = """
-INSERT INTO retry_schedule (
-    kind, endpoint_id, webhook, phase, status, attempts, max_attempts, next_try, params, payload,
-    parent_id, unique_key, locked_by, lease_until, started_at, idempotent, last_error,
-    created_at, updated_at, scheduled_at
-) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+COLUMNS = (
+    "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
+    "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
+    "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at",
+)  # fmt: skip
+"""Those that a new task has, in the order in which a row of it is made here."""
+
+STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT, SCHEDULED_AT = (
+    COLUMNS.index(name)
+    for name in (
+        "status", "next_try", "payload", "locked_by", "started_at", "last_error", "updated_at",
+        "scheduled_at",
+    )
+)  # fmt: skip
+
+_INTO = f"INTO retry_schedule ({', '.join(COLUMNS)}) VALUES"
+
+INSERT = f"INSERT {_INTO} ({', '.join('?' * len(COLUMNS))})"
+
+INSERT_MANY = ManyRows(f"INSERT OR ROLLBACK {_INTO} {{rows}}", len(COLUMNS))
 
 SAME_KEY = """
 SELECT id, params, created_at, next_try FROM retry_schedule WHERE endpoint_id = ? AND unique_key = ?
 """
 
-Effects = Sequence[Insert | Upsert | Delete]
+Row = tuple[Any, ...]
 
 
 def enqueue(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
@@ -40,68 +50,115 @@ def enqueue(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
     Raises UniqueKeyReused where the idempotency key of one was used for other parameters.
     """
     now = session.now()
-    return [_insert(session, insert, now) for insert in inserts]
+    return [insert_one(session, insert, now) for insert in inserts]
 
 
-def apply(session: Session, effects: Effects) -> list[Inserted]:
-    """Write what hooks returned, in order; one result for each `Insert` among it.
-
-    What the database will never take is logged and left out: a plugin's mistake must not hold up
-    the task that it was made for.
-    """
-    now = session.now()
-    inserted: list[Inserted] = []
-    for effect in effects:
+def enqueue_all(
+    session: Session, calls: Sequence[Sequence[Insert]]
+) -> list[list[Inserted] | Exception]:
+    """What several calls of `enqueue` do."""
+    new = NewRows(session)
+    results: list[list[Inserted] | Exception] = []
+    for inserts in calls:
+        mark = new.mark()
         try:
-            if isinstance(effect, Insert):
-                inserted.append(_insert(session, effect, now))
-            elif isinstance(effect, Upsert):
-                _upsert(session, effect)
-            else:
-                _delete(session, effect)
-        except Exception as error:
-            wrong = isinstance(error, UniqueKeyReused | TypeError | ValueError | RecursionError)
-            if not (wrong or is_unfit(error)):
-                raise
-            what = f"a task of {effect.task.key}" if isinstance(effect, Insert) else effect.table
-            log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
-            if isinstance(effect, Insert):
-                inserted.append(Inserted(0, effect.task.key, None, None, duplicate=True))
-    return inserted
+            results.append([new.add(insert) for insert in inserts])
+        except (UniqueKeyReused, TypeError, ValueError, RecursionError) as error:
+            new.undo(mark)
+            results.append(error)
+    new.flush()
+    return results
 
 
-def _insert(session: Session, insert: Insert, now: int) -> Inserted:
-    new = insert.task
-    if new.unique_key is not None:
-        duplicate = _same_key(session, new, now)
+ENQUEUE = Batch(enqueue, enqueue_all)
+
+
+class NewRows:
+    """Tasks that are written together. They get their ids here, in the order in which they come."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._now = session.now()
+        self._rows: list[Row] = []
+        self._first = 0
+
+    def add(self, insert: Insert) -> Inserted:
+        """Write this, by the next `flush`. Raises what `insert_one` raises before it writes."""
+        new = insert.task
+        if new.unique_key is not None:
+            # One that comes twice at once is not found here, and is refused by its index.
+            duplicate = _same_key(self._session, new, self._now)
+            if duplicate is not None:
+                return duplicate
+        if not self._rows:
+            self._first = self._session.db.next_id("retry_schedule")
+        row = _row(self._session, insert, self._now, self._first + len(self._rows))
+        self._rows.append(row)
+        return _inserted(insert, row[0], row)
+
+    def mark(self) -> int:
+        """For `undo`."""
+        return len(self._rows)
+
+    def undo(self, mark: int) -> None:
+        """Forget what was added since."""
+        del self._rows[mark:]
+
+    def flush(self) -> None:
+        """Write what was added."""
+        if self._rows:
+            INSERT_MANY.run(self._session.db, self._rows)
+            born = sum(row[STATUS] == Status.RUNNING for row in self._rows)
+            self._session.moved(None, Status.RUNNING, born)
+            self._session.moved(None, Status.PENDING, len(self._rows) - born)
+            self._rows = []
+
+
+def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
+    """Write one. Raises UniqueKeyReused, and TypeError or ValueError for what cannot be stored."""
+    if insert.task.unique_key is not None:
+        duplicate = _same_key(session, insert.task, now)
         if duplicate is not None:
             return duplicate
+    row = _row(session, insert, now, None)
+    id_ = session.db.insert(INSERT, row)
+    session.moved(None, row[STATUS])
+    return _inserted(insert, id_, row)
+
+
+def _row(session: Session, insert: Insert, now: int, id_: int | None) -> Row:
+    """What is written, in the order of `COLUMNS`; without an id, the database chooses one."""
+    new, born = insert.task, insert.born
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
-    born = insert.born
-    status, owner, lease, started, idempotent = Status.PENDING, None, None, None, True
-    if born is not None:
-        status, owner, lease = Status.RUNNING, session.owner, now + LEASE_MS
-        started, idempotent = now if born.idempotent else None, born.idempotent
-    attempts = int(born is not None)
-    error, payload = plain(new.error), plain(new.payload)
-    id_ = session.db.insert(
-        INSERT,
-        (
-            new.kind, new.endpoint_id, new.webhook, new.phase, status, attempts, new.max_attempts,
-            due, json_text(new.params), payload, new.parent_id, new.unique_key, owner, lease,
-            started, int(idempotent), error, now, now, scheduled_at,
-        ),
+    params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)
+    if born is None:
+        return (
+            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
+            due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
+            now, scheduled_at,
+        )  # fmt: skip
+    return (
+        id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
+        params, payload, new.parent_id, new.unique_key, session.owner, now + LEASE_MS,
+        now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
     )  # fmt: skip
-    session.moved(None, status)
+
+
+def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
+    """What became of it, by the row that was written."""
+    new, born = insert.task, insert.born
+    due = row[NEXT_TRY]
     if born is None:
         return Inserted(id_, new.key, due, None)
+    now = row[UPDATED_AT]
     task = Task(
         id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
-        status=status, reason=None, attempts=attempts, max_attempts=new.max_attempts,
-        next_try=due, params=new.params, payload=payload, parent_id=new.parent_id, created_at=now,
-        updated_at=now, scheduled_at=scheduled_at, started_at=started, unique_key=new.unique_key,
-        locked_by=owner, idempotent=idempotent, last_error=error,
+        status=Status.RUNNING, reason=None, attempts=1, max_attempts=new.max_attempts,
+        next_try=due, params=new.params, payload=row[PAYLOAD], parent_id=new.parent_id,
+        created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
+        unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
+        last_error=row[LAST_ERROR],
     )  # fmt: skip
     return Inserted(id_, new.key, None, task)
 
@@ -121,53 +178,3 @@ def _same_key(session: Session, new: NewTask, now: int) -> Inserted | None:
             "with other parameters"
         )
     return Inserted(id_, new.key, next_try, None, duplicate=True)
-
-
-def _upsert(session: Session, upsert: Upsert) -> None:
-    table = _table(session, upsert.table)
-    key, values, add = dict(upsert.key), dict(upsert.values), dict(upsert.add)
-    update, insert = _statements(table.name, tuple(key), tuple(values), tuple(add))
-    _check_columns(table, key, {*values, *add})
-    # The update comes first: an insert would fail where the row is there and a column that may not
-    # be NULL is not named.
-    if update is None:
-        # Nothing to set: only make sure that the row is there.
-        session.db.run(f"{insert} ON CONFLICT DO NOTHING", tuple(key.values()))
-    elif not session.db.run(update, (*values.values(), *add.values(), *key.values())):
-        session.db.run(insert, (*key.values(), *values.values(), *add.values()))
-
-
-def _delete(session: Session, delete: Delete) -> None:
-    table, key = _table(session, delete.table), dict(delete.key)
-    _check_columns(table, key, set())
-    where = " AND ".join(f'"{name}" = ?' for name in key)
-    session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))  # noqa: S608  # checked names
-
-
-@lru_cache(maxsize=256)
-def _statements(
-    table: str, key: tuple[str, ...], values: tuple[str, ...], add: tuple[str, ...]
-) -> tuple[str | None, str]:
-    """UPDATE (None where there is nothing to set) and INSERT; the names have been declared."""
-    sets = [f'"{name}" = ?' for name in values]
-    sets += [f'"{name}" = COALESCE("{name}", 0) + ?' for name in add]
-    where = " AND ".join(f'"{name}" = ?' for name in key)
-    columns = (*key, *values, *add)
-    names = ", ".join(f'"{name}"' for name in columns)
-    marks = ", ".join("?" * len(columns))
-    update = f'UPDATE "{table}" SET {", ".join(sets)} WHERE {where}' if sets else None  # noqa: S608
-    return update, f'INSERT INTO "{table}" ({names}) VALUES ({marks})'  # noqa: S608
-
-
-def _table(session: Session, name: str) -> Table:
-    try:
-        return session.tables[name]
-    except KeyError:
-        raise ValueError(f"no plugin has registered a table {name!r}") from None
-
-
-def _check_columns(table: Table, key: Mapping[str, Any], others: set[str]) -> None:
-    if set(key) != set(table.key):
-        raise ValueError(f"the key of {table.name} is {', '.join(table.key)}")
-    if unknown := others - set(table.columns):
-        raise ValueError(f"{table.name} has no column {', '.join(sorted(unknown))}")

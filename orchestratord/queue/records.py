@@ -69,6 +69,15 @@ class Claimed:
 
 
 @dataclass(frozen=True, slots=True)
+class Start:
+    """A claimed task may send from `at` on; `effects`, those of the `before_` phase, go with it."""
+
+    task: Task
+    at: int
+    effects: Sequence[Insert | Upsert | Delete] = ()
+
+
+@dataclass(slots=True)  # not frozen: one is made for each attempt, which takes twice as long then
 class Settlement:
     """How a claim ended.
 
@@ -118,6 +127,11 @@ class Settled:
     """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
     inserted: list[Inserted]
     """One for each `Insert` among the effects."""
+
+
+Started = tuple[bool, list[Inserted]]
+"""What became of a `Start`: False, and nothing written, where the task has another owner by now;
+one `Inserted` for each `Insert` among the effects."""
 
 
 @dataclass(frozen=True, slots=True)

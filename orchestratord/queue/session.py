@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.queue.database import Connection
@@ -24,6 +25,8 @@ class Session:
     clock: Clock
     tables: Mapping[str, Table]
     """Those of plugins, by name."""
+    statements: dict[Any, Any] = field(default_factory=dict)
+    """Those that were made for what plugins write, by its shape."""
     moves: Counter[str] = field(default_factory=Counter)
     """By how much each status has more or fewer tasks than before the transaction."""
 

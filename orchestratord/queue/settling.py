@@ -2,12 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 from orchestratord.queue.claims import HELD, fence
-from orchestratord.queue.inserts import apply
-from orchestratord.queue.records import Settled, Settlement
+from orchestratord.queue.database import BY_ID
+from orchestratord.queue.effects import apply, apply_all
+from orchestratord.queue.jobs import Batch, Singly
+from orchestratord.queue.manyrows import ManyRows
+from orchestratord.queue.records import Settled, Settlement, Start, Started
 from orchestratord.queue.rows import code_text, json_text, plain
 from orchestratord.queue.session import Session
 from orchestratord.task import Attempt, Status
+
+# ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
+
+START = f"UPDATE retry_schedule SET started_at = ?, updated_at = ? WHERE {HELD}"
 
 # A cancel that was asked for while it ran takes the place of another try, and of nothing else.
 SETTLE = f"""
@@ -21,22 +31,83 @@ SET status = CASE WHEN cancel_requested = 1 AND ? THEN 'cancelled' ELSE ? END,
     deaths = COALESCE(?, deaths), locked_by = NULL, lease_until = NULL, cancel_requested = 0,
     updated_at = ?
 WHERE {HELD}
-"""  # noqa: S608  # the fence is text of ours
+"""
 
-CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"  # noqa: S608
+CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"
 
 STATUS = "SELECT status FROM retry_schedule WHERE id = ?"
 
-ATTEMPT = """
-INSERT INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, delay, why)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+_ATTEMPT = """
+INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, delay, why) VALUES
 """
 
-SUCCESS = """
-INSERT INTO endpoint_state (endpoint_id, last_success_at) VALUES (?, ?)
+ATTEMPT = f"INSERT {_ATTEMPT} (?, ?, ?, ?, ?, ?, ?, ?)"
+
+_SUCCESS = """
 ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
 WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
 """
+
+SUCCESS = f"INSERT INTO endpoint_state (endpoint_id, last_success_at) VALUES (?, ?) {_SUCCESS}"
+
+# The same for many. A cancel that was asked for, or a claim that no longer stands, shows as a row
+# that is missing in the number of those that were changed; nobody else changes rows meanwhile.
+# `column1` and so on are what SQLite calls the columns of VALUES.
+_HELD = """
+WHERE id = new.column1 AND retry_schedule.status = 'running'
+    AND retry_schedule.locked_by = new.column2 AND retry_schedule.attempts = new.column3
+"""
+
+_SHARED = """
+last_status_code = new.column5, last_error = new.column6,
+response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
+deaths = COALESCE(new.column9, deaths), locked_by = NULL, lease_until = NULL,
+cancel_requested = 0, updated_at = new.column4
+"""
+
+START_MANY = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET started_at = new.column4, updated_at = new.column4 FROM (VALUES {{rows}}) AS new {_HELD}
+""",
+    4,
+)
+
+END_MANY = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET status = new.column10, reason = new.column11, next_try = NULL, finished_at = new.column4,
+    {_SHARED}
+FROM (VALUES {{rows}}) AS new {_HELD}
+""",
+    11,
+)
+
+WAIT_MANY = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET status = 'pending', reason = NULL, next_try = new.column10, finished_at = NULL,
+    started_at = CASE WHEN new.column11 THEN NULL ELSE started_at END,
+    attempts = attempts - new.column11, {_SHARED}
+FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
+""",
+    11,
+)
+
+ATTEMPT_MANY = ManyRows(f"INSERT OR ROLLBACK {_ATTEMPT} {{rows}}", 8)
+
+SUCCESS_MANY = ManyRows(
+    "INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) "
+    f"VALUES {{rows}} {_SUCCESS}",
+    2,
+)
+
+
+def start(session: Session, begun: Start) -> Started:
+    """Note that the task may send from now on. False, and nothing written, if it is not ours."""
+    if not session.db.run(START, (begun.at, begun.at, *fence(begun.task))):
+        return False, []
+    return True, apply(session, begun.effects)
 
 
 def settle(session: Session, settlement: Settlement) -> Settled:
@@ -61,17 +132,72 @@ def settle(session: Session, settlement: Settlement) -> Settled:
         status = row[0]
     session.moved(Status.RUNNING, status)
     if s.attempt is not None:
-        _log_attempt(session, task.id, s.attempt)
+        session.db.run(ATTEMPT, _attempt(task.id, s.attempt))
     if s.last_success_at is not None:
         session.db.run(SUCCESS, (task.endpoint_id, s.last_success_at))
     return Settled(True, status, apply(session, s.effects))
 
 
-def _log_attempt(session: Session, task_id: int, row: Attempt) -> None:
-    session.db.run(
-        ATTEMPT,
-        (
-            task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
-            plain(row.error), row.delay, plain(row.why),
-        ),
+def alone(session: Session, step: Start | Settlement) -> Started | Settled:
+    """Start or settle one task."""
+    return start(session, step) if isinstance(step, Start) else settle(session, step)
+
+
+def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Started | Settled]:
+    """Start and settle several tasks.
+
+    Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
+    """
+    starts: list[tuple[Any, ...]] = []
+    ends: list[tuple[Any, ...]] = []
+    waits: list[tuple[Any, ...]] = []
+    attempts: list[tuple[Any, ...]] = []
+    successes: dict[str, int] = {}
+    moves: dict[str, int] = {}
+    for s in steps:
+        id_, owner, number = fence(s.task)
+        if isinstance(s, Start):
+            starts.append((id_, owner, number, s.at))
+            continue
+        shared = (
+            id_, owner, number, s.at, code_text(s.status_code), plain(s.error),
+            None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
+        )  # fmt: skip
+        if s.status == Status.PENDING:
+            if s.reason is not None:
+                raise Singly
+            waits.append((*shared, s.next_try, int(s.give_back)))
+        else:
+            if s.give_back or s.next_try is not None:
+                raise Singly
+            reason = None if s.reason is None else str(s.reason)
+            ends.append((*shared, str(s.status), reason))
+        moves[s.status] = moves.get(s.status, 0) + 1
+        if s.attempt is not None:
+            attempts.append(_attempt(id_, s.attempt))
+        if s.last_success_at is not None:
+            known = successes.get(s.task.endpoint_id, 0)
+            successes[s.task.endpoint_id] = max(known, s.last_success_at)
+    for statement, rows in ((START_MANY, starts), (END_MANY, ends), (WAIT_MANY, waits)):
+        if statement.run(session.db, rows) != len(rows):
+            raise Singly
+    for status, count in moves.items():
+        session.moved(Status.RUNNING, status, count)
+    ATTEMPT_MANY.run(session.db, attempts)
+    SUCCESS_MANY.run(session.db, list(successes.items()))
+    inserted = apply_all(session, [s.effects for s in steps])
+    return [
+        (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
+        for s, new in zip(steps, inserted, strict=True)
+    ]
+
+
+STEPS = Batch(alone, together)
+"""What becomes of tasks that are claimed: they start, and they are settled."""
+
+
+def _attempt(task_id: int, row: Attempt) -> tuple[Any, ...]:
+    return (
+        task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
+        plain(row.error), row.delay, plain(row.why),
     )  # fmt: skip

@@ -10,7 +10,7 @@ import builtins
 import secrets
 from collections.abc import Iterable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 from orchestratord.clock import Clock
 from orchestratord.errors import QueueError, StorageFull
@@ -27,7 +27,8 @@ from orchestratord.queue import (
     settling,
 )
 from orchestratord.queue.database import Database
-from orchestratord.queue.inserts import Effects
+from orchestratord.queue.effects import Effects, apply
+from orchestratord.queue.jobs import Rank
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import (
     Bulk,
@@ -37,10 +38,12 @@ from orchestratord.queue.records import (
     Pick,
     Settled,
     Settlement,
+    Start,
+    Started,
     TaskFilter,
 )
 from orchestratord.queue.session import Session
-from orchestratord.queue.writer import Rank, Writer
+from orchestratord.queue.writer import Writer
 from orchestratord.settings import Retention
 from orchestratord.task import Attempt, Key, Table, Task
 
@@ -137,7 +140,7 @@ class Store:
         back with other parameters; with the same ones the first task is the answer.
         """
         self._check_room()
-        return await self._writer.submit(Rank.NEW, partial(inserts.enqueue, inserts=new))
+        return await self._writer.submit_item(Rank.NEW, inserts.ENQUEUE, new)
 
     async def claim(self, picks: Sequence[Pick]) -> Claimed:
         """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
@@ -150,15 +153,15 @@ class Store:
 
         `effects`, those of the `before_` phase, are written with it.
         """
-        return await self._writer.submit(
-            Rank.SETTLE, partial(claims.start, task=task, at=at, effects=effects)
+        started = await self._writer.submit_item(
+            Rank.SETTLE, settling.STEPS, Start(task, at, effects)
         )
+        return cast("Started", started)
 
     async def settle(self, settlement: Settlement) -> Settled:
         """Write how a claim ended, with all that follows from it."""
-        return await self._writer.submit(
-            Rank.SETTLE, partial(settling.settle, settlement=settlement)
-        )
+        settled = await self._writer.submit_item(Rank.SETTLE, settling.STEPS, settlement)
+        return cast("Settled", settled)
 
     async def release(self, tasks: Sequence[Task]) -> None:
         """Give claims back that did not start, their attempts too."""
@@ -166,7 +169,7 @@ class Store:
 
     async def write(self, effects: Effects) -> builtins.list[Inserted]:
         """Write what hooks returned outside of any task."""
-        return await self._writer.submit(Rank.HAND, partial(inserts.apply, effects=effects))
+        return await self._writer.submit(Rank.HAND, partial(apply, effects=effects))
 
     async def reclaim(self) -> tuple[int, Tasks]:
         """Take over what a dead daemon held; call it until it returns no tasks.
@@ -217,14 +220,16 @@ class Store:
             ),
         )  # fmt: skip
 
-    async def step_bulk(self, bulk_id: int, limit: int) -> tuple[Bulk, builtins.list[Key]]:
-        """Look at the next `limit` tasks of a bulk; the bulk now, and the keys that have due tasks.
+    async def step_bulk(
+        self, bulk_id: int, limit: int
+    ) -> tuple[Bulk, dict[Key, builtins.list[int]]]:
+        """Look at the next `limit` tasks of a bulk; the bulk now, and those moved, by their key.
 
         Raises NotFound.
         """
         seen = await self.get_bulk(bulk_id)
         if seen.status != "running":
-            return seen, []
+            return seen, {}
         ids = await self._reader.run(partial(bulk.upcoming, bulk=seen, limit=limit))
         return await self._writer.submit(
             Rank.KEEP, partial(bulk.step, seen=seen, ids=ids, last=len(ids) < limit)

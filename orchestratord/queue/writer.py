@@ -2,7 +2,8 @@
 
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
 next one gathers. Within it settlements come first, then claims, then what people and clients bring,
-then housekeeping. An operation that fails, fails alone; a COMMIT that fails, fails for all.
+then housekeeping. What comes in numbers is done in few statements (`jobs.Batch`). An operation that
+fails, fails alone; a COMMIT that fails, fails for all.
 """
 
 from __future__ import annotations
@@ -14,21 +15,24 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import Any, TypeVar, cast
 
 from orchestratord.errors import QueueError
-from orchestratord.queue.database import ERRORS, Database, is_full, named
+from orchestratord.queue.database import BY_STATUS, ERRORS, Database, is_full, named
+from orchestratord.queue.jobs import Batch, Job, Rank, deliver, in_order
 from orchestratord.queue.session import Session
 from orchestratord.task import Status
 
 log = logging.getLogger("orchestratord.queue")
 
+A = TypeVar("A")
 T = TypeVar("T")
 
 IDLE = 1.0
 """Seconds between two looks at the disk, and signs of life, while nothing is written."""
+
+# Each status by itself: to group them by their status would compare the texts of all rows.
+COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ?"  # noqa: S608
 
 PROBE_BYTES = 64 * 1024
 """What has to fit on a disk that was full before new work is accepted again."""
@@ -37,28 +41,6 @@ PROBE = """
 INSERT INTO meta (name, value) VALUES ('probe', ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
-
-
-class Rank(IntEnum):
-    """The order within a transaction."""
-
-    SETTLE = 0
-    CLAIM = 1
-    HAND = 2
-    """What people ask for."""
-    NEW = 3
-    """New work, the one thing that is refused while the disk is full."""
-    KEEP = 4
-    """Housekeeping."""
-
-
-@dataclass(slots=True, eq=False)
-class _Job:
-    rank: Rank
-    operation: Callable[[Session], Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
 
 
 class _Refused(Exception):
@@ -82,8 +64,8 @@ class Writer:
         """How many tasks each status has, as of the last transaction."""
         self._database = database
         self._setup = setup
-        self._inbox: queue.SimpleQueue[_Job | None] = queue.SimpleQueue()
-        self._in_hand: list[_Job] = []
+        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
+        self._in_hand: list[Job] = []
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Session] = self._loop.create_future()
         self._failure: BaseException | None = None
@@ -111,17 +93,23 @@ class Writer:
         It runs although the caller is cancelled. Raises what it raises, StorageFull, or QueueError
         where the database refused.
         """
+        return cast("T", await self._put(Job(rank, operation, self._loop.create_future())))
+
+    async def submit_item(self, rank: Rank, batch: Batch[A, T], item: A) -> T:
+        """The same for one item of a batch, which is done together with others that wait."""
+        return cast("T", await self._put(Job(rank, None, self._loop.create_future(), batch, item)))
+
+    def _put(self, job: Job) -> asyncio.Future[Any]:
         self._check_alive()
         if self._closed:
             raise QueueError("the queue is closed")
-        job = _Job(rank, operation, self._loop.create_future())
         self._inbox.put(job)
         try:
             self._check_alive()  # it may have died in this moment, without having seen the job
         except QueueError:
             job.future.cancel()
             raise
-        return cast("T", await job.future)
+        return job.future
 
     def _check_alive(self) -> None:
         if self._failure is not None:
@@ -142,6 +130,7 @@ class Writer:
         try:
             session = self._setup()
             self._recount(session)
+            session.db.shrink()  # a million rows were counted, and are not needed again
         except BaseException as error:
             if session is not None:
                 session.db.close()
@@ -163,7 +152,7 @@ class Writer:
             self._in_hand = jobs
             self._write(session, jobs)
             self._in_hand = []
-            self._tell(_deliver, jobs)
+            self._tell(deliver, jobs)
         try:
             if last:
                 session.db.checkpoint()
@@ -174,8 +163,8 @@ class Writer:
             log.warning("the database cannot be looked after: %s", error)
         return not last
 
-    def _take(self) -> tuple[list[_Job], bool]:
-        jobs: list[_Job] = []
+    def _take(self) -> tuple[list[Job], bool]:
+        jobs: list[Job] = []
         try:
             job = self._inbox.get(timeout=IDLE)
             while job is not None:
@@ -185,30 +174,37 @@ class Writer:
             return jobs, False
         return jobs, True
 
-    def _write(self, session: Session, jobs: list[_Job]) -> None:
-        jobs.sort(key=lambda job: job.rank)
+    def _write(self, session: Session, jobs: list[Job]) -> None:
+        runs = in_order(jobs)
         try:
-            if not self._together(session, jobs):
-                self._one_by_one(session, jobs)
+            if not self._together(session, runs):
+                self._one_by_one(session, [job for run in runs for job in run])
         except _Refused as refused:
             self._refuse(session, jobs, refused.cause)
 
-    def _together(self, session: Session, jobs: Sequence[_Job]) -> bool:
+    def _together(self, session: Session, runs: Sequence[Sequence[Job]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""
         self._begin(session)
-        for job in jobs:
-            before = session.db.written
-            try:
-                job.result, job.error = job.operation(session), None
-            except Exception as error:
-                if isinstance(error, ERRORS) or session.db.written != before:
-                    session.db.rollback()
-                    return False
-                job.error = error  # it had written nothing: there is nothing to undo
+        for run in runs:
+            batch = run[0].batch
+            if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
+                session.db.rollback()
+                return False
         self._commit(session)
         return True
 
-    def _one_by_one(self, session: Session, jobs: Sequence[_Job]) -> None:
+    def _single(self, session: Session, job: Job) -> bool:
+        """One by itself; False where it fails and has to be undone."""
+        before = session.db.written
+        try:
+            job.result, job.error = job.run(session), None
+        except Exception as error:
+            if isinstance(error, ERRORS) or session.db.written != before:
+                return False
+            job.error = error  # it had written nothing: there is nothing to undo
+        return True
+
+    def _one_by_one(self, session: Session, jobs: Sequence[Job]) -> None:
         """Each in a savepoint of its own, so that the one that fails can be undone."""
         self._begin(session)
         try:
@@ -219,11 +215,11 @@ class Writer:
             raise _Refused(error) from error
         self._commit(session)
 
-    def _alone(self, session: Session, job: _Job) -> None:
+    def _alone(self, session: Session, job: Job) -> None:
         moves = Counter(session.moves)
         session.db.savepoint()
         try:
-            job.result, job.error = job.operation(session), None
+            job.result, job.error = job.run(session), None
         except Exception as error:
             if is_full(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
@@ -251,7 +247,7 @@ class Writer:
             total.update(session.moves)
             self.counts = dict(total)
 
-    def _refuse(self, session: Session, jobs: Sequence[_Job], cause: Exception) -> None:
+    def _refuse(self, session: Session, jobs: Sequence[Job], cause: Exception) -> None:
         """A full disk refuses new work first: what is queued may still fit, and goes on."""
         for job in jobs:
             job.error = named(cause)
@@ -300,8 +296,9 @@ class Writer:
 
     def _recount(self, session: Session) -> None:
         self._foreign = session.db.foreign_changes()
-        rows = session.db.all("SELECT status, count(*) FROM retry_schedule GROUP BY status")
-        self.counts = {str(status): 0 for status in Status} | dict(rows)
+        self.counts = {
+            str(status): session.db.all(COUNT, (str(status),))[0][0] for status in Status
+        }
 
     def _died(self, error: BaseException) -> None:
         """A bug: fail everything that waits, and everything that will come."""
@@ -316,7 +313,7 @@ class Writer:
             pass
         for job in jobs:
             job.error = QueueError(f"the writing thread has died: {error}")
-        self._tell(_deliver, jobs)
+        self._tell(deliver, jobs)
 
     def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -325,11 +322,14 @@ class Writer:
             log.debug("the loop has ended; nobody waits for the answer")
 
 
-def _deliver(jobs: Sequence[_Job]) -> None:
-    for job in jobs:
-        if job.future.done():
-            continue  # whoever waited was cancelled
-        if job.error is not None:
-            job.future.set_exception(job.error)
-        else:
-            job.future.set_result(job.result)
+def _all(session: Session, batch: Batch[Any, Any], jobs: Sequence[Job]) -> bool:
+    """All of a batch at once; False where each has to be done alone."""
+    try:
+        results = batch.together(session, [job.item for job in jobs])
+    except Exception as error:
+        log.debug("done one by one: %s", error)
+        return False
+    for job, result in zip(jobs, results, strict=True):
+        failed = isinstance(result, Exception)
+        job.result, job.error = (None, result) if failed else (result, None)
+    return True

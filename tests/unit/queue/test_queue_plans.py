@@ -17,6 +17,7 @@ from orchestratord.queue import (
     retention,
     rows,
     settling,
+    writer,
 )
 from orchestratord.queue.database import Connection
 from orchestratord.queue.records import Insert, TaskFilter
@@ -28,13 +29,17 @@ DUE = "retry_schedule_due"
 BY_ID = "USING INTEGER PRIMARY KEY"
 
 STATEMENTS = {
-    "claim": (claims.CLAIM, [BY_ID, f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?"]),
-    "earliest": (claims.EARLIEST, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
-    "start": (claims.START, [BY_ID]),
+    "pending": (claims.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "claim": (claims.CLAIM, [BY_ID]),
+    "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
+    "start": (settling.START, [BY_ID]),
+    "start many": (settling.START_MANY.text(8), [BY_ID]),
     "release": (claims.RELEASE, [BY_ID]),
     "reclaim unstarted": (claims.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "reclaim started": (claims.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "settle": (settling.SETTLE, [BY_ID]),
+    "end many": (settling.END_MANY.text(8), [BY_ID]),
+    "wait many": (settling.WAIT_MANY.text(8), [BY_ID]),
     "settled status": (settling.STATUS, [BY_ID]),
     "idempotency key": (inserts.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
@@ -78,9 +83,8 @@ async def test_the_count_of_what_is_due_reads_only_the_pending_index(store: Stor
 
 
 async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
-    sql = "SELECT status, count(*) FROM retry_schedule GROUP BY status"
-    assert await store._reader.run(lambda db: plan(db, sql)) == [
-        "SCAN retry_schedule USING COVERING INDEX retry_schedule_status"
+    assert await store._reader.run(lambda db: plan(db, writer.COUNT)) == [
+        "SEARCH retry_schedule USING COVERING INDEX retry_schedule_status (status=?)"
     ]
 
 

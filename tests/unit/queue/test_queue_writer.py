@@ -5,17 +5,19 @@ from __future__ import annotations
 import asyncio
 import sqlite3
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from orchestratord.errors import QueueError, StorageFull
-from orchestratord.queue.records import Insert
+from orchestratord.queue.jobs import Batch, Rank, Singly
+from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
-from orchestratord.queue.writer import Rank, Writer
-from orchestratord.task import NewTask
+from orchestratord.queue.writer import Writer
+from orchestratord.task import Key, NewTask
 
 
 @pytest.fixture
@@ -275,3 +277,98 @@ async def test_another_programs_changes_are_counted(
     async with asyncio.timeout(5):
         while (await store.counts())["pending"] != 2:
             await asyncio.sleep(0.01)
+
+
+class Notes:
+    """A batch that writes names, and remembers how it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[str] = []
+        self.batch: Batch[str, str] = Batch(self.alone, self.together)
+
+    def alone(self, session: Session, name: str) -> str:
+        self.asked.append(name)
+        note(name)(session)
+        if name == "bad":
+            raise ValueError("no")
+        return name
+
+    def together(self, session: Session, names: Sequence[str]) -> list[str | Exception]:
+        self.asked.append(" ".join(names))
+        for name in names:
+            note(name)(session)
+            session.moved(None, "pending")
+            if name == "bad":
+                raise Singly
+        return [KeyError(name) if name == "absent" else name for name in names]
+
+    async def submit(self, writer: Writer, *names: str) -> list[Any]:
+        async with Gate(writer):
+            waiting = [
+                asyncio.ensure_future(writer.submit_item(Rank.NEW, self.batch, name))
+                for name in names
+            ]
+        return await asyncio.gather(*waiting, return_exceptions=True)
+
+
+class TestBatch:
+    async def test_what_waits_is_done_at_once(self, writer: Writer) -> None:
+        each = Notes()
+        assert await each.submit(writer, "a", "b", "c") == ["a", "b", "c"]
+        assert each.asked == ["a b c"]
+        assert await notes(writer) == {"a", "b", "c"}
+        assert writer.counts["pending"] == 3
+
+    async def test_where_that_fails_each_is_done_alone(self, writer: Writer) -> None:
+        each = Notes()
+        results = await each.submit(writer, "a", "bad", "c")
+        assert results[0::2] == ["a", "c"]
+        assert isinstance(results[1], ValueError)
+        assert each.asked == ["a bad c", "a", "bad", "c"]
+        assert await notes(writer) == {"a", "c"}
+        assert writer.counts["pending"] == 0  # those of the first try do not count
+
+    async def test_an_error_of_one_is_only_its_own(self, writer: Writer) -> None:
+        each = Notes()
+        results = await each.submit(writer, "a", "absent")
+        assert results[0] == "a"
+        assert isinstance(results[1], KeyError)
+        assert each.asked == ["a absent"]
+
+    async def test_others_of_the_transaction_are_not_lost_with_it(self, writer: Writer) -> None:
+        each = Notes()
+        async with Gate(writer):
+            waiting = [
+                asyncio.ensure_future(item)
+                for item in (
+                    writer.submit(Rank.SETTLE, note("before")),
+                    writer.submit_item(Rank.NEW, each.batch, "a"),
+                    writer.submit_item(Rank.NEW, each.batch, "bad"),
+                    writer.submit(Rank.KEEP, note("after")),
+                )
+            ]
+        results = await asyncio.gather(*waiting, return_exceptions=True)
+        assert [type(item) for item in results] == [str, str, ValueError, str]
+        assert await notes(writer) == {"before", "a", "after"}
+
+
+async def test_settlements_and_the_next_claim_share_a_commit(
+    store: Store, writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So that a slot that becomes free costs no commit of its own to be filled again."""
+    key = Key("crm/get")
+    await store.enqueue([Insert(NewTask("call", "crm/get"))] * 40)
+    first = (await store.claim([Pick(key, 20, True, 10**14)])).tasks
+    commits: list[int] = []
+    original = writer._commit
+    monkeypatch.setattr(writer, "_commit", lambda s: (commits.append(1), original(s))[1])
+    async with Gate(writer):
+        waiting = [
+            asyncio.ensure_future(store.settle(Settlement(task, "succeeded", 1))) for task in first
+        ]
+        claim = asyncio.ensure_future(store.claim([Pick(key, 20, True, 10**14)]))
+        new = asyncio.ensure_future(store.enqueue([Insert(NewTask("call", "crm/get"))]))
+    assert all(settled.accepted for settled in await asyncio.gather(*waiting))
+    assert len((await claim).tasks) == 20
+    await new
+    assert len(commits) == 2  # the gate's and theirs

@@ -1,0 +1,39 @@
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from orchestratord.queue.jobs import Batch, Job, Rank, deliver, in_order
+
+ONE: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
+TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
+
+
+def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Job:
+    future = asyncio.get_running_loop().create_future()
+    return Job(rank, None if batch else (lambda session: item), future, batch, item)
+
+
+async def test_ranks_come_in_their_order_and_batches_together() -> None:
+    jobs = [
+        job(Rank.NEW, "a", TWO),
+        job(Rank.SETTLE, "b", ONE),
+        job(Rank.CLAIM, "c"),
+        job(Rank.SETTLE, "d", ONE),
+        job(Rank.SETTLE, "e"),
+        job(Rank.SETTLE, "f"),
+        job(Rank.SETTLE, "g", ONE),
+        job(Rank.NEW, "h", TWO),
+    ]
+    runs = [[each.item for each in run] for run in in_order(jobs)]
+    assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["c"], ["a", "h"]]
+
+
+async def test_who_has_gone_is_passed_over() -> None:
+    gone, good, bad = job(Rank.NEW, 1), job(Rank.NEW, 2), job(Rank.NEW, 3)
+    gone.future.cancel()
+    good.result, bad.error = "result", ValueError("no")
+    deliver([gone, good, bad])
+    assert gone.future.cancelled()
+    assert good.future.result() == "result"
+    assert isinstance(bad.future.exception(), ValueError)

@@ -1,0 +1,74 @@
+"""One statement over many rows: the same as one row after the other, in few statements."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestratord.queue.jobs import Rank, Singly
+from orchestratord.queue.manyrows import MOST, ManyRows
+from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
+
+INSERT = ManyRows("INSERT OR ROLLBACK INTO meta (name, value) VALUES {rows}", 2)
+UPDATE = ManyRows(
+    "UPDATE meta SET value = new.column2 FROM (VALUES {rows}) AS new WHERE name = new.column1", 2
+)
+
+
+@pytest.mark.parametrize("count", [0, 1, 2, 3, 7, 8, 100, MOST - 1, MOST, MOST + 1, 2 * MOST + 77])
+async def test_any_number_of_rows(store: Store, count: int) -> None:
+    rows = [(f"name {n:04}", str(n)) for n in range(count)]
+
+    def write(session: Session) -> tuple[int, int]:
+        inserted = INSERT.run(session.db, rows)
+        return inserted, UPDATE.run(session.db, [(name, value * 2) for name, value in rows])
+
+    assert await store._writer.submit(Rank.NEW, write) == (count, count)
+    found = await store._reader.run(
+        lambda db: db.all("SELECT name, value FROM meta WHERE name LIKE 'name %' ORDER BY rowid")
+    )
+    assert found == [(name, value * 2) for name, value in rows]
+
+
+async def test_rows_that_are_not_there_are_not_counted(store: Store) -> None:
+    rows = [("instance", "x"), ("nobody", "x"), ("nobody else", "x")]
+    assert await store._writer.submit(Rank.NEW, lambda s: UPDATE.run(s.db, rows)) == 1
+
+
+async def test_a_few_statements_are_all_that_are_prepared() -> None:
+    sizes = {INSERT.text(1 << n) for n in range(MOST.bit_length())}
+    seen: set[str] = set()
+
+    class Counting:
+        def run(self, sql: str, values: list[str]) -> int:
+            seen.add(sql)
+            return len(values) // 2
+
+    for count in range(600):
+        assert INSERT.run(Counting(), [("a", "b")] * count) == count  # type: ignore[arg-type]
+    assert seen == sizes
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([("a", ""), ("b", ""), ("a", "")], "UNIQUE constraint failed"),
+        ([("a", ""), ("b", object())], "type 'object' is not supported"),
+        ([("a", ""), ("b", 2**70)], "too large"),
+        ([("a", ""), ("b", "\udc80")], "surrogates not allowed"),
+    ],
+)
+async def test_one_that_is_not_taken_is_told(store: Store, rows: list[Any], message: str) -> None:
+    def write(session: Session) -> Exception | None:
+        try:
+            INSERT.run(session.db, rows)
+        except Singly as error:
+            session.db.rollback()
+            session.db.begin()
+            return error
+        return None
+
+    with pytest.raises(Singly, match=message):
+        raise await store._writer.submit(Rank.NEW, write) or ValueError
