@@ -8,6 +8,8 @@ socket, close the database.
 from __future__ import annotations
 
 import asyncio
+import gc
+import importlib.metadata
 import logging
 import os
 import signal
@@ -21,7 +23,7 @@ from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.chores import Chores
 from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader
-from orchestratord.config.watch import Watcher
+from orchestratord.config.watch import POLLED, Watcher
 from orchestratord.control.api import application
 from orchestratord.control.server import Listener, Server
 from orchestratord.control.verbs import Verbs
@@ -29,6 +31,7 @@ from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.transport import Client
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
+from orchestratord.events import DaemonEvent, EventType
 from orchestratord.host import Host
 from orchestratord.loopwatch import LoopWatch
 from orchestratord.notify import Notifier
@@ -47,6 +50,9 @@ PRUNE_SLICE = 500
 STALLED_AFTER = 15.0
 """Seconds without a sign of life from a part, after which systemd is told nothing any more."""
 
+COLLECT = (10_000, 20, 20)
+"""How many new objects, and collections of the younger ones, begin a search for cycles."""
+
 
 def run(folder: Path) -> int:
     """Run the daemon on this config folder until a signal ends it; the exit code."""
@@ -62,6 +68,9 @@ def run(folder: Path) -> int:
         log.critical("%s", error)
         return EX_CONFIG
     handler.adopt(loader.config.daemon.log, loader.config.redactor)
+    # Each attempt makes hundreds of objects and hardly a cycle; looking for those so often as
+    # Python does by itself takes a twentieth of all time.
+    gc.set_threshold(*COLLECT)
     try:
         return asyncio.run(Daemon(folder, host, loader, handler).serve())
     except ConfigError as error:
@@ -98,19 +107,24 @@ class Daemon:
         path = control_socket(settings, self._folder, os.environ)
         tables = self._host.registry.tables.values()
         store = await Store.open(url, tables=tables, clock=self._clock)
+        self._handler.gather(asyncio.get_running_loop())
         try:
             return await self._serve(store, path, url)
         finally:
             await store.close()
             log.info("stopped")
+            self._handler.write_through()
 
     async def _serve(self, store: Store, path: Path, url: str) -> int:
+        events = self._host.events
+        events.open(self._clock, observed=self._host.compiled("observe") is not None)
         client = Client()
         worker = Worker(store, self._host, client, self._clock)
-        scheduler = Scheduler(store, self._clock, worker.touched)
+        scheduler = Scheduler(store, self._clock, worker.touched, self._host.events)
         adoption = Adoption(
-            self._loader, store, self._host, worker, scheduler, self._clock, self._adopted
-        )
+            self._loader, store, self._host, worker, scheduler, self._clock,
+            self._adopted, lambda began: self._reloading(began, worker, adoption),
+        )  # fmt: skip
         verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler)
         paused = await store.paused()
         worker.set_paused(paused)
@@ -118,9 +132,11 @@ class Daemon:
         await adoption.begin()
         server = Server(application(verbs), Listener(path))
         server.start()
-        self._handle_signals(adoption, worker)
+        self._handle_signals(adoption)
         digest = self._loader.config.digest
-        watcher = Watcher(self._folder, self._from_thread(adoption, worker), digest=digest)
+        watcher = Watcher(
+            self._folder, self._from_thread(adoption), digest=digest, files=self._loader.files
+        )
         watch = LoopWatch(self._host)
         parts = {
             "scheduler": scheduler.run(),
@@ -133,18 +149,21 @@ class Daemon:
         watch.start()
         watcher.start()
         self._notifier.ready(self._status(worker, adoption))
+        self._tell(EventType.DAEMON_STARTED)
         log.info(
             "ready: %d endpoints, control socket %s, database %s",
             len(self._loader.config.endpoints), path, url,
         )  # fmt: skip
         code = await self._until_stopped(tasks.values())
         self._notifier.stopping("draining")
+        self._tell(EventType.DAEMON_DRAINING)
         log.info("draining: up to %gs for what is in flight", self._drain_timeout)
         watcher.stop()
         for name in ("scheduler", "bulks"):
             tasks[name].cancel()
         await worker.drain(self._drain_timeout)
         verbs.close()
+        events.close()
         await server.stop()
         for task in tasks.values():
             task.cancel()
@@ -167,11 +186,11 @@ class Daemon:
             log.critical("the %s ended: %s", part.get_name(), error, exc_info=error)
         return 1
 
-    def _handle_signals(self, adoption: Adoption, worker: Worker) -> None:
+    def _handle_signals(self, adoption: Adoption) -> None:
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._begin_reload, adoption, worker, SIGHUP)
+        loop.add_signal_handler(signal.SIGHUP, self._begin_reload, adoption, SIGHUP)
 
     def _on_stop(self) -> None:
         self._signals += 1
@@ -180,32 +199,40 @@ class Daemon:
             os._exit(1)
         self._stop.set()
 
-    def _from_thread(self, adoption: Adoption, worker: Worker) -> Callable[[str], None]:
+    def _from_thread(self, adoption: Adoption) -> Callable[[str], None]:
         """What the watcher's thread calls with the cause."""
         loop = asyncio.get_running_loop()
 
         def changed(cause: str) -> None:
-            loop.call_soon_threadsafe(self._begin_reload, adoption, worker, cause)
+            loop.call_soon_threadsafe(self._begin_reload, adoption, cause)
 
         return changed
 
-    def _begin_reload(self, adoption: Adoption, worker: Worker, cause: str) -> None:
-        task = asyncio.get_running_loop().create_task(self._reload(adoption, worker, cause))
+    def _begin_reload(self, adoption: Adoption, cause: str) -> None:
+        task = asyncio.get_running_loop().create_task(self._reload(adoption, cause))
         self._reloads.add(task)
         task.add_done_callback(self._reloads.discard)
 
-    async def _reload(self, adoption: Adoption, worker: Worker, cause: str) -> None:
-        self._notifier.reloading("reloading")
+    async def _reload(self, adoption: Adoption, cause: str) -> None:
         try:
             await adoption.reload(cause)
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
-        finally:
+
+    def _reloading(self, began: bool, worker: Worker, adoption: Adoption) -> None:
+        if began:
+            self._notifier.reloading("reloading")
+        else:
             self._notifier.ready(self._status(worker, adoption))
 
     def _adopted(self, config: Config) -> None:
         self._handler.adopt(config.daemon.log, config.redactor)
         self._host.timeout = config.daemon.plugins.timeout
+        self._host.redactor = self._host.redactor.merged(config.redactor)
+
+    def _tell(self, type_: EventType) -> None:
+        at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
+        self._host.events.publish(DaemonEvent(type_, at, version))
 
     def _chores(self, store: Store, worker: Worker, adoption: Adoption) -> Chores:
         chores = Chores()
@@ -221,7 +248,7 @@ class Daemon:
         async def mended() -> None:
             # Files that were put back as they were before the bad ones look unchanged to a watcher.
             if adoption.last_error is not None:
-                await self._reload(adoption, worker, "file change")
+                await self._reload(adoption, POLLED)
 
         chores.every(30, "prune", prune)
         chores.every(10, "what plugins note of the configuration", adoption.write)

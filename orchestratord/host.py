@@ -6,11 +6,13 @@ nobody implements it. Each function is called by itself, so that its fault is it
 
 from __future__ import annotations
 
+import asyncio
 import importlib.metadata
 import importlib.util
 import logging
 import sys
-from collections.abc import Callable, Iterable
+import time
+from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -20,16 +22,22 @@ import pluggy
 
 from orchestratord import hookspecs
 from orchestratord.errors import PluginError, Reject, Snooze
+from orchestratord.events import Event, EventType, PluginEvent
+from orchestratord.hub import Hub
 from orchestratord.isolation import (
+    PLAIN_ANSWERS,
     HookFault,
+    ask,
     call,
     check_decision,
     check_effects,
     decided,
+    settle,
     valid_refusal,
     words,
 )
 from orchestratord.message import A_HOOK, Outcome
+from orchestratord.redact import Redactor
 from orchestratord.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.task import Effect
 
@@ -38,8 +46,11 @@ log = logging.getLogger("orchestratord.plugins")
 GROUP = "orchestratord"
 """The entry-point group."""
 
+_TOLD = 2_000
+"""Characters of a fault that are told of."""
 
-class _Implementation(NamedTuple):
+
+class Implementation(NamedTuple):
     plugin: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
@@ -51,11 +62,14 @@ class Host:
     def __init__(self, *, timeout: float = 10.0) -> None:
         """`timeout`: seconds that an `async def` hook may take."""
         self.timeout = timeout
+        self.redactor = Redactor()
+        """What is masked in the faults that are told of."""
+        self.events = Hub(self._observe)
         self.plugins: dict[str, PluginInfo] = {}
         self.registry = Registry()
         self._manager = pluggy.PluginManager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
-        self._compiled: dict[str, tuple[_Implementation, ...] | None] = {}
+        self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
 
     # -- loading ---------------------------------------------------------------------------
 
@@ -130,14 +144,14 @@ class Host:
 
     # -- calling ---------------------------------------------------------------------------
 
-    def compiled(self, hook: str) -> tuple[_Implementation, ...] | None:
+    def compiled(self, hook: str) -> tuple[Implementation, ...] | None:
         """The implementations of `hook` in the order in which they run, None for none."""
         try:
             return self._compiled[hook]
         except KeyError:
             caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
             found = tuple(
-                _Implementation(impl.plugin_name, impl.function, impl.argnames)
+                Implementation(impl.plugin_name, impl.function, impl.argnames)
                 for impl in reversed(caller.get_hookimpls())
             )
             self._compiled[hook] = found or None
@@ -147,7 +161,7 @@ class Host:
         """The plugin and the hook that this stack is in; None for none."""
         codes = {
             item.function.__code__: (item.plugin, hook)
-            for hook in (*hookspecs.REGISTRATIONS, *hookspecs.DECIDING, *hookspecs.TELLING)
+            for hook in hookspecs.ALL
             for item in self.compiled(hook) or ()
             if hasattr(item.function, "__code__")
         }
@@ -163,9 +177,11 @@ class Host:
         Raises Reject and Snooze where a `before_` hook does.
         """
         may_refuse = hook.startswith("before_")
+        running = asyncio.current_task()
         for item in self.compiled(hook) or ():
             try:
-                result = await self._call(item, arguments)
+                given = [arguments[name] for name in item.arguments]
+                result = await call(item.function, given, self.timeout, running)
                 if result is None:
                     continue
                 check_decision(hook, result)
@@ -174,7 +190,7 @@ class Host:
                     raise
                 self.fault(item.plugin, hook, refusal)
                 continue
-            except HookFault as fault:
+            except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
                 continue
             if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
@@ -182,14 +198,26 @@ class Host:
             arguments[name] = result
         return arguments[name]
 
-    async def collect(self, hook: str, arguments: dict[str, Any]) -> list[Effect]:
-        """Run a telling hook and gather what all of them return."""
+    async def collect(
+        self, hook: str, arguments: dict[str, Any], running: asyncio.Task[Any] | None = None
+    ) -> list[Effect]:
+        """Run a telling hook and gather what all of them return.
+
+        `running` is the asyncio task that this runs in, where the caller knows it.
+        """
         effects: list[Effect] = []
+        running = running or asyncio.current_task()
+        before = running.cancelling() if running else 0
         for item in self.compiled(hook) or ():
+            given = [arguments[name] for name in item.arguments]
+            result, raised = ask(item.function, given)
+            cancelled = running is not None and running.cancelling() > before
             try:
-                result = await self._call(item, arguments)
-                effects.extend(check_effects(result, self.registry, item.plugin))
-            except (HookFault, Reject, Snooze) as fault:
+                if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
+                    result = await settle(result, raised, self.timeout, running, before)
+                if result is not None and (type(result) is not list or result):
+                    effects += check_effects(result, self.registry, item.plugin)
+            except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects
 
@@ -199,18 +227,25 @@ class Host:
         for item in self.compiled(hook) or ():
             try:
                 result = plain(item.function(*[arguments[name] for name in item.arguments]))
-                answers.append((item.plugin, list(result or ())))
+                found = [value for value in result or () if value is not None]
+                answers.append((item.plugin, found))
             except KeyboardInterrupt:
                 raise
             except BaseException as error:  # a plugin may raise anything
                 self.fault(item.plugin, hook, error)
         return answers
 
-    async def _call(self, item: _Implementation, arguments: dict[str, Any]) -> Any:
-        return await call(item.function, [arguments[n] for n in item.arguments], self.timeout)
+    def _observe(self, events: Sequence[Event]) -> None:
+        for item in self.compiled("observe") or ():
+            try:
+                plain(item.function(*([events] if item.arguments else ())))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may raise anything
+                self.fault(item.plugin, "observe", error)
 
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
-        """Log a plugin's fault under its name and count it."""
+        """Log a plugin's fault under its name, count it and tell of it."""
         info = self.plugins.get(plugin)
         text = str(error) if isinstance(error, HookFault) else words(error)
         if info is not None:
@@ -225,6 +260,9 @@ class Host:
             exc_info=cause,
             extra={"plugin": plugin, "hook": hook},
         )
+        said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
+        at = int(time.time() * 1000)
+        self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
 
 
 def _check_implementation(caller: pluggy.HookCaller, plugin: str) -> None:

@@ -6,6 +6,7 @@ time to the journal.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import logging
 import math
@@ -14,6 +15,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Mapping
+from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from types import TracebackType
 from typing import Any, TextIO
@@ -21,10 +23,13 @@ from typing import Any, TextIO
 from orchestratord.redact import Redactor
 from orchestratord.settings import Log
 
+GATHER = 0.02
+"""Seconds for which lines below WARNING are gathered: one write for many."""
+
 MAX_TEXT = 8_000
 """Characters of one message, and of the end of a traceback; what receivers answer can be long."""
 
-QUIET = ("asyncio", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "schedule")
+QUIET = ("asyncio", "hpack", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "schedule")
 """Libraries that say little of use below WARNING, some of it with whole URLs or parameters."""
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
@@ -45,6 +50,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._journal = journal
         self._json = False
         self._redactor = Redactor()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread = 0
+        self._gathered: list[str] = []
         self._hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
 
     def adopt(self, settings: Log, redactor: Redactor) -> None:
@@ -56,8 +64,51 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._redactor = self._redactor.merged(redactor)
         logging.getLogger().setLevel(settings.level.upper())
 
+    def gather(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Write what the running `loop` logs below WARNING a moment later, many lines at a time.
+
+        A daemon logs each attempt; writing each line by itself would let all threads change places
+        each time. What is worse than INFO is written at once, after what was gathered.
+        """
+        self._loop, self._thread = loop, threading.get_ident()
+
+    def write_through(self) -> None:
+        """Write each line by itself again, as before `gather`."""
+        self._loop = None
+        self.flush()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record, or gather it."""
+        loop = self._loop
+        gathers = record.levelno < logging.WARNING and threading.get_ident() == self._thread
+        if loop is None or not gathers:
+            if self._gathered:
+                self.flush()
+            super().emit(record)
+            return
+        try:
+            line = self.format(record)
+        except Exception:
+            self.handleError(record)
+            return
+        if not self._gathered:
+            loop.call_later(GATHER, self.flush)
+        self._gathered.append(line)
+
+    def flush(self) -> None:
+        """Write what was gathered, and flush the stream."""
+        with self.lock or nullcontext(), suppress(OSError, ValueError):  # as in handleError
+            self._write_gathered()
+            super().flush()
+
+    def _write_gathered(self) -> None:
+        lines, self._gathered = self._gathered, []
+        if lines:
+            self.stream.write("\n".join(lines) + "\n")
+
     def remove(self) -> None:
         """Undo `set_up`."""
+        self.write_through()
         logging.getLogger().removeHandler(self)
         logging.captureWarnings(False)
         sys.excepthook, threading.excepthook, sys.unraisablehook = self._hooks
@@ -132,6 +183,8 @@ def set_up(
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
+    # Nobody asks which thread or process a line comes from: there is one, and it is the daemon's.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # What nobody catches would be printed raw, over many lines.
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread

@@ -8,6 +8,7 @@ from typing import Literal, Protocol
 import httpx
 
 from orchestratord.errors import SendError
+from orchestratord.exchange import header
 from orchestratord.values import StatusCode, StatusSet
 
 A_HOOK = "a hook"
@@ -77,7 +78,7 @@ class Outcome:
             # These three say that something behind the server failed, maybe after it had done it.
             maybe_done=code in (500, 502, 504),
             answered=True,
-            retry_after=response.headers.get("retry-after"),
+            retry_after=header(response, "retry-after"),
         )
 
     @classmethod

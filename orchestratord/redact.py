@@ -6,6 +6,7 @@ import base64
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
 
@@ -34,6 +35,7 @@ _SHORTEST = 4
 """A shorter secret would mask half of every text; `check` warns of it instead."""
 
 
+@lru_cache(maxsize=1024)
 def is_secret_header(name: str) -> bool:
     """True where a header's value is never shown."""
     return name.lower() in SECRET_HEADERS or bool(_SECRET_NAME.search(name))

@@ -84,7 +84,7 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
 class Template:
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
-    __slots__ = ("_parts", "names", "paths", "secret", "source")
+    __slots__ = ("_literal", "_parts", "names", "paths", "secret", "source")
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
@@ -116,13 +116,16 @@ class Template:
                     paths |= read
                 parts.append(part)
         self._parts = tuple(parts)
+        self._literal: str | None = None
+        if all(isinstance(part, str) for part in parts):
+            self._literal = "".join(str(part) for part in parts)
         self.names = frozenset(names)
         self.paths = frozenset(paths)
 
     @property
     def constant(self) -> bool:
         """True where nothing has to be looked up."""
-        return not any(isinstance(part, tuple) for part in self._parts)
+        return self._literal is not None
 
     def render(self, context: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> Any:
         """The value for `context`. A template that is one expression keeps its value's type.
@@ -134,6 +137,8 @@ class Template:
         Raises:
             InvalidPayload: a name is undefined, or the expression fails.
         """
+        if self._literal is not None:
+            return self._literal
         parts = self._parts
         if quote is None and len(parts) == 1:
             part = parts[0]

@@ -5,15 +5,17 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from functools import cached_property
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
 
 import httpx
 from pydantic import Field, model_validator
 
-from orchestratord.endpoint import SUCCESS, Api, Endpoint, Model
+from orchestratord.endpoint import SUCCESS, Endpoint, Model
 from orchestratord.engine.decoding import ACCEPT_ENCODING
 from orchestratord.errors import InvalidPayload, SendError
+from orchestratord.exchange import Request
 from orchestratord.executor import Executor, Standing, Target
 from orchestratord.hookspecs import hookimpl
 from orchestratord.message import Outcome, Send
@@ -25,6 +27,10 @@ from orchestratord.values import StatusSet
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
 USER_AGENT = "orchestratord"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=to_text
+)
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
@@ -34,6 +40,20 @@ class Body(Model):
     json_: TemplateTree | None = Field(None, alias="json")
     form: Mapping[str, Template] | None = None
     text: Template | None = None
+
+    @property
+    def content_type(self) -> str:
+        """What the Content-Type header says where the endpoint says nothing."""
+        if "json_" in self.model_fields_set:
+            return "application/json"
+        if self.form is not None:
+            return "application/x-www-form-urlencoded"
+        return "text/plain; charset=utf-8"
+
+    def templates(self) -> Iterable[Template | TemplateTree]:
+        """All that is rendered for each request."""
+        one = self.json_ if self.json_ is not None else self.text
+        return (one,) if one is not None else tuple((self.form or {}).values())
 
     @model_validator(mode="after")
     def _one(self) -> Body:
@@ -79,28 +99,29 @@ class HttpExecutor(Executor):
             lane=f"api:{endpoint.api.name}",
             concurrency=endpoint.api.concurrency,
             egress=endpoint.api.egress,
+            detail=Planned(endpoint),
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         try:
-            return self._request(task, target.endpoint, self.context(task, now))
+            plan = target.detail.plan
+            context = self.context(task, now) if plan.wants_all else {"params": task.params}
+            return self._request(task, plan, context)
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             # Such as a parameter with half a surrogate pair, which no encoding can write.
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
-    def _request(self, task: Task, endpoint: Endpoint, context: Mapping[str, Any]) -> httpx.Request:
-        spec: HttpSpec = endpoint.spec
-        headers = httpx.Headers(
-            {"User-Agent": USER_AGENT, "Accept": "*/*", "Accept-Encoding": ACCEPT_ENCODING}
-        )
-        for name, template in {**endpoint.api.headers, **spec.headers}.items():
-            _set(headers, name, to_text(template.render(context)))
-        _authorize(headers, endpoint.api)
-        if spec.method not in SAFE_METHODS:
-            headers.setdefault("Idempotency-Key", self._key(task))
-        content = _content(spec.body, context, headers)
-        url = _url(endpoint, spec, context)
-        return httpx.Request(spec.method, url, headers=headers, content=content)
+    def _request(self, task: Task, plan: Plan, context: Mapping[str, Any]) -> httpx.Request:
+        if plan.problem is not None:
+            raise InvalidPayload(plan.problem)
+        spec = plan.spec
+        headers = dict(plan.headers)
+        for name, template in plan.rendered:
+            headers[name] = checked(name, to_text(template.render(context)))
+        if plan.keyed:
+            headers["Idempotency-Key"] = self._key(task)
+        content = _content(spec.body, context)
+        return Request(spec.method, _url(plan, context), headers=headers, content=content)
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         retry, api = target.retry, target.endpoint.api
@@ -135,45 +156,108 @@ class HttpExecutor(Executor):
         return f"{self.instance}-{task.id}{suffix}"
 
 
-def _set(headers: httpx.Headers, name: str, value: str) -> None:
+class Planned:
+    """The plan of an endpoint, made for its first request: a reload looks at thousands."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    @cached_property
+    def plan(self) -> Plan:
+        """See `Plan`."""
+        return Plan(self._endpoint)
+
+
+class Plan:
+    """What the requests of one endpoint have in common, worked out once.
+
+    Args:
+        endpoint: of `type: http`.
+    """
+
+    __slots__ = ("base", "headers", "keyed", "problem", "rendered", "spec", "wants_all")
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        spec: HttpSpec = endpoint.spec
+        self.spec = spec
+        self.base = (endpoint.api.base_url or "").rstrip("/")
+        self.headers: dict[str, str] = {}
+        """In the order of the wire; those of `rendered` keep their place."""
+        self.rendered: list[tuple[str, Template]] = []
+        """Headers that differ from request to request."""
+        self.problem: str | None = None
+        """Why no request can be made."""
+        try:
+            self._collect(endpoint, spec)
+        except InvalidPayload as error:
+            self.problem = str(error)
+        self.keyed = spec.method not in SAFE_METHODS and not self._has("idempotency-key")
+        if spec.body is not None and not self._has("content-type"):
+            self.headers["Content-Type"] = spec.body.content_type
+        trees = [template for _, template in self.rendered]
+        body = spec.body.templates() if spec.body is not None else ()
+        names = {name for part in (spec.path, *spec.query.values(), *trees, *body)
+                 for name in part.names}  # fmt: skip
+        self.wants_all = bool(names - {"params"})
+        """Whether a template uses more than the parameters."""
+
+    def _collect(self, endpoint: Endpoint, spec: HttpSpec) -> None:
+        for name, text in (
+            ("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING),
+        ):  # fmt: skip
+            self._set(name, Template(text))
+        for name, template in {**endpoint.api.headers, **spec.headers}.items():
+            self._set(name, template)
+        auth = endpoint.api.auth
+        if auth is None:
+            return
+        if auth.bearer is not None:
+            self._put("Authorization", f"Bearer {auth.bearer.reveal()}")
+        if auth.basic is not None:
+            pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
+            self._put("Authorization", pair._auth_header)
+        if auth.header is not None:
+            self._put(auth.header.name, auth.header.value.reveal())
+
+    def _has(self, name: str) -> bool:
+        return any(known.lower() == name for known in self.headers)
+
+    def _put(self, name: str, value: str) -> None:
+        known = next((known for known in self.headers if known.lower() == name.lower()), name)
+        self.rendered = [pair for pair in self.rendered if pair[0] != known]
+        self.headers[known] = checked(name, value)
+
+    def _set(self, name: str, template: Template) -> None:
+        if template.constant:
+            self._put(name, to_text(template.render({})))
+            return
+        self._put(name, "")
+        known = next(known for known in self.headers if known.lower() == name.lower())
+        self.rendered.append((known, template))
+
+
+def checked(name: str, value: str) -> str:
+    """The value of a header. Raises InvalidPayload where it or its name cannot be one."""
     if not _TOKEN.fullmatch(name):
         raise InvalidPayload(f"{name!r} is no name of a header")
-    if any((character < " " and character != "\t") or character == "\x7f" for character in value):
+    if _CONTROL.search(value):
         raise InvalidPayload(f"the header {name} would hold a control character")
-    headers[name] = value
+    return value
 
 
-def _authorize(headers: httpx.Headers, api: Api) -> None:
-    auth = api.auth
-    if auth is None:
-        return
-    if auth.bearer is not None:
-        _set(headers, "Authorization", f"Bearer {auth.bearer.reveal()}")
-    if auth.basic is not None:
-        pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
-        headers["Authorization"] = pair._auth_header
-    if auth.header is not None:
-        _set(headers, auth.header.name, auth.header.value.reveal())
-
-
-def _content(body: Body | None, context: Mapping[str, Any], headers: httpx.Headers) -> bytes | None:
+def _content(body: Body | None, context: Mapping[str, Any]) -> bytes | None:
     if body is None:
         return None
     if "json_" in body.model_fields_set:
-        headers.setdefault("Content-Type", "application/json")
         value = body.json_.render(context) if body.json_ is not None else None
         try:
-            text = json.dumps(
-                value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=to_text
-            )
+            text = _JSON.encode(value)
         except (TypeError, ValueError) as error:
             raise InvalidPayload(f"body.json cannot be written as JSON: {error}") from None
         return text.encode()
     if body.form is not None:
-        headers.setdefault("Content-Type", "application/x-www-form-urlencoded")
         return urlencode(list(_pairs(body.form, context))).encode()
     assert body.text is not None
-    headers.setdefault("Content-Type", "text/plain; charset=utf-8")
     return to_text(body.text.render(context)).encode()
 
 
@@ -188,9 +272,10 @@ def _pairs(
                 yield name, to_text(item)
 
 
-def _url(endpoint: Endpoint, spec: HttpSpec, context: Mapping[str, Any]) -> str:
-    path = spec.path.render(context, quote=lambda text: quote(text, safe=""))
-    if not spec.path.constant:
+def _url(plan: Plan, context: Mapping[str, Any]) -> str:
+    spec = plan.spec
+    path: str = spec.path.render(context, quote=_quoted)
+    if not spec.path.constant and ("." in path or "%" in path):
         # A value of `..` would climb out of the path that the operator wrote; behind an encoded
         # slash too, which some servers decode first.
         for segment in re.split(r"[/\\]", unquote(path.split("?", 1)[0])):
@@ -198,12 +283,15 @@ def _url(endpoint: Endpoint, spec: HttpSpec, context: Mapping[str, Any]) -> str:
                 raise InvalidPayload(f"a parameter would make the path {path!r} climb")
     # A request has no fragment: whoever writes the character means it.
     path = path.replace("#", "%23")
-    base = (endpoint.api.base_url or "").rstrip("/")
-    url = base + (path if path.startswith("/") else f"/{path}")
-    pairs = list(_pairs(spec.query, context))
+    url = plan.base + (path if path.startswith("/") else f"/{path}")
+    pairs = list(_pairs(spec.query, context)) if spec.query else []
     if pairs:
         url += ("&" if "?" in url else "?") + urlencode(pairs, quote_via=quote)
     return url
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
 
 
 class HttpPlugin:

@@ -7,9 +7,11 @@ from collections.abc import Coroutine, Sequence
 from typing import Any, Protocol, TypeVar
 
 from orchestratord.clock import Clock
+from orchestratord.engine import steps
 from orchestratord.engine.lanes import Lanes
 from orchestratord.engine.standings import Standings
 from orchestratord.executor import Target
+from orchestratord.hub import Hub
 from orchestratord.queue.records import Born, Insert, Inserted
 from orchestratord.queue.store import Store
 from orchestratord.task import Delete, Effect, Key, NewTask, Task, Upsert
@@ -26,7 +28,7 @@ class Starter(Protocol):
     draining: bool
 
     def start(self, task: Task, lane: str) -> None:
-        """Run a claimed task; its slot of `lane` is taken already."""
+        """Run a claimed task of `lane`."""
         ...
 
     def place(self, key: Key) -> None:
@@ -41,11 +43,14 @@ class Starter(Protocol):
 class Intake:
     """Takes a slot for each new task that can run at once; gives it back if it is not written."""
 
-    def __init__(self, worker: Starter, store: Store, lanes: Lanes, standings: Standings) -> None:
+    def __init__(
+        self, worker: Starter, store: Store, lanes: Lanes, standings: Standings, events: Hub
+    ) -> None:
         self._worker = worker
         self._store = store
         self._lanes = lanes
         self._standings = standings
+        self._events = events
         self.under_way: set[asyncio.Task[Any]] = set()
         """What is being written at this moment."""
 
@@ -93,7 +98,10 @@ class Intake:
     def took(self, items: Sequence[Item], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
         inserts = [item for item in items if isinstance(item, Insert)]
+        now = self._worker.clock.now_ms() if self._events.listening else None
         for insert, item in zip(inserts, inserted, strict=True):
+            if now is not None and not item.duplicate:
+                self._events.publish(steps.created(insert, item, now))
             if item.running is not None and insert.born is not None:
                 self._worker.start(item.running, insert.born.lane)
                 continue
@@ -105,7 +113,7 @@ class Intake:
         """It was not written: give the slots back."""
         for item in items:
             if isinstance(item, Insert) and item.born is not None:
-                self._lanes.release(item.born.lane)
+                self._lanes.forgo(item.born.lane)
 
     def _insert(self, task: NewTask) -> Insert:
         # With an idempotency key it may turn out not to be new.

@@ -4,6 +4,10 @@ A lane is what shares a fate: an API, or one receiver's host and port. Its cap c
 flight, so that a receiver that hangs holds its own lane and no other. Keys of a lane take turns,
 and so do lanes; tasks of one key go by `next_try`.
 
+A lane whose tasks end quickly is claimed ahead of its cap, by as many as ended within the last
+moments: they wait in memory for a slot, instead of each slot for a claim to reach the disk. One
+whose receiver is slow or hangs is not, and the daemon's own cap counts what waits as well.
+
 A key is in exactly one place: in the heap until it is due, then in its lane's line; a key that is
 parked, or has nothing pending, is in neither.
 """
@@ -11,11 +15,15 @@ parked, or has nothing pending, is in neither.
 from __future__ import annotations
 
 import heapq
+import math
 from collections import OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
-from orchestratord.task import Key
+from orchestratord.task import Key, Task
+
+AHEAD_MS = 20.0
+"""What ends within this time is claimed ahead; a claim takes about a tenth of it."""
 
 
 @dataclass(slots=True)
@@ -25,13 +33,28 @@ class Lane:
     name: str
     concurrency: int
     in_flight: int = 0
+    claimed: int = 0
+    """In flight, waiting in `held`, or on their way from the store."""
+    held: deque[tuple[Task, int]] = field(default_factory=deque)
+    """Claimed tasks that wait for a slot, and since when."""
     line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
     """Not a deque: a key may leave from the middle of a long line."""
+    pace: float = 0.0
+    """How many ended within about the last AHEAD_MS, at the time `paced_at`."""
+    paced_at: int = 0
 
     @property
     def free(self) -> int:
-        """How many more may start now."""
-        return max(self.concurrency - self.in_flight, 0)
+        """How many more may be claimed now."""
+        # One that ended does not make a quick lane.
+        return max(self.concurrency + max(int(self.pace) - 1, 0) - self.claimed, 0)
+
+    def fade(self, now: int) -> None:
+        """Let the pace go down with the time since it was last counted."""
+        passed = now - self.paced_at
+        self.paced_at = now
+        if passed > 0 and self.pace:
+            self.pace *= math.exp(-passed / AHEAD_MS)
 
 
 @dataclass(slots=True)
@@ -43,6 +66,11 @@ class _Entry:
     """In its lane's line."""
     claiming: bool = False
     """Chosen, and the claim's answer not yet there."""
+
+
+AT_ONCE = 200
+"""How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
+keep everything else waiting for seconds."""
 
 
 class Choice(NamedTuple):
@@ -63,6 +91,8 @@ class Lanes:
         """`concurrency`: how many may be in flight in all lanes together."""
         self.concurrency = concurrency
         self.in_flight = 0
+        self.claimed = 0
+        """In flight, held, or on their way from the store, in all lanes together."""
         self.lanes: dict[str, Lane] = {}
         self._entries: dict[Key, _Entry] = {}
         self._parked: dict[Key, int] = {}
@@ -118,12 +148,12 @@ class Lanes:
     # -- choosing ----------------------------------------------------------------------------
 
     def choose(self, now: int, held: int = 0) -> list[Choice]:
-        """What to claim now. `held` slots count as taken where that is more than are in flight.
+        """What to claim now. `held` slots count as taken where that is more than are claimed.
 
-        The slots of what is chosen are taken until `claimed` gives back what was not needed.
+        The slots of what is chosen are taken until `answered` gives back what was not needed.
         """
         self._advance(now)
-        free = self.concurrency - max(self.in_flight, held)
+        free = min(self.concurrency - max(self.claimed, held), AT_ONCE)
         chosen: list[Choice] = []
         for _ in range(len(self._ready)):
             if free <= 0:
@@ -131,6 +161,7 @@ class Lanes:
             name = self._ready.popleft()
             self._ready_names.discard(name)
             lane = self.lanes[name]
+            lane.fade(now)
             slots = min(lane.free, free)
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
@@ -138,18 +169,18 @@ class Lanes:
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
                 chosen.append(Choice(key, share, name))
-                lane.in_flight += share
-                self.in_flight += share
+                lane.claimed += share
+                self.claimed += share
                 slots -= share
                 free -= share
             self._make_ready(lane)
         return chosen
 
-    def claimed(self, choice: Choice, got: int, earliest: int | None) -> None:
+    def answered(self, choice: Choice, got: int, earliest: int | None) -> None:
         """`got` tasks were claimed; the key's next pending one is due at `earliest`."""
         lane = self.lanes[choice.lane]
-        lane.in_flight -= choice.limit - got
-        self.in_flight -= choice.limit - got
+        lane.claimed -= choice.limit - got
+        self.claimed -= choice.limit - got
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -171,19 +202,68 @@ class Lanes:
         """
         self._advance(now)
         found = self.lanes.get(lane)
-        full = self.concurrency - self.in_flight <= len(self._ready)
-        if full or found is None or found.free <= 0 or found.line:
+        if found is None or found.line or self.concurrency - self.claimed <= len(self._ready):
             return False
-        found.in_flight += 1
-        self.in_flight += 1
+        found.fade(now)
+        if found.free <= 0:
+            return False
+        found.claimed += 1
+        self.claimed += 1
         return True
 
-    def release(self, lane: str) -> None:
-        """A task of `lane` is no longer in flight."""
+    # -- the slots -----------------------------------------------------------------------------
+
+    def begin(self, lane: str, task: Task, now: int) -> Task | None:
+        """Hold a claimed task until its lane has a slot. Returns the one that has it now.
+
+        It is the same one, unless a cap that was raised left an older one behind.
+        """
+        found = self.lanes[lane]
+        if found.held or self._full(found):
+            found.held.append((task, now))
+            if self._full(found):
+                return None
+            task, _ = found.held.popleft()
+        found.in_flight += 1
+        self.in_flight += 1
+        return task
+
+    def release(self, lane: str, now: int) -> Task | None:
+        """A task of `lane` is no longer in flight. Returns the held one that now has its slot."""
         found = self.lanes[lane]
         found.in_flight -= 1
         self.in_flight -= 1
+        found.fade(now)
+        found.pace += 1
+        self.forgo(lane)
+        if not found.held or self._full(found):
+            return None
+        task, _ = found.held.popleft()
+        found.in_flight += 1
+        self.in_flight += 1
+        return task
+
+    def forgo(self, lane: str) -> None:
+        """A claimed task of `lane` goes back, or is done with."""
+        found = self.lanes[lane]
+        found.claimed -= 1
+        self.claimed -= 1
         self._make_ready(found)
+
+    def take_held(self, now: int, longer_than: int) -> list[Task]:
+        """Take out what is held in the lanes where one has waited for so many milliseconds.
+
+        The younger ones go with it, so as not to run before it. A clock that was put back says
+        nothing about how long one has waited: it was long enough.
+        """
+        taken: list[Task] = []
+        for lane in self.lanes.values():
+            if lane.held and not 0 <= now - lane.held[0][1] < longer_than:
+                for task, _ in lane.held:
+                    taken.append(task)
+                    self.forgo(lane.name)
+                lane.held.clear()
+        return taken
 
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
@@ -195,6 +275,10 @@ class Lanes:
         return None
 
     # -- within --------------------------------------------------------------------------------
+
+    def _full(self, lane: Lane) -> bool:
+        # More is claimed than may be in flight, and the daemon's own cap may have been lowered.
+        return lane.in_flight >= lane.concurrency or self.in_flight >= self.concurrency
 
     def _push(self, when: int, key: Key) -> None:
         heapq.heappush(self._heap, (when, key))

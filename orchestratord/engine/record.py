@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 
+from orchestratord.exchange import header_items
 from orchestratord.redact import Redactor
 
 STORED_BODY = 20_000
@@ -26,7 +27,11 @@ def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, A
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
     try:
-        text, coding = codecs.getincrementaldecoder("utf-8")().decode(start, final=whole), "utf-8"
+        if whole:
+            text, coding = start.decode(), "utf-8"
+        else:
+            decoder = codecs.getincrementaldecoder("utf-8")()
+            text, coding = decoder.decode(start), "utf-8"
     except UnicodeDecodeError:
         text, coding = start.decode("latin-1"), "latin-1"
     masked = redactor.text(text).encode(coding)
@@ -36,7 +41,7 @@ def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, A
     kept = masked[:STORED_BODY]
     record: dict[str, Any] = {
         "status_code": response.status_code,
-        "headers": [list(pair) for pair in redactor.headers(response.headers.multi_items())],
+        "headers": [list(pair) for pair in redactor.headers(header_items(response))],
     }
     if coding == "utf-8":
         record["body"] = kept.decode(errors="ignore")

@@ -11,7 +11,7 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Protocol
 
-from orchestratord.engine.attempt import Ended, Lifecycle
+from orchestratord.engine.ending import Ended, Endings
 from orchestratord.engine.standings import FOREVER, Standings
 from orchestratord.executor import Doomed, Target
 from orchestratord.queue.records import Pick
@@ -39,13 +39,13 @@ class Removal:
     def __init__(
         self,
         store: Store,
-        life: Lifecycle,
+        endings: Endings,
         standings: Standings,
         settle: Settle,
         give_back: Callable[[Task], Awaitable[None]],
     ) -> None:
         self._store = store
-        self._life = life
+        self._endings = endings
         self._standings = standings
         self._settle = settle
         self._give_back = give_back
@@ -77,7 +77,7 @@ class Removal:
                 executor = self._standings.executor(task.key)
                 target = standing if isinstance(standing, Target) else None
                 endpoint = config.endpoints.get(task.endpoint_id)
-                ended = await self._life.lost(task, endpoint, target, executor, config)
+                ended = await self._endings.lost(task, endpoint, target, executor, config)
                 await self._settle(task, ended, config, target)
             if not tasks:
                 break
@@ -102,7 +102,7 @@ class Removal:
                         continue
                     reason = Reason(standing.reason)
                     endpoint = config.endpoints.get(key.endpoint_id)
-                    ended = await self._life.fail(task, endpoint, config, reason, standing.why)
+                    ended = await self._endings.fail(task, endpoint, config, reason, standing.why)
                     await self._settle(task, ended, config, None)
                 done = not tasks or not isinstance(self._standings.of(key), Doomed)
         except Exception:

@@ -14,8 +14,10 @@ from typing import Protocol
 from orchestratord.clock import Clock
 from orchestratord.config.params import check_params
 from orchestratord.endpoint import Endpoint
+from orchestratord.engine import steps
 from orchestratord.engine.slots import next_slot, previous_slot, spec, splay_offset
 from orchestratord.errors import InvalidParams
+from orchestratord.hub import Hub
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.settings import Config
@@ -39,11 +41,12 @@ class Touched(Protocol):
 class Scheduler:
     """Watches the clock for all schedules of one daemon."""
 
-    def __init__(self, store: Store, clock: Clock, touched: Touched) -> None:
-        """`touched` is told of each task that was made."""
+    def __init__(self, store: Store, clock: Clock, touched: Touched, events: Hub) -> None:
+        """`touched` is told of each task that was made, and so are `events`."""
         self._store = store
         self._clock = clock
         self._touched = touched
+        self._events = events
         self._config: Config | None = None
         self._paused: set[str] = set()
         self._rows: dict[str, tuple[str, int]] = {}
@@ -156,7 +159,9 @@ class Scheduler:
     ) -> None:
         inserted = await self._store.take_slot(endpoint.id, wanted, previous, slot, insert)
         self._rows[endpoint.id] = (wanted, slot)
-        if inserted is not None and inserted.next_try is not None:
+        if insert is not None and inserted is not None and inserted.next_try is not None:
+            if self._events.listening:
+                self._events.publish(steps.created(insert, inserted, self._clock.now_ms()))
             self._touched(inserted.key, inserted.next_try)
         elif insert is not None:
             log.info("another daemon took the slot of %s", endpoint.id)

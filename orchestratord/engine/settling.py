@@ -6,7 +6,7 @@ import logging
 from collections.abc import Sequence
 from dataclasses import replace
 
-from orchestratord.engine.attempt import Ended
+from orchestratord.engine.ending import Ended
 from orchestratord.engine.record import error_record, response_record
 from orchestratord.executor import Target
 from orchestratord.queue.records import Insert, Settlement
@@ -30,9 +30,13 @@ def settlement_of(
     response = None
     if outcome is not None and outcome.response is not None:
         response = response_record(outcome.response, redactor)
+    error = error_record(outcome.error, redactor) if outcome is not None else task.last_error
     if row is not None:
         why = redactor.text(row.why)
-        row = replace(row, error=error_record(row.error, redactor), why=why)
+        kept = error if outcome is not None and row.error == outcome.error else None
+        kept = kept or error_record(row.error, redactor)
+        if kept != row.error or why != row.why:
+            row = replace(row, error=kept, why=why)
     last_success_at = None
     if decision.status is Status.SUCCEEDED and task.kind == Kind.CALL and row is not None:
         last_success_at = row.started_at
@@ -43,7 +47,7 @@ def settlement_of(
         reason=decision.reason,
         next_try=decision.next_try,
         status_code=outcome.status_code if outcome is not None else task.last_status_code,
-        error=error_record(outcome.error, redactor) if outcome is not None else task.last_error,
+        error=error,
         response=response,
         attempt=row,
         give_back=ended.give_back,

@@ -56,11 +56,11 @@ class Standings:
 
     def of(self, key: Key) -> Standing:
         """Where the tasks of `key` stand."""
-        return self._look(key)[0]
+        return self.look(key)[0]
 
     def executor(self, key: Key) -> Executor | None:
         """Who carries out the tasks of `key`; None where its plugin is not there."""
-        return self._look(key)[1]
+        return self.look(key)[1]
 
     def arm(self, key: Key, now: float) -> None:
         """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
@@ -87,7 +87,8 @@ class Standings:
             self._ripe.pop(key, None)
         self._again.discard(key)
 
-    def _look(self, key: Key) -> tuple[Standing, Executor | None]:
+    def look(self, key: Key) -> tuple[Standing, Executor | None]:
+        """Both at once."""
         try:
             return self._known[key]
         except KeyError:

@@ -1,8 +1,8 @@
-"""The worker: claims what is due, runs it, settles it, until it is told to drain.
+"""The worker: claims what is due and has it run, until it is told to drain.
 
-One loop, one claim at a time, as many attempts at once as there are slots. What an attempt leaves
-behind is settled in one transaction with the tasks that follow from it; where their lane has a
-free slot they are born running and need no claim.
+One loop, one claim at a time, as many attempts at once as there are slots (`runner`). What an
+attempt leaves behind is settled in one transaction with the tasks that follow from it; where their
+lane has a free slot they are born running and need no claim.
 """
 
 from __future__ import annotations
@@ -10,43 +10,40 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from random import Random
-from typing import Any, TypeVar
+from typing import Any
 
 from orchestratord.clock import Clock
-from orchestratord.engine.attempt import Ended, Lifecycle
+from orchestratord.engine.attempt import Lifecycle
+from orchestratord.engine.ending import Endings
 from orchestratord.engine.intake import Intake
 from orchestratord.engine.lanes import Choice, Lanes
 from orchestratord.engine.removal import Removal
+from orchestratord.engine.runner import Runner
+from orchestratord.engine.scoreboard import Scoreboard
 from orchestratord.engine.sending import Sender
-from orchestratord.engine.settling import log_settled, settlement_of
 from orchestratord.engine.standings import Standings
 from orchestratord.engine.transport import Client
 from orchestratord.engine.waiters import Waiters
-from orchestratord.executor import Doomed, Executor, Target
+from orchestratord.executor import Doomed, Target
 from orchestratord.host import Host
 from orchestratord.queue.records import Inserted, Pick
 from orchestratord.queue.store import Store
 from orchestratord.settings import Config
-from orchestratord.task import FINAL, Effect, Key, NewTask, Reason, Status, Task
+from orchestratord.task import Effect, Key, NewTask, Task
 
 log = logging.getLogger("orchestratord.worker")
-
-T = TypeVar("T")
 
 LONGEST_SLEEP = 1.0
 """Seconds; the clock may jump, and the watchdog wants a sign of life."""
 
-AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
-"""Seconds between tries to write while the database refuses; the last one is repeated."""
-
 INTERRUPTED_WITHIN = 5.0
 """Seconds for what was interrupted to be settled before the daemon goes."""
 
-DOOM_BATCH = 50
-"""Tasks of a doomed key that are failed at a time."""
+TICK = 0.5
+"""Seconds between two looks at what waits or runs for too long."""
 
 
 class Worker:
@@ -59,23 +56,27 @@ class Worker:
         self.host = host
         self.clock = clock
         self.lanes = Lanes()
+        self.scoreboard = Scoreboard(time.monotonic())
         self.beat = time.monotonic()
         """When the loop last went round."""
         self.last_success: dict[str, int] = {}
-        self._life = Lifecycle(host, clock, chance or Random())  # noqa: S311  # jitter is no secret
-        self._sender = Sender(client)
+        endings = Endings(host, clock)
+        self._life = Lifecycle(host, clock, chance or Random(), endings)  # noqa: S311  # jitter is no secret
         self._standings = Standings(host.registry)
         self._config: Config | None = None
-        self._running: dict[int, asyncio.Task[None]] = {}
-        self._unsettled = 0
         self.draining = False
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
-        self._closing = False
-        self._suspects = asyncio.Lock()
+        self._next_tick = 0.0
         self._waiters = Waiters()
-        self._intake = Intake(self, store, self.lanes, self._standings)
-        self._removal = Removal(store, self._life, self._standings, self._settle, self._give_back)
+        self._intake = Intake(self, store, self.lanes, self._standings, host.events)
+        self._runner = Runner(
+            self, store, self.lanes, self._standings, self._intake, self._life, Sender(client),
+            host.events,
+        )  # fmt: skip
+        self._removal = Removal(
+            store, endings, self._standings, self._runner.settle, self._runner.give_back
+        )
         for executor in host.registry.executors:
             executor.bind(store.instance, self.last_success)
 
@@ -137,11 +138,15 @@ class Worker:
              "due": len(lane.line)}
             for lane in self.lanes.lanes.values()
         ]  # fmt: skip
+        declared = self.config.endpoints
+        failing = [item for item in self.scoreboard.failing() if item.key.endpoint_id in declared]
         return {
             "in_flight": self.lanes.in_flight,
             "concurrency": self.config.daemon.concurrency,
             "draining": self.draining,
             "next_due": self.lanes.next_due(),
+            "rates": self.scoreboard.rates(time.monotonic()),
+            "failing": failing,
             "lanes": lanes,
         }
 
@@ -180,9 +185,9 @@ class Worker:
         while not self.draining:
             self.beat = time.monotonic()
             self._wake.clear()
-            self._removal.sweep(self.config, self.clock.now())
+            self._tick()
             # Claims wait while settlements pile up: the store is what is slow then.
-            choices = self.lanes.choose(self.clock.now_ms(), self._unsettled)
+            choices = self.lanes.choose(self.clock.now_ms(), self._runner.unsettled)
             if choices:
                 await self._claim(choices)
                 continue
@@ -190,9 +195,23 @@ class Worker:
             await self._wake.wait()
             timer.cancel()
 
+    def _tick(self) -> None:
+        if self.beat < self._next_tick:
+            return
+        self._next_tick = self.beat + TICK
+        self.scoreboard.sample(self.beat)
+        self._removal.sweep(self.config, self.clock.now())
+        self._runner.put_back_held()
+        self._life.expire(self.beat)
+
+    def wake(self) -> None:
+        """Go round once more: a slot is free, or something else has changed."""
+        self._wake.set()
+
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""
         self.draining = True
+        self._runner.put_back_held(0)
         self._wake.set()
         end = asyncio.get_running_loop().time() + timeout
         # A claim that is under way comes back with tasks, which are given back.
@@ -203,15 +222,19 @@ class Worker:
         if left:
             log.warning("%d attempts did not end within drain_timeout; interrupted", left)
             await self._wait(INTERRUPTED_WITHIN)
-        self._closing = True
+        self._runner.closing = True
         self._removal.stop()
 
     async def _wait(self, timeout: float) -> int:  # noqa: ASYNC109
         """Wait until nothing is under way any more; how much still is."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        while (busy := {*self._running.values(), *self._intake.under_way}) and loop.time() < end:
-            await asyncio.wait(busy, timeout=end - loop.time(), return_when=asyncio.FIRST_COMPLETED)
+        while (
+            busy := {*self._runner.running.values(), *self._intake.under_way}
+        ) and loop.time() < end:
+            rest = min(end - loop.time(), TICK)
+            await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
+            self._life.expire(time.monotonic())
         return len(busy)
 
     def _sleep(self) -> float:
@@ -239,136 +262,13 @@ class Worker:
             by_key.setdefault(task.key, []).append(task)
         for choice in choices:
             found = by_key.get(choice.key, [])
-            self.lanes.claimed(choice, len(found), earliest.get(choice.key))
+            self.lanes.answered(choice, len(found), earliest.get(choice.key))
             for task in found:
                 self.start(task, choice.lane)
 
     def start(self, task: Task, lane: str) -> None:
-        """Run a claimed task; its slot of `lane` and of the daemon is taken already."""
-        # What is claimed or born while the daemon drains goes back.
-        run = self._return(task, lane) if self.draining else self._run(task, lane)
-        running = asyncio.get_running_loop().create_task(run)
-        self._running[task.id] = running
-        running.add_done_callback(lambda _: self._running.pop(task.id, None))
-
-    async def _run(self, task: Task, lane: str) -> None:
-        standing = self._standings.of(task.key)
-        executor = self._standings.executor(task.key)
-        config = self.config
-        ended: Ended | None = None
-        held = True
-
-        def let_go() -> None:
-            nonlocal held
-            if held:
-                held = False
-                self.lanes.release(lane)
-                self._wake.set()
-
-        try:
-            if not isinstance(standing, Target) or executor is None:
-                # The configuration changed between the claim and its answer.
-                await self.store.release([task])
-                self._placed(task.key, self.clock.now_ms())
-                return
-            ended = await self._attempt(task, standing, executor, config)
-            self._unsettled += 1
-            let_go()
-            try:
-                if ended is not None:
-                    await self._settle(task, ended, config, standing)
-            finally:
-                self._unsettled -= 1
-                self._wake.set()
-        except asyncio.CancelledError:
-            # The daemon stops, and nothing was sent yet.
-            await self._give_back(task)
-        except Exception:
-            log.exception("task %s was not run; it goes back to pending", task.id)
-            await asyncio.sleep(1.0)
-            await self._give_back(task)
-        finally:
-            let_go()
-
-    async def _attempt(
-        self, task: Task, target: Target, executor: Executor, config: Config
-    ) -> Ended | None:
-        send = self._sender.within(target)
-
-        async def started(effects: Sequence[Effect]) -> bool:
-            items = self._intake.prepare(effects)
-            try:
-                ours, inserted = await self.store.start(task, self.clock.now_ms(), items)
-            except BaseException:
-                self._intake.refused(items)
-                raise
-            if not ours:
-                self._intake.refused(items)
-                return False
-            self._intake.took(items, inserted)
-            return True
-
-        if not task.deaths:
-            return await self._life.run(task, target, executor, config, send, started)
-        # One whose start ended with the daemon's death may be the cause of it. Suspects run one at
-        # a time, so that the next death is charged to one of them alone.
-        async with self._suspects:
-            return await self._life.run(task, target, executor, config, send, started)
-
-    async def _return(self, task: Task, lane: str) -> None:
-        self.lanes.release(lane)
-        await self._give_back(task)
-
-    async def _give_back(self, task: Task) -> None:
-        """Give a claim back that did not start, again and again until the database takes it."""
-        if await self._insist(task, lambda: self.store.release([task])) is not None:
-            self._placed(task.key, self.clock.now_ms())
-
-    async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
-        """Repeat a write until the database takes it; None where the daemon ends before."""
-        tries = 0
-        while not self._closing:
-            try:
-                return (await write(),)
-            except Exception as error:
-                delay = AGAIN[min(tries, len(AGAIN) - 1)]
-                tries += 1
-                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
-                await asyncio.sleep(delay)
-        log.error("task %s stays as it is until the next start", task.id)
-        return None
-
-    # -- settling ------------------------------------------------------------------------------
-
-    async def _settle(
-        self, task: Task, ended: Ended, config: Config, target: Target | None
-    ) -> None:
-        """Write how an attempt ended, again and again until the database takes it."""
-        effects = self._intake.prepare(ended.effects)
-        settlement = settlement_of(task, ended, config, target, effects, self.clock.now_ms())
-        written = await self._insist(task, lambda: self.store.settle(settlement))
-        if written is None:
-            return
-        settled = written[0]
-        if not settled.accepted:
-            self._intake.refused(effects)
-            if settled.status == Status.CANCELLED:
-                # A cancel was asked for while it ran: there is no retry to tell of.
-                ended = await self._life.cancelled(task, ended, target, config)
-                await self._settle(task, ended, config, target)
-                return
-            log.warning("a late result of task %s is refused: it has another owner now", task.id)
-            return
-        if settlement.last_success_at is not None:
-            self.last_success[task.endpoint_id] = settlement.last_success_at
-        self._intake.took(effects, settled.inserted)
-        log_settled(task, ended, settled.status, config)
-        if settled.status == Status.PENDING:
-            self._placed(task.key, ended.decision.next_try or self.clock.now_ms())
-        elif settled.status in FINAL:
-            self.finished(task.id)
-        if ended.decision.reason == Reason.WEBHOOK_DISABLED and ended.attempt is not None:
-            self.standing_changed(task.endpoint_id)
+        """Run a claimed task of `lane`, at once or when the lane has a slot."""
+        self._runner.start(task, lane)
 
     # -- where keys stand ----------------------------------------------------------------------
 
@@ -380,7 +280,3 @@ class Worker:
             self.lanes.place(key, standing.lane, standing.concurrency)
         else:
             self.lanes.park(key)
-
-    def _placed(self, key: Key, next_try: int) -> None:
-        if not self.draining:
-            self.touched(key, next_try)

@@ -23,6 +23,7 @@ from orchestratord import (
     Delete,
     Endpoint,
     Executor,
+    Explanation,
     NewTask,
     Outcome,
     Problem,
@@ -75,7 +76,7 @@ def check_endpoint(endpoint: Endpoint) -> Iterable[Problem]:
 @hookimpl
 def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]]
-) -> Iterable[Upsert | Delete]:
+) -> Iterable[Upsert | Delete | None]:
     return health.adopt(config, tables[TABLE.name])
 
 
@@ -90,6 +91,20 @@ def announce(
     config: Config,
 ) -> Iterable[NewTask]:
     return announcer.announce(phase, outcome, request, task, endpoint, next_try, config)
+
+
+@hookimpl
+def explain(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+    now: float,
+) -> Iterable[Explanation]:
+    return announcer.explain(phase, outcome, request, task, endpoint, next_try, config, now)
 
 
 @hookimpl

@@ -10,13 +10,15 @@ from typing import Any
 from orchestratord import (
     Config,
     Endpoint,
+    Explanation,
     InvalidPayload,
     NewTask,
     Outcome,
     Redactor,
     Task,
 )
-from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+from orchestratord_webhooks import signature
+from orchestratord_webhooks.declaration import WEBHOOKS, Obstacle, Webhook
 from orchestratord_webhooks.envelope import data_of, payload_of
 from orchestratord_webhooks.health import Health
 
@@ -51,25 +53,70 @@ class Announcer:
         config: Config,
     ) -> list[NewTask]:
         """The hook `announce`: a delivery for each webhook that waits for this."""
-        webhooks = endpoint[WEBHOOKS]
-        if not webhooks or task.kind != "call":
+        if task.kind != "call":
             return []
+        webhooks = endpoint[WEBHOOKS]
         status_code = outcome.status_code if outcome else None
         firing = [
             webhook
             for webhook in webhooks
-            if webhook.enabled
-            and webhook.fires_for(phase, status_code)
-            and self._health.disabled(endpoint.id, webhook.name) is None
+            if self._obstacle(webhook, phase, status_code, endpoint) is None
         ]
         if not firing:
             return []
         at = self._now()
         data = data_of(phase, outcome, request, task, next_try, config.redactor)
         context = self._context(task, at)
-        return [
+        deliveries = [
             self.delivery(webhook, data, context, at, config.redactor, task) for webhook in firing
         ]
+        for delivery in deliveries:
+            self._notice_size(delivery)
+        return deliveries
+
+    def explain(
+        self,
+        phase: str,
+        outcome: Outcome | None,
+        request: Any,
+        task: Task,
+        endpoint: Endpoint,
+        next_try: int | None,
+        config: Config,
+        now: float,
+    ) -> list[Explanation]:
+        """The hook `explain`: each webhook of the endpoint, whether it fires, and why."""
+        webhooks = endpoint[WEBHOOKS]
+        if not webhooks or task.kind != "call":
+            return []
+        status_code = outcome.status_code if outcome else None
+        data = data_of(phase, outcome, request, task, next_try, config.redactor)
+        context = self._context(task, now)
+        explanations: list[Explanation] = []
+        for webhook in webhooks:
+            obstacle = self._obstacle(webhook, phase, status_code, endpoint)
+            delivery = None
+            if obstacle is None:
+                delivery = self.delivery(webhook, data, context, now, config.redactor, task)
+            explanations.append(
+                Explanation(
+                    kind="webhook",
+                    name=webhook.name,
+                    phase=webhook.phase,
+                    happens=delivery is not None,
+                    why=_why(webhook, obstacle, status_code),
+                    task=delivery,
+                    adds=signature.HEADERS if webhook.secret else signature.HEADERS[:2],
+                )
+            )
+        return explanations
+
+    def _obstacle(
+        self, webhook: Webhook, phase: str, status_code: int | str | None, endpoint: Endpoint
+    ) -> Obstacle | str | None:
+        """Why it does not fire: what its YAML says, or what has disabled it; None: it fires."""
+        obstacle = webhook.obstacle(phase, status_code)
+        return obstacle or self._health.disabled(endpoint.id, webhook.name)
 
     def delivery(
         self,
@@ -91,8 +138,6 @@ class Announcer:
             payload = payload_of(webhook, data, context, at, redactor)
         except InvalidPayload as invalid:
             error = redactor.text(str(invalid))
-        else:
-            self._notice_size(endpoint_id, webhook.name, payload)
         return NewTask(
             kind="webhook",
             endpoint_id=endpoint_id,
@@ -106,12 +151,30 @@ class Announcer:
             max_attempts=webhook.retry.max_attempts,
         )
 
-    def _notice_size(self, endpoint_id: str, name: str, payload: str) -> None:
-        if len(payload) > LARGE and (endpoint_id, name) not in self._large:
-            self._large.add((endpoint_id, name))
+    def _notice_size(self, delivery: NewTask) -> None:
+        name = (delivery.endpoint_id, delivery.webhook)
+        large = delivery.payload is not None and len(delivery.payload) > LARGE
+        if large and name not in self._large:
+            self._large.add(name)
             log.warning(
                 "payloads of the webhook %s of %s are over %d bytes; `include` narrows them",
-                name,
-                endpoint_id,
+                delivery.webhook,
+                delivery.endpoint_id,
                 LARGE,
             )
+
+
+def _why(webhook: Webhook, obstacle: Obstacle | str | None, status_code: int | str | None) -> str:
+    """In words what decided whether it fires."""
+    if isinstance(obstacle, str):
+        return f"disabled: {obstacle}"
+    if obstacle is Obstacle.SWITCHED_OFF:
+        return "disabled in the YAML"
+    if obstacle is Obstacle.OTHER_PHASE:
+        return f"phase is {webhook.phase}"
+    if obstacle is Obstacle.OTHER_CODE:
+        given = "a call that was not sent" if status_code is None else status_code
+        return f"status_code {webhook.status_code} does not cover {given}"
+    if webhook.status_code is None:
+        return f"phase is {webhook.phase}, any status code"
+    return f"phase is {webhook.phase}, status_code {webhook.status_code} covers {status_code}"

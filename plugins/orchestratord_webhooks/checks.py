@@ -20,12 +20,31 @@ _EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
     """All that is wrong or looks wrong with the webhooks of one endpoint."""
     webhooks = endpoint[WEBHOOKS]
+    yield from _expected(endpoint, frozenset(webhook.name for webhook in webhooks))
     for index, webhook in enumerate(webhooks):
         key = f"webhooks.{index}"
         yield from _phase(webhook, endpoint, key)
         yield from _payload(webhook, key)
         yield from _sent_by(webhook, key)
         yield from _secrets(webhook, key)
+
+
+def _expected(endpoint: Endpoint, known: frozenset[str]) -> Iterator[Problem]:
+    """The names of webhooks that the endpoint's tests expect."""
+    for number, test in enumerate(endpoint.tests):
+        for index, name in enumerate(test.expect.webhooks or ()):
+            if name not in known:
+                yield Problem(
+                    f"there is no webhook {name!r}{_nearest(name, known)}",
+                    key=f"tests.{number}.expect.webhooks.{index}",
+                )
+
+
+def _nearest(name: str, known: frozenset[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    if near:
+        return f", did you mean {near[0]!r}?"
+    return f"; known are {', '.join(sorted(known))}" if known else ""
 
 
 def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:

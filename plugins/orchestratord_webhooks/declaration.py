@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 from collections.abc import Mapping, Sequence
+from enum import Enum, auto
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import (
@@ -92,6 +93,14 @@ Payload = Annotated[
 ]
 
 
+class Obstacle(Enum):
+    """Why a webhook does not fire for an event."""
+
+    SWITCHED_OFF = auto()  # `enabled: false`
+    OTHER_PHASE = auto()
+    OTHER_CODE = auto()
+
+
 class Webhook(Model):
     """One webhook of an endpoint."""
 
@@ -122,11 +131,20 @@ class Webhook(Model):
         """Another one after any change of the declaration; nothing can be read out of it."""
         return self._fingerprint
 
-    def fires_for(self, phase: str, status_code: int | str | None) -> bool:
-        """True where this phase, decided with this status code, is what it waits for."""
+    @property
+    def templated(self) -> bool:
+        """True where the URL or a header may have to be rendered for each delivery."""
+        return bool(self.headers) or not self.url.template.constant
+
+    def obstacle(self, phase: str, status_code: int | str | None) -> Obstacle | None:
+        """Why it does not fire for this phase, decided with this status code; None: it does."""
+        if not self.enabled:
+            return Obstacle.SWITCHED_OFF
         if phase != self.phase:
-            return False
-        return self.status_code is None or status_code in self.status_code
+            return Obstacle.OTHER_PHASE
+        if self.status_code is not None and status_code not in self.status_code:
+            return Obstacle.OTHER_CODE
+        return None
 
     @field_validator("name", mode="before")
     @classmethod

@@ -13,9 +13,11 @@ from orchestratord import (
     Doomed,
     Endpoint,
     Executor,
+    Form,
     InvalidPayload,
     Outcome,
     Parked,
+    Request,
     RetryPolicy,
     Send,
     SendError,
@@ -24,6 +26,7 @@ from orchestratord import (
     Target,
     Task,
     Template,
+    put_headers,
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import Webhook
@@ -33,6 +36,9 @@ CONCURRENCY = 10
 """Deliveries in flight to one receiver's host and port."""
 MAX_ANSWER = 20_000
 """Bytes of a receiver's answer that are read."""
+
+FORMS = 4096
+"""Webhooks whose requests are kept half made."""
 
 SUCCESS = StatusSet.parse("2xx")
 
@@ -48,6 +54,7 @@ class Deliveries(Executor):
     def __init__(self, health: Health, now: Callable[[], float] = time.time) -> None:
         self._health = health
         self._now = now
+        self._forms: dict[int, tuple[Webhook, Form]] = {}
 
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         declared = find(endpoint, webhook)
@@ -73,35 +80,44 @@ class Deliveries(Executor):
         webhook: Webhook = target.detail
         if task.payload is None:
             raise InvalidPayload(task.last_error or "its payload did not render")
+        if not webhook.templated:
+            return self._form(webhook).request(task.payload.encode())
         context = {
             **self.context(task, now),
             "endpoint": task.endpoint_id,
             "phase": task.phase,
             "task_id": task.parent_id,
         }
-        text = isinstance(webhook.payload, Template)
-        headers = {
-            "user-agent": "orchestratord",
-            "accept": "*/*",
-            "content-type": "text/plain; charset=utf-8" if text else "application/json",
-        }
+        headers = _headers(webhook)
         for name, template in webhook.headers.items():
             headers[name.lower()] = _header(name, template, context)
         url = webhook.url.render(context)
         try:
-            return httpx.Request("POST", url, headers=headers, content=task.payload.encode())
+            return Request("POST", url, headers=headers, content=task.payload.encode())
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
+    def _form(self, webhook: Webhook) -> Form:
+        """What all requests of a webhook without templates have in common."""
+        known = self._forms.get(id(webhook))
+        if known is not None and known[0] is webhook:
+            return known[1]
+        try:
+            form = Form("POST", webhook.url.render({}), _headers(webhook))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidPayload(f"the request cannot be built: {error}") from None
+        if len(self._forms) >= FORMS:
+            self._forms.clear()  # those of earlier configurations, most of them
+        self._forms[id(webhook)] = webhook, form
+        return form
+
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         webhook: Webhook = target.detail
-        for name in signature.HEADERS:
-            request.headers.pop(name, None)  # whoever else set one: they are the signature's
-        request.headers.update(
-            signature.signed(
-                webhook.secret, self.message_id(task), int(self._now()), request.content
-            )
+        signed = signature.signed(
+            webhook.secret, self.message_id(task), int(self._now()), request.content
         )
+        # Whoever else has set one of these: they are the signature's.
+        put_headers(request, signed, instead_of=signature.HEADERS)
         fresh, inline = False, target.retry.inline
         while True:
             try:
@@ -122,6 +138,15 @@ class Deliveries(Executor):
         """The webhook-id: stable over retries, unique over queues; a forced repeat has its own."""
         again = f"_{task.generation}" if task.generation else ""
         return f"msg_{self.instance}_{task.id}{again}"
+
+
+def _headers(webhook: Webhook) -> dict[str, str]:
+    text = isinstance(webhook.payload, Template)
+    return {
+        "user-agent": "orchestratord",
+        "accept": "*/*",
+        "content-type": "text/plain; charset=utf-8" if text else "application/json",
+    }
 
 
 def _judge(response: httpx.Response, retry: RetryPolicy) -> Outcome:

@@ -15,7 +15,15 @@ from typing import Any
 
 import httpx
 
-from orchestratord import InvalidPayload, Outcome, Redactor, Task, TemplateTree
+from orchestratord import (
+    InvalidPayload,
+    Outcome,
+    Redactor,
+    Task,
+    TemplateTree,
+    header_items,
+    url_text,
+)
 from orchestratord_webhooks.declaration import Webhook
 
 MAX_PAYLOAD = 262_144
@@ -114,14 +122,14 @@ def _sent(webhook: Webhook, data: Mapping[str, Any]) -> Mapping[str, Any]:
 def _request(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     if not isinstance(request, httpx.Request):
         return None
-    return {"method": request.method, "url": redactor.text(str(request.url))}
+    return {"method": request.method, "url": redactor.text(url_text(request))}
 
 
 def _response(response: httpx.Response | None, redactor: Redactor) -> dict[str, Any] | None:
     if response is None:
         return None
     headers: dict[str, str] = {}
-    for name, value in redactor.headers(response.headers.multi_items()):
+    for name, value in redactor.headers(header_items(response)):
         if value != "***":
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
     shown: dict[str, Any] = {"headers": headers, **_body(response.content, redactor)}
@@ -155,9 +163,7 @@ def _body(content: bytes, redactor: Redactor) -> dict[str, Any]:
 
 def _json(value: Any) -> str:
     try:
-        return json.dumps(
-            value, ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
-        )
+        return _ENCODER.encode(value)
     except (TypeError, ValueError) as error:
         raise InvalidPayload(f"the payload cannot be written as JSON: {error}") from None
 
@@ -170,3 +176,8 @@ def _plain(value: Any) -> str:
 
 def _moment_text(moment: datetime) -> str:
     return moment.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+_ENCODER = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=_plain
+)

@@ -7,7 +7,7 @@ for no more (410) or a person switched it off, and how its last deliveries went.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestratord import (
@@ -15,11 +15,13 @@ from orchestratord import (
     Control,
     Delete,
     Endpoint,
+    EventType,
     Outcome,
     Redactor,
     Table,
     Task,
     Upsert,
+    WebhookEvent,
 )
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
@@ -48,6 +50,8 @@ MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
 BY_HAND = "by hand"
+_BREATH = 100
+"""Webhooks that are looked at in one go."""
 _LIFTED = {"disabled_at": None, "disabled_reason": None}
 
 Name = tuple[str, str]
@@ -69,20 +73,25 @@ class Health:
 
     # -- the configuration -------------------------------------------------------------------
 
-    def adopt(self, config: Config, rows: Iterable[Mapping[str, Any]]) -> list[Upsert | Delete]:
-        """Compare what is declared with the rows of the table; return what has to be written."""
-        known = {(row["endpoint_id"], row["name"]): row for row in rows}
-        declared = {
-            (endpoint.id, webhook.name): _columns(webhook, config.redactor)
-            for endpoint in config.endpoints.values()
-            for webhook in endpoint[WEBHOOKS]
-        }
-        effects: list[Upsert | Delete] = [
-            Delete(TABLE.name, _key(name)) for name in known if name not in declared
-        ]
+    def adopt(
+        self, config: Config, rows: Iterable[Mapping[str, Any]]
+    ) -> Iterator[Upsert | Delete | None]:
+        """Compare what is declared with the rows of the table; yields what has to be written.
+
+        There may be tens of thousands: a None in between is for others to have their turn.
+        """
+        known: dict[Name, Mapping[str, Any]] = {}
+        for number, found in enumerate(rows):
+            known[found["endpoint_id"], found["name"]] = found
+            if number % _BREATH == _BREATH - 1:
+                yield None
+        fingerprints: dict[Name, str] = {}
         disabled: dict[Name, str] = {}
-        for name, columns in declared.items():
-            row = known.get(name)
+        for number, (endpoint, webhook) in enumerate(_declared(config)):
+            name = endpoint.id, webhook.name
+            columns = _columns(webhook, config.redactor)
+            fingerprints[name] = columns["fingerprint"]
+            row = known.pop(name, None)
             if row is None:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None:
@@ -90,15 +99,19 @@ class Health:
                     disabled[name] = row["disabled_reason"] or BY_HAND
                 else:
                     columns |= _LIFTED
-            if name in self._disabled and self._fingerprints.get(name) == columns["fingerprint"]:
-                # The rows may have been read before the 410 that disabled it was written.
-                disabled.setdefault(name, self._disabled[name])
             if row is None or any(row.get(column) != columns[column] for column in columns):
-                effects.append(Upsert(TABLE.name, _key(name), columns))
-        self._fingerprints = {name: item["fingerprint"] for name, item in declared.items()}
+                yield Upsert(TABLE.name, _key(name), columns)
+            elif number % _BREATH == _BREATH - 1:
+                yield None
+        for name in known:
+            yield Delete(TABLE.name, _key(name))
+        for name, reason in self._disabled.items():
+            if name in fingerprints and self._fingerprints.get(name) == fingerprints[name]:
+                # The rows may have been read before the 410 that disabled it was written.
+                disabled.setdefault(name, reason)
+        self._fingerprints = fingerprints
         self._disabled = disabled
         self._redactor = config.redactor
-        return effects
 
     # -- the deliveries ----------------------------------------------------------------------
 
@@ -141,16 +154,29 @@ class Health:
 
     async def disable(self, name: Name, control: Control) -> None:
         """Stop its deliveries: those that wait fail, and events make no more."""
-        values = {"disabled_at": int(self._now() * 1000), "disabled_reason": BY_HAND}
+        now = int(self._now() * 1000)
+        values = {"disabled_at": now, "disabled_reason": BY_HAND}
         await control.write([Upsert(TABLE.name, _key(name), values)])
+        was_enabled = name not in self._disabled
         self._disabled[name] = BY_HAND
         control.standing_changed(name[0])
+        if was_enabled:
+            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, BY_HAND))
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""
         await control.write([Upsert(TABLE.name, _key(name), {**_LIFTED, "failures": 0})])
-        self._disabled.pop(name, None)
+        was_disabled = self._disabled.pop(name, None) is not None
         control.standing_changed(name[0])
+        if was_disabled:
+            now = int(self._now() * 1000)
+            control.publish(WebhookEvent(EventType.WEBHOOK_ENABLED, now, *name))
+
+
+def _declared(config: Config) -> Iterator[tuple[Endpoint, Webhook]]:
+    for endpoint in config.endpoints.values():
+        for webhook in endpoint[WEBHOOKS]:
+            yield endpoint, webhook
 
 
 def find(endpoint: Endpoint, name: str) -> Webhook | None:

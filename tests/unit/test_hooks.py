@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any, ClassVar
 
 import httpx
@@ -16,12 +16,15 @@ from orchestratord import (
     Delete,
     Endpoint,
     Executor,
+    Explanation,
     Model,
     NewTask,
     Outcome,
     PluginError,
     Problem,
     Reject,
+    Request,
+    Response,
     Route,
     Setting,
     Snooze,
@@ -30,9 +33,14 @@ from orchestratord import (
     Target,
     Task,
     Upsert,
+    header_items,
     hookimpl,
+    put_headers,
+    url_text,
 )
 from orchestratord.control.plugin_routes import collect
+from orchestratord.endpoint import CALL_WHEN, SUCCESS
+from orchestratord.engine.head import encode
 from orchestratord.testing import Rig, answered, task, unanswered
 
 
@@ -243,6 +251,92 @@ async def test_before_request() -> None:
         await Rig(plugin).before(request)
 
 
+MADE = ("POST", "https://a.test/x?y=1")
+
+
+def looks(request: httpx.Request) -> None:
+    assert request.url.path == "/x"
+    assert request.headers["a"] == "1"
+
+
+def adds_a_header(request: httpx.Request) -> None:
+    request.headers["x-signature"] = "s"
+
+
+def sets_the_url(request: httpx.Request) -> None:
+    request.url = httpx.URL("https://a.test/other")
+
+
+def puts_headers(request: httpx.Request) -> None:
+    put_headers(request, {"a": "2", "b": "3"})
+
+
+def replaces_it(request: httpx.Request) -> httpx.Request:
+    return httpx.Request("PUT", request.url, headers=request.headers, content=request.content)
+
+
+@pytest.mark.parametrize(
+    "change", [looks, adds_a_header, sets_the_url, puts_headers, replaces_it],
+    ids=lambda change: change.__name__,
+)  # fmt: skip
+async def test_before_request_and_the_request_that_the_daemon_makes(
+    change: Callable[[httpx.Request], httpx.Request | None],
+) -> None:
+    """What a hook does to it goes out, as it would with one of httpx's own."""
+
+    class Plugin:
+        @hookimpl
+        def before_request(self, request: httpx.Request) -> httpx.Request | None:
+            return change(request)
+
+    rig = Rig(Plugin())
+    made = Request(*MADE, headers={"a": "1"}, content=b"c")
+    expected = httpx.Request(*MADE, headers={"a": "1"}, content=b"c")
+    sent, wanted = await rig.before(made), await rig.before(expected)
+    assert (sent is made) is (change is not replaces_it)
+    before, after = encode(sent), encode(wanted)
+    assert (before.head, before.body) == (after.head, after.body)
+    assert url_text(sent) == str(wanted.url)
+
+
+async def test_before_request_of_two_plugins_and_one_request() -> None:
+    class First:
+        @hookimpl(tryfirst=True)
+        def before_request(self, request: httpx.Request) -> None:
+            put_headers(request, {"x-first": "1"})
+
+    class Second:
+        @hookimpl(trylast=True)
+        def before_request(self, request: httpx.Request) -> None:
+            assert request.headers["X-First"] == "1"
+            put_headers(request, {"x-second": request.headers["x-first"] + "2"})
+
+    made = Request(*MADE)
+    assert await Rig(First(), beside=[Second()]).before(made) is made
+    assert encode(made).head.endswith(b"\r\nx-first: 1\r\nx-second: 12\r\n\r\n")
+
+
+async def test_after_request_and_the_answer_that_the_client_makes() -> None:
+    """A hook sees httpx's own answer, and can give back another one."""
+
+    class Plugin:
+        @hookimpl
+        def after_request(self, outcome: Outcome) -> Outcome | None:
+            response = outcome.response
+            assert isinstance(response, httpx.Response)
+            assert response.json() == {"error": "no"}
+            assert response.headers.get_list("x-a") == ["1", "2"]
+            assert response.text
+            assert list(header_items(response))[-1] == ("x-a", "2")
+            return outcome.failure(response.json()["error"])
+
+    fields = [(b"Content-Type", b"application/json"), (b"X-A", b"1"), (b"x-a", b"2")]
+    answer = Response(200, fields, b'{"error": "no"}', Request(*MADE), {"truncated": False})
+    outcome = Outcome.from_response(answer, success=SUCCESS, when=CALL_WHEN)
+    failed = await Rig(Plugin()).after(outcome)
+    assert (failed.verdict, failed.error, failed.decided_by) == ("failure", "no", "plugin")
+
+
 async def test_after_request() -> None:
     rig = Rig(Deciding())
     failed = await rig.after(answered(200, text="an error"))
@@ -323,3 +417,28 @@ async def test_on_final_failure() -> None:
         "on_final_failure", unanswered(), task=task(reason="exhausted")
     )
     assert effects[1] == NewTask("call", "tell/end", {"why": "exhausted"})
+
+
+class Explaining:
+    """Says of each phase whether it would call another endpoint."""
+
+    @hookimpl
+    def explain(self, phase: str, outcome: Outcome | None, now: float) -> Iterable[Explanation]:
+        code = outcome.status_code if outcome else None
+        yield Explanation("call", "next/step", "on_success", phase == "on_success", f"{code} {now}")
+
+
+def test_explain() -> None:
+    rig = Rig(Explaining())
+    (would,) = rig.explain("on_success", answered(200), now=5.0)
+    assert would == Explanation("call", "next/step", "on_success", True, "200 5.0")
+    (would_not,) = rig.explain("before_request", now=6.0)
+    assert (would_not.happens, would_not.why, would_not.task) == (False, "None 6.0", None)
+
+    class Async:
+        @hookimpl
+        async def explain(self, phase: str) -> list[Explanation]:
+            return []
+
+    with pytest.raises(PluginError, match="explain: TypeError: it is an `async def`"):
+        Rig(Async()).explain("on_success")

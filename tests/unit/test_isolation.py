@@ -435,7 +435,7 @@ async def test_a_keyboard_interrupt_is_the_operators() -> None:
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        await call(hook, [], 1.0)
+        await call(hook, [], 1.0, asyncio.current_task())
 
 
 async def test_a_hook_may_return_any_awaitable(host: Host) -> None:
@@ -501,6 +501,7 @@ WRONG_OUTCOMES = [
     replace(OUTCOME, response=httpx.Response(200, stream=UNREAD)),
     replace(OUTCOME, delay="5s"),  # type: ignore[arg-type]
     replace(OUTCOME, delay=math.nan),
+    replace(OUTCOME, delay=10**400),
     replace(OUTCOME, retry_after=5),  # type: ignore[arg-type]
     replace(OUTCOME, final_reason=5),  # type: ignore[arg-type]
 ]
@@ -518,7 +519,9 @@ async def test_an_after_hook_returns_an_outcome_that_can_be_written_down(
     add(host, odd=odd)
     arguments = {**AFTER[2], "statement": None}
     assert await host.fold(hook, "outcome", arguments) is OUTCOME
-    assert f"plugin odd: {hook} returned" in caplog.text
+    words = "OverflowError" if nonsense == replace(OUTCOME, delay=10**400) else "returned"
+    assert f"plugin odd: {hook} {words}" in caplog.text
+    assert host.plugins["odd"].faults == 1
 
 
 @pytest.mark.parametrize("delay", [None, 0, 5, 0.5, -1, math.inf])
@@ -578,7 +581,42 @@ async def test_an_async_teller_may_return_a_generator(host: Host) -> None:
     assert await tell(host) == [TASK, TASK]
 
 
+class NotCompared:
+    """As an array of numbers is."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("the truth of this is ambiguous")
+
+    __ne__ = __eq__
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise ValueError("and of this as well")
+
+
+class NotCounted(list[Any]):
+    def __bool__(self) -> bool:
+        raise ValueError("nobody counts me")
+
+    def __iter__(self) -> Iterator[Any]:
+        raise ValueError("nor goes through me")
+
+
+class NotAMap(dict[str, Any]):
+    def items(self) -> Any:
+        raise RuntimeError("no items")
+
+
 WRONG_EFFECTS = [
+    NotCompared(),
+    NotCounted([TASK]),
+    [NewTask("call", "a/b", NotAMap(a=1))],
+    [Upsert("mine", None, {})],  # type: ignore[arg-type]
+    [Upsert("mine", {"id": 1}, None)],  # type: ignore[arg-type]
+    [Upsert("mine", {"id": 1}, {}, 5)],  # type: ignore[arg-type]
+    [Upsert(["mine"], {"id": 1}, {})],  # type: ignore[arg-type]
+    [Delete("mine", 5)],  # type: ignore[arg-type]
+    [Delete({}, {"id": 1})],  # type: ignore[arg-type]
     "text",
     b"bytes",
     {"kind": "call"},
@@ -648,6 +686,62 @@ async def test_a_table_of_another_plugin_cannot_be_written(
 async def test_nothing_of_a_wrong_list_is_written(host: Host) -> None:
     host.register(Plugin(on_success=teller([TASK, "text"])), "half")
     assert await tell(host) == []
+
+
+def generates_nothing() -> Any:
+    yield from ()
+
+
+@pytest.mark.parametrize(
+    "function", [lambda: None, list, tuple, set, lambda: iter(()), generates_nothing],
+    ids=["None", "list", "tuple", "set", "iterator", "generator"],
+)  # fmt: skip
+@pytest.mark.parametrize("coroutine", [False, True], ids=["def", "async def"])
+async def test_nothing_is_nothing_in_whatever_form(
+    host: Host, function: Callable[[], Any], coroutine: bool
+) -> None:
+    add(host, silent=named("on_success", function, coroutine=coroutine))
+    host.register(Plugin(on_success=teller([TASK])), "good")
+    assert await tell(host) == [TASK]
+    assert all(info.faults == 0 for info in host.plugins.values())
+
+
+@pytest.mark.parametrize("answer", [None, [], [TASK], (TASK,), OUTCOME, REQUEST, {}, 0, "text"])
+async def test_a_call_gives_what_the_hook_returned(answer: Any) -> None:
+    for hook in (lambda: answer, named("x", lambda: answer, coroutine=True)):
+        for running in (asyncio.current_task(), None):
+            assert await call(hook, [], 1.0, running) is answer
+
+
+async def test_arguments_are_given_in_order_and_generators_are_run_through() -> None:
+    def hook(one: int, two: int) -> Iterator[int]:
+        yield one
+        yield two
+
+    assert await call(hook, [1, 2], 1.0, asyncio.current_task()) == [1, 2]
+
+
+async def test_a_cancel_that_came_before_the_hook_is_not_taken_back() -> None:
+    """Only what the hook itself has cancelled is."""
+    running = asyncio.current_task()
+    assert running is not None
+    began = asyncio.Event()
+
+    async def attempt() -> int:
+        task = asyncio.current_task()
+        assert task is not None
+        try:
+            began.set()
+            await asyncio.sleep(60)
+        except asyncio.CancelledError:
+            await call(cancels_its_task, [], 1.0, task)
+            return task.cancelling()
+        return -1
+
+    task = asyncio.create_task(attempt())
+    await began.wait()
+    task.cancel()
+    assert await task == 1
 
 
 async def test_hooks_take_the_arguments_that_they_want(host: Host) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import logging
@@ -231,3 +232,29 @@ def test_another_stderr_is_not_the_journal(tmp_path: Path) -> None:
         logging.getLogger("orchestratord").error("broken")
         handler.remove()
     assert not (tmp_path / "file").read_text().startswith("<")
+
+
+async def test_what_a_loop_logs_is_gathered_and_keeps_its_order() -> None:
+    stream = io.StringIO()
+    handler = log.set_up(stream=stream)
+    try:
+        handler.gather(asyncio.get_running_loop())
+        logger = logging.getLogger("orchestratord.test")
+        logger.info("first")
+        assert stream.getvalue() == ""
+        logger.warning("second")
+        assert [line.split()[-1] for line in stream.getvalue().splitlines()] == ["first", "second"]
+        logger.info("third")
+        await asyncio.sleep(log.GATHER * 3)
+        assert stream.getvalue().endswith("third\n")
+        logger.info("fourth")
+        await asyncio.to_thread(logger.info, "fifth")  # of another thread: at once, and in its turn
+        assert [line.split()[-1] for line in stream.getvalue().splitlines()][3:] == [
+            "fourth",
+            "fifth",
+        ]
+        logger.info("sixth")
+        handler.write_through()
+        assert stream.getvalue().endswith("sixth\n")
+    finally:
+        handler.remove()

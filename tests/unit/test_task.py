@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import pytest
 
@@ -36,3 +37,45 @@ def test_a_call_and_each_webhook_of_an_endpoint_have_keys_of_their_own() -> None
 def test_a_task_cannot_be_changed_by_a_hook() -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         TASK.status = "succeeded"  # type: ignore[misc]
+
+
+FULL = Task(
+    id=7, kind="webhook", endpoint_id="a/c", webhook="ops", phase="on_retry", status="pending",
+    reason="exhausted", attempts=3, max_attempts=10, next_try=11, params={"a": [1]}, payload="{}",
+    parent_id=5, created_at=12, updated_at=13, scheduled_at=14, finished_at=15, started_at=16,
+    unique_key="key", locked_by="me", idempotent=False, granted=2, deaths=1, generation=4,
+    retried_at=17, cancel_requested=True, last_status_code=404, last_error="no")  # fmt: skip
+
+
+@pytest.mark.parametrize("task", [TASK, FULL], ids=["least", "all"])
+@pytest.mark.parametrize(
+    "after",
+    [("succeeded", None, None, 200, None), ("pending", None, 1_800_000_000_000, "error", "reset"),
+     ("failed", Reason.AMBIGUOUS, None, 502, "502 Bad Gateway"),
+     (Status.CANCELLED, "x", 0, None, ""), (None, None, None, None, None)],
+)  # fmt: skip
+def test_a_task_after_an_attempt_is_the_same_but_for_what_came_of_it(
+    task: Task, after: tuple[Any, ...]
+) -> None:
+    status, reason, next_try, code, error = after
+    expected = dataclasses.replace(
+        task, status=status, reason=reason, next_try=next_try, last_status_code=code,
+        last_error=error)  # fmt: skip
+    before = dataclasses.astuple(task)
+    changed = task.after(*after)
+    assert changed == expected
+    assert type(changed) is Task
+    for field in dataclasses.fields(Task):
+        got, wanted = getattr(changed, field.name), getattr(expected, field.name)
+        assert (got, type(got)) == (wanted, type(wanted)), field.name
+    assert changed.params is task.params
+    assert dataclasses.astuple(task) == before
+
+
+def test_no_field_of_a_full_task_is_at_its_default() -> None:
+    """Else a field that is mixed up with another one would not show."""
+    values = [repr(getattr(FULL, field.name)) for field in dataclasses.fields(Task)]
+    assert len(set(values)) >= len(values) - 1  # two flags
+    for field in dataclasses.fields(Task):
+        if field.default is not dataclasses.MISSING:
+            assert getattr(FULL, field.name) != field.default, field.name

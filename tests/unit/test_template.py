@@ -106,6 +106,69 @@ def test_a_text_without_expressions_is_itself(text: str) -> None:
     assert template.render({}) == text
 
 
+@pytest.mark.parametrize(
+    ("parts", "constant", "value"),
+    [
+        ([("", False)], True, ""),
+        ([], True, ""),
+        ([("a", False), ("{{ params.id }}", True), ("b", False)], True, "a{{ params.id }}b"),
+        ([("{{ params.id }}", True)], True, "{{ params.id }}"),
+        ([("x/", False), ("%2F ü/", True)], True, "x/%2F ü/"),
+        ([("", True), ("{{ params.id }}", False)], False, 7),
+        ([("a", True), ("{{ params.id }}", False)], False, "a7"),
+    ],
+)
+def test_what_is_made_of_literals_alone_is_constant(
+    parts: list[tuple[str, bool]], constant: bool, value: Any
+) -> None:
+    template = Template(Text.of(parts, secret=False, source="s"))
+    assert template.constant is constant
+    for _ in range(2):
+        rendered = template.render({} if constant else CONTEXT)
+        assert rendered == value
+        assert type(rendered) is type(value)  # no Text, which remembers its parts
+    if constant:
+        # Only values are quoted, and there are none.
+        assert template.render({}, quote=lambda text: quote(text, safe="")) == value
+        assert (template.names, template.paths) == (frozenset(), frozenset())
+
+
+@given(st.text(st.sampled_from("ab{} %ü/\n\x00"), max_size=12))
+def test_a_constant_is_known_by_having_no_expression(text: str) -> None:
+    try:
+        template = Template(text)
+    except ValueError:
+        return
+    assert template.constant is not ("{{" in text)
+    if template.constant:
+        assert template.render({}) == text == template.source
+
+
+def test_a_constant_of_any_length_is_itself() -> None:
+    text = "x" * 2_000_000
+    assert Template(text).render({}) == text
+    assert Template.parse(5).render({}) == "5"
+    assert Template.parse(True).render({}) == "true"
+
+
+def test_constants_in_a_tree_are_the_texts_themselves() -> None:
+    tree = TemplateTree({"a": ["x", "", "{{ params.id }}"], "{{ k }}": 5, "n": None, "t": True})
+    first, second = tree.render(CONTEXT), tree.render(CONTEXT)
+    assert first == {"a": ["x", "", 7], "{{ k }}": 5, "n": None, "t": True}
+    first["a"].append("changed")
+    assert second == tree.render(CONTEXT) == {**first, "a": ["x", "", 7]}
+    assert tree.names == {"params"}
+
+
+def test_equal_texts_are_equal_constant_or_not() -> None:
+    for text in ("", "plain", "{{ params.id }}", "a {{ now }} b"):
+        assert Template(text) == Template(text)
+        assert hash(Template(text)) == hash(Template(text))
+        assert Template(text) != Template(text + "x")
+    literal = Template(Text.of([("{{ params.id }}", True)], secret=False, source=""))
+    assert literal != Template("{{ params.id }}")
+
+
 # -- what is wrong is said at load ----------------------------------------------------------------
 
 

@@ -9,6 +9,7 @@ import socket
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -229,6 +230,208 @@ def test_a_header_with_a_line_break_is_refused(value: str) -> None:
 def test_a_name_that_is_none_is_refused(name: str) -> None:
     with pytest.raises(InvalidPayload, match="is no name of a header"):
         prepare({"headers": {name: "x"}})
+
+
+def wire_headers(request: httpx.Request) -> list[tuple[str, str]]:
+    return [(name.decode(), value.decode()) for name, value in request.headers.raw]
+
+
+def test_the_order_of_the_headers() -> None:
+    """Those of the client, the API's, the endpoint's, who calls, and what belongs to the body."""
+    request = prepare(
+        {
+            "method": "POST",
+            "headers": {"X-Trace": "{{ task.id }}", "X-Last": "e"},
+            "body": {"text": "hello"},
+        },
+        headers={"X-Team": "{{ params.team }}", "X-Api": "a"},
+        auth={"bearer": "t0ken"},
+        params={"team": "blue"},
+    )
+    assert wire_headers(request) == [
+        ("Host", "api.example"),
+        ("User-Agent", "orchestratord"),
+        ("Accept", "*/*"),
+        ("Accept-Encoding", request.headers["Accept-Encoding"]),
+        ("X-Team", "blue"),
+        ("X-Api", "a"),
+        ("X-Trace", "42"),
+        ("X-Last", "e"),
+        ("Authorization", "Bearer t0ken"),
+        ("Content-Type", "text/plain; charset=utf-8"),
+        ("Idempotency-Key", "q7-42"),
+        ("Content-Length", "5"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("api", "own"),
+    [("constant", "other"), ("constant", "{{ params.v }}"), ("{{ params.w }}", "constant"),
+     ("{{ params.w }}", "{{ params.v }}"), ("{{ params.w }}", "x{{ task.id }}")],
+)  # fmt: skip
+@pytest.mark.parametrize("name", ["X-Other", "x-other", "X-OTHER"])
+def test_a_header_has_one_value_and_keeps_its_place(name: str, api: str, own: str) -> None:
+    request = prepare(
+        {"headers": {name: own, "X-After": "2"}},
+        {"v": "rendered"},  # and what is overridden is not even looked at
+        headers={"X-Before": "1", "X-Other": api, "X-Between": "{{ params.v }}"},
+    )
+    value = {"other": "other", "constant": "constant", "{{ params.v }}": "rendered"}.get(own, "x42")
+    found = [(key.lower(), text) for key, text in wire_headers(request)][4:]
+    assert found == [
+        ("x-before", "1"), ("x-other", value), ("x-between", "rendered"), ("x-after", "2"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", ["mine", "{{ params.v }}"])
+@pytest.mark.parametrize("name", ["Authorization", "authorization"])
+def test_who_calls_wins_over_a_header_of_the_same_name(name: str, text: str) -> None:
+    for auth, value in (
+        ({"bearer": "t0ken"}, "Bearer t0ken"),
+        ({"basic": {"username": "u", "password": "p"}}, "Basic dTpw"),
+        ({"header": {"name": "AUTHORIZATION", "value": "k3y"}}, "k3y"),
+    ):
+        for spec, api in (({"headers": {name: text}}, {}), ({}, {name: text})):
+            request = prepare(spec, headers=api, auth=auth)
+            assert request.headers.get_list("Authorization") == [value]
+
+
+@pytest.mark.parametrize("text", ["mine", "m{{ params.v }}"])
+@pytest.mark.parametrize(
+    "name",
+    ["Content-Type", "content-type", "Idempotency-Key", "IDEMPOTENCY-KEY", "User-Agent", "accept",
+     "accept-encoding"],
+)  # fmt: skip
+def test_what_the_file_says_wins_over_what_is_added(name: str, text: str) -> None:
+    for own, api in (({name: text}, {}), ({}, {name: text})):
+        spec = {"method": "POST", "body": {"json": {}}, "headers": own}
+        request = prepare(spec, {"v": "ine"}, headers=api)
+        assert request.headers.get_list(name) == ["mine"]
+
+
+HEADER_NAMES = st.sampled_from(["X-A", "x-a", "X-B", "x-B", "Accept", "accept", "Authorization"])
+HEADER_TEXTS = st.sampled_from(["1", "two", "{{ params.v }}", "{{ task.id }}", "{{ params.none }}"])
+DECLARED = st.dictionaries(HEADER_NAMES, HEADER_TEXTS, max_size=5)
+
+
+@given(api=DECLARED, own=DECLARED, called=st.booleans())
+def test_headers_are_those_that_one_after_the_other_would_set(
+    api: dict[str, str], own: dict[str, str], called: bool
+) -> None:
+    rendered = {"{{ params.v }}": "v", "{{ task.id }}": "42", "{{ params.none }}": ""}
+    expected = httpx.Headers({"User-Agent": "orchestratord", "Accept": "*/*"})
+    expected["Accept-Encoding"] = ""
+    for name, text in {**api, **own}.items():
+        expected[name] = rendered.get(text, text)
+    if called:
+        expected["Authorization"] = "Bearer t"
+    auth: dict[str, Any] = {"auth": {"bearer": "t"}} if called else {}
+    request = prepare({"headers": own}, {"v": "v", "none": None}, headers=api, **auth)
+    expected["Accept-Encoding"] = request.headers["Accept-Encoding"]
+    assert request.headers.multi_items()[1:] == expected.multi_items()
+
+
+def test_a_bad_constant_header_fails_each_request_and_no_reload() -> None:
+    target = target_of({"headers": {"X-A": "a\nb", "X-B": "{{ params.v }}"}})
+    executor = HttpExecutor()
+    for _ in range(2):
+        with pytest.raises(InvalidPayload, match="the header X-A would hold a control character"):
+            executor.prepare(TASK, target, NOW)
+
+
+@pytest.mark.parametrize(
+    "auth",
+    [{"basic": {"username": "u", "password": "p\udcff"}}, {"bearer": "t\udcff"},
+     {"header": {"name": "X-Key", "value": "\udcff"}}, {"header": {"name": "Ü", "value": "x"}}],
+    ids=["basic", "bearer", "header", "name"],
+)  # fmt: skip
+def test_a_secret_that_no_header_can_hold_is_an_invalid_payload(auth: dict[str, Any]) -> None:
+    """Such as one from the environment that is no UTF-8."""
+    for _ in range(2):
+        with pytest.raises(InvalidPayload) as caught:
+            prepare({}, auth=auth)
+        assert "\udcff" not in str(caught.value)
+
+
+# -- the plan -------------------------------------------------------------------------------------
+
+
+def test_a_plan_is_made_for_the_first_request_and_once() -> None:
+    target = target_of({"headers": {"X-A": "{{ params.v }}"}})
+    assert "plan" not in vars(target.detail)
+    executor = HttpExecutor()
+    task = replace(TASK, params={"v": 1})
+    executor.prepare(task, target, NOW)
+    plan = target.detail.plan
+    other = executor.prepare(replace(task, params={"v": 2}), target, NOW)
+    assert target.detail.plan is plan
+    assert other.headers["X-A"] == "2"
+    assert plan.headers["X-A"] == ""  # nothing of a request stays in it
+
+
+PLACES: list[dict[str, Any]] = [
+    {"path": "/a/{{ V }}"}, {"path": "/a", "query": {"q": "{{ V }}"}},
+    {"path": "/a", "headers": {"X-A": "{{ V }}"}},
+    {"method": "POST", "path": "/a", "body": {"text": "{{ V }}"}},
+    {"method": "POST", "path": "/a", "body": {"form": {"a": "{{ V }}"}}},
+    {"method": "POST", "path": "/a", "body": {"json": {"a": ["{{ V }}"]}}},
+    {"method": "POST", "path": "/a", "body": {"json": "{{ V }}"}},
+]  # fmt: skip
+IDS = ["path", "query", "header", "text", "form", "json", "whole json"]
+
+
+def put(spec: Any, expression: str) -> Any:
+    """The same declaration with an expression in its place."""
+    if isinstance(spec, dict):
+        return {key: put(value, expression) for key, value in spec.items()}
+    if isinstance(spec, list):
+        return [put(value, expression) for value in spec]
+    return spec.replace("V", expression) if isinstance(spec, str) else spec
+
+
+@pytest.mark.parametrize("spec", PLACES, ids=IDS)
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [("params.id", "7"), ("now", "2026-11-24T22:00:00.000Z"), ("now.year", "2026"),
+     ("task.id", "42"), ("task['attempt']", "2"), ("task.scheduled_at", "2026-11-24T22:00:00.005Z"),
+     ("task.last_success_at", "2026-11-24T21:50:00.000Z"), ("params.id + task.id", "49"),
+     ("params['id'] if now else 0", "7"), ("1 + 1", "2"), ("[now, task.id][1]", "42")],
+)  # fmt: skip
+def test_every_name_can_be_used_in_every_place(
+    spec: dict[str, Any], expression: str, text: str
+) -> None:
+    request = prepare(put(spec, expression), {"id": 7})
+    everything = " ".join(
+        [str(request.url), request.headers.get("X-A", ""), request.content.decode()]
+    )
+    assert text in unquote(everything)
+    # A plan that looks at the parameters alone does not make the rest.
+    names = {word for word in ("now", "task") if word in expression}
+    assert target_of(put(spec, expression)).detail.plan.wants_all is bool(names)
+
+
+@pytest.mark.parametrize("spec", PLACES, ids=IDS)
+@pytest.mark.parametrize("expression", ["nobody", "nobody.id", "params.id ~ nobody", "env.HOME"])
+def test_a_name_that_is_not_there_is_named(spec: dict[str, Any], expression: str) -> None:
+    name = "env" if "env" in expression else "nobody"
+    with pytest.raises(InvalidPayload, match=name):
+        prepare(put(spec, expression), {"id": 7})
+
+
+def test_nothing_of_one_request_is_in_the_next() -> None:
+    target = target_of(
+        {"method": "POST", "headers": {"X-A": "{{ params.a }}"}, "query": {"q": "{{ params.q }}"},
+         "body": {"json": {"n": "{{ task.id }}", "list": [1, {"a": "{{ params.a }}"}]}}},
+    )  # fmt: skip
+    executor = HttpExecutor()
+    executor.bind("q7", {})
+    one = executor.prepare(replace(TASK, id=1, params={"a": "x", "q": [1, 2]}), target, NOW)
+    before = (one.url, one.headers.raw, one.content)
+    two = executor.prepare(replace(TASK, id=2, params={"a": "y", "q": None}), target, NOW)
+    assert (one.url, one.headers.raw, one.content) == before
+    assert two.url == "http://api.example/"
+    assert (two.headers["X-A"], two.headers["Idempotency-Key"]) == ("y", "q7-2")
+    assert two.content == b'{"n":2,"list":[1,{"a":"y"}]}'
 
 
 # -- who calls ------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import worker_parts as parts
 
 from orchestratord.backoff import Fixed
 from orchestratord.clock import Clock
@@ -23,7 +24,7 @@ from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.redact import Redactor
 from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import Effect, Key, NewTask, Task
+from orchestratord.task import Delete, Effect, Key, NewTask, Task, Upsert
 
 
 @dataclass
@@ -169,3 +170,88 @@ async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
     assert bench.told == [
         ("on_final_failure", id_) for id_, s in zip(ids, states, strict=True) if s == "failed"
     ]
+
+
+# -- what is wrong with a request or a plugin, and whose it is -------------------------------------
+
+
+async def test_a_header_that_cannot_be_one_fails_its_calls_and_sends_nothing(
+    tmp_path: Path,
+) -> None:
+    async with parts.working(tmp_path) as bench:
+        bench.receiver.open.set()
+        bench.adopt(spec={"headers": {"X-Task": "1", "X-A": "a\nb"}})
+        ids = await bench.put([parts.CALL] * 3)
+        await bench.idle(ids)
+        for task in await bench.tasks(ids):
+            assert (task.status, task.reason, task.attempts) == ("failed", "invalid_payload", 1)
+            assert "X-A would hold a control character" in str(task.last_error)
+            [attempt] = await bench.store.attempts(task.id)
+            assert attempt.status_code is None
+        # A reload that mends it, and they can be tried again.
+        bench.adopt()
+        for task_id in ids:
+            task = await bench.store.trigger(task_id)
+            bench.worker.touched(task.key, task.next_try or 0)
+        await bench.idle(ids)
+        assert sorted(bench.receiver.tasks) == ids
+
+
+class Unlikely:
+    """What it returns cannot be compared, counted or gone through."""
+
+    def __eq__(self, other: object) -> bool:
+        raise ValueError("no")
+
+    __hash__ = None  # type: ignore[assignment]
+
+    def __bool__(self) -> bool:
+        raise ValueError("no")
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [Unlikely(), [Upsert("mine", None, {})], [Delete({}, {})], 5],  # type: ignore[arg-type]
+    ids=["unlikely", "no key", "no name", "a number"],
+)
+async def test_nonsense_of_a_telling_hook_is_not_the_tasks(tmp_path: Path, nonsense: Any) -> None:
+    """Each is sent once and succeeds, and what others want written is."""
+
+    class Nonsense:
+        @hookimpl
+        def announce(self, phase: str) -> Any:
+            return nonsense
+
+        @hookimpl
+        def on_success(self) -> Any:
+            return nonsense
+
+    class Sensible:
+        @hookimpl
+        def on_success(self, task: Task) -> Any:
+            later = replace(parts.CALL, delay=3600, parent_id=task.id)
+            return [later] if task.parent_id is None else None
+
+    async with parts.working(tmp_path, Nonsense(), Sensible()) as bench:
+        bench.receiver.open.set()
+        ids = await bench.put([parts.CALL] * 2)
+        await bench.idle(ids)
+        assert bench.receiver.tasks == ids
+        assert await bench.states(ids) == [("succeeded", 1)] * 2
+        written = await bench.store.list(TaskFilter(status=("pending",)), 10)
+        assert sorted(task.parent_id or 0 for task in written) == ids
+        assert bench.worker.host.plugins["plugin_0"].faults >= 4
+
+
+async def test_a_drain_waits_for_what_is_quick_and_takes_nothing_new(tmp_path: Path) -> None:
+    async with parts.working(tmp_path) as bench:
+        bench.receiver.open.set()
+        bench.adopt(concurrency=5)
+        ids = await bench.put([parts.CALL] * 300)
+        await bench.until(lambda: len(bench.receiver.tasks) >= 20)
+        await bench.worker.drain(10)
+        states = await bench.states(ids)
+        assert states.count(("succeeded", 1)) == len(bench.receiver.tasks) < 300
+        assert states.count(("pending", 0)) == 300 - len(bench.receiver.tasks)
+        assert bench.receiver.counts == {1}
+        assert bench.worker.lanes.claimed == 0

@@ -1,0 +1,270 @@
+"""Running claimed tasks: one asyncio task for each attempt, from its slot to its settlement."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+from typing import Protocol, TypeVar
+
+from orchestratord.clock import Clock
+from orchestratord.engine import steps
+from orchestratord.engine.attempt import Lifecycle
+from orchestratord.engine.ending import Ended
+from orchestratord.engine.intake import Intake
+from orchestratord.engine.lanes import Lanes
+from orchestratord.engine.scoreboard import Scoreboard
+from orchestratord.engine.sending import Sender
+from orchestratord.engine.settling import log_settled, settlement_of
+from orchestratord.engine.standings import Standings
+from orchestratord.events import EventType, WebhookEvent
+from orchestratord.executor import Doomed, Executor, Target
+from orchestratord.hub import Hub
+from orchestratord.queue.store import Store
+from orchestratord.settings import Config
+from orchestratord.task import FINAL, Effect, Key, Reason, Status, Task
+
+log = logging.getLogger("orchestratord.worker")
+
+T = TypeVar("T")
+
+AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between tries to write while the database refuses; the last one is repeated."""
+
+HELD_MS = 1000
+"""How long a claimed task waits for a slot before it goes back."""
+
+
+class Owner(Protocol):
+    """The worker, as the runner needs it."""
+
+    clock: Clock
+    draining: bool
+    scoreboard: Scoreboard
+    last_success: dict[str, int]
+
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        ...
+
+    def wake(self) -> None:
+        """A slot is free, or something else has changed."""
+        ...
+
+    def touched(self, key: Key, next_try: int) -> None:
+        """A task of `key` is pending and due at `next_try`."""
+        ...
+
+    def finished(self, task_id: int) -> None:
+        """A task reached a final state."""
+        ...
+
+    def standing_changed(self, endpoint_id: str | None) -> None:
+        """Look again at where the tasks of an endpoint stand."""
+        ...
+
+
+class Runner:
+    """Runs what was claimed, and writes how it ended."""
+
+    def __init__(
+        self,
+        owner: Owner,
+        store: Store,
+        lanes: Lanes,
+        standings: Standings,
+        intake: Intake,
+        life: Lifecycle,
+        sender: Sender,
+        events: Hub,
+    ) -> None:
+        self._owner = owner
+        self._store = store
+        self._lanes = lanes
+        self._standings = standings
+        self._intake = intake
+        self._life = life
+        self._sender = sender
+        self._events = events
+        self._loop = asyncio.get_running_loop()
+        self.running: dict[int, asyncio.Task[None]] = {}
+        """The attempts under way, by the id of their task."""
+        self.unsettled = 0
+        """Attempts that have ended and are not written yet."""
+        self.closing = False
+        """The daemon ends: what the database does not take now stays as it is."""
+        self._suspects = asyncio.Lock()
+
+    def start(self, task: Task, lane: str) -> None:
+        """Run a claimed task, at once or when its lane has a slot."""
+        if self._owner.draining:  # what is claimed or born while the daemon drains goes back
+            self._lanes.forgo(lane)
+            self.put_back(task)
+            return
+        first = self._lanes.begin(lane, task, self._owner.clock.now_ms())
+        if first is not None:
+            self._launch(first, lane)
+
+    def put_back_held(self, longer_than: int = HELD_MS) -> None:
+        """Give claims back that have waited for a slot for so many milliseconds."""
+        for task in self._lanes.take_held(self._owner.clock.now_ms(), longer_than):
+            self.put_back(task)
+
+    def put_back(self, task: Task) -> None:
+        """Give a claim back in the background."""
+        self.running[task.id] = self._loop.create_task(self._put_back(task))
+
+    async def give_back(self, task: Task) -> None:
+        """Give a claim back that did not start, again and again until the database takes it."""
+        if await self._insist(task, lambda: self._store.release([task])) is not None:
+            self._placed(task.key, self._owner.clock.now_ms())
+
+    async def settle(self, task: Task, ended: Ended, config: Config, target: Target | None) -> None:
+        """Write how an attempt ended, again and again until the database takes it."""
+        effects = self._intake.prepare(ended.effects) if ended.effects else []
+        now = self._owner.clock.now_ms()
+        settlement = settlement_of(task, ended, config, target, effects, now)
+        written = await self._insist(task, lambda: self._store.settle(settlement))
+        if written is None:
+            return
+        settled = written[0]
+        if not settled.accepted:
+            self._intake.refused(effects)
+            if settled.status == Status.CANCELLED:
+                # A cancel was asked for while it ran: there is no retry to tell of.
+                ended = await self._life.endings.cancelled(task, ended, target, config)
+                await self.settle(task, ended, config, target)
+                return
+            log.warning("a late result of task %s is refused: it has another owner now", task.id)
+            return
+        if settlement.last_success_at is not None:
+            self._owner.last_success[task.endpoint_id] = settlement.last_success_at
+        if effects:
+            self._intake.took(effects, settled.inserted)
+        log_settled(task, ended, settled.status, config)
+        self._owner.scoreboard.ended(settlement, settled.status)
+        if self._events.listening:
+            self._events.publish(steps.settled(settlement, settled.status))
+        if settled.status == Status.PENDING:
+            self._placed(task.key, ended.decision.next_try or now)
+        elif settled.status in FINAL:
+            self._owner.finished(task.id)
+        if ended.decision.reason == Reason.WEBHOOK_DISABLED and ended.attempt is not None:
+            self._webhook_disabled(task, now)
+
+    # -- within --------------------------------------------------------------------------------
+
+    def _webhook_disabled(self, task: Task, now: int) -> None:
+        """Its receiver wants no more. Of several deliveries in flight, the first one tells."""
+        before = self._standings.of(task.key)
+        self._owner.standing_changed(task.endpoint_id)
+        after = self._standings.of(task.key)
+        if isinstance(after, Doomed) and not isinstance(before, Doomed):
+            type_, name = EventType.WEBHOOK_DISABLED, task.webhook
+            self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
+
+    def _launch(self, task: Task, lane: str) -> None:
+        if self._events.listening:
+            self._events.publish(steps.started(task, self._owner.clock.now_ms()))
+        self.running[task.id] = self._loop.create_task(self._run(task, lane))
+
+    def _free(self, lane: str) -> None:
+        """A slot is free: it goes to the next one that is held in its lane, or to a claim."""
+        following = self._lanes.release(lane, self._owner.clock.now_ms())
+        if following is not None:
+            self._launch(following, lane)
+        self._owner.wake()
+
+    async def _run(self, task: Task, lane: str) -> None:
+        owner, running, held = self._owner, self.running[task.id], True
+        try:
+            standing, executor = self._standings.look(task.key)
+            config = owner.config
+            if not isinstance(standing, Target) or executor is None:
+                # The configuration changed between the claim and its answer.
+                await self._store.release([task])
+                self._placed(task.key, owner.clock.now_ms())
+                return
+            ended = await self._attempt(task, standing, executor, config, running)
+            self.unsettled += 1
+            held = False
+            self._free(lane)
+            try:
+                if ended is not None:
+                    await self.settle(task, ended, config, standing)
+            finally:
+                self.unsettled -= 1
+                owner.wake()
+        except asyncio.CancelledError:
+            # The daemon stops, and nothing was sent yet.
+            await self.give_back(task)
+        except Exception:
+            log.exception("task %s was not run; it goes back to pending", task.id)
+            await asyncio.sleep(1.0)
+            await self.give_back(task)
+        finally:
+            if held:
+                self._free(lane)
+            self._gone(task, running)
+
+    async def _attempt(
+        self,
+        task: Task,
+        target: Target,
+        executor: Executor,
+        config: Config,
+        running: asyncio.Task[None],
+    ) -> Ended | None:
+        send = self._sender.within(target)
+
+        async def started(effects: Sequence[Effect]) -> bool:
+            items = self._intake.prepare(effects)
+            try:
+                now = self._owner.clock.now_ms()
+                ours, inserted = await self._store.start(task, now, items)
+            except BaseException:
+                self._intake.refused(items)
+                raise
+            if not ours:
+                self._intake.refused(items)
+                return False
+            self._intake.took(items, inserted)
+            return True
+
+        if not task.deaths:
+            return await self._life.run(task, target, executor, config, send, started, running)
+        # One whose start ended with the daemon's death may be the cause of it. Suspects run one at
+        # a time, so that the next death is charged to one of them alone.
+        async with self._suspects:
+            return await self._life.run(task, target, executor, config, send, started, running)
+
+    async def _put_back(self, task: Task) -> None:
+        running = self.running[task.id]
+        try:
+            await self.give_back(task)
+        finally:
+            self._gone(task, running)
+
+    def _gone(self, task: Task, running: asyncio.Task[None]) -> None:
+        # It may run again already, after a settlement that put it back at once.
+        if self.running.get(task.id) is running:
+            del self.running[task.id]
+
+    async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
+        """Repeat a write until the database takes it; None where the daemon ends before."""
+        tries = 0
+        while not self.closing:
+            try:
+                return (await write(),)
+            except Exception as error:
+                delay = AGAIN[min(tries, len(AGAIN) - 1)]
+                tries += 1
+                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
+                await asyncio.sleep(delay)
+        log.error("task %s stays as it is until the next start", task.id)
+        return None
+
+    def _placed(self, key: Key, next_try: int) -> None:
+        if not self._owner.draining:
+            self._owner.touched(key, next_try)

@@ -1,0 +1,287 @@
+"""Requests and answers as the daemon makes them: httpx's objects, whose URL and headers are made
+when somebody looks at them.
+
+Hooks and plugins see `httpx.Request` and `httpx.Response`. Making these in full takes longer than
+sending the bytes, and most attempts meet no hook that looks: what the client and the store need
+is kept as it goes over the wire.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import httpx
+
+Fields = list[tuple[bytes, bytes]]
+"""Names and values of headers, in the order of the wire."""
+
+# Less than what httpx leaves as it is in a path and in a query: of these, nothing is changed. The
+# target begins with its slash, so that no end of a host can be taken for one.
+_PLAIN = re.compile(
+    r"(https?://[^/?#\\@:][^/?#\\@]*)(/(?:[A-Za-z0-9\-._~!$&()*+,;=:@/]|%[0-9A-Fa-f]{2})*"
+    r"(?:\?(?:[A-Za-z0-9\-._~!$&()*+,;=:@/?]|%[0-9A-Fa-f]{2})*)?)"
+)
+_SENDABLE = re.compile(
+    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/1.1\r\n"
+    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*"
+)
+_LONGEST = 65_536
+"""Characters of a URL; httpx takes no longer one."""
+_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+
+
+class Origin(NamedTuple):
+    """What the first part of a URL says."""
+
+    scheme: bytes
+    name: str
+    """The host, without the brackets of an address."""
+    port: int | None
+    """None for the scheme's own."""
+    netloc: bytes
+    """As the Host header has it."""
+    text: str
+
+    @classmethod
+    def of(cls, url: httpx.URL) -> Origin:
+        """The origin of a URL that names a host."""
+        # In a URL the zone of an IPv6 address stands behind an encoded percent sign.
+        name = url.raw_host.decode("ascii").replace("%25", "%")
+        text = f"{url.scheme}://{url.netloc.decode('ascii')}"
+        return cls(url.raw_scheme, name, url.port, url.netloc, text)
+
+
+class Plain(NamedTuple):
+    """A request as it goes out, whose URL and headers nobody has looked at."""
+
+    origin: Origin
+    target: bytes
+    fields: Fields
+    method: str = ""
+    """The method that stands in `head`."""
+    ready: int = 0
+    """How many of the fields, from the first one, are in `head`."""
+    head: bytes = b""
+    """The request line and these fields, as bytes that can be sent; empty where there are none."""
+
+
+class Form:
+    """What many requests have in common, worked out once; the content is what differs.
+
+    Args:
+        method: in capital letters.
+        url: absolute.
+        headers: values go out as UTF-8.
+
+    Raises:
+        httpx.InvalidURL: `url` is none.
+        ValueError: a header cannot be encoded.
+    """
+
+    def __init__(self, method: str, url: str, headers: Mapping[str, str]) -> None:
+        self._whole = method, url, headers
+        plain = Request(method, url, headers=headers, content=b"-").plain
+        self._plain: Plain | None = None
+        if plain is not None:
+            fields = plain.fields[:-1]  # all but the length of the content
+            line = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target)
+            rows = b"".join([b"%b: %b\r\n" % field for field in fields])
+            if _SENDABLE.fullmatch(line + rows) and rows.count(b"\n") == len(fields):
+                plain = plain._replace(method=method, ready=len(fields), head=line + rows)
+            self._plain = plain._replace(fields=fields)
+
+    def request(self, content: bytes) -> Request:
+        """A request with `content`, which is not empty."""
+        plain = self._plain
+        if plain is None or not content:
+            method, url, headers = self._whole
+            return Request(method, url, headers=headers, content=content)
+        length = (b"Content-Length", b"%d" % len(content))
+        request = Request.__new__(Request)
+        request.method = self._whole[0]
+        request.extensions = {}
+        request._content = content
+        request._plain = plain._replace(fields=[*plain.fields, length])
+        return request
+
+
+class Request(httpx.Request):
+    """A request with all its content.
+
+    Args:
+        method: goes out in capital letters.
+        url: absolute.
+        headers: values go out as UTF-8.
+        content: None for no body.
+
+    Raises:
+        httpx.InvalidURL: `url` is none.
+        ValueError: a header cannot be encoded.
+    """
+
+    def __init__(
+        self,
+        method: str,
+        url: str,
+        *,
+        headers: Mapping[str, str] | None = None,
+        content: bytes | None = None,
+    ) -> None:
+        method = method.upper()
+        given = [(n.encode("ascii"), v.encode()) for n, v in headers.items()] if headers else []
+        parts = _PLAIN.fullmatch(url) if len(url) <= _LONGEST else None
+        target = parts[2] if parts else "/."
+        # httpx resolves dots in a path, and keeps to lengths and hosts that are given.
+        framed = any(name.lower() in _FRAMING for name, _ in given)
+        if parts is None or "/." in target or framed:
+            super().__init__(method, url, headers=given, content=content)
+            return
+        origin = _origin(parts[1])
+        fields: Fields = [(b"Host", origin.netloc)]
+        if not content and method in ("POST", "PUT", "PATCH"):
+            fields.append((b"Content-Length", b"0"))
+        fields += given
+        if content:
+            fields.append((b"Content-Length", b"%d" % len(content)))
+        self.method = method
+        self.extensions = {}
+        self._content = content or b""
+        self._plain = Plain(origin, target.encode("ascii"), fields)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what is looked at for the first time."""
+        plain: Plain | None = self.__dict__.get("_plain")
+        made: Any
+        if plain is None:
+            raise AttributeError(name)
+        if name == "url":
+            made = httpx.URL(plain.origin.text + plain.target.decode("ascii"))
+        elif name == "headers":
+            made = httpx.Headers(plain.fields)
+        elif name == "stream":
+            made = httpx.ByteStream(self._content)
+        else:
+            raise AttributeError(name)
+        self.__dict__[name] = made
+        return made
+
+    @property
+    def plain(self) -> Plain | None:
+        """The request as it goes out; None where somebody may have changed it."""
+        seen = self.__dict__
+        if "url" in seen or "headers" in seen or "stream" in seen:
+            return None
+        plain: Plain | None = seen.get("_plain")
+        return plain
+
+
+class Response(httpx.Response):
+    """An answer that has been read to its end, or to where it was cut.
+
+    Args:
+        status_code: its status.
+        fields: its headers, as they came.
+        content: its decoded body.
+        request: what it answers.
+        extensions: `http_version`, `reason_phrase`, and `truncated` where the body was cut.
+    """
+
+    def __init__(
+        self,
+        status_code: int,
+        fields: Fields,
+        content: bytes,
+        request: httpx.Request,
+        extensions: dict[str, Any],
+    ) -> None:
+        self.status_code = status_code
+        self._fields = fields
+        self._content = content
+        self._request = request
+        self.next_request = None
+        self.extensions = extensions
+        self.history = []
+        self.is_closed = True
+        self.is_stream_consumed = True
+        self.default_encoding = "utf-8"
+        self._num_bytes_downloaded = len(content)
+
+    def __getattr__(self, name: str) -> Any:
+        """Make what is looked at for the first time."""
+        made: Any
+        if name == "headers":
+            made = httpx.Headers(self.__dict__["_fields"])
+        elif name == "stream":
+            made = httpx.ByteStream(self._content)
+        else:
+            raise AttributeError(name)
+        self.__dict__[name] = made
+        return made
+
+
+def url_text(request: httpx.Request) -> str:
+    """The URL of a request as a text."""
+    plain = request.plain if isinstance(request, Request) else None
+    return plain.origin.text + plain.target.decode("ascii") if plain else str(request.url)
+
+
+def put_headers(
+    request: httpx.Request, headers: Mapping[str, str], instead_of: Iterable[str] = ()
+) -> None:
+    """Set headers of a request.
+
+    Args:
+        request: is changed.
+        headers: names, in small letters, and values; one replaces all that have its name.
+        instead_of: names, in small letters, that go as well.
+    """
+    gone = {name.encode("ascii") for name in (*headers, *instead_of)}
+    # What frames a request is looked at again before it goes out.
+    plain = request.plain if isinstance(request, Request) and not gone & _FRAMING else None
+    fields = plain.fields if plain else request.headers.raw
+    fields = [field for field in fields if field[0].lower() not in gone]
+    fields += [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+    if plain and isinstance(request, Request):
+        request._plain = plain._replace(fields=fields)
+    else:
+        request.headers = httpx.Headers(fields)
+
+
+def header(response: httpx.Response, name: str) -> str | None:
+    """The value of a header, None where it is not there. `name` is in small letters."""
+    fields = _untouched(response)
+    if fields is None:
+        found: str | None = response.headers.get(name)
+        return found
+    wanted = name.encode("ascii")
+    for field, _ in fields:
+        if len(field) == len(wanted) and field.lower() == wanted:
+            value: str | None = response.headers.get(name)
+            return value
+    return None
+
+
+def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
+    """Every header, its name in small letters."""
+    fields = _untouched(response)
+    if fields is not None:
+        try:
+            return [(name.decode("ascii").lower(), value.decode("ascii")) for name, value in fields]
+        except UnicodeDecodeError:
+            pass
+    return response.headers.multi_items()
+
+
+def _untouched(response: httpx.Response) -> Fields | None:
+    if isinstance(response, Response) and "headers" not in response.__dict__:
+        return response._fields
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _origin(text: str) -> Origin:
+    url = httpx.URL(text + "/")
+    return Origin.of(url)

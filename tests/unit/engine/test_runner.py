@@ -1,0 +1,432 @@
+"""From a claim to its settlement: who has a slot, who waits for one, and what ends in time."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import AsyncIterator, Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
+
+from orchestratord.engine.runner import HELD_MS
+from orchestratord.hookspecs import hookimpl
+from orchestratord.message import Outcome
+from orchestratord.task import NewTask, Task
+
+
+@pytest.fixture
+async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
+    async with working(tmp_path) as made:
+        yield made
+
+
+# -- claimed ahead --------------------------------------------------------------------------------
+
+
+async def test_a_lane_that_is_claimed_ahead_has_never_more_in_flight_than_it_may(
+    bench: Bench,
+) -> None:
+    bench.receiver.open.set()
+    bench.be_quick()
+    ids = await bench.put([CALL] * 60)
+    ahead = 0
+    async with asyncio.timeout(20):
+        while bench.lane.claimed or bench.lane.line or len(bench.receiver.tasks) < 60:
+            ahead = max(ahead, bench.lane.claimed)
+            assert bench.lane.in_flight <= 1
+            await asyncio.sleep(0)
+    assert ahead > 1
+    await bench.idle(ids)
+    assert bench.receiver.most == 1
+    assert bench.receiver.tasks == ids
+    assert await bench.states(ids) == [("succeeded", 1)] * 60
+
+
+async def test_a_receiver_that_hangs_is_not_claimed_ahead(bench: Bench) -> None:
+    bench.adopt(concurrency=3)
+    ids = await bench.put([CALL] * 20)
+    await bench.until(lambda: bench.receiver.in_flight == 3)
+    await asyncio.sleep(0.2)
+    assert bench.lane.claimed == bench.worker.lanes.claimed == 3
+    assert [status for status, _ in await bench.states(ids)].count("running") == 3
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert bench.receiver.counts == {1}
+
+
+@pytest.mark.parametrize(("concurrency", "total", "most"), [(1, 100, 1), (10, 100, 10), (10, 4, 4)])
+async def test_thousands_of_quick_deliveries_arrive_once_each(
+    bench: Bench, concurrency: int, total: int, most: int
+) -> None:
+    """And where one goes at a time, in the order in which they were due."""
+    chance = random.Random(7)
+    bench.adopt(enabled=False)
+    tasks = [replace(CALL, delay=chance.randrange(300) / 1000) for _ in range(2000)]
+    ids = await bench.put(tasks)
+    waiting = await bench.tasks(ids)
+    await asyncio.sleep(0.35)  # until the last one is due
+    bench.receiver.open.set()
+    bench.adopt(concurrency=concurrency, total=total)
+    await bench.until(lambda: len(bench.receiver.tasks) >= 2000)
+    await bench.idle(ids)
+    assert len(bench.receiver.tasks) == 2000
+    assert bench.receiver.counts == {1}
+    assert bench.receiver.most <= most
+    assert await bench.states(ids) == [("succeeded", 1)] * 2000
+    if concurrency == 1:
+        due = sorted(waiting, key=lambda task: (task.next_try or 0, task.id))
+        assert bench.receiver.tasks == [task.id for task in due]
+
+
+async def test_what_is_born_into_a_quick_lane_runs_once(bench: Bench) -> None:
+    bench.receiver.open.set()
+    bench.adopt(concurrency=2)
+    ids: list[int] = []
+    for _ in range(10):
+        ids += [item.id for item in await bench.worker.accept([CALL] * 20)]
+    await bench.idle(ids)
+    assert sorted(bench.receiver.tasks) == ids
+    assert bench.receiver.most <= 2
+
+
+# -- held -----------------------------------------------------------------------------------------
+
+
+async def test_what_is_held_is_claimed_and_not_in_flight(bench: Bench) -> None:
+    ids = await bench.hold(5)
+    assert await bench.states(ids) == [("running", 1)] * 5
+    assert (bench.lane.in_flight, bench.lane.claimed) == (1, 5)
+    assert bench.worker.snapshot()["in_flight"] == 1
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert bench.receiver.tasks == ids
+
+
+async def test_what_waits_too_long_goes_back_and_its_attempt_with_it(bench: Bench) -> None:
+    ids = await bench.hold(5)
+    before = await bench.tasks(ids)
+    since = [when for _, when in bench.lane.held]
+    await bench.until(lambda: not bench.lane.held)
+    assert bench.clock.now_ms() - min(since) >= HELD_MS
+    await bench.until(lambda: len(bench.worker._runner.running) == 1)
+    assert await bench.states(ids) == [("running", 1)] + [("pending", 0)] * 4
+    for task, then in zip((await bench.tasks(ids))[1:], before[1:], strict=True):
+        assert (task.next_try, task.started_at, task.locked_by) == (then.next_try, None, None)
+    assert bench.lane.claimed == bench.worker.lanes.claimed == 1
+    assert len(bench.receiver.tasks) == 1
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert bench.receiver.tasks == ids
+    assert await bench.states(ids) == [("succeeded", 1)] * 5
+    assert [len(await bench.store.attempts(task_id)) for task_id in ids] == [1] * 5
+
+
+@pytest.mark.parametrize("put_back", [0.0, 3600.0])
+async def test_a_drain_gives_back_at_once_what_is_held(bench: Bench, put_back: float) -> None:
+    """Also where the clock was put back meanwhile."""
+    ids = await bench.hold(5)
+    bench.clock.offset -= put_back
+    draining = asyncio.create_task(bench.worker.drain(10))
+    await bench.until(lambda: not bench.lane.held)
+    await bench.until(lambda: len(bench.worker._runner.running) == 1)
+    assert await bench.states(ids) == [("running", 1)] + [("pending", 0)] * 4
+    assert not draining.done()
+    bench.receiver.open.set()
+    await draining
+    assert bench.receiver.tasks == ids[:1]
+    assert await bench.states(ids) == [("succeeded", 1)] + [("pending", 0)] * 4
+
+
+async def test_a_pause_sends_nothing_of_what_is_held(bench: Bench) -> None:
+    ids = await bench.hold(5)
+    bench.worker.set_paused({"a/get"})
+    bench.receiver.open.set()
+    await bench.until(lambda: bench.worker.lanes.claimed == 0)
+    assert bench.receiver.tasks == ids[:1]
+    assert await bench.states(ids) == [("succeeded", 1)] + [("pending", 0)] * 4
+    bench.worker.set_paused(set())
+    await bench.idle(ids)
+    assert bench.receiver.tasks == ids
+
+
+async def test_a_reload_that_removes_the_endpoint_sends_nothing_of_what_is_held(
+    bench: Bench,
+) -> None:
+    ids = await bench.hold(4)
+    config = bench.config
+    bench.worker.adopt(replace(config, endpoints={}))
+    bench.receiver.open.set()
+    await bench.until(lambda: bench.worker.lanes.claimed == 0)
+    assert bench.receiver.tasks == ids[:1]
+    assert await bench.states(ids) == [("succeeded", 1)] + [("pending", 0)] * 3
+    bench.worker.adopt(config)
+    await bench.idle(ids)
+    assert bench.receiver.tasks == ids
+
+
+async def test_what_is_held_follows_the_configuration_of_the_moment_it_starts(
+    bench: Bench,
+) -> None:
+    ids = await bench.hold(3)
+    bench.adopt(spec={"path": "/new", "headers": {"X-Task": "{{ task.id }}"}})
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert [head.split()[1] for head in bench.receiver.heads] == [b"/x", b"/new", b"/new"]
+
+
+async def test_a_cap_that_is_raised_lets_nobody_pass(bench: Bench) -> None:
+    ids = await bench.hold(4)
+    bench.adopt(concurrency=3)
+    # Two slots are free now, and somebody new comes.
+    ids += await bench.put([CALL])
+    bench.be_quick()
+    bench.worker.wake()
+    await bench.until(lambda: len(bench.receiver.tasks) == 2)
+    assert bench.receiver.tasks == ids[:2]
+    bench.lane.pace = 0
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert sorted(bench.receiver.tasks) == ids
+    assert bench.receiver.most <= 3
+
+
+async def test_a_daemons_cap_that_is_lowered_starts_nobody_over_it(bench: Bench) -> None:
+    bench.adopt(concurrency=3)
+    bench.be_quick()
+    ids = await bench.put([CALL] * 9)
+    await bench.until(lambda: len(bench.lane.held) == 6 and bench.receiver.in_flight == 3)
+    bench.lane.pace = 0
+    bench.adopt(concurrency=3, total=1)
+    bench.receiver.open.set()
+    seen = [3]
+    async with asyncio.timeout(20):
+        while bench.worker.lanes.claimed or len(bench.receiver.tasks) < 9:
+            if bench.worker.lanes.in_flight != seen[-1]:
+                seen.append(bench.worker.lanes.in_flight)
+            await asyncio.sleep(0)
+    assert 1 in seen
+    assert max(seen[seen.index(1) :]) == 1
+    assert seen[: seen.index(1)] == sorted(seen[: seen.index(1)], reverse=True)
+    await bench.idle(ids)
+    assert bench.receiver.counts == {1}
+    assert sorted(bench.receiver.tasks) == ids
+
+
+@pytest.mark.parametrize("how", ["drain", "wait", "pause"])
+async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench, how: str) -> None:
+    ids = await bench.hold(3)
+    await bench.store.cancel(ids[1])
+    if how == "drain":
+        draining = asyncio.create_task(bench.worker.drain(10))
+        await asyncio.sleep(0)
+        bench.receiver.open.set()
+        await draining
+    elif how == "pause":
+        bench.worker.set_paused({"a/get"})
+        bench.receiver.open.set()
+    else:
+        await bench.until(lambda: not bench.lane.held)
+    await bench.until(lambda: len(bench.worker._runner.running) <= (how == "wait"))
+    first = ("running" if how == "wait" else "succeeded", 1)
+    assert await bench.states(ids) == [first, ("cancelled", 0), ("pending", 0)]
+    cancelled = await bench.store.get(ids[1])
+    assert cancelled.finished_at is not None
+    assert bench.receiver.tasks == ids[:1]
+
+
+@pytest.mark.parametrize(("status", "state"), [(200, "succeeded"), (503, "cancelled")])
+async def test_a_cancel_of_what_is_held_takes_the_place_of_its_next_try(
+    bench: Bench, status: int, state: str
+) -> None:
+    ids = await bench.hold(2)
+    await bench.store.cancel(ids[1])
+    bench.receiver.status = status
+    bench.receiver.open.set()
+    await bench.worker.wait_final(ids[1], 10)
+    assert await bench.states(ids[1:]) == [(state, 1)]
+    assert (await bench.store.get(ids[1])).next_try is None
+
+
+async def test_what_another_owner_has_taken_over_meanwhile_is_not_settled(bench: Bench) -> None:
+    """Its claim was lost while it was held: it may be sent again, and its result is refused."""
+    ids = await bench.hold(2)
+    task, _ = bench.lane.held[0]
+    await bench.store.release([task])
+    bench.worker.set_paused({"a/get"})
+    bench.receiver.open.set()
+    await bench.until(lambda: bench.worker.lanes.claimed == 0)
+    assert await bench.states(ids) == [("succeeded", 1), ("pending", 0)]
+    bench.worker.set_paused(set())
+    await bench.idle(ids)
+    assert bench.receiver.tasks == ids
+
+
+# -- what does not end by itself ------------------------------------------------------------------
+
+DO = NewTask("call", "a/do")
+
+
+def doing(bench: Bench, *, timeout: float = 0.1, idempotent: bool = True) -> None:
+    """An endpoint of the other type beside the first one."""
+    config = bench.config
+    endpoint = replace(
+        config.endpoints["a/get"], id="a/do", type="doing", timeout=timeout, idempotent=idempotent
+    )
+    bench.worker.adopt(replace(config, endpoints={**config.endpoints, "a/do": endpoint}))
+
+
+async def hangs(task: Task) -> Any:
+    await asyncio.sleep(3600)
+
+
+async def answers_late(task: Task) -> Any:
+    try:
+        await asyncio.sleep(3600)
+    except asyncio.CancelledError:
+        return Outcome("success", 200)
+
+
+async def answers_late_and_slowly(task: Task) -> Any:
+    outcome = await answers_late(task)
+    await asyncio.sleep(0.05)
+    return outcome
+
+
+async def raises_late(task: Task) -> Any:
+    try:
+        await asyncio.sleep(3600)
+    finally:
+        raise ValueError("something else is wrong")
+
+
+async def is_cancelled_by_itself(task: Task) -> Any:
+    raise asyncio.CancelledError
+
+
+async def awaits_what_was_cancelled(task: Task) -> Any:
+    future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    future.cancel()
+    await future
+
+
+async def cancels_its_own_task(task: Task) -> Any:
+    current = asyncio.current_task()
+    assert current is not None
+    current.cancel()
+    await asyncio.sleep(3600)
+
+
+TIMED_OUT = "the executor did not end within 100ms"
+CANCELLED = "CancelledError:"
+Late = tuple[Callable[[Task], Any], str, str | int | None, str | None]
+OVERDUE: list[Late] = [
+    (hangs, "pending", "error", TIMED_OUT),
+    (answers_late, "succeeded", 200, None),
+    (answers_late_and_slowly, "succeeded", 200, None),
+    (raises_late, "pending", "error", "ValueError: something else is wrong"),
+    (is_cancelled_by_itself, "pending", "error", CANCELLED),
+    (awaits_what_was_cancelled, "pending", "error", CANCELLED),
+    (cancels_its_own_task, "pending", "error", CANCELLED),
+]
+
+
+def by_number(task: Task) -> Any:
+    """What the task's parameter says; for all of them at once, as each takes its second."""
+    return OVERDUE[task.params["number"]][0](task)
+
+
+async def test_an_executor_that_does_not_end_is_ended(tmp_path: Path) -> None:
+    """About a second after its timeout; what it makes of that is its outcome."""
+    async with working(tmp_path, ExecutorPlugin(Doing(by_number))) as bench:
+        doing(bench)
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        ids = await bench.put([replace(DO, params={"number": n}) for n in range(len(OVERDUE))])
+        await bench.until(lambda: bench.worker.lanes.in_flight > 0)
+        await bench.until(lambda: not bench.worker._runner.running)
+        assert 1.1 <= loop.time() - began < 10
+        for task, (function, status, code, error) in zip(
+            await bench.tasks(ids), OVERDUE, strict=True
+        ):
+            got = (task.status, task.last_status_code, task.last_error, task.attempts)
+            assert got == (status, code, error, 1), function.__name__
+            [attempt] = await bench.store.attempts(task.id)
+            assert (attempt.status_code, attempt.error) == (code, error)
+            late = error is not CANCELLED
+            assert (attempt.duration_ms >= 1100) is late, function.__name__
+            if status == "pending":
+                assert (task.next_try or 0) > bench.clock.now_ms()
+
+
+async def test_what_may_have_been_carried_out_is_left_to_a_person(tmp_path: Path) -> None:
+    async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
+        doing(bench, idempotent=False)
+        [task_id] = await bench.put([DO])
+        await bench.worker.wait_final(task_id, 10)
+        task = await bench.store.get(task_id)
+        assert (task.status, task.reason, task.last_error) == ("failed", "ambiguous", TIMED_OUT)
+
+
+async def test_an_executor_that_does_not_end_is_ended_during_a_drain_too(tmp_path: Path) -> None:
+    async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
+        doing(bench)
+        [task_id] = await bench.put([DO])
+        await bench.until(lambda: bool(bench.worker._life.sending))
+        loop = asyncio.get_running_loop()
+        began = loop.time()
+        await bench.worker.drain(60)
+        assert loop.time() - began < 10
+        task = await bench.store.get(task_id)
+        assert (task.status, task.attempts, task.last_error) == ("pending", 1, TIMED_OUT)
+
+
+async def test_a_drain_that_is_over_gives_back_what_hangs(tmp_path: Path) -> None:
+    async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
+        doing(bench, timeout=30.0)
+        [task_id] = await bench.put([DO])
+        await bench.until(lambda: bool(bench.worker._life.sending))
+        await bench.worker.drain(0.05)
+        task = await bench.store.get(task_id)
+        assert (task.status, task.attempts) == ("pending", 0)
+        assert "stopped before an answer came" in str(task.last_error)
+
+
+async def test_an_attempt_in_time_is_left_alone(tmp_path: Path) -> None:
+    """However often somebody looks."""
+    reached = asyncio.Event()
+
+    async def waits(task: Task) -> Any:
+        reached.set()
+        await asyncio.sleep(0.05)
+        return Outcome("success", 200)
+
+    async with working(tmp_path, ExecutorPlugin(Doing(waits))) as bench:
+        doing(bench, timeout=30.0)
+        [task_id] = await bench.put([DO])
+        await reached.wait()
+        for _ in range(3):
+            bench.worker._life.expire(asyncio.get_running_loop().time())
+        await bench.worker.wait_final(task_id, 10)
+        assert await bench.states([task_id]) == [("succeeded", 1)]
+
+
+async def test_the_time_of_a_hook_is_not_the_executors(tmp_path: Path) -> None:
+    """What is prepared for longer than the timeout is sent all the same."""
+
+    class Slow:
+        @hookimpl
+        async def before_request(self) -> None:
+            await asyncio.sleep(1.8)
+
+    async with working(tmp_path, Slow()) as bench:
+        bench.receiver.open.set()
+        bench.adopt(timeout=0.3)
+        ids = await bench.put([CALL])
+        await bench.until(lambda: bool(bench.worker._life.preparing))
+        await bench.idle(ids)
+        assert await bench.states(ids) == [("succeeded", 1)]
+        assert bench.receiver.tasks == ids
