@@ -1,0 +1,134 @@
+"""All that can be measured, by name.
+
+A race sends requests and is told by their rate; a measure has figures of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from bench.daemon import CONCURRENCY
+from bench.drain import Drained
+from bench.figures import Figure
+from bench.folder import Folder
+from bench.measures import (
+    accept,
+    calls,
+    crowd,
+    deliveries,
+    hanging,
+    lateness,
+    memory,
+    startup,
+)
+from bench.peers.bullmq import BullMQ
+from bench.peers.dramatiq import Dramatiq, LeanDramatiq
+from bench.peers.graphile import Graphile
+from bench.peers.huey import Huey
+from bench.peers.peer import Peer
+from bench.servers import Nginx
+
+SENT = 20_000
+"""Requests of a race, for those that send up to some thousands a second."""
+SENT_BY_FAST = 60_000
+"""For those that would be through with it before they are warm."""
+PEERS: tuple[Peer, ...] = (Huey(), Dramatiq(), LeanDramatiq(), BullMQ(), Graphile())
+QUICK = 10
+"""A quick run does a tenth."""
+
+
+@dataclass(frozen=True, slots=True)
+class Race:
+    """One contestant."""
+
+    name: str
+    what: str
+    requests: int
+    settings: str
+    run: Callable[[Path, Nginx], Drained]
+
+
+@dataclass(frozen=True, slots=True)
+class Measure:
+    """One thing that is measured of orchestratord alone."""
+
+    name: str
+    settings: str
+    run: Callable[[Path, Nginx], Iterable[Figure]]
+
+
+Case = Race | Measure
+
+
+def own(quick: bool) -> Iterator[Case]:
+    """What is measured of orchestratord."""
+    part = QUICK if quick else 1
+    sent = SENT // part
+    made = SENT // 2 // part
+    yield Race(
+        "deliveries",
+        "orchestratord, webhook deliveries",
+        sent,
+        f"concurrency {CONCURRENCY}; {deliveries.RECEIVERS} receivers (ports), ten deliveries in "
+        "flight to each; payload of 1 KB, signed",
+        partial(deliveries.measure, count=sent),
+    )
+    yield Race(
+        "calls",
+        "orchestratord, calls with a webhook each",
+        2 * made,
+        f"concurrency {CONCURRENCY}, of the API too; two requests a call: a POST of 1 KB from a "
+        "template, and a webhook with the standard envelope, signed",
+        partial(calls.measure, count=made),
+    )
+    yield Measure(
+        "accept",
+        "one connection, one batch after the other; the endpoint is paused",
+        _alone(partial(accept.measure, count=100_000 // part)),
+    )
+    yield Measure(
+        "lateness",
+        f"concurrency {CONCURRENCY}, of the API too; arrival by the receiver's log",
+        lateness.measure,
+    )
+    yield Measure(
+        "hanging",
+        "concurrency as shipped: 100, and 10 in each API",
+        partial(hanging.measure, in_front=20_000 // part, each=2_000 // part),
+    )
+    for seconds in (1.0,) if quick else (1.0, 5.0):
+        yield Measure(
+            f"crowd-{seconds:g}s",
+            f"concurrency {5_000 // part:,}, of the API too; a connection for each",
+            _alone(partial(crowd.measure, in_flight=5_000 // part, seconds=seconds)),
+        )
+    for name, waiting in (("memory", 0), ("memory-million", 1_000_000 // part)):
+        yield Measure(
+            name,
+            f"concurrency {CONCURRENCY}, of the API too",
+            partial(memory.measure, count=made, waiting=waiting),
+        )
+    yield Measure(
+        "startup",
+        f"READY=1 to the service manager; the median of {startup.STARTS} starts; no task waits",
+        _alone(partial(startup.measure, endpoints=1_000 // part)),
+    )
+
+
+def peers(folder: Folder) -> Iterator[Case]:
+    """The other queues; they have to be installed by the time that one is run."""
+    for peer in PEERS:
+        count = SENT_BY_FAST if peer.fast else SENT
+        run = partial(peer.measure, folder, count=count)
+        yield Race(peer.name, peer.name, count, peer.settings, run)
+    for peer in PEERS:
+        run_late = partial(peer.lateness, folder, count=lateness.COUNT)
+        yield Measure(f"{peer.name}-lateness", peer.settings, run_late)
+
+
+def _alone(run: Callable[[Path], Iterable[Figure]]) -> Callable[[Path, Nginx], Iterable[Figure]]:
+    """For what needs no receiver, or brings its own."""
+    return lambda home, nginx: run(home)

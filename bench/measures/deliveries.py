@@ -1,0 +1,48 @@
+"""Webhook deliveries alone: queued, then a daemon starts and delivers them.
+
+Each is signed, has its attempt logged and its webhook's health kept, and every hook is called.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from bench.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded, verify
+from bench.drain import Drained, drain
+from bench.servers import Nginx
+from orchestratord.task import NewTask
+
+RECEIVERS = 6
+"""Ports that they go to in turn, since ten are in flight to one at most."""
+
+
+def measure(home: Path, nginx: Nginx, count: int) -> Drained:
+    """Deliver `count` payloads of 1 KB."""
+    webhooks = [
+        {
+            "name": f"told{number}",
+            "phase": "after_request",
+            "url": nginx.url(number),
+            "secret": SECRET,
+        }
+        for number in range(RECEIVERS)
+    ]
+    payload = json.dumps({"text": TEXT})
+    with daemon(home) as made:
+        declare_post(made, nginx, webhooks=webhooks)
+        enqueue(
+            made,
+            (
+                NewTask(
+                    kind="webhook", endpoint_id="bench/post", webhook=f"told{number % RECEIVERS}",
+                    phase="after_request", payload=payload, max_attempts=10,
+                )
+                for number in range(count)
+            ),
+        )  # fmt: skip
+        made.launch()
+        drained = drain(nginx, count, lambda: count - succeeded(made), [made.pid])
+        made.stop()
+        verify(made, count)
+    return drained

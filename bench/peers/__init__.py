@@ -1,0 +1,1 @@
+"""Other queues, set up for this work as their documentation advises."""

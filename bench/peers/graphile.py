@@ -1,0 +1,48 @@
+"""graphile-worker on PostgreSQL, with what its documentation says of high throughput."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from bench.folder import Folder
+from bench.peers.peer import Peer
+from bench.servers import Postgres, Redis
+
+CONCURRENCY = 50
+LOCAL_QUEUE = 500
+BATCH_DELAY = 100
+"""Milliseconds that it waits for more jobs to complete in one statement."""
+
+
+class Graphile(Peer):
+    """A job is deleted when it is done."""
+
+    name = "graphile-worker"
+    database = Postgres
+    fast = True
+    settings = (
+        f"one process, concurrentJobs {CONCURRENCY}, localQueue {LOCAL_QUEUE}, "
+        f"completion in batches (delay {BATCH_DELAY} ms), undici"
+    )
+
+    def version(self, folder: Folder) -> str:
+        installed = folder.node_versions()
+        return f"graphile-worker {installed['graphile-worker']}, undici {installed['undici']}"
+
+    def environ(self) -> Mapping[str, str]:
+        return {
+            "BENCH_CONCURRENCY": str(CONCURRENCY),
+            "BENCH_LOCAL_QUEUE": str(LOCAL_QUEUE),
+            "BENCH_BATCH_DELAY": str(BATCH_DELAY),
+        }
+
+    def queue(self, folder: Folder, count: int) -> Sequence[str | Path]:
+        return ["node", folder.node / "graphile_queue.mjs", str(count)]
+
+    def work(self, folder: Folder) -> Sequence[str | Path]:
+        return ["node", folder.node / "graphile_work.mjs"]
+
+    def left(self, database: Redis | Postgres, count: int) -> int:
+        assert isinstance(database, Postgres)
+        return database.ask("SELECT count(*) FROM graphile_worker._private_jobs")

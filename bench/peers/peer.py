@@ -1,0 +1,130 @@
+"""What the peers have in common: jobs are queued, then workers start and empty the queue."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import ClassVar
+
+from bench.drain import Drained, drain
+from bench.figures import Figure, percentile
+from bench.folder import PROGRAMS, Folder
+from bench.servers import Nginx, Postgres, Redis
+
+BODY = '{"text": "' + "x" * 1000 + '"}'
+DELAY = 8.0
+"""Seconds until jobs are due whose lateness counts: the workers have to be up by then."""
+LIMIT = 60.0
+"""Seconds after which they are not going to come."""
+ENDS_WITHIN = 15.0
+"""Seconds that workers have to end in after SIGTERM; nothing is in flight by then."""
+
+
+class Peer(ABC):
+    """One way to send N requests with one queue. All is declared in the class's attributes."""
+
+    name: ClassVar[str]
+    """For the command line."""
+    database: ClassVar[type[Redis | Postgres]]
+    fast: ClassVar[bool] = False
+    """Whether it needs many jobs, to be measured for more than a moment."""
+    settings: ClassVar[str]
+    """In words, for the table."""
+
+    @abstractmethod
+    def version(self, folder: Folder) -> str:
+        """Name and version, for the table."""
+
+    @abstractmethod
+    def queue(self, folder: Folder, count: int) -> Sequence[str | Path]:
+        """The command that queues `count` jobs and ends."""
+
+    @abstractmethod
+    def work(self, folder: Folder) -> Sequence[str | Path]:
+        """The command of the workers."""
+
+    @abstractmethod
+    def left(self, database: Redis | Postgres, count: int) -> int:
+        """How many of `count` jobs are not down as done."""
+
+    def environ(self) -> Mapping[str, str]:
+        """Further variables of both."""
+        return {}
+
+    def measure(self, folder: Folder, home: Path, nginx: Nginx, count: int) -> Drained:
+        """Send `count` requests, as fast as it can. `home` is an empty folder."""
+        with self._queued(folder, home, {"BENCH_URL": nginx.url()}, count) as (database, workers):
+            return drain(
+                nginx, count, lambda: self.left(database, count), [workers()], [database.pid]
+            )
+
+    def lateness(self, folder: Folder, home: Path, nginx: Nginx, count: int) -> Iterator[Figure]:
+        """Milliseconds by which `count` jobs that are due in one instant are late."""
+        due = time.time() + DELAY
+        environ = {"BENCH_URL": nginx.logged_url, "BENCH_DUE": str(int(due * 1000))}
+        with self._queued(folder, home, environ, count) as (_, workers):
+            workers()
+            while nginx.count() < count:
+                if time.time() > due + LIMIT:
+                    raise RuntimeError(f"{nginx.count()} of {count} requests came")
+                time.sleep(0.1)
+            late = [(when - due) * 1000 for when, _ in nginx.arrivals()]
+        what = f"{self.name}, {count:,} due in one instant: lateness"
+        yield Figure(f"{what}, median", percentile(late, 0.5), "ms")
+        yield Figure(f"{what}, 99 %", percentile(late, 0.99), "ms")
+
+    @contextmanager
+    def _queued(
+        self, folder: Folder, home: Path, environ: Mapping[str, str], count: int
+    ) -> Iterator[tuple[Redis | Postgres, Callable[[], int]]]:
+        """A database with `count` jobs, and what starts the workers and returns their process."""
+        home.mkdir()
+        with (
+            self.database(home / "database") as database,
+            (home / "log").open("wb") as log,
+            ExitStack() as stack,
+        ):
+            environ = {
+                **os.environ,
+                "PYTHONPATH": str(PROGRAMS),
+                "NODE_ENV": "production",
+                "BENCH_DATABASE": database.url,
+                "BENCH_BODY": BODY,
+                **self.environ(),
+                **environ,
+            }
+
+            def start() -> int:
+                workers = subprocess.Popen(  # noqa: S603
+                    self.work(folder), env=environ, stdin=subprocess.DEVNULL, stdout=log,
+                    stderr=log, start_new_session=True,
+                )  # fmt: skip
+                stack.callback(_end, workers)
+                return workers.pid
+
+            try:
+                ran = subprocess.run(  # noqa: S603
+                    self.queue(folder, count), env=environ, check=False, stdout=log, stderr=log
+                )
+                queued = 0 if ran.returncode else self.left(database, count)
+                if queued != count:
+                    raise RuntimeError(f"{queued} of {count} jobs were queued")
+                yield database, start
+            except RuntimeError as error:
+                said = (home / "log").read_text()[-3000:]
+                raise RuntimeError(f"{error}; it said:\n{said}") from error
+
+
+def _end(workers: subprocess.Popen[bytes]) -> None:
+    workers.send_signal(signal.SIGTERM)
+    try:
+        workers.wait(ENDS_WITHIN)
+    except subprocess.TimeoutExpired:
+        os.killpg(workers.pid, signal.SIGKILL)
+        workers.wait()

@@ -1,0 +1,19 @@
+// Works on the jobs until it is told to end.
+import { run } from 'graphile-worker'
+import { Logger } from '@graphile/logger'
+import { send } from './poster.mjs'
+
+await run({
+  preset: {
+    worker: {
+      connectionString: process.env.BENCH_DATABASE,
+      concurrentJobs: Number(process.env.BENCH_CONCURRENCY),
+      localQueue: { size: Number(process.env.BENCH_LOCAL_QUEUE) },
+      completeJobBatchDelay: Number(process.env.BENCH_BATCH_DELAY),
+      failJobBatchDelay: Number(process.env.BENCH_BATCH_DELAY),
+      // By itself it writes a line for each job.
+      logger: new Logger(() => () => {})
+    }
+  },
+  taskList: { post: async payload => send(payload.body) }
+})

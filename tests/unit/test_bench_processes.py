@@ -1,0 +1,55 @@
+"""What processes cost, as the benchmark counts it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from bench.processes import Meter, alive, cpu_seconds, resident, shared_out_memory, tree
+
+# Has a child that works for a while and ends, and one that goes on.
+FAMILY = """
+import os, subprocess, sys, time
+work = "import time\\nwhile time.process_time() < 0.3: pass"
+subprocess.run([sys.executable, "-S", "-c", work])
+held = bytearray(os.urandom(2**20) * 30)
+stays = subprocess.Popen([sys.executable, "-S", "-c", "import sys; sys.stdin.read()"])
+print(stays.pid, flush=True)
+sys.stdin.read()
+stays.wait()
+"""
+
+
+def test_a_tree_is_counted_with_children_that_live_and_that_have_ended() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", FAMILY],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as family:  # fmt: skip
+        meter = Meter([family.pid])
+        assert family.stdout is not None
+        child = int(family.stdout.readline())
+        assert tree(family.pid) == [family.pid, child]
+        assert 0.3 <= meter.cpu < 3
+        assert cpu_seconds([family.pid]) >= meter.cpu
+        meter.look()
+        assert 30 * 2**20 < meter.peak < 100 * 2**20
+        assert resident(family.pid) > 30 * 2**20
+        assert resident(family.pid, "VmHWM") >= resident(family.pid)
+        assert alive(family.pid)
+        family.communicate()
+    assert not alive(family.pid)
+
+
+def test_a_process_that_waits_for_its_parent_has_ended() -> None:
+    ended = subprocess.Popen(["/bin/true"])
+    os.waitid(os.P_PID, ended.pid, os.WEXITED | os.WNOWAIT)
+    assert not alive(ended.pid)
+    assert ended.wait() == 0
+
+
+def test_a_process_that_is_gone_costs_nothing_more() -> None:
+    gone = subprocess.Popen(["/bin/true"])
+    gone.wait()
+    assert shared_out_memory([gone.pid]) == 0
+    assert cpu_seconds([gone.pid]) == 0
