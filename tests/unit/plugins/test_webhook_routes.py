@@ -116,6 +116,11 @@ async def test_disable_and_enable(api: Api) -> None:
     assert answer.body["disabled_reason"] == "by hand"
     assert isinstance(deliveries.standing(endpoint, "ops", config), Doomed)
     assert api.control.looked_again == [ENDPOINT]
+    await api.act("disable")  # the second time changes nothing
+    (disabled,) = api.control.events
+    assert disabled[0] == "webhook.disabled"
+    assert disabled[2:] == (ENDPOINT, "ops", "by hand")
+    api.control.looked_again = [ENDPOINT]
 
     api.rig.adopt(config, {"webhooks": await api.control.rows("webhooks")})
     assert health.disabled(ENDPOINT, "ops") == "by hand"
@@ -126,6 +131,7 @@ async def test_disable_and_enable(api: Api) -> None:
     assert isinstance(deliveries.standing(endpoint, "ops", config), Target)
     assert api.control.looked_again == [ENDPOINT, ENDPOINT]
     assert (await api.act("enable")).status == 200
+    assert [event.type for event in api.control.events[1:]] == ["webhook.enabled"]
 
 
 async def test_what_the_yaml_switches_off_is_switched_on_there(api: Api) -> None:
@@ -199,4 +205,4 @@ async def test_a_trial_shows_a_status_code_that_fits(
     data = json.loads(control.tasks[0].payload or "")["data"]
     assert data["status_code"] == status_code
     webhook = endpoint[orchestratord_webhooks.WEBHOOKS][0]
-    assert webhook.fires_for(webhook.phase, data["status_code"])
+    assert webhook.obstacle(webhook.phase, data["status_code"]) is None

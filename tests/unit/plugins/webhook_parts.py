@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import orchestratord_webhooks
 
-from orchestratord import Config, Delete, NewTask, SendError, Upsert
+from orchestratord import Config, Delete, Event, NewTask, SendError, Upsert
 from orchestratord.task import Effect
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -74,6 +74,7 @@ class FakeControl:
         self.config = config
         self.tasks: list[NewTask] = []
         self.looked_again: list[str] = []
+        self.events: list[Event] = []
         self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
@@ -103,3 +104,6 @@ class FakeControl:
 
     def standing_changed(self, endpoint_id: str) -> None:
         self.looked_again.append(endpoint_id)
+
+    def publish(self, event: Event) -> None:
+        self.events.append(event)

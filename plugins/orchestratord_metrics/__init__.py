@@ -1,0 +1,54 @@
+"""Metrics for Prometheus: `GET /metrics`.
+
+What happens is counted as it is told to `observe`; how the daemon is, such as how many tasks wait,
+is asked of it when somebody looks. `docs/metrics.md` has every name.
+
+    tally       from events to counts           counts     counting by labels, bounded
+    lag         how late the event loop is      process    the process
+    exposition  all of it as text
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestratord import Answer, Config, Control, Event, Route, hookimpl
+from orchestratord_metrics.lag import LoopLag
+from orchestratord_metrics.tally import Tally
+
+MAX_LANES = 100
+"""Lanes that are named, those that were seen first; the others are added up as `other`."""
+
+tally = Tally()
+
+
+@hookimpl
+def observe(events: Sequence[Event]) -> None:
+    tally.observe(events)
+
+
+@hookimpl
+def config_adopted(config: Config) -> None:
+    tally.forget(config.endpoints)
+
+
+@hookimpl
+def register_routes(control: Control) -> Iterable[Route]:
+    # What only answers need is not worth the time of commands that only load the plugin.
+    from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
+
+    lag = LoopLag(asyncio.get_running_loop())
+    lanes: dict[str, None] = {}
+
+    async def metrics(path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
+        status = await control.status(all_lanes=True)
+        for lane in status["lanes"]:
+            if len(lanes) < MAX_LANES:
+                lanes[lane["name"]] = None
+        counts = (*tally.all(), lag.found)
+        exposition = Exposition(counts, control.config, status, lanes)
+        return Answer(await asyncio.to_thread(exposition.text), media_type=MEDIA_TYPE)
+
+    return [Route("GET", "/metrics", metrics)]

@@ -1,0 +1,122 @@
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from observed import created, ended, started, status
+from orchestratord_metrics import process
+from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
+from orchestratord_metrics.tally import Tally
+from prometheus_client import parser
+
+from orchestratord.testing import Rig
+
+SECRET = "hunter2-hunter2"
+
+
+def samples(
+    tally: Tally | None = None, named: Sequence[str] = ("api:shop",), /, **changes: Any
+) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
+    """(name, labels) → value, as a parser of the format finds them."""
+    rig = Rig(object())
+    config = rig.config(rig.endpoint("shop/get"), secrets=[SECRET])
+    counts = tally.all() if tally is not None else ()
+    text = Exposition(counts, config, status(**changes), named).text().decode()
+    found = {}
+    for family in parser.text_string_to_metric_families(text):
+        for sample in family.samples:
+            key = (sample.name, tuple(sorted(sample.labels.items())))
+            assert key not in found, f"{key} stands there twice"
+            found[key] = sample.value
+    return found
+
+
+def value(found: dict[Any, float], name: str, **labels: str) -> float:
+    return found[f"orchestratord_{name}", tuple(sorted(labels.items()))]
+
+
+def test_the_media_type_is_the_text_formats() -> None:
+    assert MEDIA_TYPE.startswith("text/plain; version=0.0.4")
+
+
+def test_the_queue() -> None:
+    found = samples()
+    assert value(found, "tasks", status="pending") == 5
+    assert value(found, "tasks", status="cancelled") == 0
+    assert value(found, "due_tasks") == 3
+    assert value(found, "oldest_due_age_seconds") == 1.5
+    empty = samples(queue={**status()["queue"], "due": 0, "oldest_due_age": None})
+    assert value(empty, "oldest_due_age_seconds") == 0
+
+
+def test_counters_and_histograms() -> None:
+    tally = Tally()
+    tally.observe([created(), started(20), ended("succeeded", duration_ms=30), ended("retried")])
+    found = samples(tally)
+    of_task = {"endpoint": "shop/get", "kind": "call"}
+    assert value(found, "tasks_created_total", **of_task) == 1
+    assert value(found, "attempts_total", **of_task, status_class="2xx", outcome="succeeded") == 1
+    duration = "attempt_duration_seconds"
+    assert value(found, f"{duration}_bucket", **of_task, le="0.025") == 1
+    assert value(found, f"{duration}_bucket", **of_task, le="0.05") == 2
+    assert value(found, f"{duration}_bucket", **of_task, le="+Inf") == 2
+    assert value(found, f"{duration}_count", **of_task) == 2
+    assert value(found, f"{duration}_sum", **of_task) == pytest.approx(0.0425)
+
+
+def test_the_configuration() -> None:
+    found = samples()
+    assert value(found, "endpoints") == 1
+    assert value(found, "paused_endpoints") == 1
+    assert value(found, "config_refused") == 0
+    assert value(samples(config={"error": {"at": "…"}}), "config_refused") == 1
+
+
+def test_the_daemon() -> None:
+    found = samples()
+    assert value(found, "plugin_faults_total", plugin="webhooks") == 4
+    assert value(found, "events_dropped_total") == 9
+    assert value(found, "database_size_bytes") == 4096
+    assert value(found, "accepting") == 1
+    assert value(found, "draining") == 0
+    (build,) = [labels for name, labels in found if name == "orchestratord_build_info"]
+    assert dict(build)["version"] == "1.2.3"
+
+
+def test_lanes_that_are_not_named_are_added_up() -> None:
+    names = ("api:a", "api:b", "api:c")
+    lanes = [{"name": name, "in_flight": 2, "concurrency": 10, "due": 0} for name in names]
+    found = samples(None, ["api:b"], lanes=lanes)
+    assert value(found, "lane_in_flight", lane="api:b") == 2
+    assert value(found, "lane_in_flight", lane="other") == 4
+    assert value(found, "lane_concurrency", lane="other") == 20
+
+
+def test_no_label_holds_a_secret() -> None:
+    tally = Tally()
+    webhooks = [f"after-{SECRET}.example.com", "after-***.example.com"]
+    tally.observe([ended("succeeded", webhook=webhook) for webhook in webhooks])
+    found = samples(tally)
+    assert SECRET not in str(found)
+    labels = {"endpoint": "shop/get", "webhook": webhooks[1], "status": "succeeded"}
+    assert value(found, "deliveries_total", **labels) == 2
+
+
+def test_labels_are_escaped() -> None:
+    tally = Tally()
+    tally.observe([ended("succeeded", webhook='a"b\\c\nd')])
+    found = samples(tally)
+    labels = {"endpoint": "shop/get", "webhook": 'a"b\\c\nd', "status": "succeeded"}
+    assert value(found, "deliveries_total", **labels) == 1
+
+
+def test_the_process() -> None:
+    found = {family.name: family.samples[0].value for family in process.families()}
+    assert found["process_resident_memory_bytes"] > 1 << 20
+    assert found["process_virtual_memory_bytes"] >= found["process_resident_memory_bytes"]
+    assert found["process_open_fds"] >= 3
+    assert found["process_max_fds"] > found["process_open_fds"]
+    assert found["process_cpu_seconds"] > 0
+    assert math.isfinite(found["process_start_time_seconds"])
