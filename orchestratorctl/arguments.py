@@ -14,7 +14,11 @@ if TYPE_CHECKING:
 
     Verbs = argparse._SubParsersAction[argparse.ArgumentParser]
 
+COMPLETION = "completion:script"
+"""The one verb that needs no daemon."""
+
 FILTERS = ("status", "status_code", "endpoint", "kind", "since")
+EVENT_FILTERS = ("endpoint", "kind", "status", "type")
 
 _EPILOG = """\
 the socket: --socket, else $ORCHESTRATORD_SOCKET, else /run/orchestratord/control.sock,
@@ -33,6 +37,16 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     Raises:
         SystemExit: the help was asked for (0), or the command line makes no sense (2).
     """
+    arguments = build().parse_args(argv)
+    arguments.socket = getattr(arguments, "socket", None)
+    arguments.output = getattr(arguments, "output", "table")
+    for check in _CHECKS.get(arguments.run, ()):
+        check(arguments)
+    return arguments
+
+
+def build() -> argparse.ArgumentParser:
+    """The parser of the whole command line."""
     parser = argparse.ArgumentParser(
         prog=PROGRAM,
         description="Speaks to a running orchestratord over its control socket.",
@@ -46,12 +60,13 @@ def parse(argv: Sequence[str] | None = None) -> argparse.Namespace:
     _add_looking(verbs)
     _add_doing(verbs)
     _add_webhooks(verbs)
-    arguments = parser.parse_args(argv)
-    arguments.socket = getattr(arguments, "socket", None)
-    arguments.output = getattr(arguments, "output", "table")
-    for check in _CHECKS.get(arguments.run, ()):
-        check(arguments)
-    return arguments
+    completion = _verb(
+        verbs, "completion", COMPLETION, "print the script that lets a shell complete"
+    )
+    completion.add_argument(
+        "shell", choices=("bash", "zsh", "fish"), help="the shell that is yours"
+    )
+    return parser
 
 
 class _Version(argparse.Action):
@@ -101,6 +116,19 @@ def _add_looking(verbs: Verbs) -> None:
     parser.add_argument(
         "--limit", type=words.positive, default=100, metavar="N", help="at most so many (100)"
     )
+
+    parser = _verb(verbs, "events", "events:events", "follow what happens")
+    _add_event_filters(parser)
+
+    parser = _verb(verbs, "watch", "watch:watch", "show how the daemon is, again and again")
+    parser.add_argument(
+        "--interval",
+        type=words.interval,
+        default=1.0,
+        metavar="DURATION",
+        help="how long one picture stands (1s)",
+    )
+    parser.add_argument("--once", action="store_true", help="one picture, and no more")
 
     parser = _verb(verbs, "show", "show:show", "show a task, its last answer and its attempts")
     parser.add_argument("id", type=words.positive, metavar="ID")
@@ -166,7 +194,8 @@ def _add_doing(verbs: Verbs) -> None:
     parser.add_argument("id", type=words.positive, metavar="ID", help="as `retry --all` names it")
     parser.add_argument("--cancel", action="store_true", help="move no more tasks")
 
-    _verb(verbs, "reload", "reload:reload", "read the configuration again")
+    parser = _verb(verbs, "reload", "reload:reload", "read the configuration again")
+    parser.add_argument("--diff", action="store_true", help="show what differs, key by key")
 
 
 def _add_webhooks(verbs: Verbs) -> None:
@@ -213,6 +242,31 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_event_filters(parser: argparse.ArgumentParser) -> None:
+    group = parser.add_argument_group("filters")
+    group.add_argument(
+        "--type",
+        action="append",
+        type=words.events,
+        metavar="TYPE",
+        help="such as task.failed or 'task.*'; several with commas",
+    )
+    group.add_argument(
+        "--endpoint",
+        type=words.endpoints,
+        metavar="API/NAME",
+        help="of one endpoint, or of all of an api: 'API/*'",
+    )
+    group.add_argument("--kind", type=words.text, metavar="KIND", help="call or webhook")
+    group.add_argument(
+        "--status",
+        action="append",
+        type=words.statuses,
+        metavar="STATUS",
+        help="the task's from then on; several with commas",
+    )
+
+
 def _add_waiting(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--wait", action="store_true", help="wait for the end, print the answer, exit 1 on failure"
@@ -225,9 +279,9 @@ def _add_waiting(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def filters(arguments: argparse.Namespace) -> dict[str, str]:
+def filters(arguments: argparse.Namespace, names: Sequence[str] = FILTERS) -> dict[str, str]:
     """The filters that were given, named as the API names them."""
-    given = {name: getattr(arguments, name) for name in FILTERS}
+    given = {name: getattr(arguments, name) for name in names}
     return {
         name: ",".join(value) if isinstance(value, list) else value
         for name, value in given.items()

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections import namedtuple
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from urllib.parse import quote, urlencode
 
 from orchestratorctl.control_socket import unreachable
@@ -22,6 +22,8 @@ ANSWER_TIMEOUT = 30.0
 # A restart may take as long as the old daemon drains and the new one starts.
 PATIENCE = 120.0
 AWAY_PAUSE = 0.5
+# The daemon says something at least each quarter of a minute.
+SILENCE = 45.0
 
 Answer = namedtuple("Answer", ["status", "data"])
 
@@ -117,6 +119,36 @@ class Client:
                 f"the daemon at {self.path} closed the connection before it had answered",
                 [] if method == "GET" else ["Whether it did what was asked is not known."],
             ) from None
+        finally:
+            connection.close()
+
+    def stream(
+        self, target: str, query: Mapping[str, object], last: str | None = None
+    ) -> Iterator[str]:
+        """The lines of an answer that goes on, each as it comes, until the daemon ends it.
+
+        Args:
+            target, query: as for `get`.
+            last: the id of the last event that was seen; what came after it is sent, too.
+        """
+        sent = {"Accept": "text/event-stream", "Connection": "close"}
+        if last is not None:
+            sent["Last-Event-ID"] = last
+        connection = _UnixConnection(self.path, SILENCE)
+        try:
+            self._connect(connection)
+            connection.request("GET", f"{target}?{urlencode(query)}", None, sent)
+            response = connection.getresponse()
+            if response.status != 200:
+                self._read(response.status, response.reason, response.read())
+            while line := response.readline():
+                yield line.decode(errors="replace").rstrip("\r\n")
+        except TimeoutError:
+            raise Lost(
+                f"nothing was heard of the daemon at {self.path} for {SILENCE:g} s"
+            ) from None
+        except (OSError, http.client.HTTPException):
+            raise Lost(f"the daemon at {self.path} closed the connection") from None
         finally:
             connection.close()
 

@@ -8,11 +8,14 @@ from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
-from orchestratorctl.arguments import parse
+from orchestratorctl.arguments import COMPLETION, parse
 from orchestratorctl.client import Client
 from orchestratorctl.control_socket import find
 from orchestratorctl.failures import BROKEN_PIPE, FAILED, INTERRUPTED, Failure
 from orchestratorctl.screen import Screen
+
+COMPLETE = "__complete"
+"""The word with which a shell asks; no verb for people, and in no help."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -28,8 +31,13 @@ def main(argv: Sequence[str] | None = None) -> int:
         if hasattr(stream, "reconfigure"):
             # What a narrow encoding cannot write is escaped rather than an error.
             stream.reconfigure(errors="backslashreplace")
+    words = sys.argv[1:] if argv is None else argv
     try:
-        arguments = parse(argv)
+        if list(words[:1]) == [COMPLETE]:
+            from orchestratorctl.completion import answer
+
+            return answer(words[1:])
+        arguments = parse(words)
         code = _run(Screen(arguments.output), arguments)
         sys.stdout.flush()
         return code
@@ -48,7 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def _run(screen: Screen, arguments: Namespace) -> int:
     try:
-        client = Client(find(arguments.socket, os.environ))
+        offline = arguments.run == COMPLETION
+        client = Client("" if offline else find(arguments.socket, os.environ))
         module, _, function = arguments.run.partition(":")
         run = getattr(import_module(f"orchestratorctl.verbs.{module}"), function)
         code: int = run(client, screen, arguments)

@@ -61,6 +61,15 @@ class Screen:
         """Writes finished lines of data to stdout."""
         self.stdout.write("".join(f"{line}\n" for line in lines))
 
+    def document(self, document: Any) -> None:
+        """Writes one of many documents to stdout at once: a line of JSON, or YAML after `---`."""
+        if self.output == "yaml":
+            self.stdout.write("---\n")
+            self.data(document)
+        else:
+            self.stdout.write(escape(json.dumps(document, ensure_ascii=False)) + "\n")
+        self.stdout.flush()
+
     def data(self, document: Any) -> None:
         """Writes `document` to stdout as JSON or YAML."""
         if self.output == "yaml":

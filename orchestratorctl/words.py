@@ -17,6 +17,25 @@ if TYPE_CHECKING:
     from typing import Any
 
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
+EVENTS = (
+    "task.created",
+    "task.started",
+    "task.succeeded",
+    "task.retried",
+    "task.snoozed",
+    "task.failed",
+    "task.cancelled",
+    "task.triggered",
+    "webhook.disabled",
+    "webhook.enabled",
+    "endpoint.paused",
+    "endpoint.resumed",
+    "config.adopted",
+    "config.refused",
+    "plugin.fault",
+    "daemon.started",
+    "daemon.draining",
+)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
 _ENDPOINT = re.compile(f"{_NAME}/{_NAME}")
 _ENDPOINTS = re.compile(rf"{_NAME}/({_NAME}|\*)")
@@ -60,6 +79,14 @@ def duration(word: str) -> float:
         raise ArgumentTypeError(str(error)) from None
 
 
+def interval(word: str) -> float:
+    """Seconds from one look to the next."""
+    seconds = duration(word)
+    if seconds < 0.1:
+        raise ArgumentTypeError("looking more often than each 100ms shows nothing more")
+    return seconds
+
+
 def since(word: str) -> str:
     """A duration or a time, as the API reads it."""
     try:
@@ -73,6 +100,17 @@ def statuses(word: str) -> str:
     for status in word.split(","):
         if status not in STATUSES:
             raise ArgumentTypeError(f"'{status}' is no status; there are {', '.join(STATUSES)}")
+    return word
+
+
+def events(word: str) -> str:
+    """One type of event or several with commas; `task.*` for all that begin like that."""
+    for item in word.split(","):
+        known = item in EVENTS or f"{item.removesuffix('.*')}." in {
+            event[: event.index(".") + 1] for event in EVENTS if item.endswith(".*")
+        }
+        if not known:
+            raise ArgumentTypeError(f"'{item}' is no type of event; there are {', '.join(EVENTS)}")
     return word
 
 

@@ -5,24 +5,18 @@ from __future__ import annotations
 import time
 from argparse import Namespace
 
+from orchestratorctl import facts
 from orchestratorctl.client import Client
 from orchestratorctl.failures import OK, error_lines
-from orchestratorctl.render import Column, Painted, compact, fields, number, size, table
+from orchestratorctl.render import Painted, compact, fields, number, size
 from orchestratorctl.screen import Screen
-from orchestratorctl.times import seconds_at, span, until, with_age
+from orchestratorctl.times import seconds_at, span, with_age
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
     Facts = list[tuple[str, str | Painted]]
-
-_LANES = (
-    Column("LANE", cut="middle"),
-    Column("IN FLIGHT", right=True),
-    Column("OF", right=True),
-    Column("DUE", right=True),
-)
 
 
 def status(client: Client, screen: Screen, arguments: Namespace) -> int:
@@ -32,24 +26,22 @@ def status(client: Client, screen: Screen, arguments: Namespace) -> int:
         screen.data(document)
         return OK
     now = time.time()
-    facts: Facts = [
+    pairs: Facts = [
         ("running", _running(document, now)),
         *_config(document.get("config"), now),
-        ("queue", _queue(document.get("queue"))),
-        ("due", _due(document, now)),
-        ("in flight", _in_flight(document)),
+        ("queue", facts.queue(document)),
+        ("due", facts.due(document, now)),
+        ("in flight", facts.in_flight(document)),
         *_database(document.get("database")),
         *_plugins(document.get("plugins")),
     ]
     if document.get("paused"):
         paused = ", ".join(compact(item) for item in document["paused"])
-        facts.append(("paused", Painted(paused, "yellow")))
+        pairs.append(("paused", Painted(paused, "yellow")))
     title = f"orchestratord {document.get('version') or ''}".rstrip()
-    lines = [screen.paint(title, "bold"), "", *fields(facts, screen)]
+    lines = [screen.paint(title, "bold"), "", *fields(pairs, screen)]
     busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
-    if busy:
-        lines += ["", *table(_LANES, [_lane(lane) for lane in busy], screen)]
-    screen.lines([*lines, *_errors(document.get("config"), screen)])
+    screen.lines([*lines, *facts.lanes(busy, screen), *facts.errors(document, screen)])
     return OK
 
 
@@ -81,6 +73,8 @@ def _config(config: Any, now: float) -> Facts:
     if config.get("cause"):
         adopted += f", by {compact(config['cause'])}"
     facts: Facts = [("config", ", ".join(words) or "-"), ("generation", adopted)]
+    if changed := _changes(config.get("changes")):
+        facts.append(("", changed))
     error = config.get("error")
     if error:
         at = error.get("at") if isinstance(error, dict) else None
@@ -97,41 +91,19 @@ def _config(config: Any, now: float) -> Facts:
     return facts
 
 
-def _errors(config: Any, screen: Screen) -> list[str]:
-    """The errors of the configuration, each on a line that an editor understands."""
-    error = config.get("error") if isinstance(config, dict) else None
-    if not error:
-        return []
-    errors = error.get("errors") if isinstance(error, dict) else [error]
-    return ["", *(screen.paint(line, "red") for line in error_lines(errors or []))]
-
-
-def _queue(queue: Any) -> str:
-    if not isinstance(queue, dict):
-        return "-"
-    names = ("pending", "running", "failed", "succeeded", "cancelled")
-    return ", ".join(f"{number(queue[name])} {name}" for name in names if name in queue)
-
-
-def _due(document: dict[str, Any], now: float) -> str:
-    queue = document.get("queue")
-    queue = queue if isinstance(queue, dict) else {}
-    due, age = queue.get("due"), queue.get("oldest_due_age")
+def _changes(changes: Any) -> str:
+    """What the last reload changed, in a few words."""
+    if not isinstance(changes, dict):
+        return ""
     words = []
-    if due is not None:
-        words.append(f"{number(due)} now")
-    if due and isinstance(age, int | float):
-        words.append(f"the oldest for {span(age)}")
-    if document.get("next_due"):
-        ahead = until(document["next_due"], now)
-        words.append("the next at once" if ahead == "due" else f"the next {ahead}")
-    return ", ".join(words) or "-"
-
-
-def _in_flight(document: dict[str, Any]) -> str:
-    limit = document.get("concurrency")
-    words = number(document.get("in_flight"))
-    return words if limit is None else f"{words} of {number(limit)}"
+    for kind, count in (changes.get("counts") or {}).items():
+        if count:
+            ids = [compact(item) for item in changes.get(kind) or []]
+            more = ", …" if count > 3 else ""
+            words.append(f"{number(count)} {compact(kind)} ({', '.join(ids[:3])}{more})")
+    if changes.get("daemon"):
+        words.append(f"settings: {', '.join(compact(key) for key in changes['daemon'])}")
+    return "; ".join(words)
 
 
 def _database(database: Any) -> Facts:
@@ -171,8 +143,3 @@ def _is_faulty(plugin: Any) -> bool:
 
 def _is_busy(lane: Any) -> bool:
     return isinstance(lane, dict) and bool(lane.get("in_flight") or lane.get("due"))
-
-
-def _lane(lane: dict[str, Any]) -> list[str | Painted]:
-    names = ("in_flight", "concurrency", "due")
-    return [compact(lane.get("name")), *(number(lane.get(name)) for name in names)]
