@@ -1,31 +1,71 @@
 """orchestratord calls the APIs that YAML files declare, and does not lose anything.
 
-This module is the public face for plugin authors, and nothing else.
+This module is the public face for plugin authors, and nothing else. A name is loaded when it is
+first asked for: a command that needs none of them starts at once.
 """
 
-from orchestratord.backoff import Backoff
-from orchestratord.control.routes import Answer, Control, Route
-from orchestratord.endpoint import Api, Endpoint, Model, RetryPolicy, Schedule, Setting
-from orchestratord.errors import (
-    Conflict,
-    EgressDenied,
-    InvalidPayload,
-    NotFound,
-    OrchestratordError,
-    PluginError,
-    Problem,
-    Reject,
-    SendError,
-    Snooze,
-)
-from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
-from orchestratord.hookspecs import PHASES, hookimpl
-from orchestratord.message import Outcome, Send
-from orchestratord.redact import Redactor
-from orchestratord.settings import Config
-from orchestratord.task import Delete, Effect, NewTask, Reason, Status, Table, Task, Upsert
-from orchestratord.template import Template, TemplateTree
-from orchestratord.values import Duration, Secret, StatusSet, Text, format_duration, parse_duration
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from orchestratord.backoff import Backoff
+    from orchestratord.control.routes import Answer, Control, Route
+    from orchestratord.endpoint import Api, Endpoint, Model, RetryPolicy, Schedule, Setting
+    from orchestratord.errors import (
+        Conflict,
+        EgressDenied,
+        InvalidPayload,
+        NotFound,
+        OrchestratordError,
+        PluginError,
+        Problem,
+        Reject,
+        SendError,
+        Snooze,
+    )
+    from orchestratord.events import (
+        ConfigEvent,
+        DaemonEvent,
+        EndpointEvent,
+        Event,
+        EventType,
+        PluginEvent,
+        TaskEvent,
+        WebhookEvent,
+    )
+    from orchestratord.exchange import (
+        Form,
+        Request,
+        Response,
+        header_items,
+        put_headers,
+        url_text,
+    )
+    from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
+    from orchestratord.hookspecs import PHASES, hookimpl
+    from orchestratord.message import Outcome, Send
+    from orchestratord.redact import Redactor
+    from orchestratord.settings import Config
+    from orchestratord.task import (
+        Delete,
+        Effect,
+        Explanation,
+        NewTask,
+        Reason,
+        Status,
+        Table,
+        Task,
+        Upsert,
+    )
+    from orchestratord.template import Template, TemplateTree
+    from orchestratord.values import (
+        Duration,
+        Secret,
+        StatusSet,
+        Text,
+        format_duration,
+        parse_duration,
+    )
 
 __all__ = [
     "PHASES",
@@ -33,15 +73,22 @@ __all__ = [
     "Api",
     "Backoff",
     "Config",
+    "ConfigEvent",
     "Conflict",
     "Control",
+    "DaemonEvent",
     "Delete",
     "Doomed",
     "Duration",
     "Effect",
     "EgressDenied",
     "Endpoint",
+    "EndpointEvent",
+    "Event",
+    "EventType",
     "Executor",
+    "Explanation",
+    "Form",
     "InvalidPayload",
     "Model",
     "NewTask",
@@ -50,10 +97,13 @@ __all__ = [
     "Outcome",
     "Parked",
     "PluginError",
+    "PluginEvent",
     "Problem",
     "Reason",
     "Redactor",
     "Reject",
+    "Request",
+    "Response",
     "RetryPolicy",
     "Route",
     "Schedule",
@@ -68,11 +118,51 @@ __all__ = [
     "Table",
     "Target",
     "Task",
+    "TaskEvent",
     "Template",
     "TemplateTree",
     "Text",
     "Upsert",
+    "WebhookEvent",
     "format_duration",
+    "header_items",
     "hookimpl",
     "parse_duration",
+    "put_headers",
+    "url_text",
 ]
+
+_HOMES = {
+    "orchestratord.backoff": "Backoff",
+    "orchestratord.control.routes": "Answer Control Route",
+    "orchestratord.endpoint": "Api Endpoint Model RetryPolicy Schedule Setting",
+    "orchestratord.errors": (
+        "Conflict EgressDenied InvalidPayload NotFound OrchestratordError PluginError "
+        "Problem Reject SendError Snooze"
+    ),
+    "orchestratord.events": (
+        "ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent TaskEvent WebhookEvent"
+    ),
+    "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
+    "orchestratord.executor": "Doomed Executor Parked Standing Target",
+    "orchestratord.hookspecs": "PHASES hookimpl",
+    "orchestratord.message": "Outcome Send",
+    "orchestratord.redact": "Redactor",
+    "orchestratord.settings": "Config",
+    "orchestratord.task": "Delete Effect Explanation NewTask Reason Status Table Task Upsert",
+    "orchestratord.template": "Template TemplateTree",
+    "orchestratord.values": "Duration Secret StatusSet Text format_duration parse_duration",
+}
+"""The names of each module, as imported above."""
+
+if not TYPE_CHECKING:  # else every name would pass for one that is there
+
+    def __getattr__(name: str) -> object:
+        for home, names in _HOMES.items():
+            if name in names.split():
+                value = globals()[name] = getattr(import_module(home), name)
+                return value
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

@@ -1,6 +1,6 @@
 """The hooks that a plugin can implement.
 
-A hook registers, decides or tells; never two of these.
+A hook registers, decides, tells or observes; never two of these.
 
 *Registrations* are plain `def`, called once when plugins load. A name given twice is an error
 that names both plugins.
@@ -10,17 +10,21 @@ the one before returned; None leaves it as it is.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
 `Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
-phase, before the first byte is sent.
+phase, before the first byte is sent. `explain` is the one of them that nothing is written of: it
+says what the others would return, and why.
 
-Deciding and telling hooks may be `def` or `async def`, and may leave out arguments that they do
-not need. Hooks run for calls and for deliveries alike; `task.kind` tells which it is. One that
-raises, exits, cancels itself, takes longer than `plugins.timeout` or returns something else than
-documented is logged with its plugin's name and passed over.
+*Observing*, `observe` learns afterwards what happened. It is a `def`, and what it returns is not
+looked at.
+
+Deciding and telling hooks may be `def` or `async def` (`explain` is a `def`), and may leave out
+arguments that they do not need. Hooks run for calls and for deliveries alike; `task.kind` tells
+which it is. One that raises, exits, cancels itself, takes longer than `plugins.timeout` or returns
+something else than documented is logged with its plugin's name and passed over.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import httpx
@@ -29,10 +33,11 @@ import pluggy
 from orchestratord.backoff import Backoff
 from orchestratord.endpoint import Endpoint, Setting
 from orchestratord.errors import Problem
+from orchestratord.events import Event
 from orchestratord.executor import Executor
 from orchestratord.message import Outcome
 from orchestratord.settings import Config
-from orchestratord.task import Delete, Effect, Table, Task, Upsert
+from orchestratord.task import Delete, Effect, Explanation, Table, Task, Upsert
 
 if TYPE_CHECKING:
     from orchestratord.control.routes import Control, Route
@@ -50,7 +55,9 @@ REGISTRATIONS = (
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
-TELLING = ("announce", "on_success", "on_retry", "on_final_failure")
+TELLING = ("announce", "on_success", "on_retry", "on_final_failure", "explain")
+OBSERVING = ("observe",)
+ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *OBSERVING)
 PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
 """The seven phases of the lifecycle, in order."""
 
@@ -92,10 +99,11 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
 @hookspec
 def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]]
-) -> Iterable[Upsert | Delete]:
+) -> Iterable[Upsert | Delete | None]:
     """A configuration was adopted, at start and at each reload.
 
     `tables` holds the rows of the plugin's own tables as they stand; what is returned is written.
+    Best a generator: whatever it yields, None too, gives everything else its turn.
     """
 
 
@@ -162,4 +170,31 @@ def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) ->
     """The task failed for good; `task.reason` says why.
 
     `endpoint` is None where the task's endpoint is no longer declared.
+    """
+
+
+@hookspec
+def explain(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+    now: float,
+) -> Iterable[Explanation]:
+    """What would follow from this phase, what would not, and by which rule.
+
+    Somebody asks; nothing has happened, and nothing is written or remembered. The arguments are
+    those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
+    """
+
+
+@hookspec
+def observe(events: Sequence[Event]) -> None:
+    """What happened since the last call, in order, each after it was committed.
+
+    Called about twenty times a second while something happens, and holds up the whole daemon while
+    it runs. The events and their fields are described in `orchestratord.events`.
     """

@@ -17,7 +17,8 @@ CORE = "orchestratord"
 """The owner of what no plugin brings."""
 
 _CORE_KEYS = {
-    "type", "timeout", "retry", "idempotent", "enabled", "params", "schedule", *Api.model_fields,
+    "type", "timeout", "retry", "idempotent", "enabled", "params", "schedule", "tests",
+    *Api.model_fields,
 } - {"name"}  # fmt: skip
 
 

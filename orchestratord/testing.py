@@ -28,7 +28,7 @@ from orchestratord.host import Host
 from orchestratord.message import Outcome
 from orchestratord.redact import Redactor
 from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import Delete, Effect, Task, Upsert
+from orchestratord.task import Delete, Effect, Explanation, Task, Upsert
 
 START = 1_800_000_000.0
 """Where a `FakeClock` stands at first: 2027-01-15, 08:00 UTC, in seconds since the epoch."""
@@ -277,6 +277,31 @@ class Rig:
             effects += await self.host.collect(phase, arguments)
         self._fail_on_fault()
         return effects
+
+    def explain(
+        self,
+        phase: str,
+        outcome: Outcome | None = None,
+        *,
+        request: Any = None,
+        task: Task | None = None,
+        endpoint: Endpoint | None = None,
+        next_try: int | None = None,
+        config: Config | None = None,
+        now: float = START,
+    ) -> list[Explanation]:
+        """What `explain` says of one of the seven phases; `now` in seconds since the epoch."""
+        about = self._about(task, endpoint)
+        arguments = {
+            "phase": phase,
+            "outcome": outcome,
+            "request": request,
+            "next_try": next_try,
+            "config": config or self.config(about["endpoint"]),
+            "now": now,
+            **about,
+        }
+        return self._ask("explain", arguments)
 
     # -- within ----------------------------------------------------------------------------------
 

@@ -6,14 +6,13 @@ import sys
 
 import click
 
-from orchestratord.cli.check import check
-from orchestratord.cli.demo.command import demo
-from orchestratord.cli.plugins import plugins
-from orchestratord.cli.run import run
-from orchestratord.cli.schema import schema
+from orchestratord.cli.commands import PLACES, Commands
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(
+    commands=Commands(PLACES),
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(package_name="orchestratord", prog_name="orchestratord")
 def main() -> None:
     """Calls the APIs that YAML files declare, retries what fails, and sends webhooks.
@@ -24,7 +23,3 @@ def main() -> None:
         if hasattr(stream, "reconfigure"):
             # What a narrow encoding cannot write is escaped rather than an error.
             stream.reconfigure(errors="backslashreplace")
-
-
-for command in (run, check, schema, plugins, demo):
-    main.add_command(command)

@@ -55,6 +55,10 @@ def test_a_hook_is_documented_and_typed(name: str) -> None:
         ("on_success", ["outcome", "task", "endpoint"]),
         ("on_retry", ["outcome", "task", "endpoint", "next_try"]),
         ("on_final_failure", ["outcome", "task", "endpoint"]),
+        (
+            "explain",
+            ["phase", "outcome", "request", "task", "endpoint", "next_try", "config", "now"],
+        ),
     ],
 )
 def test_the_arguments_of_the_phases(name: str, arguments: list[str]) -> None:

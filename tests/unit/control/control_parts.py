@@ -11,6 +11,7 @@ from typing import Any
 import httpx
 
 from orchestratord.clock import Clock
+from orchestratord.config.changes import Changes, Difference
 from orchestratord.control.api import application
 from orchestratord.control.server import Listener, Server
 from orchestratord.control.verbs import Verbs
@@ -69,18 +70,22 @@ class Loader:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.cause = "start"
+        self.changes = Changes()
         self.last_error: Any = None
         self.restart_required: tuple[str, ...] = ()
         self.causes: list[str] = []
         self.problems: tuple[Any, ...] = ()
 
-    async def reload(self, cause: str) -> Any:
+    async def reload(self, cause: str, *, diff: bool = False) -> Any:
         self.causes.append(cause)
         return SimpleNamespace(
             changed=False,
             config=self.config,
             problems=self.problems,
             restart_required=self.restart_required,
+            cause=cause,
+            changes=Changes(changed=("demo/get",)),
+            differences=(Difference("demo/get", "timeout", "10s", "20s"),) if diff else (),
         )
 
 
@@ -121,6 +126,8 @@ class Parts:
         self.clock = Clock()
         self.store = await Store.open(f"sqlite:///{self.folder}/q.db", tables=tables)
         self.loader = Loader(self._config(rig))
+        observed = self.host.compiled("observe") is not None
+        self.host.events.open(self.clock, observed=observed)
         self.http = Client()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
         self.worker.adopt(self.loader.config)
@@ -143,6 +150,7 @@ class Parts:
         self.receiver.gate.set()
         await self.worker.drain(2.0)
         self.verbs.close()
+        self.host.events.close()
         await self.server.stop()
         for running in self._running:
             running.cancel()

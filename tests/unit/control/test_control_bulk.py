@@ -165,7 +165,7 @@ async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> N
     stopped_at = await moved()
     await asyncio.sleep(0.7)
     assert await moved() == stopped_at
-    runner = BulkRunner(parts.store, parts.worker, parts.clock)
+    runner = BulkRunner(parts.store, parts.worker, parts.clock, parts.host.events)
     running = asyncio.create_task(runner.run())
 
     async def went_on() -> bool:

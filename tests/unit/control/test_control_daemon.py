@@ -14,6 +14,7 @@ import pytest
 from control_parts import Parts, until
 
 from orchestratord import Answer, Control, NewTask, NotFound, Reject, Route, hookimpl
+from orchestratord.config.changes import Changes
 from orchestratord.control import status as status_module
 from orchestratord.errors import Problem
 
@@ -27,7 +28,8 @@ async def test_status(parts: Parts) -> None:
     status = answer.json()
     assert list(status) == [
         "version", "pid", "instance", "started_at", "uptime", "config", "queue", "in_flight",
-        "concurrency", "next_due", "draining", "lanes", "database", "plugins", "paused",
+        "concurrency", "next_due", "draining", "lanes", "rates", "failing", "events_dropped",
+        "database", "plugins", "paused",
     ]  # fmt: skip
     assert status["pid"] == os.getpid()
     assert status["instance"] == parts.store.instance
@@ -68,7 +70,7 @@ async def test_status_shows_what_is_wrong_with_the_files(parts: Parts) -> None:
     assert config["error"]["errors"] == [
         {
             "file": "apis/demo/endpoints/get.yaml", "line": 12, "column": 5, "key": "retry",
-            "message": "unknown strategy 'expo'",
+            "message": "unknown strategy 'expo'", "hint": None,
         }
     ]  # fmt: skip
     assert config["error"]["at"].endswith("Z")
@@ -94,7 +96,10 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
     snapshot = {**parts.worker.snapshot(), "lanes": [lane]}
     monkeypatch.setattr(parts.worker, "snapshot", lambda: snapshot)
     monkeypatch.setattr(parts.store, "url", f"sqlite:///{secret}")
-    problem = Problem(f"cannot read {secret}", f"{secret}.yaml", 1, 2, f"params.{secret}")
+    problem = Problem(
+        f"cannot read {secret}", f"{secret}.yaml", 1, 2, f"params.{secret}",
+        hint=f"known are {secret}",
+    )  # fmt: skip
     parts.loader.last_error = (parts.clock.now_ms(), [problem])
     answer = await parts.client.get("/v1/status")
     assert secret not in answer.text
@@ -104,7 +109,7 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
     assert status["config"]["error"]["errors"] == [
         {
             "file": "***.yaml", "line": 1, "column": 2, "key": "params.***",
-            "message": "cannot read ***",
+            "message": "cannot read ***", "hint": "known are ***",
         }
     ]  # fmt: skip
 
@@ -141,9 +146,30 @@ async def test_reload(parts: Parts) -> None:
     answer = await parts.client.post("/v1/reload")
     assert answer.status_code == 200
     assert list(answer.json()) == [
-        "generation", "changed", "adopted_at", "restart_required", "warnings",
+        "generation", "changed", "adopted_at", "cause", "changes", "restart_required", "warnings",
     ]  # fmt: skip
-    assert parts.loader.causes == ["api"]
+    assert parts.loader.causes == ["command"]
+
+
+async def test_reload_says_what_differs(parts: Parts) -> None:
+    answer = (await parts.client.post("/v1/reload", json={"diff": True})).json()
+    assert answer["changes"] == {
+        "added": [], "removed": [], "changed": ["demo/get"], "daemon": [],
+        "counts": {"added": 0, "removed": 0, "changed": 1},
+    }  # fmt: skip
+    assert answer["diff"] == [
+        {"endpoint": "demo/get", "key": "timeout", "before": "10s", "after": "20s"}
+    ]
+
+
+async def test_status_says_what_the_last_reload_changed(parts: Parts) -> None:
+    many = tuple(f"demo/{n}" for n in range(status_module.MAX_CHANGES + 1))
+    parts.loader.changes = Changes(added=many, removed=("demo/old",), daemon=("log.level",))
+    changes = (await parts.client.get("/v1/status")).json()["config"]["changes"]
+    assert changes["added"] == list(many[:-1])
+    assert changes["removed"] == ["demo/old"]
+    assert changes["daemon"] == ["log.level"]
+    assert changes["counts"] == {"added": len(many), "removed": 1, "changed": 0}
 
 
 async def test_a_bad_configuration_is_shown_whole(parts: Parts) -> None:
@@ -157,7 +183,7 @@ async def test_a_bad_configuration_is_shown_whole(parts: Parts) -> None:
     assert problem["code"] == "bad_config"
     assert problem["errors"][0] == {
         "file": "apis/demo/endpoints/get.yaml", "line": 1, "column": 1, "key": "path",
-        "message": "is required",
+        "message": "is required", "hint": None,
     }  # fmt: skip
     assert problem["errors"][1]["line"] is None
 

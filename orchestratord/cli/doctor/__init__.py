@@ -1,0 +1,1 @@
+"""`orchestratord doctor`: what may be wrong on this machine, and what to do."""

@@ -1,0 +1,125 @@
+"""What all checks look at: the configuration as far as it can be read, and a running daemon."""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+import tempfile
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from orchestratord.assembly import ADDRESSES
+from orchestratord.cli.loading import host_of
+from orchestratord.config.folder import read_daemon_file
+from orchestratord.config.load import load
+from orchestratord.errors import ConfigError, Problem
+from orchestratord.host import Host
+from orchestratord.paths import control_socket, database_url
+from orchestratord.settings import Config, DaemonSettings
+
+PATIENCE = 5.0
+"""Seconds that a daemon may take to answer."""
+
+_SYSTEM = Path("/etc/orchestratord")
+_UNIT = {
+    "STATE_DIRECTORY": "/var/lib/orchestratord",
+    "RUNTIME_DIRECTORY": "/run/orchestratord",
+}
+"""What systemd tells the daemon, and not whoever looks after it from a shell."""
+
+
+@dataclass(slots=True)
+class Case:
+    """One config folder on this machine.
+
+    `host` is None where the plugins could not be loaded at all, `config` where the configuration is
+    not good; `problems` then says why, and `settings` are those of orchestratord.yaml if that much
+    can be read. `status` is what the daemon at `socket` says of itself, None where none answers;
+    `refusal` then is the error of asking it.
+    """
+
+    folder: Path
+    environ: Mapping[str, str]
+    host: Host | None = None
+    config: Config | None = None
+    problems: list[Problem] = field(default_factory=list)
+    settings: DaemonSettings = field(default_factory=lambda: DaemonSettings.model_validate({}))
+    socket: Path = Path()
+    status: dict[str, Any] | None = None
+    refusal: OSError | None = None
+
+    @property
+    def database(self) -> str:
+        """The database's URL: the running daemon's, else the one that it would use."""
+        known = (self.status or {}).get("database")
+        if self.daemon_is_ours and isinstance(known, dict) and isinstance(known.get("url"), str):
+            return str(known["url"])
+        return database_url(self.settings, self.folder, self.environ)
+
+    @property
+    def daemon_is_ours(self) -> bool:
+        """True where the daemon that answers has read this very folder."""
+        told = (self.status or {}).get("config")
+        folder = told.get("folder") if isinstance(told, dict) else None
+        return isinstance(folder, str) and Path(folder).resolve() == self.folder.resolve()
+
+
+def open_case(folder: Path, environ: Mapping[str, str] = os.environ) -> Case:
+    """Read what there is to read, and ask the daemon."""
+    case = Case(folder, _as_the_unit(folder, environ))
+    try:
+        case.host, _ = host_of(folder)  # what cannot be loaded stands in it, too
+        case.config = load(folder, case.host, environ=environ, addresses=ADDRESSES)
+        case.problems += case.config.warnings
+        case.settings = case.config.daemon
+    except ConfigError as error:
+        case.problems += error.problems
+        if case.host is not None:
+            case.settings = _settings_alone(folder, case.host, environ) or case.settings
+    case.socket = control_socket(case.settings, folder, case.environ)
+    try:
+        case.status = ask(case.socket)
+    except OSError as error:
+        case.refusal = error
+    return case
+
+
+def ask(path: Path) -> dict[str, Any]:
+    """The status of the daemon at a socket. Raises OSError where none answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(PATIENCE)
+        probe.connect(os.fspath(path))  # tells why it cannot be reached, which httpx does not
+    try:
+        with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
+            answer = client.get("http://localhost/v1/status").raise_for_status().json()
+    except (httpx.HTTPError, ValueError) as error:
+        raise OSError(errno.EPROTO, f"no answer that makes sense: {error}") from None
+    if not isinstance(answer, dict):
+        raise OSError(errno.EPROTO, "no answer that makes sense")
+    return answer
+
+
+def _as_the_unit(folder: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
+    """The environment, and for the system's folder what systemd would add to it."""
+    if folder != _SYSTEM:
+        return environ
+    there = {name: path for name, path in _UNIT.items() if os.path.isdir(path)}
+    return {**there, **environ}
+
+
+def _settings_alone(folder: Path, host: Host, environ: Mapping[str, str]) -> DaemonSettings | None:
+    """What orchestratord.yaml says, though other files be wrong; None where it is wrong itself."""
+    files = read_daemon_file(folder)
+    if files.daemon is None or files.daemon not in files.contents:
+        return None
+    with tempfile.TemporaryDirectory(prefix="orchestratord-") as alone:
+        (Path(alone) / files.daemon).write_bytes(files.contents[files.daemon])
+        try:
+            return load(Path(alone), host, environ=environ).daemon
+        except ConfigError:
+            return None

@@ -1,0 +1,160 @@
+"""`orchestratord explain`: what an attempt would send, and what would follow from its answer."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestratord.cli.options import config_option
+
+if TYPE_CHECKING:
+    from orchestratord.endpoint import Endpoint
+    from orchestratord.trial import Pretended
+
+
+@click.command()
+@config_option
+@click.argument("endpoint", metavar="ENDPOINT")
+@click.option("--phase", metavar="PHASE", help="What follows from this phase alone.")
+@click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
+@click.option("--error", metavar="KIND", help="In which way no answer comes, such as connect.")
+@click.option(
+    "--attempt",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Which attempt it is.",
+)
+@click.option(
+    "-p",
+    "text_params",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A parameter; its text becomes what the endpoint declares.",
+)
+@click.option("--params", metavar="JSON|@FILE", help="Parameters as a JSON object; @- stdin.")
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json"]),
+    default="text",
+    show_default=True,
+    help="How it is written to stdout.",
+)
+def explain(
+    config: str | None,
+    endpoint: str,
+    phase: str | None,
+    status_code: str | None,
+    error: str | None,
+    attempt: int,
+    text_params: tuple[str, ...],
+    params: str | None,
+    output: str,
+) -> None:
+    """Explain one attempt of a call, without sending anything.
+
+    Shows the request as it would go out, also as a command line of curl; with --status-code what
+    becomes of the call and when it is tried again; and which webhooks fire, which do not and why,
+    each with what it would send. Secrets are masked.
+    """
+    import asyncio
+    import json
+
+    from orchestratord.cli.explain_text import explain_text
+    from orchestratord.cli.opened import opened
+    from orchestratord.clock import Clock
+    from orchestratord.control.explain import Explainer
+    from orchestratord.control.explained import explained_json
+    from orchestratord.errors import Conflict
+
+    answer = _answer(status_code, error)
+    _check_phase(phase, answer)
+    open_ = opened(config)
+    declared = open_.endpoint(endpoint)
+    values = _params(declared, text_params, params)
+    explainer = Explainer(open_.host, open_.config, Clock())
+    try:
+        explained = asyncio.run(
+            explainer.explain(declared, values, attempt=attempt, answer=answer, phase=phase)
+        )
+    except Conflict as conflict:
+        raise click.ClickException(f"{endpoint}: {conflict}") from None
+    document = explained_json(explained, open_.config.redactor)
+    if output == "json":
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(explain_text(document))
+
+
+def _answer(status_code: str | None, error: str | None) -> Pretended | None:
+    """The answer that is pretended. Raises UsageError."""
+    from orchestratord.config.suggest import suggest
+    from orchestratord.trial import ERRORS, Pretended, parse_code
+
+    if error is not None and error not in ERRORS:
+        raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
+    if status_code is None:
+        return None if error is None else Pretended.model_validate({"error": error})
+    try:
+        code = parse_code(status_code)
+    except ValueError as wrong:
+        raise click.UsageError(f"--status-code: {wrong}") from None
+    if error is not None and code != "error":
+        raise click.UsageError(f"--error says that no answer comes, --status-code that {code} does")
+    return Pretended.model_validate({"error": error} if error else {"status_code": code})
+
+
+def _check_phase(phase: str | None, answer: Pretended | None) -> None:
+    from orchestratord.config.suggest import suggest
+    from orchestratord.hookspecs import PHASES
+
+    if phase is None:
+        return
+    if phase not in PHASES:
+        raise click.UsageError(f"--phase: unknown phase {phase!r}{suggest(phase, PHASES)}")
+    if answer is None and not phase.startswith("before_"):
+        raise click.UsageError(f"{phase} comes after an answer: say which with --status-code")
+
+
+def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) -> dict[str, Any]:
+    """The parameters of the call, defaults filled in. Raises UsageError."""
+    from orchestratord.config.params import check_params
+    from orchestratord.errors import InvalidParams
+
+    text: dict[str, str] = {}
+    for pair in texts:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"-p {pair}: write KEY=VALUE")
+        if name in text:
+            raise click.UsageError(f"-p {name}: is given twice")
+        text[name] = value
+    given = _object(document) if document is not None else {}
+    if twice := given.keys() & text.keys():
+        raise click.UsageError(f"{', '.join(sorted(twice))}: is given twice")
+    try:
+        return check_params(endpoint, given, text=text)
+    except InvalidParams as invalid:
+        lines = [f"{name}: {message}" for name, message in invalid.problems.items()]
+        raise click.UsageError("\n".join(lines)) from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object of `--params`. Raises UsageError."""
+    import json
+    import sys
+    from pathlib import Path
+
+    try:
+        if text == "@-":
+            text = sys.stdin.read()
+        elif text.startswith("@"):
+            text = Path(text[1:]).read_text()
+        value = json.loads(text)
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.UsageError(f"--params: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError('--params: expected a JSON object, such as {"id": 7}')
+    return value

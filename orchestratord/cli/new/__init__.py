@@ -1,0 +1,1 @@
+"""`orchestratord new`: an endpoint, or a plugin, to begin with."""

@@ -1,0 +1,53 @@
+"""The command itself, which imports the rest only when it is used."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from orchestratord.cli.options import BAD_CONFIG, complain, config_option, folder_of
+
+
+@click.group()
+def new() -> None:
+    """Write an endpoint, or a plugin, to begin with."""
+
+
+@new.command()
+@config_option
+@click.argument("endpoint_id", metavar="API/NAME")
+def endpoint(config: str | None, endpoint_id: str) -> None:
+    """Write the file of a new endpoint, and the api.yaml of an API that is new.
+
+    They hold the keys that one needs, and others in comments. An endpoint that is there already is
+    left alone.
+    """
+    from orchestratord.cli.new.endpoint import write_endpoint
+    from orchestratord.errors import ConfigError
+
+    try:
+        write_endpoint(folder_of(config), endpoint_id)
+    except ConfigError as error:
+        complain(error.problems)
+        raise SystemExit(BAD_CONFIG) from None
+
+
+@new.command()
+@config_option
+@click.argument("name", metavar="NAME")
+@click.argument("folder", metavar="[DIR]", required=False, type=click.Path(file_okay=False))
+def plugin(config: str | None, name: str, folder: str | None) -> None:
+    """Write a package with a plugin that works, and its test.
+
+    NAME is what orchestratord calls it; the package is named orchestratord-NAME, and so is its
+    folder where DIR is left out. A name that a plugin of the config folder has is refused.
+    """
+    from orchestratord.cli.new.plugin import write_plugin
+    from orchestratord.errors import ConfigError
+
+    try:
+        write_plugin(folder_of(config), name, Path(folder) if folder else None)
+    except ConfigError as error:
+        complain(error.problems)
+        raise SystemExit(BAD_CONFIG) from None

@@ -1,0 +1,110 @@
+"""A new endpoint: its file, and the api.yaml that it needs.
+
+Names and keys are judged by the code that reads the configuration, on a copy of the few files that
+matter, so that nothing is written which would be refused afterwards.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import click
+
+from orchestratord.assembly import ADDRESSES
+from orchestratord.cli import schema_folder
+from orchestratord.cli.loading import host_of
+from orchestratord.cli.scaffold import template, unwritable, write_new
+from orchestratord.config.folder import SUFFIXES, Files, read_folder
+from orchestratord.config.load import load
+from orchestratord.errors import ConfigError
+from orchestratord.host import Host
+
+
+def write_endpoint(folder: Path, endpoint_id: str) -> None:
+    """Write the files of a new endpoint and say which.
+
+    Args:
+        folder: the config folder.
+        endpoint_id: `api/name`.
+
+    Raises:
+        click.ClickException: the id is no id or is taken, or the files cannot be written.
+        ConfigError: orchestratord.yaml cannot be read.
+    """
+    api, slash, name = endpoint_id.partition("/")
+    if not (slash and api and name) or "/" in name or "\0" in name:
+        raise click.ClickException(f"{endpoint_id!r} is no endpoint; one is named API/NAME")
+    if name.endswith(SUFFIXES):
+        raise click.ClickException(f"{endpoint_id!r}: leave out {Path(name).suffix} of the file")
+    if not folder.is_dir():
+        raise click.ClickException(
+            f"there is no config folder {folder}; `orchestratord init DIR` makes one"
+        )
+    files = read_folder(folder)
+    if endpoint_id in files.endpoints:
+        raise click.ClickException(
+            f"there is an endpoint {endpoint_id} already: {folder / files.endpoints[endpoint_id]}"
+        )
+    texts = {}
+    if files.apis.get(api) is None:
+        texts[f"apis/{api}/api.yaml"] = template("endpoint/api.yaml.in", api=api)
+    own = f"apis/{api}/endpoints/{name}.yaml"
+    texts[own] = template("endpoint/endpoint.yaml.in", id=endpoint_id, name=name)
+    host, _ = host_of(folder)
+    _try(host, files, texts, endpoint_id)
+    # What the endpoint needs is there before it, for a daemon that may be looking.
+    for path, text in texts.items():
+        write_new(folder / path, text)
+    _complete_schemas(folder, host)
+
+
+def _try(host: Host, files: Files, texts: dict[str, str], endpoint_id: str) -> None:
+    """Raise ClickException where the endpoint would not be read, or bring an error."""
+    api = endpoint_id.partition("/")[0]
+    shared = [file for file in (files.daemon, files.apis.get(api)) if file in files.contents]
+    with tempfile.TemporaryDirectory(prefix="orchestratord-") as folder:
+        trial = Path(folder)
+        try:
+            _write(trial, {file: files.contents[file] for file in shared if file is not None})
+            before = _errors(trial, host)
+            _write(trial, {file: text.encode() for file, text in texts.items()})
+        except (OSError, UnicodeError) as error:
+            why = error.strerror if isinstance(error, OSError) else error
+            raise click.ClickException(f"{endpoint_id!r} cannot be a file: {why}") from None
+        if endpoint_id not in read_folder(trial).endpoints:
+            raise click.ClickException(
+                f"{endpoint_id!r} would not be read: both names are made of letters, digits, '.', "
+                "'_' and '-', and begin with a letter or digit"
+            )
+        errors = [error for error in _errors(trial, host) if error not in before]
+    if errors:
+        lines = [f"{endpoint_id} would not be good, nothing was written:", *errors]
+        raise click.ClickException("\n".join(lines))
+
+
+def _write(folder: Path, contents: Mapping[str, bytes]) -> None:
+    for file, content in contents.items():
+        (folder / file).parent.mkdir(parents=True, exist_ok=True)
+        (folder / file).write_bytes(content)
+
+
+def _errors(folder: Path, host: Host) -> list[str]:
+    try:
+        load(folder, host, environ=os.environ, addresses=ADDRESSES)
+    except ConfigError as error:
+        return [str(problem) for problem in error.problems if problem.severity == "error"]
+    return []
+
+
+def _complete_schemas(folder: Path, host: Host) -> None:
+    """Write the schemas that the files name, where there are none yet."""
+    if (folder / schema_folder.NAME).is_dir():
+        return
+    try:
+        for path in schema_folder.write(folder, host.registry):
+            click.echo(f"wrote {path}")
+    except OSError as error:
+        raise unwritable(folder / schema_folder.NAME, error) from None

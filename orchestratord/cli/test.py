@@ -1,0 +1,187 @@
+"""`orchestratord test`: the tests that endpoints have in their YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestratord.cli.options import config_option
+
+if TYPE_CHECKING:
+    from orchestratord.cli.opened import Opened
+    from orchestratord.control.trials import Tried
+
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """One test as it is reported. `misses` are places (file:line:column), keys and messages."""
+
+    endpoint: str
+    name: str
+    file: str
+    line: int
+    misses: list[dict[str, Any]]
+
+
+@click.command()
+@config_option
+@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1)
+@click.option(
+    "-o",
+    "--output",
+    type=click.Choice(["text", "json", "junit"]),
+    default="text",
+    show_default=True,
+    help="How the results are written to stdout.",
+)
+def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
+    """Carry out the `tests` of all endpoints, or of some, without sending anything.
+
+    Exits with 0 if all passed, with 1 if one failed, with 78 if the configuration is not good.
+    """
+    from orchestratord.cli.opened import opened
+
+    open_ = opened(config)
+    names = endpoints or tuple(open_.config.endpoints)
+    for name in names:
+        open_.endpoint(name)
+    results = _results(open_, names)
+    write = {"text": _text, "json": _json, "junit": _junit}[output]
+    for line in write(results):
+        click.echo(line)
+    raise SystemExit(FAILED if any(result.misses for result in results) else 0)
+
+
+def _results(open_: Opened, names: Sequence[str]) -> list[Result]:
+    import asyncio
+
+    from orchestratord.clock import Clock
+    from orchestratord.control.explain import Explainer
+    from orchestratord.control.trials import try_all
+
+    explainer = Explainer(open_.host, open_.config, Clock())
+
+    async def run() -> list[Tried]:
+        tried: list[Tried] = []
+        for name in dict.fromkeys(names):
+            endpoint = open_.config.endpoints[name]
+            tried += await try_all(explainer, endpoint, open_.config.redactor)
+        return tried
+
+    tried = asyncio.run(run())
+    _note_hooks(open_, tried)
+    return [_placed(open_, item) for item in tried]
+
+
+def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
+    """Say which plugins decide in the daemon, and were not asked here."""
+    registry = open_.host.registry
+    executors = {registry.executor("call", item.endpoint.type) for item in tried}
+    for phase in sorted({phase for executor in executors if executor for phase in executor.phases}):
+        plugins = [item.plugin for item in open_.host.compiled(phase) or ()]
+        if plugins:
+            message = f"not run in tests: {phase} of {', '.join(plugins)}"
+            click.echo(f"note: {message}, which may decide otherwise", err=True)
+
+
+def _placed(open_: Opened, tried: Tried) -> Result:
+    """With the place of the test, and of each expectation that was not met."""
+    from orchestratord.config.document import read_document
+    from orchestratord.config.positions import MapNode, locate
+
+    source = tried.endpoint.source
+    document = read_document(source, (open_.folder / source).read_bytes())
+    root = document.root or MapNode()
+    here = ("tests", tried.index)
+    misses: list[dict[str, Any]] = []
+    for miss in tried.misses:
+        spot, _, _ = locate(document.spot, root, (*here, *miss.path))
+        misses.append(
+            {
+                "file": spot.file,
+                "line": spot.line,
+                "column": spot.column,
+                "key": ".".join(str(part) for part in (*here, *miss.path)),
+                "message": miss.message,
+            }
+        )
+    spot, _, _ = locate(document.spot, root, here)
+    return Result(tried.endpoint.id, tried.label, spot.file, spot.line, misses)
+
+
+def _sentence(miss: dict[str, Any]) -> str:
+    from orchestratord.log import escape
+
+    place = f"{miss['file']}:{miss['line']}:{miss['column']}"
+    return escape(f"{place}: {miss['key']}: {miss['message']}")
+
+
+def _text(results: Sequence[Result]) -> Iterator[str]:
+    from orchestratord.log import escape
+
+    endpoint = ""
+    for result in results:
+        if result.endpoint != endpoint:
+            endpoint = result.endpoint
+            yield endpoint
+        yield f"  {'FAIL' if result.misses else 'ok  '}  {escape(result.name)}"
+        for miss in result.misses:
+            yield f"        {_sentence(miss)}"
+    failed = sum(1 for result in results if result.misses)
+    yield f"{len(results) - failed} passed, {failed} failed" if results else "there are no tests"
+
+
+def _json(results: Sequence[Result]) -> Iterator[str]:
+    import json
+
+    failed = sum(1 for result in results if result.misses)
+    document = {
+        "passed": len(results) - failed,
+        "failed": failed,
+        "tests": [
+            {
+                "endpoint": result.endpoint,
+                "name": result.name,
+                "file": result.file,
+                "line": result.line,
+                "passed": not result.misses,
+                "misses": result.misses,
+            }
+            for result in results
+        ],
+    }
+    yield json.dumps(document, indent=2)
+
+
+def _junit(results: Sequence[Result]) -> Iterator[str]:
+    """The XML that CI systems read; a failure holds every miss, one a line."""
+    from xml.etree import ElementTree as Xml
+
+    failed = sum(1 for result in results if result.misses)
+    suite = Xml.Element(
+        "testsuite", name="orchestratord", tests=str(len(results)), failures=str(failed)
+    )
+    for result in results:
+        case = Xml.SubElement(
+            suite,
+            "testcase",
+            classname=result.endpoint,
+            name=_visible(result.name),
+            file=result.file,
+            line=str(result.line),
+        )
+        if result.misses:
+            failure = Xml.SubElement(case, "failure", message=_sentence(result.misses[0]))
+            failure.text = "\n".join(_sentence(miss) for miss in result.misses)
+    yield Xml.tostring(suite, encoding="unicode", xml_declaration=False)
+
+
+def _visible(text: str) -> str:
+    from orchestratord.log import escape
+
+    return escape(text)

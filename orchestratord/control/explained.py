@@ -1,0 +1,142 @@
+"""What was explained of an attempt: as objects, and as data for people."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from orchestratord.control.curl import curl
+from orchestratord.endpoint import Endpoint
+from orchestratord.engine.retry import Decision
+from orchestratord.executor import Target
+from orchestratord.message import Outcome
+from orchestratord.redact import Redactor
+from orchestratord.task import Explanation, Status, Task
+
+OUTCOMES = {Status.SUCCEEDED: "succeeded", Status.PENDING: "retry", Status.FAILED: "failed"}
+"""What becomes of a task, as `tests:` names it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Consequence:
+    """Something that follows, or does not. `request`: what would be sent for it, if anything."""
+
+    plugin: str
+    explanation: Explanation
+    request: Any = None
+    error: str | None = None
+    """Why there is no request where there should be one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Explained:
+    """All that can be said of one attempt."""
+
+    endpoint: Endpoint
+    task: Task
+    """As it stands after the attempt."""
+    target: Target
+    request: Any
+    """None where it cannot be prepared; then `outcome` says why."""
+    hooks: Mapping[str, Sequence[str]]
+    """The before_ and the after_ phase → the plugins that may decide otherwise there."""
+    outcome: Outcome | None
+    """None where no answer was pretended."""
+    decision: Decision | None
+    """With the delay before jitter."""
+    span: tuple[float, float] | None
+    """The shortest and the longest delay that jitter makes of it."""
+    reached: tuple[str, ...]
+    """The phases that the attempt goes through."""
+    told: tuple[str, ...]
+    """The phases that `consequences` is about."""
+    consequences: tuple[Consequence, ...]
+    notes: tuple[str, ...] = ()
+    """What plugins did wrong meanwhile."""
+
+    def happening(self, kind: str) -> list[str]:
+        """The names of what follows of one kind."""
+        found = (item.explanation for item in self.consequences)
+        return [item.name for item in found if item.happens and item.kind == kind]
+
+
+def explained_json(explained: Explained, redactor: Redactor) -> dict[str, Any]:
+    """The same as JSON-like data with secrets masked."""
+    outcome, decision = explained.outcome, explained.decision
+    return {
+        "endpoint": explained.endpoint.id,
+        "enabled": explained.endpoint.enabled,
+        "attempt": explained.task.attempts,
+        "max_attempts": explained.target.retry.max_attempts,
+        "params": redactor.value(explained.task.params),
+        "request": _with_curl(request_json(explained.request, redactor)),
+        "hooks": {phase: list(plugins) for phase, plugins in explained.hooks.items()},
+        "status_code": outcome.status_code if outcome else None,
+        "error": redactor.value(outcome.error) if outcome else None,
+        "decision": None
+        if decision is None
+        else {
+            "outcome": OUTCOMES[decision.status],
+            "reason": decision.reason,
+            "covered": outcome is not None and outcome.status_code in explained.target.retry.when,
+            "why": redactor.text(decision.why),
+            "delay": decision.delay,
+            "shortest": explained.span[0] if explained.span else None,
+            "longest": explained.span[1] if explained.span else None,
+        },
+        "reached": list(explained.reached),
+        "phases": list(explained.told),
+        "consequences": [_consequence(item, redactor) for item in explained.consequences],
+        "notes": [redactor.text(note) for note in explained.notes],
+    }
+
+
+def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:
+    explanation = item.explanation
+    request = request_json(item.request, redactor)
+    if request is not None:
+        request["added"] = list(explanation.adds)
+    return {
+        "plugin": item.plugin,
+        "kind": explanation.kind,
+        "name": explanation.name,
+        "phase": explanation.phase,
+        "happens": explanation.happens,
+        "why": redactor.text(explanation.why),
+        "request": request,
+        "error": redactor.value(item.error),
+    }
+
+
+def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
+    """A prepared request: method, URL, headers and body, secrets masked; None for none."""
+    if request is None:
+        return None
+    if not isinstance(request, httpx.Request):
+        return {"statement": redactor.text(str(request))}
+    headers: dict[str, str] = {}
+    for name, value in redactor.headers(_pairs(request)):
+        headers[name] = f"{headers[name]}, {value}" if name in headers else value
+    url = redactor.text(str(request.url))
+    body = redactor.text(request.content.decode(errors="replace")) or None
+    return {
+        "method": request.method,
+        "url": url,
+        "headers": headers,
+        "body": body,
+    }
+
+
+def _with_curl(request: dict[str, Any] | None) -> dict[str, Any] | None:
+    if request is not None and "method" in request:
+        request["curl"] = curl(**request)
+    return request
+
+
+def _pairs(request: httpx.Request) -> list[tuple[str, str]]:
+    """Names as they are written, which httpx gives only raw."""
+    encoding = request.headers.encoding
+    return [(name.decode(encoding), value.decode(encoding)) for name, value in request.headers.raw]

@@ -1,0 +1,173 @@
+"""Trying what the YAML has under `tests:`, by the code that explains an attempt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from orchestratord.config.params import check_params
+from orchestratord.control.explain import Explainer
+from orchestratord.control.explained import OUTCOMES, Explained
+from orchestratord.control.timetable import about, between
+from orchestratord.endpoint import Endpoint
+from orchestratord.errors import Conflict
+from orchestratord.redact import Redactor
+from orchestratord.task import Kind
+from orchestratord.template import to_text
+from orchestratord.trial import Expected, ExpectedRequest, Trial
+
+_EXACT = 0.0005
+"""Seconds in which two delays may differ; shorter ones are not written down."""
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One expectation that was not met; `path` is its key, below the test's."""
+
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One test, and what went otherwise than expected; nothing where it passed."""
+
+    endpoint: Endpoint
+    index: int
+    trial: Trial
+    misses: tuple[Miss, ...]
+
+    @property
+    def label(self) -> str:
+        """Its name, or its place in the list."""
+        return self.trial.name or f"tests.{self.index}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether all went as expected."""
+        return not self.misses
+
+
+async def try_all(explainer: Explainer, endpoint: Endpoint, redactor: Redactor) -> list[Tried]:
+    """Carry out the tests of one endpoint, in their order. No secret is in what comes out."""
+    tried: list[Tried] = []
+    for index, trial in enumerate(endpoint.tests):
+        found = [
+            Miss(path, redactor.text(message))
+            for path, message in await _misses(explainer, endpoint, trial)
+        ]
+        tried.append(Tried(endpoint, index, trial, tuple(found)))
+    return tried
+
+
+async def _misses(explainer: Explainer, endpoint: Endpoint, trial: Trial) -> list[tuple[Path, str]]:
+    try:
+        explained = await explainer.explain(
+            endpoint,
+            check_params(endpoint, trial.params),
+            attempt=trial.attempt,
+            answer=trial.answer,
+            now=trial.now,
+        )
+    except Conflict as conflict:
+        return [((), str(conflict))]
+    misses: list[tuple[Path, str]] = [((), note) for note in explained.notes]
+    misses += _decided(trial.expect, explained)
+    if trial.expect.webhooks is not None:
+        misses += _webhooks(trial.expect.webhooks, explained)
+    if trial.expect.request is not None:
+        misses += _request(trial.expect.request, explained)
+    return misses
+
+
+def _decided(expect: Expected, explained: Explained) -> Iterator[tuple[Path, str]]:
+    decision, outcome = explained.decision, explained.outcome
+    assert decision is not None, "each test pretends an answer"
+    came: str = OUTCOMES[decision.status]
+    because = f"{came}: {decision.why}"
+    if decision.reason is not None:
+        words = [decision.reason, outcome.error if outcome else None]
+        if decision.why != decision.reason:
+            words.append(decision.why)
+        because = f"{came}, {': '.join(str(word) for word in words if word)}"
+    if expect.outcome is not None and came != expect.outcome:
+        yield ("expect", "outcome"), f"expected {expect.outcome}, came {because}"
+    elif expect.reason is not None and decision.reason != expect.reason:
+        yield ("expect", "reason"), f"expected {expect.reason}, came {because}"
+    if expect.delay is not None:
+        shortest, longest = expect.delay
+        wanted = between(shortest, longest)
+        if decision.delay is None:
+            yield ("expect", "delay"), f"expected {wanted}, came no further attempt, but {because}"
+        elif not shortest - _EXACT <= decision.delay <= longest + _EXACT:
+            delay = about(decision.delay)
+            yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
+
+
+def _webhooks(expected: tuple[str, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "webhooks")
+    fired = explained.happening(Kind.WEBHOOK)
+    for item in explained.consequences:
+        explanation = item.explanation
+        if explanation.kind != Kind.WEBHOOK:
+            continue
+        if explanation.happens and explanation.name not in expected:
+            yield path, f"{explanation.name} fires as well: {explanation.why}"
+        elif explanation.happens and item.error is not None:
+            place = (*path, expected.index(explanation.name))
+            yield place, f"{explanation.name} fires, and its delivery will fail: {item.error}"
+        elif not explanation.happens and explanation.name in expected:
+            place = (*path, expected.index(explanation.name))
+            yield place, f"{explanation.name} does not fire: {explanation.why}"
+    known = {item.explanation.name for item in explained.consequences}
+    for index, name in enumerate(expected):
+        if name not in fired and name not in known:
+            yield (*path, index), f"there is no webhook {name!r}"
+
+
+def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "request")
+    request = explained.request
+    if request is None:
+        error = explained.outcome.error if explained.outcome else None
+        yield path, f"it cannot be made: {error}"
+        return
+    if not isinstance(request, httpx.Request):
+        yield path, f"this endpoint sends no HTTP request; its type is {explained.endpoint.type}"
+        return
+    if expected.method is not None and request.method != expected.method.upper():
+        yield (*path, "method"), f"expected {expected.method.upper()}, came {request.method}"
+    if expected.url is not None and str(request.url) != expected.url:
+        yield (*path, "url"), f"expected {expected.url}, came {request.url}"
+    for name, value in expected.headers.items():
+        came = request.headers.get(name)
+        if came is None:
+            yield (*path, "headers", name), f"expected {value!r}, came no such header"
+        elif came != value:
+            yield (*path, "headers", name), f"expected {str(value)!r}, came {came!r}"
+    if expected.body is not None:
+        yield from _body(expected.body, request.content.decode(errors="replace"), (*path, "body"))
+
+
+def _body(expected: Any, text: str, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(expected, str):
+        if text != expected:
+            yield path, f"expected {str(expected)!r}, came {text!r}"
+        return
+    try:
+        came = _canonical(json.loads(text))
+    except ValueError:
+        yield path, f"expected {_canonical(expected)}, came no JSON: {text!r}"
+        return
+    if came != _canonical(expected):
+        yield path, f"expected {_canonical(expected)}, came {came}"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=to_text)

@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestratord.cli.excerpt import excerpt
+from orchestratord.cli.main import main
+from orchestratord.errors import Problem
+
+BAD = "path: /x\nretry:\n  backoff: expo\n"
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    endpoints = tmp_path / "apis/shop/endpoints"
+    endpoints.mkdir(parents=True)
+    (endpoints.parent / "api.yaml").write_text("base_url: https://api.example.com\n")
+    (endpoints / "get.yaml").write_text(BAD)
+    return tmp_path
+
+
+def check(folder: Path, *options: str) -> Result:
+    return CliRunner().invoke(main, ["check", "--config", str(folder), *options])
+
+
+def drawn(problem: Problem) -> list[str]:
+    return [line for _, line in excerpt(problem)]
+
+
+def test_the_first_line_is_for_editors_and_then_comes_the_place(folder: Path) -> None:
+    ended = check(folder)
+    assert ended.exit_code == 78
+    assert ended.stderr.splitlines() == [
+        "apis/shop/endpoints/get.yaml:3:3: retry.backoff: unknown strategy 'expo', "
+        "did you mean 'exponential'?",
+        "    3 |   backoff: expo",
+        "      |   ^~~~~~~",
+        "      = known are exponential, fixed, linear, list",
+        "1 error",
+    ]
+    assert ended.stdout == ""
+
+
+def test_no_colour_without_a_terminal(folder: Path) -> None:
+    assert "\x1b" not in check(folder).output
+
+
+def test_the_json_holds_all_of_it(folder: Path) -> None:
+    (problem,) = json.loads(check(folder, "-o", "json").stdout)["problems"]
+    assert problem == {
+        "message": "unknown strategy 'expo', did you mean 'exponential'?",
+        "file": "apis/shop/endpoints/get.yaml",
+        "line": 3,
+        "column": 3,
+        "key": "retry.backoff",
+        "severity": "error",
+        "hint": "known are exponential, fixed, linear, list",
+        "source": "  backoff: expo",
+    }
+
+
+def test_github_gets_annotations(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(folder.parent)
+    (folder / "apis/shop/api.yaml").write_text("base_url: http://127.0.0.1\n")
+    ended = check(folder, "-o", "github")
+    assert ended.exit_code == 78
+    name = folder.name
+    assert ended.stdout.splitlines() == [
+        f"::error file={name}/apis/shop/endpoints/get.yaml,line=3,col=3,title=retry.backoff::"
+        "retry.backoff: unknown strategy 'expo', did you mean 'exponential'?"
+        "%0Aknown are exponential, fixed, linear, list",
+        f"::warning file={name}/apis/shop/api.yaml,line=1,col=1,title=base_url::base_url: "
+        "127.0.0.1 is a loopback address; to allow it, add  egress: {allow: [127.0.0.1:80]}",
+    ]
+
+
+def test_what_means_something_to_github_is_escaped(folder: Path) -> None:
+    (folder / "apis/shop/endpoints/get.yaml").write_text("path: /x\n'a:b,c%0A::error::d': 1\n")
+    (line,) = check(folder, "-o", "github").stdout.splitlines()
+    assert line.startswith(f"::error file={folder}/apis/shop/endpoints/get.yaml,line=2,col=1,")
+    assert ",title=a%3Ab%2Cc%250A%3A%3Aerror%3A%3Ad::a:b,c%250A::error::d: unknown key" in line
+
+
+def test_a_problem_without_a_place_has_no_line_of_a_file() -> None:
+    assert drawn(Problem("is gone", "orchestratord.yaml")) == []
+    assert drawn(Problem("is gone", hint="look")) == ["      = look"]
+
+
+@pytest.mark.parametrize(
+    ("line", "column", "lines"),
+    [
+        ("\tkey: x", 2, ["    7 | \tkey: x", "      | \t^~~"]),
+        ("日本: k: x", 5, ["    7 | 日本: k: x", "      |       ^"]),
+        ("key:", 9, ["    7 | key:", "      |         ^"]),
+    ],
+)
+def test_the_caret_stands_below_its_place(line: str, column: int, lines: list[str]) -> None:
+    assert drawn(Problem("bad", "f.yaml", 7, column, source=line)) == lines
+
+
+def test_of_a_long_line_the_part_is_shown_that_matters() -> None:
+    line = "x" * 150 + " here: " + "y" * 150
+    source, caret = drawn(Problem("bad", "f.yaml", 7, 152, source=line))
+    assert len(source) == len("    7 | ") + 100
+    assert source[caret.index("^") :].startswith("here")
+    assert "…" in source[: caret.index("^")]
+    assert source.endswith("…")
+
+
+GET = "apis/shop/endpoints/get.yaml"
+BOMB = "a: &a [x,x,x,x,x,x,x,x,x]\n" + "".join(
+    f"{b}: &{b} [{','.join([f'*{a}'] * 9)}]\n" for a, b in zip("abcdefgh", "bcdefghi", strict=True)
+)
+
+
+@pytest.mark.parametrize(
+    ("file", "content", "line"),
+    [
+        (GET, "pth: /x\npath: /x\n", f"{GET}:1:1: pth: unknown key, did you mean 'path'?"),
+        (GET, "path: /x\ntimeout: []\n", f"{GET}:2:1: timeout: [] is not a duration: write 500ms,"),
+        (GET, BAD, f"{GET}:3:3: retry.backoff: unknown strategy 'expo', did you mean 'expone"),
+        (
+            GET,
+            "path: /x\nwebhooks: [{phase: after_requst, url: 'https://a.example/'}]\n",
+            f"{GET}:2:13: webhooks.0.phase: unknown phase 'after_requst', did you mean 'after_r",
+        ),
+        (
+            GET,
+            "path: /x\nwebhooks:\n"
+            "- {phase: before_request, status_code: 200, url: 'https://a.example/'}\n",
+            f"{GET}:3:27: webhooks.0.status_code: before_request comes before there is a status c",
+        ),
+        (GET, "path: /{{ parms.id }}\n", f"{GET}:1:1: path: 'parms' is not known in a template, d"),
+        (
+            GET,
+            "path: /${NOT_SET}\n",
+            f"{GET}:1:1: path: the environment variable NOT_SET is not se",
+        ),
+        ("apis/shop/endpoints/get.yml", "path: /x\n", "apis/shop/endpoints/get.yml: the same end"),
+        (GET, b"path: /\xff\n", f"{GET}:1:8: is not UTF-8 here; save the file as UTF-8"),
+        (GET, "path: /x\npath: /y\n", f"{GET}:2:1: path: stands here twice, first in line 1; keep"),
+        (GET, BOMB, f"{GET}:6:29: f.7: the aliases repeat too much; write it out, or share"),
+        (GET, "path: /x\nbody: {json: {{ params }}}\n", f"{GET}:2:15: body.json: a template needs"),
+    ],
+)
+def test_each_mistake_is_one_clear_line(
+    folder: Path, file: str, content: str | bytes, line: str
+) -> None:
+    (folder / GET).write_text("path: /x\n")
+    (folder / file).write_bytes(content if isinstance(content, bytes) else content.encode())
+    ended = check(folder)
+    assert ended.exit_code == 78
+    shown = ended.stderr.splitlines()
+    assert shown[0].startswith(line)
+    assert shown[-1] == "1 error"
+    assert all(re.match(r" +(\d+ )?[|=] ", below) for below in shown[1:-1])
+
+
+def test_a_file_of_100_mb_is_one_clear_line(folder: Path) -> None:
+    with (folder / GET).open("wb") as file:
+        file.truncate(100_000_000)
+    assert check(folder).stderr.splitlines() == [
+        f"{GET}: larger than 1048576 bytes (1 MiB): split it",
+        "1 error",
+    ]
+
+
+def test_an_address_that_egress_denies_is_a_warning(folder: Path) -> None:
+    (folder / GET).write_text(
+        "path: /x\nwebhooks:\n- {phase: on_success, url: 'http://169.254.169.254/x'}\n"
+    )
+    ended = check(folder)
+    assert ended.exit_code == 0
+    (first, *_) = ended.stderr.splitlines()
+    assert first.startswith(f"warning: {GET}:3:23: webhooks.0.url: 169.254.169.254 is ")

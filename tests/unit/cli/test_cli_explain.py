@@ -1,0 +1,170 @@
+"""`orchestratord explain`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from orchestratord.cli.main import main
+
+EXAMPLE = Path(__file__).parents[3] / "config"
+ORDER = ("shop/getOrder", "-p", "id=1001")
+
+
+def explain(*arguments: str, folder: Path = EXAMPLE, stdin: str | None = None) -> Result:
+    return CliRunner().invoke(main, ["explain", "--config", str(folder), *arguments], input=stdin)
+
+
+def document(*arguments: str, folder: Path = EXAMPLE) -> dict[str, Any]:
+    result = explain(*arguments, "-o", "json", folder=folder)
+    assert result.exit_code == 0, result.stderr
+    found: dict[str, Any] = json.loads(result.stdout)
+    return found
+
+
+def test_all_of_it_as_text() -> None:
+    result = explain(*ORDER, "--status-code", "503")
+    assert result.exit_code == 0, result.stderr
+    text = result.stdout
+    assert text.startswith("shop/getOrder, attempt 1 of 5, status code 503\n")
+    assert "  GET http://127.0.0.1:8421/shop/orders/1001?expand=lines\n" in text
+    assert "  Authorization: ***\n" in text
+    assert "  curl 'http://127.0.0.1:8421/shop/orders/1001?expand=lines' \\\n" in text
+    assert "503 Service Unavailable: retry.when covers 503, so it is tried again\n" in text
+    assert "  in 1s (900ms to 1.1s with jitter): exponential 1s·2^0=1s\n" in text
+    assert "What follows in before_request, after_request and on_retry\n" in text
+    assert "webhook ops fires: phase is after_request, status_code 5xx,error covers 503\n" in text
+    assert '    {"text":"shop/getOrder answered 503 at attempt 1"}\n' in text
+    assert "    webhook-signature: (made when it is sent)\n" in text
+    assert "webhook order-missing does not fire: status_code 404 does not cover 503\n" in text
+    assert "a-token-for-the-demo" not in text
+
+
+def test_a_success_and_a_failure() -> None:
+    assert "\nWhat becomes of it\n  succeeded\n" in explain(*ORDER, "--status-code", "200").stdout
+    text = explain(*ORDER, "--status-code", "404").stdout
+    assert "  404 Not Found: it failed for good, not_retryable\n" in text
+    assert "  retry.when does not cover 404\n" in text
+
+
+def test_without_an_answer_there_is_only_the_request() -> None:
+    text = explain(*ORDER).stdout
+    assert "GET http://127.0.0.1:8421" in text
+    assert "What becomes of it" not in text
+    assert "What follows in before_request\n" in text
+
+
+def test_attempts_errors_and_phases() -> None:
+    found = document(*ORDER, "--status-code", "error", "--attempt", "3")
+    assert (found["attempt"], found["status_code"]) == (3, "error")
+    assert found["decision"]["delay"] == 4.0
+    order = ("shop/createOrder", "-p", "item=hat")
+    assert document(*order, "--error", "connect")["decision"]["outcome"] == "retry"
+    assert document(*order, "--error", "timeout")["decision"]["reason"] == "ambiguous"
+    found = document(*ORDER, "--status-code", "503", "--phase", "on_success")
+    assert found["phases"] == ["on_success"]
+    text = explain(*ORDER, "--status-code", "503", "--phase", "on_success").stdout
+    assert "on_success is not reached: this goes through before_request, after_request" in text
+
+
+def test_parameters(tmp_path: Path) -> None:
+    given = document("shop/createOrder", "--params", '{"item": "hat", "quantity": 3}')
+    assert given["request"]["body"] == '{"item":"hat","quantity":3}'
+    (tmp_path / "params.json").write_text('{"item": "cap"}')
+    file = f"@{tmp_path / 'params.json'}"
+    given = document("shop/createOrder", "--params", file, "-p", "quantity=2")
+    assert given["params"] == {"item": "cap", "quantity": 2}
+    result = explain("shop/createOrder", "--params", "@-", stdin='{"item": "from stdin"}')
+    assert "from stdin" in result.stdout
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([*ORDER, "--status-code", "5xx"], "'5xx' is not one status code"),
+        ([*ORDER, "--error", "refused"], "--error: unknown kind 'refused', did you mean 'reset'?"),
+        ([*ORDER, "--error", "dns", "--status-code", "200"], "--status-code that 200 does"),
+        ([*ORDER, "--phase", "on_sucess"], "unknown phase 'on_sucess', did you mean 'on_success'?"),
+        ([*ORDER, "--phase", "on_retry"], "on_retry comes after an answer: say which"),
+        ([*ORDER, "--attempt", "0"], "--attempt"),
+        (["shop/getOrder"], "id: is required"),
+        (["shop/getOrder", "-p", "id=one"], "id: expected a whole number"),
+        (["shop/getOrder", "-p", "id"], "-p id: write KEY=VALUE"),
+        ([*ORDER, "-p", "id=2"], "-p id: is given twice"),
+        ([*ORDER, "--params", '{"id": 2}'], "id: is given twice"),
+        ([*ORDER, "--params", "[1]"], "--params: expected a JSON object"),
+        ([*ORDER, "--params", "{"], "--params: "),
+        ([*ORDER, "--params", "@/nowhere/at/all"], "--params: "),
+        ([*ORDER, "-p", "idd=2"], "idd: there is no such parameter, did you mean 'id'?"),
+    ],
+)
+def test_what_makes_no_sense(arguments: list[str], message: str) -> None:
+    result = explain(*arguments)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert result.stdout == ""
+
+
+def test_there_is_no_such_endpoint() -> None:
+    result = explain("shop/getOrdr")
+    assert result.exit_code == 4
+    assert result.stderr == "there is no endpoint 'shop/getOrdr', did you mean 'shop/getOrder'?\n"
+
+
+def write(folder: Path, **files: str) -> Path:
+    texts = {"api": "base_url: https://a.test\n", **files}
+    (folder / "apis/a/endpoints").mkdir(parents=True)
+    (folder / "apis/a/api.yaml").write_text(texts.pop("api"))
+    if "daemon" in texts:
+        (folder / "orchestratord.yaml").write_text(texts.pop("daemon"))
+    for name, text in texts.items():
+        (folder / f"apis/a/endpoints/{name}.yaml").write_text(text)
+    return folder
+
+
+def test_a_bad_configuration(tmp_path: Path) -> None:
+    result = explain("a/x", folder=write(tmp_path, x="pth: /x\n"))
+    assert result.exit_code == 78
+    assert "apis/a/endpoints/x.yaml:1:1: pth: unknown key" in result.stderr
+
+
+def test_plugins_that_may_decide_otherwise_are_named(tmp_path: Path) -> None:
+    folder = write(tmp_path, x="path: /x\n", daemon="plugins: {dirs: [plugins]}\n")
+    (folder / "plugins").mkdir()
+    (folder / "plugins/mine.py").write_text(
+        "from orchestratord import hookimpl\n"
+        "@hookimpl\ndef before_request(request): raise SystemExit('it was run')\n"
+        "@hookimpl\ndef after_request(outcome): raise SystemExit('it was run')\n"
+        "@hookimpl\ndef explain(phase): 1 / 0\n"
+    )
+    result = explain("a/x", "--status-code", "200", folder=folder)
+    assert result.exit_code == 0
+    text = " ".join(result.stdout.split())
+    assert "mine may still change or refuse it (before_request); that is not shown." in text
+    assert "mine may decide otherwise (after_request)." in text
+    assert "Note: the plugin mine: explain: ZeroDivisionError: division by zero" in text
+
+
+def test_a_disabled_endpoint_and_a_disabled_type(tmp_path: Path) -> None:
+    folder = write(tmp_path, x="path: /x\nenabled: false\n")
+    text = explain("a/x", folder=folder).stdout
+    assert "Its calls are refused, and tasks wait: enabled is false.\n" in text
+
+
+def test_a_request_that_cannot_be_made(tmp_path: Path) -> None:
+    text = "path: '/{{ params.a.b }}'\nparams: {a: {type: object, default: {c: 1}}}\n"
+    result = explain("a/x", "--status-code", "200", folder=write(tmp_path, x=text))
+    assert "cannot be made: in the template {{ params.a.b }}: there is no 'b'" in result.stdout
+    assert "it failed for good, invalid_payload" in " ".join(result.stdout.split())
+
+
+def test_control_characters_reach_no_terminal(tmp_path: Path) -> None:
+    text = "method: POST\npath: /x\nbody: {text: '{{ params.a }}'}\nparams: {a: {}}\n"
+    result = explain("a/x", "-p", "a=\x1b[31mred", folder=write(tmp_path, x=text))
+    assert result.exit_code == 0
+    assert "\x1b" not in result.stdout
+    assert "\\u001b[31mred" in result.stdout
