@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -22,6 +22,9 @@ from pydantic import (
 from orchestratord.backoff import Backoff, Fixed
 from orchestratord.template import Template
 from orchestratord.values import Duration, Secret, Size, StatusCode, StatusSet
+
+if TYPE_CHECKING:
+    from orchestratord.trial import Trial
 
 CALL_WHEN = StatusSet.parse(["error", 408, 425, 429, 500, 502, 503, 504])
 SUCCESS = StatusSet.parse("2xx")
@@ -212,6 +215,8 @@ class Endpoint:
     """The file it is declared in, relative to the config folder."""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """The merged declaration as JSON-like data with secrets masked, for people."""
+    tests: tuple[Trial, ...] = ()
+    """What `orchestratord test` tries; nothing else looks at them."""
 
     def __getitem__(self, setting: Setting[T]) -> T:
         value: T = self.settings.get(setting.key, setting.default)

@@ -20,7 +20,7 @@ OrchestratordError
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
 
 SendErrorKind = Literal["dns", "connect", "tls", "send", "timeout", "reset", "protocol", "egress"]
@@ -35,7 +35,9 @@ class Problem:
     """One thing wrong in the configuration.
 
     `file` is relative to the config folder; `line` and `column` count from 1 and are None where
-    there is no place to point at; `key` is the dotted path of the key, or empty.
+    there is no place to point at; `key` is the dotted path of the key, or empty. `hint` says what
+    could stand there, and `source` is the line itself, without secrets; both may be empty, and
+    neither makes two problems different.
     """
 
     message: str
@@ -44,6 +46,8 @@ class Problem:
     column: int | None = None
     key: str = ""
     severity: Literal["error", "warning"] = "error"
+    hint: str = field(default="", compare=False)
+    source: str = field(default="", compare=False, repr=False)
 
     def __str__(self) -> str:
         place = self.file

@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic_core import ErrorDetails
 
-from orchestratord.config.suggest import suggest
+from orchestratord.config.suggest import choices, suggest
 from orchestratord.redact import MASK
 from orchestratord.values import Text
 
@@ -56,7 +56,7 @@ def sentence(error: ErrorDetails) -> str:
         case "extra_forbidden":
             return "unknown key"
         case "literal_error" | "enum":
-            words = re.findall(r"'([^']*)'", str(context.get("expected", "")))
+            words = _words(error)
             remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
             return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
         case "greater_than_equal":
@@ -90,6 +90,17 @@ def sentence(error: ErrorDetails) -> str:
         if len(secret) >= SHORTEST_SECRET:
             message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def choice(error: ErrorDetails) -> str:
+    """The hint beside the complaint: all the words that could stand there."""
+    if error["type"] not in ("literal_error", "enum") or not isinstance(error["input"], str):
+        return ""
+    return choices(error["input"], _words(error))
+
+
+def _words(error: ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
 
 
 def shown(value: Any) -> str:

@@ -11,7 +11,7 @@ from orchestratord.config.positions import MapNode, locate
 from orchestratord.config.reader import Reader
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.shared import Inherited, SharedReader
-from orchestratord.config.suggest import suggest
+from orchestratord.config.suggest import choices, suggest
 from orchestratord.host import Host
 from orchestratord.settings import DaemonSettings, Plugins
 
@@ -45,7 +45,8 @@ class DaemonReader:
         keys = fields_of(DaemonSettings)
         for key, (spot, _) in root.entries.items():
             if key not in keys and key != "defaults":
-                self._problems.error(spot, "unknown key" + suggest(key, (*keys, "defaults")))
+                known = (*keys, "defaults")
+                self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return root.only(keys)
 
     def _check(self, fields: Mapping[str, Any], document: Document, node: MapNode) -> None:

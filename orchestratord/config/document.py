@@ -9,6 +9,7 @@ counted before anything walks them.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import lru_cache
 from typing import Any
 
 import yaml
@@ -17,6 +18,7 @@ from orchestratord.config import json_text, syntax
 from orchestratord.config.folder import MAX_BYTES
 from orchestratord.config.positions import ListNode, MapNode, Node, Scalar, Spot
 from orchestratord.config.scalars import resolve
+from orchestratord.config.strict import Strict
 from orchestratord.errors import Problem
 
 MAX_DEPTH = 20
@@ -54,35 +56,43 @@ def read_document(file: str, content: bytes, *, loader: Any = None) -> Document:
         loader: one of PyYAML's loaders; the default is libyaml's where PyYAML was built with it.
     """
     problems: list[Problem] = []
+    building = _built(file, content, problems, loader or _LOADER)
+    return Document(file, building.root() if building is not None else None, problems)
+
+
+def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _Building | None:
+    """The tree of a file; None where it is not worth looking at, which has problems."""
     text = syntax.decode(file, content, problems)
     if text is not None and file.endswith(".json"):
         text = json_text.check(file, text, problems)
     if text is None:
-        return Document(file, None, problems)
+        return None
+    if not text.endswith("\n"):
+        text += "\n"  # a block text that ends with the file would lose its last line break
     building = _Building(file, text, problems)
     try:
-        for event in yaml.parse(text, Loader=loader or _LOADER):
-            if not building.take(event) or len(problems) > MAX_PROBLEMS:
-                return Document(file, None, problems)
+        return building if building.run(loader(text)) else None
     except yaml.MarkedYAMLError as error:
         problems.append(syntax.explain(file, text, error))
-        return Document(file, None, problems)
     except yaml.YAMLError as error:
         problems.append(Problem(f"cannot be read as YAML: {error}", file=file))
-        return Document(file, None, problems)
-    return Document(file, building.root(), problems)
+    return None
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_YAML = (1, 2)
+_QUOTED = frozenset("'\"|>")
 
 
 class _Frame:
     """A collection that is not closed yet."""
 
-    __slots__ = ("anchor", "height", "key", "name", "node", "path", "size", "waiting")
+    __slots__ = ("anchor", "entries", "height", "key", "name", "node", "path", "size", "waiting")
 
     def __init__(self, node: MapNode | ListNode, path: str, anchor: str | None) -> None:
         self.node = node
+        self.entries = node.entries if isinstance(node, MapNode) else None
+        """None for a list."""
         self.path = path
         self.anchor = anchor
         self.size = 1
@@ -108,15 +118,6 @@ class _Building:
         self.anchors: dict[str, tuple[Node, int, int] | None] = {}
         """Anchor → its node, size and height; None while it is open."""
         self.repeated = 0
-        self._handlers: dict[type, Callable[[Any], bool]] = {
-            yaml.ScalarEvent: self._scalar,
-            yaml.MappingStartEvent: lambda event: self._open(event, MapNode()),
-            yaml.SequenceStartEvent: lambda event: self._open(event, ListNode()),
-            yaml.MappingEndEvent: self._close,
-            yaml.SequenceEndEvent: self._close,
-            yaml.AliasEvent: self._alias,
-            yaml.DocumentStartEvent: self._document,
-        }
 
     def root(self) -> MapNode | None:
         """The mapping that the file is; an empty file is an empty one."""
@@ -128,64 +129,92 @@ class _Building:
         self._problem(self.top_spot, "expected keys with values, such as `timeout: 30s`")
         return None
 
-    def take(self, event: yaml.Event) -> bool:
-        """Add an event; False where the rest of the file is not worth reading."""
-        handler = self._handlers.get(type(event))
-        return handler is None or handler(event)
+    def run(self, parser: Any) -> bool:
+        """Take all events of one of PyYAML's parsers; False where a file is not worth finishing."""
+        next_event, problems = parser.get_event, self.problems
+        strict = Strict.of(self.text)
+        try:
+            while (event := next_event()) is not None:
+                if strict is not None and (complaint := strict.complaint(event)) is not None:
+                    self._problem(self._value_spot(self._spot(event)), complaint)
+                handler = _HANDLERS.get(type(event))
+                if handler is not None and not handler(self, event):
+                    return False
+                if len(problems) > MAX_PROBLEMS:
+                    return False
+        finally:
+            parser.dispose()
+        return True
 
     # -- events ----------------------------------------------------------------------------
 
     def _document(self, event: yaml.DocumentStartEvent) -> bool:
         self.documents += 1
+        if event.tags or (event.version or _YAML) != _YAML:
+            self._problem(
+                self._spot(event),
+                "directives (%) are not read, the file is YAML 1.2; leave them out",
+            )
+            return False
         if self.documents == 1:
             return True
         self._problem(self._spot(event), "a second document begins here; a file holds one")
         return False
 
     def _scalar(self, event: yaml.ScalarEvent) -> bool:
-        spot = self._spot(event)
+        # Nine of ten events come here, so that spots are made only where somebody needs them.
         text = event.value
-        tagged = event.tag is not None
-        if event.tag is not None and event.tag not in _STR_TAGS:
-            self._tag(spot, event.tag)
-        plain = event.implicit[0] and not tagged and event.style not in ("'", '"', "|", ">")
+        plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         frame = self.frames[-1] if self.frames else None
-        if frame is not None and isinstance(frame.node, MapNode) and not frame.waiting:
-            self._key(frame, spot, text, plain)
+        if frame is not None and frame.entries is not None and not frame.waiting:
+            if event.tag is not None and event.tag not in _STR_TAGS:
+                self._tag(self._spot(event), event.tag)
+            self._key(frame, event, plain)
             return True
+        if event.tag is not None and event.tag not in _STR_TAGS:
+            self._tag(self._spot(event), event.tag)
         try:
             node = Scalar(resolve(text) if plain else text, text)
         except ValueError as error:
-            self._problem(self._value_spot(spot), str(error))
+            self._problem(self._value_spot(self._spot(event)), str(error))
             node = Scalar(text, text)
         if event.anchor is not None:
             self.anchors[event.anchor] = (node, 1 + len(text), 0)
-        self._place(spot, node)
-        self._grow(1 + len(text), 0)
+        if frame is not None and frame.entries is not None:
+            frame.waiting = False
+            if frame.key is not None:
+                frame.entries[frame.name] = (frame.key, node)
+        else:
+            self._place(self._spot(event), node)
+        if frame is not None:
+            frame.size += 1 + len(text)
         return True
 
-    def _key(self, frame: _Frame, spot: Spot, text: str, plain: bool) -> None:
-        assert isinstance(frame.node, MapNode)
+    def _key(self, frame: _Frame, event: yaml.ScalarEvent, plain: bool) -> None:
+        assert frame.entries is not None
+        text, mark = event.value, event.start_mark
+        assert mark is not None
         frame.waiting = True
         frame.name = text
-        frame.key = spot.below(_shown(text))
+        frame.key = spot = Spot(self.file, mark.line + 1, mark.column + 1, _path(frame.path, text))
         frame.size += len(text)
-        if plain and text == "<<":
+        if text in frame.entries:
+            first = frame.entries[text][0].line
+            self._problem(spot, f"stands here twice, first in line {first}; keep one of them")
+            frame.key = None
+        elif not text:
+            self._problem(self._spot(event), "a key is missing before the ':'")
+            frame.key = None
+        elif plain and text == "<<":
             self._problem(
-                spot,
+                self._spot(event),
                 "merge keys (<<) are not part of YAML 1.2; write the keys out, or share them in "
                 "api.yaml or defaults",
             )
             frame.key = None
-        elif not text:
-            self._problem(spot, "a key is missing before the ':'")
-            frame.key = None
-        elif text in frame.node.entries:
-            first = frame.node.entries[text][0].line
-            self._problem(frame.key, f"stands here twice, first in line {first}; keep one of them")
-            frame.key = None
 
-    def _open(self, event: yaml.CollectionStartEvent, node: MapNode | ListNode) -> bool:
+    def _open(self, event: yaml.CollectionStartEvent) -> bool:
+        node = MapNode() if isinstance(event, yaml.MappingStartEvent) else ListNode()
         spot = self._spot(event)
         if len(self.frames) >= MAX_DEPTH:
             self._problem(self._value_spot(spot), _TOO_DEEP)
@@ -245,7 +274,7 @@ class _Building:
 
     def _is_key(self) -> bool:
         frame = self.frames[-1] if self.frames else None
-        return frame is not None and isinstance(frame.node, MapNode) and not frame.waiting
+        return frame is not None and frame.entries is not None and not frame.waiting
 
     def _place(self, spot: Spot, node: Node) -> Spot:
         """Put a value where it belongs; the spot that it is known by."""
@@ -253,12 +282,13 @@ class _Building:
             self.top, self.top_spot = node, spot
             return spot
         frame = self.frames[-1]
-        if isinstance(frame.node, MapNode):
+        if frame.entries is not None:
             frame.waiting = False
             if frame.key is None:
                 return spot
-            frame.node.entries[frame.name] = (frame.key, node)
+            frame.entries[frame.name] = (frame.key, node)
             return frame.key
+        assert isinstance(frame.node, ListNode)
         item = spot.below(len(frame.node.items))
         frame.node.items.append((item, node))
         return item
@@ -307,6 +337,23 @@ class _Building:
         self.problems.append(
             Problem(message, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
         )
+
+
+_HANDLERS: dict[type, Callable[[_Building, Any], bool]] = {
+    yaml.ScalarEvent: _Building._scalar,
+    yaml.MappingStartEvent: _Building._open,
+    yaml.SequenceStartEvent: _Building._open,
+    yaml.MappingEndEvent: _Building._close,
+    yaml.SequenceEndEvent: _Building._close,
+    yaml.AliasEvent: _Building._alias,
+    yaml.DocumentStartEvent: _Building._document,
+}
+
+
+@lru_cache(maxsize=4096)
+def _path(above: str, key: str) -> str:
+    """The path of a key. Many files hold the same ones, and share these texts."""
+    return f"{above}.{_shown(key)}" if above else _shown(key)
 
 
 def _shown(key: str) -> str:

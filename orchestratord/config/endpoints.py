@@ -24,6 +24,7 @@ from orchestratord.endpoint import Endpoint, Param, Schedule
 from orchestratord.errors import InvalidParams
 from orchestratord.executor import Executor
 from orchestratord.registry import Registry
+from orchestratord.trial import Trial
 from orchestratord.values import Text
 
 
@@ -79,7 +80,10 @@ class EndpointReader:
         if schedule is not None:
             schedule = self._schedule(schedule, params, spot, node)
             if "params" in fields:
-                self._check_scheduled(schedule, params, spot, node)
+                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
+        tests: tuple[Trial, ...] = fields.get("tests", ())
+        if "params" in fields:
+            tests = self._tests(tests, params, spot, node)
         good = all(item.value is not None for item in read.values())
         if model is not None and spec.value is None:
             good = False
@@ -100,11 +104,13 @@ class EndpointReader:
             schedule=schedule,
             settings=MappingProxyType(settings),
             source=document.file,
+            tests=tests,
         )
         for key in settings:
             place, child = node.entries[key]
             self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
+        written.pop("tests", None)  # they say nothing of what the endpoint is
         shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
         return Declared(replace(endpoint, shown=shown), spot, node)
 
@@ -204,26 +210,54 @@ class EndpointReader:
         for key, message in schedule_problems(schedule):
             path = ("schedule", key) if key else ("schedule",)
             self._problems.error(locate(spot, node, path)[0], message)
-        values = dict(schedule.params)
-        for name, value in schedule.params.items():
-            at, child, _ = locate(spot, node, ("schedule", "params", name))
+        values = self._given(schedule.params, params, spot, node, ("schedule", "params"))
+        return schedule.model_copy(update={"params": values}) if schedule.params else schedule
+
+    def _tests(
+        self, tests: tuple[Trial, ...], params: Mapping[str, Param], spot: Spot, node: Node
+    ) -> tuple[Trial, ...]:
+        """The tests, with their params as the declared types have them."""
+        checked: list[Trial] = []
+        for index, test in enumerate(tests):
+            path = ("tests", index, "params")
+            values = self._given(test.params, params, spot, node, path)
+            self._check_given(values, params, spot, node, path)
+            checked.append(test.model_copy(update={"params": values}))
+        return tuple(checked)
+
+    def _given(
+        self,
+        given: Mapping[str, Any],
+        params: Mapping[str, Param],
+        spot: Spot,
+        node: Node,
+        path: tuple[str | int, ...],
+    ) -> dict[str, Any]:
+        """What the YAML gives for parameters at `path`, as the declared types have it."""
+        values = dict(given)
+        for name, value in given.items():
+            at, child, _ = locate(spot, node, (*path, name))
             if name in params:
                 try:
                     values[name] = _as_declared(params[name], value, child)
                 except ValueError as error:
                     self._problems.error(at, str(error))
-        return schedule.model_copy(update={"params": values}) if schedule.params else schedule
+        return values
 
-    def _check_scheduled(
-        self, schedule: Schedule, params: Mapping[str, Param], spot: Spot, node: Node
+    def _check_given(
+        self,
+        given: Mapping[str, Any],
+        params: Mapping[str, Param],
+        spot: Spot,
+        node: Node,
+        path: tuple[str | int, ...],
     ) -> None:
-        """Whether the endpoint can be called with what its schedule gives."""
+        """Whether the endpoint can be called with what stands at `path`."""
         try:
-            fill(params, schedule.params)
+            fill(params, given)
         except InvalidParams as invalid:
             for name, message in invalid.problems.items():
-                path = ("schedule", "params", name)
-                at, _, skipped = locate(spot, node, path)
+                at, _, skipped = locate(spot, node, (*path, name))
                 if not skipped and name in params:
                     continue  # a wrong type, which was said where it was read
                 for part in skipped:

@@ -11,7 +11,9 @@ import hashlib
 import os
 import re
 import stat
-from collections.abc import Iterator, Mapping
+import threading
+import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -22,6 +24,9 @@ from orchestratord.errors import Problem
 SUFFIXES = (".yaml", ".yml", ".json")
 MAX_BYTES = 1_048_576
 """Of one file."""
+
+_SETTLED = 2.0
+"""Seconds after which the times of a file are relied on to change with its content."""
 
 Severity = Literal["error", "warning"]
 
@@ -62,21 +67,70 @@ class Files:
     digest: str = ""
 
 
-def read_folder(folder: Path) -> Files:
-    """Find and read every file. What is wrong with names and files stands in `problems`."""
-    return _Reading(folder).run()
+class KnownFiles:
+    """Contents of files as they were read last.
+
+    A file is opened again only where its inode, size or times are others than before. Times are as
+    fine as the system's ticks, so that what was written just before it was read is not relied on.
+    """
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self._known: dict[str, tuple[tuple[int, ...], bytes]] = {}
+
+    def get(self, path: str) -> bytes | None:
+        """The content of the file at `path`, if it is known to be still the same."""
+        found = self._known.get(path)
+        if found is None:
+            return None
+        try:
+            same = _identity(os.stat(path)) == found[0]
+        except OSError:
+            return None
+        return found[1] if same else None
+
+    def put(self, path: str, seen: os.stat_result, content: bytes) -> None:
+        """What was read from a file, which looked like `seen` before."""
+        if max(seen.st_mtime, seen.st_ctime) + _SETTLED < time.time():
+            self._known[path] = _identity(seen), content
+        else:
+            self._known.pop(path, None)
+
+    def only(self, paths: Iterable[str]) -> None:
+        """Forget all other files."""
+        for path in self._known.keys() - set(paths):
+            self._known.pop(path, None)
+
+
+def _identity(found: os.stat_result) -> tuple[int, ...]:
+    times = found.st_mtime_ns, found.st_ctime_ns
+    return (found.st_dev, found.st_ino, found.st_size, found.st_mode, *times)
+
+
+def read_folder(folder: Path, known: KnownFiles | None = None) -> Files:
+    """Find and read every file. What is wrong with names and files stands in `problems`.
+
+    Args:
+        folder: the config folder.
+        known: what was read before, for whoever reads again and again.
+    """
+    known = known or KnownFiles()
+    # Two who read at once would only get in each other's way, and in that of all other threads.
+    with known.lock:
+        return _Reading(folder, known).run()
 
 
 def read_daemon_file(folder: Path) -> Files:
     """The same, of the daemon's own settings alone."""
-    reading = _Reading(folder)
+    reading = _Reading(folder, KnownFiles())
     reading.root()
     return reading.files
 
 
 class _Reading:
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, known: KnownFiles) -> None:
+        self.folder = str(folder)
+        self.known = known
         self.files = Files()
 
     def run(self) -> Files:
@@ -89,6 +143,7 @@ class _Reading:
         else:
             self.root()
             self._apis()
+        self.known.only(f"{self.folder}/{path}" for path in self.files.contents)
         digest = hashlib.sha256()
         for name, content in sorted(self.files.contents.items()):
             digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
@@ -101,7 +156,7 @@ class _Reading:
     def root(self) -> None:
         for entry in self._entries(""):
             stem, suffix = _split(entry.name)
-            if not suffix or os.path.isdir(entry):
+            if not suffix or _is_folder(entry):
                 continue
             if stem == "orchestratord":
                 if self.files.daemon is not None:
@@ -119,7 +174,7 @@ class _Reading:
         for entry in self._entries("apis"):
             path = f"apis/{entry.name}"
             stem, suffix = _split(entry.name)
-            if os.path.isdir(entry):
+            if _is_folder(entry):
                 if self._named(path, entry.name):
                     self.files.apis[entry.name] = None
                     self._api(path, entry.name)
@@ -130,7 +185,7 @@ class _Reading:
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
             stem, suffix = _split(entry.name)
-            if os.path.isdir(entry):
+            if _is_folder(entry):
                 if entry.name == "endpoints":
                     self._endpoints(path, api)
                 else:
@@ -150,7 +205,7 @@ class _Reading:
         for entry in self._entries(folder):
             path = f"{folder}/{entry.name}"
             stem, suffix = _split(entry.name)
-            if os.path.isdir(entry):
+            if _is_folder(entry):
                 self._problem(path, f"a folder too deep; endpoints stand in {folder}, flat")
             elif suffix and self._named(path, stem):
                 identity = f"{api}/{stem}"
@@ -165,7 +220,7 @@ class _Reading:
     def _entries(self, relative: str) -> Iterator[os.DirEntry[str]]:
         """The visible entries of a folder, sorted; none where it is missing."""
         try:
-            with os.scandir(self.folder / relative) as found:
+            with os.scandir(f"{self.folder}/{relative}") as found:
                 entries = sorted(found, key=lambda entry: entry.name)
         except FileNotFoundError:
             return
@@ -184,16 +239,20 @@ class _Reading:
 
     def _read(self, path: str) -> bool:
         """Read a file into `contents`; False where it is gone. Anything else is a problem."""
-        full = self.folder / path
+        full = f"{self.folder}/{path}"
+        content = self.known.get(full)
+        if content is not None:
+            self.files.contents[path] = content
+            return True
         try:
             # Not waiting: what is named like a file may be a FIFO that nobody writes to.
             handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
             try:
-                if not stat.S_ISREG(os.fstat(handle).st_mode):
+                seen = os.fstat(handle)
+                if not stat.S_ISREG(seen.st_mode):
                     self._problem(path, "not a file that can be read: it is something else")
                     return True
-                with os.fdopen(handle, "rb", closefd=False) as file:
-                    content = file.read(MAX_BYTES + 1)
+                content = _content(handle, seen.st_size)
             finally:
                 os.close(handle)
         except FileNotFoundError:
@@ -208,10 +267,27 @@ class _Reading:
             self._problem(path, f"larger than {MAX_BYTES} bytes (1 MiB): split it")
         else:
             self.files.contents[path] = content
+            self.known.put(full, seen, content)
         return True
 
     def _problem(self, path: str, message: str, severity: Severity = "error") -> None:
         self.files.problems.append(Problem(message, file=_shown(path), severity=severity))
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a symbolic link that leads nowhere
+        return False
+
+
+def _content(handle: int, size: int) -> bytes:
+    """What stands in an open file, up to one byte more than is taken."""
+    content = b""
+    wanted = min(size, MAX_BYTES) + 1
+    while len(content) <= MAX_BYTES and (piece := os.read(handle, wanted)):
+        content += piece
+    return content
 
 
 def _split(name: str) -> tuple[str, str]:

@@ -11,6 +11,7 @@ from orchestratord.config.shapes import fields_of
 from orchestratord.endpoint import Api, Model, Param, RetryPolicy, Schedule, Setting
 from orchestratord.executor import Executor
 from orchestratord.settings import DaemonSettings, EgressSettings
+from orchestratord.trial import Trial
 from orchestratord.values import Duration
 
 HTTP = "http"
@@ -38,6 +39,8 @@ class EndpointKeys(Shared):
     """What a call is given."""
     schedule: Schedule | None = None
     """When it is called by itself."""
+    tests: tuple[Trial, ...] = ()
+    """Pretended answers and what has to follow, for `orchestratord test`."""
 
 
 def _field(model: type[BaseModel], name: str) -> tuple[Any, Any]:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
@@ -13,6 +15,7 @@ from orchestratord.config.daemon_file import DaemonReader
 from orchestratord.config.document import Document, read_document
 from orchestratord.config.endpoints import Declared, EndpointReader
 from orchestratord.config.folder import Files, read_daemon_file, read_folder
+from orchestratord.config.memory import Memory
 from orchestratord.config.outgoing import AddressRules
 from orchestratord.config.plugin_checks import check_with_plugins
 from orchestratord.config.positions import MapNode
@@ -20,6 +23,7 @@ from orchestratord.config.problems import Problems
 from orchestratord.config.reader import Reader
 from orchestratord.config.references import References
 from orchestratord.config.shared import Inherited, SharedReader
+from orchestratord.endpoint import Endpoint
 from orchestratord.errors import ConfigError
 from orchestratord.host import Host
 from orchestratord.redact import Redactor
@@ -27,22 +31,6 @@ from orchestratord.registry import Registry
 from orchestratord.settings import Config, DaemonSettings, Plugins
 
 DAEMON_FILE = "orchestratord.yaml"
-
-
-class Cache:
-    """Documents of the last reading, by file and content: most do not change between two."""
-
-    def __init__(self) -> None:
-        self._documents: dict[tuple[str, bytes], Document] = {}
-
-    def read(self, files: Files) -> dict[str, Document]:
-        """The document of each file, read again only where its content changed."""
-        documents = {
-            (file, content): self._documents.get((file, content)) or read_document(file, content)
-            for file, content in files.contents.items()
-        }
-        self._documents = documents
-        return {file: document for (file, _), document in documents.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +63,8 @@ def load(
         ConfigError: with every error of every file, in the order of the files, and then with every
             warning.
     """
-    return read(folder, host, environ, credentials, addresses, Cache()).config
+    with uncollected():
+        return read(folder, host, environ, credentials, addresses, Memory()).config
 
 
 def read(
@@ -84,15 +73,37 @@ def read(
     environ: Mapping[str, str],
     credentials: Path | None,
     addresses: AddressRules | None,
-    cache: Cache,
+    memory: Memory,
+    breathe: Callable[[], None] = lambda: None,
 ) -> Reading:
-    """The same as `load`, for whoever reads again and again."""
-    # Very many new objects and no garbage: the collector would walk them over and over.
+    """The same as `load`, for whoever reads again and again, with the memory of it.
+
+    `breathe` is called every now and then, for other threads to have their turn.
+    """
+    try:
+        return _read(folder, host, environ, credentials, addresses, memory, breathe)
+    finally:
+        memory.close(breathe)
+
+
+@contextmanager
+def uncollected(*, freeze: bool = False) -> Iterator[None]:
+    """Keep the garbage collector away from what is built in here: very much, and no garbage.
+
+    Args:
+        freeze: also afterwards, for what is to stay. The collector would stop everything for as
+            long as it takes to walk a million objects, again and again, and find nothing to do:
+            there are no cycles in a configuration, and what nobody holds any more is freed all the
+            same.
+    """
     collecting = gc.isenabled()
+    gc.collect(1)
     gc.disable()
     try:
-        return _read(folder, host, environ, credentials, addresses, cache)
+        yield
     finally:
+        if freeze:
+            gc.freeze()
         if collecting:
             gc.enable()
 
@@ -103,65 +114,80 @@ def _read(
     environ: Mapping[str, str],
     credentials: Path | None,
     addresses: AddressRules | None,
-    cache: Cache,
+    memory: Memory,
+    breathe: Callable[[], None],
 ) -> Reading:
     if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
         credentials = Path(environ["CREDENTIALS_DIRECTORY"])
-    files = read_folder(folder)
-    references = References(environ, credentials)
+    files = read_folder(folder, memory.files)
     problems = Problems()
     problems.extend(files.problems)
-    documents = cache.read(files)
-    for document in documents.values():
-        problems.extend(document.problems)
-    reader = Reader(references, host.registry, problems)
-    shared = SharedReader(reader, host.registry, addresses)
+    reader = Reader(References(environ, credentials), host.registry, problems)
+    shared = SharedReader(reader, host.registry, addresses, memory)
 
-    daemon = DaemonReader(reader, host, shared)
-    settings, defaults = daemon.read(_document(documents, files.daemon, DAEMON_FILE))
+    def document(file: str | None, missing: str = "") -> Document:
+        found = _document(files, file, missing)
+        problems.extend(found.problems)
+        return found
+
+    def content(file: str | None) -> bytes | None:
+        return files.contents.get(file or "")
+
+    settings, defaults = memory.part(
+        DAEMON_FILE, (content(files.daemon),), reader,
+        lambda: DaemonReader(reader, host, shared).read(document(files.daemon, DAEMON_FILE)),
+    )  # fmt: skip
     allow = settings.egress.allow if settings is not None else ()
     apis: dict[str, Inherited] = {}
-    for name, file in files.apis.items():
-        document = _document(documents, file, f"apis/{name}/api.yaml")
-        apis[name] = shared.api(name, document, defaults, allow)
-    declared = _endpoints(files, documents, apis, EndpointReader(reader, host.registry, shared))
+    for api, file in files.apis.items():
+        missing = f"apis/{api}/api.yaml"
+        apis[api] = memory.part(
+            missing, (content(file), defaults, allow), reader,
+            partial(lambda *of: shared.api(of[0], document(*of[1:]), defaults, allow),
+                    api, file, missing),
+        )  # fmt: skip
+    endpoint_reader = EndpointReader(reader, host.registry, shared)
+
+    def declare(identity: str) -> Declared | None:
+        inherited = apis[identity.partition("/")[0]]
+        return endpoint_reader.read(identity, document(files.endpoints[identity]), inherited)
+
+    def endpoint(identity: str) -> Endpoint | None:
+        declared = declare(identity)
+        return None if declared is None else declared.endpoint
+
+    endpoints: dict[str, Endpoint] = {}
+    for identity, file in files.endpoints.items():
+        sources = (content(file), apis[identity.partition("/")[0]])
+        found = memory.part(identity, sources, reader, partial(endpoint, identity))
+        if found is not None:
+            endpoints[identity] = found
+        breathe()
 
     redactor = Redactor(reader.secrets)
     config = Config(
         folder=folder,
         daemon=settings or DaemonSettings.model_validate({}),
         apis=MappingProxyType({name: item.api for name, item in apis.items() if item.api}),
-        endpoints=MappingProxyType({item.endpoint.id: item.endpoint for item in declared}),
+        endpoints=MappingProxyType(endpoints),
         redactor=redactor,
         digest=files.digest,
         files=tuple(sorted(files.contents)),
     )
-    check_with_plugins(host, config, declared, problems)
-    if problems.any_error:
-        raise ConfigError((*problems.errors(redactor), *problems.warnings(redactor)))
-    return Reading(replace(config, warnings=problems.warnings(redactor)), references.values)
+    check_with_plugins(host, config, declare, problems)
+    if problems.errors:
+        raise ConfigError(problems.sorted(redactor, files.contents))
+    warnings = problems.sorted(redactor, files.contents)
+    return Reading(replace(config, warnings=warnings), reader.references)
 
 
-def _document(documents: Mapping[str, Document], file: str | None, missing: str) -> Document:
+def _document(files: Files, file: str | None, missing: str = "") -> Document:
     """The document of a file; an empty one, called `missing`, where there is no file."""
     if file is None:
         return Document(missing, MapNode(), [])
-    return documents.get(file) or Document(file, None, [])
-
-
-def _endpoints(
-    files: Files,
-    documents: Mapping[str, Document],
-    apis: Mapping[str, Inherited],
-    reader: EndpointReader,
-) -> list[Declared]:
-    declared: list[Declared] = []
-    for identity, file in files.endpoints.items():
-        document = _document(documents, file, file)
-        endpoint = reader.read(identity, document, apis[identity.partition("/")[0]])
-        if endpoint is not None:
-            declared.append(endpoint)
-    return declared
+    if file not in files.contents:
+        return Document(file, None, [])  # which is a problem of the folder already
+    return read_document(file, files.contents[file])
 
 
 def read_plugins(folder: Path) -> Plugins:
@@ -174,8 +200,7 @@ def read_plugins(folder: Path) -> Plugins:
         ConfigError: the file cannot be read as YAML.
     """
     files = read_daemon_file(folder)
-    documents = Cache().read(files)
-    document = _document(documents, files.daemon, DAEMON_FILE)
+    document = _document(files, files.daemon, DAEMON_FILE)
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)

@@ -4,17 +4,26 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from orchestratord.clock import Clock
-from orchestratord.config.load import Cache, Reading, read
+from orchestratord.config.changes import Changes, Difference, changes, differences
+from orchestratord.config.folder import KnownFiles
+from orchestratord.config.load import Reading, read, uncollected
+from orchestratord.config.memory import Memory
 from orchestratord.config.outgoing import AddressRules
+from orchestratord.endpoint import Endpoint
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.host import Host
 from orchestratord.settings import Config, DaemonSettings
+
+_WORK = 0.002
+_BREATH = 0.0001
+"""Seconds of work, and of a breath after it."""
 
 AT_START = ("database", "control_socket", "plugins")
 """The daemon's settings that a running one cannot change."""
@@ -30,6 +39,8 @@ class Reload:
         problems: why the folder was refused, all of it; empty where it was not.
         restart_required: the settings that stand otherwise in the folder and keep their old value.
         cause: what asked for it.
+        changes: how the new snapshot differs from the one before.
+        differences: the keys behind them, where these were asked for.
     """
 
     changed: bool
@@ -37,6 +48,8 @@ class Reload:
     problems: tuple[Problem, ...] = ()
     restart_required: tuple[str, ...] = ()
     cause: str = ""
+    changes: Changes = field(default_factory=Changes)
+    differences: tuple[Difference, ...] = ()
 
 
 class Loader:
@@ -61,26 +74,36 @@ class Loader:
         self._environ = environ
         self._addresses = addresses
         self._clock = clock or Clock()
-        self._cache = Cache()
+        self._memory = Memory()
         self._lock = threading.Lock()
-        self._reading = self._adopted(self._read(), generation=1)
+        self._retired: list[Endpoint] = []
+        self._breathed = time.monotonic()
+        found = self._read()
+        config = replace(found.config, generation=1, adopted_at=self._clock.now_ms())
+        self._reading = replace(found, config=config)
         self.problems: tuple[Problem, ...] = ()
         """Why the folder as it stands is refused; empty while it is not."""
+
+    @property
+    def files(self) -> KnownFiles:
+        """The files as they were read last, for whoever else looks at them."""
+        return self._memory.files
 
     @property
     def config(self) -> Config:
         """The snapshot in force."""
         return self._reading.config
 
-    def reload(self, cause: str) -> Reload:
+    def reload(self, cause: str, *, diff: bool = False) -> Reload:
         """Read the folder again; what is good is in force at once, what is not changes nothing.
 
         Args:
             cause: what asked for it, for the answer.
+            diff: name the keys that differ, too.
         """
         with self._lock:
             try:
-                found = self._read()
+                found = self._read(self._breathe)
             except ConfigError as error:
                 self.problems = error.problems
                 return Reload(False, self.config, error.problems, cause=cause)
@@ -100,19 +123,45 @@ class Loader:
                 redactor=found.config.redactor.merged(before.config.redactor),
             )
             generation = before.config.generation + 1
-            self._reading = self._adopted(replace(found, config=config), generation)
-            return Reload(True, self.config, (), restart, cause)
+            config = replace(config, generation=generation, adopted_at=self._clock.now_ms())
+            found_changes = changes(before.config, config)
+            named = differences(before.config, config, found_changes) if diff else ()
+            self._reading = replace(found, config=config)
+            self._retired += before.config.endpoints.values()
+            return Reload(True, config, (), restart, cause, found_changes, named)
 
-    def _read(self) -> Reading:
+    def let_go(self) -> None:
+        """Free the endpoints of snapshots that nobody uses any more, one by one.
+
+        They would otherwise be freed with the last snapshot that holds them: ten thousand at once,
+        while every other thread waits. So whoever has taken up a new one calls this in a thread,
+        when the ones before are no longer in use.
+        """
+        while self._retired:
+            self._retired.pop()
+            self._breathe()
+
+    def _breathe(self) -> None:
+        """Let another thread run that waits: else it has to wait for the interpreter's interval."""
+        if time.monotonic() - self._breathed > _WORK:
+            time.sleep(_BREATH)
+            self._breathed = time.monotonic()
+
+    def _read(self, breathe: Callable[[], None] = lambda: None) -> Reading:
         try:
-            return read(self._folder, self._host, self._environ, None, self._addresses, self._cache)
+            with uncollected(freeze=True):
+                return read(
+                    self._folder,
+                    self._host,
+                    self._environ,
+                    None,
+                    self._addresses,
+                    self._memory,
+                    breathe,
+                )
         except ConfigError as error:
             # A warning is no reason to refuse anything.
             raise ConfigError([p for p in error.problems if p.severity == "error"]) from None
-
-    def _adopted(self, reading: Reading, generation: int) -> Reading:
-        config = replace(reading.config, generation=generation, adopted_at=self._clock.now_ms())
-        return replace(reading, config=config)
 
 
 def _kept(before: DaemonSettings, found: DaemonSettings) -> tuple[DaemonSettings, tuple[str, ...]]:

@@ -26,7 +26,6 @@ class Merger:
     def __init__(self, reader: Reader, settings: Mapping[str, Setting[Any]]) -> None:
         self._reader = reader
         self._settings = settings
-        self._named: dict[int, tuple[Node, Node]] = {}
 
     def merge(self, lower: MapNode, upper: MapNode) -> MapNode:
         """`upper` over `lower`. A key with nothing behind it is as good as missing."""
@@ -54,9 +53,7 @@ class Merger:
         setting = self._settings.get(key)
         if setting is None or setting.merge != "by_name" or not isinstance(node, ListNode):
             return entry
-        if id(node) not in self._named:
-            self._named[id(node)] = (node, self._with_names(node, setting))
-        return spot, self._named[id(node)][1]
+        return spot, self._with_names(node, setting)
 
     def _with_names(self, node: ListNode, setting: Setting[Any]) -> ListNode:
         items: list[tuple[Spot, Node]] = []

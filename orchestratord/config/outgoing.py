@@ -41,6 +41,7 @@ class Outgoing:
         """Without `addresses`, entries of `egress.allow` and literal addresses pass unseen."""
         self._problems = problems
         self._addresses = addresses
+        self._denied: dict[tuple[tuple[str, ...], str, int], str | None] = {}
 
     def check_api(
         self, fields: Mapping[str, Any], spot: Spot, node: Node, allow: tuple[str, ...]
@@ -106,11 +107,13 @@ class Outgoing:
         target = host_and_port(url)
         if target is None or self._addresses is None:
             return
-        try:
-            denied = self._addresses.denied(allow, *target)
-        except ValueError:
-            return  # one of the rules cannot be read, which is said where it stands
-        if denied is not None:
+        asked = (tuple(allow), *target)
+        if asked not in self._denied:
+            try:
+                self._denied[asked] = self._addresses.denied(allow, *target)
+            except ValueError:
+                return  # one of the rules cannot be read, which is said where it stands
+        if (denied := self._denied[asked]) is not None:
             self._problems.warn(spot, denied)
 
 

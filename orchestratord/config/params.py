@@ -13,6 +13,8 @@ from orchestratord.config.suggest import suggest
 from orchestratord.endpoint import Endpoint, Param
 from orchestratord.errors import InvalidParams
 
+_SIMPLE = frozenset({int, bool, type(None)})
+_ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _INTEGER = re.compile(r"[-+]?\d{1,300}")
 _KINDS = {
     "string": "a text",
@@ -73,10 +75,12 @@ def fitted(param: Param, value: Any) -> Any:
         return None
     if param.type is not None and not _FITS[param.type](value):
         raise ValueError(f"expected {_KINDS[param.type]}, not {_shown(value)}")
-    try:
-        json.dumps(value, ensure_ascii=False, allow_nan=False).encode()
-    except (ValueError, TypeError, RecursionError):
-        raise ValueError("is nothing that JSON can hold") from None
+    kind = type(value)
+    if not (kind in _SIMPLE or (kind is str and value.isascii())):
+        try:
+            _ENCODER.encode(value).encode()
+        except (ValueError, TypeError, RecursionError):
+            raise ValueError("is nothing that JSON can hold") from None
     return int(value) if param.type == "integer" else value
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable
 from dataclasses import replace
 
 from orchestratord.config.endpoints import Declared
@@ -17,15 +17,27 @@ HOOK = "check_endpoint"
 
 
 def check_with_plugins(
-    host: Host, config: Config, declared: Iterable[Declared], problems: Problems
+    host: Host,
+    config: Config,
+    declare: Callable[[str], Declared | None],
+    problems: Problems,
 ) -> None:
-    """Ask each plugin about each endpoint; `config` holds those that are good so far."""
-    for item in declared:
-        arguments = {"endpoint": item.endpoint, "config": config}
-        for plugin, answer in host.ask(HOOK, arguments):
+    """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
+
+    Args:
+        host: the plugins.
+        config: the configuration.
+        declare: reads an endpoint once more, for the places in its files.
+        problems: what the plugins find is added to it.
+    """
+    if host.compiled(HOOK) is None:
+        return
+    for identity, endpoint in config.endpoints.items():
+        for plugin, answer in host.ask(HOOK, {"endpoint": endpoint, "config": config}):
             for problem in answer:
                 if isinstance(problem, Problem):
-                    problems.add(_placed(problem, item))
+                    declared = declare(identity)
+                    problems.add(_placed(problem, declared) if declared else problem)
                 else:
                     kind = type(problem).__name__
                     host.fault(plugin, HOOK, HookFault(f"returned a {kind} among its problems"))

@@ -2,7 +2,8 @@
 
 A `Spot` is where a person is sent to: the key of a value in a mapping, the item itself in a list.
 Nodes know nothing of where they stand, their parents do; so a node that an alias repeats, or that
-many endpoints inherit, is one object.
+many endpoints inherit, is one object. Once a file is read nobody changes them; that they are not
+frozen makes them three times as fast to build, and there are hundreds of thousands.
 """
 
 from __future__ import annotations
@@ -26,7 +27,7 @@ class Spot(NamedTuple):
         return Spot(self.file, self.line, self.column, path)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class Scalar:
     """A value that is no collection.
 
@@ -37,14 +38,14 @@ class Scalar:
     text: str
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class ListNode:
     """A list: the place and the node of each item."""
 
     items: list[tuple[Spot, Node]] = field(default_factory=list)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(slots=True, eq=False)
 class MapNode:
     """A mapping: the place and the node of each key."""
 

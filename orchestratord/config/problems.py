@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from orchestratord.config.positions import Spot
+from orchestratord.config.sources import source_line
 from orchestratord.errors import Problem
 from orchestratord.redact import Redactor
 
@@ -14,12 +15,21 @@ class Problems:
     """Errors and warnings of one reading of the folder."""
 
     def __init__(self) -> None:
-        self._found: dict[tuple[object, ...], Problem] = {}
+        self.errors = 0
+        """How many errors there were to complain about, those that were said already included."""
+        self._found: list[Problem] = []
         self._said: set[tuple[Spot, str]] = set()
 
-    def error(self, spot: Spot, message: str) -> None:
-        """Something that refuses the configuration."""
-        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key))
+    def __len__(self) -> int:
+        return len(self._found)
+
+    def since(self, length: int) -> list[Problem]:
+        """What came since there were so many."""
+        return self._found[length:]
+
+    def error(self, spot: Spot, message: str, hint: str = "") -> None:
+        """Something that refuses the configuration. `hint`: what could stand there."""
+        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key, hint=hint))
 
     def warn(self, spot: Spot, message: str) -> None:
         """Something that is shown, and refuses nothing."""
@@ -28,38 +38,45 @@ class Problems:
     def once(self, spot: Spot, message: str, *, about: str) -> None:
         """An error about one thing at one place, of which many endpoints may complain."""
         key = (spot, about)
-        if key not in self._said:
+        if key in self._said:
+            self.errors += 1
+        else:
             self._said.add(key)
             self.error(spot, message)
 
     def add(self, problem: Problem) -> None:
         """One that knows its place, or has none."""
-        key = (problem.file, problem.line, problem.column, problem.key, problem.message)
-        self._found.setdefault(key, problem)
+        if problem.severity == "error":
+            self.errors += 1
+        self._found.append(problem)
 
     def extend(self, problems: Iterable[Problem]) -> None:
         """Several of these."""
         for problem in problems:
             self.add(problem)
 
-    @property
-    def any_error(self) -> bool:
-        """True where the configuration is refused."""
-        return any(problem.severity == "error" for problem in self._found.values())
+    def sorted(self, redactor: Redactor, contents: Mapping[str, bytes]) -> tuple[Problem, ...]:
+        """The errors in the order of the files, then the warnings; without secrets.
 
-    def errors(self, redactor: Redactor) -> tuple[Problem, ...]:
-        """The errors in the order of the files, without secrets."""
-        return self._sorted("error", redactor)
-
-    def warnings(self, redactor: Redactor) -> tuple[Problem, ...]:
-        """The warnings in the order of the files, without secrets."""
-        return self._sorted("warning", redactor)
-
-    def _sorted(self, severity: str, redactor: Redactor) -> tuple[Problem, ...]:
-        chosen = [problem for problem in self._found.values() if problem.severity == severity]
-        chosen.sort(key=lambda p: (p.file, p.line or 0, p.column or 0, p.key, p.message))
+        Args:
+            redactor: of the present reading.
+            contents: what the files hold, for the lines that problems are in.
+        """
+        # Each once: what endpoints inherit is complained about for each of them.
+        found = {(p.file, p.line, p.column, p.key, p.message): p for p in reversed(self._found)}
+        chosen = sorted(
+            found.values(),
+            key=lambda p: (p.severity, p.file, p.line or 0, p.column or 0, p.key, p.message),
+        )
+        lines: dict[str, list[str]] = {}
         return tuple(
-            replace(p, message=_one_line(redactor.text(p.message)), key=_one_line(p.key))
+            replace(
+                p,
+                message=_one_line(redactor.text(p.message)),
+                key=_one_line(p.key),
+                hint=_one_line(redactor.text(p.hint)),
+                source=p.source or source_line(p, contents, lines, redactor),
+            )
             for p in chosen
         )
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from orchestratord.config.complaints import SHORTEST_SECRET, expectation, sentence, shown
+from orchestratord.config.complaints import SHORTEST_SECRET, choice, expectation, sentence, shown
 from orchestratord.config.positions import (
     ListNode,
     MapNode,
@@ -21,24 +21,16 @@ from orchestratord.config.positions import (
 )
 from orchestratord.config.problems import Problems
 from orchestratord.config.references import References
+from orchestratord.config.secret_keys import is_secret_key
 from orchestratord.config.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
-from orchestratord.config.suggest import suggest
+from orchestratord.config.suggest import choices, suggest
 from orchestratord.config.urls import host_and_port
 from orchestratord.redact import MASK
 from orchestratord.registry import Registry
 from orchestratord.values import Text
 
-_SECRET_KEY = re.compile(
-    r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
-    re.IGNORECASE,
-)
 _SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
 _FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
-
-
-def is_secret_key(key: str) -> bool:
-    """True where a text under `key` is taken for a secret."""
-    return bool(_SECRET_KEY.search(key))
 
 
 class Read(NamedTuple):
@@ -60,6 +52,8 @@ class Reader:
     def __init__(self, references: References, registry: Registry, problems: Problems) -> None:
         self.problems = problems
         self.secrets: set[str] = set()
+        self.references: dict[str, str] = {}
+        """What stands between the braces of each reference → what it stood for."""
         self._references = references
         self._strategies = registry.backoffs
         self._disabled = registry.disabled_backoffs
@@ -93,6 +87,10 @@ class Reader:
         except Exception as error:  # a type may be a plugin's, and its validators raise anything
             self._error(spot, f"cannot be validated: {type(error).__name__}: {error}")
         return Read(None if self._bad else value, data, self._fields(node, type_, value, data))
+
+    def stands_for(self, reference: str, value: str) -> bool:
+        """True where a reference, given as in `references`, has this value."""
+        return self._references.stands_for(reference, value)
 
     def plain(self, spot: Spot, node: Node) -> Any:
         """A node as plain data, whatever stands in it."""
@@ -169,7 +167,7 @@ class Reader:
         for key, (place, child) in node.entries.items():
             shape = fields.get(key)
             if shape is None:
-                self._error(place, "unknown key" + suggest(key, fields))
+                self._error(place, "unknown key" + suggest(key, fields), choices(key, fields))
             elif not is_null(child) or shape.null:
                 secret = is_secret_key(key)
                 data[key] = self._data(place, child, shape, secret=secret)
@@ -199,7 +197,11 @@ class Reader:
                 "disabled; `fixed` is used",
             )
             return name
-        self._error(spot, f"unknown strategy {name!r}" + suggest(name, self._strategies))
+        self._error(
+            spot,
+            f"unknown strategy {name!r}" + suggest(name, self._strategies),
+            choices(name, self._strategies),
+        )
         return None
 
     def _scalar(self, spot: Spot, node: Scalar, shape: Shape, *, secret: bool) -> Any:
@@ -233,6 +235,7 @@ class Reader:
         for problem in resolved.problems:
             self._error(spot, problem)
             self._unresolved.add(spot)
+        self.references.update(resolved.values)
         text = resolved.text
         for value in resolved.secrets:
             self._secret(spot, value)
@@ -269,9 +272,9 @@ class Reader:
 
     # -- complaints ------------------------------------------------------------------------
 
-    def _error(self, spot: Spot, message: str) -> None:
+    def _error(self, spot: Spot, message: str, hint: str = "") -> None:
         self._bad.add(spot)
-        self.problems.error(spot, message)
+        self.problems.error(spot, message, hint)
 
     def _complain(self, spot: Spot, node: Node, error: ValidationError) -> None:
         """Report pydantic's errors, but for values that were complained about before."""
@@ -293,7 +296,7 @@ class Reader:
                 if wanted not in words:
                     words.append(wanted)
             else:
-                self.problems.error(place, sentence(item))
+                self.problems.error(place, sentence(item), choice(item))
         for place, (words, value) in expected.items():
             self.problems.error(place, f"expected {' or '.join(words)}, not {value}")
 

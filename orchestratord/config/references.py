@@ -16,7 +16,7 @@ import os
 import re
 import stat
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from orchestratord.config.suggest import suggest
@@ -38,6 +38,8 @@ class Resolved:
     text: Text
     secrets: tuple[str, ...] = ()
     problems: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What stood between the braces of each reference → what it stands for."""
 
 
 class References:
@@ -45,8 +47,6 @@ class References:
 
     def __init__(self, environ: Mapping[str, str], credentials: Path | None) -> None:
         """`credentials`: the folder that `${credential:name}` reads, None for none."""
-        self.values: dict[str, str] = {}
-        """What stood between the braces of each reference that was resolved → its value."""
         self._environ = environ
         self._credentials = credentials
         self._files: dict[Path, str | ValueError] = {}
@@ -58,6 +58,7 @@ class References:
         parts: list[tuple[str, bool]] = []
         secrets: list[str] = []
         problems: list[str] = []
+        values: dict[str, str] = {}
         end = 0
         for match in _REFERENCE.finditer(text):
             parts.append((text[end : match.start()], False))
@@ -70,7 +71,7 @@ class References:
             except ValueError as error:
                 problems.append(str(error))
                 continue
-            self.values[match[1]] = value
+            values[match[1]] = value
             parts.append((value, True))
             if secret:
                 secrets.append(value)
@@ -80,7 +81,14 @@ class References:
                 "'${' is not closed; write ${NAME}, or $${ for the characters themselves"
             )
         joined = Text.of((part for part in parts if part[0]), secret=bool(secrets), source=text)
-        return Resolved(joined, tuple(secrets), tuple(problems))
+        return Resolved(joined, tuple(secrets), tuple(problems), values)
+
+    def stands_for(self, inside: str, value: str) -> bool:
+        """True where the reference with this between its braces has this value."""
+        try:
+            return self._value(inside)[0] == value
+        except ValueError:
+            return False
 
     def _value(self, inside: str) -> tuple[str, bool]:
         """What stands between the braces → (value, secret). Raises ValueError."""

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
 
 from orchestratord.config.document import Document
 from orchestratord.config.keys import ApiKeys, Shared, shared_keys
+from orchestratord.config.memory import Memory
 from orchestratord.config.merge import Merger
 from orchestratord.config.outgoing import AddressRules, Outgoing
-from orchestratord.config.positions import MapNode, Node, Spot, is_null
+from orchestratord.config.positions import ListNode, MapNode, Node, Spot, is_null
 from orchestratord.config.reader import Read, Reader
 from orchestratord.config.shapes import fields_of
-from orchestratord.config.suggest import suggest
+from orchestratord.config.suggest import choices, suggest
 from orchestratord.endpoint import Api
 from orchestratord.registry import Registry
 from orchestratord.template import Template
@@ -43,11 +47,18 @@ class Inherited:
 class SharedReader:
     """Reads what endpoints share."""
 
-    def __init__(self, reader: Reader, registry: Registry, addresses: AddressRules | None) -> None:
+    def __init__(
+        self,
+        reader: Reader,
+        registry: Registry,
+        addresses: AddressRules | None,
+        memory: Memory,
+    ) -> None:
         self.merger = Merger(reader, registry.settings)
         self.outgoing = Outgoing(reader.problems, addresses)
         self._reader = reader
         self._registry = registry
+        self._memory = memory
         self._problems = reader.problems
 
     def defaults(self, spot: Spot, node: Node | None) -> Inherited:
@@ -99,7 +110,7 @@ class SharedReader:
             elif key in fields_of(ApiKeys):
                 self._problems.error(spot, "unknown key here; it belongs in the API's api.yaml")
             else:
-                self._problems.error(spot, "unknown key" + suggest(key, known))
+                self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return node.only(known)
 
     def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, Read]:
@@ -113,13 +124,44 @@ class SharedReader:
             before = inherited.node.entries.get(key)
             if key in inherited.read and (entry and entry[1]) is (before and before[1]):
                 read[key] = inherited.read[key]
-            elif key not in self._registry.settings:
-                value, data, _ = self._reader.read(spot, node.only({key}), Shared)
-                read[key] = Read(value and getattr(value, key), data.get(key), {})
-            elif entry is not None:
-                read[key] = self._reader.read(*entry, self._registry.settings[key].type)
+            elif key not in self._registry.settings or entry is not None:
+                read[key] = self._memory.alike(
+                    key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
+                )
         return read
+
+    def _read_key(self, key: str, spot: Spot, node: MapNode) -> Read:
+        if key in self._registry.settings:
+            place, child = node.entries[key]
+            type_ = self._registry.settings[key].type
+            item = _item_of(type_)
+            if item is None or not isinstance(child, ListNode):
+                return self._reader.read(place, child, type_)
+            # One by one: most endpoints have some of their API, and some that others have, too.
+            read = [
+                self._memory.alike(
+                    key, entry[1], self._reader, partial(self._read_item, entry, item)
+                )
+                for entry in child.items
+            ]
+            values = tuple(one.value for one in read)
+            good = all(value is not None for value in values)
+            return Read(values if good else None, [one.data for one in read], {})
+        value, data, _ = self._reader.read(spot, node.only({key}), Shared)
+        return Read(value and getattr(value, key), data.get(key), {})
+
+    def _read_item(self, entry: tuple[Spot, Node], type_: Any) -> Read:
+        return self._reader.read(*entry, type_)
 
     def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
         merged = self.merger.merge(lower.node, upper)
         return Inherited(merged, self.read_shared(spot, merged, lower))
+
+
+def _item_of(type_: Any) -> Any:
+    """The model of which a type holds any number, and says nothing else; None for other types."""
+    arguments = get_args(type_)
+    if get_origin(type_) is not tuple or arguments[1:] != (...,):
+        return None
+    model = arguments[0]
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None

@@ -55,6 +55,8 @@ def masked(data: Any) -> Any:
     """Data without its secrets; templates stay as they are written."""
     if isinstance(data, Text):
         return _text(data)
+    if data is None or isinstance(data, str | int | float):
+        return data
     if isinstance(data, Mapping):
         return {str(key): masked(item) for key, item in data.items()}
     if isinstance(data, list | tuple):

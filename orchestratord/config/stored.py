@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestratord.config.reader import is_secret_key
+from orchestratord.config.secret_keys import is_secret_key
 from orchestratord.values import Text
 
 Path = tuple[str | int, ...]

@@ -23,6 +23,12 @@ def suggest(word: str, known: Iterable[str]) -> str:
     return ""
 
 
+def choices(word: str, known: Iterable[str]) -> str:
+    """The hint beside such a complaint: all the words, where `suggest` names only the nearest."""
+    words = sorted(set(known))
+    return f"known are {', '.join(words)}" if nearest(word, words) is not None else ""
+
+
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, or None."""
     words = sorted(set(known))

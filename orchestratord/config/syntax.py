@@ -76,6 +76,12 @@ def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)
+    opened = error.context_mark
+    if opened is not None and not _rest(text, line, column).strip():
+        bracket = _line(text, opened.line)[opened.column : opened.column + 1]
+        if bracket in ("{", "["):
+            line, column = opened.line, opened.column
+            message = f"the {bracket} here is never closed"
     return Problem(message, file=file, line=line + 1, column=column + 1)
 
 
@@ -98,6 +104,12 @@ def _message(line: str, column: int, error: yaml.MarkedYAMLError) -> str:
 def _line(text: str, number: int) -> str:
     lines = text.splitlines()
     return lines[number] if number < len(lines) else ""
+
+
+def _rest(text: str, number: int, column: int) -> str:
+    """What stands from a place on."""
+    lines = text.splitlines()[number:]
+    return "\n".join([lines[0][column:], *lines[1:]]) if lines else ""
 
 
 def _at(file: str, text: str, offset: int, message: str) -> Problem:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 
 import httpx
 
@@ -43,6 +44,7 @@ def path_problem(path: Template) -> str | None:
     return None
 
 
+@lru_cache(maxsize=4096)
 def host_and_port(url: str) -> tuple[str, int] | None:
     """The host (without brackets) and the port of an http or https URL; None for others."""
     scheme, separator, rest = url.partition("://")

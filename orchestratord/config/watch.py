@@ -8,6 +8,7 @@ every few seconds besides.
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import threading
@@ -16,21 +17,40 @@ import warnings
 from collections.abc import Callable
 from pathlib import Path
 
-from watchdog.events import FileSystemEvent, FileSystemEventHandler
+from watchdog.events import (
+    DirCreatedEvent,
+    DirDeletedEvent,
+    DirModifiedEvent,
+    DirMovedEvent,
+    FileClosedEvent,
+    FileCreatedEvent,
+    FileDeletedEvent,
+    FileModifiedEvent,
+    FileMovedEvent,
+    FileSystemEvent,
+    FileSystemEventHandler,
+)
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
-from orchestratord.config.folder import SUFFIXES, read_folder
+from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
+from orchestratord.config.watches import unwatched
 
 log = logging.getLogger("orchestratord.config.watch")
 
 CHANGED = "file change"
-"""The cause that is told."""
+"""The cause that is told after events."""
+POLLED = "poll"
+"""The cause of a change that no event told of."""
 
 _GLANCE = 1.0
 """Seconds between two looks at whether the folder itself is still the same one."""
 
-_READING = frozenset({"opened", "closed_no_write"})
+_EVENTS = [
+    DirCreatedEvent, DirDeletedEvent, DirModifiedEvent, DirMovedEvent,
+    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+]  # fmt: skip
+"""All but those that reading causes, our own first of all."""
 _WRITING = frozenset({"modified", "closed"})
 
 # watchdog calls it an error where events come in while their observer is being stopped.
@@ -50,6 +70,7 @@ class Watcher:
         changed: Callable[[str], None],
         *,
         digest: str | None = None,
+        files: KnownFiles | None = None,
         debounce: float = 0.5,
         poll: float = 10.0,
     ) -> None:
@@ -58,6 +79,7 @@ class Watcher:
             folder: the config folder; it may vanish and come back.
             changed: called with the cause, in the watcher's thread, each time the content changed.
             digest: of the content that is known already; by default what `start` finds.
+            files: those that whoever reads the folder knows; looking costs little then.
             debounce: seconds without an event that end a burst of them; a burst that does not end
                 is looked into after ten times as long.
             poll: seconds between two looks without any event.
@@ -65,6 +87,7 @@ class Watcher:
         self._folder = folder
         self._changed = changed
         self._digest = digest
+        self._files = files or KnownFiles()
         self._debounce = debounce
         self._poll = poll
         self._stopping = False
@@ -72,17 +95,18 @@ class Watcher:
         self._first: float | None = None
         """When the present burst of events began; None while there is none."""
         self._last = 0.0
+        self._cause = CHANGED
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
         """Device and inode of the folder that events come from; None while there is none."""
         self._complaint = ""
+        self._unwatched: list[str] = []
         self._thread = threading.Thread(target=self._run, name="config-watch", daemon=True)
 
     def start(self) -> None:
         """Begin to watch; changes from now on are told."""
         if self._digest is None:
-            self._digest = read_folder(self._folder).digest
-        self._watch()
+            self._digest = read_folder(self._folder, self._files).digest
         self._thread.start()
 
     def stop(self) -> None:
@@ -97,6 +121,9 @@ class Watcher:
     # -- the thread ------------------------------------------------------------------------
 
     def _run(self) -> None:
+        # A watch for each of many folders takes its time, in which the first changes may come.
+        self._first = self._last = time.monotonic()
+        self._watch()
         while self._wait():
             try:
                 self._look()
@@ -114,6 +141,7 @@ class Watcher:
                     quiet = self._last + self._debounce
                     due = min(quiet, self._first + 10 * self._debounce, deadline)
                 if now >= due or (self._first is None and self._replaced()):
+                    self._cause = POLLED if self._first is None else CHANGED
                     self._first = None
                     return True
                 self._woken.wait(min(due - now, _GLANCE))
@@ -125,11 +153,11 @@ class Watcher:
     def _look(self) -> None:
         if self._replaced() or not self._alive():
             self._watch()
-        digest = read_folder(self._folder).digest
+        digest = read_folder(self._folder, self._files).digest
         if digest == self._digest:
             return
         self._digest = digest
-        self._changed(CHANGED)
+        self._changed(self._cause)
 
     # -- events ----------------------------------------------------------------------------
 
@@ -141,14 +169,36 @@ class Watcher:
             return
         try:
             observer = Observer()
-            observer.schedule(_Handler(self._event), str(self._folder), recursive=True)
+            observer.schedule(
+                _Handler(self._event), str(self._folder), recursive=True, event_filter=_EVENTS
+            )
             observer.start()
         except Exception as error:  # no watches left, or whatever else the system says
-            if str(error) != self._complaint:
-                log.warning("no events from %s (%s); it is polled", self._folder, error)
-            self._complaint = str(error)
+            self._complain(str(self._folder), error)
             return
-        self._observer, self._complaint = observer, ""
+        self._observer = observer
+        self._unwatched = unwatched(self._folder)
+        if self._unwatched:
+            # watchdog goes on without those for which there was no watch left.
+            more = len(self._unwatched) - 1
+            others = f" and {more} other folder{'s' * (more > 1)}" if more else ""
+            reason = OSError(errno.ENOSPC, "inotify watch limit reached")
+            self._complain(f"{self._unwatched[0]}{others}", reason)
+        elif self._complaint:
+            log.info("events come from %s again", self._folder)
+            self._complaint = ""
+
+    def _complain(self, where: str, error: Exception) -> None:
+        """Say once that no events come from somewhere."""
+        if str(error) != self._complaint:
+            log.warning(
+                "no events come from %s: %s; changes are found by looking every %g s%s",
+                where,
+                _reason(error),
+                self._poll,
+                _remedy(error),
+            )
+        self._complaint = str(error)
 
     def _unwatch(self) -> None:
         observer, self._observer = self._observer, None
@@ -160,6 +210,7 @@ class Watcher:
         observer = self._observer
         return (
             observer is not None
+            and not self._unwatched
             and observer.is_alive()
             and all(emitter.is_alive() for emitter in observer.emitters)
         )
@@ -179,13 +230,25 @@ class _Handler(FileSystemEventHandler):
         self._tell = tell
 
     def on_any_event(self, event: FileSystemEvent) -> None:
-        if event.event_type in _READING:
-            return
         # A database in the folder is written to all the time; files come and go more seldom, and
         # under names that say little: editors rename, a ConfigMap moves `..data`.
         written = event.event_type in _WRITING
         if not written or os.fsdecode(event.src_path).endswith(SUFFIXES):
             self._tell()
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
+
+
+def _remedy(error: Exception) -> str:
+    """What an operator can do about it."""
+    if not isinstance(error, OSError):
+        return ""
+    limit = {errno.ENOSPC: "max_user_watches", errno.EMFILE: "max_user_instances"}.get(
+        error.errno or 0
+    )
+    return f" (raise fs.inotify.{limit} for events)" if limit else ""
 
 
 def _identity(folder: Path) -> tuple[int, int] | None:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import unquote
 
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
 
 from orchestratord.control.body import read_json
 from orchestratord.control.refusal import MEDIA_TYPE, Refusal
-from orchestratord.control.routes import Answer
+from orchestratord.control.routes import JSON, Answer
 from orchestratord.control.views import json_bytes
 from orchestratord.errors import OrchestratordError
 
@@ -58,7 +60,9 @@ async def _answer(handler: Handler, request: Request) -> Response:
         if "wait" in asked.query:
             asking = _while_connected(request, asking)
         answer = await asking
-        return _response(answer.body, answer.status, answer.headers)
+        if isinstance(answer.body, AsyncIterator):
+            return _stream(request, answer)
+        return _response(answer)
     except Refusal as refusal:
         return _refused(refusal)
     except OrchestratordError as error:
@@ -103,14 +107,28 @@ async def _gone(request: Request) -> None:
         pass
 
 
-def _response(
-    body: Any, status: int, headers: Mapping[str, str], media_type: str = "application/json"
-) -> Response:
-    return Response(json_bytes(body), status, headers, media_type)
+class _Stream(StreamingResponse):
+    """An answer that goes on until it ends or its reader goes away."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # it is a generator
+            await super().stream_response(send)
+
+
+def _stream(request: Request, answer: Answer) -> Response:
+    if request.method == "HEAD":
+        return Response(None, answer.status, answer.headers, answer.media_type)
+    return _Stream(answer.body, answer.status, answer.headers, answer.media_type)
+
+
+def _response(answer: Answer) -> Response:
+    content = json_bytes(answer.body) if answer.media_type == JSON else answer.body
+    return Response(content, answer.status, answer.headers, answer.media_type)
 
 
 def _refused(refusal: Refusal) -> Response:
-    return _response(refusal.document(), refusal.status, refusal.headers, MEDIA_TYPE)
+    content = json_bytes(refusal.document())
+    return Response(content, refusal.status, refusal.headers, MEDIA_TYPE)
 
 
 async def no_route(request: Request, error: Exception) -> Response:

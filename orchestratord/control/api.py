@@ -9,11 +9,12 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from orchestratord.control import plugin_routes, requests, views
+from orchestratord.control import feed, plugin_routes, requests, views
 from orchestratord.control.answering import Asked, Handler, endpoint_of, no_route
 from orchestratord.control.query import NAMES, read_filter
 from orchestratord.control.refusal import Refusal
 from orchestratord.control.routes import Answer
+from orchestratord.control.status import reload_json
 from orchestratord.control.verbs import MAX_PAGE, MAX_WAIT, Verbs
 from orchestratord.errors import InvalidParams, NotFound
 
@@ -23,6 +24,7 @@ class Api:
 
     def __init__(self, verbs: Verbs) -> None:
         self._verbs = verbs
+        self._feed = feed.Feed(verbs.host.events)
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """(method, path) → handler."""
@@ -32,6 +34,7 @@ class Api:
             ("GET", "/readyz"): self.readyz,
             ("GET", "/v1/status"): self.status,
             ("GET", "/v1/plugins"): self.plugins,
+            ("GET", "/v1/events"): self.events,
             ("POST", "/v1/reload"): self.reload,
             ("GET", "/v1/endpoints"): self.endpoints,
             ("GET", endpoint): self.endpoint,
@@ -68,11 +71,19 @@ class Api:
         plugins = [views.plugin_json(plugin, redactor) for plugin in self._verbs.plugins]
         return Answer({"plugins": plugins})
 
+    async def events(self, asked: Asked) -> Answer:
+        """What happens, as it happens."""
+        requests.refuse_unknown(asked.query, feed.NAMES)
+        wanted, after = feed.read_wanted(asked.query), feed.read_number(asked.headers)
+        headers = {"Cache-Control": "no-store"}
+        chunks = self._feed.chunks(wanted, after)
+        return Answer(chunks, headers=headers, media_type=feed.MEDIA_TYPE)
+
     async def reload(self, asked: Asked) -> Answer:
         """Adopt what the files say now."""
-        requests.read_body(requests.NoBody, asked.body)
-        reload = await self._verbs.reload()
-        return Answer(views.reload_json(reload.config, reload.changed, reload.restart_required))
+        body = requests.read_body(requests.ReloadBody, asked.body)
+        reload = await self._verbs.reload(diff=body.diff)
+        return Answer(reload_json(reload, diff=body.diff))
 
     async def endpoints(self, asked: Asked) -> Answer:
         """All endpoints as they are declared and merged."""

@@ -10,6 +10,8 @@ import logging
 
 from orchestratord.clock import Clock
 from orchestratord.control.parts import WorkerLike
+from orchestratord.engine import steps
+from orchestratord.hub import Hub
 from orchestratord.queue.records import Bulk
 from orchestratord.queue.store import Store
 
@@ -30,8 +32,9 @@ AGAIN = 5.0
 class BulkRunner:
     """Takes the steps of every running bulk, each in an asyncio task of its own."""
 
-    def __init__(self, store: Store, worker: WorkerLike, clock: Clock) -> None:
+    def __init__(self, store: Store, worker: WorkerLike, clock: Clock, events: Hub) -> None:
         self._store = store
+        self._events = events
         self._worker = worker
         self._clock = clock
         self._movers: dict[int, asyncio.Task[None]] = {}
@@ -71,8 +74,11 @@ class BulkRunner:
                 await asyncio.sleep(AGAIN)
                 continue
             now = self._clock.now_ms()
-            for key in keys:
+            for key, ids in keys.items():
                 self._worker.touched(key, now)
+                if self._events.listening:
+                    for id_ in ids:
+                        self._events.publish(steps.triggered_in_bulk(id_, key, now))
             done = bulk.moved + bulk.skipped >= bulk.matched
             if bulk.rate is not None and bulk.status == RUNNING and not done:
                 # Of time that was lost no more is made up for than a moment.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
+from orchestratord.config.changes import Changes, Difference
 from orchestratord.errors import Problem
 from orchestratord.queue.records import Inserted
 from orchestratord.settings import Config
@@ -82,6 +83,21 @@ class ReloadLike(Protocol):
         """The keys that keep an old value until the daemon is restarted."""
         ...
 
+    @property
+    def cause(self) -> str:
+        """What asked for it."""
+        ...
+
+    @property
+    def changes(self) -> Changes:
+        """What differs from the configuration before."""
+        ...
+
+    @property
+    def differences(self) -> Sequence[Difference]:
+        """The keys behind that, where they were asked for."""
+        ...
+
 
 class LoaderLike(Protocol):
     """What the verbs need of whoever holds the configuration."""
@@ -97,6 +113,11 @@ class LoaderLike(Protocol):
         ...
 
     @property
+    def changes(self) -> Changes:
+        """What differs from the configuration before it."""
+        ...
+
+    @property
     def last_error(self) -> tuple[int, Sequence[Problem]] | None:
         """When (milliseconds) and why the files were refused; None while they are in force."""
         ...
@@ -106,6 +127,6 @@ class LoaderLike(Protocol):
         """The keys that keep an old value until the daemon is restarted."""
         ...
 
-    async def reload(self, cause: str) -> ReloadLike:
+    async def reload(self, cause: str, *, diff: bool = False) -> ReloadLike:
         """Read the files again, and adopt what they say if all of it is right."""
         ...

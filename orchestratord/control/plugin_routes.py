@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 from starlette.routing import compile_path
 
 from orchestratord.control.refusal import Refusal
-from orchestratord.control.routes import Answer, Control, Route
+from orchestratord.control.routes import JSON, Answer, Control, Route
 from orchestratord.control.views import json_bytes
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.host import Host
@@ -63,10 +64,12 @@ class Contained:
     ) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
         try:
-            answer = await call(self._route.handler, [path, query, body], self._host.timeout)
+            given = [path, query, body]
+            running = asyncio.current_task()
+            answer = await call(self._route.handler, given, self._host.timeout, running)
             if not isinstance(answer, Answer):
                 raise HookFault(f"returned {type(answer).__name__}, not an Answer")
-            _check_json(answer)
+            _check_body(answer)
         except HookFault as fault:
             if isinstance(fault.__cause__, OrchestratordError):
                 raise fault.__cause__ from None
@@ -81,7 +84,12 @@ class Contained:
         return Refusal(500, "plugin_fault", text)
 
 
-def _check_json(answer: Answer) -> None:
+def _check_body(answer: Answer) -> None:
+    if answer.media_type != JSON:
+        if not isinstance(answer.body, str | bytes):
+            kind = type(answer.body).__name__
+            raise HookFault(f"returned a {kind} as {answer.media_type}, not a text or bytes")
+        return
     try:
         json_bytes(answer.body)
     except (TypeError, ValueError, RecursionError) as error:

@@ -34,9 +34,9 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         InvalidParams: a name is unknown, or a value does not fit; all of them at once.
     """
     read: dict[str, Callable[[Any], Any]] = {
-        "status": _statuses,
-        "status_code": lambda value: StatusSet.parse(_items(value)),
-        "endpoint": _endpoint,
+        "status": statuses,
+        "status_code": lambda value: StatusSet.parse(items(value)),
+        "endpoint": endpoint_filter,
         "kind": _word,
         "since": lambda value: _since(value, now),
     }
@@ -55,23 +55,26 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     return TaskFilter(**found)
 
 
-def _items(value: Any) -> list[Any]:
+def items(value: Any) -> list[Any]:
+    """The items of a list, or of a text that separates them by commas."""
     if isinstance(value, list):
         return value
     return [item.strip() for item in value.split(",")] if isinstance(value, str) else [value]
 
 
-def _statuses(value: Any) -> tuple[str, ...]:
-    statuses = []
-    for item in _items(value):
+def statuses(value: Any) -> tuple[str, ...]:
+    """One status or several. Raises ValueError for what is none."""
+    found = []
+    for item in items(value):
         try:
-            statuses.append(Status(item).value)
+            found.append(Status(item).value)
         except ValueError:
             raise ValueError(f"{item!r} is not a status; there are {', '.join(Status)}") from None
-    return tuple(statuses)
+    return tuple(found)
 
 
-def _endpoint(value: Any) -> str:
+def endpoint_filter(value: Any) -> str:
+    """`api/name`, or `api/*`. Raises ValueError for anything else."""
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
         raise ValueError(
             f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"

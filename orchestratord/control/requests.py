@@ -36,6 +36,13 @@ class Body(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+class ReloadBody(Body):
+    """What a reload is asked for."""
+
+    diff: StrictBool = False
+    """Name the keys that differ."""
+
+
 class NoBody(Body):
     """Nothing can be said; an empty object is taken."""
 

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestratord.events import Event
 from orchestratord.settings import Config
 from orchestratord.task import Effect
 
@@ -16,6 +17,10 @@ class Control(Protocol):
     @property
     def config(self) -> Config:
         """The configuration in force."""
+        ...
+
+    async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
+        """How the daemon is: the document of `GET /v1/status`, of the lanes only the busiest."""
         ...
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
@@ -30,14 +35,29 @@ class Control(Protocol):
         """Look again at where the tasks of this endpoint stand: something about them changed."""
         ...
 
+    def publish(self, event: Event) -> None:
+        """Tell of what happened, once it is written."""
+        ...
+
+
+JSON = "application/json"
+
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """What a route answers: JSON with a status code."""
+    """What a route answers.
+
+    Args:
+        body: what becomes JSON; of another `media_type`, a text or bytes that are sent as they are.
+        status: the status code.
+        headers: further headers.
+        media_type: such as `text/plain`.
+    """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
+    media_type: str = JSON
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestratord.clock import rfc3339
+from orchestratord.config.changes import Changes
+from orchestratord.control.parts import ReloadLike
 from orchestratord.control.views import plugin_json, problems_json
+from orchestratord.engine.scoreboard import Failing
 from orchestratord.errors import Problem
 from orchestratord.queue.store import Store
 from orchestratord.redact import Redactor
@@ -17,6 +20,15 @@ from orchestratord.task import Status
 
 MAX_LANES = 20
 """Lanes that are shown, the busiest ones."""
+
+
+MAX_FAILING = 20
+"""Endpoints and webhooks that are shown as failing, the latest ones."""
+
+MAX_CHANGES = 20
+"""Endpoints of each kind that are named as added, removed or changed."""
+MAX_RELOADED = 1_000
+"""The same, in the answer to a reload."""
 
 
 async def queue_status(store: Store, now: int) -> dict[str, Any]:
@@ -36,13 +48,15 @@ async def queue_status(store: Store, now: int) -> dict[str, Any]:
 def config_status(
     config: Config,
     cause: str,
+    changes: Changes,
     error: tuple[int, Sequence[Problem]] | None,
     restart_required: Sequence[str],
 ) -> dict[str, Any]:
     """The configuration in force and, where the files are in error, why the last one was refused.
 
     Args:
-        cause: what had it adopted, such as `start` or `file change`.
+        cause: what had it adopted: `start`, `file change`, `poll`, `SIGHUP` or `command`.
+        changes: what differs from the configuration before it.
         error: when (milliseconds) and why the files were refused.
         restart_required: the keys that keep an old value.
     """
@@ -52,6 +66,7 @@ def config_status(
         "generation": config.generation,
         "adopted_at": rfc3339(config.adopted_at),
         "cause": cause,
+        "changes": changes_json(changes, redactor, MAX_CHANGES),
         "endpoints": len(config.endpoints),
         "error": error and {"at": rfc3339(error[0]), "errors": _problems(error[1], redactor)},
         "warnings": _problems(config.warnings, redactor),
@@ -66,8 +81,49 @@ def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[dict[str,
     ]
 
 
-def worker_status(snapshot: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
-    """What the worker is at. A lane may be named after a receiver whose URL is a secret."""
+def changes_json(changes: Changes, redactor: Redactor, limit: int) -> dict[str, Any]:
+    """What a reload changed; at most `limit` ids of each kind, but all of them counted."""
+    kinds = {"added": changes.added, "removed": changes.removed, "changed": changes.changed}
+    return {
+        **{kind: [redactor.text(id_) for id_ in ids[:limit]] for kind, ids in kinds.items()},
+        "daemon": list(changes.daemon),
+        "counts": {kind: len(ids) for kind, ids in kinds.items()},
+    }
+
+
+def reload_json(reload: ReloadLike, *, diff: bool) -> dict[str, Any]:
+    """The answer to whoever asked for a reload; with `diff`, the keys that differ."""
+    config = reload.config
+    redactor = config.redactor
+    answer: dict[str, Any] = {
+        "generation": config.generation,
+        "changed": reload.changed,
+        "adopted_at": rfc3339(config.adopted_at),
+        "cause": reload.cause,
+        "changes": changes_json(reload.changes, redactor, MAX_RELOADED),
+        "restart_required": list(reload.restart_required),
+        "warnings": _problems(config.warnings, redactor),
+    }
+    if diff:
+        answer["diff"] = [
+            {
+                "endpoint": redactor.text(item.endpoint) or None,
+                "key": redactor.text(item.key) or None,
+                "before": redactor.value(item.before),
+                "after": redactor.value(item.after),
+            }
+            for item in reload.differences
+        ]
+    return answer
+
+
+def worker_status(
+    snapshot: Mapping[str, Any], redactor: Redactor, limit: int | None = MAX_LANES
+) -> dict[str, Any]:
+    """What the worker is at, and at most `limit` of its lanes.
+
+    A lane may be named after a receiver whose URL is a secret.
+    """
     lanes = sorted(
         snapshot["lanes"], key=lambda lane: (-lane["in_flight"], -lane["due"], lane["name"])
     )
@@ -76,7 +132,21 @@ def worker_status(snapshot: Mapping[str, Any], redactor: Redactor) -> dict[str, 
         "concurrency": snapshot["concurrency"],
         "next_due": rfc3339(snapshot["next_due"]),
         "draining": snapshot["draining"],
-        "lanes": [{**lane, "name": redactor.text(lane["name"])} for lane in lanes[:MAX_LANES]],
+        "lanes": [{**lane, "name": redactor.text(lane["name"])} for lane in lanes[:limit]],
+        "rates": snapshot["rates"],
+        "failing": [_failing(item, redactor) for item in snapshot["failing"][:MAX_FAILING]],
+    }
+
+
+def _failing(item: Failing, redactor: Redactor) -> dict[str, Any]:
+    return {
+        "endpoint": redactor.text(item.key.endpoint_id),
+        "webhook": redactor.text(item.key.webhook) or None,
+        "failures": item.failures,
+        "since": rfc3339(item.since),
+        "last": rfc3339(item.last),
+        "status_code": item.status_code,
+        "error": item.error and redactor.text(item.error),
     }
 
 

@@ -19,7 +19,9 @@ from orchestratord.control.bulk import BulkRunner
 from orchestratord.control.parts import LoaderLike, ReloadLike, SchedulerLike, WorkerLike
 from orchestratord.control.vigil import Vigil
 from orchestratord.endpoint import Endpoint
+from orchestratord.engine import steps
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
+from orchestratord.events import EndpointEvent, Event, EventType
 from orchestratord.host import Host
 from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.store import Store
@@ -36,6 +38,9 @@ MAX_WAIT = 30.0
 
 RETRIED_IN_BULK = (Status.PENDING, Status.FAILED, Status.CANCELLED)
 """What a filter may retry; a task that succeeded is repeated one by one, and with force."""
+
+COMMAND = "command"
+"""The cause of a reload that somebody asked for here."""
 
 _BREATH = 500
 """Calls of a batch that are checked in one go; what else the loop has to do goes in between."""
@@ -82,7 +87,7 @@ class Verbs:
         scheduler: SchedulerLike,
     ) -> None:
         self.host = host
-        self.bulks = BulkRunner(store, worker, clock)
+        self.bulks = BulkRunner(store, worker, clock, host.events)
         """Has to be run beside the worker."""
         self._store = store
         self._worker = worker
@@ -121,17 +126,24 @@ class Verbs:
             return "the daemon is draining"
         return None if self._store.accepting else "the disk has no room for new work"
 
-    async def status(self) -> dict[str, Any]:
-        """How the daemon is, as `/v1/status` shows it."""
+    async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
+        """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, loader, now = self._store, self._loader, self.now
         redactor = loader.config.redactor
         return {
             **shown.process_status(self._version, store.instance, self._started_at, now),
             "config": shown.config_status(
-                loader.config, loader.cause, loader.last_error, loader.restart_required
+                loader.config,
+                loader.cause,
+                loader.changes,
+                loader.last_error,
+                loader.restart_required,
             ),
             "queue": await shown.queue_status(store, now),
-            **shown.worker_status(self._worker.snapshot(), redactor),
+            **shown.worker_status(
+                self._worker.snapshot(), redactor, None if all_lanes else shown.MAX_LANES
+            ),
+            "events_dropped": self.host.events.dropped,
             "database": {
                 "url": redactor.text(store.url),
                 "size": await store.size(),
@@ -245,12 +257,16 @@ class Verbs:
         One that is paused can be resumed though it is no longer declared.
         """
         async with self._pausing:
-            if paused or endpoint_id not in await self._store.paused():
+            known = await self._store.paused()
+            if paused or endpoint_id not in known:
                 self.endpoint(endpoint_id)
             await self._store.pause(endpoint_id, paused)
             waiting = await self._store.paused()
             self._worker.set_paused(waiting)
             self._scheduler.set_paused(waiting)
+        if waiting != known:
+            type_ = EventType.ENDPOINT_PAUSED if paused else EventType.ENDPOINT_RESUMED
+            self.publish(EndpointEvent(type_, self.now, endpoint_id))
 
     async def trigger(self, task_id: int, *, force: bool = False) -> Task:
         """Have a task tried now, before what else waits. Raises NotFound, Conflict.
@@ -260,13 +276,17 @@ class Verbs:
         task = await self._store.trigger(task_id, force=force)
         if task.next_try is not None:
             self._worker.touched(task.key, task.next_try)
+        self.publish(steps.triggered(task, self.now))
         return task
 
     async def cancel(self, task_id: int) -> Task:
         """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
+        before = await self._store.get(task_id)
         task = await self._store.cancel(task_id)
         if task.status in FINAL:
             self._worker.finished(task_id)
+            if before.status != task.status:
+                self.publish(steps.cancelled(task, self.now))
         return task
 
     async def trigger_all(
@@ -300,9 +320,12 @@ class Verbs:
         """Move no more tasks; those that were moved stay so. Raises NotFound."""
         return await self._store.cancel_bulk(bulk_id)
 
-    async def reload(self) -> ReloadLike:
-        """Read the configuration again. Raises ConfigError where it is refused."""
-        reload = await self._loader.reload("api")
+    async def reload(self, *, diff: bool = False) -> ReloadLike:
+        """Read the configuration again; with `diff`, name the keys that differ.
+
+        Raises ConfigError where it is refused.
+        """
+        reload = await self._loader.reload(COMMAND, diff=diff)
         if reload.problems:
             raise ConfigError(reload.problems)
         return reload
@@ -316,6 +339,10 @@ class Verbs:
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
         return await self._worker.write(effects)
+
+    def publish(self, event: Event) -> None:
+        """Tell of what happened, once it is written."""
+        self.host.events.publish(event)
 
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of an endpoint stand."""

@@ -16,7 +16,6 @@ from orchestratord.errors import Problem
 from orchestratord.queue.records import Bulk
 from orchestratord.redact import Redactor
 from orchestratord.registry import PluginInfo
-from orchestratord.settings import Config
 from orchestratord.task import Attempt, Status, Task
 
 
@@ -105,17 +104,6 @@ def endpoint_json(
     }
 
 
-def reload_json(config: Config, changed: bool, restart_required: Iterable[str]) -> dict[str, Any]:
-    """The configuration in force after a reload."""
-    return {
-        "generation": config.generation,
-        "changed": changed,
-        "adopted_at": rfc3339(config.adopted_at),
-        "restart_required": list(restart_required),
-        "warnings": problems_json(config.warnings),
-    }
-
-
 def bulk_json(bulk: Bulk) -> dict[str, Any]:
     """A retry of many and how far it has come."""
     return {
@@ -147,6 +135,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
         "column": problem.column,
         "key": problem.key,
         "message": problem.message,
+        "hint": problem.hint or None,
     }
 
 

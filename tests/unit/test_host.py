@@ -88,7 +88,7 @@ def test_the_shipped_plugins_load_through_the_entry_points() -> None:
     host = Host()
     host.load()
     shipped = {point.name for point in importlib.metadata.entry_points(group="orchestratord")}
-    assert {"backoff", "webhooks"} <= shipped
+    assert {"backoff", "metrics", "tracing", "webhooks"} <= shipped
     assert {name for name, info in host.plugins.items() if info.status == "loaded"} == shipped
     assert {"fixed", "linear", "exponential", "list"} <= host.registry.backoffs.keys()
     assert "webhooks" in host.registry.settings
