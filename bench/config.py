@@ -27,10 +27,10 @@ from typing import Any
 from tests.acceptance.daemon import Daemon
 
 PER_API = 50
-ROUNDS = 5
+ROUNDS = 3
 """Of each change."""
-SETTLES = 2.0
-"""Seconds in which the watcher looks as well, and old objects are freed."""
+SETTLES = 7.0
+"""Seconds in which the watcher looks as well, and the configuration before is freed."""
 
 API = """\
 base_url: https://api.example.com

@@ -243,6 +243,8 @@ def put_headers(
     plain = request.plain if isinstance(request, Request) and not gone & _FRAMING else None
     fields = plain.fields if plain else request.headers.raw
     fields = [field for field in fields if field[0].lower() not in gone]
+    if plain and fields[: plain.ready] != plain.fields[: plain.ready]:
+        plain = plain._replace(ready=0, head=b"")  # it holds one that is gone
     fields += [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
     if plain and isinstance(request, Request):
         request._plain = plain._replace(fields=fields)

@@ -67,7 +67,7 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
         text = json_text.check(file, text, problems)
     if text is None:
         return None
-    if not text.endswith("\n"):
+    if text and text[-1] not in _BREAKS:
         text += "\n"  # a block text that ends with the file would lose its last line break
     building = _Building(file, text, problems)
     try:
@@ -80,6 +80,7 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
 
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BREAKS = "\n\r\x85\u2028\u2029"
 _YAML = (1, 2)
 _QUOTED = frozenset("'\"|>")
 

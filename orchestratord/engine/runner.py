@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from typing import Protocol, TypeVar
 
 from orchestratord.clock import Clock
@@ -117,8 +118,9 @@ class Runner:
 
     async def give_back(self, task: Task) -> None:
         """Give a claim back that did not start, again and again until the database takes it."""
-        if await self._insist(task, lambda: self._store.release([task])) is not None:
-            self._placed(task.key, self._owner.clock.now_ms())
+        released = await self._insist(task, lambda: self._store.release([task]))
+        if released is not None:
+            self._released(task, released[0][0])
 
     async def settle(self, task: Task, ended: Ended, config: Config, target: Target | None) -> None:
         """Write how an attempt ended, again and again until the database takes it."""
@@ -183,8 +185,7 @@ class Runner:
             config = owner.config
             if not isinstance(standing, Target) or executor is None:
                 # The configuration changed between the claim and its answer.
-                await self._store.release([task])
-                self._placed(task.key, owner.clock.now_ms())
+                self._released(task, (await self._store.release([task]))[0])
                 return
             ended = await self._attempt(task, standing, executor, config, running)
             self.unsettled += 1
@@ -264,6 +265,17 @@ class Runner:
                 await asyncio.sleep(delay)
         log.error("task %s stays as it is until the next start", task.id)
         return None
+
+    def _released(self, task: Task, status: str | None) -> None:
+        now = self._owner.clock.now_ms()
+        if status != Status.CANCELLED:
+            self._placed(task.key, now)
+            return
+        # A cancel was asked for while it was claimed.
+        self._owner.finished(task.id)
+        if self._events.listening:
+            gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
+            self._events.publish(steps.cancelled(gone, now))
 
     def _placed(self, key: Key, next_try: int) -> None:
         if not self._owner.draining:

@@ -116,12 +116,17 @@ def _turn(task: Task) -> tuple[int, int]:
     return task.next_try or 0, task.id
 
 
-def release(session: Session, tasks: Sequence[Task]) -> None:
-    """Give claims back that did not start; their attempt does not count."""
+def release(session: Session, tasks: Sequence[Task]) -> list[str | None]:
+    """Give claims back that did not start; their attempt does not count. The status of each now:
+    `cancelled` where that was asked for, None where the claim no longer stood."""
     now = session.now()
+    statuses: list[str | None] = []
     for task in tasks:
-        if row := session.db.one(RELEASE, (now, now, *fence(task))):
+        row = session.db.one(RELEASE, (now, now, *fence(task)))
+        if row is not None:
             session.moved(Status.RUNNING, row[0])
+        statuses.append(None if row is None else row[0])
+    return statuses
 
 
 def reclaim(session: Session) -> tuple[int, list[Task]]:

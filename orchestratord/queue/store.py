@@ -163,9 +163,12 @@ class Store:
         settled = await self._writer.submit_item(Rank.SETTLE, settling.STEPS, settlement)
         return cast("Settled", settled)
 
-    async def release(self, tasks: Sequence[Task]) -> None:
-        """Give claims back that did not start, their attempts too."""
-        await self._writer.submit(Rank.SETTLE, partial(claims.release, tasks=tasks))
+    async def release(self, tasks: Sequence[Task]) -> builtins.list[str | None]:
+        """Give claims back that did not start, their attempts too.
+
+        The status of each now, None where the claim no longer stood.
+        """
+        return await self._writer.submit(Rank.SETTLE, partial(claims.release, tasks=tasks))
 
     async def write(self, effects: Effects) -> builtins.list[Inserted]:
         """Write what hooks returned outside of any task."""

@@ -88,12 +88,15 @@ def test_what_systemd_is_told(
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     assert before <= int(reloading["MONOTONIC_USEC"]) <= after
     assert daemon.get("/v1/endpoints/shop/get").json()["path"] == "/other"
+    daemon.reload()
+    until(lambda: manager.states()[-2:] == ["RELOADING", "READY"] and len(manager.states()) >= 5,
+          "a reload that was asked for over the API")  # fmt: skip
 
     # A bad configuration ends the reload as well: systemctl must not hang on it.
     daemon.expect("orchestratord.config", "config")
     daemon.endpoint("shop/get", "/", retry={"backoff": "nothing"})
     daemon.signal(signal.SIGHUP)
-    until(lambda: manager.states()[-2:] == ["RELOADING", "READY"] and len(manager.states()) >= 5,
+    until(lambda: manager.states()[-2:] == ["RELOADING", "READY"] and len(manager.states()) >= 7,
           "the end of a bad reload")  # fmt: skip
 
     pings = [message for message in manager.listen() if "WATCHDOG" in message]

@@ -13,8 +13,8 @@ from config_parts import ConfigFolder
 from watchdog.observers.api import BaseObserver
 
 from orchestratord.config import watch
-from orchestratord.config.folder import Files, read_folder
-from orchestratord.config.watch import CHANGED, Watcher
+from orchestratord.config.folder import Files, KnownFiles, read_folder
+from orchestratord.config.watch import CHANGED, POLLED, Watcher
 
 SOON = 10.0
 """Seconds within which a change must have been noticed; it takes a fraction of one."""
@@ -123,9 +123,9 @@ def test_reading_does_not_cause_reading(
 ) -> None:
     looks: list[Path] = []
 
-    def counting(folder: Path) -> Files:
+    def counting(folder: Path, known: KnownFiles) -> Files:
         looks.append(folder)
-        return read_folder(folder)
+        return read_folder(folder, known)
 
     monkeypatch.setattr(watch, "read_folder", counting)
     config.endpoint("path: /y\n")
@@ -238,12 +238,14 @@ def test_without_events_the_poll_serves(
     monkeypatch.setattr(watch, "Observer", NoEvents())
     with caplog.at_level(logging.WARNING, "orchestratord.config.watch"):
         watched = start(poll=0.1)
+        assert watched.quiet()
         config.endpoint("path: /polled\n")
-        assert watched.change() == CHANGED
+        assert watched.change() == POLLED
         config.endpoint("path: /again\n")
-        assert watched.change() == CHANGED
+        assert watched.change() == POLLED
     assert [record.message for record in caplog.records] == [
-        f"no events from {config.path} ([Errno 28] inotify watch limit reached); it is polled"
+        f"no events come from {config.path}: inotify watch limit reached; changes are found by "
+        "looking every 0.1 s (raise fs.inotify.max_user_watches for events)"
     ]
 
 
@@ -251,13 +253,14 @@ def test_a_dead_emitter_is_replaced_by_the_poll(
     config: ConfigFolder, start: Callable[..., Watched]
 ) -> None:
     watched = start(poll=0.2)
+    assert watched.quiet()
     observer = watched.watcher._observer
     assert observer is not None
     for emitter in observer.emitters:
         emitter.stop()
         emitter.join()
     config.endpoint("path: /polled\n")
-    assert watched.change() == CHANGED
+    assert watched.change() == POLLED
     assert watched.watcher._observer is not observer
     assert watched.watcher._alive()
 
