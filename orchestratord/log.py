@@ -17,6 +17,7 @@ import traceback
 from collections.abc import Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
+from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
@@ -33,6 +34,7 @@ QUIET = ("asyncio", "hpack", "httpcore", "httpx", "peewee", "uvicorn", "watchdog
 """Libraries that say little of use below WARNING, some of it with whole URLs or parameters."""
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
+_SRCFILE: Any = vars(logging)["_srcfile"]
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -112,6 +114,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         logging.getLogger().removeHandler(self)
         logging.captureWarnings(False)
         sys.excepthook, threading.excepthook, sys.unraisablehook = self._hooks
+        logging.logThreads = logging.logProcesses = logging.logMultiprocessing = True
+        logging._srcfile = _SRCFILE
 
     def format(self, record: logging.LogRecord) -> str:
         """The record as one line, without its end."""
@@ -183,8 +187,10 @@ def set_up(
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    # Nobody asks which thread or process a line comes from: there is one, and it is the daemon's.
+    # Nobody asks which thread, process or line of code a record comes from, and to find that out
+    # takes longer than to write it. All of these are what logging's documentation advises.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging._srcfile = None
     # What nobody catches would be printed raw, over many lines.
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
@@ -213,8 +219,12 @@ def _cut(text: str) -> str:
 
 
 def _time(record: logging.LogRecord) -> str:
-    moment = datetime.fromtimestamp(record.created, UTC)
-    return f"{moment:%Y-%m-%dT%H:%M:%S}.{int(record.msecs):03d}Z"
+    return f"{_second(int(record.created))}.{int(record.msecs):03d}Z"
+
+
+@lru_cache(maxsize=16)
+def _second(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
 def _plain(value: Any) -> Any:

@@ -183,8 +183,13 @@ class Runner:
         try:
             standing, executor = self._standings.look(task.key)
             config = owner.config
-            if not isinstance(standing, Target) or executor is None:
-                # The configuration changed between the claim and its answer.
+            if (
+                not isinstance(standing, Target)
+                or executor is None
+                # Its row says that a repeat is safe, which is what counts should the daemon die.
+                or (task.idempotent and not standing.idempotent)
+            ):
+                # The configuration changed since it was claimed.
                 self._released(task, (await self._store.release([task]))[0])
                 return
             ended = await self._attempt(task, standing, executor, config, running)

@@ -20,6 +20,7 @@ from orchestratord.engine.head import encode
 from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
 from orchestratord.exchange import (
+    Form,
     Fields,
     Request,
     Response,
@@ -459,6 +460,19 @@ def test_one_header_replaces_all_of_its_name() -> None:
         ]  # fmt: skip
         put_headers(request, {})
         assert request.headers["x-a"] == "3"
+
+
+@pytest.mark.parametrize("name", ["user-agent", "x-a", "webhook-id"])
+def test_a_header_that_goes_leaves_nothing_half_made_behind(name: str) -> None:
+    headers = {"User-Agent": "us", "X-A": "1"}
+    request = Form("POST", "http://h/a", headers).request(b"body")
+    touched, httpxs = (make("POST", "http://h/a", headers, b"body") for make in (ours, theirs))
+    look(touched)
+    for one in (request, touched, httpxs):
+        put_headers(one, {name: "new"})
+        put_headers(one, {"x-last": "2"}, instead_of=("x-a",))
+    assert request.plain is not None
+    assert on_the_wire(request) == on_the_wire(touched) == on_the_wire(httpxs)
 
 
 @pytest.mark.parametrize(

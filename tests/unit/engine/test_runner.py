@@ -13,6 +13,7 @@ import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
 from orchestratord.engine.runner import HELD_MS
+from orchestratord.events import EventType, TaskEvent
 from orchestratord.hookspecs import hookimpl
 from orchestratord.message import Outcome
 from orchestratord.task import NewTask, Task
@@ -178,6 +179,23 @@ async def test_what_is_held_follows_the_configuration_of_the_moment_it_starts(
     assert [head.split()[1] for head in bench.receiver.heads] == [b"/x", b"/new", b"/new"]
 
 
+async def test_what_is_held_and_may_be_sent_only_once_by_now_is_claimed_as_such(
+    bench: Bench,
+) -> None:
+    """Should the daemon die while it is in flight, its row has to say that a repeat is not safe."""
+    ids = await bench.hold(3)
+    bench.adopt(idempotent=False)
+    bench.receiver.open.set()
+    await bench.until(lambda: len(bench.receiver.tasks) == 1)
+    bench.receiver.open.clear()
+    await bench.until(lambda: len(bench.receiver.tasks) == 2)
+    [task] = [task for task in await bench.tasks(ids[1:]) if task.id == bench.receiver.tasks[1]]
+    assert (task.status, task.attempts, task.idempotent) == ("running", 1, False)
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert bench.receiver.counts == {1}
+
+
 async def test_a_cap_that_is_raised_lets_nobody_pass(bench: Bench) -> None:
     ids = await bench.hold(4)
     bench.adopt(concurrency=3)
@@ -218,8 +236,13 @@ async def test_a_daemons_cap_that_is_lowered_starts_nobody_over_it(bench: Bench)
 
 @pytest.mark.parametrize("how", ["drain", "wait", "pause"])
 async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench, how: str) -> None:
+    events = bench.worker.host.events
+    events.open(bench.clock, observed=False)
+    follower = events.follow(lambda event: event.type == EventType.TASK_CANCELLED)
     ids = await bench.hold(3)
     await bench.store.cancel(ids[1])
+    ended = asyncio.create_task(bench.worker.wait_final(ids[1], 10))
+    await asyncio.sleep(0)
     if how == "drain":
         draining = asyncio.create_task(bench.worker.drain(10))
         await asyncio.sleep(0)
@@ -236,6 +259,10 @@ async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench,
     cancelled = await bench.store.get(ids[1])
     assert cancelled.finished_at is not None
     assert bench.receiver.tasks == ids[:1]
+    assert ended.done()
+    [(_, event)] = await follower.take(10, 1)
+    assert isinstance(event, TaskEvent)
+    assert (event.id, event.status, event.attempt) == (ids[1], "cancelled", 0)
 
 
 @pytest.mark.parametrize(("status", "state"), [(200, "succeeded"), (503, "cancelled")])
