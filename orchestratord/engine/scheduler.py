@@ -25,6 +25,9 @@ from orchestratord.task import Key, Kind, NewTask
 
 log = logging.getLogger("orchestratord.scheduler")
 
+AT_ONCE = 64
+"""Schedules that are looked at before the loop has a turn."""
+
 LONGEST_SLEEP = 1.0
 """Seconds; the clock may jump."""
 
@@ -57,11 +60,17 @@ class Scheduler:
 
     def adopt(self, config: Config) -> None:
         """Take up a new configuration."""
+        before = self._config.endpoints if self._config is not None else {}
         self._config = config
         now = self._clock.now_ms()
         scheduled = {e.id: e for e in config.endpoints.values() if e.schedule is not None}
         self._since = {name: self._since.get(name, now) for name in scheduled}
-        self._heap = [(0, name) for name in scheduled]
+        # Whose file did not change is looked at when it was to be looked at.
+        known = {name: slot for slot, name in self._heap}
+        self._heap = [
+            (known.get(name, 0) if before.get(name) is endpoint else 0, name)
+            for name, endpoint in scheduled.items()
+        ]
         heapq.heapify(self._heap)
         self._wake.set()
 
@@ -76,6 +85,7 @@ class Scheduler:
     async def run(self) -> None:
         """Look at each slot when it comes; until cancelled."""
         self._rows = await self._store.slots()
+        looked = 0
         while True:
             self._wake.clear()
             now = self._clock.now_ms()
@@ -84,6 +94,9 @@ class Scheduler:
                 again = await self._look(name, now)
                 if again is not None:
                     heapq.heappush(self._heap, (again, name))
+                looked += 1
+                if looked % AT_ONCE == 0:  # there may be thousands, with nothing to be written
+                    await asyncio.sleep(0)
             due = self._heap[0][0] - now if self._heap else 1000
             timer = asyncio.get_running_loop().call_later(
                 min(max(due / 1000, 0.0), LONGEST_SLEEP), self._wake.set

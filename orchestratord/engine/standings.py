@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 from orchestratord.endpoint import Endpoint
 from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
@@ -35,10 +35,24 @@ class Standings:
         self._again: set[Key] = set()
         """Keys for which another task came while they were swept."""
 
-    def adopt(self, config: Config) -> None:
-        """A new configuration is in force."""
-        self._config = config
-        self._known.clear()
+    def adopt(self, config: Config) -> Callable[[Key], bool]:
+        """A new configuration is in force. Returns whether a key may stand elsewhere by it.
+
+        An endpoint whose files did not change is the same object, and its keys stand where they
+        stood, unless the daemon's own settings changed, which anything may depend on.
+        """
+        before, self._config = self._config, config
+        if before is None or before.daemon != config.daemon:
+            self._known.clear()
+            return lambda key: True
+        was, now = before.endpoints, config.endpoints
+
+        def changed(key: Key) -> bool:
+            return was.get(key.endpoint_id) is not now.get(key.endpoint_id)
+
+        for key in [key for key in self._known if changed(key)]:
+            del self._known[key]
+        return changed
 
     def set_paused(self, paused: set[str]) -> frozenset[str]:
         """Which endpoints' calls wait. Returns those for which that changed."""

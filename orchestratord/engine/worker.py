@@ -86,9 +86,10 @@ class Worker:
         """Take up a new configuration: waiting tasks follow it, those in flight keep theirs."""
         self._config = config
         self.lanes.concurrency = config.daemon.concurrency
-        self._standings.adopt(config)
+        changed = self._standings.adopt(config)
         for key in self.lanes.all_keys():
-            self.place(key)
+            if changed(key):
+                self.place(key)
         self._wake.set()
 
     def set_paused(self, paused: set[str]) -> None:

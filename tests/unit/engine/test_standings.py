@@ -231,3 +231,33 @@ def test_another_reason_has_a_time_of_its_own(standings: Standings, deliveries: 
     standings.arm(HOOK, 1020.0)
     assert ripe(standings, 1079) == []
     assert ripe(standings, 1080) == [(HOOK, "webhook_removed")]
+
+
+def test_a_reload_asks_again_only_of_what_changed(
+    standings: Standings, deliveries: Deliveries
+) -> None:
+    kept, other = endpoint(), endpoint(id="shop/put")
+    standings.adopt(config(kept, other))
+    other_hook = Key("shop/put", "ops")
+    for key in (HOOK, other_hook):
+        standings.of(key)
+    asked = deliveries.asked
+    changed = standings.adopt(config(kept, replace(other, timeout=5.0)))
+    assert not changed(HOOK)
+    assert changed(other_hook)
+    for key in (HOOK, other_hook):
+        standings.of(key)
+    assert deliveries.asked == asked + 1
+
+
+def test_a_reload_of_the_daemons_settings_asks_again_of_everything(
+    standings: Standings, deliveries: Deliveries
+) -> None:
+    kept = endpoint()
+    standings.adopt(config(kept))
+    standings.of(HOOK)
+    asked = deliveries.asked
+    changed = standings.adopt(replace(config(kept), daemon=DaemonSettings(concurrency=5)))
+    assert changed(HOOK)
+    standings.of(HOOK)
+    assert deliveries.asked == asked + 1
