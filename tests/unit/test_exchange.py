@@ -20,8 +20,8 @@ from orchestratord.engine.head import encode
 from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
 from orchestratord.exchange import (
-    Form,
     Fields,
+    Form,
     Request,
     Response,
     header,
