@@ -1,14 +1,16 @@
 """Makes the output of commands in the docs: `python docs/outputs.py` writes it anew.
 
 A block that begins with `$ orchestratord` is the output of that command, with the example as its
-config folder. A test says where one is no longer true.
+config folder, in an empty folder of its own for each page. A test says where one is no longer true.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import tempfile
 from collections.abc import Callable
+from contextlib import chdir
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -30,19 +32,25 @@ def renewed(page: str, run: Callable[[str], str]) -> str:
     return _BLOCK.sub(block, page)
 
 
+def remade(page: str) -> str:
+    """The text of a page with the output that its commands, one after the other, write today."""
+    with tempfile.TemporaryDirectory() as folder, chdir(folder):
+        return renewed(page, output_of)
+
+
 def output_of(arguments: str) -> str:
     """What a command writes, with the example as its config folder."""
     environ = {"ORCHESTRATORD_CONFIG": str(ROOT / "config"), "DEMO_PORT": None, "COLUMNS": "80"}
     result = CliRunner(env=environ).invoke(main, shlex.split(arguments))
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.output
+    return result.output.replace(f"{Path.cwd()}/", "")
 
 
 if __name__ == "__main__":
     for path in PAGES:
         before = path.read_text()
-        after = renewed(before, output_of)
+        after = remade(before)
         if after != before:
             path.write_text(after)
             print(f"wrote {path.relative_to(ROOT)}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from orchestratorctl.failures import error_lines
+from orchestratorctl.failures import explained
 from orchestratorctl.render import Column, Painted, compact, number, table
 from orchestratorctl.screen import Screen
 from orchestratorctl.times import span, until
@@ -62,10 +62,14 @@ def lanes(found: list[Document], screen: Screen, title: str = "LANE") -> list[st
 
 
 def errors(document: Document, screen: Screen) -> list[str]:
-    """The errors of the configuration, each on a line that an editor understands."""
+    """The errors of the configuration: a line that an editor understands, and where that is."""
     config = document.get("config")
     error = config.get("error") if isinstance(config, dict) else None
     if not error:
         return []
     found = error.get("errors") if isinstance(error, dict) else [error]
-    return ["", *(screen.paint(line, "red") for line in error_lines(found or []))]
+    lines = [""]
+    for item in found or []:
+        first, *below = explained(item)
+        lines += [screen.paint(first, "red"), *(screen.paint(line, None) for line in below)]
+    return lines

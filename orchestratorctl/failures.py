@@ -75,7 +75,8 @@ class Problem(Failure):
     def __init__(self, status: int, document: dict[str, Any], fallback: str) -> None:
         message = document.get("detail") or document.get("title") or fallback
         errors = document.get("errors")
-        super().__init__(str(message), error_lines(errors if isinstance(errors, list) else []))
+        found = errors if isinstance(errors, list) else []
+        super().__init__(str(message), [line for error in found for line in explained(error)])
         self.status = status
         bad_config = document.get("code") == "bad_config"
         self.exit_code = BAD_CONFIG if bad_config else _BY_STATUS.get(status, FAILED)
@@ -84,6 +85,24 @@ class Problem(Failure):
 def error_lines(errors: Iterable[Any]) -> list[str]:
     """Each error as `file:line:column: key: message`, without the parts that it lacks."""
     return [_error_line(error) for error in errors]
+
+
+def explained(error: Any) -> list[str]:
+    """The error's line, and below it the line of the file with a caret, and a hint, if known."""
+    first = _error_line(error)
+    if not isinstance(error, dict):
+        return [first]
+    source, hint = (str(error.get(key) or "") for key in ("source", "hint"))
+    line, column = error.get("line"), error.get("column")
+    if not (source or hint) or not all(
+        part is None or type(part) is int for part in (line, column)
+    ):
+        return [first]
+    from orchestratorctl.excerpt import excerpt
+
+    # A tab would be written out, and the caret no longer stand below its place.
+    below = excerpt(source.replace("\t", " "), line, column, hint)
+    return [first, *(text for _, text in below)]
 
 
 def _error_line(error: Any) -> str:

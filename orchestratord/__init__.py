@@ -9,19 +9,25 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestratord.backoff import Backoff
-    from orchestratord.control.routes import Answer, Control, Route
+    from orchestratord.config.edit import Declaration, Edit
+    from orchestratord.control.routes import Answer, Caller, Control, Route
     from orchestratord.endpoint import Api, Endpoint, Model, RetryPolicy, Schedule, Setting
     from orchestratord.errors import (
+        ConfigError,
         Conflict,
         EgressDenied,
+        InvalidParams,
         InvalidPayload,
         NotFound,
+        NotWritable,
         OrchestratordError,
+        Outdated,
         PluginError,
         Problem,
         Reject,
         SendError,
         Snooze,
+        Unconditional,
     )
     from orchestratord.events import (
         ConfigEvent,
@@ -72,14 +78,18 @@ __all__ = [
     "Answer",
     "Api",
     "Backoff",
+    "Caller",
     "Config",
+    "ConfigError",
     "ConfigEvent",
     "Conflict",
     "Control",
     "DaemonEvent",
+    "Declaration",
     "Delete",
     "Doomed",
     "Duration",
+    "Edit",
     "Effect",
     "EgressDenied",
     "Endpoint",
@@ -89,12 +99,15 @@ __all__ = [
     "Executor",
     "Explanation",
     "Form",
+    "InvalidParams",
     "InvalidPayload",
     "Model",
     "NewTask",
     "NotFound",
+    "NotWritable",
     "OrchestratordError",
     "Outcome",
+    "Outdated",
     "Parked",
     "PluginError",
     "PluginEvent",
@@ -122,6 +135,7 @@ __all__ = [
     "Template",
     "TemplateTree",
     "Text",
+    "Unconditional",
     "Upsert",
     "WebhookEvent",
     "format_duration",
@@ -134,11 +148,12 @@ __all__ = [
 
 _HOMES = {
     "orchestratord.backoff": "Backoff",
-    "orchestratord.control.routes": "Answer Control Route",
+    "orchestratord.config.edit": "Declaration Edit",
+    "orchestratord.control.routes": "Answer Caller Control Route",
     "orchestratord.endpoint": "Api Endpoint Model RetryPolicy Schedule Setting",
     "orchestratord.errors": (
-        "Conflict EgressDenied InvalidPayload NotFound OrchestratordError PluginError "
-        "Problem Reject SendError Snooze"
+        "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
+        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
     ),
     "orchestratord.events": (
         "ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent TaskEvent WebhookEvent"

@@ -10,6 +10,7 @@ from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.config.changes import Changes
+from orchestratord.config.edit import Editor
 from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
@@ -90,6 +91,11 @@ class Adoption:
         """The configuration in force."""
         return self._config
 
+    @property
+    def editor(self) -> Editor:
+        """Writes what endpoints say back to their files."""
+        return self._loader.editor
+
     async def begin(self) -> None:
         """Take up the configuration that the daemon started with."""
         await self._adopt(self._config, await self._tables())
@@ -162,10 +168,10 @@ class Adoption:
             return  # said already; it stands in `status` until it is mended
         self.last_error = (self._clock.now_ms(), problems)
         log.error(
-            "the configuration is refused, the last good one (generation %d) goes on: "
-            "%d problem(s)",
+            "the configuration is refused, the last good one (generation %d) goes on: %d error%s",
             self.config.generation,
             len(problems),
+            "" if len(problems) == 1 else "s",
         )
         for problem in problems:
             log.error("%s", problem)

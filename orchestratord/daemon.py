@@ -25,7 +25,9 @@ from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader
 from orchestratord.config.watch import POLLED, Watcher
 from orchestratord.control.api import application
+from orchestratord.control.guard import Guard
 from orchestratord.control.server import Listener, Server
+from orchestratord.control.tcp import TcpListener
 from orchestratord.control.verbs import Verbs
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.transport import Client
@@ -37,7 +39,7 @@ from orchestratord.loopwatch import LoopWatch
 from orchestratord.notify import Notifier
 from orchestratord.paths import control_socket, database_url
 from orchestratord.queue.store import Store
-from orchestratord.settings import Config
+from orchestratord.settings import Config, Http
 
 log = logging.getLogger("orchestratord")
 
@@ -118,7 +120,10 @@ class Daemon:
     async def _serve(self, store: Store, path: Path, url: str) -> int:
         events = self._host.events
         events.open(self._clock, observed=self._host.compiled("observe") is not None)
-        client = Client()
+        http = self._loader.config.daemon.http
+        tcp = TcpListener(http.bind) if http is not None else None
+        own = frozenset({(tcp.address, tcp.port)}) if tcp is not None else frozenset()
+        client = Client(listeners=own)
         worker = Worker(store, self._host, client, self._clock)
         scheduler = Scheduler(store, self._clock, worker.touched, self._host.events)
         adoption = Adoption(
@@ -130,8 +135,12 @@ class Daemon:
         worker.set_paused(paused)
         scheduler.set_paused(paused)
         await adoption.begin()
-        server = Server(application(verbs), Listener(path))
-        server.start()
+        api = application(verbs)
+        servers = [Server(api, Listener(path))]
+        if tcp is not None:
+            servers.append(Server(Guard(api, tcp.address, tcp.port, self._http), tcp))
+        for server in servers:
+            server.start()
         self._handle_signals(adoption)
         digest = self._loader.config.digest
         watcher = Watcher(
@@ -151,8 +160,8 @@ class Daemon:
         self._notifier.ready(self._status(worker, adoption))
         self._tell(EventType.DAEMON_STARTED)
         log.info(
-            "ready: %d endpoints, control socket %s, database %s",
-            len(self._loader.config.endpoints), path, url,
+            "ready: %d endpoints, control socket %s, %sdatabase %s",
+            len(self._loader.config.endpoints), path, f"{tcp.url}, " if tcp else "", url,
         )  # fmt: skip
         code = await self._until_stopped(tasks.values())
         self._notifier.stopping("draining")
@@ -164,7 +173,7 @@ class Daemon:
         await worker.drain(self._drain_timeout)
         verbs.close()
         events.close()
-        await server.stop()
+        await asyncio.gather(*(server.stop() for server in servers))
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
@@ -287,6 +296,11 @@ class Daemon:
             f"{len(config.endpoints)} endpoints, generation {config.generation}, "
             f"{worker.lanes.in_flight} in flight"
         )
+
+    def _http(self) -> Http:
+        http = self._loader.config.daemon.http
+        assert http is not None  # a reload keeps it, and what was bound
+        return http
 
     @property
     def _drain_timeout(self) -> float:

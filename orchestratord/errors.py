@@ -14,6 +14,10 @@ OrchestratordError
 │   ├── UniqueKeyReused    one idempotency key, two different parameter sets
 │   ├── StorageFull        the disk has no room for new work
 │   └── DatabaseInUse      another daemon holds the database
+├── EditRefused            a file of the configuration is not edited
+│   ├── Unconditional      it is not said which state of the file is meant
+│   ├── Outdated           the file has changed since it was read
+│   └── NotWritable        the file cannot be written
 └── InvalidParams          parameters that do not fit the endpoint's declaration
 """
 
@@ -135,6 +139,22 @@ class StorageFull(QueueError):
 
 class DatabaseInUse(QueueError):
     """Another daemon holds the database, or its schema is newer than this version can read."""
+
+
+class EditRefused(OrchestratordError):
+    """A file of the configuration is not edited; it is as it was."""
+
+
+class Unconditional(EditRefused):
+    """The edit does not say which state of the file it was made from."""
+
+
+class Outdated(EditRefused):
+    """The file has changed since it was read."""
+
+
+class NotWritable(EditRefused):
+    """The daemon cannot write the file, or it is not the endpoint's own."""
 
 
 class InvalidParams(OrchestratordError):

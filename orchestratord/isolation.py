@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from orchestratord.errors import Reject, Snooze
+from orchestratord.exchange import Response
 from orchestratord.message import Outcome
 from orchestratord.registry import Registry
 from orchestratord.task import Delete, Effect, Kind, NewTask, Table, Upsert
@@ -145,33 +146,46 @@ async def _undo_cancel(running: asyncio.Task[Any], before: int) -> None:
 def check_decision(hook: str, result: Any) -> None:
     """Raise HookFault where a deciding hook returned something that it may not."""
     if hook.startswith("after_"):
-        if not isinstance(result, Outcome):
-            raise HookFault(f"returned {type(result).__name__}, not an Outcome or None")
-        for name, allowed in _OUTCOME.items():
-            if not isinstance(value := getattr(result, name), allowed):
-                raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
-        if result.verdict not in ("success", "retry", "failure"):
-            raise HookFault(f"returned an Outcome whose verdict is {result.verdict!r}")
-        try:
-            _ = result.response.content if result.response is not None else b""
-        except Exception as error:  # a stream that was not read
-            raise HookFault(f"returned a response that cannot be read: {error}") from error
-        if result.delay is not None and math.isnan(result.delay):
-            raise HookFault("returned an Outcome whose delay is no number")
+        check_outcome(result)
     elif hook == "before_request" and not isinstance(result, httpx.Request):
         raise HookFault(f"returned {type(result).__name__}, not an httpx.Request or None")
 
 
-_OUTCOME: Mapping[str, Any] = {
-    "verdict": str,
-    "status_code": int | str | None,
-    "response": httpx.Response | None,
-    "error": str | None,
-    "retry_after": str | None,
-    "final_reason": str | None,
-    "delay": int | float | None,
+def check_outcome(outcome: object) -> None:
+    """Raise HookFault for what is no outcome, and for one that cannot be written down or counted
+    with afterwards, when nobody could tell any more whose it is."""
+    if not isinstance(outcome, Outcome):
+        raise HookFault(f"returned {type(outcome).__name__}, not an Outcome")
+    for name, allowed in _OUTCOME.items():
+        value = getattr(outcome, name)
+        if type(value) not in allowed and not isinstance(value, allowed):
+            raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
+    if outcome.verdict not in ("success", "retry", "failure"):
+        raise HookFault(f"returned an Outcome whose verdict is {outcome.verdict!r}")
+    code = "" if outcome.status_code is None else str(outcome.status_code)
+    if len(code) > _LONGEST_CODE or not code.isascii():
+        raise HookFault("returned an Outcome whose status_code is none")
+    try:
+        _ = outcome.response.content if outcome.response is not None else b""
+    except Exception as error:  # a stream that was not read
+        raise HookFault(f"returned a response that cannot be read: {error}") from error
+    if outcome.delay is not None and math.isnan(outcome.delay):
+        raise HookFault("returned an Outcome whose delay is no number")
+
+
+_NOTHING = type(None)
+# Tuples: isinstance takes five times as long for a union.
+_OUTCOME: Mapping[str, tuple[type, ...]] = {
+    "verdict": (str,),
+    "status_code": (int, str, _NOTHING),
+    "response": (Response, httpx.Response, _NOTHING),
+    "error": (str, _NOTHING),
+    "retry_after": (str, _NOTHING),
+    "final_reason": (str, _NOTHING),
+    "delay": (int, float, _NOTHING),
 }
-"""What is written down or counted with afterwards, when nobody could tell any more whose it is."""
+_LONGEST_CODE = 32
+"""Characters of a status code."""
 
 
 def decided(outcome: Outcome, plugin: str) -> Outcome:
@@ -230,8 +244,6 @@ def _check_task(task: NewTask) -> None:
 
 
 _KINDS = frozenset(Kind)
-_NOTHING = type(None)
-# Tuples: isinstance takes five times as long for a union.
 _TASK: Mapping[str, tuple[type, ...]] = {
     "kind": (str,),
     "endpoint_id": (str,),

@@ -12,7 +12,7 @@ from pydantic import Field
 from orchestratord.endpoint import Api, Endpoint, Model
 from orchestratord.errors import Problem
 from orchestratord.redact import Redactor
-from orchestratord.values import Duration
+from orchestratord.values import Duration, Secret
 
 
 class Retention(Model):
@@ -48,11 +48,27 @@ class EgressSettings(Model):
     """`cidr` or `cidr:port`."""
 
 
+class Http(Model):
+    """The API over TCP."""
+
+    bind: str = "127.0.0.1:8420"
+    """An address and a port; port 0 takes a free one."""
+    token: Secret
+    """Whoever shows it may do everything."""
+    read_token: Secret | None = None
+    """Whoever shows it may look."""
+    hosts: tuple[str, ...] = ()
+    """The values of the header Host that are answered; by default the address that is bound, and
+    localhost, with the port."""
+
+
 class DaemonSettings(Model):
     """`orchestratord.yaml`; every key is optional."""
 
     database: str | None = None
     control_socket: str | None = None
+    http: Http | None = None
+    """The API over TCP; off where it is missing."""
     concurrency: int = Field(100, ge=1, le=100_000)
     """In flight in this daemon."""
     drain_timeout: Duration = 25.0

@@ -36,11 +36,10 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"The next attempt would lie past give_up_after: {_attempts(document)}."
     else:
         yield f"Then it has failed for good (exhausted): {_attempts(document)}."
-    yield (
-        f"Total: {about(document['total'])}"
-        f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
-        + ", and the time that the attempts take."
-    )
+    total = f"Total: {about(document['total'])}"
+    if document["shortest_total"] != document["longest_total"]:
+        total += f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
+    yield f"{total}, and the time that the attempts take."
 
 
 def _attempts(document: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestratord.cli.excerpt import excerpt
+from orchestratorctl.excerpt import excerpt
 from orchestratord.cli.options import BAD_CONFIG, config_option, folder_of
 
 if TYPE_CHECKING:
@@ -83,7 +83,8 @@ def _complain(problems: Iterable[Problem]) -> None:
     for problem in problems:
         prefix = "warning: " if problem.severity == "warning" else ""
         say(prefix + escape(str(problem)), _COLOURS[problem.severity], bold=True)
-        for kind, line in excerpt(problem):
+        found = excerpt(problem.source, problem.line, problem.column, problem.hint)
+        for kind, line in found:
             say(line, _COLOURS[kind])
 
 

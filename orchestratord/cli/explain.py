@@ -137,7 +137,7 @@ def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) ->
     try:
         return check_params(endpoint, given, text=text)
     except InvalidParams as invalid:
-        lines = [f"{name}: {message}" for name, message in invalid.problems.items()]
+        lines = [f"-p {name}: {message}" for name, message in invalid.problems.items()]
         raise click.UsageError("\n".join(lines)) from None
 
 

@@ -7,15 +7,19 @@ from collections.abc import Mapping
 from typing import Any
 
 from orchestratord.config.document import Document
-from orchestratord.config.positions import MapNode, locate
+from orchestratord.config.listening import host_problem, parse_bind
+from orchestratord.config.positions import MapNode, Spot, locate
 from orchestratord.config.reader import Reader
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.shared import Inherited, SharedReader
 from orchestratord.config.suggest import choices, suggest
 from orchestratord.host import Host
-from orchestratord.settings import DaemonSettings, Plugins
+from orchestratord.settings import DaemonSettings, Http, Plugins
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
+_TOKEN = re.compile(r"[!-~]+")
+SHORTEST_TOKEN = 16
+"""Characters; a shorter one can be guessed."""
 SHORTEST_LEASE = 3.0
 """Seconds; it is renewed every third of it."""
 
@@ -63,10 +67,46 @@ class DaemonReader:
             error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
             self._shared.outgoing.check_allow(fields["egress"].allow, document.spot, node)
+        if fields.get("http") is not None:
+            self._check_http(fields["http"], document, node)
         if "plugins" in fields:
             if fields["plugins"].timeout <= 0:
                 error("must be more than 0", "plugins", "timeout")
             self._check_plugins(fields["plugins"], document, node)
+
+    def _check_http(self, http: Http, document: Document, node: MapNode) -> None:
+        def spot(*path: str | int) -> Spot:
+            return locate(document.spot, node, ("http", *path))[0]
+
+        try:
+            address, _ = parse_bind(http.bind)
+        except ValueError as error:
+            self._problems.error(spot("bind"), str(error))
+        else:
+            if not address.is_loopback:
+                self._problems.warn(
+                    spot("bind"),
+                    "what goes over the network here is not encrypted, tokens included: bind "
+                    "127.0.0.1, and let a proxy with TLS stand before it",
+                )
+            if address.is_unspecified and not http.hosts:
+                self._problems.warn(
+                    spot("bind"), "name in http.hosts what the daemon is called, to be reached"
+                )
+        for index, host in enumerate(http.hosts):
+            if (wrong := host_problem(host)) is not None:
+                self._problems.error(spot("hosts", index), wrong)
+        for name, token in (("token", http.token), ("read_token", http.read_token)):
+            if token is None:
+                continue
+            if not _TOKEN.fullmatch(token.reveal()):
+                self._problems.error(spot(name), "expected letters, digits and signs of ASCII")
+            elif len(token.reveal()) < SHORTEST_TOKEN:
+                self._problems.warn(
+                    spot(name), f"less than {SHORTEST_TOKEN} characters can be guessed"
+                )
+        if http.read_token == http.token:
+            self._problems.error(spot("read_token"), "must be another one than token")
 
     def _check_plugins(self, plugins: Plugins, document: Document, node: MapNode) -> None:
         installed = self._host.plugins

@@ -75,13 +75,15 @@ def read(
     addresses: AddressRules | None,
     memory: Memory,
     breathe: Callable[[], None] = lambda: None,
+    instead: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Reading:
     """The same as `load`, for whoever reads again and again, with the memory of it.
 
-    `breathe` is called every now and then, for other threads to have their turn.
+    `breathe` is called every now and then, for other threads to have their turn. `instead` has
+    what some of the files are taken to hold.
     """
     try:
-        return _read(folder, host, environ, credentials, addresses, memory, breathe)
+        return _read(folder, host, environ, credentials, addresses, memory, breathe, instead)
     finally:
         memory.close(breathe)
 
@@ -116,10 +118,12 @@ def _read(
     addresses: AddressRules | None,
     memory: Memory,
     breathe: Callable[[], None],
+    instead: Mapping[str, bytes],
 ) -> Reading:
     if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
         credentials = Path(environ["CREDENTIALS_DIRECTORY"])
     files = read_folder(folder, memory.files)
+    files.contents.update(instead)
     problems = Problems()
     problems.extend(files.problems)
     reader = Reader(References(environ, credentials), host.registry, problems)

@@ -8,14 +8,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.config.changes import Changes, Difference, changes, differences
+from orchestratord.config.edit import Editor
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.load import Reading, read, uncollected
 from orchestratord.config.memory import Memory
 from orchestratord.config.outgoing import AddressRules
+from orchestratord.config.references import References
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.host import Host
@@ -130,6 +133,29 @@ class Loader:
             self._retired += before.config.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
 
+    def check(self, file: str, content: bytes) -> None:
+        """Read the folder as if `file` held `content`; nothing changes.
+
+        Raises ConfigError.
+        """
+        with self._lock:
+            self._read(self._breathe, {file: content})
+
+    @property
+    def editor(self) -> Editor:
+        """Writes what endpoints say back to their files."""
+        return Editor(
+            self._folder,
+            self._host.registry,
+            self._references,
+            self.check,
+            lambda: self.config.redactor,
+        )
+
+    def _references(self) -> References:
+        credentials = self._environ.get("CREDENTIALS_DIRECTORY")
+        return References(self._environ, Path(credentials) if credentials else None)
+
     def let_go(self) -> None:
         """Free the endpoints of snapshots that nobody uses any more, one by one.
 
@@ -147,7 +173,11 @@ class Loader:
             time.sleep(_BREATH)
             self._breathed = time.monotonic()
 
-    def _read(self, breathe: Callable[[], None] = lambda: None) -> Reading:
+    def _read(
+        self,
+        breathe: Callable[[], None] = lambda: None,
+        instead: Mapping[str, bytes] = MappingProxyType({}),
+    ) -> Reading:
         try:
             with uncollected(freeze=True):
                 return read(
@@ -158,6 +188,7 @@ class Loader:
                     self._addresses,
                     self._memory,
                     breathe,
+                    instead,
                 )
         except ConfigError as error:
             # A warning is no reason to refuse anything.
@@ -180,4 +211,10 @@ def _kept(before: DaemonSettings, found: DaemonSettings) -> tuple[DaemonSettings
             ]
         else:
             restart.append(name)
+    http = before.http
+    if (http and http.bind) != (found.http and found.http.bind):
+        if http is not None and found.http is not None:
+            http = found.http.model_copy(update={"bind": http.bind})
+        kept["http"] = http
+        restart.append("http.bind")
     return found.model_copy(update=kept), tuple(restart)

@@ -36,6 +36,8 @@ class Asked:
     query: Mapping[str, str]
     body: Any
     headers: Mapping[str, str]
+    who: str = ""
+    """The caller, for the log."""
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -85,7 +87,14 @@ async def _asked(request: Request) -> Asked:
         query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
     body = None if request.method in _READING else await read_json(request)
-    return Asked(path, query, body, request.headers)
+    return Asked(path, query, body, request.headers, _who(request))
+
+
+def _who(request: Request) -> str:
+    peer = getattr(request.state, "peer", None)
+    if peer:
+        return f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
+    return getattr(request.state, "caller", None) or ""
 
 
 async def _while_connected(request: Request, asking: Awaitable[Answer]) -> Answer:
@@ -149,17 +158,20 @@ def _log(request: Request, response: Response) -> None:
     if request.method in _READING:
         return
     peer = getattr(request.state, "peer", None)
+    caller = getattr(request.state, "caller", None)
+    who = _who(request)
     log.info(
         "%s %s: %d%s",
         request.method,
         _path(request),
         response.status_code,
-        f", by uid {peer.uid} gid {peer.gid} pid {peer.pid}" if peer else "",
+        f", by {who}" if who else "",
         extra={
             "method": request.method,
             "path": _path(request),
             "status_code": response.status_code,
             **({f"peer_{name}": value for name, value in peer._asdict().items()} if peer else {}),
+            **({"caller": caller} if caller else {}),
         },
     )
 

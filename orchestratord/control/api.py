@@ -13,7 +13,7 @@ from orchestratord.control import feed, plugin_routes, requests, views
 from orchestratord.control.answering import Asked, Handler, endpoint_of, no_route
 from orchestratord.control.query import NAMES, read_filter
 from orchestratord.control.refusal import Refusal
-from orchestratord.control.routes import Answer
+from orchestratord.control.routes import Answer, Caller
 from orchestratord.control.status import reload_json
 from orchestratord.control.verbs import MAX_PAGE, MAX_WAIT, Verbs
 from orchestratord.errors import InvalidParams, NotFound
@@ -198,6 +198,7 @@ def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None
     for plugin, route in plugin_routes.collect(verbs.host, verbs, set(handlers)):
         contained = plugin_routes.Contained(verbs.host, plugin, route)
         handlers[route.method, route.path] = _of_plugin(contained)
+    handlers.setdefault(("GET", "/"), _front)
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
@@ -217,9 +218,15 @@ def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None
     return run
 
 
+async def _front(asked: Asked) -> Answer:
+    """What stands in the dashboard's place while there is none."""
+    return Answer({"detail": "no dashboard is installed; the API begins at /v1/status"})
+
+
 def _of_plugin(contained: plugin_routes.Contained) -> Handler:
     async def handler(asked: Asked) -> Answer:
-        return await contained(asked.path, asked.query, asked.body)
+        caller = Caller(asked.who, asked.headers)
+        return await contained(asked.path, asked.query, asked.body, caller)
 
     return handler
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from orchestratord.control.headers import CAREFUL
 from orchestratord.control.refusal import MEDIA_TYPE, Refusal
 
 log = logging.getLogger("orchestratord.control")
@@ -25,6 +26,8 @@ BODY_WITHIN = 60.0
 """Seconds for a whole request."""
 READ_WITHIN = 120.0
 """Seconds for which a peer may leave its answer unread; it may be a person at a pager."""
+
+_CAREFUL = "".join(f"{name}: {value}\r\n" for name, value in CAREFUL.items())
 
 
 class Peer(NamedTuple):
@@ -163,7 +166,7 @@ class Connection(HttpToolsProtocol):
             body = json.dumps(document).encode()
             head = (
                 f"HTTP/1.1 {refusal.status} {document['title']}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n{_CAREFUL}\r\n"
             )
             self.transport.write(head.encode() + body)
         if answering:

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestratord.config.changes import Changes, Difference
+from orchestratord.config.edit import Editor
 from orchestratord.errors import Problem
 from orchestratord.queue.records import Inserted
 from orchestratord.settings import Config
@@ -125,6 +126,11 @@ class LoaderLike(Protocol):
     @property
     def restart_required(self) -> Sequence[str]:
         """The keys that keep an old value until the daemon is restarted."""
+        ...
+
+    @property
+    def editor(self) -> Editor:
+        """Writes what endpoints say back to their files."""
         ...
 
     async def reload(self, cause: str, *, diff: bool = False) -> ReloadLike:

@@ -9,7 +9,7 @@ from typing import Any
 from starlette.routing import compile_path
 
 from orchestratord.control.refusal import Refusal
-from orchestratord.control.routes import JSON, Answer, Control, Route
+from orchestratord.control.routes import JSON, Answer, Caller, Control, Route
 from orchestratord.control.views import json_bytes
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.host import Host
@@ -60,11 +60,11 @@ class Contained:
         self._route = route
 
     async def __call__(
-        self, path: Mapping[str, str], query: Mapping[str, str], body: Any
+        self, path: Mapping[str, str], query: Mapping[str, str], body: Any, caller: Caller
     ) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
         try:
-            given = [path, query, body]
+            given = [path, query, body, *([caller] if self._route.caller else [])]
             running = asyncio.current_task()
             answer = await call(self._route.handler, given, self._host.timeout, running)
             if not isinstance(answer, Answer):

@@ -13,8 +13,11 @@ from orchestratord.errors import (
     InvalidParams,
     InvalidPayload,
     NotFound,
+    NotWritable,
     OrchestratordError,
+    Outdated,
     StorageFull,
+    Unconditional,
     UniqueKeyReused,
 )
 
@@ -27,6 +30,9 @@ _MEANINGS: tuple[tuple[type[OrchestratordError], int, str], ...] = (
     (InvalidPayload, 422, "invalid_payload"),
     (UniqueKeyReused, 422, "idempotency_key_reused"),
     (ConfigError, 422, "bad_config"),
+    (NotWritable, 403, "not_writable"),
+    (Outdated, 412, "outdated"),
+    (Unconditional, 428, "if_match_required"),
     (StorageFull, 507, "storage_full"),
 )
 """Error → status of the answer and its `code`, the first that fits."""

@@ -6,6 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
+from orchestratord.config.edit import Declaration, Edit
 from orchestratord.events import Event
 from orchestratord.settings import Config
 from orchestratord.task import Effect
@@ -39,6 +40,38 @@ class Control(Protocol):
         """Tell of what happened, once it is written."""
         ...
 
+    async def declaration(self, endpoint_id: str, key: str) -> Declaration:
+        """What the endpoint's file says under a key of the plugin's that is united by name.
+
+        Raises NotFound, ConfigError.
+        """
+        ...
+
+    async def edit(
+        self,
+        endpoint_id: str,
+        key: str,
+        value: Any,
+        *,
+        etag: str | None,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Edit:
+        """Have the endpoint's file say something else under such a key, and take it up.
+
+        Args:
+            endpoint_id: `api/name`.
+            key: the key.
+            value: the whole list; an empty one takes the key out of the file.
+            etag: what If-Match says.
+            dry_run: try it, and write nothing.
+            who: the caller, for the log.
+
+        Raises:
+            Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound.
+        """
+        ...
+
 
 JSON = "application/json"
 
@@ -61,6 +94,14 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Caller:
+    """Who asks: a name for the log, and the headers of the request, in small letters."""
+
+    name: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Route:
     """One route of the API.
 
@@ -69,8 +110,10 @@ class Route:
         path: with `{names}` in braces, such as `/v1/endpoints/{api}/{name}/webhooks`.
         handler: an `async def` of (path parameters, query parameters, JSON body or None); raises
             NotFound, Conflict and the like for errors.
+        caller: the handler takes a fourth argument, the `Caller`.
     """
 
     method: str
     path: str
-    handler: Callable[[Mapping[str, str], Mapping[str, str], Any], Awaitable[Answer]]
+    handler: Callable[..., Awaitable[Answer]]
+    caller: bool = False

@@ -1,7 +1,7 @@
-"""The API over a unix socket, served in the daemon's own loop.
+"""The API over a socket, served in the daemon's own loop.
 
 uvicorn parses HTTP and runs the application; listening, accepting and stopping are done here,
-because the socket has to have its mode from its first moment, the number of connections is
+because a unix socket has to have its mode from its first moment, the number of connections is
 bounded, and signals belong to the daemon.
 """
 
@@ -14,7 +14,7 @@ import socket
 import stat
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import uvicorn
 from uvicorn.server import ServerState
@@ -76,10 +76,20 @@ class Listener:
             log.warning("cannot remove the control socket %s: %s", self.path, error)
 
 
+class Listening(Protocol):
+    """A socket that listens, without blocking."""
+
+    socket: socket.socket
+
+    def close(self) -> None:
+        """Stop listening."""
+        ...
+
+
 class Server:
     """Serves an ASGI application at a listener; made, started and stopped within one loop."""
 
-    def __init__(self, application: Application, listener: Listener) -> None:
+    def __init__(self, application: Application, listener: Listening) -> None:
         self._listener = listener
         self._state = ServerState()
         self._config = uvicorn.Config(

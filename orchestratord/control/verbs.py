@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import asyncio
 import importlib.metadata
+import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestratord.clock import Clock
+from orchestratord.config.edit import Declaration, Edit
 from orchestratord.config.params import check_params
 from orchestratord.control import status as shown
 from orchestratord.control.bulk import BulkRunner
@@ -28,6 +30,8 @@ from orchestratord.queue.store import Store
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
 from orchestratord.task import FINAL, Attempt, Effect, Kind, NewTask, Status, Task
+
+log = logging.getLogger("orchestratord.control")
 
 MAX_BATCH = 10_000
 """Calls that are accepted at once."""
@@ -97,6 +101,7 @@ class Verbs:
         self._started_at = clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing = asyncio.Lock()
+        self._editing = asyncio.Lock()
         self._vigil = Vigil(store, worker)
 
     def close(self) -> None:
@@ -343,6 +348,43 @@ class Verbs:
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
         self.host.events.publish(event)
+
+    async def declaration(self, endpoint_id: str, key: str) -> Declaration:
+        """What the endpoint's file says under a key that is united by name."""
+        return await asyncio.to_thread(self._loader.editor.declaration, endpoint_id, key)
+
+    async def edit(
+        self,
+        endpoint_id: str,
+        key: str,
+        value: Any,
+        *,
+        etag: str | None,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Edit:
+        """Have the endpoint's file say something else under such a key, and take it up."""
+        # Between reading a file and writing it, nobody else should.
+        async with self._editing:
+            edit = await asyncio.to_thread(
+                self._loader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
+            )
+            if dry_run:
+                return edit
+            if not edit.written:
+                return replace(edit, generation=self.config.generation)
+            reload = await self._loader.reload(COMMAND)
+        generation = reload.config.generation
+        log.info(
+            "%s of %s written to %s by %s, generation %d",
+            key,
+            endpoint_id,
+            edit.declaration.file,
+            who or "somebody",
+            generation,
+            extra={"endpoint": endpoint_id, "caller": who},
+        )
+        return replace(edit, generation=generation, refused=tuple(reload.problems))
 
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of an endpoint stand."""

@@ -136,6 +136,7 @@ def problem_json(problem: Problem) -> dict[str, Any]:
         "key": problem.key,
         "message": problem.message,
         "hint": problem.hint or None,
+        "source": problem.source or None,
     }
 
 

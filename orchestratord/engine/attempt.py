@@ -20,6 +20,7 @@ from orchestratord.engine.retry import Decision, decide, give_up_at
 from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.executor import Executor, Target
 from orchestratord.host import Host
+from orchestratord.isolation import check_outcome
 from orchestratord.message import Outcome, Send
 from orchestratord.settings import Config
 from orchestratord.task import Attempt, Effect, Reason, Status, Task
@@ -189,6 +190,7 @@ class Lifecycle:
         target = run.target
         try:
             outcome = await run.executor.execute(request, run.task, target, send)
+            check_outcome(outcome)
             # What the executor judges is not a plugin's decision against the rules of retry.
             return replace(outcome, decided_by=None) if outcome.decided_by else outcome
         except KeyboardInterrupt:

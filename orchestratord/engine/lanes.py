@@ -162,7 +162,9 @@ class Lanes:
             self._ready_names.discard(name)
             lane = self.lanes[name]
             lane.fade(now)
-            slots = min(lane.free, free)
+            # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
+            # need it at once.
+            slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
                 key, _ = lane.line.popitem(last=False)
@@ -249,6 +251,11 @@ class Lanes:
         found.claimed -= 1
         self.claimed -= 1
         self._make_ready(found)
+
+    def retake(self, lane: str) -> None:
+        """A claimed task of `lane` whose slot was given up wants one again."""
+        self.lanes[lane].claimed += 1
+        self.claimed += 1
 
     def take_held(self, now: int, longer_than: int) -> list[Task]:
         """Take out what is held in the lanes where one has waited for so many milliseconds.

@@ -24,6 +24,10 @@ log = logging.getLogger("orchestratord.worker")
 BATCH = 50
 """Tasks of a doomed key that are failed at a time."""
 
+TURNS = 10
+"""Doomed keys whose tasks are failed at the same time: the tasks are in memory meanwhile, and an
+API that is removed takes all its endpoints along."""
+
 
 class Settle(Protocol):
     """The worker's way of writing how a task ended."""
@@ -51,6 +55,7 @@ class Removal:
         self._give_back = give_back
         self._config: Config | None = None
         self._sweeps: set[asyncio.Task[None]] = set()
+        self._turns = asyncio.Semaphore(TURNS)
 
     def sweep(self, config: Config, now: float) -> None:
         """Begin to fail the tasks of keys that have been doomed for long enough."""
@@ -92,21 +97,27 @@ class Removal:
         done = False
         try:
             while not done:
-                pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
-                tasks = (await self._store.claim([pick])).tasks
-                for task in tasks:
-                    # What was gone may be back by now.
-                    standing, config = self._standings.of(key), self._config
-                    if not isinstance(standing, Doomed) or config is None:
-                        await self._give_back(task)
-                        continue
-                    reason = Reason(standing.reason)
-                    endpoint = config.endpoints.get(key.endpoint_id)
-                    ended = await self._endings.fail(task, endpoint, config, reason, standing.why)
-                    await self._settle(task, ended, config, None)
-                done = not tasks or not isinstance(self._standings.of(key), Doomed)
+                async with self._turns:
+                    some = await self._fail_some(key)
+                done = not some or not isinstance(self._standings.of(key), Doomed)
         except Exception:
             log.exception("the tasks of %s %s are not failed yet", *key)
             await asyncio.sleep(1.0)
         finally:
             self._standings.swept(key, done=done)
+
+    async def _fail_some(self, key: Key) -> bool:
+        """Fail the next tasks of a key; False where there is none left."""
+        pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
+        tasks = (await self._store.claim([pick])).tasks
+        for task in tasks:
+            # What was gone may be back by now.
+            standing, config = self._standings.of(key), self._config
+            if not isinstance(standing, Doomed) or config is None:
+                await self._give_back(task)
+                continue
+            reason = Reason(standing.reason)
+            endpoint = config.endpoints.get(key.endpoint_id)
+            ended = await self._endings.fail(task, endpoint, config, reason, standing.why)
+            await self._settle(task, ended, config, None)
+        return bool(tasks)

@@ -18,6 +18,7 @@ from orchestratord.engine.scoreboard import Scoreboard
 from orchestratord.engine.sending import Sender
 from orchestratord.engine.settling import log_settled, settlement_of
 from orchestratord.engine.standings import Standings
+from orchestratord.engine.suspects import Suspects
 from orchestratord.events import EventType, WebhookEvent
 from orchestratord.executor import Doomed, Executor, Target
 from orchestratord.hub import Hub
@@ -95,21 +96,27 @@ class Runner:
         """Attempts that have ended and are not written yet."""
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
-        self._suspects = asyncio.Lock()
+        self._suspects = Suspects(self._loop, self._begin_suspect)
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
         if self._owner.draining:  # what is claimed or born while the daemon drains goes back
             self._lanes.forgo(lane)
             self.put_back(task)
-            return
-        first = self._lanes.begin(lane, task, self._owner.clock.now_ms())
-        if first is not None:
-            self._launch(first, lane)
+        elif task.deaths and not self._suspects.admit(task, lane):
+            self._lanes.forgo(lane)
+        else:
+            self._begin(task, lane)
 
     def put_back_held(self, longer_than: int = HELD_MS) -> None:
         """Give claims back that have waited for a slot for so many milliseconds."""
         for task in self._lanes.take_held(self._owner.clock.now_ms(), longer_than):
+            self.put_back(task)
+
+    def put_back_waiting(self) -> None:
+        """Give back what waits for a slot or for its turn: the daemon stops."""
+        self.put_back_held(0)
+        for task in self._suspects.take_waiting():
             self.put_back(task)
 
     def put_back(self, task: Task) -> None:
@@ -165,6 +172,15 @@ class Runner:
         if isinstance(after, Doomed) and not isinstance(before, Doomed):
             type_, name = EventType.WEBHOOK_DISABLED, task.webhook
             self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
+
+    def _begin(self, task: Task, lane: str) -> None:
+        first = self._lanes.begin(lane, task, self._owner.clock.now_ms())
+        if first is not None:
+            self._launch(first, lane)
+
+    def _begin_suspect(self, task: Task, lane: str) -> None:
+        self._lanes.retake(lane)
+        self.start(task, lane)
 
     def _launch(self, task: Task, lane: str) -> None:
         if self._events.listening:
@@ -238,12 +254,7 @@ class Runner:
             self._intake.took(items, inserted)
             return True
 
-        if not task.deaths:
-            return await self._life.run(task, target, executor, config, send, started, running)
-        # One whose start ended with the daemon's death may be the cause of it. Suspects run one at
-        # a time, so that the next death is charged to one of them alone.
-        async with self._suspects:
-            return await self._life.run(task, target, executor, config, send, started, running)
+        return await self._life.run(task, target, executor, config, send, started, running)
 
     async def _put_back(self, task: Task) -> None:
         running = self.running[task.id]
@@ -256,6 +267,8 @@ class Runner:
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
             del self.running[task.id]
+        if task.deaths:
+            self._suspects.ended(task.id)
 
     async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
         """Repeat a write until the database takes it; None where the daemon ends before."""

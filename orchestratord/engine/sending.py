@@ -24,7 +24,7 @@ class Sender:
     def within(self, target: Target) -> Send:
         """A `send` whose deadline begins with its first call and covers all of them."""
         client = self._client
-        egress = _egress(target.egress)
+        egress = _egress(target.egress, client.listeners)
         deadline: float | None = None
 
         async def send(
@@ -54,5 +54,5 @@ class Sender:
 
 
 @lru_cache(maxsize=1024)
-def _egress(rules: tuple[str, ...]) -> Egress:
-    return Egress(tuple(parse_rule(rule) for rule in rules))
+def _egress(rules: tuple[str, ...], listeners: frozenset[tuple[str, int]]) -> Egress:
+    return Egress(tuple(parse_rule(rule) for rule in rules), listeners)

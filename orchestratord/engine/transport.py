@@ -74,6 +74,8 @@ class Client:
         max_idle_per_host: how many of them to one host and port.
         idle_timeout: seconds after which an idle connection is closed. Many servers close theirs
             after five, and a request that meets such a close gets no answer.
+        listeners: (address, port) of the daemon's own sockets, which whoever makes an `Egress` for
+            this client denies.
     """
 
     def __init__(
@@ -83,7 +85,9 @@ class Client:
         max_idle: int = 512,
         max_idle_per_host: int = 128,
         idle_timeout: float = 4.0,
+        listeners: frozenset[tuple[str, int]] = frozenset(),
     ) -> None:
+        self.listeners = listeners
         self._system: SystemResolver | None = None
         if resolver is None:
             resolver = self._system = SystemResolver()

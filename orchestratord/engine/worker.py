@@ -212,7 +212,7 @@ class Worker:
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""
         self.draining = True
-        self._runner.put_back_held(0)
+        self._runner.put_back_waiting()
         self._wake.set()
         end = asyncio.get_running_loop().time() + timeout
         # A claim that is under way comes back with tasks, which are given back.

@@ -3,18 +3,13 @@
 from __future__ import annotations
 
 import difflib
-import re
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem, Template
-from orchestratord_webhooks import delivery, envelope, signature
+from orchestratord import Endpoint, Problem
+from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
 HTTP = "http"
-PAYLOAD_NAMES = envelope.NAMES | {"task", "now"}
-
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -25,7 +20,7 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
         key = f"webhooks.{index}"
         yield from _phase(webhook, endpoint, key)
         yield from _payload(webhook, key)
-        yield from _sent_by(webhook, key)
+        yield from _headers(webhook, key)
         yield from _secrets(webhook, key)
 
 
@@ -58,17 +53,7 @@ def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
 
 
 def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:
-    payload = webhook.payload
-    if payload is None:
-        return
-    yield from _undefined(payload.names, PAYLOAD_NAMES, f"{key}.payload")
-    if payload.secret:
-        yield Problem(
-            "a payload is stored, and a secret never is: it would be sent as ***; "
-            "put it into a header",
-            key=f"{key}.payload",
-        )
-    if webhook.include is not None:
+    if webhook.payload is not None and webhook.include is not None:
         yield Problem(
             "`include` narrows the standard envelope; this webhook has a payload of its own",
             key=f"{key}.include",
@@ -76,25 +61,14 @@ def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:
         )
 
 
-def _sent_by(webhook: Webhook, key: str) -> Iterator[Problem]:
-    yield from _undefined(webhook.url.template.names, delivery.NAMES, f"{key}.url")
-    for name, template in webhook.headers.items():
-        yield from _undefined(template.names, delivery.NAMES, f"{key}.headers.{name}")
-        if _CONTROL.search(_literal(template)):
-            yield Problem(
-                "a header holds no line break or control character", key=f"{key}.headers.{name}"
-            )
+def _headers(webhook: Webhook, key: str) -> Iterator[Problem]:
+    for name in webhook.headers:
         if name.lower() in signature.HEADERS:
             yield Problem(
                 f"{name} is set by the signature; what stands here is not sent",
                 key=f"{key}.headers.{name}",
                 severity="warning",
             )
-
-
-def _literal(template: Template) -> str:
-    """What is the same in each delivery: with references, as far as no expression is near."""
-    return str(template.render({})) if template.constant else _EXPRESSION.sub("", template.source)
 
 
 def _secrets(webhook: Webhook, key: str) -> Iterator[Problem]:
@@ -107,15 +81,3 @@ def _secrets(webhook: Webhook, key: str) -> Iterator[Problem]:
                 key=f"{key}.secret",
                 severity="warning",
             )
-
-
-def _undefined(used: frozenset[str], known: frozenset[str], key: str) -> Iterator[Problem]:
-    for name in sorted(used - known):
-        near = difflib.get_close_matches(name, known, n=1)
-        if name in PAYLOAD_NAMES:
-            remedy = "only a payload can use it; it is not kept until the delivery is sent"
-        elif near:
-            remedy = f"did you mean {near[0]!r}?"
-        else:
-            remedy = f"known are {', '.join(sorted(known))}"
-        yield Problem(f"{name!r} is not known in this template: {remedy}", key=key)

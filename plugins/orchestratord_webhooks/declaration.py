@@ -35,8 +35,10 @@ from orchestratord import (
     TemplateTree,
     Text,
 )
-from orchestratord_webhooks.address import Url
+from orchestratord_webhooks import vocabulary
+from orchestratord_webhooks.address import Address, Url
 from orchestratord_webhooks.signature import Key, Keys
+from orchestratord_webhooks.vocabulary import check_names
 
 DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
 """What the Standard Webhooks specification proposes; ten attempts take about 75 hours."""
@@ -45,6 +47,8 @@ WHEN = StatusSet.parse(["error", "1xx", "3xx", "400-409", "411-499", "5xx"])
 """Anything but 2xx, which is success, and 410, which asks for no more."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
 Part = Literal["params", "request", "response"]
@@ -80,9 +84,34 @@ def _parse_payload(value: Any) -> Template | TemplateTree:
     raise ValueError("a payload is a mapping, which is sent as JSON, or a text")
 
 
+def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
+    check_names(payload, vocabulary.PAYLOAD)
+    if payload.secret:
+        raise ValueError(
+            "a payload is stored, and a secret never is: it would be sent as ***; "
+            "put it into a header"
+        )
+    return payload
+
+
+def _sendable(header: Template) -> Template:
+    check_names(header, vocabulary.DELIVERY)
+    # What is the same in each delivery: with references, as far as no expression is near.
+    literal = header.render({}) if header.constant else _EXPRESSION.sub("", header.source)
+    if _CONTROL.search(str(literal)):
+        raise ValueError("a header holds no line break or control character")
+    return header
+
+
+def _reachable(url: Address) -> Address:
+    check_names(url.template, vocabulary.DELIVERY)
+    return url
+
+
 Payload = Annotated[
     Template | TemplateTree,
     PlainValidator(_parse_payload),
+    AfterValidator(_storable),
     PlainSerializer(lambda payload: getattr(payload, "source", None)),
     WithJsonSchema(
         {
@@ -112,10 +141,10 @@ class Webhook(Model):
     """The phase of the lifecycle that it hangs on."""
     status_code: StatusSet | None = None
     """Answers that it fires for; left out: any, also none."""
-    url: Url
+    url: Annotated[Url, AfterValidator(_reachable)]
     secret: Keys = ()
     """What deliveries are signed with; without one they are not."""
-    headers: Mapping[str, Template] = {}
+    headers: Mapping[str, Annotated[Template, AfterValidator(_sendable)]] = {}
     payload: Payload | None = None
     """What is sent instead of the standard envelope."""
     include: tuple[Part, ...] | None = None

@@ -42,9 +42,6 @@ FORMS = 4096
 
 SUCCESS = StatusSet.parse("2xx")
 
-NAMES = frozenset({"params", "task", "now", "endpoint", "phase", "task_id"})
-"""What templates of URL and headers may use, which are rendered when a delivery is sent."""
-
 
 class Deliveries(Executor):
     """Delivers payloads: today's URL, headers and secret, and the body of when it happened."""

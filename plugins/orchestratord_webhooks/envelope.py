@@ -33,12 +33,6 @@ MAX_BODY = 20_000
 _MARGIN = 8_192
 """Bytes read beyond them, so that a secret that the cut would go through is seen whole."""
 
-NAMES = frozenset(
-    {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
-     "error", "next_try"}
-)  # fmt: skip
-"""The fields of the envelope's data, which a payload's templates may use."""
-
 _OPTIONAL = frozenset({"params", "request", "response"})
 _NO_REQUEST = {"method": None, "url": None}
 _NO_RESPONSE: Mapping[str, Any] = {"headers": {}, "body": None}

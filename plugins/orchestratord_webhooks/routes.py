@@ -1,19 +1,34 @@
-"""Webhooks over the API: listing them, switching them on and off, and trying one out."""
+"""Webhooks over the API: listing, writing and trying them out, switching them on and off."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestratord import Answer, Config, Conflict, Control, Endpoint, NotFound, Route
+from orchestratord import (
+    Answer,
+    Caller,
+    Config,
+    Conflict,
+    Control,
+    Declaration,
+    Endpoint,
+    InvalidParams,
+    NotFound,
+    Problem,
+    Route,
+)
 from orchestratord_webhooks.announcement import Announcer
-from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
 from orchestratord_webhooks.health import TABLE, Health, Name, find
 
 Params = Mapping[str, str]
+
+_SENT = frozenset({"webhooks", "inherited", "file", "writable", "reason", "etag"})
+"""Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
 
 class Routes:
@@ -37,6 +52,7 @@ class Routes:
         return (
             Route("GET", "/v1/webhooks", self.list_health),
             Route("GET", of_endpoint, self.list_declared),
+            Route("PUT", of_endpoint, self.write, caller=True),
             Route("POST", of_endpoint + "/{webhook}/enable", self.enable),
             Route("POST", of_endpoint + "/{webhook}/disable", self.disable),
             Route("POST", of_endpoint + "/{webhook}/test", self.test),
@@ -56,9 +72,37 @@ class Routes:
         return Answer({"webhooks": [_shown(row) for row in rows]})
 
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
-        """The webhooks of an endpoint as they stand in the YAML, secrets masked."""
-        endpoint = _endpoint(self._control.config, f"{path['api']}/{path['name']}")
-        return Answer({"webhooks": list(endpoint.shown.get("webhooks", ()))})
+        """The webhooks of an endpoint as they stand in its file, and those that it inherits."""
+        endpoint_id = f"{path['api']}/{path['name']}"
+        return _declared(await self._control.declaration(endpoint_id, WEBHOOKS.key))
+
+    async def write(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
+        """Write the webhooks of an endpoint to its file; with `dry_run=true`, only try it."""
+        wrong = {name: "there is no such parameter" for name in query if name != "dry_run"}
+        dry_run = query.get("dry_run", "false")
+        if dry_run not in ("true", "false"):
+            wrong["dry_run"] = "must be true or false"
+        if not isinstance(body, Mapping) or "webhooks" not in body:
+            wrong["webhooks"] = "is required"
+        elif unknown := body.keys() - _SENT:
+            wrong |= dict.fromkeys(sorted(unknown), "unknown key")
+        if wrong:
+            raise InvalidParams(wrong)
+        edit = await self._control.edit(
+            f"{path['api']}/{path['name']}",
+            WEBHOOKS.key,
+            body["webhooks"],
+            etag=caller.headers.get("if-match"),
+            dry_run=dry_run == "true",
+            who=caller.name,
+        )
+        more: dict[str, Any] = {"diff": edit.diff, "written": edit.written}
+        if dry_run == "true":
+            more["problems"] = _problems(edit.problems)
+        else:
+            more["generation"] = edit.generation
+            more["problems"] = _problems(edit.refused)
+        return _declared(edit.declaration, **more)
 
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
         """Lift what disabled a webhook."""
@@ -107,6 +151,36 @@ class Routes:
     async def _row(self, name: Name) -> dict[str, Any]:
         rows = await self._control.rows(TABLE.name)
         return next(_shown(row) for row in rows if (row["endpoint_id"], row["name"]) == name)
+
+
+def _declared(found: Declaration, **more: Any) -> Answer:
+    body = {
+        "webhooks": list(found.items),
+        "inherited": [
+            {"origin": one["origin"], "overridden": one["overridden"], "webhook": one["item"]}
+            for one in found.inherited
+        ],
+        "file": found.file,
+        "writable": found.writable,
+        "reason": found.reason or None,
+        "etag": found.etag,
+        **more,
+    }
+    return Answer(body, headers={"ETag": found.etag, "Cache-Control": "no-store"})
+
+
+def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    return [
+        {
+            "file": problem.file,
+            "line": problem.line,
+            "column": problem.column,
+            "key": problem.key,
+            "message": problem.message,
+            "hint": problem.hint or None,
+        }
+        for problem in problems
+    ]
 
 
 def _endpoint(config: Config, endpoint_id: str) -> Endpoint:

@@ -29,7 +29,7 @@ COMMANDS = ROOT / "docs" / "commands.md"
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "orchestratord_spec")]
 VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce"}
-CREDENTIALS = ("ops_hook", "ops_new", "ops_old")
+CREDENTIALS = ("api_token", "api_read_token", "ops_hook", "ops_new", "ops_old")
 
 
 class Block(NamedTuple):

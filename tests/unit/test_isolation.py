@@ -497,6 +497,8 @@ WRONG_OUTCOMES = [
     replace(OUTCOME, error=b"bytes"),  # type: ignore[arg-type]
     replace(OUTCOME, status_code=[503]),  # type: ignore[arg-type]
     replace(OUTCOME, status_code=5.5),  # type: ignore[arg-type]
+    replace(OUTCOME, status_code="\ud800"),
+    replace(OUTCOME, status_code="9" * 5000),
     replace(OUTCOME, response=b"body"),  # type: ignore[arg-type]
     replace(OUTCOME, response=httpx.Response(200, stream=UNREAD)),
     replace(OUTCOME, delay="5s"),  # type: ignore[arg-type]

@@ -36,9 +36,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
-    Configuration, files, plugins, database, disk, control socket, clock and limits: each line says
-    ok, warn or fail, what is so, and what to do. Exits with 1 if something fails. Nothing is
-    changed, and nothing is sent but a question to the daemon.
+    Configuration, files, plugins, database, disk, control socket, API over TCP, clock and limits:
+    each line says ok, warn or fail, what is so, and what to do. Exits with 1 if something fails.
+    Nothing is changed, and nothing is sent but a question to the daemon.
     """
     from orchestratord.cli.doctor.case import open_case
 
@@ -66,6 +66,7 @@ def _look(case: Case) -> Iterator[tuple[str, Finding]]:
         "database": database.check_database,
         "disk": database.check_disk,
         "socket": control.check_socket,
+        "http": control.check_http,
         "daemon": control.check_daemon,
         "clock": machine.check_clock,
         "open files": machine.check_files_limit,

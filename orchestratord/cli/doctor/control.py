@@ -1,4 +1,4 @@
-"""The control socket, and what the daemon behind it says."""
+"""The control socket, the API over TCP, and what the daemon behind them says."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from typing import Any
 from orchestratord.cli.doctor.case import Case
 from orchestratord.cli.doctor.database import nearest_folder
 from orchestratord.cli.doctor.finding import Findings, fail, ok, warn
+from orchestratord.config.listening import parse_bind
 
 LONGEST = 107
 """Bytes that the kernel takes as the path of a socket."""
@@ -77,6 +78,21 @@ def _is_socket(path: Path) -> bool:
         return stat.S_ISSOCK(path.stat().st_mode)
     except OSError:
         return False
+
+
+def check_http(case: Case) -> Findings:
+    """Who can reach the API over TCP?"""
+    http = case.settings.http
+    if http is None:
+        return
+    address, _ = parse_bind(http.bind)
+    if address.is_loopback:
+        yield ok(f"the API is at http://{http.bind}, for this machine alone, with a token")
+    else:
+        yield warn(
+            f"the API is at http://{http.bind}, and tokens pass over the network unencrypted",
+            "bind 127.0.0.1 and let a proxy with TLS stand before it; name it in http.hosts",
+        )
 
 
 def check_daemon(case: Case) -> Findings:

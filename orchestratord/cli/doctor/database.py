@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 from pathlib import Path
 
 from orchestratord.cli.doctor.case import Case
@@ -77,7 +78,7 @@ def _whole(path: Path) -> Findings:
             "install that version, or restore a backup from before the upgrade",
         )
         return
-    size = f"{path.stat().st_size / (1 << 20):,.1f} MiB"
+    size = _size(path)
     found = faults(path, LOOK)
     if found is None:
         yield ok(f"{path}, {size}; no fault was found in {LOOK:g} s, which is not all of it")
@@ -88,6 +89,14 @@ def _whole(path: Path) -> Findings:
         )
     else:
         yield ok(f"{path}, {size}, is whole")
+
+
+def _size(path: Path) -> str:
+    """How large the database is, with what has not come into the file itself yet."""
+    size = path.stat().st_size
+    with suppress(FileNotFoundError):
+        size += path.with_name(f"{path.name}-wal").stat().st_size
+    return f"{size / (1 << 20):,.1f} MiB" if size >= 1 << 20 else f"{size / (1 << 10):,.1f} KiB"
 
 
 def check_disk(case: Case) -> Findings:

@@ -109,7 +109,7 @@ class TestRelease:
         due = queue.clock.ms
         queue.clock.turn(1)
         [task] = await queue.claim()
-        await store.release([task])
+        assert await store.release([task]) == ["pending"]
         back = await store.get(id_)
         assert (back.status, back.attempts, back.next_try) == ("pending", 0, due)
         assert (back.locked_by, back.started_at) == (None, None)
@@ -119,14 +119,14 @@ class TestRelease:
         await queue.add()
         [task] = await queue.claim()
         await queue.settle(task)
-        await store.release([task])
+        assert await store.release([task]) == [None]
         assert (await store.get(task.id)).status == Status.SUCCEEDED
 
     async def test_one_with_a_cancel_asked_for_is_cancelled(self, queue: Any, store: Store) -> None:
         await queue.add()
         [task] = await queue.claim()
         await store.cancel(task.id)
-        await store.release([task])
+        assert await store.release([task]) == ["cancelled"]
         back = await store.get(task.id)
         assert (back.status, back.finished_at) == ("cancelled", queue.clock.ms)
         assert (await store.counts())["cancelled"] == 1

@@ -106,6 +106,9 @@ def test_the_words() -> None:
     assert "    3     4s  3.6s to 4.4s    7s  " in text
     assert "Then it has failed for good (exhausted): 5 attempts.\n" in text
     assert "Total: 15s (13.5s to 16.5s with jitter)" in text
+    assert (
+        "Total: 5s, and the time" in backoff("fixed", "--jitter", "0", "--max-attempts", "2").stdout
+    )
     assert "1 attempt.\n" in backoff("fixed", "--max-attempts", "1").stdout
 
 

@@ -46,23 +46,6 @@ def tree(folder: Path) -> dict[str, bytes]:
     }
 
 
-# -- the documentation ---------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("command", ["init config", "new endpoint shop/getOrder --config config",
-                                     "new plugin no-errors"])  # fmt: skip
-def test_the_documentation_shows_what_comes(
-    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    text = (Path(__file__).parents[3] / "docs" / "commands.md").read_text()
-    monkeypatch.chdir(tmp_path)
-    if command.startswith("new endpoint"):
-        run("init", "config")
-    result = run(*command.split())
-    shown = result.stdout.replace(f"{tmp_path}/", "")
-    assert f"```text\n$ orchestratord {command}\n{shown}```\n" in text
-
-
 # -- init ----------------------------------------------------------------------------------------
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner, Result
 
-from orchestratord.cli.excerpt import excerpt
+from orchestratorctl.excerpt import excerpt
 from orchestratord.cli.main import main
 from orchestratord.errors import Problem
 
@@ -28,7 +28,8 @@ def check(folder: Path, *options: str) -> Result:
 
 
 def drawn(problem: Problem) -> list[str]:
-    return [line for _, line in excerpt(problem)]
+    found = excerpt(problem.source, problem.line, problem.column, problem.hint)
+    return [line for _, line in found]
 
 
 def test_the_first_line_is_for_editors_and_then_comes_the_place(folder: Path) -> None:
@@ -105,7 +106,7 @@ def test_the_caret_stands_below_its_place(line: str, column: int, lines: list[st
 def test_of_a_long_line_the_part_is_shown_that_matters() -> None:
     line = "x" * 150 + " here: " + "y" * 150
     source, caret = drawn(Problem("bad", "f.yaml", 7, 152, source=line))
-    assert len(source) == len("    7 | ") + 100
+    assert len(source) == 80
     assert source[caret.index("^") :].startswith("here")
     assert "…" in source[: caret.index("^")]
     assert source.endswith("…")
@@ -167,6 +168,17 @@ def test_a_file_of_100_mb_is_one_clear_line(folder: Path) -> None:
         f"{GET}: larger than 1048576 bytes (1 MiB): split it",
         "1 error",
     ]
+
+
+def test_a_template_of_a_webhook_is_read_though_something_else_is_wrong(folder: Path) -> None:
+    (folder / GET).write_text(
+        "path: /x\nmethod: GTE\nheaders: {X: '${NOT_SET}'}\nwebhooks:\n"
+        "- {phase: on_success, url: 'https://a.example/', payload: {a: '{{ statuscode }}'}}\n"
+    )
+    errors = [line for line in check(folder).stderr.splitlines() if line.startswith(GET)]
+    assert [error.split(": ")[1] for error in errors] == [
+        "method", "headers.X", "webhooks.0.payload"
+    ]  # fmt: skip
 
 
 def test_an_address_that_egress_denies_is_a_warning(folder: Path) -> None:

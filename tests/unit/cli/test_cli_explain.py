@@ -91,7 +91,7 @@ def test_parameters(tmp_path: Path) -> None:
         ([*ORDER, "--phase", "on_sucess"], "unknown phase 'on_sucess', did you mean 'on_success'?"),
         ([*ORDER, "--phase", "on_retry"], "on_retry comes after an answer: say which"),
         ([*ORDER, "--attempt", "0"], "--attempt"),
-        (["shop/getOrder"], "id: is required"),
+        (["shop/getOrder"], "-p id: is required"),
         (["shop/getOrder", "-p", "id=one"], "id: expected a whole number"),
         (["shop/getOrder", "-p", "id"], "-p id: write KEY=VALUE"),
         ([*ORDER, "-p", "id=2"], "-p id: is given twice"),

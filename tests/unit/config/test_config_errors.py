@@ -193,7 +193,8 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
     ("text", "error"),
     [
         ("concurency: 5", "1:1: concurency: unknown key, did you mean 'concurrency'?"),
-        ("http: {bind: x}", "1:1: http: unknown key; known are "),
+        ("zz: {bind: x}", "1:1: zz: unknown key; known are "),
+        ("http: {bind: x}", "1:1: http.token: is required"),
         ("databases: {}", "1:1: databases: unknown key, did you mean 'database'?"),
         ("concurrency: none", "1:1: concurrency: expected a whole number, not 'none'"),
         ("database: postgresql://x/y", "1:1: database: expected sqlite:////absolute/path, or "

@@ -70,7 +70,7 @@ async def test_status_shows_what_is_wrong_with_the_files(parts: Parts) -> None:
     assert config["error"]["errors"] == [
         {
             "file": "apis/demo/endpoints/get.yaml", "line": 12, "column": 5, "key": "retry",
-            "message": "unknown strategy 'expo'", "hint": None,
+            "message": "unknown strategy 'expo'", "hint": None, "source": None,
         }
     ]  # fmt: skip
     assert config["error"]["at"].endswith("Z")
@@ -98,7 +98,7 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(parts.store, "url", f"sqlite:///{secret}")
     problem = Problem(
         f"cannot read {secret}", f"{secret}.yaml", 1, 2, f"params.{secret}",
-        hint=f"known are {secret}",
+        hint=f"known are {secret}", source=f"path: {secret}",
     )  # fmt: skip
     parts.loader.last_error = (parts.clock.now_ms(), [problem])
     answer = await parts.client.get("/v1/status")
@@ -109,7 +109,7 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
     assert status["config"]["error"]["errors"] == [
         {
             "file": "***.yaml", "line": 1, "column": 2, "key": "params.***",
-            "message": "cannot read ***", "hint": "known are ***",
+            "message": "cannot read ***", "hint": "known are ***", "source": "path: ***",
         }
     ]  # fmt: skip
 
@@ -183,7 +183,7 @@ async def test_a_bad_configuration_is_shown_whole(parts: Parts) -> None:
     assert problem["code"] == "bad_config"
     assert problem["errors"][0] == {
         "file": "apis/demo/endpoints/get.yaml", "line": 1, "column": 1, "key": "path",
-        "message": "is required", "hint": None,
+        "message": "is required", "hint": None, "source": None,
     }  # fmt: skip
     assert problem["errors"][1]["line"] is None
 
@@ -205,7 +205,7 @@ async def test_unknown_paths_and_methods(parts: Parts) -> None:
     assert missing.status_code == 404
     assert missing.headers["content-type"] == "application/problem+json"
     assert missing.json()["title"] == "Not Found"
-    for target in ("/v1/status/", "/v1//status", "/", "/v1/endpoints/a/b/c"):
+    for target in ("/v1/status/", "/v1//status", "/v1/endpoints/a/b/c"):
         assert (await parts.client.get(target)).status_code == 404
     wrong = await parts.client.put("/v1/retries/trigger")
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")

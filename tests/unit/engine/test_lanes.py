@@ -339,10 +339,13 @@ def test_what_is_held_counts_for_the_daemon() -> None:
     lanes.touch(A, 0)
     lanes.touch(B, 200)
     [choice] = lanes.choose(100)
-    assert choice == Choice(A, 4, "api:x")
-    lanes.answered(choice, 4, None)
-    for number in range(4):
+    assert choice == Choice(A, 2, "api:x")  # ahead, only half of what the daemon has left
+    lanes.answered(choice, 2, None)
+    for number in range(2):
         lanes.begin("api:x", claimed(number), 100)
+    [other] = lanes.choose(200)
+    assert other == Choice(B, 2, "other")
+    lanes.answered(other, 2, 200)
     assert lanes.choose(200) == []
     assert lanes.release("api:x", 200) is not None
     assert lanes.choose(200) == [Choice(B, 1, "other")]

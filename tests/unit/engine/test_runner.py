@@ -9,13 +9,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
+from orchestratord.engine import suspects as suspects_of_deaths
 from orchestratord.engine.runner import HELD_MS
 from orchestratord.events import EventType, TaskEvent
 from orchestratord.hookspecs import hookimpl
 from orchestratord.message import Outcome
+from orchestratord.queue.jobs import Rank
 from orchestratord.task import NewTask, Task
 
 
@@ -398,6 +401,31 @@ async def test_what_may_have_been_carried_out_is_left_to_a_person(tmp_path: Path
         assert (task.status, task.reason, task.last_error) == ("failed", "ambiguous", TIMED_OUT)
 
 
+NO_OUTCOMES: list[Any] = [
+    None, "success", Outcome("success", 200, error=ValueError("odd")),  # type: ignore[arg-type]
+    Outcome("success", 200, response=object()),  # type: ignore[arg-type]
+    Outcome("success", 200, response=httpx.Response(200, stream=httpx.ByteStream(b"unread"))),
+    Outcome("retry", "\ud800"), Outcome("retry", 10**5000),
+]  # fmt: skip
+
+
+async def test_an_executor_that_answers_nonsense_is_not_asked_again(tmp_path: Path) -> None:
+    """What it did is done: its task must not look as if it had not been begun."""
+    asked: list[int] = []
+
+    async def nonsense(task: Task) -> Any:
+        asked.append(task.id)
+        return NO_OUTCOMES[task.params["number"]]
+
+    async with working(tmp_path, ExecutorPlugin(Doing(nonsense))) as bench:
+        doing(bench, timeout=30.0, idempotent=False)
+        ids = await bench.put([replace(DO, params={"number": n}) for n in range(len(NO_OUTCOMES))])
+        await bench.idle(ids)
+        assert sorted(asked) == ids
+        for task in await bench.tasks(ids):
+            assert (task.status, task.reason, task.attempts) == ("failed", "ambiguous", 1)
+
+
 async def test_an_executor_that_does_not_end_is_ended_during_a_drain_too(tmp_path: Path) -> None:
     async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
         doing(bench)
@@ -457,3 +485,37 @@ async def test_the_time_of_a_hook_is_not_the_executors(tmp_path: Path) -> None:
         await bench.idle(ids)
         assert await bench.states(ids) == [("succeeded", 1)]
         assert bench.receiver.tasks == ids
+
+
+async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    await reader.read()
+    writer.close()
+
+
+async def test_suspects_that_wait_for_their_turn_hold_up_nobody_else(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(suspects_of_deaths, "ALONE", 0.5)
+    async with working(tmp_path) as bench:
+        hanging = await asyncio.start_server(never_answers, "127.0.0.1", 0)
+        bench.adopt(concurrency=3)
+        healthy = replace(bench.config.endpoints["a/get"], timeout=5.0)
+        port = hanging.sockets[0].getsockname()[1]
+        changes = {"name": "h", "base_url": f"http://127.0.0.1:{port}", "concurrency": 3}
+        hung = replace(healthy, id="h/get", api=healthy.api.model_copy(update=changes))
+        bench.receiver.open.set()
+        bench.worker.set_paused({"a/get", "h/get"})
+        bench.worker.adopt(replace(bench.config, endpoints={"a/get": healthy, "h/get": hung}))
+        await bench.put([NewTask("call", "h/get")] * 3)
+        suspects = await bench.put([CALL] * 3)
+        await bench.store._writer.submit(
+            Rank.HAND, lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1")
+        )
+        [fresh] = await bench.put([CALL])
+        bench.worker.set_paused(set())
+        await bench.until(lambda: fresh in bench.receiver.tasks)
+        # Those before it wait for the turn of one whose receiver hangs; it does not.
+        assert not set(suspects) & set(bench.receiver.tasks)
+        # Once one has been alone for long enough, the next one's turn comes.
+        await bench.until(lambda: set(suspects) <= set(bench.receiver.tasks))
+        hanging.close()

@@ -45,3 +45,24 @@ def test_a_bad_configuration_is_78_with_every_error(
         "apis/a/endpoints/b.yaml:1:5: k: bad",
         "apis/a/endpoints/b.yaml:2:5: k: bad",
     ]
+
+
+def test_an_error_is_shown_with_its_line_and_what_could_stand_there(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    error = {
+        "file": "a.yaml", "line": 12, "column": 2, "key": "method",
+        "message": "unknown value 'GTE'", "hint": "known are GET, POST",
+        "source": "\tmethod: GTE\x1b[2J",
+    }  # fmt: skip
+    daemon.on("POST", "/v1/reload", a_problem(422, "1 error", code="bad_config", errors=[error]))
+    assert ctl("reload").err.splitlines() == [
+        "orchestratorctl: 1 error",
+        "a.yaml:12:2: method: unknown value 'GTE'",
+        "   12 |  method: GTE\\u001b[2J",
+        "      |  ^~~~~~",
+        "      = known are GET, POST",
+    ]
+    error["line"] = "12"
+    daemon.on("POST", "/v1/reload", a_problem(422, "1 error", code="bad_config", errors=[error]))
+    assert len(ctl("reload").err.splitlines()) == 2

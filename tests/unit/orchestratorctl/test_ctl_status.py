@@ -85,7 +85,15 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
         "error": {
             "at": at(-180),
             "errors": [
-                {"file": "apis/a/api.yaml", "line": 3, "column": 5, "key": "k", "message": "bad"}
+                {
+                    "file": "apis/a/api.yaml",
+                    "line": 3,
+                    "column": 5,
+                    "key": "k",
+                    "message": "bad",
+                    "source": "x: {k: 1}",
+                    "hint": None,
+                }
             ],
         },
         "warnings": [{"file": "orchestratord.yaml", "line": 1, "column": 1, "message": "hm"}],
@@ -96,7 +104,8 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
     assert "draining" in out
     assert "the files are in error since" in out
     assert "generation 7 goes on" in out
-    assert "\napis/a/api.yaml:3:5: k: bad\n" in out
+    shown = "apis/a/api.yaml:3:5: k: bad\n    3 | x: {k: 1}\n      |     ^\n"
+    assert f"\n{shown}" in out
     assert "warning: orchestratord.yaml:1:1: hm" in out
     assert "restart required for http.bind" in out
     assert "full: no new work is taken" in out

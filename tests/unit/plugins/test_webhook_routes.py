@@ -8,7 +8,7 @@ import pytest
 from orchestratord_webhooks import deliveries, health
 from webhook_parts import ENDPOINT, FakeControl, declared
 
-from orchestratord import Answer, Conflict, Doomed, NotFound, Target
+from orchestratord import Answer, Caller, Conflict, Doomed, InvalidParams, NotFound, Target
 from orchestratord.endpoint import Param
 from orchestratord.testing import Rig, answered, task
 
@@ -102,9 +102,63 @@ async def test_codes_and_times_are_given_as_elsewhere(api: Api) -> None:
 async def test_webhooks_as_they_are_declared(api: Api) -> None:
     path = "/v1/endpoints/{api}/{name}/webhooks"
     answer = await api.get(path, api="shop", name="listOrders")
-    assert answer.body == {"webhooks": [declared(name="z"), declared(name="a")]}
+    assert answer.headers["ETag"] == '"1"'
+    assert answer.body == {
+        "webhooks": [declared(name="z"), declared(name="a")],
+        "inherited": [
+            {"origin": "apis/shop/api.yaml:3", "overridden": True, "webhook": {"name": "z"}}
+        ],
+        "file": "apis/shop/endpoints/x.yaml",
+        "writable": True,
+        "reason": None,
+        "etag": '"1"',
+    }
+    api.control.reason = "read-only"
+    body = (await api.get(path, api="shop", name="listOrders")).body
+    assert (body["writable"], body["reason"]) == (False, "read-only")
     with pytest.raises(NotFound):
         await api.get(path, api="shop", name="nothing")
+
+
+async def test_writing_goes_to_the_file_with_what_the_caller_said(api: Api) -> None:
+    names = {"api": "shop", "name": "listOrders"}
+    write = api.handlers["PUT", "/v1/endpoints/{api}/{name}/webhooks"]
+    caller = Caller("token, 127.0.0.1", {"if-match": '"1"'})
+    read = (await api.get("/v1/endpoints/{api}/{name}/webhooks", **names)).body
+    answer = await write(names, {}, read, caller)
+    expected = (OTHER, "webhooks", read["webhooks"], '"1"', False, "token, 127.0.0.1")
+    assert api.control.edits == [expected]
+    problem = {
+        "file": "apis/shop/endpoints/x.yaml", "line": 3, "column": 5, "key": "webhooks.0.url",
+        "message": "bad", "hint": "write another",
+    }  # fmt: skip
+    assert answer.body | {"written": True, "generation": 7, "problems": [problem]} == answer.body
+    tried = await write(names, {"dry_run": "true"}, {"webhooks": []}, Caller("x", {}))
+    assert api.control.edits[1:] == [(OTHER, "webhooks", [], None, True, "x")]
+    assert (tried.body["written"], tried.body["problems"]) == (False, [problem])
+    assert tried.body["diff"].startswith("- old")
+    assert "generation" not in tried.body
+
+
+@pytest.mark.parametrize(
+    ("query", "body", "wrong"),
+    [
+        ({"dry_run": "yes"}, {"webhooks": []}, "dry_run"),
+        ({"dryrun": "true"}, {"webhooks": []}, "dryrun"),
+        ({}, None, "webhooks"),
+        ({}, [], "webhooks"),
+        ({}, {"webhooks": [], "webhook": []}, "webhook"),
+    ],
+)
+async def test_what_is_not_understood_is_not_written(
+    api: Api, query: dict[str, str], body: Any, wrong: str
+) -> None:
+    names = {"api": "shop", "name": "listOrders"}
+    write = api.handlers["PUT", "/v1/endpoints/{api}/{name}/webhooks"]
+    with pytest.raises(InvalidParams) as caught:
+        await write(names, query, body, Caller("x", {"if-match": "*"}))
+    assert list(caught.value.problems) == [wrong]
+    assert api.control.edits == []
 
 
 async def test_disable_and_enable(api: Api) -> None:
@@ -160,7 +214,7 @@ async def test_a_trial_is_a_delivery_like_any_other(api: Api) -> None:
     assert data["status_code"] == 500
     assert data["endpoint"] == ENDPOINT
     assert data["params"] == {"id": None, "limit": 50}
-    assert set(data) == {"test"} | orchestratord_webhooks.envelope.NAMES
+    assert set(data) == {"test"} | orchestratord_webhooks.vocabulary.DATA
 
 
 async def test_a_trial_renders_the_webhooks_own_payload(api: Api) -> None:

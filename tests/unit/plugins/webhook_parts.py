@@ -10,7 +10,18 @@ from typing import Any
 import httpx
 import orchestratord_webhooks
 
-from orchestratord import Config, Delete, Event, NewTask, SendError, Upsert
+from orchestratord import (
+    Config,
+    Declaration,
+    Delete,
+    Edit,
+    Event,
+    NewTask,
+    NotFound,
+    Problem,
+    SendError,
+    Upsert,
+)
 from orchestratord.task import Effect
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -75,6 +86,8 @@ class FakeControl:
         self.tasks: list[NewTask] = []
         self.looked_again: list[str] = []
         self.events: list[Event] = []
+        self.edits: list[tuple[Any, ...]] = []
+        self.reason = ""
         self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
@@ -101,6 +114,32 @@ class FakeControl:
         row.update(effect.values)
         for column, number in effect.add.items():
             row[column] = (row[column] or 0) + number
+
+    async def declaration(self, endpoint_id: str, key: str) -> Declaration:
+        assert key == "webhooks"
+        if endpoint_id not in self.config.endpoints:
+            raise NotFound(endpoint_id)
+        inherited = {"origin": "apis/shop/api.yaml:3", "overridden": True, "item": {"name": "z"}}
+        shown = self.config.endpoints[endpoint_id].shown
+        items = tuple(shown.get("webhooks", ()))
+        return Declaration("apis/shop/endpoints/x.yaml", items, (inherited,), '"1"', self.reason)
+
+    async def edit(
+        self,
+        endpoint_id: str,
+        key: str,
+        value: Any,
+        *,
+        etag: str | None,
+        dry_run: bool = False,
+        who: str = "",
+    ) -> Edit:
+        self.edits.append((endpoint_id, key, value, etag, dry_run, who))
+        found = await self.declaration(endpoint_id, key)
+        problem = Problem("bad", found.file, 3, 5, "webhooks.0.url", hint="write another")
+        if dry_run:
+            return Edit(found, "- old\n+ new\n", (problem,))
+        return Edit(found, "- old\n+ new\n", (), True, 7, (problem,))
 
     def standing_changed(self, endpoint_id: str) -> None:
         self.looked_again.append(endpoint_id)

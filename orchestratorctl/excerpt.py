@@ -1,37 +1,42 @@
-"""A problem of the configuration as a compiler would show it: the line, a caret, and a hint."""
+"""A problem of the configuration as a compiler would show it: the line, a caret, and a hint.
+
+`orchestratord check` draws with it, too.
+"""
 
 from __future__ import annotations
 
 import re
 import unicodedata
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from orchestratord.errors import Problem
-
-WIDTH = 100
-"""Columns of the terminal that the line of a file may take."""
+WIDTH = 72
+"""Characters of a file's line that are shown; 80 columns hold them and the margin."""
 
 _WORD = re.compile(r"""[^\s:,\[\]{}'"#]+""")
 
 
-def excerpt(problem: Problem) -> list[tuple[str, str]]:
+def excerpt(source: str, line: int | None, column: int | None, hint: str) -> list[tuple[str, str]]:
     """The lines below a problem's first one, as pairs of what they are and their text.
 
     They are `source`, `caret` and `hint`; those that there is nothing to say in are left out.
+
+    Args:
+        source: the line that the problem is in; may be empty.
+        line: its number, from 1; None where the problem has no place.
+        column: where in the line, from 1.
+        hint: what could stand there; may be empty.
     """
     lines: list[tuple[str, str]] = []
-    number = "" if problem.line is None else str(problem.line)
+    number = "" if line is None else str(line)
     margin = max(len(number), 4)
-    if problem.source and problem.line is not None:
-        text, column = _part(problem.source, (problem.column or 1) - 1)
-        word = _WORD.match(text, column)
+    if source and line is not None:
+        text, at = _part(source, (column or 1) - 1)
+        word = _WORD.match(text, at)
         under = "^" + "~" * (len(word[0]) - 1 if word else 0)
         lines.append(("source", f" {number:>{margin}} | {text}"))
-        blank = _blank(text[:column].ljust(column))
+        blank = _blank(text[:at].ljust(at))
         lines.append(("caret", f" {'':{margin}} | {blank}{under}"))
-    if problem.hint:
-        lines.append(("hint", f" {'':{margin}} = {problem.hint}"))
+    if hint:
+        lines.append(("hint", f" {'':{margin}} = {hint}"))
     return lines
 
 

@@ -1,0 +1,82 @@
+"""Writing one file of the config folder: whole or not at all, and no other file than that one."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import secrets
+import stat
+from collections.abc import Iterable
+from pathlib import Path
+
+from orchestratord.errors import NotWritable, StorageFull
+
+
+def target(folder: Path, file: str, others: Iterable[str]) -> Path:
+    """The file that is to be replaced: `file`, or what it is a symbolic link to.
+
+    Args:
+        folder: the config folder.
+        file: relative to it.
+        others: the other files that are read, relative to it; none of them may be the target.
+
+    Raises:
+        NotWritable: the link leads out of the folder, or to one of the others.
+    """
+    root = os.path.realpath(folder)
+    path = os.path.realpath(f"{root}/{file}")
+    if os.path.commonpath((root, path)) != root:
+        raise NotWritable(f"{file} is a symbolic link that leads out of the config folder")
+    for other in others:
+        if other != file and os.path.realpath(f"{root}/{other}") == path:
+            raise NotWritable(f"{file} and {other} are the same file")
+    return Path(path)
+
+
+def check_writable(path: Path) -> None:
+    """Raise NotWritable, with the reason, where a file cannot be replaced."""
+    for needed in (path.parent, path):
+        if not os.access(needed, os.W_OK):
+            raise NotWritable(f"{needed} cannot be written by the daemon")
+
+
+def replace(path: Path, content: bytes, expected: bytes) -> bool:
+    """Put `content` in the place of a file, which keeps its mode and owner.
+
+    False, and nothing is done, where the file holds something else than `expected`.
+
+    Raises:
+        NotWritable: it cannot be written.
+        StorageFull: the disk has no room.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    try:
+        before = path.stat()
+        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+        handle = os.open(draft, flags, 0o600)
+        try:
+            with open(handle, "wb") as file:
+                file.write(content)
+                file.flush()
+                made = os.fstat(handle)
+                if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
+                    os.fchown(handle, before.st_uid, before.st_gid)
+                os.fchmod(handle, stat.S_IMODE(before.st_mode))
+                os.fsync(handle)
+            if path.read_bytes() != expected:
+                return False
+            os.replace(draft, path)
+        finally:
+            with contextlib.suppress(FileNotFoundError):
+                draft.unlink()
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise StorageFull(f"{path} cannot be written: the disk is full") from error
+        raise NotWritable(f"{path} cannot be written: {error.strerror}") from error
+    return True
