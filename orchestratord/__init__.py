@@ -48,6 +48,7 @@ if TYPE_CHECKING:
         url_text,
     )
     from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
+    from orchestratord.expression import Expression
     from orchestratord.hookspecs import PHASES, hookimpl
     from orchestratord.message import Outcome, Send
     from orchestratord.redact import Redactor
@@ -98,6 +99,7 @@ __all__ = [
     "EventType",
     "Executor",
     "Explanation",
+    "Expression",
     "Form",
     "InvalidParams",
     "InvalidPayload",
@@ -160,6 +162,7 @@ _HOMES = {
     ),
     "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
     "orchestratord.executor": "Doomed Executor Parked Standing Target",
+    "orchestratord.expression": "Expression",
     "orchestratord.hookspecs": "PHASES hookimpl",
     "orchestratord.message": "Outcome Send",
     "orchestratord.redact": "Redactor",

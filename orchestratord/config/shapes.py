@@ -17,6 +17,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from orchestratord.backoff import Backoff
+from orchestratord.expression import Expression
 from orchestratord.template import Template
 from orchestratord.values import Secret
 
@@ -52,6 +53,7 @@ class Member:
 _KINDS: tuple[tuple[type, Kind], ...] = (
     (str, "text"),
     (Template, "text"),
+    (Expression, "text"),
     (Secret, "secret"),
     (Backoff, "backoff"),
     (BaseModel, "model"),

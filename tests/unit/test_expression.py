@@ -1,0 +1,100 @@
+"""JMESPath: what is wrong is said when it is read, and what it costs is bounded."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from pydantic import TypeAdapter, ValidationError
+
+from orchestratord.expression import BUDGET, Expression
+
+
+@pytest.mark.parametrize(
+    ("source", "data", "found"),
+    [
+        ("body.records[0].Id", {"body": {"records": [{"Id": "a"}]}}, "a"),
+        ("records[?done].id", {"records": [{"id": 1, "done": True}, {"id": 2}]}, [1]),
+        ("next || 'none'", {}, "none"),
+        ("to_string(a)", {"a": [1, {"b": None}]}, '[1,{"b":null}]'),
+        ("sort_by(a, &n)[].n", {"a": [{"n": 2}, {"n": 1}]}, [1, 2]),
+        ("nowhere.at.all", [1, 2], None),
+    ],
+)
+def test_what_it_finds(source: str, data: Any, found: Any) -> None:
+    assert Expression(source).search(data) == found
+
+
+@pytest.mark.parametrize(
+    ("data", "held"),
+    [({}, True), ({"errors": []}, True), (None, True), ({"errors": [1]}, False)],
+)
+def test_whether_it_holds(data: Any, held: bool) -> None:
+    assert Expression("!errors").holds(data) is held
+
+
+@pytest.mark.parametrize(("value", "held"), [(0, True), ("no", True), ("", False), ([], False)])
+def test_what_counts_as_true(value: Any, held: bool) -> None:
+    assert Expression("a").holds({"a": value}) is held
+
+
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        ("a[?", "it ends too early"),
+        ("a b", "unexpected 'b' at character 3"),
+        ("a == 'x", "unclosed ' delimiter at character 6"),
+        ("a#", "unknown token # at character 2"),
+        ("lenght(a)", "there is no function lenght()"),
+        ("length(a, b)", "length() takes 1 argument, not 2"),
+        ("merge()", "merge() takes 1 or more arguments, not 0"),
+        ("(" * 3000, "nested too deeply"),
+        ("a." * 3000 + "a", "from 1 to 4000 characters"),
+        (" ", "from 1 to 4000 characters"),
+    ],
+)
+def test_what_is_wrong_is_said_when_it_is_read(source: str, complaint: str) -> None:
+    with pytest.raises(ValueError) as caught:
+        Expression(source)
+    assert complaint in str(caught.value)
+
+
+def test_a_function_that_is_given_something_else() -> None:
+    with pytest.raises(ValueError, match=r"^length\(a\): length\(\) takes .*, not null$"):
+        Expression("length(a)").search({})
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "[@, @]" + " | [@, @]" * 60,
+        "[@, @][]" + " | [@, @][]" * 60,
+        "{a: @, b: @}" + " | {a: @, b: @}" * 60,
+        "join('', [a, a])" + " | join('', [@, @])" * 60,
+        "[*][*][*][*].a",
+        "[*].[" + ", ".join(["@"] * 200) + "]",
+    ],
+)
+def test_it_costs_no_more_than_so_much(source: str) -> None:
+    data: Any = {"a": "aaaa"} if source.startswith("join") else [[[[{}] * 40] * 40] * 40] * 40
+    began = time.monotonic()
+    with pytest.raises(ValueError, match="it costs too much"):
+        Expression(source).search(data)
+    assert time.monotonic() - began < 10, "a bound, not a measurement"
+
+
+def test_a_page_of_records_costs_little() -> None:
+    records = [{"Id": number, "Name": "x" * 50, "Active": True} for number in range(5_000)]
+    found = Expression("records[?Active].{id: Id, name: Name}").search({"records": records})
+    assert len(found) == 5_000 < BUDGET
+
+
+def test_as_a_type_of_a_setting() -> None:
+    adapter = TypeAdapter(Expression)
+    assert adapter.validate_python("a.b") == Expression("a.b")
+    assert adapter.dump_python(Expression("a.b")) == "a.b"
+    assert adapter.json_schema()["type"] == "string"
+    for bad in (1, None, ["a"], "a["):
+        with pytest.raises(ValidationError):
+            adapter.validate_python(bad)
