@@ -38,6 +38,10 @@ class Asked:
     headers: Mapping[str, str]
     who: str = ""
     """The caller, for the log."""
+    writes: bool = True
+    """Whether the caller may do more than look."""
+    session: bool = False
+    """Whether the caller is a browser that has logged in."""
 
 
 Handler = Callable[[Asked], Awaitable[Answer]]
@@ -87,7 +91,10 @@ async def _asked(request: Request) -> Asked:
         query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
     body = None if request.method in _READING else await read_json(request)
-    return Asked(path, query, body, request.headers, _who(request))
+    # Whoever reaches the control socket may do everything.
+    writes = getattr(request.state, "writes", True)
+    session = getattr(request.state, "session", False)
+    return Asked(path, query, body, request.headers, _who(request), writes, session)
 
 
 def _who(request: Request) -> str:

@@ -11,6 +11,7 @@ from starlette.types import Receive, Scope, Send
 
 from orchestratord.control import feed, plugin_routes, requests, views
 from orchestratord.control.answering import Asked, Handler, endpoint_of, no_route
+from orchestratord.control.plugin_control import PluginControl
 from orchestratord.control.query import NAMES, read_filter
 from orchestratord.control.refusal import Refusal
 from orchestratord.control.routes import Answer, Caller
@@ -195,7 +196,8 @@ class Api:
 def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The API as an ASGI application: the core's routes, then those of plugins."""
     handlers = Api(verbs).handlers()
-    for plugin, route in plugin_routes.collect(verbs.host, verbs, set(handlers)):
+    control = PluginControl(verbs)
+    for plugin, route in plugin_routes.collect(verbs.host, control, set(handlers)):
         contained = plugin_routes.Contained(verbs.host, plugin, route)
         handlers[route.method, route.path] = _of_plugin(contained)
     handlers.setdefault(("GET", "/"), _front)
@@ -225,7 +227,7 @@ async def _front(asked: Asked) -> Answer:
 
 def _of_plugin(contained: plugin_routes.Contained) -> Handler:
     async def handler(asked: Asked) -> Answer:
-        caller = Caller(asked.who, asked.headers)
+        caller = Caller(asked.who, asked.headers, asked.writes, asked.session)
         return await contained(asked.path, asked.query, asked.body, caller)
 
     return handler

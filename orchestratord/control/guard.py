@@ -37,7 +37,7 @@ _CHALLENGE = {"WWW-Authenticate": 'Bearer realm="orchestratord"'}
 class Guard:
     """An ASGI application that lets requests through to another one, or refuses them.
 
-    Who asks stands in the request's state as `caller`, in words.
+    Who asks stands in the request's state: `caller`, in words, `writes` and `session`.
     """
 
     def __init__(
@@ -84,6 +84,8 @@ class Guard:
         except ClientDisconnect:
             return
         request.state.caller = f"{caller}, {_peer(request)}"
+        request.state.writes = caller.writes
+        request.state.session = caller.session is not None
         await self._application(scope, receive, self._while_it_stands(caller, send))
 
     def _hosts(self) -> frozenset[str]:

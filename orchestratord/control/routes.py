@@ -24,6 +24,13 @@ class Control(Protocol):
         """How the daemon is: the document of `GET /v1/status`, of the lanes only the busiest."""
         ...
 
+    async def due_next(self, limit: int) -> list[dict[str, Any]]:
+        """Whose tasks are due next: `endpoint`, `webhook` and `next_try` of up to `limit`.
+
+        Of each endpoint, and of each of its webhooks, only the earliest one counts.
+        """
+        ...
+
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of one of the plugin's own tables."""
         ...
@@ -95,10 +102,19 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks: a name for the log, and the headers of the request, in small letters."""
+    """Who asks.
+
+    Args:
+        name: for the log.
+        headers: those of the request, in small letters.
+        writes: whether a request that changes something would be let through.
+        session: whether it comes with the session of a browser, which can be ended at `/logout`.
+    """
 
     name: str
     headers: Mapping[str, str]
+    writes: bool = True
+    session: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ and add nothing to them but their own clothes. They raise the errors of `orchest
 from __future__ import annotations
 
 import asyncio
+import heapq
 import importlib.metadata
 import logging
 from collections.abc import Mapping, Sequence
@@ -29,7 +30,7 @@ from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
-from orchestratord.task import FINAL, Attempt, Effect, Kind, NewTask, Status, Task
+from orchestratord.task import FINAL, Attempt, Effect, Key, Kind, NewTask, Status, Task
 
 log = logging.getLogger("orchestratord.control")
 
@@ -79,7 +80,7 @@ class TaskPage:
 
 
 class Verbs:
-    """The daemon, to whoever may steer it. Also what plugins' routes get as `control`."""
+    """The daemon, to whoever may steer it."""
 
     def __init__(
         self,
@@ -172,6 +173,11 @@ class Verbs:
     def next_runs(self) -> Mapping[str, int]:
         """Endpoint → when its schedule calls it next (milliseconds), for those that have one."""
         return self._scheduler.next_runs()
+
+    async def due_next(self, limit: int) -> list[tuple[Key, int]]:
+        """Whose tasks are due next, and when the first of each is (milliseconds)."""
+        earliest = await self._store.earliest()
+        return heapq.nsmallest(limit, earliest.items(), key=lambda item: item[1])
 
     async def tasks(self, filter_: TaskFilter, limit: int = 100, after: int | None = None) -> Page:
         """Tasks, newest first; those below the id `after` if it is given."""

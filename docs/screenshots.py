@@ -1,0 +1,208 @@
+"""Makes the pictures of the dashboard in the docs: `python docs/screenshots.py [FOLDER]`.
+
+A daemon runs a small shop against a receiver on this machine, and a browser looks at its pages. The
+hour before, which nobody wants to wait for, is made up; all else has happened. With a folder, every
+page is written there, wide and narrow, light and dark.
+"""
+
+from __future__ import annotations
+
+import random
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))
+
+from playwright.sync_api import Browser, Page  # noqa: E402
+
+from tests.acceptance.browser import open_browser  # noqa: E402
+from tests.acceptance.daemon import Daemon  # noqa: E402
+from tests.acceptance.receiver import Answer, Received, Receiver  # noqa: E402
+
+TOKEN = "a-token-for-the-pictures"  # noqa: S105  # of a daemon that lives for a minute
+IMAGES = ROOT / "docs" / "images"
+WIDE, NARROW = 1440, 390
+
+HISTORY = """
+import random
+import time
+
+from orchestratord import EventType, TaskEvent, hookimpl
+from orchestratord_dashboard import window
+
+NAMES = ["shop/getOrder"] * 6 + ["shop/createOrder"] * 3 + ["weather/getForecast"] * 2 + [
+    "crm/syncContacts", "billing/sendInvoice"]
+
+
+@hookimpl
+def config_adopted(config):
+    if config.generation > 1:
+        return
+    chance = random.Random(7)
+    now = int(time.time() * 1000)
+    window.since = now - 26 * 3_600_000
+    for minute in range(24 * 60, 0, -1):
+        busy = 40 + 19 * ((minute // 7) % 5) / 4
+        down = 17 <= minute < 26
+        for _ in range(int(chance.gauss(busy, 3)) if minute <= 60 else int(busy / 2)):
+            name = chance.choice(NAMES)
+            fails = chance.random() < (0.5 if down and name == "crm/syncContacts" else 0.015)
+            fails = fails or (down and chance.random() < 0.35)
+            kind = EventType.TASK_SUCCEEDED
+            if fails:
+                kind = EventType.TASK_RETRIED if chance.random() < 0.8 else EventType.TASK_FAILED
+            took = chance.lognormvariate(4.2, 0.5) * (4 if down else 1)
+            at = now - minute * 60_000
+            event = TaskEvent(kind, at, 1, "call", name, None, "", 1, started_at=at,
+                              duration_ms=took)
+            window.observe([event])
+"""
+
+
+def answer(request: Received) -> Answer:
+    """What the shop, and all others, say."""
+    path = request.path
+    if path.startswith("/crm"):
+        return Answer(503, '{"error": "maintenance until 14:00"}', delay=0.04)
+    if path.startswith("/billing"):
+        return Answer(422, '{"error": "the invoice has no <address>", "field": "address"}')
+    if path.endswith("1013"):
+        return Answer(404, '{"error": "no such order"}')
+    if path.startswith("/weather"):
+        return Answer(429, "slow down", {"Retry-After": "40"})
+    if path.startswith("/hooks"):
+        return Answer(200, "ok")
+    return Answer(200, '{"order": 1001, "state": "shipped"}', delay=0.02)
+
+
+@contextmanager
+def stage(folder: Path) -> Iterator[tuple[Daemon, str]]:
+    """A daemon in which something has happened, and its address."""
+    with Receiver() as receiver:
+        receiver.reply("/", answer)
+        daemon = Daemon(
+            folder,
+            egress={"allow": [receiver.address]},
+            http={"bind": "127.0.0.1:0", "token": TOKEN},
+            plugins={"dirs": ["plugins"]},
+        )
+        daemon.plugin("history", HISTORY)
+        declare(daemon, receiver.url)
+        with daemon:
+            daemon.start()
+            yield daemon, address_of(daemon)
+
+
+def address_of(daemon: Daemon) -> str:
+    """Where its dashboard is."""
+    line = daemon.logged(r"ready: .*http://127\.0\.0\.1:")
+    return next(word.strip(",") for word in line.split() if word.startswith("http://127"))
+
+
+def declare(daemon: Daemon, url: str) -> None:
+    """The APIs of the pictures."""
+    hook = {
+        "name": "ops",
+        "phase": "after_request",
+        "status_code": ["5xx", "error"],
+        "url": f"{url}/hooks/ops",
+    }
+    retry = {"backoff": {"strategy": "exponential", "delay": "30s"}, "max_attempts": 8}
+    daemon.api("shop", f"{url}/shop", retry=retry, webhooks=[hook])
+    daemon.endpoint(
+        "shop/getOrder",
+        "/orders/{{ params.id }}",
+        params={
+            "id": {"type": "integer", "required": True, "description": "the order's number"},
+            "details": {"type": "boolean", "default": False},
+            "fields": {"type": "array", "default": ["state"]},
+        },
+        schedule={"every": "day", "at": "06:30", "timezone": "Europe/Paris", "params": {"id": 1}},
+    )
+    daemon.endpoint("shop/createOrder", "/orders", method="POST", body={"json": {"a": 1}})
+    daemon.endpoint("shop/getStock", "/stock", schedule={"every": "15m"})
+    daemon.api("crm", f"{url}/crm", retry=retry, webhooks=[hook])
+    daemon.endpoint("crm/syncContacts", "/contacts")
+    daemon.api("billing", f"{url}/billing", retry=retry)
+    daemon.endpoint(
+        "billing/sendInvoice",
+        "/invoices",
+        method="POST",
+        params={"invoice": {"type": "integer"}},
+        body={"json": {"invoice": "{{ params.invoice }}"}},
+    )
+    daemon.api("weather", f"{url}/weather", retry={"max_attempts": 6})
+    daemon.endpoint(
+        "weather/getForecast", "/{{ params.city }}", params={"city": {"required": True}}
+    )
+
+
+def happen(daemon: Daemon) -> None:
+    """Something for the pages to show."""
+    chance = random.Random(3)  # noqa: S311  # the same at each run
+    daemon.batch("shop/getOrder", [{"id": 1000 + chance.randrange(40)} for _ in range(60)])
+    daemon.batch("billing/sendInvoice", [{"invoice": number} for number in range(7001, 7008)])
+    daemon.batch("crm/syncContacts", [{}] * 9)
+    daemon.batch("weather/getForecast", [{"city": city} for city in ("Paris", "Lima", "Oslo")])
+    for hours in (1, 3, 20):
+        daemon.call("shop/createOrder", f"{hours}h")
+    deadline = time.monotonic() + 20
+    while daemon.tasks(status="running") and time.monotonic() < deadline:
+        time.sleep(0.1)
+
+
+def shots(daemon: Daemon) -> dict[str, str]:
+    """The pages, by the names of their pictures."""
+    return {"overview": "/"}
+
+
+@contextmanager
+def logged_in(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
+    """A page in a browser that has logged in."""
+    context = browser.new_context(base_url=address, **options)
+    page = context.new_page()
+    page.goto("/login")
+    page.get_by_label("Token").fill(TOKEN)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_url("**/")
+    yield page
+    context.close()
+
+
+def take(page: Page, path: str, file: Path, full: bool) -> None:
+    """One picture."""
+    page.goto(path)
+    page.wait_for_selector("#live[data-state=on], body[data-live='']")
+    page.screenshot(path=file, full_page=full, animations="disabled")
+    print(f"{file.name}: {file.stat().st_size // 1024} KB")
+
+
+def main() -> None:
+    """Make them all."""
+    every = Path(sys.argv[1]) if len(sys.argv) > 1 else None
+    (every or IMAGES).mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory() as folder, stage(Path(folder)) as (daemon, address):
+        happen(daemon)
+        with open_browser() as browser:
+            if every is None:
+                size = {"width": WIDE, "height": 900}
+                with logged_in(browser, address, viewport=size) as page:
+                    for name, path in shots(daemon).items():
+                        take(page, path, IMAGES / f"{name}.png", False)
+                return
+            for width in (WIDE, NARROW):
+                for theme in ("light", "dark"):
+                    size = {"width": width, "height": 900}
+                    with logged_in(browser, address, viewport=size, color_scheme=theme) as page:
+                        for name, path in shots(daemon).items():
+                            take(page, path, every / f"{name}-{width}-{theme}.png", True)
+
+
+if __name__ == "__main__":
+    main()

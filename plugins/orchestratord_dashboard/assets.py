@@ -1,0 +1,50 @@
+"""What browsers load beside the pages: read once, and served under the hash of its content.
+
+So a file can be kept for ever, and one that changed is another one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from orchestratord import Answer, NotFound, Route
+
+FOLDER = Path(__file__).parent / "static"
+TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
+"""Everything else in the folder is not served."""
+
+# Its address is in pages that need a token: nothing between the two is to keep it for others.
+_KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
+
+
+class Assets:
+    """The files of `static/`."""
+
+    def __init__(self, folder: Path = FOLDER) -> None:
+        self._addresses: dict[str, str] = {}
+        self._files: dict[str, tuple[bytes, str]] = {}
+        for path in sorted(folder.iterdir()):
+            if path.suffix in TYPES:
+                content = path.read_bytes()
+                name = f"{path.stem}.{sha256(content).hexdigest()[:16]}{path.suffix}"
+                self._addresses[path.name] = f"/assets/{name}"
+                self._files[name] = (content, TYPES[path.suffix])
+
+    def address(self, name: str) -> str:
+        """Where a file is served. Raises KeyError where there is none."""
+        return self._addresses[name]
+
+    def route(self) -> Route:
+        """What serves them."""
+        return Route("GET", "/assets/{file}", self._serve)
+
+    async def _serve(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
+        # Only names that are known are found, so no path leads anywhere else.
+        found = self._files.get(path["file"])
+        if found is None:
+            raise NotFound("there is no such file; the page that named it is an older one")
+        content, media_type = found
+        return Answer(content, headers=_KEPT, media_type=media_type)

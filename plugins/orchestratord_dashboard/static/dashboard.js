@@ -1,0 +1,315 @@
+// What a page does in the browser: it keeps itself up to date, and its buttons ask the API.
+//
+// A page is complete as the server sends it. To bring it up to date it is fetched again, and what
+// has changed is taken over into the elements that have `data-morph` and an id. Other scripts of
+// the dashboard import `ask`, `say`, `confirmed` and `refresh` from here.
+
+// -- asking the API -----------------------------------------------------------------------------
+
+export class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail || `the daemon answered ${status}`);
+    this.status = status;
+    this.problem = problem;
+  }
+}
+
+// The JSON of an answer; throws Refused for one that is no success.
+export async function ask(method, address, body, headers = {}) {
+  const options = { method, headers: { Accept: "application/json", ...headers } };
+  if (body !== undefined) {
+    options.headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch {
+    throw new Refused(0, { detail: "The daemon cannot be reached." });
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 401) logIn();
+  if (!response.ok) throw new Refused(response.status, answer);
+  return answer;
+}
+
+function logIn() {
+  location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+}
+
+// What is wrong, in a sentence for people.
+export function why(error) {
+  const errors = error.problem?.errors;
+  if (!errors?.length) return error.message;
+  return errors.map((one) => (one.key ? `${one.key}: ${one.message}` : one.message)).join("; ");
+}
+
+// -- telling ------------------------------------------------------------------------------------
+
+export function say(text, bad = false) {
+  const place = document.getElementById("said");
+  const line = document.createElement("p");
+  line.textContent = text;
+  if (bad) line.className = "bad";
+  place.append(line);
+  while (place.childElementCount > 3) place.firstElementChild.remove();
+  setTimeout(() => line.remove(), bad ? 12000 : 5000);
+}
+
+// Ask before something that cannot be undone; whether the answer is yes.
+export function confirmed(text, yes) {
+  const dialog = document.createElement("dialog");
+  dialog.setAttribute("aria-labelledby", "asked");
+  const form = document.createElement("form");
+  form.method = "dialog";
+  const question = document.createElement("p");
+  question.id = "asked";
+  question.textContent = text;
+  const buttons = document.createElement("div");
+  buttons.className = "buttons";
+  for (const [value, words, kind] of [["no", "Back", ""], ["yes", yes, "main"]]) {
+    const button = document.createElement("button");
+    button.value = value;
+    button.textContent = words;
+    button.className = kind;
+    buttons.append(button);
+  }
+  form.append(question, buttons);
+  dialog.append(form);
+  document.body.append(dialog);
+  dialog.showModal();
+  return new Promise((done) => {
+    dialog.addEventListener("close", () => {
+      dialog.remove();
+      done(dialog.returnValue === "yes");
+    });
+  });
+}
+
+// -- buttons that ask the API -------------------------------------------------------------------
+//
+// data-post     the address          data-confirm   a question before
+// data-body     JSON, if any         data-yes       the button of its answer
+// data-done     what to say afterwards
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-post]");
+  if (!button) return;
+  event.preventDefault();
+  const { post, body, done, confirm: question, yes } = button.dataset;
+  if (question && !(await confirmed(question, yes || button.textContent.trim()))) return;
+  button.disabled = true;
+  try {
+    await ask("POST", post, body ? JSON.parse(body) : undefined);
+    say(done || "Done.");
+  } catch (error) {
+    say(why(error), true);
+  }
+  button.disabled = false;
+  await refresh();
+  // What was pressed may be gone: whoever uses the keyboard is not to start at the top again.
+  if (button.isConnected) button.focus();
+  else document.getElementById("main").focus();
+});
+
+// -- keeping up to date ---------------------------------------------------------------------------
+
+let fetching = null;
+
+// Fetch the page again, and take over what has changed.
+export function refresh() {
+  fetching ??= fetchAgain().finally(() => (fetching = null));
+  return fetching;
+}
+
+async function fetchAgain() {
+  let response;
+  try {
+    response = await fetch(location.href, { headers: { Accept: "text/html" } });
+  } catch {
+    return show("lost");
+  }
+  if (response.status === 401) return logIn();
+  if (!response.ok) return undefined;
+  const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  for (const place of document.querySelectorAll("[data-morph]")) {
+    const found = fresh.getElementById(place.id);
+    if (found) morph(place, found);
+  }
+  tell();
+  document.dispatchEvent(new Event("refreshed"));
+  return undefined;
+}
+
+// Make one element like another, and touch nothing that is alike: what has the focus, what is
+// opened, ticked or selected stays so.
+function morph(old, fresh) {
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && !kept(old, name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value && !kept(old, name)) old.setAttribute(name, value);
+  }
+  const coming = [...fresh.childNodes];
+  const byKey = new Map();
+  for (const child of old.children) if (child.dataset.key) byKey.set(child.dataset.key, child);
+  let place = old.firstChild;
+  for (const next of coming) {
+    const key = next.dataset?.key;
+    let match = key ? byKey.get(key) : place;
+    if (match && !alike(match, next)) match = null;
+    if (!match) {
+      old.insertBefore(document.importNode(next, true), place);
+      continue;
+    }
+    if (match !== place) old.insertBefore(match, place);
+    else place = place.nextSibling;
+    if (match.nodeType === Node.ELEMENT_NODE) morph(match, next);
+    else if (match.nodeValue !== next.nodeValue) match.nodeValue = next.nodeValue;
+  }
+  while (place) {
+    const after = place.nextSibling;
+    place.remove();
+    place = after;
+  }
+}
+
+function kept(element, name) {
+  return name === "open" || (name === "disabled" && element.tagName === "BUTTON");
+}
+
+function alike(old, fresh) {
+  return (
+    old.nodeType === fresh.nodeType &&
+    old.nodeName === fresh.nodeName &&
+    old.dataset?.key === fresh.dataset?.key
+  );
+}
+
+// Events say that something has changed, the page itself says what. While nobody looks, nothing is
+// fetched and nothing followed.
+const SOONEST = 1000;
+const ANYHOW = 5000;
+let source = null;
+let due = null;
+let fetched = Date.now();
+let beat = null;
+
+function follow() {
+  if (source || document.hidden) return;
+  source = new EventSource("/v1/events?type=" + encodeURIComponent(document.body.dataset.live));
+  source.onopen = () => show("on");
+  source.onerror = () => {
+    show("lost");
+    if (source?.readyState === EventSource.CLOSED) rest(), setTimeout(follow, ANYHOW);
+  };
+  for (const type of document.body.dataset.live.split(",")) {
+    for (const one of EXPANDED[type] ?? [type]) source.addEventListener(one, soon);
+  }
+  source.addEventListener("missed", soon);
+  beat = setInterval(() => Date.now() - fetched >= ANYHOW && soon(), ANYHOW / 2);
+}
+
+const EXPANDED = {
+  "task.*": ["created", "started", "succeeded", "retried", "snoozed", "failed", "cancelled",
+    "triggered"].map((one) => `task.${one}`),
+  "webhook.*": ["webhook.disabled", "webhook.enabled"],
+  "endpoint.*": ["endpoint.paused", "endpoint.resumed"],
+  "config.*": ["config.adopted", "config.refused"],
+  "daemon.*": ["daemon.started", "daemon.draining"],
+};
+
+function rest() {
+  source?.close();
+  source = null;
+  clearInterval(beat);
+  clearTimeout(due);
+  due = null;
+}
+
+function soon() {
+  if (due || document.hidden) return;
+  due = setTimeout(async () => {
+    await refresh();
+    fetched = Date.now();
+    due = null;
+  }, Math.max(0, fetched + SOONEST - Date.now()));
+}
+
+const STATES = { on: "live", lost: "no connection", off: "paused" };
+
+function show(state) {
+  const sign = document.getElementById("live");
+  sign.hidden = false;
+  if (sign.dataset.state === state) return;
+  sign.dataset.state = state;
+  sign.textContent = STATES[state];
+}
+
+if (document.body.dataset.live) {
+  document.addEventListener("visibilitychange", () => {
+    if (document.hidden) {
+      rest();
+      show("off");
+    } else {
+      soon();
+      follow();
+    }
+  });
+  addEventListener("pagehide", rest);
+  addEventListener("pageshow", (event) => event.persisted && follow());
+  follow();
+}
+
+// -- times ----------------------------------------------------------------------------------------
+
+const UNITS = [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]];
+
+function duration(seconds) {
+  const parts = [];
+  let left = Math.round(seconds);
+  for (const [unit, size] of UNITS) {
+    const count = Math.floor(left / size);
+    left -= count * size;
+    if (count || parts.length) parts.push(count ? `${count}${unit}` : "");
+  }
+  return parts.slice(0, 2).filter(Boolean).join(" ") || "0s";
+}
+
+// The clocks of the daemon and of the browser need not agree.
+const served = Number(document.documentElement.dataset.now) || Date.now();
+const skew = served - Date.now();
+
+function tell() {
+  const now = Date.now() + skew;
+  for (const time of document.querySelectorAll("time[data-when]")) {
+    const away = (Date.parse(time.dateTime) - now) / 1000;
+    const text = away > 0.5 ? `in ${duration(Math.max(away, 1))}` : `${duration(Math.max(-away, 1))} ago`;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+
+setInterval(() => document.hidden || tell(), 1000);
+
+// -- light and dark ---------------------------------------------------------------------------------
+
+document.getElementById("theme").addEventListener("change", (event) => {
+  const theme = event.target.value;
+  document.documentElement.dataset.theme = theme;
+  // The server writes it into the page, so that no page begins in the other colours.
+  document.cookie = `theme=${theme}; Path=/; SameSite=Strict; Max-Age=${theme ? 31536000 : 0}`;
+});
+
+// -- small things -----------------------------------------------------------------------------------
+
+document.addEventListener("click", async (event) => {
+  const button = event.target.closest("button[data-copy]");
+  if (!button) return;
+  const text = document.getElementById(button.dataset.copy).textContent;
+  try {
+    await navigator.clipboard.writeText(text);
+    say("Copied.");
+  } catch {
+    say("The browser does not let this page copy; select the text instead.", true);
+  }
+});

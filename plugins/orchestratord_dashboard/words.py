@@ -1,0 +1,129 @@
+"""How times, durations and numbers are written in pages."""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Callable, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from markupsafe import Markup
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+# What is put into these is escaped.
+_WHEN = Markup('<time datetime="{}" title="{}" data-when>{}</time>')
+_CLOCK = Markup('<time datetime="{}" title="UTC">{}</time>')
+LONGEST = 400
+"""Characters of a text in a list."""
+
+
+def number(value: float | None) -> str:
+    """`1 234 567`; a dash for None."""
+    return "–" if value is None else f"{value:,.0f}".replace(",", "\N{NARROW NO-BREAK SPACE}")
+
+
+def seconds(value: float | None) -> str:
+    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `2.5s`, `900ms`."""
+    if value is None:
+        return "–"
+    if value < 0.9995:
+        return f"{value * 1000:.3g}ms" if value > 0 else "0s"
+    if round(value, 1) < 60:
+        return f"{value:.3g}s"
+    left, parts = round(value), list[str]()
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
+def milliseconds(value: float | None) -> str:
+    """The same, for milliseconds."""
+    return seconds(None if value is None else value / 1000)
+
+
+def size(value: float) -> str:
+    """Bytes for people: `1.2 MiB`."""
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024 or unit == "GiB":
+            break
+        value /= 1024
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 100 else f"{value:.1f} {unit}"
+
+
+def when(value: str | int | float | None) -> Markup | str:
+    """A time as `3m ago` or `in 5s`, which the script keeps true; a dash for None.
+
+    Args:
+        value: RFC 3339 or milliseconds since the epoch.
+    """
+    if value is None:
+        return "–"
+    moment = _moment(value)
+    away = moment.timestamp() - time.time()
+    text = seconds(max(round(abs(away)), 1))
+    text = f"in {text}" if away > 0.5 else f"{text} ago"
+    exact = moment.strftime("%Y-%m-%d %H:%M:%S UTC")
+    iso = moment.isoformat(timespec="milliseconds")
+    return _WHEN.format(iso, exact, text)
+
+
+def clock(value: str | int | float | None) -> Markup | str:
+    """A time as `2026-11-24 22:00:05`, in UTC; a dash for None."""
+    if value is None:
+        return "–"
+    moment = _moment(value)
+    iso = moment.isoformat(timespec="milliseconds")
+    return _CLOCK.format(iso, moment.strftime("%Y-%m-%d %H:%M:%S"))
+
+
+def _moment(value: str | int | float) -> datetime:
+    if isinstance(value, str):
+        return datetime.fromisoformat(value)
+    return datetime.fromtimestamp(value / 1000, UTC)
+
+
+def cut(text: str, longest: int = LONGEST) -> str:
+    """A text of which too much is left away."""
+    return text if len(text) <= longest else f"{text[:longest]}…"
+
+
+def pretty(value: Any) -> str:
+    """A JSON-like value, indented; a text that is JSON likewise, any other as it is."""
+    try:
+        if isinstance(value, str):
+            found = json.loads(value)
+            if not isinstance(found, dict | list):
+                return value
+            value = found
+        return json.dumps(value, indent=2, ensure_ascii=False, default=_plain)
+    except (ValueError, RecursionError):
+        return str(value)
+
+
+def _plain(value: Any) -> Any:
+    return dict(value) if isinstance(value, Mapping) else str(value)
+
+
+def grade(code: int | str | None) -> str:
+    """How a status code is coloured: `good`, `odd` or `bad`; nothing for none."""
+    if code is None:
+        return "none"
+    if isinstance(code, str):
+        return "good" if code == "ok" else "bad"
+    return "good" if code < 300 else "odd" if code < 500 else "bad"
+
+
+FILTERS: dict[str, Callable[..., Any]] = {
+    "number": number,
+    "seconds": seconds,
+    "milliseconds": milliseconds,
+    "size": size,
+    "when": when,
+    "clock": clock,
+    "cut": cut,
+    "pretty": pretty,
+    "grade": grade,
+}
