@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from orchestratord.backoff import Backoff
     from orchestratord.config.edit import Declaration, Edit
+    from orchestratord.config.params import check_params
+    from orchestratord.config.suggest import suggest
     from orchestratord.control.routes import Answer, Caller, Control, Route
     from orchestratord.endpoint import Api, Endpoint, Model, RetryPolicy, Schedule, Setting
     from orchestratord.errors import (
@@ -49,7 +51,7 @@ if TYPE_CHECKING:
     )
     from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
     from orchestratord.expression import Expression
-    from orchestratord.hookspecs import PHASES, hookimpl
+    from orchestratord.hookspecs import PHASES, hookimpl, pure
     from orchestratord.message import Outcome, Send
     from orchestratord.redact import Redactor
     from orchestratord.settings import Config
@@ -140,17 +142,22 @@ __all__ = [
     "Unconditional",
     "Upsert",
     "WebhookEvent",
+    "check_params",
     "format_duration",
     "header_items",
     "hookimpl",
     "parse_duration",
+    "pure",
     "put_headers",
+    "suggest",
     "url_text",
 ]
 
 _HOMES = {
     "orchestratord.backoff": "Backoff",
     "orchestratord.config.edit": "Declaration Edit",
+    "orchestratord.config.params": "check_params",
+    "orchestratord.config.suggest": "suggest",
     "orchestratord.control.routes": "Answer Caller Control Route",
     "orchestratord.endpoint": "Api Endpoint Model RetryPolicy Schedule Setting",
     "orchestratord.errors": (
@@ -163,7 +170,7 @@ _HOMES = {
     "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
     "orchestratord.executor": "Doomed Executor Parked Standing Target",
     "orchestratord.expression": "Expression",
-    "orchestratord.hookspecs": "PHASES hookimpl",
+    "orchestratord.hookspecs": "PHASES hookimpl pure",
     "orchestratord.message": "Outcome Send",
     "orchestratord.redact": "Redactor",
     "orchestratord.settings": "Config",

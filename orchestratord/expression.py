@@ -11,13 +11,13 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jmespath.exceptions
-import jmespath.functions
 import jmespath.parser
 import jmespath.visitor
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+from orchestratord.links import Functions
 from orchestratord.values import Text
 
 LONGEST = 4_000
@@ -34,7 +34,7 @@ _PER_STEP = 64
 class Expression:
     """One JMESPath expression. Equal texts are equal."""
 
-    __slots__ = ("_tree", "source")
+    __slots__ = ("_tree", "names", "source")
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
@@ -47,6 +47,8 @@ class Expression:
             self._tree = jmespath.parser.Parser().parse(text).parsed
             for node in _nodes(self._tree):
                 _check_function(node)
+            self.names = frozenset(_names(self._tree))
+            """What it reads of the outermost mapping; `@` where it takes that as a whole."""
         except jmespath.exceptions.JMESPathError as error:
             raise ValueError(f"is not JMESPath: {_complaint(error, text)}") from None
         except RecursionError:
@@ -125,12 +127,36 @@ def _nodes(tree: Any) -> Iterator[Any]:
             waiting.extend(node.get("children", ()))
 
 
+def _names(node: Any) -> Iterator[str]:
+    kind, children = node["type"], node.get("children", [])
+    if kind == "field":
+        yield node["value"]
+    elif kind in _ITSELF:
+        yield "@"
+    elif kind in ("subexpression", "pipe") and children[0]["type"] in _ITSELF:
+        yield from _names(children[1])
+    elif kind in _NARROWING:
+        yield from _names(children[0])
+    elif kind not in ("expref", "index", "slice"):
+        # What `&` refers to looks at the items of what stands beside it.
+        for child in children:
+            yield from _names(child)
+
+
+_ITSELF = frozenset({"current", "identity"})
+_NARROWING = frozenset(
+    {"subexpression", "pipe", "index_expression", "flatten"}
+    | {"projection", "value_projection", "filter_projection"}
+)
+"""Nodes of which the first child alone looks at the data; the others at what that has found."""
+
+
 def _check_function(node: Any) -> None:
     """Raise where a function is called that there is not, or with another number of arguments."""
     if node["type"] != "function_expression":
         return
     name, given = node["value"], len(node["children"])
-    known = jmespath.functions.Functions.FUNCTION_TABLE.get(name)
+    known = Functions.FUNCTION_TABLE.get(name)
     if known is None:
         raise jmespath.exceptions.UnknownFunctionError(f"there is no function {name}()")
     signature = known["signature"]
@@ -163,11 +189,15 @@ def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
 # -- what one may cost -----------------------------------------------------------------------------
 
 
+_FUNCTIONS = Functions()
+
+
 class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # it publishes no types
     """The library's, which counts its steps."""
 
     def __init__(self) -> None:
         super().__init__()
+        self._functions = _FUNCTIONS
         self._left = BUDGET
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:

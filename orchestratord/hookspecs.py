@@ -6,7 +6,8 @@ A hook registers, decides, tells or observes; never two of these.
 that names both plugins.
 
 *Deciding* hooks change the request or the outcome. They run one after the other, each seeing what
-the one before returned; None leaves it as it is.
+the one before returned; None leaves it as it is. An after_ hook that only looks at its arguments
+says so by `@pure`, and is then run where somebody asks what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
 `Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
@@ -24,8 +25,8 @@ something else than documented is logged with its plugin's name and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
 import pluggy
@@ -44,6 +45,18 @@ if TYPE_CHECKING:
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 hookimpl = pluggy.HookimplMarker("orchestratord")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def pure(function: F) -> F:
+    """Mark an after_ hook that does nothing but look at its arguments and decide.
+
+    `explain` and the tests in the YAML run it as the daemon would, and need not warn of it.
+    """
+    function.orchestratord_pure = True  # type: ignore[attr-defined]
+    return function
+
 
 REGISTRATIONS = (
     "register_settings",
@@ -108,7 +121,9 @@ def config_adopted(
 
 
 @hookspec
-def before_request(request: httpx.Request, task: Task, endpoint: Endpoint) -> httpx.Request | None:
+def before_request(
+    request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
+) -> httpx.Request | None:
     """Before each HTTP attempt: return another request, or None to leave it.
 
     May raise `Reject` (the task fails, `rejected`, nothing is sent) or `Snooze(delay)` (later, at
@@ -118,7 +133,7 @@ def before_request(request: httpx.Request, task: Task, endpoint: Endpoint) -> ht
 
 @hookspec
 def after_request(
-    outcome: Outcome, request: httpx.Request, task: Task, endpoint: Endpoint
+    outcome: Outcome, request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | None:
     """After each HTTP attempt, with an answer or with the error that came instead.
 
@@ -127,13 +142,13 @@ def after_request(
 
 
 @hookspec
-def before_execute(statement: Any, task: Task, endpoint: Endpoint) -> Any:
+def before_execute(statement: Any, task: Task, endpoint: Endpoint, config: Config) -> Any:
     """Before each attempt of a database operation; like `before_request`."""
 
 
 @hookspec
 def after_execute(
-    outcome: Outcome, statement: Any, task: Task, endpoint: Endpoint
+    outcome: Outcome, statement: Any, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | None:
     """After each attempt of a database operation; like `after_request`."""
 
@@ -156,17 +171,23 @@ def announce(
 
 
 @hookspec
-def on_success(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Effect]:
+def on_success(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Iterable[Effect]:
     """The task succeeded. Return tasks that follow from it."""
 
 
 @hookspec
-def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint, next_try: int) -> Iterable[Effect]:
+def on_retry(
+    outcome: Outcome, task: Task, endpoint: Endpoint, next_try: int, config: Config
+) -> Iterable[Effect]:
     """The attempt failed, and the task will be tried again at `next_try` (milliseconds)."""
 
 
 @hookspec
-def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) -> Iterable[Effect]:
+def on_final_failure(
+    outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Iterable[Effect]:
     """The task failed for good; `task.reason` says why.
 
     `endpoint` is None where the task's endpoint is no longer declared.

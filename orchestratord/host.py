@@ -55,6 +55,11 @@ class Implementation(NamedTuple):
     function: Callable[..., Any]
     arguments: tuple[str, ...]
 
+    @property
+    def pure(self) -> bool:
+        """Whether it only looks at its arguments, and can be run where nothing happens."""
+        return getattr(self.function, "orchestratord_pure", False) is True
+
 
 class Host:
     """All plugins of one daemon, loaded once. The core's own registrations come first."""
@@ -171,14 +176,20 @@ class Host:
             frame = frame.f_back
         return None
 
-    async def fold(self, hook: str, name: str, arguments: dict[str, Any]) -> Any:
+    async def fold(
+        self, hook: str, name: str, arguments: dict[str, Any], *, pure: bool = False
+    ) -> Any:
         """Run a deciding hook: `arguments[name]` goes through all of them and is returned.
+
+        `pure`: only through those that do nothing but look at it.
 
         Raises Reject and Snooze where a `before_` hook does.
         """
         may_refuse = hook.startswith("before_")
         running = asyncio.current_task()
         for item in self.compiled(hook) or ():
+            if pure and not item.pure:
+                continue
             try:
                 given = [arguments[name] for name in item.arguments]
                 result = await call(item.function, given, self.timeout, running)

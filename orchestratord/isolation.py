@@ -257,6 +257,7 @@ _TASK: Mapping[str, tuple[type, ...]] = {
     "unique_key": (str, _NOTHING),
     "max_attempts": (int,),
     "scheduled_at": (int, _NOTHING),
+    "depth": (int,),
 }
 
 

@@ -105,6 +105,8 @@ class Task:
     cancel_requested: bool = False
     last_status_code: StatusCode = None
     last_error: str | None = None
+    depth: int = 0
+    """How many calls led to it, one caused by the other; 0 where nobody counts."""
 
     @property
     def key(self) -> Key:
@@ -168,6 +170,7 @@ class NewTask:
         unique_key: a client's idempotency key, kept for 24 hours.
         max_attempts: shown until the first attempt settles, which follows the configuration.
         scheduled_at: the slot it runs for, milliseconds; None: when it is due first.
+        depth: how many calls led to it, one caused by the other, for whoever bounds such chains.
     """
 
     kind: str
@@ -182,6 +185,7 @@ class NewTask:
     unique_key: str | None = None
     max_attempts: int = 15
     scheduled_at: int | None = None
+    depth: int = 0
 
     @property
     def key(self) -> Key:

@@ -198,9 +198,9 @@ class Rig:
             digest="",
         )
 
-    def check(self, endpoint: Endpoint) -> list[Problem]:
-        """What `check_endpoint` finds."""
-        arguments = {"endpoint": endpoint, "config": self.config(endpoint)}
+    def check(self, endpoint: Endpoint, *, config: Config | None = None) -> list[Problem]:
+        """What `check_endpoint` finds; `config` where the endpoint is not alone."""
+        arguments = {"endpoint": endpoint, "config": config or self.config(endpoint)}
         return self._ask("check_endpoint", arguments)
 
     def adopt(
@@ -220,10 +220,12 @@ class Rig:
         task: Task | None = None,
         endpoint: Endpoint | None = None,
         phase: str = "before_request",
+        config: Config | None = None,
     ) -> Any:
         """The request as the before_ hooks leave it. Raises `Reject` and `Snooze` as they do."""
         name = "request" if phase == "before_request" else "statement"
-        arguments = {name: request, **self._about(task, endpoint)}
+        about = self._about(task, endpoint)
+        arguments = {name: request, "config": config or self.config(about["endpoint"]), **about}
         result = await self.host.fold(phase, name, arguments)
         self._fail_on_fault()
         return result
@@ -236,13 +238,16 @@ class Rig:
         task: Task | None = None,
         endpoint: Endpoint | None = None,
         phase: str = "after_request",
+        config: Config | None = None,
     ) -> Outcome:
         """The outcome as the after_ hooks leave it."""
+        about = self._about(task, endpoint)
         arguments = {
             "outcome": outcome,
             "request": request,
             "statement": request,
-            **self._about(task, endpoint),
+            "config": config or self.config(about["endpoint"]),
+            **about,
         }
         result: Outcome = await self.host.fold(phase, "outcome", arguments)
         self._fail_on_fault()

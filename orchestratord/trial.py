@@ -134,6 +134,19 @@ class ExpectedRequest(Model):
     """A text as it stands; anything else is compared as JSON."""
 
 
+class ExpectedCall(Model):
+    """A call that has to follow."""
+
+    call: str
+    """The endpoint, `api/name`."""
+    params: Mapping[str, Any] | None = None
+    """Exactly these, defaults included; left out: any."""
+
+
+def _parse_call(value: Any) -> Any:
+    return {"call": value} if isinstance(value, str) else value
+
+
 class Expected(Model):
     """What has to follow. What is left out is not looked at."""
 
@@ -145,12 +158,16 @@ class Expected(Model):
     """Until the next attempt, before jitter: a duration, or the two ends of a range."""
     webhooks: tuple[str, ...] | None = None
     """The names of exactly those that fire, in any order."""
+    calls: tuple[Annotated[ExpectedCall, BeforeValidator(_parse_call)], ...] | None = None
+    """Exactly the calls that follow, in their order: `api/name`, or with `params`."""
     request: ExpectedRequest | None = None
 
     @model_validator(mode="after")
     def _fitting(self) -> Expected:
         if not self.model_fields_set:
-            raise ValueError("expects nothing; give one of outcome, delay, webhooks and request")
+            raise ValueError(
+                "expects nothing; give one of outcome, delay, webhooks, calls, request"
+            )
         if self.delay is not None and self.outcome in ("succeeded", "failed"):
             raise ValueError(f"there is no delay where the outcome is {self.outcome}")
         if self.reason is not None and self.outcome in ("succeeded", "retry"):

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 @click.argument("endpoint", metavar="ENDPOINT")
 @click.option("--phase", metavar="PHASE", help="What follows from this phase alone.")
 @click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
+@click.option("--body", metavar="TEXT|@FILE", help="The body of the answer; @- for stdin.")
 @click.option("--error", metavar="KIND", help="In which way no answer comes, such as connect.")
 @click.option(
     "--attempt",
@@ -47,6 +48,7 @@ def explain(
     endpoint: str,
     phase: str | None,
     status_code: str | None,
+    body: str | None,
     error: str | None,
     attempt: int,
     text_params: tuple[str, ...],
@@ -56,8 +58,8 @@ def explain(
     """Explain one attempt of a call, without sending anything.
 
     Shows the request as it would go out, also as a command line of curl; with --status-code what
-    becomes of the call and when it is tried again; and which webhooks fire, which do not and why,
-    each with what it would send. Secrets are masked.
+    becomes of the call and when it is tried again; and which webhooks fire and which calls follow,
+    which do not and why, each with what it would send. Secrets are masked.
     """
     import asyncio
     import json
@@ -69,7 +71,7 @@ def explain(
     from orchestratord.control.explained import explained_json
     from orchestratord.errors import Conflict
 
-    answer = _answer(status_code, error)
+    answer = _answer(status_code, error, _body(body))
     _check_phase(phase, answer)
     open_ = opened(config)
     declared = open_.endpoint(endpoint)
@@ -88,7 +90,7 @@ def explain(
         click.echo(explain_text(document))
 
 
-def _answer(status_code: str | None, error: str | None) -> Pretended | None:
+def _answer(status_code: str | None, error: str | None, body: str | None) -> Pretended | None:
     """The answer that is pretended. Raises UsageError."""
     from orchestratord.config.suggest import suggest
     from orchestratord.trial import ERRORS, Pretended, parse_code
@@ -96,6 +98,8 @@ def _answer(status_code: str | None, error: str | None) -> Pretended | None:
     if error is not None and error not in ERRORS:
         raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
     if status_code is None:
+        if body is not None:
+            raise click.UsageError("--body is that of an answer: say which with --status-code")
         return None if error is None else Pretended.model_validate({"error": error})
     try:
         code = parse_code(status_code)
@@ -103,7 +107,10 @@ def _answer(status_code: str | None, error: str | None) -> Pretended | None:
         raise click.UsageError(f"--status-code: {wrong}") from None
     if error is not None and code != "error":
         raise click.UsageError(f"--error says that no answer comes, --status-code that {code} does")
-    return Pretended.model_validate({"error": error} if error else {"status_code": code})
+    if body is not None and (error or not isinstance(code, int)):
+        raise click.UsageError("--body is that of an answer, and there is none")
+    given = {"error": error} if error else {"status_code": code, "body": body}
+    return Pretended.model_validate(given)
 
 
 def _check_phase(phase: str | None, answer: Pretended | None) -> None:
@@ -144,17 +151,29 @@ def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) ->
 def _object(text: str) -> dict[str, Any]:
     """The JSON object of `--params`. Raises UsageError."""
     import json
-    import sys
-    from pathlib import Path
 
     try:
-        if text == "@-":
-            text = sys.stdin.read()
-        elif text.startswith("@"):
-            text = Path(text[1:]).read_text()
-        value = json.loads(text)
+        value = json.loads(_content(text))
     except (OSError, ValueError, RecursionError) as error:
         raise click.UsageError(f"--params: {error}") from None
     if not isinstance(value, dict):
         raise click.UsageError('--params: expected a JSON object, such as {"id": 7}')
     return value
+
+
+def _body(text: str | None) -> str | None:
+    """What `--body` names. Raises UsageError."""
+    try:
+        return text if text is None else _content(text)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--body: {error}") from None
+
+
+def _content(text: str) -> str:
+    """A text as it is given, `@FILE` or `@-` for stdin. Raises OSError and ValueError."""
+    import sys
+    from pathlib import Path
+
+    if text == "@-":
+        return sys.stdin.read()
+    return Path(text[1:]).read_text() if text.startswith("@") else text

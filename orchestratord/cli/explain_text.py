@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import textwrap
+from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,10 @@ from orchestratord.control.timetable import about, between
 from orchestratord.log import escape
 
 _WIDTH = 80
+_VERBS = {"webhook": ("fires", "does not fire")}
+_FOLLOWS = "follows", "does not follow"
+_ALIKE = 3
+"""Things of one name that are shown; of a thousand calls the first few say it all."""
 
 
 def explain_text(document: Mapping[str, Any]) -> str:
@@ -108,14 +113,23 @@ def _consequences(document: Mapping[str, Any]) -> Iterator[str]:
     if not items:
         yield "  nothing"
     happening = [item for item in items if item["happens"]]
+    shown: Counter[tuple[str, str]] = Counter()
     for item in [*happening, *(item for item in items if not item["happens"])]:
-        verb = "fires" if item["happens"] else "does not fire"
+        about = item["kind"], item["name"]
+        shown[about] += 1
+        if shown[about] > _ALIKE:
+            continue
+        yes, no = _VERBS.get(item["kind"], _FOLLOWS)
+        verb = yes if item["happens"] else no
         yield from _wrapped("  ", [f"{item['kind']} {item['name']} {verb}: {item['why']}"])
         if item["error"] is not None:
             yield from _wrapped("    ", [f"it will fail: {item['error']}"])
         if item["request"] is not None:
             yield from _sent(item["request"], "    ")
             yield ""
+    for (kind, name), count in shown.items():
+        if count > _ALIKE:
+            yield f"  and {count - _ALIKE} more of {kind} {name}"
 
 
 def _wrapped(indent: str, texts: list[str]) -> Iterator[str]:

@@ -80,10 +80,12 @@ def _results(open_: Opened, names: Sequence[str]) -> list[Result]:
 
 def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
     """Say which plugins decide in the daemon, and were not asked here."""
+    from orchestratord.control.explain import impure
+
     registry = open_.host.registry
     executors = {registry.executor("call", item.endpoint.type) for item in tried}
     for phase in sorted({phase for executor in executors if executor for phase in executor.phases}):
-        plugins = [item.plugin for item in open_.host.compiled(phase) or ()]
+        plugins = impure(open_.host, phase)
         if plugins:
             message = f"not run in tests: {phase} of {', '.join(plugins)}"
             click.echo(f"note: {message}, which may decide otherwise", err=True)

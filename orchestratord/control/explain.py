@@ -2,12 +2,14 @@
 
 Nothing is sent, written or remembered. The request comes from the executor, the verdict from its
 judgement of a pretended answer, the decision from `engine.retry`, and what follows from the hook
-`explain`. Deciding hooks are not run, because what they do is theirs to say: they are only named.
+`explain`. Of deciding hooks only those are run that are marked `@pure`; what others do is theirs to
+say, and they are only named.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,7 +21,7 @@ from orchestratord.endpoint import Endpoint, RetryPolicy
 from orchestratord.engine.retry import Decision, Fault, base_delay
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.executor import Executor, Parked, Standing, Target
-from orchestratord.host import Host
+from orchestratord.host import Host, Implementation
 from orchestratord.isolation import HookFault, words
 from orchestratord.message import Outcome
 from orchestratord.settings import Config
@@ -108,6 +110,7 @@ class Explainer:
             reached = (before,)
             if answer is not None:
                 outcome = await outcome_of(executor, request, task, target, answer)
+                outcome = await self._decided(after, outcome, request, task, endpoint, notes)
                 decision, span = decide_within(task, target, outcome, moment, fault)
                 reached = (before, after, _ON[decision.status])
         if outcome is not None and decision is not None:
@@ -141,7 +144,24 @@ class Explainer:
     # -- within ----------------------------------------------------------------------------
 
     def _deciding(self, phase: str) -> tuple[str, ...]:
-        return tuple(item.plugin for item in self._host.compiled(phase) or ())
+        return impure(self._host, phase)
+
+    async def _decided(
+        self, phase: str, outcome: Outcome, request: Any, task: Task, endpoint: Endpoint,
+        notes: list[str],
+    ) -> Outcome:  # fmt: skip
+        """The outcome as those hooks leave it that can be run here."""
+        arguments = {
+            "outcome": outcome,
+            "request": request,
+            "statement": request,
+            "task": task,
+            "endpoint": endpoint,
+            "config": self._config,
+        }
+        with self._noticing(notes):
+            decided: Outcome = await self._host.fold(phase, "outcome", arguments, pure=True)
+        return decided
 
     def _consequences(
         self, phases: Sequence[str], task: Task, arguments: Mapping[str, Any], notes: list[str]
@@ -165,20 +185,26 @@ class Explainer:
         return tuple(consequences)
 
     def _ask(self, arguments: dict[str, Any], notes: list[str]) -> list[tuple[str, Explanation]]:
-        before = {name: info.faults for name, info in self._host.plugins.items()}
         answers: list[tuple[str, Explanation]] = []
-        for plugin, answer in self._host.ask(HOOK, arguments):
-            for item in answer:
-                if isinstance(item, Explanation):
-                    answers.append((plugin, item))
-                else:
-                    kind = type(item).__name__
-                    fault = HookFault(f"returned a {kind} among its explanations")
-                    self._host.fault(plugin, HOOK, fault)
+        with self._noticing(notes):
+            for plugin, answer in self._host.ask(HOOK, arguments):
+                for item in answer:
+                    if isinstance(item, Explanation):
+                        answers.append((plugin, item))
+                    else:
+                        kind = type(item).__name__
+                        fault = HookFault(f"returned a {kind} among its explanations")
+                        self._host.fault(plugin, HOOK, fault)
+        return answers
+
+    @contextmanager
+    def _noticing(self, notes: list[str]) -> Iterator[None]:
+        """Note what plugins do wrong meanwhile."""
+        before = {name: info.faults for name, info in self._host.plugins.items()}
+        yield
         for name, info in self._host.plugins.items():
             if info.faults > before.get(name, 0):
                 notes.append(f"the plugin {name}: {info.last_fault}")
-        return answers
 
     def _followed(self, plugin: str, explanation: Explanation, now: float) -> Consequence:
         """With the request that would be sent for it, prepared as the worker would."""
@@ -194,6 +220,15 @@ class Explainer:
         except (Conflict, NotFound, InvalidPayload) as error:
             return Consequence(plugin, explanation, error=str(error))
         return Consequence(plugin, explanation, request)
+
+
+def impure(host: Host, phase: str) -> tuple[str, ...]:
+    """The plugins whose hook of a deciding phase is not run where nothing happens."""
+    return tuple(item.plugin for item in host.compiled(phase) or () if not _runs(phase, item))
+
+
+def _runs(phase: str, item: Implementation) -> bool:
+    return item.pure and phase.startswith("after_")
 
 
 def _noting(notes: list[str]) -> Fault:

@@ -16,9 +16,9 @@ from orchestratord.control.timetable import about, between
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import Conflict
 from orchestratord.redact import Redactor
-from orchestratord.task import Kind
+from orchestratord.task import Explanation, Kind
 from orchestratord.template import to_text
-from orchestratord.trial import Expected, ExpectedRequest, Trial
+from orchestratord.trial import Expected, ExpectedCall, ExpectedRequest, Trial
 
 _EXACT = 0.0005
 """Seconds in which two delays may differ; shorter ones are not written down."""
@@ -81,6 +81,8 @@ async def _misses(explainer: Explainer, endpoint: Endpoint, trial: Trial) -> lis
     misses += _decided(trial.expect, explained)
     if trial.expect.webhooks is not None:
         misses += _webhooks(trial.expect.webhooks, explained)
+    if trial.expect.calls is not None:
+        misses += _calls(trial.expect.calls, explained)
     if trial.expect.request is not None:
         misses += _request(trial.expect.request, explained)
     return misses
@@ -129,6 +131,31 @@ def _webhooks(expected: tuple[str, ...], explained: Explained) -> Iterator[tuple
     for index, name in enumerate(expected):
         if name not in fired and name not in known:
             yield (*path, index), f"there is no webhook {name!r}"
+
+
+def _calls(expected: tuple[ExpectedCall, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "calls")
+    found = [item for item in explained.consequences if item.explanation.kind == Kind.CALL]
+    following = [item for item in found if item.explanation.happens]
+    for index, call in enumerate(expected[len(following) :], len(following)):
+        why = [item.explanation.why for item in found if _is_about(item.explanation, call.call)]
+        because = f": {why[0]}" if why else ""
+        yield (*path, index), f"{call.call} does not follow{because}"
+    for item in following[len(expected) :]:
+        yield path, f"{item.explanation.name} follows as well: {item.explanation.why}"
+    for index, (call, item) in enumerate(zip(expected, following, strict=False)):
+        task = item.explanation.task
+        came = (task.endpoint_id, task.params) if task is not None else (item.explanation.name, {})
+        if came[0] != call.call:
+            yield (*path, index), f"expected {call.call}, came {came[0]}"
+        elif call.params is not None and _canonical(came[1]) != _canonical(call.params):
+            yield (*path, index), f"expected {_canonical(call.params)}, came {_canonical(came[1])}"
+        elif item.error is not None:
+            yield (*path, index), f"{call.call} follows, and will fail: {item.error}"
+
+
+def _is_about(explanation: Explanation, call: str) -> bool:
+    return not explanation.happens and explanation.name.split(" ")[0] == call
 
 
 def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[Path, str]]:

@@ -129,7 +129,9 @@ class Lifecycle:
             request = executor.prepare(task, target, self.clock.now())
             if self.host.compiled(before):
                 name = before_name(before)
-                arguments = {name: request, "task": task, "endpoint": endpoint}
+                arguments = {
+                    name: request, "task": task, "endpoint": endpoint, "config": config
+                }  # fmt: skip
                 request = await self.host.fold(before, name, arguments)
         except (InvalidPayload, Reject) as error:
             reason = Reason.REJECTED if isinstance(error, Reject) else Reason.INVALID_PAYLOAD
@@ -176,6 +178,7 @@ class Lifecycle:
                     "statement": request,
                     "task": task,
                     "endpoint": endpoint,
+                    "config": config,
                 }
                 outcome = await self.host.fold(after, "outcome", arguments)
             return await self._finish(run, outcome, request)

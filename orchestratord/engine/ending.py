@@ -101,6 +101,7 @@ class Endings:
                     "task": task,
                     "endpoint": endpoint,
                     "next_try": decision.next_try,
+                    "config": config,
                 },
                 running,
             )

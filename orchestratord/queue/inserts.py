@@ -19,7 +19,7 @@ UNIQUE_KEY_MS = 24 * 3600 * 1000
 COLUMNS = (
     "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
     "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
-    "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at",
+    "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at", "depth",
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
@@ -136,12 +136,13 @@ def _row(session: Session, insert: Insert, now: int, id_: int | None) -> Row:
         return (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
             due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at,
+            now, scheduled_at, new.depth,
         )  # fmt: skip
     return (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
         params, payload, new.parent_id, new.unique_key, session.owner, now + LEASE_MS,
         now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
+        new.depth,
     )  # fmt: skip
 
 
@@ -158,7 +159,7 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
         next_try=due, params=new.params, payload=row[PAYLOAD], parent_id=new.parent_id,
         created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
         unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
-        last_error=row[LAST_ERROR],
+        last_error=row[LAST_ERROR], depth=new.depth,
     )  # fmt: skip
     return Inserted(id_, new.key, None, task)
 

@@ -89,6 +89,8 @@ class RetrySchedule(Model):
     """When it was last retried by hand; `give_up_after` counts from here."""
     cancel_requested = IntegerField(constraints=ZERO)
     """Cancelled while it ran: it ends instead of waiting for another try."""
+    depth = IntegerField(constraints=ZERO)
+    """How many calls led to it, one caused by the other."""
     format = IntegerField(constraints=ONE)
     """How `params`, `payload` and `response` are laid out; 1 is as described here."""
 

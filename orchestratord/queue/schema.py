@@ -21,7 +21,7 @@ from orchestratord.queue.models import (
 )
 from orchestratord.task import Table
 
-VERSION = 1
+VERSION = 2
 """The schema that this code reads and writes: the number of the last migration."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"

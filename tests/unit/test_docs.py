@@ -80,7 +80,7 @@ def test_every_hook_is_documented_with_an_example(hook: str) -> None:
     text = chapter(PLUGINS, hook)
     spec = getattr(hookspecs, hook)
     arguments = spec.__code__.co_varnames[: spec.__code__.co_argcount]
-    signature = re.search(rf"^    {hook}\((.*?)\) -> ", text, re.MULTILINE | re.DOTALL)
+    signature = re.search(rf"^    {hook}\((.*?)\)\s+-> ", text, re.MULTILINE | re.DOTALL)
     assert signature is not None, f"the chapter {hook} lacks the signature"
     assert re.findall(r"(\w+)(?:: [^,]+\]?)?(?:,|$)", _without_brackets(signature[1])) == list(
         arguments
@@ -275,6 +275,11 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
         _write(tmp_path, name, f"{block.text}\npath: /a\n")
     if "/endpoints/" in name:
         _write(tmp_path, f"{name.split('/endpoints/')[0]}/api.yaml", "base_url: https://a.test\n")
+        if "then:" in block.text:  # what it calls stands beside it
+            for other in blocks("yaml"):
+                found = re.match(r"# ([\w./-]+/endpoints/[\w.-]+)\n", other.text)
+                if other.page == block.page and found is not None and found[1] != name:
+                    _write(tmp_path, found[1], other.text)
     elif name.endswith("api.yaml"):
         _write(tmp_path, name.replace("api.yaml", "endpoints/x.yaml"), "path: /a\n")
         if partial:

@@ -98,3 +98,54 @@ def test_as_a_type_of_a_setting() -> None:
     for bad in (1, None, ["a"], "a["):
         with pytest.raises(ValidationError):
             adapter.validate_python(bad)
+
+
+@pytest.mark.parametrize(
+    ("source", "names"),
+    [
+        ("body.records[0].Id", "body"),
+        ("body | records", "body"),
+        ("@.body.x", "body"),
+        ("body[?a == b].c", "body"),
+        ("sort_by(body.a, &b)[0]", "body"),
+        ("body.a || params.b", "body params"),
+        ("[body.a, status_code]", "body status_code"),
+        ("{a: headers.link}", "headers"),
+        ("length(body[*].a[])", "body"),
+        ("'text'", ""),
+        ("@", "@"),
+        ("keys(@)", "@"),
+        ("*.a", "@"),
+        ("[?a]", "@"),
+    ],
+)
+def test_the_names_that_it_begins_with(source: str, names: str) -> None:
+    assert Expression(source).names == set(names.split())
+
+
+LINK = '<https://a.test/x?page=2&per_page=5>; rel="next", <https://a.test/x?page=9>; rel="last"'
+
+
+@pytest.mark.parametrize(
+    ("source", "found"),
+    [
+        ("query(next, 'cursor')", "a b/c"),
+        ("query(next, 'empty')", ""),
+        ("query(next, 'limit')", None),
+        ("query(nothing, 'cursor')", None),
+        ("query(link, 'cursor')", None),
+        ("link(link, 'next')", "https://a.test/x?page=2&per_page=5"),
+        ("link(link, 'prev')", None),
+        ("link(nothing, 'next')", None),
+        ("query(link(link, 'next'), 'page')", "2"),
+    ],
+)
+def test_links_are_taken_apart(source: str, found: str | None) -> None:
+    data = {"next": "https://a.test/x?cursor=a%20b%2Fc&cursor=2&empty=#top", "link": LINK}
+    assert Expression(source).search(data) == found
+
+
+@pytest.mark.parametrize("source", ["query(n, 'a')", "query(u, 'a')", "link(n, 'next')"])
+def test_what_is_no_link_is_an_error(source: str) -> None:
+    with pytest.raises(ValueError):
+        Expression(source).search({"n": 5, "u": "https://[::1"})

@@ -48,13 +48,13 @@ def test_a_hook_is_documented_and_typed(name: str) -> None:
 @pytest.mark.parametrize(
     ("name", "arguments"),
     [
-        ("before_request", ["request", "task", "endpoint"]),
-        ("after_request", ["outcome", "request", "task", "endpoint"]),
-        ("before_execute", ["statement", "task", "endpoint"]),
-        ("after_execute", ["outcome", "statement", "task", "endpoint"]),
-        ("on_success", ["outcome", "task", "endpoint"]),
-        ("on_retry", ["outcome", "task", "endpoint", "next_try"]),
-        ("on_final_failure", ["outcome", "task", "endpoint"]),
+        ("before_request", ["request", "task", "endpoint", "config"]),
+        ("after_request", ["outcome", "request", "task", "endpoint", "config"]),
+        ("before_execute", ["statement", "task", "endpoint", "config"]),
+        ("after_execute", ["outcome", "statement", "task", "endpoint", "config"]),
+        ("on_success", ["outcome", "task", "endpoint", "config"]),
+        ("on_retry", ["outcome", "task", "endpoint", "next_try", "config"]),
+        ("on_final_failure", ["outcome", "task", "endpoint", "config"]),
         (
             "explain",
             ["phase", "outcome", "request", "task", "endpoint", "next_try", "config", "now"],

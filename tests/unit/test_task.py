@@ -44,7 +44,8 @@ FULL = Task(
     reason="exhausted", attempts=3, max_attempts=10, next_try=11, params={"a": [1]}, payload="{}",
     parent_id=5, created_at=12, updated_at=13, scheduled_at=14, finished_at=15, started_at=16,
     unique_key="key", locked_by="me", idempotent=False, granted=2, deaths=1, generation=4,
-    retried_at=17, cancel_requested=True, last_status_code=404, last_error="no")  # fmt: skip
+    retried_at=17, cancel_requested=True, last_status_code=404, last_error="no",
+    depth=6)  # fmt: skip
 
 
 @pytest.mark.parametrize("task", [TASK, FULL], ids=["least", "all"])

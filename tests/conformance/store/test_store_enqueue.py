@@ -40,6 +40,11 @@ async def test_a_delay_below_nothing_is_none(queue: Any, store: Store) -> None:
     assert (await store.get(id_)).next_try == queue.clock.ms
 
 
+async def test_the_length_of_the_chain_that_led_to_it_is_kept(queue: Any, store: Store) -> None:
+    assert (await store.get(await queue.add(depth=7))).depth == 7
+    assert (await store.get(await queue.add())).depth == 0
+
+
 async def test_a_slot_is_kept(queue: Any, store: Store) -> None:
     id_ = await queue.add(scheduled_at=1_700_000_000_000, delay=5)
     task = await store.get(id_)

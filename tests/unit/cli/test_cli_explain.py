@@ -91,6 +91,9 @@ def test_parameters(tmp_path: Path) -> None:
         ([*ORDER, "--phase", "on_sucess"], "unknown phase 'on_sucess', did you mean 'on_success'?"),
         ([*ORDER, "--phase", "on_retry"], "on_retry comes after an answer: say which"),
         ([*ORDER, "--attempt", "0"], "--attempt"),
+        ([*ORDER, "--body", "{}"], "--body is that of an answer: say which with --status-code"),
+        ([*ORDER, "--body", "{}", "--status-code", "error"], "--body is that of an answer, and"),
+        ([*ORDER, "--body", "@/nowhere", "--status-code", "200"], "--body: "),
         (["shop/getOrder"], "-p id: is required"),
         (["shop/getOrder", "-p", "id=one"], "id: expected a whole number"),
         (["shop/getOrder", "-p", "id"], "-p id: write KEY=VALUE"),
@@ -168,3 +171,35 @@ def test_control_characters_reach_no_terminal(tmp_path: Path) -> None:
     assert result.exit_code == 0
     assert "\x1b" not in result.stdout
     assert "\\u001b[31mred" in result.stdout
+
+
+THEN = """
+path: /users
+then:
+  - {call: crm/get, each: body.users, params: {id: item.id}}
+"""
+
+
+def test_the_calls_that_follow_from_a_body(tmp_path: Path) -> None:
+    api = tmp_path / "apis" / "crm"
+    (api / "endpoints").mkdir(parents=True)
+    (api / "api.yaml").write_text("base_url: https://crm.test\n")
+    (api / "endpoints" / "list.yaml").write_text(THEN)
+    (api / "endpoints" / "get.yaml").write_text("path: /users/{{ params.id }}\nparams: {id: {}}\n")
+    body = json.dumps({"users": [{"id": number} for number in range(9)]})
+    answer = tmp_path / "answer.json"
+    answer.write_text(body)
+    for given in (body, f"@{answer}"):
+        text = explain("crm/list", "--status-code", "200", "--body", given, folder=tmp_path).stdout
+        assert "  call crm/get follows: each of 9 in body.users\n" in text
+        assert [line for line in text.splitlines() if "GET https://crm.test/users/" in line] == [
+            f"    GET https://crm.test/users/{number}" for number in range(3)
+        ]
+        assert "  and 6 more of call crm/get\n" in text
+    stdin = explain(
+        "crm/list", "--status-code", "200", "--body", "@-", folder=tmp_path, stdin='{"users": []}'
+    )
+    assert "call crm/get does not follow: body.users is empty\n" in stdin.stdout
+    text = explain("crm/list", "--status-code", "200", folder=tmp_path).stdout
+    assert "  then.0: the answer has no body: it failed for good, not_retryable\n" in text
+    assert "may decide otherwise" not in text

@@ -23,6 +23,7 @@ from orchestratord import (
     Target,
     Task,
     hookimpl,
+    pure,
 )
 from orchestratord.errors import Conflict
 from orchestratord.task import Reason, Status
@@ -239,6 +240,30 @@ class Following:
         new = NewTask("call", "shop/post", {"item": "hat"})
         happens = phase == "on_success"
         yield Explanation("call", "shop/post", "on_success", happens, "always", new)
+
+
+class Judge:
+    """Says by `@pure` that it only looks."""
+
+    @hookimpl
+    @pure
+    def after_request(self, outcome: Outcome, config: Config) -> Outcome | None:
+        assert config.endpoints
+        response = outcome.response
+        bad = response is not None and b"ERROR" in response.content
+        return outcome.failure("it says ERROR") if bad else None
+
+
+async def test_hooks_that_only_look_are_run(tmp_path: Path) -> None:
+    shop = Shop(tmp_path, Judge())
+    explained = await shop.explain(answer={"status_code": 200, "body": "ERROR 17"})
+    assert explained.decision is not None
+    assert (explained.decision.status, explained.decision.reason) == ("failed", "not_retryable")
+    assert explained.hooks == {"before_request": (), "after_request": ()}
+    assert explained.reached == ("before_request", "after_request", "on_final_failure")
+    fine = await shop.explain(answer={"status_code": 200, "body": "fine"})
+    assert fine.decision is not None
+    assert fine.decision.status == "succeeded"
 
 
 async def test_what_a_plugin_says_of_its_own_tasks(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from explain_parts import GET, POST, Shop
 
-from orchestratord import Explanation, hookimpl
+from orchestratord import Explanation, NewTask, hookimpl
 from orchestratord.control.trials import Tried, try_all
 
 NOT_FOUND = "failed, not_retryable: 404 Not Found: retry.when does not cover 404"
@@ -238,10 +238,45 @@ class Other:
     def explain(self, phase: str) -> list[Explanation]:
         if phase != "on_success":
             return []
-        return [Explanation("mail", "boss", "on_success", True, "always")]
+        return [
+            Explanation("mail", "boss", "on_success", True, "always"),
+            Explanation("call", "shop/post", "on_success", True, "always", FOLLOWING),
+            Explanation("call", "shop/get", "on_success", False, "`when` is false"),
+        ]
+
+
+FOLLOWING = NewTask("call", "shop/post", {"item": "hat"})
 
 
 async def test_only_webhooks_count_as_webhooks(tmp_path: Path) -> None:
     tests = "[{params: {id: 7}, answer: {status_code: 200}, expect: {webhooks: [asked, read]}}]"
     (one,) = await tried(tmp_path, tests, Other())
     assert one.passed
+
+
+@pytest.mark.parametrize(
+    ("answer", "calls", "message"),
+    [
+        ("200", "[shop/post]", None),
+        ("200", "[{call: shop/post, params: {item: hat}}]", None),
+        ("404", "[]", None),
+        ("200", "[]", "shop/post follows as well: always"),
+        ("200", "[shop/get]", "expected shop/get, came shop/post"),
+        ("200", "[shop/post, shop/get]", "shop/get does not follow: `when` is false"),
+        ("404", "[shop/post]", "shop/post does not follow"),
+        (
+            "200",
+            "[{call: shop/post, params: {item: cap}}]",
+            'expected {"item": "cap"}, came {"item": "hat"}',
+        ),
+    ],
+)
+async def test_the_calls_that_follow(
+    tmp_path: Path, answer: str, calls: str, message: str | None
+) -> None:
+    tests = (
+        f"[{{params: {{id: 7}}, answer: {{status_code: {answer}}}, expect: {{calls: {calls}}}}}]"
+    )
+    (one,) = await tried(tmp_path, tests, Other())
+    assert [miss.message for miss in one.misses] == ([] if message is None else [message])
+    assert all(miss.path[:2] == ("expect", "calls") for miss in one.misses)

@@ -1,0 +1,152 @@
+"""`then:` in the YAML: the calls that follow from an answer.
+
+When a call succeeds, JMESPath expressions pick out of its answer what the next calls are given;
+these are written in the transaction of its success, so that a call that succeeded has all that
+follows from it. Where that cannot be worked out, the call has not succeeded: `after_request` says
+so, before anything is written.
+
+    declaration   what stands in the YAML
+    answer        what its expressions look at
+    plan          from an answer to the tasks that follow
+    checks        what `check` finds
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Iterable
+from typing import Any
+
+from orchestratord import (
+    Config,
+    Endpoint,
+    Explanation,
+    NewTask,
+    Outcome,
+    Problem,
+    Setting,
+    Task,
+    hookimpl,
+    pure,
+)
+from orchestratord_then import checks
+from orchestratord_then.declaration import THEN, Then
+from orchestratord_then.plan import Impossible, Plan, explanations
+
+__all__ = ["THEN", "Then"]
+
+AT_ONCE = 100
+"""Steps of a plan, a task each at most, after which everything else has its turn."""
+
+_KEPT = "orchestratord_then"
+"""Where an answer keeps the plan that was made of it."""
+
+
+@hookimpl
+def register_settings() -> Iterable[Setting[Any]]:
+    return (THEN,)
+
+
+@hookimpl
+def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
+    return checks.problems(endpoint, config)
+
+
+# Last: what others make of the outcome is what counts.
+@hookimpl(trylast=True)
+@pure
+def after_request(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | Awaitable[Outcome | None] | None:
+    return _judge(outcome, task, endpoint, config)
+
+
+@hookimpl(trylast=True)
+@pure
+def after_execute(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | Awaitable[Outcome | None] | None:
+    return _judge(outcome, task, endpoint, config)
+
+
+@hookimpl
+def on_success(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
+    if not _concerned(task, endpoint):
+        return ()
+    plan = _kept(outcome, task) or Plan(outcome, task, endpoint, config)
+    return plan.tasks if plan.advance(AT_ONCE) else _tasks(plan)
+
+
+@hookimpl
+def explain(
+    phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
+) -> Iterable[Explanation]:
+    if not _concerned(task, endpoint):
+        return ()
+    return explanations(phase, outcome, task, endpoint, config)
+
+
+def _concerned(task: Task, endpoint: Endpoint) -> bool:
+    return bool(endpoint[THEN]) and task.kind == "call"
+
+
+def _judge(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | Awaitable[Outcome | None] | None:
+    """A failure where what is to follow from a success cannot be worked out, else None."""
+    if outcome.verdict != "success" or not _concerned(task, endpoint):
+        return None
+    plan = Plan(outcome, task, endpoint, config)
+    try:
+        if not plan.advance(AT_ONCE):
+            return _judged(plan, outcome)
+    except Exception as error:
+        return _refused(outcome, error)
+    _keep(outcome, plan)
+    return None
+
+
+async def _judged(plan: Plan, outcome: Outcome) -> Outcome | None:
+    try:
+        await _complete(plan)
+    except Exception as error:
+        return _refused(outcome, error)
+    _keep(outcome, plan)
+    return None
+
+
+def _refused(outcome: Outcome, error: Exception) -> Outcome:
+    # Whatever it is: were it passed over, the call would succeed and nothing would follow from it.
+    text = str(error) if isinstance(error, Impossible) else f"{type(error).__name__}: {error}"
+    return outcome.failure(f"then: {text}" if not isinstance(error, Impossible) else text)
+
+
+async def _tasks(plan: Plan) -> Iterable[NewTask]:
+    await _complete(plan)
+    return plan.tasks
+
+
+async def _complete(plan: Plan) -> None:
+    """Work a plan out to its end, with turns for everything else. Raises Impossible."""
+    # A hook that took too long would be passed over.
+    deadline = time.monotonic() + plan.patience
+    while not plan.advance(AT_ONCE):
+        await asyncio.sleep(0)
+        if time.monotonic() > deadline:
+            raise Impossible(f"then: takes longer than {plan.patience:g} s; split the answer")
+
+
+def _keep(outcome: Outcome, plan: Plan) -> None:
+    if outcome.response is not None:
+        outcome.response.extensions[_KEPT] = plan
+
+
+def _kept(outcome: Outcome, task: Task) -> Plan | None:
+    """The plan that was made when this very answer was judged."""
+    if outcome.response is None:
+        return None
+    plan = outcome.response.extensions.get(_KEPT)
+    return plan if isinstance(plan, Plan) and plan.is_of(task) else None

@@ -1,0 +1,111 @@
+"""What can be said of `then:` before the first answer: for `check`, and at each (re)load."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from orchestratord import (
+    Config,
+    Endpoint,
+    Expression,
+    InvalidParams,
+    Problem,
+    check_params,
+    suggest,
+)
+from orchestratord_then.answer import ITEM, NAMES, WHOLE
+from orchestratord_then.declaration import THEN, Then
+
+
+def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
+    """All that is wrong with the calls that follow from one endpoint's answers."""
+    yield from _expected(endpoint, config)
+    entries = endpoint[THEN]
+    for index, entry in enumerate(entries):
+        key = f"then.{index}"
+        yield from _names(entry, key)
+        target = config.endpoints.get(entry.call)
+        if target is not None:
+            yield from _params(entry, target, key)
+            yield from _circle(endpoint, entry, config, key)
+        elif not _is_declared(entry.call, config):
+            near = suggest(entry.call, config.endpoints)
+            yield Problem(f"there is no endpoint {entry.call!r}{near}", key=f"{key}.call")
+
+
+def _expected(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
+    """The endpoints that the endpoint's tests expect to be called."""
+    for number, test in enumerate(endpoint.tests):
+        for index, call in enumerate(test.expect.calls or ()):
+            if call.call not in config.endpoints and not _is_declared(call.call, config):
+                near = suggest(call.call, config.endpoints)
+                key = f"tests.{number}.expect.calls.{index}.call"
+                yield Problem(f"there is no endpoint {call.call!r}{near}", key=key)
+
+
+def _is_declared(endpoint_id: str, config: Config) -> bool:
+    """Whether there is a file of it, in which something else is wrong."""
+    api, _, name = endpoint_id.partition("/")
+    return any(file.startswith(f"apis/{api}/endpoints/{name}.") for file in config.files)
+
+
+def _names(entry: Then, key: str) -> Iterator[Problem]:
+    """Names at which the expressions begin, and that there are not."""
+    known = NAMES if entry.each is None else NAMES | {ITEM}
+    expressions: list[tuple[str, Expression | None, frozenset[str]]] = [
+        ("each", entry.each, NAMES),
+        ("when", entry.when, known),
+        *((f"params.{name}", value.expression, known) for name, value in entry.params.items()),
+    ]
+    for path, expression, names in expressions:
+        for name in sorted(expression.names - names - {WHOLE}) if expression is not None else ():
+            if name == ITEM:
+                message = f"{ITEM!r} is known only in `params` and `when`, beside an `each`"
+            elif expression is not None and expression.source == name and path[:7] == "params.":
+                message = f"{name!r} is not known here{suggest(name, names)}"
+                message += f"; a text has quotes of its own: \"'{name}'\""
+            else:
+                message = f"{name!r} is not known here{suggest(name, names)}"
+            yield Problem(message, key=f"{key}.{path}")
+
+
+def _params(entry: Then, target: Endpoint, key: str) -> Iterator[Problem]:
+    """Parameters that the endpoint does not have, lacks, or cannot take."""
+    constants = {
+        name: value.constant for name, value in entry.params.items() if value.expression is None
+    }
+    given = dict.fromkeys(entry.params) | constants
+    try:
+        check_params(target, given)
+    except InvalidParams as invalid:
+        for name, message in invalid.problems.items():
+            if name in target.params and name in entry.params and name not in constants:
+                continue  # what it will be, the answer says
+            yield Problem(f"{message} (of {target.id})", key=f"{key}.params.{name}")
+
+
+def _circle(endpoint: Endpoint, entry: Then, config: Config, key: str) -> Iterator[Problem]:
+    """A chain of calls that comes back here, and that nothing bounds."""
+    if entry.limit is not None:
+        return
+    way = _way(entry.call, endpoint.id, config.endpoints)
+    if way is not None:
+        circle = " → ".join([endpoint.id, *way])
+        yield Problem(
+            f"goes round without end: {circle}; give one of these calls a `limit`",
+            key=f"{key}.call",
+        )
+
+
+def _way(start: str, end: str, endpoints: Mapping[str, Endpoint]) -> list[str] | None:
+    """The shortest way from one endpoint to another, over calls without a limit."""
+    ways, seen = [[start]], {start}
+    for way in ways:
+        if way[-1] == end:
+            return way
+        following = endpoints.get(way[-1])
+        for entry in following[THEN] if following is not None else ():
+            if entry.limit is None and entry.call not in seen:
+                seen.add(entry.call)
+                ways.append([*way, entry.call])
+    return None

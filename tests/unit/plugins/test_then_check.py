@@ -1,0 +1,164 @@
+"""What is wrong with `then:` is said with its place before anything is called."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from textwrap import dedent
+
+import orchestratord_then
+import pytest
+
+from orchestratord.config.load import load
+from orchestratord.engine.http import HttpPlugin
+from orchestratord.errors import ConfigError
+from orchestratord.host import Host
+from orchestratord.settings import Config
+
+GET = """
+    path: /users/{{ params.id }}
+    params: {id: {type: string, required: true}, limit: {type: integer, default: 50}}
+"""
+LIST = """
+    path: /users
+    params: {page: {type: integer}}
+    then:
+      - call: crm/get
+        each: body.records
+        params:
+          id: item.Id
+"""
+PLACE = "apis/crm/endpoints/list.yaml"
+
+
+class Folder:
+    """A config folder with the API `crm`."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.host = Host()
+        self.host.register(HttpPlugin(), "http")
+        self.host.register(orchestratord_then, "then")
+        self.write("api", "base_url: https://crm.test\n", "apis/crm/api.yaml")
+        self.write("get", GET)
+
+    def write(self, name: str, text: str, file: str = "") -> None:
+        path = self.path / (file or f"apis/crm/endpoints/{name}.yaml")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(dedent(text))
+
+    def load(self) -> Config:
+        return load(self.path, self.host)
+
+    def errors(self) -> list[str]:
+        try:
+            self.load()
+        except ConfigError as error:
+            return [str(problem) for problem in error.problems]
+        return []
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Folder:
+    return Folder(tmp_path)
+
+
+def test_what_is_good(folder: Folder) -> None:
+    folder.write("list", LIST)
+    (entry,) = folder.load().endpoints["crm/list"][orchestratord_then.THEN]
+    assert (entry.call, entry.limit, entry.when) == ("crm/get", None, None)
+    assert entry.params["id"].expression.source == "item.Id"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "error"),
+    [
+        ("crm/get", "crm/gett", "5:5: then.0.call: there is no endpoint 'crm/gett', did you mean"),
+        ("crm/get", "get", "5:5: then.0.call: 'get' does not fit the pattern"),
+        ("each:", "eech:", "6:5: then.0.eech: unknown key, did you mean 'each'?"),
+        (
+            "id: item",
+            "idd: item",
+            "8:7: then.0.params.idd: there is no such parameter, did you mean 'id'? (of crm/get)",
+        ),
+        ("id: item.Id", "limit: 5", "7:5: then.0.params.id: is required (of crm/get)"),
+        (
+            "id: item.Id",
+            "id: item.Id\n      limit: 1.5",
+            "9:7: then.0.params.limit: expected a whole number, not 1.5 (of crm/get)",
+        ),
+        ("item.Id", "7", '8:7: then.0.params.id: expected a text, not 7 (of crm/get)'),
+        ("item.Id", "item..Id", "8:7: then.0.params.id: is not JMESPath: unexpected '.'"),
+        ("item.Id", "upper(item.Id)", "8:7: then.0.params.id: is not JMESPath: there is no funct"),
+        ("item.Id", '"{{ item.Id }}"', "8:7: then.0.params.id: is no template; write JMESPath"),
+        ("item.Id", "[item.Id]", "8:7: then.0.params.id: write one expression that makes it"),
+        ("item.Id", "itm.Id", "8:7: then.0.params.id: 'itm' is not known here, did you mean"),
+        (
+            "item.Id",
+            "all",
+            "8:7: then.0.params.id: 'all' is not known here; known are body, headers, item, "
+            "params, status_code, task; a text has quotes of its own: \"'all'\"",
+        ),
+        ("body.rec", "boddy.rec", "6:5: then.0.each: 'boddy' is not known here, did you mean 'bod"),
+        ("body.rec", "item.rec", "6:5: then.0.each: 'item' is known only in `params` and `when`"),
+        ("    each: body.records\n", "", "7:7: then.0.params.id: 'item' is known only in"),
+        ("each: body.records", "limit: 0", "6:5: then.0.limit: must be at least 1, not 0"),
+    ],
+)  # fmt: skip
+def test_errors_have_their_place(folder: Folder, old: str, new: str, error: str) -> None:
+    text = dedent(LIST)
+    assert old in text
+    folder.write("list", text.replace(old, new))
+    errors = folder.errors()
+    assert any(said.startswith(f"{PLACE}:{error}") for said in errors), errors
+
+
+def test_a_secret_is_not_stored(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KEY", "hunter22")
+    folder.write("list", LIST.replace("item.Id", "${secret:KEY}"))
+    assert folder.errors()[0].startswith(
+        f"{PLACE}:8:7: then.0.params.id: a secret here would be stored in the database"
+    )
+
+
+def test_of_an_endpoint_that_is_wrong_itself_only_that_is_said(folder: Folder) -> None:
+    folder.write("list", LIST)
+    folder.write("get", "path: /users\ntimeout: soon\n")
+    (error,) = folder.errors()
+    assert "timeout: 'soon' is not a duration" in error
+
+
+# -- circles -------------------------------------------------------------------------------------
+
+
+def calls(name: str, limit: str = "") -> str:
+    return f"path: /x\nthen:\n  - {{call: crm/{name}, when: body.more{limit}}}\n"
+
+
+def test_pages_need_a_limit(folder: Folder) -> None:
+    folder.write("list", calls("list"))
+    assert folder.errors() == [
+        f"{PLACE}:3:6: then.0.call: goes round without end: crm/list → crm/list; give one of "
+        "these calls a `limit`"
+    ]
+    folder.write("list", calls("list", ", limit: 100"))
+    assert folder.errors() == []
+
+
+def test_a_circle_over_several_endpoints(folder: Folder) -> None:
+    folder.write("a", calls("b"))
+    folder.write("b", calls("c"))
+    folder.write("c", calls("a"))
+    folder.write("beside", calls("a"))
+    first, second, third = folder.errors()
+    assert first.endswith("crm/a → crm/b → crm/c → crm/a; give one of these calls a `limit`")
+    assert second.startswith("apis/crm/endpoints/b.yaml:3:6: then.0.call: goes round without end")
+    assert "crm/c → crm/a → crm/b → crm/c" in third
+    folder.write("b", calls("c", ", limit: 3"))
+    assert folder.errors() == []
+
+
+def test_what_tests_expect_is_looked_for(folder: Folder) -> None:
+    test = "\ntests: [{answer: {status_code: 200}, expect: {calls: [crm/gett]}}]\n"
+    folder.write("list", dedent(LIST) + test)
+    (error,) = folder.errors()
+    assert "tests.0.expect.calls.0.call: there is no endpoint 'crm/gett', did you mean" in error
