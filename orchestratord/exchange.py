@@ -18,6 +18,9 @@ import httpx
 Fields = list[tuple[bytes, bytes]]
 """Names and values of headers, in the order of the wire."""
 
+BODY_FILE = "orchestratord.body_file"
+"""The extension of a request that names the file its content was read from."""
+
 # Less than what httpx leaves as it is in a path and in a query: of these, nothing is changed. The
 # target begins with its slash, so that no end of a host can be taken for one.
 _PLAIN = re.compile(

@@ -66,6 +66,9 @@ def _sent(request: Mapping[str, Any], indent: str) -> Iterator[str]:
         yield f"{indent}{name}: {value}"
     for name in request.get("added", ()):
         yield f"{indent}{name}: (made when it is sent)"
+    if "body_file" in request:
+        yield ""
+        yield f"{indent}(what is in {request['body_file']})"
     if request["body"] is not None:
         yield ""
         yield from _lines(request["body"], indent)

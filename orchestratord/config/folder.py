@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+from orchestratord.config.attached import combined, fingerprints
 from orchestratord.config.suggest import nearest
 from orchestratord.errors import Problem
 
@@ -54,7 +55,8 @@ class Files:
     """What stands in the folder, by what it stands for. Paths are relative to the folder.
 
     `contents` has the bytes of each file that could be read. `digest` changes when one of them
-    changes, comes or goes, or when the problems change.
+    changes, comes or goes, or when the problems change; `whole` also when one of the files changes
+    that the last reading of these has named.
     """
 
     daemon: str | None = None
@@ -65,6 +67,7 @@ class Files:
     contents: dict[str, bytes] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     digest: str = ""
+    whole: str = ""
 
 
 class KnownFiles:
@@ -76,6 +79,8 @@ class KnownFiles:
 
     def __init__(self) -> None:
         self.lock = threading.Lock()
+        self.attached: frozenset[str] = frozenset()
+        """Paths of other files that belong to the configuration, by what was read last."""
         self._known: dict[str, tuple[tuple[int, ...], bytes]] = {}
 
     def get(self, path: str) -> bytes | None:
@@ -143,7 +148,9 @@ class _Reading:
         else:
             self.root()
             self._apis()
-        self.known.only(f"{self.folder}/{path}" for path in self.files.contents)
+        attached = self.known.attached
+        own = (f"{self.folder}/{path}" for path in self.files.contents)
+        self.known.only((*own, *attached))
         digest = hashlib.sha256()
         for name, content in sorted(self.files.contents.items()):
             digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
@@ -151,6 +158,7 @@ class _Reading:
         for problem in self.files.problems:
             digest.update(f"{problem}\0".encode("utf-8", "surrogateescape"))
         self.files.digest = digest.hexdigest()
+        self.files.whole = combined(self.files.digest, fingerprints(attached, self.known))
         return self.files
 
     def root(self) -> None:

@@ -11,6 +11,7 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
+from orchestratord.config.attached import combined
 from orchestratord.config.daemon_file import DaemonReader
 from orchestratord.config.document import Document, read_document
 from orchestratord.config.endpoints import Declared, EndpointReader
@@ -124,9 +125,26 @@ def _read(
         credentials = Path(environ["CREDENTIALS_DIRECTORY"])
     files = read_folder(folder, memory.files)
     files.contents.update(instead)
+    references = References(environ, credentials, folder)
+    try:
+        return _read_files(files, folder, host, references, addresses, memory, breathe)
+    finally:
+        # Good or bad: what was named is what a change can mend or break.
+        memory.files.attached = frozenset(references.files)
+
+
+def _read_files(
+    files: Files,
+    folder: Path,
+    host: Host,
+    references: References,
+    addresses: AddressRules | None,
+    memory: Memory,
+    breathe: Callable[[], None],
+) -> Reading:
     problems = Problems()
     problems.extend(files.problems)
-    reader = Reader(References(environ, credentials), host.registry, problems)
+    reader = Reader(references, host.registry, problems)
     shared = SharedReader(reader, host.registry, addresses, memory)
 
     def document(file: str | None, missing: str = "") -> Document:
@@ -175,7 +193,7 @@ def _read(
         apis=MappingProxyType({name: item.api for name, item in apis.items() if item.api}),
         endpoints=MappingProxyType(endpoints),
         redactor=redactor,
-        digest=files.digest,
+        digest=combined(files.digest, references.files),
         files=tuple(sorted(files.contents)),
     )
     check_with_plugins(host, config, declare, problems)

@@ -9,6 +9,7 @@ from typing import Annotated, Any, NamedTuple
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
+from orchestratord.config.attached import fingerprint
 from orchestratord.config.complaints import SHORTEST_SECRET, choice, expectation, sentence, shown
 from orchestratord.config.positions import (
     ListNode,
@@ -53,11 +54,12 @@ class Reader:
         self.problems = problems
         self.secrets: set[str] = set()
         self.references: dict[str, str] = {}
-        """What stands between the braces of each reference → what it stood for."""
+        """What stands between the braces of each reference → what it stood for; the path of each
+        attached file, behind an `@` → its fingerprint."""
         self._references = references
         self._strategies = registry.backoffs
         self._disabled = registry.disabled_backoffs
-        self._context = {"backoffs": registry.backoffs}
+        self._context = {"backoffs": registry.backoffs, "attach": self._attach}
         self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
         self._bad: set[Spot] = set()
         """Where something was complained about in the present reading."""
@@ -95,6 +97,12 @@ class Reader:
     def plain(self, spot: Spot, node: Node) -> Any:
         """A node as plain data, whatever stands in it."""
         return self._data(spot, node, ANY, secret=False)
+
+    def _attach(self, name: str, limit: int, inside: bool) -> bytes:
+        """What a file holds that is named where an `Attachment` stands. Raises ValueError."""
+        path, content = self._references.attach(name, limit, inside=inside)
+        self.references[f"@{path}"] = fingerprint(content)
+        return content
 
     def _adapter(self, type_: Any) -> tuple[Any, TypeAdapter[Any], Shape]:
         # By identity: what annotations hold need not be hashable. The type itself is kept with it.

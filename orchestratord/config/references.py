@@ -12,13 +12,18 @@ of one is never read again: neither as a reference nor as a template.
 
 from __future__ import annotations
 
-import os
 import re
-import stat
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from orchestratord.config.attached import (
+    LARGEST,
+    UNREADABLE,
+    fingerprint,
+    placed,
+    read_bytes,
+)
 from orchestratord.config.suggest import suggest
 from orchestratord.values import Text
 
@@ -45,11 +50,45 @@ class Resolved:
 class References:
     """Resolves references against one environment; each file is read once."""
 
-    def __init__(self, environ: Mapping[str, str], credentials: Path | None) -> None:
-        """`credentials`: the folder that `${credential:name}` reads, None for none."""
+    def __init__(
+        self, environ: Mapping[str, str], credentials: Path | None, folder: Path = Path()
+    ) -> None:
+        """
+        Args:
+            environ: the environment.
+            credentials: the folder that `${credential:name}` reads, None for none.
+            folder: the config folder, which other files may be named relative to.
+        """
         self._environ = environ
         self._credentials = credentials
-        self._files: dict[Path, str | ValueError] = {}
+        self._folder = folder
+        self._files: dict[tuple[Path, int], bytes | ValueError] = {}
+        self._marks: dict[tuple[Path, int], str] = {}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Each file that was asked for, and the fingerprint of what was read of it."""
+        found: dict[str, str] = {}
+        for path, limit in self._files:
+            found[str(path)] = found.get(str(path)) or self._mark(path, limit)
+        return found
+
+    def attach(self, name: str, limit: int, *, inside: bool) -> tuple[str, bytes]:
+        """The path of a file that the YAML names, and what it holds.
+
+        Args:
+            name: as it stands there; a relative one is relative to the config folder.
+            limit: how many bytes it may hold.
+            inside: whether it has to be in the config folder.
+
+        Raises:
+            ValueError: it may not be named, cannot be read, or holds more.
+        """
+        path = placed(name, self._folder, inside=inside)
+        try:
+            return str(path), self._bytes(path, limit)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
 
     def resolve(self, text: str) -> Resolved | None:
         """The text with each reference replaced; None where there is none in it."""
@@ -84,8 +123,11 @@ class References:
         return Resolved(joined, tuple(secrets), tuple(problems), values)
 
     def stands_for(self, inside: str, value: str) -> bool:
-        """True where the reference with this between its braces has this value."""
+        """True where the reference with this between its braces has this value; behind an `@`, a
+        file that has this fingerprint."""
         try:
+            if inside.startswith("@"):
+                return self._mark(Path(inside[1:]), LARGEST) == value
             return self._value(inside)[0] == value
         except ValueError:
             return False
@@ -146,36 +188,36 @@ class References:
         return self._content(self._credentials / name, inside)
 
     def _content(self, path: Path, inside: str) -> str:
-        found = self._files.get(path)
+        try:
+            return _text(self._bytes(path, MAX_BYTES))
+        except ValueError as error:
+            raise ValueError(f"${{{inside}}}: {path} {error}") from None
+
+    def _mark(self, path: Path, limit: int) -> str:
+        mark = self._marks.get((path, limit))
+        if mark is None:
+            try:
+                mark = fingerprint(self._bytes(path, limit))
+            except ValueError:
+                mark = UNREADABLE
+            self._marks[path, limit] = mark
+        return mark
+
+    def _bytes(self, path: Path, limit: int) -> bytes:
+        found = self._files.get((path, limit))
         if found is None:
             try:
-                found = _read(path)
+                found = read_bytes(path, limit)
             except ValueError as error:
                 found = error
-            self._files[path] = found
+            self._files[path, limit] = found
         if isinstance(found, ValueError):
-            raise ValueError(f"${{{inside}}}: {path} {found}")
+            raise found
         return found
 
 
-def _read(path: Path) -> str:
+def _text(content: bytes) -> str:
     """The text of a file without the newline at its end. Raises ValueError."""
-    try:
-        # Not waiting: the path may be a FIFO that nobody writes to.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    except (OSError, ValueError) as error:
-        raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("is not a file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(MAX_BYTES + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    finally:
-        os.close(handle)
-    if len(content) > MAX_BYTES:
-        raise ValueError(f"is larger than {MAX_BYTES} bytes")
     try:
         text = content.decode().rstrip("\r\n")
     except UnicodeDecodeError:

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from orchestratord.attachment import Attachment
 from orchestratord.backoff import Backoff
 from orchestratord.expression import Expression
 from orchestratord.template import Template
@@ -54,6 +55,7 @@ _KINDS: tuple[tuple[type, Kind], ...] = (
     (str, "text"),
     (Template, "text"),
     (Expression, "text"),
+    (Attachment, "text"),
     (Secret, "secret"),
     (Backoff, "backoff"),
     (BaseModel, "model"),

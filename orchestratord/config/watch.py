@@ -106,7 +106,7 @@ class Watcher:
     def start(self) -> None:
         """Begin to watch; changes from now on are told."""
         if self._digest is None:
-            self._digest = read_folder(self._folder, self._files).digest
+            self._digest = read_folder(self._folder, self._files).whole
         self._thread.start()
 
     def stop(self) -> None:
@@ -153,7 +153,7 @@ class Watcher:
     def _look(self) -> None:
         if self._replaced() or not self._alive():
             self._watch()
-        digest = read_folder(self._folder, self._files).digest
+        digest = read_folder(self._folder, self._files).whole
         if digest == self._digest:
             return
         self._digest = digest
@@ -169,9 +169,8 @@ class Watcher:
             return
         try:
             observer = Observer()
-            observer.schedule(
-                _Handler(self._event), str(self._folder), recursive=True, event_filter=_EVENTS
-            )
+            handler = _Handler(self._event, self._files)
+            observer.schedule(handler, str(self._folder), recursive=True, event_filter=_EVENTS)
             observer.start()
         except Exception as error:  # no watches left, or whatever else the system says
             self._complain(str(self._folder), error)
@@ -226,14 +225,16 @@ class Watcher:
 class _Handler(FileSystemEventHandler):
     """Passes on what may matter. It must not raise: that would end the observer."""
 
-    def __init__(self, tell: Callable[[], None]) -> None:
+    def __init__(self, tell: Callable[[], None], files: KnownFiles) -> None:
         self._tell = tell
+        self._files = files
 
     def on_any_event(self, event: FileSystemEvent) -> None:
         # A database in the folder is written to all the time; files come and go more seldom, and
         # under names that say little: editors rename, a ConfigMap moves `..data`.
+        path = os.fsdecode(event.src_path)
         written = event.event_type in _WRITING
-        if not written or os.fsdecode(event.src_path).endswith(SUFFIXES):
+        if not written or path.endswith(SUFFIXES) or path in self._files.attached:
             self._tell()
 
 

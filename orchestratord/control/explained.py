@@ -11,6 +11,7 @@ import httpx
 from orchestratord.control.curl import curl
 from orchestratord.endpoint import Endpoint
 from orchestratord.engine.retry import Decision
+from orchestratord.exchange import BODY_FILE
 from orchestratord.executor import Target
 from orchestratord.message import Outcome
 from orchestratord.redact import Redactor
@@ -120,14 +121,18 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     headers: dict[str, str] = {}
     for name, value in redactor.headers(_pairs(request)):
         headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    url = redactor.text(str(request.url))
-    body = redactor.text(request.content.decode(errors="replace")) or None
-    return {
+    shown: dict[str, Any] = {
         "method": request.method,
-        "url": url,
+        "url": redactor.text(str(request.url)),
         "headers": headers,
-        "body": body,
+        "body": None,
     }
+    if BODY_FILE in request.extensions:
+        # It may be large, and no text at all.
+        shown["body_file"] = redactor.text(request.extensions[BODY_FILE])
+    else:
+        shown["body"] = redactor.text(request.content.decode(errors="replace")) or None
+    return shown
 
 
 def _with_curl(request: dict[str, Any] | None) -> dict[str, Any] | None:

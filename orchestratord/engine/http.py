@@ -5,20 +5,24 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
-from functools import cached_property
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from mimetypes import MimeTypes
 from typing import Any, ClassVar, Literal
 from urllib.parse import quote, unquote, urlencode
 
 import httpx
 from pydantic import Field, model_validator
 
+from orchestratord.attachment import BodyFile
 from orchestratord.endpoint import SUCCESS, Endpoint, Model
 from orchestratord.engine.decoding import ACCEPT_ENCODING
 from orchestratord.errors import InvalidPayload, SendError
-from orchestratord.exchange import Request
+from orchestratord.exchange import BODY_FILE, Request
 from orchestratord.executor import Executor, Standing, Target
+from orchestratord.expression import Expression
 from orchestratord.hookspecs import hookimpl
-from orchestratord.message import Outcome, Send
+from orchestratord.message import Outcome, Send, Verdict
 from orchestratord.settings import Config
 from orchestratord.task import Task
 from orchestratord.template import Template, TemplateTree, to_text
@@ -35,11 +39,13 @@ _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 
 
 class Body(Model):
-    """The body of a request: one of `json`, `form`, `text`."""
+    """The body of a request: one of `json`, `form`, `text`, `file`."""
 
     json_: TemplateTree | None = Field(None, alias="json")
     form: Mapping[str, Template] | None = None
     text: Template | None = None
+    file: BodyFile | None = None
+    """Sent as it is."""
 
     @property
     def content_type(self) -> str:
@@ -48,6 +54,8 @@ class Body(Model):
             return "application/json"
         if self.form is not None:
             return "application/x-www-form-urlencoded"
+        if self.file is not None:
+            return _type_of(self.file.name)
         return "text/plain; charset=utf-8"
 
     def templates(self) -> Iterable[Template | TemplateTree]:
@@ -58,9 +66,10 @@ class Body(Model):
     @model_validator(mode="after")
     def _one(self) -> Body:
         if len(self.model_fields_set) != 1:
-            raise ValueError("give exactly one of json, form and text")
-        if "json_" not in self.model_fields_set and self.form is None and self.text is None:
-            raise ValueError(f"{next(iter(self.model_fields_set))} is empty")
+            raise ValueError("give exactly one of json, form, text and file")
+        one = next(iter(self.model_fields_set))
+        if one != "json_" and getattr(self, one) is None:
+            raise ValueError(f"{one} is empty")
         return self
 
 
@@ -76,6 +85,8 @@ class HttpSpec(Model):
     body: Body | None = None
     success: StatusSet = SUCCESS
     """Anything else is a failure."""
+    success_if: Expression | None = None
+    """What has to hold of the answer's body, too."""
 
 
 class HttpExecutor(Executor):
@@ -121,11 +132,15 @@ class HttpExecutor(Executor):
         if plan.keyed:
             headers["Idempotency-Key"] = self._key(task)
         content = _content(spec.body, context)
-        return Request(spec.method, _url(plan, context), headers=headers, content=content)
+        request = Request(spec.method, _url(plan, context), headers=headers, content=content)
+        if spec.body is not None and spec.body.file is not None:
+            request.extensions[BODY_FILE] = spec.body.file.name
+        return request
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         retry, api = target.retry, target.endpoint.api
-        success = target.endpoint.spec.success if target.endpoint.spec else SUCCESS
+        spec: HttpSpec | None = target.endpoint.spec
+        success, success_if = (spec.success, spec.success_if) if spec else (SUCCESS, None)
         # A kept-alive connection may be closed at the very moment of sending; whether the request
         # was carried out could then not be told.
         fresh, inline = not target.idempotent, retry.inline
@@ -145,6 +160,8 @@ class HttpExecutor(Executor):
                 outcome = Outcome.from_error(error, when=retry.when)
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
+                if success_if is not None and outcome.verdict == "success":
+                    outcome = _looked_into(outcome, response, success_if, retry.when)
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
@@ -245,6 +262,39 @@ def checked(name: str, value: str) -> str:
     return value
 
 
+@lru_cache(maxsize=1024)
+def _type_of(name: str) -> str:
+    """By the suffixes that Python knows by itself: no file of the machine adds to them."""
+    return MimeTypes().guess_type(name)[0] or "application/octet-stream"
+
+
+def _looked_into(
+    outcome: Outcome, response: httpx.Response, success_if: Expression, when: StatusSet
+) -> Outcome:
+    """The outcome of an answer whose status code alone says success."""
+    why = _unfulfilled(response, success_if)
+    if why is None:
+        return outcome
+    code = response.status_code
+    verdict: Verdict = "retry" if code in when else "failure"
+    return replace(outcome, verdict=verdict, error=f"{code}, but {why}")
+
+
+def _unfulfilled(response: httpx.Response, success_if: Expression) -> str | None:
+    """Why `success_if` does not hold, None where it does. No body is null."""
+    if response.extensions.get("truncated"):
+        return "success_if cannot be told: the body is longer than max_response"
+    content = response.content
+    try:
+        data = json.loads(content) if content.strip() else None
+    except (ValueError, RecursionError):
+        return "success_if cannot be told: the body is no JSON"
+    try:
+        return None if success_if.holds(data) else f"success_if does not hold: {success_if.source}"
+    except ValueError as error:
+        return f"success_if cannot be told: {error}"
+
+
 def _content(body: Body | None, context: Mapping[str, Any]) -> bytes | None:
     if body is None:
         return None
@@ -257,6 +307,8 @@ def _content(body: Body | None, context: Mapping[str, Any]) -> bytes | None:
         return text.encode()
     if body.form is not None:
         return urlencode(list(_pairs(body.form, context))).encode()
+    if body.file is not None:
+        return body.file.content
     assert body.text is not None
     return to_text(body.text.render(context)).encode()
 

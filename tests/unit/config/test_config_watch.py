@@ -7,6 +7,7 @@ import shutil
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from config_parts import ConfigFolder
@@ -25,7 +26,7 @@ QUIET = 0.45
 class Watched:
     """A folder with a watcher, and the causes that it told."""
 
-    def __init__(self, config: ConfigFolder, **options: float) -> None:
+    def __init__(self, config: ConfigFolder, **options: Any) -> None:
         self.config = config
         self.told: queue.Queue[str] = queue.Queue()
         self.watcher = Watcher(config.path, self.told.put, **{"debounce": 0.15, **options})
@@ -49,7 +50,7 @@ def start(config: ConfigFolder) -> Iterator[Callable[..., Watched]]:
     config.daemon("concurrency: 5\n")
     config.endpoint()
 
-    def begin(**options: float) -> Watched:
+    def begin(**options: Any) -> Watched:
         watched = Watched(config, **options)
         watched.watcher.start()
         started.append(watched)
@@ -115,6 +116,18 @@ def test_what_is_no_change_is_not_told(
     watched: Watched, change: Callable[[ConfigFolder], object]
 ) -> None:
     change(watched.config)
+    assert watched.quiet()
+
+
+def test_a_named_file_that_is_written_in_place_is_told_at_once(
+    config: ConfigFolder, start: Callable[..., Watched]
+) -> None:
+    path = config.write("bodies/order.xml", b"first")
+    files = KnownFiles()
+    files.attached = frozenset({str(path)})
+    watched = start(poll=3600.0, files=files)
+    path.write_bytes(b"second")
+    assert watched.change() == CHANGED
     assert watched.quiet()
 
 

@@ -6,6 +6,7 @@ import shutil
 import socket
 import subprocess
 import threading
+from pathlib import Path
 
 import pytest
 
@@ -74,3 +75,15 @@ def test_what_curl_does_by_itself_is_left_to_it() -> None:
     assert curl("GET", "https://a.test/", headers, None) == (
         "curl https://a.test/ \\\n  -H 'A: b' \\\n  --compressed"
     )
+
+
+@pytest.mark.skipif(CURL is None, reason="curl is not on this machine")
+def test_a_body_from_a_file(tmp_path: Path) -> None:
+    (tmp_path / "it's a body").write_bytes(b"raw\r\n@x")
+    headers = {"Content-Type": "text/plain"}
+    command = curl(
+        "POST", "http://127.0.0.1:PORT/x", headers, None, str(tmp_path / "it's a body"),
+        [("--max-redirs", "0")],
+    )  # fmt: skip
+    assert "--max-redirs 0" in command
+    assert sent_by(command)[2] == b"raw\r\n@x"

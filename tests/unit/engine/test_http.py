@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from orchestratord.attachment import BodyFile
 from orchestratord.endpoint import Api, Auth, Endpoint, RetryPolicy
 from orchestratord.engine.http import HttpExecutor, HttpSpec
 from orchestratord.engine.sending import Sender
@@ -505,10 +506,21 @@ def test_no_body() -> None:
     assert "Content-Length" not in get.headers
 
 
+def test_a_body_that_is_a_file_goes_out_as_it_is() -> None:
+    content = b"\xff\x00{{ params.id }}"
+    body = {"file": BodyFile("bodies/order.json", content)}
+    request = prepare({"method": "POST", "body": body}, {"id": 7})
+    assert request.content == content
+    assert request.headers["Content-Type"] == "application/json"
+    assert request.headers["Content-Length"] == str(len(content))
+
+
 @pytest.mark.parametrize(
-    "body", [{}, {"json": {}, "text": "x"}, {"text": None}, {"form": None}, {"xml": "x"}, "x"]
-)
-def test_a_body_is_one_of_three(body: Any) -> None:
+    "body",
+    [{}, {"json": {}, "text": "x"}, {"text": None}, {"form": None}, {"xml": "x"}, "x",
+     {"file": None}, {"file": "a", "text": "x"}, {"file": "anywhere"}],
+)  # fmt: skip
+def test_a_body_is_one_of_four(body: Any) -> None:
     with pytest.raises(ValidationError):
         HttpSpec.model_validate({"path": "/", "method": "POST", "body": body})
 
@@ -733,6 +745,58 @@ async def test_an_answer_is_judged(
 async def test_success_is_what_the_endpoint_says(client: Client, receive: Receive) -> None:
     receiver = await receive(answering(404))
     assert (await call(client, {"success": ["2xx", 404]}, receiver)).verdict == "success"
+
+
+@pytest.mark.parametrize(
+    ("body", "verdict", "error"),
+    [
+        (b'{"ok": true}', "success", None),
+        (b'{"errors": []}', "success", None),
+        (b"", "success", None),
+        (b'{"errors": [1]}', "failure", "200, but success_if does not hold: !errors"),
+        (b"<html>", "failure", "200, but success_if cannot be told: the body is no JSON"),
+        (b"[" * 100_000, "failure", "200, but success_if cannot be told: the body is no JSON"),
+        (b'"' + b"x" * 3000 + b'"', "failure",
+         "200, but success_if cannot be told: the body is longer than max_response"),
+    ],
+)  # fmt: skip
+async def test_success_if(
+    client: Client, receive: Receive, body: bytes, verdict: str, error: str | None
+) -> None:
+    async def script(peer: Peer) -> None:
+        while True:
+            await peer.request()
+            await peer.answer(200, body)
+
+    receiver = await receive(script)
+    limit = 2000 if b"xxx" in body else 1_000_000
+    options: dict[str, Any] = {"max_response": limit}
+    outcome = await call(client, {"success_if": "!errors"}, receiver, **options)
+    assert (outcome.verdict, outcome.status_code, outcome.error) == (verdict, 200, error)
+    assert (outcome.answered, outcome.maybe_done) == (True, False)
+    if error is not None:
+        again = await call(
+            client, {"success_if": "!errors"}, receiver, retry={"when": [200, 503]}, **options
+        )
+        assert again.verdict == "retry", "`when` covers the code"
+
+
+async def test_success_if_is_not_asked_where_the_status_says_no(
+    client: Client, receive: Receive
+) -> None:
+    receiver = await receive(answering(503))
+    outcome = await call(client, {"success_if": "length(nothing)"}, receiver)
+    assert (outcome.verdict, outcome.error) == ("retry", "503 X")
+
+
+async def test_an_expression_that_fails_is_no_success(client: Client, receive: Receive) -> None:
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(200, b"{}")
+
+    outcome = await call(client, {"success_if": "length(items) > `0`"}, await receive(script))
+    assert outcome.verdict == "failure"
+    assert "length() takes string or array or object, not null" in str(outcome.error)
 
 
 async def test_nobody_listens(client: Client) -> None:
