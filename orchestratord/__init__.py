@@ -54,7 +54,8 @@ if TYPE_CHECKING:
     from orchestratord.hookspecs import PHASES, hookimpl, pure
     from orchestratord.message import Outcome, Send
     from orchestratord.redact import Redactor
-    from orchestratord.settings import Config
+    from orchestratord.settings import Config, DaemonSetting
+    from orchestratord.statement import Statement
     from orchestratord.task import (
         Delete,
         Effect,
@@ -88,6 +89,7 @@ __all__ = [
     "Conflict",
     "Control",
     "DaemonEvent",
+    "DaemonSetting",
     "Declaration",
     "Delete",
     "Doomed",
@@ -130,6 +132,7 @@ __all__ = [
     "Setting",
     "Snooze",
     "Standing",
+    "Statement",
     "Status",
     "StatusSet",
     "Table",
@@ -173,7 +176,8 @@ _HOMES = {
     "orchestratord.hookspecs": "PHASES hookimpl pure",
     "orchestratord.message": "Outcome Send",
     "orchestratord.redact": "Redactor",
-    "orchestratord.settings": "Config",
+    "orchestratord.settings": "Config DaemonSetting",
+    "orchestratord.statement": "Statement",
     "orchestratord.task": "Delete Effect Explanation NewTask Reason Status Table Task Upsert",
     "orchestratord.template": "Template TemplateTree",
     "orchestratord.values": "Duration Secret StatusSet Text format_duration parse_duration",

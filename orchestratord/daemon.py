@@ -178,6 +178,11 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         watch.stop()
+        for executor in self._host.registry.executors:
+            try:
+                await executor.close()
+            except Exception:
+                log.exception("the executor of %s tasks cannot be closed", executor.kind)
         await client.aclose()
         return code
 

@@ -52,6 +52,9 @@ class Problem:
     severity: Literal["error", "warning"] = "error"
     hint: str = field(default="", compare=False)
     source: str = field(default="", compare=False, repr=False)
+    offset: int | None = field(default=None, compare=False, repr=False)
+    """For a plugin that complains about a part of a text: how many characters of the value of `key`
+    stand before it. The core makes line and column of it."""
 
     def __str__(self) -> str:
         place = self.file

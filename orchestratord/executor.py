@@ -102,6 +102,16 @@ class Executor(ABC):
             "now": datetime.fromtimestamp(now, UTC),
         }
 
+    async def close(self) -> None:  # noqa: B027  # most have nothing to let go of
+        """Called once, when the daemon ends and nothing is carried out any more."""
+
+    def default_idempotent(self, spec: Any) -> bool:
+        """For calls: whether a repeat is safe, where the endpoint does not say.
+
+        `spec` holds the endpoint's keys of this type.
+        """
+        return False
+
     @abstractmethod
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         """Where the tasks of the key (endpoint.id, webhook) stand under this configuration.

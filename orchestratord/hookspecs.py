@@ -37,7 +37,7 @@ from orchestratord.errors import Problem
 from orchestratord.events import Event
 from orchestratord.executor import Executor
 from orchestratord.message import Outcome
-from orchestratord.settings import Config
+from orchestratord.settings import Config, DaemonSetting
 from orchestratord.task import Delete, Effect, Explanation, Table, Task, Upsert
 
 if TYPE_CHECKING:
@@ -60,6 +60,7 @@ def pure(function: F) -> F:
 
 REGISTRATIONS = (
     "register_settings",
+    "register_daemon_settings",
     "register_backoff",
     "register_executor",
     "register_tables",
@@ -78,6 +79,11 @@ PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
 @hookspec
 def register_settings() -> Iterable[Setting[Any]]:
     """Keys that the plugin adds to the YAML, each with its pydantic type and its default."""
+
+
+@hookspec
+def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
+    """Keys that the plugin adds to `orchestratord.yaml`, each with its type and its default."""
 
 
 @hookspec

@@ -195,7 +195,7 @@ class Host:
                 result = await call(item.function, given, self.timeout, running)
                 if result is None:
                     continue
-                check_decision(hook, result)
+                check_decision(hook, result, arguments[name])
             except (Reject, Snooze) as refusal:
                 if may_refuse and valid_refusal(refusal):
                     raise

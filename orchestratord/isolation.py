@@ -143,12 +143,17 @@ async def _undo_cancel(running: asyncio.Task[Any], before: int) -> None:
         log.debug("a hook cancelled the task that it ran in; taken back")
 
 
-def check_decision(hook: str, result: Any) -> None:
-    """Raise HookFault where a deciding hook returned something that it may not."""
+def check_decision(hook: str, result: Any, before: Any) -> None:
+    """Raise HookFault where a deciding hook returned something that it may not.
+
+    `before` is what it was given to decide about.
+    """
     if hook.startswith("after_"):
         check_outcome(result)
     elif hook == "before_request" and not isinstance(result, httpx.Request):
         raise HookFault(f"returned {type(result).__name__}, not an httpx.Request or None")
+    elif hook == "before_execute" and not isinstance(result, type(before)):
+        raise HookFault(f"returned {type(result).__name__}, not a {type(before).__name__} or None")
 
 
 def check_outcome(outcome: object) -> None:

@@ -11,6 +11,7 @@ from orchestratord.backoff import Backoff, Fixed
 from orchestratord.endpoint import Api, Setting
 from orchestratord.errors import PluginError
 from orchestratord.executor import Executor
+from orchestratord.settings import DaemonSetting, DaemonSettings
 from orchestratord.task import Table
 
 CORE = "orchestratord"
@@ -20,6 +21,8 @@ _CORE_KEYS = {
     "type", "timeout", "retry", "idempotent", "enabled", "params", "schedule", "tests",
     *Api.model_fields,
 } - {"name"}  # fmt: skip
+_DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
+_DAEMON_KEY = "key of orchestratord.yaml"
 
 
 @dataclass(slots=True)
@@ -42,18 +45,23 @@ class Registry:
     """What plugins registered. The `disabled_` names are those of plugins that are switched off."""
 
     settings: dict[str, Setting[Any]] = field(default_factory=dict)
+    daemon_settings: dict[str, DaemonSetting[Any]] = field(default_factory=dict)
     backoffs: dict[str, type[Backoff]] = field(default_factory=dict)
     executors: list[Executor] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
     disabled_keys: dict[str, str] = field(default_factory=dict)
     """Key of the YAML → the disabled plugin."""
+    disabled_daemon_keys: dict[str, str] = field(default_factory=dict)
+    """The same for keys of `orchestratord.yaml`."""
     disabled_backoffs: dict[str, str] = field(default_factory=dict)
     disabled_types: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for key in _CORE_KEYS:
             self.claim("key", key, CORE)
+        for key in _DAEMON_KEYS:
+            self.claim(_DAEMON_KEY, key, CORE)
         self.claim("backoff", "fixed", CORE)
         self.backoffs["fixed"] = _named(Fixed, "fixed")
 
@@ -71,6 +79,9 @@ class Registry:
         for setting in _registered(plugin, "register_settings", Setting):
             self.claim("key", setting.key, name)
             self.settings[setting.key] = setting
+        for own in _registered(plugin, "register_daemon_settings", DaemonSetting):
+            self.claim(_DAEMON_KEY, own.key, name)
+            self.daemon_settings[own.key] = own
         for strategy, class_ in _strategies(plugin).items():
             self.claim("backoff", strategy, name)
             self.backoffs[strategy] = _named(class_, strategy)
@@ -89,6 +100,7 @@ class Registry:
         """Take back all that a plugin has registered."""
         known: dict[str, dict[str, Any]] = {
             "key": self.settings,
+            _DAEMON_KEY: self.daemon_settings,
             "backoff": self.backoffs,
             "table": self.tables,
         }
@@ -105,6 +117,8 @@ class Registry:
         settings = _registered(plugin, "register_settings", Setting)
         executors = _registered(plugin, "register_executor", Executor)
         self.disabled_keys |= {setting.key: name for setting in settings}
+        own = _registered(plugin, "register_daemon_settings", DaemonSetting)
+        self.disabled_daemon_keys |= {setting.key: name for setting in own}
         self.disabled_backoffs |= dict.fromkeys(_strategies(plugin), name)
         self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
 

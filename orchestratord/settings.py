@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
@@ -13,6 +13,8 @@ from orchestratord.endpoint import Api, Endpoint, Model
 from orchestratord.errors import Problem
 from orchestratord.redact import Redactor
 from orchestratord.values import Duration, Secret
+
+T = TypeVar("T")
 
 
 class Retention(Model):
@@ -80,6 +82,24 @@ class DaemonSettings(Model):
 
 
 @dataclass(frozen=True, slots=True)
+class DaemonSetting(Generic[T]):
+    """A key that a plugin adds to `orchestratord.yaml`; `config[SETTING]` reads it.
+
+    Args:
+        key: its name in the YAML.
+        type: what pydantic validates it to; frozen, best a `Model` or a mapping of them.
+        default: the value where the key is missing.
+    """
+
+    key: str
+    type: Any
+    default: T
+
+    def __hash__(self) -> int:
+        return hash(self.key)
+
+
+@dataclass(frozen=True, slots=True)
 class Config:
     """One immutable snapshot of the configuration.
 
@@ -98,3 +118,9 @@ class Config:
     adopted_at: int = 0
     """Milliseconds since the epoch."""
     files: tuple[str, ...] = field(default=())
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What `orchestratord.yaml` says under the keys of plugins."""
+
+    def __getitem__(self, setting: DaemonSetting[T]) -> T:
+        value: T = self.settings.get(setting.key, setting.default)
+        return value

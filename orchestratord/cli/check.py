@@ -50,7 +50,7 @@ def check(config: str | None, output: str) -> None:
     if output == "json":
         document: dict[str, Any] = {
             "ok": loaded is not None,
-            "problems": [asdict(problem) for problem in problems],
+            "problems": [_as_data(problem) for problem in problems],
         }
         if loaded is not None:
             document |= _counts(loaded)
@@ -109,6 +109,10 @@ def _annotation(problem: Problem, folder: Path) -> str:
 def _escaped(text: str, more: str = "") -> str:
     """A text of a workflow command; `more` are characters that mean something where it stands."""
     return "".join(f"%{ord(c):02X}" if c in f"%\r\n{more}" else c for c in text)
+
+
+def _as_data(problem: Problem) -> dict[str, Any]:
+    return {name: value for name, value in asdict(problem).items() if name != "offset"}
 
 
 def _counts(config: Config) -> dict[str, int]:

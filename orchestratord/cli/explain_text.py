@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import textwrap
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -59,7 +60,11 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
 
 def _sent(request: Mapping[str, Any], indent: str) -> Iterator[str]:
     if "statement" in request:
+        if "database" in request:
+            yield f"{indent}in the database {request['database']}:"
         yield from _lines(request["statement"], indent)
+        for name, value in request.get("params", {}).items():
+            yield f"{indent}:{name} = {json.dumps(value, ensure_ascii=False)}"
         return
     yield f"{indent}{request['method']} {request['url']}"
     for name, value in request["headers"].items():

@@ -11,8 +11,8 @@ from orchestratord.settings import Config, DaemonSettings
 MAX_DIFFERENCES = 1_000
 """That are listed; what changes more is best looked at in version control."""
 
-_UNSHOWN = ("database", "databases", "http")
-"""Settings whose values may hold what is nobody's business."""
+_UNSHOWN = ("database", "http")
+"""Settings whose values may hold what is nobody's business; those of plugins always may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,10 @@ def changes(before: Config, after: Config) -> Changes:
             for id_, endpoint in new.items()
             if id_ in old and old[id_] is not endpoint and old[id_] != endpoint
         ),
-        daemon=tuple(_changed_settings(before.daemon, after.daemon)),
+        daemon=(
+            *_changed_settings(before.daemon, after.daemon),
+            *_changed_keys(before.settings, after.settings),
+        ),
     )
 
 
@@ -96,9 +99,16 @@ def _changed_settings(before: DaemonSettings, after: DaemonSettings) -> Iterator
             yield from (f"{name}.{key}" for key in fields if getattr(old, key) != getattr(new, key))
 
 
+def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
+    for key in sorted({*before, *after}):
+        if before.get(key) != after.get(key):
+            yield key
+
+
 def _setting(settings: DaemonSettings, key: str) -> Any:
     name, _, part = key.partition(".")
-    if name in _UNSHOWN or key == "plugins.settings":
+    of_plugin = name not in DaemonSettings.model_fields
+    if name in _UNSHOWN or of_plugin or key == "plugins.settings":
         return "***"
     value = settings.model_dump(mode="json")[name]
     return value[part] if part else value

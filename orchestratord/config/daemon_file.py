@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from types import MappingProxyType
+from typing import Any, NamedTuple
 
 from orchestratord.config.document import Document
 from orchestratord.config.listening import host_problem, parse_bind
-from orchestratord.config.positions import MapNode, Spot, locate
+from orchestratord.config.positions import MapNode, Spot, is_null, locate
 from orchestratord.config.reader import Reader
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.shared import Inherited, SharedReader
@@ -24,6 +25,16 @@ SHORTEST_LEASE = 3.0
 """Seconds; it is renewed every third of it."""
 
 
+class DaemonFile(NamedTuple):
+    """What orchestratord.yaml says."""
+
+    settings: DaemonSettings | None
+    """None where they have errors."""
+    plugins: Mapping[str, Any]
+    """The keys of plugins, where they are good."""
+    defaults: Inherited
+
+
 class DaemonReader:
     """Reads orchestratord.yaml."""
 
@@ -33,25 +44,41 @@ class DaemonReader:
         self._shared = shared
         self._problems = reader.problems
 
-    def read(self, document: Document) -> tuple[DaemonSettings | None, Inherited]:
-        """The settings, None where they have errors, and what `defaults` gives."""
+    def read(self, document: Document) -> DaemonFile:
+        """The settings, those of plugins, and what `defaults` gives."""
         root, spot = document.root, document.spot
         if root is None:
-            return None, self._shared.defaults(spot, None)
+            return DaemonFile(None, {}, self._shared.defaults(spot, None))
         place, node = root.entries.get("defaults", (spot, None))
         defaults = self._shared.defaults(place, node)
         known = self._known(root)
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
         self._check(fields, document, known)
-        return settings, defaults
+        return DaemonFile(settings, self._of_plugins(root), defaults)
 
     def _known(self, root: MapNode) -> MapNode:
-        keys = fields_of(DaemonSettings)
+        keys, registry = fields_of(DaemonSettings), self._host.registry
+        known = {*keys, "defaults", *registry.daemon_settings}
         for key, (spot, _) in root.entries.items():
-            if key not in keys and key != "defaults":
-                known = (*keys, "defaults")
+            if key in registry.disabled_daemon_keys and key not in known:
+                plugin = registry.disabled_daemon_keys[key]
+                self._problems.warn(
+                    spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
+                )
+            elif key not in known:
                 self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return root.only(keys)
+
+    def _of_plugins(self, root: MapNode) -> Mapping[str, Any]:
+        found: dict[str, Any] = {}
+        for key, setting in self._host.registry.daemon_settings.items():
+            spot, node = root.entries.get(key, (None, None))
+            if spot is None or node is None or is_null(node):
+                continue
+            value = self._reader.read(spot, node, setting.type).value
+            if value is not None:
+                found[key] = value
+        return MappingProxyType(found)
 
     def _check(self, fields: Mapping[str, Any], document: Document, node: MapNode) -> None:
         def error(message: str, *path: str) -> None:

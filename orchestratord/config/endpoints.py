@@ -57,7 +57,7 @@ class EndpointReader:
         spec_keys = set(fields_of(model)) if model is not None else set()
         if executor is not None:
             known = {*fields_of(EndpointKeys), *spec_keys, *self._registry.settings}
-            root = self._shared.known_keys(root, known)
+            root = self._shared.known_keys(root, known, self._elsewhere(executor))
 
         shared = shared_keys(self._registry.settings)
         merged = self._shared.merger.merge(inherited.node, root.only(shared))
@@ -133,6 +133,16 @@ class EndpointReader:
             return type_, None
         self._problems.error(place, f"unknown type {type_!r}" + suggest(type_, self._executors))
         return None, None
+
+    def _elsewhere(self, executor: Executor) -> dict[str, str]:
+        """Keys of other types → what to say of them here."""
+        said: dict[str, str] = {}
+        for other in self._executors.values():
+            if other is not executor and other.model is not None:
+                words = f"belongs to endpoints with `type: {other.type}`"
+                words += f"; this one has `type: {executor.type}`"
+                said |= dict.fromkeys(fields_of(other.model), words)
+        return said
 
     def _check_url(
         self,
@@ -277,5 +287,4 @@ def _as_declared(param: Param, value: Any, node: Node) -> Any:
 def _idempotent(written: bool | None, executor: Executor | None, spec: Any) -> bool:
     if written is not None:
         return written
-    by_default = getattr(executor, "default_idempotent", None)
-    return bool(by_default(spec)) if by_default is not None and spec is not None else False
+    return executor is not None and spec is not None and executor.default_idempotent(spec)

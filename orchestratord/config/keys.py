@@ -10,7 +10,7 @@ from pydantic import BaseModel, Field, create_model
 from orchestratord.config.shapes import fields_of
 from orchestratord.endpoint import Api, Model, Param, RetryPolicy, Schedule, Setting
 from orchestratord.executor import Executor
-from orchestratord.settings import DaemonSettings, EgressSettings
+from orchestratord.settings import DaemonSetting, DaemonSettings, EgressSettings
 from orchestratord.trial import Trial
 from orchestratord.values import Duration
 
@@ -82,21 +82,22 @@ def api_model(settings: Iterable[Setting[Any]]) -> type[BaseModel]:
     return _described("Api", ApiKeys, ApiKeys.__doc__, {**fields, **_of(settings)})
 
 
-def daemon_model(settings: Iterable[Setting[Any]]) -> type[BaseModel]:
-    """orchestratord.yaml, all keys in one model."""
+def daemon_model(
+    settings: Iterable[Setting[Any]], own: Iterable[DaemonSetting[Any]]
+) -> type[BaseModel]:
+    """orchestratord.yaml, all keys in one model; `own` are the keys of plugins in that file."""
     title = "What endpoints get where neither they nor their api.yaml say something else."
     defaults = _described("Defaults", Shared, title, _of(settings))
     empty = Field(default_factory=lambda: defaults.model_construct())
-    return _described(
-        "Daemon", DaemonSettings, DaemonSettings.__doc__, {"defaults": (defaults, empty)}
-    )
+    fields = {"defaults": (defaults, empty), **_of(own)}
+    return _described("Daemon", DaemonSettings, DaemonSettings.__doc__, fields)
 
 
 def _described(name: str, base: type[Any], doc: str | None, fields: dict[str, Any]) -> type[Any]:
     return create_model(name, __base__=base, __doc__=doc, **fields)
 
 
-def _of(settings: Iterable[Setting[Any]]) -> dict[str, Any]:
+def _of(settings: Iterable[Setting[Any] | DaemonSetting[Any]]) -> dict[str, Any]:
     return {
         setting.key: (setting.type, Field(default_factory=lambda value=setting.default: value))
         for setting in settings

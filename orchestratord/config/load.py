@@ -155,7 +155,7 @@ def _read_files(
     def content(file: str | None) -> bytes | None:
         return files.contents.get(file or "")
 
-    settings, defaults = memory.part(
+    settings, of_plugins, defaults = memory.part(
         DAEMON_FILE, (content(files.daemon),), reader,
         lambda: DaemonReader(reader, host, shared).read(document(files.daemon, DAEMON_FILE)),
     )  # fmt: skip
@@ -195,8 +195,9 @@ def _read_files(
         redactor=redactor,
         digest=combined(files.digest, references.files),
         files=tuple(sorted(files.contents)),
+        settings=of_plugins,
     )
-    check_with_plugins(host, config, declare, problems)
+    check_with_plugins(host, config, declare, problems, files.contents)
     if problems.errors:
         raise ConfigError(problems.sorted(redactor, files.contents))
     warnings = problems.sorted(redactor, files.contents)

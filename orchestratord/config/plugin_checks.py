@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 from orchestratord.config.endpoints import Declared
-from orchestratord.config.positions import locate
+from orchestratord.config.passages import passage
+from orchestratord.config.positions import Scalar, locate
 from orchestratord.config.problems import Problems
+from orchestratord.config.sources import lines_of
 from orchestratord.errors import Problem
 from orchestratord.host import Host
 from orchestratord.isolation import HookFault
@@ -21,6 +23,7 @@ def check_with_plugins(
     config: Config,
     declare: Callable[[str], Declared | None],
     problems: Problems,
+    contents: Mapping[str, bytes],
 ) -> None:
     """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
 
@@ -29,6 +32,7 @@ def check_with_plugins(
         config: the configuration.
         declare: reads an endpoint once more, for the places in its files.
         problems: what the plugins find is added to it.
+        contents: what the files hold.
     """
     if host.compiled(HOOK) is None:
         return
@@ -37,17 +41,21 @@ def check_with_plugins(
             for problem in answer:
                 if isinstance(problem, Problem):
                     declared = declare(identity)
-                    problems.add(_placed(problem, declared) if declared else problem)
+                    problems.add(_placed(problem, declared, contents) if declared else problem)
                 else:
                     kind = type(problem).__name__
                     host.fault(plugin, HOOK, HookFault(f"returned a {kind} among its problems"))
 
 
-def _placed(problem: Problem, item: Declared) -> Problem:
+def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:
     """The problem with its file, line and column, unless the plugin found these itself."""
     if problem.file:
         return problem
-    spot, _, skipped = locate(item.spot, item.node, problem.key.split(".") if problem.key else ())
+    spot, node, skipped = locate(
+        item.spot, item.node, problem.key.split(".") if problem.key else ()
+    )
     for part in skipped:
         spot = spot.below(part)
+    if problem.offset is not None and isinstance(node, Scalar) and spot.file in contents:
+        spot = passage(spot, node.text, problem.offset, lines_of(contents[spot.file]))
     return replace(problem, file=spot.file, line=spot.line, column=spot.column, key=spot.key)

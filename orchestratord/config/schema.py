@@ -33,8 +33,9 @@ def json_schema(file: File, registry: Registry) -> dict[str, Any]:
         schema = _schema(api_model(settings), registry)
         _allow(schema, disabled)
     elif file == "daemon":
-        schema = _schema(daemon_model(settings), registry)
+        schema = _schema(daemon_model(settings, registry.daemon_settings.values()), registry)
         _allow(schema["$defs"]["Defaults"], disabled)
+        _allow(schema, registry.disabled_daemon_keys)
     else:
         schema = _endpoint(registry)
     return {"$schema": DIALECT, **as_read(schema), "title": f"orchestratord: {file}"}

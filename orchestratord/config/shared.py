@@ -96,8 +96,13 @@ class SharedReader:
             inherited.api = Api(name=name, egress=(*allow, *keys.egress.allow), **written)
         return inherited
 
-    def known_keys(self, node: MapNode, known: Iterable[str]) -> MapNode:
-        """The node without unknown keys and those of disabled plugins, both reported."""
+    def known_keys(
+        self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
+    ) -> MapNode:
+        """The node without unknown keys and those of disabled plugins, both reported.
+
+        `elsewhere`: keys that have their place in other files → what is said of them here.
+        """
         known = set(known)
         for key, (spot, _) in node.entries.items():
             if key in known:
@@ -107,6 +112,8 @@ class SharedReader:
                 self._problems.warn(
                     spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
                 )
+            elif key in elsewhere:
+                self._problems.error(spot, elsewhere[key])
             elif key in fields_of(ApiKeys):
                 self._problems.error(spot, "unknown key here; it belongs in the API's api.yaml")
             else:

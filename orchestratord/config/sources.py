@@ -36,9 +36,7 @@ def source_line(
     if problem.line is None or problem.file not in contents:
         return ""
     if problem.file not in lines:
-        # What is no UTF-8 is what some problems are about.
-        text = contents[problem.file].decode("utf-8", "replace").removeprefix("\ufeff")
-        lines[problem.file] = _ENDS.split(text)
+        lines[problem.file] = lines_of(contents[problem.file])
     found = lines[problem.file]
     column = (problem.column or 1) - 1
     if problem.line > len(found) or column > WIDTH:
@@ -51,6 +49,11 @@ def source_line(
         before = hidden[:column].ljust(column)
     line = _without_values(before + redactor.text(after))
     return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[:WIDTH]).rstrip()
+
+
+def lines_of(content: bytes) -> list[str]:
+    """The lines of a file. What is no UTF-8 is what some problems are about."""
+    return _ENDS.split(content.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
 def _without_values(line: str) -> str:

@@ -15,6 +15,7 @@ from orchestratord.exchange import BODY_FILE
 from orchestratord.executor import Target
 from orchestratord.message import Outcome
 from orchestratord.redact import Redactor
+from orchestratord.statement import Statement
 from orchestratord.task import Explanation, Status, Task
 
 OUTCOMES = {Status.SUCCEEDED: "succeeded", Status.PENDING: "retry", Status.FAILED: "failed"}
@@ -116,6 +117,12 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     """A prepared request: method, URL, headers and body, secrets masked; None for none."""
     if request is None:
         return None
+    if isinstance(request, Statement):
+        return {
+            "database": request.database,
+            "statement": redactor.text(request.text),
+            "params": redactor.value(dict(request.params)),
+        }
     if not isinstance(request, httpx.Request):
         return {"statement": redactor.text(str(request))}
     headers: dict[str, str] = {}

@@ -10,6 +10,7 @@ import httpx
 
 from orchestratord.exchange import header_items
 from orchestratord.redact import Redactor
+from orchestratord.values import StatusCode
 
 STORED_BODY = 20_000
 """Bytes."""
@@ -19,10 +20,17 @@ STORED_ERROR = 2_000
 """Characters."""
 
 
-def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, Any]:
-    """Status code, headers and the start of the body, as JSON-like data with secrets masked."""
+def response_record(
+    response: httpx.Response, redactor: Redactor, status_code: StatusCode
+) -> dict[str, Any]:
+    """Status code, headers and the start of the body, as JSON-like data with secrets masked.
+
+    `status_code` is the attempt's, which need not be a number.
+    """
     content = response.content
     truncated = len(content) > STORED_BODY or bool(response.extensions.get("truncated"))
+    if len(content) > STORED_BODY:
+        content = response.extensions.get("excerpt", content)
     # A secret that the cut would go through is masked before it is cut.
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
@@ -40,7 +48,7 @@ def response_record(response: httpx.Response, redactor: Redactor) -> dict[str, A
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
     kept = masked[:STORED_BODY]
     record: dict[str, Any] = {
-        "status_code": response.status_code,
+        "status_code": status_code,
         "headers": [list(pair) for pair in redactor.headers(header_items(response))],
     }
     if coding == "utf-8":

@@ -29,7 +29,7 @@ def settlement_of(
     redactor = config.redactor
     response = None
     if outcome is not None and outcome.response is not None:
-        response = response_record(outcome.response, redactor)
+        response = response_record(outcome.response, redactor, outcome.status_code)
     error = error_record(outcome.error, redactor) if outcome is not None else task.last_error
     if row is not None:
         why = redactor.text(row.why)

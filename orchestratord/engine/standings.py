@@ -42,7 +42,7 @@ class Standings:
         stood, unless the daemon's own settings changed, which anything may depend on.
         """
         before, self._config = self._config, config
-        if before is None or before.daemon != config.daemon:
+        if before is None or before.daemon != config.daemon or before.settings != config.settings:
             self._known.clear()
             return lambda key: True
         was, now = before.endpoints, config.endpoints

@@ -9,7 +9,7 @@ from orchestratord import Endpoint, Problem
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
-HTTP = "http"
+HTTP, SQL = "http", "sql"
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -44,12 +44,16 @@ def _nearest(name: str, known: frozenset[str]) -> str:
 
 def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
     if endpoint.type == HTTP and webhook.phase.endswith("_execute"):
-        request = webhook.phase.replace("_execute", "_request")
-        yield Problem(
-            f"never fires: a call by HTTP has no phase {webhook.phase}; did you mean {request!r}?",
-            key=f"{key}.phase",
-            severity="warning",
-        )
+        other, what = webhook.phase.replace("_execute", "_request"), "a call by HTTP"
+    elif endpoint.type == SQL and webhook.phase.endswith("_request"):
+        other, what = webhook.phase.replace("_request", "_execute"), "a statement"
+    else:
+        return
+    yield Problem(
+        f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?",
+        key=f"{key}.phase",
+        severity="warning",
+    )
 
 
 def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:

@@ -19,6 +19,7 @@ from orchestratord import (
     InvalidPayload,
     Outcome,
     Redactor,
+    Statement,
     Task,
     TemplateTree,
     header_items,
@@ -34,7 +35,13 @@ _MARGIN = 8_192
 """Bytes read beyond them, so that a secret that the cut would go through is seen whole."""
 
 _OPTIONAL = frozenset({"params", "request", "response"})
-_NO_REQUEST = {"method": None, "url": None}
+_NO_REQUEST: Mapping[str, Any] = {
+    "method": None,
+    "url": None,
+    "database": None,
+    "statement": None,
+    "params": {},
+}
 _NO_RESPONSE: Mapping[str, Any] = {"headers": {}, "body": None}
 
 
@@ -92,7 +99,7 @@ def payload_of(
     else:
         # A template can ask for the body of an answer that did not come; it finds nothing there.
         names = {**context, **data}
-        names["request"] = data["request"] or _NO_REQUEST
+        names["request"] = {**_NO_REQUEST, **(data["request"] or {})}
         names["response"] = data["response"] or _NO_RESPONSE
         if isinstance(webhook.payload, TemplateTree):
             text = _json(redactor.value(webhook.payload.render(names)))
@@ -114,6 +121,12 @@ def _sent(webhook: Webhook, data: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _request(request: Any, redactor: Redactor) -> dict[str, Any] | None:
+    if isinstance(request, Statement):
+        return {
+            "database": request.database,
+            "statement": redactor.text(request.text),
+            "params": redactor.value(request.params),
+        }
     if not isinstance(request, httpx.Request):
         return None
     return {"method": request.method, "url": redactor.text(url_text(request))}
@@ -126,7 +139,10 @@ def _response(response: httpx.Response | None, redactor: Redactor) -> dict[str, 
     for name, value in redactor.headers(header_items(response)):
         if value != "***":
             headers[name] = f"{headers[name]}, {value}" if name in headers else value
-    shown: dict[str, Any] = {"headers": headers, **_body(response.content, redactor)}
+    content = response.content
+    if len(content) > MAX_BODY:
+        content = response.extensions.get("excerpt", content)
+    shown: dict[str, Any] = {"headers": headers, **_body(content, redactor)}
     if response.extensions.get("truncated"):
         shown["truncated"] = True
     return shown

@@ -21,12 +21,15 @@ from orchestratord import (
     Route,
 )
 from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
 from orchestratord_webhooks.health import TABLE, Health, Name, find
 
 Params = Mapping[str, str]
 
+_EXAMPLE_REQUEST = {"method": "GET", "url": "https://api.example.com/example"}
+_EXAMPLE_STATEMENT = {"database": "example", "statement": "SELECT 1", "params": {}}
 _SENT = frozenset({"webhooks", "inherited", "file", "writable", "reason", "etag"})
 """Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
@@ -216,8 +219,9 @@ def _time(milliseconds: int | None) -> str | None:
 
 def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
     """The data of an event that did not happen."""
-    code = _example_code(webhook)
-    answered = isinstance(code, int)
+    executed = endpoint.type == SQL
+    code = _example_code(webhook, "ok" if executed else 200, "error" if executed else 503)
+    answered = code == "ok" or isinstance(code, int)
     response = {"headers": {"content-type": "application/json"}, "body": '{"example": true}'}
     return {
         "test": True,
@@ -227,18 +231,18 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
         "task_id": 0,
         "attempt": 1,
         "params": {name: param.default for name, param in endpoint.params.items()},
-        "request": {"method": "GET", "url": "https://api.example.com/example"},
+        "request": _EXAMPLE_STATEMENT if executed else _EXAMPLE_REQUEST,
         "response": response if answered else None,
         "error": "an example" if code == "error" else None,
         "next_try": time_text(at + 60) if webhook.phase == "on_retry" else None,
     }
 
 
-def _example_code(webhook: Webhook) -> int | str | None:
+def _example_code(webhook: Webhook, good: int | str, bad: int | str) -> int | str | None:
     if webhook.phase.startswith("before_"):
         return None
     if webhook.status_code is None:
-        return 200 if webhook.phase in ("after_request", "on_success") else 503
+        return bad if webhook.phase in ("on_retry", "on_final_failure") else good
     if webhook.status_code.ranges:
         return webhook.status_code.ranges[0][0]
     return min(webhook.status_code.words)

@@ -22,7 +22,7 @@ DELIVERY = frozenset({"params", "task", "now", "endpoint", "phase", "task_id"})
 
 FIELDS = {
     "task": frozenset({"id", "attempt", "scheduled_at", "last_success_at"}),
-    "request": frozenset({"method", "url"}),
+    "request": frozenset({"method", "url", "database", "statement", "params"}),
     "response": frozenset({"headers", "body", "encoding", "truncated"}),
 }
 """What these names hold."""

@@ -28,8 +28,9 @@ PLUGINS = ROOT / "docs" / "plugins.md"
 COMMANDS = ROOT / "docs" / "commands.md"
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "orchestratord_spec")]
+DATABASE = '{url: "sqlite:///warehouse.db"}'
 VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce"}
-CREDENTIALS = ("api_token", "api_read_token", "ops_hook", "ops_new", "ops_old")
+CREDENTIALS = ("api_token", "api_read_token", "ops_hook", "ops_new", "ops_old", "pager")
 
 
 class Block(NamedTuple):
@@ -271,6 +272,8 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
     assert match is not None, f"{block} does not name its file"
     partial, name = match[1] is not None, match[2]
     _write(tmp_path, name, block.text)
+    if "database:" in block.text:
+        _write(tmp_path, "orchestratord.yaml", f"databases: {{warehouse: {DATABASE}}}\n")
     if partial and "/endpoints/" in name:
         _write(tmp_path, name, f"{block.text}\npath: /a\n")
     if "/endpoints/" in name:
@@ -286,7 +289,7 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
             _write(tmp_path, name, f"{block.text}\nbase_url: https://a.test\n")
     if "plugins" not in block.text:
         for number, example in enumerate(blocks("python")):
-            if "@hookimpl" in example.text and "register_settings" in example.text:
+            if "@hookimpl" in example.text and re.search(r"register_(\w+_)?settings", example.text):
                 _write(tmp_path, f"plugins/example{number}.py", example.text)
         settings = tmp_path / "orchestratord.yaml"
         text = settings.read_text() if settings.exists() else ""

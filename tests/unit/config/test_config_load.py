@@ -239,8 +239,8 @@ def test_a_type_of_a_plugin_has_its_own_keys(config: ConfigFolder) -> None:
     config.endpoint("type: other\npath: /x\n", name="bad")
     assert config.errors() == [
         "apis/shop/endpoints/bad.yaml:1:1: level: is required",
-        "apis/shop/endpoints/bad.yaml:2:1: path: unknown key; known are enabled, idempotent, "
-        "level, params, retry, schedule, tests, timeout, type, webhooks",
+        "apis/shop/endpoints/bad.yaml:2:1: path: belongs to endpoints with `type: http`; this one "
+        "has `type: other`",
     ]
 
 

@@ -19,7 +19,7 @@ NONE, KNOWN = Redactor(), Redactor([SECRET])
 
 
 def record(content: bytes, redactor: Redactor = NONE, **kwargs: Any) -> dict[str, Any]:
-    return response_record(httpx.Response(200, content=content, **kwargs), redactor)
+    return response_record(httpx.Response(200, content=content, **kwargs), redactor, 200)
 
 
 def test_a_small_answer_is_kept_as_it_is() -> None:
@@ -38,7 +38,7 @@ def test_repeated_headers_are_kept_apart_and_secret_ones_masked() -> None:
         headers=[("Set-Cookie", "a=1"), ("Set-Cookie", "b=2"), ("X-N", "1"), ("X-N", "2"),
                  ("X-Echo", f"<{SECRET}>")],
     )  # fmt: skip
-    headers = response_record(response, KNOWN)["headers"]
+    headers = response_record(response, KNOWN, 200)["headers"]
     assert [value for name, value in headers if name.lower() == "set-cookie"] == [MASK, MASK]
     assert [value for name, value in headers if name.lower() == "x-n"] == ["1", "2"]
     assert [value for name, value in headers if name.lower() == "x-echo"] == [f"<{MASK}>"]
@@ -75,7 +75,7 @@ def test_what_is_no_text_is_kept_as_base64() -> None:
 
 def test_what_the_transport_had_cut_says_so() -> None:
     response = httpx.Response(200, content=b"x", extensions={"truncated": True})
-    assert response_record(response, NONE)["truncated"] is True
+    assert response_record(response, NONE, 200)["truncated"] is True
 
 
 def test_no_body_is_an_empty_one() -> None:

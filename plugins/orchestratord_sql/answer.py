@@ -1,0 +1,105 @@
+"""What a database answered, as JSON: the rows affected, the columns, and the first rows."""
+
+from __future__ import annotations
+
+import base64
+import json
+import math
+from collections.abc import Mapping, Sequence
+from datetime import date, datetime, time, timedelta
+from decimal import Decimal
+from typing import Any
+
+import httpx
+
+MAX_ROWS = 1_000
+"""Rows that are kept of an answer."""
+EXCERPT = 18_000
+"""Bytes of the shorter form, for where a whole answer is too long."""
+
+
+class Keeper:
+    """Keeps the first rows of an answer, up to a number of rows and of bytes."""
+
+    def __init__(self, max_bytes: int) -> None:
+        self._room = max_bytes
+        self._names: list[str] = []
+        self._rows: list[str] = []
+        self._truncated = False
+        self.affected: int | None = None
+        """How many rows were written; None where that is not known, or none could be."""
+
+    def columns(self, names: Sequence[str]) -> None:
+        """The names of the columns; of two that are the same, one gets a number."""
+        seen: dict[str, int] = {}
+        for name in names:
+            seen[name] = seen.get(name, 0) + 1
+            self._names.append(name if seen[name] == 1 else f"{name}_{seen[name]}")
+
+    def row(self, values: Sequence[Any]) -> bool:
+        """Keep a row; False where there is no room for it or any further one."""
+        if self._truncated or len(self._rows) >= MAX_ROWS:
+            self._truncated = True
+            return False
+        plain = dict(zip(self._names, map(plain_value, values), strict=True))
+        text = json.dumps(plain, ensure_ascii=False, separators=(",", ":"))
+        size = len(text.encode("utf-8", "surrogatepass"))
+        if size > self._room:
+            self._truncated = True
+            return False
+        self._room -= size
+        self._rows.append(text)
+        return True
+
+    def response(self) -> httpx.Response:
+        """The answer, as hooks and webhooks see the one to an HTTP call."""
+        content = self._content(self._rows, self._truncated)
+        extensions: dict[str, Any] = {}
+        if len(content) > EXCERPT:
+            extensions["excerpt"] = self._excerpt()
+        if self._truncated:
+            extensions["truncated"] = True
+        headers = {"Content-Type": "application/json"}
+        return httpx.Response(200, headers=headers, content=content, extensions=extensions)
+
+    def _excerpt(self) -> bytes:
+        room = EXCERPT - len(self._content([], True))
+        rows: list[str] = []
+        for row in self._rows:
+            room -= len(row.encode("utf-8", "replace")) + 1
+            if room < 0:
+                break
+            rows.append(row)
+        return self._content(rows, True)
+
+    def _content(self, rows: Sequence[str], truncated: bool) -> bytes:
+        head = {"rows_affected": self.affected, "columns": self._names}
+        text = json.dumps(head, ensure_ascii=False, separators=(",", ":"))[:-1]
+        text += f',"rows":[{",".join(rows)}],"truncated":{"true" if truncated else "false"}}}'
+        return text.encode("utf-8", "replace")
+
+
+def plain_value(value: Any) -> Any:
+    """A value of a database as one that JSON has.
+
+    Numbers that are exact stay so, as texts; times are RFC 3339; bytes are base64.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if math.isfinite(value) else _not_finite(value)
+    if isinstance(value, Decimal | timedelta):
+        return str(value)
+    if isinstance(value, datetime | date | time):
+        return value.isoformat()
+    if isinstance(value, bytes | bytearray | memoryview):
+        return base64.b64encode(value).decode()
+    if isinstance(value, Mapping):
+        return {str(key): plain_value(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain_value(item) for item in value]
+    return str(value)
+
+
+def _not_finite(value: float) -> str:
+    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"

@@ -1,0 +1,77 @@
+"""What stands under `databases:` in orchestratord.yaml: the databases that endpoints may name."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import AfterValidator, Field, PlainSerializer, PlainValidator, WithJsonSchema
+
+from orchestratord import DaemonSetting, Model
+from orchestratord_sql.placeholders import Dialect
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SQLITE = re.compile(r"sqlite:///(?!/*$)([^?#]+)")
+
+
+@dataclass(frozen=True, slots=True)
+class Url:
+    """Which database it is. Nothing prints it: it may hold a password."""
+
+    dialect: Dialect
+    text: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, value: Any) -> Url:
+        """Read a URL. Raises ValueError, without the URL."""
+        if isinstance(value, Url):
+            return value
+        text = str(value)
+        if _SQLITE.fullmatch(text):
+            return cls("sqlite", text)
+        raise ValueError(
+            "expected sqlite:////absolute/path, or sqlite:///path below the config folder"
+        )
+
+    def path(self, folder: Path) -> Path:
+        """The file of a database of SQLite; what is relative begins at `folder`."""
+        match = _SQLITE.fullmatch(self.text)
+        assert match is not None
+        return folder / match[1]
+
+
+class Database(Model):
+    """One database."""
+
+    url: Annotated[
+        Url,
+        PlainValidator(Url.parse),
+        PlainSerializer(lambda url: "***"),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "description": "sqlite:////absolute/path, or sqlite:///path, below the "
+                "config folder",
+            }
+        ),
+    ]
+    concurrency: int = Field(10, ge=1)
+    """Statements at once in one daemon."""
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no name: it is made of letters, digits, '.', '_' and '-', and begins "
+            "with a letter or digit"
+        )
+    return value
+
+
+DATABASES: DaemonSetting[Mapping[str, Database]] = DaemonSetting(
+    "databases", Mapping[Annotated[str, AfterValidator(_name)], Database], default={}
+)
+"""The key of the YAML; `config[DATABASES]` reads it."""

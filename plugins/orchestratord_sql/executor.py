@@ -1,0 +1,181 @@
+"""Carries out the calls of endpoints with `type: sql`."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+from orchestratord import (
+    Config,
+    Endpoint,
+    Executor,
+    InvalidPayload,
+    Outcome,
+    Parked,
+    Send,
+    Standing,
+    Statement,
+    Target,
+    Task,
+)
+from orchestratord_sql.answer import Keeper
+from orchestratord_sql.databases import DATABASES, Database
+from orchestratord_sql.declaration import SqlSpec
+from orchestratord_sql.placeholders import reads_only, scan
+from orchestratord_sql.pool import Pool, Stopped
+from orchestratord_sql.session import Connect
+from orchestratord_sql.work import Connection, Failure, Work
+
+CLOSING = 1.0
+"""Seconds that connections have to be closed when the daemon ends."""
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the statements of an endpoint are carried out."""
+
+    name: str
+    database: Database
+    folder: Path
+
+
+class SqlExecutor(Executor):
+    """One statement, in a transaction of its own, by a connection of the database's pool."""
+
+    kind: ClassVar[str] = "call"
+    type: ClassVar[str] = "sql"
+    phases: ClassVar[tuple[str, str]] = ("before_execute", "after_execute")
+    model: ClassVar[Any] = SqlSpec
+
+    def __init__(self) -> None:
+        self._pools: dict[str, tuple[Place, Pool]] = {}
+
+    def default_idempotent(self, spec: SqlSpec) -> bool:
+        """Whether a repeat is safe, where the endpoint does not say: only for what only reads."""
+        return reads_only(spec.statement)
+
+    def adopt(self, config: Config) -> None:
+        """Close the connections to databases that are not declared any more, or otherwise."""
+        databases = config[DATABASES]
+        for name, (place, pool) in list(self._pools.items()):
+            if databases.get(name) != place.database:
+                del self._pools[name]
+                pool.retire()
+
+    async def close(self) -> None:
+        sessions = [item for _, pool in self._pools.values() for item in pool.retire()]
+        self._pools.clear()
+        ends = time.monotonic() + CLOSING
+        for session in sessions:
+            await asyncio.to_thread(session.join, max(ends - time.monotonic(), 0.0))
+
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        name = endpoint.spec.database
+        database = config[DATABASES].get(name)
+        if database is None:
+            return Parked(f"the database {name!r} is not declared")
+        return Target(
+            endpoint=endpoint,
+            retry=endpoint.retry,
+            timeout=endpoint.timeout,
+            idempotent=endpoint.idempotent,
+            lane=f"db:{name}",
+            concurrency=database.concurrency,
+            egress=(),
+            detail=Place(name, database, config.folder),
+        )
+
+    def prepare(self, task: Task, target: Target, now: float) -> Statement:
+        spec: SqlSpec = target.endpoint.spec
+        place: Place = target.detail
+        names = scan(spec.statement, place.database.url.dialect).names
+        return Statement(place.name, spec.statement, _values(names, task.params))
+
+    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        statement: Statement = request
+        place: Place = target.detail
+        scanned = scan(statement.text, place.database.url.dialect)
+        # A hook may have changed it.
+        if statement.database != place.name:
+            return _refused(f"a hook named the database {statement.database!r} in its place")
+        if scanned.complaints:
+            return _refused(f"the statement {scanned.complaints[0].message}")
+        try:
+            values = _values(scanned.names, statement.params)
+        except InvalidPayload as error:
+            return _refused(str(error))
+        keeper = Keeper(target.endpoint.api.max_response)
+        ends = time.monotonic() + target.timeout
+        work = Work(scanned, values, ends, target.timeout, keeper)
+        try:
+            await self._pool(place).run(work)
+        except Failure as failure:
+            return _failed(failure, target)
+        except Stopped as stopped:
+            if target.idempotent or _unclear(stopped):
+                # The rule for a daemon that stops: back to pending, or a person has to look.
+                raise asyncio.CancelledError from None
+            running = asyncio.current_task()
+            assert running is not None
+            running.uncancel()
+            words = "the daemon was stopped, and the statement cancelled before it was committed"
+            return _failed(Failure(words, again=True), target)
+        return Outcome("success", "ok", keeper.response(), answered=True)
+
+    def _pool(self, place: Place) -> Pool:
+        known, pool = self._pools.get(place.name, (None, None))
+        if pool is None or known != place:
+            if pool is not None:
+                pool.retire()
+            turns = place.database.url.dialect == "sqlite"
+            pool = Pool(place.name, _connect(place), turns=turns)
+            self._pools[place.name] = (place, pool)
+        return pool
+
+
+def _values(names: tuple[str, ...], params: Mapping[str, Any]) -> dict[str, Any]:
+    """The values of the parameters that a statement has. Raises InvalidPayload."""
+    missing = [name for name in names if name not in params]
+    if missing:
+        raise InvalidPayload(f"the statement has :{missing[0]}, and the task no such parameter")
+    return {name: _value(params[name]) for name in names}
+
+
+def _value(value: Any) -> Any:
+    """What is bound: a list or a mapping as its JSON."""
+    if isinstance(value, list | tuple | dict | Mapping):
+        return json.dumps(value, ensure_ascii=False, default=dict)
+    return value
+
+
+def _connect(place: Place) -> Connect:
+    url = place.database.url
+    return partial(_sqlite, url.path(place.folder))
+
+
+def _sqlite(path: Path, work: Work) -> Connection:
+    from orchestratord_sql.sqlite import SqliteConnection
+
+    return SqliteConnection(path, work)
+
+
+def _refused(error: str) -> Outcome:
+    return Outcome("failure", "error", error=error, final_reason="rejected")
+
+
+def _failed(failure: Failure, target: Target) -> Outcome:
+    if failure.again and "error" in target.retry.when:
+        return Outcome(
+            "retry", "error", error=failure.words, maybe_done=failure.maybe_done, answered=False
+        )
+    return Outcome("failure", "error", error=failure.words, maybe_done=failure.maybe_done)
+
+
+def _unclear(stopped: Stopped) -> bool:
+    return isinstance(stopped.end, Failure) and stopped.end.maybe_done

@@ -1,0 +1,205 @@
+"""Where the parameters of a statement stand, told by the tokens of each dialect.
+
+    SELECT ':a', x::int, $$ :b $$ FROM t -- :c
+    WHERE id = :id
+
+has one parameter, `id`. There are libraries that know all of SQL, and each differs a little from
+what a database reads. Nothing is pasted into a statement here, so no more has to be known of it
+than where its texts, comments and names end; that is the few lines below, which the tests hold
+against the databases themselves.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Literal, NamedTuple
+
+from orchestratord_sql.vocabulary import FUNCTIONS, REFUSED, WORDS_BEFORE_BRACKET, WRITING
+
+Dialect = Literal["sqlite", "postgresql"]
+
+_WORD = r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*"
+
+_POSTGRESQL = re.compile(
+    rf"""
+      (?P<blank>\s+|--[^\r\n]*)
+    | (?P<comment>/\*)
+    | (?P<text>[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*'
+        | \$(?P<tag>(?:[A-Za-z_\x80-\U0010ffff][A-Za-z0-9_\x80-\U0010ffff]*)?)\$.*?\$(?P=tag)\$)
+    | (?P<quoted>"(?:[^"]|"")*")
+    | (?P<word>{_WORD})
+    | (?P<number>\d[\w.]*)
+    | (?P<foreign>\$\d+)
+    | (?P<cast>::|:=)
+    | :(?P<name>[A-Za-z_]\w*)
+    | (?P<end>;)
+    | (?P<open>'|"|\$(?:{_WORD})?\$)
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_SQLITE = re.compile(
+    rf"""
+      (?P<blank>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
+    | (?P<text>'(?:[^']|'')*')
+    | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
+    | (?P<word>{_WORD})
+    | (?P<number>\d[\w.]*)
+    | (?P<foreign>\?\d*|[@$#][\w$\x80-\U0010ffff]+)
+    | (?P<longer>:[\w$\x80-\U0010ffff]+(?:::|\())
+    | :(?P<name>[\w$\x80-\U0010ffff]+)
+    | (?P<end>;)
+    | (?P<open>['"`\[])
+    | (?P<other>.)
+    """,
+    re.VERBOSE | re.DOTALL,
+)
+_COMMENT_MARK = re.compile(r"/\*|\*/")
+_PART_OF_A_SLICE = frozenset({"word", "number", "quoted", "closing"})
+
+
+class Placeholder(NamedTuple):
+    """A parameter where it stands: `offset` counts the characters before its colon."""
+
+    name: str
+    offset: int
+
+
+class Complaint(NamedTuple):
+    """What is wrong with a statement, and where in it."""
+
+    message: str
+    offset: int
+
+
+@dataclass(frozen=True, slots=True)
+class Scan:
+    """What is to be known of a statement in one dialect."""
+
+    text: str
+    placeholders: tuple[Placeholder, ...]
+    complaints: tuple[Complaint, ...]
+    reads: bool
+    """It is certain that the statement only reads."""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The parameters, each once, in the order in which they come first."""
+        return tuple(dict.fromkeys(placeholder.name for placeholder in self.placeholders))
+
+    def numbered(self) -> str:
+        """The statement with `$1`, `$2`, … in the place of `names`."""
+        numbers = {name: number for number, name in enumerate(self.names, 1)}
+        pieces: list[str] = []
+        end = 0
+        for name, offset in self.placeholders:
+            pieces += self.text[end:offset], f"${numbers[name]}"
+            end = offset + 1 + len(name)
+        return "".join([*pieces, self.text[end:]])
+
+
+class _Token(NamedTuple):
+    kind: str
+    text: str
+    offset: int
+
+
+@lru_cache(maxsize=4096)
+def scan(text: str, dialect: Dialect) -> Scan:
+    """Find the parameters of `text`, and what is wrong with it as far as that can be told."""
+    placeholders: list[Placeholder] = []
+    complaints: list[Complaint] = []
+    tokens: list[_Token] = []
+    ended = False
+    previous = "blank"
+    for token in _tokens(text, dialect):
+        kind = token.kind
+        if kind == "name" and dialect == "postgresql" and previous in _PART_OF_A_SLICE:
+            kind = "other"  # `a[1:n]`
+        previous = "closing" if token.text in (")", "]") else kind
+        if kind == "blank":
+            continue
+        if kind == "open":
+            complaints.append(Complaint(f"{token.text} is not closed", token.offset))
+            break
+        if kind == "foreign":
+            said = f"{token.text} is no parameter here; write :name"
+            complaints.append(Complaint(said, token.offset))
+        elif kind == "longer":
+            name = token.text.rstrip(":(")
+            said = f"SQLite takes {token.text} for one name; write a blank behind {name}"
+            complaints.append(Complaint(said, token.offset))
+        elif kind == "name":
+            placeholders.append(Placeholder(token.text[1:], token.offset))
+        if ended and kind != "end":
+            complaints.append(
+                Complaint("takes one statement, and here begins another", token.offset)
+            )
+            break
+        ended = ended or kind == "end"
+        if kind != "end":
+            tokens.append(token._replace(kind=kind))
+    first = tokens[0].text.upper() if tokens else ""
+    if not tokens:
+        complaints.append(Complaint("is empty", 0))
+    elif first in REFUSED:
+        complaints.append(Complaint(f"{first} {REFUSED[first]}", tokens[0].offset))
+    reads = not complaints and _only_reads(tokens)
+    return Scan(text, tuple(placeholders), tuple(complaints), reads)
+
+
+def reads_only(text: str) -> bool:
+    """Whether a statement only reads for certain, whichever of the databases reads it."""
+    scans = scan(text, "sqlite"), scan(text, "postgresql")
+    good = [found.reads for found in scans if not found.complaints]
+    return bool(good) and all(good)
+
+
+def _tokens(text: str, dialect: Dialect) -> Iterator[_Token]:
+    pattern = _POSTGRESQL if dialect == "postgresql" else _SQLITE
+    at = 0
+    while at < len(text):
+        match = pattern.match(text, at)
+        assert match is not None, "every character is `other` at least"
+        assert match.lastgroup is not None
+        kind, end = match.lastgroup, match.end()
+        if kind == "comment":
+            end = _end_of_comment(text, at)
+            kind = "blank" if end else "open"
+            end = end or len(text)
+        yield _Token(kind, match[0] if kind != "blank" else "", at)
+        at = end
+
+
+def _end_of_comment(text: str, start: int) -> int:
+    """Where a comment ends, with those that are nested in it; 0 where it does not."""
+    depth = 0
+    for mark in _COMMENT_MARK.finditer(text, start):
+        depth += 1 if mark[0] == "/*" else -1
+        if depth == 0:
+            return mark.end()
+    return 0
+
+
+def _only_reads(tokens: list[_Token]) -> bool:
+    """Whether they are a query that calls nothing but functions which are known to change nothing.
+
+    In doubt it is none: then it is not repeated by itself where it may have been carried out.
+    """
+    if tokens[0].text.upper() not in ("SELECT", "VALUES", "WITH"):
+        return False
+    for index, token in enumerate(tokens):
+        word = token.text.upper()
+        if token.kind == "word" and word in WRITING:
+            return False
+        called = index + 1 < len(tokens) and tokens[index + 1].text == "("
+        if not called or token.kind not in ("word", "quoted"):
+            continue
+        qualified = index > 0 and tokens[index - 1].text == "."
+        known = word in WORDS_BEFORE_BRACKET or word in FUNCTIONS
+        if token.kind == "quoted" or qualified or not known:
+            return False
+    return True

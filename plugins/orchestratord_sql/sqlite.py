@@ -1,0 +1,114 @@
+"""Statements on a database of SQLite."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+from typing import Any
+
+from orchestratord_sql.work import Failure, GivenUp, Work
+
+BUSY = 5.0
+"""Seconds to wait for others that write; then the attempt fails, and there may be another."""
+_STEPS = 50_000
+"""Instructions of SQLite between two looks at whether the statement is to end."""
+_AGAIN = frozenset(
+    {
+        sqlite3.SQLITE_BUSY,
+        sqlite3.SQLITE_LOCKED,
+        sqlite3.SQLITE_INTERRUPT,
+        sqlite3.SQLITE_IOERR,
+        sqlite3.SQLITE_FULL,
+        sqlite3.SQLITE_CANTOPEN,
+        sqlite3.SQLITE_PROTOCOL,
+        sqlite3.SQLITE_NOMEM,
+    }
+)
+"""What may go well another time."""
+
+
+class SqliteConnection:
+    """See `work.Connection`."""
+
+    def __init__(self, path: Path, work: Work) -> None:
+        """Open the database. Raises Failure where there is none."""
+        self.broken = False
+        if not path.exists():
+            # SQLite would make one, and a wrong path would go unseen.
+            raise Failure(f"there is no database {path}", again=True)
+        try:
+            self._connection = sqlite3.connect(
+                f"{path.absolute().as_uri()}?mode=rw",
+                uri=True,
+                isolation_level=None,
+                timeout=min(BUSY, work.left),
+                check_same_thread=False,  # only for `interrupt`
+            )
+            self._connection.execute("PRAGMA foreign_keys = ON")
+        except sqlite3.Error as error:
+            raise _failure(error, work) from None
+
+    def run(self, work: Work) -> None:
+        connection, reads = self._connection, work.scan.reads
+        connection.set_progress_handler(lambda: work.over, _STEPS)
+        try:
+            connection.execute(f"PRAGMA busy_timeout = {round(min(BUSY, work.left) * 1000)}")
+            connection.execute(f"PRAGMA query_only = {int(reads)}")
+            connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
+            work.check()
+            cursor = connection.execute(work.scan.text, work.values)
+            _keep(cursor, work)
+            work.commit()
+            connection.execute("COMMIT")
+        except sqlite3.Error as error:
+            undone = not work.committing or connection.in_transaction
+            raise _failure(error, work, maybe_done=not undone) from None
+        except (OverflowError, UnicodeEncodeError) as error:
+            raise Failure(f"a parameter cannot be bound: {error}", again=False) from None
+        finally:
+            connection.set_progress_handler(None, 0)
+            self._roll_back()
+
+    def _roll_back(self) -> None:
+        try:
+            if self._connection.in_transaction:
+                self._connection.rollback()
+        except sqlite3.Error:
+            self.broken = True
+
+    def refresh(self) -> None:
+        """Nothing is left behind."""
+
+    def interrupt(self) -> None:
+        self._connection.interrupt()
+
+    def sever(self) -> None:
+        """Nothing that could be dropped; it ends by itself after `BUSY` seconds at most."""
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def _keep(cursor: sqlite3.Cursor, work: Work) -> None:
+    keeper, reads = work.keeper, work.scan.reads
+    try:
+        if cursor.description is not None:
+            keeper.columns([column[0] for column in cursor.description])
+            for row in cursor:
+                # What writes is done only when its last row has been taken.
+                if not keeper.row(row) and reads:
+                    break
+        if cursor.rowcount >= 0:
+            keeper.affected = cursor.rowcount
+    finally:
+        cursor.close()
+
+
+def _failure(error: sqlite3.Error, work: Work, *, maybe_done: bool = False) -> Exception:
+    code: Any = getattr(error, "sqlite_errorcode", None)
+    if code is not None and code & 0xFF == sqlite3.SQLITE_INTERRUPT:
+        if work.left > 0:
+            return GivenUp()
+        return Failure(f"did not end within {work.seconds:g}s, and was interrupted", again=True)
+    again = code is not None and code & 0xFF in _AGAIN
+    return Failure(str(error), again=again, maybe_done=maybe_done)
