@@ -13,6 +13,7 @@ OrchestratordError
 │   ├── Conflict           the task's state does not allow it
 │   ├── UniqueKeyReused    one idempotency key, two different parameter sets
 │   ├── StorageFull        the disk has no room for new work
+│   ├── Unreachable        the database's server does not answer
 │   └── DatabaseInUse      another daemon holds the database
 ├── EditRefused            a file of the configuration is not edited
 │   ├── Unconditional      it is not said which state of the file is meant
@@ -138,6 +139,10 @@ class UniqueKeyReused(QueueError):
 
 class StorageFull(QueueError):
     """The disk has no room: no new work is accepted, what is queued goes on."""
+
+
+class Unreachable(QueueError):
+    """The database's server does not answer, or takes nobody in; the daemon goes on trying."""
 
 
 class DatabaseInUse(QueueError):

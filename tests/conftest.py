@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 
 import orchestratord_webhooks
 import pytest
 from hypothesis import HealthCheck, settings
+
+from tests.postgres import Postgres, programs
 
 # How long an example takes says something about the machine, and nothing about the code.
 settings.register_profile("project", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -18,3 +21,14 @@ def webhooks_that_nobody_disabled() -> Iterator[None]:
     """A process has the plugin once; what one test's webhooks went through is none of another's."""
     yield
     orchestratord_webhooks.health.__init__()  # type: ignore[misc]
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Postgres]:
+    """A PostgreSQL for all tests of a run. Where none is installed they are skipped, but in CI."""
+    if programs() is None:
+        if os.environ.get("CI") == "true":
+            pytest.fail("PostgreSQL is not installed, and CI is to test with it")
+        pytest.skip("PostgreSQL is not installed")
+    with Postgres() as server:
+        yield server

@@ -101,17 +101,18 @@ def step(
     `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
     done. `last`: there are none after these.
     """
-    bulk = get(session.db, seen.id)
+    bulk = get(session.db, seen.id, session.db.for_update)
     if bulk.status != "running" or bulk.cursor != seen.cursor:
         return bulk, {}
     now = session.now()
     keys: dict[Key, list[int]] = {}
     moved = 0
-    for status in bulk.filter.status:
+    for status in bulk.filter.status if ids else ():
         rows = _move(session, status, ids, now)
         moved += len(rows)
         for id_, *key in rows:
             keys.setdefault(Key(*key), []).append(id_)
+            session.waits(Key(*key), now)
     cursor = bulk.highest_id if last else ids[-1]
     end = ("finished", now, now) if last else ("running", now, None)
     values = (cursor, moved, len(ids) - moved, *end, bulk.id)
@@ -133,7 +134,7 @@ def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[t
 
 def cancel(session: Session, bulk_id: int) -> Bulk:
     """Stop where it is; one that has ended stays as it is. Raises NotFound."""
-    bulk = get(session.db, bulk_id)
+    bulk = get(session.db, bulk_id, session.db.for_update)
     if bulk.status != "running":
         return bulk
     now = session.now()
@@ -143,9 +144,9 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
     return _bulk_of(row)
 
 
-def get(db: Connection, bulk_id: int) -> Bulk:
-    """One bulk. Raises NotFound."""
-    row = db.one(f"SELECT {COLUMNS} FROM bulks WHERE id = ?", (bulk_id,))
+def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
+    """One bulk; `lock` is the connection's `for_update`, or nothing. Raises NotFound."""
+    row = db.one(f"SELECT {COLUMNS} FROM bulks WHERE id = ?{lock}", (bulk_id,))
     if row is None:
         raise NotFound(f"there is no bulk {bulk_id}")
     return _bulk_of(row)

@@ -1,4 +1,4 @@
-"""Claiming tasks, starting them, and giving claims back."""
+"""Claiming tasks and giving claims back. Claiming is SQLite's; `shared_claims` has PostgreSQL's."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from orchestratord.queue.database import BY_DUE, BY_ID, BY_RUNNING
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.rows import TASK, task_of, tasks_of
-from orchestratord.queue.session import LEASE_MS, Session
+from orchestratord.queue.session import Session
 from orchestratord.task import Key, Status, Task
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
@@ -42,7 +42,7 @@ GIVE_BACK = """
 UPDATE retry_schedule
 SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
     next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE next_try END,
-    finished_at = CASE WHEN cancel_requested = 1 THEN ? END,
+    finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
 """
@@ -90,7 +90,7 @@ def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
         if mine:
             # One whose start ended with the daemon's death waits for its turn, and starts then.
             started = now if idempotent else None
-            values = (session.owner, now + LEASE_MS, int(idempotent), started, now)
+            values = (session.owner, session.lease_until(), int(idempotent), started, now)
             session.db.run(CLAIM, (*values, json.dumps(mine)))
             session.moved(Status.PENDING, Status.RUNNING, len(mine))
         ids += mine
@@ -112,7 +112,8 @@ def _pending(session: Session, picks: Sequence[Pick]) -> list[list[tuple[int, in
     return found
 
 
-def _turn(task: Task) -> tuple[int, int]:
+def turn(task: Task) -> tuple[int, int]:
+    """What the tasks of a key are in order by."""
     return task.next_try or 0, task.id
 
 
@@ -125,6 +126,8 @@ def release(session: Session, tasks: Sequence[Task]) -> list[str | None]:
         row = session.db.one(RELEASE, (now, now, *fence(task)))
         if row is not None:
             session.moved(Status.RUNNING, row[0])
+            if row[0] == Status.PENDING and task.next_try is not None:
+                session.waits(task.key, task.next_try)
         statuses.append(None if row is None else row[0])
     return statuses
 
@@ -135,6 +138,6 @@ def reclaim(session: Session) -> tuple[int, list[Task]]:
     back = session.db.all(RECLAIM_UNSTARTED, (now, now, owner))
     for (status,) in back:
         session.moved(Status.RUNNING, status)
-    values = (owner, now + LEASE_MS, now, owner, RECLAIM_PAGE)
+    values = (owner, session.lease_until(), now, owner, RECLAIM_PAGE)
     rows = session.db.all(RECLAIM_STARTED, values)
-    return len(back), sorted((task_of(row) for row in rows), key=_turn)
+    return len(back), sorted((task_of(row) for row in rows), key=turn)

@@ -1,46 +1,25 @@
-"""The database of the queue. This is the only file that knows that it is SQLite.
+"""What the queue asks of a database, whichever it is: SQLite or PostgreSQL.
 
-One daemon at a time has a database, by a lock on a file beside it that is held for life. Inside the
-daemon one connection writes, on one thread, and one reads, on another; each thread makes its own.
+Statements are written once, with question marks for their values. Where the two databases do not
+speak alike, or one is quicker another way, the connection has the difference: `sqlite` and
+`postgres` are the only files that know one of them. What SQLite has to be told of its indexes
+(`BY_DUE` and so on) PostgreSQL does not read.
 """
 
 from __future__ import annotations
 
-import fcntl
-import os
-import sqlite3
-from collections.abc import Sequence
-from pathlib import Path
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
-from peewee import PeeweeException, SqliteDatabase
+import peewee
 from playhouse.sqlite_ext import AutoIncrementField
 
-from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
-
-BUSY_TIMEOUT = 5.0
-"""Seconds to wait for a lock; only a person with a shell can hold one."""
-
-STATEMENTS = 256
-"""Statements that a connection keeps prepared."""
-
-CHECKPOINT = 4000
-"""Pages in the journal from which a commit brings them into the main file: a page that changes
-often is written once for all of it. More would be cheaper still, and hold that commit up longer."""
-
-CACHE_KIB = 16 * 1024
-"""Of pages, for the connection that writes; what is read for people comes from far apart anyway."""
-
-CROWDED = 0.95
-"""The share of the disk in use over which no new work is accepted."""
-
-ERRORS = (sqlite3.Error, PeeweeException)
-"""What failures of the database are raised as."""
+from orchestratord.errors import QueueError, StorageFull, Unreachable
 
 Row = tuple[Any, ...]
-
-IdField = AutoIncrementField
-"""A primary key that is never used twice; a plain one would be."""
 
 # Without statistics SQLite takes one equality to be as good as another, and the status for what
 # finds the fewest rows. A hint keeps each statement on the index that was made for it, and turns an
@@ -53,215 +32,198 @@ BY_ENDPOINT = "INDEXED BY retry_schedule_endpoint"
 BY_STATUS = "INDEXED BY retry_schedule_status"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
 
+IdField = AutoIncrementField
+"""A primary key that is never used twice; a plain one would be."""
 
-class Connection:
+
+@dataclass(frozen=True, slots=True)
+class Failures:
+    """How the failures of one kind of database are told apart."""
+
+    errors: tuple[type[Exception], ...]
+    """What they are raised as."""
+    is_full: Callable[[BaseException], bool]
+    """True where the disk had no room."""
+    is_unfit: Callable[[BaseException], bool]
+    """True where a value cannot be stored or breaks a constraint: it will never be taken."""
+    is_lost: Callable[[BaseException], bool] = lambda error: False
+    """True where the connection is gone, or the server that it led to."""
+    is_passing: Callable[[BaseException], bool] = lambda error: False
+    """True where the same transaction may well succeed when it is done again."""
+
+    def named(self, error: Exception) -> QueueError:
+        """What the queue raises for a failure of the database."""
+        if self.is_full(error):
+            return StorageFull(f"the disk takes no more: {error}")
+        if self.is_lost(error):
+            return Unreachable(f"the database cannot be reached: {' '.join(str(error).split())}")
+        return QueueError(f"the database refused: {error}")
+
+
+class Connection(ABC):
     """One connection, used by the thread that made it, in transactions that are asked for."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
-        self.orm = database
-        """For queries that peewee builds."""
-        self._raw: sqlite3.Connection = database.connection()  # type: ignore[no-untyped-call]
+    failures: Failures
+    for_update: str = ""
+    """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
 
+    @abstractmethod
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Every row of a statement."""
-        return self._raw.execute(sql, parameters).fetchall()
 
+    @abstractmethod
     def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
         """The first row of a statement, None for none."""
-        # Reading to the end finishes the statement: an open one would stand in the way of COMMIT.
-        rows = self._raw.execute(sql, parameters).fetchall()
-        return rows[0] if rows else None
 
+    @abstractmethod
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed."""
-        return self._raw.execute(sql, parameters).rowcount
 
+    @abstractmethod
     def insert(self, sql: str, parameters: Sequence[Any]) -> int:
         """Insert one row; its id."""
-        return self._raw.execute(sql, parameters).lastrowid or 0
 
-    def next_id(self, table: str) -> int:
-        """The id that the next row of a table gets, within a transaction."""
-        row = self.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
-        return 1 if row is None else int(row[0]) + 1
+    @abstractmethod
+    def many(self, sql: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+        """Run a statement over many rows, in their order; the number of rows that it changed.
 
+        Args:
+            sql: with `VALUES {rows}` where the rows go; their columns are `column1` and so on.
+            types: of the columns: bigint, text or float8.
+            rows: some.
+        """
+
+    @abstractmethod
+    def reserve(self, table: str, count: int) -> Sequence[int]:
+        """The ids of the next rows of a table, ascending, within a transaction."""
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Keeps a statement that fails inside from spoiling the transaction."""
+        return _nothing()
+
+    @abstractmethod
     def begin(self) -> None:
-        """Begin to write; no other connection can from here on."""
-        self._raw.execute("BEGIN IMMEDIATE")
+        """Begin to write."""
 
+    @abstractmethod
     def commit(self) -> None:
         """Make the transaction durable."""
-        self._raw.execute("COMMIT")
 
+    @abstractmethod
     def rollback(self) -> None:
-        """Undo the transaction, if there still is one: a full disk ends it by itself."""
-        try:
-            if self._raw.in_transaction:
-                self._raw.execute("ROLLBACK")
-        except sqlite3.Error:
-            if self._raw.in_transaction:
-                raise
+        """Undo the transaction, if there still is one."""
 
     @property
+    @abstractmethod
     def in_transaction(self) -> bool:
         """False once the transaction has ended, however it has."""
-        return self._raw.in_transaction
 
+    @abstractmethod
     def savepoint(self) -> None:
         """Mark the point that `undo` goes back to."""
-        self._raw.execute("SAVEPOINT operation")
 
+    @abstractmethod
     def keep(self) -> None:
         """Forget the savepoint and keep what was written since."""
-        self._raw.execute("RELEASE operation")
 
+    @abstractmethod
     def undo(self) -> None:
         """Undo what was written since the savepoint."""
-        self._raw.execute("ROLLBACK TO operation")
-        self._raw.execute("RELEASE operation")
 
     @property
+    @abstractmethod
     def written(self) -> int:
         """A number that grows with every row that is written."""
-        return self._raw.total_changes
 
     def foreign_changes(self) -> int:
-        """A number that changes when another program has written."""
-        row = self.one("PRAGMA data_version")
-        return int(row[0]) if row else 0
+        """A number that changes when another program has written, where that can be told."""
+        return 0
 
-    def checkpoint(self) -> None:
+    def checkpoint(self) -> None:  # noqa: B027  # not every database has that
         """Bring everything into the main file."""
-        self.one("PRAGMA wal_checkpoint(TRUNCATE)")
 
-    def shrink(self) -> None:
+    def shrink(self) -> None:  # noqa: B027  # not every database has that
         """Let go of the pages that are kept in memory."""
-        self.one("PRAGMA shrink_memory")
 
+    def look(self) -> AbstractContextManager[None]:
+        """Everything that is read inside is of one moment, where others may write meanwhile."""
+        return _nothing()
+
+    def mend(self) -> bool | None:
+        """Connect again after the connection was lost; raises what the database raises.
+
+        Whether the transaction was committed whose COMMIT went unanswered; None where there was
+        none, or where nobody can tell.
+        """
+        return None
+
+    @property
+    def in_doubt(self) -> bool:
+        """True while nobody knows whether a transaction was committed."""
+        return False
+
+    @abstractmethod
     def close(self) -> None:
         """Close it; in the thread that made it."""
-        self.orm.close()
 
 
-class Database:
-    """One file, locked for this daemon from `open` to `close`."""
+class Database(ABC):
+    """Where a queue is kept."""
 
-    def __init__(self, url: str) -> None:
-        """`url`: `sqlite:////absolute/path`. Raises QueueError for any other."""
-        prefix, path = url[:10], url[10:]
-        if prefix != "sqlite:///" or not path.startswith("/"):
-            raise QueueError(f"{url!r} is not a database: write sqlite:////absolute/path")
-        # Two names of one file must meet at one lock.
-        self.path = Path(os.path.realpath(path))
-        self._lock: int | None = None
+    failures: Failures
+    shared: bool = False
+    """Whether other daemons work on it at the same time."""
+    shown: str
+    """Its URL without a password."""
 
+    @abstractmethod
     def open(self) -> None:
-        """Make folder and file where they are missing, and take the lock.
+        """Make it ready to be connected to; raises QueueError where that cannot be."""
 
-        Raises DatabaseInUse where another daemon has it, QueueError where it cannot be opened.
-        """
-        try:
-            if not self.path.parent.exists():
-                self.path.parent.mkdir(parents=True, mode=0o750)
-                self.path.parent.chmod(0o750)
-            self._take_lock()
-            _create(self.path)
-        except OSError as error:
-            self.close()
-            raise QueueError(f"the database {self.path} cannot be opened: {error}") from error
-
-    def _take_lock(self) -> None:
-        path = self.path.with_name(self.path.name + ".lock")
-        _create(path)
-        self._lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
-        try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            pid = os.read(self._lock, 20).decode("ascii", "replace").strip()
-            self.close()
-            holder = f"the daemon with pid {pid}" if pid.isdigit() else "another daemon"
-            raise DatabaseInUse(f"{self.path} is in use by {holder}") from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode("ascii"))
-
+    @abstractmethod
     def connect(self, *, writes: bool) -> Connection:
         """A connection for the calling thread. Raises QueueError where it is no database of ours.
 
         `writes`: one that only reads cannot write even by mistake.
         """
-        pragmas: list[tuple[str, Any]] = [
-            ("journal_mode", "WAL"),
-            ("synchronous", "FULL"),
-            ("journal_size_limit", 64 << 20),
-            ("cache_size", -CACHE_KIB if writes else -CACHE_KIB // 4),
-            ("wal_autocheckpoint", CHECKPOINT),
-        ]
-        if not writes:
-            pragmas.append(("query_only", 1))
-        database = SqliteDatabase(
-            str(self.path),
-            pragmas=pragmas,
-            lock_type="IMMEDIATE",
-            timeout=BUSY_TIMEOUT,
-            cached_statements=STATEMENTS,
-        )
-        try:
-            return Connection(database)
-        except Exception as error:  # peewee raises its own, or the driver's
-            database.close()
-            raise QueueError(f"the database {self.path} cannot be opened: {error}") from error
+
+    @abstractmethod
+    def models(self, connection: Connection) -> AbstractContextManager[peewee.Database]:
+        """The database for queries that peewee builds: its schema's."""
+
+    def alone(self) -> AbstractContextManager[None]:
+        """Keeps other daemons from changing the schema meanwhile."""
+        return _nothing()
+
+    def back_up(self, name: str) -> None:  # noqa: B027  # not every database has that
+        """Keep a copy beside it, before its schema changes; nothing where others do that."""
 
     def crowded(self) -> bool:
-        """True where the disk is too full for new work."""
-        disk = os.statvfs(self.path)
-        used = disk.f_blocks - disk.f_bfree
-        return used > CROWDED * (used + disk.f_bavail)
-
-    def size(self) -> int:
-        """Bytes on disk, the journal included."""
-        names = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return sum(name.stat().st_size for name in names if name.exists())
-
-    def close(self) -> None:
-        """Give the lock up. Connections are closed by their threads before."""
-        if self._lock is not None:
-            # The file stays: who waits for its name to vanish could lock a file without a name.
-            os.close(self._lock)
-            self._lock = None
-
-
-def is_full(error: BaseException) -> bool:
-    """True where the disk had no room: SQLite says so plainly, or as an I/O error."""
-    if not isinstance(error, sqlite3.Error):
+        """True where the disk is too full for new work, as far as that can be seen from here."""
         return False
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+
+    @abstractmethod
+    def size(self, connection: Connection) -> int:
+        """Bytes on disk."""
+
+    def close(self) -> None:  # noqa: B027  # not every database has that
+        """Give it up. Connections are closed by their threads before."""
 
 
-def named(error: Exception) -> QueueError:
-    """What the queue raises for a failure of the database."""
-    if is_full(error):
-        return StorageFull(f"the disk takes no more: {error}")
-    return QueueError(f"the database refused: {error}")
+def open_database(url: str) -> Database:
+    """The database of a URL, not yet open.
+
+    Raises QueueError for a URL that is none, and where what PostgreSQL takes is not installed.
+    """
+    if url.startswith(("postgresql://", "postgres://")):
+        from orchestratord.queue.postgres import PostgresDatabase  # is an extra
+
+        return PostgresDatabase(url)
+    from orchestratord.queue.sqlite import SqliteFile
+
+    return SqliteFile(url)
 
 
-def is_unfit(error: BaseException) -> bool:
-    """True where a value cannot be stored or breaks a constraint: it will never be taken."""
-    return isinstance(
-        error,
-        sqlite3.IntegrityError
-        | sqlite3.InterfaceError
-        | sqlite3.ProgrammingError
-        | sqlite3.DataError
-        | OverflowError
-        | UnicodeError,
-    )
-
-
-def _create(path: Path) -> None:
-    try:
-        handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
-    except FileExistsError:
-        return
-    os.fchmod(handle, 0o640)
-    os.close(handle)
+@contextmanager
+def _nothing() -> Iterator[None]:
+    yield

@@ -6,7 +6,6 @@ import logging
 from collections.abc import Sequence
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.queue.database import is_unfit
 from orchestratord.queue.inserts import NewRows, insert_one
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
@@ -31,14 +30,15 @@ def apply(session: Session, effects: Effects) -> list[Inserted]:
     inserted: list[Inserted] = []
     for effect in effects:
         try:
-            if isinstance(effect, Insert):
-                inserted.append(insert_one(session, effect, now))
-            elif isinstance(effect, Upsert):
-                upsert(session, effect)
-            else:
-                delete(session, effect)
+            with session.db.guard():
+                if isinstance(effect, Insert):
+                    inserted.append(insert_one(session, effect, now))
+                elif isinstance(effect, Upsert):
+                    upsert(session, effect)
+                else:
+                    delete(session, effect)
         except Exception as error:
-            if not (isinstance(error, NONSENSE) or is_unfit(error)):
+            if not (isinstance(error, NONSENSE) or session.db.failures.is_unfit(error)):
                 raise
             _leave_out(effect, error, inserted)
     return inserted
@@ -51,7 +51,8 @@ def apply_all(session: Session, groups: Sequence[Effects]) -> list[list[Inserted
     """
     if not any(groups):
         return [[] for _ in groups]
-    new, upserts = NewRows(session), Upserts(session)
+    expected = sum(isinstance(effect, Insert) for effects in groups for effect in effects)
+    new, upserts = NewRows(session, expected), Upserts(session)
     results: list[list[Inserted]] = []
     for effects in groups:
         inserted: list[Inserted] = []

@@ -9,9 +9,9 @@ from orchestratord.errors import UniqueKeyReused
 from orchestratord.queue.jobs import Batch
 from orchestratord.queue.manyrows import ManyRows
 from orchestratord.queue.records import Insert, Inserted
-from orchestratord.queue.rows import json_text, plain, same_json
-from orchestratord.queue.session import LEASE_MS, Session
-from orchestratord.task import NewTask, Status, Task
+from orchestratord.queue.rows import json_text, plain, same_json, worded
+from orchestratord.queue.session import Session
+from orchestratord.task import Key, NewTask, Status, Task
 
 UNIQUE_KEY_MS = 24 * 3600 * 1000
 """How long an idempotency key counts."""
@@ -23,11 +23,14 @@ COLUMNS = (
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
-STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT, SCHEDULED_AT = (
+(
+    ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT,
+    SCHEDULED_AT,
+) = (
     COLUMNS.index(name)
     for name in (
-        "status", "next_try", "payload", "locked_by", "started_at", "last_error", "updated_at",
-        "scheduled_at",
+        "endpoint_id", "webhook", "status", "next_try", "payload", "locked_by", "started_at",
+        "last_error", "updated_at", "scheduled_at",
     )
 )  # fmt: skip
 
@@ -35,7 +38,15 @@ _INTO = f"INTO retry_schedule ({', '.join(COLUMNS)}) VALUES"
 
 INSERT = f"INSERT {_INTO} ({', '.join('?' * len(COLUMNS))})"
 
-INSERT_MANY = ManyRows(f"INSERT OR ROLLBACK {_INTO} {{rows}}", len(COLUMNS))
+_TEXTS = {
+    "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
+    "locked_by", "last_error",
+}  # fmt: skip
+
+INSERT_MANY = ManyRows(
+    f"INSERT OR ROLLBACK {_INTO} {{rows}}",
+    *("text" if name in _TEXTS else "bigint" for name in COLUMNS),
+)
 
 SAME_KEY = """
 SELECT id, params, created_at, next_try FROM retry_schedule WHERE endpoint_id = ? AND unique_key = ?
@@ -57,7 +68,7 @@ def enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
     """What several calls of `enqueue` do."""
-    new = NewRows(session)
+    new = NewRows(session, sum(map(len, calls)))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
         mark = new.mark()
@@ -76,11 +87,13 @@ ENQUEUE = Batch(enqueue, enqueue_all)
 class NewRows:
     """Tasks that are written together. They get their ids here, in the order in which they come."""
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: Session, expected: int) -> None:
+        """`expected`: how many will come at most, without those that are undone."""
         self._session = session
         self._now = session.now()
         self._rows: list[Row] = []
-        self._first = 0
+        self._expected = expected
+        self._ids: Sequence[int] = ()
 
     def add(self, insert: Insert) -> Inserted:
         """Write this, by the next `flush`. Raises what `insert_one` raises before it writes."""
@@ -90,9 +103,9 @@ class NewRows:
             duplicate = _same_key(self._session, new, self._now)
             if duplicate is not None:
                 return duplicate
-        if not self._rows:
-            self._first = self._session.db.next_id("retry_schedule")
-        row = _row(self._session, insert, self._now, self._first + len(self._rows))
+        if not self._ids:
+            self._ids = self._session.db.reserve("retry_schedule", self._expected)
+        row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
         self._rows.append(row)
         return _inserted(insert, row[0], row)
 
@@ -108,10 +121,15 @@ class NewRows:
         """Write what was added."""
         if self._rows:
             INSERT_MANY.run(self._session.db, self._rows)
-            born = sum(row[STATUS] == Status.RUNNING for row in self._rows)
+            born = 0
+            for row in self._rows:
+                if row[STATUS] == Status.RUNNING:
+                    born += 1
+                else:
+                    self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
             self._session.moved(None, Status.RUNNING, born)
             self._session.moved(None, Status.PENDING, len(self._rows) - born)
-            self._rows = []
+            self._rows, self._ids = [], ()
 
 
 def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
@@ -120,14 +138,17 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         duplicate = _same_key(session, insert.task, now)
         if duplicate is not None:
             return duplicate
-    row = _row(session, insert, now, None)
-    id_ = session.db.insert(INSERT, row)
+    [id_] = session.db.reserve("retry_schedule", 1)
+    row = _row(session, insert, now, id_)
+    session.db.run(INSERT, row)
     session.moved(None, row[STATUS])
+    if insert.born is None:
+        session.waits(insert.task.key, row[NEXT_TRY])
     return _inserted(insert, id_, row)
 
 
-def _row(session: Session, insert: Insert, now: int, id_: int | None) -> Row:
-    """What is written, in the order of `COLUMNS`; without an id, the database chooses one."""
+def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
+    """What is written, in the order of `COLUMNS`."""
     new, born = insert.task, insert.born
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
@@ -140,7 +161,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int | None) -> Row:
         )  # fmt: skip
     return (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
-        params, payload, new.parent_id, new.unique_key, session.owner, now + LEASE_MS,
+        params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
         now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
         new.depth,
     )  # fmt: skip
@@ -156,10 +177,10 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
     task = Task(
         id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
         status=Status.RUNNING, reason=None, attempts=1, max_attempts=new.max_attempts,
-        next_try=due, params=new.params, payload=row[PAYLOAD], parent_id=new.parent_id,
+        next_try=due, params=new.params, payload=worded(row[PAYLOAD]), parent_id=new.parent_id,
         created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
         unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
-        last_error=row[LAST_ERROR], depth=new.depth,
+        last_error=worded(row[LAST_ERROR]), depth=new.depth,
     )  # fmt: skip
     return Inserted(id_, new.key, None, task)
 

@@ -45,7 +45,7 @@ def trigger(session: Session, task_id: int, force: bool) -> Task:
     One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs,
     or has succeeded and `force` is not given.
     """
-    task = get(session.db, task_id)
+    task = get(session.db, task_id, session.db.for_update)
     if task.status == Status.RUNNING:
         raise Conflict(f"task {task_id} is running")
     if task.status == Status.SUCCEEDED and not force:
@@ -60,6 +60,7 @@ def trigger(session: Session, task_id: int, force: bool) -> Task:
     changed = session.db.one(RETRY, (next_try, more, more, again, now, now, task_id))
     assert changed is not None
     session.moved(task.status, Status.PENDING)
+    session.waits(task.key, next_try)
     return task_of(changed)
 
 
@@ -68,7 +69,7 @@ def cancel(session: Session, task_id: int) -> Task:
 
     Raises NotFound, and Conflict where it has succeeded.
     """
-    task = get(session.db, task_id)
+    task = get(session.db, task_id, session.db.for_update)
     now = session.now()
     if task.status == Status.CANCELLED:
         return task

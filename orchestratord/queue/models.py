@@ -173,6 +173,8 @@ class ScheduleSlot(Model):
     """The last slot that was dealt with."""
     task_id = BigIntegerField(null=True)
     """The task of the last slot that was not skipped."""
+    before = TextField(null=True)
+    """The schedule that `spec` took the place of."""
 
     class Meta:
         table_name = "schedules"
@@ -200,9 +202,38 @@ class BulkRow(Model):
     created_at = BigIntegerField()
     updated_at = BigIntegerField()
     finished_at = BigIntegerField(null=True)
+    owner = TextField(null=True)
+    """Which daemon carries it out, as in `locked_by` of a task."""
+    lease_until = BigIntegerField(null=True)
+    """Until when nobody else does, if that daemon says nothing."""
 
     class Meta:
         table_name = "bulks"
+
+
+class DaemonRow(Model):
+    """One row for each daemon that works on the queue; it is deleted when the daemon ends, or by
+    the others some time after its last sign of life. Its times are by the database's clock."""
+
+    owner = TextField(primary_key=True)
+    """As in `locked_by` of a task."""
+    host = TextField()
+    pid = IntegerField()
+    version = TextField()
+    generation = IntegerField()
+    """Of its configuration."""
+    fingerprint = TextField()
+    """Changes with `declared`."""
+    declared = TextField()
+    """What it can carry out, a JSON object: `endpoints` with a digest of each, and `plugins`."""
+    started_at = BigIntegerField()
+    beat_at = BigIntegerField()
+    """Its last sign of life."""
+    lease_until = BigIntegerField()
+    """When it is taken for dead if there is none till then."""
+
+    class Meta:
+        table_name = "daemons"
 
 
 class Fact(Model):

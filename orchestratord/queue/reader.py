@@ -10,13 +10,7 @@ from typing import Any, TypeVar
 
 from orchestratord.errors import NotFound, QueueError
 from orchestratord.queue import filters
-from orchestratord.queue.database import (
-    BY_DUE,
-    ERRORS,
-    Connection,
-    Database,
-    named,
-)
+from orchestratord.queue.database import BY_DUE, Connection, Database
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.rows import TASK_WITHOUT_PAYLOAD, attempt_of, task_of
 from orchestratord.task import Attempt, Key, Table, Task
@@ -65,12 +59,24 @@ class Reader:
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read)
 
     def _run(self, read: Callable[[Connection], T]) -> T:
+        failures = self._database.failures
         if self._connection is None:
             self._connection = self._database.connect(writes=False)
         try:
-            return read(self._connection)
-        except ERRORS as error:
-            raise named(error) from error
+            try:
+                return self._look(self._connection, read)
+            except failures.errors as error:
+                if failures.is_lost(error):  # perhaps since long ago, and only noticed now
+                    self._connection.mend()
+                elif not failures.is_passing(error):
+                    raise
+                return self._look(self._connection, read)
+        except failures.errors as error:
+            raise failures.named(error) from error
+
+    def _look(self, db: Connection, read: Callable[[Connection], T]) -> T:
+        with db.look():
+            return read(db)
 
     async def close(self) -> None:
         """Close the connection and end the thread."""
@@ -101,6 +107,8 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
 def listed(db: Connection, wanted: TaskFilter, limit: int, after: int | None) -> list[Task]:
     """Up to `limit` tasks, newest first, below the id `after`; without their payloads."""
     ids = filters.newest(db, wanted, limit, after)
+    if not ids:
+        return []
     marks = ", ".join("?" * len(ids))
     rows = db.all(
         f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks}) ORDER BY id DESC",
@@ -116,11 +124,29 @@ def due(db: Connection, now: int) -> tuple[int, int | None]:
     return row[0], row[1]
 
 
-def earliest(db: Connection) -> dict[Key, int]:
+NEXT_KEYS = """
+WITH RECURSIVE key AS (
+    (SELECT endpoint_id, webhook, next_try FROM retry_schedule WHERE status = 'pending'
+     ORDER BY endpoint_id, webhook, next_try, id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM key CROSS JOIN LATERAL (
+        SELECT endpoint_id, webhook, next_try FROM retry_schedule
+        WHERE status = 'pending' AND (endpoint_id, webhook) > (key.endpoint_id, key.webhook)
+        ORDER BY endpoint_id, webhook, next_try, id LIMIT 1
+    ) AS next
+)
+SELECT endpoint_id, webhook, next_try FROM key
+"""
+"""The same as `NEXT_KEY` again and again, without a journey to the server for each."""
+
+
+def earliest(db: Connection, *, at_once: bool) -> dict[Key, int]:
     """Every key with pending tasks, and when its first one is due.
 
-    One look into the index a key, however many tasks a key has.
+    One look into the index a key, however many tasks a key has. `at_once`: in one statement.
     """
+    if at_once:
+        return {Key(*names): next_try for *names, next_try in db.all(NEXT_KEYS)}
     found: dict[Key, int] = {}
     key = Key("")
     while row := db.one(NEXT_KEY, key):
@@ -151,8 +177,9 @@ def unfinished(db: Connection, endpoint_id: str) -> bool:
 
 
 def rows(db: Connection, table: Table) -> list[dict[str, Any]]:
-    """Every row of a plugin's table, by the names of its columns."""
+    """Every row of a plugin's table in the order of its key, by the names of its columns."""
     names = list(table.columns)
     columns = ", ".join(f'"{name}"' for name in names)
-    found = db.all(f'SELECT {columns} FROM "{table.name}"')
+    key = ", ".join(f'"{name}"' for name in table.key)
+    found = db.all(f'SELECT {columns} FROM "{table.name}" ORDER BY {key}')
     return [dict(zip(names, row, strict=True)) for row in found]

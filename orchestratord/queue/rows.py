@@ -20,10 +20,12 @@ TASK = ", ".join(TASK_COLUMNS)
 
 GET = f"SELECT {TASK} FROM retry_schedule WHERE id = ?"  # noqa: S608
 
-_PARAMS, _PAYLOAD, _IDEMPOTENT, _CANCEL, _CODE = (
+_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE = (
     TASK_COLUMNS.index(name)
-    for name in ("params", "payload", "idempotent", "cancel_requested", "last_status_code")
-)
+    for name in (
+        "params", "payload", "last_error", "idempotent", "cancel_requested", "last_status_code",
+    )
+)  # fmt: skip
 
 # A frozen dataclass looks each field up by its name as it is made; this is half the work.
 _FIELDS = tuple(getattr(Task, name).__set__ for name in TASK_COLUMNS)
@@ -56,6 +58,7 @@ def task_of(row: Sequence[Any]) -> Task:
     values[_IDEMPOTENT] = bool(values[_IDEMPOTENT])
     values[_CANCEL] = bool(values[_CANCEL])
     values[_CODE] = code_of(values[_CODE])
+    values[_PAYLOAD], values[_ERROR] = worded(values[_PAYLOAD]), worded(values[_ERROR])
     task = _new(Task)
     for put, value in zip(_FIELDS, values, strict=True):
         put(task, value)
@@ -78,9 +81,12 @@ def tasks_of(db: Connection, ids: Sequence[int]) -> list[Task]:
     return [found[id_] for id_ in ids if id_ in found]
 
 
-def get(db: Connection, task_id: int) -> Task:
-    """One task, on either connection. Raises NotFound."""
-    row = db.one(GET, (task_id,))
+def get(db: Connection, task_id: int, lock: str = "") -> Task:
+    """One task, on either connection; `lock` is the connection's `for_update`, or nothing.
+
+    Raises NotFound.
+    """
+    row = db.one(f"{GET}{lock}", (task_id,))
     if row is None:
         raise NotFound(f"there is no task {task_id}")
     return task_of(row)
@@ -89,7 +95,8 @@ def get(db: Connection, task_id: int) -> Task:
 def attempt_of(row: Sequence[Any]) -> Attempt:
     """The attempt of a row with the columns of an Attempt, in its order."""
     attempt, started_at, duration_ms, code, error, delay, why = row
-    return Attempt(attempt, started_at, duration_ms, code_of(code), error, delay, why)
+    why = worded(why) or ""
+    return Attempt(attempt, started_at, duration_ms, code_of(code), worded(error), delay, why)
 
 
 def code_of(text: str | None) -> StatusCode:
@@ -102,11 +109,25 @@ def code_text(code: StatusCode) -> str | None:
     return None if code is None else str(code)
 
 
+_MARK = "\U0010ffff"
+"""What no text has a use for."""
+
+
 def plain(text: str | None) -> str | None:
-    """`text` without what UTF-8 cannot hold: lone surrogates, from bytes that were no text."""
-    if text is None or text.isascii():
+    """`text` as it is stored: without what UTF-8 cannot hold (lone surrogates, from bytes that were
+    no text), and with what PostgreSQL cannot (NUL) in other words, which `worded` undoes."""
+    if text is None:
+        return None
+    if not text.isascii():
+        text = text.encode("utf-8", "replace").decode("utf-8").replace(_MARK, f"{_MARK}1")
+    return text.replace("\0", f"{_MARK}0") if "\0" in text else text
+
+
+def worded(text: str | None) -> str | None:
+    """What `plain` was given, but for the surrogates."""
+    if text is None or text.isascii() or _MARK not in text:
         return text
-    return text.encode("utf-8", "replace").decode("utf-8")
+    return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
 
 
 def json_text(value: Mapping[str, Any]) -> str:

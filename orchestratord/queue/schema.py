@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from peewee import Database, SqliteDatabase
+import peewee
+from peewee import PostgresqlDatabase
 from playhouse.migrations import Runner
 
 from orchestratord.errors import DatabaseInUse, PluginError
+from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
     AttemptRow,
     BulkRow,
+    DaemonRow,
     EndpointState,
     Fact,
     RetrySchedule,
@@ -21,85 +26,159 @@ from orchestratord.queue.models import (
 )
 from orchestratord.task import Table
 
-VERSION = 2
+log = logging.getLogger("orchestratord.queue")
+
+VERSION = 3
 """The schema that this code reads and writes: the number of the last migration."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""One numbered file a version; each ends with a `stamp`."""
+"""One numbered file a version; each ends with a `stamp`. Those of PostgreSQL have a folder of their
+own, which begins with the version that the first queue there had."""
 
-TABLES = (RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, Fact, SchemaRow)
+LOCK_TIMEOUT = "2s"
+LOCK_TRIES = 8
+"""How often a lock is asked for, where others use the tables that are to change."""
+
+TABLES = (
+    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow, Fact, SchemaRow,
+)  # fmt: skip
 
 _HISTORY = "schema_migration"
+_POSTGRES = {"TEXT": 'TEXT COLLATE "C"', "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
 _DEFAULTS = {"TEXT": "''", "INTEGER": "0", "REAL": "0.0"}
 
 
-def migrate(database: Database, folder: Path = MIGRATIONS) -> None:
+def prepare(
+    database: Database, orm: peewee.Database, declared: Sequence[Table]
+) -> dict[str, Table]:
+    """Bring a database to the last version, with the tables of plugins; these by their names.
+
+    Nothing is locked where nothing is to be done. Raises DatabaseInUse and PluginError.
+    """
+    for table in declared:
+        _check(table)
+    version = version_of(orm)
+    if version < VERSION or _lacking(orm, declared):
+        with database.alone():
+            if 0 < version < VERSION:
+                database.back_up(f"before-schema-{VERSION}")
+            migrate(orm)
+            create_plugin_tables(orm, declared)
+    return {table.name: table for table in declared}
+
+
+def version_of(orm: peewee.Database) -> int:
+    """The version of the schema; 0 for an empty database.
+
+    Raises DatabaseInUse where a newer version has changed it so that this one cannot use it.
+    """
+    if not orm.table_exists("schema"):
+        return 0
+    row = SchemaRow.select().bind(orm).first()
+    if row is None:
+        return 0
+    if row.compatible_from > VERSION:
+        raise DatabaseInUse(
+            f"the database has schema {row.version}, which needs a version of orchestratord "
+            f"that knows schema {row.compatible_from}; this one knows {VERSION}"
+        )
+    return int(row.version)
+
+
+def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
     """Bring a database, an empty one too, to the last version; each step in its transaction.
 
     Raises DatabaseInUse where a newer version has changed it so that this one cannot use it.
     """
-    if database.table_exists("schema"):
-        row = SchemaRow.select().bind(database).first()
-        if row is not None and row.compatible_from > VERSION:
-            raise DatabaseInUse(
-                f"the database has schema {row.version}, which needs a version of orchestratord "
-                f"that knows schema {row.compatible_from}; this one knows {VERSION}"
-            )
-    Runner(database, str(folder), _HISTORY).up()
+    version_of(orm)
+    own = MIGRATIONS / "postgres" if isinstance(orm, PostgresqlDatabase) else MIGRATIONS
+    runner = Runner(orm, str(folder or own), _HISTORY)
+    shared = isinstance(orm, PostgresqlDatabase)
+    if shared:
+        # Who waits for a lock on a table keeps all others from it that come later.
+        _run(orm, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    tries = 0
+    while True:
+        try:
+            runner.up()
+            if shared:
+                _run(orm, "RESET lock_timeout")
+            return
+        except peewee.OperationalError:
+            # A lock that was not to be had: whoever waited behind us goes first now.
+            tries += 1
+            if not shared or tries == LOCK_TRIES:
+                raise
+            log.warning("the schema cannot be changed while others use it; again in %d s", tries)
+            time.sleep(tries)
 
 
-def stamp(database: Database, *, version: int, compatible_from: int) -> None:
+def stamp(orm: peewee.Database, *, version: int, compatible_from: int) -> None:
     """Write down which version the schema has now, within the migration that made it so.
 
     `compatible_from`: the oldest version whose daemons can still use the database.
     """
     values = {"id": 1, "version": version, "compatible_from": compatible_from}
     query = SchemaRow.insert(values).on_conflict(conflict_target=[SchemaRow.id], update=values)
-    query.bind(database).execute()
+    query.bind(orm).execute()
 
 
-def instance_of(database: Database) -> str:
+def instance_of(orm: peewee.Database) -> str:
     """The random name of this queue, made with it and kept in it."""
-    with database.atomic():
-        row = Fact.select(Fact.value).where(Fact.name == "instance").bind(database).first()
-        if row is not None:
-            return str(row.value)
-        instance = secrets.token_hex(8)
-        Fact.insert({"name": "instance", "value": instance}).bind(database).execute()
-        return instance
+    new = {"name": "instance", "value": secrets.token_hex(8)}
+    name = Fact.select(Fact.value).where(Fact.name == "instance").bind(orm)
+    if (row := name.first()) is None:
+        Fact.insert(new).on_conflict_ignore().bind(orm).execute()
+        row = name.clone().first()
+    return str(row.value)
 
 
-def create_plugin_tables(database: SqliteDatabase, tables: Iterable[Table]) -> dict[str, Table]:
-    """Create the tables of plugins and add the columns that they have gained.
-
-    Returns them by name. Raises PluginError for a declaration that is no table.
-    """
-    found: dict[str, Table] = {}
+def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
+    """Create the tables of plugins and add the columns that they have gained."""
     for table in tables:
-        _check(table)
-        with database.atomic():
-            if database.table_exists(table.name):
-                _add_columns(database, table)
+        with orm.atomic():
+            if orm.table_exists(table.name):
+                _add_columns(orm, table)
             else:
-                columns = [f'"{name}" {kind}' for name, kind in table.columns.items()]
+                columns = [f'"{name}" {_kind(orm, kind)}' for name, kind in table.columns.items()]
                 key = ", ".join(f'"{name}"' for name in table.key)
                 body = ", ".join([*columns, f"PRIMARY KEY ({key})"])
-                _run(database, f'CREATE TABLE "{table.name}" ({body})')
-        found[table.name] = table
-    return found
+                # Rows that are written again and again leave room for it in their pages.
+                room = " WITH (fillfactor = 50)" if isinstance(orm, PostgresqlDatabase) else ""
+                _run(orm, f'CREATE TABLE "{table.name}" ({body}){room}')
 
 
-def _add_columns(database: SqliteDatabase, table: Table) -> None:
+def _lacking(orm: peewee.Database, tables: Iterable[Table]) -> bool:
+    """Whether a table of a plugin, or a column of one, is not there."""
+    there = set(orm.get_tables())
+    for table in tables:
+        if table.name not in there:
+            return True
+        if not set(table.columns) <= {column.name for column in orm.get_columns(table.name)}:
+            return True
+    return False
+
+
+def _kind(orm: peewee.Database, kind: str) -> str:
+    """A type of a plugin's column, as the database calls it."""
+    if not isinstance(orm, PostgresqlDatabase):
+        return kind
+    name, *rest = kind.upper().split()
+    return " ".join((_POSTGRES[name], *rest))
+
+
+def _add_columns(database: peewee.Database, table: Table) -> None:
     there = {column.name for column in database.get_columns(table.name)}
     for name, kind in table.columns.items():
         if name not in there:
             default = ""
             if kind.upper().endswith("NOT NULL"):
                 default = f" DEFAULT {_DEFAULTS[kind.split()[0].upper()]}"
-            _run(database, f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {kind}{default}')
+            typed = _kind(database, kind)
+            _run(database, f'ALTER TABLE "{table.name}" ADD COLUMN "{name}" {typed}{default}')
 
 
-def _run(database: Database, sql: str) -> None:
+def _run(database: peewee.Database, sql: str) -> None:
     database.execute_sql(sql)  # type: ignore[no-untyped-call]  # peewee leaves it so
 
 
@@ -107,7 +186,7 @@ def _check(table: Table) -> None:
     core = {model._meta.table_name for model in TABLES} | {_HISTORY}
     name = table.name.lower()
     wrong = None
-    if name.startswith("sqlite_"):
+    if name.startswith(("sqlite_", "pg_")):
         wrong = "the database keeps such names for itself"
     elif name in core:
         wrong = "the queue has a table of that name"

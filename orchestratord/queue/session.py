@@ -9,10 +9,11 @@ from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.queue.database import Connection
-from orchestratord.task import Table
+from orchestratord.queue.leases import Leases
+from orchestratord.task import Key, Table
 
-LEASE_MS = 90_000
-"""How long a claim stands without a word from its daemon."""
+LEASE = 90.0
+"""Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
 
 
 @dataclass(slots=True)
@@ -25,10 +26,17 @@ class Session:
     clock: Clock
     tables: Mapping[str, Table]
     """Those of plugins, by name."""
+    leases: Leases
+    """For how long claims stand."""
     statements: dict[Any, Any] = field(default_factory=dict)
     """Those that were made for what plugins write, by its shape."""
     moves: Counter[str] = field(default_factory=Counter)
     """By how much each status has more or fewer tasks than before the transaction."""
+    due: dict[Key, int] = field(default_factory=dict)
+    """What became pending in the transaction: each key, and its earliest `next_try`."""
+    floors: dict[Key, tuple[int, float]] = field(default_factory=dict)
+    """Of keys that were claimed from: before which `next_try` there is nothing, and until when that
+    is believed (`time.monotonic`)."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -41,3 +49,16 @@ class Session:
                 self.moves[source] -= count
             if target is not None:
                 self.moves[target] += count
+
+    def lease_until(self) -> int:
+        """Until when a claim stands that is made now, by the clock that leases go by."""
+        return self.leases.until(self.clock)
+
+    def waits(self, key: Key, next_try: int) -> None:
+        """Note that a task of `key` is pending and due at `next_try`."""
+        known = self.due.get(key)
+        if known is None or next_try < known:
+            self.due[key] = next_try
+        floor = self.floors.get(key)
+        if floor is not None and next_try < floor[0]:
+            del self.floors[key]

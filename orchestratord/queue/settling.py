@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from operator import itemgetter
 from typing import Any
 
 from orchestratord.queue.claims import HELD, fence
@@ -23,8 +24,8 @@ START = f"UPDATE retry_schedule SET started_at = ?, updated_at = ? WHERE {HELD}"
 SETTLE = f"""
 UPDATE retry_schedule
 SET status = CASE WHEN cancel_requested = 1 AND ? THEN 'cancelled' ELSE ? END,
-    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE ? END,
-    finished_at = CASE WHEN cancel_requested = 1 OR NOT ? THEN ? END,
+    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE CAST(? AS bigint) END,
+    finished_at = CASE WHEN cancel_requested = 1 OR NOT ? THEN CAST(? AS bigint) END,
     started_at = CASE WHEN ? THEN NULL ELSE started_at END,
     attempts = attempts - ?, reason = ?, last_status_code = ?, last_error = ?,
     response = COALESCE(?, response), max_attempts = COALESCE(?, max_attempts),
@@ -38,10 +39,10 @@ CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested 
 STATUS = "SELECT status FROM retry_schedule WHERE id = ?"
 
 _ATTEMPT = """
-INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, delay, why) VALUES
+INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, delay, why)
 """
 
-ATTEMPT = f"INSERT {_ATTEMPT} (?, ?, ?, ?, ?, ?, ?, ?)"
+ATTEMPT = f"INSERT {_ATTEMPT} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
 
 _SUCCESS = """
 ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
@@ -65,12 +66,16 @@ deaths = COALESCE(new.column9, deaths), locked_by = NULL, lease_until = NULL,
 cancel_requested = 0, updated_at = new.column4
 """
 
+_FENCE = ("bigint", "text", "bigint")
+_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint")
+
 START_MANY = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET started_at = new.column4, updated_at = new.column4 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
-    4,
+    *_FENCE,
+    "bigint",
 )
 
 END_MANY = ManyRows(
@@ -80,26 +85,34 @@ SET status = new.column10, reason = new.column11, next_try = NULL, finished_at =
     {_SHARED}
 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
-    11,
+    *_ENDS,
+    "text",
+    "text",
 )
 
 WAIT_MANY = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET status = 'pending', reason = NULL, next_try = new.column10, finished_at = NULL,
-    started_at = CASE WHEN new.column11 THEN NULL ELSE started_at END,
+    started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
     attempts = attempts - new.column11, {_SHARED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,
-    11,
+    *_ENDS,
+    "bigint",
+    "bigint",
 )
 
-ATTEMPT_MANY = ManyRows(f"INSERT OR ROLLBACK {_ATTEMPT} {{rows}}", 8)
+ATTEMPT_MANY = ManyRows(
+    f"INSERT OR ROLLBACK {_ATTEMPT} VALUES {{rows}}",
+    "bigint", "bigint", "bigint", "float8", "text", "text", "float8", "text",
+)  # fmt: skip
 
 SUCCESS_MANY = ManyRows(
     "INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) "
     f"VALUES {{rows}} {_SUCCESS}",
-    2,
+    "text",
+    "bigint",
 )
 
 
@@ -179,18 +192,21 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
             known = successes.get(s.task.endpoint_id, 0)
             successes[s.task.endpoint_id] = max(known, s.last_success_at)
     for statement, rows in ((START_MANY, starts), (END_MANY, ends), (WAIT_MANY, waits)):
+        rows.sort(key=_first)  # whoever changes several rows takes them in one order
         if statement.run(session.db, rows) != len(rows):
             raise Singly
     for status, count in moves.items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT_MANY.run(session.db, attempts)
-    SUCCESS_MANY.run(session.db, list(successes.items()))
+    SUCCESS_MANY.run(session.db, sorted(successes.items()))
     inserted = apply_all(session, [s.effects for s in steps])
     return [
         (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
         for s, new in zip(steps, inserted, strict=True)
     ]
 
+
+_first = itemgetter(0)
 
 STEPS = Batch(alone, together)
 """What becomes of tasks that are claimed: they start, and they are settled."""

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import builtins
 import secrets
-from collections.abc import Iterable, Sequence
+import time
+from collections.abc import Collection, Iterable, Sequence
 from functools import partial
 from typing import Any, cast
 
 from orchestratord.clock import Clock
-from orchestratord.errors import QueueError, StorageFull
+from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.queue import (
     bulk,
     claims,
@@ -25,10 +26,12 @@ from orchestratord.queue import (
     schedules,
     schema,
     settling,
+    shared_claims,
 )
-from orchestratord.queue.database import Database
+from orchestratord.queue.database import open_database
 from orchestratord.queue.effects import Effects, apply
 from orchestratord.queue.jobs import Rank
+from orchestratord.queue.leases import Leases
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import (
     Bulk,
@@ -42,26 +45,36 @@ from orchestratord.queue.records import (
     Started,
     TaskFilter,
 )
-from orchestratord.queue.session import Session
-from orchestratord.queue.writer import Writer
+from orchestratord.queue.session import LEASE, Session
+from orchestratord.queue.writer import Writer, counted
 from orchestratord.settings import Retention
 from orchestratord.task import Attempt, Key, Table, Task
 
 Tasks = builtins.list[Task]
 
+COUNTED_FOR = 1.0
+"""Seconds for which a count in a shared database serves, but for what this daemon adds."""
+COUNT_SHARE = 20.0
+"""A count that takes long serves for so many times as long."""
+
 
 class Store:
     """One open queue."""
 
-    def __init__(self, url: str, tables: Iterable[Table], clock: Clock) -> None:
+    def __init__(self, url: str, tables: Iterable[Table], clock: Clock, lease: float) -> None:
         """Use `open`."""
-        self.url = url
         self.instance = ""
         """Random, made with the database and kept in it; part of each webhook-id."""
         self.owner = secrets.token_hex(8)
         """Random for this opening; stands in `locked_by`."""
         self._clock = clock
-        self._database = Database(url)
+        self._leases = Leases(lease)
+        self._database = open_database(url)
+        self.shared = self._database.shared
+        """Whether other daemons work on it at the same time."""
+        self.url = self._database.shown
+        """Where it is, without a password."""
+        self._count_again = 0.0
         self._declared = tuple(tables)
         self._tables: dict[str, Table] = {}
         self._writer = Writer(self._database, self._setup)
@@ -69,21 +82,27 @@ class Store:
 
     @classmethod
     async def open(
-        cls, url: str, *, tables: Iterable[Table] = (), clock: Clock | None = None
+        cls,
+        url: str,
+        *,
+        tables: Iterable[Table] = (),
+        clock: Clock | None = None,
+        lease: float = LEASE,
     ) -> Store:
-        """Open the queue at `url`, `sqlite:////absolute/path`; make or migrate it where needed.
+        """Open the queue at `url`; make or migrate it where needed.
 
         Args:
-            url: where it is; missing folders are made.
+            url: `sqlite:////absolute/path`, whose missing folders are made, or `postgresql://…`.
             tables: those of the plugins.
             clock: the wall clock, unless a test turns one.
+            lease: seconds for which a claim stands without a word from its daemon.
 
         Raises:
             DatabaseInUse: another daemon has it, or a newer version has changed it.
             PluginError: the declaration of a plugin's table cannot be one.
             QueueError: it cannot be opened.
         """
-        store = cls(url, tables, clock or Clock())
+        store = cls(url, tables, clock or Clock(), lease)
         try:
             await store._writer.start()
         except BaseException:
@@ -96,13 +115,19 @@ class Store:
         self._database.open()
         db = self._database.connect(writes=True)
         try:
-            schema.migrate(db.orm)
-            self.instance = schema.instance_of(db.orm)
-            self._tables = schema.create_plugin_tables(db.orm, self._declared)
+            with self._database.models(db) as orm:
+                self._tables = schema.prepare(self._database, orm, self._declared)
+                self.instance = schema.instance_of(orm)
+            session = Session(db, self.owner, self._clock, self._tables, self._leases)
+            if self.shared:
+                shared_claims.ask_clock(session)
+        except self._database.failures.errors as error:
+            db.close()
+            raise self._database.failures.named(error) from error
         except BaseException:
             db.close()
             raise
-        return Session(db, self.owner, self._clock, self._tables)
+        return session
 
     async def close(self) -> None:
         """Write what waits, close the file and give it up."""
@@ -116,6 +141,11 @@ class Store:
     def accepting(self) -> bool:
         """False while the disk is over 95 % or was full; recovers by itself."""
         return self._writer.accepting
+
+    @property
+    def unreachable(self) -> str | None:
+        """Why the database cannot be reached; None while it can. Recovers by itself."""
+        return self._writer.unreachable
 
     @property
     def healthy(self) -> bool:
@@ -144,7 +174,8 @@ class Store:
 
     async def claim(self, picks: Sequence[Pick]) -> Claimed:
         """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
-        return await self._writer.submit(Rank.CLAIM, partial(claims.claim, picks=picks))
+        claim = shared_claims.claim if self.shared else claims.claim
+        return await self._writer.submit(Rank.CLAIM, partial(claim, picks=picks))
 
     async def start(
         self, task: Task, at: int, effects: Effects
@@ -174,12 +205,26 @@ class Store:
         """Write what hooks returned outside of any task."""
         return await self._writer.submit(Rank.HAND, partial(apply, effects=effects))
 
-    async def reclaim(self) -> tuple[int, Tasks]:
-        """Take over what a dead daemon held; call it until it returns no tasks.
+    async def reclaim(self, held: Collection[int] = ()) -> tuple[int, Tasks]:
+        """Take over what dead daemons held; call it until there is nothing.
 
         Claims that did not start are pending again: how many. Those that did are returned, ours.
+        One file has one daemon: every other owner is dead. In a shared database those are whose
+        lease has run out. `held`: the tasks that we know to hold; they stay as they are.
         """
+        if self.shared:
+            return await self._writer.submit(
+                Rank.CLAIM, partial(shared_claims.reclaim, held=frozenset(held))
+            )
         return await self._writer.submit(Rank.CLAIM, claims.reclaim)
+
+    async def renew(self, held: Collection[int]) -> int:
+        """Renew the leases of tasks that we hold, as far as they need it; how many did."""
+        if not self.shared:
+            return 0
+        return await self._writer.submit(
+            Rank.CLAIM, partial(shared_claims.renew, held=frozenset(held))
+        )
 
     # -- people ----------------------------------------------------------------------------------
 
@@ -294,7 +339,13 @@ class Store:
         )
 
     async def counts(self) -> dict[str, int]:
-        """How many tasks each status has."""
+        """How many tasks each status has; what other daemons did may be missing for a while."""
+        if self.shared and time.monotonic() >= self._count_again:
+            began = time.monotonic()
+            self._count_again = began + 1.0
+            self._writer.counts = await self._reader.run(counted)
+            took = time.monotonic() - began
+            self._count_again = time.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
         return dict(self._writer.counts)
 
     async def due(self, now: int) -> tuple[int, int | None]:
@@ -303,7 +354,7 @@ class Store:
 
     async def earliest(self) -> dict[Key, int]:
         """Every key with pending tasks, and when its first one is due."""
-        return await self._reader.run(reader.earliest)
+        return await self._reader.run(partial(reader.earliest, at_once=self.shared))
 
     async def last_success(self) -> dict[str, int]:
         """Of each endpoint that had one: when its last call that succeeded began."""
@@ -322,7 +373,7 @@ class Store:
 
     async def size(self) -> int:
         """Bytes on disk."""
-        return self._database.size()
+        return await self._reader.run(self._database.size)
 
     # -- housekeeping ----------------------------------------------------------------------------
 
@@ -341,5 +392,7 @@ class Store:
         return gone
 
     def _check_room(self) -> None:
+        if (why := self._writer.unreachable) is not None:
+            raise Unreachable(why)
         if not self._writer.accepting:
             raise StorageFull("the disk has no room for new work; what is queued goes on")

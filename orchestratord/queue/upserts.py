@@ -14,6 +14,9 @@ from orchestratord.task import Delete, Table, Upsert
 
 MOST_SHAPES = 256
 
+_PLAIN = frozenset((type(None), str, int, float))
+"""Types that a table can hold, and a text of many rows as well."""
+
 Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """A table, and the columns of an upsert: its key, its values, what it adds to."""
 
@@ -28,8 +31,6 @@ class Statements:
     both: ManyRows | None
     """Many at once; None where an upsert may leave out a column that cannot be NULL: then only the
     row that is there or is not tells what becomes of it."""
-    overwrites: bool
-    """An upsert of a row makes those before it without effect."""
     exact: tuple[type, ...]
     """Of each column of the key, the type whose values are stored as they are: two that differ are
     two rows."""
@@ -38,7 +39,10 @@ class Statements:
 def upsert(session: Session, effect: Upsert) -> None:
     """Update the row, or insert it where there is none. Raises ValueError for what cannot be."""
     found = _statements(session, shape_of(effect))
-    key, values, add = effect.key.values(), effect.values.values(), effect.add.values()
+    key, values, add = (
+        [int(value) if isinstance(value, bool) else value for value in part.values()]
+        for part in (effect.key, effect.values, effect.add)
+    )
     # The update comes first: an insert would fail where the row is there and a column that may not
     # be NULL is not named.
     if found.update is None:
@@ -64,7 +68,7 @@ class Upserts:
 
     def __init__(self, session: Session) -> None:
         self._session = session
-        self._runs: list[tuple[Statements, dict[Hashable, tuple[Any, ...]]]] = []
+        self._runs: list[tuple[Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
         self._last_run: dict[Shape, int] = {}
         self._row_run: dict[Hashable, int] = {}
         """The run in which a row was written last: it cannot be written in an earlier one."""
@@ -74,7 +78,9 @@ class Upserts:
         shape = shape_of(effect)
         found = _statements(self._session, shape)
         key = tuple(effect.key.values())
-        if found.both is None or tuple(map(type, key)) != found.exact:
+        rare = None in effect.add.values()  # which makes a sum unknown
+        rare = rare or not _PLAIN.issuperset(map(type, effect.values.values()))
+        if found.both is None or rare or tuple(map(type, key)) != found.exact:
             self.flush()
             upsert(self._session, effect)
             return
@@ -85,15 +91,18 @@ class Upserts:
             self._runs.append((found, {}))
         self._row_run[row] = index
         rows = self._runs[index][1]
-        # What only adds up is written as often as it comes.
-        name = key if found.overwrites else len(rows)
-        rows[name] = (*key, *effect.values.values(), *effect.add.values())
+        add = tuple(effect.add.values())
+        if add and key in rows:
+            before = rows[key][len(key) + len(effect.values) :]
+            add = tuple(old + more for old, more in zip(before, add, strict=True))
+        rows[key] = (*key, *effect.values.values(), *add)
 
     def flush(self) -> None:
         """Write what was gathered."""
         for found, rows in self._runs:
             assert found.both is not None
-            found.both.run(self._session.db, list(rows.values()))
+            # Whoever changes several rows takes them in one order.
+            found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._runs.clear()
         self._last_run.clear()
         self._row_run.clear()
@@ -127,7 +136,9 @@ def _make(session: Session, shape: Shape) -> Statements:
     marks = ", ".join("?" * len(columns))
     into = f'INTO "{name}" ({names}) VALUES'
     new = [f'"{column}" = excluded."{column}"' for column in values]
-    new += [f'"{column}" = COALESCE("{column}", 0) + excluded."{column}"' for column in add]
+    new += [
+        f'"{column}" = COALESCE("{name}"."{column}", 0) + excluded."{column}"' for column in add
+    ]
     conflict = f"DO UPDATE SET {', '.join(new)}" if new else "DO NOTHING"
     needed = {column for column, kind in table.columns.items() if kind.upper().endswith("NOT NULL")}
     repeats = len(set(columns)) < len(columns)
@@ -137,13 +148,19 @@ def _make(session: Session, shape: Shape) -> Statements:
     return Statements(
         update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
         insert=f"INSERT {into} ({marks})",
-        both=ManyRows(many, len(columns)) if whole else None,
-        overwrites=not add,
-        exact=tuple(_EXACT[table.columns[column].split()[0].upper()] for column in key),
+        both=ManyRows(many, *(_TYPES[_kind(table, column)] for column in columns))
+        if whole
+        else None,
+        exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
 
 
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}
+_TYPES = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
+
+
+def _kind(table: Table, column: str) -> str:
+    return table.columns[column].split()[0].upper()
 
 
 def _table(session: Session, name: str) -> Table:

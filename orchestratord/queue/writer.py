@@ -3,7 +3,8 @@
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
 next one gathers. Within it settlements come first, then claims, then what people and clients bring,
 then housekeeping. What comes in numbers is done in few statements (`jobs.Batch`). An operation that
-fails, fails alone; a COMMIT that fails, fails for all.
+fails, fails alone; a COMMIT that fails, fails for all. One that is not answered, since the server
+or the way to it is lost, has done neither: the thread connects again and asks what became of it.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import queue
+import random
 import threading
 import time
 from collections import Counter
@@ -18,7 +20,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from orchestratord.errors import QueueError
-from orchestratord.queue.database import BY_STATUS, ERRORS, Database, is_full, named
+from orchestratord.queue.database import BY_STATUS, Connection, Database
 from orchestratord.queue.jobs import Batch, Job, Rank, deliver, in_order
 from orchestratord.queue.session import Session
 from orchestratord.task import Status
@@ -33,6 +35,15 @@ IDLE = 1.0
 
 # Each status by itself: to group them by their status would compare the texts of all rows.
 COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ?"  # noqa: S608
+
+PATIENCE = 5.0
+"""Seconds for which what waits to be written waits for the database to be back."""
+
+PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
+"""Seconds between two tries to connect again; the last one is repeated."""
+
+REPEATS = 5
+"""How often a transaction is done again that others stood in the way of."""
 
 PROBE_BYTES = 64 * 1024
 """What has to fit on a disk that was full before new work is accepted again."""
@@ -62,7 +73,13 @@ class Writer:
         """False while the disk has no room for new work."""
         self.counts: dict[str, int] = {}
         """How many tasks each status has, as of the last transaction."""
+        self.unreachable: str | None = None
+        """Why the database cannot be reached; None while it can."""
+        self.committed: Callable[[Session], None] = lambda session: None
+        """Called on the thread after each COMMIT that wrote something."""
         self._database = database
+        self._failures = database.failures
+        self._troubles: tuple[type[Exception], ...] = (*database.failures.errors, OSError)
         self._setup = setup
         self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._in_hand: list[Job] = []
@@ -71,6 +88,8 @@ class Writer:
         self._failure: BaseException | None = None
         self._closed = False
         self._full = False
+        self._open = False
+        """A transaction was begun and did not come to its COMMIT."""
         self._next_look = 0.0
         self._foreign = 0
         self._thread = threading.Thread(target=self._main, name="orchestratord-writer", daemon=True)
@@ -159,7 +178,7 @@ class Writer:
             elif time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + IDLE
                 self._look(session)
-        except (*ERRORS, OSError) as error:
+        except self._troubles as error:
             log.warning("the database cannot be looked after: %s", error)
         return not last
 
@@ -176,11 +195,62 @@ class Writer:
 
     def _write(self, session: Session, jobs: list[Job]) -> None:
         runs = in_order(jobs)
-        try:
-            if not self._together(session, runs):
-                self._one_by_one(session, [job for run in runs for job in run])
-        except _Refused as refused:
-            self._refuse(session, jobs, refused.cause)
+        deadline, tries = time.monotonic(), 0
+        if self.unreachable is None:
+            deadline += PATIENCE
+        while True:
+            try:
+                if not self._together(session, runs):
+                    self._one_by_one(session, [job for run in runs for job in run])
+                return
+            except _Refused as refused:
+                cause, tries = refused.cause, tries + 1
+                if self._failures.is_passing(cause) and tries <= REPEATS:
+                    log.debug("the transaction is done again: %s", cause)
+                    time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
+                    continue
+                if self._failures.is_lost(cause):
+                    committed = self._mend(session, cause, deadline)
+                    if committed:
+                        self._done(session)
+                        return
+                    if committed is False:
+                        continue
+                self._refuse(session, jobs, cause)
+                return
+
+    def _mend(self, session: Session, cause: Exception, deadline: float) -> bool | None:
+        """Connect again. Whether the transaction was committed; None where the database was not
+        back before the deadline, and the transaction was not.
+
+        While nobody knows what became of a COMMIT, everything waits: to do it again could do it
+        twice, and to refuse it would be wrong of what was done.
+        """
+        tries = 0
+        while True:
+            if self.unreachable is None and tries:
+                log.error("%s; trying again", self._failures.named(cause))
+                self.unreachable = str(self._failures.named(cause))
+            time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
+            self.beat = time.monotonic()
+            try:
+                committed = session.db.mend()
+            except self._failures.errors as error:
+                if not self._failures.is_lost(error):
+                    raise
+                cause, tries = error, tries + 1
+            else:
+                self._back()
+                return bool(committed)
+            if not session.db.in_doubt and (time.monotonic() > deadline or self._closed):
+                return None
+            if self._closed and time.monotonic() > deadline:
+                return None  # the daemon ends; whoever finds the claims later takes them over
+
+    def _back(self) -> None:
+        if self.unreachable is not None:
+            log.warning("the database is back")
+            self.unreachable = None
 
     def _together(self, session: Session, runs: Sequence[Sequence[Job]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""
@@ -199,7 +269,7 @@ class Writer:
         try:
             job.result, job.error = job.run(session), None
         except Exception as error:
-            if isinstance(error, ERRORS) or session.db.written != before:
+            if isinstance(error, self._failures.errors) or session.db.written != before:
                 return False
             job.error = error  # it had written nothing: there is nothing to undo
         return True
@@ -210,51 +280,68 @@ class Writer:
         try:
             for job in jobs:
                 self._alone(session, job)
-        except ERRORS as error:
+        except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
         self._commit(session)
 
     def _alone(self, session: Session, job: Job) -> None:
-        moves = Counter(session.moves)
+        moves, due = Counter(session.moves), dict(session.due)
         session.db.savepoint()
         try:
             job.result, job.error = job.run(session), None
         except Exception as error:
-            if is_full(error) or not session.db.in_transaction:
+            if self._for_all(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
-            session.moves = moves
-            job.error = named(error) if isinstance(error, ERRORS) else error
+            session.moves, session.due = moves, due
+            ours = isinstance(error, self._failures.errors)
+            job.error = self._failures.named(error) if ours else error
         else:
             session.db.keep()
 
+    def _for_all(self, error: Exception) -> bool:
+        """Whether it is no fault of the operation's."""
+        f = self._failures
+        return f.is_full(error) or f.is_lost(error) or f.is_passing(error)
+
     def _begin(self, session: Session) -> None:
-        session.moves = Counter()
+        session.moves, session.due = Counter(), {}
+        if self._open:
+            session.floors.clear()  # the last one was not committed
         try:
             session.db.begin()
-        except ERRORS as error:
+        except self._failures.errors as error:
             raise _Refused(error) from error
+        self._open = True
 
     def _commit(self, session: Session) -> None:
         try:
             session.db.commit()
-        except ERRORS as error:
+        except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
+        self._done(session)
+
+    def _done(self, session: Session) -> None:
+        """It is committed."""
+        self._open = False
+        self._back()
         if session.moves:
             total = Counter(self.counts)
             total.update(session.moves)
             self.counts = dict(total)
+        self.committed(session)
 
     def _refuse(self, session: Session, jobs: Sequence[Job], cause: Exception) -> None:
         """A full disk refuses new work first: what is queued may still fit, and goes on."""
         for job in jobs:
-            job.error = named(cause)
-        if not is_full(cause):
+            job.error = self._failures.named(cause)
+        if not self._failures.is_full(cause):
             return
         if self.accepting:
-            log.error("%s; no new work is accepted until there is some", named(cause))
+            named = self._failures.named(cause)
+            log.error("%s; no new work is accepted until there is some", named)
         self._full, self.accepting = True, False
         rest = [job for job in jobs if job.rank != Rank.NEW]
         if rest and len(rest) < len(jobs):
@@ -262,10 +349,16 @@ class Writer:
                 self._one_by_one(session, rest)
             except _Refused as again:
                 for job in rest:
-                    job.error = named(again.cause)
+                    job.error = self._failures.named(again.cause)
 
     def _look(self, session: Session) -> None:
-        """Look at the disk, and for another program that has written."""
+        """Look at the disk, and for another program that has written; or for the server."""
+        if self.unreachable is not None:
+            try:
+                session.db.mend()
+            except self._failures.errors:
+                return
+            self._back()
         crowded = self._database.crowded()
         if self._full and not crowded:
             self._full = not self._probe(session)
@@ -289,16 +382,14 @@ class Writer:
                 session.db.begin()
                 session.db.run(sql, values)
                 session.db.commit()
-        except ERRORS:
+        except self._failures.errors:
             session.db.rollback()
             return False
         return True
 
     def _recount(self, session: Session) -> None:
         self._foreign = session.db.foreign_changes()
-        self.counts = {
-            str(status): session.db.all(COUNT, (str(status),))[0][0] for status in Status
-        }
+        self.counts = counted(session.db)
 
     def _died(self, error: BaseException) -> None:
         """A bug: fail everything that waits, and everything that will come."""
@@ -320,6 +411,11 @@ class Writer:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             log.debug("the loop has ended; nobody waits for the answer")
+
+
+def counted(db: Connection) -> dict[str, int]:
+    """How many tasks each status has."""
+    return {str(status): db.all(COUNT, (str(status),))[0][0] for status in Status}
 
 
 def _all(session: Session, batch: Batch[Any, Any], jobs: Sequence[Job]) -> bool:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from orchestratord.cli.doctor.case import Case
 from orchestratord.cli.doctor.finding import Finding, Findings, fail, ok, warn
-from orchestratord.queue.database import CROWDED
 from orchestratord.queue.inspection import faults, holder, too_new
+from orchestratord.queue.sqlite import CROWDED
 
 LOOK = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+import itertools
+import sqlite3
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import psycopg
 import pytest
 
 from orchestratord.clock import Clock
 from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
 from orchestratord.queue.store import Store
 from orchestratord.task import Attempt, Key, NewTask, Status, Table, Task
+from tests.postgres import Postgres
 
 START = 1_800_000_000_000
 KEY = Key("crm/get")
@@ -56,6 +61,27 @@ class Queue:
         await self.store.close()
         return await self.open(*tables)
 
+    async def successor(self, *tables: Table) -> Store:
+        """The store of a daemon that comes after one that has died, and may take over from it."""
+        store = await self.reopen(*tables)
+        if store.shared:
+            self.run("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
+        return store
+
+    def run(self, statement: str) -> list[dict[str, Any]]:
+        """Run a statement from outside, as an administrator would."""
+        if self.url.startswith("sqlite"):
+            with closing(sqlite3.connect(self.url.removeprefix("sqlite:///"))) as connection:
+                cursor = connection.execute(statement)
+                rows = cursor.fetchall()
+                connection.commit()
+        else:
+            with psycopg.connect(self.url, autocommit=True) as session:
+                found = session.execute(statement)  # type: ignore[arg-type]
+                cursor, rows = found, found.fetchall() if found.description else []
+        names = [column[0] for column in cursor.description or ()]
+        return [dict(zip(names, row, strict=True)) for row in rows]
+
     async def add(self, key: Key = KEY, **fields: Any) -> int:
         """One pending task, due now unless `delay` is given; its id."""
         return (await self.add_all([self.new(key, **fields)]))[0].id
@@ -98,10 +124,32 @@ class Queue:
         return id_
 
 
-@pytest.fixture(params=["sqlite"])
-def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
-    """A database that is not there yet."""
-    return f"sqlite:///{tmp_path}/queue/orchestratord.db"
+NewUrl = Callable[[], str]
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
+    """Names databases that are not there yet, or are empty."""
+    numbers = itertools.count(1)
+    if request.param == "sqlite":
+        yield lambda: f"sqlite:///{tmp_path}/queue{next(numbers)}/orchestratord.db"
+        return
+    server: Postgres = request.getfixturevalue("postgres")
+    made: list[str] = []
+
+    def create() -> str:
+        made.append(server.create())
+        return made[-1]
+
+    yield create
+    for url in made:
+        server.drop(url)
+
+
+@pytest.fixture
+def url(new_url: NewUrl) -> str:
+    """One of them."""
+    return new_url()
 
 
 @pytest.fixture

@@ -11,18 +11,19 @@ from pathlib import Path
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
-from orchestratord.queue.database import Database, is_full, is_unfit, named
+from orchestratord.queue.database import open_database
 from orchestratord.queue.records import Insert
+from orchestratord.queue.sqlite import FAILURES
 from orchestratord.queue.store import Store
 from orchestratord.task import NewTask
 
 
 @pytest.mark.parametrize(
-    "url", ["sqlite:///relative.db", "postgresql://h/d", "/absolute.db", "sqlite://", ""]
+    "url", ["sqlite:///relative.db", "mysql://h/d", "/absolute.db", "sqlite://", ""]
 )
 def test_what_is_no_url_of_ours(url: str) -> None:
     with pytest.raises(QueueError, match="write sqlite:////absolute/path"):
-        Database(url)
+        open_database(url)
 
 
 async def test_files_and_their_modes(path: Path, store: Store) -> None:
@@ -113,20 +114,20 @@ def test_failures_are_told_apart() -> None:
         return error
 
     for code in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_IOERR_WRITE):
-        assert is_full(failure(code))
-        assert isinstance(named(failure(code)), StorageFull)
+        assert FAILURES.is_full(failure(code))
+        assert isinstance(FAILURES.named(failure(code)), StorageFull)
     for code in (sqlite3.SQLITE_BUSY, sqlite3.SQLITE_CORRUPT):
-        assert not is_full(failure(code))
-        assert not isinstance(named(failure(code)), StorageFull)
-    assert not is_full(OSError(28, "No space left on device"))
-    assert is_unfit(sqlite3.IntegrityError("x"))
-    assert not is_unfit(failure(sqlite3.SQLITE_FULL))
+        assert not FAILURES.is_full(failure(code))
+        assert not isinstance(FAILURES.named(failure(code)), StorageFull)
+    assert not FAILURES.is_full(OSError(28, "No space left on device"))
+    assert FAILURES.is_unfit(sqlite3.IntegrityError("x"))
+    assert not FAILURES.is_unfit(failure(sqlite3.SQLITE_FULL))
 
 
 RUNS_FULL = """
 import asyncio, os, pathlib, sys
 from orchestratord.errors import StorageFull
-from orchestratord.queue import database, writer
+from orchestratord.queue import sqlite, writer
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.task import NewTask
@@ -155,7 +156,7 @@ async def main():
     await accepts(store, False)  # over 95 %
     ballast.write_bytes(b"x" * (3 << 20))
     await accepts(store, True)
-    database.CROWDED = 1.0  # only the end of the disk itself is to stop it now
+    sqlite.CROWDED = 1.0  # only the end of the disk itself is to stop it now
     accepted = []
     try:
         await fill(store, accepted)

@@ -20,7 +20,9 @@ from orchestratord.queue import (
     writer,
 )
 from orchestratord.queue.database import Connection
+from orchestratord.queue.manyrows import ManyRows
 from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.sqlite import SqliteConnection, statement
 from orchestratord.queue.store import Store
 from orchestratord.task import NewTask
 from orchestratord.values import StatusSet
@@ -28,18 +30,23 @@ from orchestratord.values import StatusSet
 DUE = "retry_schedule_due"
 BY_ID = "USING INTEGER PRIMARY KEY"
 
+
+def many(rows: ManyRows) -> str:
+    return statement(rows.sql, len(rows.types), 8)
+
+
 STATEMENTS = {
     "pending": (claims.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "claim": (claims.CLAIM, [BY_ID]),
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
     "start": (settling.START, [BY_ID]),
-    "start many": (settling.START_MANY.text(8), [BY_ID]),
+    "start many": (many(settling.START_MANY), [BY_ID]),
     "release": (claims.RELEASE, [BY_ID]),
     "reclaim unstarted": (claims.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "reclaim started": (claims.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "settle": (settling.SETTLE, [BY_ID]),
-    "end many": (settling.END_MANY.text(8), [BY_ID]),
-    "wait many": (settling.WAIT_MANY.text(8), [BY_ID]),
+    "end many": (many(settling.END_MANY), [BY_ID]),
+    "wait many": (many(settling.WAIT_MANY), [BY_ID]),
     "settled status": (settling.STATUS, [BY_ID]),
     "idempotency key": (inserts.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
@@ -107,12 +114,13 @@ async def test_lists_walk_an_index_in_the_order_of_ids(
     await store.enqueue([Insert(NewTask("call", "crm/get"))])
     seen: list[list[str]] = []
 
-    class Explaining(Connection):
+    class Explaining(SqliteConnection):
         def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
             seen.append(plan(db=super(), sql=sql))
             return super().all(sql, parameters)
 
     def look(db: Connection) -> None:
+        assert isinstance(db, SqliteConnection)
         explaining = Explaining(db.orm)
         filters.newest(explaining, wanted, 10, 1000)
         filters.oldest(explaining, wanted, 10, 0, 1000)

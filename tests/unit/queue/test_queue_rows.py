@@ -6,7 +6,7 @@ import pytest
 
 from orchestratord.queue import filters
 from orchestratord.queue.records import TaskFilter
-from orchestratord.queue.rows import code_of, code_text, json_text, plain, same_json
+from orchestratord.queue.rows import code_of, code_text, json_text, plain, same_json, worded
 from orchestratord.values import StatusSet
 
 
@@ -18,8 +18,10 @@ def test_status_codes(code: Any, text: str | None) -> None:
     assert code_of(text) == code
 
 
-def test_text_without_surrogates_is_not_changed() -> None:
-    assert plain("čau \x00") == "čau \x00"
+def test_text_without_surrogates_comes_back_as_it_was() -> None:
+    for text in ("čau \x00", "\x00", "\U0010ffff", "\U0010ffff0\x00\U0010ffff1", "č"):
+        assert "\x00" not in (plain(text) or "")
+        assert worded(plain(text)) == text
     assert plain(None) is None
     assert plain("a\udc80b") == "a?b"
 

@@ -89,6 +89,19 @@ async def test_from_version_1(path: Path) -> None:
     assert version(path)[0] == schema.VERSION
 
 
+async def test_before_the_schema_changes_a_copy_is_kept(path: Path) -> None:
+    dump(path)
+    copy = path.with_name(f"{path.name}.before-schema-{schema.VERSION}")
+    await (await Store.open(f"sqlite:///{path}")).close()
+    assert version(copy)[0] == 1
+    assert shape(copy) != shape(path)
+    assert copy.stat().st_mode & 0o777 == 0o640
+    kept = copy.read_bytes()
+    await (await Store.open(f"sqlite:///{path}")).close()  # nothing is changed any more
+    assert copy.read_bytes() == kept
+    assert [child.name for child in path.parent.glob("*before*")] == [copy.name]
+
+
 async def test_version_1_and_a_new_database_have_the_same_shape(
     path: Path, store: Store, tmp_path: Path
 ) -> None:
@@ -165,7 +178,7 @@ def test_a_later_migration_is_applied_once(path: Path, next_versions: Path) -> N
 def test_one_that_fails_leaves_the_version_before(path: Path, next_versions: Path) -> None:
     later = schema.VERSION + 1
     dump(path)
-    database = SqliteDatabase(str(path))
+    database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
     schema.migrate(database)
     database.close()
     before = shape(path)

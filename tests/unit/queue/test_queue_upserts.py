@@ -15,6 +15,7 @@ from orchestratord.queue.database import Connection
 from orchestratord.queue.effects import apply, apply_all
 from orchestratord.queue.jobs import Rank
 from orchestratord.queue.session import Session
+from orchestratord.queue.sqlite import SqliteConnection
 from orchestratord.queue.store import Store
 from orchestratord.queue.upserts import MOST_SHAPES, Upserts
 from orchestratord.task import Delete, Table, Upsert
@@ -119,6 +120,9 @@ class Watched:
     def run(self, sql: str, values: Any = ()) -> int:
         self.statements.append(sql)
         return self._db.run(sql, values)
+
+    def many(self, sql: str, types: Any, rows: Any) -> int:
+        return SqliteConnection.many(self, sql, types, rows)  # type: ignore[arg-type]
 
 
 async def statements(store: Store, effects: list[Upsert]) -> list[str]:

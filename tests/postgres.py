@@ -1,0 +1,154 @@
+"""A real PostgreSQL for tests: Debian's, on a port and a folder of its own.
+
+One server serves a whole run; each test has a database of its own. It does not wait for the disk,
+which only matters where a machine goes down; killed, it loses nothing either.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import psycopg
+
+HOST = "127.0.0.1"
+PATIENCE = 30.0
+SETTINGS = {
+    "listen_addresses": HOST,
+    "unix_socket_directories": "",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "100",
+    "autovacuum_naptime": "10s",
+    "log_min_messages": "fatal",
+    # Without it a database is written to disk for each one that is made.
+    "wal_level": "minimal",
+    "max_wal_senders": "0",
+    "max_wal_size": "4GB",
+}
+
+
+def programs() -> Path | None:
+    """The folder of the newest PostgreSQL that is installed."""
+
+    def version(path: Path) -> int:
+        return int(re.sub(r"\D", "", path.parent.name) or 0)
+
+    found = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=version)
+    if found:
+        return found[-1]
+    there = shutil.which("initdb")
+    return Path(there).resolve().parent if there else None
+
+
+class Postgres:
+    """One server. A context manager."""
+
+    def __init__(self, home: Path | None = None, **settings: str) -> None:
+        self._home = home or Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._settings = {**SETTINGS, **settings}
+        self._process: subprocess.Popen[bytes] | None = None
+        self._numbers = itertools.count(1)
+        with closing(socket.socket()) as probe:
+            probe.bind((HOST, 0))
+            self.port: int = probe.getsockname()[1]
+
+    def url(self, database: str) -> str:
+        return f"postgresql://tester:s3cret@{HOST}:{self.port}/{database}"
+
+    def create(self, **options: str) -> str:
+        """A new database; its URL."""
+        name = f"queue{next(self._numbers)}"
+        said = "".join(f" {key.upper()} {value}" for key, value in options.items())
+        self.run("postgres", f"CREATE DATABASE {name} TEMPLATE template0{said}")
+        return self.url(name)
+
+    def drop(self, url: str) -> None:
+        self.run("postgres", f"DROP DATABASE IF EXISTS {url.rpartition('/')[2]} WITH (FORCE)")
+
+    def run(self, database: str, statement: str, *values: Any) -> list[Any]:
+        """Run a statement as an administrator would, in a session of its own."""
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            cursor = connection.execute(statement, values or None)
+            return cursor.fetchall() if cursor.description else []
+
+    def __enter__(self) -> Postgres:
+        data = self._home / "data"
+        data.mkdir(mode=0o700)
+        if os.geteuid() == 0:
+            self._home.chmod(0o755)
+            shutil.chown(data, "postgres")
+        self._call("initdb", "--auth=trust", "--username=tester", "--no-sync", "-E", "UTF8",
+                   "--locale=C.UTF-8", "-D", str(data))  # fmt: skip
+        self.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.stop()
+        shutil.rmtree(self._home, ignore_errors=True)
+
+    def start(self, *, wait: bool = True) -> None:
+        """Start it, and wait until it answers."""
+        options = [word for key, to in self._settings.items() for word in ("-c", f"{key}={to}")]
+        with (self._home / "log").open("ab") as log:
+            self._process = subprocess.Popen(
+                [self._program("postgres"), "-D", self._home / "data", "-p", str(self.port),
+                 *options],
+                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+                **_as_postgres(),
+            )  # fmt: skip
+        deadline = time.monotonic() + PATIENCE
+        while wait and not self.answers():
+            assert self._process.poll() is None, (self._home / "log").read_text()
+            assert time.monotonic() < deadline, "PostgreSQL did not come up"
+            time.sleep(0.02)
+
+    def answers(self) -> bool:
+        try:
+            psycopg.connect(self.url("postgres"), connect_timeout=2).close()
+        except psycopg.OperationalError:
+            return False
+        return True
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop it: SIGINT ends all sessions, SIGQUIT is an immediate shutdown, like a crash."""
+        if self._process is not None and self._process.poll() is None:
+            self._process.send_signal(how)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self._process.wait(PATIENCE)
+            self._process.kill()
+            self._process.wait()
+
+    def _program(self, name: str) -> Path:
+        folder = programs()
+        assert folder is not None
+        return folder / name
+
+    def _call(self, name: str, *words: str) -> None:
+        subprocess.run(
+            [self._program(name), *words], check=True, stdout=subprocess.DEVNULL, **_as_postgres()
+        )
+
+
+def _as_postgres() -> dict[str, Any]:
+    """PostgreSQL refuses to run as root."""
+    if os.geteuid() != 0:
+        return {}
+    return {"user": "postgres", "group": "postgres", "extra_groups": []}
