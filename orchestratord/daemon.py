@@ -108,16 +108,16 @@ class Daemon:
         url = database_url(settings, self._folder, os.environ)
         path = control_socket(settings, self._folder, os.environ)
         tables = self._host.registry.tables.values()
-        store = await Store.open(url, tables=tables, clock=self._clock)
+        store = await Store.open(url, tables=tables, clock=self._clock, lease=settings.lease)
         self._handler.gather(asyncio.get_running_loop())
         try:
-            return await self._serve(store, path, url)
+            return await self._serve(store, path)
         finally:
             await store.close()
             log.info("stopped")
             self._handler.write_through()
 
-    async def _serve(self, store: Store, path: Path, url: str) -> int:
+    async def _serve(self, store: Store, path: Path) -> int:
         events = self._host.events
         events.open(self._clock, observed=self._host.compiled("observe") is not None)
         http = self._loader.config.daemon.http
@@ -161,7 +161,7 @@ class Daemon:
         self._tell(EventType.DAEMON_STARTED)
         log.info(
             "ready: %d endpoints, control socket %s, %sdatabase %s",
-            len(self._loader.config.endpoints), path, f"{tcp.url}, " if tcp else "", url,
+            len(self._loader.config.endpoints), path, f"{tcp.url}, " if tcp else "", store.url,
         )  # fmt: skip
         code = await self._until_stopped(tasks.values())
         self._notifier.stopping("draining")

@@ -10,7 +10,12 @@ from orchestratord.settings import DaemonSettings
 
 
 def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> str:
-    """The database as `sqlite:////absolute/path`; a relative one is below the config folder."""
+    """The database as `sqlite:////absolute/path`, or as `postgresql://…`, with its password.
+
+    A relative path is below the config folder.
+    """
+    if settings.database is not None and not settings.database.startswith("sqlite:"):
+        return settings.database
     if settings.database is not None:
         path = Path(settings.database.removeprefix("sqlite:///"))
         return f"sqlite:///{path if path.is_absolute() else folder.resolve() / path}"

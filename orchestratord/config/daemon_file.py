@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, NamedTuple
+from urllib.parse import parse_qs, unquote, urlsplit
 
 from orchestratord.config.document import Document
 from orchestratord.config.listening import host_problem, parse_bind
@@ -18,6 +20,7 @@ from orchestratord.host import Host
 from orchestratord.settings import DaemonSettings, Http, Plugins
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
+_POSTGRES = re.compile(r"postgres(ql)?://\S*")
 _TOKEN = re.compile(r"[!-~]+")
 SHORTEST_TOKEN = 16
 """Characters; a shorter one can be guessed."""
@@ -85,9 +88,12 @@ class DaemonReader:
             self._problems.error(locate(document.spot, node, path)[0], message)
 
         database = fields.get("database")
-        if database is not None and not _DATABASE.fullmatch(database):
+        if database is not None and _POSTGRES.fullmatch(database):
+            self._check_postgres(database, locate(document.spot, node, ("database",))[0])
+        elif database is not None and not _DATABASE.fullmatch(database):
             error(
-                "expected sqlite:////absolute/path, or sqlite:///path below the config folder",
+                "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
+                "postgresql://user@host/database",
                 "database",
             )
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
@@ -100,6 +106,29 @@ class DaemonReader:
             if fields["plugins"].timeout <= 0:
                 error("must be more than 0", "plugins", "timeout")
             self._check_plugins(fields["plugins"], document, node)
+
+    def _check_postgres(self, url: str, spot: Spot) -> None:
+        """libpq reads the URL; here only what is secret in it has to be known."""
+        if find_spec("psycopg") is None:
+            self._problems.error(
+                spot, "takes psycopg, which is not installed: pip install 'orchestratord[postgres]'"
+            )
+        known = self._reader.secrets
+        try:
+            parts = urlsplit(url)
+        except ValueError:
+            self._problems.error(spot, "expected postgresql://user@host/database")
+            return
+        passwords = {parts.password, *parse_qs(parts.query).get("password", ())} - {None, ""}
+        for password in passwords:
+            assert password is not None
+            if not any(password in secret for secret in known):
+                self._problems.warn(
+                    spot,
+                    "a password is written out here; write ${credential:name}, ${file:/path} or "
+                    "${secret:NAME} in its place, or use libpq's password file",
+                )
+            known |= {password, unquote(password)}
 
     def _check_http(self, http: Http, document: Document, node: MapNode) -> None:
         def spot(*path: str | int) -> Spot:

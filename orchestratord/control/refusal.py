@@ -19,6 +19,7 @@ from orchestratord.errors import (
     StorageFull,
     Unconditional,
     UniqueKeyReused,
+    Unreachable,
 )
 
 MEDIA_TYPE = "application/problem+json"
@@ -34,6 +35,7 @@ _MEANINGS: tuple[tuple[type[OrchestratordError], int, str], ...] = (
     (Outdated, 412, "outdated"),
     (Unconditional, 428, "if_match_required"),
     (StorageFull, 507, "storage_full"),
+    (Unreachable, 503, "database_unreachable"),
 )
 """Error → status of the answer and its `code`, the first that fits."""
 

@@ -130,6 +130,8 @@ class Verbs:
         """Why new work would not be taken and carried out now; None where it would."""
         if self._worker.snapshot()["draining"]:
             return "the daemon is draining"
+        if (why := self._store.unreachable) is not None:
+            return why
         return None if self._store.accepting else "the disk has no room for new work"
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:

@@ -203,7 +203,7 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
         ("http: {bind: x}", "1:1: http.token: is required"),
         ("databases: {}", "1:1: databases: unknown key, did you mean 'database'?"),
         ("concurrency: none", "1:1: concurrency: expected a whole number, not 'none'"),
-        ("database: postgresql://x/y", "1:1: database: expected sqlite:////absolute/path, or "
+        ("database: mysql://x/y", "1:1: database: expected sqlite:////absolute/path, or "
          "sqlite:///path below the config folder"),
         ("database: 'sqlite:///'", "1:1: database: expected sqlite:////absolute/path, or "
          "sqlite:///path below the config folder"),

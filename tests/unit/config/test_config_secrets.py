@@ -280,3 +280,24 @@ def test_no_secret_in_an_error(config: ConfigFolder) -> None:
     errors = config.errors()
     assert len(errors) >= 8
     assert SECRET not in "\n".join(errors)
+
+
+@pytest.mark.parametrize(
+    ("written", "warned"),
+    [
+        (f"postgresql://me:{SECRET}@db/queue", 1),
+        (f"postgresql://db/queue?user=me&password={SECRET}", 1),
+        ("postgresql://me:${secret:PLAIN}@db,standby:5433/queue?target_session_attrs=any", 0),
+        ("${secret:WHOLE}", 0),
+        ("postgresql://db/queue", 0),
+    ],
+)
+def test_the_password_of_the_database(config: ConfigFolder, written: str, warned: int) -> None:
+    config.environ = {"PLAIN": SECRET, "WHOLE": f"postgresql://me:{SECRET}@db/queue"}
+    config.daemon(f"database: '{written}'\n")
+    found = config.load()
+    assert [SECRET in str(warning) for warning in found.warnings] == [False] * warned
+    if warned:
+        assert "a password is written out here; write ${credential:name}" in str(found.warnings[0])
+    if written.partition("://")[2] != "db/queue":
+        assert found.redactor.text(f"FATAL: {SECRET}") == "FATAL: ***"
