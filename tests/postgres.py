@@ -21,8 +21,6 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-import psycopg
-
 HOST = "127.0.0.1"
 PATIENCE = 30.0
 SETTINGS = {
@@ -80,6 +78,8 @@ class Postgres:
 
     def run(self, database: str, statement: str, *values: Any) -> list[Any]:
         """Run a statement as an administrator would, in a session of its own."""
+        import psycopg  # is an extra, and most tests need none
+
         with psycopg.connect(self.url(database), autocommit=True) as connection:
             cursor = connection.execute(statement, values or None)
             return cursor.fetchall() if cursor.description else []
@@ -121,6 +121,8 @@ class Postgres:
             time.sleep(0.02)
 
     def answers(self) -> bool:
+        import psycopg
+
         try:
             psycopg.connect(self.url("postgres"), connect_timeout=2).close()
         except psycopg.OperationalError:

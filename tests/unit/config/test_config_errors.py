@@ -203,12 +203,12 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
         ("http: {bind: x}", "1:1: http.token: is required"),
         ("databases: {}", "1:1: databases: unknown key, did you mean 'database'?"),
         ("concurrency: none", "1:1: concurrency: expected a whole number, not 'none'"),
-        ("database: mysql://x/y", "1:1: database: expected sqlite:////absolute/path, or "
-         "sqlite:///path below the config folder"),
-        ("database: 'sqlite:///'", "1:1: database: expected sqlite:////absolute/path, or "
-         "sqlite:///path below the config folder"),
-        ("database: 'sqlite://:memory:'", "1:1: database: expected sqlite:////absolute/path, or "
-         "sqlite:///path below the config folder"),
+        ("database: mysql://x/y", "1:1: database: expected sqlite:////absolute/path, "
+         "sqlite:///path below the config folder, or postgresql://user@host/database"),
+        ("database: 'sqlite:///'", "1:1: database: expected sqlite:////absolute/path, "
+         "sqlite:///path below the config folder, or postgresql://user@host/database"),
+        ("database: 'sqlite://:memory:'", "1:1: database: expected sqlite:////absolute/path, "
+         "sqlite:///path below the config folder, or postgresql://user@host/database"),
         ("lease: 1s", "1:1: lease: must be at least 3s"),
         ("retention: {done: 1d}", "1:13: retention.done: unknown key; known are cancelled, failed, "
          "succeeded"),
