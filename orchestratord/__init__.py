@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestratord.backoff import Backoff
-    from orchestratord.config.edit import Declaration, Edit
+    from orchestratord.config.editing.records import Declaration, Edit
     from orchestratord.config.params import check_params
     from orchestratord.config.suggest import suggest
     from orchestratord.control.routes import Answer, Caller, Control, Route
@@ -158,7 +158,7 @@ __all__ = [
 
 _HOMES = {
     "orchestratord.backoff": "Backoff",
-    "orchestratord.config.edit": "Declaration Edit",
+    "orchestratord.config.editing.records": "Declaration Edit",
     "orchestratord.config.params": "check_params",
     "orchestratord.config.suggest": "suggest",
     "orchestratord.control.routes": "Answer Caller Control Route",

@@ -10,7 +10,7 @@ from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.config.changes import Changes
-from orchestratord.config.edit import Editor
+from orchestratord.config.editing.editor import Editor
 from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker

@@ -13,7 +13,7 @@ from typing import Any
 
 from orchestratord.clock import Clock
 from orchestratord.config.changes import Changes, Difference, changes, differences
-from orchestratord.config.edit import Editor
+from orchestratord.config.editing.editor import Editor
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.load import Reading, read, uncollected
 from orchestratord.config.memory import Memory
@@ -133,13 +133,13 @@ class Loader:
             self._retired += before.config.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
 
-    def check(self, file: str, content: bytes) -> None:
-        """Read the folder as if `file` held `content`; nothing changes.
+    def check(self, file: str, content: bytes) -> Config:
+        """The configuration as it would be if `file` held `content`; nothing changes.
 
         Raises ConfigError.
         """
         with self._lock:
-            self._read(self._breathe, {file: content})
+            return self._read(self._breathe, {file: content}, freeze=False).config
 
     @property
     def editor(self) -> Editor:
@@ -150,6 +150,7 @@ class Loader:
             self._references,
             self.check,
             lambda: self.config.redactor,
+            self.files,
         )
 
     def _references(self) -> References:
@@ -177,9 +178,11 @@ class Loader:
         self,
         breathe: Callable[[], None] = lambda: None,
         instead: Mapping[str, bytes] = MappingProxyType({}),
+        *,
+        freeze: bool = True,
     ) -> Reading:
         try:
-            with uncollected(freeze=True):
+            with uncollected(freeze=freeze):
                 return read(
                     self._folder,
                     self._host,

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
 from orchestratord.config.changes import Changes, Difference
-from orchestratord.config.edit import Editor
+from orchestratord.config.editing.editor import Editor
 from orchestratord.errors import Problem
 from orchestratord.queue.records import Inserted
 from orchestratord.settings import Config

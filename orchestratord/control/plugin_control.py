@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from orchestratord.clock import rfc3339
-from orchestratord.config.edit import Declaration, Edit
+from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.control.verbs import Verbs
 from orchestratord.events import Event
 from orchestratord.redact import Redactor

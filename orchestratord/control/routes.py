@@ -6,7 +6,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from orchestratord.config.edit import Declaration, Edit
+from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.events import Event
 from orchestratord.settings import Config
 from orchestratord.task import Effect

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from orchestratord.clock import Clock
-from orchestratord.config.edit import Declaration, Edit
+from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.config.params import check_params
 from orchestratord.control import status as shown
 from orchestratord.control.bulk import BulkRunner

@@ -30,7 +30,7 @@ Params = Mapping[str, str]
 
 _EXAMPLE_REQUEST = {"method": "GET", "url": "https://api.example.com/example"}
 _EXAMPLE_STATEMENT = {"database": "example", "statement": "SELECT 1", "params": {}}
-_SENT = frozenset({"webhooks", "inherited", "file", "writable", "reason", "etag"})
+_SENT = frozenset({"webhooks", "references", "inherited", "file", "writable", "reason", "etag"})
 """Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
 
@@ -159,6 +159,7 @@ class Routes:
 def _declared(found: Declaration, **more: Any) -> Answer:
     body = {
         "webhooks": list(found.items),
+        "references": [list(references) for references in found.references],
         "inherited": [
             {"origin": one["origin"], "overridden": one["overridden"], "webhook": one["item"]}
             for one in found.inherited

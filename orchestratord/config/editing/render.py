@@ -1,4 +1,4 @@
-"""Values as YAML in block style, written so that every reader takes them for what they are."""
+"""Values as YAML, written so that every reader takes them for what they are."""
 
 from __future__ import annotations
 
@@ -9,12 +9,14 @@ from typing import Any
 
 import yaml
 
-from orchestratord.config.positions import ListNode, MapNode, Node, Scalar
+from orchestratord.config.editing.matching import items_of, same
+from orchestratord.config.positions import MapNode, Node, Scalar
 from orchestratord.config.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z0-9/$_.][A-Za-z0-9/$_.{}@%+=?&~;:\- ]*")
 _KEY = re.compile(r"[A-Za-z_][A-Za-z0-9_.\-]*")
 _WORD = re.compile(r"[A-Za-z0-9_.\-]+")
+_FLOW_WORD = re.compile(r"[A-Za-z0-9/_.][A-Za-z0-9/_.@%+=&~;:\- ]*")
 _WORDS_11 = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
 """What some reader of YAML takes for something else than a text."""
 _SPECIAL = re.compile("[\x7f-\xa0\ud800-\udfff\u2028\u2029\ufeff\ufffe\uffff]")
@@ -24,28 +26,10 @@ _STR = "tag:yaml.org,2002:str"
 _RESOLVER: Any = yaml.SafeLoader("")
 
 
-def data_of(node: Node) -> Any:
-    """A node as JSON-like data; texts as they stand in the file, references unresolved."""
-    if isinstance(node, Scalar):
-        return node.text if isinstance(node.value, str) else node.value
-    if isinstance(node, ListNode):
-        return [data_of(item) for _, item in node.items]
-    return {key: data_of(item) for key, (_, item) in node.entries.items()}
-
-
-def same(one: Any, other: Any) -> bool:
-    """Equal, and of the same types; the order of keys does not matter."""
-    if isinstance(one, Mapping) and isinstance(other, Mapping):
-        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
-    if isinstance(one, list) and isinstance(other, list):
-        return len(one) == len(other) and all(map(same, one, other))
-    return type(one) is type(other) and bool(one == other)
-
-
 def list_lines(
     values: Sequence[Any], column: int, step: int, before: Sequence[Node | None] = ()
 ) -> Iterator[str]:
-    """The lines of a list.
+    """The lines of a list in block style.
 
     Args:
         values: its items.
@@ -62,7 +46,7 @@ def list_lines(
             yield from rest
         elif isinstance(value, list) and value:
             yield f"{pad}-"
-            yield from list_lines(value, column + step, step, _items(old))
+            yield from list_lines(value, column + step, step, items_of(old))
         else:
             yield f"{pad}- {scalar(value, old)}"
 
@@ -81,19 +65,32 @@ def entry_lines(
     key: str, value: Any, column: int, step: int, before: Node | None = None
 ) -> Iterator[str]:
     """The lines of one key with its value; the arguments are those of `list_lines`."""
-    head = f"{' ' * column}{_key(key)}:"
+    pad = " " * column
+    first, *rest = value_lines(f"{_key(key)}:", value, column, step, before)
+    yield pad + first
+    yield from rest
+
+
+def value_lines(
+    head: str, value: Any, column: int, step: int, before: Node | None = None
+) -> Iterator[str]:
+    """The same behind `head`, the key with its colon; the first line is not indented."""
     if isinstance(value, Mapping) and value:
         yield head
         yield from mapping_lines(value, column + step, step, before)
     elif isinstance(value, list) and value:
-        old = _items(before)
+        old = items_of(before)
         words = [scalar(item, old[i] if i < len(old) else None) for i, item in enumerate(value)]
         line = f"{head} [{', '.join(words)}]"
-        if len(line) <= _LINE and all(_WORD.fullmatch(word) for word in words):
+        if column + len(line) <= _LINE and all(_WORD.fullmatch(word) for word in words):
             yield line
         else:
             yield head
             yield from list_lines(value, column + step, step, old)
+    elif isinstance(value, str) and _is_text_of_lines(value):
+        yield f"{head} {'|' if value.endswith(chr(10)) else '|-'}"
+        pad = " " * (column + step)
+        yield from (pad + line if line else "" for line in value.removesuffix("\n").split("\n"))
     else:
         yield f"{head} {scalar(value, before)}"
 
@@ -104,20 +101,30 @@ def scalar(value: Any, before: Node | None = None) -> str:
         return _text(value)
     if isinstance(before, Scalar) and same(before.value, value) and before.text:
         return before.text
+    return json_text(value) if isinstance(value, Mapping | list) else json.dumps(value)
+
+
+def flow(value: Any) -> str:
+    """A value in one line, as it may stand within brackets."""
+    if isinstance(value, Mapping):
+        return f"{{{', '.join(f'{_key(key)}: {flow(item)}' for key, item in value.items())}}}"
     if isinstance(value, list):
-        return f"[{', '.join(scalar(item) for item in value)}]"
+        return f"[{', '.join(map(flow, value))}]"
+    if isinstance(value, str):
+        word = _FLOW_WORD.fullmatch(value) and _is_plain(value)
+        return value if word and _means_itself(value) else quoted(value)
     return json.dumps(value)
+
+
+def json_text(value: Any, indent: str = "") -> str:
+    """A value as JSON that is YAML as well; the indent is that of `json.dumps`."""
+    text = json.dumps(value, ensure_ascii=False, indent=indent or None)
+    return _SPECIAL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def quoted(text: str) -> str:
     """A text in double quotes, as JSON and YAML both read it."""
-    return _SPECIAL.sub(
-        lambda match: f"\\u{ord(match[0]):04x}", json.dumps(text, ensure_ascii=False)
-    )
-
-
-def _items(node: Node | None) -> list[Node]:
-    return [item for _, item in node.items] if isinstance(node, ListNode) else []
+    return json_text(text)
 
 
 def _key(key: str) -> str:
@@ -125,12 +132,27 @@ def _key(key: str) -> str:
 
 
 def _text(text: str) -> str:
-    if _PLAIN.fullmatch(text) and text[-1] not in " :" and ": " not in text:
+    if _PLAIN.fullmatch(text) and _is_plain(text):
         return text if _means_itself(text) else quoted(text)
     awkward = ('"' in text or "\\" in text) and "'" not in text
     if awkward and text.isprintable() and not _SPECIAL.search(text):
         return f"'{text}'"
     return quoted(text)
+
+
+def _is_plain(text: str) -> bool:
+    return text[-1] not in " :" and ": " not in text
+
+
+def _is_text_of_lines(text: str) -> bool:
+    """Whether it can be written as it stands, line by line."""
+    lines = text.removesuffix("\n").split("\n")
+    return (
+        len(lines) > 1
+        and all(line.isprintable() and line == line.rstrip() for line in lines)
+        and bool(lines[0] and lines[-1] and lines[0] == lines[0].lstrip())
+        and not _SPECIAL.search(text)
+    )
 
 
 def _means_itself(text: str) -> bool:

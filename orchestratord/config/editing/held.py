@@ -9,19 +9,23 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import NamedTuple
 
-from orchestratord.config.edit_render import data_of
+from orchestratord.config.editing.matching import items_of
 from orchestratord.config.positions import ListNode, MapNode, Node, Scalar, Spot
 from orchestratord.config.secret_keys import is_secret_key
 from orchestratord.errors import Problem
-from orchestratord.redact import MASK, Redactor, is_secret_header
+from orchestratord.redact import is_secret_header
 
 _TOKEN = re.compile(r"\$\$\{|\$\{[^{}]*\}|\$\{")
-_SCHEME = re.compile(r"\s*((bearer|basic|token)\s+|whsec_)?\s*", re.IGNORECASE)
+_SCHEME = re.compile(r"\s*((bearer|basic|token)\s+|whsec_)?\s*", re.IGNORECASE | re.ASCII)
 _ORIGIN = re.compile(
-    r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?(?=[/?#]|$)", re.I
+    r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?(?=[/?#]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+_REFERRED = re.compile(
+    r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
 )
 _PORTS = {"http": "80", "https": "443"}
 
@@ -35,16 +39,22 @@ class Leaf(NamedTuple):
 
 
 class Held:
-    """What the items of a list hold, by the origin that they send it to."""
+    """What the items of lists hold, by the origin that they send it to."""
 
-    def __init__(self, items: Node | None) -> None:
-        self.texts: dict[str, set[str]] = defaultdict(set)
-        self.tokens: dict[str, set[str]] = defaultdict(set)
-        for _, item in items.items if isinstance(items, ListNode) else ():
-            at = origin(item)
-            for leaf in leaves(item):
-                self.texts[at].add(leaf.text)
-                self.tokens[at].update(_TOKEN.findall(leaf.text))
+    def __init__(self, *lists: Node | None) -> None:
+        self._texts: dict[str, set[str]] = defaultdict(set)
+        self._tokens: dict[str, dict[str, None]] = defaultdict(dict)
+        for list_ in lists:
+            for item in items_of(list_):
+                at = origin(item)
+                for leaf in leaves(item):
+                    self._texts[at].add(leaf.text)
+                    self._tokens[at].update(dict.fromkeys(_TOKEN.findall(leaf.text)))
+
+    def references(self, item: Node) -> tuple[str, ...]:
+        """Those that an item may hold, as it is sent to now."""
+        tokens = self._tokens.get(origin(item), ())
+        return tuple(token for token in tokens if token.endswith("}"))
 
     def problems(self, items: Node | None, file: str) -> Iterator[Problem]:
         """What other items would send where it was not sent before.
@@ -59,10 +69,10 @@ class Held:
             for leaf in leaves(item, spot):
                 here = leaf.spot if leaf.spot.file == file else place
                 if (message := self._complaint(leaf, at)) is not None:
-                    yield Problem(message, here.file, here.line, here.column, leaf.spot.key)
+                    yield Problem(message, here.file, here.line, here.column, here.key)
 
     def _complaint(self, leaf: Leaf, at: str) -> str | None:
-        if leaf.text in self.texts[at]:
+        if leaf.text in self._texts.get(at, ()):
             return None
         tokens = _TOKEN.findall(leaf.text)
         if leaf.secret and is_written_out(leaf.text):
@@ -73,7 +83,7 @@ class Held:
         if "$${" in tokens or "${" in tokens:
             return "`${` cannot be written here; write it into the file by hand"
         for token in tokens:
-            if token not in self.tokens[at]:
+            if token not in self._tokens.get(at, ()):
                 # The default of a variable may be anybody's secret.
                 return (
                     f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
@@ -88,10 +98,16 @@ def leaves(item: Node, spot: Spot | None = None) -> Iterator[Leaf]:
     yield from _leaves(spot or Spot("", 1, 1, ""), item, "", secret=False, above="")
 
 
+def leaf_of(node: Node, key: str, *, secret: bool, above: str) -> Leaf | None:
+    """The value that a scalar is, below the keys `above` and `key`; None for nothing to keep."""
+    spot = Spot("", 1, 1, "")
+    return next(_leaves(spot, node, key, secret=secret, above=above), None)
+
+
 def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> Iterator[Leaf]:
     if isinstance(node, MapNode):
         for name, (place, child) in node.entries.items():
-            inside = secret or _is_secret(name, key)
+            inside = secret or is_secret(name, key)
             yield from _leaves(place, child, name, secret=inside, above=key)
     elif isinstance(node, ListNode):
         for place, child in node.items:
@@ -103,16 +119,27 @@ def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> It
 
 
 def origin(item: Node) -> str:
-    """To whom an item sends: scheme, host and port, or the whole URL where it hides these."""
+    """To whom an item sends: scheme, host and port, or the whole URL where it hides these.
+
+    Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
+    what follows that is not a part of it. A Host header of its own is a host as well.
+    """
     if not isinstance(item, MapNode) or "url" not in item.entries:
         return ""
     node = item.entries["url"][1]
     text = node.text if isinstance(node, Scalar) else ""
-    match = _ORIGIN.match(text)
-    if match is None:
-        return f"={text}"
-    scheme = match[1].lower()
-    return f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
+    if (match := _ORIGIN.match(text)) is not None:
+        scheme = match[1].lower()
+        found = f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
+    elif (match := _REFERRED.match(text)) is not None:
+        found = f"={match[0]}"
+    else:
+        found = f"={text}"
+    headers = item.entries["headers"][1] if "headers" in item.entries else None
+    for name, (_, value) in headers.entries.items() if isinstance(headers, MapNode) else ():
+        if name.lower() == "host":
+            found += f" as {value.text if isinstance(value, Scalar) else ''}"
+    return found
 
 
 def is_written_out(text: str) -> bool:
@@ -125,81 +152,8 @@ def is_written_out(text: str) -> bool:
     return not _SCHEME.fullmatch(_TOKEN.sub("", text))
 
 
-def shown(node: Node, redactor: Redactor) -> Any:
-    """An item for people: references as they stand in the file, secrets written out masked."""
-    return _shown(node, redactor, "", secret=False, above="")
-
-
-def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
-    if isinstance(node, MapNode):
-        return {
-            name: _shown(child, redactor, name, secret=secret or _is_secret(name, key), above=key)
-            for name, (_, child) in node.entries.items()
-        }
-    if isinstance(node, ListNode):
-        return [_shown(child, redactor, key, secret=secret, above=above) for _, child in node.items]
-    for leaf in _leaves(Spot("", 1, 1, ""), node, key, secret=secret, above=above):
-        if leaf.secret and is_written_out(leaf.text):
-            return MASK
-    value = data_of(node)
-    return redactor.text(value) if isinstance(value, str) else value
-
-
-def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[str, str]) -> Any:
-    """What somebody sent, with what they saw masked as it stands in the file.
-
-    Args:
-        value: what was sent.
-        seen: what `shown` made of `node`.
-        node: the item of the same name; None where there is none.
-        path: where the value stands, for complaints.
-        wrong: complaints, by path; masks that stand for nothing are added.
-    """
-    if isinstance(value, str):
-        if MASK in value and isinstance(node, Scalar) and value == seen:
-            return data_of(node)
-        if value == MASK:
-            wrong[path] = "*** keeps what stands there, and nothing does"
-        return value
-    if isinstance(value, Mapping):
-        entries = node.entries if isinstance(node, MapNode) else {}
-        return {
-            key: unmasked(
-                item,
-                seen[key] if key in entries else None,
-                entries[key][1] if key in entries else None,
-                f"{path}.{key}",
-                wrong,
-            )
-            for key, item in value.items()
-        }
-    if isinstance(value, list):
-        # Of a list with another length, nobody knows which of its masks is which.
-        nodes = [item for _, item in node.items] if isinstance(node, ListNode) else []
-        known = len(nodes) == len(value)
-        return [
-            unmasked(
-                item,
-                seen[i] if known else None,
-                nodes[i] if known else None,
-                f"{path}.{i}",
-                wrong,
-            )
-            for i, item in enumerate(value)
-        ]
-    return value
-
-
-def secrets_in(node: Node | None) -> Iterator[str]:
-    """Secrets that are written out in a file, and the lines of those that have several."""
-    if node is not None:
-        for leaf in leaves(node):
-            if leaf.secret and is_written_out(leaf.text):
-                yield leaf.text
-                yield from (line.strip() for line in leaf.text.splitlines())
-
-
-def _is_secret(key: str, above: str) -> bool:
+def is_secret(key: str, above: str) -> bool:
+    """Whether what stands under a key is a secret by its name; `above`: the key above it."""
     return is_secret_key(key) or (above == "headers" and is_secret_header(key))
 
 

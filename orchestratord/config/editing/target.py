@@ -37,12 +37,21 @@ def target(folder: Path, file: str, others: Iterable[str]) -> Path:
 def check_writable(path: Path) -> None:
     """Raise NotWritable, with the reason, where a file cannot be replaced."""
     for needed in (path.parent, path):
-        if not os.access(needed, os.W_OK):
+        if not os.access(needed, os.W_OK, effective_ids=True):
             raise NotWritable(f"{needed} cannot be written by the daemon")
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise NotWritable(f"{path} cannot be written: {error.strerror}") from error
+    user = os.geteuid()
+    groups = {os.getegid(), *os.getgroups()}
+    if user != 0 and (found.st_uid != user or found.st_gid not in groups):
+        # The file that takes its place would be another's, who might keep its owner out.
+        raise NotWritable(f"{path} belongs to another user or group than the daemon")
 
 
 def replace(path: Path, content: bytes, expected: bytes) -> bool:
-    """Put `content` in the place of a file, which keeps its mode and owner.
+    """Put `content` in the place of a file, which keeps its owner, mode and attributes.
 
     False, and nothing is done, where the file holds something else than `expected`.
 
@@ -50,7 +59,8 @@ def replace(path: Path, content: bytes, expected: bytes) -> bool:
         NotWritable: it cannot be written.
         StorageFull: the disk has no room.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    # A name that nobody reads, and as short as the folder's other names need not be.
+    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         before = path.stat()
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -62,6 +72,7 @@ def replace(path: Path, content: bytes, expected: bytes) -> bool:
                 made = os.fstat(handle)
                 if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
                     os.fchown(handle, before.st_uid, before.st_gid)
+                _copy_attributes(path, handle)
                 os.fchmod(handle, stat.S_IMODE(before.st_mode))
                 os.fsync(handle)
             if path.read_bytes() != expected:
@@ -80,3 +91,11 @@ def replace(path: Path, content: bytes, expected: bytes) -> bool:
             raise StorageFull(f"{path} cannot be written: the disk is full") from error
         raise NotWritable(f"{path} cannot be written: {error.strerror}") from error
     return True
+
+
+def _copy_attributes(path: Path, handle: int) -> None:
+    """Access lists and labels, as far as the file system has them."""
+    with contextlib.suppress(OSError):
+        for name in os.listxattr(path):
+            with contextlib.suppress(OSError):
+                os.setxattr(handle, name, os.getxattr(path, name))
