@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, NamedTuple
-from urllib.parse import parse_qs, unquote, urlsplit
 
 from orchestratord.config.document import Document
 from orchestratord.config.listening import host_problem, parse_bind
@@ -89,7 +88,7 @@ class DaemonReader:
 
         database = fields.get("database")
         if database is not None and _POSTGRES.fullmatch(database):
-            self._check_postgres(database, locate(document.spot, node, ("database",))[0])
+            self._check_postgres(locate(document.spot, node, ("database",))[0])
         elif database is not None and not _DATABASE.fullmatch(database):
             error(
                 "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
@@ -107,28 +106,11 @@ class DaemonReader:
                 error("must be more than 0", "plugins", "timeout")
             self._check_plugins(fields["plugins"], document, node)
 
-    def _check_postgres(self, url: str, spot: Spot) -> None:
-        """libpq reads the URL; here only what is secret in it has to be known."""
+    def _check_postgres(self, spot: Spot) -> None:
         if find_spec("psycopg") is None:
             self._problems.error(
                 spot, "takes psycopg, which is not installed: pip install 'orchestratord[postgres]'"
             )
-        known = self._reader.secrets
-        try:
-            parts = urlsplit(url)
-        except ValueError:
-            self._problems.error(spot, "expected postgresql://user@host/database")
-            return
-        passwords = {parts.password, *parse_qs(parts.query).get("password", ())} - {None, ""}
-        for password in passwords:
-            assert password is not None
-            if not any(password in secret for secret in known):
-                self._problems.warn(
-                    spot,
-                    "a password is written out here; write ${credential:name}, ${file:/path} or "
-                    "${secret:NAME} in its place, or use libpq's password file",
-                )
-            known |= {password, unquote(password)}
 
     def _check_http(self, http: Http, document: Document, node: MapNode) -> None:
         def spot(*path: str | int) -> Spot:

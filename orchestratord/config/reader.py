@@ -6,6 +6,7 @@ import contextlib
 import re
 from collections.abc import Mapping
 from typing import Annotated, Any, NamedTuple
+from urllib.parse import unquote
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -30,6 +31,8 @@ from orchestratord.redact import MASK
 from orchestratord.registry import Registry
 from orchestratord.values import Text
 
+_USER_INFO = re.compile(r"[A-Za-z][\w+.-]*://[^\s/?#:@]*:([^\s/?#]+)@")
+_IN_QUERY = re.compile(r"[?&](?:ssl)?password=([^\s&#]+)")
 _SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
 _FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
 
@@ -235,6 +238,8 @@ class Reader:
         can stand there.
         """
         resolved = self._references.resolve(node.text)
+        if "://" in node.text or (resolved is not None and "://" in resolved.text):
+            self._password(spot, node.text, str(resolved.text if resolved else node.text))
         if resolved is None:
             if not secret or not node.text or ("{{" in node.text and not literal):
                 return node.text
@@ -255,6 +260,19 @@ class Reader:
         if not literal and any("{{" in part for part, referenced in text.parts if not referenced):
             return Text.of(text.parts, secret=True, source=text.source)
         return Text.of([(str(text), True)], secret=True, source=text.source)
+
+    def _password(self, spot: Spot, written: str, text: str) -> None:
+        """A password in a URL is a secret, whoever reads the URL."""
+        found = _passwords(text)
+        # One that is percent-encoded there stands elsewhere as it is.
+        for password in {*found, *map(unquote, found)}:
+            self._secret(spot, password)
+        if any("${" not in password for password in _passwords(written)):
+            self.problems.warn(
+                spot,
+                "a password is written out here; write ${credential:name}, ${file:/path} or "
+                "${secret:NAME} in its place",
+            )
 
     def _written_out(self, spot: Spot, text: str) -> None:
         self.problems.warn(
@@ -307,6 +325,11 @@ class Reader:
                 self.problems.error(place, sentence(item), choice(item))
         for place, (words, value) in expected.items():
             self.problems.error(place, f"expected {' or '.join(words)}, not {value}")
+
+
+def _passwords(url: str) -> list[str]:
+    match = _USER_INFO.match(url.strip())
+    return [*(match.groups() if match else ()), *_IN_QUERY.findall(url)]
 
 
 def _covers(bad: Spot, place: Spot) -> bool:

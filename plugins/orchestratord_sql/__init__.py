@@ -7,7 +7,7 @@ lifecycle, with the phases before_execute and after_execute, and waits and is re
     declaration    what stands in an endpoint's file     pool       connections, and deadlines
     placeholders   where its parameters are              session    the thread of a connection
     checks         what `check` finds                    work       what both sides know of it
-    answer         rows as JSON                          sqlite     the database itself
+    answer         rows as JSON                          sqlite, postgresql   the databases
 """
 
 from __future__ import annotations

@@ -51,6 +51,10 @@ class Keeper:
         self._rows.append(text)
         return True
 
+    def data(self) -> Any:
+        """The answer as data."""
+        return json.loads(self._content(self._rows, self._truncated))
+
     def response(self) -> httpx.Response:
         """The answer, as hooks and webhooks see the one to an HTTP call."""
         content = self._content(self._rows, self._truncated)

@@ -15,6 +15,7 @@ from orchestratord_sql.placeholders import Dialect
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _SQLITE = re.compile(r"sqlite:///(?!/*$)([^?#]+)")
+_POSTGRESQL = "postgresql://"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,8 +33,12 @@ class Url:
         text = str(value)
         if _SQLITE.fullmatch(text):
             return cls("sqlite", text)
+        if text.startswith(_POSTGRESQL):
+            _check_postgresql(text)
+            return cls("postgresql", text)
         raise ValueError(
-            "expected sqlite:////absolute/path, or sqlite:///path below the config folder"
+            "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
+            "postgresql://user@host/name"
         )
 
     def path(self, folder: Path) -> Path:
@@ -41,6 +46,21 @@ class Url:
         match = _SQLITE.fullmatch(self.text)
         assert match is not None
         return folder / match[1]
+
+
+def _check_postgresql(text: str) -> None:
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise ValueError(
+            "postgresql:// needs psycopg, which is not installed: "
+            "pip install 'orchestratord[postgres]'"
+        ) from None
+    try:
+        conninfo_to_dict(text)
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"libpq cannot read it: {str(error).strip()}") from None
 
 
 class Database(Model):
@@ -53,8 +73,8 @@ class Database(Model):
         WithJsonSchema(
             {
                 "type": "string",
-                "description": "sqlite:////absolute/path, or sqlite:///path, below the "
-                "config folder",
+                "description": "sqlite:////absolute/path, sqlite:///path below the config folder, "
+                "or postgresql://user@host/name, which libpq reads",
             }
         ),
     ]

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import BeforeValidator, WithJsonSchema
 
-from orchestratord import Model, Text
+from orchestratord import Expression, Model, Text
 
 _TEMPLATE = re.compile(r"\{\{\s*(?:params|task|now)\b")
 
@@ -33,3 +33,5 @@ class SqlSpec(Model):
         ),
     ]
     """One statement, in which `:name` stands for a parameter."""
+    success_if: Expression | None = None
+    """JMESPath over the answer; where it does not hold, the statement is rolled back."""

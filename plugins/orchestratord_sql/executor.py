@@ -15,6 +15,7 @@ from orchestratord import (
     Config,
     Endpoint,
     Executor,
+    Expression,
     InvalidPayload,
     Outcome,
     Parked,
@@ -32,6 +33,7 @@ from orchestratord_sql.pool import Pool, Stopped
 from orchestratord_sql.session import Connect
 from orchestratord_sql.work import Connection, Failure, Work
 
+STOPPED = "the daemon was stopped, and the statement cancelled before it was committed"
 CLOSING = 1.0
 """Seconds that connections have to be closed when the daemon ends."""
 
@@ -112,20 +114,23 @@ class SqlExecutor(Executor):
             return _refused(str(error))
         keeper = Keeper(target.endpoint.api.max_response)
         ends = time.monotonic() + target.timeout
-        work = Work(scanned, values, ends, target.timeout, keeper)
+        accept = partial(_accept, keeper, target.endpoint.spec.success_if)
+        work = Work(scanned, values, ends, target.timeout, keeper, accept)
         try:
             await self._pool(place).run(work)
         except Failure as failure:
             return _failed(failure, target)
         except Stopped as stopped:
-            if target.idempotent or _unclear(stopped):
+            end = stopped.end
+            if target.idempotent or (isinstance(end, Failure) and end.maybe_done):
                 # The rule for a daemon that stops: back to pending, or a person has to look.
                 raise asyncio.CancelledError from None
             running = asyncio.current_task()
             assert running is not None
             running.uncancel()
-            words = "the daemon was stopped, and the statement cancelled before it was committed"
-            return _failed(Failure(words, again=True), target)
+            if not isinstance(end, Failure) or end.again:
+                end = Failure(STOPPED, again=True)
+            return _failed(end, target)
         return Outcome("success", "ok", keeper.response(), answered=True)
 
     def _pool(self, place: Place) -> Pool:
@@ -154,15 +159,37 @@ def _value(value: Any) -> Any:
     return value
 
 
+def _accept(keeper: Keeper, success_if: Expression | None) -> None:
+    """Raise Failure where the answer is not what the endpoint wants."""
+    if success_if is None:
+        return
+    try:
+        holds = success_if.holds(keeper.data())
+    except ValueError as error:
+        raise Failure(f"success_if cannot be told: {error}; rolled back", again=False) from None
+    if not holds:
+        words = f"success_if does not hold: {success_if.source}; rolled back"
+        raise Failure(words, again=False)
+
+
 def _connect(place: Place) -> Connect:
+    """What opens connections. A driver is imported when its first statement is executed."""
     url = place.database.url
-    return partial(_sqlite, url.path(place.folder))
+    if url.dialect == "sqlite":
+        return partial(_sqlite, url.path(place.folder))
+    return partial(_postgresql, url.text)
 
 
 def _sqlite(path: Path, work: Work) -> Connection:
     from orchestratord_sql.sqlite import SqliteConnection
 
     return SqliteConnection(path, work)
+
+
+def _postgresql(url: str, work: Work) -> Connection:
+    from orchestratord_sql.postgresql import PostgresqlConnection
+
+    return PostgresqlConnection(url, work)
 
 
 def _refused(error: str) -> Outcome:
@@ -175,7 +202,3 @@ def _failed(failure: Failure, target: Target) -> Outcome:
             "retry", "error", error=failure.words, maybe_done=failure.maybe_done, answered=False
         )
     return Outcome("failure", "error", error=failure.words, maybe_done=failure.maybe_done)
-
-
-def _unclear(stopped: Stopped) -> bool:
-    return isinstance(stopped.end, Failure) and stopped.end.maybe_done

@@ -58,6 +58,7 @@ class SqliteConnection:
             work.check()
             cursor = connection.execute(work.scan.text, work.values)
             _keep(cursor, work)
+            work.accept()
             work.commit()
             connection.execute("COMMIT")
         except sqlite3.Error as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from orchestratord_sql.answer import Keeper
@@ -43,16 +44,25 @@ class Work:
         ends: when it has to have ended, by `time.monotonic`.
         seconds: how long that was from the start, for people.
         keeper: takes the answer.
+        accept: called once the answer is there and before it is committed; raises Failure where it
+            is not what was wanted.
     """
 
     def __init__(
-        self, scan: Scan, values: dict[str, Any], ends: float, seconds: float, keeper: Keeper
+        self,
+        scan: Scan,
+        values: dict[str, Any],
+        ends: float,
+        seconds: float,
+        keeper: Keeper,
+        accept: Callable[[], None] = lambda: None,
     ) -> None:
         self.scan = scan
         self.values = values
         self.ends = ends
         self.seconds = seconds
         self.keeper = keeper
+        self.accept = accept
         self._lock = threading.Lock()
         self._given_up = False
         self._committing = False

@@ -14,7 +14,7 @@ from orchestratord_sql.databases import DATABASES, Database, Url
 from orchestratord_sql.declaration import SqlSpec
 from orchestratord_sql.executor import SqlExecutor
 
-from orchestratord import Config, Endpoint, Outcome, RetryPolicy, Target
+from orchestratord import Config, Endpoint, Expression, Outcome, RetryPolicy, Target
 from orchestratord.testing import Answers, Rig, task
 
 
@@ -39,8 +39,10 @@ class Bench:
         settings = MappingProxyType({DATABASES.key: self.databases})
         return replace(self.rig.config(), folder=self.folder, settings=settings)
 
-    def endpoint(self, statement: str, **keys: Any) -> Endpoint:
-        spec = SqlSpec(database="warehouse", statement=statement)
+    def endpoint(
+        self, statement: str, success_if: Expression | None = None, **keys: Any
+    ) -> Endpoint:
+        spec = SqlSpec(database="warehouse", statement=statement, success_if=success_if)
         keys.setdefault("idempotent", self.executor.default_idempotent(spec))
         retry = RetryPolicy.model_validate({})
         return self.rig.endpoint("shop/do", type="sql", spec=spec, **{"retry": retry, **keys})

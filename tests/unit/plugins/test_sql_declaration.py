@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from textwrap import dedent
 
@@ -64,11 +65,11 @@ def test_keys_of_requests_are_refused(folder: Folder) -> None:
         "{type: sql, database: warehouse, statement: SELECT 1, path: /x, success: 2xx, pth: /x}"
     )
     place = "apis/shop/endpoints/do.yaml:1:"
-    known = "known are database, enabled, idempotent, params, retry, schedule, statement, tests, "
+    known = "known are database, enabled, idempotent, params, retry, schedule, statement, "
     assert folder.errors() == [
         f"{place}55: path: belongs to endpoints with `type: http`; this one has `type: sql`",
         f"{place}65: success: belongs to endpoints with `type: http`; this one has `type: sql`",
-        f"{place}79: pth: unknown key; {known}timeout, type",
+        f"{place}79: pth: unknown key; {known}success_if, tests, timeout, type",
     ]
     folder.endpoint("{path: /x, statement: SELECT 1}")
     assert folder.errors()[-1] == (
@@ -134,8 +135,8 @@ def test_what_is_wrong_with_an_endpoint(folder: Folder, keys: str, complaint: st
     [
         (
             "{a: {url: mysql://x/y}}",
-            "17: databases.a.url: expected sqlite:////absolute/path, or sqlite:///path below "
-            "the config folder",
+            "17: databases.a.url: expected sqlite:////absolute/path, sqlite:///path below the "
+            "config folder, or postgresql://user@host/name",
         ),
         ("{a: {}}", "13: databases.a.url: is required"),
         ("{a: {url: 'sqlite:///x', concurrency: 0}}", "37: databases.a.concurrency: must be at"),
@@ -168,3 +169,51 @@ def test_a_disabled_plugin(folder: Folder) -> None:
         "orchestratord.yaml:1:1: databases: belongs to the plugin sql, which is disabled; it is "
         "not read",
     ]
+
+
+def test_postgresql_needs_its_driver(folder: Folder, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder.daemon("databases: {a: {url: 'postgresql://me@db/x'}}")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    (error,) = folder.errors()
+    assert error == (
+        "orchestratord.yaml:1:17: databases.a.url: postgresql:// needs psycopg, which is not "
+        "installed: pip install 'orchestratord[postgres]'"
+    )
+
+
+def test_what_libpq_cannot_read(folder: Folder) -> None:
+    pytest.importorskip("psycopg")
+    folder.daemon("databases: {a: {url: 'postgresql://me:s3cret@db/x?porrt=1'}}")
+    (error,) = folder.errors()
+    assert "libpq cannot read it: invalid URI query parameter" in error
+    folder.daemon("databases: {a: {url: 'postgresql://me:s3c%ret@db/x'}}")
+    (error,) = folder.errors()
+    assert "s3c" not in error
+
+
+def test_a_statement_is_read_as_its_database_does(folder: Folder) -> None:
+    pytest.importorskip("psycopg")
+    folder.daemon(
+        "databases: {a: {url: 'sqlite:///x'}, b: {url: 'postgresql://me:${secret:PW}@db/x'}}"
+    )
+    folder.environ["PW"] = "a%40secret"
+    text = "{type: sql, database: %s, statement: 'SELECT :a::int', params: {a: {}}}"
+    folder.endpoint(text % "b")
+    config = folder.load()
+    assert config.warnings == ()
+    # As it is, and as it stands in the URL.
+    assert config.redactor.text("a%40secret a@secret") == "*** ***"
+    folder.endpoint(text % "a")
+    (error,) = folder.errors()
+    assert "statement: SQLite takes :a:: for one name; write a blank behind :a" in error
+
+
+def test_nothing_shows_a_url(folder: Folder) -> None:
+    pytest.importorskip("psycopg")
+    folder.daemon("databases: {a: {url: 'postgresql://me:s3cret@db/x'}}")
+    config = folder.load()
+    (warning,) = config.warnings
+    assert (warning.line, warning.column, warning.key) == (1, 17, "databases.a.url")
+    assert "a password is written out here" in warning.message
+    for shown in (repr(config), str(warning), warning.source):
+        assert "s3cret" not in shown
