@@ -57,6 +57,7 @@ if TYPE_CHECKING:
     from orchestratord.settings import Config, DaemonSetting
     from orchestratord.statement import Statement
     from orchestratord.task import (
+        Action,
         Delete,
         Effect,
         Explanation,
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PHASES",
+    "Action",
     "Answer",
     "Api",
     "Backoff",
@@ -178,7 +180,9 @@ _HOMES = {
     "orchestratord.redact": "Redactor",
     "orchestratord.settings": "Config DaemonSetting",
     "orchestratord.statement": "Statement",
-    "orchestratord.task": "Delete Effect Explanation NewTask Reason Status Table Task Upsert",
+    "orchestratord.task": (
+        "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert"
+    ),
     "orchestratord.template": "Template TemplateTree",
     "orchestratord.values": "Duration Secret StatusSet Text format_duration parse_duration",
 }

@@ -64,6 +64,27 @@ class Key(NamedTuple):
 
 
 @dataclass(frozen=True, slots=True)
+class Action:
+    """What somebody did by hand, for the action log.
+
+    Args:
+        name: in words, such as `retry` or `edit webhooks`.
+        endpoint: to which endpoint.
+        webhook: to which of its webhooks.
+        task: to which task.
+        bulk: by which bulk.
+        detail: what else there is to say; JSON-like, without secrets.
+    """
+
+    name: str
+    endpoint: str | None = None
+    webhook: str | None = None
+    task: int | None = None
+    bulk: int | None = None
+    detail: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
 class Task:
     """A row of `retry_schedule`. Times are milliseconds since the epoch."""
 

@@ -17,14 +17,7 @@ if TYPE_CHECKING:
 
 POLL = 0.5
 _COLOURS = {"finished": "green", "running": "cyan", "cancelled": "yellow"}
-_COLUMNS = (
-    Column("BULK", right=True),
-    Column("STATUS"),
-    Column("MATCHED", right=True),
-    Column("RETRIED", right=True),
-    Column("SKIPPED", right=True),
-    Column("RATE", right=True),
-)
+_MOVED = {"cancel": "CANCELLED"}
 
 
 def show(client: Client, screen: Screen, arguments: Namespace) -> int:
@@ -81,4 +74,12 @@ def _print(bulk: dict[str, Any], screen: Screen) -> None:
         *(number(bulk.get(name)) for name in ("matched", "moved", "skipped")),
         compact(bulk.get("rate")),
     ]
-    screen.lines(table(_COLUMNS, [row], screen))
+    columns = (
+        Column("BULK", right=True),
+        Column("STATUS"),
+        Column("MATCHED", right=True),
+        Column(_MOVED.get(compact(bulk.get("action")), "RETRIED"), right=True),
+        Column("SKIPPED", right=True),
+        Column("RATE", right=True),
+    )
+    screen.lines(table(columns, [row], screen))

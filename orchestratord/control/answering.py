@@ -20,6 +20,7 @@ from orchestratord.control.refusal import MEDIA_TYPE, Refusal
 from orchestratord.control.routes import JSON, Answer
 from orchestratord.control.views import json_bytes
 from orchestratord.errors import OrchestratordError
+from orchestratord.task import Action
 
 log = logging.getLogger("orchestratord.control")
 
@@ -47,25 +48,33 @@ class Asked:
 Handler = Callable[[Asked], Awaitable[Answer]]
 
 
-def endpoint_of(methods: Mapping[str, Handler]) -> Callable[[Request], Awaitable[Response]]:
+Record = Callable[[str, Action], Awaitable[None]]
+"""Writes down who has done what by hand."""
+
+
+def endpoint_of(
+    methods: Mapping[str, Handler], record: Record
+) -> Callable[[Request], Awaitable[Response]]:
     """What starlette calls for a path that has these methods."""
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
-        response = await _answer(methods[method], request)
+        response = await _answer(methods[method], request, record)
         _log(request, response)
         return response
 
     return endpoint
 
 
-async def _answer(handler: Handler, request: Request) -> Response:
+async def _answer(handler: Handler, request: Request, record: Record) -> Response:
     try:
         asked = await _asked(request)
         asking = handler(asked)
         if "wait" in asked.query:
             asking = _while_connected(request, asking)
         answer = await asking
+        if answer.done is not None:
+            await _record(record, asked.who, answer.done)
         if isinstance(answer.body, AsyncIterator):
             return _stream(request, answer)
         return _response(answer)
@@ -95,6 +104,14 @@ async def _asked(request: Request) -> Asked:
     writes = getattr(request.state, "writes", True)
     session = getattr(request.state, "session", False)
     return Asked(path, query, body, request.headers, _who(request), writes, session)
+
+
+async def _record(record: Record, who: str, done: Action) -> None:
+    try:
+        await record(who, done)
+    except OrchestratordError as error:
+        # It is done: whoever asked is not to think that it is not.
+        log.error("cannot write to the action log that %s did %r: %s", who, done.name, error)
 
 
 def _who(request: Request) -> str:

@@ -14,17 +14,21 @@ from orchestratord.control.answering import Asked, Handler, endpoint_of, no_rout
 from orchestratord.control.plugin_control import PluginControl
 from orchestratord.control.query import NAMES, read_filter
 from orchestratord.control.refusal import Refusal
-from orchestratord.control.routes import Answer, Caller
+from orchestratord.control.routes import Answer, Caller, Control
 from orchestratord.control.status import reload_json
 from orchestratord.control.verbs import MAX_PAGE, MAX_WAIT, Verbs
 from orchestratord.errors import InvalidParams, NotFound
+from orchestratord.queue.records import Bulk
+from orchestratord.task import Action, Task
 
 
 class Api:
     """The core's handlers."""
 
-    def __init__(self, verbs: Verbs) -> None:
+    def __init__(self, verbs: Verbs, control: Control) -> None:
+        """`control`: the documents, which plugins' routes get from it as well."""
         self._verbs = verbs
+        self._control = control
         self._feed = feed.Feed(verbs.host.events)
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
@@ -44,11 +48,15 @@ class Api:
             ("POST", f"{endpoint}/resume"): self.resume,
             ("GET", "/v1/retries"): self.retries,
             ("POST", "/v1/retries/trigger"): self.trigger_all,
+            ("POST", "/v1/retries/cancel"): self.cancel_all,
             ("GET", retry): self.retry,
+            ("GET", f"{retry}/request"): self.request,
             ("POST", f"{retry}/trigger"): self.trigger,
             ("POST", f"{retry}/cancel"): self.cancel,
+            ("GET", "/v1/bulks"): self.bulks,
             ("GET", bulk): self.bulk,
             ("POST", f"{bulk}/cancel"): self.cancel_bulk,
+            ("GET", "/v1/actions"): self.actions,
         }
 
     async def healthz(self, asked: Asked) -> Answer:
@@ -84,29 +92,17 @@ class Api:
         """Adopt what the files say now."""
         body = requests.read_body(requests.ReloadBody, asked.body)
         reload = await self._verbs.reload(diff=body.diff)
-        return Answer(reload_json(reload, diff=body.diff))
+        done = Action("reload", detail={"generation": reload.config.generation})
+        return Answer(reload_json(reload, diff=body.diff), done=done)
 
     async def endpoints(self, asked: Asked) -> Answer:
         """All endpoints as they are declared and merged."""
         requests.refuse_unknown(asked.query, ())
-        paused = await self._verbs.paused()
-        runs = self._verbs.next_runs()
-        config = self._verbs.config
-        shown = [
-            views.endpoint_json(
-                endpoint, endpoint.id in paused, runs.get(endpoint.id), config.redactor
-            )
-            for endpoint in config.endpoints.values()
-        ]
-        return Answer({"endpoints": shown})
+        return Answer({"endpoints": await self._control.endpoints()})
 
     async def endpoint(self, asked: Asked) -> Answer:
         """One endpoint."""
-        endpoint = self._verbs.endpoint(_endpoint_id(asked))
-        paused = endpoint.id in await self._verbs.paused()
-        next_run = self._verbs.next_runs().get(endpoint.id)
-        redactor = self._verbs.config.redactor
-        return Answer(views.endpoint_json(endpoint, paused, next_run, redactor))
+        return Answer(await self._control.endpoint(_endpoint_id(asked)))
 
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""
@@ -125,7 +121,11 @@ class Api:
         made = await self._verbs.call(
             endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
         )
-        return Answer({"id": made.id, "status": made.status}, 200 if made.repeated else 202)
+        # A program's calls are too many for the log, and each is a task of its own.
+        by_hand = asked.session and not made.repeated
+        done = Action("call", endpoint_id, task=made.id) if by_hand else None
+        answer = {"id": made.id, "status": made.status}
+        return Answer(answer, 200 if made.repeated else 202, done=done)
 
     async def pause(self, asked: Asked) -> Answer:
         """Let an endpoint's calls wait."""
@@ -139,7 +139,8 @@ class Api:
         requests.read_body(requests.NoBody, asked.body)
         endpoint_id = _endpoint_id(asked)
         await self._verbs.pause(endpoint_id, paused)
-        return Answer({"id": endpoint_id, "paused": paused})
+        done = Action("pause" if paused else "resume", endpoint_id)
+        return Answer({"id": endpoint_id, "paused": paused}, done=done)
 
     async def retries(self, asked: Asked) -> Answer:
         """A page of tasks, newest first."""
@@ -148,10 +149,7 @@ class Api:
         limit = requests.read_number(asked.query, "limit", 100, MAX_PAGE)
         after = requests.read_number(asked.query, "after", None, requests.MAX_ID)
         assert limit is not None
-        page = await self._verbs.tasks(read_filter(given, self._verbs.now), limit, after)
-        redactor = self._verbs.config.redactor
-        tasks = [views.task_json(task, redactor) for task in page.tasks]
-        return Answer({"retries": tasks, "next": page.next})
+        return Answer(await self._control.retries(given, limit=limit, after=after))
 
     async def retry(self, asked: Asked) -> Answer:
         """One task in full, once it has ended if `wait` is given."""
@@ -161,42 +159,72 @@ class Api:
         redactor = self._verbs.config.redactor
         return Answer(views.task_page_json(page.task, page.response, page.attempts, redactor))
 
+    async def request(self, asked: Asked) -> Answer:
+        """What a task would send."""
+        return Answer(await self._control.request(_id(asked, "task")))
+
     async def trigger(self, asked: Asked) -> Answer:
         """Have a task tried now."""
         body = requests.read_body(requests.TriggerBody, asked.body)
         task = await self._verbs.trigger(_id(asked, "task"), force=body.force)
-        return Answer(views.task_json(task, self._verbs.config.redactor), 202)
+        return self._done("retry", task)
 
     async def cancel(self, asked: Asked) -> Answer:
         """Give a task up."""
         requests.read_body(requests.NoBody, asked.body)
-        task = await self._verbs.cancel(_id(asked, "task"))
-        return Answer(views.task_json(task, self._verbs.config.redactor), 202)
+        return self._done("cancel", await self._verbs.cancel(_id(asked, "task")))
+
+    def _done(self, what: str, task: Task) -> Answer:
+        done = Action(what, task.endpoint_id, task.webhook or None, task.id)
+        return Answer(views.task_json(task, self._verbs.config.redactor), 202, done=done)
 
     async def trigger_all(self, asked: Asked) -> Answer:
         """Have all tasks tried that match a filter."""
+        return await self._begin_bulk(asked, self._verbs.trigger_all)
+
+    async def cancel_all(self, asked: Asked) -> Answer:
+        """Give all tasks up that match a filter."""
+        return await self._begin_bulk(asked, self._verbs.cancel_all)
+
+    async def _begin_bulk(self, asked: Asked, begin: Callable[..., Awaitable[Bulk]]) -> Answer:
         body = requests.read_body(requests.BulkBody, asked.body)
-        bulk = await self._verbs.trigger_all(
-            read_filter(body.filter, self._verbs.now), rate=body.rate, dry_run=body.dry_run
-        )
+        wanted = read_filter(body.filter, self._verbs.now)
+        bulk = await begin(wanted, rate=body.rate, dry_run=body.dry_run)
         if body.dry_run:
             return Answer({"matched": bulk.matched, "bulk": None})
-        return Answer({"matched": bulk.matched, "bulk": bulk.id}, 202)
+        given = {name: value for name, value in body.filter.items() if value and name != "id"}
+        detail = {"matched": bulk.matched, "filter": given}
+        done = Action(f"{bulk.action} many", bulk=bulk.id, detail=detail)
+        return Answer({"matched": bulk.matched, "bulk": bulk.id}, 202, done=done)
+
+    async def bulks(self, asked: Asked) -> Answer:
+        """The latest retries and cancels of many."""
+        requests.refuse_unknown(asked.query, ())
+        return Answer({"bulks": await self._control.bulks()})
 
     async def bulk(self, asked: Asked) -> Answer:
-        """How far a retry of many has come."""
-        return Answer(views.bulk_json(await self._verbs.bulk(_id(asked, "bulk"))))
+        """How far a retry or cancel of many has come."""
+        return Answer(await self._control.bulk(_id(asked, "bulk")))
 
     async def cancel_bulk(self, asked: Asked) -> Answer:
         """End it early."""
         requests.read_body(requests.NoBody, asked.body)
-        return Answer(views.bulk_json(await self._verbs.cancel_bulk(_id(asked, "bulk"))), 202)
+        bulk = await self._verbs.cancel_bulk(_id(asked, "bulk"))
+        return Answer(views.bulk_json(bulk), 202, done=Action("stop bulk", bulk=bulk.id))
+
+    async def actions(self, asked: Asked) -> Answer:
+        """What people did by hand, newest first."""
+        requests.refuse_unknown(asked.query, ("limit", "after"))
+        limit = requests.read_number(asked.query, "limit", 100, MAX_PAGE)
+        after = requests.read_number(asked.query, "after", None, requests.MAX_ID)
+        assert limit is not None
+        return Answer(await self._control.actions(limit=limit, after=after))
 
 
 def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The API as an ASGI application: the core's routes, then those of plugins."""
-    handlers = Api(verbs).handlers()
     control = PluginControl(verbs)
+    handlers = Api(verbs, control).handlers()
     for plugin, route in plugin_routes.collect(verbs.host, control, set(handlers)):
         contained = plugin_routes.Contained(verbs.host, plugin, route)
         handlers[route.method, route.path] = _of_plugin(contained)
@@ -206,7 +234,7 @@ def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None
         by_path.setdefault(path, {})[method] = handler
     starlette = Starlette(
         routes=[
-            Route(path, endpoint_of(methods), methods=list(methods))
+            Route(path, endpoint_of(methods, verbs.record), methods=list(methods))
             for path, methods in by_path.items()
         ],
         exception_handlers={HTTPException: no_route},

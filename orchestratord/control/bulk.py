@@ -1,4 +1,4 @@
-"""Bulk retries: many tasks moved back to pending, at a pace, going on after a restart.
+"""Bulks: many tasks moved back to pending or given up, at a pace, going on after a restart.
 
 How far a bulk has come is a row of the database; here is only who takes its steps.
 """
@@ -12,8 +12,9 @@ from orchestratord.clock import Clock
 from orchestratord.control.parts import WorkerLike
 from orchestratord.engine import steps
 from orchestratord.hub import Hub
-from orchestratord.queue.records import Bulk
+from orchestratord.queue.records import CANCEL, Bulk
 from orchestratord.queue.store import Store
+from orchestratord.task import Key
 
 log = logging.getLogger("orchestratord.bulk")
 
@@ -75,18 +76,33 @@ class BulkRunner:
                 continue
             now = self._clock.now_ms()
             for key, ids in keys.items():
-                self._worker.touched(key, now)
-                if self._events.listening:
-                    for id_ in ids:
-                        self._events.publish(steps.triggered_in_bulk(id_, key, now))
+                self._tell(bulk, key, ids, now)
             done = bulk.moved + bulk.skipped >= bulk.matched
             if bulk.rate is not None and bulk.status == RUNNING and not done:
                 # Of time that was lost no more is made up for than a moment.
                 due = max(due, loop.time() - CATCH_UP) + (bulk.moved - before) / bulk.rate
                 await asyncio.sleep(due - loop.time())
         log.info(
-            "bulk %d is %s: %d retried, %d skipped", bulk.id, bulk.status, bulk.moved, bulk.skipped
+            "bulk %d is %s: %d %s, %d skipped",
+            bulk.id,
+            bulk.status,
+            bulk.moved,
+            "cancelled" if bulk.action == CANCEL else "retried",
+            bulk.skipped,
         )
+
+    def _tell(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
+        """What became of these tasks, to whom it concerns."""
+        happened = steps.triggered_in_bulk
+        if bulk.action == CANCEL:
+            happened = steps.cancelled_in_bulk
+            for id_ in ids:
+                self._worker.finished(id_)
+        else:
+            self._worker.touched(key, now)
+        if self._events.listening:
+            for id_ in ids:
+                self._events.publish(happened(id_, key, now))
 
     def _debt(self, bulk: Bulk) -> float:
         """Seconds that a bulk has to wait, after a restart, for its next task."""

@@ -74,7 +74,7 @@ def explained_json(explained: Explained, redactor: Redactor) -> dict[str, Any]:
         "attempt": explained.task.attempts,
         "max_attempts": explained.target.retry.max_attempts,
         "params": redactor.value(explained.task.params),
-        "request": _with_curl(request_json(explained.request, redactor)),
+        "request": with_curl(request_json(explained.request, redactor)),
         "hooks": {phase: list(plugins) for phase, plugins in explained.hooks.items()},
         "status_code": outcome.status_code if outcome else None,
         "error": redactor.value(outcome.error) if outcome else None,
@@ -142,7 +142,8 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     return shown
 
 
-def _with_curl(request: dict[str, Any] | None) -> dict[str, Any] | None:
+def with_curl(request: dict[str, Any] | None) -> dict[str, Any] | None:
+    """The same with `curl`, its command line, where it is one of HTTP."""
     if request is not None and "method" in request:
         request["curl"] = curl(**request)
     return request

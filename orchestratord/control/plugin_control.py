@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from typing import Any
 
 from orchestratord.clock import rfc3339
 from orchestratord.config.editing.records import Declaration, Edit
+from orchestratord.control import views
+from orchestratord.control.explained import request_json, with_curl
+from orchestratord.control.query import read_filter
 from orchestratord.control.verbs import Verbs
 from orchestratord.events import Event
 from orchestratord.redact import Redactor
 from orchestratord.settings import Config
 from orchestratord.task import Effect
+
+MAX_BULKS = 20
+"""That are listed, the latest ones."""
 
 
 class PluginControl:
@@ -32,6 +39,56 @@ class PluginControl:
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         return await self._verbs.status(all_lanes=all_lanes)
+
+    async def retries(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> dict[str, Any]:
+        page = await self._verbs.tasks(read_filter(filter, self._verbs.now), limit, after)
+        tasks = [views.task_json(task, self._redactor) for task in page.tasks]
+        return {"retries": tasks, "next": page.next}
+
+    async def retry(self, task_id: int) -> dict[str, Any]:
+        page = await self._verbs.task(task_id)
+        return views.task_page_json(page.task, page.response, page.attempts, self._redactor)
+
+    async def request(self, task_id: int) -> dict[str, Any]:
+        request = await self._verbs.request(task_id)
+        return with_curl(request_json(request, self._redactor)) or {}
+
+    async def bulk(self, bulk_id: int) -> dict[str, Any]:
+        return views.bulk_json(await self._verbs.bulk(bulk_id))
+
+    async def bulks(self) -> list[dict[str, Any]]:
+        return [views.bulk_json(bulk) for bulk in await self._verbs.latest_bulks(MAX_BULKS)]
+
+    async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
+        found, following = await self._verbs.actions(limit, after)
+        done = [views.done_json(one, self._redactor) for one in found]
+        return {"actions": done, "next": following}
+
+    async def endpoints(self) -> list[dict[str, Any]]:
+        paused, runs = await self._verbs.paused(), self._verbs.next_runs()
+        return [
+            views.endpoint_json(one, one.id in paused, runs.get(one.id), self._redactor)
+            for one in self._verbs.config.endpoints.values()
+        ]
+
+    async def endpoint(self, endpoint_id: str) -> dict[str, Any]:
+        endpoint = self._verbs.endpoint(endpoint_id)
+        paused = endpoint.id in await self._verbs.paused()
+        next_run = self._verbs.next_runs().get(endpoint.id)
+        return views.endpoint_json(endpoint, paused, next_run, self._redactor)
+
+    def waits(self, endpoint_id: str) -> list[dict[str, Any]]:
+        return [asdict(wait) for wait in self._verbs.waits(endpoint_id)]
+
+    def runs(self, endpoint_id: str, count: int) -> list[str]:
+        found = self._verbs.upcoming_runs(endpoint_id, count)
+        return [text for text in map(rfc3339, found) if text is not None]
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         text = self._redactor.text

@@ -13,9 +13,18 @@ from orchestratord.queue.records import TaskFilter
 from orchestratord.task import Status
 from orchestratord.values import StatusSet, parse_duration
 
-NAMES = ("status", "status_code", "endpoint", "kind", "since")
+NAMES = (
+    "status", "status_code", "endpoint", "kind", "since", "until", "text", "id", "parent",
+)  # fmt: skip
 """What tasks can be chosen by."""
 
+MAX_IDS = 1_000
+"""Tasks that are named one by one."""
+MAX_TEXT = 200
+"""Characters that are looked for."""
+_FIELDS = {"id": "ids"}
+"""The fields of a filter that have another name."""
+_MAX_ID = (1 << 63) - 1
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)")
 # `+` in a query string is a space to those who did not escape it.
@@ -26,9 +35,10 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     """The filter that `given` describes; what is empty or None counts as left out.
 
     Args:
-        given: by the names of `NAMES`: texts, numbers, or lists of them; several statuses or
-            status codes in one text are separated by commas.
-        now: milliseconds since the epoch, from which a duration in `since` is counted back.
+        given: by the names of `NAMES`: texts, numbers, or lists of them; several statuses,
+            status codes or ids in one text are separated by commas.
+        now: milliseconds since the epoch, from which a duration in `since` or `until` is
+            counted back.
 
     Raises:
         InvalidParams: a name is unknown, or a value does not fit; all of them at once.
@@ -38,7 +48,11 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "status_code": lambda value: StatusSet.parse(items(value)),
         "endpoint": endpoint_filter,
         "kind": _word,
-        "since": lambda value: _since(value, now),
+        "since": lambda value: _time(value, now),
+        "until": lambda value: _time(value, now),
+        "text": _text,
+        "id": _ids,
+        "parent": _id,
     }
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -47,7 +61,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
             problems[name] = f"there is no such filter{suggest(name, NAMES)}"
         elif value is not None and value != "" and value != []:
             try:
-                found[name] = read[name](value)
+                found[_FIELDS.get(name, name)] = read[name](value)
             except (ValueError, OverflowError) as error:
                 problems[name] = str(error)
     if problems:
@@ -88,7 +102,28 @@ def _word(value: Any) -> str:
     return value
 
 
-def _since(value: Any, now: int) -> int:
+def _text(value: Any) -> str:
+    text = _word(value).strip()
+    if not 0 < len(text) <= MAX_TEXT:
+        raise ValueError(f"must have 1 to {MAX_TEXT} characters")
+    return text
+
+
+def _ids(value: Any) -> tuple[int, ...]:
+    found = tuple(dict.fromkeys(_id(item) for item in items(value)))
+    if len(found) > MAX_IDS:
+        raise ValueError(f"names {len(found)} tasks; {MAX_IDS} are taken")
+    return found
+
+
+def _id(value: Any) -> int:
+    text = str(value)
+    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 20):
+        raise ValueError(f"{value!r} is not the number of a task")
+    return min(int(text), _MAX_ID)
+
+
+def _time(value: Any, now: int) -> int:
     try:
         return now - round(parse_duration(value) * 1000)
     except ValueError:

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.events import Event
 from orchestratord.settings import Config
-from orchestratord.task import Effect
+from orchestratord.task import Action, Effect
 
 
 class Control(Protocol):
@@ -22,6 +22,69 @@ class Control(Protocol):
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is: the document of `GET /v1/status`, of the lanes only the busiest."""
+        ...
+
+    async def retries(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        *,
+        limit: int = 100,
+        after: int | None = None,
+    ) -> dict[str, Any]:
+        """A page of tasks: the document of `GET /v1/retries`.
+
+        Args:
+            filter: by the names of its parameters; what is empty counts as left out.
+            limit: at most 1,000.
+            after: the `next` of the page before.
+
+        Raises:
+            InvalidParams.
+        """
+        ...
+
+    async def retry(self, task_id: int) -> dict[str, Any]:
+        """One task in full: the document of `GET /v1/retries/{id}`. Raises NotFound."""
+        ...
+
+    async def request(self, task_id: int) -> dict[str, Any]:
+        """What a task would send: the document of `GET /v1/retries/{id}/request`.
+
+        Raises NotFound, and Conflict where nothing would be sent as things stand.
+        """
+        ...
+
+    async def bulk(self, bulk_id: int) -> dict[str, Any]:
+        """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
+        ...
+
+    async def bulks(self) -> list[dict[str, Any]]:
+        """The latest of them, as `GET /v1/bulks` lists them."""
+        ...
+
+    async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
+        """What people did by hand: the document of `GET /v1/actions`."""
+        ...
+
+    async def endpoints(self) -> list[dict[str, Any]]:
+        """All endpoints, as `GET /v1/endpoints` lists them."""
+        ...
+
+    async def endpoint(self, endpoint_id: str) -> dict[str, Any]:
+        """One endpoint: the document of `GET /v1/endpoints/{api}/{name}`. Raises NotFound."""
+        ...
+
+    def waits(self, endpoint_id: str) -> list[dict[str, Any]]:
+        """What lies between the attempts of a call that fails again and again.
+
+        Of each wait: `after` (the attempt before it), `delay`, `shortest` and `longest` (what
+        jitter makes of it), `since` (from the first attempt to the next), in seconds, and `why`.
+        Raises NotFound.
+        """
+        ...
+
+    def runs(self, endpoint_id: str, count: int) -> list[str]:
+        """The next runs of an endpoint's schedule, none where it has none. Raises NotFound."""
         ...
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
@@ -92,12 +155,14 @@ class Answer:
         status: the status code.
         headers: further headers.
         media_type: such as `text/plain`.
+        done: what was done by hand, for the action log; it is written down before this is sent.
     """
 
     body: Any
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
     media_type: str = JSON
+    done: Action | None = None
 
 
 @dataclass(frozen=True, slots=True)

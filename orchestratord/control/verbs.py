@@ -20,17 +20,19 @@ from orchestratord.config.params import check_params
 from orchestratord.control import status as shown
 from orchestratord.control.bulk import BulkRunner
 from orchestratord.control.parts import LoaderLike, ReloadLike, SchedulerLike, WorkerLike
+from orchestratord.control.prospect import request_of, upcoming_runs
+from orchestratord.control.timetable import Wait, timetable
 from orchestratord.control.vigil import Vigil
 from orchestratord.endpoint import Endpoint
 from orchestratord.engine import steps
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
 from orchestratord.events import EndpointEvent, Event, EventType
 from orchestratord.host import Host
-from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.records import CANCEL, RETRY, Bulk, Done, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
-from orchestratord.task import FINAL, Attempt, Effect, Key, Kind, NewTask, Status, Task
+from orchestratord.task import FINAL, Action, Attempt, Effect, Key, Kind, NewTask, Status, Task
 
 log = logging.getLogger("orchestratord.control")
 
@@ -41,8 +43,11 @@ MAX_PAGE = 1_000
 MAX_WAIT = 30.0
 """Seconds that somebody can be kept waiting for the end of a task."""
 
-RETRIED_IN_BULK = (Status.PENDING, Status.FAILED, Status.CANCELLED)
-"""What a filter may retry; a task that succeeded is repeated one by one, and with force."""
+IN_BULK = {
+    RETRY: ("retried", (Status.PENDING, Status.FAILED, Status.CANCELLED)),
+    CANCEL: ("cancelled", (Status.PENDING, Status.RUNNING, Status.FAILED)),
+}
+"""What a filter may retry or cancel; a task that succeeded is repeated one by one, by force."""
 
 COMMAND = "command"
 """The cause of a reload that somebody asked for here."""
@@ -64,7 +69,10 @@ class Accepted:
 
 @dataclass(frozen=True, slots=True)
 class Page:
-    """One page of a list of tasks, newest first. `next` goes on with it; None where it ends."""
+    """One page of a list of tasks, newest first. `next` goes on with it; None where it ends.
+
+    A page of tasks with some text may be short though another one follows.
+    """
 
     tasks: list[Task]
     next: int | None
@@ -183,8 +191,7 @@ class Verbs:
 
     async def tasks(self, filter_: TaskFilter, limit: int = 100, after: int | None = None) -> Page:
         """Tasks, newest first; those below the id `after` if it is given."""
-        found = await self._store.list(filter_, limit + 1, after)
-        return Page(found[:limit], found[limit - 1].id if len(found) > limit else None)
+        return Page(*await self._store.page(filter_, limit, after))
 
     async def task(self, task_id: int, wait: float = 0.0) -> TaskPage:
         """One task with its last answer and its attempts. Raises NotFound.
@@ -194,6 +201,19 @@ class Verbs:
         task = await self._vigil.ended(task_id, wait) if wait else await self._store.get(task_id)
         response = await self._store.response(task_id)
         return TaskPage(task, response, await self._store.attempts(task_id))
+
+    async def request(self, task_id: int) -> Any:
+        """What a task would send as things stand. Raises NotFound, Conflict."""
+        task = await self._store.get(task_id)
+        return request_of(task, self.config, self.host, self._clock)
+
+    def waits(self, endpoint_id: str) -> list[Wait]:
+        """What lies between the attempts of a call of which every one fails. Raises NotFound."""
+        return timetable(self.endpoint(endpoint_id).retry, lambda strategy, error: None)
+
+    def upcoming_runs(self, endpoint_id: str, count: int) -> list[int]:
+        """The next runs of an endpoint's schedule (milliseconds). Raises NotFound."""
+        return upcoming_runs(self.endpoint(endpoint_id), self.now, count)
 
     # -- calling ---------------------------------------------------------------------------
 
@@ -314,19 +334,37 @@ class Verbs:
         Raises:
             InvalidParams: the filter is empty, or names what cannot be retried in bulk.
         """
+        return await self._begin_bulk(RETRY, filter_, rate, dry_run)
+
+    async def cancel_all(
+        self, filter_: TaskFilter, *, rate: float | None = None, dry_run: bool = False
+    ) -> Bulk:
+        """Give every task up that the filter matches; without a status, every one that waits.
+
+        The arguments and what is raised are those of `trigger_all`.
+        """
+        return await self._begin_bulk(CANCEL, filter_, rate, dry_run)
+
+    async def _begin_bulk(
+        self, action: str, filter_: TaskFilter, rate: float | None, dry_run: bool
+    ) -> Bulk:
         if filter_ == TaskFilter():
             raise InvalidParams({"filter": "is empty; name at least one condition"})
-        if wrong := [status for status in filter_.status if status not in RETRIED_IN_BULK]:
-            allowed = ", ".join(RETRIED_IN_BULK)
-            text = f"{', '.join(wrong)} tasks are not retried in bulk; {allowed} are"
+        words, allowed = IN_BULK[action]
+        if wrong := [status for status in filter_.status if status not in allowed]:
+            text = f"{', '.join(wrong)} tasks are not {words} in bulk; {', '.join(allowed)} are"
             raise InvalidParams({"filter.status": text})
-        bulk = await self._store.create_bulk(filter_, rate, dry_run)
+        bulk = await self._store.create_bulk(filter_, rate, dry_run, action)
         if not dry_run:
             self.bulks.begin(bulk)
         return bulk
 
+    async def latest_bulks(self, limit: int) -> list[Bulk]:
+        """Retries and cancels of many, the latest first."""
+        return await self._store.newest_bulks(limit)
+
     async def bulk(self, bulk_id: int) -> Bulk:
-        """A retry of many. Raises NotFound."""
+        """A retry or cancel of many. Raises NotFound."""
         return await self._store.get_bulk(bulk_id)
 
     async def cancel_bulk(self, bulk_id: int) -> Bulk:
@@ -342,6 +380,19 @@ class Verbs:
         if reload.problems:
             raise ConfigError(reload.problems)
         return reload
+
+    # -- what people did -------------------------------------------------------------------------
+
+    async def record(self, who: str, action: Action) -> None:
+        """Write down what somebody has done by hand."""
+        await self._store.record(who, action)
+
+    async def actions(
+        self, limit: int = 100, after: int | None = None
+    ) -> tuple[list[Done], int | None]:
+        """What people did by hand, newest first; the number to go on after, None at the end."""
+        found = await self._store.actions(limit + 1, after)
+        return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     # -- for plugins -----------------------------------------------------------------------
 

@@ -13,7 +13,7 @@ from typing import Any
 from orchestratord.clock import rfc3339
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import Problem
-from orchestratord.queue.records import Bulk
+from orchestratord.queue.records import Bulk, Done
 from orchestratord.redact import Redactor
 from orchestratord.registry import PluginInfo
 from orchestratord.task import Attempt, Status, Task
@@ -105,9 +105,10 @@ def endpoint_json(
 
 
 def bulk_json(bulk: Bulk) -> dict[str, Any]:
-    """A retry of many and how far it has come."""
+    """A retry or cancel of many and how far it has come."""
     return {
         "id": bulk.id,
+        "action": bulk.action,
         "status": bulk.status,
         "matched": bulk.matched,
         "moved": bulk.moved,
@@ -115,6 +116,22 @@ def bulk_json(bulk: Bulk) -> dict[str, Any]:
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),
+    }
+
+
+def done_json(done: Done, redactor: Redactor) -> dict[str, Any]:
+    """An entry of the action log."""
+    action = done.action
+    return {
+        "id": done.id,
+        "at": rfc3339(done.at),
+        "who": done.who,
+        "action": action.name,
+        "endpoint": redactor.value(action.endpoint),
+        "webhook": redactor.value(action.webhook),
+        "task": action.task,
+        "bulk": action.bulk,
+        "detail": redactor.value(action.detail),
     }
 
 

@@ -79,6 +79,13 @@ def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
     )  # fmt: skip
 
 
+def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
+    """A task was given up by hand, among many."""
+    return triggered_in_bulk(task_id, key, at)._replace(
+        type=_CANCELLED, status=Status.CANCELLED.value, next_try=None
+    )
+
+
 def _by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:
     return TaskEvent(
         type_, at, task.id, task.kind, task.endpoint_id, task.webhook or None, str(task.status),

@@ -1,4 +1,4 @@
-"""Retrying many tasks by hand: a row that remembers how far it has come, moved on in small steps.
+"""Retrying or cancelling many tasks by hand: a row knows how far it is, and moves on in steps.
 
 What matches is looked for on the reading connection; the writer only touches rows that it is given
 by id, and moves the cursor in the same transaction. So no task moves twice, whatever happens in
@@ -14,6 +14,7 @@ from typing import Any
 from orchestratord.errors import NotFound
 from orchestratord.queue import filters
 from orchestratord.queue.database import BY_ID, Connection
+from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.session import Session
 from orchestratord.task import Key, Status
@@ -22,13 +23,13 @@ from orchestratord.task import Key, Status
 
 COLUMNS = (
     "id, filter, rate, dry_run, status, highest_id, cursor, matched, moved, skipped, "
-    "created_at, updated_at, finished_at"
+    "created_at, updated_at, finished_at, action"
 )
 
 CREATE = """
 INSERT INTO bulks (filter, rate, dry_run, status, highest_id, matched, created_at, updated_at,
-    finished_at)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)
+    finished_at, action)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 RETRY = f"""
@@ -45,6 +46,17 @@ HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING id, endpoint_id, webhook
+"""
+
+CANCEL = f"""
+UPDATE retry_schedule {BY_ID}
+SET status = 'cancelled', reason = NULL, next_try = NULL, finished_at = ?, updated_at = ?
+WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
+"""
+
+ASK_TO_CANCEL = f"""
+UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
+WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
 ADVANCE = f"""
@@ -64,6 +76,7 @@ def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
 
 def create(
     session: Session,
+    action: str,
     wanted: TaskFilter,
     rate: float | None,
     dry_run: bool,
@@ -76,16 +89,19 @@ def create(
     """
     now = session.now()
     if dry_run:
-        return Bulk(0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now)
+        return Bulk(
+            0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now, action
+        )
     status = "running" if matched else "finished"
     values = (filters.dump(wanted), rate, 0, status, highest, matched, now, now)
-    id_ = session.db.insert(CREATE, (*values, None if matched else now))
+    id_ = session.db.insert(CREATE, (*values, None if matched else now, action))
     return get(session.db, id_)
 
 
-def with_default(wanted: TaskFilter) -> TaskFilter:
-    """Without a status, the failed ones are meant."""
-    return wanted if wanted.status else replace(wanted, status=(str(Status.FAILED),))
+def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
+    """Without a status, the failed ones are meant; where they are cancelled, those that wait."""
+    status = Status.PENDING if action == CANCELLING else Status.FAILED
+    return wanted if wanted.status else replace(wanted, status=(str(status),))
 
 
 def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
@@ -96,10 +112,11 @@ def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
 def step(
     session: Session, seen: Bulk, ids: Sequence[int], last: bool
 ) -> tuple[Bulk, dict[Key, list[int]]]:
-    """Make these tasks due and move the cursor past them; the bulk now, and key → moved tasks.
+    """Move these tasks and the cursor past them; the bulk now, and key → moved tasks.
 
-    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, nothing is
-    done. `last`: there are none after these.
+    They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
+    not among those. `seen` is the bulk as it was when `ids` were looked for; where it has moved on
+    since, nothing is done. `last`: there are none after these.
     """
     bulk = get(session.db, seen.id, session.db.for_update)
     if bulk.status != "running" or bulk.cursor != seen.cursor:
@@ -108,8 +125,11 @@ def step(
     keys: dict[Key, list[int]] = {}
     moved = 0
     for status in bulk.filter.status if ids else ():
-        rows = _move(session, status, ids, now)
-        moved += len(rows)
+        if bulk.action == CANCELLING:
+            rows, asked = _cancel(session, status, ids, now)
+        else:
+            rows, asked = _move(session, status, ids, now), 0
+        moved += len(rows) + asked
         for id_, *key in rows:
             keys.setdefault(Key(*key), []).append(id_)
             session.waits(Key(*key), now)
@@ -130,6 +150,20 @@ def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[t
     rows = session.db.all(RETRY.format(ids=marks), (now, now, now, *ids, status))
     session.moved(status, Status.PENDING, len(rows))
     return rows
+
+
+def _cancel(
+    session: Session, status: str, ids: Sequence[int], now: int
+) -> tuple[list[tuple[Any, ...]], int]:
+    """Those that are cancelled, and how many were asked to be."""
+    marks = ", ".join("?" * len(ids))
+    if status == Status.RUNNING:
+        return [], len(session.db.all(ASK_TO_CANCEL.format(ids=marks), (now, *ids)))
+    if status not in (Status.PENDING, Status.FAILED):
+        return [], 0
+    rows = session.db.all(CANCEL.format(ids=marks), (now, now, *ids, status))
+    session.moved(status, Status.CANCELLED, len(rows))
+    return rows, 0
 
 
 def cancel(session: Session, bulk_id: int) -> Bulk:
@@ -155,6 +189,12 @@ def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
 def running(db: Connection) -> list[Bulk]:
     """Those that go on."""
     rows = db.all(f"SELECT {COLUMNS} FROM bulks WHERE status = 'running' ORDER BY id")
+    return [_bulk_of(row) for row in rows]
+
+
+def newest(db: Connection, limit: int) -> list[Bulk]:
+    """The latest ones, newest first."""
+    rows = db.all(f"SELECT {COLUMNS} FROM bulks ORDER BY id DESC LIMIT ?", (limit,))
     return [_bulk_of(row) for row in rows]
 
 

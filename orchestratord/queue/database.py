@@ -30,6 +30,7 @@ BY_FINISHED = "INDEXED BY retry_schedule_finished"
 BY_CREATED = "INDEXED BY retry_schedule_created"
 BY_ENDPOINT = "INDEXED BY retry_schedule_endpoint"
 BY_STATUS = "INDEXED BY retry_schedule_status"
+BY_PARENT = "INDEXED BY retry_schedule_parent"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
 
 IdField = AutoIncrementField

@@ -7,16 +7,36 @@ one statement over several would sort all that match before it could give the fi
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
-from orchestratord.queue.database import BY_CREATED, BY_ENDPOINT, BY_STATUS, Connection
+from orchestratord.queue.database import (
+    BY_CREATED,
+    BY_ENDPOINT,
+    BY_ID,
+    BY_PARENT,
+    BY_STATUS,
+    Connection,
+)
 from orchestratord.queue.records import TaskFilter
 from orchestratord.task import Status
 from orchestratord.values import StatusSet
 
 # ruff: noqa: A002, S608  # a filter is called so; what is pasted are conditions, never values
 
+LOOKED = 20_000
+"""Tasks of each status that are looked at, at most, for a text: then the page ends there."""
+
+FLOOR = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
+
 SINCE = f"SELECT min(id) FROM retry_schedule {BY_CREATED} WHERE created_at >= ?"
+
+# Only the last of those before that time: all of them may be a million. The highest id is among
+# them, but for a clock that was set back by more than these took to come.
+UNTIL = f"""
+SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at < ?
+    ORDER BY created_at DESC LIMIT 1000) AS last
+"""
 
 NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT ?"
 OLDEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id LIMIT ?"
@@ -26,10 +46,24 @@ Conditions = list[tuple[str, list[Any]]]
 """SQL with its parameters; all of them are to hold."""
 
 
-def newest(db: Connection, filter: TaskFilter, limit: int, before: int | None) -> list[int]:
-    """The ids of up to `limit` tasks, newest first, below `before`."""
+def newest(
+    db: Connection, filter: TaskFilter, limit: int, before: int | None
+) -> tuple[list[int], int | None]:
+    """Up to `limit` ids, newest first, and the id from which on the search has to go on, if any.
+
+    A text is looked for in so many rows at a time, so that whoever searches for what is not there
+    holds nobody up.
+    """
     bounds: Conditions = [] if before is None else [("id < ?", [before])]
-    return sorted(_walk(db, NEWEST, filter, bounds, [limit]), reverse=True)[:limit]
+    floor = 0
+    if filter.text is not None:
+        anything = replace(filter, text=None)
+        floor = max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
+        bounds.append(("id > ?", [floor]))
+    found = sorted(_walk(db, NEWEST, filter, bounds, [limit + 1]), reverse=True)
+    if len(found) > limit:
+        return found[:limit], found[limit - 1]
+    return found, floor + 1 if floor else None
 
 
 def oldest(db: Connection, filter: TaskFilter, limit: int, after: int, last: int) -> list[int]:
@@ -53,6 +87,10 @@ def dump(filter: TaskFilter) -> str:
             "endpoint": filter.endpoint,
             "kind": filter.kind,
             "since": filter.since,
+            "until": filter.until,
+            "text": filter.text,
+            "ids": filter.ids,
+            "parent": filter.parent,
         }
     )
 
@@ -67,12 +105,18 @@ def parse(text: str) -> TaskFilter:
         endpoint=values["endpoint"],
         kind=values["kind"],
         since=values["since"],
+        until=values.get("until"),
+        text=values.get("text"),
+        ids=None if values.get("ids") is None else tuple(values["ids"]),
+        parent=values.get("parent"),
     )
 
 
 def _walk(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[int]:
+    if filter.ids == ():
+        return []
     conditions = bounds + _conditions(filter)
     if filter.since is not None:
         # Ids and creation go the same way, so the walk can stop at the first id of that time; the
@@ -81,15 +125,37 @@ def _walk(
         if row is None or row[0] is None:
             return []
         conditions += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
+    if filter.until is not None:
+        row = db.one(UNTIL, (filter.until,))
+        if row is None or row[0] is None:
+            return []
+        conditions += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
     exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
+    hint = BY_ENDPOINT if exact else BY_STATUS
+    if filter.ids is not None:
+        hint = BY_ID
+    elif filter.parent is not None:
+        hint = BY_PARENT
     where = " AND ".join(["status = ?", *(condition for condition, _ in conditions)])
     parameters = [value for _, values in conditions for value in values]
-    statement = sql.format(hint=BY_ENDPOINT if exact else BY_STATUS, where=where)
+    statement = sql.format(hint=hint, where=where)
     found: list[int] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
         rows = db.all(statement, (str(status), *parameters, *last))
         found += [number for (number,) in rows]
     return found
+
+
+SEARCHED = ("params", "last_error", "endpoint_id", "webhook")
+
+
+def _like(text: str) -> str:
+    """What `LIKE` finds a text by, wherever it stands."""
+    # Only ASCII letters, which is what the database makes small.
+    small = "".join(c.lower() if c.isascii() else c for c in text)
+    for special in "!%_":
+        small = small.replace(special, f"!{special}")
+    return f"%{small}%"
 
 
 def _conditions(filter: TaskFilter) -> Conditions:
@@ -100,6 +166,13 @@ def _conditions(filter: TaskFilter) -> Conditions:
         found.append(("endpoint_id >= ? AND endpoint_id < ?", [f"{api}/", f"{api}0"]))
     elif filter.endpoint is not None:
         found.append(("endpoint_id = ?", [filter.endpoint]))
+    if filter.ids is not None:
+        found.append((f"id IN ({', '.join('?' * len(filter.ids))})", list(filter.ids)))
+    if filter.parent is not None:
+        found.append(("parent_id = ?", [filter.parent]))
+    if filter.text is not None:
+        either = " OR ".join(f"lower({column}) LIKE ? ESCAPE '!'" for column in SEARCHED)
+        found.append((f"({either})", [_like(filter.text)] * len(SEARCHED)))
     if filter.kind is not None:
         found.append(("kind = ?", [filter.kind]))
     if filter.status_code is not None:

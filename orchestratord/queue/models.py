@@ -181,7 +181,7 @@ class ScheduleSlot(Model):
 
 
 class BulkRow(Model):
-    """A retry by hand of many tasks, carried out in small steps and over restarts."""
+    """A retry by hand, or the end, of many tasks, carried out in small steps and over restarts."""
 
     id = IdField()
     filter_ = TextField(column_name="filter")
@@ -206,6 +206,8 @@ class BulkRow(Model):
     """Which daemon carries it out, as in `locked_by` of a task."""
     lease_until = BigIntegerField(null=True)
     """Until when nobody else does, if that daemon says nothing."""
+    action = TextField(constraints=[SQL("DEFAULT 'retry'")])
+    """retry or cancel."""
 
     class Meta:
         table_name = "bulks"
@@ -234,6 +236,30 @@ class DaemonRow(Model):
 
     class Meta:
         table_name = "daemons"
+
+
+class ActionRow(Model):
+    """What people did by hand: written down before they are told that it is done."""
+
+    id = IdField()
+    at = BigIntegerField()
+    who = TextField()
+    """As the log has it: a user of this machine, or the token that was shown and from where."""
+    action = TextField()
+    """In words: `retry`, `cancel`, `pause`, …."""
+    endpoint_id = TextField(null=True)
+    webhook = TextField(null=True)
+    task_id = BigIntegerField(null=True)
+    """No foreign key: the task is pruned first."""
+    bulk_id = BigIntegerField(null=True)
+    detail = TextField(constraints=NO_PARAMS)
+    """What else there is to say, a JSON object."""
+
+    class Meta:
+        table_name = "actions"
+
+
+ActionRow.add_index(ActionRow.at, name="actions_at")
 
 
 class Fact(Model):

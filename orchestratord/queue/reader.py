@@ -104,17 +104,22 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
     return [attempt_of(row) for row in db.all(ATTEMPTS, (task_id,))]
 
 
-def listed(db: Connection, wanted: TaskFilter, limit: int, after: int | None) -> list[Task]:
-    """Up to `limit` tasks, newest first, below the id `after`; without their payloads."""
-    ids = filters.newest(db, wanted, limit, after)
+def page(
+    db: Connection, wanted: TaskFilter, limit: int, after: int | None
+) -> tuple[list[Task], int | None]:
+    """Up to `limit` tasks, newest first, below the id `after`; without their payloads.
+
+    Beside them the id below which there is more to look at; None where there is nothing.
+    """
+    ids, following = filters.newest(db, wanted, limit, after)
     if not ids:
-        return []
+        return [], following
     marks = ", ".join("?" * len(ids))
     rows = db.all(
         f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks}) ORDER BY id DESC",
         ids,
     )
-    return [task_of(row) for row in rows]
+    return [task_of(row) for row in rows], following
 
 
 def due(db: Connection, now: int) -> tuple[int, int | None]:

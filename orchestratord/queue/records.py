@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.task import Attempt, Delete, Key, NewTask, Task, Upsert
+from orchestratord.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
 from orchestratord.values import StatusCode, StatusSet
 
 
@@ -144,6 +144,11 @@ class TaskFilter:
         endpoint: `api/name`, or `api/*` for all of an API.
         kind: `call`, `webhook`, ….
         since: created at this time or later.
+        until: created before this time.
+        text: stands in the parameters, the last error, or the name of the endpoint or webhook,
+            however its letters are written.
+        ids: one of these; None for any.
+        parent: caused by this task.
     """
 
     status: tuple[str, ...] = ()
@@ -151,11 +156,19 @@ class TaskFilter:
     endpoint: str | None = None
     kind: str | None = None
     since: int | None = None
+    until: int | None = None
+    text: str | None = None
+    ids: tuple[int, ...] | None = None
+    parent: int | None = None
+
+
+RETRY, CANCEL = "retry", "cancel"
+"""What a bulk does."""
 
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """A retry by hand of all tasks that match a filter, carried out in steps."""
+    """A retry by hand, or the end, of all tasks that match a filter, carried out in steps."""
 
     id: int
     filter: TaskFilter
@@ -171,9 +184,21 @@ class Bulk:
     matched: int
     """How many matched when it was created."""
     moved: int
-    """How many are due again by its doing."""
+    """How many are due again by its doing, or given up."""
     skipped: int
     """How many were left as they are: running, succeeded, or changed meanwhile."""
     created_at: int
     updated_at: int
     finished_at: int | None
+    action: str = RETRY
+    """`retry` or `cancel`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """An entry of the action log: what somebody did by hand."""
+
+    id: int
+    at: int
+    who: str
+    action: Action

@@ -29,6 +29,11 @@ DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
 DELETE_BULKS = "DELETE FROM bulks WHERE finished_at < ?"
 
+# However many a program makes, they go in slices.
+DELETE_ACTIONS = """
+DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at LIMIT 500)
+"""
+
 
 def old(db: Connection, status: str, kept: float, now: int, limit: int) -> list[int]:
     """Tasks that ended in `status` more than `kept` seconds ago; on the reading connection."""
@@ -59,6 +64,11 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 def delete_bulks(session: Session, kept: float) -> int:
     """Delete the bulks that ended more than `kept` seconds ago."""
     return session.db.run(DELETE_BULKS, (_before(session.now(), kept),))
+
+
+def delete_actions(session: Session, kept: float) -> int:
+    """Delete some of what people did more than `kept` seconds ago."""
+    return session.db.run(DELETE_ACTIONS, (_before(session.now(), kept),))
 
 
 def _before(now: int, kept: float) -> int:

@@ -15,6 +15,7 @@ from playhouse.migrations import Runner
 from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
+    ActionRow,
     AttemptRow,
     BulkRow,
     DaemonRow,
@@ -28,7 +29,7 @@ from orchestratord.task import Table
 
 log = logging.getLogger("orchestratord.queue")
 
-VERSION = 3
+VERSION = 4
 """The schema that this code reads and writes: the number of the last migration."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -40,7 +41,8 @@ LOCK_TRIES = 8
 """How often a lock is asked for, where others use the tables that are to change."""
 
 TABLES = (
-    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow, Fact, SchemaRow,
+    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
+    ActionRow, Fact, SchemaRow,
 )  # fmt: skip
 
 _HISTORY = "schema_migration"

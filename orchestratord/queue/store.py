@@ -16,6 +16,7 @@ from typing import Any, cast
 from orchestratord.clock import Clock
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.queue import (
+    actions,
     bulk,
     claims,
     inserts,
@@ -34,8 +35,10 @@ from orchestratord.queue.jobs import Rank
 from orchestratord.queue.leases import Leases
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import (
+    RETRY,
     Bulk,
     Claimed,
+    Done,
     Insert,
     Inserted,
     Pick,
@@ -48,7 +51,7 @@ from orchestratord.queue.records import (
 from orchestratord.queue.session import LEASE, Session
 from orchestratord.queue.writer import Writer, counted
 from orchestratord.settings import Retention
-from orchestratord.task import Attempt, Key, Table, Task
+from orchestratord.task import Action, Attempt, Key, Table, Task
 
 Tasks = builtins.list[Task]
 
@@ -253,18 +256,20 @@ class Store:
         filter: TaskFilter,  # noqa: A002
         rate: float | None,
         dry_run: bool,
+        action: str = RETRY,
     ) -> Bulk:
-        """Begin to retry all that match; a filter without a status means the failed ones.
+        """Begin to retry or cancel all that match.
 
+        A filter without a status means the failed ones; where they are cancelled, those that wait.
         `rate`: tasks a second, for whoever steps it. A dry run only counts.
         """
-        wanted = bulk.with_default(filter)
+        wanted = bulk.with_default(action, filter)
         highest, matched = await self._reader.run(partial(bulk.survey, wanted=wanted))
         return await self._writer.submit(
             Rank.HAND,
             partial(
-                bulk.create, wanted=wanted, rate=rate, dry_run=dry_run, highest=highest,
-                matched=matched,
+                bulk.create, action=action, wanted=wanted, rate=rate, dry_run=dry_run,
+                highest=highest, matched=matched,
             ),
         )  # fmt: skip
 
@@ -287,6 +292,10 @@ class Store:
         """Those that go on."""
         return await self._reader.run(bulk.running)
 
+    async def newest_bulks(self, limit: int) -> builtins.list[Bulk]:
+        """The latest ones, newest first."""
+        return await self._reader.run(partial(bulk.newest, limit=limit))
+
     async def get_bulk(self, bulk_id: int) -> Bulk:
         """One bulk. Raises NotFound."""
         return await self._reader.run(partial(bulk.get, bulk_id=bulk_id))
@@ -294,6 +303,16 @@ class Store:
     async def cancel_bulk(self, bulk_id: int) -> Bulk:
         """Stop a bulk where it is. Raises NotFound."""
         return await self._writer.submit(Rank.HAND, partial(bulk.cancel, bulk_id=bulk_id))
+
+    # -- the action log --------------------------------------------------------------------------
+
+    async def record(self, who: str, action: Action) -> int:
+        """Write down what somebody did; its number."""
+        return await self._writer.submit(Rank.HAND, partial(actions.record, who=who, action=action))
+
+    async def actions(self, limit: int, after: int | None = None) -> builtins.list[Done]:
+        """Up to `limit` of what people did, newest first, older than the number `after`."""
+        return await self._reader.run(partial(actions.newest, limit=limit, after=after))
 
     # -- schedules -------------------------------------------------------------------------------
 
@@ -334,9 +353,19 @@ class Store:
 
     async def list(self, filter: TaskFilter, limit: int, after: int | None = None) -> Tasks:  # noqa: A002
         """Up to `limit` tasks, newest first, older than the id `after`; without their payloads."""
-        return await self._reader.run(
-            partial(reader.listed, wanted=filter, limit=limit, after=after)
-        )
+        return (await self.page(filter, limit, after))[0]
+
+    async def page(
+        self,
+        filter: TaskFilter,  # noqa: A002
+        limit: int,
+        after: int | None = None,
+    ) -> tuple[Tasks, int | None]:
+        """The same, and the id that a next page has to be older than; None where there is none.
+
+        Where a text is looked for, a page may be short or empty though another one follows.
+        """
+        return await self._reader.run(partial(reader.page, wanted=filter, limit=limit, after=after))
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""
@@ -389,6 +418,7 @@ class Store:
                     Rank.KEEP, partial(retention.delete, status=status, kept=seconds, ids=ids)
                 )
         await self._writer.submit(Rank.KEEP, partial(retention.delete_bulks, kept=kept.failed))
+        await self._writer.submit(Rank.KEEP, partial(retention.delete_actions, kept=kept.failed))
         return gone
 
     def _check_room(self) -> None:

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestratord import (
+    Action,
     Answer,
     Caller,
     Config,
@@ -27,6 +29,9 @@ from orchestratord_webhooks.envelope import time_text
 from orchestratord_webhooks.health import TABLE, Health, Name, find
 
 Params = Mapping[str, str]
+
+MAX_DIFF = 4_000
+"""Characters of what changed in a file that the action log keeps."""
 
 _EXAMPLE_REQUEST = {"method": "GET", "url": "https://api.example.com/example"}
 _EXAMPLE_STATEMENT = {"database": "example", "statement": "SELECT 1", "params": {}}
@@ -99,13 +104,17 @@ class Routes:
             dry_run=dry_run == "true",
             who=caller.name,
         )
+        done = None
+        if edit.written:
+            detail = {"file": edit.declaration.file, "diff": edit.diff[:MAX_DIFF]}
+            done = Action("edit webhooks", f"{path['api']}/{path['name']}", detail=detail)
         more: dict[str, Any] = {"diff": edit.diff, "written": edit.written}
         if dry_run == "true":
             more["problems"] = _problems(edit.problems)
         else:
             more["generation"] = edit.generation
             more["problems"] = _problems(edit.refused)
-        return _declared(edit.declaration, **more)
+        return replace(_declared(edit.declaration, **more), done=done)
 
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
         """Lift what disabled a webhook."""
@@ -117,14 +126,14 @@ class Routes:
             )
         name = (endpoint.id, webhook.name)
         await self._health.enable(name, self._control)
-        return Answer(await self._row(name))
+        return Answer(await self._row(name), done=Action("enable webhook", *name))
 
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
         """Disable a webhook until it is enabled by hand, or its YAML changes."""
         endpoint, webhook = self._find(path)
         name = (endpoint.id, webhook.name)
         await self._health.disable(name, self._control)
-        return Answer(await self._row(name))
+        return Answer(await self._row(name), done=Action("disable webhook", *name))
 
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
         """Send an example of what the webhook would get, as a delivery like any other."""
@@ -142,7 +151,8 @@ class Routes:
         redactor = self._control.config.redactor
         task = self._announcer.delivery(webhook, data, context, at, redactor, None)
         (task_id,) = await self._control.write([task])
-        return Answer({"id": task_id}, status=202)
+        done = Action("test webhook", endpoint.id, webhook.name, task_id)
+        return Answer({"id": task_id}, status=202, done=done)
 
     def _find(self, path: Params) -> tuple[Endpoint, Webhook]:
         endpoint = _endpoint(self._control.config, f"{path['api']}/{path['name']}")

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import CANCEL, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.task import Key, Status
 from orchestratord.values import StatusSet
@@ -180,3 +180,47 @@ async def test_an_unknown_one(store: Store) -> None:
     for ask in (store.get_bulk(9), store.cancel_bulk(9), store.step_bulk(9, 1)):
         with pytest.raises(NotFound, match="there is no bulk 9"):
             await ask
+
+
+# -- cancelling ------------------------------------------------------------------------------------
+
+
+async def test_cancelling_without_a_status_means_what_waits(queue: Any, store: Store) -> None:
+    waits = [await queue.add(delay=9) for _ in range(3)]
+    [broken] = await failed(queue, 1)
+    bulk = await store.create_bulk(TaskFilter(endpoint="crm/*"), None, False, CANCEL)
+    assert (bulk.matched, bulk.action, bulk.filter.status) == (3, "cancel", ("pending",))
+    bulk, keys = await store.step_bulk(bulk.id, 100)
+    assert (bulk.status, bulk.moved, keys) == ("finished", 3, {GET: waits})
+    for id_ in waits:
+        task = await store.get(id_)
+        assert (task.status, task.next_try, task.finished_at) == ("cancelled", None, queue.clock.ms)
+    assert (await store.get(broken)).status == Status.FAILED
+    assert (await store.counts())["cancelled"] == 3
+    assert (await store.get_bulk(bulk.id)).action == "cancel"
+    assert [one.id for one in await store.newest_bulks(10)] == [bulk.id]
+
+
+async def test_what_runs_is_asked_and_what_succeeded_is_left(queue: Any, store: Store) -> None:
+    done = await queue.ended(Status.SUCCEEDED)
+    broken = await queue.ended(Status.FAILED)
+    running = await queue.add()
+    [claimed] = await queue.claim()
+    wanted = TaskFilter(status=("running", "failed"), ids=(done, broken, running))
+    bulk = await store.create_bulk(wanted, None, False, CANCEL)
+    bulk, keys = await store.step_bulk(bulk.id, 100)
+    assert (bulk.moved, bulk.skipped, keys) == (2, 0, {GET: [broken]})
+    assert (await store.get(done)).status == Status.SUCCEEDED
+    assert (await store.get(running)).status == Status.RUNNING
+    settled = await queue.settle(claimed, Status.PENDING, next_try=queue.clock.ms + 1000)
+    assert settled.status == "cancelled"
+
+
+async def test_a_bulk_remembers_all_of_its_filter(queue: Any, store: Store) -> None:
+    [one, *_] = await failed(queue, 2)
+    wanted = TaskFilter(
+        status=("failed",), kind="call", since=1, until=1 << 50, text="crm", ids=(one,)
+    )
+    bulk = await store.create_bulk(wanted, None, False)
+    assert (await store.get_bulk(bulk.id)).filter == wanted
+    assert (await finish(store, bulk.id)).moved == 1

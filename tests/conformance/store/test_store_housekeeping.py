@@ -12,10 +12,26 @@ from orchestratord.errors import NotFound, PluginError
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.settings import Retention
-from orchestratord.task import Key, Status, Table, Upsert
+from orchestratord.task import Action, Key, Status, Table, Upsert
 
 DAY = 86400.0
 TABLE = Table("health", {"name": "TEXT NOT NULL", "seen": "INTEGER"}, ("name",))
+
+
+async def test_what_people_did_is_kept_for_as_long_as_failures(queue: Any, store: Store) -> None:
+    first = await store.record("uid 0", Action("pause", "crm/get"))
+    queue.clock.turn(3600)
+    detail = {"diff": "- a\n+ b"}
+    second = await store.record("uid 0", Action("edit webhooks", "crm/get", "ops", detail=detail))
+    third = await store.record("token", Action("retry many", task=4, bulk=7))
+    done = await store.actions(10)
+    assert [one.id for one in done] == [third, second, first]
+    assert done[1].action == Action("edit webhooks", "crm/get", "ops", detail=detail)
+    assert (done[0].who, done[0].action.task, done[0].action.bulk) == ("token", 4, 7)
+    assert done[2].at == queue.clock.ms - 3600_000
+    assert [one.id for one in await store.actions(1, third)] == [second]
+    await store.prune(Retention(failed=1800.0))
+    assert [one.id for one in await store.actions(10)] == [third, second]
 
 
 class TestSlots:

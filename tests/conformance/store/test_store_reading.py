@@ -5,6 +5,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound, QueueError
+from orchestratord.queue import filters
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.task import Key, NewTask, Status
@@ -81,6 +82,61 @@ class TestList:
         queue.clock.turn(-3600)
         await queue.add()
         assert await ids(store, since=then) == [first]
+
+    async def test_until_it_was_created(self, queue: Any, store: Store) -> None:
+        first = await queue.add()
+        queue.clock.turn(60)
+        then = queue.clock.ms
+        second = await queue.add()
+        assert await ids(store, until=then) == [first]
+        assert await ids(store, until=then + 1) == [second, first]
+        assert await ids(store, since=then, until=then + 1) == [second]
+        assert await ids(store, until=1) == []
+        queue.clock.turn(-3600)
+        back = await queue.add()
+        assert await ids(store, until=then) == [back, first]
+
+    async def test_by_their_numbers_and_by_what_caused_them(self, queue: Any, store: Store) -> None:
+        one, two, three = [await queue.add() for _ in range(3)]
+        child = await queue.add(HOOK, parent_id=two)
+        assert await ids(store, ids=(one, three, 999)) == [three, one]
+        assert await ids(store, ids=(one,), status=("failed",)) == []
+        assert await ids(store, ids=()) == []
+        assert await ids(store, parent=two) == [child]
+        assert await ids(store, parent=one) == []
+
+    async def test_by_a_text(self, queue: Any, store: Store) -> None:
+        order = await queue.add(params={"name": "Ünal 100%_!"})
+        await queue.add(params={"name": "Other"})
+        hook = await queue.add(Key("crm/get", "Nightly-Ops"))
+        [task] = await queue.claim(Key("crm/get", "Nightly-Ops"))
+        await queue.settle(task, Status.FAILED, error="503 from <b>Receiver</b>")
+        assert await ids(store, text="100%_!") == [order]
+        assert await ids(store, text="100_") == []
+        assert await ids(store, text="ünal") == []  # only ASCII letters are made alike
+        assert await ids(store, text="NIGHTLY") == [hook]
+        assert await ids(store, text="<B>receiver") == [hook]
+        assert await ids(store, text="' OR 1=1 --") == []
+
+    async def test_a_text_is_looked_for_in_so_many_tasks_at_a_time(
+        self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filters, "LOOKED", 10)
+        wanted = TaskFilter(text="needle")
+        needles = [await queue.add(params={"a": "needle"}) for _ in range(2)]
+        await queue.add_all([queue.new() for _ in range(25)])
+        needles += [await queue.add(params={"a": "needle"})]
+        seen, after, pages = [], None, 0
+        while True:
+            tasks, after = await store.page(wanted, 100, after)
+            seen += [task.id for task in tasks]
+            pages += 1
+            if after is None:
+                break
+        assert seen == needles[::-1]
+        assert pages == 3
+        tasks, after = await store.page(wanted, 1)
+        assert ([task.id for task in tasks], after) == ([needles[2]], 19)
 
     async def test_all_of_it_together(self, queue: Any, store: Store) -> None:
         await queue.ended(Status.FAILED)

@@ -44,7 +44,8 @@ async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
     assert answer["matched"] == 3
     bulk = await finished(parts, answer["bulk"])
     assert list(bulk) == [
-        "id", "status", "matched", "moved", "skipped", "rate", "created_at", "finished_at",
+        "id", "action", "status", "matched", "moved", "skipped", "rate", "created_at",
+        "finished_at",
     ]  # fmt: skip
     assert (bulk["matched"], bulk["moved"], bulk["skipped"]) == (3, 3, 0)
     assert bulk["rate"] is None
@@ -203,3 +204,36 @@ def test_rates_are_shown_as_they_are_written(text: str) -> None:
 
 def test_an_odd_rate_is_shown_by_the_second() -> None:
     assert format_rate(0.123456) == "0.123456/s"
+
+
+# -- cancelling ------------------------------------------------------------------------------------
+
+
+async def test_all_that_wait_are_given_up(parts: Parts) -> None:
+    ids = await parts.later(3)
+    [broken] = await parts.failed()
+    body = {"filter": {"endpoint": "demo/get"}, "dry_run": True}
+    answer = await parts.post("/v1/retries/cancel", body)
+    assert (answer.status_code, answer.json()) == (200, {"matched": 3, "bulk": None})
+    answer = await parts.post("/v1/retries/cancel", {**body, "dry_run": False})
+    assert answer.status_code == 202
+    bulk = await finished(parts, answer.json()["bulk"])
+    assert (bulk["action"], bulk["moved"], bulk["skipped"]) == ("cancel", 3, 0)
+    for id_ in ids:
+        assert (await parts.ended(id_))["status"] == "cancelled"
+    assert (await parts.ended(broken))["status"] == "failed"
+    assert (await parts.client.get("/v1/bulks")).json() == {"bulks": [bulk]}
+
+
+async def test_who_waits_for_one_that_is_cancelled_among_many_is_told(parts: Parts) -> None:
+    [id_] = await parts.later(1)
+    waiting = asyncio.create_task(parts.ended(id_))
+    await asyncio.sleep(0.1)
+    await parts.post("/v1/retries/cancel", {"filter": {"id": [id_], "status": "pending"}})
+    assert (await asyncio.wait_for(waiting, 3))["status"] == "cancelled"
+
+
+async def test_what_succeeded_is_not_cancelled_in_bulk(parts: Parts) -> None:
+    for filter_ in ({}, {"status": "succeeded"}):
+        answer = await parts.post("/v1/retries/cancel", {"filter": filter_})
+        assert answer.status_code == 422, filter_

@@ -54,6 +54,8 @@ STATEMENTS = {
     "cancel": (manual.CANCEL, [BY_ID]),
     "bulk": (bulk.RETRY.format(ids="?, ?"), [BY_ID]),
     "bulk pending": (bulk.HASTEN.format(ids="?, ?"), [BY_ID]),
+    "bulk cancel": (bulk.CANCEL.format(ids="?, ?"), [BY_ID]),
+    "bulk ask to cancel": (bulk.ASK_TO_CANCEL.format(ids="?, ?"), [BY_ID]),
     "get": (rows.GET, [BY_ID]),
     "attempts": (reader.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
     "next key": (reader.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
@@ -61,6 +63,7 @@ STATEMENTS = {
     "old": (retention.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
     "delete": (retention.DELETE.format(ids="?, ?"), [BY_ID]),
     "delete attempts": (retention.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
+    "until": (filters.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
     "since": (filters.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
 }
 
@@ -103,6 +106,7 @@ async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
         (TaskFilter(status_code=StatusSet.parse(["5xx", "error"])), "status"),
         (TaskFilter(endpoint="crm/*"), "status"),
         (TaskFilter(since=1), "status"),
+        (TaskFilter(until=1 << 50), "status"),
         (TaskFilter(endpoint="crm/get"), "endpoint"),
         (TaskFilter(endpoint="crm/get", kind="call", since=1), "endpoint"),
     ],
