@@ -17,6 +17,7 @@ PLACES = {
     "demo": "orchestratord.cli.demo.command",
     "doctor": "orchestratord.cli.doctor.command",
     "explain": "orchestratord.cli.explain",
+    "import": "orchestratord.cli.importing.command:import_",
     "init": "orchestratord.cli.init",
     "new": "orchestratord.cli.new.command",
     "plugins": "orchestratord.cli.plugins",
@@ -24,7 +25,7 @@ PLACES = {
     "schema": "orchestratord.cli.schema",
     "test": "orchestratord.cli.test",
 }
-"""A command's name → its module, in which it bears that name."""
+"""A command's name → its module, in which it bears that name or the one behind the colon."""
 
 
 class Commands(MutableMapping[str, click.Command]):
@@ -36,8 +37,8 @@ class Commands(MutableMapping[str, click.Command]):
 
     def __getitem__(self, name: str) -> click.Command:
         if name not in self._loaded:
-            module = import_module(self._places[name])
-            self._loaded[name] = getattr(module, name)
+            module, _, attribute = self._places[name].partition(":")
+            self._loaded[name] = getattr(import_module(module), attribute or name)
         return self._loaded[name]
 
     def __setitem__(self, name: str, command: click.Command) -> None:

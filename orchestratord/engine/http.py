@@ -82,6 +82,7 @@ class HttpSpec(Model):
     query: Mapping[str, Template] = {}
     """A value that renders to null is left out."""
     headers: Mapping[str, Template] = {}
+    """One that renders to null is left out."""
     body: Body | None = None
     success: StatusSet = SUCCESS
     """Anything else is a failure."""
@@ -128,7 +129,11 @@ class HttpExecutor(Executor):
         spec = plan.spec
         headers = dict(plan.headers)
         for name, template in plan.rendered:
-            headers[name] = checked(name, to_text(template.render(context)))
+            value = template.render(context)
+            if value is None:
+                del headers[name]
+            else:
+                headers[name] = checked(name, to_text(value))
         if plan.keyed:
             headers["Idempotency-Key"] = self._key(task)
         content = _content(spec.body, context)

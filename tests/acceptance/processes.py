@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 
-from tests.acceptance.waiting import until
+from tests.acceptance.waiting import PATIENCE, until
 
 
 def free_port() -> int:
@@ -26,6 +26,7 @@ def serving(
     log: Path,
     cwd: Path | None = None,
     environ: Mapping[str, str] | None = None,
+    timeout: float = PATIENCE,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """Run a server until the end of the `with`; it listens when this returns."""
     with log.open("wb") as output:
@@ -44,7 +45,7 @@ def serving(
             with closing(socket.socket()) as probe:
                 return probe.connect_ex(("127.0.0.1", port)) == 0
 
-        until(listens, f"{command[0]} at port {port}")
+        until(listens, f"{command[0]} at port {port}", timeout)
         yield process
     finally:
         process.kill()

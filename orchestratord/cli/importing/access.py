@@ -1,0 +1,112 @@
+"""How an API is told who calls: its servers and its security schemes, as keys of api.yaml."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord.cli.importing.document import Document, items, mapping, text
+from orchestratord.config.urls import base_url_problem
+
+NOWHERE = "https://api.example.com"
+"""Stands where a document names no host."""
+
+_VARIABLE = re.compile(r"\{([^{}]+)\}")
+
+
+@dataclass(frozen=True, slots=True)
+class Scheme:
+    """One way of saying who calls.
+
+    Args:
+        name: as the document has it.
+        lines: what would stand in api.yaml; none where nothing can.
+        query: the parameter of the query that it needs instead, with its reference.
+        variables: what its references read from the environment.
+        about: in words.
+    """
+
+    name: str
+    lines: tuple[str, ...]
+    variables: tuple[str, ...]
+    about: str
+    query: tuple[str, str] | None = None
+
+
+def base_url(document: Document, servers: Any = None) -> str | None:
+    """The URL that all paths are added to; None where the document names no host.
+
+    Args:
+        document: the document.
+        servers: those of one operation, instead of the document's.
+    """
+    if document.version == "2.0":
+        host = text(document.root.get("host"))
+        schemes = [text(one) for one in items(document.root.get("schemes"))]
+        scheme = "https" if "https" in schemes or "http" not in schemes else "http"
+        url = f"{scheme}://{host}{text(document.root.get('basePath'))}" if host else ""
+    else:
+        given = items(document.root.get("servers") if servers is None else servers)
+        server = mapping(given[0]) if given else {}
+        variables = mapping(server.get("variables"))
+
+        def default(match: re.Match[str]) -> str:
+            return str(mapping(variables.get(match[1])).get("default", match[1]))
+
+        url = _VARIABLE.sub(default, text(server.get("url")))
+    url = url.rstrip("/")
+    return url if base_url_problem(url) is None else None
+
+
+def base_path(document: Document) -> str:
+    """The path of a server that has no host."""
+    if document.version == "2.0":
+        found = text(document.root.get("basePath"))
+    else:
+        given = items(document.root.get("servers"))
+        found = text(mapping(given[0]).get("url")) if given else ""
+    return found.rstrip("/") if re.fullmatch(r"/[\w./~-]*", found) else ""
+
+
+def schemes_of(document: Document, api: str) -> list[Scheme]:
+    """The ways of saying who calls; those that the document asks for everywhere come first."""
+    root = document.root
+    if document.version == "2.0":
+        declared = mapping(root.get("securityDefinitions"))
+    else:
+        declared = mapping(mapping(root.get("components")).get("securitySchemes"))
+    wanted = [name for one in items(root.get("security")) for name in mapping(one)]
+    order = sorted(declared, key=lambda name: name not in wanted)
+    prefix = re.sub(r"[^A-Z0-9]+", "_", api.upper()).strip("_").removesuffix("_API") or "API"
+    prefix = f"API_{prefix}" if prefix[0].isdigit() else prefix
+    return [_scheme(str(name), document.look(declared[name]), prefix) for name in order]
+
+
+def _scheme(name: str, declared: Mapping[str, Any], prefix: str) -> Scheme:
+    kind, scheme = declared.get("type"), str(declared.get("scheme", "")).lower()
+    key, place = text(declared.get("name")), declared.get("in")
+    token, secret = f"{prefix}_TOKEN", f"{prefix}_API_KEY"
+    if kind == "basic" or (kind == "http" and scheme == "basic"):
+        user, password = f"{prefix}_USERNAME", f"{prefix}_PASSWORD"
+        pair = f'username: "${{{user}}}", password: "${{secret:{password}}}"'
+        lines = (f"auth: {{basic: {{{pair}}}}}",)
+        return Scheme(name, lines, (user, password), "user name and password")
+    if kind == "apiKey" and place == "header" and key:
+        return Scheme(name, _header(key, f"${{secret:{secret}}}"), (secret,), f"a key in {key}")
+    if kind == "apiKey" and place == "cookie" and key:
+        value = f"{key}=${{secret:{secret}}}"
+        return Scheme(name, _header("Cookie", value), (secret,), f"a key in the cookie {key}")
+    if kind == "apiKey" and place == "query" and key:
+        about = f"a key in the query: {key}, which stands in each endpoint"
+        return Scheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
+    if kind in ("oauth2", "openIdConnect") or (kind == "http" and scheme == "bearer"):
+        about = "a bearer token" if kind == "http" else "a bearer token, by OAuth 2"
+        return Scheme(name, (f'auth: {{bearer: "${{secret:{token}}}"}}',), (token,), about)
+    return Scheme(name, (), (), f"{text(kind)} {text(scheme)}".strip() + ", which cannot be used")
+
+
+def _header(name: str, value: str) -> tuple[str, ...]:
+    return (f"auth: {{header: {{name: {json.dumps(name)}, value: {json.dumps(value)}}}}}",)
