@@ -71,7 +71,7 @@ class Http2Connection(Connection):
         self._retired = False  # takes no new exchange
         self._received = 0  # bytes of bodies since the connection's window was last opened
         self._noise = 0
-        self._heard = 0.0
+        self._heard = 0
 
     async def ready(self) -> None:
         """Wait for the peer's settings: it speaks HTTP/2, and says how many exchanges it takes.
@@ -136,7 +136,7 @@ class Http2Connection(Connection):
             StreamAnswer(request.method, limit),
             self._loop.create_future(),
             request.content,  # as it is: `encoded.body` may be in chunks
-            self._loop.time(),
+            self._heard,
         )
         self._streams[number] = stream
         self._outflow.begin(stream, request)
@@ -173,7 +173,7 @@ class Http2Connection(Connection):
     def _expire(self, stream: Stream) -> None:
         if stream.number not in self._streams:
             return
-        if self._heard < stream.began:
+        if self._heard == stream.heard:
             self._retired = True  # nothing has come at all: it may be dead, so spare it the next
         self._end(stream, stream.late())
         self._outflow.write()
@@ -328,7 +328,7 @@ class Http2Connection(Connection):
         self._outflow.write()
 
     def data_received(self, data: bytes) -> None:
-        self._heard = self._loop.time()
+        self._heard += 1
         try:
             for frame in self._reader.feed(data):
                 self._take(frame)

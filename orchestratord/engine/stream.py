@@ -127,10 +127,10 @@ class Stream:
         answer: takes what comes.
         waiter: is told when the answer is done, or that there will be none.
         body: what is to be sent after the headers.
-        began: the loop's time at which the request was sent.
+        heard: how often the connection had received something when the request was sent.
     """
 
-    __slots__ = ("answer", "began", "number", "received", "unsent", "waiter", "window")
+    __slots__ = ("answer", "heard", "number", "received", "unsent", "waiter", "window")
 
     def __init__(
         self,
@@ -138,14 +138,14 @@ class Stream:
         answer: StreamAnswer,
         waiter: asyncio.Future[None],
         body: bytes,
-        began: float,
+        heard: int,
     ) -> None:
         self.number = number
         self.answer = answer
         self.waiter = waiter
         self.unsent: memoryview | None = memoryview(body) if body else None
         self.window = 0  # bytes of the body that the peer takes for now
-        self.began = began
+        self.heard = heard
         self.received = 0  # bytes of the answer since its window was last opened
 
     @property
