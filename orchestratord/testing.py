@@ -187,8 +187,20 @@ class Rig:
             **fields,
         )
 
-    def config(self, *endpoints: Endpoint, secrets: Iterable[str] = ()) -> Config:
-        """A configuration of these endpoints, in which `secrets` are secret."""
+    def config(
+        self,
+        *endpoints: Endpoint,
+        secrets: Iterable[str] = (),
+        daemon: Mapping[str, Any] | None = None,
+    ) -> Config:
+        """A configuration of these endpoints.
+
+        Args:
+            endpoints: all that are declared.
+            secrets: what is secret in it.
+            daemon: the plugin's own keys of `orchestratord.yaml`.
+        """
+        known = self.host.registry.daemon_settings
         return Config(
             folder=Path(),
             daemon=DaemonSettings.model_validate({}),
@@ -196,6 +208,10 @@ class Rig:
             endpoints={endpoint.id: endpoint for endpoint in endpoints},
             redactor=Redactor(secrets),
             digest="",
+            settings={
+                key: TypeAdapter(known[key].type).validate_python(value)
+                for key, value in (daemon or {}).items()
+            },
         )
 
     def check(self, endpoint: Endpoint, *, config: Config | None = None) -> list[Problem]:

@@ -113,8 +113,10 @@ class Pretended(Model):
         if (self.status_code is None) is (self.error is None):
             raise ValueError("give one of status_code and error")
         answered = isinstance(self.status_code, int)
-        if not answered and (self.headers or self.body is not None):
-            raise ValueError("headers and body are those of an answer; there is none")
+        if self.headers and not answered:
+            raise ValueError("headers are those of an answer by HTTP; there is none")
+        if self.body is not None and not (answered or self.status_code == "ok"):
+            raise ValueError("a body is that of an answer; there is none")
         return self
 
     @property

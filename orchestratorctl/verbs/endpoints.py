@@ -89,7 +89,8 @@ def _state(endpoint: dict[str, Any]) -> Painted:
 def _target(endpoint: dict[str, Any]) -> str:
     where = endpoint.get("path")
     if where is None:
-        return compact(endpoint.get("statement") or endpoint.get("type"))
+        statement = endpoint.get("statement")
+        return compact(" ".join(str(statement).split()) if statement else endpoint.get("type"))
     return f"{endpoint.get('method') or 'GET'} {compact(where)}"
 
 

@@ -72,9 +72,12 @@ async def outcome_of(
 
 
 def _executed(target: Target, pretended: Pretended) -> Outcome:
-    """Of what is not sent: it is carried out or not, and no more can be pretended."""
+    """Of what is not sent: it is carried out or not, and how it is judged cannot be told."""
     if pretended.code == "ok":
-        return Outcome("success", "ok", answered=True)
+        headers: dict[str, str] = {}
+        content = _content(pretended.body, headers)
+        response = httpx.Response(200, headers=headers, content=content)
+        return Outcome("success", "ok", response, answered=True)
     sent = _ERRORS[pretended.error or NO_ANSWER][1]
     verdict = "retry" if "error" in target.retry.when else "failure"
     return Outcome(verdict, "error", error="a pretended error", maybe_done=sent)  # type: ignore[arg-type]

@@ -12,7 +12,7 @@ from typing import Any
 
 import httpx
 
-MAX_ROWS = 1_000
+MAX_ROWS = 10_000
 """Rows that are kept of an answer."""
 EXCERPT = 18_000
 """Bytes of the shorter form, for where a whole answer is too long."""

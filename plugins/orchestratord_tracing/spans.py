@@ -74,7 +74,8 @@ class Spans:
                 attributes["http.request.resend_count"] = event.attempt - 1
         failed = event.type in _FAILED
         if failed:
-            attributes["error.type"] = str(code) if isinstance(code, int) else "no_answer"
+            answered = isinstance(code, int) or not where.is_http
+            attributes["error.type"] = str(code) if answered and code else "no_answer"
         span = tracer.start_span(
             where.name,
             # Not a part of whatever the daemon happens to be at when it tells of it.

@@ -31,7 +31,7 @@ class Where:
 def of_call(endpoint: Endpoint) -> Where:
     """Where the calls of an endpoint go."""
     if endpoint.type != "http":
-        return Where(f"{endpoint.type} {endpoint.id}", False)
+        return Where(f"{endpoint.type} {endpoint.id}", False, _statement(endpoint))
     method = str(getattr(endpoint.spec, "method", "GET"))
     base = str(endpoint.shown.get("base_url", ""))
     path = str(endpoint.shown.get("path", ""))
@@ -40,6 +40,12 @@ def of_call(endpoint: Endpoint) -> Where:
     if template:
         attributes["url.template"] = template
     return Where(f"{method} {template}".rstrip(), True, attributes)
+
+
+def _statement(endpoint: Endpoint) -> Attributes:
+    """Which database, and what is executed there, without the values of parameters."""
+    names = {"database": "db.namespace", "statement": "db.query.text"}
+    return {name: str(endpoint.shown[key]) for key, name in names.items() if key in endpoint.shown}
 
 
 def of_delivery(endpoint: Endpoint, webhook: str) -> Where:

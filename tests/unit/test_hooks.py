@@ -29,6 +29,7 @@ from orchestratord import (
     Setting,
     Snooze,
     Standing,
+    Statement,
     Table,
     Target,
     Task,
@@ -349,9 +350,17 @@ async def test_after_request() -> None:
     assert (as_it_was.verdict, as_it_was.decided_by) == ("success", None)
 
 
+class Answering:
+    @hookimpl
+    def before_execute(self, statement: Any) -> Any:
+        return {}
+
+
 async def test_before_execute() -> None:
     plugin = Deciding()
     rig = Rig(plugin)
+    with pytest.raises(PluginError, match="returned dict, not a Statement or None"):
+        await Rig(Answering()).before(Statement("a", "SELECT 1", {}), phase="before_execute")
     assert await rig.before({"a": 1}, phase="before_execute") == {"a": 1, "limit": 10}
     plugin.mood = Snooze(1)
     with pytest.raises(Snooze):

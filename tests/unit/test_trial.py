@@ -60,6 +60,7 @@ def test_what_is_no_delay(delay: Any) -> None:
         ({"status_code": "error"}, "error"),
         ({"error": "connect"}, "error"),
         ({"status_code": "ok"}, "ok"),
+        ({"status_code": "ok", "body": {"rows": []}}, "ok"),
     ],
 )
 def test_an_answer(answer: dict[str, Any], code: Any) -> None:
@@ -73,6 +74,8 @@ def test_an_answer(answer: dict[str, Any], code: Any) -> None:
         ({"status_code": 200, "error": "dns"}, "give one of status_code and error"),
         ({"error": "dns", "body": "x"}, "there is none"),
         ({"status_code": "error", "headers": {"A": "b"}}, "there is none"),
+        ({"status_code": "ok", "headers": {"A": "b"}}, "there is none"),
+        ({"status_code": "error", "body": "x"}, "there is none"),
         ({"error": "slow"}, "Input should be"),
         ({"status": 200}, "Extra inputs"),
     ],

@@ -36,8 +36,8 @@ class Bench:
 
     @property
     def config(self) -> Config:
-        settings = MappingProxyType({DATABASES.key: self.databases})
-        return replace(self.rig.config(), folder=self.folder, settings=settings)
+        config = self.rig.config(daemon={DATABASES.key: self.databases})
+        return replace(config, folder=self.folder)
 
     def endpoint(
         self, statement: str, success_if: Expression | None = None, **keys: Any

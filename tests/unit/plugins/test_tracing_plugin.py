@@ -121,6 +121,16 @@ def test_an_endpoint_that_is_not_http() -> None:
     assert not [name for name in attributes(span) if name.startswith("http.")]
 
 
+def test_a_statement() -> None:
+    recorder = Recorder()
+    shown = {"database": "warehouse", "statement": "DELETE FROM items WHERE id = :id"}
+    recorder.adopt(recorder.rig.endpoint("shop/get", type="sql", shown=shown))
+    (span,) = recorder.made(ended("failed", "error"))
+    found = attributes(span)
+    assert (found["db.namespace"], found["db.query.text"]) == tuple(shown.values())
+    assert found["error.type"] == "error"
+
+
 def test_an_endpoint_that_is_gone() -> None:
     recorder = Recorder()
     recorder.adopt()

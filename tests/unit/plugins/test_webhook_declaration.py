@@ -254,7 +254,8 @@ def found(rig: Rig, **keys: Any) -> list[Problem]:
 def test_known_names_are_no_problem(rig: Rig) -> None:
     everything = (
         "{{ endpoint }}{{ phase }}{{ status_code }}{{ task_id }}{{ attempt }}{{ params.a }}"
-        "{{ request.url }}{{ response.body }}{{ error }}{{ next_try }}{{ now }}{{ task.id }}"
+        "{{ request.url }}{{ request.statement }}"
+        "{{ response.body }}{{ error }}{{ next_try }}{{ now }}{{ task.id }}"
     )
     late = "{{ endpoint }}{{ phase }}{{ task_id }}{{ params.a }}{{ now }}{{ task.attempt }}"
     url = f"https://ops.example.com/{late}"
@@ -310,6 +311,17 @@ def test_a_phase_that_a_call_by_http_never_reaches_is_warned_of(rig: Rig, phase:
     (problem,) = found(rig, phase=phase)
     assert (problem.key, problem.severity) == ("webhooks.1.phase", "warning")
     assert phase.replace("execute", "request") in problem.message
+
+
+@pytest.mark.parametrize("phase", ["before_request", "after_request"])
+def test_a_phase_that_a_statement_never_reaches_is_warned_of(rig: Rig, phase: str) -> None:
+    endpoint = rig.endpoint("stock/put", type="sql", webhooks=[declared(phase=phase)])
+    (problem,) = rig.check(endpoint)
+    assert (problem.key, problem.severity) == ("webhooks.0.phase", "warning")
+    execute = phase.replace("request", "execute")
+    assert problem.message == (
+        f"never fires: a statement has no phase {phase}; did you mean {execute!r}?"
+    )
 
 
 def test_a_secret_is_no_name(rig: Rig) -> None:

@@ -218,6 +218,16 @@ async def test_a_trial_is_a_delivery_like_any_other(api: Api) -> None:
     assert set(data) == {"test"} | orchestratord_webhooks.vocabulary.DATA
 
 
+async def test_a_trial_of_a_statements_webhook(api: Api, rig: Rig) -> None:
+    hook = {"name": "ops", "phase": "after_execute", "url": "https://ops.example.com/hook"}
+    api.control.config = rig.config(rig.endpoint("stock/put", type="sql", webhooks=[hook]))
+    await api.act("test", "ops", "stock/put")
+    (new,) = api.control.tasks
+    data = json.loads(new.payload or "")["data"]
+    assert (data["status_code"], data["request"]["database"]) == ("ok", "example")
+    assert data["response"] is not None
+
+
 async def test_a_trial_renders_the_webhooks_own_payload(api: Api) -> None:
     await api.act("test", "chat")
     await api.act("test", "broken")
