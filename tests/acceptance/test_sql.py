@@ -207,3 +207,40 @@ def opened(daemon: Daemon, path: Path) -> int:
         with suppress(FileNotFoundError):
             found += link.readlink() == path
     return found
+
+
+def test_the_queues_own_database(make_daemon: MakeDaemon) -> None:
+    """Statements and the queue wait for each other, and both get on."""
+    daemon = make_daemon(defaults={"retry": retry()})
+    daemon.settings["databases"] = {"warehouse": {"url": f"sqlite:///{daemon.database}"}}
+    daemon.write("orchestratord.yaml", daemon.settings)
+    create = statement(daemon, "create", SCHEMA)
+    put = statement(daemon, "put", INSERT, params=PARAMS)
+    count = statement(daemon, "count", "SELECT count(*) AS n FROM retry_schedule")
+    daemon.start()
+    assert daemon.finish(daemon.call(create))["status"] == "succeeded"
+    daemon.batch(put, [{"id": n, "name": "x"} for n in range(200)])
+    daemon.settle()
+    task = daemon.finish(daemon.call(count))
+    assert json.loads(task["response"]["body"])["rows"] == [{"n": 202}]
+    assert daemon.rows("SELECT count(*) AS n FROM items") == [{"n": 200}]
+
+
+def test_what_follows_from_rows(daemon: Daemon) -> None:
+    """`then` looks at the answer of a statement as at any other."""
+    put = statement(daemon, "put", INSERT, params=PARAMS)
+    daemon.write(
+        "apis/stock/endpoints/list.yaml",
+        {
+            "type": "sql",
+            "database": "warehouse",
+            "statement": "SELECT value AS id FROM json_each(:ids)",
+            "params": {"ids": {"type": "array", "required": True}},
+            "then": [{"call": put, "each": "body.rows", "params": {"id": "item.id"}}],
+        },
+    )
+    statement(daemon, "put", "INSERT INTO items VALUES (:id, 'x')", params=PARAMS)
+    daemon.start()
+    assert daemon.finish(daemon.call("stock/list", ids=[3, 1, 2]))["status"] == "succeeded"
+    daemon.settle()
+    assert rows(daemon, "SELECT id FROM items ORDER BY id") == [(1,), (2,), (3,)]
