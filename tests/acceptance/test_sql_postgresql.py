@@ -42,7 +42,7 @@ class Stage:
         """What is executed."""
         found = self.run(
             "SELECT query FROM pg_stat_activity WHERE datname = current_database() "
-            "AND state <> 'idle' AND pid <> pg_backend_pid()"
+            "AND state <> 'idle' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         return [query for (query,) in found]
 

@@ -43,7 +43,7 @@ class Database:
         """What the daemon's connections are at, but for those that wait for a statement."""
         found = self.run(
             "SELECT query FROM pg_stat_activity WHERE datname = current_database() "
-            "AND state <> 'idle' AND pid <> pg_backend_pid()"
+            "AND state <> 'idle' AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         return [query for (query,) in found]
 
@@ -51,7 +51,7 @@ class Database:
         return int(
             self.run(
                 "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
-                "AND pid <> pg_backend_pid()"
+                "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
             )[0][0]
         )
 
