@@ -69,6 +69,19 @@ def fill(
     return values
 
 
+def exemplary(endpoint: Endpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of a call that is only pretended: what is required and missing is made up.
+
+    Raises InvalidParams.
+    """
+    made_up = {
+        name: _EXAMPLES[param.type]
+        for name, param in endpoint.params.items()
+        if param.required and name not in given
+    }
+    return check_params(endpoint, {**made_up, **given})
+
+
 def fitted(param: Param, value: Any) -> Any:
     """A JSON value as the parameter's type. Raises ValueError where it is of another."""
     if value is None and not param.required and param.default is None:
@@ -119,6 +132,15 @@ _READ: dict[str | None, Callable[[str], Any]] = {
     "boolean": _boolean,
     "array": _json,
     "object": _json,
+}
+_EXAMPLES: dict[str | None, Any] = {
+    "string": "example",
+    "integer": 1,
+    "number": 1,
+    "boolean": True,
+    "array": [],
+    "object": {},
+    None: "example",
 }
 _FITS: dict[str, Callable[[Any], bool]] = {
     "string": lambda value: isinstance(value, str),

@@ -9,7 +9,7 @@ from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from orchestratord.control import feed, plugin_routes, requests, views
+from orchestratord.control import feed, plugin_routes, previews, requests, views
 from orchestratord.control.answering import Asked, Handler, endpoint_of, no_route
 from orchestratord.control.plugin_control import PluginControl
 from orchestratord.control.query import NAMES, read_filter
@@ -43,6 +43,8 @@ class Api:
             ("POST", "/v1/reload"): self.reload,
             ("GET", "/v1/endpoints"): self.endpoints,
             ("GET", endpoint): self.endpoint,
+            ("GET", f"{endpoint}/explain"): self.explain,
+            ("POST", f"{endpoint}/explain"): self.explain,
             ("POST", f"{endpoint}/calls"): self.call,
             ("POST", f"{endpoint}/pause"): self.pause,
             ("POST", f"{endpoint}/resume"): self.resume,
@@ -103,6 +105,16 @@ class Api:
     async def endpoint(self, asked: Asked) -> Answer:
         """One endpoint."""
         return Answer(await self._control.endpoint(_endpoint_id(asked)))
+
+    async def explain(self, asked: Asked) -> Answer:
+        """What would follow from an answer."""
+        requests.refuse_unknown(asked.query, previews.NAMES)
+        question = asked.body
+        if asked.query:
+            if question is not None:
+                raise InvalidParams({"body": "says what the query says already"})
+            question = previews.from_query(asked.query)
+        return Answer(await previews.preview(self._verbs, _endpoint_id(asked), question))
 
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""

@@ -10,6 +10,7 @@ from orchestratord.clock import rfc3339
 from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.control import views
 from orchestratord.control.explained import request_json, with_curl
+from orchestratord.control.previews import preview
 from orchestratord.control.query import read_filter
 from orchestratord.control.verbs import Verbs
 from orchestratord.events import Event
@@ -89,6 +90,9 @@ class PluginControl:
     def runs(self, endpoint_id: str, count: int) -> list[str]:
         found = self._verbs.upcoming_runs(endpoint_id, count)
         return [text for text in map(rfc3339, found) if text is not None]
+
+    async def explain(self, endpoint_id: str, **asked: Any) -> dict[str, Any]:
+        return await preview(self._verbs, endpoint_id, asked)
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         text = self._redactor.text

@@ -6,7 +6,16 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StrictBool, StrictStr, ValidationError
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
 from pydantic_core import ErrorDetails
 
 from orchestratord.config.complaints import sentence, shown
@@ -56,6 +65,22 @@ class CallBody(Body):
     batch: list[dict[str, Any]] | None = None
     """The params of each call."""
     delay: Duration = 0.0
+
+
+class ExplainBody(Body):
+    """An attempt that is explained."""
+
+    phase: StrictStr | None = None
+    """What follows from this one alone."""
+    status_code: StrictInt | StrictStr | None = None
+    """The answer that is pretended."""
+    error: StrictStr | None = None
+    """In which way none comes."""
+    attempt: Annotated[int, Field(ge=1, le=1000)] = 1
+    params: dict[str, Any] = {}
+    """Those that are required and left out are made up."""
+    draft: dict[str, Any] = {}
+    """A key of the endpoint that is united by name → its list, as it would stand in the file."""
 
 
 class TriggerBody(Body):

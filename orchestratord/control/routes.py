@@ -94,6 +94,18 @@ class Control(Protocol):
         """
         ...
 
+    async def explain(self, endpoint_id: str, **asked: Any) -> dict[str, Any]:
+        """What would follow from an answer: as `POST /v1/endpoints/{api}/{name}/explain` says it.
+
+        Args:
+            endpoint_id: `api/name`.
+            **asked: the keys of its body.
+
+        Raises:
+            InvalidParams, NotFound, Conflict, ConfigError.
+        """
+        ...
+
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of one of the plugin's own tables."""
         ...

@@ -19,6 +19,8 @@ from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.config.params import check_params
 from orchestratord.control import status as shown
 from orchestratord.control.bulk import BulkRunner
+from orchestratord.control.explain import Explainer
+from orchestratord.control.explained import Explained
 from orchestratord.control.parts import LoaderLike, ReloadLike, SchedulerLike, WorkerLike
 from orchestratord.control.prospect import request_of, upcoming_runs
 from orchestratord.control.timetable import Wait, timetable
@@ -33,6 +35,7 @@ from orchestratord.queue.store import Store
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
 from orchestratord.task import FINAL, Action, Attempt, Effect, Key, Kind, NewTask, Status, Task
+from orchestratord.trial import Pretended
 
 log = logging.getLogger("orchestratord.control")
 
@@ -214,6 +217,22 @@ class Verbs:
     def upcoming_runs(self, endpoint_id: str, count: int) -> list[int]:
         """The next runs of an endpoint's schedule (milliseconds). Raises NotFound."""
         return upcoming_runs(self.endpoint(endpoint_id), self.now, count)
+
+    async def explain(
+        self,
+        config: Config,
+        endpoint: Endpoint,
+        params: Mapping[str, Any],
+        *,
+        attempt: int = 1,
+        answer: Pretended | None = None,
+        phase: str | None = None,
+    ) -> Explained:
+        """What would follow from an answer. See `Explainer.explain`; `config` has the endpoint."""
+        explainer = Explainer(self.host, config, self._clock)
+        return await explainer.explain(
+            endpoint, params, attempt=attempt, answer=answer, phase=phase
+        )
 
     # -- calling ---------------------------------------------------------------------------
 
@@ -411,6 +430,26 @@ class Verbs:
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key that is united by name."""
         return await asyncio.to_thread(self._loader.editor.declaration, endpoint_id, key)
+
+    async def drafted(self, endpoint_id: str, draft: Mapping[str, Any]) -> Config:
+        """The configuration as it would be with other lists in an endpoint's file.
+
+        Args:
+            endpoint_id: whose.
+            draft: one key that is united by name → its list.
+
+        Raises:
+            InvalidParams, NotFound, ConfigError.
+        """
+        if len(draft) != 1:
+            raise InvalidParams({"draft": "holds one list"})
+        ((key, value),) = draft.items()
+        edit = await asyncio.to_thread(
+            self._loader.editor.edit, endpoint_id, key, value, etag="*", dry_run=True
+        )
+        if edit.config is None:
+            raise ConfigError(edit.problems)
+        return edit.config
 
     async def edit(
         self,

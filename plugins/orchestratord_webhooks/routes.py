@@ -35,7 +35,9 @@ MAX_DIFF = 4_000
 
 _EXAMPLE_REQUEST = {"method": "GET", "url": "https://api.example.com/example"}
 _EXAMPLE_STATEMENT = {"database": "example", "statement": "SELECT 1", "params": {}}
-_SENT = frozenset({"webhooks", "references", "inherited", "file", "writable", "reason", "etag"})
+_SENT = frozenset(
+    {"webhooks", "names", "references", "inherited", "file", "writable", "reason", "etag"}
+)
 """Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
 
@@ -169,6 +171,7 @@ class Routes:
 def _declared(found: Declaration, **more: Any) -> Answer:
     body = {
         "webhooks": list(found.items),
+        "names": list(found.names),
         "references": [list(references) for references in found.references],
         "inherited": [
             {"origin": one["origin"], "overridden": one["overridden"], "webhook": one["item"]}

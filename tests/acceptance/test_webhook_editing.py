@@ -224,3 +224,29 @@ def test_many_write_at_once_and_nothing_is_lost(daemon: Daemon, receiver: Receiv
     assert text(daemon).startswith(head)
     assert text(daemon).endswith(gap + tail)
     assert daemon.status()["config"]["generation"] == 7
+
+
+def test_what_a_draft_would_do(daemon: Daemon, receiver: Receiver) -> None:
+    path = "/v1/endpoints/shop/get/explain"
+    before = text(daemon)
+    (ops,) = daemon.get(PATH).json()["webhooks"]
+    chat = {"name": "chat", "phase": "on_retry", "url": f"{receiver.url}/hooks/chat"}
+
+    def firing(**asked: Any) -> list[str]:
+        answer = daemon.post(path, asked)
+        assert answer.status_code == 200, answer.text
+        assert KEY not in answer.text
+        return [one["name"] for one in answer.json()["consequences"] if one["happens"]]
+
+    draft = {"webhooks": [ops, chat]}
+    assert firing(status_code=200) == firing(status_code=200, draft=draft) == ["ops"]
+    assert firing(status_code=503) == []
+    assert firing(status_code=503, draft=draft) == ["chat"]
+    assert firing(phase="on_retry", status_code=200, draft=draft) == ["chat"]
+    stolen = {**chat, "secret": ops["secret"], "url": "https://evil.example"}
+    refused = daemon.post(path, {"draft": {"webhooks": [stolen]}})
+    assert (refused.status_code, refused.json()["code"]) == (422, "bad_config")
+    assert daemon.post(path, {"draft": {"path": "/x"}}).status_code == 404
+    assert over_tcp(daemon, "GET", f"{path}?status_code=200", headers=READER).status_code == 200
+    assert text(daemon) == before
+    assert daemon.status()["config"]["generation"] == 1

@@ -101,6 +101,11 @@ class Content:
         )
 
     @property
+    def names(self) -> tuple[str, ...]:
+        """The name of each item of the file, also where it is derived."""
+        return tuple(_name(item) or "" for item in items_of(self._named))
+
+    @property
     def held(self) -> Held:
         """What is sent to whom; also what would be, were it not overridden."""
         return Held(self._merged, self._inherited)

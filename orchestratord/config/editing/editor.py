@@ -180,6 +180,7 @@ def _declared(opened: _Opened, content: Content, held: Held) -> Declaration:
         content.etag,
         reason,
         content.references(held),
+        content.names,
     )
 
 

@@ -22,6 +22,7 @@ class Declaration:
         etag: another one once the file or what it inherits has changed.
         reason: why the file cannot be written; empty where it can.
         references: for each item, the references that it may hold.
+        names: the name of each item, also where it is derived.
     """
 
     file: str
@@ -30,6 +31,7 @@ class Declaration:
     etag: str
     reason: str = ""
     references: tuple[tuple[str, ...], ...] = ()
+    names: tuple[str, ...] = ()
 
     @property
     def writable(self) -> bool:

@@ -105,6 +105,7 @@ async def test_webhooks_as_they_are_declared(api: Api) -> None:
     assert answer.headers["ETag"] == '"1"'
     assert answer.body == {
         "webhooks": [declared(name="z"), declared(name="a")],
+        "names": [],
         "references": [],
         "inherited": [
             {"origin": "apis/shop/api.yaml:3", "overridden": True, "webhook": {"name": "z"}}
