@@ -15,6 +15,8 @@ COLOURS = {
     "task.failed": "red",
     "task.cancelled": "dim",
     "webhook.disabled": "yellow",
+    "breaker.opened": "red",
+    "breaker.closed": "green",
     "endpoint.paused": "yellow",
     "config.refused": "red",
     "plugin.fault": "red",
@@ -26,7 +28,9 @@ COLOURS = {
 def sentence(event: dict[str, Any]) -> str:
     """What an event says, without its time and type."""
     what = str(event.get("type")).partition(".")[0]
-    words = {"task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon}.get(what)
+    words = {
+        "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon, "breaker": _breaker
+    }.get(what)  # fmt: skip
     return words(event) if words is not None else _named(event)
 
 
@@ -57,6 +61,15 @@ def _config(event: dict[str, Any]) -> str:
     parts += [f"settings {', '.join(event['settings'])}"] if event.get("settings") else []
     changed = f": {', '.join(parts)}" if parts else ""
     return f"generation {generation} ({cause}), {number(event.get('endpoints'))} endpoints{changed}"
+
+
+def _breaker(event: dict[str, Any]) -> str:
+    lane = compact(event.get("lane"))
+    if event.get("type") == "breaker.opened":
+        return f"{lane} after {number(event.get('failures'))} failures: {event.get('error')}"
+    took = event.get("duration_ms")
+    after = f" after {span(took / 1000)}" if isinstance(took, int | float) else ""
+    return f"{lane}{after}, {number(event.get('probes'))} probes had failed"
 
 
 def _plugin(event: dict[str, Any]) -> str:

@@ -28,6 +28,8 @@ EVENTS = (
     "task.triggered",
     "webhook.disabled",
     "webhook.enabled",
+    "breaker.opened",
+    "breaker.closed",
     "endpoint.paused",
     "endpoint.resumed",
     "config.adopted",

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
         Unconditional,
     )
     from orchestratord.events import (
+        BreakerEvent,
         ConfigEvent,
         DaemonEvent,
         EndpointEvent,
@@ -53,6 +54,7 @@ if TYPE_CHECKING:
     from orchestratord.expression import Expression
     from orchestratord.hookspecs import PHASES, hookimpl, pure
     from orchestratord.message import Outcome, Send
+    from orchestratord.rate import RateLimit
     from orchestratord.redact import Redactor
     from orchestratord.settings import Config, DaemonSetting
     from orchestratord.statement import Statement
@@ -84,6 +86,7 @@ __all__ = [
     "Answer",
     "Api",
     "Backoff",
+    "BreakerEvent",
     "Caller",
     "Config",
     "ConfigError",
@@ -120,6 +123,7 @@ __all__ = [
     "PluginError",
     "PluginEvent",
     "Problem",
+    "RateLimit",
     "Reason",
     "Redactor",
     "Reject",
@@ -170,13 +174,15 @@ _HOMES = {
         "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
     ),
     "orchestratord.events": (
-        "ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent TaskEvent WebhookEvent"
+        "BreakerEvent ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent "
+        "TaskEvent WebhookEvent"
     ),
     "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
     "orchestratord.executor": "Doomed Executor Parked Standing Target",
     "orchestratord.expression": "Expression",
     "orchestratord.hookspecs": "PHASES hookimpl pure",
     "orchestratord.message": "Outcome Send",
+    "orchestratord.rate": "RateLimit",
     "orchestratord.redact": "Redactor",
     "orchestratord.settings": "Config DaemonSetting",
     "orchestratord.statement": "Statement",

@@ -20,6 +20,7 @@ from pydantic import (
 )
 
 from orchestratord.backoff import Backoff, Fixed
+from orchestratord.rate import RateLimit
 from orchestratord.template import Template
 from orchestratord.values import Duration, Secret, Size, StatusCode, StatusSet
 
@@ -164,6 +165,8 @@ class Api(Model):
     """Bytes; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
     """In flight in one daemon."""
+    rate_limit: RateLimit | None = None
+    """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/h."""
     follow_redirects: bool = False
     egress: tuple[str, ...] = ()
     """Rules of `egress.allow`, the daemon's included."""

@@ -28,6 +28,8 @@ class EventType(StrEnum):
     TASK_TRIGGERED = "task.triggered"  # made due by hand
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_ENABLED = "webhook.enabled"
+    BREAKER_OPENED = "breaker.opened"  # a lane's receiver is down, and its tasks wait
+    BREAKER_CLOSED = "breaker.closed"  # it is back
     ENDPOINT_PAUSED = "endpoint.paused"
     ENDPOINT_RESUMED = "endpoint.resumed"
     CONFIG_ADOPTED = "config.adopted"
@@ -85,6 +87,27 @@ class WebhookEvent(NamedTuple):
     """Why it was disabled."""
 
 
+class BreakerEvent(NamedTuple):
+    """`breaker.opened`, `breaker.closed`."""
+
+    type: EventType
+    at: int
+    lane: str
+    """`api:NAME`, or the host and port of a receiver of webhooks."""
+    failures: int = 0
+    """Attempts that failed before it opened."""
+    error: str | None = None
+    """With what the last one failed."""
+    next_probe: int | None = None
+    """When one is tried."""
+    probes: int = 0
+    """That had failed before it closed."""
+    opened_at: int | None = None
+    """When that had opened which is closed."""
+    duration_ms: float | None = None
+    """For how long it was open."""
+
+
 class EndpointEvent(NamedTuple):
     """`endpoint.paused`, `endpoint.resumed`."""
 
@@ -136,5 +159,13 @@ class DaemonEvent(NamedTuple):
     version: str
 
 
-Event = TaskEvent | WebhookEvent | EndpointEvent | ConfigEvent | PluginEvent | DaemonEvent
+Event = (
+    TaskEvent
+    | WebhookEvent
+    | BreakerEvent
+    | EndpointEvent
+    | ConfigEvent
+    | PluginEvent
+    | DaemonEvent
+)
 """Each has a `type` and the time `at` which it happened."""

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from orchestratord.endpoint import Endpoint, RetryPolicy
 from orchestratord.message import Outcome, Send
+from orchestratord.rate import RateLimit
 from orchestratord.task import Task
 
 if TYPE_CHECKING:
@@ -33,6 +34,7 @@ class Target:
         concurrency: how many of the lane may be in flight in this daemon.
         egress: the rules of `egress.allow` that apply.
         detail: whatever the executor wants to keep (for a delivery: the webhook).
+        rate: how many of the lane may begin, in all daemons together; None for any number.
     """
 
     endpoint: Endpoint
@@ -43,6 +45,7 @@ class Target:
     concurrency: int
     egress: tuple[str, ...]
     detail: Any = None
+    rate: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)

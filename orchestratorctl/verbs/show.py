@@ -8,6 +8,7 @@ from argparse import Namespace
 from orchestratorctl.answers import last_answer
 from orchestratorctl.client import Client
 from orchestratorctl.failures import OK
+from orchestratorctl.limits import waits
 from orchestratorctl.render import Painted, compact, fields
 from orchestratorctl.screen import Screen
 from orchestratorctl.tasks import FINAL, status, target
@@ -52,6 +53,8 @@ def _facts(task: dict[str, Any], now: float) -> list[tuple[str, str | Painted]]:
     if state == "pending":
         at = task.get("next_try")
         facts.append(("next try", f"{until(at, now)} ({clock_time(at)})" if at else "-"))
+        if task.get("waits"):
+            facts.append(("waits for", Painted(waits(task["waits"], now), "yellow")))
     facts.append(("created", with_age(task.get("created_at"), now)))
     if state in FINAL:
         facts.append(("finished", with_age(task.get("finished_at"), now)))

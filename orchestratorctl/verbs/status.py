@@ -8,6 +8,7 @@ from argparse import Namespace
 from orchestratorctl import facts
 from orchestratorctl.client import Client
 from orchestratorctl.failures import OK, error_lines
+from orchestratorctl.limits import waiting_lanes
 from orchestratorctl.render import Painted, compact, fields, number, size
 from orchestratorctl.screen import Screen
 from orchestratorctl.times import seconds_at, span, with_age
@@ -41,7 +42,8 @@ def status(client: Client, screen: Screen, arguments: Namespace) -> int:
     title = f"orchestratord {document.get('version') or ''}".rstrip()
     lines = [screen.paint(title, "bold"), "", *fields(pairs, screen)]
     busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
-    screen.lines([*lines, *facts.lanes(busy, screen), *facts.errors(document, screen)])
+    lines += facts.lanes(busy, screen) + waiting_lanes(document, screen, now)
+    screen.lines([*lines, *facts.errors(document, screen)])
     return OK
 
 

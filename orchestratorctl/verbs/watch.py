@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from orchestratorctl import facts
 from orchestratorctl.client import Client
 from orchestratorctl.failures import OK, Lost, NoDaemon, Problem, TimedOut, Usage
+from orchestratorctl.limits import waiting_lanes
 from orchestratorctl.render import Column, Painted, compact, fields, number, table
 from orchestratorctl.screen import Screen
 from orchestratorctl.text import cut, escape, wrap
@@ -101,6 +102,7 @@ def picture(document: Document, screen: Screen, now: float, trouble: str = "") -
     lines += ["", *fields(pairs, screen)]
     full = [lane for lane in document.get("lanes") or [] if _is_full(lane)]
     lines += _failing(document.get("failing") or [], screen, now)
+    lines += waiting_lanes(document, screen, now)
     return lines + (facts.lanes(full, screen, "FULL LANE") or ["", "No lane is full."])
 
 

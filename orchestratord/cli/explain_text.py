@@ -45,6 +45,9 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped("  ", [f"cannot be made: {document['error']}"])
         return
     yield from _sent(request, "  ")
+    if document["rate_limit"] is not None:
+        limit = f"rate_limit {document['rate_limit']}: before it is claimed it waits until the "
+        yield from _wrapped("  ", [f"{limit}calls of its API in all daemons leave room for it."])
     before = next(iter(document["hooks"]))
     plugins = document["hooks"][before]
     if plugins:

@@ -169,7 +169,9 @@ class Api:
         wait = requests.read_wait(asked.query, MAX_WAIT)
         page = await self._verbs.task(_id(asked, "task"), wait)
         redactor = self._verbs.config.redactor
-        return Answer(views.task_page_json(page.task, page.response, page.attempts, redactor))
+        return Answer(
+            views.task_page_json(page.task, page.response, page.attempts, page.waits, redactor)
+        )
 
     async def request(self, asked: Asked) -> Answer:
         """What a task would send."""

@@ -78,6 +78,7 @@ def explained_json(explained: Explained, redactor: Redactor) -> dict[str, Any]:
         "hooks": {phase: list(plugins) for phase, plugins in explained.hooks.items()},
         "status_code": outcome.status_code if outcome else None,
         "error": redactor.value(outcome.error) if outcome else None,
+        "rate_limit": None if explained.target.rate is None else str(explained.target.rate),
         "decision": None
         if decision is None
         else {

@@ -31,7 +31,7 @@ _PAGE = 100
 """Events that are written in one go."""
 _KEPT = 2_000
 """Texts that are kept for other followers of the same events."""
-_TIMES = ("at", "started_at", "next_try")
+_TIMES = ("at", "started_at", "next_try", "next_probe", "opened_at")
 _IDS = ("added", "changed", "removed")
 
 Wanted = Callable[[Event], bool]

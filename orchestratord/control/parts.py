@@ -7,10 +7,11 @@ from typing import Any, Protocol
 
 from orchestratord.config.changes import Changes, Difference
 from orchestratord.config.editing.editor import Editor
+from orchestratord.engine.waits import Waiting
 from orchestratord.errors import Problem
 from orchestratord.queue.records import Inserted
 from orchestratord.settings import Config
-from orchestratord.task import Effect, Key, NewTask
+from orchestratord.task import Effect, Key, NewTask, Task
 
 
 class WorkerLike(Protocol):
@@ -42,6 +43,14 @@ class WorkerLike(Protocol):
 
     def set_paused(self, paused: set[str]) -> None:
         """The endpoints whose calls wait."""
+        ...
+
+    def try_now(self, key: Key) -> None:
+        """Somebody wants a task of `key` tried: where its lane waits, it is the next probe."""
+        ...
+
+    def waits(self, task: Task) -> Waiting | None:
+        """What a task waits for beside its `next_try`; None for nothing."""
         ...
 
     def snapshot(self) -> dict[str, Any]:

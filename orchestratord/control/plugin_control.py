@@ -54,7 +54,9 @@ class PluginControl:
 
     async def retry(self, task_id: int) -> dict[str, Any]:
         page = await self._verbs.task(task_id)
-        return views.task_page_json(page.task, page.response, page.attempts, self._redactor)
+        return views.task_page_json(
+            page.task, page.response, page.attempts, page.waits, self._redactor
+        )
 
     async def request(self, task_id: int) -> dict[str, Any]:
         request = await self._verbs.request(task_id)

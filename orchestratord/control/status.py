@@ -132,9 +132,38 @@ def worker_status(
         "concurrency": snapshot["concurrency"],
         "next_due": rfc3339(snapshot["next_due"]),
         "draining": snapshot["draining"],
-        "lanes": [{**lane, "name": redactor.text(lane["name"])} for lane in lanes[:limit]],
+        "lanes": [_lane(lane, redactor) for lane in lanes[:limit]],
+        "breakers": [
+            {
+                "lane": redactor.text(lane["name"]),
+                "due": lane["due"],
+                **_breaker(lane["breaker"], redactor),
+            }
+            for lane in lanes
+            if lane["breaker"] is not None
+        ],
         "rates": snapshot["rates"],
         "failing": [_failing(item, redactor) for item in snapshot["failing"][:MAX_FAILING]],
+    }
+
+
+def _lane(lane: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    rate, breaker, patience = lane["rate"], lane["breaker"], lane["retry_after"]
+    return {
+        **lane,
+        "name": redactor.text(lane["name"]),
+        "rate": rate and {**rate, "next": rfc3339(rate["next"])},
+        "breaker": breaker and _breaker(breaker, redactor),
+        "retry_after": patience and {**patience, "until": rfc3339(patience["until"])},
+    }
+
+
+def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+    return {
+        **breaker,
+        "since": rfc3339(breaker["since"]),
+        "why": redactor.text(breaker["why"]),
+        "next_probe": rfc3339(breaker["next_probe"]),
     }
 
 

@@ -27,6 +27,7 @@ from orchestratord.control.timetable import Wait, timetable
 from orchestratord.control.vigil import Vigil
 from orchestratord.endpoint import Endpoint
 from orchestratord.engine import steps
+from orchestratord.engine.waits import Waiting
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
 from orchestratord.events import EndpointEvent, Event, EventType
 from orchestratord.host import Host
@@ -88,6 +89,8 @@ class TaskPage:
     task: Task
     response: Mapping[str, Any] | None
     attempts: list[Attempt]
+    waits: Waiting | None = None
+    """What it waits for beside its `next_try`."""
 
 
 class Verbs:
@@ -203,7 +206,8 @@ class Verbs:
         """
         task = await self._vigil.ended(task_id, wait) if wait else await self._store.get(task_id)
         response = await self._store.response(task_id)
-        return TaskPage(task, response, await self._store.attempts(task_id))
+        attempts = await self._store.attempts(task_id)
+        return TaskPage(task, response, attempts, self._worker.waits(task))
 
     async def request(self, task_id: int) -> Any:
         """What a task would send as things stand. Raises NotFound, Conflict."""
@@ -328,6 +332,7 @@ class Verbs:
         task = await self._store.trigger(task_id, force=force)
         if task.next_try is not None:
             self._worker.touched(task.key, task.next_try)
+            self._worker.try_now(task.key)
         self.publish(steps.triggered(task, self.now))
         return task
 

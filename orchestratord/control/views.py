@@ -12,6 +12,7 @@ from typing import Any
 
 from orchestratord.clock import rfc3339
 from orchestratord.endpoint import Endpoint
+from orchestratord.engine.waits import Waiting
 from orchestratord.errors import Problem
 from orchestratord.queue.records import Bulk, Done
 from orchestratord.redact import Redactor
@@ -61,14 +62,28 @@ def task_page_json(
     task: Task,
     response: Mapping[str, Any] | None,
     attempts: Iterable[Attempt],
+    waits: Waiting | None,
     redactor: Redactor,
 ) -> dict[str, Any]:
-    """One task in full: what it sends, the last answer, and all its attempts, oldest first."""
+    """One task in full: what it sends, what it waits for, the last answer, and all its attempts,
+    oldest first."""
     return {
         **task_json(task, redactor),
+        "waits": None if waits is None else wait_json(waits, redactor),
         "payload": redactor.value(task.payload),
         "response": redactor.value(response),
         "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
+    }
+
+
+def wait_json(wait: Waiting, redactor: Redactor) -> dict[str, Any]:
+    """What a pending task waits for beside its `next_try`."""
+    return {
+        "for": wait.what,
+        "why": redactor.text(wait.why),
+        "lane": redactor.value(wait.lane),
+        "since": rfc3339(wait.since),
+        "until": rfc3339(wait.until),
     }
 
 

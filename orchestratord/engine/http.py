@@ -112,6 +112,7 @@ class HttpExecutor(Executor):
             concurrency=endpoint.api.concurrency,
             egress=endpoint.api.egress,
             detail=Planned(endpoint),
+            rate=endpoint.api.rate_limit,
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:

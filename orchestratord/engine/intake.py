@@ -114,6 +114,7 @@ class Intake:
         for item in items:
             if isinstance(item, Insert) and item.born is not None:
                 self._lanes.forgo(item.born.lane)
+                self._lanes.gates.withdrawn(item.born.lane, 0, self._worker.clock.now_ms())
 
     def _insert(self, task: NewTask) -> Insert:
         # With an idempotency key it may turn out not to be new.

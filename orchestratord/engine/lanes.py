@@ -8,6 +8,9 @@ A lane whose tasks end quickly is claimed ahead of its cap, by as many as ended 
 moments: they wait in memory for a slot, instead of each slot for a claim to reach the disk. One
 whose receiver is slow or hangs is not, and the daemon's own cap counts what waits as well.
 
+A lane may have a gate, which says how many of it may be claimed now: for a rate limit, and while
+its receiver is down. One that has no room is set aside, and nobody waits for it.
+
 A key is in exactly one place: in the heap until it is due, then in its lane's line; a key that is
 parked, or has nothing pending, is in neither.
 """
@@ -15,46 +18,13 @@ parked, or has nothing pending, is in neither.
 from __future__ import annotations
 
 import heapq
-import math
-from collections import OrderedDict, deque
-from dataclasses import dataclass, field
-from typing import NamedTuple
+from collections import deque
+from dataclasses import dataclass
 
+from orchestratord.engine.gates import Gates
+from orchestratord.engine.lane import Choice, Lane
+from orchestratord.rate import RateLimit
 from orchestratord.task import Key, Task
-
-AHEAD_MS = 20.0
-"""What ends within this time is claimed ahead; a claim takes about a tenth of it."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """One lane: how many may be in flight, how many are, and the due keys in their turn."""
-
-    name: str
-    concurrency: int
-    in_flight: int = 0
-    claimed: int = 0
-    """In flight, waiting in `held`, or on their way from the store."""
-    held: deque[tuple[Task, int]] = field(default_factory=deque)
-    """Claimed tasks that wait for a slot, and since when."""
-    line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
-    """Not a deque: a key may leave from the middle of a long line."""
-    pace: float = 0.0
-    """How many ended within about the last AHEAD_MS, at the time `paced_at`."""
-    paced_at: int = 0
-
-    @property
-    def free(self) -> int:
-        """How many more may be claimed now."""
-        # One that ended does not make a quick lane.
-        return max(self.concurrency + max(int(self.pace) - 1, 0) - self.claimed, 0)
-
-    def fade(self, now: int) -> None:
-        """Let the pace go down with the time since it was last counted."""
-        passed = now - self.paced_at
-        self.paced_at = now
-        if passed > 0 and self.pace:
-            self.pace *= math.exp(-passed / AHEAD_MS)
 
 
 @dataclass(slots=True)
@@ -71,14 +41,6 @@ class _Entry:
 AT_ONCE = 200
 """How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
 keep everything else waiting for seconds."""
-
-
-class Choice(NamedTuple):
-    """Claim up to `limit` tasks of `key`; that many slots of `lane` are taken for them."""
-
-    key: Key
-    limit: int
-    lane: str
 
 
 _NOTHING = 1 << 62
@@ -99,6 +61,7 @@ class Lanes:
         self._heap: list[tuple[int, Key]] = []
         self._ready: deque[str] = deque()
         self._ready_names: set[str] = set()
+        self.gates = Gates(self.lanes, self._make_ready)
 
     # -- what is known of the keys -----------------------------------------------------------
 
@@ -110,9 +73,9 @@ class Lanes:
         """True where `key` was placed or parked."""
         return key in self._entries or key in self._parked
 
-    def place(self, key: Key, lane: str, concurrency: int) -> None:
-        """Put `key` into `lane`, which may have `concurrency` in flight."""
-        self._lane(lane, concurrency)
+    def place(self, key: Key, lane: str, concurrency: int, rate: RateLimit | None = None) -> None:
+        """Put `key` into `lane`, which may have `concurrency` in flight, and `rate` begin."""
+        self._lane(lane, concurrency, rate)
         entry = self._entries.get(key)
         if entry is None:
             self._entries[key] = _Entry(lane)
@@ -165,12 +128,20 @@ class Lanes:
             # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
             # need it at once.
             slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
+            gate = lane.gate
+            if gate is not None:
+                room = gate.room(now)
+                if room <= 0:
+                    self.gates.set_aside(lane, gate, now)
+                    continue
+                slots = min(slots, room)
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
                 key, _ = lane.line.popitem(last=False)
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
-                chosen.append(Choice(key, share, name))
+                probe = gate is not None and gate.take(share, now)
+                chosen.append(Choice(key, share, name, probe))
                 lane.claimed += share
                 self.claimed += share
                 slots -= share
@@ -183,6 +154,8 @@ class Lanes:
         lane = self.lanes[choice.lane]
         lane.claimed -= choice.limit - got
         self.claimed -= choice.limit - got
+        if lane.gate is not None and got < choice.limit:
+            self.gates.unused(lane, choice, got)
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -208,6 +181,8 @@ class Lanes:
             return False
         found.fade(now)
         if found.free <= 0:
+            return False
+        if found.gate is not None and not self.gates.pass_newborn(found.gate, now):
             return False
         found.claimed += 1
         self.claimed += 1
@@ -266,11 +241,37 @@ class Lanes:
         taken: list[Task] = []
         for lane in self.lanes.values():
             if lane.held and not 0 <= now - lane.held[0][1] < longer_than:
-                for task, _ in lane.held:
-                    taken.append(task)
-                    self.forgo(lane.name)
-                lane.held.clear()
+                taken += self.take_held_of(lane.name, now)
         return taken
+
+    def take_held_of(self, lane: str, now: int) -> list[Task]:
+        """Take out all that is held in one lane."""
+        found = self.lanes[lane]
+        taken: list[Task] = []
+        while found.held:
+            task, _ = found.held.popleft()
+            taken.append(task)
+            self.forgo(lane)
+            self.gates.withdrawn(lane, task.id, now)
+        return taken
+
+    def try_now(self, key: Key, now: int) -> None:
+        """Somebody wants a task of `key` tried: where its lane is shut, it is the next probe."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        lane = self.lanes[entry.lane]
+        if lane.gate is not None and lane.gate.shut(now):
+            self._advance(now)
+            if key in lane.line:
+                lane.line.move_to_end(key, last=False)
+            lane.gate.by_hand = True
+            self.gates.changed(lane, now)
+
+    def next_look(self) -> int | None:
+        """When there may be something to choose if nothing happens meanwhile; None for never."""
+        times = [when for when in (self.next_due(), self.gates.next_look()) if when is not None]
+        return min(times, default=None)
 
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
@@ -307,6 +308,7 @@ class Lanes:
         return entry
 
     def _advance(self, now: int) -> None:
+        self.gates.advance(now)
         heap = self._heap
         while heap and heap[0][0] <= now:
             when, key = heapq.heappop(heap)
@@ -323,14 +325,16 @@ class Lanes:
             entry.waiting = False
 
     def _make_ready(self, lane: Lane) -> None:
-        if lane.line and lane.free > 0 and lane.name not in self._ready_names:
+        if lane.line and not lane.aside and lane.free > 0 and lane.name not in self._ready_names:
             self._ready_names.add(lane.name)
             self._ready.append(lane.name)
 
-    def _lane(self, name: str, concurrency: int) -> None:
+    def _lane(self, name: str, concurrency: int, rate: RateLimit | None) -> None:
         lane = self.lanes.get(name)
         if lane is None:
-            self.lanes[name] = Lane(name, concurrency)
+            lane = self.lanes[name] = Lane(name, concurrency)
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)
+        if rate is not None or lane.gate is not None:
+            self.gates.limit(lane, rate)

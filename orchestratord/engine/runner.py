@@ -14,6 +14,7 @@ from orchestratord.engine.attempt import Lifecycle
 from orchestratord.engine.ending import Ended
 from orchestratord.engine.intake import Intake
 from orchestratord.engine.lanes import Lanes
+from orchestratord.engine.limits import Limits
 from orchestratord.engine.scoreboard import Scoreboard
 from orchestratord.engine.sending import Sender
 from orchestratord.engine.settling import log_settled, settlement_of
@@ -97,6 +98,7 @@ class Runner:
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
         self._suspects = Suspects(self._loop, self._begin_suspect)
+        self._limits = Limits(lanes, events, owner.clock, self.put_back)
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
@@ -174,7 +176,15 @@ class Runner:
             self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
 
     def _begin(self, task: Task, lane: str) -> None:
-        first = self._lanes.begin(lane, task, self._owner.clock.now_ms())
+        now = self._owner.clock.now_ms()
+        gate = self._lanes.lanes[lane].gate
+        if gate is not None and not gate.admits(task.id, now):
+            # Its lane was shut while it was on its way from the store.
+            self._lanes.forgo(lane)
+            self._lanes.gates.withdrawn(lane, task.id, now)
+            self.put_back(task)
+            return
+        first = self._lanes.begin(lane, task, now)
         if first is not None:
             self._launch(first, lane)
 
@@ -183,6 +193,8 @@ class Runner:
         self.start(task, lane)
 
     def _launch(self, task: Task, lane: str) -> None:
+        if self._lanes.lanes[lane].gate is not None:
+            self._lanes.gates.began(lane, self._owner.clock.now_ms())
         if self._events.listening:
             self._events.publish(steps.started(task, self._owner.clock.now_ms()))
         self.running[task.id] = self._loop.create_task(self._run(task, lane))
@@ -196,6 +208,7 @@ class Runner:
 
     async def _run(self, task: Task, lane: str) -> None:
         owner, running, held = self._owner, self.running[task.id], True
+        began = owner.clock.now_ms()
         try:
             standing, executor = self._standings.look(task.key)
             config = owner.config
@@ -209,6 +222,10 @@ class Runner:
                 self._released(task, (await self._store.release([task]))[0])
                 return
             ended = await self._attempt(task, standing, executor, config, running)
+            if ended is None:
+                self._limits.unsent(lane, task, began)
+            else:
+                self._limits.ended(lane, task, ended, standing, config.redactor, began)
             self.unsettled += 1
             held = False
             self._free(lane)
@@ -227,6 +244,7 @@ class Runner:
             await self.give_back(task)
         finally:
             if held:
+                self._limits.unsent(lane, task, began)
                 self._free(lane)
             self._gone(task, running)
 

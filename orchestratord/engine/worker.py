@@ -19,7 +19,9 @@ from orchestratord.clock import Clock
 from orchestratord.engine.attempt import Lifecycle
 from orchestratord.engine.ending import Endings
 from orchestratord.engine.intake import Intake
-from orchestratord.engine.lanes import Choice, Lanes
+from orchestratord.engine.lane import Choice
+from orchestratord.engine.lanes import Lanes
+from orchestratord.engine.limits import lane_view
 from orchestratord.engine.removal import Removal
 from orchestratord.engine.runner import Runner
 from orchestratord.engine.scoreboard import Scoreboard
@@ -27,12 +29,13 @@ from orchestratord.engine.sending import Sender
 from orchestratord.engine.standings import Standings
 from orchestratord.engine.transport import Client
 from orchestratord.engine.waiters import Waiters
+from orchestratord.engine.waits import Waiting, waits
 from orchestratord.executor import Doomed, Target
 from orchestratord.host import Host
 from orchestratord.queue.records import Inserted, Pick
 from orchestratord.queue.store import Store
 from orchestratord.settings import Config
-from orchestratord.task import Effect, Key, NewTask, Task
+from orchestratord.task import Effect, Key, NewTask, Status, Task
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -56,6 +59,7 @@ class Worker:
         self.host = host
         self.clock = clock
         self.lanes = Lanes()
+        self.lanes.gates.forget_past()
         self.scoreboard = Scoreboard(time.monotonic())
         self.beat = time.monotonic()
         """When the loop last went round."""
@@ -90,6 +94,8 @@ class Worker:
         for key in self.lanes.all_keys():
             if changed(key):
                 self.place(key)
+                # What kept a receiver from answering may be mended by this.
+                self.lanes.try_now(key, self.clock.now_ms())
         self._wake.set()
 
     def set_paused(self, paused: set[str]) -> None:
@@ -113,6 +119,18 @@ class Worker:
         self.lanes.touch(key, next_try)
         self._wake.set()
 
+    def try_now(self, key: Key) -> None:
+        """Somebody wants a task of `key` tried: where its lane waits, it is the next probe."""
+        self.lanes.try_now(key, self.clock.now_ms())
+        self._wake.set()
+
+    def waits(self, task: Task) -> Waiting | None:
+        """What a task waits for beside its `next_try`; None for nothing."""
+        if task.status != Status.PENDING or task.next_try is None:
+            return None
+        standing = self._standings.of(task.key)
+        return waits(standing, task.next_try, self.lanes, self.clock.now_ms())
+
     async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
         """Write new tasks, all or none, and start those that have a free slot.
 
@@ -134,11 +152,8 @@ class Worker:
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""
-        lanes = [
-            {"name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.concurrency,
-             "due": len(lane.line)}
-            for lane in self.lanes.lanes.values()
-        ]  # fmt: skip
+        now = self.clock.now_ms()
+        lanes = [lane_view(lane, now) for lane in self.lanes.lanes.values()]
         declared = self.config.endpoints
         failing = [item for item in self.scoreboard.failing() if item.key.endpoint_id in declared]
         return {
@@ -165,6 +180,7 @@ class Worker:
         try:
             self.last_success.update(await self.store.last_success())
             await self._recover()
+            self.lanes.gates.learn_past(await self._charged())
             for key, next_try in (await self.store.earliest()).items():
                 self.touched(key, next_try)
             await self._go_round()
@@ -180,6 +196,19 @@ class Worker:
                 log.exception("what a dead daemon held cannot be taken over; again in a second")
                 self.beat = time.monotonic()
                 await asyncio.sleep(1.0)
+
+    async def _charged(self) -> dict[str, list[int]]:
+        """Of each lane with a rate limit: when calls began before this daemon did."""
+        limits = [api.rate_limit for api in self.config.apis.values() if api.rate_limit]
+        if not limits:
+            return {}
+        reach = max(limit.window + limit.margin for limit in limits)
+        charged: dict[str, list[int]] = {}
+        for key, began in await self.store.begun(self.clock.now_ms() - reach):
+            standing = self._standings.of(key)
+            if isinstance(standing, Target) and standing.rate is not None:
+                charged.setdefault(standing.lane, []).append(began)
+        return {lane: sorted(times) for lane, times in charged.items()}
 
     async def _go_round(self) -> None:
         loop = asyncio.get_running_loop()
@@ -239,7 +268,7 @@ class Worker:
         return len(busy)
 
     def _sleep(self) -> float:
-        due = self.lanes.next_due()
+        due = self.lanes.next_look()
         if due is None:
             return LONGEST_SLEEP
         return min(max((due - self.clock.now() * 1000) / 1000, 0.0), LONGEST_SLEEP)
@@ -264,6 +293,8 @@ class Worker:
         for choice in choices:
             found = by_key.get(choice.key, [])
             self.lanes.answered(choice, len(found), earliest.get(choice.key))
+            if choice.probe and found:
+                self.lanes.gates.probe(choice.lane, found[0].id)
             for task in found:
                 self.start(task, choice.lane)
 
@@ -278,6 +309,6 @@ class Worker:
         standing = self._standings.of(key)
         self._standings.arm(key, self.clock.now())
         if isinstance(standing, Target):
-            self.lanes.place(key, standing.lane, standing.concurrency)
+            self.lanes.place(key, standing.lane, standing.concurrency, standing.rate)
         else:
             self.lanes.park(key)

@@ -43,6 +43,17 @@ WHERE schedules.endpoint_id = ? AND status IN ('pending', 'running')
 """
 
 
+LAST_ATTEMPT = "SELECT max(id) FROM attempts"
+
+BEGUN = """
+SELECT endpoint_id, webhook, attempts.started_at, duration_ms FROM attempts
+JOIN retry_schedule ON retry_schedule.id = attempts.task_id
+WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
+"""
+
+_PAGE, _PAGES = 2_000, 100
+
+
 class Reader:
     """One thread with a connection that cannot write."""
 
@@ -174,6 +185,23 @@ def last_success(db: Connection) -> dict[str, int]:
             "WHERE last_success_at IS NOT NULL"
         )
     )
+
+
+def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
+    """Attempts that have ended, sent something, and began at `since` or later; newest pages first.
+
+    By their ids, which are in the order in which they ended: no index holds their times.
+    """
+    found: list[tuple[Key, int]] = []
+    row = db.one(LAST_ATTEMPT)
+    last = row[0] or 0 if row is not None else 0
+    for _ in range(_PAGES):
+        rows = db.all(BEGUN, (last - _PAGE, last))
+        found += [(Key(row[0], row[1]), row[2]) for row in rows if row[2] >= since]
+        last -= _PAGE
+        if last <= 0 or (rows and max(row[2] + row[3] for row in rows) < since):
+            break
+    return found
 
 
 def unfinished(db: Connection, endpoint_id: str) -> bool:

@@ -389,6 +389,13 @@ class Store:
         """Of each endpoint that had one: when its last call that succeeded began."""
         return await self._reader.run(reader.last_success)
 
+    async def begun(self, since: int) -> builtins.list[tuple[Key, int]]:
+        """Attempts that have ended, and began at `since` (milliseconds) or later: whose, and when.
+
+        Of the last 200,000 at most.
+        """
+        return await self._reader.run(partial(reader.begun, since=since))
+
     async def unfinished(self, endpoint_id: str) -> bool:
         """True while a call of the endpoint waits or runs."""
         return await self._reader.run(partial(reader.unfinished, endpoint_id=endpoint_id))

@@ -78,6 +78,38 @@ class Exposition(Collector):
             most.add_metric((name,), limit)
         yield in_flight
         yield most
+        yield from self._limits()
+
+    def _limits(self) -> Iterator[Metric]:
+        """What lanes wait for. `other` is how many of the others do, or the sum of theirs."""
+        open_ = _gauge(
+            "lane_breaker_open", "1 while the breaker of a lane is open, else 0.", labels=("lane",)
+        )
+        openings = CounterMetricFamily(
+            "orchestratord_lane_breaker_openings",
+            "How often the breaker of a lane has opened.",
+            labels=("lane",),
+        )
+        limit = _gauge("lane_rate_limit", "How many calls may begin in its unit.", labels=("lane",))
+        used = _gauge("lane_rate_used", "How many of them count now.", labels=("lane",))
+        sums: dict[str, list[int]] = {}
+        rates: dict[str, list[int]] = {}
+        for lane in self._status["lanes"]:
+            name = lane["name"] if lane["name"] in self._lanes else OTHER
+            found = sums.setdefault(name, [0, 0])
+            found[0] += lane["breaker"] is not None
+            found[1] += lane["openings"]
+            if lane["rate"] is not None:
+                rate = rates.setdefault(name, [0, 0])
+                rate[0] += lane["rate"]["times"]
+                rate[1] += lane["rate"]["used"]
+        for name, (now, count) in sums.items():
+            open_.add_metric((name,), now)
+            openings.add_metric((name,), count)
+        for name, (times, taken) in rates.items():
+            limit.add_metric((name,), times)
+            used.add_metric((name,), taken)
+        yield from (open_, openings, limit, used)
 
     def _configuration(self) -> Iterator[Metric]:
         config, status = self._config, self._status

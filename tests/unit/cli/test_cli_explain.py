@@ -44,6 +44,17 @@ def test_all_of_it_as_text() -> None:
     assert "a-token-for-the-demo" not in text
 
 
+def test_a_rate_limit_is_named(tmp_path: Path) -> None:
+    for name, text in (("api", "rate_limit: 100/min"), ("endpoints/get", "path: /x")):
+        file = tmp_path / "apis" / "crm" / f"{name}.yaml"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text(f"base_url: https://crm.example.com\n{text}\n" if name == "api" else text)
+    assert document("crm/get", folder=tmp_path)["rate_limit"] == "100/min"
+    assert document(*ORDER)["rate_limit"] is None
+    text = " ".join(explain("crm/get", folder=tmp_path).stdout.split())
+    assert "rate_limit 100/min: before it is claimed it waits until" in text
+
+
 def test_a_success_and_a_failure() -> None:
     assert "\nWhat becomes of it\n  succeeded\n" in explain(*ORDER, "--status-code", "200").stdout
     text = explain(*ORDER, "--status-code", "404").stdout

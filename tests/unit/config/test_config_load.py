@@ -32,6 +32,7 @@ def test_everything_at_once(config: ConfigFolder) -> None:
         auth: {bearer: "${secret:TOKEN}"}
         max_response: 64KiB
         concurrency: 3
+        rate_limit: ${RATE:-100/min}
         follow_redirects: true
         egress: {allow: ["127.0.0.1:9000"]}
         """,
@@ -67,6 +68,7 @@ def test_everything_at_once(config: ConfigFolder) -> None:
     assert (loaded.daemon.concurrency, loaded.daemon.lease) == (7, 30)
     api = loaded.apis["salesforce"]
     assert (api.max_response, api.concurrency, api.follow_redirects) == (65536, 3, True)
+    assert str(api.rate_limit) == "100/min"
     assert api.egress == ("10.0.0.0/8", "127.0.0.1:9000")
     endpoint = loaded.endpoints["salesforce/getUsers"]
     assert endpoint.api is api

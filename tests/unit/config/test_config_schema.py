@@ -63,6 +63,8 @@ GOOD: list[tuple[File, str]] = [
     ("daemon", "concurrency:\ndefaults:\nlog: {level: }\nretention:\nplugins: {dirs: }"),
     ("api", ""),
     ("api", "base_url: https://a\nauth: {basic: {username: 7, password: x}}\nmax_response: 1MiB"),
+    ("api", "base_url: https://a\nrate_limit: 100/min"),
+    ("api", "base_url: https://a\nrate_limit: ${RATE:-5/s}"),
     ("api", "egress: {allow: [10.0.0.0/8]}\nretry: {jitter: 0}\nwebhooks: []"),
     ("daemon", "concurrency: 5\nretention: {failed: 30d}\nlog: {level: '${LEVEL}'}"),
     ("daemon", "defaults: {timeout: 5s, retry: {backoff: fixed}, webhooks: []}"),

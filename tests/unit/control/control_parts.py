@@ -24,6 +24,9 @@ from orchestratord.settings import Config
 from orchestratord.task import Table
 from orchestratord.testing import Rig
 
+UNLIMITED = {"rate": None, "breaker": None, "retry_after": None, "openings": 0}
+"""What the status says of a lane that waits for nothing."""
+
 
 class Receiver:
     """An HTTP server that answers with the next of `codes`, 200 where there is none.

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_parts import Parts
+from control_parts import UNLIMITED, Parts
 
 from orchestratord import Answer, Control, Route, hookimpl
 from orchestratord.control import status as status_module
@@ -74,7 +74,8 @@ async def test_plugins_see_the_status_and_all_lanes(
 ) -> None:
     count = status_module.MAX_LANES + 5
     lanes = [
-        {"name": f"lane-{n}", "in_flight": 0, "concurrency": 10, "due": 0} for n in range(count)
+        {"name": f"lane-{n}", "in_flight": 0, "concurrency": 10, "due": 0, **UNLIMITED}
+        for n in range(count)
     ]
     snapshot = {**plain.worker.snapshot(), "lanes": lanes}
     monkeypatch.setattr(plain.worker, "snapshot", lambda: snapshot)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_parts import Parts, until
+from control_parts import UNLIMITED, Parts, until
 
 from orchestratord import Answer, Control, NewTask, NotFound, Reject, Route, hookimpl
 from orchestratord.config.changes import Changes
@@ -28,8 +28,8 @@ async def test_status(parts: Parts) -> None:
     status = answer.json()
     assert list(status) == [
         "version", "pid", "instance", "started_at", "uptime", "config", "queue", "in_flight",
-        "concurrency", "next_due", "draining", "lanes", "rates", "failing", "events_dropped",
-        "database", "plugins", "paused",
+        "concurrency", "next_due", "draining", "lanes", "breakers", "rates", "failing",
+        "events_dropped", "database", "plugins", "paused",
     ]  # fmt: skip
     assert status["pid"] == os.getpid()
     assert status["instance"] == parts.store.instance
@@ -39,7 +39,10 @@ async def test_status(parts: Parts) -> None:
     }  # fmt: skip
     assert (status["in_flight"], status["concurrency"], status["draining"]) == (1, 100, False)
     assert status["next_due"].endswith("Z")
-    assert status["lanes"] == [{"name": "api:demo", "in_flight": 1, "concurrency": 10, "due": 0}]
+    assert status["lanes"] == [
+        {"name": "api:demo", "in_flight": 1, "concurrency": 10, "due": 0, **UNLIMITED}
+    ]
+    assert status["breakers"] == []
     assert status["database"]["url"] == f"sqlite:///{parts.folder}/q.db"
     assert status["database"]["size"] > 0
     assert status["database"]["accepting"] is True
@@ -81,7 +84,8 @@ async def test_status_shows_the_busiest_lanes(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     lanes = [
-        {"name": f"lane-{n:02}", "in_flight": n % 7, "concurrency": 10, "due": n} for n in range(50)
+        {"name": f"lane-{n:02}", "in_flight": n % 7, "concurrency": 10, "due": n, **UNLIMITED}
+        for n in range(50)
     ]
     snapshot = {**parts.worker.snapshot(), "lanes": lanes}
     monkeypatch.setattr(parts.worker, "snapshot", lambda: snapshot)
@@ -92,7 +96,14 @@ async def test_status_shows_the_busiest_lanes(
 
 async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     secret = parts.SECRET
-    lane = {"name": f"receiver:http://{secret}", "in_flight": 1, "concurrency": 2, "due": 0}
+    breaker = {
+        "state": "open", "since": 0, "why": f"cannot connect to {secret}", "probes": 3,
+        "next_probe": 30_000,
+    }  # fmt: skip
+    lane = {
+        "name": f"receiver:http://{secret}", "in_flight": 1, "concurrency": 2, "due": 0,
+        **UNLIMITED, "breaker": breaker,
+    }  # fmt: skip
     snapshot = {**parts.worker.snapshot(), "lanes": [lane]}
     monkeypatch.setattr(parts.worker, "snapshot", lambda: snapshot)
     monkeypatch.setattr(parts.store, "url", f"sqlite:///{secret}")
@@ -104,7 +115,12 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
     answer = await parts.client.get("/v1/status")
     assert secret not in answer.text
     status = answer.json()
-    assert status["lanes"] == [{**lane, "name": "receiver:http://***"}]
+    shown = {
+        "state": "open", "since": "1970-01-01T00:00:00.000Z", "why": "cannot connect to ***",
+        "probes": 3, "next_probe": "1970-01-01T00:00:30.000Z",
+    }  # fmt: skip
+    assert status["lanes"] == [{**lane, "name": "receiver:http://***", "breaker": shown}]
+    assert status["breakers"] == [{"lane": "receiver:http://***", "due": 0, **shown}]
     assert status["database"]["url"] == "sqlite:///***"
     assert status["config"]["error"]["errors"] == [
         {

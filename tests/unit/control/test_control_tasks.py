@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Any
 
 import httpx
 import pytest
@@ -9,6 +10,7 @@ from control_parts import Parts, until
 
 from orchestratord.clock import rfc3339
 from orchestratord.control import vigil as vigil_module
+from orchestratord.engine.breaker import LEAST
 
 TASK_KEYS = [
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
@@ -34,8 +36,49 @@ async def test_a_task_looks_as_documented(parts: Parts) -> None:
     assert task["webhook"] is None
     assert task["next_try"].endswith("Z")
     alone = (await parts.client.get(f"/v1/retries/{task_id}")).json()
-    assert list(alone) == [*TASK_KEYS, "payload", "response", "attempt_log"]
-    assert (alone["response"], alone["attempt_log"]) == (None, [])
+    assert list(alone) == [*TASK_KEYS, "waits", "payload", "response", "attempt_log"]
+    assert (alone["response"], alone["attempt_log"], alone["waits"]) == (None, [], None)
+
+
+async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
+    worker, now = parts.worker, parts.clock.now_ms()
+    assert (await parts.ended(await parts.made()))["waits"] is None
+
+    async def waits(task_id: int) -> dict[str, Any]:
+        answer = await parts.client.get(f"/v1/retries/{task_id}")
+        found: dict[str, Any] = answer.json()["waits"]
+        return found
+
+    [lane] = worker.lanes.lanes.values()
+    gate = worker.lanes.gates.of(lane, now)
+    for _ in range(LEAST):
+        gate.breaker.failed(now, f"cannot connect to {parts.SECRET}")
+    gate.breaker.next_probe = now + 20_000
+    task_id = await parts.made()
+    assert await waits(task_id) == {
+        "for": "breaker", "why": "the breaker of api:demo is open: cannot connect to ***",
+        "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 20_000),
+    }  # fmt: skip
+    gate.breaker.answered(now)
+    gate.hold(now + 40_000, "429 with Retry-After")
+    assert await waits(task_id) == {
+        "for": "retry_after", "why": "api:demo has asked for patience: 429 with Retry-After",
+        "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000),
+    }  # fmt: skip
+    await parts.post("/v1/endpoints/demo/get/pause")
+    assert await waits(task_id) == {
+        "for": "parked", "why": "the endpoint is paused", "lane": None, "since": None,
+        "until": None,
+    }  # fmt: skip
+    await parts.post("/v1/endpoints/demo/get/resume")
+    answer = await parts.post(f"/v1/retries/{task_id}/trigger")
+    assert answer.status_code == 202
+    assert (await parts.ended(task_id))["status"] == "succeeded"  # by hand, it is the probe
+    lane.gate = None
+    parts.receiver.gate.clear()
+    ids = [await parts.made() for _ in range(11)]
+    await until(lambda: lane.in_flight == 10)
+    assert (await waits(ids[-1]))["why"] == "api:demo has 10 of 10 in flight"
 
 
 async def test_pages_go_from_the_newest_to_the_oldest(parts: Parts) -> None:

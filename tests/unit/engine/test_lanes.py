@@ -13,7 +13,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestratord.engine.lanes import Choice, Lanes
+from orchestratord.engine.breaker import FIRST_PAUSE_MS, LEAST
+from orchestratord.engine.gate import Gate
+from orchestratord.engine.lane import Choice
+from orchestratord.engine.lanes import Lanes
+from orchestratord.rate import RateLimit
 from orchestratord.task import Key, Task
 
 TASK = Task(
@@ -435,10 +439,184 @@ def test_a_daemons_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     assert [task.id for task in lanes.take_held(1000, 1000)] == [1]
 
 
+# -- gates ----------------------------------------------------------------------------------------
+
+PER_SECOND = RateLimit.parse("3/s")
+
+
+def limited(rate: RateLimit = PER_SECOND, *keys: Key) -> Lanes:
+    lanes = Lanes()
+    for key in keys or (A,):
+        lanes.place(key, "api:x", 10, rate)
+    return lanes
+
+
+def broken(lanes: Lanes, now: int, lane: str = "api:x") -> Gate:
+    """Open the breaker of a lane."""
+    found = lanes.lanes[lane]
+    gate = lanes.gates.of(found, now)
+    for _ in range(LEAST):
+        gate.breaker.failed(now, "503")
+    assert gate.shut(now)
+    lanes.gates.changed(found, now)
+    return gate
+
+
+def begun(lanes: Lanes, count: int, now: int, lane: str = "api:x") -> None:
+    """Let so many claimed tasks begin and end, as the runner does."""
+    for number in range(count):
+        assert lanes.begin(lane, claimed(number), now) is not None
+        lanes.gates.began(lane, now)
+        lanes.release(lane, now)
+
+
+def test_no_more_is_chosen_than_the_rate_allows() -> None:
+    lanes = limited()
+    lanes.touch(A, 0)
+    [choice] = lanes.choose(5)
+    assert choice == Choice(A, 3, "api:x")
+    lanes.answered(choice, 3, 0)
+    assert lanes.choose(6) == []
+    assert lanes.next_look() is None  # those that are reserved have to begin
+    begun(lanes, 3, 7)
+    assert lanes.choose(8) == []
+    assert lanes.next_look() == 7 + 1_050
+    assert lanes.choose(1_056) == []
+    assert lanes.choose(1_057) == [Choice(A, 3, "api:x")]
+
+
+def test_what_the_rate_did_not_need_is_charged_to_nobody() -> None:
+    lanes = limited()
+    lanes.touch(A, 0)
+    [choice] = lanes.choose(0)
+    lanes.answered(choice, 1, None)
+    begun(lanes, 1, 0)
+    lanes.touch(A, 0)
+    assert lanes.choose(2) == [Choice(A, 2, "api:x")]
+
+
+def test_born_running_is_charged_and_waits_where_nothing_is_left() -> None:
+    lanes = limited()
+    assert [lanes.occupy("api:x", 0) for _ in range(4)] == [True, True, True, False]
+    begun(lanes, 2, 0)
+    assert not lanes.occupy("api:x", 0)
+    lanes.gates.unsent("api:x", 1, 0, 1)  # one came to nothing
+    assert lanes.occupy("api:x", 1)
+    lanes.forgo("api:x")
+    lanes.gates.withdrawn("api:x", 1, 2)  # one was not written
+    assert lanes.occupy("api:x", 2)
+    assert not lanes.occupy("api:x", 2)
+
+
+def test_keys_of_a_limited_lane_take_turns() -> None:
+    lanes = limited(RateLimit.parse("1/s"), A, B, C)
+    for key in (A, B, C):
+        lanes.touch(key, 0)
+    served = []
+    for now in range(0, 9_000, 1_050):
+        [choice] = lanes.choose(now)
+        served.append(choice.key)
+        lanes.answered(choice, 1, 0)
+        begun(lanes, 1, now)
+    assert served == [A, B, C] * 3
+
+
+def test_a_lane_that_waits_for_its_rate_or_its_breaker_holds_up_no_other() -> None:
+    lanes = Lanes(4)
+    lanes.place(A, "limited", 4, RateLimit.parse("1/h"))
+    lanes.place(B, "broken", 4)
+    lanes.place(C, "healthy", 2)
+    for key in (A, B):
+        lanes.touch(key, 0)
+    broken(lanes, 0, "broken")
+    [choice] = lanes.choose(0)
+    assert choice == Choice(A, 1, "limited")
+    lanes.answered(choice, 1, 0)
+    begun(lanes, 1, 0, "limited")
+    lanes.touch(C, 0)
+    for now in range(1, 400):
+        [choice] = lanes.choose(now)
+        assert choice.key == C
+        lanes.answered(choice, 1, 0)
+        assert now % 2 or lanes.occupy("healthy", now) is False  # it has a line
+        lanes.forgo("healthy")
+    assert lanes.claimed == 0
+
+
+def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
+    lanes = Lanes()
+    lanes.gates.forget_past()
+    lanes.place(A, "api:x", 10, PER_SECOND)
+    assert not lanes.occupy("api:x", 900)
+    lanes.gates.learn_past({"api:x": [100, 800], "api:y": [1, 2, 3]})
+    assert lanes.occupy("api:x", 900)
+    assert not lanes.occupy("api:x", 900)
+    lanes.place(B, "api:y", 10, PER_SECOND)
+    assert not lanes.occupy("api:y", 900)
+    assert lanes.occupy("api:x", 1_150)
+
+
+def test_a_rate_comes_and_goes_with_the_configuration() -> None:
+    lanes = placed(A)
+    lanes.touch(A, 0)
+    assert lanes.lanes["api:x"].gate is None
+    lanes.place(A, "api:x", 10, RateLimit.parse("2/min"))
+    [choice] = lanes.choose(0)
+    assert choice.limit == 2
+    lanes.answered(choice, 2, 0)
+    assert lanes.choose(1) == []
+    lanes.place(A, "api:x", 10)
+    assert lanes.lanes["api:x"].gate is None
+    assert lanes.choose(1) == [Choice(A, 8, "api:x")]
+
+
+def test_a_broken_lane_lets_one_probe_through() -> None:
+    lanes = placed(A, B)
+    for key in (A, B):
+        lanes.touch(key, 0)
+    gate = broken(lanes, 0)
+    assert lanes.choose(0) == []
+    assert lanes.next_look() == FIRST_PAUSE_MS
+    assert not lanes.occupy("api:x", FIRST_PAUSE_MS)
+    [choice] = lanes.choose(FIRST_PAUSE_MS)
+    assert choice == Choice(A, 1, "api:x", probe=True)
+    assert lanes.choose(10_000_000) == []
+    assert lanes.next_look() is None  # how it ends is what is waited for
+    lanes.answered(choice, 0, None)  # somebody has cancelled it
+    [choice] = lanes.choose(FIRST_PAUSE_MS)
+    assert choice.key == B
+    lanes.answered(choice, 1, None)
+    lanes.gates.probe("api:x", 7)
+    assert gate.admits(7, FIRST_PAUSE_MS)
+
+
+def test_by_hand_the_key_is_the_next_probe() -> None:
+    lanes = placed(A, B, concurrency=3)
+    lanes.touch(A, 0)
+    broken(lanes, 0)
+    assert lanes.choose(0) == []
+    lanes.touch(B, 1)
+    lanes.try_now(B, 1)
+    assert lanes.choose(1) == [Choice(B, 1, "api:x", probe=True)]
+    assert lanes.choose(1) == []
+    lanes.try_now(Key("api/unknown"), 1)
+
+
+def test_held_claims_of_one_lane_go_back() -> None:
+    lanes = placed(A, concurrency=1)
+    lanes.place(B, "other", 1)
+    held(lanes, 10, 11)
+    held(lanes, 10, lane="other")
+    assert [task.id for task in lanes.take_held_of("api:x", 12)] == [1, 2]
+    assert lanes.lanes["api:x"].claimed == 1
+    assert len(lanes.lanes["other"].held) == 1
+
+
 # -- whatever happens, in whatever order ----------------------------------------------------------
 
 KEYS = [Key(f"api/e{n % 3}", "" if n < 3 else f"hook{n}") for n in range(6)]
 LANES = ["api:x", "api:y", "host:443"]
+RATES = {"api:y": RateLimit.parse("2/s")}
 
 
 class LanesMachine(RuleBasedStateMachine):
@@ -466,6 +644,13 @@ class LanesMachine(RuleBasedStateMachine):
         self.ended: set[str] = set()
         self.lowered = False
         """The daemon's cap was once below what was claimed."""
+        self.elapsed = 0
+        """Of a clock that nobody puts back."""
+        self.charges: list[tuple[str, int, int]] = []
+        """Lane, when it began, and the task's number; but for what came to nothing."""
+        self.began: dict[int, int] = {}
+        self.broken: set[str] = set()
+        """Lanes whose breaker opened, and of which nothing was answered since."""
         self.choices: list[Choice] = []
         self.answers: dict[Choice, tuple[list[int], int | None]] = {}
         self.written = 0
@@ -478,7 +663,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), cap=st.integers(1, 3))
     def place(self, key: Key, lane: str, cap: int) -> None:
-        self.lanes.place(key, lane, cap)
+        self.lanes.place(key, lane, cap, RATES.get(lane))
         self.lane_of[key] = lane
         self.caps[lane] = cap
         self.highest[lane] = max(self.highest[lane], cap)
@@ -494,9 +679,26 @@ class LanesMachine(RuleBasedStateMachine):
         self.lowered |= total < self.lanes.claimed
         self.highest_total = max(self.highest_total, total)
 
-    @rule(by=st.integers(-5, 30))
+    @rule(by=st.one_of(st.integers(-5, 30), st.sampled_from([400, 1_100, 40_000])))
     def clock_moves(self, by: int) -> None:
-        self.now = max(self.now + by, 0)
+        by = max(by, -self.now)
+        self.now += by
+        self.elapsed += max(by, 0)
+
+    @rule(lane=st.sampled_from(LANES))
+    def receiver_goes_down(self, lane: str) -> None:
+        """So many failures, as of attempts that nobody counts here."""
+        if lane not in self.lanes.lanes or lane in self.broken:
+            return
+        broken(self.lanes, self.now, lane)
+        self.broken.add(lane)
+        for task in self.lanes.take_held_of(lane, self.now):
+            self.held[lane].pop(0)
+            self.back(task)
+
+    @rule(key=st.sampled_from(KEYS))
+    def by_hand(self, key: Key) -> None:
+        self.lanes.try_now(key, self.now)
 
     # What the store and the worker do.
 
@@ -519,7 +721,11 @@ class LanesMachine(RuleBasedStateMachine):
     def choose(self, unsettled: int) -> None:
         free = self.lanes.concurrency - max(self.lanes.claimed, unsettled)
         before = {name: lane.free for name, lane in self.lanes.lanes.items()}
+        look = self.lanes.next_look()
+        ready = set(self.lanes._ready_names)
         self.choices = self.lanes.choose(self.now, unsettled)
+        # Whoever sleeps until then misses nothing.
+        assert not self.choices or ready or (look is not None and look <= self.now)
         keys = [choice.key for choice in self.choices]
         assert len(keys) == len(set(keys))
         assert sum(choice.limit for choice in self.choices) <= max(free, 0)
@@ -527,6 +733,9 @@ class LanesMachine(RuleBasedStateMachine):
             assert self.lane_of[choice.key] == choice.lane
             assert choice.limit >= 1
             before[choice.lane] -= choice.limit
+            assert choice.probe is (choice.lane in self.broken)
+            assert not choice.probe or choice.limit == 1
+            assert not choice.probe or [c.lane for c in self.choices].count(choice.lane) == 1
         assert all(left >= 0 for name, left in before.items())
 
     @precondition(lambda self: any(choice not in self.answers for choice in self.choices))
@@ -546,6 +755,8 @@ class LanesMachine(RuleBasedStateMachine):
         for choice in self.choices:
             due, earliest = self.answers[choice]
             self.lanes.answered(choice, len(due), earliest)
+            if choice.probe and due:
+                self.lanes.gates.probe(choice.lane, len(self.origins))
             for when in due:
                 self.start(choice.key, when, choice.lane)
         self.choices, self.answers = [], {}
@@ -564,6 +775,7 @@ class LanesMachine(RuleBasedStateMachine):
         room = known.free if known else 0
         if self.lanes.occupy(lane, self.now):
             assert room > 0
+            assert lane not in self.broken
             assert self.lanes.claimed <= self.lanes.concurrency
             self.born[lane] += 1
 
@@ -576,12 +788,13 @@ class LanesMachine(RuleBasedStateMachine):
             self.start(KEYS[0], self.now, lane)
         else:
             self.lanes.forgo(lane)
+            self.lanes.gates.withdrawn(lane, -1, self.now)
 
     @precondition(lambda self: any(self.running.values()))
-    @rule(data=st.data())
-    def end(self, data: st.DataObject) -> None:
+    @rule(data=st.data(), how=st.sampled_from(["answered", "down", "unsent"]))
+    def end(self, data: st.DataObject, how: str) -> None:
         lane = data.draw(st.sampled_from([name for name, tasks in self.running.items() if tasks]))
-        self.end_one(lane)
+        self.end_one(lane, how)
 
     @rule(longer_than=st.sampled_from([0, 0, 5, 20]))
     def put_back(self, longer_than: int) -> None:
@@ -593,16 +806,20 @@ class LanesMachine(RuleBasedStateMachine):
                 line.clear()
         assert self.lanes.take_held(self.now, longer_than) == expected
         for task in expected:
-            key, when = self.origins[task.id]
-            if key in self.lane_of:
-                self.pending[key].append(when)
-                self.unheard.append((key, when))
+            self.back(task)
 
     # As the runner does it.
 
     def start(self, key: Key, when: int, lane: str) -> None:
         task = claimed(len(self.origins))
         self.origins[task.id] = (key, when)
+        gate = self.lanes.lanes[lane].gate
+        if gate is not None and not gate.admits(task.id, self.now):
+            assert lane in self.broken
+            self.lanes.forgo(lane)
+            self.lanes.gates.withdrawn(lane, task.id, self.now)
+            self.back(task)
+            return
         self.held[lane].append((task, self.now))
         self.launch(lane, self.lanes.begin(lane, task, self.now))
 
@@ -612,13 +829,41 @@ class LanesMachine(RuleBasedStateMachine):
         # The one that has waited longest, and only where the caps of this moment have room.
         assert task is self.held[lane].pop(0)[0]
         self.running[lane].append(task)
+        self.began[task.id] = self.now
+        self.charges.append((lane, self.elapsed, task.id))
+        self.lanes.gates.began(lane, self.now)
+        if lane in self.broken:
+            gate = self.lanes.lanes[lane].gate
+            assert gate is not None
+            assert gate.probe == task.id
         found = self.lanes.lanes[lane]
         assert found.in_flight <= found.concurrency
         assert self.lanes.in_flight <= self.lanes.concurrency
 
-    def end_one(self, lane: str) -> None:
-        self.running[lane].pop()
+    def back(self, task: Task) -> None:
+        key, when = self.origins[task.id]
+        if key in self.lane_of:
+            self.pending[key].append(when)
+            self.unheard.append((key, when))
+
+    def end_one(self, lane: str, how: str = "answered") -> None:
+        task = self.running[lane].pop()
         self.ended.add(lane)
+        found = self.lanes.lanes[lane]
+        gate = found.gate
+        if how == "unsent":
+            self.charges = [charge for charge in self.charges if charge[2] != task.id]
+            self.lanes.gates.unsent(lane, task.id, self.began[task.id], self.now)
+        elif gate is not None:
+            probe = gate.probe == task.id
+            if probe:
+                gate.probe_over()
+            if how == "answered":
+                gate.breaker.answered(self.now)
+                self.broken.discard(lane)
+            elif probe:
+                gate.breaker.probe_failed(self.now, "503")
+            self.lanes.gates.changed(found, self.now)
         self.launch(lane, self.lanes.release(lane, self.now))
 
     # What always holds.
@@ -647,6 +892,12 @@ class LanesMachine(RuleBasedStateMachine):
             assert not line or self.running[name] or self.lowered
 
     @invariant()
+    def no_window_holds_more_than_the_rate(self) -> None:
+        for lane, rate in RATES.items():
+            since = self.elapsed - rate.window
+            assert sum(c[0] == lane and c[1] > since for c in self.charges) <= rate.times
+
+    @invariant()
     def every_key_is_known(self) -> None:
         assert sorted(self.lanes.all_keys()) == sorted(self.lane_of)
 
@@ -658,6 +909,7 @@ class LanesMachine(RuleBasedStateMachine):
             self.answer_claim()
         for lane in self.born.elements():
             self.lanes.forgo(lane)
+            self.lanes.gates.withdrawn(lane, -1, self.now)
         self.born.clear()
         self.put_back(0)
         while self.unheard:
@@ -670,7 +922,10 @@ class LanesMachine(RuleBasedStateMachine):
         left = sum(map(len, self.pending.values()))
         while any(self.pending.values()):
             turns += 1
-            assert turns <= left + 2 * len(KEYS), "somebody is forgotten"
+            assert turns <= left + 2 * len(KEYS) + len(LANES), "somebody is forgotten"
+            look = self.lanes.next_look()
+            if look is not None and not self.lanes._ready_names:
+                self.now = max(self.now, look)  # as the worker sleeps
             self.choose(0)
             self.commit_claim()
             self.answer_claim()

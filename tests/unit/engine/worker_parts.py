@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +24,7 @@ from orchestratord.host import Host
 from orchestratord.message import Outcome
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
+from orchestratord.rate import RateLimit
 from orchestratord.redact import Redactor
 from orchestratord.settings import Config, DaemonSettings
 from orchestratord.task import NewTask, Task
@@ -48,6 +50,9 @@ class Receiver:
     def __init__(self) -> None:
         self.open = asyncio.Event()
         self.status = 200
+        self.headers = b""
+        self.times: list[float] = []
+        """When requests came (`time.monotonic`)."""
         self.heads: list[bytes] = []
         self.tasks: list[int] = []
         """The ids of the tasks, as their requests came."""
@@ -65,12 +70,14 @@ class Receiver:
             while True:
                 head = await reader.readuntil(b"\r\n\r\n")
                 self.heads.append(head)
+                self.times.append(time.monotonic())
                 self.tasks.append(int(head.lower().split(b"x-task: ")[1].split(b"\r\n")[0]))
                 self.in_flight += 1
                 self.most = max(self.most, self.in_flight)
                 await self.open.wait()
                 self.in_flight -= 1
-                writer.write(b"HTTP/1.1 %d X\r\nContent-Length: 0\r\n\r\n" % self.status)
+                status = b"HTTP/1.1 %d X\r\n%b" % (self.status, self.headers)
+                writer.write(status + b"Content-Length: 0\r\n\r\n")
         except (asyncio.IncompleteReadError, ConnectionError):
             pass
         finally:
@@ -126,12 +133,13 @@ class Bench:
 
     def adopt(
         self, *, concurrency: int = 1, total: int = 100, spec: dict[str, Any] | None = None,
-        **fields: Any,
+        rate: str | None = None, **fields: Any,
     ) -> None:  # fmt: skip
         """Load a configuration with one endpoint; `fields` are those of `Endpoint`."""
         api = Api(
-            name="a", base_url=self.receiver.url, egress=("127.0.0.1",), concurrency=concurrency
-        )
+            name="a", base_url=self.receiver.url, egress=("127.0.0.1",), concurrency=concurrency,
+            rate_limit=None if rate is None else RateLimit.parse(rate),
+        )  # fmt: skip
         endpoint = Endpoint(
             "a/get", api, "http", HttpSpec.model_validate({**SPEC, **(spec or {})}),
             RetryPolicy(backoff=Fixed(delay=60), jitter=0), 30.0, True,
@@ -189,7 +197,7 @@ class Bench:
 
 
 @asynccontextmanager
-async def working(folder: Path, *plugins: object) -> AsyncIterator[Bench]:
+async def working(folder: Path, *plugins: object, rate: str | None = None) -> AsyncIterator[Bench]:
     """A bench whose worker runs; it is drained at the end, and nothing of it is left."""
     host = Host()
     host.register(HttpPlugin(), "http")
@@ -204,7 +212,7 @@ async def working(folder: Path, *plugins: object) -> AsyncIterator[Bench]:
     receiver = bench.receiver
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    bench.adopt()
+    bench.adopt(rate=rate)
     loop = asyncio.create_task(worker.run())
     try:
         yield bench

@@ -72,6 +72,8 @@ def test_a_line_for_each_event(daemon: Daemon, ctl: Callable[..., Result]) -> No
         a_step("task.failed", reason="expired", error="give_up_after 1h is over"),
         a_step("task.succeeded", kind="webhook", webhook="ops", status_code=204, **ENDED),
         event("webhook.disabled", endpoint="a/b", webhook="ops", reason="410 Gone"),
+        event("breaker.opened", lane="api:a", failures=20, error="503 Busy", next_probe=AT),
+        event("breaker.closed", lane="api:a", opened_at=AT, duration_ms=616_000, probes=25),
         event("endpoint.paused", endpoint="a/b"),
         event("config.adopted", generation=4, cause="SIGHUP", endpoints=1200,
               counts={"added": 0, "changed": 2, "removed": 1}, settings=["log"]),
@@ -91,6 +93,8 @@ def test_a_line_for_each_event(daemon: Daemon, ctl: Callable[..., Result]) -> No
         "22:00:01  task.failed       call 42 shop/getOrder, expired: give_up_after 1h is over",
         "22:00:01  task.succeeded    webhook 42 shop/getOrder ops #1, 204 in 12ms",
         "22:00:01  webhook.disabled  a/b ops: 410 Gone",
+        "22:00:01  breaker.opened    api:a after 20 failures: 503 Busy",
+        "22:00:01  breaker.closed    api:a after 10m16s, 25 probes had failed",
         "22:00:01  endpoint.paused   a/b",
         "22:00:01  config.adopted    generation 4 (SIGHUP), 1,200 endpoints: 2 changed, 1 removed, "
         "settings log",

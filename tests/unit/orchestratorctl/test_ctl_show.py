@@ -3,6 +3,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import pytest
 from scripted_daemon import Daemon, Result, a_problem, a_task, at
 
 LOG = [
@@ -146,3 +147,38 @@ def test_a_bare_task_is_shown_too(daemon: Daemon, ctl: Callable[..., Result]) ->
 def test_no_such_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/retries/9", a_problem(404, "there is no task 9"))
     assert ctl("show", "9") == (4, "", "orchestratorctl: there is no task 9\n")
+
+
+@pytest.mark.parametrize(
+    ("waits", "words"),
+    [
+        (
+            {"for": "breaker", "why": "the breaker of api:shop is open: 503",
+             "since": "2026-11-25T10:31:04.000Z", "until": "in 12s"},
+            "the breaker of api:shop is open: 503; open since 10:31:04Z, next probe in 12s",
+        ),
+        (
+            {"for": "breaker", "why": "the breaker of api:shop is open: 503",
+             "since": "2026-11-25T10:31:04.000Z", "until": None},
+            "the breaker of api:shop is open: 503; open since 10:31:04Z, next probe is under way",
+        ),
+        (
+            {"for": "rate_limit", "why": "rate_limit 100/min of api:shop", "until": "in 40s"},
+            "rate_limit 100/min of api:shop, the next of it in 40s",
+        ),
+        (
+            {"for": "retry_after", "why": "it has asked for patience: 429", "until": "in 40s"},
+            "it has asked for patience: 429, in 40s",
+        ),
+        ({"for": "parked", "why": "it is paused", "until": None}, "it is paused"),
+    ],
+)  # fmt: skip
+def test_what_a_task_waits_for(
+    daemon: Daemon, ctl: Callable[..., Result], waits: dict[str, Any], words: str
+) -> None:
+    if str(waits["until"]).startswith("in "):
+        waits = {**waits, "until": at(int(waits["until"][3:-1]))}
+    task = a_task(42, status="pending", waits=waits, attempt_log=[])
+    daemon.on("GET", "/v1/retries/42", (200, task))
+    [line] = [line for line in ctl("show", "42").out.splitlines() if "waits for " in line]
+    assert line.partition("waits for ")[2].strip() == words

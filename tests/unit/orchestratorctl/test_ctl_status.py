@@ -135,3 +135,40 @@ def test_as_json_it_is_what_the_daemon_says(daemon: Daemon, ctl: Callable[..., R
     status = a_status()
     daemon.on("GET", "/v1/status", (200, status))
     assert ctl("status", "-o", "json").json == status
+
+
+FREE = {"in_flight": 0, "concurrency": 10, "due": 2, "rate": None, "breaker": None}
+
+
+def test_lanes_that_wait_are_shown_with_why(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    breaker = {
+        "state": "open", "since": at(-300)[:11] + "10:31:04.000Z", "why": "503 Service Unavailable",
+        "probes": 6, "next_probe": at(12),
+    }  # fmt: skip
+    limited = {"limit": "100/min", "times": 100, "used": 100, "next": at(40)}
+    lanes: list[dict[str, Any]] = [
+        {"name": "api:shop", **FREE, "breaker": breaker},
+        {"name": "api:crm", **FREE, "rate": limited},
+        {"name": "api:crm2", **FREE, "rate": {**limited, "used": 9, "next": None}},
+        {
+            "name": "hooks:443",
+            **FREE,
+            "retry_after": {"until": at(90), "why": "429 with Retry-After"},
+        },
+    ]
+    breakers = [
+        {"lane": "api:shop", "due": 2, **breaker},
+        {"lane": "far:443", "due": 0, **breaker, "state": "half_open", "next_probe": None},
+    ]
+    daemon.on("GET", "/v1/status", (200, a_status(lanes=lanes, breakers=breakers)))
+    out = ctl("status").out
+    table = [line.split("  ") for line in out.partition("WAITING LANE")[2].splitlines()]
+    rows = [[cell.strip() for cell in row if cell.strip()] for row in table]
+    assert rows[0] == ["DUE", "FOR", "NEXT", "WHY"]
+    assert rows[1] == [
+        "api:shop", "2", "breaker, open since 10:31:04Z", "probe in 12s", "503 Service Unavailable",
+    ]  # fmt: skip
+    assert rows[2][3] == "probe is under way"
+    assert rows[3][:4] == ["api:crm", "2", "rate_limit 100/min", "in 40s"]
+    assert rows[4] == ["hooks:443", "2", "Retry-After", "in 1m", "429 with Retry-After"]
+    assert len(rows) == 5

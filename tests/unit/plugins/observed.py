@@ -45,9 +45,13 @@ def refused() -> ConfigEvent:
     return ConfigEvent(EventType.CONFIG_REFUSED, START, 1, "poll", 1, problems=1, error="bad")
 
 
+UNLIMITED = {"rate": None, "breaker": None, "retry_after": None, "openings": 0}
+"""What the status says of a lane that waits for nothing."""
+
+
 def status(**changes: Any) -> dict[str, Any]:
     """The daemon's status document, as far as metrics are made of it."""
-    lane = {"name": "api:shop", "in_flight": 2, "concurrency": 10, "due": 1}
+    lane = {"name": "api:shop", "in_flight": 2, "concurrency": 10, "due": 1, **UNLIMITED}
     found: dict[str, Any] = {
         "version": "1.2.3",
         "queue": {

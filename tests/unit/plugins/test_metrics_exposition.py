@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import pytest
-from observed import created, ended, started, status
+from observed import UNLIMITED, created, ended, started, status
 from orchestratord_metrics import process
 from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
 from orchestratord_metrics.tally import Tally
@@ -87,8 +87,18 @@ def test_the_daemon() -> None:
 
 def test_lanes_that_are_not_named_are_added_up() -> None:
     names = ("api:a", "api:b", "api:c")
-    lanes = [{"name": name, "in_flight": 2, "concurrency": 10, "due": 0} for name in names]
+    lanes: list[dict[str, Any]] = [
+        {"name": name, "in_flight": 2, "concurrency": 10, "due": 0, **UNLIMITED} for name in names
+    ]
+    lanes[0] |= {"breaker": {"state": "open"}, "openings": 3}
+    lanes[1] |= {"rate": {"limit": "100/min", "times": 100, "used": 37, "next": None}}
     found = samples(None, ["api:b"], lanes=lanes)
+    assert value(found, "lane_breaker_open", lane="api:b") == 0
+    assert value(found, "lane_breaker_open", lane="other") == 1
+    assert value(found, "lane_breaker_openings_total", lane="other") == 3
+    assert value(found, "lane_rate_limit", lane="api:b") == 100
+    assert value(found, "lane_rate_used", lane="api:b") == 37
+    assert ("orchestratord_lane_rate_used", (("lane", "other"),)) not in found
     assert value(found, "lane_in_flight", lane="api:b") == 2
     assert value(found, "lane_in_flight", lane="other") == 4
     assert value(found, "lane_concurrency", lane="other") == 20

@@ -9,7 +9,7 @@ from typing import Any
 
 import orchestratord_metrics
 import pytest
-from observed import created, ended, status
+from observed import UNLIMITED, created, ended, status
 from orchestratord_metrics import MAX_LANES
 
 from orchestratord import Answer, Config
@@ -62,7 +62,7 @@ async def test_config_adopted_forgets_endpoints_that_are_gone(rig: Rig) -> None:
 async def test_the_lanes_that_were_seen_first_keep_their_names(rig: Rig) -> None:
     control = Control(rig.config())
     handler = await scrape(control)
-    lane = {"in_flight": 1, "concurrency": 10, "due": 0}
+    lane = {"in_flight": 1, "concurrency": 10, "due": 0, **UNLIMITED}
     control.lanes = [{"name": f"api:{n}", **lane} for n in range(MAX_LANES)]
     await handler({}, {}, None)
     control.lanes = [{"name": "api:late", **lane}, *control.lanes]

@@ -1,0 +1,220 @@
+"""What the breaker is worth while a receiver is down, with a clock that is turned.
+
+    python -m bench.outage [TASKS]
+
+So many calls (1,000 by default) are due when their API goes down for ten minutes: its port refuses
+connections. A worker over a real queue sends them, with retries as by default, once with its
+breaker and once without. Between two moments at which something is due the clock is turned, so that
+ten minutes take seconds. Then a few calls each in outages of 600 to 630 seconds, since it depends
+on when the next probe is due how soon it is seen that the API is back.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import statistics
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from random import Random
+from typing import Any
+
+from orchestratord.clock import Clock
+from orchestratord.endpoint import Api, Endpoint, RetryPolicy
+from orchestratord.engine import breaker
+from orchestratord.engine.http import HttpPlugin, HttpSpec
+from orchestratord.engine.transport import Client
+from orchestratord.engine.worker import Worker
+from orchestratord.host import Host
+from orchestratord.queue.records import Insert
+from orchestratord.queue.store import Store
+from orchestratord.redact import Redactor
+from orchestratord.settings import Config, DaemonSettings
+from orchestratord.task import NewTask, Task
+
+DOWN = 600.0
+"""Seconds."""
+LATEST = 4 * 3600.0
+"""Seconds after which the last task should long have ended."""
+HOST = "127.0.0.1"
+
+
+@dataclass(frozen=True)
+class Outage:
+    """What one outage cost. Times in seconds since the receiver was back."""
+
+    failed: int
+    """Attempts."""
+    lost: int
+    """Tasks that failed for good."""
+    first: float
+    """Until the first one succeeded."""
+    last: float
+    """Until the last one had."""
+    most: int
+    """Attempts of one task."""
+
+
+class TurnedClock(Clock):
+    """The wall clock, turned forward."""
+
+    def __init__(self) -> None:
+        self.ahead = 0.0
+
+    def now(self) -> float:
+        return super().now() + self.ahead
+
+    def turn_to(self, moment: float) -> None:
+        """Make it that late, or leave it where it is later already."""
+        self.ahead += max(moment - self.now(), 0.0)
+
+
+async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
+    """Let `tasks` calls be due when their API goes down for so long; wait until all have ended."""
+    from orchestratord_backoff import Exponential
+
+    host = Host()
+    host.register(HttpPlugin(), "http")
+    clock, client = TurnedClock(), Client()
+    store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
+    worker = Worker(store, host, client, clock, Random(1))  # noqa: S311
+    server = await asyncio.start_server(_serve, HOST, 0)
+    port = server.sockets[0].getsockname()[1]
+    server.close()
+    api = Api(name="a", base_url=f"http://{HOST}:{port}", egress=(HOST,))
+    endpoint = Endpoint(
+        "a/get", api, "http", HttpSpec.model_validate({"path": "/"}),
+        RetryPolicy(backoff=Exponential()), 30.0, True,
+    )  # fmt: skip
+    config = Config(folder, DaemonSettings(), {"a": api}, {"a/get": endpoint}, Redactor(), "d")
+    worker.adopt(config)
+    inserts = [Insert(NewTask("call", "a/get")) for _ in range(tasks)]
+    ids = [item.id for item in await store.enqueue(inserts)]
+    back = clock.now() + down
+    running = asyncio.create_task(worker.run())
+    up: asyncio.Server | None = None
+    try:
+        while (left := len(ids) - await _ended(store)) and clock.now() < back + LATEST:
+            await _idle(worker)
+            if up is None and clock.now() >= back:
+                up = await asyncio.start_server(_serve, HOST, port)
+            moment = (worker.lanes.next_look() or 0) / 1000 + 0.001
+            clock.turn_to(min(moment, back) if up is None else moment)
+            worker.wake()
+            await asyncio.sleep(0)
+        if left:
+            raise RuntimeError(f"{left} tasks have not ended")
+        return await _outcome(store, ids, back)
+    finally:
+        await worker.drain(5)
+        await running
+        if up is not None:
+            up.close()
+        await client.aclose()
+        await store.close()
+
+
+async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    try:
+        while await reader.readuntil(b"\r\n\r\n"):
+            writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+    except (asyncio.IncompleteReadError, ConnectionError):
+        pass
+    finally:
+        writer.close()
+
+
+async def _idle(worker: Worker) -> None:
+    """Return when nothing is under way."""
+    lanes, runner = worker.lanes, worker._runner
+    while lanes.claimed or runner.unsettled or runner.running or _due(worker):  # noqa: ASYNC110
+        await asyncio.sleep(0.0005)
+
+
+def _due(worker: Worker) -> bool:
+    look = worker.lanes.next_look()
+    return bool(worker.lanes._ready) or (look is not None and look <= worker.clock.now_ms())
+
+
+async def _ended(store: Store) -> int:
+    counts = await store.counts()
+    return counts.get("succeeded", 0) + counts.get("failed", 0)
+
+
+async def _outcome(store: Store, ids: list[int], back: float) -> Outage:
+    attempts = [await store.attempts(id_) for id_ in ids]
+    tasks: list[Task] = [await store.get(id_) for id_ in ids]
+    ends = [
+        (row.started_at + row.duration_ms) / 1000 - back
+        for rows in attempts
+        for row in rows
+        if row.status_code == 200
+    ]
+    return Outage(
+        failed=sum(row.status_code != 200 for rows in attempts for row in rows),
+        lost=sum(task.status != "succeeded" for task in tasks),
+        first=min(ends),
+        last=max(ends),
+        most=max(map(len, attempts)),
+    )
+
+
+@contextmanager
+def without_breaker() -> Iterator[None]:
+    """Have no breaker open meanwhile."""
+    least = breaker.LEAST
+    breaker.LEAST = 1 << 60
+    try:
+        yield
+    finally:
+        breaker.LEAST = least
+
+
+def measure(tasks: int) -> Iterator[str]:
+    """The figures, line by line."""
+    with tempfile.TemporaryDirectory(prefix="outage-") as folder:
+        found: dict[str, Any] = {}
+        for name in ("with", "without"):
+            home = Path(folder) / name
+            home.mkdir()
+            if name == "with":
+                found[name] = asyncio.run(outage(home, tasks))
+            else:
+                with without_breaker():
+                    found[name] = asyncio.run(outage(home, tasks))
+    with_, without = found["with"], found["without"]
+    yield f"{tasks:,} calls, their API down for {DOWN:.0f} s"
+    yield f"{'':34}{'with':>10}{'without':>10}"
+    for words, name, form in (
+        ("attempts that failed", "failed", ",d"),
+        ("most attempts of one call", "most", "d"),
+        ("calls that were lost", "lost", "d"),
+        ("back until the first success, s", "first", ".1f"),
+        ("back until the last success, s", "last", ".1f"),
+    ):
+        yield f"{words:34}{getattr(with_, name):>10{form}}{getattr(without, name):>10{form}}"
+    with tempfile.TemporaryDirectory(prefix="outage-") as folder:
+        firsts = []
+        for number, down in enumerate(range(600, 630, 2)):
+            home = Path(folder) / str(number)
+            home.mkdir()
+            firsts.append(asyncio.run(outage(home, 40, down)).first)
+    median, worst = statistics.median(firsts), max(firsts)
+    yield f"first success over {len(firsts)} outages: median {median:.1f} s, at worst {worst:.1f} s"
+    saved = 1 - with_.failed / without.failed
+    yield f"attempts saved: {without.failed - with_.failed:,}, {saved:.1%}"
+
+
+def main() -> None:
+    """Print the figures."""
+    logging.disable(logging.CRITICAL)
+    for line in measure(int(sys.argv[1]) if len(sys.argv) > 1 else 1_000):
+        print(line, flush=True)
+
+
+if __name__ == "__main__":
+    main()

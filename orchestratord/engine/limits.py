@@ -1,0 +1,177 @@
+"""What the end of an attempt means for its lane: its receiver is down, is back, or asks to wait."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Any
+
+from orchestratord.clock import Clock, rfc3339
+from orchestratord.engine.breaker import is_down
+from orchestratord.engine.ending import Ended
+from orchestratord.engine.gate import Gate
+from orchestratord.engine.lane import Lane
+from orchestratord.engine.lanes import Lanes
+from orchestratord.engine.record import error_record
+from orchestratord.engine.retry import parse_retry_after
+from orchestratord.events import BreakerEvent, EventType
+from orchestratord.executor import Target
+from orchestratord.hub import Hub
+from orchestratord.message import Outcome
+from orchestratord.redact import Redactor
+from orchestratord.task import Status, Task
+from orchestratord.values import format_duration
+
+log = logging.getLogger("orchestratord.worker")
+
+PATIENCE = frozenset({429, 503})
+"""Answers whose Retry-After is for all calls, and not only for this one."""
+
+
+class Limits:
+    """Tells the gates of lanes how attempts have ended."""
+
+    def __init__(
+        self, lanes: Lanes, events: Hub, clock: Clock, put_back: Callable[[Task], None]
+    ) -> None:
+        """`put_back`: gives a claim back that did not begin."""
+        self._lanes = lanes
+        self._events = events
+        self._clock = clock
+        self._put_back = put_back
+
+    def unsent(self, lane: str, task: Task, since: int) -> None:
+        """An attempt that began at `since` (milliseconds) ended, and nothing was sent."""
+        if self._lanes.lanes[lane].gate is not None:
+            self._lanes.gates.unsent(lane, task.id, since, self._clock.now_ms())
+
+    def ended(
+        self, lane: str, task: Task, ended: Ended, target: Target, redactor: Redactor, since: int
+    ) -> None:
+        """An attempt that began at `since` (milliseconds) ended, and its slot is not yet free."""
+        found = self._lanes.lanes[lane]
+        if found.gate is None and ended.decision.status is Status.SUCCEEDED:
+            return
+        outcome = ended.outcome
+        try:
+            if outcome is None or outcome.status_code is None:
+                self.unsent(lane, task, since)
+            elif ended.request is not None and not ended.give_back:
+                self._judge(found, task, outcome, target, redactor)
+            elif found.gate is not None and found.gate.probe == task.id:
+                # It says nothing of the receiver: it was interrupted, or a hook failed at it.
+                found.gate.probe_over()
+                self._lanes.gates.changed(found, self._clock.now_ms())
+        except Exception:
+            # It was sent: whatever goes wrong here must not make it look unsent.
+            log.exception("what the end of task %s means for %s is not noted", task.id, lane)
+
+    def _judge(
+        self, lane: Lane, task: Task, outcome: Outcome, target: Target, redactor: Redactor
+    ) -> None:
+        now, down = self._clock.now_ms(), is_down(outcome)
+        until = _asked(outcome, target, now)
+        if lane.gate is None and not down and until is None:
+            return
+        gate = self._lanes.gates.of(lane, now)
+        shut, probe = gate.shut(now), gate.probe == task.id
+        if probe:
+            gate.probe_over()
+        if down:
+            self._down(lane, gate, probe, error_record(outcome.error, redactor) or "", redactor)
+        else:
+            self._answered(lane, gate, redactor)
+            if probe:
+                gate.held_until = 0  # it takes something, before the time that it had named
+        if until is not None:
+            self._hold(lane, gate, until, f"{outcome.status_code} with Retry-After")
+        self._lanes.gates.changed(lane, now)
+        if not shut and gate.shut(now):
+            # What was claimed for the next slots would be sent with them.
+            for waiting in self._lanes.take_held_of(lane.name, now):
+                self._put_back(waiting)
+
+    def _down(self, lane: Lane, gate: Gate, probe: bool, why: str, redactor: Redactor) -> None:
+        now, breaker = self._clock.now_ms(), gate.breaker
+        if probe and breaker.opened_at is not None:
+            breaker.probe_failed(now, why)
+        elif breaker.failed(now, why):
+            lane.openings += 1
+            log.warning(
+                "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
+                "and lose no attempt, while single ones find out whether it is back",
+                lane.name, breaker.failures, why,
+            )  # fmt: skip
+            name = redactor.text(lane.name)
+            self._events.publish(
+                BreakerEvent(
+                    EventType.BREAKER_OPENED, now, name, breaker.failures, why,
+                    next_probe=breaker.next_probe,
+                )
+            )  # fmt: skip
+
+    def _answered(self, lane: Lane, gate: Gate, redactor: Redactor) -> None:
+        now, opened_at, probes = self._clock.now_ms(), gate.breaker.opened_at, gate.breaker.probes
+        if not gate.breaker.answered(now) or opened_at is None:
+            return
+        passed = max(now - opened_at, 0)
+        log.warning(
+            "the breaker of %s is closed again after %s; %d probes had failed",
+            lane.name, format_duration(round(passed / 1000, 1)), probes,
+        )  # fmt: skip
+        name = redactor.text(lane.name)
+        self._events.publish(
+            BreakerEvent(
+                EventType.BREAKER_CLOSED, now, name, probes=probes, opened_at=opened_at,
+                duration_ms=float(passed),
+            )
+        )  # fmt: skip
+
+    def _hold(self, lane: Lane, gate: Gate, until: int, why: str) -> None:
+        now = self._clock.now_ms()
+        if gate.held_until <= now:
+            log.info("%s asks for patience (%s): its tasks wait until %s",
+                     lane.name, why, rfc3339(until))  # fmt: skip
+        gate.hold(until, why)
+
+
+def _asked(outcome: Outcome, target: Target, now: int) -> int | None:
+    """Until when the receiver wants nothing more; None where it does not say."""
+    if outcome.status_code not in PATIENCE or not target.retry.respect_retry_after:
+        return None
+    seconds = parse_retry_after(outcome.retry_after, now)
+    if not seconds:
+        return None
+    return now + round(min(seconds, target.retry.max_retry_after) * 1000)
+
+
+def lane_view(lane: Lane, now: int) -> dict[str, Any]:
+    """What `status` shows of a lane; times in milliseconds."""
+    gate = lane.gate
+    view: dict[str, Any] = {
+        "name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.concurrency,
+        "due": len(lane.line), "rate": None, "breaker": None, "retry_after": None,
+        "openings": lane.openings,
+    }  # fmt: skip
+    if gate is None:
+        return view
+    if gate.window is not None:
+        free = gate.window.free(now)
+        view["rate"] = {
+            "limit": str(gate.window.limit),
+            "times": gate.window.limit.times,
+            "used": gate.window.used + gate.window.reserved,
+            "next": None if free else gate.window.next_free(now),
+        }
+    breaker = gate.breaker
+    if breaker.opened_at is not None:
+        view["breaker"] = {
+            "state": "half_open" if gate.probing else "open",
+            "since": breaker.opened_at,
+            "why": breaker.why,
+            "probes": breaker.probes,
+            "next_probe": None if gate.probing else gate.opens_at(now),
+        }
+    if gate.held_until > now:
+        view["retry_after"] = {"until": gate.held_until, "why": gate.held_why}
+    return view

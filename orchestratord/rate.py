@@ -1,0 +1,174 @@
+"""How often something may happen: `100/min`, and the window in which it is counted.
+
+Never more than so many in any minute, not only in those that begin with a full one: whoever is on
+the other side counts in windows of its own, and its windows begin when it likes. What was free for
+a while may go at once; a bucket that is filled while it is used would let nearly twice as many
+through in one minute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import deque
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+_WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
+_UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
+MOST = 1_000_000
+"""Times in one unit."""
+
+EXACT = 100
+"""Up to so many times are remembered one by one; more are gathered in so many parts of the unit."""
+
+
+@dataclass(frozen=True, slots=True)
+class RateLimit:
+    """So many `times` in each `s`, `min` or `h`."""
+
+    times: int
+    unit: str
+
+    @property
+    def window(self) -> int:
+        """Milliseconds of the unit."""
+        return _UNITS[self.unit[0]][1]
+
+    @property
+    def margin(self) -> int:
+        """Milliseconds for which each time counts longer than the unit: the way to the other side
+        takes one request longer than another, which is not to bring too many into its window."""
+        return 50 if self.unit == "s" else 1_000
+
+    def __str__(self) -> str:
+        return f"{self.times}/{self.unit}"
+
+    @classmethod
+    def parse(cls, value: Any) -> RateLimit:
+        """Read `10/s`, `100/min` or `5000/h`. Raises ValueError for anything else."""
+        if isinstance(value, RateLimit):
+            return value
+        match = _WRITTEN.fullmatch(value.strip()) if isinstance(value, str) else None
+        if match is None or not 1 <= int(match[1]) <= MOST:
+            raise ValueError(
+                f"{value!r} is not a rate limit: write a whole number of times a second, minute or "
+                "hour, such as 10/s, 100/min or 5000/h"
+            )
+        return cls(int(match[1]), _UNITS[match[2][0]][0])
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "anyOf": [
+                {
+                    "type": "string",
+                    "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*$",
+                },
+                {"type": "string", "pattern": r"\$\{"},
+            ],
+            "description": "how often at most: 10/s, 100/min, 5000/h",
+        }
+
+
+class RateWindow:
+    """What began within the last unit of a limit, and what is about to begin.
+
+    Times are milliseconds since the epoch.
+    """
+
+    __slots__ = ("_grid", "_length", "_stamps", "limit", "reserved", "used")
+
+    def __init__(self, limit: RateLimit) -> None:
+        self.used = 0
+        """How many began and count still, as of the last look."""
+        self.reserved = 0
+        """How many are about to begin."""
+        self._stamps: deque[list[int]] = deque()
+        """Pairs of a time and how many began then."""
+        self.adopt(limit)
+
+    def adopt(self, limit: RateLimit) -> None:
+        """Count by another limit from now on; what began before stays counted."""
+        self.limit = limit
+        self._length = limit.window + limit.margin
+        self._grid = 1 if limit.times <= EXACT else limit.window // EXACT
+
+    def free(self, now: int) -> int:
+        """How many may be reserved now."""
+        self._expire(now)
+        return max(self.limit.times - self.used - self.reserved, 0)
+
+    def next_free(self, now: int) -> int | None:
+        """When at least one may be reserved; None where what is reserved has to begin before."""
+        self._expire(now)
+        left = self.used + self.reserved - self.limit.times
+        if left < 0:
+            return now
+        for at, count in self._stamps:
+            left -= count
+            if left < 0:
+                return at + self._length
+        return None
+
+    def reserve(self, count: int) -> None:
+        """So many are about to begin."""
+        self.reserved += count
+
+    def release(self, count: int) -> None:
+        """So many that were reserved do not begin."""
+        # A limit that came with a reload has not seen what was reserved before it.
+        self.reserved = max(self.reserved - count, 0)
+
+    def begin(self, now: int) -> None:
+        """One that was reserved begins."""
+        self.release(1)
+        self.charge(1, now)
+
+    def charge(self, count: int, now: int) -> None:
+        """So many begin; also more than are free, as when it is learnt of what went before."""
+        at = now + self._grid - 1 - now % self._grid
+        last = self._stamps[-1] if self._stamps else None
+        if last is not None and last[0] >= at:  # later is on the safe side
+            last[1] += count
+        else:
+            self._stamps.append([at, count])
+        self.used += count
+
+    def give_back(self, count: int, since: int, now: int) -> None:
+        """So many that began at `since` came to nothing.
+
+        The oldest are struck out instead, which lets nothing through too early; where those of
+        `since` count no longer, none.
+        """
+        self._expire(now)
+        if now - since >= self._length:
+            return
+        while count > 0 and self._stamps:
+            first = self._stamps[0]
+            struck = min(count, first[1])
+            first[1] -= struck
+            self.used -= struck
+            count -= struck
+            if not first[1]:
+                self._stamps.popleft()
+
+    def _expire(self, now: int) -> None:
+        stamps = self._stamps
+        if stamps and stamps[-1][0] > now + self._grid:
+            # The clock was put back: what lies ahead of it would count for as long as it was.
+            for stamp in stamps:
+                stamp[0] = min(stamp[0], now)
+        while stamps and stamps[0][0] + self._length <= now:
+            self.used -= stamps.popleft()[1]
