@@ -74,6 +74,8 @@ def progress(task: dict[str, Any], now: float) -> str:
         return ending(task)
     at = seconds_at(task.get("next_try"))
     wait = None if at is None else at - now
+    if (waits := task.get("waits")) and (wait is None or wait <= 0):
+        return f"waits: {waits.get('why')}"
     if not made:
         return f"first try in {coarse(wait + 0.999)}" if wait and wait > 0 else "waits for its turn"
     what = f"attempt {made} failed{_with(task)}"

@@ -85,10 +85,12 @@ class RateLimit:
 class RateWindow:
     """What began within the last unit of a limit, and what is about to begin.
 
-    Times are milliseconds since the epoch.
+    It knows of one daemon's doings. Where several share a limit, who counts for all of them says by
+    `used_up` that there is nothing left, whatever is counted here. Times are milliseconds since the
+    epoch.
     """
 
-    __slots__ = ("_grid", "_length", "_stamps", "limit", "reserved", "used")
+    __slots__ = ("_grid", "_length", "_stamps", "_used_up", "limit", "reserved", "used")
 
     def __init__(self, limit: RateLimit) -> None:
         self.used = 0
@@ -97,6 +99,7 @@ class RateWindow:
         """How many are about to begin."""
         self._stamps: deque[list[int]] = deque()
         """Pairs of a time and how many began then."""
+        self._used_up = 0
         self.adopt(limit)
 
     def adopt(self, limit: RateLimit) -> None:
@@ -108,19 +111,23 @@ class RateWindow:
     def free(self, now: int) -> int:
         """How many may be reserved now."""
         self._expire(now)
-        return max(self.limit.times - self.used - self.reserved, 0)
+        return 0 if now < self._used_up else max(self.limit.times - self.used - self.reserved, 0)
 
     def next_free(self, now: int) -> int | None:
         """When at least one may be reserved; None where what is reserved has to begin before."""
         self._expire(now)
         left = self.used + self.reserved - self.limit.times
         if left < 0:
-            return now
+            return max(now, self._used_up)
         for at, count in self._stamps:
             left -= count
             if left < 0:
-                return at + self._length
+                return max(at + self._length, self._used_up)
         return None
+
+    def used_up(self, until: int) -> None:
+        """Others have taken what is left until then; what was said of it before is out of date."""
+        self._used_up = until
 
     def reserve(self, count: int) -> None:
         """So many are about to begin."""
@@ -170,5 +177,7 @@ class RateWindow:
             # The clock was put back: what lies ahead of it would count for as long as it was.
             for stamp in stamps:
                 stamp[0] = min(stamp[0], now)
+        if self._used_up > now + self._length:
+            self._used_up = now
         while stamps and stamps[0][0] + self._length <= now:
             self.used -= stamps.popleft()[1]

@@ -124,6 +124,13 @@ class Gates:
             self._charge_past(lane)
             self.changed(lane, self._now)
 
+    def used_up(self, lane: str, until: int, now: int) -> None:
+        """Other daemons have taken what the rate of a lane has left until then."""
+        found = self._lanes[lane]
+        if found.gate is not None and found.gate.window is not None:
+            found.gate.window.used_up(until)
+            self.changed(found, now)
+
     def forget_past(self) -> None:
         """What was charged before the daemon started is learnt later."""
         self._past = None

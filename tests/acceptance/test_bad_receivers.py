@@ -120,8 +120,10 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("good/get", "/good", params={"n": {}})
     daemon.api("bad", shared_receiver.url, concurrency=AT_ONCE)
     for name, script in SCRIPTS.items():
+        # An API each: the breaker of one that they shared would open.
+        daemon.api(f"bad-{name}", shared_receiver.url, concurrency=AT_ONCE)
         shared_receiver.on(f"/{name}", script)
-        daemon.endpoint(f"bad/{name}", f"/{name}", timeout=TIMEOUT, retry=retry(attempts=1))
+        daemon.endpoint(f"bad-{name}/get", f"/{name}", timeout=TIMEOUT, retry=retry(attempts=1))
     shared_receiver.hold("/held")
     daemon.endpoint("bad/held", "/held", timeout="60s")
     daemon.start()
@@ -138,7 +140,7 @@ def done(daemon: Daemon, ids: Iterable[int]) -> list[dict[str, Any]]:
 def test_the_attempt_ends_and_memory_stays(daemon: Daemon, name: str) -> None:
     before = daemon.memory()
     daemon.reset_peak()
-    ids = daemon.batch(f"bad/{name}", [{}] * AT_ONCE)
+    ids = daemon.batch(f"bad-{name}/get", [{}] * AT_ONCE)
     for task in done(daemon, ids):
         (attempt,) = task["attempt_log"]
         # None of them ends by itself. The margin is for a machine that is busy.

@@ -80,6 +80,16 @@ def test_what_is_reserved_counts_from_when_it_begins() -> None:
     assert window.free(1_350) == 2
 
 
+def test_where_others_have_taken_the_rest_nothing_is_free() -> None:
+    window = RateWindow(RateLimit.parse("3/s"))
+    window.charge(1, 0)
+    window.used_up(700)
+    assert (window.free(699), window.next_free(10)) == (0, 700)
+    assert window.free(700) == 2
+    window.used_up(10_000_000)  # by a clock that was put back since
+    assert window.free(800) == 2
+
+
 def test_another_limit_counts_what_went_before() -> None:
     window = RateWindow(RateLimit.parse("3/s"))
     window.charge(3, 0)

@@ -556,6 +556,15 @@ def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
     assert lanes.occupy("api:x", 1_150)
 
 
+def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
+    lanes = limited()
+    lanes.touch(A, 0)
+    lanes.gates.used_up("api:x", 800, 5)
+    assert lanes.choose(5) == []
+    assert lanes.next_look() == 800
+    assert lanes.choose(800) == [Choice(A, 3, "api:x")]
+
+
 def test_a_rate_comes_and_goes_with_the_configuration() -> None:
     lanes = placed(A)
     lanes.touch(A, 0)

@@ -189,6 +189,7 @@ def test_a_terminal_hears_what_is_waited_for(
     daemon.on(
         "GET",
         "/v1/retries/42",
+        (200, a_task(42, attempts=0, next_try=at(-1), waits={"why": "rate_limit 2/min of api:a"})),
         (200, a_task(42, attempts=0, next_try=at(-1))),
         (200, a_task(42, status="running", attempts=1)),
         (200, a_task(42, attempts=1, next_try=at(9.5))),
@@ -199,6 +200,7 @@ def test_a_terminal_hears_what_is_waited_for(
     result = terminal("call", "a/b", "--wait")
     assert result.code == 0
     lines = result.out.splitlines()
+    assert lines.pop(0) == "task 42: waits: rate_limit 2/min of api:a"
     assert lines[:2] == ["task 42: waits for its turn", "task 42: attempt 1 is under way"]
     assert lines[2].startswith("task 42: attempt 1 failed with 503, next try in ")
     assert lines[3].startswith("task 42: attempt 2 failed: re\\u001bset, next try in ")
