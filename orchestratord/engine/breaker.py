@@ -21,6 +21,9 @@ LEAST = 20
 """Attempts before it opens; a receiver that hangs until the timeout has twice its lane's 10."""
 SHARE = 0.9
 """Of them that have failed."""
+LASTING_MS = 5_000
+"""For how long it has to have gone on: a receiver that is restarted is not down, and a few quick
+retries are none of its business."""
 FIRST_PAUSE_MS = 500
 """Before the first probe; then it doubles."""
 LONGEST_PAUSE_MS = 30_000
@@ -44,7 +47,7 @@ class Breaker:
     """Of one lane. Times are milliseconds since the epoch."""
 
     __slots__ = (
-        "_answered", "_before", "_began", "_failed", "_pause",
+        "_answered", "_before", "_began", "_failed", "_pause", "_since",
         "next_probe", "opened_at", "probes", "why",
     )  # fmt: skip
 
@@ -63,6 +66,8 @@ class Breaker:
         """What failed and was answered in the half before."""
         self._began = now
         """Of the present half."""
+        self._since = 0
+        """When the first of those failed that are counted."""
 
     @property
     def failures(self) -> int:
@@ -88,10 +93,14 @@ class Breaker:
         if self.opened_at is not None:
             return False  # it was under way already
         self._turn(now)
+        failures = self.failures + 1
+        if failures == 1 or now < self._since:
+            self._since = now
         self._failed += 1
         self.why = why
-        failures = self.failures
-        if failures < LEAST or failures < SHARE * (failures + self._answered + self._before[1]):
+        if failures < LEAST or now - self._since < LASTING_MS:
+            return False
+        if failures < SHARE * (failures + self._answered + self._before[1]):
             return False
         self.opened_at = now
         self._pause = FIRST_PAUSE_MS

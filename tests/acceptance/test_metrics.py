@@ -64,7 +64,7 @@ def daemon(make_daemon: MakeDaemon, receiver: Receiver) -> Daemon:
     receiver.on("/hook", 204)
     hook = {"name": "hook", "phase": "on_success", "url": f"{receiver.url}/hook"}
     daemon = make_daemon(defaults={"retry": retry()})
-    daemon.api("shop", receiver.url, auth={"bearer": TOKEN})
+    daemon.api("shop", receiver.url, auth={"bearer": TOKEN}, rate_limit="1000/s")
     daemon.endpoint("shop/ok", "/ok", webhooks=[hook])
     daemon.endpoint("shop/flaky", "/flaky")
     daemon.endpoint("shop/missing", "/missing")

@@ -10,7 +10,7 @@ from control_parts import Parts, until
 
 from orchestratord.clock import rfc3339
 from orchestratord.control import vigil as vigil_module
-from orchestratord.engine.breaker import LEAST
+from orchestratord.engine.breaker import LASTING_MS, LEAST
 
 TASK_KEYS = [
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
@@ -51,8 +51,8 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
 
     [lane] = worker.lanes.lanes.values()
     gate = worker.lanes.gates.of(lane, now)
-    for _ in range(LEAST):
-        gate.breaker.failed(now, f"cannot connect to {parts.SECRET}")
+    for at in [now - LASTING_MS] * LEAST + [now]:
+        gate.breaker.failed(at, f"cannot connect to {parts.SECRET}")
     gate.breaker.next_probe = now + 20_000
     task_id = await parts.made()
     assert await waits(task_id) == {

@@ -8,6 +8,7 @@ import pytest
 
 from orchestratord.engine.breaker import (
     FIRST_PAUSE_MS,
+    LASTING_MS,
     LEAST,
     LONGEST_PAUSE_MS,
     WINDOW_MS,
@@ -42,7 +43,9 @@ def test_what_says_that_a_receiver_is_down(outcome: Outcome, down: bool) -> None
 
 def opened(now: int = 0) -> Breaker:
     breaker = Breaker(now)
-    assert [breaker.failed(now, "503") for _ in range(LEAST)] == [False] * (LEAST - 1) + [True]
+    assert not breaker.failed(now - LASTING_MS, "503")
+    more = [breaker.failed(now, "503") for _ in range(LEAST - 1)]
+    assert more == [False] * (LEAST - 2) + [True]
     return breaker
 
 
@@ -52,6 +55,18 @@ def test_it_opens_when_all_has_failed() -> None:
     assert breaker.next_probe == 1_000 + FIRST_PAUSE_MS
     assert not breaker.failed(1_001, "what was under way already")
     assert breaker.next_probe == 1_000 + FIRST_PAUSE_MS
+
+
+def test_what_lasts_for_a_moment_does_not_open_it() -> None:
+    breaker = Breaker(0)
+    assert not any(breaker.failed(now, "503") for now in range(LASTING_MS))
+    assert breaker.failed(LASTING_MS, "503")
+
+
+def test_a_clock_that_is_put_back_opens_nothing() -> None:
+    breaker = Breaker(10_000_000)
+    breaker.failed(10_000_000, "503")
+    assert not any(breaker.failed(now, "503") for now in range(LASTING_MS))
 
 
 def test_one_answer_of_ten_keeps_it_open_to_doubt() -> None:

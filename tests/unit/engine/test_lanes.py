@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
-from orchestratord.engine.breaker import FIRST_PAUSE_MS, LEAST
+from orchestratord.engine.breaker import FIRST_PAUSE_MS, LASTING_MS, LEAST
 from orchestratord.engine.gate import Gate
 from orchestratord.engine.lane import Choice
 from orchestratord.engine.lanes import Lanes
@@ -456,7 +456,8 @@ def broken(lanes: Lanes, now: int, lane: str = "api:x") -> Gate:
     found = lanes.lanes[lane]
     gate = lanes.gates.of(found, now)
     for _ in range(LEAST):
-        gate.breaker.failed(now, "503")
+        gate.breaker.failed(now - LASTING_MS, "503")
+    gate.breaker.failed(now, "503")
     assert gate.shut(now)
     lanes.gates.changed(found, now)
     return gate
