@@ -28,6 +28,17 @@ from tests.acceptance.receiver import Answer, Received, Receiver  # noqa: E402
 TOKEN = "a-token-for-the-pictures"  # noqa: S105  # of a daemon that lives for a minute
 IMAGES = ROOT / "docs" / "images"
 WIDE, NARROW = 1440, 390
+HEIGHTS = {WIDE: 900, NARROW: 844}
+
+PICTURES = {
+    "overview": ("overview", WIDE, "light"),
+    "retries": ("retries", WIDE, "light"),
+    "task": ("task", WIDE, "dark"),
+    "endpoint": ("endpoint", WIDE, "light"),
+    "overview-narrow": ("overview", NARROW, "dark"),
+    "retries-narrow": ("retries", NARROW, "light"),
+}
+"""The name of each picture → its page, its width, its theme."""
 
 HISTORY = """
 import random
@@ -159,7 +170,15 @@ def happen(daemon: Daemon) -> None:
 
 def shots(daemon: Daemon) -> dict[str, str]:
     """The pages, by the names of their pictures."""
-    return {"overview": "/"}
+    failed = daemon.tasks(endpoint="crm/syncContacts", kind="call")[0]["id"]
+    return {
+        "overview": "/",
+        "retries": "/retries?status=failed,pending",
+        "task": f"/retries/{failed}",
+        "endpoints": "/endpoints",
+        "endpoint": "/endpoints/shop/getOrder",
+        "actions": "/actions",
+    }
 
 
 @contextmanager
@@ -177,7 +196,9 @@ def logged_in(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
 
 def take(page: Page, path: str, file: Path, full: bool) -> None:
     """One picture."""
-    page.goto(path)
+    response = page.goto(path)
+    assert response is not None
+    assert response.ok, f"{path}: {response.status} {page.content()}"
     page.wait_for_selector("#live[data-state=on], body[data-live='']")
     page.screenshot(path=file, full_page=full, animations="disabled")
     print(f"{file.name}: {file.stat().st_size // 1024} KB")
@@ -191,17 +212,17 @@ def main() -> None:
         happen(daemon)
         with open_browser() as browser:
             if every is None:
-                size = {"width": WIDE, "height": 900}
-                with logged_in(browser, address, viewport=size) as page:
-                    for name, path in shots(daemon).items():
-                        take(page, path, IMAGES / f"{name}.png", False)
+                for name, (page, width, theme) in PICTURES.items():
+                    size = {"width": width, "height": HEIGHTS[width]}
+                    with logged_in(browser, address, viewport=size, color_scheme=theme) as tab:
+                        take(tab, shots(daemon)[page], IMAGES / f"{name}.png", full=False)
                 return
-            for width in (WIDE, NARROW):
+            for width, height in HEIGHTS.items():
                 for theme in ("light", "dark"):
-                    size = {"width": width, "height": 900}
-                    with logged_in(browser, address, viewport=size, color_scheme=theme) as page:
+                    size = {"width": width, "height": height}
+                    with logged_in(browser, address, viewport=size, color_scheme=theme) as tab:
                         for name, path in shots(daemon).items():
-                            take(page, path, every / f"{name}-{width}-{theme}.png", True)
+                            take(tab, path, every / f"{name}-{width}-{theme}.png", full=True)
 
 
 if __name__ == "__main__":

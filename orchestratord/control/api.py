@@ -224,7 +224,8 @@ class Api:
         """End it early."""
         requests.read_body(requests.NoBody, asked.body)
         bulk = await self._verbs.cancel_bulk(_id(asked, "bulk"))
-        return Answer(views.bulk_json(bulk), 202, done=Action("stop bulk", bulk=bulk.id))
+        answer = views.bulk_json(bulk, self._verbs.config.redactor)
+        return Answer(answer, 202, done=Action("stop bulk", bulk=bulk.id))
 
     async def actions(self, asked: Asked) -> Answer:
         """What people did by hand, newest first."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -47,8 +47,10 @@ class PluginControl:
         *,
         limit: int = 100,
         after: int | None = None,
+        bounded: bool = False,
     ) -> dict[str, Any]:
-        page = await self._verbs.tasks(read_filter(filter, self._verbs.now), limit, after)
+        wanted = read_filter(filter, self._verbs.now)
+        page = await self._verbs.tasks(wanted, limit, after, bounded=bounded)
         tasks = [views.task_json(task, self._redactor) for task in page.tasks]
         return {"retries": tasks, "next": page.next}
 
@@ -63,21 +65,25 @@ class PluginControl:
         return with_curl(request_json(request, self._redactor)) or {}
 
     async def bulk(self, bulk_id: int) -> dict[str, Any]:
-        return views.bulk_json(await self._verbs.bulk(bulk_id))
+        return views.bulk_json(await self._verbs.bulk(bulk_id), self._redactor)
 
     async def bulks(self) -> list[dict[str, Any]]:
-        return [views.bulk_json(bulk) for bulk in await self._verbs.latest_bulks(MAX_BULKS)]
+        return [
+            views.bulk_json(bulk, self._redactor)
+            for bulk in await self._verbs.latest_bulks(MAX_BULKS)
+        ]
 
     async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
         found, following = await self._verbs.actions(limit, after)
         done = [views.done_json(one, self._redactor) for one in found]
         return {"actions": done, "next": following}
 
-    async def endpoints(self) -> list[dict[str, Any]]:
+    async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
         paused, runs = await self._verbs.paused(), self._verbs.next_runs()
+        wanted = self._verbs.config.endpoints if ids is None else ids
         return [
             views.endpoint_json(one, one.id in paused, runs.get(one.id), self._redactor)
-            for one in self._verbs.config.endpoints.values()
+            for one in map(self._verbs.endpoint, wanted)
         ]
 
     async def endpoint(self, endpoint_id: str) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -30,6 +30,7 @@ class Control(Protocol):
         *,
         limit: int = 100,
         after: int | None = None,
+        bounded: bool = False,
     ) -> dict[str, Any]:
         """A page of tasks: the document of `GET /v1/retries`.
 
@@ -37,6 +38,8 @@ class Control(Protocol):
             filter: by the names of its parameters; what is empty counts as left out.
             limit: at most 1,000.
             after: the `next` of the page before.
+            bounded: look at so many tasks only, so that a page may be short, or even empty, though
+                it has a `next`; what people wait for is best asked for so.
 
         Raises:
             InvalidParams.
@@ -66,8 +69,8 @@ class Control(Protocol):
         """What people did by hand: the document of `GET /v1/actions`."""
         ...
 
-    async def endpoints(self) -> list[dict[str, Any]]:
-        """All endpoints, as `GET /v1/endpoints` lists them."""
+    async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+        """These endpoints, or all of them, as `GET /v1/endpoints` lists them. Raises NotFound."""
         ...
 
     async def endpoint(self, endpoint_id: str) -> dict[str, Any]:

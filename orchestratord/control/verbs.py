@@ -195,9 +195,19 @@ class Verbs:
         earliest = await self._store.earliest()
         return heapq.nsmallest(limit, earliest.items(), key=lambda item: item[1])
 
-    async def tasks(self, filter_: TaskFilter, limit: int = 100, after: int | None = None) -> Page:
-        """Tasks, newest first; those below the id `after` if it is given."""
-        return Page(*await self._store.page(filter_, limit, after))
+    async def tasks(
+        self,
+        filter_: TaskFilter,
+        limit: int = 100,
+        after: int | None = None,
+        *,
+        bounded: bool = False,
+    ) -> Page:
+        """Tasks, newest first; those below the id `after` if it is given.
+
+        `bounded`: rather a page that is short than one that takes long to be found.
+        """
+        return Page(*await self._store.page(filter_, limit, after, bounded=bounded))
 
     async def task(self, task_id: int, wait: float = 0.0) -> TaskPage:
         """One task with its last answer and its attempts. Raises NotFound.

@@ -14,7 +14,7 @@ from orchestratord.clock import rfc3339
 from orchestratord.endpoint import Endpoint
 from orchestratord.engine.waits import Waiting
 from orchestratord.errors import Problem
-from orchestratord.queue.records import Bulk, Done
+from orchestratord.queue.records import Bulk, Done, TaskFilter
 from orchestratord.redact import Redactor
 from orchestratord.registry import PluginInfo
 from orchestratord.task import Attempt, Status, Task
@@ -119,7 +119,7 @@ def endpoint_json(
     }
 
 
-def bulk_json(bulk: Bulk) -> dict[str, Any]:
+def bulk_json(bulk: Bulk, redactor: Redactor) -> dict[str, Any]:
     """A retry or cancel of many and how far it has come."""
     return {
         "id": bulk.id,
@@ -128,10 +128,28 @@ def bulk_json(bulk: Bulk) -> dict[str, Any]:
         "matched": bulk.matched,
         "moved": bulk.moved,
         "skipped": bulk.skipped,
+        "filter": redactor.value(filter_json(bulk.filter)),
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),
     }
+
+
+def filter_json(wanted: TaskFilter) -> dict[str, Any]:
+    """Which tasks, by the names and in the words that a filter is given with; what is not said is
+    left out."""
+    found = {
+        "status": ",".join(wanted.status),
+        "status_code": wanted.status_code and str(wanted.status_code),
+        "endpoint": wanted.endpoint,
+        "kind": wanted.kind,
+        "since": rfc3339(wanted.since),
+        "until": rfc3339(wanted.until),
+        "text": wanted.text,
+        "id": wanted.ids and ",".join(map(str, wanted.ids)),
+        "parent": wanted.parent,
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}
 
 
 def done_json(done: Done, redactor: Redactor) -> dict[str, Any]:

@@ -25,17 +25,19 @@ from orchestratord.values import StatusSet
 # ruff: noqa: A002, S608  # a filter is called so; what is pasted are conditions, never values
 
 LOOKED = 20_000
-"""Tasks of each status that are looked at, at most, for a text: then the page ends there."""
+"""Tasks of each status that a page is looked for among, at most, where that is bounded."""
 
 FLOOR = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
 
-SINCE = f"SELECT min(id) FROM retry_schedule {BY_CREATED} WHERE created_at >= ?"
-
-# Only the last of those before that time: all of them may be a million. The highest id is among
-# them, but for a clock that was set back by more than these took to come.
+# Only the first of those since that time, and the last of those before it: all may be a million.
+# The lowest and the highest id are among them, but for a clock that was set back again and again.
+SINCE = f"""
+SELECT min(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at >= ?
+    ORDER BY created_at, id LIMIT 1000) AS first
+"""
 UNTIL = f"""
 SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at < ?
-    ORDER BY created_at DESC LIMIT 1000) AS last
+    ORDER BY created_at DESC, id DESC LIMIT 1000) AS last
 """
 
 NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT ?"
@@ -47,17 +49,21 @@ Conditions = list[tuple[str, list[Any]]]
 
 
 def newest(
-    db: Connection, filter: TaskFilter, limit: int, before: int | None
+    db: Connection, filter: TaskFilter, limit: int, before: int | None, bounded: bool = False
 ) -> tuple[list[int], int | None]:
     """Up to `limit` ids, newest first, and the id from which on the search has to go on, if any.
 
-    A text is looked for in so many rows at a time, so that whoever searches for what is not there
-    holds nobody up.
+    For a text, and if `bounded` for whatever else has no index, only so many rows are looked at, so
+    that whoever searches for what is not there holds nobody up.
     """
     bounds: Conditions = [] if before is None else [("id < ?", [before])]
     floor = 0
-    if filter.text is not None:
-        anything = replace(filter, text=None)
+    whole_api = filter.endpoint is not None and filter.endpoint.endswith("/*")
+    slow = filter.kind is not None or filter.status_code is not None or whole_api
+    if filter.text is not None or (bounded and slow):
+        anything = replace(filter, text=None, kind=None, status_code=None)
+        if whole_api:
+            anything = replace(anything, endpoint=None)
         floor = max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
         bounds.append(("id > ?", [floor]))
     found = sorted(_walk(db, NEWEST, filter, bounds, [limit + 1]), reverse=True)

@@ -116,13 +116,13 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
 
 
 def page(
-    db: Connection, wanted: TaskFilter, limit: int, after: int | None
+    db: Connection, wanted: TaskFilter, limit: int, after: int | None, bounded: bool = False
 ) -> tuple[list[Task], int | None]:
     """Up to `limit` tasks, newest first, below the id `after`; without their payloads.
 
     Beside them the id below which there is more to look at; None where there is nothing.
     """
-    ids, following = filters.newest(db, wanted, limit, after)
+    ids, following = filters.newest(db, wanted, limit, after, bounded)
     if not ids:
         return [], following
     marks = ", ".join("?" * len(ids))

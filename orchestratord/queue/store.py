@@ -360,12 +360,17 @@ class Store:
         filter: TaskFilter,  # noqa: A002
         limit: int,
         after: int | None = None,
+        *,
+        bounded: bool = False,
     ) -> tuple[Tasks, int | None]:
         """The same, and the id that a next page has to be older than; None where there is none.
 
-        Where a text is looked for, a page may be short or empty though another one follows.
+        Where a text is looked for, a page may be short or empty though another one follows; if
+        `bounded` also where it is looked for by something else that has no index.
         """
-        return await self._reader.run(partial(reader.page, wanted=filter, limit=limit, after=after))
+        return await self._reader.run(
+            partial(reader.page, wanted=filter, limit=limit, after=after, bounded=bounded)
+        )
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""

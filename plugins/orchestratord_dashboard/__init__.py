@@ -7,7 +7,8 @@ one keeps them up to date and makes their buttons work, over the API that progra
     site       pages as routes of the API         page       what one page is, and who looks at it
     assets     the style sheet, the script        words      how times and numbers are written
     window     what happened lately, in memory    charts     pictures of it
-    overview   the first page
+    overview   the first page                     retries    tasks, one and many
+    endpoints  endpoints, and calling them        actions    what was done by hand
 
 **Another page** is a module with a function that returns its `Page`s (`overview` is an example), a
 line in `_pages` below, a template in `templates/` that extends `layout.html`, and, if people are to
@@ -45,6 +46,9 @@ def register_routes(control: Control) -> Iterable[Route]:
 
 
 def _pages(control: Control) -> Iterable[Page]:
-    from orchestratord_dashboard import overview
+    from orchestratord_dashboard import actions, endpoints, overview, retries
 
     yield from overview.pages(control, window)
+    yield from retries.pages(control)
+    yield from endpoints.pages(control, window)
+    yield from actions.pages(control)

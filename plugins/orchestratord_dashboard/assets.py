@@ -5,6 +5,7 @@ So a file can be kept for ever, and one that changed is another one.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from hashlib import sha256
 from pathlib import Path
@@ -16,6 +17,10 @@ FOLDER = Path(__file__).parent / "static"
 TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Everything else in the folder is not served."""
 
+PREFIX = "/assets/"
+_IMPORT = re.compile(rb'(?<=from )"\./([a-z]+\.js)"')
+"""A script that another one imports, which has to ask for it by the name with the hash."""
+
 # Its address is in pages that need a token: nothing between the two is to keep it for others.
 _KEPT = {"Cache-Control": "private, max-age=31536000, immutable"}
 
@@ -24,14 +29,26 @@ class Assets:
     """The files of `static/`."""
 
     def __init__(self, folder: Path = FOLDER) -> None:
+        self._folder = folder
         self._addresses: dict[str, str] = {}
         self._files: dict[str, tuple[bytes, str]] = {}
         for path in sorted(folder.iterdir()):
             if path.suffix in TYPES:
-                content = path.read_bytes()
-                name = f"{path.stem}.{sha256(content).hexdigest()[:16]}{path.suffix}"
-                self._addresses[path.name] = f"/assets/{name}"
-                self._files[name] = (content, TYPES[path.suffix])
+                self._add(path)
+
+    def _add(self, path: Path) -> str:
+        """Read a file, and those that it imports; the name that it is served under."""
+        if path.name in self._addresses:
+            return self._addresses[path.name].removeprefix(PREFIX)
+
+        def imported(match: re.Match[bytes]) -> bytes:
+            return b'"./%b"' % self._add(self._folder / match[1].decode()).encode()
+
+        content = _IMPORT.sub(imported, path.read_bytes())
+        name = f"{path.stem}.{sha256(content).hexdigest()[:16]}{path.suffix}"
+        self._addresses[path.name] = PREFIX + name
+        self._files[name] = (content, TYPES[path.suffix])
+        return name
 
     def address(self, name: str) -> str:
         """Where a file is served. Raises KeyError where there is none."""
@@ -39,7 +56,7 @@ class Assets:
 
     def route(self) -> Route:
         """What serves them."""
-        return Route("GET", "/assets/{file}", self._serve)
+        return Route("GET", PREFIX + "{file}", self._serve)
 
     async def _serve(self, path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
         # Only names that are known are found, so no path leads anywhere else.

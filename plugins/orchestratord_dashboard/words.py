@@ -13,7 +13,7 @@ from markupsafe import Markup
 _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 # What is put into these is escaped.
 _WHEN = Markup('<time datetime="{}" title="{}" data-when>{}</time>')
-_CLOCK = Markup('<time datetime="{}" title="UTC">{}</time>')
+_CLOCK = Markup('<time datetime="{}">{} UTC</time>')
 LONGEST = 400
 """Characters of a text in a list."""
 
@@ -71,7 +71,7 @@ def when(value: str | int | float | None) -> Markup | str:
 
 
 def clock(value: str | int | float | None) -> Markup | str:
-    """A time as `2026-11-24 22:00:05`, in UTC; a dash for None."""
+    """A time as `2026-11-24 22:00:05 UTC`; a dash for None."""
     if value is None:
         return "–"
     moment = _moment(value)
@@ -116,6 +116,20 @@ def grade(code: int | str | None) -> str:
     return "good" if code < 300 else "odd" if code < 500 else "bad"
 
 
+def schedule(declared: Mapping[str, Any] | None) -> str:
+    """A schedule in words; a dash for none."""
+    if not declared:
+        return "–"
+    if declared.get("cron"):
+        text = f"cron {declared['cron']}"
+    else:
+        text = f"every {declared.get('every')}"
+        if declared.get("at"):
+            text += f" at {declared['at']}"
+    zone = declared.get("timezone", "UTC")
+    return text if zone == "UTC" else f"{text} ({zone})"
+
+
 FILTERS: dict[str, Callable[..., Any]] = {
     "number": number,
     "seconds": seconds,
@@ -126,4 +140,5 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "cut": cut,
     "pretty": pretty,
     "grade": grade,
+    "schedule": schedule,
 }

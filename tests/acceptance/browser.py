@@ -7,12 +7,16 @@ import shutil
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser
+    from playwright.sync_api import Browser, Page
+
+AXE = Path(__file__).parents[2] / "node_modules" / "axe-core" / "axe.min.js"
+"""What finds barriers; `npm install --no-save axe-core` puts it there."""
 
 ARGUMENTS = (
     "--no-sandbox",
@@ -46,6 +50,22 @@ def open_browser() -> Iterator[Browser]:
         )
         yield browser
         browser.close()
+
+
+def axe(page: Page) -> list[str]:
+    """The barriers that axe-core finds on a page, with their places."""
+    if not AXE.exists():
+        if os.environ.get("CI") == "true":
+            pytest.fail("axe-core is not installed, and CI is to test with it")
+        pytest.skip("axe-core is not installed")
+    # By the debugger, which no policy of the page forbids.
+    page.evaluate(AXE.read_text())
+    found = page.evaluate("axe.run()")
+    return [
+        f"{one['id']}: {node['target']} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]
 
 
 def playwright_or_skip() -> None:

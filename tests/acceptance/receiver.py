@@ -15,6 +15,7 @@ import threading
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from types import TracebackType
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
@@ -61,11 +62,21 @@ class Connection:
         if answer.delay:
             await asyncio.sleep(answer.delay)
         body = answer.body.encode() if isinstance(answer.body, str) else answer.body
-        lines = [f"HTTP/1.1 {answer.status} Said", f"Content-Length: {len(body)}"]
+        lines = [
+            f"HTTP/1.1 {answer.status} {_phrase(answer.status)}",
+            f"Content-Length: {len(body)}",
+        ]
         if answer.status == 204:
             lines.pop()
         lines += [f"{name}: {value}" for name, value in answer.headers.items()]
         await self.write("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+def _phrase(status: int) -> str:
+    try:
+        return HTTPStatus(status).phrase
+    except ValueError:
+        return "Said"
 
 
 Script = Callable[[Received, Connection], Awaitable[None]]

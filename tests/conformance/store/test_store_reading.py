@@ -138,6 +138,20 @@ class TestList:
         tasks, after = await store.page(wanted, 1)
         assert ([task.id for task in tasks], after) == ([needles[2]], 19)
 
+    async def test_what_has_no_index_is_looked_for_likewise_if_that_is_asked(
+        self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(filters, "LOOKED", 10)
+        hook = await queue.add(HOOK)
+        await queue.add_all([queue.new() for _ in range(15)])
+        for wanted in (TaskFilter(kind="webhook"), TaskFilter(endpoint="crm/*", kind="webhook")):
+            tasks, after = await store.page(wanted, 100, bounded=True)
+            assert (tasks, after) == ([], 7)
+            tasks, after = await store.page(wanted, 100, after, bounded=True)
+            assert ([task.id for task in tasks], after) == ([hook], None)
+            tasks, after = await store.page(wanted, 100)
+            assert ([task.id for task in tasks], after) == ([hook], None)
+
     async def test_all_of_it_together(self, queue: Any, store: Store) -> None:
         await queue.ended(Status.FAILED)
         queue.clock.turn(60)

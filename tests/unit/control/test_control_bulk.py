@@ -44,7 +44,7 @@ async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
     assert answer["matched"] == 3
     bulk = await finished(parts, answer["bulk"])
     assert list(bulk) == [
-        "id", "action", "status", "matched", "moved", "skipped", "rate", "created_at",
+        "id", "action", "status", "matched", "moved", "skipped", "filter", "rate", "created_at",
         "finished_at",
     ]  # fmt: skip
     assert (bulk["matched"], bulk["moved"], bulk["skipped"]) == (3, 3, 0)

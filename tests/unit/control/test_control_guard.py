@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import socket
 from collections.abc import AsyncIterator
 from contextlib import closing
 from typing import Any, NamedTuple
@@ -491,6 +492,16 @@ async def test_what_the_server_itself_refuses_has_the_headers_too(served: Served
 async def test_an_address_in_use(served: Served) -> None:
     with pytest.raises(OrchestratordError, match=r"http\.bind: cannot listen at .* in use"):
         TcpListener(served.host)
+
+
+async def test_answers_do_not_wait_until_their_head_is_acknowledged() -> None:
+    loop = asyncio.get_running_loop()
+    with closing(TcpListener("127.0.0.1:0")) as listener:
+        with socket.create_connection((listener.address, listener.port)):
+            accepted, _ = await loop.sock_accept(listener.socket)
+        transport, _ = await loop.connect_accepted_socket(asyncio.Protocol, accepted)
+        assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+        transport.close()
 
 
 def test_addresses_as_people_read_them() -> None:

@@ -93,12 +93,24 @@ def test_a_file_that_changed_has_another_address(tmp_path: Path) -> None:
         assets.Assets(tmp_path).address("secret.txt")
 
 
+def test_a_script_imports_others_by_their_addresses(tmp_path: Path) -> None:
+    (tmp_path / "a.js").write_text('import { x } from "./b.js";')
+    (tmp_path / "b.js").write_text("export const x = 1;")
+    found = assets.Assets(tmp_path)
+    before, name = found.address("a.js"), found.address("b.js").removeprefix("/assets/")
+    assert f'from "./{name}"' in found._files[before.removeprefix("/assets/")][0].decode()
+    (tmp_path / "b.js").write_text("export const x = 2;")
+    assert assets.Assets(tmp_path).address("a.js") != before  # or a browser would keep the old one
+
+
 def test_no_template_holds_what_the_policy_forbids() -> None:
     for path in site.TEMPLATES.glob("*.html"):
         text = path.read_text()
         assert " style=" not in text, path
         assert "<style" not in text, path
         assert " on" not in {word[:3] for word in text.split("<") if word.startswith(" on")}, path
+        # What becomes JSON still has quotation marks, which end an attribute.
+        assert text.count("tojson") == text.count("tojson | forceescape"), path
         assert "|safe" not in text.replace(" ", ""), path
         for script in text.split("<script")[1:]:
             assert script.startswith(' src="{{ asset('), path

@@ -1,0 +1,141 @@
+"""How long each page of the dashboard takes over a million tasks.
+
+\b
+    python -m bench.dashboard                  a million rows; about a minute
+    python -m bench.dashboard --rows 10000000
+
+Nine of ten tasks have succeeded; of the rest half waits and most of the others have failed. They
+belong to 200 endpoints. The daemon is as shipped, and asked over TCP, one page after the other:
+first each page once, since nothing is in memory then, and then 20 times.
+"""
+
+from __future__ import annotations
+
+import shlex
+import sqlite3
+import statistics
+import sys
+import tempfile
+import time
+from contextlib import closing
+from pathlib import Path
+
+import click
+import httpx
+
+from bench.daemon import daemon
+from tests.acceptance.daemon import Daemon
+
+TOKEN = "a-token-of-the-benchmark"  # noqa: S105
+ENDPOINTS = 200
+ROUNDS = 20
+
+ROWS = """
+WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < :rows),
+placed AS (SELECT i, CASE
+    WHEN i % 10 THEN 'succeeded'
+    WHEN i % 20 THEN 'pending'
+    WHEN i % 200 THEN 'failed'
+    ELSE 'cancelled' END AS status FROM number)
+INSERT INTO retry_schedule (
+    kind, endpoint_id, status, reason, attempts, max_attempts, next_try, params, finished_at,
+    last_status_code, last_error, created_at, updated_at, scheduled_at
+)
+SELECT 'call', printf('api%d/call%d', i * 7 % 20, i * 7 % :endpoints), status,
+    CASE status WHEN 'failed' THEN 'exhausted' END, 1, 15,
+    CASE status WHEN 'pending' THEN :now + 3600000 + i END,
+    printf('{"number": %d, "customer": "customer %d"}', i, i * 31 % 5000),
+    CASE WHEN status <> 'pending' THEN :now - (:rows - i) END,
+    CASE WHEN status = 'succeeded' THEN '200' ELSE '503' END,
+    CASE WHEN status <> 'succeeded' THEN '503 Service Unavailable' END,
+    :now - (:rows - i) * 10, :now - (:rows - i), :now - (:rows - i) * 10
+FROM placed
+"""
+
+
+def fill(database: Path, rows: int) -> None:
+    """Fill the tables that a daemon has made in this file; none may have it open."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
+        connection.execute("PRAGMA synchronous = OFF")
+        connection.execute("PRAGMA cache_size = -262144")
+        connection.execute("BEGIN")
+        now = int(time.time() * 1000)
+        connection.execute(ROWS, {"rows": rows, "endpoints": ENDPOINTS, "now": now})
+        connection.execute(
+            "INSERT INTO attempts (task_id, attempt, started_at, duration_ms, status_code, why) "
+            "SELECT id, 1, created_at, 12.5, last_status_code, '' FROM retry_schedule"
+        )
+        connection.execute("COMMIT")
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def pages(rows: int) -> dict[str, str]:
+    """What is measured, by the names that it has in the table."""
+    return {
+        "the overview": "/",
+        "the overview of a day": "/?range=24h",
+        "all tasks": "/retries",
+        "all tasks, in the middle": f"/retries?after={rows // 2}",
+        "what failed": "/retries?status=failed",
+        "what failed of one endpoint": "/retries?status=failed&endpoint=api0/call0",
+        "what failed in an hour": "/retries?status=failed&since=1h",
+        "a text that is rare": "/retries?text=customer 4711",
+        "a text that is nowhere": "/retries?text=no-such-text",
+        "a status code that is nowhere": "/retries?status_code=418",
+        "one task": f"/retries/{rows // 2}",
+        "the endpoints": "/endpoints",
+        "one endpoint": "/endpoints/api0/call0",
+        "the action log": "/actions",
+    }
+
+
+def declare(made: Daemon) -> None:
+    """The endpoints that the tasks belong to."""
+    for number in range(ENDPOINTS):
+        made.endpoint(f"api{number % 20}/call{number}", "/", params={"number": {}, "customer": {}})
+    for api in range(20):
+        made.api(f"api{api}", "http://127.0.0.1:9")
+
+
+def asked(client: httpx.Client, path: str) -> float:
+    """Milliseconds from the request to the last byte."""
+    began = time.perf_counter()
+    response = client.get(path)
+    took = (time.perf_counter() - began) * 1000
+    if response.status_code != 200:
+        raise RuntimeError(f"{path}: {response.status_code} {response.text[:500]}")
+    return took
+
+
+@click.command(help=__doc__)
+@click.option("--rows", default=1_000_000, show_default=True, help="Tasks in the queue.")
+def main(rows: int) -> None:
+    with tempfile.TemporaryDirectory() as home:
+        http = {"bind": "127.0.0.1:0", "token": "${secret:TOKEN}"}
+        made = daemon(Path(home), {"TOKEN": TOKEN}, http=http)
+        declare(made)
+        with made:
+            made.start()
+            made.stop()
+            click.echo(f"filling {rows:,} rows", err=True)
+            fill(made.database, rows)
+            made.log_file.unlink()
+            made.start()
+            line = made.logged(r"ready: .*http://127\.0\.0\.1:")
+            address = next(word.strip(",") for word in line.split() if word.startswith("http://"))
+            bearer = {"Authorization": f"Bearer {TOKEN}"}
+            with httpx.Client(base_url=address, headers=bearer, timeout=60) as client:
+                asked(client, "/healthz")
+                first = {name: asked(client, path) for name, path in pages(rows).items()}
+                click.echo(f"\n$ python -m bench.dashboard {shlex.join(sys.argv[1:])}\n")
+                click.echo(f"{'ms':32}{'first':>8}{'median':>8}{'most':>8}")
+                for name, path in pages(rows).items():
+                    times = [asked(client, path) for _ in range(ROUNDS)]
+                    click.echo(
+                        f"{name:32}{first[name]:8.1f}{statistics.median(times):8.1f}"
+                        f"{max(times):8.1f}"
+                    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,105 @@
+"""The list of tasks, one task, and what many of them are put through at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from orchestratord import Conflict, Control, InvalidParams, NotFound
+from orchestratord_dashboard.page import Page, Visit
+
+FILTERS = ("status", "endpoint", "kind", "status_code", "since", "until", "text", "id", "parent")
+"""What tasks are chosen by; the names are those of the API, and stand in the address."""
+STATES = ("pending", "running", "failed", "succeeded", "cancelled")
+PAGE = 50
+CHILDREN = 100
+"""Of one task, that are shown."""
+LATEST = 5
+"""Bulks that are named where one has just been."""
+
+
+def pages(control: Control) -> Iterable[Page]:
+    """The pages at `/retries` and `/bulks`."""
+
+    async def show_list(visit: Visit) -> Mapping[str, Any]:
+        known = (*FILTERS, "after")
+        if unknown := [name for name in visit.query if name not in known]:
+            raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
+        given = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
+        after = number(visit.query.get("after"), "after")
+        found = await control.retries(given, limit=PAGE, after=after, bounded=True)
+        older = {**given, "after": found["next"]} if found["next"] is not None else None
+        return {
+            "tasks": found["retries"],
+            "given": given,
+            "chosen": given.get("status", "").split(","),
+            "states": STATES,
+            "narrowed": {name: value for name, value in given.items() if name != "status"},
+            "without_status": address({n: v for n, v in given.items() if n != "status"}),
+            "older": older and address(older),
+            "newest": address(given) if visit.query.get("after") else None,
+            "names": list(control.config.endpoints)[:MOST_NAMES],
+            "running": [bulk for bulk in await control.bulks() if bulk["status"] == "running"],
+        }
+
+    async def show_one(visit: Visit) -> Mapping[str, Any]:
+        task_id = number(visit.path["id"], "task")
+        assert task_id is not None
+        task = await control.retry(task_id)
+        request, why = None, None
+        try:
+            request = await control.request(task_id)
+        except (Conflict, NotFound) as error:
+            why = str(error)
+        children = await control.retries({"parent": task_id}, limit=CHILDREN)
+        return {
+            "task": task,
+            "request": request,
+            "no_request": why,
+            "children": children["retries"],
+            "more_children": children["next"] is not None,
+            "step": STEPS[task["status"]],
+        }
+
+    async def show_bulk(visit: Visit) -> Mapping[str, Any]:
+        bulk_id = number(visit.path["id"], "bulk")
+        assert bulk_id is not None
+        bulk = await control.bulk(bulk_id)
+        given = {name: value for name, value in bulk["filter"].items() if name != "id"}
+        done = bulk["moved"] + bulk["skipped"]
+        return {"bulk": bulk, "done": done, "given": given, "back": address(given)}
+
+    yield Page("/retries", "retries.html", "retries", show_list)
+    yield Page("/retries/{id}", "retry.html", "retries", show_one)
+    yield Page("/bulks/{id}", "bulk.html", "retries", show_bulk)
+
+
+MOST_NAMES = 500
+"""Endpoints that are offered while one is typed."""
+
+STEPS = {
+    "pending": {"retry": "Try now", "cancel": "Cancel"},
+    "running": {"cancel": "Do not try again"},
+    "failed": {"retry": "Retry", "cancel": "Cancel"},
+    "cancelled": {"retry": "Retry"},
+    "succeeded": {"again": "Run again"},
+}
+"""What can be done with a task → what its button says."""
+
+
+def address(given: Mapping[str, Any]) -> str:
+    """The list with these filters."""
+    query = urlencode({name: value for name, value in given.items() if value}, safe=",/:*")
+    return f"/retries?{query}" if query else "/retries"
+
+
+def number(text: str | None, what: str) -> int | None:
+    """A whole number of an address. Raises NotFound for a task that cannot be one."""
+    if not text:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        if what == "after":
+            raise InvalidParams({what: "must be a number"})
+        raise NotFound(f"there is no {what} {text}")
+    return int(text)
