@@ -1,50 +1,157 @@
 """Makes the output of commands in the docs: `python docs/outputs.py` writes it anew.
 
-A block that begins with `$ orchestratord` is the output of that command, with the example as its
-config folder, in an empty folder of its own for each page. A test says where one is no longer true.
+A block `console` holds commands behind `$ `, each with its output below it. Those of a page are
+carried out one after the other in an empty folder: `orchestratord` with the example as its config
+folder, all others by the shell, beside a daemon that serves the example (from what the page calls
+/etc/orchestratord) and an API that it may call.
+
+What a daemon says holds times and numbers of its own; such output is written anew only where more
+than those has changed. A test says where an output is no longer true.
 """
 
 from __future__ import annotations
 
+import os
 import re
 import shlex
+import shutil
+import subprocess
+import sys
 import tempfile
+import time
 from collections.abc import Callable
 from contextlib import chdir
 from pathlib import Path
 
 from click.testing import CliRunner
 
+from orchestratord.cli.demo import story
+from orchestratord.cli.demo.daemon import Daemon
+from orchestratord.cli.demo.receiver import Receiver
 from orchestratord.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
-_BLOCK = re.compile(r"^```console\n\$ orchestratord (.*)\n(?s:.*?)^```$", re.MULTILINE)
+CONFIG = "/etc/orchestratord"
+
+_BLOCK = re.compile(r"^```console\n(\$ (?s:.*?))^```$", re.MULTILINE)
+_COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
+_MEASURED = (
+    (re.compile(r"instance \w+"), "instance"),
+    (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d\d:\d\d:\d\d"), "TIME"),
+    (re.compile(r"\d+(?:[.,]\d+)*"), "0"),
+    (re.compile(r"\b0 ?(?:µs|ms|s|m|h|d|B|KiB|MiB)(?:0[ms])?\b"), "0"),
+    (re.compile(r"[ -]+"), " "),
+    (re.compile(r"^ | $", re.MULTILINE), ""),
+)
+
+Run = Callable[[str, str], str]
+"""Carries out a command; its output, given the one that stands there."""
 
 
-def renewed(page: str, run: Callable[[str], str]) -> str:
+def renewed(page: str, run: Run) -> str:
     """The text of a page with the output of each command as `run` gives it."""
 
     def block(match: re.Match[str]) -> str:
-        return f"```console\n$ orchestratord {match[1]}\n{run(match[1])}```"
+        parts = (f"$ {m[1]}\n{run(m[1], m[2])}" for m in _COMMAND.finditer(match[1]))
+        return f"```console\n{''.join(parts)}```"
 
     return _BLOCK.sub(block, page)
 
 
 def remade(page: str) -> str:
     """The text of a page with the output that its commands, one after the other, write today."""
-    with tempfile.TemporaryDirectory() as folder, chdir(folder):
-        return renewed(page, output_of)
+    with tempfile.TemporaryDirectory() as folder, chdir(folder), Stage() as stage:
+        return renewed(page, stage.run)
 
 
-def output_of(arguments: str) -> str:
-    """What a command writes, with the example as its config folder."""
+class Stage:
+    """What the commands of one page find: the folder they are in, and a daemon if they need one."""
+
+    def __init__(self) -> None:
+        self._daemon: Daemon | None = None
+        self._receiver: Receiver | None = None
+        self._behind: list[subprocess.Popen[bytes]] = []
+
+    def run(self, command: str, before: str) -> str:
+        """The output of one command; `before`, where it differs by times and numbers alone."""
+        if command.startswith("orchestratord ") and not any(x in command for x in (CONFIG, "|")):
+            return output_of(command)
+        output = self._beside_a_daemon(command)
+        return before if shape(output) == shape(before) else output
+
+    def _beside_a_daemon(self, command: str) -> str:
+        daemon = self._daemon or self._started()
+        environ = {
+            **os.environ,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "ORCHESTRATORD_CONFIG": str(daemon.config),
+            "ORCHESTRATORD_SOCKET": str(daemon.socket),
+            "NO_COLOR": "1",
+        }
+        folder = daemon.config.parent
+        words = ["bash", "-c", command.replace(CONFIG, str(daemon.config))]
+        if command.endswith("&"):
+            words[2] = f"exec {words[2].rstrip('& ')}"
+            self._behind.append(subprocess.Popen(words, cwd=folder, env=environ))  # noqa: S603
+        if self._behind:
+            time.sleep(0.5)  # until it listens, and has written what it heard: nobody sees when
+        if command.endswith("&"):
+            return ""
+        ended = subprocess.run(  # noqa: S603
+            words, cwd=folder, env={**environ, "COLUMNS": "100"},
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )  # fmt: skip
+        output = ended.stdout.decode().replace(str(daemon.config), CONFIG)
+        return output.replace(str(daemon.socket.parent), "/run/orchestratord")
+
+    def _started(self) -> Daemon:
+        answers = {place: a for place, a in story.ANSWERS.items() if "/hooks/" not in place[1]}
+        self._receiver = Receiver(answers, {})
+        own = Path("daemon").absolute()
+        shutil.copytree(ROOT / "config", own / "example")
+        # Nothing happens by itself or by chance, so that the same follows each time.
+        _edit(own / "example/apis/shop/endpoints/getStock.yaml", "every: 10s", "every: monday")
+        _edit(own / "example/apis/shop/api.yaml", "jitter: 0.1", "jitter: 0")
+        variables = {"DEMO_PORT": str(self._receiver.port)}
+        self._daemon = Daemon(own, own / "example", variables)
+        self._daemon.wait_until_ready()
+        return self._daemon
+
+    def __enter__(self) -> Stage:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._behind:
+            process.terminate()
+            process.wait()
+        if self._daemon is not None:
+            self._daemon.stop()
+        if self._receiver is not None:
+            self._receiver.close()
+
+
+def _edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text()
+    assert before in text
+    path.write_text(text.replace(before, after))
+
+
+def shape(output: str) -> str:
+    """An output without what is another one each time, and the blanks that make up for it."""
+    for pattern, instead in _MEASURED:
+        output = pattern.sub(instead, output)
+    return output
+
+
+def output_of(command: str) -> str:
+    """What a command of `orchestratord` writes, with the example as its config folder."""
     environ = {"ORCHESTRATORD_CONFIG": str(ROOT / "config"), "DEMO_PORT": None, "COLUMNS": "80"}
-    result = CliRunner(env=environ).invoke(main, shlex.split(arguments))
+    result = CliRunner(env=environ).invoke(main, shlex.split(command)[1:])
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
-    return result.output.replace(f"{Path.cwd()}/", "")
+    return result.output.replace(f"{Path.cwd()}/", "").replace(str(ROOT / "config"), CONFIG)
 
 
 if __name__ == "__main__":

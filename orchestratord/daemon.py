@@ -25,7 +25,7 @@ from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.chores import Chores
 from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader
-from orchestratord.config.watch import POLLED, Watcher
+from orchestratord.config.watch import Watcher
 from orchestratord.control.api import application
 from orchestratord.control.guard import Guard
 from orchestratord.control.server import Listener, Server
@@ -144,10 +144,10 @@ class Daemon:
         for server in servers:
             server.start()
         self._handle_signals(adoption)
-        digest = self._loader.config.digest
         watcher = Watcher(
-            self._folder, self._from_thread(adoption), digest=digest, files=self._loader.files
-        )
+            self._folder, self._from_thread(adoption),
+            known=lambda: self._loader.digest, files=self._loader.files,
+        )  # fmt: skip
         watch = LoopWatch(self._host)
         parts = {
             "scheduler": scheduler.run(),
@@ -261,14 +261,8 @@ class Daemon:
         async def status() -> None:
             self._notifier.status(self._status(worker, adoption))
 
-        async def mended() -> None:
-            # Files that were put back as they were before the bad ones look unchanged to a watcher.
-            if adoption.last_error is not None:
-                await self._reload(adoption, POLLED)
-
         chores.every(30, "prune", prune)
         chores.every(10, "what plugins note of the configuration", adoption.write)
-        chores.every(10, "look whether the configuration is mended", mended)
         if self._notifier.listening:
             chores.every(10, "status line", status)
         return chores

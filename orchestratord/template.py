@@ -25,6 +25,9 @@ from orchestratord.errors import InvalidPayload
 from orchestratord.sandbox import MAX_RENDERED, sandbox
 from orchestratord.values import Text
 
+MAX_EXPRESSION = 10_000
+"""Characters; reading a long one takes long, and nobody writes it."""
+
 _TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
 """What decides where an expression ends: a brace within a text or a mapping does not."""
 _PATH = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}")
@@ -106,6 +109,11 @@ class Template:
                     if len(path) > 1:
                         paths.add(".".join(path[:2]))
                 else:
+                    if len(source) > MAX_EXPRESSION:
+                        raise ValueError(
+                            f"the template {{{{ {source[:60]}… is longer than {MAX_EXPRESSION} "
+                            "characters"
+                        )
                     try:
                         used, read = _names(source)
                     except TemplateError as error:

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestratord.config import json_text, syntax
+from orchestratord.config import indentation, json_text, syntax
 from orchestratord.config.folder import MAX_BYTES
 from orchestratord.config.positions import ListNode, MapNode, Node, Scalar, Spot
 from orchestratord.config.scalars import resolve
@@ -24,6 +24,8 @@ from orchestratord.errors import Problem
 MAX_DEPTH = 20
 MAX_REPEATED = MAX_BYTES
 """Characters and values that the aliases of one file may repeat."""
+MAX_VALUES = 20_000
+"""Keys and values of one file; what people write has some dozens."""
 MAX_PROBLEMS = 50
 """A file with more is not read further."""
 
@@ -88,14 +90,29 @@ _QUOTED = frozenset("'\"|>")
 class _Frame:
     """A collection that is not closed yet."""
 
-    __slots__ = ("anchor", "entries", "height", "key", "name", "node", "path", "size", "waiting")
+    __slots__ = (
+        "anchor", "begin", "column", "entries", "flow", "height", "key", "name", "node", "path",
+        "size", "waiting",
+    )  # fmt: skip
 
-    def __init__(self, node: MapNode | ListNode, path: str, anchor: str | None) -> None:
+    def __init__(
+        self, node: MapNode | ListNode, path: str, event: Any, above: _Frame | None
+    ) -> None:
         self.node = node
         self.entries = node.entries if isinstance(node, MapNode) else None
         """None for a list."""
         self.path = path
-        self.anchor = anchor
+        self.anchor: str | None = event.anchor
+        self.flow: bool = event.flow_style
+        self.begin: int | None = None
+        """Where brackets begin that stand in no others."""
+        self.column: int = -1 if above is None else above.column
+        """Of the keys or dashes; in brackets that of the block around them, -1 for none."""
+        if not self.flow:
+            if self.entries is None and event.anchor is None and event.tag is None:
+                self.column = event.start_mark.column
+        elif above is None or not above.flow:
+            self.begin = event.start_mark.index
         self.size = 1
         self.height = 1
         self.waiting = False
@@ -134,12 +151,20 @@ class _Building:
         """Take all events of one of PyYAML's parsers; False where a file is not worth finishing."""
         next_event, problems = parser.get_event, self.problems
         strict = Strict.of(self.text)
+        left = MAX_VALUES
         try:
             while (event := next_event()) is not None:
                 if strict is not None and (complaint := strict.complaint(event)) is not None:
                     self._problem(self._value_spot(self._spot(event)), complaint)
                 handler = _HANDLERS.get(type(event))
                 if handler is not None and not handler(self, event):
+                    return False
+                left -= 1
+                if left < 0:
+                    message = (
+                        f"more than {MAX_VALUES:,} keys and values stand in this file; split it"
+                    )
+                    self._problem(self._value_spot(self._spot(event)), message)
                     return False
                 if len(problems) > MAX_PROBLEMS:
                     return False
@@ -167,6 +192,12 @@ class _Building:
         text = event.value
         plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         frame = self.frames[-1] if self.frames else None
+        if event.style in _QUOTED and (frame is None or not frame.flow):
+            assert event.start_mark is not None
+            assert event.end_mark is not None
+            start, end = event.start_mark.index, event.end_mark.index
+            above = -1 if frame is None else frame.column
+            self._indented(indentation.in_text(self.text, event.style, start, end, above))
         if frame is not None and frame.entries is not None and not frame.waiting:
             if event.tag is not None and event.tag not in _STR_TAGS:
                 self._tag(self._spot(event), event.tag)
@@ -195,6 +226,8 @@ class _Building:
         assert frame.entries is not None
         text, mark = event.value, event.start_mark
         assert mark is not None
+        if not frame.flow and not frame.entries:
+            frame.column = mark.column
         frame.waiting = True
         frame.name = text
         frame.key = spot = Spot(self.file, mark.line + 1, mark.column + 1, _path(frame.path, text))
@@ -229,11 +262,16 @@ class _Building:
             path = spot.key
         else:
             path = self._place(spot, node).key
-        self.frames.append(_Frame(node, path, event.anchor))
+        above = self.frames[-1] if self.frames else None
+        self.frames.append(_Frame(node, path, event, above))
         return True
 
     def _close(self, event: yaml.CollectionEndEvent) -> bool:
         frame = self.frames.pop()
+        if frame.begin is not None:
+            assert event.end_mark is not None
+            start, end = frame.begin, event.end_mark.index
+            self._indented(indentation.in_brackets(self.text, start, end, frame.column))
         if frame.anchor is not None:
             self.anchors[frame.anchor] = (frame.node, frame.size, frame.height)
         self._grow(frame.size, frame.height)
@@ -333,6 +371,10 @@ class _Building:
         self._problem(
             self._value_spot(spot), f"the tag {name} is not read; leave it out, or quote the text"
         )
+
+    def _indented(self, complaint: indentation.Complaint | None) -> None:
+        if complaint is not None:
+            self.problems.append(syntax.at(self.file, self.text, *complaint))
 
     def _problem(self, spot: Spot, message: str) -> None:
         self.problems.append(

@@ -6,11 +6,15 @@ import json
 import re
 from typing import Any
 
+from orchestratord.config import syntax
 from orchestratord.errors import Problem
 
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|.)"
 )
+
+_CONSTANT = re.compile(r'"(?:\\.|[^"\\])*"|(-?Infinity|NaN)', re.DOTALL)
+"""A text, or a word that Python takes for a number and JSON does not."""
 
 
 def check(file: str, text: str, problems: list[Problem]) -> str | None:
@@ -24,15 +28,14 @@ def check(file: str, text: str, problems: list[Problem]) -> str | None:
         )
         return None
     except ValueError as error:
-        problems.append(Problem(str(error), file=file))
+        found = next(match for match in _CONSTANT.finditer(text) if match[1])
+        problems.append(syntax.at(file, text, found.start(1), str(error)))
         return None
     except RecursionError:
         pass  # the depth is refused, with its place, when the tree is built
     if match := next((m for m in _ESCAPE.finditer(text) if _is_half(m[3])), None):
-        line = text.count("\n", 0, match.start())
-        column = match.start() - text.rfind("\n", 0, match.start())
         message = f"{match[0]} is half of a character"
-        problems.append(Problem(message, file=file, line=line + 1, column=column))
+        problems.append(syntax.at(file, text, match.start(), message))
         return None
     return _ESCAPE.sub(_joined, text)
 

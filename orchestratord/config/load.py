@@ -124,6 +124,8 @@ def _read(
     if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
         credentials = Path(environ["CREDENTIALS_DIRECTORY"])
     files = read_folder(folder, memory.files)
+    if not instead:
+        memory.digest = files.whole
     files.contents.update(instead)
     references = References(environ, credentials, folder)
     try:
@@ -131,6 +133,8 @@ def _read(
     finally:
         # Good or bad: what was named is what a change can mend or break.
         memory.files.attached = frozenset(references.files)
+        if not instead:
+            memory.digest = combined(files.digest, references.files)
 
 
 def _read_files(

@@ -93,6 +93,11 @@ class Loader:
         return self._memory.files
 
     @property
+    def digest(self) -> str:
+        """Of the folder as it was read last, whether it was good or not."""
+        return self._memory.digest
+
+    @property
     def config(self) -> Config:
         """The snapshot in force."""
         return self._reading.config

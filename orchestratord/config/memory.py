@@ -51,6 +51,8 @@ class Memory:
 
     def __init__(self) -> None:
         self.files = KnownFiles()
+        self.digest = ""
+        """Of the folder as it was read last, good or bad."""
         self._before: dict[Hashable, _Kept] = {}
         self._now: dict[Hashable, _Kept] = {}
         self._alike: dict[Hashable, _Kept] = {}

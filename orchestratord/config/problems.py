@@ -6,9 +6,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import replace
 
 from orchestratord.config.positions import Spot
-from orchestratord.config.sources import source_line
+from orchestratord.config.sources import Lines
 from orchestratord.errors import Problem
 from orchestratord.redact import Redactor
+
+_LONGEST = 600
+"""Characters of a message."""
 
 
 class Problems:
@@ -68,21 +71,26 @@ class Problems:
             found.values(),
             key=lambda p: (p.severity, p.file, p.line or 0, p.column or 0, p.key, p.message),
         )
-        lines: dict[str, list[str]] = {}
+        lines = Lines(contents, redactor)
         return tuple(
             replace(
                 p,
                 message=_one_line(redactor.text(p.message)),
                 key=_one_line(p.key),
                 hint=_one_line(redactor.text(p.hint)),
-                source=p.source or source_line(p, contents, lines, redactor),
+                source=p.source or lines.of(p),
             )
             for p in chosen
         )
 
 
 def _one_line(text: str) -> str:
-    """`text` without line breaks and control characters, which a quoted value may hold."""
+    """`text` without line breaks and control characters, which a quoted value may hold.
+
+    A value may also be endless: then its middle is left out, since the remedy is at the end.
+    """
+    if len(text) > _LONGEST:
+        text = f"{text[: _LONGEST // 2]} … {text[-_LONGEST // 2 :]}"
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -64,6 +64,7 @@ class Reader:
         self._disabled = registry.disabled_backoffs
         self._context = {"backoffs": registry.backoffs, "attach": self._attach}
         self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
+        self._field_adapters: dict[tuple[type[BaseModel], str], TypeAdapter[Any]] = {}
         self._bad: set[Spot] = set()
         """Where something was complained about in the present reading."""
         self._unresolved: set[Spot] = set()
@@ -123,8 +124,9 @@ class Reader:
         else:
             fields = self._good_fields(type_, data)
         if self._unresolved and isinstance(node, MapNode):
+            unresolved = _holders(self._unresolved)
             for key, (place, _) in node.entries.items():
-                if any(_covers(unresolved, place) for unresolved in self._unresolved):
+                if (place.file, place.key) in unresolved:
                     fields.pop(key, None)
         return fields
 
@@ -133,15 +135,22 @@ class Reader:
         for name, info in model.model_fields.items():
             key = key_of(model, name)
             if isinstance(data, Mapping) and key in data:
-                type_: Any = info.annotation
-                if info.metadata:
-                    type_ = Annotated[(type_, *info.metadata)]
-                adapter: TypeAdapter[Any] = TypeAdapter(type_)
+                adapter = self._field_adapter(model, name)
                 with contextlib.suppress(Exception):
                     good[key] = adapter.validate_python(data[key], context=self._context)
             elif not info.is_required():
                 good[key] = info.get_default(call_default_factory=True, validated_data={})
         return good
+
+    def _field_adapter(self, model: type[BaseModel], name: str) -> TypeAdapter[Any]:
+        found = self._field_adapters.get((model, name))
+        if found is None:
+            info = model.model_fields[name]
+            type_: Any = info.annotation
+            if info.metadata:
+                type_ = Annotated[(type_, *info.metadata)]
+            found = self._field_adapters[model, name] = TypeAdapter(type_)
+        return found
 
     # -- data ------------------------------------------------------------------------------
 
@@ -305,16 +314,16 @@ class Reader:
     def _complain(self, spot: Spot, node: Node, error: ValidationError) -> None:
         """Report pydantic's errors, but for values that were complained about before."""
         expected: dict[Spot, tuple[list[str], str]] = {}
-        known_bad = frozenset(self._bad)
+        known_bad = _holders(self._bad)
         # The innermost first: a list of which no item is good is too short only in consequence.
         found = sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"]))
         for item in found:
             if item["type"] == "too_short":
-                known_bad = frozenset(self._bad)
+                known_bad = _holders(self._bad)
             place, _, skipped = locate(spot, node, item["loc"])
             if item["type"] == "missing" and skipped:
                 place = place.below(skipped[-1])
-            if any(_covers(bad, place) for bad in known_bad):
+            if (place.file, place.key) in known_bad:
                 continue
             self._bad.add(place)
             if (wanted := expectation(item)) is not None:
@@ -332,10 +341,15 @@ def _passwords(url: str) -> list[str]:
     return [*(match.groups() if match else ()), *_IN_QUERY.findall(url)]
 
 
-def _covers(bad: Spot, place: Spot) -> bool:
-    """True where `place` is `bad`, or holds it: then the complaint follows from the first one."""
-    inside = not place.key or bad.key == place.key or bad.key.startswith(place.key + ".")
-    return inside and bad.file == place.file
+def _holders(spots: Iterable[Spot]) -> set[tuple[str, str]]:
+    """File and key of each spot, and of all that it stands in: what is wrong there follows."""
+    holders: set[tuple[str, str]] = set()
+    for spot in spots:
+        key = spot.key
+        while (spot.file, key) not in holders:
+            holders.add((spot.file, key))
+            key = key.rpartition(".")[0]
+    return holders
 
 
 def _is_number(shape: Shape) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable
+from functools import lru_cache
 
 _LISTED = 12
 """More words than this are not listed in a message."""
@@ -31,7 +32,11 @@ def choices(word: str, known: Iterable[str]) -> str:
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
     """The known word that `word` was probably meant to be, or None."""
-    words = sorted(set(known))
+    return _nearest(word, tuple(sorted(set(known))))
+
+
+@lru_cache(maxsize=4096)
+def _nearest(word: str, words: tuple[str, ...]) -> str | None:
     lower = word.lower()
     for candidate in words:
         # An abbreviation is far from its word by edit distance, and clear to a person.

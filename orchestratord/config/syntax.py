@@ -55,14 +55,14 @@ def decode(file: str, content: bytes, problems: list[Problem]) -> str | None:
         text = body.decode()
     except UnicodeDecodeError as error:
         before = body[: error.start].decode()
-        problems.append(_at(file, before, len(before), "is not UTF-8 here; save the file as UTF-8"))
+        problems.append(at(file, before, len(before), "is not UTF-8 here; save the file as UTF-8"))
         return None
     if match := _UNFIT.search(text):
         code = f"U+{ord(match[0]):04X}"
         message = (
             f"the character {code} cannot stand in a file; delete it, or write it as an escape"
         )
-        problems.append(_at(file, text, match.start(), message))
+        problems.append(at(file, text, match.start(), message))
         return None
     return text
 
@@ -112,7 +112,8 @@ def _rest(text: str, number: int, column: int) -> str:
     return "\n".join([lines[0][column:], *lines[1:]]) if lines else ""
 
 
-def _at(file: str, text: str, offset: int, message: str) -> Problem:
+def at(file: str, text: str, offset: int, message: str) -> Problem:
+    """A problem at one character of a text."""
     line = text.count("\n", 0, offset)
     column = offset - (text.rfind("\n", 0, offset) + 1)
     return Problem(message, file=file, line=line + 1, column=column + 1)

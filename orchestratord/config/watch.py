@@ -3,7 +3,7 @@
 Events of the file system are a hint to look at once, and no more: they come for our own reading,
 and do not come for a folder that was replaced, for a network's, or where the system has no watches
 left. What counts is a digest of all that is read; it is compared after each burst of events, and
-every few seconds besides.
+every few seconds besides, with that of what was read last, whoever asked for it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class Watcher:
         folder: Path,
         changed: Callable[[str], None],
         *,
-        digest: str | None = None,
+        known: Callable[[], str] | None = None,
         files: KnownFiles | None = None,
         debounce: float = 0.5,
         poll: float = 10.0,
@@ -78,7 +78,7 @@ class Watcher:
         Args:
             folder: the config folder; it may vanish and come back.
             changed: called with the cause, in the watcher's thread, each time the content changed.
-            digest: of the content that is known already; by default what `start` finds.
+            known: the digest of what was read last; by default of what was there at the last look.
             files: those that whoever reads the folder knows; looking costs little then.
             debounce: seconds without an event that end a burst of them; a burst that does not end
                 is looked into after ten times as long.
@@ -86,7 +86,8 @@ class Watcher:
         """
         self._folder = folder
         self._changed = changed
-        self._digest = digest
+        self._digest = ""
+        self._known = known or (lambda: self._digest)
         self._files = files or KnownFiles()
         self._debounce = debounce
         self._poll = poll
@@ -105,8 +106,7 @@ class Watcher:
 
     def start(self) -> None:
         """Begin to watch; changes from now on are told."""
-        if self._digest is None:
-            self._digest = read_folder(self._folder, self._files).whole
+        self._digest = self._known() or read_folder(self._folder, self._files).whole
         self._thread.start()
 
     def stop(self) -> None:
@@ -154,10 +154,9 @@ class Watcher:
         if self._replaced() or not self._alive():
             self._watch()
         digest = read_folder(self._folder, self._files).whole
-        if digest == self._digest:
-            return
-        self._digest = digest
-        self._changed(self._cause)
+        if digest != self._known():
+            self._digest = digest
+            self._changed(self._cause)
 
     # -- events ----------------------------------------------------------------------------
 

@@ -61,6 +61,8 @@ class Daemon(Control):
         self.database = home / "orchestratord.db"
         self.log_file = home / "log"
         self.process: subprocess.Popen[bytes] | None = None
+        self.wrapper: list[str] = []
+        """The beginning of the command line, for what is to run the daemon."""
         self.expected: list[str] = []
         """Regular expressions of what may be logged at ERROR."""
         self.environ = {
@@ -119,7 +121,10 @@ class Daemon(Control):
         assert self.process is None or self.process.poll() is not None
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "orchestratord", "run", "--config", str(self.config)],
+                [
+                    *self.wrapper,
+                    *(sys.executable, "-m", "orchestratord", "run", "--config", str(self.config)),
+                ],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

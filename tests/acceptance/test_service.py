@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
-import socket
 import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
-from pathlib import Path
 
 import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.manager import Manager
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
@@ -30,31 +29,6 @@ async def before_request(request, task):
     while not OPEN.exists():
         await asyncio.sleep(0.02)
 """
-
-
-class Manager:
-    """What listens where `$NOTIFY_SOCKET` says."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM)
-        self.socket.bind(str(path))
-        self.socket.settimeout(0)
-        self.heard: list[dict[str, str]] = []
-
-    def listen(self) -> list[dict[str, str]]:
-        """All messages so far."""
-        while True:
-            try:
-                text = self.socket.recv(65536).decode()
-            except BlockingIOError:
-                return self.heard
-            self.heard.append(dict(line.split("=", 1) for line in text.splitlines()))
-
-    def states(self) -> list[str]:
-        """Their states in order, without mere status lines and pings."""
-        names = ("READY", "RELOADING", "STOPPING")
-        return [name for message in self.listen() for name in names if name in message]
 
 
 @pytest.fixture

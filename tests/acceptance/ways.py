@@ -7,8 +7,10 @@ import shutil
 import signal
 import subprocess
 from collections.abc import Callable
+from contextlib import closing
 
 from tests.acceptance.daemon import Daemon
+from tests.acceptance.manager import Manager
 from tests.acceptance.waiting import until
 
 FILE = "apis/shop/endpoints/get.yaml"
@@ -41,7 +43,7 @@ def vim(daemon: Daemon) -> Change:
 
 
 def rename_onto(daemon: Daemon) -> Change:
-    """As VS Code with atomic saves, sed -i, and most deployment tools do."""
+    """As VS Code where it saves atomically, sed -i, and most deployment tools do."""
     file = daemon.config / FILE
 
     def change(n: int) -> None:
@@ -132,6 +134,23 @@ def without_events(daemon: Daemon) -> Change:
     return lambda n: outside.write_text(text(n)) and None
 
 
+FEW_WATCHES = ("unshare", "-Ur", "sh", "-c",
+               'echo 2 > /proc/sys/user/max_inotify_watches && exec "$@"', "sh")  # fmt: skip
+"""Runs a program in a namespace whose user may watch two folders and no more."""
+
+
+def can_be_limited() -> bool:
+    """Whether this machine has such namespaces."""
+    trial = subprocess.run([*FEW_WATCHES, "true"], capture_output=True, check=False)
+    return trial.returncode == 0
+
+
+def few_watches(daemon: Daemon) -> Change:
+    """The system has no inotify watch left for the folder that the file is in."""
+    daemon.wrapper = [*FEW_WATCHES]
+    return in_place(daemon)
+
+
 def by_signal(daemon: Daemon) -> Change:
     def change(n: int) -> None:
         (daemon.config / FILE).write_text(text(n))
@@ -160,30 +179,42 @@ WAYS: dict[str, tuple[Way, set[str]]] = {
     "a ConfigMap": (config_map, {"file change"}),
     "a replaced folder": (replaced_folder, {"file change", "poll"}),
     "no events": (without_events, {"poll"}),
+    "no watches left": (few_watches, {"poll"}),
     "HUP": (by_signal, {"SIGHUP", "file change"}),
     "the command": (by_command, {"command", "file change"}),
 }
 """Each way, and which causes it may be told under."""
 
 
-def go(daemon: Daemon, way: str, rounds: int) -> None:
-    """Change the endpoint shop/get of a stopped daemon so many times in one way."""
+def go(daemon: Daemon, way: str, rounds: int) -> int:
+    """Change the endpoint shop/get of a stopped daemon so many times in one way.
+
+    Each change has to be taken up, and once. Returns how many reloads that took.
+    """
     prepare, causes = WAYS[way]
     change = prepare(daemon)
-    daemon.start()
-    started = daemon.status()["config"]["generation"]
-    for n in range(1, rounds + 1):
-        change(n)
-        until(
-            lambda n=n: daemon.get("/v1/endpoints/shop/get").json()["path"] == f"/{n}",  # type: ignore[misc]
-            f"{way}, round {n}",
-        )
-        config = daemon.status()["config"]
-        assert config["error"] is None
-        # Just after the start the folder is looked at once in any case.
-        assert config["cause"] in (causes if n > 1 else causes | {"file change"})
-        assert config["changes"]["changed"] == ["shop/get"]
-        assert config["changes"]["counts"] == {"added": 0, "removed": 0, "changed": 1}
-    # No reload that was not needed, and none that comes late.
-    daemon.reload()
-    assert daemon.status()["config"]["generation"] == started + rounds
+    manager = Manager(daemon.home / "notify")
+    daemon.environ["NOTIFY_SOCKET"] = str(manager.path)
+    with closing(manager.socket):
+        daemon.start()
+        started = daemon.status()["config"]["generation"]
+        for n in range(1, rounds + 1):
+            change(n)
+            until(
+                lambda n=n: daemon.get("/v1/endpoints/shop/get").json()["path"] == f"/{n}",  # type: ignore[misc]
+                f"{way}, round {n}",
+            )
+            manager.listen()
+            config = daemon.status()["config"]
+            assert config["error"] is None
+            # Just after the start the folder is looked at once in any case.
+            assert config["cause"] in (causes if n > 1 else causes | {"file change"})
+            assert config["changes"]["changed"] == ["shop/get"]
+            assert config["changes"]["counts"] == {"added": 0, "removed": 0, "changed": 1}
+        # No reload that was not needed, and none that comes late: this one is the last.
+        daemon.reload()
+        assert daemon.status()["config"]["generation"] == started + rounds
+        reloads = manager.states().count("RELOADING")
+        allowed = 2 * rounds if way == "the command" else rounds
+        assert rounds < reloads <= allowed + 1, f"{reloads - 1} reloads for {rounds} changes"
+        return reloads - 1

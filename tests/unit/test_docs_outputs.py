@@ -25,14 +25,24 @@ def test_they_are_what_the_commands_write(outputs: ModuleType) -> None:
     seen = 0
     for path in outputs.PAGES:
         page = path.read_text()
-        seen += page.count("```console\n$ orchestratord ")
+        seen += page.count("\n$ orchestrator")
         assert outputs.remade(page) == page, "run: python docs/outputs.py"
-    assert seen >= 7
+    assert seen >= 25
 
 
 def test_only_the_output_is_made_anew(outputs: ModuleType) -> None:
     page = (
-        "before\n```console\n$ orchestratord check x\nold\n\nolder\n```\nafter\n```text\nx\n```\n"
+        "before\n```console\n$ orchestratord check x\nold\n\nolder\n$ sed x\n$ cat\nold\n```\n"
+        "after\n```text\nx\n```\n"
     )
-    renewed = outputs.renewed(page, lambda arguments: f"new of {arguments}\n")
-    assert renewed == page.replace("old\n\nolder\n", "new of check x\n")
+    renewed = outputs.renewed(page, lambda command, before: f"{command}, {len(before)}\n")
+    assert renewed == page.replace("old\n\nolder\n", "orchestratord check x, 11\n").replace(
+        "$ sed x\n$ cat\nold\n", "$ sed x\nsed x, 0\n$ cat\ncat, 4\n"
+    )
+
+
+def test_times_and_numbers_make_no_difference(outputs: ModuleType) -> None:
+    one = "ID  TOOK\n 3  930ms\nat 2026-11-24T22:00:00.123Z, instance a1b2, 2m3s"
+    two = "ID   TOOK\n13   1.2s\nat 2027-01-01T00:00:00.000Z, instance 77ff, 4s"
+    assert outputs.shape(one) == outputs.shape(two)
+    assert outputs.shape(one) != outputs.shape(one.replace("TOOK", "WHEN"))

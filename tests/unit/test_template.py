@@ -193,7 +193,8 @@ def test_equal_texts_are_equal_constant_or_not() -> None:
         ("{{- params.id }}", "not available"),
         ("{{ params.id -}}", "not available"),
         ("{{-params.id}}", "not available"),
-        ("{{ " + "(" * 5000 + "1" + ")" * 5000 + " }}", "nested too deeply"),
+        ("{{ " + "(" * 4000 + "1" + ")" * 4000 + " }}", "nested too deeply"),
+        ("{{ " + "1 + " * 2500 + "1 }}", "longer than 10000 characters"),
     ],
 )
 def test_what_does_not_parse_is_a_value_error(text: str, complaint: str) -> None:

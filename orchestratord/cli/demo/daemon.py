@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -69,12 +70,17 @@ class Daemon:
         while time.monotonic() - begun < START_TIMEOUT:
             self.check()
             try:
-                if self._client.get("/readyz").status_code == 200:
+                if self._listens() and self._client.get("/readyz").status_code == 200:
                     return time.monotonic() - begun
             except httpx.TransportError:
                 pass
             time.sleep(0.05)
         raise DemoFailed(f"the daemon was not ready within {START_TIMEOUT:g}s")
+
+    def _listens(self) -> bool:
+        # Asked first: the client leaves a socket open where nobody is at the other end.
+        with socket.socket(socket.AF_UNIX) as probe:
+            return probe.connect_ex(str(self.socket)) == 0
 
     def check(self) -> None:
         """Raises DemoFailed where the daemon has ended."""

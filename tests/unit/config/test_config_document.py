@@ -270,6 +270,59 @@ def test_several_problems_of_one_file_are_all_reported() -> None:
     ]
 
 
+TOO_FAR_LEFT = "what is in brackets or quotes is indented here by {} or more"
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("a: [1,\n2]\n", f"f.yaml:2:1: {TOO_FAR_LEFT.format('1 blank')}"),
+        ("a:\n  b: {c: 1,\n  d: 2}\n", f"f.yaml:3:3: {TOO_FAR_LEFT.format('3 blanks')}"),
+        ("b:\n- a: [[1],\n  [2]]\n", f"f.yaml:3:3: {TOO_FAR_LEFT.format('3 blanks')}"),
+        ("a:\n- [1,\n2]\n", f"f.yaml:3:1: {TOO_FAR_LEFT.format('1 blank')}"),
+        ('a: "b\nc"\n', f"f.yaml:2:1: {TOO_FAR_LEFT.format('1 blank')}"),
+        ("a: 'b\n\n# c'\n", f"f.yaml:3:1: {TOO_FAR_LEFT.format('1 blank')}"),
+        ('a: &x\n  b: "c\n  d"\n', f"f.yaml:3:3: {TOO_FAR_LEFT.format('3 blanks')}"),
+        ('a: "b\r\nc"\r\n', f"f.yaml:2:1: {TOO_FAR_LEFT.format('1 blank')}"),
+        ('a: "b\n\tc"\n', "f.yaml:2:2: a tab; indent with spaces"),
+        (
+            "a: >\n \n   \n  # b\n",
+            "f.yaml:4:3: an empty line above has more blanks than this one: take them away",
+        ),
+    ],
+)
+def test_lines_that_begin_too_far_to_the_left(text: str, expected: str, loader: type) -> None:
+    assert complaint(text, loader) == expected
+
+
+def test_a_tab_where_a_block_text_begins(loader: type) -> None:
+    # PyYAML's own loader complains of it once more.
+    assert str(read("a: |\n\t\nb: 1\n", loader).problems[0]).startswith("f.yaml:2:1: a tab")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("a: [\n  1,\n]\nb: {\n}\n", {"a": [1], "b": {}}),
+        ("a: [{\n  b: 1\n}, {\n  b: 2\n}]\n", {"a": [{"b": 1}, {"b": 2}]}),
+        ("a: [1,\n# a comment\n\n 2]\n", {"a": [1, 2]}),
+        ("{a: 1,\nb: 'c\nd'}\n", {"a": 1, "b": "c d"}),
+        ('a:\n  - "b\n    c"\n', {"a": ["b c"]}),
+        ('a:\n- "b\n c"\n', {"a": ["b c"]}),
+        ("a: &x\n  b: 'c\n    d'\n", {"a": {"b": "c d"}}),
+        ("a: &x\n- 'c\n d'\n", {"a": ["c d"]}),
+        ("a: |\n\n \n  b\n   c\n", {"a": "\n\nb\n c\n"}),
+        ("a: |2\n   b\n", {"a": " b\n"}),
+        ("a: >-\n\n\nb: 1\n", {"a": "", "b": 1}),
+    ],
+)
+def test_lines_that_are_indented_enough(text: str, value: object, loader: type) -> None:
+    document = read(text, loader)
+    assert document.problems == []
+    assert document.root is not None
+    assert plain(document.root) == value
+
+
 class TestBounds:
     @pytest.mark.parametrize(
         ("begin", "end", "column"), [("[", "]", 23), ("{a: ", "}", 77)], ids=["lists", "mappings"]
@@ -343,7 +396,7 @@ class TestJson:
             ("a: 1", "f.json:1:1: is not JSON: expecting value"),
             ("", "f.json:1:1: is not JSON: expecting value"),
             ('{"a": 1} x', "f.json:1:10: is not JSON: extra data"),
-            ('{"a": NaN}', "f.json: NaN is not JSON; quote it if the text is meant"),
+            ('{"a": NaN}', "f.json:1:7: NaN is not JSON; quote it if the text is meant"),
             ('{\n"a": "\\ud83d"}', "f.json:2:7: \\ud83d is half of a character"),
             (
                 '{"a": 1, "a": 2}',

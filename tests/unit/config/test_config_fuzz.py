@@ -1,14 +1,23 @@
-"""Whatever stands in a file: an answer, never a traceback, and every problem has a place."""
+"""Whatever stands in a file: an answer within a second, never a traceback, always with a place.
+
+More of it, and what was longest:
+
+    pytest -rP --hypothesis-profile=campaign tests/unit/config/test_config_fuzz.py
+"""
 
 from __future__ import annotations
 
 import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 import yaml
 from config_parts import ADDRESSES, ConfigFolder, host_of
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from orchestratord.config.document import read_document
@@ -16,11 +25,7 @@ from orchestratord.config.load import load, read_plugins
 from orchestratord.errors import ConfigError, Problem
 
 HOST = host_of()
-QUICK = settings(
-    max_examples=150,
-    deadline=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
-)
+A_SECOND = 1.0
 LOADERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
 FILES = {
@@ -65,12 +70,35 @@ PIECES = [
 ]  # fmt: skip
 
 
+@dataclass
+class Took:
+    """The CPU time of this thread, which does not depend on who else is at work."""
+
+    files: int = 0
+    longest: float = 0.0
+
+    @contextmanager
+    def measured(self) -> Iterator[None]:
+        began = time.thread_time()
+        try:
+            yield
+        finally:
+            took = time.thread_time() - began
+        self.files += 1
+        self.longest = max(self.longest, took)
+        assert took < A_SECOND
+
+
+TOOK = Took()
+
+
 def check(problems: list[Problem], content: bytes, file: str) -> None:
     lines = content.decode("utf-8", "replace").splitlines() or [""]
     for problem in problems:
         assert problem.message
         assert str(problem).isprintable(), str(problem)
-        if problem.file == file and problem.line is not None:
+        if problem.file == file:
+            assert problem.line is not None, str(problem)
             assert 1 <= problem.line <= len(lines) + 1
             assert problem.column is not None
             assert problem.column >= 1
@@ -82,20 +110,20 @@ def check(problems: list[Problem], content: bytes, file: str) -> None:
 @example(b"&a &b c", "f.yaml")
 @example(b"- - *a", "f.yaml")
 @example(b'{"a": "\\u0000"}', "f.json")
-@QUICK
 def test_arbitrary_bytes(content: bytes, file: str) -> None:
     for loader in LOADERS:
-        document = read_document(file, content, loader=loader)
+        with TOOK.measured():
+            document = read_document(file, content, loader=loader)
         assert (document.root is not None) or document.problems
         check(document.problems, content, file)
 
 
 @given(st.lists(st.sampled_from(PIECES), max_size=30), st.sampled_from(["f.yaml", "f.json"]))
-@QUICK
 def test_pieces_of_yaml(pieces: list[str], file: str) -> None:
     content = "".join(pieces).encode()
     for loader in LOADERS:
-        document = read_document(file, content, loader=loader)
+        with TOOK.measured():
+            document = read_document(file, content, loader=loader)
         assert (document.root is not None) or document.problems
         check(document.problems, content, file)
 
@@ -106,7 +134,6 @@ def test_pieces_of_yaml(pieces: list[str], file: str) -> None:
              min_size=1, max_size=4),
 )  # fmt: skip
 @example("apis/shop/api.yaml", [(595, 1, "\\")])
-@QUICK
 def test_a_good_folder_with_something_cut_out_and_put_in(
     file: str, edits: list[tuple[int, int, str]]
 ) -> None:
@@ -153,12 +180,11 @@ def values() -> st.SearchStrategy[object]:
         max_size=6,
     ),
 )  # fmt: skip
-@QUICK
 def test_good_yaml_that_means_nothing(file: str, tree: dict[str, object]) -> None:
     _load({**FILES, file: yaml.safe_dump(tree, allow_unicode=True)}, file)
 
 
-def _load(files: dict[str, str], changed: str) -> None:
+def _load(files: dict[str, str], changed: str) -> list[Problem]:
     with tempfile.TemporaryDirectory() as name:
         folder = ConfigFolder(Path(name))
         for file, text in files.items():
@@ -166,9 +192,9 @@ def _load(files: dict[str, str], changed: str) -> None:
             (folder.path / file).write_bytes(text.encode("utf-8", "surrogatepass"))
         content = (folder.path / changed).read_bytes()
         try:
-            problems = list(
-                load(folder.path, HOST, environ={"S": "a-secret"}, addresses=ADDRESSES).warnings
-            )
+            with TOOK.measured():
+                config = load(folder.path, HOST, environ={"S": "a-secret"}, addresses=ADDRESSES)
+            problems = list(config.warnings)
         except ConfigError as error:
             problems = list(error.problems)
             assert problems
@@ -177,6 +203,7 @@ def _load(files: dict[str, str], changed: str) -> None:
             read_plugins(folder.path)
         except ConfigError as error:
             check(list(error.problems), content, changed)
+    return problems
 
 
 def test_the_folder_that_is_mutated_is_good() -> None:
@@ -197,3 +224,31 @@ def test_long_rows_of_one_thing(piece: str) -> None:
         for text, file in (("k: [" + row, "f.yaml"), (row, "f.yaml"), ('{"k": [' + row, "f.json")):
             document = read_document(file, text.encode())
             assert document.problems
+
+
+LARGE = 1_040_000
+"""Characters; a little less than what is taken."""
+AT_ITS_BOUNDS = {
+    "unknown keys": "".join(f"k{n}: 1\n" for n in range(9_000)),
+    "webhooks": "webhooks: [" + "{}, " * 6_500 + "]",
+    "references": "query: {" + "".join(f"k{n}: '${{K{n}}}', " for n in range(9_000)) + "}",
+    "names": "query: {" + "".join(f"k{n}: '{{{{ k{n} }}}}', " for n in range(9_000)) + "}",
+    "delays": "retry: {backoff: {strategy: list, delays: [" + "x, " * 19_000 + "]}}",
+    "one template": "query: {a: '{{ " + "1+" * (LARGE // 2) + "1 }}'}",
+    "braces": "query: {a: '" + "{{" * (LARGE // 2) + "'}",
+    "one duration": "timeout: " + "9" * LARGE + "s",
+    "one cron": "schedule: {cron: '" + "1," * (LARGE // 2) + "1 * * * *'}",
+    "values": "body: {json: [" + "1, " * (LARGE // 3) + "]}",
+}
+
+
+@pytest.mark.parametrize("name", AT_ITS_BOUNDS)
+def test_a_file_at_its_bounds(name: str) -> None:
+    file = "apis/shop/endpoints/get.yaml"
+    problems = _load({**FILES, file: f"path: /x\n{AT_ITS_BOUNDS[name]}\n"}, file)
+    assert all(len(str(problem)) < 1_000 for problem in problems)
+    assert name == "one cron" or problems
+
+
+def test_that_was_all() -> None:
+    print(f"{TOOK.files:,} files, the longest took {TOOK.longest * 1e3:.0f} ms")

@@ -301,9 +301,26 @@ def test_what_changed_before_the_start_is_told(config: ConfigFolder) -> None:
     digest = config.load().digest
     config.endpoint("path: /meanwhile\n")
     told: queue.Queue[str] = queue.Queue()
-    watcher = Watcher(config.path, told.put, digest=digest, debounce=0.05, poll=0.1)
+    watcher = Watcher(config.path, told.put, known=lambda: digest, debounce=0.05, poll=0.1)
     watcher.start()
     try:
+        assert told.get(timeout=SOON) == CHANGED
+    finally:
+        watcher.stop()
+
+
+def test_what_somebody_else_has_read_meanwhile_is_not_told(config: ConfigFolder) -> None:
+    config.endpoint()
+    known = config.load().digest
+    told: queue.Queue[str] = queue.Queue()
+    watcher = Watcher(config.path, told.put, known=lambda: known, debounce=0.3, poll=3600.0)
+    watcher.start()
+    try:
+        config.endpoint("path: /reloaded\n")
+        known = config.load().digest
+        with pytest.raises(queue.Empty):
+            told.get(timeout=0.3 + QUIET)
+        config.endpoint("path: /after\n")
         assert told.get(timeout=SOON) == CHANGED
     finally:
         watcher.stop()
