@@ -20,7 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from contextlib import chdir
+from contextlib import chdir, suppress
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -34,6 +34,9 @@ ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 CONFIG = "/etc/orchestratord"
+
+_PATIENCE = 10.0
+"""Seconds."""
 
 _BLOCK = re.compile(r"^```console\n(\$ (?s:.*?))^```$", re.MULTILINE)
 _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
@@ -78,8 +81,15 @@ class Stage:
         """The output of one command; `before`, where it differs by times and numbers alone."""
         if command.startswith("orchestratord ") and not any(x in command for x in (CONFIG, "|")):
             return output_of(command)
-        output = self._beside_a_daemon(command)
-        return before if shape(output) == shape(before) else output
+        until = time.monotonic() + _PATIENCE
+        while True:
+            output = self._beside_a_daemon(command)
+            if shape(output) == shape(before):
+                return before
+            # What goes on behind may not have written yet what it is looked at for.
+            if not (self._behind and command.startswith("cat ")) or time.monotonic() > until:
+                return output
+            time.sleep(0.1)
 
     def _beside_a_daemon(self, command: str) -> str:
         daemon = self._daemon or self._started()
@@ -94,10 +104,11 @@ class Stage:
         words = ["bash", "-c", command.replace(CONFIG, str(daemon.config))]
         if command.endswith("&"):
             words[2] = f"exec {words[2].rstrip('& ')}"
-            self._behind.append(subprocess.Popen(words, cwd=folder, env=environ))  # noqa: S603
-        if self._behind:
-            time.sleep(0.5)  # until it listens, and has written what it heard: nobody sees when
-        if command.endswith("&"):
+            process = subprocess.Popen(words, cwd=folder, env=environ)  # noqa: S603
+            self._behind.append(process)
+            while process.poll() is None and not _connected(process.pid):
+                time.sleep(0.05)
+            time.sleep(0.5)  # from its being connected until it is listened to
             return ""
         ended = subprocess.run(  # noqa: S603
             words, cwd=folder, env={**environ, "COLUMNS": "100"},
@@ -130,6 +141,15 @@ class Stage:
             self._daemon.stop()
         if self._receiver is not None:
             self._receiver.close()
+
+
+def _connected(pid: int) -> bool:
+    """Whether a process has a socket open."""
+    for handle in Path(f"/proc/{pid}/fd").iterdir():
+        with suppress(FileNotFoundError):
+            if handle.readlink().name.startswith("socket:"):
+                return True
+    return False
 
 
 def _edit(path: Path, before: str, after: str) -> None:
