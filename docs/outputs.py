@@ -94,7 +94,7 @@ class Stage:
     def _beside_a_daemon(self, command: str) -> str:
         daemon = self._daemon or self._started()
         environ = {
-            **os.environ,
+            **{name: value for name, value in os.environ.items() if name != "COLUMNS"},
             "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
             "ORCHESTRATORD_CONFIG": str(daemon.config),
             "ORCHESTRATORD_SOCKET": str(daemon.socket),
