@@ -107,7 +107,7 @@ class _Token(NamedTuple):
     offset: int
 
 
-@lru_cache(maxsize=4096)
+@lru_cache(maxsize=1024)
 def scan(text: str, dialect: Dialect) -> Scan:
     """Find the parameters of `text`, and what is wrong with it as far as that can be told."""
     placeholders: list[Placeholder] = []

@@ -56,7 +56,8 @@ class Pool:
         turn = self._turn if not work.scan.reads else None
         if turn is not None:
             try:
-                await asyncio.wait_for(turn.acquire(), work.left)
+                async with asyncio.timeout(work.left):
+                    await turn.acquire()
             except TimeoutError:
                 words = f"had no turn within {work.seconds:g}s: other statements write"
                 raise Failure(words, again=True) from None
@@ -72,22 +73,18 @@ class Pool:
         session = self._take()
         future = session.submit(work)
         stopped = await _wait(future, work.left)
-        undone = True
-        if not future.done():
-            undone = work.give_up()
-            session.interrupt()
-            stopped |= await _wait(future, GRACE)
         if future.done():
             self._give_back(session)
             end = future.result()
-            if end is None:
-                return  # a cancel that came too late is none
         else:
-            self._sessions.discard(session)
-            session.abandon()
-            words = f"did not end within {work.seconds:g}s"
-            words += "" if undone else "; whether it was committed is not known"
-            end = Failure(words, again=True, maybe_done=not undone)
+            undone = work.give_up()
+            session.interrupt()
+            stopped |= await _wait(future, GRACE)
+            # It is not used again: the interrupt is still on its way maybe, and would hit another.
+            self._end(session)
+            end = future.result() if future.done() else _abandoned(work, session, undone)
+        if end is None:
+            return  # a cancel that came too late is none
         if stopped:
             raise Stopped(end)
         if isinstance(end, GivenUp):
@@ -135,6 +132,16 @@ class Pool:
         for session in ended:
             self._end(session)
         return ended
+
+
+def _abandoned(work: Work, session: Session, undone: bool) -> Failure:
+    """What is left of a statement that does not end though it was told to."""
+    if not session.connected:
+        return Failure(f"had no connection within {work.seconds:g}s", again=True)
+    session.sever()
+    words = f"did not end within {work.seconds:g}s"
+    words += "" if undone else "; whether it was committed is not known"
+    return Failure(words, again=True, maybe_done=not undone)
 
 
 async def _wait(future: asyncio.Future[End], seconds: float) -> bool:

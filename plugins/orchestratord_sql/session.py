@@ -53,9 +53,13 @@ class Session:
         if connection is not None:
             threading.Thread(target=_quietly, args=(connection.interrupt,), daemon=True).start()
 
-    def abandon(self) -> None:
-        """Nobody waits for what it is at: drop the connection, and end."""
-        self.end()
+    @property
+    def connected(self) -> bool:
+        """It has a connection."""
+        return self._connection is not None
+
+    def sever(self) -> None:
+        """Drop the connection under the statement that runs; nobody waits for it any more."""
         connection = self._connection
         if connection is not None:
             threading.Thread(target=_quietly, args=(connection.sever,), daemon=True).start()

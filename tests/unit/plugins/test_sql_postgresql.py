@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import signal
+import socket
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -206,7 +209,46 @@ async def test_a_statement_ends_at_its_deadline_in_the_database_too(
     assert (verdict, maybe_done) == ("retry", False)
     assert error == "did not end within 2s, and was cancelled in the database"
     assert database.active() == []
-    assert bench.pool().connections == 1
+    # The connection is not used again: another cancel may still be on its way to it.
+    assert bench.pool().connections == 0
+    await eventually(lambda: database.connections() == 0)
+
+
+async def test_nobody_answers_in_time(tmp_path: Any) -> None:
+    """A host that takes connections and says nothing."""
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        port = silent.getsockname()[1]
+        bench = Bench(tmp_path, f"postgresql://me@127.0.0.1:{port}/x")
+        began = time.monotonic()
+        outcome = await bench.run("DELETE FROM items", timeout=0.3)
+        assert time.monotonic() - began < 1.2
+    assert failure(outcome) == ("retry", False, "had no connection within 0.3s")
+    await bench.executor.close()
+
+
+async def test_a_network_that_is_cut(bench: Bench, database: Database) -> None:
+    """Nothing comes back any more, not even the answer to a cancel: it ends in time, undone."""
+    target = bench.target("INSERT INTO items VALUES (3, 'x')", idempotent=False, timeout=0.3)
+    stopped = [pid for (pid,) in database.run("SELECT pid FROM pg_stat_activity")]
+    assert answer(await bench.run("SELECT 1 AS n"))["rows"] == [{"n": 1}]
+    (backend,) = [
+        pid
+        for (pid,) in database.run(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        if pid not in stopped
+    ]
+    os.kill(backend, signal.SIGSTOP)
+    try:
+        began = time.monotonic()
+        outcome = await bench.run_target(target, {})
+        assert time.monotonic() - began < 1.3
+        assert failure(outcome) == ("retry", False, "did not end within 0.3s")
+    finally:
+        os.kill(backend, signal.SIGCONT)
+    await eventually(lambda: database.connections() == 0)
+    assert database.run("SELECT count(*) FROM items") == [(2,)]
 
 
 async def test_a_deadlock_is_told_from_a_constraint(bench: Bench, database: Database) -> None:
