@@ -142,6 +142,8 @@ def test_a_kill_in_the_middle_leaves_nothing_half_done(daemon: Daemon) -> None:
     # It writes: nobody else can.
     until(lambda: _is_locked(warehouse(daemon)), "the statement to write")
     waiting = daemon.call(put, id=1, name="x")
+    started = "SELECT id FROM retry_schedule WHERE id = ? AND started_at IS NOT NULL"
+    until(lambda: daemon.rows(started, waiting), "the other one to wait for its turn")
     daemon.kill()
     assert rows(daemon, "SELECT count(*) FROM items") == [(0,)]
     daemon.start()
