@@ -10,16 +10,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Literal, TypeVar
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
+from orchestratord.access import OAuth2, Proxy, Tls
 from orchestratord.backoff import Backoff, Fixed
+from orchestratord.model import Model as Model  # also by this name, with what is made of it
 from orchestratord.rate import RateLimit
 from orchestratord.template import Template
 from orchestratord.values import Duration, Secret, Size, StatusCode, StatusSet
@@ -31,14 +26,6 @@ CALL_WHEN = StatusSet.parse(["error", 408, 425, 429, 500, 502, 503, 504])
 SUCCESS = StatusSet.parse("2xx")
 
 T = TypeVar("T")
-
-
-class Model(BaseModel):
-    """Base of everything that is read from YAML: frozen, and an unknown key is an error."""
-
-    model_config = ConfigDict(
-        frozen=True, extra="forbid", arbitrary_types_allowed=True, use_attribute_docstrings=True
-    )
 
 
 class RetryPolicy(Model):
@@ -147,11 +134,12 @@ class HeaderAuth(Model):
 
 
 class Auth(Model):
-    """How an API is told who calls; one of the three."""
+    """How an API is told who calls; one of the four."""
 
     bearer: Secret | None = None
     basic: Basic | None = None
     header: HeaderAuth | None = None
+    oauth2: OAuth2 | None = None
 
 
 class Api(Model):
@@ -161,6 +149,9 @@ class Api(Model):
     base_url: str | None = None
     headers: Mapping[str, Template] = {}
     auth: Auth | None = None
+    tls: Tls | None = None
+    proxy: Proxy | None = None
+    """The URL of the proxy that its calls go through."""
     max_response: Size = Field(1_048_576, ge=0, le=1 << 30)
     """Bytes; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
@@ -170,6 +161,12 @@ class Api(Model):
     follow_redirects: bool = False
     egress: tuple[str, ...] = ()
     """Rules of `egress.allow`, the daemon's included."""
+
+    @property
+    def plain(self) -> bool:
+        """Whether its requests need nothing but a connection: no TLS of its own, proxy or token."""
+        oauth2 = self.auth is not None and self.auth.oauth2 is not None
+        return self.tls is None and self.proxy is None and not oauth2
 
 
 @dataclass(frozen=True, slots=True)

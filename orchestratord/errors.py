@@ -28,7 +28,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-SendErrorKind = Literal["dns", "connect", "tls", "send", "timeout", "reset", "protocol", "egress"]
+SendErrorKind = Literal[
+    "dns", "connect", "tls", "certificate", "access", "send", "timeout", "reset", "protocol",
+    "egress",
+]  # fmt: skip
+"""In which way no answer came. `certificate`: one is not accepted, the peer's or ours; `access`: no
+token is given, or a proxy lets nothing through."""
 
 
 class OrchestratordError(Exception):

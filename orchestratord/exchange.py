@@ -231,6 +231,19 @@ def url_text(request: httpx.Request) -> str:
     return plain.origin.text + plain.target.decode("ascii") if plain else str(request.url)
 
 
+def request_header(request: httpx.Request, name: str) -> str | None:
+    """The value of a header, None where it is not there. `name` is in small letters."""
+    plain = request.plain if isinstance(request, Request) else None
+    if plain is None:
+        found: str | None = request.headers.get(name)
+        return found
+    wanted = name.encode("ascii")
+    for field, value in plain.fields:
+        if len(field) == len(wanted) and field.lower() == wanted:
+            return value.decode(errors="replace")
+    return None
+
+
 def put_headers(
     request: httpx.Request, headers: Mapping[str, str], instead_of: Iterable[str] = ()
 ) -> None:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from orchestratord.endpoint import Endpoint, RetryPolicy
+from orchestratord.endpoint import Api, Endpoint, RetryPolicy
 from orchestratord.message import Outcome, Send
 from orchestratord.rate import RateLimit
 from orchestratord.task import Task
@@ -35,6 +35,7 @@ class Target:
         egress: the rules of `egress.allow` that apply.
         detail: whatever the executor wants to keep (for a delivery: the webhook).
         rate: how many of the lane may begin, in all daemons together; None for any number.
+        access: the API whose TLS, proxy and token its requests take; None for none of these.
     """
 
     endpoint: Endpoint
@@ -46,6 +47,7 @@ class Target:
     egress: tuple[str, ...]
     detail: Any = None
     rate: RateLimit | None = None
+    access: Api | None = None
 
 
 @dataclass(frozen=True, slots=True)

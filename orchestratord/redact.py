@@ -41,25 +41,56 @@ def is_secret_header(name: str) -> bool:
     return name.lower() in SECRET_HEADERS or bool(_SECRET_NAME.search(name))
 
 
+class Learned:
+    """Secrets that came up while the daemon runs, such as tokens, by whose they are."""
+
+    __slots__ = ("_owned", "pattern")
+
+    def __init__(self) -> None:
+        self._owned: dict[str, frozenset[str]] = {}
+        self.pattern: re.Pattern[str] | None = None
+
+    def put(self, owner: str, secrets: Iterable[str]) -> None:
+        """From now on these are the secrets of `owner`."""
+        self._owned = {**self._owned, owner: _long_enough(secrets)}
+        forms = {form for values in self._owned.values() for one in values for form in _forms(one)}
+        self.pattern = _pattern(forms) if forms else None
+
+
 class Redactor:
     """Replaces every known secret, also base64 or URL-encoded, by `***`."""
 
-    __slots__ = ("_pattern", "_values")
+    __slots__ = ("_learned", "_pattern", "_values")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
-        self._values = frozenset(secret for secret in secrets if len(secret) >= _SHORTEST)
+        self._values = _long_enough(secrets)
+        self._learned = Learned()
         forms: set[str] = set()
         for value in self._values:
             forms |= _forms(value)
         self._pattern = _pattern(forms) if forms else None
 
     def merged(self, other: Redactor) -> Redactor:
-        """One that knows the secrets of both; after a reload the old ones still are secret."""
-        return self if other._values <= self._values else Redactor(self._values | other._values)
+        """One that knows the secrets of both; after a reload the old ones still are secret. What
+        `other` learns later is known to it, too."""
+        same = other._values <= self._values
+        if same and other._learned is self._learned:
+            return self
+        merged = Redactor() if same else Redactor(self._values | other._values)
+        if same:
+            merged._values, merged._pattern = self._values, self._pattern
+        merged._learned = other._learned
+        return merged
+
+    def learn(self, owner: str, secrets: Iterable[str]) -> None:
+        """Secrets that came up by now, instead of those that `owner` had before."""
+        self._learned.put(owner, secrets)
 
     def text(self, text: str) -> str:
         """`text` with every secret masked."""
-        return self._pattern.sub(MASK, text) if self._pattern else text
+        text = self._pattern.sub(MASK, text) if self._pattern else text
+        learned = self._learned.pattern
+        return learned.sub(MASK, text) if learned else text
 
     def value(self, value: Any) -> Any:
         """A JSON-like value with every secret in its texts masked, keys included."""
@@ -76,6 +107,10 @@ class Redactor:
         return [
             (name, MASK if is_secret_header(name) else self.text(value)) for name, value in headers
         ]
+
+
+def _long_enough(secrets: Iterable[str]) -> frozenset[str]:
+    return frozenset(secret for secret in secrets if len(secret) >= _SHORTEST)
 
 
 def _pattern(forms: Iterable[str]) -> re.Pattern[str]:

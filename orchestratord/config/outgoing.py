@@ -5,12 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any
 
+from orchestratord.access import Proxy, Tls
+from orchestratord.certificate import certificates, ends
 from orchestratord.config.positions import MapNode, Node, Spot, is_null, locate
 from orchestratord.config.problems import Problems
 from orchestratord.config.templates import literal
-from orchestratord.config.urls import base_url_problem, host_and_port
+from orchestratord.config.urls import host_and_port, url_problem
 from orchestratord.endpoint import Auth
 from orchestratord.template import Template
 from orchestratord.values import Text
@@ -50,22 +53,45 @@ class Outgoing:
         self.check_headers(fields.get("headers", {}), spot, node)
         if (auth := fields.get("auth")) is not None:
             self._check_auth(auth, spot, node)
+        if (tls := fields.get("tls")) is not None:
+            self._check_dates(tls, spot, node)
         egress = fields.get("egress")
         rules = self.check_allow(egress.allow if egress else (), spot, node)
+        if auth is not None and auth.oauth2 is not None:
+            place = locate(spot, node, ("auth", "oauth2", "token_url"))[0]
+            self._check_url(auth.oauth2.token_url, (*allow, *rules), place, query=True)
+        proxy: Proxy | None = fields.get("proxy")
+        if proxy is not None:
+            target = proxy.host, proxy.port
+            self._check_target(target, (*allow, *rules), locate(spot, node, ("proxy",))[0])
         if (base_url := fields.get("base_url")) is not None:
-            place = locate(spot, node, ("base_url",))[0]
-            wrong = base_url_problem(base_url)
-            if wrong is not None:
-                self._problems.error(place, wrong)
-            else:
-                self._check_address(base_url, (*allow, *rules), place)
+            self._check_url(base_url, (*allow, *rules), locate(spot, node, ("base_url",))[0])
+
+    def _check_url(
+        self, url: str, allow: Sequence[str], place: Spot, *, query: bool = False
+    ) -> None:
+        if (wrong := url_problem(url, query=query)) is not None:
+            self._problems.error(place, wrong)
+        else:
+            self._check_address(url, allow, place)
+
+    def _check_dates(self, tls: Tls, spot: Spot, node: Node) -> None:
+        """Certificates that have ended; of several authorities, only where it is all of them."""
+        now = datetime.now(UTC)
+        for key, file in (("ca", tls.ca), ("cert", tls.cert)):
+            found = certificates(file.content) if file is not None else []
+            dates = [ends(one) for one in (found[:1] if key == "cert" else found)]
+            if dates and all(date is not None and date < now for date in dates):
+                place = locate(spot, node, ("tls", key))[0]
+                date = max(date for date in dates if date is not None)
+                self._problems.warn(place, f"its certificate ended on {date:%Y-%m-%d}; renew it")
 
     def _check_auth(self, auth: Auth, spot: Spot, node: Node) -> None:
         place, written, _ = locate(spot, node, ("auth",))
         if isinstance(written, MapNode):
             given = [child for _, child in written.entries.values() if not is_null(child)]
             if len(given) != 1:
-                self._problems.error(place, "give exactly one of bearer, basic and header")
+                self._problems.error(place, "give exactly one of bearer, basic, header and oauth2")
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
             place = locate(spot, node, ("auth", "header", "name"))[0]
             self._problems.error(place, "is not the name of a header")
@@ -105,7 +131,11 @@ class Outgoing:
 
     def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
         target = host_and_port(url)
-        if target is None or self._addresses is None:
+        if target is not None:
+            self._check_target(target, allow, spot)
+
+    def _check_target(self, target: tuple[str, int], allow: Sequence[str], spot: Spot) -> None:
+        if self._addresses is None:
             return
         asked = (tuple(allow), *target)
         if asked not in self._denied:

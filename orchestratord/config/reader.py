@@ -260,12 +260,12 @@ class Reader:
         self.references.update(resolved.values)
         text = resolved.text
         for value in resolved.secrets:
-            self._secret(spot, value)
+            self.secret(spot, value)
         if not secret:
             return text
         for part, referenced in text.parts:
             if referenced:
-                self._secret(spot, part)
+                self.secret(spot, part)
         if not literal and any("{{" in part for part, referenced in text.parts if not referenced):
             return Text.of(text.parts, secret=True, source=text.source)
         return Text.of([(str(text), True)], secret=True, source=text.source)
@@ -275,7 +275,7 @@ class Reader:
         found = _passwords(text)
         # One that is percent-encoded there stands elsewhere as it is.
         for password in {*found, *map(unquote, found)}:
-            self._secret(spot, password)
+            self.secret(spot, password)
         if any("${" not in password for password in _passwords(written)):
             self.problems.warn(
                 spot,
@@ -289,11 +289,12 @@ class Reader:
             "a secret is written out here; put it into ${credential:name}, ${file:/path} or "
             "${secret:NAME}",
         )
-        self._secret(spot, text)
+        self.secret(spot, text)
         if match := _SCHEME.fullmatch(text):
-            self._secret(spot, match[1])
+            self.secret(spot, match[1])
 
-    def _secret(self, spot: Spot, value: str) -> None:
+    def secret(self, spot: Spot, value: str) -> None:
+        """Never show `value`."""
         self.secrets.add(value)
         if (target := host_and_port(value)) is not None:
             # Lanes and errors name the receiver alone, and its name is a part of the secret.

@@ -16,6 +16,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 from pydantic import BaseModel
 
+from orchestratord.access import Proxy
 from orchestratord.attachment import Attachment
 from orchestratord.backoff import Backoff
 from orchestratord.expression import Expression
@@ -56,6 +57,7 @@ _KINDS: tuple[tuple[type, Kind], ...] = (
     (Template, "text"),
     (Expression, "text"),
     (Attachment, "text"),
+    (Proxy, "text"),
     (Secret, "secret"),
     (Backoff, "backoff"),
     (BaseModel, "model"),

@@ -9,12 +9,13 @@ from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
+from orchestratord.access import Proxy
 from orchestratord.config.document import Document
 from orchestratord.config.keys import ApiKeys, Shared, shared_keys
 from orchestratord.config.memory import Memory
 from orchestratord.config.merge import Merger
 from orchestratord.config.outgoing import AddressRules, Outgoing
-from orchestratord.config.positions import ListNode, MapNode, Node, Spot, is_null
+from orchestratord.config.positions import ListNode, MapNode, Node, Spot, is_null, locate
 from orchestratord.config.reader import Read, Reader
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.suggest import choices, suggest
@@ -90,6 +91,10 @@ class SharedReader:
         inherited.own, inherited.spot = known.only(own), spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
         self.outgoing.check_api(fields, spot, inherited.own, allow)
+        proxy: Proxy | None = fields.get("proxy")
+        if proxy is not None and proxy.password:
+            place = locate(spot, inherited.own, ("proxy",))[0]
+            self._reader.secret(place, proxy.password)
         inherited.headers = fields.get("headers", {})
         if keys is not None:
             written = {key: getattr(keys, key) for key in keys.model_fields_set if key != "egress"}

@@ -9,6 +9,8 @@ from orchestratord.endpoint import Endpoint, RetryPolicy
 from orchestratord.redact import MASK
 from orchestratord.values import Text, format_duration
 
+_PLAIN = frozenset({"name", "token_url", "client_id", "scope", "audience"})
+
 
 def shown_endpoint(
     endpoint: Endpoint, api: Mapping[str, Any], written: Mapping[str, Any]
@@ -33,6 +35,8 @@ def shown_endpoint(
     }
     if isinstance(api.get("auth"), Mapping):
         shown["auth"] = _auth(api["auth"])
+    if endpoint.api.proxy is not None:
+        shown["proxy"] = str(endpoint.api.proxy)
     return shown
 
 
@@ -65,9 +69,10 @@ def masked(data: Any) -> Any:
 
 
 def _auth(auth: Mapping[str, Any]) -> dict[str, Any]:
-    """Everything below `auth` is secret, but for the name of the header that it goes into."""
+    """Everything below `auth` is secret, but for the name of the header that it goes into, and
+    for what says of OAuth 2.0 where and for what a token is asked for."""
     return {
-        kind: {name: str(value) if name == "name" else MASK for name, value in part.items()}
+        kind: {name: masked(value) if name in _PLAIN else MASK for name, value in part.items()}
         if isinstance(part, Mapping)
         else MASK
         for kind, part in auth.items()

@@ -1,4 +1,4 @@
-"""What a `base_url` and a `path` may be."""
+"""What a `base_url`, a `token_url` and a `path` may be."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _PORTS = {"http": 80, "https": 443}
 
 
-def base_url_problem(url: str) -> str | None:
-    """What is wrong with a `base_url`, in words; None where it can be used."""
+def url_problem(url: str, *, query: bool = False) -> str | None:
+    """What is wrong with a `base_url`, in words; None where it can be used. Other URLs may have a
+    `query`."""
     if "{{" in url:
         return "takes no template; what changes from call to call belongs into an endpoint's path"
     scheme, separator, rest = url.partition("://")
@@ -24,7 +25,7 @@ def base_url_problem(url: str) -> str | None:
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
         return "holds no user name or password; write them under auth"
-    if "?" in rest:
+    if "?" in rest and not query:
         return "holds no query; write it under an endpoint's query"
     if "#" in rest:
         return "holds no fragment; leave out what begins with #"

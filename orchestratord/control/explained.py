@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import httpx
 
 from orchestratord.control.curl import curl
-from orchestratord.endpoint import Endpoint
+from orchestratord.endpoint import Api, Endpoint
 from orchestratord.engine.retry import Decision
 from orchestratord.exchange import BODY_FILE
 from orchestratord.executor import Target
@@ -74,7 +74,10 @@ def explained_json(explained: Explained, redactor: Redactor) -> dict[str, Any]:
         "attempt": explained.task.attempts,
         "max_attempts": explained.target.retry.max_attempts,
         "params": redactor.value(explained.task.params),
-        "request": with_curl(request_json(explained.request, redactor)),
+        "request": with_curl(
+            request_json(explained.request, redactor),
+            [(name, redactor.text(value)) for name, value in _reaching(explained.endpoint.api)],
+        ),
         "hooks": {phase: list(plugins) for phase, plugins in explained.hooks.items()},
         "status_code": outcome.status_code if outcome else None,
         "error": redactor.value(outcome.error) if outcome else None,
@@ -143,11 +146,26 @@ def request_json(request: Any, redactor: Redactor) -> dict[str, Any] | None:
     return shown
 
 
-def with_curl(request: dict[str, Any] | None) -> dict[str, Any] | None:
-    """The same with `curl`, its command line, where it is one of HTTP."""
+def with_curl(
+    request: dict[str, Any] | None, options: Sequence[tuple[str, str]] = ()
+) -> dict[str, Any] | None:
+    """The same with `curl`, its command line, where it is one of HTTP; `options` are its further
+    ones."""
     if request is not None and "method" in request:
-        request["curl"] = curl(**request)
+        request["curl"] = curl(**request, options=options)
     return request
+
+
+def _reaching(api: Api) -> Iterator[tuple[str, str]]:
+    """How curl is told to reach an API as the daemon does."""
+    if api.proxy is not None:
+        yield "--proxy", str(api.proxy)
+    if api.tls is not None:
+        for option, file in (
+            ("--cacert", api.tls.ca), ("--cert", api.tls.cert), ("--key", api.tls.key),
+        ):  # fmt: skip
+            if file is not None:
+                yield option, file.name
 
 
 def _pairs(request: httpx.Request) -> list[tuple[str, str]]:

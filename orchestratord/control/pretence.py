@@ -20,7 +20,9 @@ from orchestratord.trial import Pretended
 _ERRORS: Mapping[SendErrorKind, tuple[str, bool]] = {
     "dns": ("the name of the host does not resolve", False),
     "connect": ("connection refused", False),
-    "tls": ("the certificate is not valid", False),
+    "tls": ("the TLS handshake failed", False),
+    "certificate": ("the certificate is not signed by an authority that is trusted here", False),
+    "access": ("no token is given", False),
     "egress": ("the address may not be dialled", False),
     "send": ("the connection broke while the request was sent", True),
     "timeout": ("no answer came in time", True),

@@ -8,12 +8,14 @@ import os
 import socket
 import ssl
 from collections.abc import Callable
-from typing import cast
+from typing import NamedTuple, cast
 
 from orchestratord.engine.connection import Connection
 from orchestratord.engine.egress import Egress
 from orchestratord.engine.http1 import Http1Connection
 from orchestratord.engine.resolver import Found, Resolver
+from orchestratord.engine.trust import reason, tls_failure
+from orchestratord.engine.tunnel import ProxyAnswer, Route, Target, certified, open_tunnel
 from orchestratord.errors import EgressDenied, SendError, SendErrorKind
 
 
@@ -25,6 +27,7 @@ async def dial(
     egress: Egress,
     ssl_context: ssl.SSLContext | None,
     deadline: float,
+    route: Route | None = None,
 ) -> Connection:
     """Open a connection to a name, of HTTP/2 where TLS has agreed on it. Such a one stands when the
     peer's settings have come: until then nobody can tell how many requests it takes, or whether it
@@ -40,12 +43,17 @@ async def dial(
         egress: the rules.
         ssl_context: for TLS; None for a plain connection.
         deadline: the loop's time at which the connection has to stand.
+        route: through which proxy; its addresses are those that are tried, and checked.
 
     Raises:
         EgressDenied: no address of the name is allowed.
-        SendError: of kind dns, connect, tls or timeout.
+        SendError: of kind dns, connect, tls, certificate, access or timeout.
     """
     loop = asyncio.get_running_loop()
+    target = Target(host, port, ssl_context)
+    if route is not None:
+        route.check_target(egress, host, port)
+        host, port = route.proxy.host, route.proxy.port
     addresses = await _resolve(host, port, resolver, deadline)
     allowed: list[tuple[int, str]] = []
     denied: EgressDenied | None = None
@@ -65,7 +73,8 @@ async def dial(
         except SendError as error:
             failure = error
         else:
-            return await _open(loop, sock, address, host, port, egress, ssl_context, deadline)
+            way = _Way(loop, sock, address, egress, route)
+            return await _open(way, target, f"{host} ({_at(address, port)})", deadline)
     raise failure
 
 
@@ -76,7 +85,7 @@ async def _resolve(host: str, port: int, resolver: Resolver, deadline: float) ->
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():
             raise _failure("timeout", f"{host} could not be resolved in time") from None
-        raise _failure("dns", f"{host} cannot be resolved: {_reason(error)}") from error
+        raise _failure("dns", f"{host} cannot be resolved: {reason(error)}") from error
 
 
 async def _connect(
@@ -85,7 +94,7 @@ async def _connect(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _failure("connect", f"{_at(address, port)}: {_reason(error)}") from error
+        raise _failure("connect", f"{_at(address, port)}: {reason(error)}") from error
     try:
         sock.setblocking(False)
         async with asyncio.timeout_at(until) as limit:
@@ -99,7 +108,7 @@ async def _connect(
         if limit.expired():
             what = f"no connection to {_at(address, port)} in time"
             raise _failure("timeout", what) from None
-        what = f"no connection to {_at(address, port)}: {_reason(error)}"
+        what = f"no connection to {_at(address, port)}: {reason(error)}"
         raise _failure("connect", what) from error
     except BaseException:
         sock.close()
@@ -107,64 +116,74 @@ async def _connect(
     return sock
 
 
-async def _open(
-    loop: asyncio.AbstractEventLoop,
-    sock: socket.socket,
-    address: str,
-    host: str,
-    port: int,
-    egress: Egress,
-    ssl_context: ssl.SSLContext | None,
-    deadline: float,
-) -> Connection:
-    # asyncio closes the socket itself when this does not succeed.
-    def http1() -> Connection:
-        return Http1Connection(loop, sock, address, egress)
+class _Way(NamedTuple):
+    """How far it is there: a socket that is connected to an address, the target's or a proxy's."""
 
-    if ssl_context is None:
-        return (await loop.create_connection(http1, sock=sock))[1]
+    loop: asyncio.AbstractEventLoop
+    sock: socket.socket
+    address: str
+    egress: Egress
+    route: Route | None
 
-    def http2() -> Connection:
+    def choose(self, agreed: str | None) -> Connection:
+        """A connection of the protocol that TLS has agreed on."""
+        if agreed != "h2":
+            return Http1Connection(self.loop, self.sock, self.address, self.egress)
         # Imported by those who meet such a peer.
         from orchestratord.engine.http2 import Http2Connection
 
-        return Http2Connection(loop, sock, address, egress)
+        return Http2Connection(self.loop, self.sock, self.address, self.egress)
 
-    arriving: _Arriving | None = None
-    what = f"{host} ({_at(address, port)})"
+
+async def _open(way: _Way, target: Target, what: str, deadline: float) -> Connection:
+    route, peer = way.route, target
+    if route is not None:
+        peer = Target(route.proxy.host, route.proxy.port, route.context)
+        if target.ssl_context is None:
+            route = None  # the proxy is handed the requests themselves
+    # asyncio closes the socket itself when this does not succeed.
+    if route is None and peer.ssl_context is None:
+        return (await way.loop.create_connection(lambda: way.choose(None), sock=way.sock))[1]
+    connection: Connection | None = None
+    name = certified(peer.host) if peer.ssl_context is not None else None
     try:
         async with asyncio.timeout_at(deadline) as limit:
-            _, arriving = await loop.create_connection(
-                lambda: _Arriving(http1, http2),
-                sock=sock,
-                ssl=ssl_context,
-                # A certificate names neither an address's zone nor a name's final dot.
-                server_hostname=host.partition("%")[0].rstrip("."),
-            )
-            connection = arriving.connection
+            if route is not None:
+                transport, answer = await way.loop.create_connection(
+                    lambda: ProxyAnswer(way.loop, route.proxy),
+                    sock=way.sock, ssl=peer.ssl_context, server_hostname=name,
+                )  # fmt: skip
+                connection = await open_tunnel(
+                    way.loop, transport, answer, route, target, way.choose
+                )
+            else:
+                arriving = (await way.loop.create_connection(
+                    lambda: _Arriving(way.choose),
+                    sock=way.sock, ssl=peer.ssl_context, server_hostname=name,
+                ))[1]  # fmt: skip
+                connection = arriving.connection
             await connection.ready()
             return connection
     except BaseException as error:
-        if arriving is not None:
-            arriving.connection.close()
+        if connection is not None:
+            connection.close()
         if isinstance(error, OSError) and limit.expired():  # TimeoutError is an OSError
-            reached = "the TLS handshake" if arriving is None else "the beginning of HTTP/2"
+            reached = "the TLS handshake" if connection is None else "the beginning of HTTP/2"
             raise _failure("timeout", f"{reached} with {what} did not end in time") from None
         if isinstance(error, OSError | ValueError):
-            raise _failure("tls", f"TLS with {what}: {_reason(error)}") from error
+            raise tls_failure(error, peer.host, what, peer.ssl_context) from error
         raise
 
 
 class _Arriving(asyncio.Protocol):
     """Gives a connection that TLS has secured to the protocol that was agreed on meanwhile."""
 
-    def __init__(self, http1: Callable[[], Connection], http2: Callable[[], Connection]) -> None:
-        self._http1 = http1
-        self._http2 = http2
+    def __init__(self, choose: Callable[[str | None], Connection]) -> None:
+        self._choose = choose
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         agreed = transport.get_extra_info("ssl_object").selected_alpn_protocol()
-        self.connection = self._http2() if agreed == "h2" else self._http1()
+        self.connection = self._choose(agreed)
         # At once: what the peer says first may be here already.
         cast("asyncio.Transport", transport).set_protocol(self.connection)
         self.connection.connection_made(transport)
@@ -181,18 +200,6 @@ def _sockaddr(family: int, address: str, port: int) -> tuple[str, int] | tuple[s
 
 def _at(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, ssl.SSLCertVerificationError):
-        return error.verify_message
-    if isinstance(error, ssl.SSLError) and error.reason:
-        return error.reason.replace("_", " ").lower()
-    if isinstance(error, socket.gaierror):
-        return error.strerror or "the resolver has no answer"
-    if isinstance(error, OSError) and not isinstance(error, ssl.SSLError) and error.errno:
-        return os.strerror(error.errno)  # asyncio's own words repeat the address
-    return str(error) or type(error).__name__
 
 
 def _failure(kind: SendErrorKind, message: str) -> SendError:

@@ -17,7 +17,8 @@ from pydantic import Field, model_validator
 from orchestratord.attachment import BodyFile
 from orchestratord.endpoint import SUCCESS, Endpoint, Model
 from orchestratord.engine.decoding import ACCEPT_ENCODING
-from orchestratord.errors import InvalidPayload, SendError
+from orchestratord.engine.tokens import AWAITED
+from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
 from orchestratord.exchange import BODY_FILE, Request
 from orchestratord.executor import Executor, Standing, Target
 from orchestratord.expression import Expression
@@ -30,6 +31,8 @@ from orchestratord.values import StatusSet
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
+FINAL_KINDS: frozenset[SendErrorKind] = frozenset({"certificate", "access"})
+"""Ways in which no answer comes that no repeat mends: somebody has to look."""
 USER_AGENT = "orchestratord"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _JSON = json.JSONEncoder(
@@ -113,6 +116,7 @@ class HttpExecutor(Executor):
             egress=endpoint.api.egress,
             detail=Planned(endpoint),
             rate=endpoint.api.rate_limit,
+            access=None if endpoint.api.plain else endpoint.api,
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
@@ -164,6 +168,8 @@ class HttpExecutor(Executor):
                     fresh = True
                     continue
                 outcome = Outcome.from_error(error, when=retry.when)
+                if error.kind in FINAL_KINDS:
+                    outcome = replace(outcome, verdict="failure", final_reason="not_retryable")
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
                 if success_if is not None and outcome.verdict == "success":
@@ -241,6 +247,8 @@ class Plan:
             self._put("Authorization", pair._auth_header)
         if auth.header is not None:
             self._put(auth.header.name, auth.header.value.reveal())
+        if auth.oauth2 is not None:
+            self._put("Authorization", AWAITED)
 
     def _has(self, name: str) -> bool:
         return any(known.lower() == name for known in self.headers)

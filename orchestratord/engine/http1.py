@@ -10,6 +10,7 @@ from orchestratord.engine.connection import Connection
 from orchestratord.engine.egress import Egress
 from orchestratord.engine.head import Encoded
 from orchestratord.engine.parsed import ParsedAnswer
+from orchestratord.engine.trust import refused_by_peer
 from orchestratord.errors import SendError
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
@@ -119,6 +120,10 @@ class Http1Connection(Connection):
         if answer is None:
             return
         if not answer.started:
+            refusal = None if self.used else refused_by_peer(error)
+            if refusal is not None:
+                self._fail(refusal)
+                return
             if self._unsent is not None:
                 what, sending = "the connection was closed while the request was being sent", True
             else:

@@ -21,6 +21,7 @@ from orchestratord.engine.frames import ConnectionFaultError, Frame, FrameReader
 from orchestratord.engine.head import Encoded
 from orchestratord.engine.outflow import Outflow
 from orchestratord.engine.stream import Stream, StreamAnswer
+from orchestratord.engine.trust import refused_by_peer
 from orchestratord.errors import SendError, SendErrorKind
 
 _STREAM_WINDOW = 262_144  # bytes of one answer that may be on their way
@@ -196,7 +197,8 @@ class Http2Connection(Connection):
             # With TLS 1.3 it is only now that the peer says what it thinks of a certificate.
             kind: SendErrorKind = "tls" if isinstance(error, ssl.SSLError) else "connect"
             what = "the connection was closed before the peer's HTTP/2 settings came"
-            self._ready.set_exception(SendError(what, kind=kind, sent=False))
+            lost = SendError(what, kind=kind, sent=False)
+            self._ready.set_exception(refused_by_peer(error) or lost)
         if self._ready.done() and not self._ready.cancelled():
             self._ready.exception()  # whoever waited for it may have gone
 

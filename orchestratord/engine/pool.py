@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple, cast
 
 from orchestratord.engine.connection import Connection
 from orchestratord.engine.egress import Egress
+from orchestratord.engine.tunnel import Route
 from orchestratord.errors import EgressDenied
 
 if TYPE_CHECKING:  # it is imported where such a connection is opened
@@ -21,11 +22,13 @@ request fails as one on any connection that is closed at the moment of sending."
 
 
 class Key(NamedTuple):
-    """What a request and a connection must have in common. `ssl_context` is None without TLS."""
+    """What a request and a connection must have in common. `ssl_context` is None without TLS,
+    `route` without a proxy."""
 
     host: str
     port: int
     ssl_context: ssl.SSLContext | None
+    route: Route | None = None
 
 
 class Pool:
@@ -178,8 +181,12 @@ class Pool:
 def _allowed(connection: Connection, key: Key, egress: Egress) -> bool:
     if connection.egress is egress:  # the usual case: it was checked by these very rules
         return True
+    host, port = key.host, key.port
     try:
-        egress.check(connection.address, key.port, key.host)
+        if key.route is not None:
+            key.route.check_target(egress, host, port)
+            host, port = key.route.proxy.host, key.route.proxy.port
+        egress.check(connection.address, port, host)
     except EgressDenied:
         return False
     connection.egress = egress

@@ -199,7 +199,7 @@ def _reason(text: str | None) -> Reason:
 
 
 def _final_words(outcome: Outcome, reason: Reason) -> str:
-    if reason is Reason.NOT_RETRYABLE and outcome.decided_by is None:
+    if reason is Reason.NOT_RETRYABLE and not (outcome.decided_by or outcome.final_reason):
         return f"retry.when does not cover {outcome.status_code}"
     return reason.value
 

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from functools import lru_cache
 
 import httpx
 
+from orchestratord.engine.access import Accesses
 from orchestratord.engine.egress import Egress, parse_rule
+from orchestratord.engine.tokens import Learn
 from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
 from orchestratord.executor import Target
@@ -18,14 +21,17 @@ from orchestratord.values import format_duration
 class Sender:
     """Makes the `send` of each attempt."""
 
-    def __init__(self, client: Client) -> None:
+    def __init__(self, client: Client, learn: Learn = lambda owner, secrets: None) -> None:
+        """`learn` is told of the tokens that come up, so that nothing shows them."""
         self._client = client
+        self._accesses = Accesses(client, learn)
 
     def within(self, target: Target) -> Send:
         """A `send` whose deadline begins with its first call and covers all of them."""
         client = self._client
         egress = _egress(target.egress, client.listeners)
         deadline: float | None = None
+        access = None if target.access is None else self._accesses.of(target.access, egress)
 
         async def send(
             request: httpx.Request,
@@ -48,7 +54,10 @@ class Sender:
                 follow_redirects=follow_redirects,
                 fresh=fresh,
             )
-            return await client.send(request, options=options)
+            if access is None:
+                return await client.send(request, options=options)
+            options = replace(options, ssl_context=access.ssl_context, route=access.route)
+            return await access.send(request, options)
 
         return send
 

@@ -22,14 +22,14 @@ from orchestratord.engine.head import encode, unsendable
 from orchestratord.engine.pool import Key, Pool
 from orchestratord.engine.redirect import MAX_REDIRECTS, redirected
 from orchestratord.engine.resolver import Resolver, SystemResolver
+from orchestratord.engine.trust import ALPN as ALPN  # offered by contexts of others, too
+from orchestratord.engine.trust import context_of
+from orchestratord.engine.tunnel import Route
 from orchestratord.errors import SendError
 from orchestratord.exchange import Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
 MAX_RESPONSE = 1_048_576
-ALPN = ("h2", "http/1.1")
-"""What is offered to a peer over TLS. The first one that it knows too is spoken."""
-
 _REMEMBERED = 4096  # peers
 
 
@@ -52,6 +52,7 @@ class SendOptions:
             itself: a connection lost takes all the exchanges on it along.
         ssl_context: for https; None verifies against the usual authorities. Over one of your own
             HTTP/2 is spoken where it offers it: `set_alpn_protocols(ALPN)`.
+        route: through which proxy; None goes there directly.
     """
 
     timeout: float
@@ -61,12 +62,13 @@ class SendOptions:
     follow_redirects: bool = False
     fresh: bool = False
     ssl_context: ssl.SSLContext | None = None
+    route: Route | None = None
 
 
 class Client:
     """Sends requests and keeps idle connections. One serves a whole daemon, on one loop.
 
-    It sends what it is given once: no retry, no cookies, no proxy, no header of its own.
+    It sends what it is given once: no retry, no cookies, no header of its own.
 
     Args:
         resolver: from host and port to [(family, address)]; the system's where left out.
@@ -147,11 +149,11 @@ class Client:
         if loop.time() >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
         plain = request.plain if isinstance(request, Request) else None
-        if plain is not None:
-            key = self._key(plain.origin, options.ssl_context)
-        else:
-            key = self._key(_origin(request.url), options.ssl_context)
+        origin = plain.origin if plain is not None else _origin(request.url)
+        key = self._key(origin, options)
         encoded = encode(request)
+        if key.route is not None and key.ssl_context is None:
+            encoded = key.route.handed(encoded, origin)
         connection = None if options.fresh else self._pool.take(key, options.egress, loop.time())
         if connection is None:
             until = min(deadline, loop.time() + options.connect_timeout)
@@ -174,6 +176,7 @@ class Client:
             egress=options.egress,
             ssl_context=key.ssl_context,
             deadline=until,
+            route=key.route,
         )
         if key.ssl_context is not None:
             peer = key.host, key.port
@@ -212,16 +215,15 @@ class Client:
             del self._opening[key]
             opening.set_result(shared)
 
-    def _key(self, origin: Origin, ssl_context: ssl.SSLContext | None) -> Key:
-        scheme = origin.scheme
-        if scheme == b"http":
-            return Key(origin.name, origin.port or 80, None)
+    def _key(self, origin: Origin, options: SendOptions) -> Key:
+        if origin.scheme == b"http":
+            return Key(origin.name, origin.port or 80, None, options.route)
+        ssl_context = options.ssl_context
         if ssl_context is None:
             ssl_context = self._default_context
-            if ssl_context is None:  # made once, where it is needed: reading them takes 20 ms
-                ssl_context = self._default_context = httpx.create_ssl_context()
-                ssl_context.set_alpn_protocols(ALPN)
-        return Key(origin.name, origin.port or 443, ssl_context)
+            if ssl_context is None:  # made once, where it is needed
+                ssl_context = self._default_context = context_of()
+        return Key(origin.name, origin.port or 443, ssl_context, options.route)
 
 
 def _origin(url: httpx.URL) -> Origin:

@@ -75,8 +75,8 @@ class Worker:
         self._waiters = Waiters()
         self._intake = Intake(self, store, self.lanes, self._standings, host.events)
         self._runner = Runner(
-            self, store, self.lanes, self._standings, self._intake, self._life, Sender(client),
-            host.events,
+            self, store, self.lanes, self._standings, self._intake, self._life,
+            Sender(client, self._learn), host.events,
         )  # fmt: skip
         self._removal = Removal(
             store, endings, self._standings, self._runner.settle, self._runner.give_back
@@ -97,6 +97,9 @@ class Worker:
                 # What kept a receiver from answering may be mended by this.
                 self.lanes.try_now(key, self.clock.now_ms())
         self._wake.set()
+
+    def _learn(self, owner: str, secrets: tuple[str, ...]) -> None:
+        self.config.redactor.learn(owner, secrets)
 
     def set_paused(self, paused: set[str]) -> None:
         """The endpoints whose calls wait; their deliveries go on."""

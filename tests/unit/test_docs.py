@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 
 import click
 import pytest
+import trustme
 from click.testing import CliRunner
 
 from orchestratorctl.arguments import parse
@@ -30,7 +31,10 @@ COMMANDS = ROOT / "docs" / "commands.md"
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "orchestratord_spec")]
 DATABASE = '{url: "sqlite:///warehouse.db"}'
 VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce", "BILLING_PASSWORD": "a-password"}
-CREDENTIALS = ("api_token", "api_read_token", "ops_hook", "ops_new", "ops_old", "pager")
+CREDENTIALS = (
+    "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
+    "proxy_password",
+)  # fmt: skip
 
 
 class Block(NamedTuple):
@@ -299,6 +303,12 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
     for credential in CREDENTIALS:
         key = base64.b64encode(credential.ljust(24).encode()).decode()
         _write(tmp_path, f"credentials/{credential}", key)
+    if "\ntls:" in block.text:
+        authority = trustme.CA()
+        client = authority.issue_cert("daemon.example")
+        _write(tmp_path, "tls/ca.pem", authority.cert_pem.bytes().decode())
+        _write(tmp_path, "tls/client.pem", client.cert_chain_pems[0].bytes().decode())
+        _write(tmp_path, "tls/client.key", client.private_key_pem.bytes().decode())
     environ = {**VARIABLES, "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
     config = load(tmp_path, open_host(tmp_path), environ=environ, addresses=ADDRESSES)
     assert config.warnings == ()

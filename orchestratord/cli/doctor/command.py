@@ -36,9 +36,9 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
-    Configuration, files, plugins, database, disk, control socket, API over TCP, clock and limits:
-    each line says ok, warn or fail, what is so, and what to do. Exits with 1 if something fails.
-    Nothing is changed, and nothing is sent but a question to the daemon.
+    Configuration, files, plugins, certificates, database, disk, control socket, API over TCP, clock
+    and limits: each line says ok, warn or fail, what is so, and what to do. Exits with 1 if
+    something fails. Nothing is changed, and nothing is sent but a question to the daemon.
     """
     from orchestratord.cli.doctor.case import open_case
 
@@ -55,7 +55,7 @@ def doctor(config: str | None, output: str) -> None:
 
 
 def _look(case: Case) -> Iterator[tuple[str, Finding]]:
-    from orchestratord.cli.doctor import configuration, control, database, machine
+    from orchestratord.cli.doctor import certificates, configuration, control, database, machine
     from orchestratord.cli.doctor.finding import fail
 
     checks: dict[str, Callable[[Case], Findings]] = {
@@ -63,6 +63,7 @@ def _look(case: Case) -> Iterator[tuple[str, Finding]]:
         "config": configuration.check_config,
         "files": configuration.check_files,
         "plugins": configuration.check_plugins,
+        "certs": certificates.check_certificates,
         "database": database.check_database,
         "disk": database.check_disk,
         "socket": control.check_socket,

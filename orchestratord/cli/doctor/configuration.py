@@ -83,6 +83,11 @@ def _with_secrets(case: Case) -> Iterator[Path]:
         if case.config.redactor.text(text) != text:
             yield case.folder / name
         named.update(_FILE_REFERENCE.findall(text))
+    for api in case.config.apis.values():
+        tls = api.tls
+        held = (tls.key or tls.cert) if tls is not None else None
+        if held is not None and "${" not in held.name:
+            named.add(str(case.folder / held.name))
     yield from (Path(name) for name in sorted(named))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestratord.cli.importing.document import Document, items, mapping, text
-from orchestratord.config.urls import base_url_problem
+from orchestratord.config.urls import url_problem
 
 NOWHERE = "https://api.example.com"
 """Stands where a document names no host."""
@@ -58,7 +58,7 @@ def base_url(document: Document, servers: Any = None) -> str | None:
 
         url = _VARIABLE.sub(default, text(server.get("url")))
     url = url.rstrip("/")
-    return url if base_url_problem(url) is None else None
+    return url if url_problem(url) is None else None
 
 
 def base_path(document: Document) -> str:

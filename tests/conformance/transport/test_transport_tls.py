@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
 from typing import Any
 
 import httpx
 import pytest
+import trustme
 
+from orchestratord.access import PemFile, Tls
 from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.trust import context_of
 from orchestratord.errors import SendError
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -73,7 +80,7 @@ async def test_a_wrong_name_is_refused(
     server = await serve(serving, tls=certified("other.example", "127.0.0.1"))
     with pytest.raises(SendError) as caught:
         await named("POST", f"https://api.example:{server.port}/x", trusting, content=b"x")
-    assert (caught.value.kind, caught.value.sent) == ("tls", False)
+    assert (caught.value.kind, caught.value.sent) == ("certificate", False)
     assert "api.example" in caught.value.message
     assert server.requests == []
 
@@ -84,8 +91,92 @@ async def test_an_unknown_authority_is_refused_by_default(
     server = await serve(serving, tls=certified("api.example"))
     with pytest.raises(SendError) as caught:
         await named("POST", f"https://api.example:{server.port}/x", None)
-    assert (caught.value.kind, caught.value.sent) == ("tls", False)
+    assert (caught.value.kind, caught.value.sent) == ("certificate", False)
     assert server.requests == []
+
+
+@pytest.fixture
+def wanting(certified: Any, authority: Any) -> Iterator[Callable[..., int]]:
+    """`wanting(version, alpn)` is the port of a server that wants a certificate of the authority.
+
+    It is none of asyncio's, which hang up without a word about what they do not like.
+    """
+    listening: list[socket.socket] = []
+    threads: list[threading.Thread] = []
+
+    def serve(server: socket.socket, context: ssl.SSLContext) -> None:
+        peer, _ = server.accept()
+        with peer, suppress(OSError):
+            peer.settimeout(5)
+            # With a second handle the alert is read before the reset that follows unread bytes.
+            with peer.dup() as kept:
+                try:
+                    with context.wrap_socket(peer, server_side=True) as secured:
+                        secured.recv(65536)
+                        secured.sendall(OK)
+                except ssl.SSLError:
+                    kept.settimeout(5)
+                    kept.shutdown(socket.SHUT_WR)
+                    while kept.recv(65536):
+                        pass
+
+    def start(version: ssl.TLSVersion, alpn: str) -> int:
+        context: ssl.SSLContext = certified("127.0.0.1")
+        context.minimum_version = context.maximum_version = version
+        context.verify_mode = ssl.CERT_REQUIRED
+        authority.configure_trust(context)
+        context.set_alpn_protocols([alpn])
+        server = socket.create_server(("127.0.0.1", 0))
+        listening.append(server)
+        threads.append(threading.Thread(target=serve, args=(server, context)))
+        threads[-1].start()
+        return int(server.getsockname()[1])
+
+    yield start
+    for thread in threads:
+        thread.join(10)
+    for server in listening:
+        server.close()
+
+
+@pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
+@pytest.mark.parametrize("shown", ["none", "another's"])
+async def test_a_peer_that_does_not_accept_our_certificate(
+    send: Any, wanting: Any, authority: Any, version: Any, shown: str, alpn: str
+) -> None:
+    tls = {"ca": PemFile("ca.pem", authority.cert_pem.bytes())}
+    if shown != "none":
+        pem = trustme.CA().issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
+        tls["cert"] = PemFile("cert.pem", pem)
+    url = f"https://127.0.0.1:{wanting(version, alpn)}/"
+    options = {"ssl_context": context_of(Tls(**tls))}
+    with pytest.raises(SendError) as caught:
+        await send("POST", url, content=b"x", options=options)
+    if version == ssl.TLSVersion.TLSv1_2 and caught.value.kind == "tls":
+        # What it says of none at all is that the handshake failed, and nothing more.
+        assert (shown, "handshake failure" in caught.value.message) == ("none", True)
+        return
+    assert (caught.value.kind, caught.value.sent) == ("certificate", False)
+    assert caught.value.message.startswith("the peer does not accept the certificate of tls.cert")
+
+
+async def test_a_peer_that_accepts_our_certificate(send: Any, wanting: Any, authority: Any) -> None:
+    pem = authority.issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
+    ca = PemFile("ca.pem", authority.cert_pem.bytes())
+    context = context_of(Tls(ca=ca, cert=PemFile("cert.pem", pem)))
+    url = f"https://127.0.0.1:{wanting(ssl.TLSVersion.TLSv1_3, 'http/1.1')}/"
+    assert (await send("POST", url, options={"ssl_context": context})).content == b"ok"
+
+
+async def test_what_is_trusted_is_named(send: Any, serve: Any, certified: Any) -> None:
+    other = PemFile("tls/other.pem", trustme.CA().cert_pem.bytes())
+    server = await serve(serving, tls=certified("127.0.0.1"))
+    with pytest.raises(SendError) as caught:
+        await send("GET", server.url, options={"ssl_context": context_of(Tls(ca=other))})
+    assert caught.value.message.startswith(
+        "the certificate of 127.0.0.1 is not signed by tls.ca (tls/other.pem) ("
+    )
 
 
 @pytest.mark.parametrize("how", ["close", "reset", "plain"])

@@ -11,14 +11,16 @@ import sqlite3
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from datetime import UTC, datetime, timedelta
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
-from orchestratord.cli.doctor import configuration, control, database, machine
+from orchestratord.cli.doctor import certificates, configuration, control, database, machine
 from orchestratord.cli.doctor.case import Case, open_case
 from orchestratord.cli.doctor.finding import Finding, Findings
 from orchestratord.cli.main import main
@@ -444,3 +446,38 @@ def test_inotify(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "max_user_instances, 128" in bad(machine.check_inotify, case).what
     (tmp_path / "max_user_watches").write_text("10\n")
     assert "max_user_watches is 10" in bad(machine.check_inotify, case).what
+
+
+# -- certificates --------------------------------------------------------------------------------
+
+
+def test_certificates_of_apis(folder: Path) -> None:
+    def write(**dates: datetime) -> Case:
+        ca = trustme.CA()
+        leaf = ca.issue_cert("x", **dates)
+        (folder / "ca.pem").write_bytes(ca.cert_pem.bytes())
+        (folder / "both.pem").write_bytes(leaf.private_key_and_cert_chain_pem.bytes())
+        (folder / "both.pem").chmod(0o600)
+        api = folder / "apis/example/api.yaml"
+        api.write_text("base_url: https://a.example\ntls: {ca: ca.pem, cert: both.pem}\n")
+        return open_case(folder)
+
+    check = certificates.check_certificates
+    assert found(check, open_case(folder)) == []
+    now, day = datetime.now(UTC), timedelta(days=1)
+    ((status, what),) = found(check, write(not_after=now + 90 * day))
+    assert (status, what) == (
+        "ok",
+        f"2 certificates of APIs; the first to end does so on {now + 90 * day:%Y-%m-%d}",
+    )
+    soon = bad(check, write(not_after=now + 3 * day))
+    assert soon.what == f"tls.cert of example (both.pem) ends on {now + 3 * day:%Y-%m-%d}"
+    case = write(not_before=now - 9 * day, not_after=now - day)
+    ended = bad(check, case)
+    assert (ended.status, ended.what) == (
+        "fail",
+        f"tls.cert of example (both.pem) ended on {now - day:%Y-%m-%d}",
+    )
+    (folder / "both.pem").chmod(0o644)
+    secret = bad(configuration.check_files, case)
+    assert secret.what == f"everybody can read the secret in {folder}/both.pem"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from click.testing import CliRunner, Result
 
 from orchestratord.cli.main import main
@@ -214,3 +215,46 @@ def test_the_calls_that_follow_from_a_body(tmp_path: Path) -> None:
     text = explain("crm/list", "--status-code", "200", folder=tmp_path).stdout
     assert "  then.0: the answer has no body: it failed for good, not_retryable\n" in text
     assert "may decide otherwise" not in text
+
+
+def test_how_an_api_is_reached(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    for name, text in {
+        "tls/ca.pem": authority.cert_pem.bytes().decode(),
+        "tls/both.pem": authority.issue_cert("x").private_key_and_cert_chain_pem.bytes().decode(),
+        "bodies/order.xml": "<order/>",
+        "apis/shop/api.yaml": (
+            "base_url: https://a.example\ntls: {ca: tls/ca.pem, cert: tls/both.pem}\n"
+            "proxy: http://me:written-out@proxy.example:3128\nauth: {oauth2: {token_url: "
+            "'https://l.example/t', client_id: x, client_secret: also-written-out}}\n"
+        ),
+        "apis/shop/endpoints/put.yaml": (
+            "path: /o\nmethod: PUT\nbody: {file: bodies/order.xml}\nsuccess_if: '!errors'\n"
+        ),
+    }.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    request = document("shop/put", folder=tmp_path)["request"]
+    assert request["headers"]["Authorization"] == "***"
+    assert (request["body"], request["body_file"]) == (None, "bodies/order.xml")
+    curl = request["curl"].replace("\\\n  ", "")
+    assert (
+        "--proxy 'http://me:***@proxy.example:3128' --cacert tls/ca.pem --cert tls/both.pem "
+        "--data-binary @bodies/order.xml"
+    ) in curl
+    text = explain("shop/put", "--error", "certificate", folder=tmp_path).stdout
+    assert "  (what is in bodies/order.xml)\n" in text
+    assert "it failed for good, not_retryable" in " ".join(text.split())
+    assert "written-out" not in text
+    shown = CliRunner().invoke(main, ["config", "show", "--config", str(tmp_path), "shop/put"])
+    assert shown.exit_code == 0, shown.output
+    lines = [" ".join(line.split()) for line in shown.stdout.splitlines()]
+    for line in (
+        'client_secret: "***" # apis/shop/api.yaml:4',
+        "ca: tls/ca.pem # apis/shop/api.yaml:2",
+        'proxy: "http://me:***@proxy.example:3128" # apis/shop/api.yaml:3',
+        'success_if: "!errors" # apis/shop/endpoints/put.yaml:4',
+        "file: bodies/order.xml # apis/shop/endpoints/put.yaml:3",
+    ):
+        assert line in lines
+    assert "written-out" not in shown.stdout

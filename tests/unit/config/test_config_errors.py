@@ -164,13 +164,24 @@ def test_endpoints(config: ConfigFolder, text: str, error: str) -> None:
         ("base_url: 'https://a/b c'", "1:1: base_url: holds no blanks or control characters"),
         ("base_url: https://{{ params.host }}/", "1:1: base_url: takes no template; what changes from "
          "call to call belongs into an endpoint's path"),
-        ("base_url: https://a\nauth: {}", "2:1: auth: give exactly one of bearer, basic and header"),
+        ("base_url: https://a\nauth: {}", "2:1: auth: give exactly one of bearer, basic, header and "
+         "oauth2"),
         ("base_url: https://a\nauth: {bearer: abcd, header: {name: X, value: abcd}}", "2:1: auth: give "
-         "exactly one of bearer, basic and header"),
+         "exactly one of bearer, basic, header and oauth2"),
         ("base_url: https://a\nauth: {header: {name: X Y, value: abcd}}", "2:17: auth.header.name: is "
          "not the name of a header"),
-        ("base_url: https://a\nauth: {oauth2: {}}", "2:8: auth.oauth2: unknown key; known are basic, "
-         "bearer, header"),
+        ("base_url: https://a\nauth: {digest: {}}", "2:8: auth.digest: unknown key; known are basic, "
+         "bearer, header, oauth2"),
+        ("base_url: https://a\nauth: {oauth2: {token_url: 'https://a/t', client_id: x}}", "2:8: "
+         "auth.oauth2: client_secret is required where there is no refresh_token"),
+        ("base_url: https://a\nauth: {oauth2: {token_url: a/t, client_id: x, refresh_token: abcd}}",
+         "2:17: auth.oauth2.token_url: begins with http:// or https://"),
+        ("base_url: https://a\ntls: {}", "2:1: tls: give ca, or cert and key, or all three"),
+        ("base_url: https://a\ntls: {ca: x.pem}", "2:7: tls.ca: x.pem cannot be read: No such file"),
+        ("base_url: https://a\ntls: {ca: /}", "2:7: tls.ca: / is not a file"),
+        ("base_url: https://a\ntls: {ca: apis/shop/api.yaml}", "2:7: tls.ca: holds no certificate in"),
+        ("base_url: https://a\nproxy: proxy:3128", "2:1: proxy: begins with http:// or https://"),
+        ("base_url: https://a\nproxy: 'http://proxy'", "2:1: proxy: needs the port of the proxy, such"),
         ("base_url: https://a\nauth: {basic: {username: x}}", "2:8: auth.basic.password: is required"),
         ("base_url: https://a\nconcurrency: 0", "2:1: concurrency: must be at least 1, not 0"),
         ("base_url: https://a\nrate_limit: 0.5/s", "2:1: rate_limit: '0.5/s' is not a rate limit: write "

@@ -1,0 +1,118 @@
+"""How the requests of one API go out: over its TLS, through its proxy, with its token."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import replace
+
+import httpx
+
+from orchestratord.access import OAuth2
+from orchestratord.endpoint import Api
+from orchestratord.engine.egress import Egress
+from orchestratord.engine.tokens import AWAITED, Keeper, Learn
+from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.trust import context_of, proxy_context
+from orchestratord.engine.tunnel import Route
+from orchestratord.exchange import put_headers, request_header
+
+_WITH_TOKEN = "orchestratord.token"  # noqa: S105  # the name of an extension
+"""The extension of a request whose Authorization is ours to fill in."""
+_TOKEN_TIMEOUT = 30.0
+_TOKEN_ANSWER = 65_536
+"""Seconds, and bytes, of an answer with a token."""
+
+
+class Access:
+    """Sends the requests of one API. It is made anew where its api.yaml changes.
+
+    Args:
+        client: sends them.
+        api: what is to be reached.
+        egress: the rules for all of its requests.
+        keeper: keeps its token, None without OAuth 2.0.
+    """
+
+    def __init__(self, client: Client, api: Api, egress: Egress, keeper: Keeper | None) -> None:
+        self._client = client
+        self._keeper = keeper
+        self.ssl_context = context_of(api.tls) if api.tls is not None else None
+        self.route: Route | None = None
+        if api.proxy is not None:
+            context = proxy_context(api.tls) if api.proxy.scheme == "https" else None
+            self.route = Route(api.proxy, context)
+        self._for_token = SendOptions(
+            timeout=_TOKEN_TIMEOUT,
+            egress=egress,
+            max_response=_TOKEN_ANSWER,
+            fresh=True,
+            ssl_context=self.ssl_context,
+            route=self.route,
+        )
+
+    async def send(self, request: httpx.Request, options: SendOptions) -> httpx.Response:
+        """Send a request as `options` say, which have come with the context and the route of this.
+
+        Where the API refuses the token, the request is sent once more with another one: nothing
+        was carried out. Raises SendError.
+        """
+        keeper = self._keeper
+        if keeper is None or not _awaits_token(request):
+            return await self._client.send(request, options=options)
+        until = asyncio.get_running_loop().time() + options.timeout
+        token = await keeper.token(self._fetch, until)
+        response = await self._send_with(token.value, request, options, until)
+        if response.status_code == httpx.codes.UNAUTHORIZED:
+            other = await keeper.instead_of(token, self._fetch, until)
+            if other is None:
+                return response
+            token = other
+            response = await self._send_with(token.value, request, options, until)
+        if response.status_code != httpx.codes.UNAUTHORIZED:
+            token.accepted = True
+        return response
+
+    async def _send_with(
+        self, token: str, request: httpx.Request, options: SendOptions, until: float
+    ) -> httpx.Response:
+        request.extensions[_WITH_TOKEN] = True
+        put_headers(request, {"authorization": f"Bearer {token}"})
+        left = until - asyncio.get_running_loop().time()
+        return await self._client.send(request, options=replace(options, timeout=left))
+
+    async def _fetch(self, request: httpx.Request) -> httpx.Response:
+        return await self._client.send(request, options=self._for_token)
+
+
+def _awaits_token(request: httpx.Request) -> bool:
+    """Whether no hook has set an Authorization of its own."""
+    if _WITH_TOKEN in request.extensions:
+        return True
+    return request_header(request, "authorization") == AWAITED
+
+
+class Accesses:
+    """One `Access` for each API that asks for more than a connection."""
+
+    def __init__(self, client: Client, learn: Learn) -> None:
+        self._client = client
+        self._learn = learn
+        self._known: dict[str, tuple[Api, Access]] = {}
+        self._keepers: dict[str, Keeper] = {}
+
+    def of(self, api: Api, egress: Egress) -> Access:
+        """The access to an API as it is declared now; a token that can serve on does so."""
+        known = self._known.get(api.name)
+        if known is not None and known[0] is api:
+            return known[1]
+        settings = api.auth.oauth2 if api.auth is not None else None
+        keeper = self._keeper(api.name, settings) if settings is not None else None
+        access = Access(self._client, api, egress, keeper)
+        self._known[api.name] = api, access
+        return access
+
+    def _keeper(self, name: str, settings: OAuth2) -> Keeper:
+        keeper = self._keepers.get(name)
+        if keeper is None or not keeper.fits(settings):
+            keeper = self._keepers[name] = Keeper(name, settings, self._learn)
+        return keeper
