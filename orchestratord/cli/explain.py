@@ -107,7 +107,7 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Pre
         raise click.UsageError(f"--status-code: {wrong}") from None
     if error is not None and code != "error":
         raise click.UsageError(f"--error says that no answer comes, --status-code that {code} does")
-    if body is not None and (error or not isinstance(code, int)):
+    if body is not None and (error or code == "error"):
         raise click.UsageError("--body is that of an answer, and there is none")
     given = {"error": error} if error else {"status_code": code, "body": body}
     return Pretended.model_validate(given)

@@ -77,7 +77,8 @@ def _body(response: httpx.Response | None) -> Any:
     content = response.content if response is not None else b""
     if response is not None and response.extensions.get("truncated"):
         raise Unreadable(
-            f"the answer was cut after {len(content)} bytes; a larger max_response takes all of it"
+            f"the answer was cut after {len(content)} bytes; ask for less at once, or give it a "
+            "larger max_response"
         )
     if not content.strip():
         raise Unreadable("the answer has no body")

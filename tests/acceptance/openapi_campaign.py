@@ -107,16 +107,16 @@ def run(name: str, home: Path, part: tuple[int, int] = (0, 1)) -> Report:
             endpoints = daemon.get("/v1/endpoints").json()["endpoints"]
             report.operations = len(endpoints)
             report.off = [item["id"] for item in endpoints if not item["enabled"]]
-            given = _params(Document(served), daemon, name)
+            given = _calls(Document(served), daemon, name)
             with _timed(report, "calls"):
                 calls = {
-                    daemon.call(endpoint, **params): endpoint
-                    for endpoint, params in given.items()
+                    daemon.call(endpoint, **call.params): endpoint
+                    for endpoint, call in given.items()
                     if endpoint not in report.off
                 }
                 daemon.settle(timeout=900)
             for task_id, endpoint in calls.items():
-                _judge(report, endpoint, daemon.task(task_id))
+                _judge(report, endpoint, daemon.task(task_id), given[endpoint].documented)
             report.called = len(calls)
     return report
 
@@ -158,19 +158,28 @@ def _open_api(daemon: Daemon, name: str, port: int) -> None:
     path.write_text(text)
 
 
-def _params(document: Document, daemon: Daemon, api: str) -> dict[str, dict[str, Any]]:
-    """Endpoint → what it has to be given, by its file and the document's schemas."""
+@dataclass(frozen=True)
+class Call:
+    """What an endpoint is given, and the status codes that the document has for it."""
+
+    params: dict[str, Any]
+    documented: set[str]
+
+
+def _calls(document: Document, daemon: Daemon, api: str) -> dict[str, Call]:
+    """Endpoint → how it is called, by its file and the document's schemas."""
     keys = {}
     for file in (daemon.config / f"apis/{api}/endpoints").iterdir():
         found = re.search(r"^# Operation: (\S+) (.+)$", file.read_text(), re.MULTILINE)
         assert found is not None
         keys[found[1], found[2]] = f"{api}/{file.stem}"
-    given: dict[str, dict[str, Any]] = {}
+    given: dict[str, Call] = {}
     for path, method, shared, operation in document.operations():
         endpoint = keys.get((method.upper(), path))
         if endpoint is not None:
             declared = daemon.get(f"/v1/endpoints/{endpoint}").json().get("params", {})
-            given[endpoint] = _given(document, declared, shared, operation)
+            params = _given(document, declared, shared, operation)
+            given[endpoint] = Call(params, set(map(str, mapping(operation.get("responses")))))
     return given
 
 
@@ -212,13 +221,15 @@ def _fitting(value: Any, param: Mapping[str, Any]) -> Any:
     return value
 
 
-def _judge(report: Report, endpoint: str, task: Mapping[str, Any]) -> None:
+def _judge(report: Report, endpoint: str, task: Mapping[str, Any], documented: set[str]) -> None:
     if task["status"] == "succeeded":
         report.succeeded += 1
         return
     body = str(mapping(task.get("response")).get("body"))
     found = re.search(r"prism/errors#(\w+)", body)
-    if task["last_error"] == "no answer came in time":
+    if documented == {str(task["last_status_code"])}:
+        report.elsewhere[f"{task['last_status_code']} is all that is documented"] += 1
+    elif task["last_error"] == "no answer came in time":
         report.elsewhere[f"{task['last_error']}: {endpoint}"] += 1
     elif found is None or found[1] in OURS:
         report.wrong.append(f"{endpoint}: {task['last_error']}: {body[:400]}")

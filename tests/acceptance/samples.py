@@ -17,6 +17,7 @@ FORMATS = {
 CANDIDATES = (
     "a", "abc", "1", "a1b2", "0" * 40, "a" * 64, "2027-01-01", "https://example.com/a", "a/b",
     "refs/heads/a", "#ffffff", "ffffff", "1.0.0", "a@example.com", "A", "AB", "1:1", "a:b",
+    "ssh-rsa AAAA",
 )  # fmt: skip
 """What a text with a pattern may be."""
 _DEEP = 30
@@ -42,7 +43,10 @@ def sample(document: Document, schema: Any, depth: int = 0) -> Any:
             # A number in a path or a query is a text as well: of both, only the text is one alone.
             texts = [one for one in choices if document.look(one).get("type") == "string"]
             chosen = document.look((texts or choices)[0])
-            return sample(document, {**base, **chosen, **_both(base, chosen)}, depth + 1)
+            joined = {**base, **chosen, **_both(base, chosen)}
+            if not joined.get("required"):  # nothing at all could be any of them
+                joined["required"] = list(mapping(joined.get("properties")))[:1]
+            return sample(document, joined, depth + 1)
     if parts:
         own = _object(document, known, depth) if "properties" in known else {}
         objects = [part for part in parts if isinstance(part, Mapping)]

@@ -278,7 +278,8 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
     _write(tmp_path, name, block.text)
     if "postgresql://" in block.text:
         pytest.importorskip("psycopg")
-    if "database:" in block.text:
+    page = "".join(other.text for other in blocks("yaml") if other.page == block.page)
+    if "database:" in (page if "then:" in block.text else block.text):
         _write(tmp_path, "orchestratord.yaml", f"databases: {{warehouse: {DATABASE}}}\n")
     if partial and "/endpoints/" in name:
         _write(tmp_path, name, f"{block.text}\npath: /a\n")
@@ -289,6 +290,8 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
                 found = re.match(r"# ([\w./-]+/endpoints/[\w.-]+)\n", other.text)
                 if other.page == block.page and found is not None and found[1] != name:
                     _write(tmp_path, found[1], other.text)
+                    api = f"{found[1].split('/endpoints/')[0]}/api.yaml"
+                    _write(tmp_path, api, "base_url: https://a.test\n")
     elif name.endswith("api.yaml"):
         _write(tmp_path, name.replace("api.yaml", "endpoints/x.yaml"), "path: /a\n")
         if partial:

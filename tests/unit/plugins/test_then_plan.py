@@ -134,7 +134,7 @@ BODY = {"params": {"id": "body.id"}}
 @pytest.mark.parametrize(
     ("outcome", "entry", "error"),
     [
-        (CUT, BODY, "then.0: the answer was cut after 64 bytes; a larger max_response takes all"),
+        (CUT, BODY, "then.0: the answer was cut after 64 bytes; ask for less at once, or give it"),
         (answered(200), BODY, "then.0: the answer has no body"),
         (answered(200, text="<a/>"), BODY, "then.0: the body of the answer is not JSON: Expecting"),
         (answered(200, text='{"id": NaN}'), BODY, "not JSON: NaN is no number"),
