@@ -15,7 +15,7 @@ async def test_a_loop_that_is_held_up_is_late() -> None:
     await asyncio.sleep(0.01)
     found = lag.found.copy()[()]
     assert sum(found[:-1]) == 1
-    assert found[-1] >= 0.3
+    assert found[-1] > 0.299  # two clocks
 
 
 async def test_the_timer_does_not_keep_it() -> None:
