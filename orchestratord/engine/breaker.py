@@ -82,7 +82,10 @@ class Breaker:
     def answered(self, now: int) -> bool:
         """An attempt was answered. True where that closes it."""
         if self.opened_at is not None:
-            self.__init__(now)  # type: ignore[misc]  # nothing of before counts
+            self.opened_at, self.probes = None, 0
+            # Nothing of before counts.
+            self._failed = self._answered = 0
+            self._before, self._began = (0, 0), now
             return True
         self._turn(now)
         self._answered += 1

@@ -17,18 +17,19 @@ class Gates:
         """`ready`: puts a lane among those that are looked at, if it has something to claim."""
         self._lanes = lanes
         self._ready = ready
-        self._aside: list[tuple[int, str]] = []
+        self.aside: list[tuple[int, str]] = []
         """A heap: when lanes are looked at again, some of it out of date."""
-        self._now = 0
+        self.now = 0
+        """When one of them was last looked at."""
         self._past: dict[str, Sequence[int]] | None = {}
 
     # -- for the choice ------------------------------------------------------------------------
 
     def advance(self, now: int) -> None:
         """Have those looked at whose time has come."""
-        self._now = now
-        while self._aside and self._aside[0][0] <= now:
-            when, name = heapq.heappop(self._aside)
+        self.now = now
+        while self.aside and self.aside[0][0] <= now:
+            when, name = heapq.heappop(self.aside)
             lane = self._lanes[name]
             if lane.opens_at == when:
                 lane.opens_at, lane.aside = None, False
@@ -36,9 +37,9 @@ class Gates:
 
     def next_look(self) -> int | None:
         """When the next one is looked at again; None where time alone changes nothing."""
-        while self._aside and self._lanes[self._aside[0][1]].opens_at != self._aside[0][0]:
-            heapq.heappop(self._aside)
-        return self._aside[0][0] if self._aside else None
+        while self.aside and self._lanes[self.aside[0][1]].opens_at != self.aside[0][0]:
+            heapq.heappop(self.aside)
+        return self.aside[0][0] if self.aside else None
 
     def set_aside(self, lane: Lane, gate: Gate, now: int) -> None:
         """There is no room: nobody looks at the lane until that may have changed."""
@@ -46,7 +47,7 @@ class Gates:
         when = gate.opens_at(now)
         if when is not None and when != lane.opens_at:
             lane.opens_at = when
-            heapq.heappush(self._aside, (when, lane.name))
+            heapq.heappush(self.aside, (when, lane.name))
 
     def pass_newborn(self, gate: Gate, now: int) -> bool:
         """Let one pass that is new, and was not due before."""
@@ -64,7 +65,7 @@ class Gates:
             gate.give_back(choice.limit - got)
             if choice.probe and not got:
                 gate.probe_over()
-            self.changed(lane, self._now)
+            self.changed(lane, self.now)
 
     # -- for the tasks -------------------------------------------------------------------------
 
@@ -120,9 +121,9 @@ class Gates:
         """A lane has this rate limit from now on, or none."""
         window = lane.gate.window if lane.gate is not None else None
         if rate != (window.limit if window is not None else None):
-            self.of(lane, self._now).limit(rate)
+            self.of(lane, self.now).limit(rate)
             self._charge_past(lane)
-            self.changed(lane, self._now)
+            self.changed(lane, self.now)
 
     def used_up(self, lane: str, until: int, now: int) -> None:
         """Other daemons have taken what the rate of a lane has left until then."""

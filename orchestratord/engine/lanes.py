@@ -130,6 +130,7 @@ class Lanes:
             slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
             gate = lane.gate
             if gate is not None:
+                self.gates.now = now
                 room = gate.room(now)
                 if room <= 0:
                     self.gates.set_aside(lane, gate, now)
@@ -308,7 +309,8 @@ class Lanes:
         return entry
 
     def _advance(self, now: int) -> None:
-        self.gates.advance(now)
+        if self.gates.aside:
+            self.gates.advance(now)
         heap = self._heap
         while heap and heap[0][0] <= now:
             when, key = heapq.heappop(heap)

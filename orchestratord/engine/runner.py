@@ -208,7 +208,8 @@ class Runner:
 
     async def _run(self, task: Task, lane: str) -> None:
         owner, running, held = self._owner, self.running[task.id], True
-        began = owner.clock.now_ms()
+        # Only a gate wants to know.
+        began = owner.clock.now_ms() if self._lanes.lanes[lane].gate is not None else 0
         try:
             standing, executor = self._standings.look(task.key)
             config = owner.config

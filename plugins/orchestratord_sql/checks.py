@@ -25,6 +25,13 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
             key="database",
         )
         return
+    if endpoint.api.rate_limit is not None:
+        yield Problem(
+            "the rate_limit of its API is for requests; statements are limited by the concurrency "
+            "of their database",
+            key="database",
+            severity="warning",
+        )
     scanned = scan(spec.statement, database.url.dialect)
     for message, offset in scanned.complaints:
         yield Problem(message, key="statement", offset=offset)

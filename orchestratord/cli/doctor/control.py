@@ -124,6 +124,12 @@ def check_daemon(case: Case) -> Findings:
             f"it keeps old values of {', '.join(config['restart_required'])}",
             "restart it, and it takes the new ones",
         )
+    for breaker in status.get("breakers") or ():
+        yield warn(
+            f"{breaker.get('lane')} is down since {breaker.get('since')}: {breaker.get('why')}; "
+            f"{breaker.get('due')} endpoints or webhooks wait for it",
+            "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
+        )
     if status.get("draining"):
         yield warn("it is draining: nothing new is begun", "wait until it has ended")
     if (status.get("database") or {}).get("accepting") is False:

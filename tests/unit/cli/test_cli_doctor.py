@@ -397,8 +397,10 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
         ({"config": {**config, "error": {"at": "T"}}}, "fail", "refused the files since T"),
         ({"config": {**config, "restart_required": ["plugins"]}}, "warn", "values of plugins"),
         ({"draining": True}, "warn", "it is draining"),
+        ({"breakers": [{"lane": "api:a", "since": "T", "why": "503", "due": 2}]}, "warn",
+         "api:a is down since T: 503; 2 endpoints or webhooks wait"),
         ({"database": {"accepting": False}}, "fail", "the disk is full"),
-    ):
+    ):  # fmt: skip
         case.status = {**good, **change}  # type: ignore[dict-item]
         finding = bad(control.check_daemon, case)
         assert finding.status == status

@@ -706,6 +706,21 @@ class LanesMachine(RuleBasedStateMachine):
             self.held[lane].pop(0)
             self.back(task)
 
+    @rule(lane=st.sampled_from(LANES), ms=st.integers(1, 2_000))
+    def receiver_asks_for_patience(self, lane: str, ms: int) -> None:
+        if lane not in self.lanes.lanes:
+            return
+        found = self.lanes.lanes[lane]
+        self.lanes.gates.of(found, self.now).hold(self.now + ms, "429")
+        self.lanes.gates.changed(found, self.now)
+        for task in self.lanes.take_held_of(lane, self.now):
+            self.held[lane].pop(0)
+            self.back(task)
+
+    def shut(self, lane: str) -> bool:
+        known = self.lanes.lanes.get(lane)
+        return known is not None and known.gate is not None and known.gate.shut(self.now)
+
     @rule(key=st.sampled_from(KEYS))
     def by_hand(self, key: Key) -> None:
         self.lanes.try_now(key, self.now)
@@ -731,6 +746,7 @@ class LanesMachine(RuleBasedStateMachine):
     def choose(self, unsettled: int) -> None:
         free = self.lanes.concurrency - max(self.lanes.claimed, unsettled)
         before = {name: lane.free for name, lane in self.lanes.lanes.items()}
+        shut = {name for name in self.lanes.lanes if self.shut(name)}
         look = self.lanes.next_look()
         ready = set(self.lanes._ready_names)
         self.choices = self.lanes.choose(self.now, unsettled)
@@ -743,7 +759,8 @@ class LanesMachine(RuleBasedStateMachine):
             assert self.lane_of[choice.key] == choice.lane
             assert choice.limit >= 1
             before[choice.lane] -= choice.limit
-            assert choice.probe is (choice.lane in self.broken)
+            assert choice.probe is (choice.lane in shut)
+            assert shut >= self.broken
             assert not choice.probe or choice.limit == 1
             assert not choice.probe or [c.lane for c in self.choices].count(choice.lane) == 1
         assert all(left >= 0 for name, left in before.items())
@@ -785,7 +802,7 @@ class LanesMachine(RuleBasedStateMachine):
         room = known.free if known else 0
         if self.lanes.occupy(lane, self.now):
             assert room > 0
-            assert lane not in self.broken
+            assert not self.shut(lane)
             assert self.lanes.claimed <= self.lanes.concurrency
             self.born[lane] += 1
 
@@ -825,7 +842,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.origins[task.id] = (key, when)
         gate = self.lanes.lanes[lane].gate
         if gate is not None and not gate.admits(task.id, self.now):
-            assert lane in self.broken
+            assert self.shut(lane)
             self.lanes.forgo(lane)
             self.lanes.gates.withdrawn(lane, task.id, self.now)
             self.back(task)
@@ -842,7 +859,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.began[task.id] = self.now
         self.charges.append((lane, self.elapsed, task.id))
         self.lanes.gates.began(lane, self.now)
-        if lane in self.broken:
+        if self.shut(lane):
             gate = self.lanes.lanes[lane].gate
             assert gate is not None
             assert gate.probe == task.id

@@ -60,6 +60,13 @@ def test_an_endpoint_needs_no_base_url(folder: Folder) -> None:
     assert folder.load().endpoints["shop/do"].idempotent is False
 
 
+def test_a_rate_limit_is_not_for_statements(folder: Folder) -> None:
+    folder.endpoint("{type: sql, database: warehouse, statement: SELECT 1}")
+    (folder.path / "apis/shop/api.yaml").write_text("rate_limit: 5/s\n")
+    (warning,) = folder.load().warnings
+    assert "the rate_limit of its API is for requests" in warning.message
+
+
 def test_keys_of_requests_are_refused(folder: Folder) -> None:
     folder.endpoint(
         "{type: sql, database: warehouse, statement: SELECT 1, path: /x, success: 2xx, pth: /x}"
