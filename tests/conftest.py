@@ -16,7 +16,7 @@ from tests.postgres import Postgres, programs
 # How long an example takes says something about the machine, and nothing about the code.
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("project", quick)
-settings.register_profile("campaign", quick, max_examples=20_000)
+settings.register_profile("campaign", quick, max_examples=2_000)
 settings.load_profile("project")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,17 +51,21 @@ class Difference:
     after: Any = None
 
 
-def changes(before: Config, after: Config) -> Changes:
-    """What differs. Endpoints that were not read again are the same objects, which is quick."""
+def changes(before: Config, after: Config, breathe: Callable[[], None] = lambda: None) -> Changes:
+    """What differs. Endpoints that were not read again are the same objects, which is quick.
+
+    `breathe` is called between two endpoints, for other threads to have their turn.
+    """
     old, new = before.endpoints, after.endpoints
+
+    def differs(id_: str) -> bool:
+        breathe()
+        return old[id_] is not new[id_] and old[id_] != new[id_]
+
     return Changes(
         added=tuple(id_ for id_ in new if id_ not in old),
         removed=tuple(id_ for id_ in old if id_ not in new),
-        changed=tuple(
-            id_
-            for id_, endpoint in new.items()
-            if id_ in old and old[id_] is not endpoint and old[id_] != endpoint
-        ),
+        changed=tuple(id_ for id_ in new if id_ in old and differs(id_)),
         daemon=(
             *_changed_settings(before.daemon, after.daemon),
             *_changed_keys(before.settings, after.settings),

@@ -201,7 +201,7 @@ def _read_files(
         files=tuple(sorted(files.contents)),
         settings=of_plugins,
     )
-    check_with_plugins(host, config, declare, problems, files.contents)
+    check_with_plugins(host, config, declare, problems, files.contents, breathe)
     if problems.errors:
         raise ConfigError(problems.sorted(redactor, files.contents))
     warnings = problems.sorted(redactor, files.contents)

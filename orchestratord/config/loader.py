@@ -132,7 +132,7 @@ class Loader:
             )
             generation = before.config.generation + 1
             config = replace(config, generation=generation, adopted_at=self._clock.now_ms())
-            found_changes = changes(before.config, config)
+            found_changes = changes(before.config, config, self._breathe)
             named = differences(before.config, config, found_changes) if diff else ()
             self._reading = replace(found, config=config)
             self._retired += before.config.endpoints.values()

@@ -24,6 +24,7 @@ def check_with_plugins(
     declare: Callable[[str], Declared | None],
     problems: Problems,
     contents: Mapping[str, bytes],
+    breathe: Callable[[], None],
 ) -> None:
     """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
 
@@ -33,10 +34,12 @@ def check_with_plugins(
         declare: reads an endpoint once more, for the places in its files.
         problems: what the plugins find is added to it.
         contents: what the files hold.
+        breathe: called between two endpoints, for other threads to have their turn.
     """
     if host.compiled(HOOK) is None:
         return
     for identity, endpoint in config.endpoints.items():
+        breathe()
         for plugin, answer in host.ask(HOOK, {"endpoint": endpoint, "config": config}):
             for problem in answer:
                 if isinstance(problem, Problem):
