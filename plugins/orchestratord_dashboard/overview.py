@@ -45,11 +45,28 @@ def pages(control: Control, window: Window) -> Iterable[Page]:
             "latency": charts.latency(spans, _took),
             "records": [one for one in window.records() if one.failures][:MAX_ROWS],
             "failing": failing,
+            "waiting": list(waiting(status))[:MAX_ROWS],
             "due": await control.due_next(MAX_ROWS),
             "quiet": _attempts_a_second(status) < QUIET,
         }
 
     yield Page("/", "overview.html", "overview", show)
+
+
+def waiting(status: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
+    """The lanes whose tasks wait for more than their time: a breaker, a rate, patience."""
+    for one in status["breakers"]:
+        what = "breaker" if one["state"] == "open" else "probing"
+        found = {"name": one["lane"], "due": one["due"], "what": what, "grade": "bad"}
+        yield {**found, "why": one["why"], "until": one["next_probe"]}
+    for lane in status["lanes"]:
+        found = {"name": lane["name"], "due": lane["due"], "grade": "odd"}
+        rate, patience = lane["rate"], lane["retry_after"]
+        if lane["breaker"] is None and patience is not None:
+            why = patience["why"]
+            yield {**found, "what": "Retry-After", "why": why, "until": patience["until"]}
+        elif lane["breaker"] is None and rate is not None and rate["next"] and lane["due"]:
+            yield {**found, "what": "rate limit", "why": rate["limit"], "until": rate["next"]}
 
 
 def _attempts_a_second(status: Mapping[str, Any]) -> float:

@@ -291,6 +291,7 @@ def test_a_configuration_that_is_refused_is_shown_with_its_place(
     browser: Browser, address: str, daemon: Daemon
 ) -> None:
     with visit(browser, address, "/endpoints") as page:
+        daemon.expect("the configuration is refused", r"broken\.yaml")
         path = daemon.write("apis/shop/endpoints/broken.yaml", {"path": "/x", "timeout": "soon"})
         daemon.post("/v1/reload")
         page.goto("/")

@@ -252,6 +252,48 @@ def test_sessions_and_the_port_after_a_restart(make_daemon: MakeDaemon) -> None:
     assert over_tcp(daemon, "GET", "/v1/status", headers=cookie).status_code == 401
 
 
+PAGES = ("/", "/retries", "/retries/1", "/bulks/1", "/endpoints", "/endpoints/shop/ok", "/actions")
+
+
+@pytest.mark.parametrize("path", PAGES)
+def test_pages_are_kept_as_the_api_is(daemon: Daemon, path: str) -> None:
+    host = f"Host: 127.0.0.1:{port_of(daemon)}"
+    browser = "Accept: text/html"
+    bearer = f"Authorization: Bearer {TOKEN}"
+    status, text = raw(daemon, f"GET {path} HTTP/1.1", host, browser)
+    assert status == 401
+    assert "orchestratord</h1>" in text  # the form, and nothing of the page
+    assert 'aria-label="Pages"' not in text
+    assert raw(daemon, f"GET {path} HTTP/1.1", host, f"{bearer}x")[0] == 401
+    assert raw(daemon, f"GET {path} HTTP/1.1", "Host: evil.example", bearer)[0] == 421
+    for line in ("Sec-Fetch-Site: cross-site", "Origin: http://evil.example"):
+        assert raw(daemon, f"GET {path} HTTP/1.1", host, bearer, line)[0] == 403
+    assert raw(daemon, f"POST {path} HTTP/1.1", host, bearer)[0] == 405
+    status, text = raw(daemon, f"GET {path} HTTP/1.1", host, bearer)
+    assert status in (200, 404)
+    assert 'aria-label="Pages"' in text
+    assert "script-src 'self'" in text
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/assets/", "/assets/..", "/assets/../site.py", "/assets/..%2fsite.py", "/assets/%2e%2e/x",
+        "/assets/%2fetc%2fpasswd", "/assets//etc/passwd", "/assets/dashboard.css%00.js",
+        "/assets/dashboard.css", "/retries/..%2f..%2fetc%2fpasswd", "/retries/1%00",
+        "/endpoints/..%2f..%2forchestratord/yaml", "/endpoints/shop/..%2fok", "/bulks/-1",
+        "/templates/layout.html", "/retries/" + "9" * 40,
+    ],
+)  # fmt: skip
+def test_no_path_leads_to_anything_else(daemon: Daemon, path: str) -> None:
+    host = f"Host: 127.0.0.1:{port_of(daemon)}"
+    status, text = raw(
+        daemon, f"GET {path} HTTP/1.1", host, f"Authorization: Bearer {TOKEN}", "Accept: text/html"
+    )
+    assert status == 404, text
+    assert "root:" not in text
+
+
 def test_a_port_that_is_taken(make_daemon: MakeDaemon) -> None:
     with socket.create_server(("127.0.0.1", 0)) as other:
         bind = f"127.0.0.1:{other.getsockname()[1]}"

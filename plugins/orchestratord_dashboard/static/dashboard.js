@@ -94,22 +94,22 @@ export function confirmed(text, yes) {
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-post]");
-  if (!button) return;
+  if (!button || button.ariaDisabled === "true") return;
   event.preventDefault();
   const { post, body, done, confirm: question, yes } = button.dataset;
   if (question && !(await confirmed(question, yes || button.textContent.trim()))) return;
-  button.disabled = true;
+  // What is really disabled loses the focus.
+  button.ariaDisabled = "true";
   try {
     await ask("POST", post, body ? JSON.parse(body) : undefined);
     say(done || "Done.");
   } catch (error) {
     say(why(error), true);
   }
-  button.disabled = false;
+  button.ariaDisabled = null;
   await refresh();
   // What was pressed may be gone: whoever uses the keyboard is not to start at the top again.
-  if (button.isConnected) button.focus();
-  else document.getElementById("main").focus();
+  if (!button.isConnected) document.getElementById("main").focus();
 });
 
 // -- keeping up to date ---------------------------------------------------------------------------
@@ -136,6 +136,8 @@ async function fetchAgain() {
     const found = fresh.getElementById(place.id);
     if (found) morph(place, found);
   }
+  if (source?.readyState === EventSource.OPEN) show("on");
+  else if (document.body.dataset.live && !source) show("slow");
   tell();
   document.dispatchEvent(new Event("refreshed"));
   return undefined;
@@ -187,56 +189,65 @@ function alike(old, fresh) {
 }
 
 // Events say that something has changed, the page itself says what. While nobody looks, nothing is
-// fetched and nothing followed.
+// fetched and nothing followed. Where no events come, because too many follow them already, the
+// page is still fetched now and then. What goes on without events has `data-every`.
 const SOONEST = 1000;
 const ANYHOW = 5000;
+const EXPANDED = {
+  "task.*": ["created", "started", "succeeded", "retried", "snoozed", "failed", "cancelled",
+    "triggered"].map((one) => `task.${one}`),
+  "webhook.*": ["webhook.disabled", "webhook.enabled"],
+  "endpoint.*": ["endpoint.paused", "endpoint.resumed"],
+  "breaker.*": ["breaker.opened", "breaker.closed"],
+  "config.*": ["config.adopted", "config.refused"],
+  "daemon.*": ["daemon.started", "daemon.draining"],
+};
 let source = null;
 let due = null;
 let fetched = Date.now();
 let beat = null;
 
 function follow() {
-  if (source || document.hidden) return;
-  source = new EventSource("/v1/events?type=" + encodeURIComponent(document.body.dataset.live));
+  if (document.hidden) return;
+  beat ??= setInterval(() => {
+    const every = document.querySelector("[data-every]")?.dataset.every ?? ANYHOW;
+    if (Date.now() - fetched >= every) soon();
+  }, SOONEST / 4);
+  if (source) return;
+  const types = document.body.dataset.live;
+  source = new EventSource("/v1/events?type=" + encodeURIComponent(types));
   source.onopen = () => show("on");
   source.onerror = () => {
-    show("lost");
-    if (source?.readyState === EventSource.CLOSED) rest(), setTimeout(follow, ANYHOW);
+    if (source?.readyState !== EventSource.CLOSED) return show("lost");
+    source = null;
+    setTimeout(follow, ANYHOW);
+    return show("slow");
   };
-  for (const type of document.body.dataset.live.split(",")) {
+  for (const type of types.split(",")) {
     for (const one of EXPANDED[type] ?? [type]) source.addEventListener(one, soon);
   }
   source.addEventListener("missed", soon);
-  beat = setInterval(() => Date.now() - fetched >= ANYHOW && soon(), ANYHOW / 2);
 }
-
-const EXPANDED = {
-  "task.*": ["created", "started", "succeeded", "retried", "snoozed", "failed", "cancelled",
-    "triggered"].map((one) => `task.${one}`),
-  "webhook.*": ["webhook.disabled", "webhook.enabled"],
-  "endpoint.*": ["endpoint.paused", "endpoint.resumed"],
-  "config.*": ["config.adopted", "config.refused"],
-  "daemon.*": ["daemon.started", "daemon.draining"],
-};
 
 function rest() {
   source?.close();
   source = null;
   clearInterval(beat);
   clearTimeout(due);
-  due = null;
+  beat = due = null;
 }
 
 function soon() {
   if (due || document.hidden) return;
+  const pace = document.querySelector("[data-every]") ? 0 : SOONEST;
   due = setTimeout(async () => {
     await refresh();
     fetched = Date.now();
     due = null;
-  }, Math.max(0, fetched + SOONEST - Date.now()));
+  }, Math.max(0, fetched + pace - Date.now()));
 }
 
-const STATES = { on: "live", lost: "no connection", off: "paused" };
+const STATES = { on: "live", slow: "every 5 s", lost: "no connection", off: "paused" };
 
 function show(state) {
   const sign = document.getElementById("live");

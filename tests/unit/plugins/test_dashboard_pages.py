@@ -1,0 +1,97 @@
+"""What the pages make of what the daemon says."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import pytest
+from orchestratord_dashboard import endpoints, overview, retries, words
+
+from orchestratord import InvalidParams, NotFound
+
+
+def wait(delay: float, jitter: float = 0.1) -> dict[str, float]:
+    shortest, longest = delay * (1 - jitter), delay * (1 + jitter)
+    return {"delay": delay, "shortest": shortest, "longest": longest}
+
+
+def test_each_step_up_is_ten_times_as_long() -> None:
+    one, ten, hundred = endpoints.draw([wait(1), wait(10), wait(100)])
+    assert one.y - ten.y == pytest.approx(ten.y - hundred.y)
+    assert one.x < ten.x < hundred.x
+    for bar in (one, ten, hundred):
+        assert 0 <= bar.top < bar.y < bar.bottom <= 100
+    assert hundred.top == pytest.approx(0)
+
+
+@pytest.mark.parametrize("delays", [[], [0.0], [0.0, 0.0], [5.0], [0.0, 1e9], [1e-9, 86400.0]])
+def test_any_delays_can_be_drawn(delays: list[float]) -> None:
+    bars = endpoints.draw([wait(delay) for delay in delays])
+    assert len(bars) == len(delays)
+    assert all(0 <= bar.top <= bar.bottom <= 100 for bar in bars)
+
+
+def lane(name: str, **fields: Any) -> dict[str, Any]:
+    return {"name": name, "due": 3, "rate": None, "breaker": None, "retry_after": None, **fields}
+
+
+def test_what_lanes_wait_for() -> None:
+    until = "2026-11-24T22:00:40.000Z"
+    breaker = {"state": "open", "why": "503", "next_probe": until}
+    status = {
+        "breakers": [{"lane": "api:shop", "due": 412, **breaker}],
+        "lanes": [
+            lane("api:shop", breaker=breaker),
+            lane("api:crm", rate={"limit": "100/min", "next": until}),
+            lane("api:idle", rate={"limit": "100/min", "next": until}, due=0),
+            lane("api:free", rate={"limit": "100/min", "next": None}),
+            lane("hooks:443", retry_after={"until": until, "why": "429"}),
+        ],
+    }
+    found = list(overview.waiting(status))
+    assert [(one["name"], one["what"], one["until"]) for one in found] == [
+        ("api:shop", "breaker", until),
+        ("api:crm", "rate limit", until),
+        ("hooks:443", "Retry-After", until),
+    ]
+    status = {"breakers": [{"lane": "a", "due": 1, **breaker, "state": "half_open"}], "lanes": []}
+    assert [one["what"] for one in overview.waiting(status)] == ["probing"]
+
+
+def test_a_filter_as_an_address() -> None:
+    assert retries.address({}) == "/retries"
+    given = {"status": "failed,pending", "endpoint": "shop/*", "text": "a&b=c <x>", "kind": ""}
+    expected = "/retries?status=failed,pending&endpoint=shop/*&text=a%26b%3Dc+%3Cx%3E"
+    assert retries.address(given) == expected
+
+
+@pytest.mark.parametrize("text", ["-1", "1.5", "x", "９", "9" * 19])
+def test_what_is_no_number_of_a_task(text: str) -> None:
+    with pytest.raises(NotFound):
+        retries.number(text, "task")
+    with pytest.raises(InvalidParams):
+        retries.number(text, "after")
+
+
+@pytest.mark.parametrize(
+    ("declared", "text"),
+    [
+        (None, "–"),
+        ({"every": "15m"}, "every 15m"),
+        ({"every": "day", "at": "06:30", "timezone": "Europe/Paris"},
+         "every day at 06:30 (Europe/Paris)"),
+        ({"cron": "*/5 * * * *", "timezone": "UTC"}, "cron */5 * * * *"),
+    ],
+)  # fmt: skip
+def test_schedules_in_words(declared: Any, text: str) -> None:
+    assert words.schedule(declared) == text
+
+
+def test_times_are_escaped_and_exact() -> None:
+    assert 'datetime="2026-11-24T22:00:00.000+00:00"' in words.clock("2026-11-24T22:00:00.000Z")
+    assert "2026-11-24 22:00:00 UTC" in words.clock(1795557600000)
+    assert "ago" in words.when(1)
+    assert "in 1h" in words.when((time.time() + 3601) * 1000)
+    assert words.when(None) == "–"
+    assert words.cut("x" * 500) == "x" * 400 + "…"
