@@ -29,6 +29,8 @@ from tests.acceptance.daemon import Daemon
 TOKEN = "a-token-of-the-benchmark"  # noqa: S105
 ENDPOINTS = 200
 ROUNDS = 20
+WARM = 3.0
+"""Seconds after its start that the daemon is asked for the first page."""
 
 ROWS = """
 WITH RECURSIVE number(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM number WHERE i < :rows),
@@ -126,6 +128,7 @@ def main(rows: int) -> None:
             bearer = {"Authorization": f"Bearer {TOKEN}"}
             with httpx.Client(base_url=address, headers=bearer, timeout=60) as client:
                 asked(client, "/healthz")
+                time.sleep(WARM)
                 first = {name: asked(client, path) for name, path in pages(rows).items()}
                 click.echo(f"\n$ python -m bench.dashboard {shlex.join(sys.argv[1:])}\n")
                 click.echo(f"{'ms':32}{'first':>8}{'median':>8}{'most':>8}")

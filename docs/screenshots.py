@@ -163,9 +163,19 @@ def happen(daemon: Daemon) -> None:
     daemon.batch("weather/getForecast", [{"city": city} for city in ("Paris", "Lima", "Oslo")])
     for hours in (1, 3, 20):
         daemon.call("shop/createOrder", f"{hours}h")
+    for what in ("pause", "resume"):
+        daemon.post(f"/v1/endpoints/shop/getStock/{what}")
+    endpoint = "/v1/endpoints/billing/sendInvoice"
+    base = daemon.get(endpoint).json()["base_url"].removesuffix("/billing")
+    hooks = daemon.get(f"{endpoint}/webhooks").json()
+    new = {"name": "desk", "phase": "on_final_failure", "url": f"{base}/hooks/desk"}
+    etag = {"If-Match": hooks["etag"]}
+    daemon.request("PUT", f"{endpoint}/webhooks", json={"webhooks": [new]}, headers=etag)
     deadline = time.monotonic() + 20
     while daemon.tasks(status="running") and time.monotonic() < deadline:
         time.sleep(0.1)
+    failed = {"endpoint": "billing/*", "status": "failed"}
+    daemon.post("/v1/retries/trigger", {"filter": failed, "rate": "1/s"})
 
 
 def shots(daemon: Daemon) -> dict[str, str]:
@@ -175,6 +185,7 @@ def shots(daemon: Daemon) -> dict[str, str]:
         "overview": "/",
         "retries": "/retries?status=failed,pending",
         "task": f"/retries/{failed}",
+        "bulk": "/bulks/1",
         "endpoints": "/endpoints",
         "endpoint": "/endpoints/shop/getOrder",
         "actions": "/actions",

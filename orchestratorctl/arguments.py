@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COMPLETION = "completion:script"
 """The one verb that needs no daemon."""
 
-FILTERS = ("status", "status_code", "endpoint", "kind", "since")
+FILTERS = ("status", "status_code", "endpoint", "kind", "since", "until", "text")
 EVENT_FILTERS = ("endpoint", "kind", "status", "type")
 
 _EPILOG = """\
@@ -173,15 +173,15 @@ def _add_doing(verbs: Verbs) -> None:
         "--all", action="store_true", help="all that the filters match; failed without --status"
     )
     _add_filters(parser)
-    parser.add_argument(
-        "--dry-run", action="store_true", help="with --all: count them, change nothing"
-    )
-    parser.add_argument(
-        "--rate", type=words.text, metavar="N/s", help="with --all: at most so many, as 10/s"
-    )
+    _add_bulk(parser)
 
     parser = _verb(verbs, "cancel", "cancel:cancel", "give tasks up")
-    parser.add_argument("ids", nargs="+", type=words.positive, metavar="ID")
+    parser.add_argument("ids", nargs="*", type=words.positive, metavar="ID")
+    parser.add_argument(
+        "--all", action="store_true", help="all that the filters match; pending without --status"
+    )
+    _add_filters(parser)
+    _add_bulk(parser)
 
     for name, purpose in (
         ("pause", "let an endpoint's calls wait, until it is resumed"),
@@ -190,7 +190,7 @@ def _add_doing(verbs: Verbs) -> None:
         parser = _verb(verbs, name, f"endpoints:{name}", purpose)
         parser.add_argument("endpoint", metavar="API/NAME", type=words.endpoint)
 
-    parser = _verb(verbs, "bulks", "bulks:show", "show a retry of many, or end it early")
+    parser = _verb(verbs, "bulks", "bulks:show", "show a retry or cancel of many, or end it early")
     parser.add_argument("id", type=words.positive, metavar="ID", help="as `retry --all` names it")
     parser.add_argument("--cancel", action="store_true", help="move no more tasks")
 
@@ -239,6 +239,19 @@ def _add_filters(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--kind", type=words.text, metavar="KIND", help="call or webhook")
     group.add_argument(
         "--since", type=words.since, metavar="WHEN", help="created within 2h, or after a time"
+    )
+    group.add_argument("--until", type=words.since, metavar="WHEN", help="created before that")
+    group.add_argument(
+        "--text", type=words.text, metavar="TEXT", help="in parameters, last error or name"
+    )
+
+
+def _add_bulk(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--dry-run", action="store_true", help="with --all: count them, change nothing"
+    )
+    parser.add_argument(
+        "--rate", type=words.text, metavar="N/s", help="with --all: at most so many, as 10/s"
     )
 
 
@@ -294,7 +307,7 @@ def _check_waiting(arguments: argparse.Namespace) -> None:
         arguments.parser.error("--timeout needs --wait")
 
 
-def _check_retry(arguments: argparse.Namespace) -> None:
+def _check_bulk(arguments: argparse.Namespace) -> None:
     refuse = arguments.parser.error
     if not arguments.all:
         if not arguments.ids:
@@ -306,7 +319,7 @@ def _check_retry(arguments: argparse.Namespace) -> None:
             refuse(f"{', '.join(options)}: only with --all")
     elif arguments.ids:
         refuse("--all chooses by filters; leave the IDs out")
-    elif arguments.wait or arguments.force:
+    elif getattr(arguments, "wait", False) or getattr(arguments, "force", False):
         refuse("--wait and --force are for tasks named by ID, not for --all")
     elif not filters(arguments):
         refuse("--all needs a filter, such as --status failed or --endpoint API/NAME")
@@ -321,5 +334,6 @@ def _check_params(arguments: argparse.Namespace) -> None:
 
 _CHECKS = {
     "calls:call": (_check_waiting, _check_params),
-    "retry:retry": (_check_waiting, _check_retry),
+    "retry:retry": (_check_waiting, _check_bulk),
+    "cancel:cancel": (_check_bulk,),
 }

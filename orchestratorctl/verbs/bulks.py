@@ -1,10 +1,11 @@
-"""`bulks`, and the progress of `retry --all`: a retry of many, which the daemon carries out."""
+"""`bulks`, `retry --all`, `cancel --all`: what is done to many, and goes on in the daemon."""
 
 from __future__ import annotations
 
 import time
 from argparse import Namespace
 
+from orchestratorctl.arguments import filters
 from orchestratorctl.client import Client
 from orchestratorctl.failures import FAILED, OK, Lost, NoDaemon, TimedOut
 from orchestratorctl.progress import Progress
@@ -25,6 +26,27 @@ def show(client: Client, screen: Screen, arguments: Namespace) -> int:
     if arguments.cancel:
         client.post(f"/v1/bulks/{arguments.id}/cancel")
     _print(client.get(f"/v1/bulks/{arguments.id}"), screen)
+    return OK
+
+
+def begin(client: Client, screen: Screen, arguments: Namespace, path: str, status: str) -> int:
+    """Begins one and follows it; with --dry-run, only counts. `status` is meant without one."""
+    body: dict[str, Any] = {
+        "filter": {"status": status, **filters(arguments)},
+        "dry_run": arguments.dry_run,
+    }
+    if arguments.rate is not None:
+        body["rate"] = arguments.rate
+    answer = client.post(path, body)
+    matched, bulk = answer.get("matched"), answer.get("bulk")
+    if not arguments.dry_run and bulk is not None:
+        return follow(client, screen, bulk)
+    if screen.tables:
+        screen.lines(table([Column("MATCHED", right=True)], [[number(matched)]], screen))
+    else:
+        screen.data(answer)
+    if arguments.dry_run:
+        screen.say("This was a dry run: nothing has changed.")
     return OK
 
 

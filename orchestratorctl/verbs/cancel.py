@@ -10,7 +10,11 @@ from orchestratorctl.screen import Screen
 
 
 def cancel(client: Client, screen: Screen, arguments: Namespace) -> int:
-    """Cancels each task; one that cannot be does not keep the others."""
+    """Cancels the tasks named, one that cannot be does not keep the others, or all that match."""
+    if arguments.all:
+        from orchestratorctl.verbs.bulks import begin
+
+        return begin(client, screen, arguments, "/v1/retries/cancel", "pending")
     tasks, code = act_on_each(client, screen, arguments.ids, "cancel", None)
     print_results(tasks, screen, len(arguments.ids) == 1)
     for task in tasks:

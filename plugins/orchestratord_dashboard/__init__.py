@@ -20,6 +20,7 @@ What a page has to write, its script asks of the API (`data-post` on a button ma
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,9 @@ from orchestratord_dashboard.window import Window
 
 if TYPE_CHECKING:
     from orchestratord_dashboard.page import Page
+
+WARM_AFTER = 2.0
+"""Seconds after the start, until which the first page takes a moment longer."""
 
 window = Window()
 
@@ -42,7 +46,11 @@ def register_routes(control: Control) -> Iterable[Route]:
     # What only pages need is not worth the time of commands that only load the plugin.
     from orchestratord_dashboard.site import Site
 
-    return Site(_pages(control), window).routes()
+    site = Site(_pages(control), window)
+    # Not at once: a daemon that starts has better things to do.
+    loop = asyncio.get_running_loop()
+    loop.call_later(WARM_AFTER, loop.run_in_executor, None, site.warm)
+    return site.routes()
 
 
 def _pages(control: Control) -> Iterable[Page]:

@@ -50,6 +50,11 @@ class Site:
         """What the plugin registers."""
         return [*(self._route(page) for page in self._pages), self._assets.route()]
 
+    def warm(self) -> None:
+        """Read the templates, so that nobody waits for that; in a thread of its own."""
+        for name in self._templates.list_templates():
+            self._templates.get_template(name)
+
     def _route(self, page: Page) -> Route:
         async def answer(
             path: Mapping[str, str], query: Mapping[str, str], body: Any, caller: Caller

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -12,6 +13,7 @@ import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 from tests.acceptance.waiting import until
@@ -103,6 +105,18 @@ def test_what_init_makes_runs(daemon: Path, run: Run) -> None:
     assert "example/getPage" in run("orchestratorctl", "endpoints")
     assert "a daemon answers" in run("orchestratord", "doctor", "--config", str(daemon))
     assert run("orchestratorctl", "__complete", "bash", "call", "ex") == "example/getPage\n"
+
+
+def test_the_dashboard_is_there_with_all_its_files(daemon: Path, home: Path) -> None:
+    transport = httpx.HTTPTransport(uds=str(home / "orchestratord" / "control.sock"), verify=False)
+    with httpx.Client(transport=transport, base_url="http://localhost") as client:
+        found: set[str] = set()
+        for path in ("/", "/retries", "/endpoints/example/getPage", "/actions"):
+            page = client.get(path)
+            assert page.status_code == 200, page.text
+            found |= set(re.findall(r'"(/assets/[^"]+)"', page.text))
+        assert len(found) >= 4
+        assert {client.get(address).status_code for address in found} == {200}
 
 
 def test_a_running_daemon_takes_a_new_endpoint(daemon: Path, run: Run) -> None:

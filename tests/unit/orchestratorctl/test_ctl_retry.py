@@ -119,3 +119,21 @@ def test_cancelling(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert "44: task 44 has succeeded" in result.err
     assert "Task 43 is in flight; it will not be tried again." in result.err
     assert ctl("cancel", "42", "-o", "json").json["status"] == "cancelled"
+
+
+def test_cancelling_all_that_match_means_pending_where_no_status_is_named(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("POST", "/v1/retries/cancel", (200, {"matched": 3, "bulk": None}))
+    result = ctl("cancel", "--all", "--text", "4711", "--until", "1h", "--dry-run")
+    assert (result.code, result.out.split()) == (0, ["MATCHED", "3"])
+    (request,) = daemon.requests
+    wanted = {"status": "pending", "until": "1h", "text": "4711"}
+    assert request.body == {"filter": wanted, "dry_run": True}
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("7", "--all", "--kind", "call"), ("--all",), ("7", "--dry-run")]
+)
+def test_what_cancel_does_not_take(ctl: Callable[..., Result], words: tuple[str, ...]) -> None:
+    assert ctl("cancel", *words).code == 2

@@ -103,6 +103,10 @@ def test_a_script_imports_others_by_their_addresses(tmp_path: Path) -> None:
     assert assets.Assets(tmp_path).address("a.js") != before  # or a browser would keep the old one
 
 
+def test_every_template_can_be_read() -> None:
+    site.Site((), Window()).warm()
+
+
 def test_no_template_holds_what_the_policy_forbids() -> None:
     for path in site.TEMPLATES.glob("*.html"):
         text = path.read_text()
