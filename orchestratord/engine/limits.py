@@ -19,7 +19,7 @@ from orchestratord.executor import Target
 from orchestratord.hub import Hub
 from orchestratord.message import Outcome
 from orchestratord.redact import Redactor
-from orchestratord.task import Status, Task
+from orchestratord.task import Reason, Status, Task
 from orchestratord.values import format_duration
 
 log = logging.getLogger("orchestratord.worker")
@@ -54,7 +54,11 @@ class Limits:
             return
         outcome = ended.outcome
         try:
-            if outcome is None or outcome.status_code is None:
+            if (
+                outcome is None
+                or outcome.status_code is None
+                or outcome.final_reason == Reason.REJECTED
+            ):
                 self.unsent(lane, task, since)
             elif ended.request is not None and not ended.give_back:
                 self._judge(found, task, outcome, target, redactor)

@@ -122,6 +122,16 @@ async def test_what_is_not_sent_is_not_charged(tmp_path: Path) -> None:
         ]  # fmt: skip
 
 
+async def test_what_egress_denies_is_not_charged(bench: Bench) -> None:
+    bench.adopt(concurrency=10, rate="1/h", egress=())
+    denied = await bench.put([CALL] * 3)
+    await bench.idle(denied)
+    assert {status for status, _ in await bench.states(denied)} == {"failed"}
+    bench.adopt(concurrency=10, rate="1/h")
+    await bench.idle(await bench.put([CALL]))
+    assert len(bench.receiver.tasks) == 1
+
+
 # -- patience -------------------------------------------------------------------------------------
 
 

@@ -133,11 +133,11 @@ class Bench:
 
     def adopt(
         self, *, concurrency: int = 1, total: int = 100, spec: dict[str, Any] | None = None,
-        rate: str | None = None, **fields: Any,
+        rate: str | None = None, egress: tuple[str, ...] = ("127.0.0.1",), **fields: Any,
     ) -> None:  # fmt: skip
         """Load a configuration with one endpoint; `fields` are those of `Endpoint`."""
         api = Api(
-            name="a", base_url=self.receiver.url, egress=("127.0.0.1",), concurrency=concurrency,
+            name="a", base_url=self.receiver.url, egress=egress, concurrency=concurrency,
             rate_limit=None if rate is None else RateLimit.parse(rate),
         )  # fmt: skip
         endpoint = Endpoint(
