@@ -28,7 +28,6 @@ from orchestratord.isolation import (
     PLAIN_ANSWERS,
     HookFault,
     ask,
-    call,
     check_decision,
     check_effects,
     decided,
@@ -187,12 +186,16 @@ class Host:
         """
         may_refuse = hook.startswith("before_")
         running = asyncio.current_task()
+        before = running.cancelling() if running else 0
         for item in self.compiled(hook) or ():
             if pure and not item.pure:
                 continue
             try:
                 given = [arguments[name] for name in item.arguments]
-                result = await call(item.function, given, self.timeout, running)
+                result, raised = ask(item.function, given)
+                cancelled = running is not None and running.cancelling() > before
+                if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
+                    result = await settle(result, raised, self.timeout, running, before)
                 if result is None:
                     continue
                 check_decision(hook, result, arguments[name])

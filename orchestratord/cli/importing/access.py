@@ -102,10 +102,24 @@ def _scheme(name: str, declared: Mapping[str, Any], prefix: str) -> Scheme:
     if kind == "apiKey" and place == "query" and key:
         about = f"a key in the query: {key}, which stands in each endpoint"
         return Scheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
+    if kind == "oauth2" and (url := _token_url(declared)):
+        client, password = f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET"
+        keys = f'client_id: "${{{client}}}", client_secret: "${{secret:{password}}}"'
+        line = f"auth: {{oauth2: {{token_url: {json.dumps(url)}, {keys}}}}}"
+        return Scheme(name, (line,), (client, password), "OAuth 2, for client credentials")
     if kind in ("oauth2", "openIdConnect") or (kind == "http" and scheme == "bearer"):
         about = "a bearer token" if kind == "http" else "a bearer token, by OAuth 2"
         return Scheme(name, (f'auth: {{bearer: "${{secret:{token}}}"}}',), (token,), about)
     return Scheme(name, (), (), f"{text(kind)} {text(scheme)}".strip() + ", which cannot be used")
+
+
+def _token_url(declared: Mapping[str, Any]) -> str | None:
+    """Where tokens for client credentials are given; None where there are none, or nowhere."""
+    flow = mapping(mapping(declared.get("flows")).get("clientCredentials"))
+    if declared.get("flow") == "application":
+        flow = declared
+    url = text(flow.get("tokenUrl")).replace("${", "$${")
+    return url if re.match(r"https?://\S+$", url) else None
 
 
 def _header(name: str, value: str) -> tuple[str, ...]:

@@ -99,6 +99,10 @@ PETS: dict[str, Any] = {
         },
         "securitySchemes": {
             "login": {"type": "http", "scheme": "basic"},
+            "robot": {
+                "type": "oauth2",
+                "flows": {"clientCredentials": {"tokenUrl": "https://login.test/token"}},
+            },
             "key": {"type": "apiKey", "in": "header", "name": "X-Key"},
         },
     },
@@ -213,8 +217,13 @@ success: [2xx, 304]
 """
     )
     api = (folder / f"{API}/api.yaml").read_text()
+    robot = (
+        '# auth: {oauth2: {token_url: "https://login.test/token", client_id: '
+        '"${PET_STORE_CLIENT_ID}", client_secret: "${secret:PET_STORE_CLIENT_SECRET}"}}\n'
+    )
+    said = api.partition("#\n# Pet")[2].replace(robot, "ROBOT")
     assert (
-        api.partition("#\n# Pet")[2]
+        said
         == """\
  Store's API 1.2
 
@@ -227,7 +236,10 @@ base_url: "https://eu.pets.test/v1"
 # login: user name and password.
 # Set $PET_STORE_USERNAME and $PET_STORE_PASSWORD, and take the # away:
 # auth: {basic: {username: "${PET_STORE_USERNAME}", password: "${secret:PET_STORE_PASSWORD}"}}
-"""
+
+# robot: OAuth 2, for client credentials.
+# Set $PET_STORE_CLIENT_ID and $PET_STORE_CLIENT_SECRET, and take the # away:
+ROBOT"""
     )
 
 
@@ -260,6 +272,8 @@ def test_what_is_commented_out_is_good_too(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PET_STORE_API_KEY", "hunter22")
     monkeypatch.setenv("PET_STORE_USERNAME", "me")
     monkeypatch.setenv("PET_STORE_PASSWORD", "hunter22")
+    monkeypatch.setenv("PET_STORE_CLIENT_ID", "robot")
+    monkeypatch.setenv("PET_STORE_CLIENT_SECRET", "hunter23")
     for line in (line for line in plain.splitlines() if line.startswith("# auth:")):
         path.write_text(plain.replace(line, line[2:]))
         config = load(folder, open_host(folder))
