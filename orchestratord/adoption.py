@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestratord.clock import Clock
@@ -78,6 +78,8 @@ class Adoption:
         self._lock = asyncio.Lock()
         self._unwritten: list[Effect] = []
         self._freeing: set[asyncio.Task[None]] = set()
+        self.elsewhere: Collection[str] = ()
+        """The endpoints that other daemons of the queue declare."""
         self.cause = "start"
         """What caused the last adoption."""
         self.changes = Changes()
@@ -189,6 +191,12 @@ class Adoption:
         await asyncio.sleep(_HELD)
         await asyncio.to_thread(self._loader.let_go)
 
+    async def refresh(self) -> None:
+        """Have plugins look again at their tables, which another daemon has changed."""
+        async with self._lock:
+            await self._write(await self._noted(self._config, await self._tables()))
+        self._worker.standing_changed(None)
+
     async def _tables(self) -> Tables:
         return {name: await self._store.rows(name) for name in self._host.registry.tables}
 
@@ -208,8 +216,11 @@ class Adoption:
         for warning in config.warnings:
             if warning not in known:
                 log.warning("%s", warning)
+        await self._write(effects)
+
+    async def _write(self, effects: list[Effect]) -> None:
         self._unwritten += effects
-        del effects
+        effects.clear()
         try:
             await self.write()
         except Exception as error:
@@ -219,7 +230,7 @@ class Adoption:
     async def _noted(self, config: Config, tables: Tables) -> list[Effect]:
         """What plugins want written; everything else has its turns while they say it."""
         effects: list[Effect] = []
-        arguments = {"config": config, "tables": tables}
+        arguments = {"config": config, "tables": tables, "elsewhere": frozenset(self.elsewhere)}
         for item in self._host.compiled(HOOK) or ():
             found: list[Effect] = []
             asked = self._asked(item, [arguments[name] for name in item.arguments], found)

@@ -36,6 +36,7 @@ from orchestratord.engine.transport import Client
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
 from orchestratord.events import DaemonEvent, EventType
+from orchestratord.fleet import Fleet
 from orchestratord.host import Host
 from orchestratord.loopwatch import LoopWatch
 from orchestratord.notify import Notifier
@@ -132,11 +133,14 @@ class Daemon:
             self._loader, store, self._host, worker, scheduler, self._clock,
             self._adopted, lambda began: self._reloading(began, worker, adoption),
         )  # fmt: skip
-        verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler)
+        lease = self._loader.config.daemon.lease
+        fleet = Fleet(store, worker, scheduler, adoption, self._host, self._clock, lease)
+        verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler, fleet)
         paused = await store.paused()
         worker.set_paused(paused)
         scheduler.set_paused(paused)
         await adoption.begin()
+        await fleet.begin()
         api = application(verbs)
         servers = [Server(api, Listener(path))]
         if tcp is not None:
@@ -153,6 +157,7 @@ class Daemon:
             "scheduler": scheduler.run(),
             "worker": worker.run(),
             "bulks": verbs.bulks.run(),
+            "fleet": fleet.run(),
             "chores": self._chores(store, worker, adoption).run(),
             "watchdog": self._feed_watchdog(watch, worker, store),
         }
@@ -180,6 +185,7 @@ class Daemon:
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
         watch.stop()
+        await fleet.leave()
         for executor in self._host.registry.executors:
             try:
                 await executor.close()

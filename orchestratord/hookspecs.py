@@ -25,7 +25,7 @@ something else than documented is logged with its plugin's name and passed over.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import httpx
@@ -117,11 +117,13 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
 
 @hookspec
 def config_adopted(
-    config: Config, tables: Mapping[str, list[dict[str, Any]]]
+    config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
-    """A configuration was adopted, at start and at each reload.
+    """A configuration was adopted, at start and at each reload; or another daemon of the queue
+    has changed what stands in plugins' tables.
 
     `tables` holds the rows of the plugin's own tables as they stand; what is returned is written.
+    `elsewhere` names the endpoints that other daemons declare, whose rows are not this one's alone.
     Best a generator: whatever it yields, None too, gives everything else its turn.
     """
 

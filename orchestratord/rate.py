@@ -125,6 +125,11 @@ class RateWindow:
                 return max(at + self._length, self._used_up)
         return None
 
+    def stamps(self, now: int) -> list[list[int]]:
+        """What counts still: pairs of a time and how many began then, for `charge` elsewhere."""
+        self._expire(now)
+        return [list(stamp) for stamp in self._stamps]
+
     def used_up(self, until: int) -> None:
         """Others have taken what is left until then; what was said of it before is out of date."""
         self._used_up = until

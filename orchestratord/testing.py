@@ -11,7 +11,7 @@ fails the test: `PluginError` with what the log would say.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
@@ -220,12 +220,18 @@ class Rig:
         return self._ask("check_endpoint", arguments)
 
     def adopt(
-        self, config: Config, tables: Mapping[str, list[dict[str, Any]]] | None = None
+        self,
+        config: Config,
+        tables: Mapping[str, list[dict[str, Any]]] | None = None,
+        elsewhere: Collection[str] = (),
     ) -> list[Upsert | Delete]:
-        """What `config_adopted` writes; `tables` holds the rows as they stand, none if left out."""
+        """What `config_adopted` writes; `tables` holds the rows as they stand, none if left out,
+        and `elsewhere` names the endpoints that other daemons declare."""
         given = tables or {}
         rows = {name: given.get(name, []) for name in self.host.registry.tables}
-        return self._ask("config_adopted", {"config": config, "tables": rows})
+        return self._ask(
+            "config_adopted", {"config": config, "tables": rows, "elsewhere": elsewhere}
+        )
 
     # -- the phases ------------------------------------------------------------------------------
 

@@ -34,6 +34,7 @@ def status(client: Client, screen: Screen, arguments: Namespace) -> int:
         ("due", facts.due(document, now)),
         ("in flight", facts.in_flight(document)),
         *_database(document.get("database")),
+        *_daemons(document.get("daemons"), now),
         *_plugins(document.get("plugins")),
     ]
     if document.get("paused"):
@@ -117,6 +118,33 @@ def _database(database: Any) -> Facts:
     if database.get("accepting") is False:
         return [("database", Painted(", ".join([*words, "full: no new work is taken"]), "red"))]
     return [("database", ", ".join(words) or "-")]
+
+
+def _daemons(daemons: Any, now: float) -> Facts:
+    """The daemons of the queue, where there are several, and what they lack."""
+    if not isinstance(daemons, list) or len(daemons) < 2:
+        return []
+    facts: Facts = []
+    for daemon in daemons:
+        words = [f"pid {compact(daemon.get('pid'))} on {compact(daemon.get('host'))}",
+                 f"version {compact(daemon.get('version'))}",
+                 f"generation {compact(daemon.get('generation'))}"]  # fmt: skip
+        if daemon.get("this"):
+            words.append("this one")
+        beat = seconds_at(daemon.get("heartbeat_at"))
+        alive = daemon.get("alive")
+        if beat is not None and not alive:
+            words.append(f"not heard of for {span(max(now - beat, 0.0))}")
+        lacks = daemon.get("lacks") or {}
+        lacking = [*(lacks.get("endpoints") or []), *(lacks.get("plugins") or [])]
+        if lacking and alive:
+            more = (lacks.get("endpoints_count") or 0) - len(lacks.get("endpoints") or [])
+            rest = f" and {more} more" if more > 0 else ""
+            words.append(f"lacks {', '.join(map(compact, lacking))}{rest}")
+        text = ", ".join(words)
+        label = "" if facts else "daemons"
+        facts.append((label, text if alive and not lacking else Painted(text, "yellow")))
+    return facts
 
 
 def _plugins(plugins: Any) -> Facts:

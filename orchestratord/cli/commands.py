@@ -19,6 +19,7 @@ PLACES = {
     "explain": "orchestratord.cli.explain",
     "import": "orchestratord.cli.importing.command:import_",
     "init": "orchestratord.cli.init",
+    "move-queue": "orchestratord.cli.move_queue:move_queue",
     "new": "orchestratord.cli.new.command",
     "plugins": "orchestratord.cli.plugins",
     "run": "orchestratord.cli.run",

@@ -11,6 +11,7 @@ import logging
 from orchestratord.clock import Clock
 from orchestratord.control.parts import WorkerLike
 from orchestratord.engine import steps
+from orchestratord.errors import QueueError
 from orchestratord.hub import Hub
 from orchestratord.queue.records import CANCEL, Bulk
 from orchestratord.queue.store import Store
@@ -26,6 +27,8 @@ STEPS_PER_SECOND = 10.0
 """How often a paced bulk moves something, where its rate allows more than one at a time."""
 CATCH_UP = 1.0
 """Seconds of delay that a paced bulk makes up for at most."""
+LOOK = 5.0
+"""Seconds between two looks for bulks whose daemon has died, where there are several."""
 AGAIN = 5.0
 """Seconds until a step that the database refused is tried again."""
 
@@ -41,19 +44,30 @@ class BulkRunner:
         self._movers: dict[int, asyncio.Task[None]] = {}
 
     async def run(self) -> None:
-        """Go on with what an earlier daemon left unfinished, until cancelled.
+        """Go on with what earlier daemons left unfinished, until cancelled.
 
         Then all bulks stop where they are, and the next daemon goes on with them.
         """
         try:
-            for bulk in await self._store.running_bulks():
-                done = bulk.moved + bulk.skipped
-                log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
-                self.begin(bulk)
-            await asyncio.Event().wait()
+            while True:
+                try:
+                    await self._look()
+                except QueueError as error:
+                    log.warning("bulks that others left cannot be looked for yet: %s", error)
+                await asyncio.sleep(LOOK)
         finally:
             for mover in list(self._movers.values()):
                 await _stop(mover)
+
+    async def _look(self) -> None:
+        for bulk in await self._store.running_bulks():
+            ours = not self._store.shared or bulk.owner in (None, self._store.owner)
+            # Whether another's lease has run out says the database, whose clock it goes by.
+            late = (bulk.lease_until or 0) < self._clock.now_ms()
+            if bulk.id not in self._movers and (ours or late):
+                done = bulk.moved + bulk.skipped
+                log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
+                self.begin(bulk)
 
     def begin(self, bulk: Bulk) -> None:
         """Start to move the tasks of a bulk; one that is not running is left alone."""
@@ -74,6 +88,9 @@ class BulkRunner:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
                 await asyncio.sleep(AGAIN)
                 continue
+            if self._store.shared and bulk.owner != self._store.owner:
+                log.info("bulk %d is carried out by another daemon", bulk.id)
+                return
             now = self._clock.now_ms()
             for key, ids in keys.items():
                 self._tell(bulk, key, ids, now)

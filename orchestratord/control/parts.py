@@ -70,6 +70,17 @@ class SchedulerLike(Protocol):
         ...
 
 
+class FleetLike(Protocol):
+    """What the verbs need to know of the other daemons."""
+
+    holding_back: list[str]
+    """What keeps the database from cleaning up, in words."""
+
+    def daemons(self) -> list[dict[str, Any]]:
+        """All daemons of the queue, as `status` shows them."""
+        ...
+
+
 class ReloadLike(Protocol):
     """How a reload went."""
 

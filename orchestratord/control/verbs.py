@@ -21,7 +21,7 @@ from orchestratord.control import status as shown
 from orchestratord.control.bulk import BulkRunner
 from orchestratord.control.explain import Explainer
 from orchestratord.control.explained import Explained
-from orchestratord.control.parts import LoaderLike, ReloadLike, SchedulerLike, WorkerLike
+from orchestratord.control.parts import FleetLike, LoaderLike, ReloadLike, SchedulerLike, WorkerLike
 from orchestratord.control.prospect import request_of, upcoming_runs
 from orchestratord.control.timetable import Wait, timetable
 from orchestratord.control.vigil import Vigil
@@ -104,6 +104,7 @@ class Verbs:
         host: Host,
         clock: Clock,
         scheduler: SchedulerLike,
+        fleet: FleetLike | None = None,
     ) -> None:
         self.host = host
         self.bulks = BulkRunner(store, worker, clock, host.events)
@@ -113,6 +114,7 @@ class Verbs:
         self._loader = loader
         self._clock = clock
         self._scheduler = scheduler
+        self._fleet = fleet
         self._started_at = clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
         self._pausing = asyncio.Lock()
@@ -170,7 +172,11 @@ class Verbs:
                 "url": redactor.text(store.url),
                 "size": await store.size(),
                 "accepting": store.accepting,
+                "unreachable": store.unreachable and redactor.text(store.unreachable),
+                "listening": store.listening if store.shared else None,
+                "holding_back": list(self._fleet.holding_back) if self._fleet else [],
             },
+            "daemons": self._fleet.daemons() if self._fleet else [],
             "plugins": shown.plugins_status(self.plugins, redactor),
             "paused": sorted(await store.paused()),
         }
@@ -330,6 +336,7 @@ class Verbs:
             waiting = await self._store.paused()
             self._worker.set_paused(waiting)
             self._scheduler.set_paused(waiting)
+            self._store.tell("paused")
         if waiting != known:
             type_ = EventType.ENDPOINT_PAUSED if paused else EventType.ENDPOINT_RESUMED
             self.publish(EndpointEvent(type_, self.now, endpoint_id))
@@ -436,7 +443,9 @@ class Verbs:
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
-        return await self._worker.write(effects)
+        ids = await self._worker.write(effects)
+        self._store.tell("tables")
+        return ids
 
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""

@@ -22,6 +22,8 @@ class Gates:
         self.now = 0
         """When one of them was last looked at."""
         self._past: dict[str, Sequence[int]] | None = {}
+        self.shared = False
+        """Whether rates count for other daemons as well, who learn of a task as it is claimed."""
 
     # -- for the choice ------------------------------------------------------------------------
 
@@ -52,7 +54,7 @@ class Gates:
     def pass_newborn(self, gate: Gate, now: int) -> bool:
         """Let one pass that is new, and was not due before."""
         # What was charged before the daemon started is not known at first.
-        unknown = self._past is None and gate.window is not None
+        unknown = (self._past is None or self.shared) and gate.window is not None
         if unknown or gate.shut(now) or gate.room(now) <= 0:
             return False
         gate.take(1, now)

@@ -274,6 +274,10 @@ class Lanes:
         times = [when for when in (self.next_due(), self.gates.next_look()) if when is not None]
         return min(times, default=None)
 
+    def held_ids(self) -> list[int]:
+        """The tasks that wait for a slot."""
+        return [task.id for lane in self.lanes.values() for task, _ in lane.held]
+
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
         while self._heap:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from typing import Protocol
 
 from orchestratord.engine.ending import Ended, Endings
@@ -56,6 +56,8 @@ class Removal:
         self._config: Config | None = None
         self._sweeps: set[asyncio.Task[None]] = set()
         self._turns = asyncio.Semaphore(TURNS)
+        self.at_work: set[int] = set()
+        """The tasks that are taken over or failed at this moment."""
 
     def sweep(self, config: Config, now: float) -> None:
         """Begin to fail the tasks of keys that have been doomed for long enough."""
@@ -70,28 +72,38 @@ class Removal:
         for sweep in list(self._sweeps):
             sweep.cancel()
 
-    async def recover(self, config: Config) -> None:
-        """Take over what a dead daemon held: claims go back, started attempts are settled."""
+    async def recover(self, config: Config, held: Collection[int] = ()) -> bool:
+        """Take over what dead daemons held: claims go back, started attempts are settled.
+
+        `held`: what is held here. Returns whether there was anything.
+        """
         unstarted = lost = 0
         while True:
-            count, tasks = await self._store.reclaim()
+            count, tasks = await self._store.reclaim({*held, *self.at_work})
             unstarted += count
             lost += len(tasks)
-            for task in tasks:
-                standing = self._standings.of(task.key)
-                executor = self._standings.executor(task.key)
-                target = standing if isinstance(standing, Target) else None
-                endpoint = config.endpoints.get(task.endpoint_id)
-                ended = await self._endings.lost(task, endpoint, target, executor, config)
-                await self._settle(task, ended, config, target)
-            if not tasks:
+            if not count and not tasks:
                 break
+            self.at_work.update(task.id for task in tasks)
+            try:
+                await asyncio.gather(*(self._lost(task, config) for task in tasks))
+            finally:
+                self.at_work.difference_update(task.id for task in tasks)
         if unstarted or lost:
             log.warning(
                 "took over from a dead daemon: %d claims went back, %d attempts were under way",
                 unstarted,
                 lost,
             )
+        return bool(unstarted or lost)
+
+    async def _lost(self, task: Task, config: Config) -> None:
+        standing = self._standings.of(task.key)
+        executor = self._standings.executor(task.key)
+        target = standing if isinstance(standing, Target) else None
+        endpoint = config.endpoints.get(task.endpoint_id)
+        ended = await self._endings.lost(task, endpoint, target, executor, config)
+        await self._settle(task, ended, config, target)
 
     async def _fail_all(self, key: Key) -> None:
         done = False
@@ -110,6 +122,14 @@ class Removal:
         """Fail the next tasks of a key; False where there is none left."""
         pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
         tasks = (await self._store.claim([pick])).tasks
+        self.at_work.update(task.id for task in tasks)
+        try:
+            await self._fail_these(key, tasks)
+        finally:
+            self.at_work.difference_update(task.id for task in tasks)
+        return bool(tasks)
+
+    async def _fail_these(self, key: Key, tasks: Sequence[Task]) -> None:
         for task in tasks:
             # What was gone may be back by now.
             standing, config = self._standings.of(key), self._config
@@ -120,4 +140,3 @@ class Removal:
             endpoint = config.endpoints.get(key.endpoint_id)
             ended = await self._endings.fail(task, endpoint, config, reason, standing.why)
             await self._settle(task, ended, config, None)
-        return bool(tasks)

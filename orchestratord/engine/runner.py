@@ -110,6 +110,10 @@ class Runner:
         else:
             self._begin(task, lane)
 
+    def waiting(self) -> list[int]:
+        """The claimed tasks that wait for a slot or for their turn."""
+        return [*self._lanes.held_ids(), *self._suspects.waiting_ids()]
+
     def put_back_held(self, longer_than: int = HELD_MS) -> None:
         """Give claims back that have waited for a slot for so many milliseconds."""
         for task in self._lanes.take_held(self._owner.clock.now_ms(), longer_than):
@@ -170,6 +174,7 @@ class Runner:
         """Its receiver wants no more. Of several deliveries in flight, the first one tells."""
         before = self._standings.of(task.key)
         self._owner.standing_changed(task.endpoint_id)
+        self._store.tell("tables")
         after = self._standings.of(task.key)
         if isinstance(after, Doomed) and not isinstance(before, Doomed):
             type_, name = EventType.WEBHOOK_DISABLED, task.webhook

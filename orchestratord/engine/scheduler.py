@@ -2,6 +2,11 @@
 
 The last slot of each schedule is a row that is advanced by compare-and-set in the transaction of
 the slot's task. A slot counts as missed when it passed while no scheduler was looking.
+
+Where daemons disagree about a schedule, as while a change of the files reaches one after the other,
+the one that is new to the queue is in force; who still has the one before stands aside. Whoever
+goes back to that one in a running daemon means it; a daemon that comes up with it does not, for as
+long as others declare what is in force.
 """
 
 from __future__ import annotations
@@ -9,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
+from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from orchestratord.clock import Clock
@@ -16,7 +22,7 @@ from orchestratord.config.params import check_params
 from orchestratord.endpoint import Endpoint
 from orchestratord.engine import steps
 from orchestratord.engine.slots import next_slot, previous_slot, spec, splay_offset
-from orchestratord.errors import InvalidParams
+from orchestratord.errors import InvalidParams, QueueError, Unreachable
 from orchestratord.hub import Hub
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
@@ -53,6 +59,10 @@ class Scheduler:
         self._config: Config | None = None
         self._paused: set[str] = set()
         self._rows: dict[str, tuple[str, int]] = {}
+        self._elsewhere: Mapping[str, Collection[str]] = {}
+        self._meant: set[str] = set()
+        """Endpoints whose schedule was changed while this daemon ran."""
+        self._aside: set[str] = set()
         self._heap: list[tuple[int, str]] = []
         self._since: dict[str, int] = {}
         """Endpoint → from when on this scheduler looked at its schedule."""
@@ -63,6 +73,12 @@ class Scheduler:
         before = self._config.endpoints if self._config is not None else {}
         self._config = config
         now = self._clock.now_ms()
+        for name, endpoint in config.endpoints.items():
+            was = before.get(name)
+            if was is endpoint or was is None or was.schedule is None or endpoint.schedule is None:
+                continue
+            if spec(was.schedule) != spec(endpoint.schedule):
+                self._meant.add(name)
         scheduled = {e.id: e for e in config.endpoints.values() if e.schedule is not None}
         self._since = {name: self._since.get(name, now) for name in scheduled}
         # Whose file did not change is looked at when it was to be looked at.
@@ -78,13 +94,17 @@ class Scheduler:
         """The endpoints whose slots are skipped."""
         self._paused = set(paused)
 
+    def set_elsewhere(self, schedules: Mapping[str, Collection[str]]) -> None:
+        """The schedules that other daemons of the queue declare, by their endpoints."""
+        self._elsewhere = schedules
+
     def next_runs(self) -> dict[str, int]:
         """Endpoint → its next slot, for those that have one."""
         return {name: slot for slot, name in self._heap if slot}
 
     async def run(self) -> None:
         """Look at each slot when it comes; until cancelled."""
-        self._rows = await self._store.slots()
+        await self._begin()
         looked = 0
         while True:
             self._wake.clear()
@@ -106,6 +126,15 @@ class Scheduler:
             finally:
                 timer.cancel()
 
+    async def _begin(self) -> None:
+        while True:
+            try:
+                self._rows = await self._store.slots()
+                return
+            except QueueError as error:
+                log.warning("how far schedules have come is not known yet: %s", error)
+                await asyncio.sleep(1.0)
+
     async def _look(self, name: str, now: int) -> int | None:
         """Make the task of the slot that has come, if one has; when to look again."""
         endpoint = self._config.endpoints.get(name) if self._config else None
@@ -113,6 +142,9 @@ class Scheduler:
             return None
         try:
             await self._take(endpoint, now)
+        except Unreachable as error:
+            log.warning("the schedule of %s is tried again in 5 s: %s", name, error)
+            return now + AGAIN
         except Exception:
             log.exception("the schedule of %s is tried again in 5 s", name)
             return now + AGAIN
@@ -125,6 +157,8 @@ class Scheduler:
         slot = previous_slot(schedule, now)
         known = self._rows.get(name)
         if slot is None:
+            return
+        if known is not None and known[0] != wanted and await self._stands_aside(name, wanted):
             return
         if known is None or known[0] != wanted:
             # A schedule that is new, or another one now, has its first run at its next slot.
@@ -143,6 +177,32 @@ class Scheduler:
         else:
             insert = Insert(self._task(endpoint, slot))
         await self._advance(endpoint, wanted, known[1], slot, insert)
+
+    async def _stands_aside(self, name: str, wanted: str) -> bool:
+        """Whether another schedule of an endpoint is in force than the one that is declared here,
+        which is the older one."""
+        row = await self._store.slot(name)
+        if row is None:
+            return False
+        in_force, slot, before = row
+        self._rows[name] = (in_force, slot)
+        if in_force == wanted:
+            self._back(name)
+            return True  # the next look finds it so
+        declared = in_force in self._elsewhere.get(name, ())
+        if not declared or wanted != before or name in self._meant:
+            self._back(name)
+            return False
+        if name not in self._aside:
+            self._aside.add(name)
+            log.warning(
+                "the schedule of %s is another one in the queue, which other daemons declare: this "
+                "one is older, and makes no calls", name,
+            )  # fmt: skip
+        return True
+
+    def _back(self, name: str) -> None:
+        self._aside.discard(name)
 
     def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule
@@ -172,10 +232,13 @@ class Scheduler:
     ) -> None:
         inserted = await self._store.take_slot(endpoint.id, wanted, previous, slot, insert)
         self._rows[endpoint.id] = (wanted, slot)
+        self._meant.discard(endpoint.id)
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(steps.created(insert, inserted, self._clock.now_ms()))
             self._touched(inserted.key, inserted.next_try)
-        elif insert is not None:
-            log.info("another daemon took the slot of %s", endpoint.id)
-            self._rows = await self._store.slots()
+        elif insert is not None or self._store.shared:
+            log.debug("another daemon took the slot of %s", endpoint.id)
+            row = await self._store.slot(endpoint.id)
+            if row is not None:
+                self._rows[endpoint.id] = row[:2]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 from orchestratord.endpoint import Endpoint
 from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
@@ -27,6 +27,7 @@ class Standings:
         self._registry = registry
         self._config: Config | None = None
         self._paused: frozenset[str] = frozenset()
+        self._elsewhere: Mapping[str, bool] = {}
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
         self._ripe: dict[Key, tuple[str, float]] = {}
         """Doomed keys: for what reason, and from when on their tasks fail (seconds since the
@@ -59,6 +60,13 @@ class Standings:
         changed = self._paused ^ paused
         self._paused = frozenset(paused)
         return changed
+
+    def set_elsewhere(self, elsewhere: Mapping[str, bool]) -> set[str]:
+        """The endpoints that other daemons of the queue declare, and whether as we do. Returns
+        those for which that changed."""
+        before, self._elsewhere = self._elsewhere, elsewhere
+        names = before.keys() | elsewhere.keys()
+        return {name for name in names if before.get(name) != elsewhere.get(name)}
 
     def forget(self, endpoint_id: str | None) -> None:
         """Ask again for this endpoint's keys; for all of them if None."""
@@ -115,6 +123,8 @@ class Standings:
         kind = Kind.WEBHOOK if key.webhook else Kind.CALL
         endpoint = self._config.endpoints.get(key.endpoint_id)
         if endpoint is None:
+            if key.endpoint_id in self._elsewhere:
+                return Parked("another daemon declares it and carries it out"), None
             why = f"{key.endpoint_id} is not declared any more"
             return Doomed(Reason.ENDPOINT_REMOVED, why, REMOVED_AFTER), None
         executor = self._registry.executor(kind, endpoint.type)
@@ -125,7 +135,14 @@ class Standings:
                 return Parked("the endpoint is disabled"), executor
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
-        return self._standing(executor, endpoint, key, self._config), executor
+        standing = self._standing(executor, endpoint, key, self._config)
+        if isinstance(standing, Doomed) and standing.after and not self._alike(key.endpoint_id):
+            # What is gone here may be there still, where the configuration is another one.
+            return Parked("another daemon declares the endpoint otherwise"), executor
+        return standing, executor
+
+    def _alike(self, endpoint_id: str) -> bool:
+        return self._elsewhere.get(endpoint_id, True)
 
     def _standing(
         self, executor: Executor, endpoint: Endpoint, key: Key, config: Config

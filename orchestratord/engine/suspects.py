@@ -47,6 +47,10 @@ class Suspects:
         if self._waiting:
             self._begin(*self._waiting.popleft())
 
+    def waiting_ids(self) -> list[int]:
+        """Who waits."""
+        return [task.id for task, _ in self._waiting]
+
     def take_waiting(self) -> list[Task]:
         """Take out who waits: the daemon stops."""
         waiting = [task for task, _ in self._waiting]

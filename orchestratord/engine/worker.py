@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -30,6 +30,7 @@ from orchestratord.engine.standings import Standings
 from orchestratord.engine.transport import Client
 from orchestratord.engine.waiters import Waiters
 from orchestratord.engine.waits import Waiting, waits
+from orchestratord.errors import Unreachable
 from orchestratord.executor import Doomed, Target
 from orchestratord.host import Host
 from orchestratord.queue.records import Inserted, Pick
@@ -59,6 +60,8 @@ class Worker:
         self.host = host
         self.clock = clock
         self.lanes = Lanes()
+        # What is born running is not claimed, and would not be charged for all daemons.
+        self.lanes.gates.shared = store.shared
         self.lanes.gates.forget_past()
         self.scoreboard = Scoreboard(time.monotonic())
         self.beat = time.monotonic()
@@ -106,6 +109,20 @@ class Worker:
         changed = self._standings.set_paused(paused)
         for endpoint_id in changed:
             self.standing_changed(endpoint_id)
+
+    def set_elsewhere(self, elsewhere: Mapping[str, bool]) -> None:
+        """The endpoints that other daemons of the queue declare, and whether as we do: their tasks
+        are left to those."""
+        for endpoint_id in self._standings.set_elsewhere(elsewhere):
+            self.standing_changed(endpoint_id)
+
+    def held(self) -> set[int]:
+        """The tasks that are claimed here, whether they run already or wait for a slot."""
+        return {*self._runner.running, *self._runner.waiting(), *self._removal.at_work}
+
+    async def take_over(self) -> bool:
+        """Take over what daemons held that have died since; whether there was anything."""
+        return await self._removal.recover(self.config, self.held())
 
     def standing_changed(self, endpoint_id: str | None) -> None:
         """Look again at where the tasks of an endpoint (of all for None) stand."""
@@ -181,24 +198,27 @@ class Worker:
     async def run(self) -> None:
         """Take over what a dead daemon held, then claim and run until `drain` is called."""
         try:
-            self.last_success.update(await self.store.last_success())
-            await self._recover()
-            self.lanes.gates.learn_past(await self._charged())
-            for key, next_try in (await self.store.earliest()).items():
-                self.touched(key, next_try)
+            await self._begin()
             await self._go_round()
         finally:
             self._ended.set()
 
-    async def _recover(self) -> None:
+    async def _begin(self) -> None:
+        """Learn how the queue stands, as soon as the database says it."""
         while not self.draining:
             try:
-                await self._removal.recover(self.config)
+                self.last_success.update(await self.store.last_success())
+                await self._removal.recover(self.config, self.held())
+                self.lanes.gates.learn_past(await self._charged())
+                for key, next_try in (await self.store.earliest()).items():
+                    self.touched(key, next_try)
                 return
+            except Unreachable as error:
+                log.warning("how the queue stands is not known yet: %s", error)
             except Exception:
                 log.exception("what a dead daemon held cannot be taken over; again in a second")
-                self.beat = time.monotonic()
-                await asyncio.sleep(1.0)
+            self.beat = time.monotonic()
+            await asyncio.sleep(1.0)
 
     async def _charged(self) -> dict[str, list[int]]:
         """Of each lane with a rate limit: when calls began before this daemon did."""
@@ -282,12 +302,17 @@ class Worker:
         for choice in choices:
             target = self._standings.of(choice.key)
             safe = isinstance(target, Target) and target.idempotent
-            picks.append(Pick(choice.key, choice.limit, safe, now))
+            rate = target.rate if isinstance(target, Target) else None
+            picks.append(Pick(choice.key, choice.limit, safe, now, choice.lane, rate))
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
             claimed = await self.store.claim(picks)
             tasks, earliest = claimed.tasks, claimed.earliest
+            for lane, wait in claimed.used_up.items():
+                self.lanes.gates.used_up(lane, self.clock.now_ms() + wait, now)
+        except Unreachable as error:
+            log.warning("nothing is claimed for now: %s", error)
         except Exception:
             log.exception("claiming failed; trying again in a second")
         by_key: dict[Key, list[Task]] = {}

@@ -23,13 +23,13 @@ from orchestratord.task import Key, Status
 
 COLUMNS = (
     "id, filter, rate, dry_run, status, highest_id, cursor, matched, moved, skipped, "
-    "created_at, updated_at, finished_at, action"
+    "created_at, updated_at, finished_at, action, owner, lease_until"
 )
 
 CREATE = """
 INSERT INTO bulks (filter, rate, dry_run, status, highest_id, matched, created_at, updated_at,
-    finished_at, action)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+    finished_at, action, owner, lease_until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 RETRY = f"""
@@ -62,7 +62,7 @@ WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 ADVANCE = f"""
 UPDATE bulks
 SET cursor = ?, moved = moved + ?, skipped = skipped + ?, status = ?, updated_at = ?,
-    finished_at = ?
+    finished_at = ?, owner = ?, lease_until = ?
 WHERE id = ? RETURNING {COLUMNS}
 """
 
@@ -94,7 +94,8 @@ def create(
         )
     status = "running" if matched else "finished"
     values = (filters.dump(wanted), rate, 0, status, highest, matched, now, now)
-    id_ = session.db.insert(CREATE, (*values, None if matched else now, action))
+    whose = (session.owner, session.lease_until())
+    id_ = session.db.insert(CREATE, (*values, None if matched else now, action, *whose))
     return get(session.db, id_)
 
 
@@ -116,10 +117,10 @@ def step(
 
     They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
     not among those. `seen` is the bulk as it was when `ids` were looked for; where it has moved on
-    since, nothing is done. `last`: there are none after these.
+    since, or another daemon carries it out, nothing is done. `last`: there are none after these.
     """
     bulk = get(session.db, seen.id, session.db.for_update)
-    if bulk.status != "running" or bulk.cursor != seen.cursor:
+    if bulk.status != "running" or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
     now = session.now()
     keys: dict[Key, list[int]] = {}
@@ -135,10 +136,18 @@ def step(
             session.waits(Key(*key), now)
     cursor = bulk.highest_id if last else ids[-1]
     end = ("finished", now, now) if last else ("running", now, None)
-    values = (cursor, moved, len(ids) - moved, *end, bulk.id)
+    whose = (session.owner, session.lease_until())
+    values = (cursor, moved, len(ids) - moved, *end, *whose, bulk.id)
     row = session.db.one(ADVANCE, values)
     assert row is not None
     return _bulk_of(row), keys
+
+
+def _others(session: Session, bulk: Bulk) -> bool:
+    """Whether another daemon carries it out. One file has one daemon."""
+    if not session.db.shared or bulk.owner in (None, session.owner):
+        return False
+    return (bulk.lease_until or 0) > session.leases.now(session.clock)
 
 
 def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:
@@ -172,7 +181,8 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
     if bulk.status != "running":
         return bulk
     now = session.now()
-    values = (bulk.cursor, 0, 0, "cancelled", now, now, bulk_id)
+    whose = (bulk.owner, bulk.lease_until)
+    values = (bulk.cursor, 0, 0, "cancelled", now, now, *whose, bulk_id)
     row = session.db.one(ADVANCE, values)
     assert row is not None
     return _bulk_of(row)

@@ -12,12 +12,16 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import peewee
 from playhouse.sqlite_ext import AutoIncrementField
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
+
+if TYPE_CHECKING:
+    from orchestratord.queue.records import Wakeup
+    from orchestratord.queue.wakeups import Wakeups
 
 Row = tuple[Any, ...]
 
@@ -65,6 +69,8 @@ class Connection(ABC):
     """One connection, used by the thread that made it, in transactions that are asked for."""
 
     failures: Failures
+    shared: bool = False
+    """Whether others may write at the same time."""
     for_update: str = ""
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
 
@@ -198,6 +204,14 @@ class Database(ABC):
 
     def back_up(self, name: str) -> None:  # noqa: B027  # not every database has that
         """Keep a copy beside it, before its schema changes; nothing where others do that."""
+
+    def wakeups(self, owner: str, heard: Callable[[Wakeup], None]) -> Wakeups | None:
+        """What tells other daemons of what is due, and hears of it; None where there are none."""
+        return None
+
+    def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
+        """What has kept the database from cleaning up for so many seconds, in words."""
+        return []
 
     def crowded(self) -> bool:
         """True where the disk is too full for new work, as far as that can be seen from here."""

@@ -262,6 +262,17 @@ class ActionRow(Model):
 ActionRow.add_index(ActionRow.at, name="actions_at")
 
 
+class RateRow(Model):
+    """What daemons that share a queue have begun of each lane with a rate limit."""
+
+    lane = TextField(primary_key=True)
+    stamps = TextField()
+    """Pairs of a time, by the database's clock, and how many began then, as JSON."""
+
+    class Meta:
+        table_name = "rates"
+
+
 class Fact(Model):
     """Facts about the queue itself, by name: `instance`."""
 

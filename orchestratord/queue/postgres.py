@@ -11,7 +11,7 @@ import json
 import logging
 import re
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -20,6 +20,8 @@ from peewee import PeeweeException, PostgresqlDatabase
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.queue.records import Wakeup
+from orchestratord.queue.wakeups import Wakeups
 
 try:
     import psycopg
@@ -58,6 +60,14 @@ SETTINGS = {
     "jit": "off",
 }
 """Of each transaction that writes."""
+HOLDING_BACK = """
+SELECT pid, COALESCE(usename, 'somebody'), COALESCE(application_name, ''),
+    COALESCE(state, 'working'), extract(epoch FROM now() - xact_start)::float8
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+    AND xact_start < now() - make_interval(secs => ?::float8)
+ORDER BY xact_start LIMIT 3
+"""
 STATE = "SELECT pg_xact_status($1::xid8)"
 DURABLE = {"synchronous_commit": "on"}
 """Where somebody has turned off that COMMIT waits for the disk."""
@@ -116,6 +126,7 @@ class PostgresConnection(Connection):
     """One connection; it is made again by whoever uses it, after it was lost."""
 
     failures = FAILURES
+    shared = True
     for_update = " FOR UPDATE"
 
     def __init__(self, database: PostgresDatabase, *, writes: bool) -> None:
@@ -356,12 +367,31 @@ class PostgresDatabase(Database):
             yield
             raw.execute("COMMIT")
 
+    def wakeups(self, owner: str, heard: Callable[[Wakeup], None]) -> Wakeups:
+        """As in the interface."""
+        return Wakeups(self, owner, heard)
+
+    def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
+        """As in the interface: sessions whose transaction is old, as far as they may be seen."""
+        return [
+            f"a transaction of {user} ({application or 'no application_name'}, pid {pid}, {state}) "
+            f"has been open for {span(age)} and keeps PostgreSQL from removing what the queue is "
+            f"done with: end it with SELECT pg_terminate_backend({pid}), and set "
+            f"idle_in_transaction_session_timeout and transaction_timeout for its role"
+            for pid, user, application, state, age in connection.all(HOLDING_BACK, (longer_than,))
+        ]
+
     def size(self, connection: Connection) -> int:
         """As in the interface: of the tables that grow."""
         row = connection.one(
             "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
         )
         return int(row[0]) if row else 0
+
+
+def span(seconds: float) -> str:
+    """Seconds as people say them."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def hidden(url: str) -> str:

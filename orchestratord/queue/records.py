@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
+from orchestratord.rate import RateLimit
 from orchestratord.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
 from orchestratord.values import StatusCode, StatusSet
 
@@ -50,13 +51,16 @@ class Inserted:
 class Pick:
     """Claim up to `limit` tasks of `key` whose `next_try` is not after `due_before`.
 
-    `idempotent` says whether the tasks of this key may be sent twice.
+    `idempotent` says whether the tasks of this key may be sent twice. Where daemons share the
+    queue, no more is claimed of all keys of `lane` than its `rate` leaves for all of them.
     """
 
     key: Key
     limit: int
     idempotent: bool
     due_before: int
+    lane: str = ""
+    rate: RateLimit | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,8 @@ class Claimed:
     tasks: list[Task]
     earliest: dict[Key, int | None]
     """Of each picked key: when its next pending task is due; None where there is none."""
+    used_up: Mapping[str, int] = field(default_factory=dict)
+    """Lanes of which the rate leaves nothing to anybody, and for how many milliseconds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -192,6 +198,10 @@ class Bulk:
     finished_at: int | None
     action: str = RETRY
     """`retry` or `cancel`."""
+    owner: str | None = None
+    """Which daemon carries it out."""
+    lease_until: int | None = None
+    """Until when nobody else does, if that daemon says nothing; by the database's clock."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -202,3 +212,59 @@ class Done:
     at: int
     who: str
     action: Action
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """What a daemon says of itself, again and again.
+
+    Args:
+        host: the name of its machine.
+        pid: there.
+        version: of orchestratord.
+        generation: of its configuration.
+        age: milliseconds since it was started.
+        fingerprint: changes with what follows.
+        endpoints: those it declares, each with a digest of its declaration.
+        schedules: endpoint → the schedule that it declares.
+        plugins: names with versions.
+    """
+
+    host: str = ""
+    pid: int = 0
+    version: str = ""
+    generation: int = 0
+    age: int = 0
+    fingerprint: str = ""
+    endpoints: Mapping[str, str] = field(default_factory=dict)
+    schedules: Mapping[str, str] = field(default_factory=dict)
+    plugins: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class DaemonSeen:
+    """A daemon of the queue as its row shows it; times are by the database's clock."""
+
+    owner: str
+    host: str
+    pid: int
+    version: str
+    generation: int
+    fingerprint: str
+    started_at: int
+    beat_at: int
+    lease_until: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wakeup:
+    """What a daemon tells the others at once, where the database can carry it."""
+
+    due: Mapping[Key, int] | None = None
+    """Keys with tasks that are due; None where there are too many to be named."""
+    paused: bool = False
+    """An endpoint was paused or resumed."""
+    tables: bool = False
+    """A table of a plugin was changed by a person, or a webhook was disabled."""
+    bulks: bool = False
+    """A bulk retry was begun."""

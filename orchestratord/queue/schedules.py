@@ -12,8 +12,11 @@ INSERT INTO schedules (endpoint_id, spec, last_slot) VALUES (?, ?, ?)
 ON CONFLICT (endpoint_id) DO NOTHING
 """
 
-NEXT = "UPDATE schedules SET spec = ?, last_slot = ? WHERE endpoint_id = ? AND last_slot = ?"
-
+NEXT = """
+UPDATE schedules
+SET spec = ?, last_slot = ?, before = CASE WHEN spec = ? THEN before ELSE spec END
+WHERE endpoint_id = ? AND last_slot = ?
+"""
 
 MADE = "UPDATE schedules SET task_id = ? WHERE endpoint_id = ?"
 
@@ -22,6 +25,17 @@ def slots(db: Connection) -> dict[str, tuple[str, int]]:
     """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
     rows = db.all("SELECT endpoint_id, spec, last_slot FROM schedules")
     return {endpoint_id: (spec, last_slot) for endpoint_id, spec, last_slot in rows}
+
+
+SlotRow = tuple[str, int, str | None]
+"""The schedule, the last slot that was taken, and the schedule before this one."""
+
+
+def slot(db: Connection, endpoint_id: str) -> SlotRow | None:
+    """How far the schedule of one endpoint has come."""
+    row = db.one("SELECT spec, last_slot, before FROM schedules WHERE endpoint_id = ?",
+                 (endpoint_id,))  # fmt: skip
+    return None if row is None else (row[0], row[1], row[2])
 
 
 def take(
@@ -39,7 +53,7 @@ def take(
     if previous is None:
         taken = session.db.run(FIRST, (endpoint_id, spec, slot))
     else:
-        taken = session.db.run(NEXT, (spec, slot, endpoint_id, previous))
+        taken = session.db.run(NEXT, (spec, slot, spec, endpoint_id, previous))
     if not taken or insert is None:
         return None
     inserted = enqueue(session, [insert])[0]

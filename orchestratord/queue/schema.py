@@ -21,6 +21,7 @@ from orchestratord.queue.models import (
     DaemonRow,
     EndpointState,
     Fact,
+    RateRow,
     RetrySchedule,
     ScheduleSlot,
     SchemaRow,
@@ -29,12 +30,17 @@ from orchestratord.task import Table
 
 log = logging.getLogger("orchestratord.queue")
 
-VERSION = 4
+VERSION = 5
 """The schema that this code reads and writes: the number of the last migration."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
 """One numbered file a version; each ends with a `stamp`. Those of PostgreSQL have a folder of their
 own, which begins with the version that the first queue there had."""
+
+MOVED = "moved"
+"""The fact that a queue is now in another database, and in which one."""
+NEVER = 1_000_000
+"""A version that will not come, for a database that nobody is to use any more."""
 
 LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 8
@@ -42,7 +48,7 @@ LOCK_TRIES = 8
 
 TABLES = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, Fact, SchemaRow,
+    ActionRow, RateRow, Fact, SchemaRow,
 )  # fmt: skip
 
 _HISTORY = "schema_migration"
@@ -79,6 +85,10 @@ def version_of(orm: peewee.Database) -> int:
     row = SchemaRow.select().bind(orm).first()
     if row is None:
         return 0
+    if row.compatible_from == NEVER:
+        moved = Fact.select(Fact.value).where(Fact.name == MOVED).bind(orm).first()
+        where = moved.value if moved else "another database"
+        raise DatabaseInUse(f"this queue was moved to {where}: set `database` to that")
     if row.compatible_from > VERSION:
         raise DatabaseInUse(
             f"the database has schema {row.version}, which needs a version of orchestratord "

@@ -12,6 +12,7 @@ import time
 from collections.abc import Collection, Sequence
 
 from orchestratord.queue.claims import GIVE_BACK, turn
+from orchestratord.queue.rates import Rates
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
 from orchestratord.queue.session import Session
@@ -110,6 +111,8 @@ def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
     """Take up to so many due tasks of each key."""
     now = session.now()
     picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
+    rates = Rates(session, picks)
+    picks = rates.bounded(picks)
     values = (session.owner, session.lease_until(), now, now)
     found: list[list[Task]] = [[] for _ in picks]
     for n, *row in session.db.all(CLAIM, (_picked(session, picks), *values)):
@@ -127,7 +130,8 @@ def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
         earliest[pick.key] = max(due, now + BEHIND_MS) if passed_over else due
     claimed = [task for tasks in found for task in tasks]
     session.moved(Status.PENDING, Status.RUNNING, len(claimed))
-    return Claimed(claimed, earliest)
+    used_up = rates.charge((pick, len(tasks)) for pick, tasks in zip(picks, found, strict=True))
+    return Claimed(claimed, earliest, used_up)
 
 
 def _picked(session: Session, picks: Sequence[Pick]) -> str:

@@ -6,10 +6,12 @@ although the caller is cancelled meanwhile. Any of them raises QueueError where 
 
 from __future__ import annotations
 
+import asyncio
 import builtins
 import secrets
 import time
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
+from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
@@ -19,6 +21,7 @@ from orchestratord.queue import (
     actions,
     bulk,
     claims,
+    daemons,
     inserts,
     manual,
     reader,
@@ -36,8 +39,10 @@ from orchestratord.queue.leases import Leases
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import (
     RETRY,
+    Beat,
     Bulk,
     Claimed,
+    DaemonSeen,
     Done,
     Insert,
     Inserted,
@@ -47,14 +52,18 @@ from orchestratord.queue.records import (
     Start,
     Started,
     TaskFilter,
+    Wakeup,
 )
 from orchestratord.queue.session import LEASE, Session
+from orchestratord.queue.wakeups import Wakeups
 from orchestratord.queue.writer import Writer, counted
 from orchestratord.settings import Retention
 from orchestratord.task import Action, Attempt, Key, Table, Task
 
 Tasks = builtins.list[Task]
 
+DUE_SOON_MS = 1_000
+"""How soon a task has to be due, for other daemons to be told of it."""
 COUNTED_FOR = 1.0
 """Seconds for which a count in a shared database serves, but for what this daemon adds."""
 COUNT_SHARE = 20.0
@@ -82,6 +91,9 @@ class Store:
         self._tables: dict[str, Table] = {}
         self._writer = Writer(self._database, self._setup)
         self._reader = Reader(self._database)
+        self._wakeups: Wakeups | None = None
+        self.heard: Callable[[Wakeup], None] = lambda wakeup: None
+        """Called on the loop with what other daemons tell."""
 
     @classmethod
     async def open(
@@ -111,7 +123,27 @@ class Store:
         except BaseException:
             store._database.close()
             raise
+        store._begin_to_listen()
         return store
+
+    def _begin_to_listen(self) -> None:
+        loop = asyncio.get_running_loop()
+
+        def heard(wakeup: Wakeup) -> None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(lambda: self.heard(wakeup))
+
+        self._wakeups = self._database.wakeups(self.owner, heard)
+        if self._wakeups is not None:
+            self._wakeups.start()
+            self._writer.committed = self._committed
+
+    def _committed(self, session: Session) -> None:
+        """On the writing thread, after each COMMIT: others may begin with what is due now."""
+        soon = session.now() + DUE_SOON_MS
+        due = {key: next_try for key, next_try in session.due.items() if next_try <= soon}
+        if due and self._wakeups is not None:
+            self._wakeups.tell(due)
 
     def _setup(self) -> Session:
         """On the writing thread: open everything, or leave no connection open."""
@@ -133,7 +165,10 @@ class Store:
         return session
 
     async def close(self) -> None:
-        """Write what waits, close the file and give it up."""
+        """Write what waits, close the database and give it up."""
+        if self._wakeups is not None:
+            wakeups, self._wakeups = self._wakeups, None
+            await asyncio.to_thread(wakeups.stop)
         await self._reader.close()
         await self._writer.close()
         self._database.close()
@@ -163,6 +198,40 @@ class Store:
     async def ping(self) -> None:
         """Return once the writing thread has committed a transaction in which nothing happens."""
         await self._writer.submit(Rank.KEEP, lambda session: None)
+
+    # -- the fleet -------------------------------------------------------------------------------
+
+    @property
+    def listening(self) -> bool:
+        """Whether what other daemons queue is heard of at once, and not only found by looking."""
+        return self._wakeups is not None and self._wakeups.listening
+
+    def tell(self, *flags: str) -> None:
+        """Have the other daemons told of what `Wakeup` has a flag for."""
+        if self._wakeups is not None:
+            self._wakeups.tell(None, *flags)
+
+    async def give_sign(self, beat: Beat) -> int:
+        """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
+        return await self._writer.submit(
+            Rank.CLAIM, partial(daemons.beat, beat=beat, alone=not self.shared)
+        )
+
+    async def leave(self) -> None:
+        """The daemon ends: it is no longer listed."""
+        await self._writer.submit(Rank.KEEP, daemons.leave)
+
+    async def daemons(self) -> builtins.list[DaemonSeen]:
+        """All daemons that gave a sign of life within the last hour."""
+        return await self._reader.run(daemons.seen)
+
+    async def declared(self, owners: Collection[str]) -> dict[str, Beat]:
+        """What these daemons can carry out."""
+        return await self._reader.run(partial(daemons.declared, owners=owners))
+
+    async def holding_back(self, longer_than: float) -> builtins.list[str]:
+        """What has kept the database from cleaning up for so many seconds, in words."""
+        return await self._reader.run(partial(self._database.holding_back, longer_than=longer_than))
 
     # -- the hot path ----------------------------------------------------------------------------
 
@@ -320,6 +389,10 @@ class Store:
         """Of each endpoint that had one: its schedule, and the last slot that was taken."""
         return await self._reader.run(schedules.slots)
 
+    async def slot(self, endpoint_id: str) -> schedules.SlotRow | None:
+        """How far the schedule of one endpoint has come."""
+        return await self._reader.run(partial(schedules.slot, endpoint_id=endpoint_id))
+
     async def take_slot(
         self, endpoint_id: str, spec: str, previous: int | None, slot: int, insert: Insert | None
     ) -> Inserted | None:
@@ -434,7 +507,7 @@ class Store:
         return gone
 
     def _check_room(self) -> None:
-        if (why := self._writer.unreachable) is not None:
+        if (why := self._writer.refusing) is not None:
             raise Unreachable(why)
         if not self._writer.accepting:
             raise StorageFull("the disk has no room for new work; what is queued goes on")

@@ -48,8 +48,15 @@ def upsert(session: Session, effect: Upsert) -> None:
     if found.update is None:
         # Nothing to set: only make sure that the row is there.
         session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", tuple(key))
-    elif not session.db.run(found.update, (*values, *add, *key)):
-        session.db.run(found.insert, (*key, *values, *add))
+        return
+    row = (*key, *values, *add)
+    for _ in range(3):
+        if session.db.run(found.update, (*values, *add, *key)):
+            return
+        if session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row):
+            return
+        # Another daemon has inserted it in this moment.
+    raise ValueError(f"the row {tuple(key)} of {effect.table} is there, and is not found")
 
 
 def delete(session: Session, effect: Delete) -> None:

@@ -75,6 +75,7 @@ class Writer:
         """How many tasks each status has, as of the last transaction."""
         self.unreachable: str | None = None
         """Why the database cannot be reached; None while it can."""
+        self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
         self._database = database
@@ -100,6 +101,12 @@ class Writer:
         """Start the thread and wait until the database is open. Raises what `setup` raises."""
         self._thread.start()
         return await self._ready
+
+    @property
+    def refusing(self) -> str | None:
+        """Why new work need not wait for the database; None where it may be back in a moment."""
+        lost = self.unreachable is not None and time.monotonic() - self._lost_at > PATIENCE
+        return self.unreachable if lost else None
 
     @property
     def healthy(self) -> bool:
@@ -231,6 +238,7 @@ class Writer:
             if self.unreachable is None and tries:
                 log.error("%s; trying again", self._failures.named(cause))
                 self.unreachable = str(self._failures.named(cause))
+                self._lost_at = time.monotonic()
             time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
             self.beat = time.monotonic()
             try:

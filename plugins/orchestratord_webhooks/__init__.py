@@ -14,7 +14,7 @@ task like any other, which `Deliveries` carries out.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any
 
 from orchestratord import (
@@ -75,9 +75,9 @@ def check_endpoint(endpoint: Endpoint) -> Iterable[Problem]:
 
 @hookimpl
 def config_adopted(
-    config: Config, tables: Mapping[str, list[dict[str, Any]]]
+    config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
-    return health.adopt(config, tables[TABLE.name])
+    return health.adopt(config, tables[TABLE.name], elsewhere)
 
 
 @hookimpl

@@ -7,7 +7,7 @@ for no more (410) or a person switched it off, and how its last deliveries went.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
 
 from orchestratord import (
@@ -50,6 +50,8 @@ MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
 BY_HAND = "by hand"
+_WRITING = 5.0
+"""Seconds that it may take until that stands in the table."""
 _BREATH = 100
 """Webhooks that are looked at in one go."""
 _LIFTED = {"disabled_at": None, "disabled_reason": None}
@@ -66,6 +68,8 @@ class Health:
         self._redactor = Redactor()
         self._fingerprints: dict[Name, str] = {}
         self._disabled: dict[Name, str] = {}
+        self._gone_at: dict[Name, float] = {}
+        """When it was disabled by this daemon (seconds since the epoch)."""
 
     def disabled(self, endpoint_id: str, name: str) -> str | None:
         """Why a webhook is disabled; None where it is not."""
@@ -74,11 +78,12 @@ class Health:
     # -- the configuration -------------------------------------------------------------------
 
     def adopt(
-        self, config: Config, rows: Iterable[Mapping[str, Any]]
+        self, config: Config, rows: Iterable[Mapping[str, Any]], elsewhere: Collection[str] = ()
     ) -> Iterator[Upsert | Delete | None]:
         """Compare what is declared with the rows of the table; yields what has to be written.
 
-        There may be tens of thousands: a None in between is for others to have their turn.
+        The rows of endpoints that are declared `elsewhere` stay though they be unknown here. There
+        may be tens of thousands: a None in between is for others to have their turn.
         """
         known: dict[Name, Mapping[str, Any]] = {}
         for number, found in enumerate(rows):
@@ -104,10 +109,12 @@ class Health:
             elif number % _BREATH == _BREATH - 1:
                 yield None
         for name in known:
-            yield Delete(TABLE.name, _key(name))
+            if name[0] not in elsewhere:
+                yield Delete(TABLE.name, _key(name))
         for name, reason in self._disabled.items():
-            if name in fingerprints and self._fingerprints.get(name) == fingerprints[name]:
-                # The rows may have been read before the 410 that disabled it was written.
+            unchanged = self._fingerprints.get(name) == fingerprints.get(name, "")
+            if unchanged and self._now() - self._gone_at.get(name, 0.0) < _WRITING:
+                # The rows may have been read before it was written that it is disabled.
                 disabled.setdefault(name, reason)
         self._fingerprints = fingerprints
         self._disabled = disabled
@@ -137,6 +144,7 @@ class Health:
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values |= {"disabled_at": now, "disabled_reason": GONE}
             self._disabled[name] = GONE
+            self._gone_at[name] = self._now()
         return [Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
 
     def _is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
@@ -159,6 +167,7 @@ class Health:
         await control.write([Upsert(TABLE.name, _key(name), values)])
         was_enabled = name not in self._disabled
         self._disabled[name] = BY_HAND
+        self._gone_at[name] = self._now()
         control.standing_changed(name[0])
         if was_enabled:
             control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, BY_HAND))
@@ -167,6 +176,7 @@ class Health:
         """Let its deliveries go on."""
         await control.write([Upsert(TABLE.name, _key(name), {**_LIFTED, "failures": 0})])
         was_disabled = self._disabled.pop(name, None) is not None
+        self._gone_at.pop(name, None)
         control.standing_changed(name[0])
         if was_disabled:
             now = int(self._now() * 1000)

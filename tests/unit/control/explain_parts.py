@@ -67,7 +67,8 @@ class Shop:
             self._write(f"apis/shop/endpoints/{name}.yaml", text)
         self.config: Config = load(folder, self.host, environ=ENVIRON)
         # Whatever another test taught the plugin is forgotten.
-        self.host.ask("config_adopted", {"config": self.config, "tables": {"webhooks": []}})
+        arguments = {"config": self.config, "tables": {"webhooks": []}, "elsewhere": ()}
+        self.host.ask("config_adopted", arguments)
         for executor in self.host.registry.executors:
             executor.bind("q1", {})
         self.clock = FakeClock()

@@ -29,7 +29,7 @@ async def test_status(parts: Parts) -> None:
     assert list(status) == [
         "version", "pid", "instance", "started_at", "uptime", "config", "queue", "in_flight",
         "concurrency", "next_due", "draining", "lanes", "breakers", "rates", "failing",
-        "events_dropped", "database", "plugins", "paused",
+        "events_dropped", "database", "daemons", "plugins", "paused",
     ]  # fmt: skip
     assert status["pid"] == os.getpid()
     assert status["instance"] == parts.store.instance

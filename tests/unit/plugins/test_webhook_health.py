@@ -88,6 +88,23 @@ async def test_rows_follow_the_yaml(table: Table) -> None:
     assert (await table.row("new"))["enabled"] == 1
 
 
+async def test_rows_of_endpoints_that_other_daemons_declare_stay(table: Table) -> None:
+    for elsewhere, left in (([ENDPOINT], 1), ((), 0)):
+        rows = await table.control.rows("webhooks")
+        for effect in table.rig.adopt(table.rig.config(), {"webhooks": rows}, elsewhere):
+            table.control.apply(effect)
+        assert len(await table.control.rows("webhooks")) == left
+
+
+async def test_what_another_daemon_disabled_is_disabled_here(table: Table) -> None:
+    rows = [{**row, "disabled_at": 1, "disabled_reason": "by hand"}
+            for row in await table.control.rows("webhooks")]  # fmt: skip
+    table.rig.adopt(table.config, {"webhooks": rows})
+    assert health.disabled(ENDPOINT, "ops") == "by hand"
+    table.rig.adopt(table.config, {"webhooks": await table.control.rows("webhooks")})
+    assert health.disabled(ENDPOINT, "ops") is None
+
+
 async def test_what_did_not_change_is_not_written(table: Table) -> None:
     await table.tell("on_retry", answered(503))
     assert await table.adopt(declared(status_code=["5xx", "error"], secret=SECRET)) == 0

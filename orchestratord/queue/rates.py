@@ -1,0 +1,66 @@
+"""Rates that all daemons keep together: of each lane, what began lately, charged as it is claimed.
+
+A row for each lane is locked from the look at what is free until the COMMIT of the claim, so that
+nobody else takes the same. Times are by the database's clock.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+
+from orchestratord.queue.records import Pick
+from orchestratord.queue.session import Session
+from orchestratord.rate import RateWindow
+
+MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
+LOOK = "SELECT stamps FROM rates WHERE lane = ?"
+CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
+
+
+class Rates:
+    """The rates of one claim."""
+
+    def __init__(self, session: Session, picks: Iterable[Pick]) -> None:
+        """Lock the lanes of `picks` that have a rate limit, in their order."""
+        self._session = session
+        self._now = session.leases.now(session.clock)
+        self._windows: dict[str, RateWindow] = {}
+        limits = {pick.lane: pick.rate for pick in picks if pick.rate is not None}
+        for lane, limit in sorted(limits.items()):
+            look = f"{LOOK}{session.db.for_update}"
+            row = session.db.one(look, (lane,))
+            if row is None:
+                session.db.run(MAKE, (lane,))
+                row = session.db.one(look, (lane,))
+            assert row is not None
+            window = RateWindow(limit)
+            for at, count in json.loads(row[0]):
+                window.charge(count, at)
+            self._windows[lane] = window
+
+    def bounded(self, picks: Sequence[Pick]) -> list[Pick]:
+        """The picks, with no more of each lane than is free."""
+        left = {lane: window.free(self._now) for lane, window in self._windows.items()}
+        found = []
+        for pick in picks:
+            if pick.lane in left:
+                limit = min(pick.limit, left[pick.lane])
+                left[pick.lane] -= limit
+                pick = replace(pick, limit=limit)
+            found.append(pick)
+        return found
+
+    def charge(self, claimed: Iterable[tuple[Pick, int]]) -> dict[str, int]:
+        """Write down how many were claimed of each. Lanes with nothing left, and for how many
+        milliseconds that is so."""
+        for pick, count in claimed:
+            if pick.lane in self._windows and count:
+                self._windows[pick.lane].charge(count, self._now)
+        used_up: dict[str, int] = {}
+        for lane, window in self._windows.items():
+            self._session.db.run(CHARGE, (json.dumps(window.stamps(self._now)), lane))
+            if not window.free(self._now):
+                used_up[lane] = max((window.next_free(self._now) or 0) - self._now, 1)
+        return used_up

@@ -1,0 +1,224 @@
+"""Several daemons on one PostgreSQL."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import pytest
+
+from tests.acceptance.conftest import MakeDaemon
+from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.receiver import Answer, Received, Receiver
+from tests.acceptance.waiting import until
+from tests.postgres import Postgres
+
+LEASE = 3.0
+UNREACHABLE = (r"the database cannot be reached", r"claiming failed", r"cannot be written \(")
+
+
+@pytest.fixture
+def database(postgres: Postgres) -> Iterator[str]:
+    url = postgres.create()
+    yield url
+    postgres.drop(url)
+
+
+MakeFleet = Callable[..., list[Daemon]]
+
+
+@pytest.fixture
+def make_fleet(database: str, make_daemon: MakeDaemon, receiver: Receiver) -> MakeFleet:
+    """So many daemons on one database, which declare the same, and are not started."""
+
+    def make(count: int, **settings: Any) -> list[Daemon]:
+        settings.setdefault("lease", LEASE)
+        fleet = [make_daemon(database=database, **settings) for _ in range(count)]
+        for daemon in fleet:
+            daemon.api("crm", receiver.url)
+            daemon.expect(r"a password is written out here")
+            daemon.endpoint("crm/get", "/get/{{ params.n }}", params={"n": {"type": "integer"}},
+                            retry=retry())  # fmt: skip
+        return fleet
+
+    return make
+
+
+def names(daemon: Daemon) -> list[int]:
+    return sorted(row["pid"] for row in daemon.status()["daemons"] if row["alive"])
+
+
+def test_they_share_the_work_and_know_each_other(
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
+) -> None:
+    receiver.reply("/get/", lambda request: Answer(200, delay=0.05))
+    one, two = make_fleet(2, concurrency=20)
+    for daemon in (one, two):
+        daemon.start()
+    until(lambda: names(one) == names(two) == sorted([one.pid, two.pid]), "their meeting")
+    assert "***@" in one.status()["database"]["url"]
+    until(lambda: all(d.status()["database"]["listening"] for d in (one, two)), "listening")
+    began = time.monotonic()
+    ids = one.batch("crm/get", [{"n": n} for n in range(200)])
+    assert len(ids) == 200
+    until(lambda: one.status()["queue"]["succeeded"] == 200, "all calls")
+    assert time.monotonic() - began < 5
+    assert Counter(item.path for item in receiver.received()) == {
+        f"/get/{n}": 1 for n in range(200)
+    }
+    log = [daemon.log().count(", succeeded") for daemon in (one, two)]
+    assert sum(log) == 200
+    assert min(log) > 20, log
+    # What one is told holds for all.
+    one.ctl("pause", "crm/get")
+    until(lambda: two.status()["paused"] == ["crm/get"], "the pause")
+    time.sleep(0.2)
+    waiting = two.call("crm/get", n=1000)
+    two.ctl("resume", "crm/get")
+    until(lambda: receiver.count("/get/1000") == 1, "the call after the pause")
+    assert two.task(waiting)["attempts"] == 1
+    assert two.stop() == 0
+    until(lambda: names(one) == [one.pid], "its leave")
+    for daemon in (one, two):
+        assert "s3cret" not in daemon.log()
+
+
+def test_what_a_killed_one_held_is_taken_over(make_fleet: MakeFleet, receiver: Receiver) -> None:
+    receiver.hold("/get/1")
+    one, two = make_fleet(2)
+    one.start()
+    id_ = one.call("crm/get", n=1)
+    until(lambda: receiver.count("/get/1") == 1, "the first attempt")
+    two.start()
+    time.sleep(LEASE + 1)  # its lease is renewed: nobody takes it over
+    assert two.task(id_)["attempts"] == 1
+    one.kill()
+    killed = time.monotonic()
+    receiver.let_go("/get/1")
+    until(lambda: two.task(id_)["status"] == "succeeded", "the second attempt")
+    assert time.monotonic() - killed < LEASE + 4
+    assert two.task(id_)["attempts"] == 2
+    assert "took over from a dead daemon" in two.log()
+    until(lambda: names(two) == [two.pid], "its being missed")
+
+
+def test_the_server_may_go_away(
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
+) -> None:
+    def answer(request: Received) -> Answer:
+        return Answer(200, delay=0.01)
+
+    receiver.reply("/get/", answer)
+    fleet = make_fleet(2)
+    for daemon in fleet:
+        daemon.expect(*UNREACHABLE)
+        daemon.start()
+    one, _ = fleet
+    try:
+        for turn in range(3):
+            one.batch("crm/get", [{"n": n} for n in range(turn * 100, turn * 100 + 100)])
+            postgres.stop(signal.SIGQUIT)
+            if turn == 1:
+                until(lambda: one.get("/readyz").status_code == 503, "the daemon's saying so")
+                assert "cannot be reached" in one.get("/readyz").text
+                assert one.get("/healthz").status_code == 200
+            postgres.start()
+    finally:
+        if not postgres.answers():
+            postgres.start()
+    until(lambda: one.get("/readyz").status_code == 200, "the daemon's recovery")
+    until(lambda: one.status()["queue"]["succeeded"] == 300, "all calls", 40)
+    seen = Counter(item.path for item in receiver.received())
+    assert len(seen) == 300
+    # Twice came only what was under way as the server went.
+    assert sum(seen.values()) - 300 <= 3 * 2 * 100
+    for daemon in fleet:
+        assert daemon.process is not None
+        assert daemon.process.poll() is None
+
+
+def test_a_slot_makes_one_call_in_the_whole_fleet(
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
+) -> None:
+    receiver.on("/tick", 200)
+    fleet = make_fleet(3)
+    for daemon in fleet:
+        daemon.endpoint("crm/tick", "/tick", schedule={"every": "1s", "overlap": "allow"})
+        daemon.start()
+    for daemon in fleet[:2]:
+        time.sleep(2.2)
+        daemon.restart()
+    time.sleep(1.5)
+    rows = postgres.run(
+        database.rpartition("/")[2],
+        "SELECT scheduled_at FROM retry_schedule WHERE endpoint_id = 'crm/tick' ORDER BY 1",
+    )
+    slots = [row[0] for row in rows]
+    assert len(slots) >= 6
+    assert slots == list(range(slots[0], slots[-1] + 1, 1000))
+
+
+def test_what_one_lacks_is_left_to_the_others(make_fleet: MakeFleet, receiver: Receiver) -> None:
+    receiver.on("/own", 200)
+    one, two = make_fleet(2)
+    two.endpoint("crm/own", "/own", schedule=None)
+    for daemon in (one, two):
+        daemon.start()
+    shown = until(
+        lambda: [d for d in two.status()["daemons"] if d["lacks"]["endpoints"]], "what one lacks"
+    )
+    assert [(d["pid"], d["lacks"]["endpoints"]) for d in shown] == [(one.pid, ["crm/own"])]
+    two.ctl("pause", "crm/own")
+    id_ = two.call("crm/own")
+    time.sleep(1)
+    assert one.task(id_)["status"] == "pending"
+    two.ctl("resume", "crm/own")
+    until(lambda: two.task(id_)["status"] == "succeeded", "its call")
+    lines = one.ctl("status").out
+    assert "lacks crm/own" in lines
+
+
+def test_a_webhook_is_disabled_for_all(make_fleet: MakeFleet, receiver: Receiver) -> None:
+    receiver.reply("/get/", lambda request: Answer(200))
+    receiver.on("/hook", 200)
+    fleet = make_fleet(2)
+    hook = {"name": "ops", "phase": "on_success", "url": f"{receiver.url}/hook"}
+    for daemon in fleet:
+        daemon.endpoint("crm/get", "/get/{{ params.n }}", params={"n": {"type": "integer"}},
+                        webhooks=[hook])  # fmt: skip
+        daemon.start()
+    one, two = fleet
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    assert one.ctl("webhooks", "disable", "crm/get", "ops").code == 0
+    until(lambda: "ops" in two.ctl("webhooks").out and "disabled" in two.ctl("webhooks").out, "it")
+
+    def made_by_two() -> bool:
+        """Whether a call of the second one makes a delivery."""
+        before = two.status()["queue"]
+        id_ = two.call("crm/get", n=1)
+        until(lambda: two.task(id_)["status"] == "succeeded", "the call")
+        after = two.status()["queue"]
+        return sum(after[s] for s in ("pending", "running", "succeeded", "failed")) > 1 + sum(
+            before[s] for s in ("pending", "running", "succeeded", "failed")
+        )
+
+    until(lambda: not made_by_two(), "the other one's knowing it")
+    assert one.ctl("webhooks", "enable", "crm/get", "ops").code == 0
+    until(made_by_two, "the other one's knowing that, too")
+
+
+def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Receiver) -> None:
+    receiver.reply("/get/", lambda request: Answer(200))
+    one, two = make_fleet(2)
+    for daemon in (one, two):
+        daemon.api("crm", receiver.url, rate_limit="15/s", concurrency=50)
+        daemon.start()
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    one.batch("crm/get", [{"n": n} for n in range(60)])
+    until(lambda: receiver.count() >= 60, "all calls")
+    times = sorted(item.at for item in receiver.received())
+    assert min(b - a for a, b in zip(times, times[15:], strict=False)) > 0.9
+    assert times[-1] - times[0] < 8

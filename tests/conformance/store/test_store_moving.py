@@ -1,0 +1,127 @@
+"""A queue moves from SQLite to PostgreSQL: whole, once, and where it was broken off goes on."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.queue import moving
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.task import Key, Status, Upsert
+from tests.conformance.store.conftest import HEALTH
+from tests.postgres import Postgres
+
+HOOK = Key("crm/get", "ops")
+TABLES = ("retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> str:
+    return f"sqlite:///{tmp_path}/old/queue.db"
+
+
+@pytest.fixture
+def target(postgres: Postgres) -> Iterator[str]:
+    made = postgres.create()
+    yield made
+    postgres.drop(made)
+
+
+@pytest.fixture
+async def old(unopened: Callable[[], Any]) -> Any:
+    """A queue with something of everything, closed."""
+    queue, chance = unopened(), random.Random(3)
+    store = await queue.open()
+    for n in range(40):
+        await queue.ended(chance.choice([Status.SUCCEEDED, Status.FAILED, Status.CANCELLED]))
+        await queue.add(HOOK, payload=f"nul \x00 {n}", error="ř", delay=n, unique_key=f"k{n}")
+    await queue.add()
+    await queue.claim()
+    [task] = await queue.claim(HOOK, limit=1)
+    await queue.settle(task, attempt=queue.attempt(task, 503, error="e\x00", delay=1.5),
+                       last_success_at=7)  # fmt: skip
+    await store.pause("crm/get", True)
+    await store.take_slot("crm/get", "every 15m", None, 100, None)
+    await store.create_bulk(TaskFilter(status=("failed",)), 1.5, False)
+    await store.write([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
+    queue.last = (await store.list(TaskFilter(), 1))[0].id
+    await store.close()
+    return queue
+
+
+def tables(queue: Any, url: str) -> dict[str, list[dict[str, Any]]]:
+    queue.url = url
+    found = {}
+    for table in TABLES:
+        rows = queue.run(f"SELECT * FROM {table}")
+        for row in rows:
+            row.pop("lease_until", None)
+        found[table] = sorted(rows, key=repr)
+    return found
+
+
+async def test_everything_is_there_and_goes_on(old: Any, url: str, target: str) -> None:
+    before = tables(old, url)
+    instance = old.run("SELECT value FROM meta WHERE name = 'instance'")
+    moved = moving.move(url, target, [HEALTH])
+    assert moved == len(before["retry_schedule"])
+    assert tables(old, target) == before
+    assert old.run("SELECT value FROM meta WHERE name = 'instance'") == instance
+    store = await old.open()
+    assert await old.add() > old.last
+    assert len((await store.reclaim())[1]) == 1  # what its daemon had under way
+    old.clock.turn(100)
+    [payload] = {(await store.get(t.id)).payload for t in await old.claim(HOOK, limit=1)}
+    assert "\x00" in (payload or "")
+    await store.close()
+
+
+@pytest.mark.parametrize("after", [1, 4, 9])
+async def test_broken_off_it_goes_on(
+    old: Any, url: str, target: str, after: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(moving, "PAGE", 7)
+    before, steps = tables(old, url), 0
+
+    def moved(table: str, done: int, of: int) -> None:
+        nonlocal steps
+        steps += 1
+        if steps == after:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        moving.move(url, target, [HEALTH], moved)
+    written: list[tuple[str, int]] = []
+    moving.move(url, target, [HEALTH], lambda table, done, of: written.append((table, done)))
+    assert tables(old, target) == before
+    assert len(written) + after >= sum(-(-len(rows) // 7) for rows in before.values())
+
+
+async def test_afterwards_nobody_opens_the_old_one(old: Any, url: str, target: str) -> None:
+    moving.move(url, target, [HEALTH])
+    with pytest.raises(DatabaseInUse, match=r"was moved to postgresql://tester:\*\*\*@"):
+        await Store.open(url)
+    with pytest.raises(DatabaseInUse, match="was moved to"):
+        moving.move(url, target, [HEALTH])
+
+
+async def test_what_is_refused(old: Any, url: str, target: str) -> None:
+    old.url = url
+    store = await old.open()
+    with pytest.raises(DatabaseInUse, match="is in use by"):
+        moving.move(url, target, [HEALTH])
+    await store.close()
+    with pytest.raises(QueueError, match="from sqlite:///… to postgresql://…"):
+        moving.move(target, url, [HEALTH])
+    old.url = target
+    store = await old.open()
+    await old.add()
+    await store.close()
+    with pytest.raises(QueueError, match="tasks of its own"):
+        moving.move(url, target, [HEALTH])
