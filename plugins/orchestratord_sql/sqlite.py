@@ -52,13 +52,14 @@ class SqliteConnection:
         connection, reads = self._connection, work.scan.reads
         connection.set_progress_handler(lambda: work.over, _STEPS)
         try:
-            connection.execute(f"PRAGMA busy_timeout = {round(min(BUSY, work.left) * 1000)}")
+            self._wait_at_most(min(BUSY, work.left))
             connection.execute(f"PRAGMA query_only = {int(reads)}")
             connection.execute("BEGIN" if reads else "BEGIN IMMEDIATE")
             work.check()
             cursor = connection.execute(work.scan.text, work.values)
             _keep(cursor, work)
             work.accept()
+            self._wait_at_most(min(BUSY, work.left))
             work.commit()
             connection.execute("COMMIT")
         except sqlite3.Error as error:
@@ -69,6 +70,10 @@ class SqliteConnection:
         finally:
             connection.set_progress_handler(None, 0)
             self._roll_back()
+
+    def _wait_at_most(self, seconds: float) -> None:
+        """For how long to wait for others. No interrupt ends that."""
+        self._connection.execute(f"PRAGMA busy_timeout = {round(seconds * 1000)}")
 
     def _roll_back(self) -> None:
         try:

@@ -163,6 +163,18 @@ async def test_a_locked_database_is_tried_again(
     assert answer(await bench.run("DELETE FROM items"))["rows_affected"] == 2
 
 
+async def test_a_commit_that_others_hold_up(bench: Bench, path: Path) -> None:
+    """It is known to be rolled back, so that it can be tried again whatever it is."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as other:
+        other.execute("BEGIN")
+        other.execute("SELECT * FROM items").fetchone()
+        began = time.monotonic()
+        outcome = await bench.run("DELETE FROM items", timeout=0.4, idempotent=False)
+        assert time.monotonic() - began < 0.9
+    assert failure(outcome) == ("retry", False, "database is locked")
+    assert rows(path, "SELECT count(*) FROM items") == [(2,)]
+
+
 async def test_when_has_no_error(bench: Bench, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from orchestratord_sql import sqlite
 
