@@ -182,6 +182,7 @@ async def secured(tinyproxy: Tinyproxy, certified: Any) -> AsyncIterator[int]:
             while data := await reader.read(65_536):
                 writer.write(data)
                 await writer.drain()
+                await asyncio.sleep(0)
         except OSError:
             pass
         writer.transport.abort()
