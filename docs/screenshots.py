@@ -35,6 +35,8 @@ PICTURES = {
     "retries": ("retries", WIDE, "light"),
     "task": ("task", WIDE, "dark"),
     "endpoint": ("endpoint", WIDE, "light"),
+    "webhooks": ("webhooks", WIDE, "light"),
+    "webhooks-review": ("webhooks-review", WIDE, "light"),
     "overview-narrow": ("overview", NARROW, "dark"),
     "retries-narrow": ("retries", NARROW, "light"),
 }
@@ -99,6 +101,7 @@ def stage(folder: Path) -> Iterator[tuple[Daemon, str]]:
         receiver.reply("/", answer)
         daemon = Daemon(
             folder,
+            environ={"ORDERS": "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"},
             egress={"allow": [receiver.address]},
             http={"bind": "127.0.0.1:0", "token": TOKEN},
             plugins={"dirs": ["plugins"]},
@@ -126,16 +129,7 @@ def declare(daemon: Daemon, url: str) -> None:
     }
     retry = {"backoff": {"strategy": "exponential", "delay": "30s"}, "max_attempts": 8}
     daemon.api("shop", f"{url}/shop", retry=retry, webhooks=[hook])
-    daemon.endpoint(
-        "shop/getOrder",
-        "/orders/{{ params.id }}",
-        params={
-            "id": {"type": "integer", "required": True, "description": "the order's number"},
-            "details": {"type": "boolean", "default": False},
-            "fields": {"type": "array", "default": ["state"]},
-        },
-        schedule={"every": "day", "at": "06:30", "timezone": "Europe/Paris", "params": {"id": 1}},
-    )
+    daemon.write("apis/shop/endpoints/getOrder.yaml", GET_ORDER.replace("URL", url))
     daemon.endpoint("shop/createOrder", "/orders", method="POST", body={"json": {"a": 1}})
     daemon.endpoint("shop/getStock", "/stock", schedule={"every": "15m"})
     daemon.api("crm", f"{url}/crm", retry=retry, webhooks=[hook])
@@ -188,8 +182,57 @@ def shots(daemon: Daemon) -> dict[str, str]:
         "bulk": "/bulks/1",
         "endpoints": "/endpoints",
         "endpoint": "/endpoints/shop/getOrder",
+        "webhooks": "/endpoints/shop/getOrder/webhooks",
+        "webhooks-review": "/endpoints/shop/getOrder/webhooks",
         "actions": "/actions",
     }
+
+
+def edit(page: Page) -> None:
+    """Open a webhook."""
+    page.locator("#tools").wait_for()
+    page.locator("#own summary").first.click()
+    page.get_by_label("Status code", exact=True).fill("404")
+    page.locator("#firing .fires", has_text="orders").wait_for()
+    page.evaluate("scrollTo(0, 0)")
+
+
+def review(page: Page) -> None:
+    """Change it, and look at what changes in the file."""
+    edit(page)
+    page.get_by_label("Status codes").first.fill("404, 410")
+    page.get_by_label("URL").first.press("End")
+    page.keyboard.type("/{{ params.id }}")
+    page.get_by_role("button", name="Review changes").click()
+    page.get_by_role("dialog").wait_for()
+
+
+PREPARED = {"webhooks": edit, "webhooks-review": review}
+"""What is done on a page before its picture is taken."""
+
+GET_ORDER = """\
+# What the shop knows of an order.
+path: /orders/{{ params.id }}
+params:
+  id: {type: integer, required: true, description: the order's number}
+  details: {type: boolean, default: false}
+  fields: {type: array, default: [state]}
+schedule: {every: day, at: "06:30", timezone: Europe/Paris, params: {id: 1}}
+
+webhooks:
+  # Whoever asked for an order that there is not.
+  - name: orders
+    phase: after_request
+    status_code: 404         # nothing else is theirs
+    url: URL/hooks/orders
+    secret: ${secret:ORDERS} # rotated each spring
+
+  - name: chat
+    phase: on_final_failure
+    url: URL/hooks/chat
+    payload:
+      text: "{{ endpoint }} failed for good: {{ error }}"
+"""
 
 
 @contextmanager
@@ -205,12 +248,14 @@ def logged_in(browser: Browser, address: str, **options: Any) -> Iterator[Page]:
     context.close()
 
 
-def take(page: Page, path: str, file: Path, full: bool) -> None:
-    """One picture."""
+def take(page: Page, name: str, path: str, file: Path, full: bool) -> None:
+    """One picture of the page of this name."""
     response = page.goto(path)
     assert response is not None
     assert response.ok, f"{path}: {response.status} {page.content()}"
     page.wait_for_selector("#live[data-state=on], body[data-live='']")
+    if name in PREPARED:
+        PREPARED[name](page)
     page.screenshot(path=file, full_page=full, animations="disabled")
     print(f"{file.name}: {file.stat().st_size // 1024} KB")
 
@@ -226,14 +271,14 @@ def main() -> None:
                 for name, (page, width, theme) in PICTURES.items():
                     size = {"width": width, "height": HEIGHTS[width]}
                     with logged_in(browser, address, viewport=size, color_scheme=theme) as tab:
-                        take(tab, shots(daemon)[page], IMAGES / f"{name}.png", full=False)
+                        take(tab, page, shots(daemon)[page], IMAGES / f"{name}.png", full=False)
                 return
             for width, height in HEIGHTS.items():
                 for theme in ("light", "dark"):
                     size = {"width": width, "height": height}
                     with logged_in(browser, address, viewport=size, color_scheme=theme) as tab:
                         for name, path in shots(daemon).items():
-                            take(tab, path, every / f"{name}-{width}-{theme}.png", full=True)
+                            take(tab, name, path, every / f"{name}-{width}-{theme}.png", full=True)
 
 
 if __name__ == "__main__":

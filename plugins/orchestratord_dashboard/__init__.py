@@ -9,6 +9,7 @@ one keeps them up to date and makes their buttons work, over the API that progra
     window     what happened lately, in memory    charts     pictures of it
     overview   the first page                     retries    tasks, one and many
     endpoints  endpoints, and calling them        actions    what was done by hand
+    webhooks   an endpoint's webhooks, and their editor
 
 **Another page** is a module with a function that returns its `Page`s (`overview` is an example), a
 line in `_pages` below, a template in `templates/` that extends `layout.html`, and, if people are to
@@ -54,9 +55,10 @@ def register_routes(control: Control) -> Iterable[Route]:
 
 
 def _pages(control: Control) -> Iterable[Page]:
-    from orchestratord_dashboard import actions, endpoints, overview, retries
+    from orchestratord_dashboard import actions, endpoints, overview, retries, webhooks
 
     yield from overview.pages(control, window)
     yield from retries.pages(control)
     yield from endpoints.pages(control, window)
+    yield from webhooks.pages(control)
     yield from actions.pages(control)

@@ -18,7 +18,7 @@ TYPES = {".css": "text/css", ".js": "text/javascript", ".svg": "image/svg+xml"}
 """Everything else in the folder is not served."""
 
 PREFIX = "/assets/"
-_IMPORT = re.compile(rb'(?<=from )"\./([a-z]+\.js)"')
+_IMPORT = re.compile(rb'(?<=from )"\./([a-z-]+\.js)"')
 """A script that another one imports, which has to ask for it by the name with the hash."""
 
 # Its address is in pages that need a token: nothing between the two is to keep it for others.

@@ -1,0 +1,351 @@
+// The form of one webhook. It changes the webhook as it stands in the file, key by key, so that keys
+// without a field of their own stay.
+
+let count = 0;
+
+const SIMPLE = ["name", "phase", "url", "timeout"];
+const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "enabled"];
+const RETRY = ["max_attempts", "max_delay", "jitter"];
+const OPTIONS = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
+
+// A text as its key takes it: a number where one is meant, and where one stood.
+function typed(text, old) {
+  if (typeof old === "number" && String(old) === text) return old;
+  return /^\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+}
+
+function listed(text) {
+  return text.split(",").map((part) => part.trim()).filter(Boolean);
+}
+
+function joined(value) {
+  return value === undefined || value === null ? "" : [value].flat().join(", ");
+}
+
+function element(tag, attributes = {}, ...children) {
+  const made = document.createElement(tag);
+  for (const [name, value] of Object.entries(attributes)) {
+    if (name in made && typeof value !== "string") made[name] = value;
+    else made.setAttribute(name, value);
+  }
+  made.append(...children);
+  return made;
+}
+
+export class Form {
+  // `item`: the webhook; `from`: its place in the list that was read, or null; `changed` is called
+  // after each change.
+  constructor(item, from, changed) {
+    this.item = item;
+    this.from = from;
+    this.fresh = from === null && !item.url; // too new for complaints
+    this.references = [];
+    this.inherited = null;
+    this.name = item.name ?? "";
+    this.changed = changed;
+    this.element = document.getElementById("hook-form").content.firstElementChild.cloneNode(true);
+    this.details = this.element.querySelector("details");
+    this.number = ++count;
+    this.wire();
+    this.fill();
+  }
+
+  field(key) {
+    return this.element.querySelector(`[data-key="${key}"]`);
+  }
+
+  input(key) {
+    return this.field(key).querySelector("input, select, textarea");
+  }
+
+  button(name) {
+    return this.element.querySelector(`[data-do="${name}"]`);
+  }
+
+  // -- ids, labels, listeners ---------------------------------------------------------------------
+
+  wire() {
+    for (const field of this.element.querySelectorAll("[data-key]")) {
+      const id = `hook-${this.number}-${field.dataset.key.replaceAll(".", "-")}`;
+      const hint = field.querySelector(":scope > .hint");
+      if (hint) hint.id = `${id}-hint`;
+      const wrong = element("p", { class: "wrong", id: `${id}-wrong`, hidden: true });
+      field.append(wrong);
+      const label = field.querySelector(":scope > label");
+      const input = label && field.querySelector(":scope > input, :scope > select");
+      if (!input) continue;
+      input.id = id;
+      label.htmlFor = id;
+      if (hint) input.setAttribute("aria-describedby", hint.id);
+    }
+    const payload = this.field("payload");
+    payload.querySelector("textarea").id = `hook-${this.number}-payload`;
+    payload.querySelector("label.unseen").htmlFor = `hook-${this.number}-payload`;
+    for (const radio of payload.querySelectorAll("[type=radio]")) radio.name = `payload-${this.number}`;
+    this.element.addEventListener("input", (event) => this.take(event.target));
+    this.element.addEventListener("change", (event) => {
+      if (event.target.matches("select, [type=radio], [type=checkbox]")) this.take(event.target);
+    });
+    this.button("header").addEventListener("click", () => this.addHeader("", "", true));
+  }
+
+  // -- from the webhook to the form ---------------------------------------------------------------
+
+  fill() {
+    const { item } = this;
+    for (const key of SIMPLE) this.input(key).value = item[key] ?? "";
+    this.input("status_code").value = joined(item.status_code);
+    this.input("enabled").checked = item.enabled !== false;
+    this.fillSecrets();
+    this.field("headers").querySelector(".rows").replaceChildren();
+    for (const [name, value] of Object.entries(item.headers ?? {})) this.addHeader(name, value);
+    const kind = item.payload === undefined || item.payload === null ? "standard" : typeof item.payload === "string" ? "text" : "json";
+    this.field("payload").querySelector(`[value=${kind}]`).checked = true;
+    this.field("payload").querySelector("textarea").value =
+      kind === "json" ? JSON.stringify(item.payload, null, 2) : (item.payload ?? "");
+    for (const box of this.field("include").querySelectorAll("input")) {
+      box.checked = !item.include || item.include.includes(box.value);
+    }
+    const retry = item.retry ?? {};
+    for (const key of RETRY) this.input(`retry.${key}`).value = retry[key] ?? "";
+    this.input("retry.when").value = joined(retry.when);
+    const backoff = typeof retry.backoff === "string" ? { strategy: retry.backoff } : (retry.backoff ?? {});
+    const select = this.input("retry.backoff");
+    if (backoff.strategy && ![...select.options].some((one) => one.value === backoff.strategy)) {
+      select.append(new Option(backoff.strategy));
+    }
+    select.value = backoff.strategy ?? "";
+    for (const key of ["delay", "factor", "delays"]) {
+      this.input(`retry.backoff.${key}`).value = joined(backoff[key]);
+    }
+    this.show();
+  }
+
+  // What the form says of itself, beside the fields' own values.
+  show() {
+    const { item } = this;
+    const at = (key) => item[key] ?? this.inherited?.[key];
+    this.element.querySelector(".name").textContent = this.name || "a new webhook";
+    const codes = joined(at("status_code"));
+    const host = /^https?:\/\/([^/?#]*)/i.exec(at("url") ?? "")?.[1] ?? at("url") ?? "";
+    const what = [at("phase"), codes && `on ${codes}`, host && `to ${host}`].filter(Boolean);
+    this.element.querySelector(".what").textContent = what.join(" ");
+    const before = (at("phase") ?? "").startsWith("before_");
+    this.input("status_code").disabled = before && !item.status_code;
+    const standard = this.payloadKind() === "standard";
+    this.field("payload").querySelector(".own").hidden = standard;
+    this.field("include").hidden = !standard;
+    const known = OPTIONS[this.input("retry.backoff").value] ?? [];
+    for (const key of ["delay", "factor", "delays"]) {
+      this.field(`retry.backoff.${key}`).hidden = !known.includes(key);
+    }
+    const overrides = this.element.querySelector(".overrides");
+    overrides.hidden = !this.inherited;
+    if (this.inherited) overrides.textContent = `Overrides the one of ${this.origin}: what is left empty here comes from there.`;
+    for (const key of [...SIMPLE, "status_code"]) {
+      if (key === "phase") {
+        this.input(key).options[0].textContent = this.inherited?.phase ?? "–";
+      } else if (key !== "name") {
+        this.input(key).placeholder = joined(this.inherited?.[key]) || (key === "timeout" ? "15s" : "");
+      }
+    }
+    const marks = [];
+    if (item.enabled === false) marks.push("switched off");
+    if (this.disabled) marks.push(`disabled: ${this.disabled}`);
+    if (this.mistakes) marks.push(this.mistakes === 1 ? "1 mistake" : `${this.mistakes} mistakes`);
+    this.element.querySelector(".marks").replaceChildren(
+      ...marks.map((text) => element("span", { class: "mark" }, text)),
+    );
+  }
+
+  payloadKind() {
+    return this.field("payload").querySelector("[type=radio]:checked").value;
+  }
+
+  // Secrets are references that stand at this address already, or what is written out in the file.
+  fillSecrets() {
+    const place = this.field("secret").querySelector(".secrets");
+    const given = [this.item.secret ?? []].flat();
+    const usable = this.references.filter((one) => !given.includes(one));
+    const shown = usable.length || !given.length ? [...given, ""] : given;
+    const focused = [...place.children].findIndex((one) => one.contains(document.activeElement));
+    place.replaceChildren(
+      ...shown.map((value, index) => {
+        const select = element("select", { "aria-label": index ? `Secret ${index + 1}, while it is rotated` : "Secret" });
+        const none = this.inherited?.secret !== undefined && !index ? "as inherited" : index ? "no other" : "nobody: not signed";
+        select.append(new Option(none, ""));
+        const choices = value ? [value, ...usable] : usable;
+        for (const one of choices) select.append(new Option(one === "***" ? "*** (written out in the file)" : one, one));
+        select.value = value;
+        return select;
+      }),
+    );
+    if (focused >= 0) place.children[Math.min(focused, place.children.length - 1)]?.focus();
+    this.field("secret").querySelector(".hint").textContent =
+      this.references.length || given.length
+        ? "References that stand at this scheme, host and port already; the newest first, while one is rotated."
+        : "No reference stands at this scheme, host and port yet. Write the first one into the file by hand.";
+  }
+
+  addHeader(name, value, focus = false) {
+    const rows = this.field("headers").querySelector(".rows");
+    const label = element("input", { "aria-label": "Name of a header", value: name, autocomplete: "off", spellcheck: "false" });
+    const content = element("input", { "aria-label": `Value of ${name || "the header"}`, value: String(value), autocomplete: "off", spellcheck: "false" });
+    if (value === "***") content.title = "written out in the file; *** keeps it";
+    const remove = element("button", { type: "button", class: "small", "aria-label": `Remove ${name || "the header"}` }, "Remove");
+    const row = element("div", { class: "row" }, label, content, remove);
+    row.dataset.value = JSON.stringify(value);
+    remove.addEventListener("click", () => {
+      row.remove();
+      this.button("header").focus();
+      this.takeHeaders();
+      this.told();
+    });
+    rows.append(row);
+    if (focus) label.focus();
+  }
+
+  // -- from the form to the webhook ---------------------------------------------------------------
+
+  take(input) {
+    const key = input.closest("[data-key]")?.dataset.key;
+    if (!key) return;
+    if (key === "url") this.fresh = false;
+    if (SIMPLE.includes(key)) this.put(key, key === "timeout" ? typed(input.value, this.item[key]) : input.value);
+    else if (key === "status_code") this.put(key, this.codes(input.value, this.item.status_code));
+    else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);
+    else if (key === "secret") this.takeSecrets();
+    else if (key === "headers") this.takeHeaders();
+    else if (key === "payload") this.takePayload(input);
+    else if (key === "include") this.takeInclude();
+    else if (key.startsWith("retry")) this.takeRetry();
+    this.told();
+  }
+
+  told() {
+    this.show();
+    this.changed(this);
+  }
+
+  put(key, value) {
+    if (value === "" || value === undefined) delete this.item[key];
+    else this.keep(key, value);
+  }
+
+  keep(key, value) {
+    this.item[key] = value;
+    if (this.from !== null) return; // the file keeps the order that it has
+    const order = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
+    this.item = Object.fromEntries(Object.entries(this.item).sort(([a], [b]) => order(a) - order(b)));
+  }
+
+  codes(text, old) {
+    const codes = listed(text).map((code) => {
+      if ([old].flat().includes(code)) return code;
+      return /^\d{3}$/.test(code) ? Number(code) : code;
+    });
+    return codes.length > 1 || (codes.length && Array.isArray(old)) ? codes : codes[0];
+  }
+
+  takeSecrets() {
+    const values = [...this.field("secret").querySelectorAll("select")].map((one) => one.value).filter(Boolean);
+    this.put("secret", values.length > 1 || (values.length && Array.isArray(this.item.secret)) ? values : values[0]);
+    this.fillSecrets();
+  }
+
+  takeHeaders() {
+    const headers = {};
+    for (const row of this.field("headers").querySelectorAll(".row")) {
+      const [name, content] = row.querySelectorAll("input");
+      const old = JSON.parse(row.dataset.value);
+      if (name.value) headers[name.value] = String(old) === content.value ? old : content.value;
+      content.setAttribute("aria-label", `Value of ${name.value || "the header"}`);
+    }
+    this.put("headers", Object.keys(headers).length || this.item.headers === null ? headers : undefined);
+  }
+
+  takePayload(input) {
+    const text = this.field("payload").querySelector("textarea");
+    const kind = this.payloadKind();
+    if (input.type === "radio" && kind === "json" && !text.value.trim()) text.value = '{\n  "text": "{{ endpoint }}: {{ status_code }}"\n}';
+    this.unreadable = "";
+    if (kind === "standard") this.put("payload", undefined);
+    else if (kind === "text") this.keep("payload", text.value);
+    else {
+      try {
+        this.keep("payload", JSON.parse(text.value));
+      } catch (error) {
+        this.unreadable = `This is not JSON: ${error.message}`;
+      }
+    }
+    if (kind !== "standard") delete this.item.include;
+    this.complain("payload", this.unreadable);
+  }
+
+  takeInclude() {
+    const boxes = [...this.field("include").querySelectorAll("input")];
+    const chosen = boxes.filter((box) => box.checked).map((box) => box.value);
+    this.put("include", chosen.length === boxes.length ? undefined : chosen);
+  }
+
+  takeRetry() {
+    const retry = { ...this.item.retry };
+    const set = (key, value) => (value === "" || value === undefined ? delete retry[key] : (retry[key] = value));
+    for (const key of RETRY) set(key, typed(this.input(`retry.${key}`).value, retry[key]));
+    set("when", this.codes(this.input("retry.when").value, retry.when));
+    const strategy = this.input("retry.backoff").value;
+    const old = typeof retry.backoff === "string" ? { strategy: retry.backoff } : (retry.backoff ?? {});
+    if (!strategy) delete retry.backoff;
+    else if (strategy in OPTIONS) {
+      const backoff = { strategy };
+      for (const key of OPTIONS[strategy]) {
+        const text = this.input(`retry.backoff.${key}`).value;
+        if (text) backoff[key] = key === "delays" ? listed(text).map((one, i) => typed(one, old.delays?.[i])) : typed(text, old[key]);
+      }
+      retry.backoff = Object.keys(backoff).length > 1 ? backoff : strategy;
+    }
+    this.put("retry", Object.keys(retry).length ? retry : undefined);
+  }
+
+  // -- what is wrong ------------------------------------------------------------------------------
+
+  clear() {
+    this.mistakes = 0;
+    for (const wrong of this.element.querySelectorAll(".wrong")) wrong.hidden = true;
+    for (const input of this.element.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
+    if (this.unreadable) this.complain("payload", this.unreadable);
+  }
+
+  // Show what is wrong beside the field of a key such as `retry.backoff`; the input to go to.
+  complain(key, text) {
+    let field = null;
+    for (let path = key; path && !(field = this.field(path)); path = path.slice(0, Math.max(path.lastIndexOf("."), 0)));
+    field ??= this.field("name");
+    const wrong = field.querySelector(":scope > .wrong");
+    const input = this.inputOf(field, key);
+    wrong.textContent = text && !wrong.hidden && wrong.textContent !== text ? `${wrong.textContent}; ${text}` : text;
+    wrong.hidden = !text;
+    if (text) {
+      this.mistakes += 1;
+      input.setAttribute("aria-invalid", "true");
+    } else input.removeAttribute("aria-invalid");
+    const hint = field.querySelector(":scope > .hint");
+    input.setAttribute("aria-describedby", [hint?.id, text && wrong.id].filter(Boolean).join(" "));
+    return input;
+  }
+
+  inputOf(field, key) {
+    if (key.startsWith("payload")) return field.querySelector("textarea");
+    for (const row of field.querySelectorAll(".row")) {
+      const [name, content] = row.querySelectorAll("input");
+      if (key === `headers.${name.value}`) return content;
+    }
+    return field.querySelector("input, select, textarea") ?? this.button("header");
+  }
+
+  // Open whatever an element stands in, and go to it.
+  reveal(input) {
+    for (let place = input.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
+    input.focus();
+  }
+}
