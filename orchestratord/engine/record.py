@@ -14,7 +14,7 @@ from orchestratord.values import StatusCode
 
 STORED_BODY = 20_000
 """Bytes."""
-_LONGEST_SECRET = 4_096
+_LONGEST_SECRET = 16_384
 """Bytes."""
 STORED_ERROR = 2_000
 """Characters."""

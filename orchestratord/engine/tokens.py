@@ -25,8 +25,9 @@ log = logging.getLogger("orchestratord.tokens")
 AWAITED = f"Bearer {MASK}"
 """The value of Authorization until there is a token."""
 
-_MARGIN, _SHARE = 60.0, 0.1
-"""A token is renewed so many seconds before it ends, at most in this last share of its life."""
+_MARGIN, _SHARE, _LEAST = 60.0, 0.1, 1.0
+"""A token is renewed so many seconds before it ends, at most in this last share of its life; but a
+second before, as servers count whole ones, or after half of the shortest lives."""
 _SPARE = 10.0
 """Seconds for which a token has to last to serve on while the next one is fetched."""
 _HELD, _HELD_REFUSAL = 1.0, 5.0
@@ -246,7 +247,9 @@ class Keeper:
     def _read(self, answer: Mapping[str, Any], began: float, after_refusal: bool) -> Token:
         """The token of an answer; its life is counted from when it was asked for."""
         life = _seconds(answer.get("expires_in"))
-        margin = min(_MARGIN, life * _SHARE) if life < math.inf else 0.0
+        margin = 0.0
+        if life < math.inf:
+            margin = min(_MARGIN, max(life * _SHARE, min(_LEAST, life / 2)))
         value = answer["access_token"]
         return Token(value, began, began + life - margin, began + life, after_refusal)
 

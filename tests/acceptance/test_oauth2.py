@@ -108,9 +108,9 @@ def test_a_thousand_calls_over_tokens_that_end(daemon: Daemon, authority: Author
     # A call that went out with the last of a token costs no attempt, only a request.
     repeated = counts["refused"] - before["refused"]
     assert counts["calls"] - before["calls"] == 1000 + repeated
-    assert repeated <= 5
+    assert repeated <= 20, "those of one moment, at most"
     asked = counts["asked"] - before["asked"]
-    assert 2 <= asked <= math.ceil(took / (LIFE * 0.9)), "one request a period"
+    assert 2 <= asked <= math.ceil(took / (LIFE - 1)), "one request a period"
 
     task = daemon.task(ids[-1])
     assert json.loads(task["response"]["body"]) == {"good": True, "scope": "orders", "heard": "***"}
