@@ -66,7 +66,18 @@ def server() -> Iterator[Postgres]:
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         Path(folder).chmod(0o755)
         with Postgres(Path(folder) / "database") as running:
+            while not _answers(queue_url(running)):
+                time.sleep(0.05)
             yield running
+
+
+def _answers(url: str) -> bool:
+    """A server that listens may still be starting."""
+    try:
+        psycopg.connect(url).close()
+    except psycopg.OperationalError:
+        return False
+    return True
 
 
 # -- throughput ------------------------------------------------------------------------------------

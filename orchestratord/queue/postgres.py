@@ -80,7 +80,7 @@ LOCK_PATIENCE = 120.0
 STATEMENTS = 200
 """Statements that a connection keeps prepared."""
 
-_LEFT_OUT = re.compile(r"\b(?:NOT INDEXED|INDEXED BY \w+|OR ROLLBACK(?= INTO| retry_schedule))")
+_LEFT_OUT = re.compile(r"\b(?:NOT INDEXED|INDEXED BY \w+|(?<=INSERT |UPDATE )OR ROLLBACK)\b")
 
 
 def is_full(error: BaseException) -> bool:

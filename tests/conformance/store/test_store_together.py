@@ -134,6 +134,28 @@ async def test_many_steps_at_once_are_the_same_as_one_after_the_other(
         assert together == alone
 
 
+async def test_what_is_in_order_is_never_done_one_by_one(
+    queue: Any, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It would be right, and slow."""
+    caplog.set_level("DEBUG", "orchestratord.queue")
+    for waits in (True, False):
+        tasks = [task for key in KEYS for task in await claimed(queue, 20, key)]
+        effects = [
+            Insert(queue.new(HOOK, payload="{}")),
+            Insert(queue.new(KEYS[1], params={"a": 1}), Born(True)),
+            Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 1}),
+            Upsert("health", {"name": "dev"}, {"url": "u", "note": None}),
+        ]
+        await asyncio.gather(*(store.start(task, queue.clock.ms, effects) for task in tasks))
+        end = {"status": Status.PENDING, "next_try": 1} if waits else {"last_success_at": 7}
+        await asyncio.gather(
+            *(queue.settle(task, attempt=queue.attempt(task, 503, error="e", delay=0.5),
+                           response={"body": "b"}, effects=effects, **end) for task in tasks)
+        )  # fmt: skip
+    assert "one by one" not in caplog.text
+
+
 async def test_a_late_result_among_others_is_refused_alone(queue: Any, store: Store) -> None:
     tasks = await claimed(queue, 20)
     await queue.settle(tasks[7])
