@@ -288,6 +288,7 @@ class Fleet:
     def _touch(self, due: Mapping[Key, int]) -> None:
         """Tasks of others: a moment later than they are due, since those who know of them longest
         can begin at once."""
+        self._store.expect(due)
         soonest = self._clock.now_ms() + round(random.uniform(*STAGGER) * 1000)  # noqa: S311  # no secret
         for key, next_try in due.items():
             self._worker.touched(key, max(next_try, soonest))

@@ -35,7 +35,11 @@ SET status = 'running', locked_by = ?, lease_until = ?, attempts = attempts + 1,
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
-HELD = "id = ? AND status = 'running' AND locked_by = ? AND attempts = ?"
+RUNNING = "retry_schedule.status || '' = 'running'"
+"""So that rows whose ids are known are found by these: to PostgreSQL the index of what runs looks
+shorter, and is full of entries that are dead and cannot be removed yet."""
+
+HELD = f"id = ? AND {RUNNING} AND locked_by = ? AND attempts = ?"
 """The fence: true while a claim stands. Parameters from `fence`."""
 
 GIVE_BACK = """

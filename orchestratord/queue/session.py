@@ -59,6 +59,11 @@ class Session:
         known = self.due.get(key)
         if known is None or next_try < known:
             self.due[key] = next_try
+        self.heard(key, next_try)
+
+    def heard(self, key: Key, next_try: int) -> None:
+        """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
+        thread."""
         floor = self.floors.get(key)
         if floor is not None and next_try < floor[0]:
-            del self.floors[key]
+            self.floors.pop(key, None)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from operator import itemgetter
 from typing import Any
 
-from orchestratord.queue.claims import HELD, fence
+from orchestratord.queue.claims import HELD, RUNNING, fence
 from orchestratord.queue.database import BY_ID
 from orchestratord.queue.effects import apply, apply_all
 from orchestratord.queue.jobs import Batch, Singly
@@ -54,8 +54,8 @@ SUCCESS = f"INSERT INTO endpoint_state (endpoint_id, last_success_at) VALUES (?,
 # The same for many. A cancel that was asked for, or a claim that no longer stands, shows as a row
 # that is missing in the number of those that were changed; nobody else changes rows meanwhile.
 # `column1` and so on are what SQLite calls the columns of VALUES.
-_HELD = """
-WHERE id = new.column1 AND retry_schedule.status = 'running'
+_HELD = f"""
+WHERE id = new.column1 AND {RUNNING}
     AND retry_schedule.locked_by = new.column2 AND retry_schedule.attempts = new.column3
 """
 

@@ -11,7 +11,7 @@ import json
 import time
 from collections.abc import Collection, Sequence
 
-from orchestratord.queue.claims import GIVE_BACK, turn
+from orchestratord.queue.claims import GIVE_BACK, RUNNING, turn
 from orchestratord.queue.rates import Rates
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
@@ -58,9 +58,9 @@ SELECT pick.n, task.next_try
 FROM pick CROSS JOIN LATERAL ({_OF_PICK} ORDER BY next_try, id LIMIT 1) AS task
 """
 
-BACKWARDS_MS = 10_000
+BACKWARDS_MS = 3_000
 """How far before the last one claimed the next claim of a key begins: others may be a little late
-to commit."""
+to commit, and their clocks behind. Who hears of an earlier one says so by `Session.waits`."""
 BELIEVED = 60.0
 """Seconds for which nothing is looked for before that."""
 BEHIND_MS = 20
@@ -91,10 +91,10 @@ FROM lost WHERE retry_schedule.id = lost.id
 RETURNING {_TASK}
 """
 
-RENEW = """
+RENEW = f"""
 WITH ours AS MATERIALIZED (
     SELECT id FROM retry_schedule
-    WHERE id = ANY(?::bigint[]) AND status = 'running' AND locked_by = ?
+    WHERE id = ANY(?::bigint[]) AND {RUNNING} AND locked_by = ?
         AND lease_until < ?::bigint
     ORDER BY id FOR UPDATE
 )

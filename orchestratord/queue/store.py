@@ -10,7 +10,7 @@ import asyncio
 import builtins
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import suppress
 from functools import partial
 from typing import Any, cast
@@ -89,6 +89,7 @@ class Store:
         self._count_again = 0.0
         self._declared = tuple(tables)
         self._tables: dict[str, Table] = {}
+        self._session: Session | None = None
         self._writer = Writer(self._database, self._setup)
         self._reader = Reader(self._database)
         self._wakeups: Wakeups | None = None
@@ -154,6 +155,7 @@ class Store:
                 self._tables = schema.prepare(self._database, orm, self._declared)
                 self.instance = schema.instance_of(orm)
             session = Session(db, self.owner, self._clock, self._tables, self._leases)
+            self._session = session
             if self.shared:
                 shared_claims.ask_clock(session)
         except self._database.failures.errors as error:
@@ -210,6 +212,12 @@ class Store:
         """Have the other daemons told of what `Wakeup` has a flag for."""
         if self._wakeups is not None:
             self._wakeups.tell(None, *flags)
+
+    def expect(self, due: Mapping[Key, int]) -> None:
+        """Others have tasks of these keys that are due then: the next claims are to find them."""
+        if self._session is not None:
+            for key, next_try in due.items():
+                self._session.heard(key, next_try)
 
     async def give_sign(self, beat: Beat) -> int:
         """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""

@@ -117,6 +117,18 @@ async def test_rows_that_all_write_to_do_not_deadlock(two: list[Any]) -> None:
     assert {row["seen"] for row in await two[0].store.rows("health")} == {20}
 
 
+async def test_what_comes_from_a_clock_that_is_behind_is_found(two: list[Any]) -> None:
+    """A claim begins where the last one of its key ended, which is no reason to miss that."""
+    one, other = two
+    await one.add_all([one.new() for _ in range(3)])
+    assert len(await one.claim()) == 3
+    other.clock.turn(-60)
+    await other.add()
+    due = await one.store.earliest()
+    one.store.expect(due)
+    assert len(await one.claim()) == 1
+
+
 async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     one, _ = two
     limit, other_key = RateLimit(30, "min"), Key("crm/put")
