@@ -25,6 +25,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jsonschema import Draft202012Validator
+
 from orchestratord.cli.importing.arguments import parameters_of
 from orchestratord.cli.importing.content import _rank
 from orchestratord.cli.importing.document import Document, items, mapping, read
@@ -235,7 +237,11 @@ def _given(
             document.look(one).get("value") for one in mapping(media.get("examples")).values()
         ]
         example = media.get("example", examples[0] if examples else None)
-        schemas.setdefault("body", schema if example is None else {**schema, "example": example})
+        # Some examples do not fit their own schema.
+        whole = {**schema, "components": document.root.get("components", {})}
+        if example is not None and Draft202012Validator(whole).is_valid(example):
+            schema = {**schema, "example": example}
+        schemas.setdefault("body", schema)
         schemas |= {n: s for n, s in mapping(schema.get("properties")).items() if n not in schemas}
     return {
         name: _fitting(sample(document, schemas.get(name, {"type": param.get("type")})), param)

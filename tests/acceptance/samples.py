@@ -17,7 +17,7 @@ FORMATS = {
 CANDIDATES = (
     "a", "abc", "1", "a1b2", "0" * 40, "a" * 64, "2027-01-01", "https://example.com/a", "a/b",
     "refs/heads/a", "#ffffff", "ffffff", "1.0.0", "a@example.com", "A", "AB", "1:1", "a:b",
-    "ssh-rsa AAAA",
+    "ssh-rsa AAAA", "sha256:" + "a" * 64,
 )  # fmt: skip
 """What a text with a pattern may be."""
 _DEEP = 30
@@ -29,7 +29,7 @@ def sample(document: Document, schema: Any, depth: int = 0) -> Any:
     if depth > _DEEP or not known:
         return "a" if not known else None
     for key in ("example", "default", "const"):
-        if known.get(key) is not None:
+        if known.get(key) is not None and _matches(known[key], known.get("pattern")):
             return known[key]
     for key in ("examples", "enum"):
         choices = [one for one in items(known.get(key)) if one is not None]
@@ -52,6 +52,16 @@ def sample(document: Document, schema: Any, depth: int = 0) -> Any:
         objects = [part for part in parts if isinstance(part, Mapping)]
         return {k: v for part in [*objects, own] for k, v in part.items()} if objects else parts[0]
     return _of_type(document, known, depth)
+
+
+def _matches(value: Any, pattern: Any) -> bool:
+    """Whether an example fits its own pattern, where it has one."""
+    if not isinstance(value, str) or not isinstance(pattern, str):
+        return True
+    try:
+        return re.search(pattern, value) is not None
+    except re.error:
+        return True
 
 
 def _both(base: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:

@@ -115,6 +115,7 @@ def _made(
     if kind.endswith("json") or "*" in kind:
         if kind.endswith("json") and kind != "application/json":
             made.headers["Content-Type"] = text(media)
+        required = required or not _may_be_empty(document, schema)
         default = MISSING if required else _EMPTY.get(type_, MISSING)
         words = " ".join(part for part in (words, _fields(document, schema)) if part)
         argument = made.add(name, "body", type_, required, default, words)
@@ -122,6 +123,13 @@ def _made(
     made.headers["Content-Type"] = text(media)
     argument = made.add(name, "body", "string", required, MISSING, words)
     return "text", f"{{{{ {argument.read} }}}}"
+
+
+def _may_be_empty(document: Document, schema: Any) -> bool:
+    """Whether a body without any field, or without an item, is certain to fit."""
+    known = document.look(schema)
+    asks = any(key in known for key in ("oneOf", "anyOf", "minItems", "minProperties"))
+    return not asks and not required_of(document, known)
 
 
 def _form(document: Document, schema: Any, required: bool, made: Arguments) -> Body | None:

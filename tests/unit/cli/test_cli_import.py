@@ -515,3 +515,24 @@ def test_the_page_of_the_docs_shows_what_is_written(folder: Path) -> None:
     written = (folder / "apis/petstore/endpoints/findPets.yaml").read_text()
     _, rest = written.split("\n", 1)
     assert f"# apis/petstore/endpoints/findPets.yaml\n{rest}```\n" in page
+
+
+@pytest.mark.parametrize(
+    ("schema", "required", "sent"),
+    [
+        ({"type": "object", "properties": {"a": {}}}, False, b"{}"),
+        ({"type": "array"}, False, b"[]"),
+        ({"type": "object", "required": ["a"]}, True, None),
+        ({"oneOf": [{"type": "object", "required": ["a"]}, {"type": "object"}]}, True, None),
+        ({"type": "array", "minItems": 1}, True, None),
+    ],
+)
+def test_a_body_that_need_not_be_given(
+    folder: Path, schema: Any, required: bool, sent: bytes | None
+) -> None:
+    """The document lets it be left out; nothing is sent that does not fit."""
+    operation = {"requestBody": {"content": {"application/json": {"schema": schema}}}}
+    config = imported(folder, {**PETS, "paths": {"/a": {"post": operation}}})
+    assert config.endpoints["pet-store-api/post-a"].params["body"].required is required
+    if sent is not None:
+        assert request_of(config, "pet-store-api/post-a").content == sent
