@@ -115,7 +115,8 @@ def test_slots_that_were_missed_become_one(story: Story) -> None:
         assert slots == list(range(slots[0], slots[-1] + 1))
     # The last one that was missed stands for all of them; without catch_up none does.
     assert started <= caught[0] <= ready
-    assert skipped[0] == caught[0] + 1
+    # A start that takes over the turn of a second finds that second's slot due, and not missed.
+    assert skipped[0] in (caught[0], caught[0] + 1)
 
 
 def test_a_slot_waits_for_no_one_or_is_skipped(make_daemon: MakeDaemon, receiver: Receiver) -> None:
