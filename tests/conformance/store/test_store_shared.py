@@ -139,7 +139,9 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     assert sum(len(claimed.tasks) for claimed in claims) == 30
     waits = [claimed.used_up["api:crm"] for claimed in claims if claimed.used_up]
     assert len(waits) >= 7
-    assert all(50_000 < wait <= 61_000 for wait in waits)
+    assert all(
+        50_000 < wait <= 62_000 for wait in waits
+    )  # whoever waited for the row looked at the clock before
     free = Pick(Key("crm/get"), 7, True, one.clock.ms, "api:crm", None)
     assert len((await one.store.claim([free])).tasks) == 7  # a lane without a limit
 
