@@ -312,20 +312,20 @@ def test_by_keyboard_only(
         tab_to("Move up")
         page.keyboard.press("Enter")
         expect(page.locator("#own .name").nth(1)).to_have_text("typed")
-        assert page.evaluate("document.activeElement.textContent") == "Move up"
+        expect(page.locator(":focus")).to_have_text("Move up")
         expect(page.locator("#mistakes")).to_be_empty()
         tab_to("Review changes")
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_be_visible()
         page.keyboard.press("Escape")
         expect(page.get_by_role("dialog")).to_have_count(0)
-        assert page.evaluate("document.activeElement.id") == "review"
+        expect(page.locator("#review")).to_be_focused()
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_be_visible()
         # The way out of the question comes first, and then the way on.
         page.keyboard.press("Enter")
         expect(page.locator("#saved")).to_contain_text("Written.")
-        assert page.evaluate("document.activeElement.id") == "saved"
+        expect(page.locator("#saved")).to_be_focused()
     until(lambda: "name: typed" in text(daemon), "the file")
     assert set(heard(daemon, shared_receiver)) == {"/hooks/ops", "/hooks/typed"}
 
