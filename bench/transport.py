@@ -1,6 +1,6 @@
 """How many requests a second one process sends, and what each costs: ours and the others.
 
-    python -m bench.transport [--python OTHER/bin/python] [--asyncio] [--rounds 3] [--count 10000]
+    python -m bench.transport [--python OTHER/bin/python] [--uvloop] [--rounds 3] [--count 10000]
 
 POSTs of 1 KB to nginx on the loopback, which this starts by itself, 50 at once over connections
 that are kept. Each client runs in a process of its own, one after the other and round by round.
@@ -329,12 +329,12 @@ def _wait_for(port: int) -> None:
     raise SystemExit("nginx does not start")
 
 
-def _run(python: str, name: str, peer: Peer, count: int, plain: bool) -> dict[str, float] | str:
+def _run(python: str, name: str, peer: Peer, count: int, uvloop: bool) -> dict[str, float] | str:
     """What one client did in a process of its own, or why it could not."""
     command = [python, "-m", "bench.transport", "--client", name, "--count", str(count)]
     command += ["--peer", json.dumps([peer.plain, peer.tls, peer.authority])]
     done = subprocess.run(  # noqa: S603
-        command + ["--asyncio"] * plain,
+        command + ["--uvloop"] * uvloop,
         cwd=Path(__file__).parent.parent,
         capture_output=True,
         text=True,
@@ -347,11 +347,13 @@ def _run(python: str, name: str, peer: Peer, count: int, plain: bool) -> dict[st
     return result
 
 
-def _client(name: str, peer: Peer, count: int, plain: bool) -> None:
+def _client(name: str, peer: Peer, count: int, uvloop: bool) -> None:
     os.sched_setaffinity(0, {max(os.sched_getaffinity(0))})
-    import uvloop
+    factory: Any = None
+    if uvloop:
+        import uvloop as loops
 
-    factory = None if plain else uvloop.new_event_loop
+        factory = loops.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
         print(json.dumps(runner.run(measure(CLIENTS[name][1](peer), count))))
 
@@ -359,7 +361,7 @@ def _client(name: str, peer: Peer, count: int, plain: bool) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m bench.transport", description=__doc__)
     parser.add_argument("--python", help="the interpreter that has aiohttp and pycurl")
-    parser.add_argument("--asyncio", action="store_true", help="on asyncio's own loop")
+    parser.add_argument("--uvloop", action="store_true", help="on uvloop instead of asyncio's loop")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--count", type=int, default=10_000, help="requests a round")
     parser.add_argument("--only", nargs="*", choices=CLIENTS, default=list(CLIENTS))
@@ -367,7 +369,7 @@ def main() -> None:
     parser.add_argument("--peer", help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.client:
-        _client(given.client, Peer(*json.loads(given.peer)), given.count, given.asyncio)
+        _client(given.client, Peer(*json.loads(given.peer)), given.count, given.uvloop)
         return
     results: dict[str, list[dict[str, float]]] = {name: [] for name in given.only}
     missing: dict[str, str] = {}
@@ -378,7 +380,7 @@ def main() -> None:
                 if name in ("aiohttp", "pycurl"):
                     python = given.python or python
                 count = given.count // 5 if name in SLOW else given.count
-                result = _run(python, name, peer, count, given.asyncio)
+                result = _run(python, name, peer, count, given.uvloop)
                 if isinstance(result, str):
                     missing[name] = result
                 else:

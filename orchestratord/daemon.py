@@ -17,8 +17,6 @@ import time
 from collections.abc import Callable, Collection
 from pathlib import Path
 
-import uvloop
-
 from orchestratord import log as logs
 from orchestratord.adoption import SIGHUP, Adoption
 from orchestratord.assembly import ADDRESSES, open_host
@@ -77,7 +75,7 @@ def run(folder: Path) -> int:
     # Python does by itself takes a twentieth of all time.
     gc.set_threshold(*COLLECT)
     try:
-        return uvloop.run(Daemon(folder, host, loader, handler).serve())
+        return asyncio.run(Daemon(folder, host, loader, handler).serve())
     except ConfigError as error:
         return _refused(error)
     except (OrchestratordError, OSError) as error:

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 
 import orchestratord_webhooks
 import pytest
-import uvloop
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import Postgres, programs
@@ -18,11 +16,6 @@ quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("project", quick)
 settings.register_profile("campaign", quick, max_examples=2_000)
 settings.load_profile("project")
-
-
-def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
-    """Tests run on the loop that the daemon runs on."""
-    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture(autouse=True)

@@ -31,7 +31,7 @@ from orchestratord_dashboard.window import Window
 if TYPE_CHECKING:
     from orchestratord_dashboard.page import Page
 
-WARM_AFTER = 2.0
+WARM_AFTER = 30.0
 """Seconds after the start, until which the first page takes a moment longer."""
 
 window = Window()

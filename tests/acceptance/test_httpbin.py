@@ -88,7 +88,7 @@ def test_status_503_is_tried_again(daemon: Daemon) -> None:
 def test_a_delay_longer_than_the_timeout_is_an_error(daemon: Daemon) -> None:
     task = made(daemon, "bin/slow")
     assert [item["status_code"] for item in task["attempt_log"]] == ["error", "error"]
-    assert all(299 <= item["duration_ms"] < 2800 for item in task["attempt_log"])
+    assert all(300 <= item["duration_ms"] < 2800 for item in task["attempt_log"])
     assert "300ms" in task["last_error"] or "time" in task["last_error"].lower()
 
 
@@ -101,7 +101,7 @@ def test_a_delay_within_the_timeout_is_not(daemon: Daemon) -> None:
 def test_a_dripped_body_ends_at_the_deadline(daemon: Daemon) -> None:
     task = made(daemon, "bin/dripping")
     assert [item["status_code"] for item in task["attempt_log"]] == ["error", "error"]
-    assert all(499 <= item["duration_ms"] < 5000 for item in task["attempt_log"])
+    assert all(500 <= item["duration_ms"] < 5000 for item in task["attempt_log"])
 
 
 def test_a_dripped_body_is_read_to_its_end(daemon: Daemon) -> None:

@@ -44,7 +44,7 @@ class Peer:
     async def answer(self, raw: bytes) -> None:
         self.writer.write(raw)
         await self.writer.drain()
-        await asyncio.sleep(0)  # uvloop drains without a turn of the loop
+        await asyncio.sleep(0)  # draining may take no turn of the loop
 
     async def eof(self) -> None:
         """Wait until the client hangs up."""

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.engine.transport import ALPN
+from orchestratord.engine.transport import ALPN, Client, SendOptions
 from orchestratord.errors import SendError
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -194,3 +194,29 @@ async def test_a_redirect(nginx: Nginx, to_nginx: Any) -> None:
     response = await to_nginx("GET", "/moved", options={"follow_redirects": True})
     assert (response.content, response.url.path) == (b"ok", "/hook")
     assert [line[3] for line in await logged(nginx, 3)] == ["/moved", "/moved", "/hook"]
+
+
+async def test_over_uvloop_too(nginx: Nginx, authority: trustme.CA, loopback: Any) -> None:
+    uvloop = pytest.importorskip("uvloop")
+    context = ssl.create_default_context()
+    authority.configure_trust(context)
+    context.set_alpn_protocols(ALPN)
+
+    async def main() -> list[httpx.Response]:
+        client = Client()
+        options = SendOptions(timeout=10, egress=loopback, ssl_context=context)
+        request = httpx.Request("POST", f"{nginx.url}/hook", content=bytes(90_000))
+        responses = await asyncio.gather(
+            *(client.send(request, options=options) for _ in range(20))
+        )
+        await client.aclose()
+        return list(responses)
+
+    def run() -> list[httpx.Response]:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            return runner.run(main())
+
+    responses = await asyncio.to_thread(run)
+    assert {(response.content, response.http_version) for response in responses} == {
+        (b"ok", "HTTP/2")
+    }
