@@ -498,24 +498,25 @@ async def test_suspects_that_wait_for_their_turn_hold_up_nobody_else(
 ) -> None:
     monkeypatch.setattr(suspects_of_deaths, "ALONE", 0.5)
     hanging = await asyncio.start_server(never_answers, "127.0.0.1", 0)
-    async with working(tmp_path) as bench, closing(hanging):
-        bench.adopt(concurrency=3)
-        healthy = replace(bench.config.endpoints["a/get"], timeout=5.0)
-        port = hanging.sockets[0].getsockname()[1]
-        changes = {"name": "h", "base_url": f"http://127.0.0.1:{port}", "concurrency": 3}
-        hung = replace(healthy, id="h/get", api=healthy.api.model_copy(update=changes))
-        bench.receiver.open.set()
-        bench.worker.set_paused({"a/get", "h/get"})
-        bench.worker.adopt(replace(bench.config, endpoints={"a/get": healthy, "h/get": hung}))
-        await bench.put([NewTask("call", "h/get")] * 3)
-        suspects = await bench.put([CALL] * 3)
-        await bench.store._writer.submit(
-            Rank.HAND, lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1")
-        )
-        [fresh] = await bench.put([CALL])
-        bench.worker.set_paused(set())
-        await bench.until(lambda: fresh in bench.receiver.tasks)
-        # Those before it wait for the turn of one whose receiver hangs; it does not.
-        assert not set(suspects) <= set(bench.receiver.tasks)
-        # Once one has been alone for long enough, the next one's turn comes.
-        await bench.until(lambda: set(suspects) <= set(bench.receiver.tasks))
+    with closing(hanging):
+        async with working(tmp_path) as bench:
+            bench.adopt(concurrency=3)
+            healthy = replace(bench.config.endpoints["a/get"], timeout=5.0)
+            port = hanging.sockets[0].getsockname()[1]
+            changes = {"name": "h", "base_url": f"http://127.0.0.1:{port}", "concurrency": 3}
+            hung = replace(healthy, id="h/get", api=healthy.api.model_copy(update=changes))
+            bench.receiver.open.set()
+            bench.worker.set_paused({"a/get", "h/get"})
+            bench.worker.adopt(replace(bench.config, endpoints={"a/get": healthy, "h/get": hung}))
+            await bench.put([NewTask("call", "h/get")] * 3)
+            suspects = await bench.put([CALL] * 3)
+            await bench.store._writer.submit(
+                Rank.HAND, lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1")
+            )
+            [fresh] = await bench.put([CALL])
+            bench.worker.set_paused(set())
+            await bench.until(lambda: fresh in bench.receiver.tasks)
+            # Those before it wait for the turn of one whose receiver hangs; it does not.
+            assert not set(suspects) <= set(bench.receiver.tasks)
+            # Once one has been alone for long enough, the next one's turn comes.
+            await bench.until(lambda: set(suspects) <= set(bench.receiver.tasks))
