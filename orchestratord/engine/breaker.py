@@ -26,7 +26,7 @@ LASTING_MS = 5_000
 retries are none of its business."""
 FIRST_PAUSE_MS = 500
 """Before the first probe; then it doubles."""
-LONGEST_PAUSE_MS = 30_000
+LONGEST_PAUSE_MS = 10_000
 """Between two probes, and so about the longest that a receiver is back unnoticed."""
 
 State = Literal["closed", "open", "half_open"]
