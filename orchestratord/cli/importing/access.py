@@ -15,7 +15,7 @@ NOWHERE = "https://api.example.com"
 """Stands where a document names no host."""
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
-_SCOPE = re.compile(r'[\x21\x23-\x5b\x5d-\x7e]+')
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 """What RFC 6749 takes for one."""
 
 
@@ -110,9 +110,7 @@ def _is_scope(value: Any) -> bool:
     return isinstance(value, str) and _SCOPE.fullmatch(value) is not None
 
 
-def _scheme(
-    name: str, declared: Mapping[str, Any], prefix: str, scopes: tuple[str, ...]
-) -> Scheme:
+def _scheme(name: str, declared: Mapping[str, Any], prefix: str, scopes: tuple[str, ...]) -> Scheme:
     kind, scheme = declared.get("type"), str(declared.get("scheme", "")).lower()
     key, place = text(declared.get("name")), declared.get("in")
     token, secret = f"{prefix}_TOKEN", f"{prefix}_API_KEY"

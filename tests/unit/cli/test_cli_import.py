@@ -275,7 +275,9 @@ def test_oauth2_with_the_scopes_that_operations_ask_for(
         text.partition(f"# {name}: ")[2].partition("\n\n")[0] for name in ("robot", "person")
     )
     assert robot.endswith('#     scope: "pets:read $${HOME} pets:write"')
-    assert person == """\
+    assert (
+        person
+        == """\
 OAuth 2, for a refresh token that a person has got by logging in.
 # Take the # away once $PET_STORE_CLIENT_ID, $PET_STORE_CLIENT_SECRET and $PET_STORE_REFRESH_TOKEN
 # are set:
@@ -286,6 +288,7 @@ OAuth 2, for a refresh token that a person has got by logging in.
 #     client_secret: "${secret:PET_STORE_CLIENT_SECRET}"
 #     refresh_token: "${secret:PET_STORE_REFRESH_TOKEN}"
 """
+    )
     for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
         monkeypatch.setenv(f"PET_STORE_{name}", f"a-value-of-{name}")
     for part, scope in ((robot, "pets:read ${HOME} pets:write"), (person, None)):
