@@ -47,6 +47,7 @@ class Expression:
             self._tree = jmespath.parser.Parser().parse(text).parsed
             for node in _nodes(self._tree):
                 _check_function(node)
+                _check_not(node)
             self.names = frozenset(_names(self._tree))
             """What it reads of the outermost mapping; `@` where it takes that as a whole."""
         except jmespath.exceptions.JMESPathError as error:
@@ -166,6 +167,18 @@ def _check_function(node: Any) -> None:
             f"{len(signature)}{' or more' * more} argument{'s' * (len(signature) != 1 or more)}"
         )
         raise jmespath.exceptions.UnknownFunctionError(f"{name}() takes {wanted}, not {given}")
+
+
+def _check_not(node: Any) -> None:
+    """Raise where something is taken out of what `!` gives, which has nothing in it: `!a.b`."""
+    if node["type"] in _TAKING and node["children"][0]["type"] == "not_expression":
+        raise ValueError(
+            "`!` belongs to the name right behind it alone, so that !a.b is always null; write "
+            "!(a.b)"
+        )
+
+
+_TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
 
 
 def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:

@@ -138,6 +138,10 @@ LINK = '<https://a.test/x?page=2&per_page=5>; rel="next", <https://a.test/x?page
         ("link(link, 'prev')", None),
         ("link(nothing, 'next')", None),
         ("query(link(link, 'next'), 'page')", "2"),
+        ("last_segment(next)", "x"),
+        ("last_segment('/v1/query/01g%20-2000/?q=/a')", "01g -2000"),
+        ("last_segment('https://a.test/')", None),
+        ("last_segment(nothing)", None),
     ],
 )
 def test_links_are_taken_apart(source: str, found: str | None) -> None:
@@ -145,7 +149,21 @@ def test_links_are_taken_apart(source: str, found: str | None) -> None:
     assert Expression(source).search(data) == found
 
 
-@pytest.mark.parametrize("source", ["query(n, 'a')", "query(u, 'a')", "link(n, 'next')"])
+@pytest.mark.parametrize(
+    "source", ["query(n, 'a')", "query(u, 'a')", "link(n, 'next')", "last_segment(n)"]
+)
 def test_what_is_no_link_is_an_error(source: str) -> None:
     with pytest.raises(ValueError):
         Expression(source).search({"n": 5, "u": "https://[::1"})
+
+
+@pytest.mark.parametrize("source", ["!a.b", "x && !a.b.c", "[?!a.b]", "!a[].b", "!a[?b]", "!a.*"])
+def test_a_not_that_would_swallow_what_follows(source: str) -> None:
+    """JMESPath reads it as (!a).b, and finds null, whatever it looks at."""
+    with pytest.raises(ValueError, match=r"always null; write !\(a\.b\)"):
+        Expression(source)
+
+
+@pytest.mark.parametrize("source", ["!(a.b)", "!a", "!a[0]", "!a || a.b", "[?!a].b", "!!a"])
+def test_a_not_of_something(source: str) -> None:
+    Expression(source)
