@@ -128,8 +128,7 @@ def _scheme(name: str, declared: Mapping[str, Any], prefix: str, scopes: tuple[s
         about = f"a key in the query: {key}, which stands in each endpoint"
         return Scheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
     if kind == "oauth2" and (found := _oauth2(declared, prefix, scopes)) is not None:
-        lines, variables, about = found
-        return Scheme(name, lines, variables, about)
+        return Scheme(name, *found)
     if kind in ("oauth2", "openIdConnect") or (kind == "http" and scheme == "bearer"):
         about = "a bearer token" if kind == "http" else "a bearer token, by OAuth 2"
         return Scheme(name, (f'auth: {{bearer: "${{secret:{token}}}"}}',), (token,), about)
@@ -153,18 +152,19 @@ def _oauth2(
         url = _url(one, "tokenUrl")
         if url is None:
             continue
+        variables = [client, password]
         if flow == "application":
             if scopes:
                 keys.append(f"    scope: {json.dumps(' '.join(scopes).replace('${', '$${'))}")
-            variables, about = (client, password), "OAuth 2, for client credentials"
+            about = "OAuth 2, for client credentials"
         else:
             # It has the scopes that the person agreed to who got it.
             url = _url(one, "refreshUrl") or url
             keys.append(f'    refresh_token: "${{secret:{refresh}}}"')
-            variables = (client, password, refresh)
+            variables.append(refresh)
             about = "OAuth 2, for a refresh token that a person has got by logging in"
         head = ("auth:", "  oauth2:", f"    token_url: {json.dumps(url)}")
-        return (*head, *keys), variables, about
+        return (*head, *keys), tuple(variables), about
     return None
 
 
