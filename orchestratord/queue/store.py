@@ -369,6 +369,10 @@ class Store:
         """Those that go on."""
         return await self._reader.run(bulk.running)
 
+    async def release_bulks(self) -> None:
+        """Leave those that are carried out here to other daemons, which need not wait then."""
+        await self._writer.submit(Rank.KEEP, bulk.release)
+
     async def newest_bulks(self, limit: int) -> builtins.list[Bulk]:
         """The latest ones, newest first."""
         return await self._reader.run(partial(bulk.newest, limit=limit))
