@@ -339,6 +339,7 @@ class Lanes:
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name, concurrency)
+            self.gates.met(lane)
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)

@@ -210,6 +210,52 @@ def test_a_webhook_is_disabled_for_all(make_fleet: MakeFleet, receiver: Receiver
     until(made_by_two, "the other one's knowing that, too")
 
 
+def test_what_a_receiver_asks_of_one_holds_for_all(
+    make_fleet: MakeFleet, receiver: Receiver
+) -> None:
+    """Retry-After is told to the others; an open breaker is each one's own, and shown by all."""
+    one, two = make_fleet(2)
+    for daemon in (one, two):
+        daemon.endpoint("crm/busy", "/busy")
+        daemon.endpoint("crm/down", "/down", retry=retry("200ms", 1000))
+        daemon.start()
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    receiver.on("/busy", Answer(429, headers={"Retry-After": "3"}), Answer(200))
+    busy = one.call("crm/busy")
+
+    until(lambda: any(d["waiting"] for d in two.status()["daemons"]), "the other's knowing it", 2)
+    receiver.reply("/get/", lambda request: Answer(200))
+    ids = [daemon.call("crm/get", n=n) for n, daemon in enumerate((one, two) * 3)]
+    waits = two.task(ids[-1])["waits"]
+    assert (waits["for"], waits["lane"]) == ("retry_after", "api:crm")
+    for id_ in (busy, *ids):
+        assert one.finish(id_)["status"] == "succeeded"
+    times = [item.at for item in receiver.received()]
+    assert min(times[1:]) - times[0] >= 2.9
+    assert [one.task(id_)["attempts"] for id_ in (busy, *ids)] == [2, *(1 for _ in ids)]
+
+    # Paused there, so that it is the first one alone that meets a receiver that is down.
+    two.stop()
+    receiver.on("/down", 503)
+    one.batch("crm/down", [{}] * 20)
+    until(lambda: one.status()["breakers"], "the breaker")
+    two.start()
+    shown = until(
+        lambda: [d["waiting"] for d in two.status()["daemons"] if not d["this"] and d["waiting"]],
+        "the breaker of the other one",
+    )
+    assert [lane["lane"] for lane in shown[0]] == ["api:crm"]
+    assert shown[0][0]["breaker"]["why"].startswith("503 ")
+    assert f"pid {one.pid} on " in two.ctl("status").out.partition("WAITING LANE")[2]
+    receiver.on("/down", 200)
+
+    def over() -> bool:
+        one.call("crm/down")  # the probe, if it is not the other one who takes it
+        return not any(d["waiting"] for d in two.status()["daemons"])
+
+    until(over, "its end")
+
+
 def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Receiver) -> None:
     receiver.reply("/get/", lambda request: Answer(200))
     one, two = make_fleet(2)

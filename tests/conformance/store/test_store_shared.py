@@ -196,8 +196,9 @@ async def test_what_is_due_is_told_to_others(two: list[Any]) -> None:
 
 async def test_signs_of_life(two: list[Any]) -> None:
     one, other = two
+    lanes = [{"lane": "api:crm", "breaker": None, "retry_after": {"until": 5, "why": "429"}}]
     beat = Beat(
-        "host", 7, "1.0", 1, 5000, "abc", {"crm/get": "d"}, {"crm/get": "every"}, {"x": "1"}
+        "host", 7, "1.0", 1, 5000, "abc", {"crm/get": "d"}, {"crm/get": "every"}, {"x": "1"}, lanes
     )
     now = await one.store.give_sign(beat)
     assert abs(now - time.time() * 1000) < 5000
@@ -206,6 +207,7 @@ async def test_signs_of_life(two: list[Any]) -> None:
     assert (first.owner, first.host, first.pid) == (one.store.owner, "host", 7)
     assert first.lease_until > now
     assert second.owner == other.store.owner
+    assert (first.lanes, second.lanes) == (lanes, [])
     said = await other.store.declared([first.owner, "nobody"])
     assert said[first.owner].endpoints == {"crm/get": "d"}
     assert list(said) == [first.owner]
