@@ -24,6 +24,7 @@ from orchestratord.queue import (
     daemons,
     inserts,
     manual,
+    rates,
     reader,
     retention,
     rows,
@@ -236,6 +237,11 @@ class Store:
     async def declared(self, owners: Collection[str]) -> dict[str, Beat]:
         """What these daemons can carry out."""
         return await self._reader.run(partial(daemons.declared, owners=owners))
+
+    async def rates(self) -> dict[str, tuple[int, builtins.list[builtins.list[int]]]]:
+        """Of lanes with a rate that daemons keep together: the time by the database's clock, and
+        what of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
+        return await self._reader.run(rates.charged) if self.shared else {}
 
     async def holding_back(self, longer_than: float) -> builtins.list[str]:
         """What has kept the database from cleaning up for so many seconds, in words."""

@@ -261,6 +261,8 @@ def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Recei
     one, two = make_fleet(2)
     for daemon in (one, two):
         daemon.api("crm", receiver.url, rate_limit="15/s", concurrency=50)
+        daemon.api("erp", receiver.url, rate_limit="100/min")
+        daemon.endpoint("erp/get", "/get/0")
         daemon.start()
     until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
     one.batch("crm/get", [{"n": n} for n in range(60)])
@@ -268,3 +270,11 @@ def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Recei
     times = sorted(item.at for item in receiver.received())
     assert min(b - a for a, b in zip(times, times[15:], strict=False)) > 0.9
     assert times[-1] - times[0] < 8
+
+    def used(daemon: Daemon) -> list[int]:
+        lanes = daemon.status()["lanes"]
+        return [lane["rate"]["used"] for lane in lanes if lane["name"] == "api:erp"]
+
+    for daemon in (one, two):
+        daemon.batch("erp/get", [{}] * 10)
+    until(lambda: used(one) == used(two) == [20], "all of them to be seen by both")
