@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -166,4 +167,33 @@ def test_a_not_that_would_swallow_what_follows(source: str) -> None:
 
 @pytest.mark.parametrize("source", ["!(a.b)", "!a", "!a[0]", "!a || a.b", "[?!a].b", "!!a"])
 def test_a_not_of_something(source: str) -> None:
+    Expression(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ('status == "done"', "a text has single ones: 'done'"),
+        ('"done" != status', "a text has single ones: 'done'"),
+        ('[?type == "in progress"].id', "a text has single ones: 'in progress'"),
+        ('contains(tags, "vip")', "a text has single ones: 'vip'"),
+        ("done == true", "the value is written `true`"),
+        ("[?false != active]", "the value is written `false`"),
+        ("a == 1", "a number stands in backticks: `1`"),
+        ("length(a) > 0", "a number stands in backticks: `0`"),
+    ],
+)
+def test_what_would_name_a_field_and_means_a_value(source: str, says: str) -> None:
+    """JMESPath compares with a field of that name, finds null, and says nothing."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Expression(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['headers."x-next" == \'a\'', 'body."status" == \'a\'', '"a b" == \'x\'', '"a"."b"',
+     'a == "b".c', "a.true", "a == `true`", 'keys("a b")', '{"true": a}', "a == null",
+     "a == 'true'", 'a == "b"[0]', '"x-y"'],
+)  # fmt: skip
+def test_what_names_a_field(source: str) -> None:
     Expression(source)
