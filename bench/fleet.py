@@ -35,6 +35,9 @@ from orchestratord.task import Attempt, Key, NewTask, Task
 from tests.acceptance.control import Control
 
 POST = Key("bench/post")
+CONCURRENCY = 500
+"""Of each daemon. 64 are in flight at once, as many as its API may have; what goes beyond that is
+claimed ahead, for which graphile-worker has a local queue of the same size."""
 AT_ONCE = 100
 ROUNDS = 30
 SIZES = {"10 thousand": 10_000, "1 million": 1_000_000}
@@ -92,7 +95,11 @@ def race(count: int, daemons: int) -> Drained:
         fleet = []
         for number in range(daemons):
             made = stack.enter_context(
-                daemon(Path(home) / f"d{number}", database=queue_url(database))
+                daemon(
+                    Path(home) / f"d{number}",
+                    database=queue_url(database),
+                    concurrency=CONCURRENCY,
+                )
             )
             declare_post(made, nginx)
             made.expect("a password is written out")
@@ -216,7 +223,7 @@ async def horizon(url: str, seconds: float, rate: int) -> dict[str, list[float]]
 
 @click.command(help=__doc__)
 @click.argument("what", type=click.Choice(["daemons", "claims", "horizon"]), default="daemons")
-@click.option("--count", default=20_000, show_default=True, help="calls of `daemons`")
+@click.option("--count", default=60_000, show_default=True, help="calls of `daemons`")
 @click.option("--large", is_flag=True, help="a table of 10 million rows as well")
 @click.option("--minutes", default=10.0, show_default=True, help="how long `horizon` takes")
 @click.option("--rate", default=2_000, show_default=True, help="tasks a second of `horizon`")
@@ -238,7 +245,7 @@ def main(what: str, count: int, large: bool, minutes: float, rate: int, folder: 
         if folder.name != "none":
             place = Folder(folder.expanduser())
             place.install()
-            found = peer(3 * count, place)
+            found = peer(count, place)
             table.rows.append(("graphile-worker", f"{found.rate:,.0f}", f"{found.cpu:.2f}"))
     elif what == "claims":
         for words, rows in {**SIZES, **(LARGE if large else {})}.items():

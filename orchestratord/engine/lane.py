@@ -12,6 +12,8 @@ from orchestratord.task import Key, Task
 
 AHEAD_MS = 20.0
 """What ends within this time is claimed ahead; a claim takes about a tenth of it."""
+FAR_AHEAD_MS = 40.0
+"""The same where claims are dear, and made for more at a time."""
 
 
 @dataclass(slots=True)
@@ -28,8 +30,9 @@ class Lane:
     line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
     """Not a deque: a key may leave from the middle of a long line."""
     pace: float = 0.0
-    """How many ended within about the last AHEAD_MS, at the time `paced_at`."""
+    """How many ended within about the last `ahead` milliseconds, at the time `paced_at`."""
     paced_at: int = 0
+    ahead: float = AHEAD_MS
     gate: Gate | None = None
     """What else it may have to wait for; None for nothing."""
     aside: bool = False
@@ -53,7 +56,7 @@ class Lane:
         passed = now - self.paced_at
         self.paced_at = now
         if passed > 0 and self.pace:
-            self.pace *= math.exp(-passed / AHEAD_MS)
+            self.pace *= math.exp(-passed / self.ahead)
 
 
 class Choice(NamedTuple):

@@ -22,7 +22,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from orchestratord.engine.gates import Gates
-from orchestratord.engine.lane import Choice, Lane
+from orchestratord.engine.lane import AHEAD_MS, FAR_AHEAD_MS, Choice, Lane
 from orchestratord.rate import RateLimit
 from orchestratord.task import Key, Task
 
@@ -62,6 +62,8 @@ class Lanes:
         self._ready: deque[str] = deque()
         self._ready_names: set[str] = set()
         self.gates = Gates(self.lanes, self._make_ready)
+        self.thrifty = False
+        """Whether a claim is dear, so that it is rather made for many, and further ahead."""
 
     # -- what is known of the keys -----------------------------------------------------------
 
@@ -118,6 +120,7 @@ class Lanes:
         self._advance(now)
         free = min(self.concurrency - max(self.claimed, held), AT_ONCE)
         chosen: list[Choice] = []
+        waiting: list[Lane] = []
         for _ in range(len(self._ready)):
             if free <= 0:
                 break
@@ -136,6 +139,9 @@ class Lanes:
                     self.gates.set_aside(lane, gate, now)
                     continue
                 slots = min(slots, room)
+            if self.thrifty and slots < len(lane.held):
+                waiting.append(lane)
+                continue
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
                 key, _ = lane.line.popitem(last=False)
@@ -147,6 +153,8 @@ class Lanes:
                 self.claimed += share
                 slots -= share
                 free -= share
+            self._make_ready(lane)
+        for lane in waiting:  # it has enough at hand for now; each one that ends asks again
             self._make_ready(lane)
         return chosen
 
@@ -339,7 +347,7 @@ class Lanes:
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name, concurrency)
-            self.gates.met(lane)
+            lane.ahead = FAR_AHEAD_MS if self.thrifty else AHEAD_MS
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)

@@ -67,10 +67,6 @@ class Owner(Protocol):
         """Look again at where the tasks of an endpoint stand."""
         ...
 
-    def lane_turned(self) -> None:
-        """A lane begins to wait for its receiver, or does so no more."""
-        ...
-
 
 class Runner:
     """Runs what was claimed, and writes how it ended."""
@@ -102,7 +98,7 @@ class Runner:
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
         self._suspects = Suspects(self._loop, self._begin_suspect)
-        self.limits = Limits(lanes, events, owner.clock, self.put_back, owner.lane_turned)
+        self._limits = Limits(lanes, events, owner.clock, self.put_back)
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
@@ -233,9 +229,9 @@ class Runner:
                 return
             ended = await self._attempt(task, standing, executor, config, running)
             if ended is None:
-                self.limits.unsent(lane, task, began)
+                self._limits.unsent(lane, task, began)
             else:
-                self.limits.ended(lane, task, ended, standing, config.redactor, began)
+                self._limits.ended(lane, task, ended, standing, config.redactor, began)
             self.unsettled += 1
             held = False
             self._free(lane)
@@ -254,7 +250,7 @@ class Runner:
             await self.give_back(task)
         finally:
             if held:
-                self.limits.unsent(lane, task, began)
+                self._limits.unsent(lane, task, began)
                 self._free(lane)
             self._gone(task, running)
 

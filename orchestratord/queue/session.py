@@ -34,6 +34,9 @@ class Session:
     """By how much each status has more or fewer tasks than before the transaction."""
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
+    successes: dict[str, int] = field(default_factory=dict)
+    """Endpoints that had a success in the transaction, and when that call began. They are written
+    just before COMMIT: all daemons change the same few rows, and wait for each other there."""
     floors: dict[Key, tuple[int, float]] = field(default_factory=dict)
     """Of keys that were claimed from: before which `next_try` there is nothing, and until when that
     is believed (`time.monotonic`)."""
@@ -49,6 +52,11 @@ class Session:
                 self.moves[source] -= count
             if target is not None:
                 self.moves[target] += count
+
+    def succeeded(self, endpoint_id: str, at: int) -> None:
+        """Note that a call of an endpoint, which began at `at`, succeeded."""
+        if at > self.successes.get(endpoint_id, 0):
+            self.successes[endpoint_id] = at
 
     def lease_until(self) -> int:
         """Until when a claim stands that is made now, by the clock that leases go by."""

@@ -165,7 +165,6 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
     ends: list[tuple[Any, ...]] = []
     waits: list[tuple[Any, ...]] = []
     attempts: list[tuple[Any, ...]] = []
-    successes: dict[str, int] = {}
     moves: dict[str, int] = {}
     for s in steps:
         id_, owner, number = fence(s.task)
@@ -189,8 +188,7 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
         if s.attempt is not None:
             attempts.append(_attempt(id_, s.attempt))
         if s.last_success_at is not None:
-            known = successes.get(s.task.endpoint_id, 0)
-            successes[s.task.endpoint_id] = max(known, s.last_success_at)
+            session.succeeded(s.task.endpoint_id, s.last_success_at)
     for statement, rows in ((START_MANY, starts), (END_MANY, ends), (WAIT_MANY, waits)):
         rows.sort(key=_first)  # whoever changes several rows takes them in one order
         if statement.run(session.db, rows) != len(rows):
@@ -198,7 +196,6 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
     for status, count in moves.items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT_MANY.run(session.db, attempts)
-    SUCCESS_MANY.run(session.db, sorted(successes.items()))
     inserted = apply_all(session, [s.effects for s in steps])
     return [
         (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
@@ -207,6 +204,12 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
 
 
 _first = itemgetter(0)
+
+
+def write_successes(session: Session) -> None:
+    """Write what was noted of successes. Raises what the database raises."""
+    SUCCESS_MANY.run(session.db, sorted(session.successes.items()))
+
 
 STEPS = Batch(alone, together)
 """What becomes of tasks that are claimed: they start, and they are settled."""

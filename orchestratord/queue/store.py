@@ -24,7 +24,6 @@ from orchestratord.queue import (
     daemons,
     inserts,
     manual,
-    rates,
     reader,
     retention,
     rows,
@@ -92,6 +91,7 @@ class Store:
         self._tables: dict[str, Table] = {}
         self._session: Session | None = None
         self._writer = Writer(self._database, self._setup)
+        self._writer.last = settling.write_successes
         self._reader = Reader(self._database)
         self._wakeups: Wakeups | None = None
         self.heard: Callable[[Wakeup], None] = lambda wakeup: None
@@ -238,11 +238,6 @@ class Store:
         """What these daemons can carry out."""
         return await self._reader.run(partial(daemons.declared, owners=owners))
 
-    async def rates(self) -> dict[str, tuple[int, builtins.list[builtins.list[int]]]]:
-        """Of lanes with a rate that daemons keep together: the time by the database's clock, and
-        what of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
-        return await self._reader.run(rates.charged) if self.shared else {}
-
     async def holding_back(self, longer_than: float) -> builtins.list[str]:
         """What has kept the database from cleaning up for so many seconds, in words."""
         return await self._reader.run(partial(self._database.holding_back, longer_than=longer_than))
@@ -277,7 +272,9 @@ class Store:
 
     async def settle(self, settlement: Settlement) -> Settled:
         """Write how a claim ended, with all that follows from it."""
-        settled = await self._writer.submit_item(Rank.SETTLE, settling.STEPS, settlement)
+        # What was born has a slot, and waits for it.
+        patient = not any(isinstance(effect, Insert) for effect in settlement.effects)
+        settled = await self._writer.submit_item(Rank.SETTLE, settling.STEPS, settlement, patient)
         return cast("Settled", settled)
 
     async def release(self, tasks: Sequence[Task]) -> builtins.list[str | None]:
@@ -374,10 +371,6 @@ class Store:
     async def running_bulks(self) -> builtins.list[Bulk]:
         """Those that go on."""
         return await self._reader.run(bulk.running)
-
-    async def release_bulks(self) -> None:
-        """Leave those that are carried out here to other daemons, which need not wait then."""
-        await self._writer.submit(Rank.KEEP, bulk.release)
 
     async def newest_bulks(self, limit: int) -> builtins.list[Bulk]:
         """The latest ones, newest first."""

@@ -1,10 +1,12 @@
 """Group commit: one thread that writes everything that waits in one transaction.
 
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
-next one gathers. Within it settlements come first, then claims, then what people and clients bring,
-then housekeeping. What comes in numbers is done in few statements (`jobs.Batch`). An operation that
-fails, fails alone; a COMMIT that fails, fails for all. One that is not answered, since the server
-or the way to it is lost, has done neither: the thread connects again and asks what became of it.
+next one gathers. Only where transactions are dear, and while there is much to do, settlements wait
+a moment for each other. Within it settlements come first, then claims, then what people and clients
+bring, then housekeeping. What comes in numbers is done in few statements (`jobs.Batch`). An
+operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
+since the server or the way to it is lost, has done neither: the thread connects again and asks what
+became of it.
 """
 
 from __future__ import annotations
@@ -42,6 +44,12 @@ PATIENCE = 5.0
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between two tries to connect again; the last one is repeated."""
 
+TOGETHER = 16
+"""A transaction of so many operations shows that there is much to do: what can wait for others
+does so then, where transactions are dear (`Database.gather`)."""
+ENOUGH = 100
+"""When so many wait, they wait no longer."""
+
 REPEATS = 5
 """How often a transaction is done again that others stood in the way of."""
 
@@ -78,6 +86,8 @@ class Writer:
         self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
+        self.last: Callable[[Session], None] = lambda session: None
+        """Called on the thread before COMMIT, for what is to be locked for others only briefly."""
         self._database = database
         self._failures = database.failures
         self._troubles: tuple[type[Exception], ...] = (*database.failures.errors, OSError)
@@ -93,6 +103,11 @@ class Writer:
         """A transaction was begun and did not come to its COMMIT."""
         self._next_look = 0.0
         self._foreign = 0
+        self._gather = database.gather
+        self._began = 0.0
+        """When the last transaction began, if it was of many."""
+        self._hurry = threading.Event()
+        """There is something that does not wait for others."""
         self._thread = threading.Thread(target=self._main, name="orchestratord-writer", daemon=True)
 
     # -- the loop's side -----------------------------------------------------------------------
@@ -121,15 +136,23 @@ class Writer:
         """
         return cast("T", await self._put(Job(rank, operation, self._loop.create_future())))
 
-    async def submit_item(self, rank: Rank, batch: Batch[A, T], item: A) -> T:
-        """The same for one item of a batch, which is done together with others that wait."""
-        return cast("T", await self._put(Job(rank, None, self._loop.create_future(), batch, item)))
+    async def submit_item(
+        self, rank: Rank, batch: Batch[A, T], item: A, patient: bool = False
+    ) -> T:
+        """The same for one item of a batch, which is done together with others that wait.
 
-    def _put(self, job: Job) -> asyncio.Future[Any]:
+        `patient`: nobody needs it done at once; while there is much to do, it waits for more.
+        """
+        job = Job(rank, None, self._loop.create_future(), batch, item)
+        return cast("T", await self._put(job, patient))
+
+    def _put(self, job: Job, patient: bool = False) -> asyncio.Future[Any]:
         self._check_alive()
         if self._closed:
             raise QueueError("the queue is closed")
         self._inbox.put(job)
+        if self._gather and (not patient or self._inbox.qsize() >= ENOUGH):
+            self._hurry.set()
         try:
             self._check_alive()  # it may have died in this moment, without having seen the job
         except QueueError:
@@ -146,6 +169,7 @@ class Writer:
         if not self._closed:
             self._closed = True
             self._inbox.put(None)
+            self._hurry.set()
         while self._thread.is_alive():
             await asyncio.to_thread(self._thread.join)
 
@@ -175,6 +199,7 @@ class Writer:
     def _round(self, session: Session) -> bool:
         jobs, last = self._take()
         if jobs:
+            self._began = time.monotonic() if len(jobs) >= TOGETHER else 0.0
             self._in_hand = jobs
             self._write(session, jobs)
             self._in_hand = []
@@ -193,12 +218,20 @@ class Writer:
         jobs: list[Job] = []
         try:
             job = self._inbox.get(timeout=IDLE)
+            if self._gather:
+                self._wait_for_more()
             while job is not None:
                 jobs.append(job)
                 job = self._inbox.get_nowait()
         except queue.Empty:
             return jobs, False
         return jobs, True
+
+    def _wait_for_more(self) -> None:
+        rest = self._began + self._gather - time.monotonic()
+        if rest > 0:
+            self._hurry.wait(rest)
+        self._hurry.clear()
 
     def _write(self, session: Session, jobs: list[Job]) -> None:
         runs = in_order(jobs)
@@ -214,7 +247,6 @@ class Writer:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
                     log.debug("the transaction is done again: %s", cause)
-                    self.beat = time.monotonic()
                     time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
                     continue
                 if self._failures.is_lost(cause):
@@ -269,6 +301,12 @@ class Writer:
             if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
                 session.db.rollback()
                 return False
+        try:
+            self.last(session)
+        except Exception as error:
+            log.debug("done one by one: %s", error)
+            session.db.rollback()
+            return False
         self._commit(session)
         return True
 
@@ -315,7 +353,7 @@ class Writer:
         return f.is_full(error) or f.is_lost(error) or f.is_passing(error)
 
     def _begin(self, session: Session) -> None:
-        session.moves, session.due = Counter(), {}
+        session.moves, session.due, session.successes = Counter(), {}, {}
         if self._open:
             session.floors.clear()  # the last one was not committed
         try:

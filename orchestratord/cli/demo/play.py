@@ -126,8 +126,7 @@ class _Demo:
             time.sleep(STEP)
         self._screen.footer("")
         code = self._retried.exit_code if self._retried else None
-        rows = self._daemon.rows()
-        done = summary.checks(self._placed, self._watch.tasks, self._receiver, code, rows)
+        done = summary.checks(self._placed, self._watch.tasks, self._receiver, code)
         summary.show(self._screen, self._watch.tasks, done)
         return all(check.kept for check in done)
 
@@ -174,7 +173,6 @@ class _Demo:
             "status",
             "list",
             "call shop/getOrder -p id=7 --wait",
-            "call warehouse/saveItem -p id=9 -p name=boots --wait",
             "list --status failed",
             "retry ID --wait",
             "show ID",

@@ -325,6 +325,32 @@ def test_the_pace_of_a_steady_lane_is_what_ends_in_twenty_milliseconds(rate: int
     assert 19 * rate <= lane.pace <= 22 * rate
 
 
+def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> None:
+    lanes = Lanes(1000)
+    lanes.thrifty = True
+    lanes.place(A, "api:x", 10)
+    lane = lanes.lanes["api:x"]
+    for now in range(1000):
+        for _ in range(5):
+            lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
+            lanes.release("api:x", now)
+    assert 5 * 39 <= lane.pace <= 5 * 42
+    lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 0
+    lanes.touch(A, 0)
+    claims, number = [], 0
+    for _ in range(400):
+        for choice in lanes.choose(1000):
+            lanes.answered(choice, choice.limit, 0)
+            claims.append((len(lane.held), choice.limit))
+            for _ in range(choice.limit):
+                number += 1
+                lanes.begin("api:x", claimed(number), 1000)
+        lanes.release("api:x", 1000)
+    # Each that ends leaves room for one more; it is not claimed before many can be.
+    assert len(claims) > 3
+    assert all(limit >= held for held, limit in claims)
+
+
 def test_a_clock_that_jumps_changes_the_pace_by_nothing_or_ends_it() -> None:
     lanes = placed(A, concurrency=1)
     lane = lanes.lanes["api:x"]
@@ -564,20 +590,6 @@ def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
     assert lanes.choose(5) == []
     assert lanes.next_look() == 800
     assert lanes.choose(800) == [Choice(A, 3, "api:x")]
-
-
-def test_what_another_daemon_was_asked_for_is_kept_for_a_lane_that_comes_later() -> None:
-    lanes = Lanes()
-    lanes.gates.told("api:old", 50, "is over by then", 1)
-    lanes.gates.told("api:x", 900, "429 with Retry-After", 60)
-    assert list(lanes.gates._told) == ["api:x"]
-    lanes.place(A, "api:x", 10)
-    lanes.place(B, "api:y", 10)
-    for key in (A, B):
-        lanes.touch(key, 0)
-    assert [choice.key for choice in lanes.choose(70)] == [B]
-    assert lanes.next_look() == 900
-    assert [choice.key for choice in lanes.choose(900)] == [A]
 
 
 def test_a_rate_comes_and_goes_with_the_configuration() -> None:
