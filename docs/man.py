@@ -156,7 +156,7 @@ class _Roff:
                 if heads:
                     yield from _entry(heads, row)
                 elif row[0]:
-                    yield from (".PP", f"\\fI{row[0]}\\fR")
+                    yield from (".PP", f"\\fI{row[0][0].upper()}{row[0][1:]}:\\fR")
                 heads, row = heads or row, []
 
 

@@ -13,7 +13,7 @@ from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 
 from orchestratorctl.arguments import build
-from orchestratorctl.client import Client
+from orchestratorctl.client import Client, endpoint_path
 from orchestratorctl.control_socket import find
 from orchestratorctl.failures import Failure
 from orchestratorctl.text import escape
@@ -179,10 +179,14 @@ class _Line:
         except Failure:
             return []
 
+    def document(self, target: str, **query: object) -> dict[str, object]:
+        """The daemon's answer. Raises Failure where none comes in time."""
+        client = Client(find(self.given.get("socket"), os.environ))
+        return client.get(target, query, PATIENCE)
+
     def ask(self, target: str, **query: object) -> list[dict[str, str]]:
         """The objects in the daemon's answer. Raises Failure where none comes in time."""
-        client = Client(find(self.given.get("socket"), os.environ))
-        document = client.get(target, query, PATIENCE)
+        document = self.document(target, **query)
         rows = next((value for value in document.values() if isinstance(value, list)), [])
         return [row for row in rows if isinstance(row, dict)]
 
@@ -195,6 +199,18 @@ class _Line:
 def _endpoints(line: _Line) -> Iterable[Candidate]:
     rows = line.ask("/v1/endpoints")
     return [Candidate(str(row.get("id")), "paused" if row.get("paused") else "") for row in rows]
+
+
+def _params(line: _Line) -> Iterable[Candidate]:
+    """The parameters of the endpoint that is called, up to where their value begins."""
+    if not line.given.get("endpoint"):
+        return []
+    declared = line.document(endpoint_path(line.given["endpoint"])).get("params")
+    return [
+        Candidate(f"{name}=", str(about.get("description") or about.get("type") or ""))
+        for name, about in (declared.items() if isinstance(declared, dict) else ())
+        if isinstance(about, dict)
+    ]
 
 
 def _tasks(line: _Line) -> Iterable[Candidate]:
@@ -232,6 +248,7 @@ def _files(line: _Line) -> Iterable[Candidate]:
 # By what the help calls it.
 _SOURCES: dict[str, Callable[[_Line], Iterable[Candidate]]] = {
     "API/NAME": _endpoints,
+    "KEY=VALUE": _params,
     "ID": _tasks,
     "WEBHOOK": _webhooks,
     "STATUS": _statuses,

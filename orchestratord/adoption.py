@@ -33,7 +33,7 @@ SIGHUP = "SIGHUP"
 
 HOOK = "config_adopted"
 
-_TURN = 0.005
+_TURN = 0.002
 """Seconds for which plugins may go on before everything else has its turn."""
 _HELD = 5.0
 """Seconds for which others may still hold a configuration that was replaced."""

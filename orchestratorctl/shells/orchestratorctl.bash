@@ -12,6 +12,9 @@ _orchestratorctl() {
     while IFS= read -r word; do
         [[ -n $word ]] && COMPREPLY+=("$word")
     done <<<"$found"
+    # What ends like this goes on with a value.
+    [[ ${COMPREPLY[0]} == *= ]] && compopt -o nospace
+    return 0
 }
 
 complete -o nosort -F _orchestratorctl orchestratorctl

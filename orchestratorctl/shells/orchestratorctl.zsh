@@ -9,7 +9,10 @@ _orchestratorctl() {
         return
     fi
     local -a candidates=(${(f)found})
-    _describe -V orchestratorctl candidates
+    local -a ending
+    # What ends like this goes on with a value.
+    [[ ${candidates[1]%%:*} == *= ]] && ending=(-S '')
+    _describe -V orchestratorctl candidates "${(@)ending}"
 }
 
 if [[ ${funcstack[1]} == _orchestratorctl ]]; then

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestratord.cli.completion import endpoints_and_strategies
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -16,7 +17,7 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.argument("what", metavar="ENDPOINT|STRATEGY")
+@click.argument("what", metavar="ENDPOINT|STRATEGY", shell_complete=endpoints_and_strategies)
 @click.option("--webhook", metavar="NAME", help="The deliveries of this webhook of the endpoint.")
 @click.option("--max-attempts", metavar="N", help="Instead of what is declared.")
 @click.option("--max-delay", metavar="DURATION", help="Instead of what is declared.")

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestratord.cli import completion
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ def config() -> None:
 
 @config.command()
 @config_option
-@click.argument("endpoint", metavar="ENDPOINT")
+@click.argument("endpoint", metavar="ENDPOINT", shell_complete=completion.endpoints)
 @click.option(
     "-o",
     "--output",

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestratord.cli import completion
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -15,11 +16,21 @@ if TYPE_CHECKING:
 
 @click.command()
 @config_option
-@click.argument("endpoint", metavar="ENDPOINT")
-@click.option("--phase", metavar="PHASE", help="What follows from this phase alone.")
+@click.argument("endpoint", metavar="ENDPOINT", shell_complete=completion.endpoints)
+@click.option(
+    "--phase",
+    metavar="PHASE",
+    help="What follows from this phase alone.",
+    shell_complete=completion.phases,
+)
 @click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
 @click.option("--body", metavar="TEXT|@FILE", help="The body of the answer; @- for stdin.")
-@click.option("--error", metavar="KIND", help="In which way no answer comes, such as connect.")
+@click.option(
+    "--error",
+    metavar="KIND",
+    help="In which way no answer comes, such as connect.",
+    shell_complete=completion.errors,
+)
 @click.option(
     "--attempt",
     type=click.IntRange(1, 1000),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from orchestratord.cli.completion import endpoints as named_endpoints
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
@@ -30,7 +31,7 @@ class Result:
 
 @click.command()
 @config_option
-@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1)
+@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=named_endpoints)
 @click.option(
     "-o",
     "--output",

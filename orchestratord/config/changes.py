@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestratord.config.sharing import Breathe, no_breath
 from orchestratord.settings import Config, DaemonSettings
 
 MAX_DIFFERENCES = 1_000
@@ -51,7 +52,7 @@ class Difference:
     after: Any = None
 
 
-def changes(before: Config, after: Config, breathe: Callable[[], None] = lambda: None) -> Changes:
+def changes(before: Config, after: Config, breathe: Breathe = no_breath) -> Changes:
     """What differs. Endpoints that were not read again are the same objects, which is quick.
 
     `breathe` is called between two endpoints, for other threads to have their turn.

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Literal
 
 from orchestratord.config.attached import combined, fingerprints
+from orchestratord.config.sharing import Breathe, no_breath
 from orchestratord.config.suggest import nearest
 from orchestratord.errors import Problem
 
@@ -112,17 +113,20 @@ def _identity(found: os.stat_result) -> tuple[int, ...]:
     return (found.st_dev, found.st_ino, found.st_size, found.st_mode, *times)
 
 
-def read_folder(folder: Path, known: KnownFiles | None = None) -> Files:
+def read_folder(
+    folder: Path, known: KnownFiles | None = None, breathe: Breathe = no_breath
+) -> Files:
     """Find and read every file. What is wrong with names and files stands in `problems`.
 
     Args:
         folder: the config folder.
         known: what was read before, for whoever reads again and again.
+        breathe: called every now and then, for other threads to have their turn.
     """
     known = known or KnownFiles()
     # Two who read at once would only get in each other's way, and in that of all other threads.
     with known.lock:
-        return _Reading(folder, known).run()
+        return _Reading(folder, known, breathe).run()
 
 
 def read_daemon_file(folder: Path) -> Files:
@@ -132,10 +136,21 @@ def read_daemon_file(folder: Path) -> Files:
     return reading.files
 
 
+def named_endpoints(folder: Path) -> list[str]:
+    """The ids of the endpoints that have a file, by the files' names alone; sorted."""
+    found = {
+        f"{path.parts[-3]}/{_split(path.name)[0]}"
+        for path in folder.glob("apis/*/endpoints/*")
+        if _split(path.name)[1] and not path.name.startswith(".")
+    }
+    return sorted(found)
+
+
 class _Reading:
-    def __init__(self, folder: Path, known: KnownFiles) -> None:
+    def __init__(self, folder: Path, known: KnownFiles, breathe: Breathe = no_breath) -> None:
         self.folder = str(folder)
         self.known = known
+        self.breathe = breathe
         self.files = Files()
 
     def run(self) -> Files:
@@ -155,6 +170,7 @@ class _Reading:
         for name, content in sorted(self.files.contents.items()):
             digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
             digest.update(content)
+            self.breathe()
         for problem in self.files.problems:
             digest.update(f"{problem}\0".encode("utf-8", "surrogateescape"))
         self.files.digest = digest.hexdigest()
@@ -247,6 +263,7 @@ class _Reading:
 
     def _read(self, path: str) -> bool:
         """Read a file into `contents`; False where it is gone. Anything else is a problem."""
+        self.breathe()
         full = f"{self.folder}/{path}"
         content = self.known.get(full)
         if content is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -24,6 +24,7 @@ from orchestratord.config.problems import Problems
 from orchestratord.config.reader import Reader
 from orchestratord.config.references import References
 from orchestratord.config.shared import Inherited, SharedReader
+from orchestratord.config.sharing import Breathe, no_breath
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import ConfigError
 from orchestratord.host import Host
@@ -75,7 +76,7 @@ def read(
     credentials: Path | None,
     addresses: AddressRules | None,
     memory: Memory,
-    breathe: Callable[[], None] = lambda: None,
+    breathe: Breathe = no_breath,
     instead: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Reading:
     """The same as `load`, for whoever reads again and again, with the memory of it.
@@ -118,12 +119,12 @@ def _read(
     credentials: Path | None,
     addresses: AddressRules | None,
     memory: Memory,
-    breathe: Callable[[], None],
+    breathe: Breathe,
     instead: Mapping[str, bytes],
 ) -> Reading:
     if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
         credentials = Path(environ["CREDENTIALS_DIRECTORY"])
-    files = read_folder(folder, memory.files)
+    files = read_folder(folder, memory.files, breathe)
     if not instead:
         memory.digest = files.whole
     files.contents.update(instead)
@@ -144,7 +145,7 @@ def _read_files(
     references: References,
     addresses: AddressRules | None,
     memory: Memory,
-    breathe: Callable[[], None],
+    breathe: Breathe,
 ) -> Reading:
     problems = Problems()
     problems.extend(files.problems)

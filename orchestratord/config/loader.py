@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -19,14 +18,11 @@ from orchestratord.config.load import Reading, read, uncollected
 from orchestratord.config.memory import Memory
 from orchestratord.config.outgoing import AddressRules
 from orchestratord.config.references import References
+from orchestratord.config.sharing import Breathe, no_breath, sharing
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.host import Host
 from orchestratord.settings import Config, DaemonSettings
-
-_WORK = 0.002
-_BREATH = 0.0001
-"""Seconds of work, and of a breath after it."""
 
 AT_START = ("database", "control_socket", "plugins")
 """The daemon's settings that a running one cannot change."""
@@ -80,7 +76,6 @@ class Loader:
         self._memory = Memory()
         self._lock = threading.Lock()
         self._retired: list[Endpoint] = []
-        self._breathed = time.monotonic()
         found = self._read()
         config = replace(found.config, generation=1, adopted_at=self._clock.now_ms())
         self._reading = replace(found, config=config)
@@ -109,9 +104,9 @@ class Loader:
             cause: what asked for it, for the answer.
             diff: name the keys that differ, too.
         """
-        with self._lock:
+        with self._lock, sharing() as breathe:
             try:
-                found = self._read(self._breathe)
+                found = self._read(breathe)
             except ConfigError as error:
                 self.problems = error.problems
                 return Reload(False, self.config, error.problems, cause=cause)
@@ -132,7 +127,7 @@ class Loader:
             )
             generation = before.config.generation + 1
             config = replace(config, generation=generation, adopted_at=self._clock.now_ms())
-            found_changes = changes(before.config, config, self._breathe)
+            found_changes = changes(before.config, config, breathe)
             named = differences(before.config, config, found_changes) if diff else ()
             self._reading = replace(found, config=config)
             self._retired += before.config.endpoints.values()
@@ -143,8 +138,8 @@ class Loader:
 
         Raises ConfigError.
         """
-        with self._lock:
-            return self._read(self._breathe, {file: content}, freeze=False).config
+        with self._lock, sharing() as breathe:
+            return self._read(breathe, {file: content}, freeze=False).config
 
     @property
     def editor(self) -> Editor:
@@ -169,19 +164,17 @@ class Loader:
         while every other thread waits. So whoever has taken up a new one calls this in a thread,
         when the ones before are no longer in use.
         """
-        while self._retired:
-            self._retired.pop()
-            self._breathe()
-
-    def _breathe(self) -> None:
-        """Let another thread run that waits: else it has to wait for the interpreter's interval."""
-        if time.monotonic() - self._breathed > _WORK:
-            time.sleep(_BREATH)
-            self._breathed = time.monotonic()
+        # Not those of a reload that is waited for here: they are still in use.
+        retired = self._retired[:]
+        del self._retired[: len(retired)]
+        with self._lock, sharing() as breathe:
+            while retired:
+                retired.pop()
+                breathe()
 
     def _read(
         self,
-        breathe: Callable[[], None] = lambda: None,
+        breathe: Breathe = no_breath,
         instead: Mapping[str, bytes] = MappingProxyType({}),
         *,
         freeze: bool = True,

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.positions import MapNode, Node, Scalar
 from orchestratord.config.reader import Reader
+from orchestratord.config.sharing import Breathe
 from orchestratord.errors import Problem
 
 T = TypeVar("T")
@@ -57,7 +58,7 @@ class Memory:
         self._now: dict[Hashable, _Kept] = {}
         self._alike: dict[Hashable, _Kept] = {}
 
-    def close(self, breathe: Callable[[], None]) -> None:
+    def close(self, breathe: Breathe) -> None:
         """A reading is over, however it went: what was good in it is for the next one.
 
         `breathe` is called between two parts that are freed.

@@ -9,6 +9,7 @@ from orchestratord.config.endpoints import Declared
 from orchestratord.config.passages import passage
 from orchestratord.config.positions import Scalar, locate
 from orchestratord.config.problems import Problems
+from orchestratord.config.sharing import Breathe
 from orchestratord.config.sources import lines_of
 from orchestratord.errors import Problem
 from orchestratord.host import Host
@@ -24,7 +25,7 @@ def check_with_plugins(
     declare: Callable[[str], Declared | None],
     problems: Problems,
     contents: Mapping[str, bytes],
-    breathe: Callable[[], None],
+    breathe: Breathe,
 ) -> None:
     """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
 

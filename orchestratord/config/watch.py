@@ -34,6 +34,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
+from orchestratord.config.sharing import sharing
 from orchestratord.config.watches import unwatched
 
 log = logging.getLogger("orchestratord.config.watch")
@@ -153,7 +154,8 @@ class Watcher:
     def _look(self) -> None:
         if self._replaced() or not self._alive():
             self._watch()
-        digest = read_folder(self._folder, self._files).whole
+        with sharing() as breathe:
+            digest = read_folder(self._folder, self._files, breathe).whole
         if digest != self._known():
             self._digest = digest
             self._changed(self._cause)

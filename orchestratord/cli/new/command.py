@@ -17,7 +17,15 @@ def new() -> None:
 @new.command()
 @config_option
 @click.argument("endpoint_id", metavar="API/NAME")
-def endpoint(config: str | None, endpoint_id: str) -> None:
+@click.option(
+    "--method",
+    type=click.Choice(["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"], False),
+    default="GET",
+    show_default=True,
+    help="Of its requests; those of POST, PUT and PATCH have a body.",
+)
+@click.option("--sql", is_flag=True, help="A statement on a database, instead of a request.")
+def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool) -> None:
     """Write the file of a new endpoint, and the api.yaml of an API that is new.
 
     They hold the keys that one needs, and others in comments. An endpoint that is there already is
@@ -27,7 +35,7 @@ def endpoint(config: str | None, endpoint_id: str) -> None:
     from orchestratord.errors import ConfigError
 
     try:
-        write_endpoint(folder_of(config), endpoint_id)
+        write_endpoint(folder_of(config), endpoint_id, None if sql else method)
     except ConfigError as error:
         complain(error.problems)
         raise SystemExit(BAD_CONFIG) from None

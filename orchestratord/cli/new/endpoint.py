@@ -17,18 +17,23 @@ from orchestratord.assembly import ADDRESSES
 from orchestratord.cli import schema_folder
 from orchestratord.cli.loading import host_of
 from orchestratord.cli.scaffold import template, unwritable, write_new
+from orchestratord.config.document import read_document
 from orchestratord.config.folder import SUFFIXES, Files, read_folder
 from orchestratord.config.load import load
+from orchestratord.config.positions import MapNode
 from orchestratord.errors import ConfigError
 from orchestratord.host import Host
 
+_WITH_BODY = ("POST", "PUT", "PATCH")
 
-def write_endpoint(folder: Path, endpoint_id: str) -> None:
+
+def write_endpoint(folder: Path, endpoint_id: str, method: str | None) -> None:
     """Write the files of a new endpoint and say which.
 
     Args:
         folder: the config folder.
         endpoint_id: `api/name`.
+        method: of its requests; None for a statement on a database.
 
     Raises:
         click.ClickException: the id is no id or is taken, or the files cannot be written.
@@ -49,16 +54,36 @@ def write_endpoint(folder: Path, endpoint_id: str) -> None:
             f"there is an endpoint {endpoint_id} already: {folder / files.endpoints[endpoint_id]}"
         )
     texts = {}
-    if files.apis.get(api) is None:
+    if files.apis.get(api) is None and method is not None:
         texts[f"apis/{api}/api.yaml"] = template("endpoint/api.yaml.in", api=api)
+    values = {"id": endpoint_id, "name": name}
+    if method is None:
+        kind, values["database"] = "sql", _database(files)
+    else:
+        kind = "post" if method in _WITH_BODY else "get"
+        values |= {"method": method, "idempotent": str(method == "PUT").lower()}
     own = f"apis/{api}/endpoints/{name}.yaml"
-    texts[own] = template("endpoint/endpoint.yaml.in", id=endpoint_id, name=name)
+    texts[own] = template(f"endpoint/{kind}.yaml.in", **values)
     host, _ = host_of(folder)
     _try(host, files, texts, endpoint_id)
     # What the endpoint needs is there before it, for a daemon that may be looking.
     for path, text in texts.items():
         write_new(folder / path, text)
     _complete_schemas(folder, host)
+
+
+def _database(files: Files) -> str:
+    """The first of the databases that are declared. Raises ClickException where there is none."""
+    content = files.contents.get(files.daemon or "")
+    root = read_document(files.daemon or "", content).root if content is not None else None
+    found = root.entries.get("databases") if root is not None else None
+    names = list(found[1].entries) if found is not None and isinstance(found[1], MapNode) else []
+    if not names:
+        raise click.ClickException(
+            "no database is declared; write one into orchestratord.yaml, such as\n"
+            "databases: {warehouse: {url: sqlite:///warehouse.db}}"
+        )
+    return names[0]
 
 
 def _try(host: Host, files: Files, texts: dict[str, str], endpoint_id: str) -> None:

@@ -149,6 +149,47 @@ def test_new_endpoint_completes_a_folder_that_init_did_not_make(tmp_path: Path) 
     assert (tmp_path / ".schema" / "endpoint.json").read_text() == "{}"
 
 
+DATABASES = "databases: {warehouse: {url: sqlite:///warehouse.db}, other: {url: sqlite:///o.db}}\n"
+COMMENTED = re.compile(r"^# ((?:[a-z_]+:|  ).*)$", re.MULTILINE)
+
+
+@pytest.mark.parametrize(
+    ("options", "keys"),
+    [
+        ((), {"method": "GET"}),
+        (("--method", "delete"), {"method": "DELETE"}),
+        (("--method", "POST"), {"method": "POST", "idempotent": False}),
+        (("--method", "PUT"), {"method": "PUT", "idempotent": True}),
+        (("--sql",), {"type": "sql", "database": "warehouse"}),
+    ],
+)
+def test_new_endpoint_of_each_kind(
+    tmp_path: Path, options: tuple[str, ...], keys: dict[str, object]
+) -> None:
+    (tmp_path / "orchestratord.yaml").write_text(DATABASES)
+    assert run("new", "endpoint", "a/b", *options, "--config", tmp_path).exit_code == 0
+    assert (tmp_path / "apis/a/api.yaml").exists() is ("--sql" not in options)
+    assert good(tmp_path)
+    shown = run("config", "show", "a/b", "-o", "json", "--config", tmp_path)
+    assert json.loads(shown.stdout)["values"].items() >= keys.items()
+    # What stands in comments is good as well, all of it, and its test passes.
+    file = tmp_path / "apis/a/endpoints/b.yaml"
+    text = COMMENTED.sub(r"\1", file.read_text()).replace("idempotent: true\n", "", 1)
+    file.write_text(text)
+    assert good(tmp_path)
+    tested = run("test", "--config", tmp_path)
+    assert tested.exit_code == 0, tested.output
+    assert "1 passed, 0 failed" in tested.stdout
+
+
+def test_new_endpoint_for_a_statement_needs_a_database(tmp_path: Path) -> None:
+    before = tree(tmp_path)
+    result = run("new", "endpoint", "a/b", "--sql", "--config", tmp_path)
+    assert result.exit_code == 1
+    assert "databases: {warehouse: {url: sqlite:///warehouse.db}}\n" in result.stderr
+    assert tree(tmp_path) == before
+
+
 def test_new_endpoint_leaves_alone_what_is_there(folder: Path) -> None:
     (folder / "apis/example/endpoints/other.json").write_text('{"path": "/"}')
     before = tree(folder)

@@ -136,9 +136,9 @@ def test_reading_does_not_cause_reading(
 ) -> None:
     looks: list[Path] = []
 
-    def counting(folder: Path, known: KnownFiles) -> Files:
+    def counting(folder: Path, *others: Any) -> Files:
         looks.append(folder)
-        return read_folder(folder, known)
+        return read_folder(folder, *others)
 
     monkeypatch.setattr(watch, "read_folder", counting)
     config.endpoint("path: /y\n")

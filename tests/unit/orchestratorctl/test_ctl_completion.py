@@ -101,6 +101,20 @@ def test_ids_of_endpoints(offered: Callable[..., list[str]], answering: Daemon) 
     assert offered("call", "-p", "a", "=", "b", "--delay", "5s", "w") == ["weather/get"]
 
 
+def test_parameters(offered: Callable[..., list[str]], daemon: Daemon) -> None:
+    params = {"id": {"description": "of the order"}, "limit": {"type": "integer"}, "x": {}}
+    daemon.on("GET", "/v1/endpoints/shop/getOrder", (200, {"id": "a/b", "params": params}))
+    call = ("call", "shop/getOrder", "-p")
+    assert offered(*call, "") == ["id=", "limit=", "x="]
+    assert offered(*call, "i", shell="fish") == ["id=\tof the order"]
+    assert offered(*call, "l", shell="zsh") == ["limit=:integer"]
+    assert offered(*call, "id", "=", "7", "-p", "l") == ["limit="]
+    assert offered(*call, "id", "=", "7") == []
+    assert offered("call", "-p", "") == []
+    daemon.on("GET", "/v1/endpoints/shop/getOrder", (200, {"id": "a/b"}))
+    assert offered(*call, "") == []
+
+
 def test_ids_of_tasks(offered: Callable[..., list[str]], answering: Daemon) -> None:
     assert offered("show", "") == ["42", "41"]
     assert offered("show", "42", "") == []
@@ -275,8 +289,9 @@ class Terminal:
     ],
 )
 def test_at_the_tabulator_key(
-    path: str, tmp_path: Path, name: str, options: list[str], setup: str
+    path: str, tmp_path: Path, name: str, options: list[str], setup: str, answering: Daemon
 ) -> None:
+    answering.on("GET", "/v1/endpoints/weather/get", (200, {"params": {"city": {}}}))
     program = shell(name)
     (tmp_path / "a-file-of-mine").touch()
     environ = {"PATH": path, "TERM": "dumb", "HOME": str(tmp_path), "PS1": "> "}
@@ -287,6 +302,8 @@ def test_at_the_tabulator_key(
         terminal.wait_for("ready")
         terminal.type("orchestratorctl call we\t")
         terminal.wait_for("call weather/get ")
+        terminal.type("\x15orchestratorctl call weather/get -p ci\tOslo")
+        terminal.wait_for("-p city=Oslo")
         terminal.type("\x15orchestratorctl list --endpoint=sh\t")
         terminal.wait_for("--endpoint=shop/getOrder")
         terminal.type("\x15orchestratorctl list --socket a-fi\t")

@@ -1,0 +1,19 @@
+"""Long work beside an event loop. How long that waits, `python -m bench.config` measures."""
+
+from __future__ import annotations
+
+import sys
+
+import pytest
+
+from orchestratord.config.sharing import sharing
+
+
+def test_the_interval_is_shorter_as_long_as_anybody_works() -> None:
+    usual = sys.getswitchinterval()
+    with sharing():
+        assert sys.getswitchinterval() < 0.001
+        with pytest.raises(ZeroDivisionError), sharing():
+            1 / 0  # noqa: B018
+        assert sys.getswitchinterval() < 0.001
+    assert sys.getswitchinterval() == usual
