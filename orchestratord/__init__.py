@@ -30,6 +30,7 @@ if TYPE_CHECKING:
         SendError,
         Snooze,
         Unconditional,
+        Unreachable,
     )
     from orchestratord.events import (
         BreakerEvent,
@@ -149,6 +150,7 @@ __all__ = [
     "TemplateTree",
     "Text",
     "Unconditional",
+    "Unreachable",
     "Upsert",
     "WebhookEvent",
     "check_params",
@@ -171,7 +173,8 @@ _HOMES = {
     "orchestratord.endpoint": "Api Endpoint Model RetryPolicy Schedule Setting",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
-        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
+        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional "
+        "Unreachable"
     ),
     "orchestratord.events": (
         "BreakerEvent ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent "

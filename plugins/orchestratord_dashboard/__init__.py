@@ -8,6 +8,7 @@ one keeps them up to date and makes their buttons work, over the API that progra
     assets     the style sheet, the script        words      how times and numbers are written
     window     what happened lately, in memory    charts     pictures of it
     overview   the first page                     retries    tasks, one and many
+    lanes      which of them wait, for what
     endpoints  endpoints, and calling them        actions    what was done by hand
     webhooks   an endpoint's webhooks, and their editor
 

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestratord import Control, InvalidParams, OrchestratordError
+from orchestratord_dashboard import lanes, words
 from orchestratord_dashboard.page import Page, Visit
 from orchestratord_dashboard.window import Window
 
@@ -16,6 +17,10 @@ RUNS = 5
 """Of a schedule, that are named."""
 RECENT = 8
 """Tasks of one endpoint that are shown."""
+PLACES = 8
+"""Of bars in the picture of a policy, at least: few ones are not to be as wide as barrels."""
+LABELS = {"": 7, "dense": 14}
+"""Class of a label → how many there is room for: all of them on a screen, the first on a phone."""
 MOST_WAITS = 40
 """Waits of a retry policy that are drawn; a thousand attempts are no picture."""
 
@@ -47,16 +52,19 @@ def pages(control: Control, window: Window) -> Iterable[Page]:
         endpoint_id = f"{visit.path['api']}/{visit.path['name']}"
         endpoint = await control.endpoint(endpoint_id)
         recent = await control.retries({"endpoint": endpoint_id}, limit=RECENT)
-        status = await control.status()
+        status = await control.status(all_lanes=True)
         failing = [one for one in status["failing"] if one["endpoint"] == endpoint_id]
         waits = control.waits(endpoint_id)
         return {
             "endpoint": endpoint,
             "record": window.record(endpoint_id),
             "failing": failing,
+            "lane": lanes.of_calls(status, endpoint_id),
             "runs": control.runs(endpoint_id, RUNS),
             "waits": waits,
             "policy": draw(waits[:MOST_WAITS]),
+            "labels": label(waits[:MOST_WAITS]),
+            "most_waits": MOST_WAITS,
             "recent": recent["retries"],
             "params": endpoint.get("params") or {},
             "health_of": await _webhooks(control, endpoint_id),
@@ -103,7 +111,7 @@ def draw(waits: Sequence[Mapping[str, Any]]) -> tuple[Wait, ...]:
     def height(seconds: float) -> float:
         return 100 - 100 * max(math.log10(max(seconds, low) / low), 0) / span
 
-    place = 100 / max(len(waits), 8)
+    place = 100 / max(len(waits), PLACES)
     return tuple(
         Wait(
             x=n * place + place * 0.12,
@@ -114,3 +122,17 @@ def draw(waits: Sequence[Mapping[str, Any]]) -> tuple[Wait, ...]:
         )
         for n, wait in enumerate(waits)
     )
+
+
+def label(waits: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What stands below the bars, one for each place: a text, empty where it is too tight, and its
+    class."""
+    steps = {kind: math.ceil(len(waits) / room) for kind, room in LABELS.items()}
+    found = [
+        next(
+            ((words.seconds(wait["delay"]), kind) for kind, step in steps.items() if n % step == 0),
+            ("", ""),
+        )
+        for n, wait in enumerate(waits)
+    ]
+    return found + [("", "")] * (PLACES - len(found))

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from orchestratord import Control, InvalidParams
 from orchestratord_dashboard import charts, words
+from orchestratord_dashboard.lanes import waiting
 from orchestratord_dashboard.page import Page, Visit
 from orchestratord_dashboard.window import Span, Window
 
@@ -29,7 +30,7 @@ def pages(control: Control, window: Window) -> Iterable[Page]:
             raise InvalidParams({"range": f"must be one of {', '.join(RANGES)}"})
         minutes, step = RANGES[wanted]
         spans = window.spans(minutes, step)
-        status = await control.status()
+        status = await control.status(all_lanes=True)
         total = Span(spans[0].start)
         for span in spans:
             total.add(span)
@@ -45,7 +46,9 @@ def pages(control: Control, window: Window) -> Iterable[Page]:
             "latency": charts.latency(spans, _took),
             "records": [one for one in window.records() if one.failures][:MAX_ROWS],
             "failing": failing,
-            "waiting": list(waiting(status))[:MAX_ROWS],
+            "waiting": list(waiting(status)),
+            "most_waiting": MAX_ROWS,
+            "fleet": fleet(status["daemons"]),
             "due": await control.due_next(MAX_ROWS),
             "quiet": _attempts_a_second(status) < QUIET,
         }
@@ -53,20 +56,11 @@ def pages(control: Control, window: Window) -> Iterable[Page]:
     yield Page("/", "overview.html", "overview", show)
 
 
-def waiting(status: Mapping[str, Any]) -> Iterable[dict[str, Any]]:
-    """The lanes whose tasks wait for more than their time: a breaker, a rate, patience."""
-    for one in status["breakers"]:
-        what = "breaker" if one["state"] == "open" else "probing"
-        found = {"name": one["lane"], "due": one["due"], "what": what, "grade": "bad"}
-        yield {**found, "why": one["why"], "until": one["next_probe"]}
-    for lane in status["lanes"]:
-        found = {"name": lane["name"], "due": lane["due"], "grade": "odd"}
-        rate, patience = lane["rate"], lane["retry_after"]
-        if lane["breaker"] is None and patience is not None:
-            why = patience["why"]
-            yield {**found, "what": "Retry-After", "why": why, "until": patience["until"]}
-        elif lane["breaker"] is None and rate is not None and rate["next"] and lane["due"]:
-            yield {**found, "what": "rate limit", "why": rate["limit"], "until": rate["next"]}
+def fleet(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The daemons of a queue that has several, this one first, dead ones last; else none."""
+    if len(daemons) < 2:
+        return []
+    return sorted(daemons, key=lambda one: (not one["this"], not one["alive"], one["started_at"]))
 
 
 def _attempts_a_second(status: Mapping[str, Any]) -> float:

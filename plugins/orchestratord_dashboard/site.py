@@ -11,7 +11,15 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestratord import Answer, Caller, Conflict, InvalidParams, NotFound, Route
+from orchestratord import (
+    Answer,
+    Caller,
+    Conflict,
+    InvalidParams,
+    NotFound,
+    Route,
+    Unreachable,
+)
 from orchestratord_dashboard import words
 from orchestratord_dashboard.assets import Assets
 from orchestratord_dashboard.page import Page, Visit
@@ -25,7 +33,10 @@ _MISTAKES: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "There is no such thing"),
     InvalidParams: (422, "This address makes no sense"),
     Conflict: (409, "This is not possible now"),
+    Unreachable: (503, "The database cannot be reached"),
 }
+AGAIN = 5
+"""Seconds after which a page is asked for again whose database was out of reach."""
 
 
 class Site:
@@ -66,7 +77,9 @@ class Site:
                 status, title = next(
                     found for kind, found in _MISTAKES.items() if isinstance(error, kind)
                 )
-                template, shown = "mistake.html", {"title": title, "why": _why(error)}
+                template = "mistake.html"
+                again = AGAIN if status == 503 else None
+                shown = {"title": title, "why": _why(error), "again": again}
             common = {
                 "section": page.section,
                 "writes": caller.writes,

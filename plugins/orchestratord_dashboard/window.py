@@ -80,15 +80,28 @@ class Record:
     failures: int = 0
     took: float = 0.0
     """Milliseconds, all together."""
+    succeeded_at: int = 0
+    """When its last success ended, in milliseconds since the epoch; 0 for none."""
+    failed_at: int = 0
+    """The same for its last failure."""
+
+    @property
+    def recovered(self) -> bool:
+        """Whether its last attempt succeeded."""
+        return self.succeeded_at > self.failed_at
+
+    def add(self, later: Record) -> None:
+        """Count what another one has counted, too."""
+        self.attempts += later.attempts
+        self.failures += later.failures
+        self.took += later.took
+        self.succeeded_at = later.succeeded_at or self.succeeded_at
+        self.failed_at = later.failed_at or self.failed_at
 
     @property
     def mean(self) -> float | None:
         """Milliseconds that an attempt took."""
         return self.took / self.attempts if self.attempts else None
-
-
-Counts = list[float]
-"""Of an endpoint in a slice: attempts, failures, milliseconds."""
 
 
 class Window:
@@ -101,7 +114,7 @@ class Window:
         """From when on it has counted."""
         self._now = now
         self._minutes: deque[Span] = deque(maxlen=MINUTES)
-        self._slices: deque[tuple[int, dict[str, Counts]]] = deque(maxlen=SLICES)
+        self._slices: deque[tuple[int, dict[str, Record]]] = deque(maxlen=SLICES)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -128,11 +141,15 @@ class Window:
             minute.failed += 1
         took = event.duration_ms or 0.0
         minute.took[bisect_left(BOUNDS, took)] += 1
-        counts = self._counts(event)
-        if counts is not None:
-            counts[0] += 1
-            counts[1] += kind is not _SUCCEEDED
-            counts[2] += took
+        record = self._record(event)
+        if record is not None:
+            record.attempts += 1
+            record.took += took
+            if kind is _SUCCEEDED:
+                record.succeeded_at = event.at
+            else:
+                record.failures += 1
+                record.failed_at = event.at
 
     def _minute(self, at: int) -> Span:
         start = at - at % MINUTE
@@ -141,14 +158,14 @@ class Window:
             self._minutes.append(Span(start))
         return self._minutes[-1]
 
-    def _counts(self, event: TaskEvent) -> Counts | None:
+    def _record(self, event: TaskEvent) -> Record | None:
         start = event.at - event.at % SLICE
         if not self._slices or self._slices[-1][0] < start:
             self._slices.append((start, {}))
         endpoints = self._slices[-1][1]
         found = endpoints.get(event.endpoint)
         if found is None and len(endpoints) < MAX_ENDPOINTS:
-            found = endpoints[event.endpoint] = [0, 0, 0.0]
+            found = endpoints[event.endpoint] = Record(event.endpoint)
         return found
 
     # -- looking ---------------------------------------------------------------------------------
@@ -170,23 +187,18 @@ class Window:
         """How the attempts of each endpoint went in the last hour, those that failed most first."""
         found: dict[str, Record] = {}
         for _, endpoints in self._recent():
-            for name, (attempts, failures, took) in endpoints.items():
-                record = found.setdefault(name, Record(name))
-                record.attempts += int(attempts)
-                record.failures += int(failures)
-                record.took += took
+            for name, record in endpoints.items():
+                found.setdefault(name, Record(name)).add(record)
         return sorted(found.values(), key=lambda one: (-one.failures, -one.attempts, one.endpoint))
 
     def record(self, endpoint: str) -> Record:
         """The same of one endpoint."""
         record = Record(endpoint)
         for _, endpoints in self._recent():
-            attempts, failures, took = endpoints.get(endpoint, (0, 0, 0.0))
-            record.attempts += int(attempts)
-            record.failures += int(failures)
-            record.took += took
+            if endpoint in endpoints:
+                record.add(endpoints[endpoint])
         return record
 
-    def _recent(self) -> list[tuple[int, dict[str, Counts]]]:
+    def _recent(self) -> list[tuple[int, dict[str, Record]]]:
         oldest = self._now() * 1000 - SLICE * SLICES
         return [(start, endpoints) for start, endpoints in self._slices if start >= oldest]

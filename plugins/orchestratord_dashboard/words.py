@@ -112,7 +112,9 @@ def grade(code: int | str | None) -> str:
     if code is None:
         return "none"
     if isinstance(code, str):
-        return "good" if code == "ok" else "bad"
+        if not code.isdecimal():
+            return "good" if code == "ok" else "bad"
+        code = int(code)
     return "good" if code < 300 else "odd" if code < 500 else "bad"
 
 

@@ -42,7 +42,7 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("shop/good", "/good", schedule={"every": "1h"})
     daemon.endpoint("shop/mended", "/mended")
     daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
-    daemon.endpoint("shop/later", "/later")
+    daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
     daemon.endpoint(
         "shop/evil",
         "/evil",
@@ -184,11 +184,11 @@ def test_the_selected_ones_are_cancelled(browser: Browser, address: str, daemon:
 
 def test_an_endpoint_is_called_and_paused(browser: Browser, address: str, daemon: Daemon) -> None:
     with visit(browser, address, "/endpoints/shop/many") as page:
-        page.get_by_label("n", exact=True).fill("7")
+        page.get_by_label("n", exact=True).fill("9007199254740993")  # more than a script can count
         page.get_by_role("button", name="Call", exact=True).click()
         page.wait_for_url("**/retries/*")
         made = int(page.url.rpartition("/")[2])
-        assert daemon.finish(made)["params"] == {"n": 7}
+        assert daemon.finish(made)["params"] == {"n": 9007199254740993}
         page.goto("/endpoints/shop/evil")
         page.get_by_label("list", exact=True).fill("[1, 2")
         page.get_by_role("button", name="Call", exact=True).click()
@@ -451,7 +451,8 @@ def test_both_themes_and_no_barrier_on_any_page(
     ).json()["bulk"]
     paths = [
         "/", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
-        f"/bulks/{bulk}", "/endpoints", "/endpoints/shop/many", "/actions", "/retries/999999",
+        f"/bulks/{bulk}", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later", "/actions",
+        "/retries/999999",
     ]  # fmt: skip
     size = WIDE if theme == "light" else NARROW
     with visit(browser, address, viewport=size, color_scheme=theme) as page:

@@ -284,6 +284,26 @@ def test_the_file_changes_meanwhile(browser: Browser, address: str, daemon: Daem
         assert "status_code" not in text(daemon)
 
 
+def test_what_is_unsaved_outlives_the_session(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    """A session ends with its daemon, or elsewhere; what was typed is still on the page."""
+    with visit(browser, address, PAGE) as page:
+        hook(page, "chat").get_by_label("Status codes").fill("5xx")
+        other = page.context.new_page()
+        other.goto("/")
+        other.get_by_role("button", name="Log out").click()
+        other.wait_for_url("**/login")
+        expect(page.locator("#notes")).to_contain_text("You are logged out", timeout=10_000)
+        page.get_by_role("button", name="Review changes").click()
+        expect(page.locator("#mistakes")).to_contain_text("You are logged out")
+        other.get_by_label("Token").fill(TOKEN)
+        other.get_by_role("button", name="Log in").click()
+        other.wait_for_selector("main h1", state="attached")
+        assert "+    status_code: 5xx" in write(page)
+    assert "status_code: 5xx" in text(daemon)
+
+
 def test_by_keyboard_only(
     browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
 ) -> None:

@@ -2,7 +2,7 @@
 //
 // A page is complete as the server sends it. To bring it up to date it is fetched again, and what
 // has changed is taken over into the elements that have `data-morph` and an id. Other scripts of
-// the dashboard import `ask`, `say`, `confirmed` and `refresh` from here.
+// the dashboard import `ask`, `say`, `confirmed`, `guard` and `refresh` from here.
 
 // -- asking the API -----------------------------------------------------------------------------
 
@@ -28,13 +28,25 @@ export async function ask(method, address, body, headers = {}) {
     throw new Refused(0, { detail: "The daemon cannot be reached." });
   }
   const answer = await response.json().catch(() => ({}));
-  if (response.status === 401) logIn();
+  if (response.status === 401 && !logIn()) answer.detail = `${LOGGED_OUT}.`;
   if (!response.ok) throw new Refused(response.status, answer);
   return answer;
 }
 
+// Sessions end with the daemon. Whoever has something unsaved on the page is not sent away from it.
+const LOGGED_OUT = "You are logged out: log in again in another tab, and go on here";
+let unsaved = () => false;
+
+// `check` says whether something would be lost if this page were left.
+export function guard(check) {
+  unsaved = check;
+}
+
+// Go and log in, unless something would be lost; whether that was done.
 function logIn() {
+  if (unsaved()) return false;
   location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+  return true;
 }
 
 // What is wrong, in a sentence for people.
@@ -115,6 +127,19 @@ document.addEventListener("click", async (event) => {
 // -- keeping up to date ---------------------------------------------------------------------------
 
 let fetching = null;
+let at = new Date(); // when this was how things are
+
+// What is shown is older than it looks; the next page that is fetched takes the note away again.
+function stale(text) {
+  const notes = document.getElementById("notes");
+  const note = notes.querySelector('[data-key="stale"]') ?? document.createElement("p");
+  note.dataset.key = "stale";
+  note.className = "note bad";
+  note.setAttribute("role", "alert");
+  const words = `${text}. This is how it was at ${at.toISOString().slice(11, 19)} UTC.`;
+  if (note.textContent !== words) note.textContent = words;
+  if (!note.isConnected) notes.prepend(note);
+}
 
 // Fetch the page again, and take over what has changed.
 export function refresh() {
@@ -127,11 +152,20 @@ async function fetchAgain() {
   try {
     response = await fetch(location.href, { headers: { Accept: "text/html" } });
   } catch {
-    return show("lost");
+    show("lost");
+    return stale("The daemon cannot be reached");
   }
-  if (response.status === 401) return logIn();
-  if (!response.ok) return undefined;
+  if (response.status === 401) {
+    if (logIn()) return undefined;
+    show("stale");
+    return stale(LOGGED_OUT);
+  }
   const fresh = new DOMParser().parseFromString(await response.text(), "text/html");
+  if (!response.ok) {
+    show("stale");
+    return stale(fresh.querySelector("h1")?.textContent ?? `The daemon has no answer (${response.status})`);
+  }
+  at = new Date();
   for (const place of document.querySelectorAll("[data-morph]")) {
     const found = fresh.getElementById(place.id);
     if (found) morph(place, found);
@@ -247,7 +281,7 @@ function soon() {
   }, Math.max(0, fetched + pace - Date.now()));
 }
 
-const STATES = { on: "live", slow: "every 5 s", lost: "no connection", off: "paused" };
+const STATES = { on: "live", slow: "every 5 s", stale: "out of date", lost: "no connection", off: "paused" };
 
 function show(state) {
   const sign = document.getElementById("live");

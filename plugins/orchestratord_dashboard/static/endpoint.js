@@ -1,52 +1,47 @@
 // One endpoint: calling it with the parameters of the form.
 
-import { ask, say, why } from "./dashboard.js";
+import { ask, guard, say, why } from "./dashboard.js";
 
 const form = document.getElementById("call-form");
 
-function value(field) {
-  const text = field.value;
-  switch (field.dataset.type) {
-    case "integer":
-    case "number":
-      return Number(text);
-    case "boolean":
-      return text === "true";
-    case "array":
-    case "object":
-      return parsed(field, text);
-    case "string":
-      return text;
-    default:
-      try {
-        return JSON.parse(text);
-      } catch {
-        return text;
-      }
-  }
+function filled() {
+  return [...form.querySelectorAll("[data-name]")].filter((field) => field.value !== "");
 }
 
-function parsed(field, text) {
+// What has a type is sent as it was typed, and read by the daemon: a number of this script has no
+// more than 53 bits. What has none is JSON, or else a text.
+function given() {
+  const params = {};
+  const texts = {};
+  for (const field of filled()) {
+    const { name, type } = field.dataset;
+    const json = parsed(field.value);
+    if (["array", "object"].includes(type) && json instanceof Error) {
+      throw new Error(`${name}: this is not JSON: ${json.message}`);
+    }
+    if (type) texts[name] = field.value;
+    else params[name] = json instanceof Error ? field.value : json;
+  }
+  return { params, text_params: texts };
+}
+
+function parsed(text) {
   try {
     return JSON.parse(text);
   } catch (error) {
-    throw new Error(`${field.dataset.name}: this is not JSON: ${error.message}`);
+    return error;
   }
 }
 
-form?.addEventListener("submit", async (event) => {
+async function call(event) {
   event.preventDefault();
   const wrong = document.getElementById("call-wrong");
   const button = form.querySelector("button.main");
   wrong.hidden = true;
   button.disabled = true;
   try {
-    const params = {};
-    for (const field of form.querySelectorAll("[data-name]")) {
-      if (field.value !== "") params[field.dataset.name] = value(field);
-    }
     const delay = document.getElementById("delay").value.trim();
-    const made = await ask("POST", form.dataset.post, { params, ...(delay && { delay }) });
+    const made = await ask("POST", form.dataset.post, { ...given(), ...(delay && { delay }) });
     say(`Task ${made.id} is on its way.`);
     location.assign(`/retries/${made.id}`);
   } catch (error) {
@@ -54,4 +49,9 @@ form?.addEventListener("submit", async (event) => {
     wrong.hidden = false;
   }
   button.disabled = false;
-});
+}
+
+if (form) {
+  guard(() => filled().length > 0);
+  form.addEventListener("submit", call);
+}

@@ -2,7 +2,7 @@
 // daemon says what is wrong with it, what would change in the file and who would hear of a call, each
 // time that something is changed, and nothing is written before that difference was seen.
 
-import { ask, refresh, say, why } from "./dashboard.js";
+import { ask, guard, refresh, say, why } from "./dashboard.js";
 import { Form } from "./webhook-form.js";
 import { differences, reapplied, same, traced } from "./webhook-merge.js";
 
@@ -471,6 +471,7 @@ async function start() {
     say("Your changes are discarded.");
   });
   byId("review").addEventListener("click", review);
+  guard(dirty);
   addEventListener("beforeunload", (event) => dirty() && event.preventDefault());
   // Whoever edits the file elsewhere is seen here at once, and not only when this is written.
   document.addEventListener("refreshed", () => {

@@ -6,7 +6,7 @@ import time
 from typing import Any
 
 import pytest
-from orchestratord_dashboard import endpoints, overview, retries, words
+from orchestratord_dashboard import endpoints, lanes, overview, retries, words
 
 from orchestratord import InvalidParams, NotFound
 
@@ -32,31 +32,58 @@ def test_any_delays_can_be_drawn(delays: list[float]) -> None:
     assert all(0 <= bar.top <= bar.bottom <= 100 for bar in bars)
 
 
+@pytest.mark.parametrize("count", [0, 1, 8, 9, 14, 15, 40])
+def test_labels_stand_below_their_bars_and_have_room(count: int) -> None:
+    waits = [wait(60.0 * n) for n in range(1, count + 1)]
+    found = endpoints.label(waits)
+    assert len(found) == max(count, endpoints.PLACES)
+    assert sum(bool(text) for text, _ in found) <= 14
+    assert sum(bool(text) for text, kind in found if not kind) <= 7
+    for n, (text, _) in enumerate(found):
+        assert not text or text == words.seconds(waits[n]["delay"])
+    assert not count or found[0] == ("1m", "")
+
+
 def lane(name: str, **fields: Any) -> dict[str, Any]:
     return {"name": name, "due": 3, "rate": None, "breaker": None, "retry_after": None, **fields}
 
 
+UNTIL, SINCE = "2026-11-24T22:00:40.000Z", "2026-11-24T21:58:04.000Z"
+BREAKER = {"state": "open", "why": "503", "next_probe": UNTIL, "since": SINCE, "probes": 7}
+
+
 def test_what_lanes_wait_for() -> None:
-    until = "2026-11-24T22:00:40.000Z"
-    breaker = {"state": "open", "why": "503", "next_probe": until}
     status = {
-        "breakers": [{"lane": "api:shop", "due": 412, **breaker}],
+        "breakers": [{"lane": "api:shop", "due": 412, **BREAKER}],
         "lanes": [
-            lane("api:shop", breaker=breaker),
-            lane("api:crm", rate={"limit": "100/min", "next": until}),
-            lane("api:idle", rate={"limit": "100/min", "next": until}, due=0),
+            lane("api:shop", breaker=BREAKER),
+            lane("api:crm", rate={"limit": "100/min", "next": UNTIL}),
+            lane("api:idle", rate={"limit": "100/min", "next": UNTIL}, due=0),
             lane("api:free", rate={"limit": "100/min", "next": None}),
-            lane("hooks:443", retry_after={"until": until, "why": "429"}),
+            lane("hooks:443", retry_after={"until": UNTIL, "why": "429"}),
         ],
     }
-    found = list(overview.waiting(status))
-    assert [(one["name"], one["what"], one["until"]) for one in found] == [
-        ("api:shop", "breaker", until),
-        ("api:crm", "rate limit", until),
-        ("hooks:443", "Retry-After", until),
+    found = list(lanes.waiting(status))
+    assert [(one.name, one.what, one.until, one.since, one.history) for one in found] == [
+        ("api:shop", "breaker", UNTIL, SINCE, "7 probes failed"),
+        ("api:crm", "rate limit", UNTIL, None, ""),
+        ("hooks:443", "Retry-After", UNTIL, None, ""),
     ]
-    status = {"breakers": [{"lane": "a", "due": 1, **breaker, "state": "half_open"}], "lanes": []}
-    assert [one["what"] for one in overview.waiting(status)] == ["probing"]
+    assert [one.endpoints for one in found] == ["shop/*", "crm/*", None]
+    assert lanes.of_calls(status, "shop/getOrder") == found[0]
+    assert lanes.of_calls(status, "free/get") is None
+    probing = {"lane": "a", "due": 1, **BREAKER, "state": "half_open", "next_probe": None}
+    status = {"breakers": [probing], "lanes": []}
+    assert [(one.what, one.until) for one in lanes.waiting(status)] == [("probing", None)]
+
+
+def test_this_daemon_comes_first_and_a_dead_one_last() -> None:
+    def daemon(name: str, alive: bool = True, this: bool = False) -> dict[str, Any]:
+        return {"host": name, "alive": alive, "this": this, "started_at": name}
+
+    fleet = [daemon("a", alive=False), daemon("b"), daemon("c", this=True)]
+    assert [one["host"] for one in overview.fleet(fleet)] == ["c", "b", "a"]
+    assert overview.fleet(fleet[-1:]) == []  # one alone is no fleet
 
 
 def test_a_filter_as_an_address() -> None:

@@ -14,7 +14,7 @@ from orchestratord_dashboard import assets, site, words
 from orchestratord_dashboard.page import Page, Visit
 from orchestratord_dashboard.window import Window
 
-from orchestratord import Answer, Caller, InvalidParams, NotFound
+from orchestratord import Answer, Caller, InvalidParams, NotFound, Unreachable
 
 EVIL = "<script>alert(1)</script>\"'&"
 
@@ -44,6 +44,13 @@ async def test_an_address_that_makes_no_sense() -> None:
     answer = await shown(InvalidParams({"range": "must be one of 1h, 24h"}))
     assert answer.status == 422
     assert "range: must be one of 1h, 24h" in answer.body
+
+
+async def test_a_database_out_of_reach_is_a_page_that_comes_again() -> None:
+    answer = await shown(Unreachable(EVIL))
+    assert answer.status == 503
+    assert "&lt;script&gt;" in answer.body
+    assert f'<meta http-equiv="refresh" content="{site.AGAIN}">' in answer.body
 
 
 @pytest.mark.parametrize(
@@ -158,3 +165,5 @@ def test_json_is_made_readable_and_all_else_stays() -> None:
 def test_codes_are_graded() -> None:
     found = [words.grade(code) for code in (200, 404, 503, "error", "ok", None)]
     assert found == ["good", "odd", "bad", "bad", "good", "none"]
+    # A plugin's table keeps them as texts.
+    assert [words.grade(code) for code in ("200", "410", "503")] == ["good", "odd", "bad"]

@@ -80,6 +80,10 @@ def test_endpoints_are_ranked_by_their_failures_of_the_last_hour(
     assert window.record("shop/bad") == records[0]
     assert window.record("shop/bad").mean == 12.5
     assert window.record("shop/none").mean is None
+    assert [one.recovered for one in records] == [False, False, True]
+    clock.at += 400
+    window.observe([ended("succeeded", 200, "shop/bad")._replace(at=int(clock.at * 1000))])
+    assert window.record("shop/bad").recovered
     clock.at += 3700
     assert window.records() == []
 
