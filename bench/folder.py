@@ -45,7 +45,10 @@ class Folder:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self.bin = path / "venv" / "bin"
+        # One for each Python that runs the benchmark: the peers run on the same one.
+        self._python = "python-{}.{}.{}".format(*sys.version_info)
+        self._venv = path / self._python
+        self.bin = self._venv / "bin"
         self.node = path / "node"
         """Node.js looks for packages beside a program, and so the programs are copied here."""
 
@@ -58,10 +61,10 @@ class Folder:
         postgres_program("postgres")
         self.path.mkdir(parents=True, exist_ok=True)
         if not (self.bin / "pip").exists():
-            _run([sys.executable, "-m", "venv", self.path / "venv"])
-        if self._changed("pypi", PYPI):
+            _run([sys.executable, "-m", "venv", self._venv])
+        if self._changed(self._python, PYPI):
             _run([self.bin / "pip", "install", "--quiet", "--upgrade", *PYPI])
-            self._remember("pypi", PYPI)
+            self._remember(self._python, PYPI)
         self.node.mkdir(exist_ok=True)
         if self._changed("npm", NPM):
             package = {"private": True, "type": "module", "dependencies": NPM}

@@ -45,7 +45,23 @@ def waiting_lanes(document: Document, screen: Screen, now: float) -> list[str]:
         else:
             continue
         rows.append([compact(lane.get("name")), number(lane.get("due")), what, until(at, now), why])
+    rows += _elsewhere(document.get("daemons"))
     return ["", *table(_COLUMNS, rows, screen)] if rows else []
+
+
+def _elsewhere(daemons: object) -> list[Row]:
+    """The breakers of other daemons. What a receiver has said to one of them holds for all."""
+    rows: list[Row] = []
+    for daemon in daemons if isinstance(daemons, list) else ():
+        if daemon.get("this") or not daemon.get("alive"):
+            continue
+        for lane in daemon.get("waiting") or []:
+            if breaker := lane.get("breaker"):
+                where = f"pid {compact(daemon.get('pid'))} on {compact(daemon.get('host'))}"
+                what = f"breaker, open since {_time(breaker.get('since'))}"
+                why = f"{where}: {compact(breaker.get('why'))}"
+                rows.append([Painted(compact(lane.get("lane")), "red"), "-", what, "-", why])
+    return rows
 
 
 def waits(found: Document, now: float) -> str:

@@ -7,10 +7,12 @@ somebody else's, and a slip in an expression can double a list with every step.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jmespath.exceptions
+import jmespath.lexer
 import jmespath.parser
 import jmespath.visitor
 from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
@@ -45,8 +47,10 @@ class Expression:
             raise ValueError(f"an expression has from 1 to {LONGEST} characters")
         try:
             self._tree = jmespath.parser.Parser().parse(text).parsed
+            _check_words(list(jmespath.lexer.Lexer().tokenize(text)))
             for node in _nodes(self._tree):
                 _check_function(node)
+                _check_not(node)
             self.names = frozenset(_names(self._tree))
             """What it reads of the outermost mapping; `@` where it takes that as a whole."""
         except jmespath.exceptions.JMESPathError as error:
@@ -66,8 +70,7 @@ class Expression:
             what = _complaint(error, "")
         except (RecursionError, ArithmeticError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
-        source = self.source if len(self.source) <= _SHOWN else f"{self.source[:_SHOWN]}…"
-        raise ValueError(f"{source}: {what}")
+        raise ValueError(f"{_cut(self.source)}: {what}")
 
     def holds(self, data: Any) -> bool:
         """Whether what is found counts as true: all but null, false, and what is empty.
@@ -168,6 +171,50 @@ def _check_function(node: Any) -> None:
         raise jmespath.exceptions.UnknownFunctionError(f"{name}() takes {wanted}, not {given}")
 
 
+def _check_not(node: Any) -> None:
+    """Raise where something is taken out of what `!` gives, which has nothing in it: `!a.b`."""
+    if node["type"] in _TAKING and node["children"][0]["type"] == "not_expression":
+        raise ValueError(
+            "`!` belongs to the name right behind it alone, so that !a.b is always null; write "
+            "!(a.b)"
+        )
+
+
+def _check_words(tokens: list[Any]) -> None:
+    """Raise where a field is named and a text or a truth value is meant: it would be null in
+    silence."""
+    for before, token, after in zip([_NOTHING, *tokens], tokens, tokens[1:], strict=False):
+        alone = before["type"] != "dot" and after["type"] not in _LINKS
+        compared = before["type"] in _COMPARING or after["type"] in _COMPARING
+        given = before["type"] in ("lparen", "comma") and after["type"] in ("rparen", "comma")
+        kind, value = token["type"], token["value"]
+        if not alone or not (compared or given):
+            continue
+        if kind == "unquoted_identifier" and value in ("true", "false"):
+            raise ValueError(f"{value} is the name of a field here; the value is written `{value}`")
+        # In double quotes stands the name of a field, which only some names need.
+        if kind == "quoted_identifier" and (
+            before["type"] in _COMPARING or _PLAIN.fullmatch(value) is not None
+        ):
+            raise ValueError(
+                f'"{_cut(value)}" in double quotes is the name of a field; a text has single ones: '
+                f"'{_cut(value)}'"
+            )
+
+
+_NOTHING = {"type": "eof", "value": ""}
+_LINKS = frozenset({"dot", "lbracket", "flatten", "filter"})
+_COMPARING = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
+
+
 def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
     """The library's complaint in one line, without the values that it quotes."""
     errors = jmespath.exceptions
@@ -182,7 +229,9 @@ def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
     if isinstance(error, errors.ParseError) and not isinstance(error, errors.ArityError):
         if error.lex_position >= len(text):
             return "it ends too early"
-        return f"unexpected {error.token_value!r} at character {error.lex_position + 1}"
+        value = error.token_value
+        hint = f"; a number stands in backticks: `{value}`" if isinstance(value, int) else ""
+        return f"unexpected {value!r} at character {error.lex_position + 1}{hint}"
     return str(error).splitlines()[0]
 
 

@@ -85,6 +85,8 @@ class Fleet:
         self._said_for: Config | None = None
         self._wake = asyncio.Event()
         self._flags: set[str] = set()
+        self._turned = False
+        """A lane waits that did not, or the other way round, and the others are to know."""
         self._look_at_all = False
         self.holding_back: list[str] = []
         """What keeps the database from cleaning up, in words."""
@@ -101,6 +103,8 @@ class Fleet:
         plugins = {name for beat in said.values() for name in beat.plugins}
         shown = []
         for daemon in self._seen:
+            this = daemon.owner == self._store.owner
+            waiting = self._worker.waiting_lanes() if this else daemon.lanes
             beat = said.get(daemon.owner, Beat())
             lacks = sorted(union - beat.endpoints.keys()) if daemon.owner in said else []
             shown.append(
@@ -113,7 +117,8 @@ class Fleet:
                     "started_at": rfc3339(daemon.started_at),
                     "heartbeat_at": rfc3339(daemon.beat_at),
                     "alive": self._alive(daemon),
-                    "this": daemon.owner == self._store.owner,
+                    "this": this,
+                    "waiting": [_shown(lane) for lane in waiting],
                     "lacks": {
                         "endpoints": lacks[:LACKING],
                         "endpoints_count": len(lacks),
@@ -134,6 +139,7 @@ class Fleet:
         """Give the first sign of life, and learn who else is there. Everything is in force by now
         that others may speak of."""
         self._store.heard = self._hear
+        self._worker.turned = self._turn
         await self._beat()
 
     async def run(self) -> None:
@@ -145,7 +151,7 @@ class Fleet:
             due["tables"] = time.monotonic() + DEAF
         while True:
             now = time.monotonic()
-            if self._said_for is not self._adoption.config:
+            if self._said_for is not self._adoption.config or self._turned:
                 due["beat"] = 0.0
             if now >= due["beat"]:
                 due["beat"] = now + self._beat_each
@@ -153,6 +159,8 @@ class Fleet:
             if store.shared and (now >= due["look"] or self._flags):
                 due["look"] = now + LOOK
                 flags, self._flags = self._flags, set()
+                if "lanes" in flags:
+                    await self._try("learn whose lanes wait", self._learn)
                 await self._try("look what others have changed", self._look)
                 if "tables" in flags or (now >= due["tables"] and not store.listening):
                     due["tables"] = now + DEAF
@@ -187,7 +195,8 @@ class Fleet:
     # -- what it says ------------------------------------------------------------------------------
 
     async def _beat(self) -> None:
-        store = self._store
+        store, turned = self._store, self._turned
+        self._turned = False
         await store.renew(self._worker.held())
         config = self._adoption.config
         if self._said_for is not config or self._said is None:
@@ -198,9 +207,11 @@ class Fleet:
         self._now = await store.give_sign(
             Beat(
                 said.host, said.pid, said.version, said.generation, age, said.fingerprint,
-                said.endpoints, said.schedules, said.plugins,
+                said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
             )
         )  # fmt: skip
+        if turned:
+            store.tell("lanes")
         apart = self._now - self._clock.now_ms()
         if abs(apart) > CLOCKS_APART:
             log.warning(
@@ -260,6 +271,10 @@ class Fleet:
             if self._alive(daemon) and daemon.owner not in {d.owner for d in seen}:
                 log.info("a daemon has left the queue: %s", name_of(daemon))
         self._seen, self._others = seen, others
+        for daemon in seen:
+            for lane in daemon.lanes if daemon.owner != store.owner else ():
+                if patience := lane["retry_after"]:
+                    self._worker.told_to_wait(lane["lane"], patience["until"], patience["why"])
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -279,11 +294,16 @@ class Fleet:
             self._look_at_all = True
         else:
             self._touch(wakeup.due)
-        for flag in ("paused", "tables", "bulks"):
+        for flag in ("paused", "tables", "bulks", "lanes"):
             if getattr(wakeup, flag):
                 self._flags.add(flag)
         if self._flags or self._look_at_all:
             self._wake.set()
+
+    def _turn(self) -> None:
+        """A lane begins to wait, or does so no more."""
+        self._turned = self._store.shared
+        self._wake.set()
 
     def _touch(self, due: Mapping[Key, int]) -> None:
         """Tasks of others: a moment later than they are due, since those who know of them longest
@@ -316,6 +336,16 @@ class Fleet:
             }:
                 log.warning("%s", words)
         self.holding_back = found
+
+
+def _shown(lane: Mapping[str, Any]) -> dict[str, Any]:
+    """A lane that waits, as `/v1/status` shows it."""
+    breaker, held = lane["breaker"], lane["retry_after"]
+    return {
+        "lane": lane["lane"],
+        "breaker": breaker and {**breaker, "since": rfc3339(breaker["since"])},
+        "retry_after": held and {**held, "until": rfc3339(held["until"])},
+    }
 
 
 def name_of(daemon: DaemonSeen) -> str:

@@ -35,6 +35,8 @@ SETTINGS = {
     "wal_level": "minimal",
     "max_wal_senders": "0",
     "max_wal_size": "4GB",
+    # So that a crash loses what nobody has waited for, as it may anywhere.
+    "wal_writer_delay": "10s",
 }
 
 

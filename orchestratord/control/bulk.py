@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 from orchestratord.clock import Clock
 from orchestratord.control.parts import WorkerLike
@@ -58,6 +59,9 @@ class BulkRunner:
         finally:
             for mover in list(self._movers.values()):
                 await _stop(mover)
+            if self._store.shared:
+                with suppress(QueueError):
+                    await self._store.release_bulks()
 
     async def _look(self) -> None:
         for bulk in await self._store.running_bulks():

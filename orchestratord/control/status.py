@@ -13,6 +13,7 @@ from orchestratord.control.views import plugin_json, problems_json
 from orchestratord.engine.scoreboard import Failing
 from orchestratord.errors import Problem
 from orchestratord.queue.store import Store
+from orchestratord.rate import RateLimit, RateWindow
 from orchestratord.redact import Redactor
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
@@ -145,6 +146,31 @@ def worker_status(
         "rates": snapshot["rates"],
         "failing": [_failing(item, redactor) for item in snapshot["failing"][:MAX_FAILING]],
     }
+
+
+def with_rates(
+    snapshot: Mapping[str, Any], rates: Mapping[str, tuple[int, Sequence[Sequence[int]]]], now: int
+) -> Mapping[str, Any]:
+    """A snapshot of the worker, in which rates are what all daemons have begun together.
+
+    Args:
+        snapshot: what this one knows.
+        rates: see `Store.rates`.
+        now: milliseconds since the epoch, by the clock of this one.
+    """
+    lanes = []
+    for lane in snapshot["lanes"]:
+        rate = lane["rate"]
+        if rate is not None and lane["name"] in rates:
+            theirs, stamps = rates[lane["name"]]
+            window = RateWindow(RateLimit.parse(rate["limit"]))
+            for at, count in stamps:
+                window.charge(count, at)
+            free, following = window.free(theirs), window.next_free(theirs)
+            until = None if free or following is None else now + following - theirs
+            lane = {**lane, "rate": {**rate, "used": window.used, "next": until}}
+        lanes.append(lane)
+    return {**snapshot, "lanes": lanes}
 
 
 def _lane(lane: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:

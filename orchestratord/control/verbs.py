@@ -154,6 +154,7 @@ class Verbs:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, loader, now = self._store, self._loader, self.now
         redactor = loader.config.redactor
+        snapshot = shown.with_rates(self._worker.snapshot(), await store.rates(), now)
         return {
             **shown.process_status(self._version, store.instance, self._started_at, now),
             "config": shown.config_status(
@@ -164,9 +165,7 @@ class Verbs:
                 loader.restart_required,
             ),
             "queue": await shown.queue_status(store, now),
-            **shown.worker_status(
-                self._worker.snapshot(), redactor, None if all_lanes else shown.MAX_LANES
-            ),
+            **shown.worker_status(snapshot, redactor, None if all_lanes else shown.MAX_LANES),
             "events_dropped": self.host.events.dropped,
             "database": {
                 "url": redactor.text(store.url),

@@ -21,12 +21,13 @@ LEAST = 20
 """Attempts before it opens; a receiver that hangs until the timeout has twice its lane's 10."""
 SHARE = 0.9
 """Of them that have failed."""
-LASTING_MS = 5_000
+LASTING_MS = 4_000
 """For how long it has to have gone on: a receiver that is restarted is not down, and a few quick
-retries are none of its business."""
+retries are none of its business. The first retries of the default backoff come later than this, so
+that a receiver that goes down costs a call one attempt and not two."""
 FIRST_PAUSE_MS = 500
 """Before the first probe; then it doubles."""
-LONGEST_PAUSE_MS = 30_000
+LONGEST_PAUSE_MS = 10_000
 """Between two probes, and so about the longest that a receiver is back unnoticed."""
 
 State = Literal["closed", "open", "half_open"]

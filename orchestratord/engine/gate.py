@@ -21,7 +21,7 @@ class Gate:
     """
 
     __slots__ = (
-        "breaker", "by_hand", "held_until", "held_why", "probe", "probing", "window",
+        "breaker", "by_hand", "held_here", "held_until", "held_why", "probe", "probing", "window",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -31,6 +31,8 @@ class Gate:
         self.held_until = 0
         """Until when the receiver has asked for patience, by Retry-After."""
         self.held_why = ""
+        self.held_here = True
+        """It has told this daemon, and not another one."""
         self.by_hand = False
         """Somebody wants one to be tried now."""
         self.probing = False
@@ -106,10 +108,10 @@ class Gate:
         """The probe has ended, however it did, or was not sent at all."""
         self.probing, self.probe = False, None
 
-    def hold(self, until: int, why: str) -> None:
-        """The receiver asks for patience."""
+    def hold(self, until: int, why: str, *, here: bool = True) -> None:
+        """The receiver asks for patience; `here`: it has told this daemon, and not another one."""
         if until > self.held_until:
-            self.held_until, self.held_why = until, why
+            self.held_until, self.held_why, self.held_here = until, why, here
 
     def _probe_at(self, now: int) -> int:
         breaker = self.breaker

@@ -22,6 +22,9 @@ class Gates:
         self.now = 0
         """When one of them was last looked at."""
         self._past: dict[str, Sequence[int]] | None = {}
+        self._told: dict[str, tuple[int, str]] = {}
+        """Of lanes that there are not yet: until when their receiver has asked another daemon for
+        patience, and why."""
         self.shared = False
         """Whether rates count for other daemons as well, who learn of a task as it is claimed."""
 
@@ -133,6 +136,18 @@ class Gates:
         if found.gate is not None and found.gate.window is not None:
             found.gate.window.used_up(until)
             self.changed(found, now)
+
+    def told(self, lane: str, until: int, why: str, now: int) -> None:
+        """Another daemon was asked for patience by the receiver of a lane that is not here yet."""
+        self._told = {name: told for name, told in self._told.items() if told[0] > now}
+        self._told[lane] = until, why
+
+    def met(self, lane: Lane) -> None:
+        """A lane is new here."""
+        told = self._told.pop(lane.name, None)
+        if told is not None:
+            self.of(lane, self.now).hold(*told, here=False)
+            self.changed(lane, self.now)
 
     def forget_past(self) -> None:
         """What was charged before the daemon started is learnt later."""

@@ -348,6 +348,7 @@ class Lanes:
         if lane is None:
             lane = self.lanes[name] = Lane(name, concurrency)
             lane.ahead = FAR_AHEAD_MS if self.thrifty else AHEAD_MS
+            self.gates.met(lane)
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)

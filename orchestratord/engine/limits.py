@@ -32,10 +32,23 @@ class Limits:
     """Tells the gates of lanes how attempts have ended."""
 
     def __init__(
-        self, lanes: Lanes, events: Hub, clock: Clock, put_back: Callable[[Task], None]
+        self,
+        lanes: Lanes,
+        events: Hub,
+        clock: Clock,
+        put_back: Callable[[Task], None],
+        turned: Callable[[], None],
     ) -> None:
-        """`put_back`: gives a claim back that did not begin."""
+        """
+        Args:
+            lanes: whose gates they are.
+            events: is told of breakers.
+            clock: the time.
+            put_back: gives a claim back that did not begin.
+            turned: called when a lane begins to wait for its receiver, or does so no more.
+        """
         self._lanes = lanes
+        self._turned = turned
         self._events = events
         self._clock = clock
         self._put_back = put_back
@@ -89,8 +102,27 @@ class Limits:
                 gate.held_until = 0  # it takes something, before the time that it had named
         if until is not None:
             self._hold(lane, gate, until, f"{outcome.status_code} with Retry-After")
+        self._changed(lane, gate, shut, now)
+
+    def told(self, lane: str, until: int, why: str) -> None:
+        """Another daemon was asked for patience by the receiver of a lane."""
+        now, found = self._clock.now_ms(), self._lanes.lanes.get(lane)
+        if found is None:
+            self._lanes.gates.told(lane, until, why, now)
+            return
+        if until <= now or (found.gate is not None and until <= found.gate.held_until):
+            return
+        gate = self._lanes.gates.of(found, now)
+        shut = gate.shut(now)
+        gate.hold(until, why, here=False)
+        self._changed(found, gate, shut, now)
+
+    def _changed(self, lane: Lane, gate: Gate, shut: bool, now: int) -> None:
         self._lanes.gates.changed(lane, now)
-        if not shut and gate.shut(now):
+        if gate.shut(now) == shut:
+            return
+        self._turned()
+        if not shut:
             # What was claimed for the next slots would be sent with them.
             for waiting in self._lanes.take_held_of(lane.name, now):
                 self._put_back(waiting)
@@ -147,6 +179,23 @@ def _asked(outcome: Outcome, target: Target, now: int) -> int | None:
     if not seconds:
         return None
     return now + round(min(seconds, target.retry.max_retry_after) * 1000)
+
+
+def waiting_view(lane: Lane, now: int, redactor: Redactor) -> dict[str, Any] | None:
+    """What the other daemons are told of a lane; None where it does not wait for its receiver, or
+    has heard of that from them."""
+    gate = lane.gate
+    if gate is None:
+        return None
+    breaker, held = None, None
+    if gate.breaker.opened_at is not None:
+        breaker = {"since": gate.breaker.opened_at, "why": redactor.text(gate.breaker.why)}
+    if gate.held_until > now and gate.held_here:
+        held = {"until": gate.held_until, "why": gate.held_why}
+    if breaker is None and held is None:
+        return None
+    # One that is named after a secret is known by nobody.
+    return {"lane": redactor.text(lane.name), "breaker": breaker, "retry_after": held}
 
 
 def lane_view(lane: Lane, now: int) -> dict[str, Any]:

@@ -67,6 +67,10 @@ class Owner(Protocol):
         """Look again at where the tasks of an endpoint stand."""
         ...
 
+    def lane_turned(self) -> None:
+        """A lane begins to wait for its receiver, or does so no more."""
+        ...
+
 
 class Runner:
     """Runs what was claimed, and writes how it ended."""
@@ -98,7 +102,7 @@ class Runner:
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
         self._suspects = Suspects(self._loop, self._begin_suspect)
-        self._limits = Limits(lanes, events, owner.clock, self.put_back)
+        self.limits = Limits(lanes, events, owner.clock, self.put_back, owner.lane_turned)
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
@@ -229,9 +233,9 @@ class Runner:
                 return
             ended = await self._attempt(task, standing, executor, config, running)
             if ended is None:
-                self._limits.unsent(lane, task, began)
+                self.limits.unsent(lane, task, began)
             else:
-                self._limits.ended(lane, task, ended, standing, config.redactor, began)
+                self.limits.ended(lane, task, ended, standing, config.redactor, began)
             self.unsettled += 1
             held = False
             self._free(lane)
@@ -250,7 +254,7 @@ class Runner:
             await self.give_back(task)
         finally:
             if held:
-                self._limits.unsent(lane, task, began)
+                self.limits.unsent(lane, task, began)
                 self._free(lane)
             self._gone(task, running)
 

@@ -26,8 +26,9 @@ AWAITED = f"Bearer {MASK}"
 """The value of Authorization until there is a token."""
 
 _MARGIN, _SHARE, _LEAST = 60.0, 0.1, 1.0
-"""A token is renewed so many seconds before it ends, at most in this last share of its life; but a
-second before, as servers count whole ones, or after half of the shortest lives."""
+"""A token is renewed so many seconds before it ends. One that lives no longer than that is renewed
+in this last share of its life; but a second before its end, as servers count whole ones, or after
+half of the shortest lives."""
 _SPARE = 10.0
 """Seconds for which a token has to last to serve on while the next one is fetched."""
 _HELD, _HELD_REFUSAL = 1.0, 5.0
@@ -248,8 +249,10 @@ class Keeper:
         """The token of an answer; its life is counted from when it was asked for."""
         life = _seconds(answer.get("expires_in"))
         margin = 0.0
-        if life < math.inf:
-            margin = min(_MARGIN, max(life * _SHARE, min(_LEAST, life / 2)))
+        if life <= _MARGIN:
+            margin = max(life * _SHARE, min(_LEAST, life / 2))
+        elif life < math.inf:
+            margin = _MARGIN
         value = answer["access_token"]
         return Token(value, began, began + life - margin, began + life, after_refusal)
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from random import Random
 from typing import Any
@@ -21,7 +21,7 @@ from orchestratord.engine.ending import Endings
 from orchestratord.engine.intake import Intake
 from orchestratord.engine.lane import Choice
 from orchestratord.engine.lanes import Lanes
-from orchestratord.engine.limits import lane_view
+from orchestratord.engine.limits import lane_view, waiting_view
 from orchestratord.engine.removal import Removal
 from orchestratord.engine.runner import Runner
 from orchestratord.engine.scoreboard import Scoreboard
@@ -67,6 +67,8 @@ class Worker:
         self.beat = time.monotonic()
         """When the loop last went round."""
         self.last_success: dict[str, int] = {}
+        self.turned: Callable[[], None] = lambda: None
+        """Called when a lane begins to wait for its receiver, or does so no more."""
         endings = Endings(host, clock)
         self._life = Lifecycle(host, clock, chance or Random(), endings)  # noqa: S311  # jitter is no secret
         self._standings = Standings(host.registry)
@@ -142,6 +144,22 @@ class Worker:
     def try_now(self, key: Key) -> None:
         """Somebody wants a task of `key` tried: where its lane waits, it is the next probe."""
         self.lanes.try_now(key, self.clock.now_ms())
+        self._wake.set()
+
+    def lane_turned(self) -> None:
+        """A lane begins to wait for its receiver, or does so no more."""
+        self.turned()
+
+    def waiting_lanes(self) -> list[dict[str, Any]]:
+        """The lanes that wait for their receiver, as other daemons are told of them."""
+        now, redactor = self.clock.now_ms(), self.config.redactor
+        found = (waiting_view(lane, now, redactor) for lane in self.lanes.lanes.values())
+        return [view for view in found if view is not None]
+
+    def told_to_wait(self, lane: str, until: int, why: str) -> None:
+        """Another daemon was asked for patience by the receiver of a lane, until then
+        (milliseconds)."""
+        self._runner.limits.told(lane, until, why)
         self._wake.set()
 
     def waits(self, task: Task) -> Waiting | None:

@@ -66,6 +66,10 @@ SET cursor = ?, moved = moved + ?, skipped = skipped + ?, status = ?, updated_at
 WHERE id = ? RETURNING {COLUMNS}
 """
 
+RELEASE = """
+UPDATE bulks SET owner = NULL, lease_until = NULL WHERE owner = ? AND status = 'running'
+"""
+
 
 def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
     """(The newest id, how many tasks match up to it); on the reading connection."""
@@ -141,6 +145,11 @@ def step(
     row = session.db.one(ADVANCE, values)
     assert row is not None
     return _bulk_of(row), keys
+
+
+def release(session: Session) -> None:
+    """Leave those that we carry out to whoever comes first."""
+    session.db.run(RELEASE, (session.owner,))
 
 
 def _others(session: Session, bulk: Bulk) -> bool:

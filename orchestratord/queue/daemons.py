@@ -13,14 +13,14 @@ FORGOTTEN_MS = 3600 * 1000
 """How long after its lease a daemon that said nothing more is still listed, as gone."""
 
 BEAT = """
-UPDATE daemons SET generation = ?, beat_at = ?, lease_until = ? WHERE owner = ?
+UPDATE daemons SET generation = ?, lanes = ?, beat_at = ?, lease_until = ? WHERE owner = ?
 RETURNING fingerprint
 """
 
 FIRST = """
-INSERT INTO daemons (owner, host, pid, version, generation, fingerprint, declared, started_at,
-    beat_at, lease_until)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+INSERT INTO daemons (owner, host, pid, version, generation, fingerprint, declared, lanes,
+    started_at, beat_at, lease_until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
 """
 
 DECLARE = "UPDATE daemons SET fingerprint = ?, declared = ? WHERE owner = ?"
@@ -28,7 +28,7 @@ DECLARE = "UPDATE daemons SET fingerprint = ?, declared = ? WHERE owner = ?"
 KEEP_BULKS = "UPDATE bulks SET lease_until = ? WHERE owner = ? AND status = 'running'"
 
 SEEN = """
-SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until
+SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until, lanes
 FROM daemons ORDER BY started_at, owner
 """
 
@@ -40,10 +40,11 @@ def beat(session: Session, beat: Beat, *, alone: bool) -> int:
     """
     leases = session.leases
     now, until = leases.now(session.clock), leases.until(session.clock)
-    row = session.db.one(BEAT, (beat.generation, now, until, session.owner))
+    lanes = json.dumps(list(beat.lanes))
+    row = session.db.one(BEAT, (beat.generation, lanes, now, until, session.owner))
     if row is None:
         fixed = (session.owner, beat.host, beat.pid, beat.version, beat.generation)
-        said = (beat.fingerprint, _declared(beat))
+        said = (beat.fingerprint, _declared(beat), lanes)
         session.db.run(FIRST, (*fixed, *said, now - beat.age, now, until))
     elif row[0] != beat.fingerprint:
         session.db.run(DECLARE, (beat.fingerprint, _declared(beat), session.owner))
@@ -67,7 +68,8 @@ def leave(session: Session) -> None:
 
 def seen(db: Connection) -> list[DaemonSeen]:
     """All that gave a sign of life within the last hour, the oldest first."""
-    return [DaemonSeen(*row) for row in db.all(SEEN)]
+    rows = ((*row[:-1], json.loads(row[-1] or "[]")) for row in db.all(SEEN))
+    return [DaemonSeen(*row) for row in rows]
 
 
 def declared(db: Connection, owners: Collection[str]) -> dict[str, Beat]:

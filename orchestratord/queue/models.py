@@ -233,6 +233,8 @@ class DaemonRow(Model):
     """Its last sign of life."""
     lease_until = BigIntegerField()
     """When it is taken for dead if there is none till then."""
+    lanes = TextField(null=True)
+    """Its lanes that wait for their receiver, a JSON list; null from older daemons."""
 
     class Meta:
         table_name = "daemons"

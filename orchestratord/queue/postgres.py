@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import re
+import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -69,6 +70,8 @@ WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_ba
 ORDER BY xact_start LIMIT 3
 """
 STATE = "SELECT pg_xact_status($1::xid8)"
+KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
+FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
 DURABLE = {"synchronous_commit": "on"}
 """Where somebody has turned off that COMMIT waits for the disk."""
 
@@ -80,6 +83,7 @@ LOCK_PATIENCE = 120.0
 STATEMENTS = 200
 """Statements that a connection keeps prepared."""
 
+_CHANGES = re.compile(r"\b(?:INSERT|DELETE|(?<!FOR )(?<!DO )UPDATE)\b")
 _LEFT_OUT = re.compile(r"\b(?:NOT INDEXED|INDEXED BY \w+|(?<=INSERT |UPDATE )OR ROLLBACK)\b")
 
 
@@ -93,7 +97,8 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, psycopg.OperationalError):
         # Of those that the server explains: it shuts down, starts, or has become a standby.
         return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
-    return isinstance(error, pg.ReadOnlySqlTransaction | pg.IdleInTransactionSessionTimeout)
+    ended = pg.IdleInTransactionSessionTimeout | pg.TransactionTimeout
+    return isinstance(error, pg.ReadOnlySqlTransaction | ended)
 
 
 def is_passing(error: BaseException) -> bool:
@@ -123,7 +128,12 @@ FAILURES = Failures((psycopg.Error, PeeweeException), is_full, is_unfit, is_lost
 
 
 class PostgresConnection(Connection):
-    """One connection; it is made again by whoever uses it, after it was lost."""
+    """One connection; it is made again by whoever uses it, after it was lost.
+
+    What became of a COMMIT that was not answered is seen by a row that each transaction leaves: its
+    number. The number that the server gave it says only whether it is still under way, since a
+    server that crashed gives the numbers again of which nothing had reached its disk.
+    """
 
     failures = FAILURES
     shared = True
@@ -135,10 +145,15 @@ class PostgresConnection(Connection):
         self._writes = writes
         self._prepare = True
         self._written = 0
-        self._number: str | None = None
-        """Of the transaction that is under way."""
+        self._before = 0
+        """What `_written` was as the transaction began."""
+        self._xid: str | None = None
+        """What the server calls the transaction that is under way."""
         self._unanswered: str | None = None
-        """Of the one whose COMMIT was sent and not answered."""
+        """The one whose COMMIT was sent and not answered."""
+        self._writer = secrets.token_hex(8)
+        self._number = 0
+        """How many of our transactions have left a row."""
         self._connect()
 
     def _connect(self) -> None:
@@ -196,7 +211,7 @@ class PostgresConnection(Connection):
         self._raw.execute("RELEASE guard")
 
     def _execute(self, sql: str, parameters: Sequence[Any]) -> psycopg.Cursor[Row]:
-        text, writes = _translated(sql)
+        text, changes = _translated(sql)
         cursor = self._raw.cursor()
         try:
             cursor.execute(text, parameters or None)
@@ -204,7 +219,7 @@ class PostgresConnection(Connection):
             # A pooler gives each transaction another session: from here on nothing is prepared.
             self._prepare, self._raw.prepare_threshold = False, None
             raise
-        if writes:
+        if changes > 1 or (changes and cursor.rowcount):
             self._written += 1
         return cursor
 
@@ -216,22 +231,40 @@ class PostgresConnection(Connection):
         cursor.nextset()
         row = cursor.fetchone()
         assert row is not None
-        self._number = str(row[-1])
+        self._xid, self._before = str(row[-1]), self._written
 
     def commit(self) -> None:
         """Make the transaction durable."""
-        self._unanswered, self._number = self._number, None
+        xid, self._xid = self._xid, None
+        if self._written == self._before:
+            self._raw.execute("COMMIT")  # whether it is answered does not matter
+            return
+        self._unanswered = xid
         try:
-            self._raw.execute("COMMIT")
+            self._raw.execute(self._end, prepare=False)
         except psycopg.Error as error:
             if not is_lost(error):
                 self._unanswered = None
             raise
+        self._committed()
+
+    def _committed(self) -> None:
         self._unanswered = None
+        self._number += 1
+
+    @property
+    def _end(self) -> str:
+        """One journey: the row of this transaction takes the place of the last one's."""
+        where = f"writer = '{self._writer}' AND number = {self._number}"
+        values = f"('{self._writer}', {self._number + 1})"
+        return (
+            f"DELETE FROM commits WHERE {where}; "  # noqa: S608  # ours, and no values of others
+            f"INSERT INTO commits (writer, number) VALUES {values}; COMMIT"
+        )
 
     def rollback(self) -> None:
         """Undo the transaction, if there still is one."""
-        self._number = None
+        self._xid = None
         with suppress(psycopg.Error):  # a connection that is gone has undone it already
             if self.in_transaction:
                 self._raw.execute("ROLLBACK")
@@ -257,7 +290,7 @@ class PostgresConnection(Connection):
 
     @property
     def written(self) -> int:
-        """A number that grows with every statement that may write."""
+        """A number that grows with every statement that has written, or may have."""
         return self._written
 
     @property
@@ -266,20 +299,24 @@ class PostgresConnection(Connection):
         return self._unanswered is not None
 
     def mend(self) -> bool | None:
-        """As in the interface. The server is asked what became of the transaction, by its number;
-        while it does not know yet, the session that was lost still works on it."""
+        """As in the interface. While the transaction is still under way, the session that was lost
+        works on it."""
         self._raw.close()
         self._connect()
         if self._unanswered is None:
             return None
         try:
-            row = self._raw.execute(STATE, (self._unanswered,)).fetchone()
+            state = self._raw.execute(STATE, (self._unanswered,)).fetchone()
         except psycopg.DataError:
-            row = ("aborted",)  # a standby took over that never heard of it
-        if row is not None and row[0] == "in progress":
+            state = None  # the server that answers has not come that far
+        if state is not None and state[0] == "in progress":
             raise psycopg.OperationalError("what became of a COMMIT is not known yet")
-        self._unanswered = None
-        return row is not None and row[0] == "committed"
+        found = self._raw.execute(KNOWN, (self._writer, self._number + 1)).fetchone()
+        if found is None:
+            self._unanswered = None
+            return False
+        self._committed()
+        return True
 
     @contextmanager
     def look(self) -> Iterator[None]:
@@ -294,6 +331,9 @@ class PostgresConnection(Connection):
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
+        if self._number and not self._raw.closed:
+            with suppress(psycopg.Error):
+                self._raw.execute(FORGET, (self._writer,))
         self._raw.close()
 
 
@@ -402,11 +442,11 @@ def hidden(url: str) -> str:
 
 
 @lru_cache(maxsize=1024)
-def _translated(sql: str) -> tuple[str, bool]:
-    """A statement as PostgreSQL reads it, and whether it may write."""
+def _translated(sql: str) -> tuple[str, int]:
+    """A statement as PostgreSQL reads it, and in how many of its parts it changes rows."""
     parts = _LEFT_OUT.sub("", sql).split("?")
     text = parts[0] + "".join(f"${n}{part}" for n, part in enumerate(parts[1:], 1))
-    return text, not text.lstrip().startswith("SELECT")
+    return text, len(_CHANGES.findall(text))
 
 
 @lru_cache(maxsize=512)

@@ -10,6 +10,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import replace
 
+from orchestratord.queue.database import Connection
 from orchestratord.queue.records import Pick
 from orchestratord.queue.session import Session
 from orchestratord.rate import RateWindow
@@ -17,6 +18,15 @@ from orchestratord.rate import RateWindow
 MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
 LOOK = "SELECT stamps FROM rates WHERE lane = ?"
 CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
+
+
+NOW = "SELECT lane, stamps, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM rates"
+
+
+def charged(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
+    """Of each lane: the time by the database's clock, and what began lately, pairs of a time and
+    how many."""
+    return {lane: (now, json.loads(stamps)) for lane, stamps, now in db.all(NOW)}
 
 
 class Rates:

@@ -228,6 +228,7 @@ class Beat:
         endpoints: those it declares, each with a digest of its declaration.
         schedules: endpoint → the schedule that it declares.
         plugins: names with versions.
+        lanes: those that wait for their receiver, as JSON-like data; not a part of the fingerprint.
     """
 
     host: str = ""
@@ -239,6 +240,7 @@ class Beat:
     endpoints: Mapping[str, str] = field(default_factory=dict)
     schedules: Mapping[str, str] = field(default_factory=dict)
     plugins: Mapping[str, str] = field(default_factory=dict)
+    lanes: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,6 +256,8 @@ class DaemonSeen:
     started_at: int
     beat_at: int
     lease_until: int
+    lanes: Sequence[Mapping[str, Any]] = ()
+    """Those that wait for their receiver."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -268,3 +272,5 @@ class Wakeup:
     """A table of a plugin was changed by a person, or a webhook was disabled."""
     bulks: bool = False
     """A bulk retry was begun."""
+    lanes: bool = False
+    """A lane waits for its receiver, or does so no more."""

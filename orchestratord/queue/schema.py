@@ -30,7 +30,7 @@ from orchestratord.task import Table
 
 log = logging.getLogger("orchestratord.queue")
 
-VERSION = 5
+VERSION = 7
 """The schema that this code reads and writes: the number of the last migration."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -52,6 +52,8 @@ TABLES = (
 )  # fmt: skip
 
 _HISTORY = "schema_migration"
+_COMMITS = "commits"
+"""Where each writing connection to PostgreSQL keeps how many transactions it has committed."""
 _POSTGRES = {"TEXT": 'TEXT COLLATE "C"', "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
 _DEFAULTS = {"TEXT": "''", "INTEGER": "0", "REAL": "0.0"}
 
@@ -195,7 +197,7 @@ def _run(database: peewee.Database, sql: str) -> None:
 
 
 def _check(table: Table) -> None:
-    core = {model._meta.table_name for model in TABLES} | {_HISTORY}
+    core = {model._meta.table_name for model in TABLES} | {_HISTORY, _COMMITS}
     name = table.name.lower()
     wrong = None
     if name.startswith(("sqlite_", "pg_")):

@@ -24,6 +24,7 @@ from orchestratord.queue import (
     daemons,
     inserts,
     manual,
+    rates,
     reader,
     retention,
     rows,
@@ -238,6 +239,11 @@ class Store:
         """What these daemons can carry out."""
         return await self._reader.run(partial(daemons.declared, owners=owners))
 
+    async def rates(self) -> dict[str, tuple[int, builtins.list[builtins.list[int]]]]:
+        """Of lanes with a rate that daemons keep together: the time by the database's clock, and
+        what of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
+        return await self._reader.run(rates.charged) if self.shared else {}
+
     async def holding_back(self, longer_than: float) -> builtins.list[str]:
         """What has kept the database from cleaning up for so many seconds, in words."""
         return await self._reader.run(partial(self._database.holding_back, longer_than=longer_than))
@@ -371,6 +377,10 @@ class Store:
     async def running_bulks(self) -> builtins.list[Bulk]:
         """Those that go on."""
         return await self._reader.run(bulk.running)
+
+    async def release_bulks(self) -> None:
+        """Leave those that are carried out here to other daemons, which need not wait then."""
+        await self._writer.submit(Rank.KEEP, bulk.release)
 
     async def newest_bulks(self, limit: int) -> builtins.list[Bulk]:
         """The latest ones, newest first."""

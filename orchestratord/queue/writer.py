@@ -247,6 +247,7 @@ class Writer:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
                     log.debug("the transaction is done again: %s", cause)
+                    self.beat = time.monotonic()
                     time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
                     continue
                 if self._failures.is_lost(cause):

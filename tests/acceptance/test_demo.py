@@ -44,6 +44,7 @@ def test_the_demo_keeps_its_promises(folder: Path) -> None:
         "not_retryable",
         "exhausted",
         "signature ok",
+        "warehouse/saveItem   ok",
         "the receiver answers 503",
         "$ orchestratorctl retry ",
     ):

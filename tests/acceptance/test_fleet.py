@@ -69,9 +69,12 @@ def test_they_share_the_work_and_know_each_other(
     assert Counter(item.path for item in receiver.received()) == {
         f"/get/{n}": 1 for n in range(200)
     }
-    log = [daemon.log().count(", succeeded") for daemon in (one, two)]
-    assert sum(log) == 200
-    assert min(log) > 20, log
+
+    def logged() -> list[int]:
+        return [daemon.log().count(", succeeded") for daemon in (one, two)]
+
+    until(lambda: sum(logged()) == 200, "all of them in the logs")  # written a moment later
+    assert min(logged()) > 20, logged()
     # What one is told holds for all.
     one.ctl("pause", "crm/get")
     until(lambda: two.status()["paused"] == ["crm/get"], "the pause")
@@ -210,11 +213,59 @@ def test_a_webhook_is_disabled_for_all(make_fleet: MakeFleet, receiver: Receiver
     until(made_by_two, "the other one's knowing that, too")
 
 
+def test_what_a_receiver_asks_of_one_holds_for_all(
+    make_fleet: MakeFleet, receiver: Receiver
+) -> None:
+    """Retry-After is told to the others; an open breaker is each one's own, and shown by all."""
+    one, two = make_fleet(2)
+    for daemon in (one, two):
+        daemon.endpoint("crm/busy", "/busy")
+        daemon.endpoint("crm/down", "/down", retry=retry("200ms", 1000))
+        daemon.start()
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    receiver.on("/busy", Answer(429, headers={"Retry-After": "3"}), Answer(200))
+    busy = one.call("crm/busy")
+
+    until(lambda: any(d["waiting"] for d in two.status()["daemons"]), "the other's knowing it", 2)
+    receiver.reply("/get/", lambda request: Answer(200))
+    ids = [daemon.call("crm/get", n=n) for n, daemon in enumerate((one, two) * 3)]
+    waits = two.task(ids[-1])["waits"]
+    assert (waits["for"], waits["lane"]) == ("retry_after", "api:crm")
+    for id_ in (busy, *ids):
+        assert one.finish(id_)["status"] == "succeeded"
+    times = [item.at for item in receiver.received()]
+    assert min(times[1:]) - times[0] >= 2.9
+    assert [one.task(id_)["attempts"] for id_ in (busy, *ids)] == [2, *(1 for _ in ids)]
+
+    # Paused there, so that it is the first one alone that meets a receiver that is down.
+    two.stop()
+    receiver.on("/down", 503)
+    one.batch("crm/down", [{}] * 20)
+    until(lambda: one.status()["breakers"], "the breaker")
+    two.start()
+    shown = until(
+        lambda: [d["waiting"] for d in two.status()["daemons"] if not d["this"] and d["waiting"]],
+        "the breaker of the other one",
+    )
+    assert [lane["lane"] for lane in shown[0]] == ["api:crm"]
+    assert shown[0][0]["breaker"]["why"].startswith("503 ")
+    assert f"pid {one.pid} on " in two.ctl("status").out.partition("WAITING LANE")[2]
+    receiver.on("/down", 200)
+
+    def over() -> bool:
+        one.call("crm/down")  # the probe, if it is not the other one who takes it
+        return not any(d["waiting"] for d in two.status()["daemons"])
+
+    until(over, "its end")
+
+
 def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Receiver) -> None:
     receiver.reply("/get/", lambda request: Answer(200))
     one, two = make_fleet(2)
     for daemon in (one, two):
         daemon.api("crm", receiver.url, rate_limit="15/s", concurrency=50)
+        daemon.api("erp", receiver.url, rate_limit="100/min")
+        daemon.endpoint("erp/get", "/get/0")
         daemon.start()
     until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
     one.batch("crm/get", [{"n": n} for n in range(60)])
@@ -222,3 +273,11 @@ def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Recei
     times = sorted(item.at for item in receiver.received())
     assert min(b - a for a, b in zip(times, times[15:], strict=False)) > 0.9
     assert times[-1] - times[0] < 8
+
+    def used(daemon: Daemon) -> list[int]:
+        lanes = daemon.status()["lanes"]
+        return [lane["rate"]["used"] for lane in lanes if lane["name"] == "api:erp"]
+
+    for daemon in (one, two):
+        daemon.batch("erp/get", [{}] * 10)
+    until(lambda: used(one) == used(two) == [20], "all of them to be seen by both")

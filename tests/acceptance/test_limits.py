@@ -47,7 +47,7 @@ def test_calls_wait_for_a_receiver_that_is_down_and_go_when_it_is_back(
     daemon.endpoint("shop/get", "/")
     daemon.endpoint("shop/again", "/", retry=retry("600ms"))
     with daemon.start():
-        # It has to have lasted for five seconds.
+        # It has to have lasted for some seconds.
         again = daemon.call("shop/again")
         until(lambda: daemon.task(again)["attempts"] >= 10, "some seconds of failures")
         ids = daemon.batch("shop/get", [{}] * 100)

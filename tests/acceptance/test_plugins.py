@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -14,6 +15,7 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
 PROJECT = Path(__file__).parent / "plugin_project"
+DOCS = Path(__file__).parents[2] / "docs/plugins.md"
 
 GATE = """
 import time
@@ -203,3 +205,35 @@ def check(daemon: Daemon) -> tuple[int, bool]:
         env=daemon.environ,
     )
     return ended.returncode, "unknown strategy 'fibonacci'" in ended.stderr
+
+
+def test_a_type_of_endpoint_goes_the_way_of_its_api(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    """The example in the docs, with a token, and a rate that it shares with other calls."""
+    (example,) = (
+        block
+        for block in re.findall(
+            r"^```python\n(.*?)^```$", DOCS.read_text(), re.DOTALL | re.MULTILINE
+        )
+        if "class PingExecutor" in block
+    )
+    tokens = (Answer(200, f'{{"access_token": "a-token-{number}"}}') for number in (1, 2))
+    receiver.on("/token", *tokens)
+    receiver.on("/", 401, 204)
+    daemon = make_daemon(environ={"CLIENT": "a-client-secret"}, plugins={"dirs": ["plugins"]})
+    daemon.plugin("ping", example)
+    oauth2 = {"token_url": f"{receiver.url}/token", "client_id": "daemon",
+              "client_secret": "${secret:CLIENT}"}  # fmt: skip
+    daemon.api("shop", receiver.url, auth={"oauth2": oauth2}, rate_limit="2/min")
+    daemon.write("apis/shop/endpoints/ping.yaml", {"type": "ping", "url": receiver.url})
+    with daemon.start():
+        task = daemon.finish(daemon.call("shop/ping"))
+        assert (task["status"], task["attempts"], task["last_status_code"]) == ("succeeded", 1, 204)
+        heard = [item.headers["authorization"] for item in receiver.received("/")]
+        assert heard == ["Bearer a-token-1", "Bearer a-token-2"]
+        shown = daemon.get(f"/v1/retries/{task['id']}/request").json()
+        assert shown["headers"]["Authorization"] == "***"
+        first, second = daemon.batch("shop/ping", [{}, {}])
+        daemon.finish(first)
+        assert daemon.task(second)["waits"]["for"] == "rate_limit"

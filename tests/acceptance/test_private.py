@@ -19,7 +19,7 @@ import trustme
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
-from tests.acceptance.receiver import Receiver
+from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
 NGINX = """
@@ -213,11 +213,14 @@ def test_through_a_proxy(
     daemon.environ["PROXY_PASSWORD"] = "proxy-password-1"
     proxy = f"http://daemon:${{secret:PROXY_PASSWORD}}@127.0.0.1:{port}"
     declare(daemon, private, proxy=proxy)
-    daemon.api("plain", receiver.url, proxy=proxy)
+    oauth2 = {"token_url": f"{receiver.url}/token", "client_id": "daemon",
+              "client_secret": "${secret:PROXY_PASSWORD}"}  # fmt: skip
+    daemon.api("plain", receiver.url, proxy=proxy, auth={"oauth2": oauth2})
     daemon.endpoint("plain/get", "/a?b=c")
     hook = {"name": "ops", "phase": "on_success", "url": f"{receiver.url}/hook"}
     daemon.endpoint("plain/hooked", "/a", webhooks=[hook])
     receiver.on("/a", 200)
+    receiver.on("/token", Answer(200, '{"access_token": "a-token-0001"}'))
     receiver.on("/hook", 204)
     with serving([tinyproxy, "-d", "-c", f"{tmp_path}/conf"], port):
         daemon.start()
@@ -228,6 +231,7 @@ def test_through_a_proxy(
         log = (tmp_path / "log").read_text()
     assert re.search(rf"Request.*: CONNECT 127\.0\.0\.1:{private.port} HTTP/1\.1", log)
     assert re.search(rf"Request.*: GET http://127\.0\.0\.1:{receiver.port}/a\?b=c HTTP/1\.1", log)
+    assert re.search(rf"Request.*: POST http://127\.0\.0\.1:{receiver.port}/token HTTP/1\.1", log)
     assert "/hook" not in log, "a proxy is its API's, not the receivers'"
     shown = daemon.get("/v1/endpoints/plain/get").json()
     assert shown["proxy"] == f"http://daemon:***@127.0.0.1:{port}"

@@ -7,13 +7,16 @@ import sqlite3
 from collections import Counter
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import retry
+from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 from tests.acceptance.waiting import until
+from tests.postgres import Postgres
 
 RECORDS = 1_000
+TABLE = "CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL)"
 
 
 def rows(database: Path) -> int:
@@ -22,18 +25,20 @@ def rows(database: Path) -> int:
         return count
 
 
-def test_a_thousand_records_reach_the_database_though_the_daemon_is_killed(
-    make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path
-) -> None:
-    warehouse = tmp_path / "warehouse.db"
-    with closing(sqlite3.connect(warehouse)) as connection:
-        connection.execute("CREATE TABLE items (id INTEGER PRIMARY KEY, name TEXT NOT NULL)")
+def serve_page(receiver: Receiver) -> None:
+    """All records on one page; the first answer takes its time."""
     records = [{"id": number, "name": f"thing {number}"} for number in range(RECORDS)]
     page = json.dumps({"records": records})
     receiver.on("/items", Answer(200, page, delay=0.3), Answer(200, page))
-    daemon = make_daemon(databases={"warehouse": {"url": f"sqlite:///{warehouse}"}})
+
+
+INSERT = "INSERT INTO items (id, name) VALUES (:id, :name) "
+
+
+def declare(daemon: Daemon, receiver: Receiver, insert: str = INSERT) -> None:
+    """What the API lists goes to the warehouse, record by record."""
     daemon.api("shop", receiver.url)
-    follows = {
+    follows: dict[str, Any] = {
         "call": "store/putItem",
         "each": "body.records",
         "params": {"id": "item.id", "name": "item.name"},
@@ -44,13 +49,23 @@ def test_a_thousand_records_reach_the_database_though_the_daemon_is_killed(
         {
             "type": "sql",
             "database": "warehouse",
-            "statement": "INSERT INTO items (id, name) VALUES (:id, :name) "
-            "ON CONFLICT (id) DO UPDATE SET name = excluded.name",
+            "statement": f"{insert} ON CONFLICT (id) DO UPDATE SET name = excluded.name",
             "params": {"id": {"type": "integer", "required": True}, "name": {"required": True}},
             "idempotent": True,
             "retry": retry(),
         },
     )
+
+
+def test_a_thousand_records_reach_the_database_though_the_daemon_is_killed(
+    make_daemon: MakeDaemon, receiver: Receiver, tmp_path: Path
+) -> None:
+    warehouse = tmp_path / "warehouse.db"
+    with closing(sqlite3.connect(warehouse)) as connection:
+        connection.execute(TABLE)
+    serve_page(receiver)
+    daemon = make_daemon(databases={"warehouse": {"url": f"sqlite:///{warehouse}"}})
+    declare(daemon, receiver)
     daemon.start()
     list_call = daemon.call("shop/listItems")
     # First while the answer is on its way, then in the middle of what follows from it.
@@ -72,6 +87,50 @@ def test_a_thousand_records_reach_the_database_though_the_daemon_is_killed(
     assert daemon.task(list_call)["attempts"] == 2
     shown = daemon.ctl("show", str(tasks[0]["id"])).out
     assert f"task {list_call}" in shown
+
+
+def test_the_same_with_two_daemons_on_one_postgresql(
+    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres
+) -> None:
+    """Whoever is killed, the other one goes on where that was."""
+    queue, warehouse = postgres.create(), postgres.create()
+    name = warehouse.rpartition("/")[2]
+    postgres.run(name, TABLE)
+    serve_page(receiver)
+    fleet = [
+        make_daemon(database=queue, lease="3s", databases={"warehouse": {"url": warehouse}})
+        for _ in range(2)
+    ]
+    # It takes its time, so that both have a part in it.
+    slow = "INSERT INTO items SELECT :id::int, :name::text FROM pg_sleep(0.03) "
+    for daemon in fleet:
+        daemon.expect(r"a password is written out here")
+        declare(daemon, receiver, slow)
+        daemon.start()
+    one, two = fleet
+
+    def rows() -> int:
+        count: int = postgres.run(name, "SELECT count(*) FROM items")[0][0]
+        return count
+
+    list_call = one.call("shop/listItems")
+    until(lambda: receiver.count("/items") == 1, "the request")
+    one.kill()
+    one.start()
+    until(lambda: rows() >= RECORDS // 3, "some rows of both")
+    two.kill()
+    assert rows() < RECORDS
+    one.settle(timeout=60)
+    assert rows() == RECORDS
+    tasks = one.tasks(endpoint="store/putItem")
+    assert Counter(task["status"] for task in tasks) == {"succeeded": RECORDS}
+    assert {task["parent_id"] for task in tasks} == {list_call}
+    assert sorted(task["params"]["id"] for task in tasks) == list(range(RECORDS))
+    assert one.task(list_call)["attempts"] == 2
+    for daemon in fleet:
+        daemon.stop()
+    for url in (queue, warehouse):
+        postgres.drop(url)
 
 
 def test_page_after_page_up_to_a_limit(make_daemon: MakeDaemon, receiver: Receiver) -> None:

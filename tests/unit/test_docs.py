@@ -33,7 +33,7 @@ DATABASE = '{url: "sqlite:///warehouse.db"}'
 VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce", "BILLING_PASSWORD": "a-password"}
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
-    "proxy_password",
+    "proxy_password", "salesforce_secret",
 )  # fmt: skip
 
 
@@ -275,6 +275,9 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
     match = re.match(r"# (part of )?([\w./-]+)\n", block.text)
     assert match is not None, f"{block} does not name its file"
     partial, name = match[1] is not None, match[2]
+    for file in re.findall(r"\$\{file:(/var/lib/.*?)\}", block.text):
+        _write(tmp_path, file[1:], "what the file holds")
+        block = block._replace(text=block.text.replace(file, f"{tmp_path}{file}"))
     _write(tmp_path, name, block.text)
     if "postgresql://" in block.text:
         pytest.importorskip("psycopg")

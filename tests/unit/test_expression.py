@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from typing import Any
 
@@ -138,6 +139,10 @@ LINK = '<https://a.test/x?page=2&per_page=5>; rel="next", <https://a.test/x?page
         ("link(link, 'prev')", None),
         ("link(nothing, 'next')", None),
         ("query(link(link, 'next'), 'page')", "2"),
+        ("last_segment(next)", "x"),
+        ("last_segment('/v1/query/01g%20-2000/?q=/a')", "01g -2000"),
+        ("last_segment('https://a.test/')", None),
+        ("last_segment(nothing)", None),
     ],
 )
 def test_links_are_taken_apart(source: str, found: str | None) -> None:
@@ -145,7 +150,50 @@ def test_links_are_taken_apart(source: str, found: str | None) -> None:
     assert Expression(source).search(data) == found
 
 
-@pytest.mark.parametrize("source", ["query(n, 'a')", "query(u, 'a')", "link(n, 'next')"])
+@pytest.mark.parametrize(
+    "source", ["query(n, 'a')", "query(u, 'a')", "link(n, 'next')", "last_segment(n)"]
+)
 def test_what_is_no_link_is_an_error(source: str) -> None:
     with pytest.raises(ValueError):
         Expression(source).search({"n": 5, "u": "https://[::1"})
+
+
+@pytest.mark.parametrize("source", ["!a.b", "x && !a.b.c", "[?!a.b]", "!a[].b", "!a[?b]", "!a.*"])
+def test_a_not_that_would_swallow_what_follows(source: str) -> None:
+    """JMESPath reads it as (!a).b, and finds null, whatever it looks at."""
+    with pytest.raises(ValueError, match=r"always null; write !\(a\.b\)"):
+        Expression(source)
+
+
+@pytest.mark.parametrize("source", ["!(a.b)", "!a", "!a[0]", "!a || a.b", "[?!a].b", "!!a"])
+def test_a_not_of_something(source: str) -> None:
+    Expression(source)
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ('status == "done"', "a text has single ones: 'done'"),
+        ('"done" != status', "a text has single ones: 'done'"),
+        ('[?type == "in progress"].id', "a text has single ones: 'in progress'"),
+        ('contains(tags, "vip")', "a text has single ones: 'vip'"),
+        ("done == true", "the value is written `true`"),
+        ("[?false != active]", "the value is written `false`"),
+        ("a == 1", "a number stands in backticks: `1`"),
+        ("length(a) > 0", "a number stands in backticks: `0`"),
+    ],
+)
+def test_what_would_name_a_field_and_means_a_value(source: str, says: str) -> None:
+    """JMESPath compares with a field of that name, finds null, and says nothing."""
+    with pytest.raises(ValueError, match=re.escape(says)):
+        Expression(source)
+
+
+@pytest.mark.parametrize(
+    "source",
+    ['headers."x-next" == \'a\'', 'body."status" == \'a\'', '"a b" == \'x\'', '"a"."b"',
+     'a == "b".c', "a.true", "a == `true`", 'keys("a b")', '{"true": a}', "a == null",
+     "a == 'true'", 'a == "b"[0]', '"x-y"'],
+)  # fmt: skip
+def test_what_names_a_field(source: str) -> None:
+    Expression(source)

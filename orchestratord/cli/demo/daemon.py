@@ -6,10 +6,12 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 from typing import Any, cast
 
@@ -41,6 +43,11 @@ class Daemon:
         self.socket = folder / "control.sock"
         self.log = folder / "daemon.log"
         shutil.copytree(config, self.config)
+        self._warehouse = self.config / "warehouse.db"
+        script = self.config / "warehouse.sql"
+        if script.exists():
+            with closing(sqlite3.connect(self._warehouse)) as database:
+                database.executescript(script.read_text())
         environ = {
             name: value
             for name, value in os.environ.items()
@@ -111,6 +118,15 @@ class Daemon:
                 f"{request.method} {request.url.path}: {response.status_code} {response.text}"
             )
         return cast("dict[str, Any]", response.json())
+
+    def rows(self) -> int:
+        """How many items are in the table that statements write to."""
+        try:
+            with closing(sqlite3.connect(self._warehouse)) as database:
+                count: int = database.execute("SELECT count(*) FROM items").fetchone()[0]
+                return count
+        except sqlite3.Error:  # an edited copy of the example has no such table
+            return 0
 
     def stop(self) -> int:
         """Let it drain and end; its exit code. One that does not end is killed."""

@@ -126,7 +126,8 @@ class _Demo:
             time.sleep(STEP)
         self._screen.footer("")
         code = self._retried.exit_code if self._retried else None
-        done = summary.checks(self._placed, self._watch.tasks, self._receiver, code)
+        rows = self._daemon.rows()
+        done = summary.checks(self._placed, self._watch.tasks, self._receiver, code, rows)
         summary.show(self._screen, self._watch.tasks, done)
         return all(check.kept for check in done)
 
@@ -173,6 +174,7 @@ class _Demo:
             "status",
             "list",
             "call shop/getOrder -p id=7 --wait",
+            "call warehouse/saveItem -p id=9 -p name=boots --wait",
             "list --status failed",
             "retry ID --wait",
             "show ID",

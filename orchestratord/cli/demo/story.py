@@ -43,6 +43,14 @@ CALLS = (
         3,
     ),
     Call(
+        5.0,
+        "what the shop sells goes into a table: one answer, and a statement for each item",
+        "shop/listItems",
+        {},
+        "succeeded",
+        1,
+    ),
+    Call(
         6.0,
         "the weather service asks for patience: 429 with Retry-After: 3",
         "weather/getForecast",
@@ -90,6 +98,17 @@ ANSWERS: Mapping[tuple[str, str], tuple[Answer, ...]] = {
         Answer(503, {"error": "in maintenance"}),
         Answer(200, {"order": 1002, "lines": 1}),
     ),
+    ("GET", "/shop/items"): (
+        Answer(
+            200,
+            {
+                "items": [
+                    {"id": 7, "name": "umbrella", "stock": 3},
+                    {"id": 8, "name": "raincoat", "stock": 0},
+                ]
+            },
+        ),
+    ),
     ("GET", "/shop/orders/404"): (Answer(404, {"error": "no such order"}),),
     ("POST", "/shop/orders"): (Answer(201, stall=2.5), Answer(201)),
     ("GET", "/shop/reports/2026-11"): (Answer(500, {"error": "division by zero"}),),
@@ -100,6 +119,9 @@ ANSWERS: Mapping[tuple[str, str], tuple[Answer, ...]] = {
     # One delivery fails as well, and is repeated like any call.
     ("POST", "/hooks/orders"): (Answer(503), Answer(204)),
 }
+
+ROWS = 2
+"""How many items there are in the table at the end."""
 
 HOOKS: Mapping[str, int] = {
     "ops": 6,  # 503 and 503; no answer; 500, 500 and 500

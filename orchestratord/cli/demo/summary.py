@@ -27,6 +27,7 @@ def checks(
     tasks: Mapping[int, Task],
     receiver: Receiver,
     retry_exit_code: int | None,
+    rows: int,
 ) -> list[Check]:
     """Compare the queue with the story and with what the receiver saw.
 
@@ -35,11 +36,13 @@ def checks(
         tasks: all tasks of the queue at the end.
         receiver: what arrived.
         retry_exit_code: of `orchestratorctl retry`, None where it did not run.
+        rows: that statements have written.
     """
     return [
         _calls(placed, tasks),
         _requests(placed, tasks, receiver),
         _retry(placed, tasks, receiver, retry_exit_code),
+        Check(rows == story.ROWS, f"{rows} rows in the database, one for each item of an answer"),
         *_webhooks(placed, tasks, receiver),
         _lost(placed, tasks),
     ]

@@ -15,6 +15,8 @@ NOWHERE = "https://api.example.com"
 """Stands where a document names no host."""
 
 _VARIABLE = re.compile(r"\{([^{}]+)\}")
+_SCOPE = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
+"""What RFC 6749 takes for one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,10 +84,33 @@ def schemes_of(document: Document, api: str) -> list[Scheme]:
     order = sorted(declared, key=lambda name: name not in wanted)
     prefix = re.sub(r"[^A-Z0-9]+", "_", api.upper()).strip("_").removesuffix("_API") or "API"
     prefix = f"API_{prefix}" if prefix[0].isdigit() else prefix
-    return [_scheme(str(name), document.look(declared[name]), prefix) for name in order]
+    scopes = _scopes(document)
+    return [
+        _scheme(str(name), document.look(declared[name]), prefix, scopes.get(str(name), ()))
+        for name in order
+    ]
 
 
-def _scheme(name: str, declared: Mapping[str, Any], prefix: str) -> Scheme:
+def _scopes(document: Document) -> dict[str, tuple[str, ...]]:
+    """Scheme → the scopes that operations ask of it, each once; of alternatives the first."""
+    everywhere = document.root.get("security")
+    found: dict[str, dict[str, None]] = {}
+    for *_, operation in document.operations():
+        seen: set[str] = set()
+        for one in items(operation.get("security", everywhere)):
+            for name, scopes in mapping(one).items():
+                if str(name) not in seen:
+                    seen.add(str(name))
+                    wanted = [scope for scope in items(scopes) if _is_scope(scope)]
+                    found.setdefault(str(name), {}).update(dict.fromkeys(wanted))
+    return {name: tuple(scopes) for name, scopes in found.items()}
+
+
+def _is_scope(value: Any) -> bool:
+    return isinstance(value, str) and _SCOPE.fullmatch(value) is not None
+
+
+def _scheme(name: str, declared: Mapping[str, Any], prefix: str, scopes: tuple[str, ...]) -> Scheme:
     kind, scheme = declared.get("type"), str(declared.get("scheme", "")).lower()
     key, place = text(declared.get("name")), declared.get("in")
     token, secret = f"{prefix}_TOKEN", f"{prefix}_API_KEY"
@@ -102,23 +127,49 @@ def _scheme(name: str, declared: Mapping[str, Any], prefix: str) -> Scheme:
     if kind == "apiKey" and place == "query" and key:
         about = f"a key in the query: {key}, which stands in each endpoint"
         return Scheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
-    if kind == "oauth2" and (url := _token_url(declared)):
-        client, password = f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET"
-        keys = f'client_id: "${{{client}}}", client_secret: "${{secret:{password}}}"'
-        line = f"auth: {{oauth2: {{token_url: {json.dumps(url)}, {keys}}}}}"
-        return Scheme(name, (line,), (client, password), "OAuth 2, for client credentials")
+    if kind == "oauth2" and (found := _oauth2(declared, prefix, scopes)) is not None:
+        return Scheme(name, *found)
     if kind in ("oauth2", "openIdConnect") or (kind == "http" and scheme == "bearer"):
         about = "a bearer token" if kind == "http" else "a bearer token, by OAuth 2"
         return Scheme(name, (f'auth: {{bearer: "${{secret:{token}}}"}}',), (token,), about)
     return Scheme(name, (), (), f"{text(kind)} {text(scheme)}".strip() + ", which cannot be used")
 
 
-def _token_url(declared: Mapping[str, Any]) -> str | None:
-    """Where tokens for client credentials are given; None where there are none, or nowhere."""
-    flow = mapping(mapping(declared.get("flows")).get("clientCredentials"))
-    if declared.get("flow") == "application":
-        flow = declared
-    url = text(flow.get("tokenUrl")).replace("${", "$${")
+def _oauth2(
+    declared: Mapping[str, Any], prefix: str, scopes: tuple[str, ...]
+) -> tuple[tuple[str, ...], tuple[str, ...], str] | None:
+    """Lines, variables, and in words; None where the daemon cannot get a token by itself."""
+    client, password = f"{prefix}_CLIENT_ID", f"{prefix}_CLIENT_SECRET"
+    refresh = f"{prefix}_REFRESH_TOKEN"
+    keys = [
+        f'    client_id: "${{{client}}}"',
+        f'    client_secret: "${{secret:{password}}}"',
+    ]
+    for named, flow in (("clientCredentials", "application"), ("authorizationCode", "accessCode")):
+        one = mapping(mapping(declared.get("flows")).get(named))
+        if declared.get("flow") == flow:
+            one = declared
+        url = _url(one, "tokenUrl")
+        if url is None:
+            continue
+        variables = [client, password]
+        if flow == "application":
+            if scopes:
+                keys.append(f"    scope: {json.dumps(' '.join(scopes).replace('${', '$${'))}")
+            about = "OAuth 2, for client credentials"
+        else:
+            # It has the scopes that the person agreed to who got it.
+            url = _url(one, "refreshUrl") or url
+            keys.append(f'    refresh_token: "${{secret:{refresh}}}"')
+            variables.append(refresh)
+            about = "OAuth 2, for a refresh token that a person has got by logging in"
+        head = ("auth:", "  oauth2:", f"    token_url: {json.dumps(url)}")
+        return (*head, *keys), tuple(variables), about
+    return None
+
+
+def _url(flow: Mapping[str, Any], key: str) -> str | None:
+    url = text(flow.get(key)).replace("${", "$${")
     return url if re.match(r"https?://\S+$", url) else None
 
 

@@ -71,11 +71,13 @@ def api_text(document: Document, schemes: Iterable[Scheme]) -> str:
     variables: dict[tuple[str, ...], str] = {}
     for scheme in schemes:
         alike.setdefault((scheme.lines, scheme.about), []).append(text(scheme.name))
-        variables[scheme.lines] = " and ".join(f"${name}" for name in scheme.variables)
+        *others, last = [f"${name}" for name in scheme.variables] or [""]
+        named = f"{', '.join(others)} and {last} are" if others else f"{last} is"
+        variables[scheme.lines] = named
     for (auth, about), names in alike.items():
         lines += ["", *comment(f"{', '.join(names)}: {about}.")]
         if auth:
-            lines += comment(f"Set {variables[auth]}, and take the # away:")
+            lines += comment(f"Take the # away once {variables[auth]} set:")
             lines += [f"# {line}" for line in auth]
     return "\n".join(lines) + "\n"
 

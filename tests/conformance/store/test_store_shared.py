@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import signal
 import socket
 import threading
 import time
@@ -159,6 +160,17 @@ async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
     assert (seen.moved, len(keys[KEY]), seen.owner) == (6, 4, other.store.owner)
 
 
+async def test_a_bulk_that_is_released_need_not_be_waited_for(two: list[Any]) -> None:
+    one, other = two
+    for _ in range(4):
+        await one.ended(Status.FAILED)
+    bulk = await one.store.create_bulk(TaskFilter(status=("failed",)), None, False)
+    await one.store.step_bulk(bulk.id, 2)
+    await one.store.release_bulks()
+    seen, _ = await other.store.step_bulk(bulk.id, 100)
+    assert (seen.moved, seen.owner) == (4, other.store.owner)
+
+
 async def test_what_is_due_is_told_to_others(two: list[Any]) -> None:
     one, other = two
     heard: list[Wakeup] = []
@@ -184,8 +196,9 @@ async def test_what_is_due_is_told_to_others(two: list[Any]) -> None:
 
 async def test_signs_of_life(two: list[Any]) -> None:
     one, other = two
+    lanes = [{"lane": "api:crm", "breaker": None, "retry_after": {"until": 5, "why": "429"}}]
     beat = Beat(
-        "host", 7, "1.0", 1, 5000, "abc", {"crm/get": "d"}, {"crm/get": "every"}, {"x": "1"}
+        "host", 7, "1.0", 1, 5000, "abc", {"crm/get": "d"}, {"crm/get": "every"}, {"x": "1"}, lanes
     )
     now = await one.store.give_sign(beat)
     assert abs(now - time.time() * 1000) < 5000
@@ -194,6 +207,7 @@ async def test_signs_of_life(two: list[Any]) -> None:
     assert (first.owner, first.host, first.pid) == (one.store.owner, "host", 7)
     assert first.lease_until > now
     assert second.owner == other.store.owner
+    assert (first.lanes, second.lanes) == (lanes, [])
     said = await other.store.declared([first.owner, "nobody"])
     assert said[first.owner].endpoints == {"crm/get": "d"}
     assert list(said) == [first.owner]
@@ -205,12 +219,14 @@ class Line:
     """The way to the server, which a test can cut at a chosen moment.
 
     With `cut_at`, the next message to the server that holds this is delivered, and whatever the
-    server answers is lost together with the connection.
+    server answers is lost together with the connection. Unless it `delivers`, the message is lost
+    as well, and the line is down.
     """
 
     def __init__(self, port: int) -> None:
         self._target = port
         self.cut_at: bytes | None = None
+        self.delivers = True
         self.down = False
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port: int = self._listener.getsockname()[1]
@@ -233,6 +249,9 @@ class Line:
                 if up and self.cut_at is not None and self.cut_at in data:
                     self.cut_at = None
                     source.close()  # no answer comes back
+                    if not self.delivers:
+                        self.down = True
+                        break
                     target.sendall(data)
                     time.sleep(0.1)
                     break
@@ -280,6 +299,27 @@ async def test_a_commit_whose_answer_is_lost_counts_once(far: Store, line: Line)
     )
     assert all(item.accepted and len(item.inserted) == 1 for item in settled)
     assert (await far.counts())["pending"] == 9
+
+
+async def test_a_commit_that_a_crash_swallowed_is_done_again(
+    far: Store, line: Line, url: str, postgres: Postgres
+) -> None:
+    """Though the server gives its number again, to somebody who commits."""
+    await far.enqueue([Insert(NewTask("call", "crm/get"))])
+    line.cut_at, line.delivers = b"COMMIT", False
+    lost = asyncio.create_task(far.enqueue([Insert(NewTask("call", "crm/put", {"x": 1}))]))
+    async with asyncio.timeout(10):
+        while not line.down:
+            await asyncio.sleep(0.01)
+    await asyncio.to_thread(postgres.stop, signal.SIGQUIT)
+    await asyncio.to_thread(postgres.start)
+    name = url.rpartition("/")[2]
+    for _ in range(20):
+        postgres.run(name, "UPDATE meta SET value = value WHERE name = 'instance'")
+    line.down = False
+    [inserted] = await lost
+    assert (await far.get(inserted.id)).params == {"x": 1}
+    assert (await far.counts())["pending"] == 2
 
 
 async def test_a_transaction_that_is_lost_before_its_commit_is_done_again(

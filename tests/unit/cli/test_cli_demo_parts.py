@@ -194,7 +194,7 @@ class Seen:
 def test_a_good_run_keeps_every_promise() -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
-    done = summary.checks(placed, tasks, seen, 0)
+    done = summary.checks(placed, tasks, seen, 0, story.ROWS)
     assert [check for check in done if not check.kept] == []
 
 
@@ -215,10 +215,11 @@ def test_a_broken_promise_is_seen(spoil: Any) -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
     spoil(placed, tasks, seen)
-    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 0))
+    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 0, story.ROWS))
 
 
-def test_a_failed_retry_by_hand_is_seen() -> None:
+def test_a_failed_retry_by_hand_and_a_lost_row_are_seen() -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
-    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 3))
+    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 0, story.ROWS - 1))
+    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 3, story.ROWS))

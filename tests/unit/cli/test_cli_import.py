@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -217,11 +218,7 @@ success: [2xx, 304]
 """
     )
     api = (folder / f"{API}/api.yaml").read_text()
-    robot = (
-        '# auth: {oauth2: {token_url: "https://login.test/token", client_id: '
-        '"${PET_STORE_CLIENT_ID}", client_secret: "${secret:PET_STORE_CLIENT_SECRET}"}}\n'
-    )
-    said = api.partition("#\n# Pet")[2].replace(robot, "ROBOT")
+    said = api.partition("#\n# Pet")[2]
     assert (
         said
         == """\
@@ -230,17 +227,77 @@ success: [2xx, 304]
 base_url: "https://eu.pets.test/v1"
 
 # key: a key in X-Key.
-# Set $PET_STORE_API_KEY, and take the # away:
+# Take the # away once $PET_STORE_API_KEY is set:
 # auth: {header: {name: "X-Key", value: "${secret:PET_STORE_API_KEY}"}}
 
 # login: user name and password.
-# Set $PET_STORE_USERNAME and $PET_STORE_PASSWORD, and take the # away:
+# Take the # away once $PET_STORE_USERNAME and $PET_STORE_PASSWORD are set:
 # auth: {basic: {username: "${PET_STORE_USERNAME}", password: "${secret:PET_STORE_PASSWORD}"}}
 
 # robot: OAuth 2, for client credentials.
-# Set $PET_STORE_CLIENT_ID and $PET_STORE_CLIENT_SECRET, and take the # away:
-ROBOT"""
+# Take the # away once $PET_STORE_CLIENT_ID and $PET_STORE_CLIENT_SECRET are set:
+# auth:
+#   oauth2:
+#     token_url: "https://login.test/token"
+#     client_id: "${PET_STORE_CLIENT_ID}"
+#     client_secret: "${secret:PET_STORE_CLIENT_SECRET}"
+"""
     )
+
+
+PERSON = {
+    "type": "oauth2",
+    "flows": {
+        "implicit": {"authorizationUrl": "https://login.test/authorize"},
+        "authorizationCode": {
+            "authorizationUrl": "https://login.test/authorize",
+            "tokenUrl": "https://login.test/token",
+            "refreshUrl": "https://login.test/refresh",
+        },
+    },
+}
+
+
+def test_oauth2_with_the_scopes_that_operations_ask_for(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of alternatives the first; what is written serves once its # are gone."""
+    document = json.loads(json.dumps(PETS))
+    paths, schemes = document["paths"], document["components"]["securitySchemes"]
+    schemes["person"] = PERSON
+    document["security"] = [{"robot": ["pets:read", "${HOME}", "a b"]}]
+    paths["/pets"]["post"]["security"] = [{"robot": ["pets:write"]}, {"robot": ["admin"]}]
+    paths["/pets/{petId}/photo"]["post"]["security"] = [{"login": []}, {"robot": ["pets:read"]}]
+    run(folder, document)
+    file = folder / f"{API}/api.yaml"
+    text = file.read_text()
+    robot, person = (
+        text.partition(f"# {name}: ")[2].partition("\n\n")[0] for name in ("robot", "person")
+    )
+    assert robot.endswith('#     scope: "pets:read $${HOME} pets:write"')
+    assert (
+        person
+        == """\
+OAuth 2, for a refresh token that a person has got by logging in.
+# Take the # away once $PET_STORE_CLIENT_ID, $PET_STORE_CLIENT_SECRET and $PET_STORE_REFRESH_TOKEN
+# are set:
+# auth:
+#   oauth2:
+#     token_url: "https://login.test/refresh"
+#     client_id: "${PET_STORE_CLIENT_ID}"
+#     client_secret: "${secret:PET_STORE_CLIENT_SECRET}"
+#     refresh_token: "${secret:PET_STORE_REFRESH_TOKEN}"
+"""
+    )
+    for name in ("CLIENT_ID", "CLIENT_SECRET", "REFRESH_TOKEN"):
+        monkeypatch.setenv(f"PET_STORE_{name}", f"a-value-of-{name}")
+    for part, scope in ((robot, "pets:read ${HOME} pets:write"), (person, None)):
+        block = part[part.index("# auth:") :]
+        file.write_text(text.replace(block, re.sub("^# ", "", block, flags=re.MULTILINE)))
+        auth = load(folder, open_host(folder)).apis["pet-store-api"].auth
+        assert auth is not None
+        assert auth.oauth2 is not None
+        assert (auth.oauth2.scope, auth.oauth2.refresh_token is None) == (scope, scope is not None)
 
 
 def test_the_requests_that_go_out(folder: Path) -> None:
@@ -274,8 +331,8 @@ def test_what_is_commented_out_is_good_too(folder: Path, monkeypatch: pytest.Mon
     monkeypatch.setenv("PET_STORE_PASSWORD", "hunter22")
     monkeypatch.setenv("PET_STORE_CLIENT_ID", "robot")
     monkeypatch.setenv("PET_STORE_CLIENT_SECRET", "hunter23")
-    for line in (line for line in plain.splitlines() if line.startswith("# auth:")):
-        path.write_text(plain.replace(line, line[2:]))
+    for block in re.findall(r"^# auth:.*\n(?:#   .*\n)*", plain, re.MULTILINE):
+        path.write_text(plain.replace(block, re.sub("^# ", "", block, flags=re.MULTILINE)))
         config = load(folder, open_host(folder))
         assert config.apis["pet-store-api"].auth is not None
         assert config.warnings == ()

@@ -53,11 +53,11 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     gate = worker.lanes.gates.of(lane, now)
     for at in [now - LASTING_MS] * LEAST + [now]:
         gate.breaker.failed(at, f"cannot connect to {parts.SECRET}")
-    gate.breaker.next_probe = now + 20_000
+    gate.breaker.next_probe = now + 8_000
     task_id = await parts.made()
     assert await waits(task_id) == {
         "for": "breaker", "why": "the breaker of api:demo is open: cannot connect to ***",
-        "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 20_000),
+        "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 8_000),
     }  # fmt: skip
     gate.breaker.answered(now)
     gate.hold(now + 40_000, "429 with Retry-After")

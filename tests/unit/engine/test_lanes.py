@@ -592,6 +592,20 @@ def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
     assert lanes.choose(800) == [Choice(A, 3, "api:x")]
 
 
+def test_what_another_daemon_was_asked_for_is_kept_for_a_lane_that_comes_later() -> None:
+    lanes = Lanes()
+    lanes.gates.told("api:old", 50, "is over by then", 1)
+    lanes.gates.told("api:x", 900, "429 with Retry-After", 60)
+    assert list(lanes.gates._told) == ["api:x"]
+    lanes.place(A, "api:x", 10)
+    lanes.place(B, "api:y", 10)
+    for key in (A, B):
+        lanes.touch(key, 0)
+    assert [choice.key for choice in lanes.choose(70)] == [B]
+    assert lanes.next_look() == 900
+    assert [choice.key for choice in lanes.choose(900)] == [A]
+
+
 def test_a_rate_comes_and_goes_with_the_configuration() -> None:
     lanes = placed(A)
     lanes.touch(A, 0)

@@ -82,7 +82,7 @@ async def test_one_request_however_many_wait() -> None:
 
 
 @pytest.mark.parametrize(
-    ("life", "margin"), [(3600, 60), (600, 60), (100, 10), (5, 1), (1, 0.5), ("300", 30), (0, 0)]
+    ("life", "margin"), [(3600, 60), (61, 60), (60, 6), (5, 1), (1, 0.5), ("300", 60), (0, 0)]
 )
 async def test_when_it_is_renewed(life: Any, margin: float) -> None:
     token = await keeper().token(Endpoint(given(expires_in=life)), soon())

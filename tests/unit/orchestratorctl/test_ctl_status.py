@@ -160,7 +160,18 @@ def test_lanes_that_wait_are_shown_with_why(daemon: Daemon, ctl: Callable[..., R
         {"lane": "api:shop", "due": 2, **breaker},
         {"lane": "far:443", "due": 0, **breaker, "state": "half_open", "next_probe": None},
     ]
-    daemon.on("GET", "/v1/status", (200, a_status(lanes=lanes, breakers=breakers)))
+    waiting = [
+        {"lane": "api:shop", "breaker": {"since": breaker["since"], "why": "refused"},
+         "retry_after": None},
+        {"lane": "hooks:443", "breaker": None, "retry_after": {"until": at(90), "why": "429"}},
+    ]  # fmt: skip
+    daemons = [
+        {"pid": 812, "host": "one", "alive": True, "this": True, "waiting": waiting},
+        {"pid": 640, "host": "two", "alive": True, "this": False, "waiting": waiting},
+        {"pid": 655, "host": "gone", "alive": False, "this": False, "waiting": waiting},
+    ]
+    status = a_status(lanes=lanes, breakers=breakers, daemons=daemons)
+    daemon.on("GET", "/v1/status", (200, status))
     out = ctl("status").out
     table = [line.split("  ") for line in out.partition("WAITING LANE")[2].splitlines()]
     rows = [[cell.strip() for cell in row if cell.strip()] for row in table]
@@ -171,4 +182,8 @@ def test_lanes_that_wait_are_shown_with_why(daemon: Daemon, ctl: Callable[..., R
     assert rows[2][3] == "probe is under way"
     assert rows[3][:4] == ["api:crm", "2", "rate_limit 100/min", "in 40s"]
     assert rows[4] == ["hooks:443", "2", "Retry-After", "in 1m", "429 with Retry-After"]
-    assert len(rows) == 5
+    # Those of another daemon; what a receiver has said to it holds here as well.
+    assert rows[5] == [
+        "api:shop", "-", "breaker, open since 10:31:04Z", "-", "pid 640 on two: refused",
+    ]  # fmt: skip
+    assert len(rows) == 6
