@@ -29,6 +29,7 @@ from bench.folder import Folder
 from bench.peers.graphile import Graphile
 from bench.servers import Nginx, Postgres
 from bench.table import Table
+from orchestratord import fleet
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
 from orchestratord.task import Attempt, Key, NewTask, Task
@@ -43,6 +44,7 @@ ROUNDS = 30
 SIZES = {"10 thousand": 10_000, "1 million": 1_000_000}
 LARGE = {"10 million": 10_000_000}
 WAITING_KEYS = 10_000
+WITHOUT, WITH, LAST = "without", "with", "the last minute with"
 
 FILL = """
 INSERT INTO retry_schedule (kind, endpoint_id, webhook, status, attempts, max_attempts, next_try,
@@ -92,7 +94,7 @@ def race(count: int, daemons: int) -> Drained:
         database = stack.enter_context(server())
         nginx = stack.enter_context(Nginx(Path(home) / "nginx"))
         asyncio.run(_queue(queue_url(database), count))
-        fleet = []
+        started = []
         for number in range(daemons):
             made = stack.enter_context(
                 daemon(
@@ -103,12 +105,12 @@ def race(count: int, daemons: int) -> Drained:
             )
             declare_post(made, nginx)
             made.expect("a password is written out")
-            fleet.append(made.start())
-        first: Control = fleet[0]
+            started.append(made.start())
+        first: Control = started[0]
         return drain(
             nginx, count,
             lambda: database.ask("SELECT count(*) FROM retry_schedule WHERE status <> 'succeeded'"),
-            [made.pid for made in fleet], [database.pid],
+            [made.pid for made in started], [database.pid],
             lambda: first.post("/v1/endpoints/bench/post/resume"),
         )  # fmt: skip
 
@@ -183,7 +185,10 @@ async def _claim(store: Store, keys: Sequence[Key]) -> tuple[float, list[Task]]:
 async def _settle(store: Store, tasks: Sequence[Task]) -> float:
     now = int(time.time() * 1000)
     attempt = Attempt(1, now, 1.5, 200, None, None, "succeeded")
-    done = [Settlement(task, "succeeded", now, status_code=200, attempt=attempt) for task in tasks]
+    done = [
+        Settlement(task, "succeeded", now, status_code=200, attempt=attempt, last_success_at=now)
+        for task in tasks
+    ]
     began = time.perf_counter()
     settled = await asyncio.gather(*map(store.settle, done))
     if not all(item.accepted for item in settled):
@@ -195,27 +200,51 @@ async def _settle(store: Store, tasks: Sequence[Task]) -> float:
 
 
 async def horizon(url: str, seconds: float, rate: int) -> dict[str, list[float]]:
-    """Claims under a load of `rate` tasks a second, while a session is idle in a transaction."""
+    """Claims under a load of `rate` tasks a second, while a session is idle in a transaction.
+
+    The daemon's other work goes on beside them: looking for what others have queued, for what dead
+    ones held, and at what is paused, with the pauses that `fleet` makes.
+    """
     store = await Store.open(url)
-    times: dict[str, list[float]] = {"without": [], "with": []}
+    times: dict[str, list[float]] = {WITHOUT: [], WITH: [], LAST: []}
+    looking = asyncio.create_task(_look(store))
     try:
         with psycopg.connect(url) as idle:
-            for phase, length in (("without", min(seconds / 4, 30)), ("with", seconds)):
-                if phase == "with":
+            for phase, length in ((WITHOUT, min(seconds / 4, 30)), (WITH, seconds)):
+                if phase == WITH:
                     idle.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
                     idle.execute("SELECT count(*) FROM retry_schedule")
                 end, turn = time.monotonic() + length, time.monotonic()
-                while time.monotonic() < end:
+                while (now := time.monotonic()) < end:
                     await store.enqueue([Insert(NewTask("call", POST.endpoint_id, {"n": 1}))
                                          for _ in range(AT_ONCE)])  # fmt: skip
                     took, tasks = await _claim(store, [POST])
                     await _settle(store, tasks)
                     times[phase].append(took)
+                    if phase == WITH and now > end - 60:
+                        times[LAST].append(took)
                     turn += AT_ONCE / rate
                     await asyncio.sleep(max(turn - time.monotonic(), 0))
     finally:
+        looking.cancel()
+        await asyncio.gather(looking, return_exceptions=True)
         await store.close()
     return times
+
+
+async def _look(store: Store) -> None:
+    """What a daemon does every few seconds."""
+    queue = 0.0
+    while True:
+        began = time.monotonic()
+        await store.paused()
+        await store.last_success()
+        await store.reclaim()
+        if began >= queue:
+            store.expect(await store.earliest())
+            took = time.monotonic() - began
+            queue = began + min(max(fleet.LOOK, fleet.BUSY_LOOK * took), fleet.LONGEST_LOOK)
+        await asyncio.sleep(fleet.LOOK)
 
 
 # -- the command -----------------------------------------------------------------------------------

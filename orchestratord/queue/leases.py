@@ -10,6 +10,12 @@ import time
 
 from orchestratord.clock import Clock
 
+LOOK_BACK_MS = 10_000
+"""How long before the last look a lease may have run out, to be found by the next one: a claim may
+reach the database late."""
+ALL_EACH = 300.0
+"""Seconds between two looks at all of them, however long ago they ran out."""
+
 
 class Leases:
     """The lease of one daemon's claims."""
@@ -17,8 +23,8 @@ class Leases:
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long a claim stands without a word from its daemon."""
         self.seconds = seconds
-        self.looked = 0
-        """Up to when (milliseconds) every lease that had run out was taken over."""
+        self._looked = 0
+        self._all_again = 0.0
         self._database: tuple[int, float] | None = None
 
     def asked(self, now: int) -> None:
@@ -35,3 +41,13 @@ class Leases:
     def until(self, clock: Clock) -> int:
         """When the lease of a claim runs out that is made now."""
         return self.now(clock) + round(self.seconds * 1000)
+
+    def since(self) -> int:
+        """From when on (milliseconds) leases may have run out that nobody has taken over."""
+        return 0 if time.monotonic() >= self._all_again else self._looked - LOOK_BACK_MS
+
+    def looked(self, now: int) -> None:
+        """Of those that `since` began with, none has run out at `now`."""
+        if time.monotonic() >= self._all_again:
+            self._all_again = time.monotonic() + ALL_EACH
+        self._looked = now

@@ -60,7 +60,7 @@ SETTINGS = {
     "enable_mergejoin": "off",
     "jit": "off",
 }
-"""Of each transaction that writes."""
+"""Of each transaction."""
 HOLDING_BACK = """
 SELECT pid, COALESCE(usename, 'somebody'), COALESCE(application_name, ''),
     COALESCE(state, 'working'), extract(epoch FROM now() - xact_start)::float8
@@ -169,8 +169,9 @@ class PostgresConnection(Connection):
                     "acknowledges nothing that is not on disk"
                 )
                 settings = {**SETTINGS, **DURABLE}
-        set_ = "".join(f"set_config('{name}', '{to}', true), " for name, to in settings.items())
-        self._begin = f"BEGIN READ WRITE; SELECT {set_}pg_current_xact_id()::text"
+        set_ = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in settings.items())
+        self._begin = f"BEGIN READ WRITE; SELECT {set_}, pg_current_xact_id()::text"
+        self._look = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {set_}"
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Every row of a statement."""
@@ -323,7 +324,7 @@ class PostgresConnection(Connection):
         """As in the interface."""
         if self._raw.closed:
             self._connect()
-        self._raw.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self._raw.execute(self._look, prepare=False)
         try:
             yield
         finally:

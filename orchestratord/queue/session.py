@@ -15,6 +15,9 @@ from orchestratord.task import Key, Table
 LEASE = 90.0
 """Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
 
+FRONT = -(1 << 62)
+NEVER = 1 << 62
+
 
 @dataclass(slots=True)
 class Session:
@@ -37,9 +40,11 @@ class Session:
     successes: dict[str, int] = field(default_factory=dict)
     """Endpoints that had a success in the transaction, and when that call began. They are written
     just before COMMIT: all daemons change the same few rows, and wait for each other there."""
-    floors: dict[Key, tuple[int, float]] = field(default_factory=dict)
-    """Of keys that were claimed from: before which `next_try` there is nothing, and until when that
-    is believed (`time.monotonic`)."""
+    floors: dict[Key, int] = field(default_factory=dict)
+    """Of keys that were claimed from in a database that is shared: before which `next_try` nothing
+    was left."""
+    told: dict[Key, int] = field(default_factory=dict)
+    """What was heard of since."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -72,6 +77,10 @@ class Session:
     def heard(self, key: Key, next_try: int) -> None:
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
         thread."""
-        floor = self.floors.get(key)
-        if floor is not None and next_try < floor[0]:
-            self.floors.pop(key, None)
+        if next_try < self.told.get(key, NEVER):
+            self.told[key] = next_try
+
+    def floor(self, key: Key) -> int:
+        """Before which `next_try` there is nothing to be claimed of a key."""
+        told, known = self.told.pop(key, NEVER), self.floors.get(key, FRONT)
+        return min(told, known)

@@ -3,15 +3,19 @@
 What somebody else is just claiming is passed over. A key that is claimed from again and again
 leaves entries behind in the index, dead but not yet removed, above all while an old transaction
 holds them back; so each claim begins where the last one of its key ended, and not at the front.
+What others put before that is heard of, or found by looking at all keys every few seconds
+(`Session.heard`). Leases that have run out are looked for on the reading connection, for the same
+reason: it may take long, and claims do not wait for it.
 """
 
 from __future__ import annotations
 
 import json
-import time
 from collections.abc import Collection, Sequence
 
 from orchestratord.queue.claims import GIVE_BACK, RUNNING, turn
+from orchestratord.queue.database import Connection
+from orchestratord.queue.leases import Leases
 from orchestratord.queue.rates import Rates
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
@@ -58,24 +62,27 @@ SELECT pick.n, task.next_try
 FROM pick CROSS JOIN LATERAL ({_OF_PICK} ORDER BY next_try, id LIMIT 1) AS task
 """
 
-BACKWARDS_MS = 3_000
-"""How far before the last one claimed the next claim of a key begins: others may be a little late
-to commit, and their clocks behind. Who hears of an earlier one says so by `Session.waits`."""
-BELIEVED = 60.0
-"""Seconds for which nothing is looked for before that."""
+BACKWARDS_MS = 500
+"""How far before the first one that is left the next claim of a key begins: others may be a little
+late to commit, and their clocks behind."""
 BEHIND_MS = 20
 """When to look again for what is due and was passed over, since somebody else has it locked."""
-FRONT = -(1 << 62)
 
 _RUN_OUT = """
 SELECT id FROM retry_schedule
-WHERE status = 'running' AND lease_until >= ?::bigint AND lease_until < ?::bigint
+WHERE status = 'running' AND lease_until >= ?::bigint AND lease_until < {now}
     AND NOT (locked_by = ? AND id = ANY(?::bigint[]))
+"""
+
+ANY_RUN_OUT = f"""
+SELECT at, EXISTS ({_RUN_OUT.format(now="at")})
+FROM (SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint AS at) AS clock
 """
 
 TAKE_UNSTARTED = f"""
 WITH lost AS MATERIALIZED (
-    {_RUN_OUT} AND started_at IS NULL ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
+    {_RUN_OUT.format(now="?::bigint")} AND started_at IS NULL
+    ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
 )
 {GIVE_BACK}
 FROM lost WHERE retry_schedule.id = lost.id
@@ -84,7 +91,8 @@ RETURNING status, endpoint_id, webhook, next_try
 
 TAKE_STARTED = f"""
 WITH lost AS MATERIALIZED (
-    {_RUN_OUT} AND started_at IS NOT NULL ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
+    {_RUN_OUT.format(now="?::bigint")} AND started_at IS NOT NULL
+    ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
 )
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?::bigint, updated_at = ?::bigint
 FROM lost WHERE retry_schedule.id = lost.id
@@ -103,9 +111,6 @@ UPDATE retry_schedule SET lease_until = ?::bigint FROM ours WHERE retry_schedule
 
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
-LOOK_BACK_MS = 60_000
-"""How long before the last look a lease may have run out, to be found by the next one."""
-
 
 def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
     """Take up to so many due tasks of each key."""
@@ -117,17 +122,17 @@ def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
     found: list[list[Task]] = [[] for _ in picks]
     for n, *row in session.db.all(CLAIM, (_picked(session, picks), *values)):
         found[n].append(task_of(row))
-    for pick, tasks in zip(picks, found, strict=True):
+    for tasks in found:
         tasks.sort(key=turn)
-        if tasks:
-            # Of what was claimed before it was due nothing follows for what comes.
-            last = min(tasks[-1].next_try or 0, now)
-            session.floors[pick.key] = (last - BACKWARDS_MS, time.monotonic() + BELIEVED)
     earliest: dict[Key, int | None] = dict.fromkeys(pick.key for pick in picks)
+    left = dict.fromkeys(earliest, now)
     for n, due in session.db.all(EARLIEST, (_picked(session, picks),)):
         pick = picks[n]
         passed_over = due <= pick.due_before and len(found[n]) < pick.limit
         earliest[pick.key] = max(due, now + BEHIND_MS) if passed_over else due
+        left[pick.key] = min(due, now)
+    for key, first in left.items():
+        session.floors[key] = first - BACKWARDS_MS
     claimed = [task for tasks in found for task in tasks]
     session.moved(Status.PENDING, Status.RUNNING, len(claimed))
     used_up = rates.charge((pick, len(tasks)) for pick, tasks in zip(picks, found, strict=True))
@@ -137,16 +142,11 @@ def claim(session: Session, picks: Sequence[Pick]) -> Claimed:
 def _picked(session: Session, picks: Sequence[Pick]) -> str:
     return json.dumps(
         [
-            (n, *pick.key, pick.limit, _floor(session, pick.key), pick.due_before,
+            (n, *pick.key, pick.limit, session.floor(pick.key), pick.due_before,
              int(pick.idempotent))
             for n, pick in enumerate(picks)
         ]
     )  # fmt: skip
-
-
-def _floor(session: Session, key: Key) -> int:
-    floor, until = session.floors.get(key, (FRONT, 0.0))
-    return floor if time.monotonic() < until else FRONT
 
 
 def ask_clock(session: Session) -> int:
@@ -169,14 +169,22 @@ def renew(session: Session, held: Collection[int]) -> int:
     return session.db.run(RENEW, values)
 
 
+def any_run_out(db: Connection, leases: Leases, owner: str, held: Collection[int]) -> bool:
+    """Whether there is something for `reclaim`; on the reading connection."""
+    row = db.one(ANY_RUN_OUT, (leases.since(), owner, list(held)))
+    assert row is not None
+    if not row[1]:
+        leases.looked(row[0])
+    return bool(row[1])
+
+
 def reclaim(session: Session, held: Collection[int] = ()) -> tuple[int, list[Task]]:
     """Take over a page of the claims whose lease has run out: how many of them had not started and
     are pending again, and those that had, which are ours now.
 
     `held` are left alone, though their lease may have run out while we could not renew it.
     """
-    now = ask_clock(session)
-    ran_out = (session.leases.looked - LOOK_BACK_MS, now, session.owner, list(held))
+    ran_out = (session.leases.since(), ask_clock(session), session.owner, list(held))
     ours = (session.owner, session.lease_until(), session.now())
     back = session.db.all(TAKE_UNSTARTED, (*ran_out, session.now(), session.now()))
     for status, endpoint_id, webhook, next_try in back:
@@ -184,6 +192,4 @@ def reclaim(session: Session, held: Collection[int] = ()) -> tuple[int, list[Tas
         if next_try is not None:
             session.waits(Key(endpoint_id, webhook), next_try)
     rows = session.db.all(TAKE_STARTED, (*ran_out, *ours))
-    if not back and not rows:
-        session.leases.looked = now
     return len(back), sorted((task_of(row) for row in rows), key=turn)

@@ -302,9 +302,13 @@ class Store:
         lease has run out. `held`: the tasks that we know to hold; they stay as they are.
         """
         if self.shared:
-            return await self._writer.submit(
-                Rank.CLAIM, partial(shared_claims.reclaim, held=frozenset(held))
+            ours = frozenset(held)
+            look = partial(
+                shared_claims.any_run_out, leases=self._leases, owner=self.owner, held=ours
             )
+            if not await self._reader.run(look):
+                return 0, []
+            return await self._writer.submit(Rank.CLAIM, partial(shared_claims.reclaim, held=ours))
         return await self._writer.submit(Rank.CLAIM, claims.reclaim)
 
     async def renew(self, held: Collection[int]) -> int:

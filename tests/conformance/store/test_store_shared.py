@@ -130,6 +130,30 @@ async def test_what_comes_from_a_clock_that_is_behind_is_found(two: list[Any]) -
     assert len(await one.claim()) == 1
 
 
+async def test_a_claim_begins_where_the_last_one_ended(two: list[Any]) -> None:
+    """What was claimed before lies in the index for as long as an old transaction holds it back."""
+    one, _ = two
+
+    async def floor() -> int:
+        found: int = await one.store._writer.submit(1, lambda session: session.floor(KEY))
+        return found
+
+    assert await floor() < 0
+    await one.add_all([one.new() for _ in range(3)])
+    first = one.clock.ms
+    one.clock.turn(60)
+    await one.add()
+    assert len(await one.claim(limit=3)) == 3
+    assert one.clock.ms - 1000 < await floor() <= one.clock.ms
+    await one.add_all([one.new(delay=1)])
+    assert len(await one.claim()) == 1
+    one.clock.turn(60)
+    assert [task.next_try for task in await one.claim()] == [first + 61_000]
+    assert one.clock.ms - 1000 < await floor() <= one.clock.ms
+    one.store.expect({KEY: first})
+    assert await floor() == first
+
+
 async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     one, _ = two
     limit, other_key = RateLimit(30, "min"), Key("crm/put")
