@@ -144,8 +144,12 @@ def test_a_client_that_wants_its_secret_in_the_body(
     assert daemon.finish(daemon.call("shop/orders"))["status"] == "succeeded"
 
 
-def test_a_wrong_secret_is_final_and_names_the_key(daemon: Daemon, authority: Authority) -> None:
-    daemon.environ["CLIENT_SECRET"] = "something-else-4711"
+def test_a_wrong_secret_is_final_and_names_the_key(
+    make_daemon: MakeDaemon, authority: Authority, receiver: Receiver, tmp_path: Path
+) -> None:
+    kept = tmp_path / "secret"
+    kept.write_text("something-else-4711\n")
+    daemon = declare(make_daemon, authority, receiver, client_secret=f"${{file:{kept}}}")
     daemon.start()
     before = authority.counts()
     ids = daemon.batch("shop/orders", [{}] * 30)
@@ -160,6 +164,15 @@ def test_a_wrong_secret_is_final_and_names_the_key(daemon: Daemon, authority: Au
     assert counts["calls"] == before["calls"], "nothing is sent without a token"
     assert counts["asked"] - before["asked"] <= 4, "it is not asked again and again"
     assert "something-else-4711" not in daemon.log()
+
+    # The right one is taken up without a restart, and what had failed can be repeated.
+    kept.write_text(f"{SECRET}\n")
+    assert daemon.reload()["changed"]
+    ran = daemon.ctl("retry", "--all", "--endpoint", "shop/orders")
+    assert ran.code == 0, ran.err
+    daemon.settle()
+    assert {daemon.task(task_id)["status"] for task_id in ids} == {"succeeded"}
+    assert authority.counts()["asked"] - counts["asked"] <= 2
 
 
 def test_a_token_endpoint_that_is_down_is_waited_for(
