@@ -26,8 +26,13 @@ LASTING_MS = 4_000
 retries are none of its business. The first retries of the default backoff come later than this, so
 that a receiver that goes down costs a call one attempt and not two."""
 FIRST_PAUSE_MS = 500
-"""Before the first probe; then it doubles."""
-LONGEST_PAUSE_MS = 10_000
+"""Before the first probe; then it doubles, …"""
+STEADY_PAUSE_MS = 10_000
+"""… up to this."""
+PART = 60
+"""Where the receiver is down for longer, the pause is this part of how long that is already: probes
+cost their tasks attempts, which have to last for a night."""
+LONGEST_PAUSE_MS = 30_000
 """Between two probes, and so about the longest that a receiver is back unnoticed."""
 
 State = Literal["closed", "open", "half_open"]
@@ -115,8 +120,9 @@ class Breaker:
         """The next one goes after a longer pause."""
         self.why = why
         self.probes += 1
-        self._pause = min(2 * self._pause, LONGEST_PAUSE_MS)
-        self.next_probe = now + self._pause
+        self._pause = min(2 * self._pause, STEADY_PAUSE_MS)
+        lasted = now - self.opened_at if self.opened_at is not None else 0
+        self.next_probe = now + min(max(self._pause, lasted // PART), LONGEST_PAUSE_MS)
 
     def _turn(self, now: int) -> None:
         """Begin another half where this one is over, or the clock was put back."""

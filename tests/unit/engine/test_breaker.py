@@ -10,7 +10,7 @@ from orchestratord.engine.breaker import (
     FIRST_PAUSE_MS,
     LASTING_MS,
     LEAST,
-    LONGEST_PAUSE_MS,
+    STEADY_PAUSE_MS,
     WINDOW_MS,
     Breaker,
     is_down,
@@ -116,8 +116,18 @@ def test_pauses_between_probes_grow_up_to_ten_seconds() -> None:
         breaker.probe_failed(now, "503")
         pauses.append(breaker.next_probe - now)
         now = breaker.next_probe
-    assert pauses == [1_000, 2_000, 4_000, 8_000] + [LONGEST_PAUSE_MS] * 5
+    assert pauses == [1_000, 2_000, 4_000, 8_000] + [STEADY_PAUSE_MS] * 5
     assert breaker.probes == 9
+
+
+@pytest.mark.parametrize(("hours", "seconds"), [(0.1, 10), (0.25, 15), (0.5, 30), (24, 30)])
+def test_the_longer_it_lasts_the_longer_are_the_pauses(hours: float, seconds: int) -> None:
+    breaker = opened(0)
+    for now in range(5):
+        breaker.probe_failed(now, "503")
+    now = int(hours * 3_600_000)
+    breaker.probe_failed(now, "503")
+    assert breaker.next_probe - now == seconds * 1_000
 
 
 def test_an_answer_closes_it_and_nothing_of_before_counts() -> None:
