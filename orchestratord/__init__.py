@@ -51,7 +51,7 @@ if TYPE_CHECKING:
         put_headers,
         url_text,
     )
-    from orchestratord.executor import Doomed, Executor, Parked, Standing, Target
+    from orchestratord.executor import Doomed, Executor, Need, Parked, Standing, Target
     from orchestratord.expression import Expression
     from orchestratord.hookspecs import PHASES, hookimpl, pure
     from orchestratord.message import Outcome, Send
@@ -114,6 +114,7 @@ __all__ = [
     "InvalidParams",
     "InvalidPayload",
     "Model",
+    "Need",
     "NewTask",
     "NotFound",
     "NotWritable",
@@ -181,7 +182,7 @@ _HOMES = {
         "TaskEvent WebhookEvent"
     ),
     "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
-    "orchestratord.executor": "Doomed Executor Parked Standing Target",
+    "orchestratord.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.expression": "Expression",
     "orchestratord.hookspecs": "PHASES hookimpl pure",
     "orchestratord.message": "Outcome Send",

@@ -7,7 +7,7 @@ brings the one that delivers webhooks.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -69,6 +69,21 @@ class Doomed:
 Standing = Target | Parked | Doomed
 
 
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that an executor needs, as `orchestratord doctor` tells of it.
+
+    Args:
+        what: what was tried and how it is, such as `the database crm answers`.
+        fault: what is wrong with it; empty where nothing is.
+        remedy: what to do, where something is wrong.
+    """
+
+    what: str
+    fault: str = ""
+    remedy: str = ""
+
+
 class Executor(ABC):
     """Carries out one kind of task.
 
@@ -116,6 +131,21 @@ class Executor(ABC):
         `spec` holds the endpoint's keys of this type.
         """
         return False
+
+    def needs(self, config: Config) -> Iterable[Need]:
+        """What tasks of this kind need beside the configuration, tried now and each within seconds.
+
+        Nothing is changed by it, and no loop runs: `orchestratord doctor` asks.
+        """
+        return ()
+
+    def pretend(self, request: Any, target: Target, body: Any) -> Outcome | None:
+        """How an attempt would end that was answered `ok`; None where it cannot be told.
+
+        For calls that are not sent by HTTP: `explain` and the tests in the YAML ask. `body` is
+        what the answer is supposed to hold, as JSON has it. Raises ValueError where none is so.
+        """
+        return None
 
     @abstractmethod
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:

@@ -134,6 +134,12 @@ class ExpectedRequest(Model):
     """These, with these values; there may be others."""
     body: Any = None
     """A text as it stands; anything else is compared as JSON."""
+    database: str | None = None
+    """Of a statement, as are the following."""
+    statement: str | None = None
+    """White space may differ."""
+    params: Mapping[str, Any] | None = None
+    """Exactly the values that are bound to it."""
 
 
 class ExpectedCall(Model):

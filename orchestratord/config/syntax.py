@@ -12,6 +12,9 @@ _UNFIT = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
+_BRACKETS = re.compile(r"""(?:^|(?<=\s))\#[^\n]*|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]""", re.DOTALL)
+"""Brackets, and what may hold such as are none."""
+
 _REMEDIES = (
     ("mapping values are not allowed", "a ':' too many in this line, or wrong indentation; "
      "put a value that holds ': ' in quotes"),
@@ -76,6 +79,11 @@ def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)
+    if "node content" in complaint and not _rest(text, line, column).strip():
+        # The parser does not say where the list or the mapping began that is not finished.
+        place = _open_bracket(text)
+        if place is not None:
+            return at(file, text, place, f"the {text[place]} here is never closed")
     opened = error.context_mark
     if opened is not None and not _rest(text, line, column).strip():
         bracket = _line(text, opened.line)[opened.column : opened.column + 1]
@@ -83,6 +91,17 @@ def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
             line, column = opened.line, opened.column
             message = f"the {bracket} here is never closed"
     return Problem(message, file=file, line=line + 1, column=column + 1)
+
+
+def _open_bracket(text: str) -> int | None:
+    """Where the last bracket stands that is not closed, quotes and comments left out."""
+    opened: list[int] = []
+    for match in _BRACKETS.finditer(text):
+        if match[0] in ("[", "{"):
+            opened.append(match.start())
+        elif match[0] in ("]", "}") and opened:
+            opened.pop()
+    return opened[-1] if opened else None
 
 
 def _message(line: str, column: int, error: yaml.MarkedYAMLError) -> str:

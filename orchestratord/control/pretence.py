@@ -9,7 +9,7 @@ from typing import Any
 
 import httpx
 
-from orchestratord.errors import SendError, SendErrorKind
+from orchestratord.errors import Conflict, SendError, SendErrorKind
 from orchestratord.executor import Executor, Target
 from orchestratord.isolation import words
 from orchestratord.message import Outcome
@@ -60,9 +60,12 @@ class Receiver:
 async def outcome_of(
     executor: Executor, request: Any, task: Task, target: Target, pretended: Pretended
 ) -> Outcome:
-    """How the attempt ends with this answer, as the executor judges it; no hook has seen it."""
+    """How the attempt ends with this answer, as the executor judges it; no hook has seen it.
+
+    Raises Conflict where it is no answer that can come.
+    """
     if executor.phases[0] != "before_request":
-        return _executed(target, pretended)
+        return _executed(executor, request, target, pretended)
     try:
         async with asyncio.timeout(target.timeout):
             outcome = await executor.execute(request, task, target, Receiver(pretended))
@@ -73,9 +76,16 @@ async def outcome_of(
     return outcome
 
 
-def _executed(target: Target, pretended: Pretended) -> Outcome:
-    """Of what is not sent: it is carried out or not, and how it is judged cannot be told."""
+def _executed(executor: Executor, request: Any, target: Target, pretended: Pretended) -> Outcome:
+    """Of what is not sent: judged by its executor, as far as that can tell. Raises Conflict."""
     if pretended.code == "ok":
+        body = json.loads(json.dumps(pretended.body, default=to_text))
+        try:
+            outcome = executor.pretend(request, target, body)
+        except ValueError as error:
+            raise Conflict(f"the answer cannot be pretended: {error}") from None
+        if outcome is not None:
+            return outcome
         headers: dict[str, str] = {}
         content = _content(pretended.body, headers)
         response = httpx.Response(200, headers=headers, content=content)

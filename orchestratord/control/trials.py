@@ -16,12 +16,15 @@ from orchestratord.control.timetable import about, between
 from orchestratord.endpoint import Endpoint
 from orchestratord.errors import Conflict
 from orchestratord.redact import Redactor
+from orchestratord.statement import Statement
 from orchestratord.task import Explanation, Kind
 from orchestratord.template import to_text
 from orchestratord.trial import Expected, ExpectedCall, ExpectedRequest, Trial
 
 _EXACT = 0.0005
 """Seconds in which two delays may differ; shorter ones are not written down."""
+
+_OF_STATEMENTS = frozenset(("database", "statement", "params"))
 
 Path = tuple[str | int, ...]
 
@@ -165,9 +168,14 @@ def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[
         error = explained.outcome.error if explained.outcome else None
         yield path, f"it cannot be made: {error}"
         return
+    if isinstance(request, Statement):
+        yield from _statement(expected, request, path)
+        return
     if not isinstance(request, httpx.Request):
         yield path, f"this endpoint sends no HTTP request; its type is {explained.endpoint.type}"
         return
+    for key in sorted(_OF_STATEMENTS & expected.model_fields_set):
+        yield (*path, key), "this endpoint executes no statement, it sends a request"
     if expected.method is not None and request.method != expected.method.upper():
         yield (*path, "method"), f"expected {expected.method.upper()}, came {request.method}"
     if expected.url is not None and str(request.url) != expected.url:
@@ -180,6 +188,23 @@ def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[
             yield (*path, "headers", name), f"expected {str(value)!r}, came {came!r}"
     if expected.body is not None:
         yield from _body(expected.body, request.content.decode(errors="replace"), (*path, "body"))
+
+
+def _statement(
+    expected: ExpectedRequest, statement: Statement, path: Path
+) -> Iterator[tuple[Path, str]]:
+    for key in sorted(expected.model_fields_set - _OF_STATEMENTS):
+        yield (*path, key), "this endpoint sends no HTTP request, it executes a statement"
+    if expected.database is not None and statement.database != expected.database:
+        yield (*path, "database"), f"expected {expected.database}, came {statement.database}"
+    if expected.statement is not None:
+        wanted, came = (" ".join(text.split()) for text in (expected.statement, statement.text))
+        if came != wanted:
+            yield (*path, "statement"), f"expected {wanted!r}, came {came!r}"
+    if expected.params is not None:
+        wanted, came = _canonical(expected.params), _canonical(statement.params)
+        if came != wanted:
+            yield (*path, "params"), f"expected {wanted}, came {came}"
 
 
 def _body(expected: Any, text: str, path: Path) -> Iterator[tuple[Path, str]]:

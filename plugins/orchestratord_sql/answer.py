@@ -83,6 +83,38 @@ class Keeper:
         return text.encode("utf-8", "replace")
 
 
+_KEYS = ("rows_affected", "columns", "rows", "truncated")
+
+
+def pretended(body: Any, *, reads: bool) -> dict[str, Any]:
+    """An answer that nobody gave, completed by what a database would have said.
+
+    Args:
+        body: what the answer is supposed to hold; a text is read as JSON, None holds nothing.
+        reads: the statement only reads.
+
+    Raises:
+        ValueError: no database answers so.
+    """
+    given = json.loads(body) if isinstance(body, str) else body
+    given = {} if given is None else given
+    if not isinstance(given, Mapping):
+        raise ValueError(f"a database answers with a mapping of {', '.join(_KEYS)}")
+    for key in given:
+        if key not in _KEYS:
+            raise ValueError(f"a database answers with {', '.join(_KEYS)}; there is no {key!r}")
+    rows = given.get("rows", [])
+    if not isinstance(rows, list) or not all(isinstance(row, Mapping) for row in rows):
+        raise ValueError("rows is a list of mappings, of columns to values")
+    complete = {
+        "rows_affected": None if reads else len(rows),
+        "columns": list(rows[0]) if rows else [],
+        "rows": rows,
+        "truncated": False,
+    }
+    return complete | dict(given)
+
+
 def plain_value(value: Any) -> Any:
     """A value of a database as one that JSON has.
 

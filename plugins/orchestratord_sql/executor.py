@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar
+
+import httpx
 
 from orchestratord import (
     Config,
@@ -17,6 +19,7 @@ from orchestratord import (
     Executor,
     Expression,
     InvalidPayload,
+    Need,
     Outcome,
     Parked,
     Send,
@@ -25,17 +28,21 @@ from orchestratord import (
     Target,
     Task,
 )
-from orchestratord_sql.answer import Keeper
+from orchestratord_sql.answer import Keeper, pretended
 from orchestratord_sql.databases import DATABASES, Database
 from orchestratord_sql.declaration import SqlSpec
 from orchestratord_sql.placeholders import reads_only, scan
 from orchestratord_sql.pool import Pool, Stopped
 from orchestratord_sql.session import Connect
-from orchestratord_sql.work import Connection, Failure, Work
+from orchestratord_sql.work import Connection, Failure, GivenUp, Work
 
 STOPPED = "the daemon was stopped, and the statement cancelled before it was committed"
 CLOSING = 1.0
 """Seconds that connections have to be closed when the daemon ends."""
+_TRIAL = {"sqlite": "SELECT count(*) FROM sqlite_master", "postgresql": "SELECT 1"}
+"""What looks into a database; SQLite opens a file before it has seen what is in it."""
+_TRIED = 5.0
+"""Seconds that a database has to answer when somebody looks whether it is there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,6 +140,36 @@ class SqlExecutor(Executor):
             return _failed(end, target)
         return Outcome("success", "ok", keeper.response(), answered=True)
 
+    def pretend(self, request: Any, target: Target, body: Any) -> Outcome:
+        statement: Statement = request
+        answer = pretended(body, reads=reads_only(statement.text))
+        try:
+            _judge(answer, target.endpoint.spec.success_if)
+        except Failure as failure:
+            return _failed(failure, target)
+        return Outcome("success", "ok", httpx.Response(200, json=answer), answered=True)
+
+    def needs(self, config: Config) -> Iterator[Need]:
+        for name, database in config[DATABASES].items():
+            ends = time.monotonic() + _TRIED
+            dialect = database.url.dialect
+            scanned = scan(_TRIAL[dialect], dialect)
+            work = Work(scanned, {}, ends, _TRIED, Keeper(1000))
+            try:
+                connection = _connect(Place(name, database, config.folder))(work)
+                try:
+                    connection.run(work)
+                finally:
+                    connection.close()
+            except (Failure, GivenUp) as failure:
+                yield Need(
+                    f"the database {name}",
+                    getattr(failure, "words", f"it does not answer within {_TRIED:g}s"),
+                    "its statements fail or wait meanwhile; mend it, or its url under databases",
+                )
+            else:
+                yield Need(f"the database {name} answers")
+
     def _pool(self, place: Place) -> Pool:
         known, pool = self._pools.get(place.name, (None, None))
         if pool is None or known != place:
@@ -161,10 +198,15 @@ def _value(value: Any) -> Any:
 
 def _accept(keeper: Keeper, success_if: Expression | None) -> None:
     """Raise Failure where the answer is not what the endpoint wants."""
+    if success_if is not None:
+        _judge(keeper.data(), success_if)
+
+
+def _judge(answer: Any, success_if: Expression | None) -> None:
     if success_if is None:
         return
     try:
-        holds = success_if.holds(keeper.data())
+        holds = success_if.holds(answer)
     except ValueError as error:
         raise Failure(f"success_if cannot be told: {error}; rolled back", again=False) from None
     if not holds:
@@ -201,4 +243,8 @@ def _failed(failure: Failure, target: Target) -> Outcome:
         return Outcome(
             "retry", "error", error=failure.words, maybe_done=failure.maybe_done, answered=False
         )
-    return Outcome("failure", "error", error=failure.words, maybe_done=failure.maybe_done)
+    # Where it makes no difference whether `when` covers an error, nothing is to be said of that.
+    reason = None if failure.again else "not_retryable"
+    return Outcome(
+        "failure", "error", error=failure.words, maybe_done=failure.maybe_done, final_reason=reason
+    )

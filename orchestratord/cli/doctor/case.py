@@ -57,8 +57,10 @@ class Case:
     def database(self) -> str:
         """The database's URL: the running daemon's, else the one that it would use."""
         known = (self.status or {}).get("database")
-        if self.daemon_is_ours and isinstance(known, dict) and isinstance(known.get("url"), str):
-            return str(known["url"])
+        url = known.get("url") if isinstance(known, dict) else None
+        # Of a server the daemon shows no password.
+        if self.daemon_is_ours and isinstance(url, str) and url.startswith("sqlite:"):
+            return url
         return database_url(self.settings, self.folder, self.environ)
 
     @property

@@ -36,9 +36,10 @@ _COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
 def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
-    Configuration, files, plugins, certificates, database, disk, control socket, API over TCP, clock
-    and limits: each line says ok, warn or fail, what is so, and what to do. Exits with 1 if
-    something fails. Nothing is changed, and nothing is sent but a question to the daemon.
+    Configuration, files, plugins, certificates, the queue's database, disk, the databases of
+    endpoints, control socket, API over TCP, clock and limits: each line says ok, warn or fail, what
+    is so, and what to do. Exits with 1 if something fails. Nothing is changed, and nothing is sent
+    but a question to the daemon and to the databases.
     """
     from orchestratord.cli.doctor.case import open_case
 
@@ -55,7 +56,14 @@ def doctor(config: str | None, output: str) -> None:
 
 
 def _look(case: Case) -> Iterator[tuple[str, Finding]]:
-    from orchestratord.cli.doctor import certificates, configuration, control, database, machine
+    from orchestratord.cli.doctor import (
+        certificates,
+        configuration,
+        control,
+        database,
+        machine,
+        needs,
+    )
     from orchestratord.cli.doctor.finding import fail
 
     checks: dict[str, Callable[[Case], Findings]] = {
@@ -66,6 +74,7 @@ def _look(case: Case) -> Iterator[tuple[str, Finding]]:
         "certs": certificates.check_certificates,
         "database": database.check_database,
         "disk": database.check_disk,
+        "needs": needs.check_needs,
         "socket": control.check_socket,
         "http": control.check_http,
         "daemon": control.check_daemon,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from orchestratord.cli.doctor.case import Case
 from orchestratord.cli.doctor.finding import Finding, Findings, fail, ok, warn
+from orchestratord.cli.doctor.server import check_server
 from orchestratord.queue.inspection import faults, holder, too_new
 from orchestratord.queue.sqlite import CROWDED
 
@@ -29,7 +30,7 @@ _NETWORK = frozenset(
 def check_database(case: Case) -> Findings:
     """Is it there, whole, usable, and whose is it?"""
     if not case.database.startswith(_SQLITE):
-        yield warn("it is not a SQLite file, and is not looked into", "ask its own tools")
+        yield from check_server(case.database)
         return
     path = Path(os.path.realpath(case.database.removeprefix(_SQLITE)))
     folder = nearest_folder(path)

@@ -307,13 +307,6 @@ def test_a_database_that_everybody_may_open(folder: Path, home: Path) -> None:
     assert finding.remedy == f"chmod o= {path}"
 
 
-def test_a_database_of_another_kind(folder: Path) -> None:
-    case = open_case(folder)
-    case.status = {"config": {"folder": str(folder)}, "database": {"url": "postgresql://x/y"}}
-    assert bad(database.check_database, case).status == "warn"
-    assert list(database.check_disk(case)) == []
-
-
 def test_the_file_system_is_known() -> None:
     assert database.filesystem_of(Path("/proc/self")) == "proc"
     assert database.filesystem_of(Path("/")) not in ("", "proc")

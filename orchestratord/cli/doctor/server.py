@@ -1,0 +1,61 @@
+"""The queue in a PostgreSQL that daemons share."""
+
+from __future__ import annotations
+
+from orchestratord.cli.doctor.finding import Findings, fail, many, ok, warn
+from orchestratord.errors import QueueError
+from orchestratord.queue.records import DaemonSeen
+from orchestratord.queue.schema import NEVER
+from orchestratord.queue.server import Seen, look
+
+
+def check_server(url: str) -> Findings:
+    """Can it be reached and used, and who works on it?"""
+    try:
+        seen = look(url)
+    except QueueError as error:
+        yield fail(str(error), "mend `database` in orchestratord.yaml, or the server")
+        return
+    where = f"{seen.shown}, PostgreSQL {seen.server}"
+    if seen.read_only:
+        yield fail(f"{where}, can only be read", "name the primary; a standby takes no tasks")
+    if seen.schema is None:
+        yield ok(f"{where}, has no queue yet; the first start makes it")
+    elif seen.too_new == NEVER:
+        yield fail(f"the queue of {where} was moved away", "set `database` to where it is now")
+        return
+    elif seen.too_new is not None:
+        yield fail(
+            f"{where}, was written by a newer version, which knows schema {seen.too_new}",
+            "install that version",
+        )
+        return
+    else:
+        yield ok(f"{where}, has a queue of schema {seen.schema}, {seen.size / (1 << 20):,.1f} MiB")
+    if not seen.rights:
+        yield fail(
+            f"its user may not {'make' if seen.schema is None else 'write to'} the queue's tables",
+            "let it own them, or the schema that they are in",
+        )
+    yield from _daemons(seen)
+    for complaint in seen.complaints:
+        what, _, remedy = complaint.partition(": ")
+        yield warn(what, remedy)
+
+
+def _daemons(seen: Seen) -> Findings:
+    alive = [daemon for daemon in seen.daemons if daemon.lease_until >= seen.now_ms]
+    if alive:
+        names = ", ".join(map(_name, alive))
+        yield ok(f"{many(len(alive), 'daemon')} at work on it: {names}")
+    for daemon in seen.daemons:
+        if daemon not in alive:
+            silent = (seen.now_ms - daemon.beat_at) / 1000
+            yield warn(
+                f"{_name(daemon)} has given no sign of life for {silent:,.0f} s",
+                "others have taken over what it held; start it again, or leave it",
+            )
+
+
+def _name(daemon: DaemonSeen) -> str:
+    return f"{daemon.host} (pid {daemon.pid}, {daemon.version})"

@@ -1,0 +1,95 @@
+"""Looking at a queue on a server without changing it: is it there, and who uses it?"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from orchestratord.errors import QueueError
+from orchestratord.queue.daemons import seen
+from orchestratord.queue.database import Connection, Database, open_database
+from orchestratord.queue.records import DaemonSeen
+from orchestratord.queue.schema import VERSION
+
+OLD_TRANSACTION = 60.0
+"""Seconds for which others may hold a transaction open."""
+
+_SERVER = """
+SELECT split_part(current_setting('server_version'), ' ', 1),
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
+    (extract(epoch FROM now()) * 1000)::bigint, to_regclass('schema') IS NOT NULL
+"""
+_MAY_CREATE = "SELECT COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false)"
+_MAY_WRITE = """
+SELECT bool_and(has_table_privilege(name, right_))
+FROM unnest(ARRAY['retry_schedule', 'attempts', 'daemons']) AS t (name),
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (right_)
+"""
+_SCHEMA = "SELECT version, compatible_from FROM schema WHERE id = 1"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found.
+
+    Args:
+        shown: the database's URL, without a password.
+        server: the version of PostgreSQL.
+        now_ms: what time it is there.
+        read_only: nothing can be written to it.
+        schema: the version of the queue's tables; None where there are none.
+        too_new: the version that one has to know to use it, where this one is older; else None.
+        rights: this user may do with it what a daemon does.
+        size: of the tables that grow, in bytes.
+        daemons: those that gave a sign of life within the last hour.
+        complaints: transactions that are in its way.
+    """
+
+    shown: str
+    server: str
+    now_ms: int
+    read_only: bool
+    schema: int | None
+    too_new: int | None
+    rights: bool
+    size: int
+    daemons: tuple[DaemonSeen, ...]
+    complaints: tuple[str, ...]
+
+
+def look(url: str) -> Seen:
+    """Look into the database of a URL, for some seconds at most.
+
+    Raises QueueError where it cannot be reached or is none.
+    """
+    database = open_database(url)
+    database.open()
+    connection = database.connect(writes=False)
+    try:
+        return _look(database, connection)
+    except database.failures.errors as error:
+        raise database.failures.named(error) from None
+    finally:
+        connection.close()
+        database.close()
+
+
+def _look(database: Database, connection: Connection) -> Seen:
+    row = connection.one(_SERVER)
+    if row is None:
+        raise QueueError(f"{database.shown} does not say what it is")
+    server, read_only, now, there = row
+    schema = connection.one(_SCHEMA) if there else None
+    rights = connection.one(_MAY_CREATE if schema is None else _MAY_WRITE)
+    usable = schema is not None and schema[1] <= VERSION
+    return Seen(
+        shown=database.shown,
+        server=server,
+        now_ms=now,
+        read_only=read_only,
+        schema=schema[0] if schema is not None else None,
+        too_new=schema[1] if schema is not None and not usable else None,
+        rights=bool(rights and rights[0]),
+        size=database.size(connection) if usable else 0,
+        daemons=tuple(seen(connection)) if usable else (),
+        complaints=tuple(database.holding_back(connection, OLD_TRANSACTION)) if usable else (),
+    )
