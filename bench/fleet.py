@@ -36,9 +36,9 @@ from orchestratord.task import Attempt, Key, NewTask, Task
 from tests.acceptance.control import Control
 
 POST = Key("bench/post")
-CONCURRENCY = 500
-"""Of each daemon. 64 are in flight at once, as many as its API may have; what goes beyond that is
-claimed ahead, for which graphile-worker has a local queue of the same size."""
+CONCURRENCY = 1_000
+"""Of each daemon. 64 are in flight at once, as many as its API may have; some hundreds more are
+claimed ahead, for which graphile-worker has a local queue of 500."""
 AT_ONCE = 100
 ROUNDS = 30
 SIZES = {"10 thousand": 10_000, "1 million": 1_000_000}

@@ -12,7 +12,7 @@ from orchestratord.task import Key, Task
 
 AHEAD_MS = 20.0
 """What ends within this time is claimed ahead; a claim takes about a tenth of it."""
-FAR_AHEAD_MS = 40.0
+FAR_AHEAD_MS = 60.0
 """The same where claims are dear, and made for more at a time."""
 
 

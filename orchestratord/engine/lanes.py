@@ -41,6 +41,8 @@ class _Entry:
 AT_ONCE = 200
 """How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
 keep everything else waiting for seconds."""
+MANY_AT_ONCE = 400
+"""The same where claims are dear. Half of it is for lanes that are claimed ahead."""
 
 
 _NOTHING = 1 << 62
@@ -118,7 +120,8 @@ class Lanes:
         The slots of what is chosen are taken until `answered` gives back what was not needed.
         """
         self._advance(now)
-        free = min(self.concurrency - max(self.claimed, held), AT_ONCE)
+        most = MANY_AT_ONCE if self.thrifty else AT_ONCE
+        free = min(self.concurrency - max(self.claimed, held), most)
         chosen: list[Choice] = []
         waiting: list[Lane] = []
         for _ in range(len(self._ready)):

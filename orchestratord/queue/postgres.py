@@ -343,7 +343,7 @@ class PostgresDatabase(Database):
 
     failures = FAILURES
     shared = True
-    gather = 0.03
+    gather = 0.05
 
     def __init__(self, url: str) -> None:
         """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""

@@ -334,7 +334,7 @@ def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> Non
         for _ in range(5):
             lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
             lanes.release("api:x", now)
-    assert 5 * 39 <= lane.pace <= 5 * 42
+    assert 5 * 59 <= lane.pace <= 5 * 62
     lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 0
     lanes.touch(A, 0)
     claims, number = [], 0
