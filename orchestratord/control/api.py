@@ -155,13 +155,18 @@ class Api:
         return Answer({"id": endpoint_id, "paused": paused}, done=done)
 
     async def retries(self, asked: Asked) -> Answer:
-        """A page of tasks, newest first."""
-        requests.refuse_unknown(asked.query, (*NAMES, "limit", "after"))
+        """A page of tasks."""
+        requests.refuse_unknown(asked.query, (*NAMES, "order", "limit", "after"))
         given = {name: value for name, value in asked.query.items() if name in NAMES}
         limit = requests.read_number(asked.query, "limit", 100, MAX_PAGE)
-        after = requests.read_number(asked.query, "after", None, requests.MAX_ID)
         assert limit is not None
-        return Answer(await self._control.retries(given, limit=limit, after=after))
+        found = await self._control.retries(
+            given,
+            limit=limit,
+            after=asked.query.get("after"),
+            order=asked.query.get("order") or "newest",
+        )
+        return Answer(found)
 
     async def retry(self, asked: Asked) -> Answer:
         """One task in full, once it has ended if `wait` is given."""

@@ -11,8 +11,9 @@ from orchestratord.config.editing.records import Declaration, Edit
 from orchestratord.control import views
 from orchestratord.control.explained import request_json, with_curl
 from orchestratord.control.previews import preview
-from orchestratord.control.query import read_filter
+from orchestratord.control.query import ORDERS, place_text, read_filter, read_id, read_place
 from orchestratord.control.verbs import Verbs
+from orchestratord.errors import InvalidParams
 from orchestratord.events import Event
 from orchestratord.redact import Redactor
 from orchestratord.settings import Config
@@ -46,13 +47,23 @@ class PluginControl:
         filter: Mapping[str, Any],  # noqa: A002
         *,
         limit: int = 100,
-        after: int | None = None,
+        after: int | str | None = None,
         bounded: bool = False,
+        order: str = "newest",
     ) -> dict[str, Any]:
         wanted = read_filter(filter, self._verbs.now)
-        page = await self._verbs.tasks(wanted, limit, after, bounded=bounded)
-        tasks = [views.task_json(task, self._redactor) for task in page.tasks]
-        return {"retries": tasks, "next": page.next}
+        following: int | str | None
+        if order == "ended":
+            place = read_place(None if after is None else str(after))
+            tasks, last = await self._verbs.last_ended(wanted, limit, place)
+            following = place_text(last)
+        elif order == "newest":
+            page = await self._verbs.tasks(wanted, limit, read_id(after), bounded=bounded)
+            tasks, following = page.tasks, page.next
+        else:
+            raise InvalidParams({"order": f"must be one of {', '.join(ORDERS)}"})
+        shown = [views.task_json(task, self._redactor) for task in tasks]
+        return {"retries": shown, "next": following}
 
     async def retry(self, task_id: int) -> dict[str, Any]:
         page = await self._verbs.task(task_id)

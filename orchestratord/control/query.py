@@ -9,7 +9,7 @@ from typing import Any
 from orchestratord.clock import from_rfc3339
 from orchestratord.config.suggest import suggest
 from orchestratord.errors import InvalidParams
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import Place, TaskFilter
 from orchestratord.task import Status
 from orchestratord.values import StatusSet, parse_duration
 
@@ -17,6 +17,9 @@ NAMES = (
     "status", "status_code", "endpoint", "kind", "since", "until", "text", "id", "parent",
 )  # fmt: skip
 """What tasks can be chosen by."""
+
+ORDERS = ("newest", "ended")
+"""How tasks are listed: the newest first; or those that have ended, the last one first."""
 
 MAX_IDS = 1_000
 """Tasks that are named one by one."""
@@ -28,6 +31,7 @@ _MAX_ID = (1 << 63) - 1
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)")
 # `+` in a query string is a space to those who did not escape it.
+_PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 _LOST_PLUS = re.compile(r"(T[\d:.]+) (\d\d:\d\d)")
 
 
@@ -67,6 +71,31 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     if problems:
         raise InvalidParams(problems)
     return TaskFilter(**found)
+
+
+def read_id(given: int | str | None) -> int | None:
+    """The `next` of tasks by their ids. Raises InvalidParams."""
+    if given is None or given == "":
+        return None
+    text = str(given)
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= _MAX_ID):
+        raise InvalidParams({"after": f"must be a whole number from 1 to {_MAX_ID}"})
+    return int(text)
+
+
+def read_place(text: str | None) -> Place | None:
+    """A `next` of tasks by their end, as `place_text` writes it. Raises InvalidParams."""
+    if not text:
+        return None
+    found = _PLACE.fullmatch(text)
+    if found is None:
+        raise InvalidParams({"after": "must be the `next` of a page in the same order"})
+    return Place(int(found[1]), int(found[2]))
+
+
+def place_text(place: Place | None) -> str | None:
+    """The `next` that goes on after a place."""
+    return None if place is None else f"{place.finished_at}.{place.id}"
 
 
 def items(value: Any) -> list[Any]:

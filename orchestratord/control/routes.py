@@ -29,8 +29,9 @@ class Control(Protocol):
         filter: Mapping[str, Any],  # noqa: A002
         *,
         limit: int = 100,
-        after: int | None = None,
+        after: int | str | None = None,
         bounded: bool = False,
+        order: str = "newest",
     ) -> dict[str, Any]:
         """A page of tasks: the document of `GET /v1/retries`.
 
@@ -40,6 +41,7 @@ class Control(Protocol):
             after: the `next` of the page before.
             bounded: look at so many tasks only, so that a page may be short, or even empty, though
                 it has a `next`; what people wait for is best asked for so.
+            order: `newest`, or `ended`: those that have ended, the last one first.
 
         Raises:
             InvalidParams.

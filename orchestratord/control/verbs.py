@@ -31,7 +31,7 @@ from orchestratord.engine.waits import Waiting
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
 from orchestratord.events import EndpointEvent, Event, EventType
 from orchestratord.host import Host
-from orchestratord.queue.records import CANCEL, RETRY, Bulk, Done, TaskFilter
+from orchestratord.queue.records import CANCEL, RETRY, Bulk, Done, Place, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.registry import PluginInfo
 from orchestratord.settings import Config
@@ -213,6 +213,12 @@ class Verbs:
         `bounded`: rather a page that is short than one that takes long to be found.
         """
         return Page(*await self._store.page(filter_, limit, after, bounded=bounded))
+
+    async def last_ended(
+        self, filter_: TaskFilter, limit: int, after: Place | None
+    ) -> tuple[list[Task], Place | None]:
+        """Tasks that have ended, the last one first, and the place after which there is more."""
+        return await self._store.last_ended(filter_, limit, after)
 
     async def task(self, task_id: int, wait: float = 0.0) -> TaskPage:
         """One task with its last answer and its attempts. Raises NotFound.

@@ -121,29 +121,18 @@ def parse(text: str) -> TaskFilter:
 def _walk(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[int]:
-    if filter.ids == ():
+    wanted = conditions(db, filter)
+    if wanted is None:
         return []
-    conditions = bounds + _conditions(filter)
-    if filter.since is not None:
-        # Ids and creation go the same way, so the walk can stop at the first id of that time; the
-        # condition itself stays for a clock that was set back.
-        row = db.one(SINCE, (filter.since,))
-        if row is None or row[0] is None:
-            return []
-        conditions += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
-    if filter.until is not None:
-        row = db.one(UNTIL, (filter.until,))
-        if row is None or row[0] is None:
-            return []
-        conditions += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
+    wanted = bounds + wanted
     exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
     hint = BY_ENDPOINT if exact else BY_STATUS
     if filter.ids is not None:
         hint = BY_ID
     elif filter.parent is not None:
         hint = BY_PARENT
-    where = " AND ".join(["status = ?", *(condition for condition, _ in conditions)])
-    parameters = [value for _, values in conditions for value in values]
+    where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
+    parameters = [value for _, values in wanted for value in values]
     statement = sql.format(hint=hint, where=where)
     found: list[int] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
@@ -164,8 +153,23 @@ def _like(text: str) -> str:
     return f"%{small}%"
 
 
-def _conditions(filter: TaskFilter) -> Conditions:
+def conditions(db: Connection, filter: TaskFilter) -> Conditions | None:
+    """All that a filter asks for but the status; None where nothing can be found."""
+    if filter.ids == ():
+        return None
     found: Conditions = []
+    if filter.since is not None:
+        # Ids and creation go the same way, so the walk can stop at the first id of that time; the
+        # condition itself stays for a clock that was set back.
+        row = db.one(SINCE, (filter.since,))
+        if row is None or row[0] is None:
+            return None
+        found += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
+    if filter.until is not None:
+        row = db.one(UNTIL, (filter.until,))
+        if row is None or row[0] is None:
+            return None
+        found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
     if filter.endpoint is not None and filter.endpoint.endswith("/*"):
         api = filter.endpoint[:-2]
         # 0 is what follows the slash.

@@ -9,9 +9,9 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from orchestratord.errors import NotFound, QueueError
-from orchestratord.queue import filters
+from orchestratord.queue import ended, filters
 from orchestratord.queue.database import BY_DUE, Connection, Database
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import Place, TaskFilter
 from orchestratord.queue.rows import TASK_WITHOUT_PAYLOAD, attempt_of, task_of
 from orchestratord.task import Attempt, Key, Table, Task
 
@@ -131,6 +131,25 @@ def page(
         ids,
     )
     return [task_of(row) for row in rows], following
+
+
+def last_ended(
+    db: Connection, wanted: TaskFilter, limit: int, after: Place | None
+) -> tuple[list[Task], Place | None]:
+    """Up to `limit` tasks that have ended, the last one first; without their payloads.
+
+    Beside them the place after which there is more to look at; None where there is nothing.
+    """
+    places, following = ended.last(db, wanted, limit, after)
+    if not places:
+        return [], following
+    marks = ", ".join("?" * len(places))
+    rows = db.all(
+        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks})",
+        [place.id for place in places],
+    )
+    found = {task.id: task for task in map(task_of, rows)}
+    return [found[place.id] for place in places if place.id in found], following
 
 
 def due(db: Connection, now: int) -> tuple[int, int | None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestratord.rate import RateLimit
 from orchestratord.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
@@ -170,6 +170,14 @@ class TaskFilter:
 
 RETRY, CANCEL = "retry", "cancel"
 """What a bulk does."""
+
+
+class Place(NamedTuple):
+    """Where a task stands among those that have ended; what it goes by may be the same for two."""
+
+    finished_at: int
+    """Milliseconds since the epoch."""
+    id: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -48,6 +48,7 @@ from orchestratord.queue.records import (
     Insert,
     Inserted,
     Pick,
+    Place,
     Settled,
     Settlement,
     Start,
@@ -468,6 +469,21 @@ class Store:
         """
         return await self._reader.run(
             partial(reader.page, wanted=filter, limit=limit, after=after, bounded=bounded)
+        )
+
+    async def last_ended(
+        self,
+        filter: TaskFilter,  # noqa: A002
+        limit: int,
+        after: Place | None = None,
+    ) -> tuple[Tasks, Place | None]:
+        """Tasks that have ended, the last one first; those after a place if it is given.
+
+        Beside them the place after which there is more; a page may be short or empty though there
+        is.
+        """
+        return await self._reader.run(
+            partial(reader.last_ended, wanted=filter, limit=limit, after=after)
         )
 
     async def counts(self) -> dict[str, int]:

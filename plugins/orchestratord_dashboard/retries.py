@@ -11,6 +11,8 @@ from orchestratord_dashboard.page import Page, Visit
 
 FILTERS = ("status", "endpoint", "kind", "status_code", "since", "until", "text", "id", "parent")
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
+ORDERS = ("newest", "ended")
+"""Of the list: by when they were made, or by when they ended; the last ones first."""
 STATES = ("pending", "running", "failed", "succeeded", "cancelled")
 PAGE = 50
 CHILDREN = 100
@@ -23,13 +25,14 @@ def pages(control: Control) -> Iterable[Page]:
     """The pages at `/retries` and `/bulks`."""
 
     async def show_list(visit: Visit) -> Mapping[str, Any]:
-        known = (*FILTERS, "after")
+        known = (*FILTERS, "order", "after")
         if unknown := [name for name in visit.query if name not in known]:
             raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
         given = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
-        after = number(visit.query.get("after"), "after")
-        found = await control.retries(given, limit=PAGE, after=after, bounded=True)
-        older = {**given, "after": found["next"]} if found["next"] is not None else None
+        order, after = visit.query.get("order") or ORDERS[0], visit.query.get("after")
+        found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
+        sorted_ = given if order == ORDERS[0] else {**given, "order": order}
+        older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
         return {
             "tasks": found["retries"],
             "given": given,
@@ -38,14 +41,14 @@ def pages(control: Control) -> Iterable[Page]:
             "narrowed": {name: value for name, value in given.items() if name != "status"},
             "without_status": address({n: v for n, v in given.items() if n != "status"}),
             "older": older and address(older),
-            "newest": address(given) if visit.query.get("after") else None,
+            "newest": address(sorted_) if after else None,
+            "order": order,
             "names": list(control.config.endpoints)[:MOST_NAMES],
             "running": [bulk for bulk in await control.bulks() if bulk["status"] == "running"],
         }
 
     async def show_one(visit: Visit) -> Mapping[str, Any]:
         task_id = number(visit.path["id"], "task")
-        assert task_id is not None
         task = await control.retry(task_id)
         request, why = None, None
         try:
@@ -64,7 +67,6 @@ def pages(control: Control) -> Iterable[Page]:
 
     async def show_bulk(visit: Visit) -> Mapping[str, Any]:
         bulk_id = number(visit.path["id"], "bulk")
-        assert bulk_id is not None
         bulk = await control.bulk(bulk_id)
         given = {name: value for name, value in bulk["filter"].items() if name != "id"}
         done = bulk["moved"] + bulk["skipped"]
@@ -94,12 +96,8 @@ def address(given: Mapping[str, Any]) -> str:
     return f"/retries?{query}" if query else "/retries"
 
 
-def number(text: str | None, what: str) -> int | None:
-    """A whole number of an address. Raises NotFound for a task that cannot be one."""
-    if not text:
-        return None
+def number(text: str, what: str) -> int:
+    """The number of a task or bulk in an address. Raises NotFound for what cannot be one."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        if what == "after":
-            raise InvalidParams({what: "must be a number"})
         raise NotFound(f"there is no {what} {text}")
     return int(text)

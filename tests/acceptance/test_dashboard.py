@@ -347,7 +347,18 @@ def test_pages_go_on_where_the_last_one_ended(
             page.wait_for_url(f"**after={seen[-1]}")
             seen += page.locator("#list a.id").all_inner_texts()
         expect(page.get_by_role("link", name="Older")).to_have_count(0)
-    assert [int(text) for text in seen] == ids[::-1]
+        assert [int(text) for text in seen] == ids[::-1]
+        # The same by their end, which the address says as well.
+        page.get_by_label("Order").select_option("last ended first")
+        page.wait_for_url("**order=ended*")
+        seen = page.locator("#list a.id").all_inner_texts()
+        for number in (2, 3):
+            page.get_by_role("link", name="Older").click()
+            page.wait_for_url("**after=*")
+            expect(page.locator("#list a.id")).not_to_have_text(seen[-50:])
+            seen += page.locator("#list a.id").all_inner_texts()
+            assert len(seen) == min(50 * number, 120)
+    assert sorted(map(int, seen)) == ids
 
 
 # -- who may do what -------------------------------------------------------------------------------

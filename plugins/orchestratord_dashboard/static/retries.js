@@ -1,6 +1,7 @@
 // The list of tasks: what is selected, and what is done to many at once.
 
-import { ask, say, why } from "./dashboard.js";
+import { ask, why } from "./ask.js";
+import { say } from "./dashboard.js";
 
 const LIKE = { retry: ["pending", "failed", "cancelled"], cancel: ["pending", "running", "failed"] };
 const MEANT = { retry: ["failed"], cancel: ["pending"] };

@@ -1,26 +1,13 @@
 // The form of one webhook. It changes the webhook as it stands in the file, key by key, so that keys
 // without a field of their own stay.
 
+import { fillRetry, optionsShown, takeRetry } from "./webhook-retry.js";
+import { codes, joined, typed } from "./webhook-values.js";
+
 let count = 0;
 
 const SIMPLE = ["name", "phase", "url", "timeout"];
 const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "enabled"];
-const RETRY = ["max_attempts", "max_delay", "jitter"];
-const OPTIONS = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
-
-// A text as its key takes it: a number where one is meant, and where one stood.
-function typed(text, old) {
-  if (typeof old === "number" && String(old) === text) return old;
-  return /^\d+(\.\d+)?$/.test(text) ? Number(text) : text;
-}
-
-function listed(text) {
-  return text.split(",").map((part) => part.trim()).filter(Boolean);
-}
-
-function joined(value) {
-  return value === undefined || value === null ? "" : [value].flat().join(", ");
-}
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -106,18 +93,7 @@ export class Form {
     for (const box of this.field("include").querySelectorAll("input")) {
       box.checked = !item.include || item.include.includes(box.value);
     }
-    const retry = item.retry ?? {};
-    for (const key of RETRY) this.input(`retry.${key}`).value = retry[key] ?? "";
-    this.input("retry.when").value = joined(retry.when);
-    const backoff = typeof retry.backoff === "string" ? { strategy: retry.backoff } : (retry.backoff ?? {});
-    const select = this.input("retry.backoff");
-    if (backoff.strategy && ![...select.options].some((one) => one.value === backoff.strategy)) {
-      select.append(new Option(backoff.strategy));
-    }
-    select.value = backoff.strategy ?? "";
-    for (const key of ["delay", "factor", "delays"]) {
-      this.input(`retry.backoff.${key}`).value = joined(backoff[key]);
-    }
+    fillRetry(this);
     this.show();
   }
 
@@ -135,10 +111,7 @@ export class Form {
     const standard = this.payloadKind() === "standard";
     this.field("payload").querySelector(".own").hidden = standard;
     this.field("include").hidden = !standard;
-    const known = OPTIONS[this.input("retry.backoff").value] ?? [];
-    for (const key of ["delay", "factor", "delays"]) {
-      this.field(`retry.backoff.${key}`).hidden = !known.includes(key);
-    }
+    optionsShown(this);
     const overrides = this.element.querySelector(".overrides");
     overrides.hidden = !this.inherited;
     if (this.inherited) overrides.textContent = `Overrides the one of ${this.origin}: what is left empty here comes from there.`;
@@ -212,13 +185,13 @@ export class Form {
     if (!key) return;
     if (key === "url") this.fresh = false;
     if (SIMPLE.includes(key)) this.put(key, key === "timeout" ? typed(input.value, this.item[key]) : input.value);
-    else if (key === "status_code") this.put(key, this.codes(input.value, this.item.status_code));
+    else if (key === "status_code") this.put(key, codes(input.value, this.item.status_code));
     else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);
     else if (key === "secret") this.takeSecrets();
     else if (key === "headers") this.takeHeaders();
     else if (key === "payload") this.takePayload(input);
     else if (key === "include") this.takeInclude();
-    else if (key.startsWith("retry")) this.takeRetry();
+    else if (key.startsWith("retry")) this.put("retry", takeRetry(this));
     this.told();
   }
 
@@ -237,14 +210,6 @@ export class Form {
     if (this.from !== null) return; // the file keeps the order that it has
     const order = (name) => (ORDER.includes(name) ? ORDER.indexOf(name) : ORDER.length);
     this.item = Object.fromEntries(Object.entries(this.item).sort(([a], [b]) => order(a) - order(b)));
-  }
-
-  codes(text, old) {
-    const codes = listed(text).map((code) => {
-      if ([old].flat().includes(code)) return code;
-      return /^\d{3}$/.test(code) ? Number(code) : code;
-    });
-    return codes.length > 1 || (codes.length && Array.isArray(old)) ? codes : codes[0];
   }
 
   takeSecrets() {
@@ -288,23 +253,15 @@ export class Form {
     this.put("include", chosen.length === boxes.length ? undefined : chosen);
   }
 
-  takeRetry() {
-    const retry = { ...this.item.retry };
-    const set = (key, value) => (value === "" || value === undefined ? delete retry[key] : (retry[key] = value));
-    for (const key of RETRY) set(key, typed(this.input(`retry.${key}`).value, retry[key]));
-    set("when", this.codes(this.input("retry.when").value, retry.when));
-    const strategy = this.input("retry.backoff").value;
-    const old = typeof retry.backoff === "string" ? { strategy: retry.backoff } : (retry.backoff ?? {});
-    if (!strategy) delete retry.backoff;
-    else if (strategy in OPTIONS) {
-      const backoff = { strategy };
-      for (const key of OPTIONS[strategy]) {
-        const text = this.input(`retry.backoff.${key}`).value;
-        if (text) backoff[key] = key === "delays" ? listed(text).map((one, i) => typed(one, old.delays?.[i])) : typed(text, old[key]);
-      }
-      retry.backoff = Object.keys(backoff).length > 1 ? backoff : strategy;
-    }
-    this.put("retry", Object.keys(retry).length ? retry : undefined);
+  // The webhook for a second time. What is written out in the file can be kept where it is, and not be
+  // written once more.
+  copied() {
+    const item = structuredClone(this.item);
+    if (this.name) item.name = `${this.name}-copy`;
+    else delete item.name;
+    if ([item.secret].flat().includes("***")) delete item.secret;
+    for (const [name, value] of Object.entries(item.headers ?? {})) if (value === "***") delete item.headers[name];
+    return item;
   }
 
   // -- what is wrong ------------------------------------------------------------------------------

@@ -2,28 +2,23 @@
 // daemon says what is wrong with it, what would change in the file and who would hear of a call, each
 // time that something is changed, and nothing is written before that difference was seen.
 
-import { ask, guard, refresh, say, why } from "./dashboard.js";
+import { ask, guard, why } from "./ask.js";
+import { refresh, say } from "./dashboard.js";
+import { conflicted } from "./webhook-conflict.js";
+import { firing } from "./webhook-firing.js";
 import { Form } from "./webhook-form.js";
 import { differences, reapplied, same, traced } from "./webhook-merge.js";
+import { complain } from "./webhook-mistakes.js";
+import { address, byId } from "./webhook-parts.js";
+import { reviewed, written } from "./webhook-review.js";
+import { disabled, test } from "./webhook-test.js";
 
 const PAUSE = 300; // milliseconds without a change, after which the daemon is asked
-const editor = document.getElementById("editor");
-const endpoint = editor.dataset.endpoint;
-const address = `/v1/endpoints/${endpoint}/webhooks`;
-const byId = (id) => document.getElementById(id);
 const form = byId("hook-form");
 
 let read = null; // what the file said: webhooks, names, etag, …
 let forms = [];
-let tried = null; // what the daemon said of the list as it is now
 let asking = 0;
-
-function element(tag, text = "", kind = "") {
-  const made = document.createElement(tag);
-  made.textContent = text;
-  if (kind) made.className = kind;
-  return made;
-}
 
 const named = (found) => found.webhooks.map((item, index) => ({ name: found.names[index], item }));
 const items = () => forms.map((one) => one.item);
@@ -34,17 +29,15 @@ const dirty = () => !same(items(), read.webhooks);
 
 function begin(found) {
   read = found;
-  tried = null;
   show(found.webhooks.map((item, index) => ({ item: structuredClone(item), from: index })));
   byId("conflict").replaceChildren();
 }
 
-function show(list, opened = null) {
+function show(list) {
   const open = new Set(forms.filter((one) => one.details.open).map((one) => one.from));
   forms = list.map(({ item, from }) => made(item, from));
   for (const one of forms) one.details.open = one.from !== null && open.has(one.from);
   byId("own").replaceChildren(...forms.map((one) => one.element));
-  if (opened !== null) forms[opened].details.open = true;
   arranged();
   learn(read);
   changed();
@@ -93,13 +86,7 @@ const ACTIONS = {
   up: (one) => move(one, -1),
   down: (one) => move(one, 1),
   copy(one) {
-    const item = structuredClone(one.item);
-    item.name = one.name ? `${one.name}-copy` : "";
-    if (!item.name) delete item.name;
-    // What is written out in the file can be kept where it is, and not be written a second time.
-    if ([item.secret].flat().includes("***")) delete item.secret;
-    for (const [name, value] of Object.entries(item.headers ?? {})) if (value === "***") delete item.headers[name];
-    const copy = made(item, null);
+    const copy = made(one.copied(), null);
     insert(copy, forms.indexOf(one) + 1, copy.input("name"));
   },
   remove(one) {
@@ -112,7 +99,10 @@ const ACTIONS = {
     say(`${one.name || "The webhook"} is removed, once this is written.`);
     changed();
   },
-  test: (one) => test(one.name, one.button("test"), one.element.querySelector(".tested")),
+  async test(one) {
+    await test(one.name, one.button("test"), one.element.querySelector(".tested"));
+    await health();
+  },
   async enable(one) {
     try {
       await ask("POST", `${address}/${encodeURIComponent(one.name)}/enable`);
@@ -150,7 +140,6 @@ let waiting = null;
 function changed() {
   clearTimeout(waiting);
   const changes = dirty();
-  tried = null;
   byId("discard").disabled = !changes;
   byId("review").disabled = !changes;
   for (const one of forms) {
@@ -184,100 +173,14 @@ async function check() {
   }
   if (number !== asking) return null;
   if (found) learn(found);
-  complain(problems);
-  tried = found && !problems.length ? found : null;
-  await firing(number, tried !== null);
-  return tried;
-}
-
-function complain(problems) {
-  for (const one of forms) one.clear();
-  const summary = byId("mistakes");
-  const list = element("ul");
-  const told = [...problems];
-  for (const one of forms) if (one.unreadable) told.push({ one, key: "payload", message: one.unreadable });
-  for (const problem of told) {
-    const [, index, key] = /^webhooks\.(\d+)\.?(.*)$/.exec(problem.key ?? "") ?? [];
-    const own = !problem.file || problem.file === read.file;
-    const one = problem.one ?? (own && index !== undefined ? forms[Number(index)] : null);
-    if (one?.fresh) continue;
-    const line = element("li");
-    if (one) {
-      const input = problem.one ? one.field("payload").querySelector("textarea") : one.complain(key || "name", problem.message);
-      const link = element("a", `${one.name || "a new webhook"}${key || problem.one ? `, ${key || problem.key}` : ""}`);
-      link.href = `#${input.id || ""}`;
-      link.addEventListener("click", (event) => {
-        event.preventDefault();
-        one.reveal(input);
-      });
-      line.append(link, `: ${problem.message}`);
-    } else {
-      const place = problem.file ? `${problem.file}${problem.line ? `:${problem.line}` : ""}: ` : "";
-      line.append(`${place}${problem.key ? `${problem.key}: ` : ""}${problem.message}`);
-    }
-    list.append(line);
-  }
-  for (const one of forms) one.show();
-  summary.replaceChildren();
-  const number = list.childElementCount;
-  if (!number) return;
-  const note = element("section", "", "note bad");
-  note.setAttribute("aria-label", "What is wrong");
-  note.append(element("strong", number === 1 ? "It cannot be written like this:" : `It cannot be written like this, for ${number} reasons:`), list);
-  summary.append(note);
-  byId("state").textContent = number === 1 ? "1 mistake" : `${number} mistakes`;
-}
-
-// -- which of them fire ---------------------------------------------------------------------------
-
-const OUTCOMES = { succeeded: "succeeds", retry: "is tried again", failed: "fails for good" };
-
-async function firing(number, good) {
-  const place = byId("firing");
-  const phase = byId("ask-phase").value;
-  const code = byId("ask-code").value.trim();
-  const asked = {};
-  if (phase) asked.phase = phase;
-  if (code && !phase.startsWith("before_")) asked.status_code = /^\d+$/.test(code) ? Number(code) : code;
-  if (form && dirty() && good) asked.draft = { webhooks: items() };
-  const lines = [];
-  if (form && dirty() && !good) lines.push(element("p", "As it stands in the file, since there are mistakes:", "muted"));
-  try {
-    const found = await ask("POST", `/v1/endpoints/${endpoint}/explain`, asked);
-    if (number !== asking) return;
-    if (found.decision) {
-      const line = element("p", "The call: ");
-      line.append(element("b", OUTCOMES[found.decision.outcome]), ".");
-      lines.push(line);
-    }
-    const list = element("ul", "", "plain answers");
-    for (const one of found.consequences.filter((item) => item.kind === "webhook")) {
-      const line = element("li", "", one.happens ? "fires" : "rests");
-      line.append(element("b", one.name), " ", element("span", `${one.happens ? "fires" : "does not"}: ${one.why}`));
-      list.append(line);
-    }
-    lines.push(list.childElementCount ? list : element("p", "There is no webhook.", "muted"));
-  } catch (error) {
-    if (number !== asking) return;
-    lines.push(element("p", why(error), "bad"));
-  }
-  place.replaceChildren(...lines);
+  complain(forms, problems, read.file);
+  const good = found !== null && !problems.length;
+  const note = good || !dirty() ? "" : "As it stands in the file, since there are mistakes:";
+  await firing(good && dirty() ? items() : null, note, () => number === asking);
+  return good ? found : null;
 }
 
 // -- writing --------------------------------------------------------------------------------------
-
-function difference(text) {
-  const shown = element("pre", "", "diff");
-  shown.tabIndex = 0;
-  shown.setAttribute("role", "region");
-  shown.setAttribute("aria-label", "How the file changes");
-  for (const line of text.split(/(?<=\n)/)) {
-    const kind = { "+": "added", "-": "removed", "@": "place" }[line[0]];
-    const head = /^(---|\+\+\+) /.test(line);
-    shown.append(kind && !head ? element("span", line, kind) : line);
-  }
-  return shown;
-}
 
 async function review() {
   const button = byId("review");
@@ -290,60 +193,28 @@ async function review() {
     place.focus();
     return;
   }
-  const dialog = element("dialog", "", "reviewing");
-  dialog.setAttribute("aria-labelledby", "reviewed");
-  const title = element("h2", `What changes in ${found.file}`);
-  title.id = "reviewed";
-  const buttons = element("div", "", "buttons");
-  const back = element("button", "Back");
-  const write = element("button", "Write it", "main");
-  back.type = write.type = "button";
-  buttons.append(back, write);
-  dialog.append(title, difference(found.diff), buttons);
-  document.body.append(dialog);
-  dialog.showModal();
-  write.focus();
-  dialog.addEventListener("close", () => {
-    dialog.remove();
-    (dialog.returnValue === "conflict" ? byId("conflict") : dialog.returnValue === "written" ? byId("saved") : button).focus();
-  });
-  back.addEventListener("click", () => dialog.close());
-  write.addEventListener("click", async () => {
-    write.disabled = true;
-    try {
-      written(await ask("PUT", address, { webhooks: items() }, { "If-Match": read.etag }));
-      dialog.close("written");
-    } catch (error) {
-      if (error.status === 412) {
-        await conflict();
-        dialog.close("conflict");
-      } else {
-        complain(error.problem?.errors ?? []);
-        say(why(error), true);
-        dialog.close();
-      }
-    }
-  });
+  const place = await reviewed(found.file, found.diff, write);
+  (place ? byId(place) : button).focus();
 }
 
-function written(found) {
-  const note = element("section", "", found.problems.length ? "note bad" : "note good");
-  const text = element("p");
-  text.append(element("strong", "Written."), ` ${found.file} has the change, `);
-  if (found.problems.length) {
-    text.append(`but generation ${found.generation} goes on: other files are refused.`);
-    const list = element("ul", "", "problems");
-    for (const one of found.problems) list.append(element("li", `${one.file}:${one.line ?? ""} ${one.message}`));
-    note.append(text, list);
-  } else {
-    text.append(`and generation ${found.generation} is in force.`);
-    note.append(text);
+// Gives where it says what became of it.
+async function write() {
+  try {
+    const found = await ask("PUT", address, { webhooks: items() }, { "If-Match": read.etag });
+    written(found);
+    begin(found);
+  } catch (error) {
+    if (error.status === 412) {
+      await conflict();
+      return "conflict";
+    }
+    complain(forms, error.problem?.errors ?? [], read.file);
+    say(why(error), true);
+    return null;
   }
-  byId("saved").tabIndex = -1;
-  byId("saved").replaceChildren(note);
-  begin(found);
   refresh();
   health();
+  return "saved";
 }
 
 // -- changed by somebody else meanwhile -----------------------------------------------------------
@@ -360,84 +231,29 @@ async function conflict() {
   const theirs = traced(named(read), named(found));
   const there = differences(named(read), theirs);
   const here = differences(named(read), mine());
-  const note = element("section", "", "note odd");
-  note.setAttribute("role", "alert");
-  const title = element("h2", "The file has changed since you opened it");
-  note.setAttribute("aria-labelledby", (title.id = "conflict-title"));
-  const both = element("div", "", "both");
-  for (const [name, list, none] of [
-    ["What changed there", there, "Nothing in this list; something else in the file, or in what it inherits."],
-    ["What you changed", here, "Nothing."],
-  ]) {
-    const part = element("div");
-    const lines = element("ul");
-    lines.append(...(list.length ? list : [none]).map((text) => element("li", text)));
-    part.append(element("h3", name), lines);
-    both.append(part);
-  }
-  const buttons = element("div", "", "buttons");
-  const apply = element("button", "Apply mine to it", "main");
-  const take = element("button", "Take the file’s, discard mine");
-  apply.type = take.type = "button";
-  buttons.append(apply, take);
-  note.append(title, both, buttons);
   byId("conflict").dataset.etag = found.etag;
-  byId("conflict").replaceChildren(note);
-  take.addEventListener("click", () => {
+  const take = () => {
     begin(found);
     say("This is what the file says now.");
     byId("own").querySelector("summary")?.focus();
-  });
-  apply.addEventListener("click", () => {
+  };
+  const apply = () => {
     const { items: list, clashes } = reapplied(named(read), mine(), theirs);
     read = found;
     show(list);
-    const after = element("section", "", "note");
-    after.append(element("p", "Your changes are made to what the file says now. Review them before they are written."));
-    const lines = element("ul");
-    lines.append(...clashes.map((text) => element("li", text, "odd")));
-    if (clashes.length) after.append(element("strong", "Both changed the same:"), lines);
-    byId("conflict").replaceChildren(after);
-    byId("conflict").focus();
-  });
-  return undefined;
+    return clashes;
+  };
+  return conflicted(there, here, take, apply);
 }
 
-// -- tests, and how they fare -----------------------------------------------------------------------
-
-async function test(name, button, place) {
-  button.disabled = true;
-  place.textContent = "Sending…";
-  try {
-    const { id } = await ask("POST", `${address}/${encodeURIComponent(name)}/test`);
-    let task = await ask("GET", `/v1/retries/${id}?wait=5s`);
-    for (let turn = 0; turn < 5 && task.status === "running"; turn += 1) {
-      task = await ask("GET", `/v1/retries/${id}?wait=5s`);
-    }
-    const last = task.attempt_log.at(-1);
-    const answer = last ? `${last.status_code === "error" ? (last.error ?? "no answer") : `answered ${last.status_code}`} in ${Math.round(last.duration_ms)} ms` : (task.last_error ?? "not sent yet");
-    const state = { succeeded: "It arrived", failed: "It failed for good", pending: "It will be tried again" }[task.status] ?? "It is under way";
-    const link = element("a", `delivery ${id}`);
-    link.href = `/retries/${id}`;
-    place.replaceChildren(element("b", state, task.status === "succeeded" ? "good" : "bad"), `: ${answer}, `, link, ".");
-  } catch (error) {
-    place.replaceChildren(element("span", why(error), "bad"));
-  }
-  button.disabled = false;
-  health();
-}
+// -- how they fare --------------------------------------------------------------------------------
 
 async function health() {
   if (!form) return;
-  let found;
-  try {
-    found = await ask("GET", `/v1/webhooks?endpoint=${encodeURIComponent(endpoint)}`);
-  } catch {
-    return;
-  }
-  const rows = new Map(found.webhooks.map((row) => [row.name, row]));
+  const reasons = await disabled();
+  if (!reasons) return;
   for (const one of forms) {
-    one.disabled = rows.get(one.name)?.disabled_reason ?? "";
+    one.disabled = reasons.get(one.name) ?? "";
     one.button("enable").hidden = !one.disabled;
     one.show();
   }
@@ -446,14 +262,23 @@ async function health() {
 // -- the page ---------------------------------------------------------------------------------------
 
 for (const button of document.querySelectorAll("[data-test]")) {
-  button.addEventListener("click", () => test(button.dataset.test, button, button.parentElement.querySelector(".tested")));
+  button.addEventListener("click", async () => {
+    await test(button.dataset.test, button, button.parentElement.querySelector(".tested"));
+    await health();
+  });
+}
+
+function asked() {
+  if (form) return check();
+  const number = ++asking;
+  return firing(null, "", () => number === asking);
 }
 
 for (const input of [byId("ask-phase"), byId("ask-code")]) {
   input.addEventListener("input", () => {
     byId("ask-code").disabled = byId("ask-phase").value.startsWith("before_");
     clearTimeout(waiting);
-    waiting = setTimeout(() => (form ? check() : firing(++asking, true)), PAUSE);
+    waiting = setTimeout(asked, PAUSE);
   });
 }
 byId("ask").addEventListener("submit", (event) => event.preventDefault());

@@ -152,6 +152,44 @@ class TestList:
             tasks, after = await store.page(wanted, 100)
             assert ([task.id for task in tasks], after) == ([hook], None)
 
+    async def test_by_their_end(
+        self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Whoever was made first may have failed last."""
+        ends = {}
+        old, waits, new = [await queue.add(delay=delay) for delay in (0, 9, 0)]
+        first, second = await queue.claim()
+        for task, status in ((second, Status.SUCCEEDED), (first, Status.FAILED)):
+            queue.clock.turn(1)
+            await queue.settle(task, status, status_code=418)
+            ends[task.id] = queue.clock.ms
+        assert set(ends) == {old, new}
+
+        async def walk(limit: int, **fields: Any) -> list[int]:
+            seen: list[int] = []
+            tasks, after = await store.last_ended(TaskFilter(**fields), limit)
+            seen += [task.id for task in tasks]
+            while after is not None:
+                tasks, after = await store.last_ended(TaskFilter(**fields), limit, after)
+                seen += [task.id for task in tasks]
+            return seen
+
+        assert await walk(100) == await walk(1) == [old, new]
+        assert await walk(100, status=("failed", "pending")) == [old]
+        assert await walk(100, status=("pending",)) == await walk(100, ids=()) == []
+        assert waits not in await walk(100)
+        # Of those that ended at one time, the one with the higher number is first.
+        many = [await queue.ended(Status.FAILED) for _ in range(7)]
+        hook = await queue.ended(Status.FAILED, HOOK)
+        assert await walk(3) == [hook, *many[::-1], old, new]
+        # What no index finds is looked for among so many at a time.
+        monkeypatch.setattr(filters, "LOOKED", 4)
+        assert await walk(100, status=("failed",), kind="webhook") == [hook]
+        tasks, after = await store.last_ended(TaskFilter(status_code=StatusSet.parse("418")), 9)
+        assert tasks == []
+        assert after is not None
+        assert await walk(1, status_code=StatusSet.parse("418")) == [old, new]
+
     async def test_all_of_it_together(self, queue: Any, store: Store) -> None:
         await queue.ended(Status.FAILED)
         queue.clock.turn(60)
