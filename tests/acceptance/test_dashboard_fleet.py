@@ -62,9 +62,9 @@ def test_a_bad_night(
         expect(rows.last).to_contain_text("crm/own", timeout=15_000)
         expect(page.locator("#since")).to_contain_text("each counts its own attempts")
 
+        # So do the breakers, each daemon's own, when they open.
+        expect(rows.last).to_contain_text("breaker api:crm 503", timeout=20_000)
         two.kill()
-
-        # So does the breaker, when it opens.
         expect(waiting).to_contain_text("503 Service Unavailable", timeout=20_000)
         expect(waiting.locator("tbody th")).to_have_text("api:crm")
         expect(waiting.locator(".tag")).to_have_text(["breaker"])
