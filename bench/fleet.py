@@ -40,24 +40,31 @@ CONCURRENCY = 1_000
 """Of each daemon. 64 are in flight at once, as many as its API may have; some hundreds more are
 claimed ahead, for which graphile-worker has a local queue of 500."""
 AT_ONCE = 100
-ROUNDS = 30
+ROUNDS, UNCOUNTED = 30, 3
 SIZES = {"10 thousand": 10_000, "1 million": 1_000_000}
 LARGE = {"10 million": 10_000_000}
 WAITING_KEYS = 10_000
+NEXT_WEEK_MS = 7 * 24 * 3600 * 1000
 WITHOUT, WITH, LAST = "without", "with", "the last minute with"
+
+FULL = Key("full/key")
 
 FILL = """
 INSERT INTO retry_schedule (kind, endpoint_id, webhook, status, attempts, max_attempts, next_try,
     payload, finished_at, last_status_code, created_at, updated_at, scheduled_at)
 SELECT 'call',
-    CASE i % 10 WHEN 0 THEN 'full/key' ELSE 'waiting/key' || (i % %(keys)s) END, '',
+    CASE i % 10 WHEN 0 THEN 'full/key' ELSE 'waiting/key' || (i / 10 % {keys}) END, '',
     CASE WHEN i % 10 > 4 THEN 'succeeded' ELSE 'pending' END, 0, 15,
-    CASE WHEN i % 10 > 4 THEN NULL WHEN i % 10 = 0 THEN %(now)s - 60000 + i % 1000
-        ELSE %(now)s + 86400000 + i END,
-    repeat('x', 1000), CASE WHEN i % 10 > 4 THEN %(now)s END, '200', %(now)s, %(now)s, %(now)s
-FROM generate_series(1, %(rows)s::int) AS i
+    CASE WHEN i % 10 > 4 THEN NULL WHEN i % 10 = 0 THEN {now} - 60000 + i % 1009
+        ELSE {now} + 86400000 + i END,
+    repeat('x', 1000), CASE WHEN i % 10 > 4 THEN {now} END, '200', {now}, {now}, {now}
+FROM generate_series(1, {rows}) AS i
 """
-"""Half has succeeded, a tenth is due in one key, the rest is due tomorrow in 10,000 keys."""
+"""Half has succeeded, a tenth is due in one key, and lies everywhere in the table; the rest is due
+tomorrow, in 10,000 keys or as many as have 40."""
+LOADING = {"fsync": "off", "shared_buffers": "2GB", "max_wal_size": "16GB",
+           "maintenance_work_mem": "1GB", "autovacuum": "off"}  # fmt: skip
+"""How the server runs while rows are loaded."""
 
 
 def queue_url(server: Postgres) -> str:
@@ -66,14 +73,22 @@ def queue_url(server: Postgres) -> str:
 
 
 @contextmanager
-def server() -> Iterator[Postgres]:
-    """A PostgreSQL with its defaults, in a folder that its user can reach."""
+def folder_for_server() -> Iterator[Path]:
+    """A folder that the user of a server can reach."""
     with tempfile.TemporaryDirectory(prefix="bench-") as folder:
         Path(folder).chmod(0o755)
-        with Postgres(Path(folder) / "database") as running:
-            while not _answers(queue_url(running)):
-                time.sleep(0.05)
-            yield running
+        yield Path(folder) / "database"
+
+
+@contextmanager
+def server(home: Path | None = None, **options: str) -> Iterator[Postgres]:
+    """A PostgreSQL with its defaults but for `options`; without `home` one that is empty."""
+    with ExitStack() as stack:
+        where = home or stack.enter_context(folder_for_server())
+        running = stack.enter_context(Postgres(where, **options))
+        while not _answers(queue_url(running)):
+            time.sleep(0.05)
+        yield running
 
 
 def _answers(url: str) -> bool:
@@ -140,40 +155,58 @@ def peer(count: int, folder: Folder) -> Drained:
 # -- claims ----------------------------------------------------------------------------------------
 
 
-async def claims(url: str, rows: int, due: int) -> dict[str, list[float]]:
-    """What claiming and settling 100 takes (ms), in a table of so many rows."""
-    store = await Store.open(url)
-    times: dict[str, list[float]] = {"claim 100 of 1 key": [], "claim 100 of 10 keys": [],
-                                     "settle 100": []}  # fmt: skip
+def fill(url: str, rows: int) -> None:
+    """Load so many rows; their indexes are built afterwards, which is quicker."""
+    values = {"rows": rows, "now": int(time.time() * 1000), "keys": _keys(rows)}
     with psycopg.connect(url, autocommit=True) as session:
-        session.execute(
-            FILL.replace("%(", "\0(").replace("%", "%%").replace("\0(", "%("),
-            {"rows": rows, "now": int(time.time() * 1000), "keys": WAITING_KEYS},
-        )
+        indexes = session.execute(
+            "SELECT indexname, indexdef FROM pg_indexes WHERE tablename = 'retry_schedule' "
+            "AND indexname NOT LIKE '%pkey'"
+        ).fetchall()
+        for name, _ in indexes:
+            session.execute(f"DROP INDEX {name}")
+        session.execute(FILL.format(**values))
+        for _, definition in indexes:
+            session.execute(definition)
         session.execute("VACUUM ANALYZE retry_schedule")
         session.execute("CHECKPOINT")
+
+
+def _keys(rows: int) -> int:
+    return min(WAITING_KEYS, rows // 100)
+
+
+async def make(url: str) -> None:
+    """The tables, empty."""
+    await (await Store.open(url)).close()
+
+
+async def claims(url: str, rows: int) -> dict[str, list[float]]:
+    """What claiming and settling 100 takes (ms), in a table of so many rows."""
+    store = await Store.open(url)
+    one, ten, settle = "claim 100 of 1 key", "claim 100 of 10 keys", "settle 100"
+    times: dict[str, list[float]] = {one: [], ten: [], settle: []}
+    # Of the 10 thousand a tenth is due.
+    rounds = min(ROUNDS, rows // 10 // AT_ONCE - UNCOUNTED)
     try:
-        for step, keys in (
-            ("claim 100 of 1 key", [POST]),
-            ("claim 100 of 10 keys", [Key(f"bench/post{n}") for n in range(10)]),
-        ):
-            for key in keys:
-                await store.enqueue([Insert(NewTask("call", key.endpoint_id, {"text": TEXT}))
-                                     for _ in range(due // len(keys))])  # fmt: skip
-            for number in range(-3, ROUNDS):
-                took, tasks = await _claim(store, keys)
+        for number in range(rounds + UNCOUNTED):
+            first = 10 * number
+            some = [Key(f"waiting/key{n % _keys(rows)}") for n in range(first, first + 10)]
+            for step, keys in ((one, [FULL]), (ten, some)):
+                took, tasks = await _claim(store, keys, 1_000 if step == one else NEXT_WEEK_MS)
                 settled = await _settle(store, tasks)
-                if number >= 0:
+                if number >= UNCOUNTED:
                     times[step].append(took)
-                    times["settle 100"].append(settled)
+                    times[settle].append(settled)
     finally:
         await store.close()
     return times
 
 
-async def _claim(store: Store, keys: Sequence[Key]) -> tuple[float, list[Task]]:
-    now = int(time.time() * 1000) + 1000
-    picks = [Pick(key, AT_ONCE // len(keys), True, now) for key in keys]
+async def _claim(store: Store, keys: Sequence[Key], ahead: int = 1_000) -> tuple[float, list[Task]]:
+    """How long it takes to claim what is due, or will be in `ahead` milliseconds."""
+    until = int(time.time() * 1000) + ahead
+    picks = [Pick(key, AT_ONCE // len(keys), True, until) for key in keys]
     began = time.perf_counter()
     tasks = (await store.claim(picks)).tasks
     took = (time.perf_counter() - began) * 1000
@@ -254,6 +287,7 @@ async def _look(store: Store) -> None:
 @click.argument("what", type=click.Choice(["daemons", "claims", "horizon"]), default="daemons")
 @click.option("--count", default=60_000, show_default=True, help="calls of `daemons`")
 @click.option("--large", is_flag=True, help="a table of 10 million rows as well")
+@click.option("--memory", multiple=True, help="shared_buffers of `claims` beside the default")
 @click.option("--minutes", default=10.0, show_default=True, help="how long `horizon` takes")
 @click.option("--rate", default=2_000, show_default=True, help="tasks a second of `horizon`")
 @click.option(
@@ -263,7 +297,15 @@ async def _look(store: Store) -> None:
     show_default=True,
     help="where graphile-worker is installed; `none` leaves it out",
 )
-def main(what: str, count: int, large: bool, minutes: float, rate: int, folder: Path) -> None:
+def main(
+    what: str,
+    count: int,
+    large: bool,
+    memory: Sequence[str],
+    minutes: float,
+    rate: int,
+    folder: Path,
+) -> None:
     table = Table((), [])
     if what == "daemons":
         table.head = ("", "calls/s", "CPU s for 1,000 calls")
@@ -277,11 +319,19 @@ def main(what: str, count: int, large: bool, minutes: float, rate: int, folder: 
             found = peer(count, place)
             table.rows.append(("graphile-worker", f"{found.rate:,.0f}", f"{found.cpu:.2f}"))
     elif what == "claims":
+        table.head = ("ms, medians", "shared_buffers")
         for words, rows in {**SIZES, **(LARGE if large else {})}.items():
-            with server() as database:
-                times = asyncio.run(claims(queue_url(database), rows, AT_ONCE * (ROUNDS + 3)))
-            table.head = ("ms, medians", *times)
-            table.rows.append((words, *(f"{statistics.median(t):.1f}" for t in times.values())))
+            with folder_for_server() as home:
+                with server(home, **LOADING) as database:
+                    asyncio.run(make(queue_url(database)))
+                    fill(queue_url(database), rows)
+                # The smallest one is used up by then, and fits into any.
+                for size in ("128MB", *(memory if rows > SIZES["10 thousand"] else ())):
+                    with server(home, shared_buffers=size) as database:
+                        times = asyncio.run(claims(queue_url(database), rows))
+                    table.head = (*table.head[:2], *times)
+                    medians = (f"{statistics.median(took):.1f}" for took in times.values())
+                    table.rows.append((words, size, *medians))
     else:
         with server() as database:
             times = asyncio.run(horizon(queue_url(database), minutes * 60, rate))

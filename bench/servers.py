@@ -67,7 +67,7 @@ class Server:
         return None
 
     def __enter__(self) -> Self:
-        self.home.mkdir(parents=True)
+        self.home.mkdir(parents=True, exist_ok=True)
         command = self.command()
         log = self.home / "log"
         with log.open("ab") as output:
@@ -217,13 +217,16 @@ class Redis(Server):
 class Postgres(Server):
     """PostgreSQL with its own defaults, and so with fsync at each commit.
 
-    It refuses to run as root; then it is the user postgres, who has to get at `home`.
+    It refuses to run as root; then it is the user postgres, who has to get at `home`. Where there
+    is a database in `home` already, it goes on with that.
     """
 
     settings = "PostgreSQL: its defaults (fsync and synchronous_commit are on)"
 
-    def __init__(self, home: Path) -> None:
+    def __init__(self, home: Path, **options: str) -> None:
+        """`options`: of its configuration, beside the defaults."""
         super().__init__(home, *free_ports(1))
+        self._options = [word for key, to in options.items() for word in ("-c", f"{key}={to}")]
 
     @property
     def url(self) -> str:
@@ -234,6 +237,14 @@ class Postgres(Server):
 
     def command(self) -> Sequence[str | Path]:
         data = self.home / "data"
+        if not data.exists():
+            self._make(data)
+        return [
+            postgres_program("postgres"), "-D", data, "-p", str(self.port), "-k", data,
+            "-c", f"listen_addresses={HOST}", *self._options,
+        ]  # fmt: skip
+
+    def _make(self, data: Path) -> None:
         data.mkdir(mode=0o700)
         if (user := self.user()) is not None:
             shutil.chown(data, user)
@@ -242,10 +253,6 @@ class Postgres(Server):
             [postgres_program("initdb"), *initdb], check=True, stdout=subprocess.DEVNULL,
             **as_user(user),
         )  # fmt: skip
-        return [
-            postgres_program("postgres"), "-D", data, "-p", str(self.port), "-k", data,
-            "-c", f"listen_addresses={HOST}",
-        ]  # fmt: skip
 
     def ask(self, statement: str) -> int:
         """One statement whose answer is a number."""

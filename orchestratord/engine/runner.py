@@ -97,6 +97,8 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts under way, by the id of their task."""
+        self._at_hand: dict[int, int] = {}
+        """Every claim, from its start until it has ended: the attempt of its task."""
         self.unsettled = 0
         """Attempts that have ended and are not written yet."""
         self.closing = False
@@ -106,6 +108,17 @@ class Runner:
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
+        if self._at_hand.get(task.id) == task.attempts:
+            # Before it had begun its lease ran out, while the database was out of reach. Others gave
+            # it back, and we have claimed it again: nothing tells the two claims apart, and what
+            # has the first one at hand goes on with it.
+            self._lanes.forgo(lane)
+            self._lanes.gates.withdrawn(lane, task.id, self._owner.clock.now_ms())
+            return
+        self._at_hand[task.id] = task.attempts
+        self._admit(task, lane)
+
+    def _admit(self, task: Task, lane: str) -> None:
         if self._owner.draining:  # what is claimed or born while the daemon drains goes back
             self._lanes.forgo(lane)
             self.put_back(task)
@@ -199,7 +212,7 @@ class Runner:
 
     def _begin_suspect(self, task: Task, lane: str) -> None:
         self._lanes.retake(lane)
-        self.start(task, lane)
+        self._admit(task, lane)
 
     def _launch(self, task: Task, lane: str) -> None:
         if self._lanes.lanes[lane].gate is not None:
@@ -295,6 +308,8 @@ class Runner:
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
             del self.running[task.id]
+        if self._at_hand.get(task.id) == task.attempts:
+            del self._at_hand[task.id]
         if task.deaths:
             self._suspects.ended(task.id)
 

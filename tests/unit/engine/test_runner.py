@@ -20,6 +20,7 @@ from orchestratord.events import EventType, TaskEvent
 from orchestratord.hookspecs import hookimpl
 from orchestratord.message import Outcome
 from orchestratord.queue.jobs import Rank
+from orchestratord.queue.session import Session
 from orchestratord.task import NewTask, Task
 
 
@@ -49,6 +50,32 @@ async def test_a_lane_that_is_claimed_ahead_has_never_more_in_flight_than_it_may
     assert bench.receiver.most == 1
     assert bench.receiver.tasks == ids
     assert await bench.states(ids) == [("succeeded", 1)] * 60
+
+
+async def test_a_claim_that_others_gave_back_and_that_comes_again_is_one(bench: Bench) -> None:
+    """As after a partition that was longer than the lease: it had not begun, and waits for a slot
+    here, when it is claimed here again."""
+    bench.adopt(idempotent=False)
+    ids = await bench.hold(4)
+
+    def give_back(session: Session) -> None:
+        session.db.run(
+            "UPDATE retry_schedule SET status = 'pending', attempts = 0, locked_by = NULL "
+            "WHERE status = 'running' AND started_at IS NULL"
+        )
+
+    await bench.store._writer.submit(Rank.KEEP, give_back)
+    bench.adopt(concurrency=10, idempotent=False)
+    bench.worker.touched(CALL.key, 0)
+    async with asyncio.timeout(10):
+        while [status for status, _ in await bench.states(ids)] != ["running"] * 4:
+            await asyncio.sleep(0.01)
+    ids += await bench.put([CALL] * 4)  # whoever is held gets a slot as these come
+    await bench.until(lambda: bench.receiver.in_flight >= 5)
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert sorted(bench.receiver.tasks) == ids
+    assert await bench.states(ids) == [("succeeded", 1)] * 8
 
 
 async def test_a_receiver_that_hangs_is_not_claimed_ahead(bench: Bench) -> None:
