@@ -21,6 +21,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from tests.network import NETWORK, Host
+
 HOST = "127.0.0.1"
 PATIENCE = 30.0
 SETTINGS = {
@@ -56,9 +58,16 @@ def programs() -> Path | None:
 class Postgres:
     """One server. A context manager."""
 
-    def __init__(self, home: Path | None = None, **settings: str) -> None:
+    def __init__(self, home: Path | None = None, host: Host | None = None, **settings: str) -> None:
+        """`host`: the machine that it runs on, if not this one."""
         self._home = home or Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
         self._settings = {**SETTINGS, **settings}
+        self._host = host
+        self.address = HOST
+        """Where this process finds it."""
+        if host is not None:
+            self.address = host.address(0)
+            self._settings["listen_addresses"] = "*"
         self._process: subprocess.Popen[bytes] | None = None
         self._numbers = itertools.count(1)
         with closing(socket.socket()) as probe:
@@ -66,7 +75,7 @@ class Postgres:
             self.port: int = probe.getsockname()[1]
 
     def url(self, database: str) -> str:
-        return f"postgresql://tester:s3cret@{HOST}:{self.port}/{database}"
+        return f"postgresql://tester:s3cret@{self.address}:{self.port}/{database}"
 
     def create(self, **options: str) -> str:
         """A new database; its URL."""
@@ -94,6 +103,9 @@ class Postgres:
             shutil.chown(data, "postgres")
         self._call("initdb", "--auth=trust", "--username=tester", "--no-sync", "-E", "UTF8",
                    "--locale=C.UTF-8", "-D", str(data))  # fmt: skip
+        if self._host is not None:
+            with (data / "pg_hba.conf").open("a") as file:
+                file.write(f"host all all {NETWORK} trust\n")
         self.start()
         return self
 
@@ -110,11 +122,12 @@ class Postgres:
         """Start it, and wait until it answers."""
         options = [word for key, to in self._settings.items() for word in ("-c", f"{key}={to}")]
         with (self._home / "log").open("ab") as log:
+            within = self._host.within("postgres") if self._host is not None else []
             self._process = subprocess.Popen(
-                [self._program("postgres"), "-D", self._home / "data", "-p", str(self.port),
-                 *options],
+                [*within, self._program("postgres"), "-D", self._home / "data",
+                 "-p", str(self.port), *options],
                 stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-                **_as_postgres(),
+                **({} if within else as_postgres()),
             )  # fmt: skip
         deadline = time.monotonic() + PATIENCE
         while wait and not self.answers():
@@ -147,11 +160,11 @@ class Postgres:
 
     def _call(self, name: str, *words: str) -> None:
         subprocess.run(
-            [self._program(name), *words], check=True, stdout=subprocess.DEVNULL, **_as_postgres()
+            [self._program(name), *words], check=True, stdout=subprocess.DEVNULL, **as_postgres()
         )
 
 
-def _as_postgres() -> dict[str, Any]:
+def as_postgres() -> dict[str, Any]:
     """PostgreSQL refuses to run as root."""
     if os.geteuid() != 0:
         return {}

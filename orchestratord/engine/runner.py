@@ -109,7 +109,7 @@ class Runner:
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
         if self._at_hand.get(task.id) == task.attempts:
-            # Before it had begun its lease ran out, while the database was out of reach. Others gave
+            # Its lease ran out before it had begun, as the database was out of reach. Others gave
             # it back, and we have claimed it again: nothing tells the two claims apart, and what
             # has the first one at hand goes on with it.
             self._lanes.forgo(lane)

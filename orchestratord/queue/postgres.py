@@ -363,6 +363,8 @@ class PostgresDatabase(Database):
         raw = psycopg.connect(self._conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
         try:
             raw.prepared_max = STATEMENTS
+            # Else what comes from others over a pooler's connections would be kept for ever.
+            raw.add_notify_handler(lambda _: None)
             if raw.info.server_version < OLDEST:
                 major = raw.info.server_version // 10000
                 raise DatabaseInUse(f"{self.shown} is PostgreSQL {major}; it takes 13 or newer")
@@ -391,12 +393,15 @@ class PostgresDatabase(Database):
     @contextmanager
     def alone(self) -> Iterator[None]:
         """As in the interface: a lock of a transaction, which poolers keep apart, too. It holds no
-        snapshot, so that an index may be built meanwhile while others work."""
+        snapshot, for which a statement that is not prepared is needed: an index that is built
+        meanwhile while others work waits for all that are older."""
         with psycopg.connect(self._conninfo, autocommit=True) as raw:
             deadline = time.monotonic() + LOCK_PATIENCE
             while True:
                 raw.execute("BEGIN")
-                row = raw.execute("SELECT pg_try_advisory_xact_lock(%s)", (LOCK,)).fetchone()
+                raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                lock = f"SELECT pg_try_advisory_xact_lock({LOCK})"
+                row = raw.execute(lock, prepare=False).fetchone()
                 if row is not None and row[0]:
                     break
                 raw.execute("ROLLBACK")

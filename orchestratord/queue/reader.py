@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
-from orchestratord.errors import NotFound, QueueError
+from orchestratord.errors import NotFound, QueueError, Unreachable
 from orchestratord.queue import ended, filters
 from orchestratord.queue.database import BY_DUE, Connection, Database
 from orchestratord.queue.records import Place, TaskFilter
@@ -57,8 +57,11 @@ _PAGE, _PAGES = 2_000, 100
 class Reader:
     """One thread with a connection that cannot write."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, refusing: Callable[[], str | None]) -> None:
+        """`refusing`: why nothing can be read for now, since the database is out of reach: each try
+        to connect may take seconds, and others wait behind it."""
         self._database = database
+        self._refusing = refusing
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="orchestratord-reader")
         self._connection: Connection | None = None
         self._closed = False
@@ -67,6 +70,8 @@ class Reader:
         """Run `read` on the reading thread. Raises QueueError where the database fails."""
         if self._closed:
             raise QueueError("the queue is closed")
+        if (why := self._refusing()) is not None:
+            raise Unreachable(why)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read)
 
     def _run(self, read: Callable[[Connection], T]) -> T:

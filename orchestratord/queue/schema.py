@@ -7,6 +7,7 @@ import secrets
 import time
 from collections.abc import Iterable, Sequence
 from pathlib import Path
+from typing import Any
 
 import peewee
 from peewee import PostgresqlDatabase
@@ -106,17 +107,12 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
     """
     version_of(orm)
     own = MIGRATIONS / "postgres" if isinstance(orm, PostgresqlDatabase) else MIGRATIONS
-    runner = Runner(orm, str(folder or own), _HISTORY)
     shared = isinstance(orm, PostgresqlDatabase)
-    if shared:
-        # Who waits for a lock on a table keeps all others from it that come later.
-        _run(orm, f"SET lock_timeout = '{LOCK_TIMEOUT}'")
+    runner = (_Patient if shared else Runner)(orm, str(folder or own), _HISTORY)
     tries = 0
     while True:
         try:
             runner.up()
-            if shared:
-                _run(orm, "RESET lock_timeout")
             return
         except peewee.OperationalError:
             # A lock that was not to be had: whoever waited behind us goes first now.
@@ -125,6 +121,41 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
                 raise
             log.warning("the schema cannot be changed while others use it; again in %d s", tries)
             time.sleep(tries)
+
+
+class _Patient(Runner):  # type: ignore[misc]  # peewee leaves it untyped
+    """Who waits for a lock on a table keeps all others from it that come later: not for long."""
+
+    def _run(self, name: str, module: Any, direction: str, fake: bool = False) -> None:
+        if getattr(module, "atomic", True):
+            up = module.up
+
+            def patiently(migrator: Any, db: peewee.Database) -> None:
+                _run(db, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                up(migrator, db)
+
+            module.up = patiently
+        super()._run(name, module, direction, fake)
+
+
+def build_index(orm: peewee.Database, name: str, on: str) -> None:
+    """Build an index on a table that may be large, while others read and write it.
+
+    For a migration with `atomic = False`, since it takes several transactions. One that was broken
+    off has left an index behind that is no good; it is built anew.
+
+    Args:
+        orm: the database.
+        name: of the index.
+        on: what stands behind `ON`: the table, its columns, and which rows.
+    """
+    if not isinstance(orm, PostgresqlDatabase):
+        _run(orm, f"CREATE INDEX IF NOT EXISTS {name} ON {on}")
+        return
+    broken = f"SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{name}') AND NOT indisvalid"  # noqa: S608
+    if orm.execute_sql(broken).fetchone():  # type: ignore[no-untyped-call]
+        _run(orm, f"DROP INDEX CONCURRENTLY {name}")
+    _run(orm, f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")
 
 
 def stamp(orm: peewee.Database, *, version: int, compatible_from: int) -> None:

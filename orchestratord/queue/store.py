@@ -94,7 +94,7 @@ class Store:
         self._session: Session | None = None
         self._writer = Writer(self._database, self._setup)
         self._writer.last = settling.write_successes
-        self._reader = Reader(self._database)
+        self._reader = Reader(self._database, lambda: self._writer.refusing)
         self._wakeups: Wakeups | None = None
         self.heard: Callable[[Wakeup], None] = lambda wakeup: None
         """Called on the loop with what other daemons tell."""

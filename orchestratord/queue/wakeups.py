@@ -37,7 +37,9 @@ AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
 TRIAL = 10.0
 """Seconds in which a notification of our own has to come back."""
 TRIED_AGAIN = 60.0
-"""Seconds until that is tried again where it did not."""
+"""Seconds until that is tried again."""
+TRIED_AGAIN_POOLED = 600.0
+"""The same behind a pooler, which gives connections up over what it does not expect."""
 
 
 class Wakeups:
@@ -113,15 +115,19 @@ class Wakeups:
 
     def _serve(self, raw: Any) -> None:
         """Listen and tell, until the connection is lost."""
-        raw.add_notify_handler(self._on_notify)
+        raw.prepare_threshold = None
+        raw.add_notify_handler(lambda found: self._on_payload(found.payload))
+        [pid] = raw.execute("SELECT pg_backend_pid()").fetchone()
+        pooled = pid != raw.info.backend_pid
         raw.execute(f"LISTEN {CHANNEL}")
         next_trial = patient_until = 0.0
         while not self._stopped:
             now = time.monotonic()
             if now >= next_trial:
                 self._nonce = secrets.token_hex(8)
-                raw.execute("SELECT pg_notify($1, $2)", (CHANNEL, self._nonce))
-                patient_until, next_trial = now + TRIAL, now + TRIED_AGAIN
+                self._try(raw, pooled)
+                patient_until = now + TRIAL
+                next_trial = now + (TRIED_AGAIN_POOLED if pooled else TRIED_AGAIN)
             if self._nonce and now >= patient_until:
                 if not self._said:
                     self._said = True
@@ -134,7 +140,18 @@ class Wakeups:
             self._wait(raw, self._pause(now))
             raw.pgconn.consume_input()
             while found := raw.pgconn.notifies():
-                self._on_payload(found.extra.decode(), found.be_pid)
+                self._on_payload(found.extra.decode())
+
+    def _try(self, raw: Any, pooled: bool) -> None:
+        """Notify ourselves. A pooler may well give both statements the same session, which hears
+        itself, and nobody else; so that goes another way there."""
+        notify = (f"SELECT pg_notify('{CHANNEL}', $1)", (self._nonce,))
+        if not pooled:
+            raw.execute(*notify)
+            return
+        with self._database.dial() as other:
+            other.prepare_threshold = None
+            other.execute(*notify)
 
     def _pause(self, now: float) -> float:
         with self._lock:
@@ -163,10 +180,7 @@ class Wakeups:
         if self._bell_out in found:
             os.read(self._bell_out, 4096)
 
-    def _on_notify(self, notify: Any) -> None:
-        self._on_payload(notify.payload, notify.pid)
-
-    def _on_payload(self, text: str, pid: int) -> None:
+    def _on_payload(self, text: str) -> None:
         if text == self._nonce:
             self.listening, self._nonce, self._said = True, "", False
             return

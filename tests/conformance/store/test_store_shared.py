@@ -369,6 +369,8 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     began = time.monotonic()
     with pytest.raises(Unreachable):
         await far.enqueue([Insert(NewTask("call", "crm/get"))])
+    with pytest.raises(Unreachable):
+        await far.list(TaskFilter(), 1)
     assert time.monotonic() - began < 0.1  # nobody waits any more
     line.down = False
     async with asyncio.timeout(10):
