@@ -41,6 +41,11 @@ _PATIENCE = 10.0
 _BLOCK = re.compile(r"^```console\n(\$ (?s:.*?))^```$", re.MULTILINE)
 _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _MEASURED = (
+    # What `doctor` says of the machine is true of that one alone.
+    (
+        re.compile(r"^\w+ +(?:program|files|disk|clock|open files|inotify) .*\n(?: +→.*\n)?", re.M),
+        "",
+    ),
     (re.compile(r"instance \w+"), "instance"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d\d:\d\d:\d\d"), "TIME"),
     (re.compile(r"\d+(?:[.,]\d+)*"), "0"),

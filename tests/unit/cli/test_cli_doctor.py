@@ -85,6 +85,13 @@ def test_a_folder_that_is_good(folder: Path, home: Path) -> None:
     assert not any(line.startswith("fail") for line in lines)
 
 
+def test_the_socket_that_orchestratorctl_is_told_of(
+    folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORCHESTRATORD_SOCKET", f"{home}/elsewhere.sock")
+    assert f"no daemon runs: there is no {home}/elsewhere.sock" in run(folder).stdout
+
+
 def test_in_json(folder: Path) -> None:
     result = run(folder, "-o", "json")
     assert result.exit_code == 0

@@ -317,7 +317,8 @@ async def test_a_body_that_never_ends_is_cut_off(
     monkeypatch.setattr(body_module, "_READ_ON", 400_000)
     wire = await Wire.to(parts)
     await wire.send(POST + b"Transfer-Encoding: chunked\r\n\r\n")
-    await wire.keep_sending(b"3e8\r\n" + b"x" * 1000 + b"\r\n", 0.001)
+    # In large pieces: what is too long is to be known long before it has taken too long.
+    await wire.keep_sending(b"c350\r\n" + b"x" * 50_000 + b"\r\n", 0.005)
     assert (await wire.answer())[0] == 413
     await wire.close()
 
