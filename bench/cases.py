@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.daemon import CONCURRENCY
+from bench.daemon import CONCURRENCY, ROOM
 from bench.drain import Drained
 from bench.figures import Figure
 from bench.folder import Folder
@@ -72,7 +72,7 @@ def own(quick: bool) -> Iterator[Case]:
         "deliveries",
         "orchestratord, webhook deliveries",
         sent,
-        f"concurrency {CONCURRENCY}; {deliveries.RECEIVERS} receivers (ports), ten deliveries in "
+        f"concurrency {ROOM}; {deliveries.RECEIVERS} receivers (ports), ten deliveries in "
         "flight to each; payload of 1 KB, signed",
         partial(deliveries.measure, count=sent),
     )
@@ -80,7 +80,7 @@ def own(quick: bool) -> Iterator[Case]:
         "calls",
         "orchestratord, calls with a webhook each",
         2 * made,
-        f"concurrency {CONCURRENCY}, of the API too; two requests a call: a POST of 1 KB from a "
+        f"concurrency {ROOM}, of the API {CONCURRENCY}; two requests a call: a POST of 1 KB from a "
         "template, and a webhook with the standard envelope, signed",
         partial(calls.measure, count=made),
     )
@@ -91,7 +91,7 @@ def own(quick: bool) -> Iterator[Case]:
     )
     yield Measure(
         "lateness",
-        f"concurrency {CONCURRENCY}, of the API too; arrival by the receiver's log",
+        f"concurrency {ROOM}, of the API {CONCURRENCY}; arrival by the receiver's log",
         lateness.measure,
     )
     yield Measure(
@@ -108,7 +108,7 @@ def own(quick: bool) -> Iterator[Case]:
     for name, waiting in (("memory", 0), ("memory-million", 1_000_000 // part)):
         yield Measure(
             name,
-            f"concurrency {CONCURRENCY}, of the API too",
+            f"concurrency {ROOM}, of the API {CONCURRENCY}",
             partial(memory.measure, count=made, waiting=waiting),
         )
     yield Measure(

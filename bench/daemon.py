@@ -15,7 +15,9 @@ from orchestratord.task import NewTask
 from tests.acceptance.daemon import Daemon
 
 CONCURRENCY = 64
-"""In flight at once, in the daemon and in each API."""
+"""In flight at once in each API."""
+ROOM = 256
+"""In flight at once in the daemon. What is above its APIs' is room to claim ahead in."""
 LOOPBACK = "127.0.0.0/8"
 SECRET = "whsec_" + "YmVuY2htYXJrLW9mLW9yY2hlc3RyYXRvcmQ="
 TEXT = "x" * 1000
@@ -27,7 +29,7 @@ STALL = r"ERROR watchdog: .*the event loop"
 
 def daemon(home: Path, environ: Mapping[str, str] | None = None, **settings: Any) -> Daemon:
     """A daemon below `home` that may send to this machine; `settings` are of its YAML."""
-    settings = {"concurrency": CONCURRENCY, "egress": {"allow": [LOOPBACK]}, **settings}
+    settings = {"concurrency": ROOM, "egress": {"allow": [LOOPBACK]}, **settings}
     made = Daemon(home, environ, **settings)
     made.expect(STALL)
     return made
