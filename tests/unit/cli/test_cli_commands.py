@@ -121,7 +121,7 @@ def test_as_a_module() -> None:
 def test_check_of_the_example() -> None:
     result = run("check", "--config", EXAMPLE)
     assert result.exit_code == 0, result.stderr
-    assert result.stdout == f"{EXAMPLE} is good: 2 APIs, 5 endpoints\n"
+    assert result.stdout == f"{EXAMPLE} is good: 3 APIs, 7 endpoints\n"
     assert result.stderr == ""
 
 

@@ -31,7 +31,7 @@ def test_each_value_with_its_place() -> None:
     result = show("shop/getOrder")
     assert result.exit_code == 0, result.stderr
     lines = {line.partition("  #")[0].rstrip(): line for line in result.stdout.splitlines()}
-    assert lines["timeout: 2s"].endswith("  # orchestratord.yaml:16")
+    assert lines["timeout: 2s"].endswith("  # orchestratord.yaml:21")
     assert lines["  max_attempts: 5"].partition("# ")[2].startswith("apis/shop/api.yaml:")
     assert "# apis/shop/endpoints/getOrder.yaml:" in lines['path: "/orders/{{ params.id }}"']
     assert lines["method: GET"].startswith("method: GET  ")
