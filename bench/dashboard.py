@@ -79,6 +79,10 @@ def pages(rows: int) -> dict[str, str]:
         "all tasks": "/retries",
         "all tasks, in the middle": f"/retries?after={rows // 2}",
         "what failed": "/retries?status=failed",
+        "what failed, by its end": "/retries?status=failed&order=ended",
+        "what failed of one endpoint, by its end": (
+            "/retries?status=failed&endpoint=api0/call0&order=ended"
+        ),
         "what failed of one endpoint": "/retries?status=failed&endpoint=api0/call0",
         "what failed in an hour": "/retries?status=failed&since=1h",
         "a text that is rare": "/retries?text=customer 4711",
@@ -131,11 +135,11 @@ def main(rows: int) -> None:
                 time.sleep(WARM)
                 first = {name: asked(client, path) for name, path in pages(rows).items()}
                 click.echo(f"\n$ python -m bench.dashboard {shlex.join(sys.argv[1:])}\n")
-                click.echo(f"{'ms':32}{'first':>8}{'median':>8}{'most':>8}")
+                click.echo(f"{'ms':42}{'first':>8}{'median':>8}{'most':>8}")
                 for name, path in pages(rows).items():
                     times = [asked(client, path) for _ in range(ROUNDS)]
                     click.echo(
-                        f"{name:32}{first[name]:8.1f}{statistics.median(times):8.1f}"
+                        f"{name:42}{first[name]:8.1f}{statistics.median(times):8.1f}"
                         f"{max(times):8.1f}"
                     )
 

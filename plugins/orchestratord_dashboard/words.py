@@ -85,6 +85,11 @@ def _moment(value: str | int | float) -> datetime:
     return datetime.fromtimestamp(value / 1000, UTC)
 
 
+def name(text: str) -> Markup:
+    """The name of an endpoint, which a narrow column breaks at its slash."""
+    return Markup("/<wbr>").join(text.split("/"))
+
+
 def cut(text: str, longest: int = LONGEST) -> str:
     """A text of which too much is left away."""
     return text if len(text) <= longest else f"{text[:longest]}…"
@@ -139,6 +144,7 @@ FILTERS: dict[str, Callable[..., Any]] = {
     "size": size,
     "when": when,
     "clock": clock,
+    "name": name,
     "cut": cut,
     "pretty": pretty,
     "grade": grade,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import httpx
@@ -224,6 +228,44 @@ def test_many_write_at_once_and_nothing_is_lost(daemon: Daemon, receiver: Receiv
     assert text(daemon).startswith(head)
     assert text(daemon).endswith(gap + tail)
     assert daemon.status()["config"]["generation"] == 7
+
+
+def test_a_disk_that_runs_full(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    """The files of the APIs on a real disk of 256 KiB, in a mount namespace that ends with it."""
+    unshare = shutil.which("unshare")
+    if unshare is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    alone = [unshare, "--mount", "--propagation", "private", "sh", "-c"]
+    daemon = make_daemon(environ={"KEY": KEY})
+    daemon.api("shop", receiver.url)
+    daemon.write(FILE, YAML.format(url=receiver.url))
+    disk = daemon.config / "apis"
+    mounted = f"cp -r '{disk}' '{disk}.all' && mount -t tmpfs -o size=256k tmpfs '{disk}'"
+    if subprocess.run([*alone, f"{mounted} && rm -r '{disk}.all'"], capture_output=True).returncode:
+        pytest.skip("this machine mounts nothing")
+    daemon.wrapper = [
+        *alone, f"{mounted} && cp -r '{disk}.all/.' '{disk}' && rm -r '{disk}.all' && exec \"$@\"",
+        "sh",
+    ]  # fmt: skip
+    with daemon.start():
+        inside = Path(f"/proc/{daemon.pid}/root")  # as the daemon sees it
+        path = inside / str(daemon.config / FILE)[1:]
+        ballast = inside / str(disk)[1:] / "ballast"
+        read = daemon.get(PATH).json()
+        with pytest.raises(OSError, match="No space left"):
+            ballast.write_bytes(b"x" * (1 << 20))
+        before = path.read_bytes()
+        new = {"name": "new", "phase": "on_success", "url": f"{receiver.url}/hooks/new"}
+        answer = put(daemon, [*read["webhooks"], new], read["etag"])
+        assert (answer.status_code, answer.json()["code"]) == (507, "storage_full")
+        assert path.read_bytes() == before
+        assert [one.name for one in path.parent.iterdir()] == ["get.yaml"]
+        assert daemon.get(PATH).json()["etag"] == read["etag"]
+        # With room again the same is written.
+        ballast.unlink()
+        answer = put(daemon, [*read["webhooks"], new], read["etag"])
+        assert answer.json()["written"], answer.text
+        assert b"  - name: new\n" in path.read_bytes()
 
 
 def test_what_a_draft_would_do(daemon: Daemon, receiver: Receiver) -> None:

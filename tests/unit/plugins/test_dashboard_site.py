@@ -154,6 +154,11 @@ def test_numbers_and_sizes() -> None:
     assert [words.size(n) for n in (5, 2048, 150 << 20)] == ["5 B", "2.0 KiB", "150 MiB"]
 
 
+def test_names_are_escaped_and_break_at_their_slash() -> None:
+    assert words.name("shop/get") == "shop/<wbr>get"
+    assert words.name("<b>/&") == "&lt;b&gt;/<wbr>&amp;"
+
+
 def test_json_is_made_readable_and_all_else_stays() -> None:
     assert words.pretty('{"a":1}') == '{\n  "a": 1\n}'
     assert words.pretty("plain") == "plain"
