@@ -252,7 +252,10 @@ def test_sessions_and_the_port_after_a_restart(make_daemon: MakeDaemon) -> None:
     assert over_tcp(daemon, "GET", "/v1/status", headers=cookie).status_code == 401
 
 
-PAGES = ("/", "/retries", "/retries/1", "/bulks/1", "/endpoints", "/endpoints/shop/ok", "/actions")
+PAGES = (
+    "/", "/retries", "/retries/1", "/bulks/1", "/endpoints", "/endpoints/shop/ok",
+    "/endpoints/shop/ok/webhooks", "/actions",
+)  # fmt: skip
 
 
 @pytest.mark.parametrize("path", PAGES)
