@@ -101,13 +101,16 @@ class Postgres:
         if os.geteuid() == 0:
             self._home.chmod(0o755)
             shutil.chown(data, "postgres")
+        self._fill(data)
+        self.start()
+        return self
+
+    def _fill(self, data: Path) -> None:
         self._call("initdb", "--auth=trust", "--username=tester", "--no-sync", "-E", "UTF8",
                    "--locale=C.UTF-8", "-D", str(data))  # fmt: skip
         if self._host is not None:
             with (data / "pg_hba.conf").open("a") as file:
                 file.write(f"host all all {NETWORK} trust\n")
-        self.start()
-        return self
 
     def __exit__(
         self,
@@ -162,6 +165,22 @@ class Postgres:
         subprocess.run(
             [self._program(name), *words], check=True, stdout=subprocess.DEVNULL, **as_postgres()
         )
+
+
+class Standby(Postgres):
+    """A server that follows another one until it takes its place."""
+
+    def __init__(self, primary: Postgres, **settings: str) -> None:
+        super().__init__(**settings)
+        self._primary = primary
+
+    def _fill(self, data: Path) -> None:
+        self._call("pg_basebackup", "--dbname", self._primary.url("postgres"), "-D", str(data),
+                   "--checkpoint=fast", "--no-sync", "--write-recovery-conf")  # fmt: skip
+
+    def promote(self) -> None:
+        """It is the primary from now on."""
+        self._call("pg_ctl", "promote", "-D", str(self._home / "data"))
 
 
 def as_postgres() -> dict[str, Any]:

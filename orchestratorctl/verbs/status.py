@@ -133,8 +133,9 @@ def _daemons(daemons: Any, now: float) -> Facts:
             words.append("this one")
         beat = seconds_at(daemon.get("heartbeat_at"))
         alive = daemon.get("alive")
-        if beat is not None and not alive:
-            words.append(f"not heard of for {span(max(now - beat, 0.0))}")
+        if beat is not None:
+            ago = span(max(now - beat, 0.0))
+            words.append(f"heard of {ago} ago" if alive else f"not heard of for {ago}")
         lacks = daemon.get("lacks") or {}
         lacking = [*(lacks.get("endpoints") or []), *(lacks.get("plugins") or [])]
         if lacking and alive:

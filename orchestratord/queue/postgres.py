@@ -69,6 +69,14 @@ WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_ba
     AND xact_start < now() - make_interval(secs => ?::float8)
 ORDER BY xact_start LIMIT 3
 """
+DEAD = """
+SELECT n_dead_tup, current_user FROM pg_stat_user_tables
+WHERE relid = 'retry_schedule'::regclass AND n_dead_tup > ?
+    AND greatest(last_vacuum, last_autovacuum) > now() - interval '5 minutes'
+    AND NOT pg_has_role('pg_read_all_stats', 'USAGE')
+"""
+MANY_DEAD = 100_000
+"""Rows that vacuum has left behind, and so may not remove."""
 STATE = "SELECT pg_xact_status($1::xid8)"
 KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
 FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
@@ -420,13 +428,21 @@ class PostgresDatabase(Database):
 
     def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
         """As in the interface: sessions whose transaction is old, as far as they may be seen."""
-        return [
+        found = [
             f"a transaction of {user} ({application or 'no application_name'}, pid {pid}, {state}) "
             f"has been open for {span(age)} and keeps PostgreSQL from removing what the queue is "
             f"done with: end it with SELECT pg_terminate_backend({pid}), and set "
             f"idle_in_transaction_session_timeout and transaction_timeout for its role"
             for pid, user, application, state, age in connection.all(HOLDING_BACK, (longer_than,))
         ]
+        if not found:
+            found = [
+                f"a transaction that {user} may not see has been open for long, and keeps "
+                f"PostgreSQL from removing {dead:,} rows that the queue is done with: to have it "
+                f"named here, GRANT pg_read_all_stats TO {user}"
+                for dead, user in connection.all(DEAD, (MANY_DEAD,))
+            ]
+        return found
 
     def size(self, connection: Connection) -> int:
         """As in the interface: of the tables that grow."""

@@ -1,7 +1,8 @@
 """Rates that all daemons keep together: of each lane, what began lately, charged as it is claimed.
 
 A row for each lane is locked from the look at what is free until the COMMIT of the claim, so that
-nobody else takes the same. Times are by the database's clock.
+nobody else takes the same. Who finds it locked claims nothing of the lane for now, and does not
+wait: the other one may have been cut off in the middle. Times are by the database's clock.
 """
 
 from __future__ import annotations
@@ -16,9 +17,11 @@ from orchestratord.queue.session import Session
 from orchestratord.rate import RateWindow
 
 MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
+SKIP_LOCKED = " SKIP LOCKED"
 LOOK = "SELECT stamps FROM rates WHERE lane = ?"
 CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
-
+BUSY_MS = 20
+"""When to look again at a lane from which somebody else is just claiming."""
 
 NOW = "SELECT lane, stamps, (extract(epoch FROM clock_timestamp()) * 1000)::bigint FROM rates"
 
@@ -33,18 +36,21 @@ class Rates:
     """The rates of one claim."""
 
     def __init__(self, session: Session, picks: Iterable[Pick]) -> None:
-        """Lock the lanes of `picks` that have a rate limit, in their order."""
+        """Lock the lanes of `picks` that have a rate limit, where nobody else has."""
         self._session = session
         self._now = session.leases.now(session.clock)
         self._windows: dict[str, RateWindow] = {}
         limits = {pick.lane: pick.rate for pick in picks if pick.rate is not None}
+        self._busy: set[str] = set()
+        look = f"{LOOK}{session.db.for_update}{SKIP_LOCKED if session.db.shared else ''}"
         for lane, limit in sorted(limits.items()):
-            look = f"{LOOK}{session.db.for_update}"
             row = session.db.one(look, (lane,))
-            if row is None:
+            if row is None and session.db.one(LOOK, (lane,)) is None:
                 session.db.run(MAKE, (lane,))
                 row = session.db.one(look, (lane,))
-            assert row is not None
+            if row is None:
+                self._busy.add(lane)
+                continue
             window = RateWindow(limit)
             for at, count in json.loads(row[0]):
                 window.charge(count, at)
@@ -53,6 +59,7 @@ class Rates:
     def bounded(self, picks: Sequence[Pick]) -> list[Pick]:
         """The picks, with no more of each lane than is free."""
         left = {lane: window.free(self._now) for lane, window in self._windows.items()}
+        left |= dict.fromkeys(self._busy, 0)
         found = []
         for pick in picks:
             if pick.lane in left:
@@ -68,7 +75,7 @@ class Rates:
         for pick, count in claimed:
             if pick.lane in self._windows and count:
                 self._windows[pick.lane].charge(count, self._now)
-        used_up: dict[str, int] = {}
+        used_up = dict.fromkeys(self._busy, BUSY_MS)
         for lane, window in self._windows.items():
             self._session.db.run(CHARGE, (json.dumps(window.stamps(self._now)), lane))
             if not window.free(self._now):

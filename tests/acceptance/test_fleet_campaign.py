@@ -1,6 +1,6 @@
 """Four daemons, while some are killed and PostgreSQL goes down again and again: the accounts.
 
-FLEET_CALLS=20000 pytest -s tests/acceptance/test_fleet_campaign.py         the long form
+The long form: FLEET_CALLS=20000 FLEET_SECONDS=120 pytest -s tests/acceptance/test_fleet_campaign.py
 """
 
 from __future__ import annotations
@@ -23,15 +23,17 @@ __all__ = ["database", "make_fleet"]
 
 DAEMONS = 4
 CONCURRENCY = 50
+CALLS = int(os.environ.get("FLEET_CALLS", "1200"))
+SECONDS = float(os.environ.get("FLEET_SECONDS", "12"))
 KILLED = 2
-RESTARTS = 5
+RESTARTS = 5 if CALLS > 5000 else 2
 
 
 @pytest.mark.campaign
-@pytest.mark.parametrize("calls", [int(os.environ.get("FLEET_CALLS", "4000"))])
 def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
-    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres, calls: int
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
+    calls = CALLS
     receiver.reply("/get/", lambda request: Answer(200, delay=0.03))
     fleet = make_fleet(DAEMONS, concurrency=CONCURRENCY)
     for daemon in fleet:
@@ -59,6 +61,9 @@ def test_each_is_carried_out_and_none_twice_beyond_what_was_in_flight(
                 postgres.stop(signal.SIGQUIT)
                 time.sleep(chance.random())
                 postgres.start()
+                back, before = time.monotonic(), receiver.count()
+                until(lambda before=before: receiver.count() > before, "the next request")  # type: ignore[misc]
+                print(f"the next request {time.monotonic() - back:.1f} s after the server was back")
     finally:
         if not postgres.answers():
             postgres.start()
@@ -95,10 +100,10 @@ def test_slots_over_restarts(
     for daemon in fleet:
         daemon.endpoint("crm/tick", "/tick", schedule={"every": "2s", "overlap": "allow"})
         daemon.start()
-    end = time.monotonic() + float(os.environ.get("FLEET_SECONDS", "24"))
+    end = time.monotonic() + SECONDS
     turn = 0
     while time.monotonic() < end:
-        time.sleep(min(10, max(end - time.monotonic(), 0) / 2 + 0.1))
+        time.sleep(min(10, SECONDS / 4))
         fleet[turn % DAEMONS].restart()
         turn += 1
     name = database.rpartition("/")[2]
@@ -107,5 +112,5 @@ def test_slots_over_restarts(
     )
     slots = [row[0] for row in rows]
     print(f"{len(slots)} slots, {turn} restarts")
-    assert len(slots) >= 10
+    assert len(slots) >= SECONDS // 2 - 1
     assert slots == list(range(slots[0], slots[-1] + 1, 2000))

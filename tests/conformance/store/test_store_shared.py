@@ -11,9 +11,11 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import suppress
 from typing import Any
 
+import psycopg
 import pytest
 
 from orchestratord.errors import QueueError, UniqueKeyReused, Unreachable
+from orchestratord.queue.rates import BUSY_MS
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter, Wakeup
 from orchestratord.queue.store import Store
 from orchestratord.rate import RateLimit
@@ -164,11 +166,30 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     assert sum(len(claimed.tasks) for claimed in claims) == 30
     waits = [claimed.used_up["api:crm"] for claimed in claims if claimed.used_up]
     assert len(waits) >= 7
-    assert all(
-        50_000 < wait <= 62_000 for wait in waits
-    )  # whoever waited for the row looked at the clock before
+    # Whoever came while the other one was claiming looks again at once.
+    assert all(wait == BUSY_MS or 50_000 < wait <= 62_000 for wait in waits)
     free = Pick(Key("crm/get"), 7, True, one.clock.ms, "api:crm", None)
     assert len((await one.store.claim([free])).tasks) == 7  # a lane without a limit
+
+
+async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
+    two: list[Any], url: str
+) -> None:
+    one, _ = two
+    await one.add_all([one.new() for _ in range(9)])
+    await one.add(Key("other/get"))
+    picks = [
+        Pick(KEY, 3, True, one.clock.ms, "api:crm", RateLimit(30, "min")),
+        Pick(Key("other/get"), 3, True, one.clock.ms, "api:other"),
+    ]
+    assert len((await one.store.claim(picks)).tasks) == 4
+    with psycopg.connect(url) as cut_off:
+        cut_off.execute("SELECT stamps FROM rates FOR UPDATE")
+        await one.add(Key("other/get"))
+        claimed = await one.store.claim(picks)
+        assert [task.key for task in claimed.tasks] == [Key("other/get")]
+        assert claimed.used_up == {"api:crm": BUSY_MS}
+    assert len((await one.store.claim(picks)).tasks) == 3
 
 
 async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
@@ -412,8 +433,6 @@ async def test_a_claim_follows_its_index(two: list[Any]) -> None:
 
 
 async def test_an_old_transaction_is_told(two: list[Any], url: str) -> None:
-    import psycopg
-
     with psycopg.connect(url) as person:
         person.execute("SET application_name = 'report'")
         person.commit()
@@ -423,3 +442,35 @@ async def test_an_old_transaction_is_told(two: list[Any], url: str) -> None:
         [told] = await two[0].store.holding_back(-1)
         assert "report" in told
         assert f"pg_terminate_backend({person.info.backend_pid})" in told
+
+
+async def test_an_old_transaction_that_may_not_be_seen_is_told_by_what_it_does(
+    postgres: Postgres, url: str, unopened: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestratord.queue.postgres.MANY_DEAD", 0)
+    name = url.rpartition("/")[2]
+    owner, person = f"{name}_owner", f"{name}_person"
+    for statement in (f"CREATE ROLE {owner} LOGIN", f"CREATE ROLE {person} LOGIN SUPERUSER",
+                      f"ALTER SCHEMA public OWNER TO {owner}"):  # fmt: skip
+        postgres.run(name, statement)
+    queue = unopened()
+    queue.url = url.replace("tester:s3cret@", f"{owner}@")
+    await queue.open()
+    try:
+        with psycopg.connect(url.replace("tester:s3cret@", f"{person}@")) as report:
+            report.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+            report.execute("SELECT count(*) FROM retry_schedule")
+            await queue.ended(Status.SUCCEEDED)
+            async with asyncio.timeout(10):
+                while not (told := await queue.store.holding_back(-1)):
+                    queue.run("VACUUM retry_schedule")
+                    await asyncio.sleep(0.1)
+            assert f"GRANT pg_read_all_stats TO {owner}" in told[0]
+            postgres.run(name, f"GRANT pg_read_all_stats TO {owner}")
+            [told] = await queue.store.holding_back(-1)
+            assert f"a transaction of {person}" in told
+    finally:
+        await queue.store.close()
+        postgres.drop(url)
+        postgres.run("postgres", f"DROP ROLE {owner}")
+        postgres.run("postgres", f"DROP ROLE {person}")
