@@ -273,6 +273,7 @@ def test_the_file_changes_meanwhile(browser: Browser, address: str, daemon: Daem
         # While the difference is looked at.
         hook(page, "chat").get_by_label("Status codes").fill("5xx")
         page.get_by_role("button", name="Review changes").click()
+        expect(page.get_by_role("dialog")).to_be_visible()
         daemon.write(FILE, text(daemon).replace("after_request", "on_success"))
         page.get_by_role("dialog").get_by_role("button", name="Write it").click()
         expect(page.get_by_role("alert")).to_contain_text("ops: phase is on_success")
