@@ -136,8 +136,12 @@ class Wakeups:
                         "is found by looking every few seconds"
                     )
                 self.listening, self._nonce = False, ""
-            self._send(raw, now)
-            self._wait(raw, self._pause(now))
+            # A pooler may hand over what comes while we have a session at work: nothing is at work
+            # while it is tried whether messages come by themselves.
+            trying = pooled and bool(self._nonce)
+            if not trying:
+                self._send(raw, now)
+            self._wait(raw, TRIAL / 10 if trying else self._pause(now))
             raw.pgconn.consume_input()
             while found := raw.pgconn.notifies():
                 self._on_payload(found.extra.decode())
