@@ -83,12 +83,15 @@ class Daemon(Control):
     # -- files --------------------------------------------------------------------------------
 
     def write(self, name: str, content: Any) -> Path:
-        """Write a file below the config folder, in place; anything but a text as YAML."""
+        """Write a file below the config folder, whole at once; anything but a text as YAML."""
         path = self.config / name
         path.parent.mkdir(parents=True, exist_ok=True)
         # JSON is YAML, and the dumper of PyYAML would write an older YAML than the daemon reads.
         text = content if isinstance(content, str) else json.dumps(content, indent=2)
-        path.write_text(text)
+        # In place, a daemon that is slow to look would see it empty, and complain.
+        whole = path.with_name(f".{path.name}.new")
+        whole.write_text(text)
+        whole.replace(path)
         return path
 
     def api(self, name: str, base_url: str | None = None, **keys: Any) -> None:

@@ -132,7 +132,7 @@ def test_a_folder_with_an_error_elsewhere(config: ConfigFolder) -> None:
     with pytest.raises(ConfigError, match=r"other\.yaml"):
         editing.edit([webhook()], etag=read.etag)
     config.write(editing.file, "path: [\n")
-    with pytest.raises(ConfigError, match=r"get\.yaml:2"):
+    with pytest.raises(ConfigError, match=r"get\.yaml:1:7"):
         editing.read()
 
 

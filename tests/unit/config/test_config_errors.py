@@ -290,7 +290,7 @@ def test_files_that_cannot_be_read_do_not_hide_the_others(config: ConfigFolder) 
     config.api("base_url: [\n")
     config.endpoint("path: /x\ntimeout: x\n")
     assert [error.split(": ")[0] for error in config.errors()] == [
-        "apis/shop/api.yaml:2:1",
+        "apis/shop/api.yaml:1:11",
         f"{GET}:2:1",
         "orchestratord.yaml:1:1",
     ]

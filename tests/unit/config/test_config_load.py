@@ -425,7 +425,7 @@ class TestReadPlugins:
 
     def test_a_file_that_is_no_yaml(self, config: ConfigFolder) -> None:
         config.daemon("plugins: {{\n")
-        with pytest.raises(ConfigError, match=r"orchestratord\.yaml:2:1"):
+        with pytest.raises(ConfigError, match=r"orchestratord\.yaml:1:11"):
             read_plugins(config.path)
 
 
