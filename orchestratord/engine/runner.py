@@ -97,8 +97,9 @@ class Runner:
         self._loop = asyncio.get_running_loop()
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts under way, by the id of their task."""
-        self._at_hand: dict[int, int] = {}
-        """Every claim, from its start until it has ended: the attempt of its task."""
+        self._at_hand: dict[int, Task] = {}
+        """Every claim, from its start until its end, or its return, is on the way to the store. Not
+        longer: the same transaction may claim what it gives back."""
         self.unsettled = 0
         """Attempts that have ended and are not written yet."""
         self.closing = False
@@ -108,14 +109,15 @@ class Runner:
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
-        if self._at_hand.get(task.id) == task.attempts:
+        at_hand = self._at_hand.get(task.id)
+        if at_hand is not None and at_hand.attempts == task.attempts:
             # Its lease ran out before it had begun, as the database was out of reach. Others gave
             # it back, and we have claimed it again: nothing tells the two claims apart, and what
             # has the first one at hand goes on with it.
             self._lanes.forgo(lane)
             self._lanes.gates.withdrawn(lane, task.id, self._owner.clock.now_ms())
             return
-        self._at_hand[task.id] = task.attempts
+        self._at_hand[task.id] = task
         self._admit(task, lane)
 
     def _admit(self, task: Task, lane: str) -> None:
@@ -144,21 +146,25 @@ class Runner:
 
     def put_back(self, task: Task) -> None:
         """Give a claim back in the background."""
+        self._let_go(task)
         self.running[task.id] = self._loop.create_task(self._put_back(task))
 
     async def give_back(self, task: Task) -> None:
         """Give a claim back that did not start, again and again until the database takes it."""
+        self._let_go(task)
         released = await self._insist(task, lambda: self._store.release([task]))
         if released is not None:
             self._released(task, released[0][0])
 
     async def settle(self, task: Task, ended: Ended, config: Config, target: Target | None) -> None:
         """Write how an attempt ended, again and again until the database takes it."""
+        self._let_go(task)
         effects = self._intake.prepare(ended.effects) if ended.effects else []
         now = self._owner.clock.now_ms()
         settlement = settlement_of(task, ended, config, target, effects, now)
         written = await self._insist(task, lambda: self._store.settle(settlement))
         if written is None:
+            self._intake.refused(effects)
             return
         settled = written[0]
         if not settled.accepted:
@@ -242,6 +248,7 @@ class Runner:
                 or (task.idempotent and not standing.idempotent)
             ):
                 # The configuration changed since it was claimed.
+                self._let_go(task)
                 self._released(task, (await self._store.release([task]))[0])
                 return
             ended = await self._attempt(task, standing, executor, config, running)
@@ -308,15 +315,24 @@ class Runner:
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
             del self.running[task.id]
-        if self._at_hand.get(task.id) == task.attempts:
-            del self._at_hand[task.id]
+        self._let_go(task)
         if task.deaths:
             self._suspects.ended(task.id)
 
+    def _let_go(self, task: Task) -> None:
+        if self._at_hand.get(task.id) is task:
+            del self._at_hand[task.id]
+
     async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
-        """Repeat a write until the database takes it; None where the daemon ends before."""
+        """Repeat a write until the database takes it.
+
+        None where the daemon ends before, or where we have claimed the task again meanwhile: what
+        tells the store that a claim is ours may be the same for both.
+        """
         tries = 0
         while not self.closing:
+            if task.id in self._at_hand:
+                return None
             try:
                 return (await write(),)
             except Exception as error:

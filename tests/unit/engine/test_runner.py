@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import random
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
@@ -76,6 +77,30 @@ async def test_a_claim_that_others_gave_back_and_that_comes_again_is_one(bench: 
     await bench.idle(ids)
     assert sorted(bench.receiver.tasks) == ids
     assert await bench.states(ids) == [("succeeded", 1)] * 8
+
+
+async def test_what_is_given_back_may_be_claimed_in_the_same_transaction(bench: Bench) -> None:
+    ids = await bench.hold(4)
+    stop, stopped = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def hold_the_writer(session: Session) -> None:
+        loop.call_soon_threadsafe(stopped.set)
+        stop.wait(10)
+
+    holding = asyncio.ensure_future(bench.store._writer.submit(Rank.KEEP, hold_the_writer))
+    await stopped.wait()
+    # A claim is on its way while those that wait for a slot are given back: it takes these.
+    bench.be_quick()
+    bench.worker.touched(CALL.key, 0)
+    await bench.until(lambda: bench.worker.lanes.claimed > 4)
+    bench.worker._runner.put_back_held(0)
+    stop.set()
+    await holding
+    bench.receiver.open.set()
+    await bench.idle(ids)
+    assert await bench.states(ids) == [("succeeded", 1)] * 4
+    assert sorted(bench.receiver.tasks) == ids
 
 
 async def test_a_receiver_that_hangs_is_not_claimed_ahead(bench: Bench) -> None:
