@@ -132,7 +132,7 @@ async def test_whoever_asked_may_go_away(bench: Bench) -> None:
     accepting.cancel()
     bench.answer.set()
     await bench.until(lambda: bench.requests == 1)
-    await bench.until(lambda: bench.worker.lanes.in_flight == 0)
+    await bench.until(lambda: not bench.worker._runner.running)
     assert (await bench.task(1)).status == "succeeded"
 
 
