@@ -294,7 +294,7 @@ class Fleet:
             self._look_at_all = True
         else:
             self._touch(wakeup.due)
-        for flag in ("paused", "tables", "bulks", "lanes"):
+        for flag in ("paused", "tables", "lanes"):
             if getattr(wakeup, flag):
                 self._flags.add(flag)
         if self._flags or self._look_at_all:

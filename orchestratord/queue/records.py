@@ -278,7 +278,5 @@ class Wakeup:
     """An endpoint was paused or resumed."""
     tables: bool = False
     """A table of a plugin was changed by a person, or a webhook was disabled."""
-    bulks: bool = False
-    """A bulk retry was begun."""
     lanes: bool = False
     """A lane waits for its receiver, or does so no more."""

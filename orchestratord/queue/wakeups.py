@@ -194,7 +194,7 @@ class Wakeups:
                 return
             due = said["due"]
             keys = None if due is None else {Key(names[0], names[1]): names[2] for names in due}
-            flags = {name: bool(said.get(name)) for name in ("paused", "tables", "bulks", "lanes")}
+            flags = {name: bool(said.get(name)) for name in ("paused", "tables", "lanes")}
             wakeup = Wakeup(keys, **flags)
         except (ValueError, TypeError, KeyError, IndexError):
             return  # another version's words, or somebody else's
