@@ -28,6 +28,7 @@ from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.slots import spec
 from orchestratord.engine.worker import Worker
 from orchestratord.host import Host
+from orchestratord.queue.horizon import subject
 from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
 from orchestratord.queue.store import Store
 from orchestratord.settings import Config
@@ -49,7 +50,7 @@ STAGGER = (0.005, 0.03)
 CLOCKS_APART = 2_000
 """Milliseconds."""
 OLD_TRANSACTION = 300.0
-"""Seconds."""
+"""Seconds; slots of replication may stand still for as long."""
 LACKING = 20
 """Endpoints that are named of those that a daemon lacks."""
 
@@ -172,7 +173,7 @@ class Fleet:
                 due["queue"] = now + min(max(LOOK, BUSY_LOOK * took), LONGEST_LOOK)
             if store.shared and now >= due["clean"]:
                 due["clean"] = now + 60.0
-                await self._try("look for old transactions", self._clean)
+                await self._try("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
             pause = min(due["beat"], due["look"]) - time.monotonic()
             timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
@@ -330,10 +331,9 @@ class Fleet:
 
     async def _clean(self) -> None:
         found = await self._store.holding_back(OLD_TRANSACTION)
+        known = {subject(words) for words in self.holding_back}
         for words in found:
-            if words.split(" has been open")[0] not in {
-                known.split(" has been open")[0] for known in self.holding_back
-            }:
+            if subject(words) not in known:
                 log.warning("%s", words)
         self.holding_back = found
 

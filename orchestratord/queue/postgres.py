@@ -21,6 +21,7 @@ from peewee import PeeweeException, PostgresqlDatabase
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.queue.horizon import Horizon
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.wakeups import Wakeups
 
@@ -61,22 +62,6 @@ SETTINGS = {
     "jit": "off",
 }
 """Of each transaction."""
-HOLDING_BACK = """
-SELECT pid, COALESCE(usename, 'somebody'), COALESCE(application_name, ''),
-    COALESCE(state, 'working'), extract(epoch FROM now() - xact_start)::float8
-FROM pg_stat_activity
-WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
-    AND xact_start < now() - make_interval(secs => ?::float8)
-ORDER BY xact_start LIMIT 3
-"""
-DEAD = """
-SELECT n_dead_tup, current_user FROM pg_stat_user_tables
-WHERE relid = 'retry_schedule'::regclass AND n_dead_tup > ?
-    AND greatest(last_vacuum, last_autovacuum) > now() - interval '5 minutes'
-    AND NOT pg_has_role('pg_read_all_stats', 'USAGE')
-"""
-MANY_DEAD = 100_000
-"""Rows that vacuum has left behind, and so may not remove."""
 STATE = "SELECT pg_xact_status($1::xid8)"
 KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
 FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
@@ -361,6 +346,7 @@ class PostgresDatabase(Database):
             raise QueueError(f"{hidden(url)} is not a database: {hidden(str(error))}") from None
         self._conninfo = make_conninfo(url, **{k: v for k, v in UNASKED.items() if k not in said})
         self._url = url
+        self._horizon = Horizon()
         self.shown = hidden(url)
 
     def open(self) -> None:
@@ -427,22 +413,8 @@ class PostgresDatabase(Database):
         return Wakeups(self, owner, heard)
 
     def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
-        """As in the interface: sessions whose transaction is old, as far as they may be seen."""
-        found = [
-            f"a transaction of {user} ({application or 'no application_name'}, pid {pid}, {state}) "
-            f"has been open for {span(age)} and keeps PostgreSQL from removing what the queue is "
-            f"done with: end it with SELECT pg_terminate_backend({pid}), and set "
-            f"idle_in_transaction_session_timeout and transaction_timeout for its role"
-            for pid, user, application, state, age in connection.all(HOLDING_BACK, (longer_than,))
-        ]
-        if not found:
-            found = [
-                f"a transaction that {user} may not see has been open for long, and keeps "
-                f"PostgreSQL from removing {dead:,} rows that the queue is done with: to have it "
-                f"named here, GRANT pg_read_all_stats TO {user}"
-                for dead, user in connection.all(DEAD, (MANY_DEAD,))
-            ]
-        return found
+        """As in the interface."""
+        return self._horizon.look(connection, longer_than)
 
     def size(self, connection: Connection) -> int:
         """As in the interface: of the tables that grow."""
@@ -450,11 +422,6 @@ class PostgresDatabase(Database):
             "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
         )
         return int(row[0]) if row else 0
-
-
-def span(seconds: float) -> str:
-    """Seconds as people say them."""
-    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
 
 
 def hidden(url: str) -> str:

@@ -41,7 +41,7 @@ class Seen:
         rights: this user may do with it what a daemon does.
         size: of the tables that grow, in bytes.
         daemons: those that gave a sign of life within the last hour.
-        complaints: transactions that are in its way.
+        complaints: what keeps it from cleaning up.
     """
 
     shown: str

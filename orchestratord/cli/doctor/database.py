@@ -30,7 +30,8 @@ _NETWORK = frozenset(
 def check_database(case: Case) -> Findings:
     """Is it there, whole, usable, and whose is it?"""
     if not case.database.startswith(_SQLITE):
-        yield from check_server(case.database)
+        told = (case.status or {}).get("database") if case.daemon_is_ours else None
+        yield from check_server(case.database, (told or {}).get("holding_back") or ())
         return
     path = Path(os.path.realpath(case.database.removeprefix(_SQLITE)))
     folder = nearest_folder(path)

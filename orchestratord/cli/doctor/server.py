@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from orchestratord.cli.doctor.finding import Findings, fail, many, ok, warn
 from orchestratord.errors import QueueError
+from orchestratord.queue.horizon import subject
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
 from orchestratord.queue.server import Seen, look
 
 
-def check_server(url: str) -> Findings:
-    """Can it be reached and used, and who works on it?"""
+def check_server(url: str, known: Iterable[str] = ()) -> Findings:
+    """Can it be reached and used, who works on it, and what keeps it from cleaning up?
+
+    `known`: what a daemon has seen of the last, which has looked for longer.
+    """
     try:
         seen = look(url)
     except QueueError as error:
@@ -38,7 +44,7 @@ def check_server(url: str) -> Findings:
             "let it own them, or the schema that they are in",
         )
     yield from _daemons(seen)
-    for complaint in seen.complaints:
+    for complaint in {subject(words): words for words in (*known, *seen.complaints)}.values():
         what, _, remedy = complaint.partition(": ")
         yield warn(what, remedy)
 

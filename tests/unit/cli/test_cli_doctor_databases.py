@@ -12,6 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
+from orchestratord.cli.doctor.server import check_server
 from orchestratord.cli.main import main
 from orchestratord.clock import Clock
 from orchestratord.queue.records import Beat
@@ -80,6 +81,26 @@ def test_a_server_that_refuses(tmp_path: Path, url: str, postgres: Postgres) -> 
     (one, _) = found(configured(tmp_path, url), "database")
     assert one == ("fail", one[1])
     assert "can only be read" in one[1]
+
+
+async def test_what_keeps_it_from_cleaning_up(
+    tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("orchestratord.queue.server.OLD_TRANSACTION", -1)
+    await (await Store.open(url)).close()
+    with psycopg.connect(url, application_name="report") as person:
+        person.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")
+        person.execute("SELECT count(*) FROM retry_schedule")
+        _, one = found(configured(tmp_path, url), "database")
+        assert one[0] == "warn"
+        assert one[1].startswith(f"a transaction of tester (report, pid {person.info.backend_pid}")
+        # A daemon has looked for longer than this, and knows more.
+        slot = "the replication slot feed has been left 12 transactions behind: drop it"
+        older = f"{one[1].split(' has been ')[0]} has been open for 9 min: end it"
+        _, *more = check_server(url, [slot, older])
+    assert (more[0].what, more[0].remedy) == (slot.partition(":")[0], "drop it")
+    assert "9 min" not in more[1].what
+    assert "pg_terminate_backend" in more[1].remedy
 
 
 def test_a_user_without_rights(tmp_path: Path, url: str, postgres: Postgres) -> None:

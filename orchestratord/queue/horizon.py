@@ -1,0 +1,136 @@
+"""What keeps a PostgreSQL from removing rows that the queue is done with.
+
+Vacuum removes what nobody can see any more. Whoever may still want to see it, and does so for
+long, is named here, with what to do about it: sessions with an old transaction, transactions that
+were prepared and never finished, and replication slots that nobody moves on.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from orchestratord.queue.database import Connection
+
+HOLDING_BACK = """
+(SELECT 'session', jsonb_build_array(pid, COALESCE(usename, 'somebody'),
+    COALESCE(NULLIF(application_name, ''), 'no application_name'), COALESCE(state, 'working'),
+    extract(epoch FROM now() - xact_start)::float8)
+FROM pg_stat_activity
+WHERE datname = current_database() AND backend_xmin IS NOT NULL AND pid <> pg_backend_pid()
+    AND pid NOT IN (SELECT pid FROM pg_stat_progress_vacuum)
+    AND xact_start < now() - make_interval(secs => ?::float8)
+ORDER BY xact_start LIMIT 3)
+UNION ALL
+(SELECT 'prepared', jsonb_build_array(quote_literal(gid), owner,
+    extract(epoch FROM now() - prepared)::float8)
+FROM pg_prepared_xacts
+WHERE database = current_database() AND prepared < now() - make_interval(secs => ?::float8)
+ORDER BY prepared LIMIT 3)
+UNION ALL
+(SELECT 'slot', jsonb_build_array(slot_name, rows, xid::text, age(xid), active_pid)
+FROM pg_replication_slots
+    CROSS JOIN LATERAL (VALUES (true, xmin), (false, catalog_xmin)) AS kept (rows, xid)
+WHERE xid IS NOT NULL AND wal_status IS DISTINCT FROM 'lost'
+ORDER BY age(xid) DESC)
+"""
+"""Slots of all databases, for what they keep is kept in each. VACUUM itself keeps nothing back."""
+DEAD = """
+SELECT n_dead_tup, current_user FROM pg_stat_user_tables
+WHERE relid = 'retry_schedule'::regclass AND n_dead_tup > ?
+    AND greatest(last_vacuum, last_autovacuum) > now() - interval '5 minutes'
+    AND NOT pg_has_role('pg_read_all_stats', 'USAGE')
+"""
+MANY_DEAD = 100_000
+"""Rows that vacuum has left behind, and so may not remove."""
+FAR_BEHIND = 100_000
+"""Transactions from which on a slot is told of, however lately it was there."""
+
+ROWS = "keeps PostgreSQL from removing what the queue is done with"
+SYSTEM = "keeps PostgreSQL from removing its log, and what its own tables are done with"
+
+
+class Horizon:
+    """Looks for it, and remembers between two looks where the slots were, as these have no time."""
+
+    def __init__(self) -> None:
+        self._slots: dict[tuple[str, bool], tuple[str, float]] = {}
+        """Of each slot, for rows and for the system's tables: the transaction that it is at, and
+        since when, by the monotonic clock."""
+
+    def look(self, connection: Connection, longer_than: float) -> list[str]:
+        """What has been in the way for so many seconds, as far as it may be seen, in words."""
+        found: dict[str, list[Any]] = {"session": [], "prepared": [], "slot": []}
+        for kind, values in connection.all(HOLDING_BACK, (longer_than, longer_than)):
+            found[kind].append(values)
+        slots = list(self._left_behind(found["slot"], longer_than))[:3]
+        words = [_session(*values) for values in found["session"]]
+        words += [_prepared(*values) for values in found["prepared"]]
+        words += [_slot(*values) for values in slots]
+        named = found["session"] or found["prepared"] or any(rows for _, rows, _, _ in slots)
+        if not named:
+            words += [
+                f"a transaction that {user} may not see has been open for long, and keeps "
+                f"PostgreSQL from removing {dead:,} rows that the queue is done with: to have it "
+                f"named here, GRANT pg_read_all_stats TO {user}"
+                for dead, user in connection.all(DEAD, (MANY_DEAD,))
+            ]
+        return words
+
+    def _left_behind(self, slots: list[Any], longer_than: float) -> Iterator[Any]:
+        now, before, self._slots = time.monotonic(), self._slots, {}
+        for name, rows, xid, behind, pid in slots:
+            at, since = before.get((name, rows), ("", now))
+            if at != xid:
+                since = now
+            self._slots[name, rows] = xid, since
+            if now - since > longer_than or behind > FAR_BEHIND:
+                yield name, rows, behind, pid
+
+
+def subject(words: str) -> str:
+    """Whom a complaint is about, without what is different at the next look."""
+    return words.split(" has been ")[0]
+
+
+def _session(pid: int, user: str, application: str, state: str, age: float) -> str:
+    return (
+        f"a transaction of {user} ({application}, pid {pid}, {state}) has been open for "
+        f"{span(age)} and {ROWS}: end it with SELECT pg_terminate_backend({pid}), and set "
+        f"idle_in_transaction_session_timeout and transaction_timeout for its role"
+    )
+
+
+def _prepared(gid: str, owner: str, age: float) -> str:
+    return (
+        f"the prepared transaction {gid} of {owner} has been open for {span(age)} and {ROWS}: end "
+        f"it as whoever prepared it has decided, with COMMIT PREPARED {gid} or ROLLBACK PREPARED "
+        f"{gid}"
+    )
+
+
+def _slot(name: str, rows: bool, behind: int, pid: int | None) -> str:
+    drop = f"SELECT pg_drop_replication_slot('{name}')"
+    if pid is None:
+        remedy = f"nobody reads it; if nobody will, {drop}"
+    elif rows:
+        remedy = (
+            f"end what is open for long on the standby that reads it (pid {pid} in "
+            f"pg_stat_replication), or set hot_standby_feedback = off there; if nobody needs the "
+            f"standby, stop it and {drop}"
+        )
+    else:
+        remedy = (
+            f"see why what reads it (pid {pid} in pg_stat_replication) does not come on; if nobody "
+            f"needs that, stop it and {drop}"
+        )
+    return (
+        f"the replication slot {name} has been left {behind:,} transactions behind and "
+        f"{ROWS if rows else SYSTEM}: {remedy}"
+    )
+
+
+def span(seconds: float) -> str:
+    """Seconds as people say them."""
+    return f"{seconds:.0f} s" if seconds < 120 else f"{seconds / 60:.0f} min"
