@@ -239,6 +239,42 @@ async def test_what_is_due_is_told_to_others(two: list[Any]) -> None:
     assert len(heard) <= (time.monotonic() - began) / 0.05 + 2
 
 
+async def test_who_has_lost_the_connection_that_listens_hears_again(
+    two: list[Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """A store by itself looks for nothing: what it hears has come as a message."""
+    one, other = two
+    heard: list[Wakeup] = []
+    other.store.heard = heard.append
+
+    def listeners() -> set[int]:
+        rows = one.run(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() "
+            "AND query ~ '^(LISTEN|SELECT pg_notify)'"
+        )
+        return {row["pid"] for row in rows}
+
+    async def until(look: Callable[[], bool]) -> None:
+        async with asyncio.timeout(10):
+            while not look():
+                await asyncio.sleep(0.01)
+
+    def listening() -> bool:
+        return bool(one.store.listening and other.store.listening)
+
+    await until(listening)
+    before = listeners()
+    assert len(before) == 2
+    for pid in before:
+        one.run(f"SELECT pg_terminate_backend({pid})")
+    # Those who listen by now did not before, and say so only once a message has come back to them.
+    await until(lambda: len(listeners()) == 2 and not listeners() & before)
+    await until(listening)
+    assert caplog.text.count("others are not heard of at once, for now") == 2
+    await one.add()
+    await until(lambda: any(KEY in (wakeup.due or ()) for wakeup in heard))
+
+
 async def test_signs_of_life(two: list[Any]) -> None:
     one, other = two
     lanes = [{"lane": "api:crm", "breaker": None, "retry_after": {"until": 5, "why": "429"}}]
