@@ -35,6 +35,7 @@ from orchestratord.executor import Doomed, Target
 from orchestratord.host import Host
 from orchestratord.queue.records import Inserted, Pick
 from orchestratord.queue.store import Store
+from orchestratord.rate import RateLimit
 from orchestratord.settings import Config
 from orchestratord.task import Effect, Key, NewTask, Status, Task
 
@@ -227,7 +228,9 @@ class Worker:
             try:
                 self.last_success.update(await self.store.last_success())
                 await self._removal.recover(self.config, self.held())
-                self.lanes.gates.learn_past(await self._charged())
+                past = await self._past()
+                await self.store.charge_past(past)
+                self.lanes.gates.learn_past({lane: times for lane, (_, times) in past.items()})
                 for key, next_try in (await self.store.earliest()).items():
                     self.touched(key, next_try)
                 return
@@ -238,18 +241,20 @@ class Worker:
             self.beat = time.monotonic()
             await asyncio.sleep(1.0)
 
-    async def _charged(self) -> dict[str, list[int]]:
-        """Of each lane with a rate limit: when calls began before this daemon did."""
+    async def _past(self) -> dict[str, tuple[RateLimit, list[int]]]:
+        """Of lanes with a rate limit: that, and when calls began before this daemon did."""
         limits = [api.rate_limit for api in self.config.apis.values() if api.rate_limit]
         if not limits:
             return {}
         reach = max(limit.window + limit.margin for limit in limits)
-        charged: dict[str, list[int]] = {}
+        past: dict[str, tuple[RateLimit, list[int]]] = {}
         for key, began in await self.store.begun(self.clock.now_ms() - reach):
             standing = self._standings.of(key)
             if isinstance(standing, Target) and standing.rate is not None:
-                charged.setdefault(standing.lane, []).append(began)
-        return {lane: sorted(times) for lane, times in charged.items()}
+                past.setdefault(standing.lane, (standing.rate, []))[1].append(began)
+        for _, times in past.values():
+            times.sort()
+        return past
 
     async def _go_round(self) -> None:
         loop = asyncio.get_running_loop()

@@ -8,13 +8,13 @@ wait: the other one may have been cut off in the middle. Times are by the databa
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from orchestratord.queue.database import Connection
 from orchestratord.queue.records import Pick
 from orchestratord.queue.session import Session
-from orchestratord.rate import RateWindow
+from orchestratord.rate import RateLimit, RateWindow
 
 MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
 SKIP_LOCKED = " SKIP LOCKED"
@@ -32,6 +32,38 @@ def charged(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
     return {lane: (now, json.loads(stamps)) for lane, stamps, now in db.all(NOW)}
 
 
+def charge_past(session: Session, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
+    """Charge lanes that count nothing any more with what began before, by the attempts of the
+    queue: it was moved here, or its daemons had no such limit.
+
+    `past`: of each lane its limit, and when attempts began, in ascending order.
+    """
+    now = session.leases.now(session.clock)
+    for lane, (limit, times) in sorted(past.items()):
+        window = _locked(session, lane, limit)
+        if window is None or window.stamps(now):
+            continue  # who has charged it has done this before
+        for at in times:
+            window.charge(1, at)
+        session.db.run(CHARGE, (json.dumps(window.stamps(now)), lane))
+
+
+def _locked(session: Session, lane: str, limit: RateLimit) -> RateWindow | None:
+    """What of a lane began lately; nobody else charges it before the COMMIT. None where somebody
+    else is just doing that."""
+    look = f"{LOOK}{session.db.for_update}{SKIP_LOCKED if session.db.shared else ''}"
+    row = session.db.one(look, (lane,))
+    if row is None and session.db.one(LOOK, (lane,)) is None:
+        session.db.run(MAKE, (lane,))
+        row = session.db.one(look, (lane,))
+    if row is None:
+        return None
+    window = RateWindow(limit)
+    for at, count in json.loads(row[0]):
+        window.charge(count, at)
+    return window
+
+
 class Rates:
     """The rates of one claim."""
 
@@ -42,19 +74,12 @@ class Rates:
         self._windows: dict[str, RateWindow] = {}
         limits = {pick.lane: pick.rate for pick in picks if pick.rate is not None}
         self._busy: set[str] = set()
-        look = f"{LOOK}{session.db.for_update}{SKIP_LOCKED if session.db.shared else ''}"
         for lane, limit in sorted(limits.items()):
-            row = session.db.one(look, (lane,))
-            if row is None and session.db.one(LOOK, (lane,)) is None:
-                session.db.run(MAKE, (lane,))
-                row = session.db.one(look, (lane,))
-            if row is None:
+            window = _locked(session, lane, limit)
+            if window is None:
                 self._busy.add(lane)
-                continue
-            window = RateWindow(limit)
-            for at, count in json.loads(row[0]):
-                window.charge(count, at)
-            self._windows[lane] = window
+            else:
+                self._windows[lane] = window
 
     def bounded(self, picks: Sequence[Pick]) -> list[Pick]:
         """The picks, with no more of each lane than is free."""

@@ -59,6 +59,7 @@ from orchestratord.queue.records import (
 from orchestratord.queue.session import LEASE, Session
 from orchestratord.queue.wakeups import Wakeups
 from orchestratord.queue.writer import Writer, counted
+from orchestratord.rate import RateLimit
 from orchestratord.settings import Retention
 from orchestratord.task import Action, Attempt, Key, Table, Task
 
@@ -244,6 +245,15 @@ class Store:
         """Of lanes with a rate that daemons keep together: the time by the database's clock, and
         what of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
         return await self._reader.run(rates.charged) if self.shared else {}
+
+    async def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
+        """Charge lanes whose rate daemons keep together with what began before any of them did.
+
+        `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
+        Nothing happens to lanes that others have charged lately, nor where there is one daemon.
+        """
+        if self.shared and past:
+            await self._writer.submit(Rank.CLAIM, partial(rates.charge_past, past=past))
 
     async def holding_back(self, longer_than: float) -> builtins.list[str]:
         """What has kept the database from cleaning up for so many seconds, in words."""

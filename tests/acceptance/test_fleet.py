@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import signal
+import subprocess
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -281,3 +283,38 @@ def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Recei
     for daemon in (one, two):
         daemon.batch("erp/get", [{}] * 10)
     until(lambda: used(one) == used(two) == [20], "all of them to be seen by both")
+
+
+def test_a_rate_goes_along_with_a_queue_that_moves(
+    make_fleet: MakeFleet, make_daemon: MakeDaemon, receiver: Receiver, database: str
+) -> None:
+    receiver.reply("/get/", lambda request: Answer(200))
+    alone, fleet = make_daemon(), make_fleet(2)
+    for daemon in (alone, *fleet):
+        daemon.api("crm", receiver.url, rate_limit="10/min")
+        daemon.endpoint("crm/get", "/get/{{ params.n }}", params={"n": {"type": "integer"}})
+    alone.start()
+    for id_ in alone.batch("crm/get", [{"n": n} for n in range(7)]):
+        alone.finish(id_)
+    assert alone.stop() == 0
+    moved = subprocess.run(
+        [sys.executable, "-m", "orchestratord", "move-queue", f"sqlite:///{alone.database}",
+         database, "--config", alone.config],
+        capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert (moved.returncode, moved.stdout) == (
+        0,
+        "7 tasks are moved; set `database` to the new one\n",
+    )
+    for daemon in fleet:
+        daemon.start()
+    for daemon in fleet:
+        daemon.batch("crm/get", [{"n": n} for n in range(10)])
+    until(lambda: receiver.count() >= 10, "what is left of the rate")
+
+    def used(daemon: Daemon) -> list[int]:
+        return [lane["rate"]["used"] for lane in daemon.status()["lanes"]]
+
+    assert used(fleet[0]) == used(fleet[1]) == [10]
+    time.sleep(1)
+    assert receiver.count() == 10

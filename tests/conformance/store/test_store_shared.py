@@ -172,6 +172,20 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     assert len((await one.store.claim([free])).tasks) == 7  # a lane without a limit
 
 
+async def test_what_began_before_rates_were_kept_together_is_charged_once(two: list[Any]) -> None:
+    one, _ = two
+    limit = RateLimit(30, "min")
+    await one.add_all([one.new() for _ in range(100)])
+    pick = Pick(KEY, 50, True, one.clock.ms, "api:crm", limit)
+    now = round(time.time() * 1000)  # about what the database's clock says
+    past = {"api:crm": (limit, [now - 200_000, *(now - 20_000 + n for n in range(20))])}
+    await asyncio.gather(*(queue.store.charge_past(past) for queue in two))
+    await one.store.charge_past(past)  # as one that is started again
+    assert len((await one.store.claim([pick])).tasks) == 10
+    [(_, stamps)] = (await one.store.rates()).values()
+    assert sum(count for _, count in stamps) == 30
+
+
 async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
     two: list[Any], url: str
 ) -> None:
