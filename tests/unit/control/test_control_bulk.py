@@ -167,13 +167,15 @@ async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> N
     await asyncio.sleep(0.7)
     assert await moved() == stopped_at
     runner = BulkRunner(parts.store, parts.worker, parts.clock, parts.host.events)
+    began = time.monotonic()
     running = asyncio.create_task(runner.run())
 
     async def went_on() -> bool:
         return await moved() > stopped_at
 
     await until(went_on)
-    assert await moved() <= stopped_at + 6
+    # What was not moved meanwhile, fourteen of them, is not made up for.
+    assert await moved() <= stopped_at + 6 + 20 * (time.monotonic() - began)
     running.cancel()
     await asyncio.gather(running, return_exceptions=True)
 
