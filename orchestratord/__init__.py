@@ -53,7 +53,7 @@ if TYPE_CHECKING:
     )
     from orchestratord.executor import Doomed, Executor, Need, Parked, Standing, Target
     from orchestratord.expression import Expression
-    from orchestratord.hookspecs import PHASES, hookimpl, pure
+    from orchestratord.hookspecs import PHASES, hookimpl, only_for, pure
     from orchestratord.message import Outcome, Send
     from orchestratord.rate import RateLimit
     from orchestratord.redact import Redactor
@@ -158,6 +158,7 @@ __all__ = [
     "format_duration",
     "header_items",
     "hookimpl",
+    "only_for",
     "parse_duration",
     "pure",
     "put_headers",
@@ -184,7 +185,7 @@ _HOMES = {
     "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
     "orchestratord.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.expression": "Expression",
-    "orchestratord.hookspecs": "PHASES hookimpl pure",
+    "orchestratord.hookspecs": "PHASES hookimpl only_for pure",
     "orchestratord.message": "Outcome Send",
     "orchestratord.rate": "RateLimit",
     "orchestratord.redact": "Redactor",

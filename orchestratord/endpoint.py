@@ -217,6 +217,8 @@ class Endpoint:
     """The merged declaration as JSON-like data with secrets masked, for people."""
     tests: tuple[Trial, ...] = ()
     """What `orchestratord test` tries; nothing else looks at them."""
+    remembered: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)
+    """What others have worked out about it, which lives as long as it does; no part of it."""
 
     def __getitem__(self, setting: Setting[T]) -> T:
         value: T = self.settings.get(setting.key, setting.default)

@@ -58,6 +58,24 @@ def pure(function: F) -> F:
     return function
 
 
+def only_for(concerned: Callable[[str, Endpoint], object]) -> Callable[[F], F]:
+    """Mark a deciding or telling hook that has nothing to say of most tasks.
+
+    What hooks are not asked costs nothing: without this, each of them is called for each attempt.
+
+    Args:
+        concerned: whether the hook is to be asked about the tasks of this kind and endpoint. It
+            is asked once for each endpoint that was read, so it has to go by these two alone.
+            Where the endpoint is gone, and where this raises, the hook is asked.
+    """
+
+    def mark(function: F) -> F:
+        function.orchestratord_only_for = concerned  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
 REGISTRATIONS = (
     "register_settings",
     "register_daemon_settings",

@@ -12,7 +12,7 @@ import importlib.util
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 import pluggy
 
 from orchestratord import hookspecs
+from orchestratord.endpoint import Endpoint
 from orchestratord.errors import PluginError, Reject, Snooze
 from orchestratord.events import Event, EventType, PluginEvent
 from orchestratord.hub import Hub
@@ -53,6 +54,11 @@ class Implementation(NamedTuple):
     plugin: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+
+    def concerns(self, kind: str, endpoint: Endpoint) -> bool:
+        """Whether it wants to be asked about the tasks of a kind of an endpoint."""
+        only_for = getattr(self.function, "orchestratord_only_for", None)
+        return only_for is None or bool(only_for(kind, endpoint))
 
     @property
     def pure(self) -> bool:
@@ -161,6 +167,40 @@ class Host:
             self._compiled[hook] = found or None
             return self._compiled[hook]
 
+    def concerned(
+        self, hook: str, kind: str, endpoint: Endpoint | None
+    ) -> tuple[Implementation, ...] | None:
+        """Those of a hook's implementations that want to be asked about the tasks of a kind of an
+        endpoint, None for none. Of an endpoint that is gone, all are asked."""
+        found = self.compiled(hook)
+        if found is None or endpoint is None:
+            return found
+        known = endpoint.remembered.get((hook, kind))
+        if known is None or known[0] is not found:
+            known = found, self._those_concerned(found, hook, kind, endpoint)
+            endpoint.remembered[hook, kind] = known
+        concerned: tuple[Implementation, ...] | None = known[1]
+        return concerned
+
+    def _those_concerned(
+        self, found: tuple[Implementation, ...], hook: str, kind: str, endpoint: Endpoint
+    ) -> tuple[Implementation, ...] | None:
+        concerned: list[Implementation] = []
+        for item in found:
+            try:
+                if item.concerns(kind, endpoint):
+                    concerned.append(item)
+            except Exception as fault:
+                self.fault(item.plugin, hook, fault)
+                concerned.append(item)
+        return tuple(concerned) or None
+
+    def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
+        endpoint = arguments.get("endpoint")
+        if endpoint is None:
+            return self.compiled(hook)
+        return self.concerned(hook, arguments["task"].kind, endpoint)
+
     def owner_of(self, frame: FrameType | None) -> tuple[str, str] | None:
         """The plugin and the hook that this stack is in; None for none."""
         codes = {
@@ -187,7 +227,7 @@ class Host:
         may_refuse = hook.startswith("before_")
         running = asyncio.current_task()
         before = running.cancelling() if running else 0
-        for item in self.compiled(hook) or ():
+        for item in self._asked(hook, arguments) or ():
             if pure and not item.pure:
                 continue
             try:
@@ -222,7 +262,7 @@ class Host:
         effects: list[Effect] = []
         running = running or asyncio.current_task()
         before = running.cancelling() if running else 0
-        for item in self.compiled(hook) or ():
+        for item in self._asked(hook, arguments) or ():
             given = [arguments[name] for name in item.arguments]
             result, raised = ask(item.function, given)
             cancelled = running is not None and running.cancelling() > before

@@ -127,7 +127,7 @@ class Lifecycle:
         self.preparing.add(running)
         try:
             request = executor.prepare(task, target, self.clock.now())
-            if self.host.compiled(before):
+            if self.host.concerned(before, task.kind, endpoint):
                 name = before_name(before)
                 arguments = {
                     name: request, "task": task, "endpoint": endpoint, "config": config
@@ -144,7 +144,7 @@ class Lifecycle:
                 why = f"{snooze}: past give_up_after"
                 return await endings.fail(task, endpoint, config, Reason.EXPIRED, why)
             decision = Decision(Status.PENDING, str(snooze), None, next_try)
-            return Ended(task, decision, None, None, give_back=True)
+            return Ended(decision, None, None, give_back=True)
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:
@@ -171,7 +171,7 @@ class Lifecycle:
         finally:
             del self.sending[running]
         try:
-            if outcome.status_code is not None and self.host.compiled(after):
+            if outcome.status_code is not None and self.host.concerned(after, task.kind, endpoint):
                 arguments = {
                     "outcome": outcome,
                     "request": request,
@@ -219,7 +219,7 @@ class Lifecycle:
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
-        return Ended(run.task, decision, outcome, _row(run, outcome, decision))
+        return Ended(decision, outcome, _row(run, outcome, decision))
 
     async def _interrupted(self, run: Run, request: Any) -> Ended:
         """The daemon stops and cannot wait any longer for this answer."""
@@ -230,7 +230,7 @@ class Lifecycle:
             why = "stopped: back to pending, the attempt is given back"
             decision = Decision(Status.PENDING, why, None, self.clock.now_ms(), 0.0)
             row = _row(run, outcome, decision)
-            return Ended(run.task, decision, outcome, row, give_back=True)
+            return Ended(decision, outcome, row, give_back=True)
         return await self._finish(run, outcome, request)
 
     async def _finish(self, run: Run, outcome: Outcome, request: Any) -> Ended:

@@ -33,8 +33,6 @@ _TOLD = {
 class Ended:
     """How an attempt ended and what is to be written with it."""
 
-    task: Task
-    """As the hooks saw it: with its new status and reason."""
     decision: Decision
     outcome: Outcome | None
     attempt: Attempt | None
@@ -78,23 +76,28 @@ class Endings:
             after: the after_ phase that was reached; None for none.
             running: the asyncio task that this runs in, where the caller knows it.
         """
+        host, kind, phase = self._host, task.kind, _TOLD.get(decision.status)
+        announcing = endpoint is not None and host.concerned("announce", kind, endpoint)
+        telling = None
+        if phase is not None and (endpoint is not None or phase == "on_final_failure"):
+            telling = host.concerned(phase, kind, endpoint)
+        if outcome.final_reason != decision.reason:
+            outcome = replace(outcome, final_reason=decision.reason)
+        effects: list[Effect] = []
+        if not announcing and not telling:  # most calls
+            return Ended(decision, outcome, row, effects, request=request, after=after)
         task = task.after(
             decision.status, decision.reason, decision.next_try, outcome.status_code, outcome.error
         )
-        if outcome.final_reason != decision.reason:
-            outcome = replace(outcome, final_reason=decision.reason)
-        phase = _TOLD.get(decision.status)
-        effects: list[Effect] = []
-        if endpoint is not None:
+        if announcing and endpoint is not None:
             for name in (after, phase):
                 if name is not None:
                     effects += await self.announce(
                         name, outcome, request, task, endpoint, decision.next_try, config,
                         running,
                     )  # fmt: skip
-        told = endpoint is not None or phase == "on_final_failure"
-        if phase is not None and told and self._host.compiled(phase):
-            effects += await self._host.collect(
+        if telling and phase is not None:
+            effects += await host.collect(
                 phase,
                 {
                     "outcome": outcome,
@@ -105,7 +108,7 @@ class Endings:
                 },
                 running,
             )
-        return Ended(task, decision, outcome, row, effects, request=request, after=after)
+        return Ended(decision, outcome, row, effects, request=request, after=after)
 
     async def announce(
         self,
@@ -119,7 +122,7 @@ class Endings:
         running: asyncio.Task[Any] | None = None,
     ) -> list[Effect]:
         """What the hook `announce` wants written when a phase was reached."""
-        if not self._host.compiled("announce"):
+        if not self._host.concerned("announce", task.kind, endpoint):
             return []
         return await self._host.collect(
             "announce",

@@ -28,6 +28,7 @@ from orchestratord import (
     Setting,
     Task,
     hookimpl,
+    only_for,
     pure,
 )
 from orchestratord_then import checks
@@ -43,6 +44,10 @@ _KEPT = "orchestratord_then"
 """Where an answer keeps the plan that was made of it."""
 
 
+def _concerned(kind: str, endpoint: Endpoint) -> bool:
+    return kind == "call" and bool(endpoint[THEN])
+
+
 @hookimpl
 def register_settings() -> Iterable[Setting[Any]]:
     return (THEN,)
@@ -56,6 +61,7 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
 # Last: what others make of the outcome is what counts.
 @hookimpl(trylast=True)
 @pure
+@only_for(_concerned)
 def after_request(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
@@ -64,6 +70,7 @@ def after_request(
 
 @hookimpl(trylast=True)
 @pure
+@only_for(_concerned)
 def after_execute(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
@@ -71,11 +78,10 @@ def after_execute(
 
 
 @hookimpl
+@only_for(_concerned)
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
-    if not _concerned(task, endpoint):
-        return ()
     plan = _kept(outcome, task) or Plan(outcome, task, endpoint, config)
     return plan.tasks if plan.advance(AT_ONCE) else _tasks(plan)
 
@@ -84,20 +90,16 @@ def on_success(
 def explain(
     phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[Explanation]:
-    if not _concerned(task, endpoint):
+    if not _concerned(task.kind, endpoint):
         return ()
     return explanations(phase, outcome, task, endpoint, config)
-
-
-def _concerned(task: Task, endpoint: Endpoint) -> bool:
-    return bool(endpoint[THEN]) and task.kind == "call"
 
 
 def _judge(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
     """A failure where what is to follow from a success cannot be worked out, else None."""
-    if outcome.verdict != "success" or not _concerned(task, endpoint):
+    if outcome.verdict != "success":
         return None
     plan = Plan(outcome, task, endpoint, config)
     try:

@@ -33,6 +33,7 @@ from orchestratord import (
     Task,
     Upsert,
     hookimpl,
+    only_for,
 )
 from orchestratord_webhooks import checks
 from orchestratord_webhooks.announcement import Announcer
@@ -80,7 +81,16 @@ def config_adopted(
     return health.adopt(config, tables[TABLE.name], elsewhere)
 
 
+def _declares(kind: str, endpoint: Endpoint) -> bool:
+    return kind == "call" and bool(endpoint[WEBHOOKS])
+
+
+def _delivers(kind: str, endpoint: Endpoint) -> bool:
+    return kind == "webhook"
+
+
 @hookimpl
+@only_for(_declares)
 def announce(
     phase: str,
     outcome: Outcome | None,
@@ -108,15 +118,18 @@ def explain(
 
 
 @hookimpl
+@only_for(_delivers)
 def on_success(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
     return health.record(outcome, task, endpoint)
 
 
 @hookimpl
+@only_for(_delivers)
 def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
     return health.record(outcome, task, endpoint)
 
 
 @hookimpl
+@only_for(_delivers)
 def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) -> Iterable[Upsert]:
     return health.record(outcome, task, endpoint)

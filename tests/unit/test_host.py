@@ -12,12 +12,13 @@ from typing import Any
 import pytest
 
 from orchestratord.backoff import Backoff
-from orchestratord.endpoint import Setting
+from orchestratord.endpoint import Endpoint, Setting
 from orchestratord.errors import PluginError
 from orchestratord.executor import Executor
-from orchestratord.hookspecs import PHASES, hookimpl
+from orchestratord.hookspecs import PHASES, hookimpl, only_for
 from orchestratord.host import Host
-from orchestratord.task import Table
+from orchestratord.task import Table, Task
+from orchestratord.testing import Rig, task
 
 LOG = "orchestratord.plugins"
 
@@ -418,6 +419,67 @@ def test_a_plugin_can_ask_to_be_first_or_last(empty: Host, plugin_file: File) ->
     compiled = empty.compiled("on_success")
     assert compiled is not None
     assert [item.plugin for item in compiled] == ["d_first", "c_mid", "b_last"]
+
+
+class Choosy:
+    """Wants to be asked about the deliveries of one endpoint, and notes how often it was asked
+    whether it does."""
+
+    def __init__(self) -> None:
+        self.questions = 0
+        self.told: list[tuple[str, str]] = []
+
+    def concerned(self, kind: str, endpoint: Endpoint) -> bool:
+        self.questions += 1
+        return kind == "webhook" and endpoint.id == "demo/wanted"
+
+    def plugin(self) -> object:
+        told = self.told
+
+        class Plugin:
+            @hookimpl
+            @only_for(self.concerned)
+            def on_final_failure(self, task: Task, endpoint: Endpoint | None) -> None:
+                told.append((task.kind, endpoint.id if endpoint else "gone"))
+
+        return Plugin()
+
+
+async def test_a_hook_is_only_asked_about_the_tasks_that_it_is_for() -> None:
+    choosy = Choosy()
+    rig = Rig(choosy.plugin(), name="choosy")
+    wanted, other = rig.endpoint("demo/wanted"), rig.endpoint("demo/other")
+    for endpoint in (wanted, other, wanted):
+        for kind in ("webhook", "call"):
+            about = task(endpoint_id=endpoint.id, kind=kind)
+            arguments = {"task": about, "endpoint": endpoint, "outcome": None, "config": None}
+            await rig.host.collect("on_final_failure", arguments)
+    assert choosy.told == [("webhook", "demo/wanted"), ("webhook", "demo/wanted")]
+    assert choosy.questions == 4  # once for each kind of each endpoint that was read
+    assert rig.host.concerned("on_final_failure", "call", other) is None
+    # Who is asked changes with the plugins; and of what is gone, nothing can be told.
+    rig.host.register(registering("on_final_failure", []), "eager")
+    concerned = rig.host.concerned("on_final_failure", "call", other) or ()
+    assert [item.plugin for item in concerned] == ["eager"]
+    gone = {"task": task(), "endpoint": None, "outcome": None, "config": None}
+    await rig.host.collect("on_final_failure", gone)
+    assert choosy.told[-1] == ("call", "gone")
+
+
+async def test_a_hook_whose_question_fails_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[str] = []
+
+    class Plugin:
+        @hookimpl
+        @only_for(lambda kind, endpoint: 1 / 0)
+        def on_success(self, task: Task) -> None:
+            told.append(task.kind)
+
+    rig = Rig(Plugin(), name="broken")
+    endpoint = rig.endpoint("demo/get")
+    await rig.host.collect("on_success", {"task": task(), "endpoint": endpoint})
+    assert told == ["call"]
+    assert "plugin broken: on_success ZeroDivisionError" in caplog.text
 
 
 # -- asking ---------------------------------------------------------------------------------------

@@ -757,7 +757,7 @@ async def test_hooks_take_the_arguments_that_they_want(host: Host) -> None:
 
     some.__name__ = "on_success"
     add(host, none=on_success, some=some)
-    await host.collect("on_success", {"outcome": OUTCOME, "task": "T", "endpoint": "E"})
+    await host.collect("on_success", {"outcome": OUTCOME, "task": "T", "endpoint": None})
     assert seen == {"none": (), "some": ("T", OUTCOME)}
 
 
