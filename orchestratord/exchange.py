@@ -34,6 +34,8 @@ _SENDABLE = re.compile(
 _LONGEST = 65_536
 """Characters of a URL; httpx takes no longer one."""
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+_CONNECTION = len(b"connection")
+NO_HEADERS: Mapping[str, str] = {}
 
 
 class Origin(NamedTuple):
@@ -69,10 +71,12 @@ class Plain(NamedTuple):
     """How many of the fields, from the first one, are in `head`."""
     head: bytes = b""
     """The request line and these fields, as bytes that can be sent; empty where there are none."""
+    closes: bool = False
+    """Whether one of these fields asks for the connection to be closed."""
 
 
 class Form:
-    """What many requests have in common, worked out once; the content is what differs.
+    """What many requests have in common, worked out once; content and some headers differ.
 
     Args:
         method: in capital letters.
@@ -93,22 +97,44 @@ class Form:
             line = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target)
             rows = b"".join([b"%b: %b\r\n" % field for field in fields])
             if _SENDABLE.fullmatch(line + rows) and rows.count(b"\n") == len(fields):
-                plain = plain._replace(method=method, ready=len(fields), head=line + rows)
+                plain = plain._replace(
+                    method=method, ready=len(fields), head=line + rows, closes=asks_to_close(fields)
+                )
             self._plain = plain._replace(fields=fields)
 
-    def request(self, content: bytes) -> Request:
-        """A request with `content`, which is not empty."""
+    def request(self, content: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request:
+        """A request with `content`, which is not empty, and these `headers` besides.
+
+        Raises ValueError for a header that cannot be encoded.
+        """
         plain = self._plain
         if plain is None or not content:
-            method, url, headers = self._whole
-            return Request(method, url, headers=headers, content=content)
-        length = (b"Content-Length", b"%d" % len(content))
+            method, url, common = self._whole
+            return Request(method, url, headers={**common, **headers}, content=content)
+        fields = plain.fields.copy()
+        for name, value in headers.items():
+            field = name.encode("ascii")
+            if field.lower() in _FRAMING:
+                method, url, common = self._whole
+                return Request(method, url, headers={**common, **headers}, content=content)
+            fields.append((field, value.encode()))
+        fields.append((b"Content-Length", b"%d" % len(content)))
+        origin, target, _, method, ready, head, closes = plain
         request = Request.__new__(Request)
         request.method = self._whole[0]
         request.extensions = {}
         request._content = content
-        request._plain = plain._replace(fields=[*plain.fields, length])
+        request._plain = Plain(origin, target, fields, method, ready, head, closes)
         return request
+
+
+def asks_to_close(fields: Fields) -> bool:
+    """Whether a header says that the connection is to be closed afterwards."""
+    closes = False
+    for name, value in fields:
+        if len(name) == _CONNECTION and name.lower() == b"connection":
+            closes = b"close" in value.lower()
+    return closes
 
 
 class Request(httpx.Request):
@@ -260,7 +286,7 @@ def put_headers(
     fields = plain.fields if plain else request.headers.raw
     fields = [field for field in fields if field[0].lower() not in gone]
     if plain and fields[: plain.ready] != plain.fields[: plain.ready]:
-        plain = plain._replace(ready=0, head=b"")  # it holds one that is gone
+        plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
     fields += [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
     if plain and isinstance(request, Request):
         request._plain = plain._replace(fields=fields)

@@ -13,8 +13,9 @@ import math
 import os
 import sys
 import threading
+import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -96,6 +97,26 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if not self._gathered:
             loop.call_later(GATHER, self.flush)
         self._gathered.append(line)
+
+    def put(self, name: str, words: str) -> bool:
+        """Gather a line of level INFO without a record for it; False where it takes one.
+
+        `name` is the logger's, without what is in front of it.
+        """
+        loop = self._loop
+        if loop is None or self._json or self.filters or threading.get_ident() != self._thread:
+            return False
+        now = time.time()
+        second = int(now)
+        text = escape(_cut(self._redactor.text(words)))
+        if self._journal:
+            line = f"<6>INFO {name}: {text}"
+        else:
+            line = f"{_second(second)}.{int((now - second) * 1000):03d}Z INFO {name}: {text}"
+        if not self._gathered:
+            loop.call_later(GATHER, self.flush)
+        self._gathered.append(line)
+        return True
 
     def flush(self) -> None:
         """Write what was gathered, and flush the stream."""
@@ -196,6 +217,24 @@ def set_up(
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable
     return handler
+
+
+def info(log: logging.Logger, words: str, fields: Callable[[], Mapping[str, Any]]) -> None:
+    """Log a line of which there may be thousands a second: `log.info("%s", words)`, in a third of
+    the time where the daemon's own handler is the only one.
+
+    Args:
+        log: whose line it is; one that is right below `orchestratord`.
+        words: the line.
+        fields: makes what the JSON format has beside it.
+    """
+    handlers = logging.root.handlers
+    alone = len(handlers) == 1 and not log.handlers and not _log.handlers and not log.filters
+    if alone and isinstance(handlers[0], LogHandler):
+        name = log.name.removeprefix("orchestratord.")
+        if handlers[0].put(name, words):
+            return
+    log.info("%s", words, extra=fields())
 
 
 def priority(level: int) -> int:

@@ -8,13 +8,12 @@ from typing import NamedTuple
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.exchange import Plain, Request
+from orchestratord.exchange import Plain, Request, asks_to_close
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")
 _LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*")
-_CONNECTION = len(b"connection")
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
 _OF_THE_CONNECTION = frozenset(
     {
@@ -94,8 +93,10 @@ def encode(request: httpx.Request) -> Encoded:
 def _encode_plain(request: Request, plain: Plain) -> Encoded:
     """The same for one whose Host and length are right by the way in which it was made."""
     head, fields = plain.head, plain.fields
+    closes = False
     if head and request.method == plain.method:
         fields = fields[plain.ready :]
+        closes = plain.closes
     else:
         line = b"%b %b" % (request.method.encode(), plain.target)
         if not _LINE.fullmatch(line):
@@ -104,10 +105,7 @@ def _encode_plain(request: Request, plain: Plain) -> Encoded:
     rows = b"".join([b"%b: %b\r\n" % field for field in fields])
     if rows.count(b"\n") != len(fields) or not _FIELDS.fullmatch(rows):
         raise unsendable("a header holds characters that cannot be sent")
-    closes = False
-    for name, value in plain.fields:
-        if len(name) == _CONNECTION and name.lower() == b"connection":
-            closes = b"close" in value.lower()
+    closes = closes or asks_to_close(fields)
     return Encoded(request, b"%b%b\r\n" % (head, rows), request.content, closes)
 
 

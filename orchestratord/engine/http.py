@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from functools import cached_property, lru_cache
 from mimetypes import MimeTypes
@@ -19,14 +20,14 @@ from orchestratord.endpoint import SUCCESS, Endpoint, Model
 from orchestratord.engine.decoding import ACCEPT_ENCODING
 from orchestratord.engine.tokens import AWAITED
 from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
-from orchestratord.exchange import BODY_FILE, Request
+from orchestratord.exchange import BODY_FILE, NO_HEADERS, Form, Request
 from orchestratord.executor import Executor, Standing, Target
 from orchestratord.expression import Expression
 from orchestratord.hookspecs import hookimpl
 from orchestratord.message import Outcome, Send, Verdict
 from orchestratord.settings import Config
 from orchestratord.task import Task
-from orchestratord.template import Template, TemplateTree, to_text
+from orchestratord.template import JsonText, Template, TemplateTree, to_text
 from orchestratord.values import StatusSet
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -132,17 +133,22 @@ class HttpExecutor(Executor):
         if plan.problem is not None:
             raise InvalidPayload(plan.problem)
         spec = plan.spec
-        headers = dict(plan.headers)
-        for name, template in plan.rendered:
-            value = template.render(context)
-            if value is None:
-                del headers[name]
-            else:
-                headers[name] = checked(name, to_text(value))
-        if plan.keyed:
-            headers["Idempotency-Key"] = self._key(task)
-        content = _content(spec.body, context)
-        request = Request(spec.method, _url(plan, context), headers=headers, content=content)
+        content = _content(plan, context)
+        form = plan.form
+        if form is not None and content:
+            keys = {"Idempotency-Key": self._key(task)} if plan.keyed else NO_HEADERS
+            request = form.request(content, keys)
+        else:
+            headers = dict(plan.headers)
+            for name, template in plan.rendered:
+                value = template.render(context)
+                if value is None:
+                    del headers[name]
+                else:
+                    headers[name] = checked(name, to_text(value))
+            if plan.keyed:
+                headers["Idempotency-Key"] = self._key(task)
+            request = Request(spec.method, _url(plan, context), headers=headers, content=content)
         if spec.body is not None and spec.body.file is not None:
             request.extensions[BODY_FILE] = spec.body.file.name
         return request
@@ -204,7 +210,9 @@ class Plan:
         endpoint: of `type: http`.
     """
 
-    __slots__ = ("base", "headers", "keyed", "problem", "rendered", "spec", "wants_all")
+    __slots__ = (
+        "base", "form", "headers", "json", "keyed", "problem", "rendered", "spec", "wants_all"
+    )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
         spec: HttpSpec = endpoint.spec
@@ -229,6 +237,19 @@ class Plan:
                  for name in part.names}  # fmt: skip
         self.wants_all = bool(names - {"params"})
         """Whether a template uses more than the parameters."""
+        self.json: JsonText | None = None
+        if spec.body is not None and spec.body.json_ is not None:
+            try:
+                self.json = JsonText(spec.body.json_, _json)
+            except (TypeError, ValueError) as error:
+                self.problem = f"body.json cannot be written as JSON: {error}"
+        self.form: Form | None = None
+        """Where nothing but the body differs from request to request."""
+        alike = spec.path.constant and not spec.query and not self.rendered
+        if alike and spec.body is not None and self.problem is None:
+            # What is wrong with it is told of each request.
+            with suppress(httpx.InvalidURL, ValueError, InvalidPayload):
+                self.form = Form(spec.method, _url(self, {}), self.headers)
 
     def _collect(self, endpoint: Endpoint, spec: HttpSpec) -> None:
         for name, text in (
@@ -309,16 +330,22 @@ def _unfulfilled(response: httpx.Response, success_if: Expression) -> str | None
         return f"success_if cannot be told: {error}"
 
 
-def _content(body: Body | None, context: Mapping[str, Any]) -> bytes | None:
+def _json(value: Any) -> str:
+    return str(value) if type(value) is int else _JSON.encode(value)
+
+
+def _content(plan: Plan, context: Mapping[str, Any]) -> bytes | None:
+    body = plan.spec.body
     if body is None:
         return None
-    if "json_" in body.model_fields_set:
-        value = body.json_.render(context) if body.json_ is not None else None
+    if plan.json is not None:
         try:
-            text = _JSON.encode(value)
+            text = plan.json.render(context)
         except (TypeError, ValueError) as error:
             raise InvalidPayload(f"body.json cannot be written as JSON: {error}") from None
         return text.encode()
+    if "json_" in body.model_fields_set:
+        return b"null"
     if body.form is not None:
         return urlencode(list(_pairs(body.form, context))).encode()
     if body.file is not None:

@@ -42,19 +42,20 @@ def response_record(
             text, coding = decoder.decode(start), "utf-8"
     except UnicodeDecodeError:
         text, coding = start.decode("latin-1"), "latin-1"
-    masked = redactor.text(text).encode(coding)
+    shown = redactor.text(text)
+    masked = shown.encode(coding)
     if not whole:
         # The end of what was looked at may be half a secret, which masks before it bring nearer.
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
-    kept = masked[:STORED_BODY]
     record: dict[str, Any] = {
         "status_code": status_code,
         "headers": [list(pair) for pair in redactor.headers(header_items(response))],
     }
     if coding == "utf-8":
-        record["body"] = kept.decode(errors="ignore")
+        fits = whole and len(masked) <= STORED_BODY
+        record["body"] = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
     else:
-        record["body"] = base64.b64encode(kept).decode()
+        record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
         record["encoding"] = "base64"
     record["truncated"] = truncated
     return record

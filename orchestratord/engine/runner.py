@@ -23,6 +23,7 @@ from orchestratord.engine.suspects import Suspects
 from orchestratord.events import EventType, WebhookEvent
 from orchestratord.executor import Doomed, Executor, Target
 from orchestratord.hub import Hub
+from orchestratord.queue.records import Settled
 from orchestratord.queue.store import Store
 from orchestratord.settings import Config
 from orchestratord.task import FINAL, Effect, Key, Reason, Status, Task
@@ -162,11 +163,19 @@ class Runner:
         effects = self._intake.prepare(ended.effects) if ended.effects else []
         now = self._owner.clock.now_ms()
         settlement = settlement_of(task, ended, config, target, effects, now)
-        written = await self._insist(task, lambda: self._store.settle(settlement))
-        if written is None:
-            self._intake.refused(effects)
-            return
-        settled = written[0]
+        settled: Settled | None = None
+        refused: Exception | None = None
+        if task.id not in self._at_hand and not self.closing:  # as nearly always
+            try:
+                settled = await self._store.settle(settlement)
+            except Exception as error:
+                refused = error
+        if settled is None:
+            written = await self._insist(task, lambda: self._store.settle(settlement), refused)
+            if written is None:
+                self._intake.refused(effects)
+                return
+            settled = written[0]
         if not settled.accepted:
             self._intake.refused(effects)
             if settled.status == Status.CANCELLED:
@@ -323,23 +332,27 @@ class Runner:
         if self._at_hand.get(task.id) is task:
             del self._at_hand[task.id]
 
-    async def _insist(self, task: Task, write: Callable[[], Awaitable[T]]) -> tuple[T] | None:
-        """Repeat a write until the database takes it.
+    async def _insist(
+        self, task: Task, write: Callable[[], Awaitable[T]], error: Exception | None = None
+    ) -> tuple[T] | None:
+        """Repeat a write until the database takes it; `error` is what became of it by now.
 
         None where the daemon ends before, or where we have claimed the task again meanwhile: what
         tells the store that a claim is ours may be the same for both.
         """
         tries = 0
         while not self.closing:
-            if task.id in self._at_hand:
-                return None
-            try:
-                return (await write(),)
-            except Exception as error:
+            if error is not None:
                 delay = AGAIN[min(tries, len(AGAIN) - 1)]
                 tries += 1
                 log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
                 await asyncio.sleep(delay)
+            if task.id in self._at_hand:
+                return None
+            try:
+                return (await write(),)
+            except Exception as again:
+                error = again
         log.error("task %s stays as it is until the next start", task.id)
         return None
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 from orchestratord.engine.ending import Ended
 from orchestratord.engine.record import error_record, response_record
 from orchestratord.executor import Target
+from orchestratord.log import info
 from orchestratord.queue.records import Insert, Settlement
 from orchestratord.settings import Config
 from orchestratord.task import Delete, Kind, Status, Task, Upsert
@@ -64,8 +66,8 @@ def log_settled(task: Task, ended: Ended, status: str, config: Config) -> None:
     level = logging.WARNING if status == Status.FAILED else logging.INFO
     if not log.isEnabledFor(level):
         return
-    decision, outcome, row = ended.decision, ended.outcome, ended.attempt
-    name = f"{task.endpoint_id} {task.webhook}".strip()
+    decision, outcome = ended.decision, ended.outcome
+    name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
     code = outcome.status_code if outcome is not None else None
     words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
     error = error_record(outcome.error, config.redactor) if outcome is not None else None
@@ -73,11 +75,9 @@ def log_settled(task: Task, ended: Ended, status: str, config: Config) -> None:
         words += f" ({decision.reason or decision.why})"
         if error is not None and not isinstance(code, int):
             words += f": {error}"
-    log.log(
-        level,
-        "%s",
-        words,
-        extra={
+
+    def fields() -> dict[str, Any]:
+        return {
             "task_id": task.id,
             "kind": task.kind,
             "endpoint": task.endpoint_id,
@@ -88,6 +88,10 @@ def log_settled(task: Task, ended: Ended, status: str, config: Config) -> None:
             "status_code": code,
             "error": error,
             "next_try": decision.next_try,
-            "duration_ms": row.duration_ms if row is not None else None,
-        },
-    )
+            "duration_ms": ended.attempt.duration_ms if ended.attempt is not None else None,
+        }
+
+    if level == logging.INFO:
+        info(log, words, fields)
+    else:
+        log.log(level, "%s", words, extra=fields())

@@ -33,7 +33,7 @@ MAX_RESPONSE = 1_048_576
 _REMEMBERED = 4096  # peers
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
+@dataclass(slots=True, kw_only=True)  # not frozen: one is made for each request
 class SendOptions:
     """How one request is sent.
 
@@ -146,7 +146,8 @@ class Client:
         options: SendOptions,
         deadline: float,
     ) -> httpx.Response:
-        if loop.time() >= deadline:
+        now = loop.time()
+        if now >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
         plain = request.plain if isinstance(request, Request) else None
         origin = plain.origin if plain is not None else _origin(request.url)
@@ -154,9 +155,9 @@ class Client:
         encoded = encode(request)
         if key.route is not None and key.ssl_context is None:
             encoded = key.route.handed(encoded, origin)
-        connection = None if options.fresh else self._pool.take(key, options.egress, loop.time())
+        connection = None if options.fresh else self._pool.take(key, options.egress, now)
         if connection is None:
-            until = min(deadline, loop.time() + options.connect_timeout)
+            until = min(deadline, now + options.connect_timeout)
             if key.ssl_context is None or options.fresh or key[:2] in self._of_http1:
                 connection = await self._dial(key, options, until)
             else:

@@ -290,7 +290,8 @@ class Store:
     async def settle(self, settlement: Settlement) -> Settled:
         """Write how a claim ended, with all that follows from it."""
         # What was born has a slot, and waits for it.
-        patient = not any(isinstance(effect, Insert) for effect in settlement.effects)
+        effects = settlement.effects
+        patient = not effects or not any(isinstance(effect, Insert) for effect in effects)
         settled = await self._writer.submit_item(Rank.SETTLE, settling.STEPS, settlement, patient)
         return cast("Settled", settled)
 

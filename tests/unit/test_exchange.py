@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import copy
 import pickle
+import re
 import string
 from collections.abc import Callable, Mapping
 from datetime import timedelta
@@ -473,6 +474,28 @@ def test_a_header_that_goes_leaves_nothing_half_made_behind(name: str) -> None:
         put_headers(one, {"x-last": "2"}, instead_of=("x-a",))
     assert request.plain is not None
     assert on_the_wire(request) == on_the_wire(touched) == on_the_wire(httpxs)
+
+
+@pytest.mark.parametrize("content", [b"body", b""])
+@pytest.mark.parametrize("common", [{"User-Agent": "us"}, {"Connection": "close"}])
+@pytest.mark.parametrize(
+    "own", [{}, {"X-A": "ä"}, {"Host": "other"}, {"connection": "close"}, {"X-A": "1\r\nX-B: 2"}]
+)
+def test_a_request_of_a_form_goes_out_as_one_of_its_own(
+    content: bytes, common: dict[str, str], own: dict[str, str]
+) -> None:
+    made = Form("POST", "http://h/a", common).request(content, own)
+    whole = Request("POST", "http://h/a", headers={**common, **own}, content=content)
+    assert made.headers.raw == whole.headers.raw
+    made = Form("POST", "http://h/a", common).request(content, own)
+    whole = Request("POST", "http://h/a", headers={**common, **own}, content=content)
+    try:
+        expected = encode(whole)
+    except SendError as error:
+        with pytest.raises(SendError, match=re.escape(str(error))):
+            encode(made)
+    else:
+        assert encode(made)[1:] == expected[1:]
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,14 @@ import io
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -258,3 +260,33 @@ async def test_what_a_loop_logs_is_gathered_and_keeps_its_order() -> None:
         assert stream.getvalue().endswith("sixth\n")
     finally:
         handler.remove()
+
+
+@pytest.mark.parametrize("form", ["text", "json"])
+async def test_a_line_is_the_same_with_a_record_and_without(form: Literal["text", "json"]) -> None:
+    stream = io.StringIO()
+    handler = log.set_up(Log(format=form), Redactor(["s3cret"]), stream=stream)
+    others = logging.root.handlers[:]
+    logging.root.handlers[:] = [handler]  # as in the daemon, where pytest does not listen
+    words, fields = "call 1 a/b: s3cret\n100 %", {"task_id": 1}
+    logger = logging.getLogger("orchestratord.worker")
+    try:
+        log.info(logger, words, lambda: fields)
+        handler.gather(asyncio.get_running_loop())
+        log.info(logger, words, lambda: fields)
+        logger.info("%s", words, extra=fields)
+        logging.root.addHandler(other := logging.NullHandler())
+        log.info(logger, words, lambda: fields)
+        logging.root.removeHandler(other)
+        await asyncio.to_thread(log.info, logger, words, lambda: fields)
+    finally:
+        logging.root.handlers[:] = others
+        handler.remove()
+    lines = stream.getvalue().splitlines()
+    same = {re.sub(r"[0-9T:.-]+Z", "TIME", line) for line in lines}
+    assert len(lines) == 5
+    assert len(same) == 1
+    if form == "text":
+        assert same == {"TIME INFO worker: call 1 a/b: ***\\n100 %"}
+    else:
+        assert json.loads(lines[0])["task_id"] == 1
