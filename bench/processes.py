@@ -52,6 +52,19 @@ def shared_out_memory(roots: Iterable[int]) -> int:
     return total
 
 
+def disk_reads(root: int) -> int:
+    """Bytes that the processes of a tree which live have had read from the disk, not from the
+    memory of the OS."""
+    total = 0
+    for pid in tree(root):
+        try:
+            text = Path(f"/proc/{pid}/io").read_text()
+        except OSError:
+            continue
+        total += int(re.findall(r"^read_bytes: (\d+)", text, re.MULTILINE)[0])
+    return total
+
+
 def resident(pid: int, name: str = "VmRSS") -> int:
     """Bytes of VmRSS, or of VmHWM, the most that it has ever been."""
     text = Path(f"/proc/{pid}/status").read_text()

@@ -5,8 +5,19 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-from bench.processes import Meter, alive, cpu_seconds, resident, shared_out_memory, tree
+import pytest
+
+from bench.processes import (
+    Meter,
+    alive,
+    cpu_seconds,
+    disk_reads,
+    resident,
+    shared_out_memory,
+    tree,
+)
 
 # Has a child that works for a while and ends, and one that goes on.
 FAMILY = """
@@ -53,3 +64,43 @@ def test_a_process_that_is_gone_costs_nothing_more() -> None:
     gone.wait()
     assert shared_out_memory([gone.pid]) == 0
     assert cpu_seconds([gone.pid]) == 0
+
+
+READS = """
+import pathlib, sys
+for _ in sys.stdin:
+    print(len(pathlib.Path(sys.argv[1]).read_bytes()), flush=True)
+"""
+
+
+def test_what_is_in_memory_is_not_read_from_the_disk(tmp_path: Path) -> None:
+    path, size = tmp_path / "file", 2**20
+    path.write_bytes(os.urandom(size))
+    os.sync()
+    with path.open("rb") as file:
+        os.posix_fadvise(file.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", READS, str(path)],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1,
+    ) as reader:  # fmt: skip
+
+        def ask() -> int:
+            assert reader.stdin is not None
+            assert reader.stdout is not None
+            reader.stdin.write("again\n")
+            assert int(reader.stdout.readline()) == size
+            return disk_reads(reader.pid)
+
+        first = ask()
+        if first < size and _in_memory(tmp_path):
+            pytest.skip("the folder of the tests is on no disk")
+        assert first >= size
+        assert ask() == first
+        reader.communicate()
+
+
+def _in_memory(folder: Path) -> bool:
+    kind = subprocess.run(
+        ["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True
+    )
+    return kind.stdout.strip() in ("tmpfs", "ramfs")
