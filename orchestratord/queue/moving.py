@@ -2,12 +2,14 @@
 
 Each step is a transaction of the target's that writes some rows and how far it has come, so nothing
 is written twice and nothing left out, wherever it is broken off. The file is locked meanwhile; at
-the end it is marked as moved, and no daemon opens it any more.
+the end it is marked as moved, and no daemon opens it any more. Until then no daemon works on the
+target; one that works on the file again ends the move, as nobody looks at rows a second time.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import closing
@@ -28,7 +30,9 @@ from orchestratord.queue.models import (
     RetrySchedule,
     ScheduleSlot,
 )
-from orchestratord.queue.schema import MOVED, NEVER
+from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
+from orchestratord.queue.shared_claims import CLOCK
+from orchestratord.queue.sqlite import SqliteFile
 from orchestratord.task import Table
 
 # ruff: noqa: S608  # what is pasted here are names of tables and columns, never values
@@ -50,6 +54,8 @@ PUT = """
 INSERT INTO meta (name, value) VALUES (?, ?)
 ON CONFLICT (name) DO UPDATE SET value = excluded.value
 """
+
+AT_WORK = f"SELECT host, pid FROM daemons WHERE lease_until > ({CLOCK}) LIMIT 1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +85,42 @@ def move(
 
     Raises:
         DatabaseInUse: a daemon has the source, it was moved before, or daemons work on the target.
-        QueueError: the target has tasks of its own, or one of the two cannot be opened.
+        QueueError: the target has tasks of its own, the source was used since an earlier move was
+            broken off, or one of the two cannot be opened.
     """
     declared = tuple(tables)
     source, target = open_database(source_url), open_database(target_url)
     if source.shared or not target.shared:
         raise QueueError("a queue moves from sqlite:///… to postgresql://…")
+    if isinstance(source, SqliteFile) and not source.path.exists():
+        raise QueueError(f"there is no {source.path}")
     source.open()
     try:
-        with closing(_ready(source, declared)) as old, closing(_ready(target, declared)) as new:
+        with (
+            closing(_ready(target, declared)) as new,
+            closing(_source(source, declared, new, target.shown)) as old,
+        ):
             try:
-                return _move(old, new, _parts(declared), target.shown, moved)
+                return _move(old, new, _parts(declared), source.shown, target.shown, moved)
             except (*target.failures.errors, *source.failures.errors) as error:
                 failures = target.failures if new.failures is target.failures else source.failures
                 raise failures.named(error) from error
     finally:
         source.close()
+
+
+def _source(source: Database, declared: Sequence[Table], new: Connection, shown: str) -> Connection:
+    """The source, also where all of it was moved and only the last word on that is missing."""
+    try:
+        return _ready(source, declared)
+    except DatabaseInUse:
+        if _fact(new, HALF) is None:
+            raise
+        old = source.connect(writes=True)
+        if _fact(old, MOVED) != shown:
+            old.close()
+            raise
+        return old
 
 
 def _ready(database: Database, declared: Sequence[Table]) -> Connection:
@@ -137,11 +163,11 @@ def _move(
     old: Connection,
     new: Connection,
     parts: Sequence[_Part],
-    shown: str,
+    source: str,
+    target: str,
     moved: Callable[[str, int, int], None],
 ) -> int:
-    instance = _fact(old, "instance")
-    state = _begin(old, new, parts, instance)
+    state = _begin(old, new, parts, source)
     for part in parts:
         [(total,)] = old.all(f'SELECT count(*) FROM "{part.name}"')
         last, done = state["tables"].get(part.name, (0, 0))
@@ -158,27 +184,40 @@ def _move(
                 raise
             moved(part.name, done, total)
     old.begin()
-    old.run(PUT, (MOVED, shown))
+    old.run(PUT, (MOVED, target))
     old.run("UPDATE schema SET compatible_from = ?", (NEVER,))
     old.commit()
+    new.begin()
+    new.run("DELETE FROM meta WHERE name = ?", (HALF,))
+    new.commit()
     return int(state["tables"].get(RetrySchedule._meta.table_name, (0, 0))[1])
 
 
-def _begin(
-    old: Connection, new: Connection, parts: Sequence[_Part], instance: str | None
-) -> dict[str, Any]:
+def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str) -> dict[str, Any]:
     """How far an earlier move came; or, for the first one, the target made ready for it."""
-    known = _fact(new, STATE)
+    instance, known = _fact(old, "instance"), _fact(new, STATE)
     if known is not None:
         state: dict[str, Any] = json.loads(known)
         if state["from"] != instance:
             raise QueueError("another queue was moved to this database before")
+        if state.get("token") != _fact(old, LEAVING):
+            raise QueueError(
+                f"{source} was used since this move was broken off, and what was done there is "
+                f"missing here: move it into an empty database"
+            )
         return state
     if new.one("SELECT 1 FROM retry_schedule LIMIT 1"):
         raise QueueError("the target has tasks of its own; move into an empty database")
-    if new.one("SELECT 1 FROM daemons LIMIT 1"):
-        raise DatabaseInUse("daemons work on the target; stop them first")
-    state = {"from": instance, "tables": {}}
+    if (daemon := new.one(AT_WORK)) is not None:
+        raise DatabaseInUse(
+            f"a daemon works on the target, pid {daemon[1]} on {daemon[0]}: stop it first; one "
+            f"that was killed is given up when its lease has run out"
+        )
+    token = secrets.token_hex(8)
+    old.begin()
+    old.run(PUT, (LEAVING, token))
+    old.commit()
+    state = {"from": instance, "token": token, "tables": {}}
     new.begin()
     for part in parts:
         if part.numbered:
@@ -187,6 +226,7 @@ def _begin(
             if row is not None and row[0]:
                 new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (row[0],))
     new.run(PUT, ("instance", instance))
+    new.run(PUT, (HALF, source))
     new.run(PUT, (STATE, json.dumps(state)))
     new.commit()
     return state

@@ -40,6 +40,10 @@ own, which begins with the version that the first queue there had."""
 
 MOVED = "moved"
 """The fact that a queue is now in another database, and in which one."""
+HALF = "half moved"
+"""The fact that a queue is being moved into this database, and from where, until all is there."""
+LEAVING = "leaving"
+"""The fact that a move out of this database has begun, until a daemon works on it again."""
 NEVER = 1_000_000
 """A version that will not come, for a database that nobody is to use any more."""
 
@@ -98,6 +102,20 @@ def version_of(orm: peewee.Database) -> int:
             f"that knows schema {row.compatible_from}; this one knows {VERSION}"
         )
     return int(row.version)
+
+
+def enter(orm: peewee.Database) -> None:
+    """A daemon works on it from here on: a move out of it that was broken off cannot go on.
+
+    Raises DatabaseInUse where only a part of a queue is there: its pauses, say, may be missing.
+    """
+    half = Fact.select(Fact.value).where(Fact.name == HALF).bind(orm).first()
+    if half is not None:
+        raise DatabaseInUse(
+            f"only a part of the queue in {half.value} is here: bring the rest with "
+            f"`orchestratord move-queue {half.value} TO`, and start the daemon then"
+        )
+    Fact.delete().where(Fact.name == LEAVING).bind(orm).execute()
 
 
 def migrate(orm: peewee.Database, folder: Path | None = None) -> None:

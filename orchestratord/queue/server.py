@@ -8,7 +8,7 @@ from orchestratord.errors import QueueError
 from orchestratord.queue.daemons import seen
 from orchestratord.queue.database import Connection, Database, open_database
 from orchestratord.queue.records import DaemonSeen
-from orchestratord.queue.schema import VERSION
+from orchestratord.queue.schema import HALF, VERSION
 
 OLD_TRANSACTION = 60.0
 """Seconds for which others may hold a transaction open."""
@@ -25,6 +25,7 @@ FROM unnest(ARRAY['retry_schedule', 'attempts', 'daemons']) AS t (name),
     unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (right_)
 """
 _SCHEMA = "SELECT version, compatible_from FROM schema WHERE id = 1"
+_FACT = "SELECT value FROM meta WHERE name = ?"
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +39,7 @@ class Seen:
         read_only: nothing can be written to it.
         schema: the version of the queue's tables; None where there are none.
         too_new: the version that one has to know to use it, where this one is older; else None.
+        half: where the rest of the queue is, which is being moved here; else None.
         rights: this user may do with it what a daemon does.
         size: of the tables that grow, in bytes.
         daemons: those that gave a sign of life within the last hour.
@@ -50,6 +52,7 @@ class Seen:
     read_only: bool
     schema: int | None
     too_new: int | None
+    half: str | None
     rights: bool
     size: int
     daemons: tuple[DaemonSeen, ...]
@@ -81,6 +84,7 @@ def _look(database: Database, connection: Connection) -> Seen:
     schema = connection.one(_SCHEMA) if there else None
     rights = connection.one(_MAY_CREATE if schema is None else _MAY_WRITE)
     usable = schema is not None and schema[1] <= VERSION
+    half = connection.one(_FACT, (HALF,)) if usable else None
     return Seen(
         shown=database.shown,
         server=server,
@@ -88,6 +92,7 @@ def _look(database: Database, connection: Connection) -> Seen:
         read_only=read_only,
         schema=schema[0] if schema is not None else None,
         too_new=schema[1] if schema is not None and not usable else None,
+        half=half[0] if half is not None else None,
         rights=bool(rights and rights[0]),
         size=database.size(connection) if usable else 0,
         daemons=tuple(seen(connection)) if usable else (),

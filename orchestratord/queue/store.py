@@ -157,6 +157,7 @@ class Store:
         try:
             with self._database.models(db) as orm:
                 self._tables = schema.prepare(self._database, orm, self._declared)
+                schema.enter(orm)
                 self.instance = schema.instance_of(orm)
             session = Session(db, self.owner, self._clock, self._tables, self._leases)
             self._session = session

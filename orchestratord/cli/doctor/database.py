@@ -11,6 +11,7 @@ from orchestratord.cli.doctor.case import Case
 from orchestratord.cli.doctor.finding import Finding, Findings, fail, ok, warn
 from orchestratord.cli.doctor.server import check_server
 from orchestratord.queue.inspection import faults, holder, too_new
+from orchestratord.queue.schema import NEVER
 from orchestratord.queue.sqlite import CROWDED
 
 LOOK = 5.0
@@ -74,6 +75,9 @@ def _whole(path: Path) -> Findings:
         yield warn(f"this user cannot read {path}", "run this as the daemon's user or as root")
         return
     newer = too_new(path)
+    if newer == NEVER:
+        yield fail(f"the queue of {path} was moved away", "set `database` to where it is now")
+        return
     if newer is not None:
         yield fail(
             f"{path} was written by a newer version, which knows schema {newer}",

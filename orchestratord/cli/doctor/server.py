@@ -36,6 +36,11 @@ def check_server(url: str, known: Iterable[str] = ()) -> Findings:
             "install that version",
         )
         return
+    elif seen.half is not None:
+        yield fail(
+            f"only a part of the queue in {seen.half} is in {where}",
+            f"bring the rest with `orchestratord move-queue {seen.half} TO`",
+        )
     else:
         yield ok(f"{where}, has a queue of schema {seen.schema}, {seen.size / (1 << 20):,.1f} MiB")
     if not seen.rights:

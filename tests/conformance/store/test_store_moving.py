@@ -11,7 +11,8 @@ import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.queue import moving
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.records import Beat, TaskFilter
+from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
 from orchestratord.task import Key, Status, Upsert
 from tests.conformance.store.conftest import HEALTH
@@ -103,6 +104,53 @@ async def test_broken_off_it_goes_on(
     assert len(written) + after >= sum(-(-len(rows) // 7) for rows in before.values())
 
 
+def broken_off(url: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(moving, "PAGE", 7)
+
+    def moved(table: str, done: int, of: int) -> None:
+        if done >= 14:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        moving.move(url, target, [HEALTH], moved)
+
+
+async def test_nobody_works_on_a_part(
+    old: Any, url: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether an endpoint is paused, for instance, is moved after its tasks."""
+    broken_off(url, target, monkeypatch)
+    with pytest.raises(DatabaseInUse, match=f"only a part of the queue in {url} is here"):
+        await Store.open(target)
+    moving.move(url, target, [HEALTH])
+    await (await Store.open(target)).close()
+
+
+async def test_who_works_on_the_file_again_ends_the_move(
+    old: Any, url: str, target: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is changed there behind the move's back would be missing in the target."""
+    broken_off(url, target, monkeypatch)
+    await (await Store.open(url)).close()
+    with pytest.raises(QueueError, match=r"queue\.db was used since this move was broken off"):
+        moving.move(url, target, [HEALTH])
+    await (await Store.open(url)).close()
+
+
+async def test_broken_off_before_the_last_word_it_is_finished(
+    old: Any, url: str, target: str
+) -> None:
+    before = tables(old, url)
+    moving.move(url, target, [HEALTH])
+    old.url = target
+    old.run(f"INSERT INTO meta VALUES ('{HALF}', '{url}')")  # as if killed between two commits
+    with pytest.raises(DatabaseInUse, match="only a part"):
+        await Store.open(target)
+    assert moving.move(url, target, [HEALTH]) == len(before["retry_schedule"])
+    assert tables(old, target) == before
+    await (await Store.open(target)).close()
+
+
 async def test_afterwards_nobody_opens_the_old_one(old: Any, url: str, target: str) -> None:
     moving.move(url, target, [HEALTH])
     with pytest.raises(DatabaseInUse, match=r"was moved to postgresql://tester:\*\*\*@"):
@@ -119,9 +167,25 @@ async def test_what_is_refused(old: Any, url: str, target: str) -> None:
     await store.close()
     with pytest.raises(QueueError, match="from sqlite:///… to postgresql://…"):
         moving.move(target, url, [HEALTH])
+    with pytest.raises(QueueError, match=r"there is no .*/mistyped\.db"):
+        moving.move(url.replace("queue.db", "mistyped.db"), target, [HEALTH])
+    assert not Path(url.removeprefix("sqlite:///")).with_name("mistyped.db").exists()
     old.url = target
     store = await old.open()
     await old.add()
     await store.close()
     with pytest.raises(QueueError, match="tasks of its own"):
         moving.move(url, target, [HEALTH])
+
+
+async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
+    old: Any, url: str, target: str
+) -> None:
+    store = await Store.open(target, lease=60)
+    await store.give_sign(Beat("alpha", 7, "1.0"))
+    await store.close()  # as one that was killed, it has not taken leave
+    with pytest.raises(DatabaseInUse, match="works on the target, pid 7 on alpha: stop it first"):
+        moving.move(url, target, [HEALTH])
+    old.url = target
+    old.run("UPDATE daemons SET lease_until = lease_until - 60000")
+    assert moving.move(url, target, [HEALTH])

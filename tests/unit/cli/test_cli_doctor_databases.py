@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from orchestratord.cli.doctor.server import check_server
 from orchestratord.cli.main import main
 from orchestratord.clock import Clock
+from orchestratord.queue import moving
 from orchestratord.queue.records import Beat
 from orchestratord.queue.store import Store
 from tests.postgres import Postgres
@@ -65,10 +66,22 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
     (silent,) = found(folder, "database")[1:]
     assert silent[0] == "warn"
     assert silent[1].startswith("alpha (pid 7, 1.2) has given no sign of life for ")
+    postgres.run(name, "INSERT INTO meta VALUES ('half moved', 'sqlite:////old.db')")
+    (half, _) = found(folder, "database")
+    assert half[0] == "fail"
+    assert half[1].startswith("only a part of the queue in sqlite:////old.db is in ")
     postgres.run(name, "UPDATE schema SET compatible_from = 99")
     ((status, what),) = found(folder, "database")
     assert status == "fail"
     assert "a newer version, which knows schema 99" in what
+
+
+async def test_a_queue_that_was_moved(tmp_path: Path, url: str) -> None:
+    file = f"sqlite:///{tmp_path}/queue.db"
+    await (await Store.open(file)).close()
+    moving.move(file, url, [])
+    ((status, what),) = found(configured(tmp_path, file), "database")
+    assert (status, what) == ("fail", f"the queue of {tmp_path}/queue.db was moved away")
 
 
 def test_a_server_that_refuses(tmp_path: Path, url: str, postgres: Postgres) -> None:
