@@ -15,6 +15,7 @@ import pytest
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
+from tests.acceptance.test_doctor import doctor
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
 
@@ -136,6 +137,10 @@ def test_the_server_may_go_away(
                 until(lambda: one.get("/readyz").status_code == 503, "the daemon's saying so")
                 assert "cannot be reached" in one.get("/readyz").text
                 assert one.get("/healthz").status_code == 200
+                _, found = doctor(one)
+                assert "up at" in found["socket"][0]["what"]
+                for check in ("database", "socket"):
+                    assert "the database cannot be reached" in found[check][0]["what"]
             postgres.start()
     finally:
         if not postgres.answers():

@@ -93,6 +93,10 @@ def open_case(folder: Path, environ: Mapping[str, str] = os.environ) -> Case:
     return case
 
 
+class Unready(OSError):
+    """A daemon answers, and says why it cannot say more."""
+
+
 def ask(path: Path) -> dict[str, Any]:
     """The status of the daemon at a socket. Raises OSError where none answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -100,8 +104,12 @@ def ask(path: Path) -> dict[str, Any]:
         probe.connect(os.fspath(path))  # tells why it cannot be reached, which httpx does not
     try:
         with httpx.Client(transport=httpx.HTTPTransport(uds=str(path)), timeout=PATIENCE) as client:
-            answer = client.get("http://localhost/v1/status").raise_for_status().json()
-    except (httpx.HTTPError, ValueError) as error:
+            found = client.get("http://localhost/v1/status")
+            answer = found.json()
+            if found.status_code == httpx.codes.SERVICE_UNAVAILABLE:
+                raise Unready(str(answer["detail"]))
+            found.raise_for_status()
+    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
         raise OSError(errno.EPROTO, f"no answer that makes sense: {error}") from None
     if not isinstance(answer, dict):
         raise OSError(errno.EPROTO, "no answer that makes sense")

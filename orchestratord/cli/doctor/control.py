@@ -9,7 +9,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from orchestratord.cli.doctor.case import Case
+from orchestratord.cli.doctor.case import Case, Unready
 from orchestratord.cli.doctor.database import nearest_folder
 from orchestratord.cli.doctor.finding import Findings, fail, ok, warn
 from orchestratord.config.listening import parse_bind
@@ -63,6 +63,11 @@ def _refusal(path: Path, error: OSError) -> Findings:
         yield warn(f"{path} was left behind: nobody listens there", f"{_START}; it takes its place")
     elif isinstance(error, FileNotFoundError | NotADirectoryError):
         yield warn(f"no daemon runs: there is no {path}", _START)
+    elif isinstance(error, Unready):
+        yield fail(
+            f"a daemon is up at {path}, and cannot work: {error}",
+            "it goes on by itself once that is over; its log says since when it is so",
+        )
     elif not _is_socket(path):
         yield fail(f"{path} is something else than a socket", "remove it, or set control_socket")
     else:
