@@ -90,6 +90,7 @@ class Form:
 
     def __init__(self, method: str, url: str, headers: Mapping[str, str]) -> None:
         self._whole = method, url, headers
+        self._names = _FRAMING | {name.encode("ascii").lower() for name in headers}
         plain = Request(method, url, headers=headers, content=b"-").plain
         self._plain: Plain | None = None
         if plain is not None:
@@ -103,21 +104,18 @@ class Form:
             self._plain = plain._replace(fields=fields)
 
     def request(self, content: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request:
-        """A request with `content`, which is not empty, and these `headers` besides.
+        """A request with `content` and these `headers` besides; one takes the place of its like.
 
         Raises ValueError for a header that cannot be encoded.
         """
         plain = self._plain
-        if plain is None or not content:
+        own = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+        if plain is None or not content or any(name.lower() in self._names for name, _ in own):
             method, url, common = self._whole
-            return Request(method, url, headers={**common, **headers}, content=content)
-        fields = plain.fields.copy()
-        for name, value in headers.items():
-            field = name.encode("ascii")
-            if field.lower() in _FRAMING:
-                method, url, common = self._whole
-                return Request(method, url, headers={**common, **headers}, content=content)
-            fields.append((field, value.encode()))
+            names = {name.lower() for name in headers}
+            kept = {name: value for name, value in common.items() if name.lower() not in names}
+            return Request(method, url, headers={**kept, **headers}, content=content)
+        fields = [*plain.fields, *own]
         fields.append((b"Content-Length", b"%d" % len(content)))
         origin, target, _, method, ready, head, closes = plain
         request = Request.__new__(Request)

@@ -64,9 +64,10 @@ def only_for(concerned: Callable[[str, Endpoint], object]) -> Callable[[F], F]:
     What hooks are not asked costs nothing: without this, each of them is called for each attempt.
 
     Args:
-        concerned: whether the hook is to be asked about the tasks of this kind and endpoint. It
-            is asked once for each endpoint that was read, so it has to go by these two alone.
-            Where the endpoint is gone, and where this raises, the hook is asked.
+        concerned: whether the hook is to be asked about the tasks of this kind and endpoint: a
+            `def`, and its answer is remembered for as long as the endpoint's files stay as they
+            are, so it has to go by these two alone. Where the endpoint is gone, and where this
+            raises, the hook is asked.
     """
 
     def mark(function: F) -> F:

@@ -57,8 +57,14 @@ class Implementation(NamedTuple):
 
     def concerns(self, kind: str, endpoint: Endpoint) -> bool:
         """Whether it wants to be asked about the tasks of a kind of an endpoint."""
-        only_for = getattr(self.function, "orchestratord_only_for", None)
-        return only_for is None or bool(only_for(kind, endpoint))
+        return self.only_for is None or bool(plain(self.only_for(kind, endpoint)))
+
+    @property
+    def only_for(self) -> Callable[[str, Endpoint], object] | None:
+        """What it was marked with, None for nothing."""
+        found: Callable[[str, Endpoint], object] | None
+        found = getattr(self.function, "orchestratord_only_for", None)
+        return found
 
     @property
     def pure(self) -> bool:
@@ -190,24 +196,27 @@ class Host:
             try:
                 if item.concerns(kind, endpoint):
                     concerned.append(item)
-            except Exception as fault:
+            except KeyboardInterrupt:
+                raise
+            except BaseException as fault:  # a plugin may raise anything
                 self.fault(item.plugin, hook, fault)
                 concerned.append(item)
         return tuple(concerned) or None
 
     def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
-        endpoint = arguments.get("endpoint")
-        if endpoint is None:
+        task, endpoint = arguments.get("task"), arguments.get("endpoint")
+        if task is None or endpoint is None:
             return self.compiled(hook)
-        return self.concerned(hook, arguments["task"].kind, endpoint)
+        return self.concerned(hook, task.kind, endpoint)
 
     def owner_of(self, frame: FrameType | None) -> tuple[str, str] | None:
         """The plugin and the hook that this stack is in; None for none."""
         codes = {
-            item.function.__code__: (item.plugin, hook)
+            function.__code__: (item.plugin, hook)
             for hook in hookspecs.ALL
             for item in self.compiled(hook) or ()
-            if hasattr(item.function, "__code__")
+            for function in (item.function, item.only_for)
+            if function is not None and hasattr(function, "__code__")
         }
         while frame is not None:
             if frame.f_code in codes:
@@ -278,7 +287,7 @@ class Host:
     def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
         """Call a plain `def` hook of each plugin; (plugin, what it returned as a list)."""
         answers: list[tuple[str, Any]] = []
-        for item in self.compiled(hook) or ():
+        for item in self._asked(hook, arguments) or ():
             try:
                 result = plain(item.function(*[arguments[name] for name in item.arguments]))
                 found = [value for value in result or () if value is not None]
@@ -327,6 +336,9 @@ def _check_implementation(caller: pluggy.HookCaller, plugin: str) -> None:
             raise TypeError(f"{caller.name} is a hook wrapper; write a plain hook")
         if not (caller.has_spec() or impl.optionalhook):
             raise TypeError(f"there is no hook {caller.name!r}")
+        of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
+        if caller.name not in of_tasks and hasattr(impl.function, "orchestratord_only_for"):
+            raise TypeError(f"{caller.name} is marked only_for, but is not called for tasks")
 
 
 def _import_file(path: Path) -> Any:

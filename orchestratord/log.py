@@ -104,7 +104,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
         `name` is the logger's, without what is in front of it.
         """
         loop = self._loop
-        if loop is None or self._json or self.filters or threading.get_ident() != self._thread:
+        if loop is None or threading.get_ident() != self._thread:
+            return False
+        if self._json or self.filters or self.level > logging.INFO:
             return False
         now = time.time()
         second = int(now)
@@ -228,9 +230,12 @@ def info(log: logging.Logger, words: str, fields: Callable[[], Mapping[str, Any]
         words: the line.
         fields: makes what the JSON format has beside it.
     """
+    if not log.isEnabledFor(logging.INFO):
+        return
     handlers = logging.root.handlers
     alone = len(handlers) == 1 and not log.handlers and not _log.handlers and not log.filters
-    if alone and isinstance(handlers[0], LogHandler):
+    ordinary = logging.getLogRecordFactory() is logging.LogRecord
+    if alone and ordinary and isinstance(handlers[0], LogHandler):
         name = log.name.removeprefix("orchestratord.")
         if handlers[0].put(name, words):
             return

@@ -84,11 +84,15 @@ def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
     from orchestratord.control.explain import impure
 
     registry = open_.host.registry
-    executors = {registry.executor("call", item.endpoint.type) for item in tried}
-    for phase in sorted({phase for executor in executors if executor for phase in executor.phases}):
-        plugins = impure(open_.host, phase)
-        if plugins:
-            message = f"not run in tests: {phase} of {', '.join(plugins)}"
+    found: dict[str, dict[str, None]] = {}
+    for item in tried:
+        executor = registry.executor("call", item.endpoint.type)
+        for phase in executor.phases if executor else ():
+            plugins = impure(open_.host, phase, item.endpoint)
+            found.setdefault(phase, {}).update(dict.fromkeys(plugins))
+    for phase, names in sorted(found.items()):
+        if names:
+            message = f"not run in tests: {phase} of {', '.join(names)}"
             click.echo(f"note: {message}, which may decide otherwise", err=True)
 
 

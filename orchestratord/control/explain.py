@@ -131,7 +131,7 @@ class Explainer:
             task=task,
             target=target,
             request=request,
-            hooks={name: self._deciding(name) for name in (before, after)},
+            hooks={name: impure(self._host, name, endpoint) for name in (before, after)},
             outcome=outcome,
             decision=decision,
             span=span,
@@ -142,9 +142,6 @@ class Explainer:
         )
 
     # -- within ----------------------------------------------------------------------------
-
-    def _deciding(self, phase: str) -> tuple[str, ...]:
-        return impure(self._host, phase)
 
     async def _decided(
         self, phase: str, outcome: Outcome, request: Any, task: Task, endpoint: Endpoint,
@@ -222,9 +219,11 @@ class Explainer:
         return Consequence(plugin, explanation, request)
 
 
-def impure(host: Host, phase: str) -> tuple[str, ...]:
-    """The plugins whose hook of a deciding phase is not run where nothing happens."""
-    return tuple(item.plugin for item in host.compiled(phase) or () if not _runs(phase, item))
+def impure(host: Host, phase: str, endpoint: Endpoint) -> tuple[str, ...]:
+    """The plugins whose hook of a deciding phase is called for the calls of an endpoint, but not
+    run where nothing happens."""
+    concerned = host.concerned(phase, Kind.CALL, endpoint) or ()
+    return tuple(item.plugin for item in concerned if not _runs(phase, item))
 
 
 def _runs(phase: str, item: Implementation) -> bool:

@@ -133,11 +133,9 @@ class HttpExecutor(Executor):
         if plan.problem is not None:
             raise InvalidPayload(plan.problem)
         spec = plan.spec
-        content = _content(plan, context)
-        form = plan.form
-        if form is not None and content:
-            keys = {"Idempotency-Key": self._key(task)} if plan.keyed else NO_HEADERS
-            request = form.request(content, keys)
+        key = {"Idempotency-Key": self._key(task)} if plan.keyed else NO_HEADERS
+        if plan.form is not None:
+            request = plan.form.request(_content(plan, context) or b"", key)
         else:
             headers = dict(plan.headers)
             for name, template in plan.rendered:
@@ -146,8 +144,8 @@ class HttpExecutor(Executor):
                     del headers[name]
                 else:
                     headers[name] = checked(name, to_text(value))
-            if plan.keyed:
-                headers["Idempotency-Key"] = self._key(task)
+            headers.update(key)
+            content = _content(plan, context)
             request = Request(spec.method, _url(plan, context), headers=headers, content=content)
         if spec.body is not None and spec.body.file is not None:
             request.extensions[BODY_FILE] = spec.body.file.name
@@ -242,7 +240,7 @@ class Plan:
             try:
                 self.json = JsonText(spec.body.json_, _json)
             except (TypeError, ValueError) as error:
-                self.problem = f"body.json cannot be written as JSON: {error}"
+                self.problem = self.problem or f"body.json cannot be written as JSON: {error}"
         self.form: Form | None = None
         """Where nothing but the body differs from request to request."""
         alike = spec.path.constant and not spec.query and not self.rendered

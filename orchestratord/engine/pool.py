@@ -15,7 +15,7 @@ if TYPE_CHECKING:  # it is imported where such a connection is opened
     from orchestratord.engine.http2 import Http2Connection
 
 
-_MOMENT = 0.01
+_MOMENT = 0.002
 """Seconds after an exchange for which a connection is taken to be open without a look at its
 socket, which would let all other threads go first. Should it have been closed within them, the
 request fails as one on any connection that is closed at the moment of sending."""

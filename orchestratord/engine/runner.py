@@ -341,12 +341,14 @@ class Runner:
         tells the store that a claim is ours may be the same for both.
         """
         tries = 0
-        while not self.closing:
+        while True:
             if error is not None:
                 delay = AGAIN[min(tries, len(AGAIN) - 1)]
                 tries += 1
                 log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
                 await asyncio.sleep(delay)
+            if self.closing:
+                break
             if task.id in self._at_hand:
                 return None
             try:

@@ -87,11 +87,10 @@ def on_success(
 
 
 @hookimpl
+@only_for(_concerned)
 def explain(
     phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[Explanation]:
-    if not _concerned(task.kind, endpoint):
-        return ()
     return explanations(phase, outcome, task, endpoint, config)
 
 

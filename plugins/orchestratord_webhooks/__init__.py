@@ -104,6 +104,7 @@ def announce(
 
 
 @hookimpl
+@only_for(_declares)
 def explain(
     phase: str,
     outcome: Outcome | None,

@@ -484,11 +484,12 @@ def test_a_header_that_goes_leaves_nothing_half_made_behind(name: str) -> None:
 def test_a_request_of_a_form_goes_out_as_one_of_its_own(
     content: bytes, common: dict[str, str], own: dict[str, str]
 ) -> None:
+    kept = {name: value for name, value in common.items() if name.lower() not in own}
     made = Form("POST", "http://h/a", common).request(content, own)
-    whole = Request("POST", "http://h/a", headers={**common, **own}, content=content)
+    whole = Request("POST", "http://h/a", headers={**kept, **own}, content=content)
     assert made.headers.raw == whole.headers.raw
     made = Form("POST", "http://h/a", common).request(content, own)
-    whole = Request("POST", "http://h/a", headers={**common, **own}, content=content)
+    whole = Request("POST", "http://h/a", headers={**kept, **own}, content=content)
     try:
         expected = encode(whole)
     except SendError as error:

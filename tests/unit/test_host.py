@@ -5,7 +5,8 @@ from __future__ import annotations
 import importlib.metadata
 import logging
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from orchestratord.errors import PluginError
 from orchestratord.executor import Executor
 from orchestratord.hookspecs import PHASES, hookimpl, only_for
 from orchestratord.host import Host
-from orchestratord.task import Table, Task
+from orchestratord.task import Explanation, Table, Task
 from orchestratord.testing import Rig, task
 
 LOG = "orchestratord.plugins"
@@ -466,12 +467,30 @@ async def test_a_hook_is_only_asked_about_the_tasks_that_it_is_for() -> None:
     assert choosy.told[-1] == ("call", "gone")
 
 
-async def test_a_hook_whose_question_fails_is_asked(caplog: pytest.LogCaptureFixture) -> None:
+def fails(kind: str, endpoint: Endpoint) -> object:
+    return 1 / 0
+
+
+def exits(kind: str, endpoint: Endpoint) -> object:
+    raise SystemExit(3)
+
+
+async def waits(kind: str, endpoint: Endpoint) -> bool:
+    return False
+
+
+@pytest.mark.parametrize(
+    ("question", "words"),
+    [(fails, "ZeroDivisionError"), (exits, "SystemExit: 3"), (waits, "TypeError: it is an `async")],
+)
+async def test_a_hook_whose_question_fails_is_asked(
+    question: Callable[[str, Endpoint], object], words: str, caplog: pytest.LogCaptureFixture
+) -> None:
     told: list[str] = []
 
     class Plugin:
         @hookimpl
-        @only_for(lambda kind, endpoint: 1 / 0)
+        @only_for(question)
         def on_success(self, task: Task) -> None:
             told.append(task.kind)
 
@@ -479,7 +498,39 @@ async def test_a_hook_whose_question_fails_is_asked(caplog: pytest.LogCaptureFix
     endpoint = rig.endpoint("demo/get")
     await rig.host.collect("on_success", {"task": task(), "endpoint": endpoint})
     assert told == ["call"]
-    assert "plugin broken: on_success ZeroDivisionError" in caplog.text
+    assert f"plugin broken: on_success {words}" in caplog.text
+
+
+def test_explain_only_asks_those_that_a_task_is_for() -> None:
+    class Plugin:
+        @hookimpl
+        @only_for(lambda kind, endpoint: endpoint.id == "demo/wanted")
+        def explain(self, phase: str, task: Task) -> Iterable[Explanation]:
+            return [Explanation("call", task.endpoint_id, phase, happens=True, why="always")]
+
+    rig = Rig(Plugin())
+    for name in ("demo/wanted", "demo/other"):
+        found = rig.explain("on_success", task=task(endpoint_id=name), endpoint=rig.endpoint(name))
+        assert [item.name for item in found] == [name] * (name == "demo/wanted")
+
+
+def test_what_is_not_called_for_tasks_cannot_be_for_some_of_them() -> None:
+    class Plugin:
+        @hookimpl
+        @only_for(lambda kind, endpoint: False)
+        def observe(self) -> None: ...
+
+    with pytest.raises(PluginError, match="observe is marked only_for, but is not called for"):
+        Rig(Plugin())
+
+
+def test_endpoints_are_equal_whoever_has_been_asked_about_them() -> None:
+    rig = Rig(Choosy().plugin())
+    first, second = rig.endpoint("demo/get"), rig.endpoint("demo/get")
+    assert rig.host.concerned("on_final_failure", "webhook", first) is None
+    assert first.remembered
+    assert replace(first, enabled=True).remembered == {}
+    assert first == replace(second, retry=first.retry)
 
 
 # -- asking ---------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ import httpx
 import pytest
 
 from orchestratord.errors import Reject, Snooze
+from orchestratord.exchange import Response
 from orchestratord.hookspecs import hookimpl
 from orchestratord.host import Host
 from orchestratord.isolation import call
@@ -506,6 +507,21 @@ WRONG_OUTCOMES = [
     replace(OUTCOME, delay=10**400),
     replace(OUTCOME, retry_after=5),  # type: ignore[arg-type]
     replace(OUTCOME, final_reason=5),  # type: ignore[arg-type]
+    # The same of one that has an answer of the client's own.
+    *(
+        replace(
+            OUTCOME, response=Response(503, [], b"", httpx.Request("GET", "http://h/"), {}), **wrong
+        )
+        for wrong in (
+            {"error": 5},
+            {"retry_after": 5},
+            {"final_reason": 5},
+            {"delay": "soon"},
+            {"verdict": "perhaps"},
+            {"status_code": 10**40},
+            {"status_code": 5.5},
+        )
+    ),
 ]
 
 

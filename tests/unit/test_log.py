@@ -263,30 +263,72 @@ async def test_what_a_loop_logs_is_gathered_and_keeps_its_order() -> None:
 
 
 @pytest.mark.parametrize("form", ["text", "json"])
-async def test_a_line_is_the_same_with_a_record_and_without(form: Literal["text", "json"]) -> None:
-    stream = io.StringIO()
-    handler = log.set_up(Log(format=form), Redactor(["s3cret"]), stream=stream)
-    others = logging.root.handlers[:]
-    logging.root.handlers[:] = [handler]  # as in the daemon, where pytest does not listen
-    words, fields = "call 1 a/b: s3cret\n100 %", {"task_id": 1}
-    logger = logging.getLogger("orchestratord.worker")
-    try:
-        log.info(logger, words, lambda: fields)
-        handler.gather(asyncio.get_running_loop())
-        log.info(logger, words, lambda: fields)
-        logger.info("%s", words, extra=fields)
-        logging.root.addHandler(other := logging.NullHandler())
-        log.info(logger, words, lambda: fields)
-        logging.root.removeHandler(other)
-        await asyncio.to_thread(log.info, logger, words, lambda: fields)
-    finally:
-        logging.root.handlers[:] = others
-        handler.remove()
-    lines = stream.getvalue().splitlines()
+@pytest.mark.parametrize("journal", [False, True])
+async def test_a_line_is_the_same_with_a_record_and_without(
+    form: Literal["text", "json"], journal: bool, tmp_path: Path
+) -> None:
+    with (tmp_path / "log").open("w") as stream:
+        status = os.fstat(stream.fileno())
+        device = {"JOURNAL_STREAM": f"{status.st_dev}:{status.st_ino}"} if journal else {}
+        settings, redactor = Log(format=form), Redactor(["s3cret"])
+        handler = log.set_up(settings, redactor, stream=stream, environ=device)
+        others = logging.root.handlers[:]
+        logging.root.handlers[:] = [handler]  # as in the daemon, where pytest does not listen
+        words, fields = f"call 1 a/b: s3cret\n100 % {'x' * log.MAX_TEXT}", {"task_id": 1}
+        logger = logging.getLogger("orchestratord.worker")
+        try:
+            log.info(logger, words, lambda: fields)
+            handler.gather(asyncio.get_running_loop())
+            log.info(logger, words, lambda: fields)
+            logger.info("%s", words, extra=fields)
+            await asyncio.to_thread(log.info, logger, words, lambda: fields)
+        finally:
+            logging.root.handlers[:] = others
+            handler.remove()
+    lines = (tmp_path / "log").read_text().splitlines()
     same = {re.sub(r"[0-9T:.-]+Z", "TIME", line) for line in lines}
-    assert len(lines) == 5
+    assert len(lines) == 4
     assert len(same) == 1
     if form == "text":
-        assert same == {"TIME INFO worker: call 1 a/b: ***\\n100 %"}
+        (line,) = same
+        start = "<6>INFO" if journal else "TIME INFO"
+        assert line.startswith(f"{start} worker: call 1 a/b: ***\\n100 % xxx")
     else:
-        assert json.loads(lines[0])["task_id"] == 1
+        assert json.loads(lines[0].removeprefix("<6>"))["task_id"] == 1
+
+
+async def test_a_line_without_a_record_goes_to_whom_it_would_with_one() -> None:
+    class Collecting(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            collected.append(record.getMessage())
+
+    collected: list[str] = []
+    logger, above, root = (
+        logging.getLogger(name) for name in ("orchestratord.worker", "orchestratord", None)
+    )
+    stream = io.StringIO()
+    handler = log.set_up(stream=stream)
+    others = root.handlers[:]
+    root.handlers[:] = [handler]
+    try:
+        handler.gather(asyncio.get_running_loop())
+        for listened in (logger, above, root):
+            listened.addHandler(other := Collecting())
+            log.info(logger, f"to {listened.name}", dict)
+            listened.removeHandler(other)
+        for filtered in (logger, handler):
+            filtered.addFilter(drop := lambda record: False)
+            log.info(logger, "filtered", dict)
+            filtered.removeFilter(drop)
+        handler.setLevel(logging.WARNING)
+        log.info(logger, "below the handler", dict)
+        handler.setLevel(logging.NOTSET)
+        handler.adopt(Log(level="warning"), Redactor())
+        log.info(logger, "below the level", dict)
+        handler.adopt(Log(), Redactor())
+    finally:
+        root.handlers[:] = others
+        handler.remove()
+    assert collected == ["to orchestratord.worker", "to orchestratord", "to root"]
+    words = [line.partition("worker: ")[2] for line in stream.getvalue().splitlines()]
+    assert words == collected

@@ -23,6 +23,7 @@ from orchestratord import (
     Target,
     Task,
     hookimpl,
+    only_for,
     pure,
 )
 from orchestratord.errors import Conflict
@@ -264,6 +265,19 @@ async def test_hooks_that_only_look_are_run(tmp_path: Path) -> None:
     fine = await shop.explain(answer={"status_code": 200, "body": "fine"})
     assert fine.decision is not None
     assert fine.decision.status == "succeeded"
+
+
+class Elsewhere:
+    """Decides about other endpoints."""
+
+    @hookimpl
+    @only_for(lambda kind, endpoint: endpoint.id == "shop/other")
+    def before_request(self) -> None: ...
+
+
+async def test_plugins_that_would_not_be_asked_are_not_named(tmp_path: Path) -> None:
+    explained = await Shop(tmp_path, Elsewhere()).explain(answer=200)
+    assert explained.hooks == {"before_request": (), "after_request": ()}
 
 
 async def test_what_a_plugin_says_of_its_own_tasks(tmp_path: Path) -> None:

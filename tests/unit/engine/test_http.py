@@ -487,6 +487,8 @@ def test_a_secret_is_not_shown_by_the_declaration() -> None:
          "application/json"),
         ({"json": None}, b"null", "application/json"),
         ({"json": []}, b"[]", "application/json"),
+        ({"json": ["{{ params.yes }}", "{{ params.id }}", True]}, b"[true,7,true]",
+         "application/json"),
         ({"form": {"a": "x y&z", "b": "{{ params.none }}", "c": "{{ params.list }}"}},
          b"a=x+y%26z&c=1&c=2", "application/x-www-form-urlencoded"),
         ({"form": {}}, b"", "application/x-www-form-urlencoded"),
@@ -496,7 +498,7 @@ def test_a_secret_is_not_shown_by_the_declaration() -> None:
     ],
 )  # fmt: skip
 def test_the_body(body: dict[str, Any], content: bytes, type_: str) -> None:
-    params = {"id": 7, "map": {"a": 1}, "none": None, "list": [1, 2]}
+    params = {"id": 7, "map": {"a": 1}, "none": None, "list": [1, 2], "yes": True}
     request = prepare({"method": "POST", "body": body}, params)
     assert request.content == content
     assert request.headers["Content-Type"] == type_
@@ -590,6 +592,39 @@ def test_the_key_is_the_same_at_each_attempt_and_another_for_each_task_and_queue
     assert len({first, key(id=43), key("q8"), key(generation=1), key(generation=2)}) == 5
     # Of tasks with ids that could be run together: 4 in generation 21, and 42 in generation 1.
     assert key(id=4, generation=21) != key(id=42, generation=1)
+
+
+@pytest.mark.parametrize(
+    "spec", [{"body": {"json": {}}}, {"body": {"json": {}}, "query": {"a": "1"}}, {}]
+)
+def test_there_is_one_key_however_the_request_is_made(spec: dict[str, Any]) -> None:
+    target = target_of({"method": "POST", **spec})
+    assert (target.detail.plan.form is not None) is (spec == {"body": {"json": {}}})
+    executor = HttpExecutor()
+    executor.bind("q7", {})
+    for number in (1, 2):
+        request = executor.prepare(replace(TASK, id=number), target, NOW)
+        assert request.headers.get_list("Idempotency-Key") == [f"q7-{number}"]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [{"path": "/{{ params.id }}"}, {"query": {"a": "{{ params.id }}"}},
+     {"headers": {"X-Id": "{{ params.id }}"}}],
+)  # fmt: skip
+def test_what_differs_is_made_for_each_request(spec: dict[str, Any]) -> None:
+    target = target_of({"method": "POST", "body": {"json": "{{ params.id }}"}, **spec})
+    for number in (1, 2):
+        task = replace(TASK, params={"id": number})
+        request = HttpExecutor().prepare(task, target, NOW)
+        assert request.content == str(number).encode()
+        assert str(number) in f"{request.url.path} {request.url.query!r} {request.headers}"
+
+
+def test_a_constant_that_json_cannot_hold_is_told_of_each_request() -> None:
+    spec = {"method": "POST", "body": {"json": {"a": NOT_A_NUMBER}}}
+    with pytest.raises(InvalidPayload, match=r"body\.json cannot be written as JSON"):
+        prepare(spec)
 
 
 def test_a_key_of_the_endpoints_own_stays() -> None:

@@ -108,3 +108,37 @@ async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
     assert not another.closing
     pool.close()
     assert another.closing
+
+
+@pytest.mark.parametrize("idle_for", [0.0, 1.0])
+async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
+    idle_for: float,
+) -> None:
+    """A second answer that nobody asked for has come, and the loop has not seen it."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(1)
+        writer.write(b"HTTP/1.1 500 unasked\r\n\r\n")
+
+    async def resolver(host: str, port: int) -> list[tuple[int, str]]:
+        return [(2, host)]
+
+    loop = asyncio.get_running_loop()
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    connection = await dial("127.0.0.1", port, resolver=resolver, egress=EGRESS, ssl_context=None,
+                            deadline=loop.time() + 5)  # fmt: skip
+    try:
+        connection._transport.pause_reading()  # as a loop that is busy with something else
+        connection._socket.send(b"x")
+        while connection._peek() is None:
+            await asyncio.sleep(0.01)
+        pool, key = Pool(10, 10, 5.0), Key("127.0.0.1", port, None)
+        pool.give(key, connection, loop)
+        taken = pool.take(key, EGRESS, connection.idle_since + idle_for)
+        assert taken is (None if idle_for else connection)
+        pool.close()
+    finally:
+        connection.close()
+        server.close()
+        await asyncio.sleep(0.01)

@@ -15,12 +15,15 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
+from orchestratord.engine import runner
 from orchestratord.engine import suspects as suspects_of_deaths
 from orchestratord.engine.runner import HELD_MS
+from orchestratord.errors import QueueError
 from orchestratord.events import EventType, TaskEvent
-from orchestratord.hookspecs import hookimpl
+from orchestratord.hookspecs import hookimpl, only_for
 from orchestratord.message import Outcome
 from orchestratord.queue.jobs import Rank
+from orchestratord.queue.records import Settled, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.task import NewTask, Task
 
@@ -346,6 +349,50 @@ async def test_what_another_owner_has_taken_over_meanwhile_is_not_settled(bench:
     bench.worker.set_paused(set())
     await bench.idle(ids)
     assert bench.receiver.tasks == ids
+
+
+async def test_a_settlement_that_the_database_refuses_is_written_later(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    settle, refusals = bench.store.settle, [QueueError("no room"), QueueError("no room yet")]
+
+    async def refuse(settlement: Settlement) -> Settled:
+        if refusals:
+            raise refusals.pop(0)
+        return await settle(settlement)
+
+    monkeypatch.setattr(bench.store, "settle", refuse)
+    monkeypatch.setattr(runner, "AGAIN", (0.01, 0.02))
+    bench.receiver.open.set()
+    ids = await bench.put([CALL])
+    await bench.idle(ids)
+    assert await bench.states(ids) == [("succeeded", 1)]
+    assert bench.receiver.tasks == ids
+    said = [line for line in caplog.messages if "cannot be written" in line]
+    assert said == [
+        f"task {ids[0]} cannot be written (no room); again in 0.01s",
+        f"task {ids[0]} cannot be written (no room yet); again in 0.02s",
+    ]
+
+
+async def test_hooks_are_asked_about_the_kind_that_they_are_for(tmp_path: Path) -> None:
+    asked: list[str] = []
+
+    class Plugin:
+        @hookimpl
+        @only_for(lambda kind, endpoint: kind == "webhook")
+        def before_request(self, task: Task) -> None:
+            asked.append(f"before {task.kind}")
+
+        @hookimpl
+        @only_for(lambda kind, endpoint: kind == "call")
+        def after_request(self, task: Task) -> None:
+            asked.append(f"after {task.kind}")
+
+    async with working(tmp_path, Plugin()) as bench:
+        bench.receiver.open.set()
+        await bench.idle(await bench.put([CALL]))
+    assert asked == ["after call"]
 
 
 # -- what does not end by itself ------------------------------------------------------------------
