@@ -12,6 +12,8 @@ from datetime import datetime
 
 import schedule
 
+from orchestratord.errors import Unreachable
+
 log = logging.getLogger("orchestratord.chores")
 
 Chore = Callable[[], Awaitable[object]]
@@ -60,5 +62,7 @@ class Chores:
     async def _carry_out(self, name: str, chore: Chore) -> None:
         try:
             await chore()
+        except Unreachable as error:
+            log.warning("the chore %r is tried again at its next time: %s", name, error)
         except Exception:
             log.exception("the chore %r failed; it is tried again at its next time", name)

@@ -62,7 +62,8 @@ class Failures:
             return StorageFull(f"the disk takes no more: {error}")
         if self.is_lost(error):
             return Unreachable(f"the database cannot be reached: {' '.join(str(error).split())}")
-        return QueueError(f"the database refused: {error}")
+        # Further lines quote the statement.
+        return QueueError(f"the database refused: {str(error).partition(chr(10))[0]}")
 
 
 class Connection(ABC):
