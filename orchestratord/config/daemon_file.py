@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from importlib.util import find_spec
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
@@ -15,6 +14,7 @@ from orchestratord.config.reader import Reader
 from orchestratord.config.shapes import fields_of
 from orchestratord.config.shared import Inherited, SharedReader
 from orchestratord.config.suggest import choices, suggest
+from orchestratord.conninfo import problem
 from orchestratord.host import Host
 from orchestratord.settings import DaemonSettings, Http, Plugins
 
@@ -88,7 +88,8 @@ class DaemonReader:
 
         database = fields.get("database")
         if database is not None and _POSTGRES.fullmatch(database):
-            self._check_postgres(locate(document.spot, node, ("database",))[0])
+            if (wrong := problem(database)) is not None:
+                error(wrong, "database")
         elif database is not None and not _DATABASE.fullmatch(database):
             error(
                 "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
@@ -105,12 +106,6 @@ class DaemonReader:
             if fields["plugins"].timeout <= 0:
                 error("must be more than 0", "plugins", "timeout")
             self._check_plugins(fields["plugins"], document, node)
-
-    def _check_postgres(self, spot: Spot) -> None:
-        if find_spec("psycopg") is None:
-            self._problems.error(
-                spot, "takes psycopg, which is not installed: pip install 'orchestratord[postgres]'"
-            )
 
     def _check_http(self, http: Http, document: Document, node: MapNode) -> None:
         def spot(*path: str | int) -> Spot:

@@ -19,6 +19,7 @@ from typing import Any
 
 from peewee import PeeweeException, PostgresqlDatabase
 
+from orchestratord.conninfo import hidden, problem
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.queue.database import Connection, Database, Failures, Row
 from orchestratord.queue.horizon import Horizon
@@ -40,6 +41,8 @@ log = logging.getLogger("orchestratord.queue")
 
 OLDEST = 130000
 """PostgreSQL 13: the first that can tell what became of a transaction by its number."""
+ENCODINGS = ("UTF8", "SQL_ASCII")
+"""Of databases that take every text; SQL_ASCII takes it as bytes."""
 
 UNASKED = {
     "connect_timeout": "5",
@@ -87,6 +90,8 @@ def is_full(error: BaseException) -> bool:
 
 def is_lost(error: BaseException) -> bool:
     """True where the connection is gone, or the server does not want it."""
+    if isinstance(error, PeeweeException) and error.args:
+        error = error.args[0]  # it wraps them
     if isinstance(error, psycopg.OperationalError):
         # Of those that the server explains: it shuts down, starts, or has become a standby.
         return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
@@ -340,10 +345,9 @@ class PostgresDatabase(Database):
 
     def __init__(self, url: str) -> None:
         """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""
-        try:
-            said = conninfo_to_dict(url)
-        except psycopg.Error as error:
-            raise QueueError(f"{hidden(url)} is not a database: {hidden(str(error))}") from None
+        if (wrong := problem(url)) is not None:
+            raise QueueError(f"{hidden(url)} is not a database: {wrong}")
+        said = conninfo_to_dict(url)
         self._conninfo = make_conninfo(url, **{k: v for k, v in UNASKED.items() if k not in said})
         self._url = url
         self._horizon = Horizon()
@@ -362,6 +366,12 @@ class PostgresDatabase(Database):
             if raw.info.server_version < OLDEST:
                 major = raw.info.server_version // 10000
                 raise DatabaseInUse(f"{self.shown} is PostgreSQL {major}; it takes 13 or newer")
+            encoding = raw.info.parameter_status("server_encoding") or "UTF8"
+            if encoding not in ENCODINGS:
+                raise DatabaseInUse(
+                    f"{self.shown} has the encoding {encoding}, which does not take every text: "
+                    f"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                )
         except BaseException:
             raw.close()
             raise
@@ -422,12 +432,6 @@ class PostgresDatabase(Database):
             "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
         )
         return int(row[0]) if row else 0
-
-
-def hidden(url: str) -> str:
-    """A URL, or a text that holds one, without the password in it."""
-    url = re.sub(r"(?<=://)([^:/@\s]*):[^@/\s]*@", r"\1:***@", url)
-    return re.sub(r"(?i)\b(password|sslpassword)=[^&\s]*", r"\1=***", url)
 
 
 @lru_cache(maxsize=1024)

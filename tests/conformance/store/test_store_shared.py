@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.errors import QueueError, UniqueKeyReused, Unreachable
+from orchestratord.errors import DatabaseInUse, QueueError, UniqueKeyReused, Unreachable
 from orchestratord.queue.rates import BUSY_MS
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter, Wakeup
 from orchestratord.queue.store import Store
@@ -458,6 +458,24 @@ async def test_a_server_that_is_not_there(postgres: Postgres, line: Line) -> Non
     with pytest.raises(QueueError) as caught:
         await Store.open("postgresql://tester:s3cret@127.0.0.1/none?nonsense=1")
     assert "s3cret" not in str(caught.value)
+
+
+async def test_a_database_that_does_not_take_every_text_is_refused(postgres: Postgres) -> None:
+    url = postgres.create(encoding="'latin1'", lc_collate="'C'", lc_ctype="'C'")
+    try:
+        with pytest.raises(DatabaseInUse, match=r"has the encoding LATIN1.* ENCODING 'UTF8'"):
+            await Store.open(url)
+    finally:
+        postgres.drop(url)
+
+
+@pytest.mark.parametrize("password", ["s3cr%t", "s3/cret", "s3@cret", "s3:cret"])
+async def test_a_password_that_is_not_encoded_is_not_shown(line: Line, password: str) -> None:
+    line.down = True
+    for host in (f"127.0.0.1:{line.port}/x", "127.0.0.1/x?nonsense=1", "[::1/x"):
+        with pytest.raises(QueueError) as caught:
+            await Store.open(f"postgresql://tester:{password}@{host}")
+        assert "s3" not in str(caught.value)
 
 
 async def test_a_claim_follows_its_index(two: list[Any]) -> None:

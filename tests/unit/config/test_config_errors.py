@@ -4,6 +4,8 @@
 
 from __future__ import annotations
 
+import sys
+
 import pytest
 from config_parts import ConfigFolder
 
@@ -223,6 +225,11 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
          "sqlite:///path below the config folder, or postgresql://user@host/database"),
         ("database: 'sqlite://:memory:'", "1:1: database: expected sqlite:////absolute/path, "
          "sqlite:///path below the config folder, or postgresql://user@host/database"),
+        ("database: postgresql://u:s3cret@h/x?nonsense=1", "1:1: database: libpq cannot read it: "
+         'invalid URI query parameter: "nonsense"'),
+        ("database: postgresql://u:s3cr%t@h/x", "1:1: database: libpq cannot read it: invalid "
+         "percent-encoded token; signs such as @, / and % in a password are written as"),
+        ("database: postgresql://u:s3/cret@h/x", "1:1: database: its port is no number; signs such"),
         ("lease: 1s", "1:1: lease: must be at least 3s"),
         ("retention: {done: 1d}", "1:13: retention.done: unknown key; known are cancelled, failed, "
          "succeeded"),
@@ -248,6 +255,15 @@ def test_the_daemons_settings(config: ConfigFolder, text: str, error: str) -> No
         config.endpoint(name=name)
     config.endpoint("path: /x\nretry: {inline: 1}\n", name="own")
     assert config.error().startswith(f"orchestratord.yaml:{error}")
+
+
+def test_postgresql_needs_its_extra(config: ConfigFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    config.daemon("database: postgresql://u@h/x")
+    monkeypatch.setitem(sys.modules, "psycopg", None)
+    assert config.error() == (
+        "orchestratord.yaml:1:1: database: takes psycopg, which is not installed: "
+        "pip install 'orchestratord[postgres]'"
+    )
 
 
 def test_an_api_without_endpoints_is_checked_too(config: ConfigFolder) -> None:
