@@ -2,6 +2,7 @@
 
 \b
     python -m bench.fleet               1, 2 and 4 daemons, and graphile-worker beside them
+    python -m bench.fleet cpu           where the time of two daemons goes
     python -m bench.fleet claims        claims and settlements at 10 thousand and 1 million rows
     python -m bench.fleet claims --large     10 million as well: 18 GB of disk and of memory
     python -m bench.fleet horizon       claims while a transaction stays open, ten minutes long
@@ -16,8 +17,9 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
+from functools import partial
 from pathlib import Path
 
 import click
@@ -29,6 +31,7 @@ from bench.drain import Drained, drain
 from bench.folder import Folder
 from bench.peers.graphile import Graphile
 from bench.postgres import queue_url, server
+from bench.processes import thread_seconds
 from bench.servers import Nginx
 from bench.table import Table
 from orchestratord import fleet
@@ -41,13 +44,15 @@ POST = Key("bench/post")
 CONCURRENCY = 1_000
 """Of each daemon. 64 are in flight at once, as many as its API may have; some hundreds more are
 claimed ahead, for which graphile-worker has a local queue of 500."""
+PARTS = ("the daemons' loops", "their other threads", "PostgreSQL", "nginx")
 WITHOUT, WITH, LAST = "without", "with", "the last minute with"
 
 # -- throughput ------------------------------------------------------------------------------------
 
 
-def race(count: int, daemons: int) -> Drained:
-    """Empty a queue of `count` calls by so many daemons."""
+def race(count: int, daemons: int, spent: dict[str, float] | None = None) -> Drained:
+    """Empty a queue of `count` calls by so many daemons; `spent` is given the CPU seconds of each
+    kind of thread."""
     with tempfile.TemporaryDirectory(prefix="bench-") as home, ExitStack() as stack:
         database = stack.enter_context(server())
         nginx = stack.enter_context(Nginx(Path(home) / "nginx"))
@@ -65,12 +70,24 @@ def race(count: int, daemons: int) -> Drained:
             made.expect("a password is written out")
             started.append(made.start())
         first: Control = started[0]
-        return drain(
+        pids = [made.pid for made in started]
+
+        def threads() -> tuple[float, ...]:
+            loops, writers = map(sum, zip(*map(thread_seconds, pids), strict=True))
+            return loops, writers, sum(thread_seconds(database.pid)), sum(thread_seconds(nginx.pid))
+
+        before = threads()
+        drained = drain(
             nginx, count,
             lambda: database.ask("SELECT count(*) FROM retry_schedule WHERE status <> 'succeeded'"),
-            [made.pid for made in started], [database.pid],
-            lambda: first.post("/v1/endpoints/bench/post/resume"),
+            pids, [database.pid], lambda: first.post("/v1/endpoints/bench/post/resume"),
         )  # fmt: skip
+        if spent is not None:
+            spent |= {
+                name: late - early
+                for name, early, late in zip(PARTS, before, threads(), strict=True)
+            }
+        return drained
 
 
 async def _queue(url: str, count: int) -> None:
@@ -149,9 +166,48 @@ async def _look(store: Store) -> None:
 # -- the command -----------------------------------------------------------------------------------
 
 
+def races(count: int, rounds: int, folder: Path) -> Table:
+    """Everybody once a round, in turn: what disturbs the machine disturbs them alike."""
+    runners: dict[str, Callable[[], Drained]] = {
+        f"{number} daemon{'s' * (number > 1)}": partial(race, count, number) for number in (1, 2, 4)
+    }
+    if folder.name != "none":
+        place = Folder(folder.expanduser())
+        place.install()
+        runners["graphile-worker"] = partial(peer, count, place)
+    found: dict[str, list[Drained]] = {}
+    for _ in range(rounds):
+        for name, runner in runners.items():
+            found.setdefault(name, []).append(runner())
+    table = Table(("medians", "calls/s", "least", "most", "CPU s for 1,000 calls"), [])
+    for name, results in found.items():
+        rates = [drained.rate for drained in results]
+        cpu = statistics.median(drained.cpu for drained in results)
+        figures = (statistics.median(rates), min(rates), max(rates))
+        table.rows.append((name, *(f"{rate:,.0f}" for rate in figures), f"{cpu:.2f}"))
+    return table
+
+
+def parts(count: int, rounds: int) -> Table:
+    """Where the CPU time of two daemons goes, by what the kernel counts for each thread."""
+    found: list[dict[str, float]] = []
+    for _ in range(rounds):
+        spent: dict[str, float] = {}
+        race(count, 2, spent)
+        found.append(spent)
+    table = Table(("medians", "µs of CPU for a call"), [])
+    for name in PARTS:
+        seconds = statistics.median(spent[name] for spent in found)
+        table.rows.append((name, f"{seconds / count * 1e6:.0f}"))
+    return table
+
+
 @click.command(help=__doc__)
-@click.argument("what", type=click.Choice(["daemons", "claims", "horizon"]), default="daemons")
-@click.option("--count", default=60_000, show_default=True, help="calls of `daemons`")
+@click.argument(
+    "what", type=click.Choice(["daemons", "cpu", "claims", "horizon"]), default="daemons"
+)
+@click.option("--count", default=60_000, show_default=True, help="calls of `daemons` and `cpu`")
+@click.option("--rounds", default=3, show_default=True, help="how often they are made")
 @click.option("--large", is_flag=True, help="a table of 10 million rows as well")
 @click.option("--set", "settings", multiple=True, help="NAME=VALUE: tried with the largest table")
 @click.option("--minutes", default=10.0, show_default=True, help="how long `horizon` takes")
@@ -170,20 +226,14 @@ def main(
     settings: Sequence[str],
     minutes: float,
     rate: int,
+    rounds: int,
     folder: Path,
 ) -> None:
     table = Table((), [])
     if what == "daemons":
-        table.head = ("", "calls/s", "CPU s for 1,000 calls")
-        for number in (1, 2, 4):
-            found = race(count, number)
-            words = f"{number} daemon{'s' * (number > 1)}"
-            table.rows.append((words, f"{found.rate:,.0f}", f"{found.cpu:.2f}"))
-        if folder.name != "none":
-            place = Folder(folder.expanduser())
-            place.install()
-            found = peer(count, place)
-            table.rows.append(("graphile-worker", f"{found.rate:,.0f}", f"{found.cpu:.2f}"))
+        table = races(count, rounds, folder)
+    elif what == "cpu":
+        table = parts(count, rounds)
     elif what == "claims":
         table = sizes(large, settings)
     else:

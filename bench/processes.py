@@ -39,6 +39,22 @@ def cpu_seconds(roots: Iterable[int]) -> float:
     return ticks / TICKS
 
 
+def thread_seconds(root: int) -> tuple[float, float]:
+    """CPU seconds so far of the threads of this tree that live: first ones, and all others."""
+    first = others = 0.0
+    for pid in tree(root):
+        for thread in Path(f"/proc/{pid}/task").glob("*/schedstat"):
+            try:
+                spent = int(thread.read_text().split()[0]) / 1e9
+            except OSError:
+                continue
+            if thread.parent.name == str(pid):
+                first += spent
+            else:
+                others += spent
+    return first, others
+
+
 def shared_out_memory(roots: Iterable[int]) -> int:
     """Bytes that these trees take; of a page that n processes share, each has an n-th (PSS)."""
     total = 0

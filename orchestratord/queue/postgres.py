@@ -341,7 +341,7 @@ class PostgresDatabase(Database):
 
     failures = FAILURES
     shared = True
-    gather = 0.05
+    gather = 0.08
 
     def __init__(self, url: str) -> None:
         """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""

@@ -47,7 +47,7 @@ PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 TOGETHER = 16
 """A transaction of so many operations shows that there is much to do: what can wait for others
 does so then, where transactions are dear (`Database.gather`)."""
-ENOUGH = 200
+ENOUGH = 600
 """When so many wait, they wait no longer."""
 
 REPEATS = 5

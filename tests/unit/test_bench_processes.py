@@ -16,6 +16,7 @@ from bench.processes import (
     disk_reads,
     resident,
     shared_out_memory,
+    thread_seconds,
     tree,
 )
 
@@ -104,3 +105,33 @@ def _in_memory(folder: Path) -> bool:
         ["stat", "-f", "-c", "%T", folder], check=True, capture_output=True, text=True
     )
     return kind.stdout.strip() in ("tmpfs", "ramfs")
+
+
+WORKS = """
+import sys, threading, time
+def work(seconds):
+    while time.thread_time() < seconds: pass
+    return True
+other = threading.Thread(target=lambda: (work(0.4), done.wait()))
+done = threading.Event()
+other.start()
+work(0.1)
+time.sleep(0.5)
+print(flush=True)
+sys.stdin.read()
+done.set()
+"""
+
+
+def test_threads_are_counted_apart() -> None:
+    with subprocess.Popen(
+        [sys.executable, "-S", "-c", WORKS],
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+    ) as working:  # fmt: skip
+        assert working.stdout is not None
+        assert working.stdin is not None
+        working.stdout.readline()
+        first, others = thread_seconds(working.pid)
+        working.stdin.close()
+    assert 0.1 <= first < others
+    assert others >= 0.4
