@@ -43,6 +43,11 @@ BUSY_LOOK = 20.0
 """A look into the whole queue that takes long is taken again after so many times as long."""
 BEAT = 10.0
 """Seconds between two signs of life, at most; a third of the lease, where that is less."""
+AWAY = 0.5
+"""Seconds between two looks whether a database is back that could not be reached."""
+PATIENT = 10.0
+"""Seconds after that in which nobody is taken for dead, at most; the lease, where that is less: the
+others could not give a sign of life either."""
 DEAF = 60.0
 """Seconds after which plugins look at their tables again where no messages come through."""
 STAGGER = (0.005, 0.03)
@@ -75,6 +80,9 @@ class Fleet:
         self._host = host
         self._clock = clock
         self._beat_each = min(BEAT, lease / 3)
+        self._patience = min(PATIENT, lease)
+        self._beaten = 0.0
+        """When the last sign of life was begun (`time.monotonic`)."""
         self._started = time.monotonic()
         self._seen: list[DaemonSeen] = []
         self._now = 0
@@ -152,7 +160,8 @@ class Fleet:
             due["tables"] = time.monotonic() + DEAF
         while True:
             now = time.monotonic()
-            if self._said_for is not self._adoption.config or self._turned:
+            changed = self._said_for is not self._adoption.config or self._turned
+            if changed or self._beaten < store.back_at:
                 due["beat"] = 0.0
             if now >= due["beat"]:
                 due["beat"] = now + self._beat_each
@@ -176,6 +185,8 @@ class Fleet:
                 await self._try("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
             pause = min(due["beat"], due["look"]) - time.monotonic()
+            if store.unreachable is not None:
+                pause = min(pause, AWAY)
             timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
             try:
                 await self._wake.wait()
@@ -197,7 +208,7 @@ class Fleet:
 
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
-        self._turned = False
+        self._turned, self._beaten = False, time.monotonic()
         await store.renew(self._worker.held())
         config = self._adoption.config
         if self._said_for is not config or self._said is None:
@@ -323,7 +334,8 @@ class Fleet:
         for endpoint_id, at in (await store.last_success()).items():
             if at > self._worker.last_success.get(endpoint_id, 0):
                 self._worker.last_success[endpoint_id] = at
-        if not self._worker.draining and await self._worker.take_over():
+        away = store.unreachable is not None or time.monotonic() < store.back_at + self._patience
+        if not self._worker.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 
     async def _queue(self) -> None:

@@ -193,6 +193,11 @@ class Store:
         return self._writer.unreachable
 
     @property
+    def back_at(self) -> float:
+        """When it could be reached again, after it could not (`time.monotonic`)."""
+        return self._writer.back_at
+
+    @property
     def healthy(self) -> bool:
         """False once the writing thread has died of a bug."""
         return self._writer.healthy

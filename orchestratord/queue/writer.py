@@ -83,6 +83,8 @@ class Writer:
         """How many tasks each status has, as of the last transaction."""
         self.unreachable: str | None = None
         """Why the database cannot be reached; None while it can."""
+        self.back_at = float("-inf")
+        """Since when it can be reached again (`time.monotonic`)."""
         self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
@@ -292,7 +294,7 @@ class Writer:
     def _back(self) -> None:
         if self.unreachable is not None:
             log.warning("the database is back")
-            self.unreachable = None
+            self.back_at, self.unreachable = time.monotonic(), None
 
     def _together(self, session: Session, runs: Sequence[Sequence[Job]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""

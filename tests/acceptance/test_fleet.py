@@ -156,6 +156,37 @@ def test_the_server_may_go_away(
         assert daemon.process.poll() is None
 
 
+def test_nobody_is_taken_for_dead_because_the_server_was_away(
+    make_fleet: MakeFleet, receiver: Receiver, postgres: Postgres
+) -> None:
+    """For longer than the lease, which neither could renew."""
+    paths = [f"/post/{n}" for n in range(20)]
+    for path in paths:
+        receiver.hold(path)
+    one, two = make_fleet(2)
+    for daemon in (one, two):
+        daemon.expect(*UNREACHABLE)
+        daemon.endpoint("crm/post", "/post/{{ params.n }}", method="POST",
+                        params={"n": {"type": "integer"}})  # fmt: skip
+        daemon.start()
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    ids = one.batch("crm/post", [{"n": n} for n in range(20)])
+    until(lambda: receiver.count() == 20, "what both have in flight")
+    postgres.stop(signal.SIGQUIT)
+    try:
+        time.sleep(LEASE + 1)
+    finally:
+        postgres.start()
+    for daemon in (one, two):
+        until(lambda daemon=daemon: daemon.get("/readyz").status_code == 200, "its return")  # type: ignore[misc]
+    time.sleep(1)
+    for path in paths:
+        receiver.let_go(path)
+    for id_ in ids:
+        assert one.finish(id_)["status"] == "succeeded"
+    assert receiver.count() == 20
+
+
 def test_a_slot_makes_one_call_in_the_whole_fleet(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
