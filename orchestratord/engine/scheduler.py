@@ -162,7 +162,7 @@ class Scheduler:
             return
         if known is None or known[0] != wanted:
             # A schedule that is new, or another one now, has its first run at its next slot.
-            await self._advance(endpoint, wanted, known[1] if known else None, slot, None)
+            await self._advance(endpoint, wanted, self._rows.get(name), slot, None)
             return
         if slot <= known[1]:
             return
@@ -176,7 +176,7 @@ class Scheduler:
             log.info("a slot of %s is skipped: the call of the slot before is not done", name)
         else:
             insert = Insert(self._task(endpoint, slot))
-        await self._advance(endpoint, wanted, known[1], slot, insert)
+        await self._advance(endpoint, wanted, known, slot, insert)
 
     async def _stands_aside(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
@@ -226,13 +226,12 @@ class Scheduler:
         self,
         endpoint: Endpoint,
         wanted: str,
-        previous: int | None,
+        previous: tuple[str, int] | None,
         slot: int,
         insert: Insert | None,
     ) -> None:
         inserted = await self._store.take_slot(endpoint.id, wanted, previous, slot, insert)
         self._rows[endpoint.id] = (wanted, slot)
-        self._meant.discard(endpoint.id)
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(steps.created(insert, inserted, self._clock.now_ms()))
@@ -242,3 +241,5 @@ class Scheduler:
             row = await self._store.slot(endpoint.id)
             if row is not None:
                 self._rows[endpoint.id] = row[:2]
+        if self._rows[endpoint.id][0] == wanted:
+            self._meant.discard(endpoint.id)

@@ -15,7 +15,7 @@ ON CONFLICT (endpoint_id) DO NOTHING
 NEXT = """
 UPDATE schedules
 SET spec = ?, last_slot = ?, before = CASE WHEN spec = ? THEN before ELSE spec END
-WHERE endpoint_id = ? AND last_slot = ?
+WHERE endpoint_id = ? AND last_slot = ? AND spec = ?
 """
 
 MADE = "UPDATE schedules SET task_id = ? WHERE endpoint_id = ?"
@@ -42,18 +42,19 @@ def take(
     session: Session,
     endpoint_id: str,
     spec: str,
-    previous: int | None,
+    previous: tuple[str, int] | None,
     slot: int,
     insert: Insert | None,
 ) -> Inserted | None:
-    """Move on from the slot `previous` (None: there was none) to `slot`, with its task.
+    """Move on from the schedule and the slot of `previous` (None: there was none) to `slot`, with
+    its task. Two schedules may well have a slot at the same time.
 
     None where somebody else has moved it meanwhile, or where the slot has no task.
     """
     if previous is None:
         taken = session.db.run(FIRST, (endpoint_id, spec, slot))
     else:
-        taken = session.db.run(NEXT, (spec, slot, spec, endpoint_id, previous))
+        taken = session.db.run(NEXT, (spec, slot, spec, endpoint_id, previous[1], previous[0]))
     if not taken or insert is None:
         return None
     inserted = enqueue(session, [insert])[0]

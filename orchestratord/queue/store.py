@@ -437,9 +437,14 @@ class Store:
         return await self._reader.run(partial(schedules.slot, endpoint_id=endpoint_id))
 
     async def take_slot(
-        self, endpoint_id: str, spec: str, previous: int | None, slot: int, insert: Insert | None
+        self,
+        endpoint_id: str,
+        spec: str,
+        previous: tuple[str, int] | None,
+        slot: int,
+        insert: Insert | None,
     ) -> Inserted | None:
-        """Move on from slot `previous` to `slot` and write its task, together.
+        """Move on from `previous`, a schedule and its slot, to `slot` and write its task, together.
 
         None where somebody else has taken it, or where it has no task. Raises StorageFull.
         """

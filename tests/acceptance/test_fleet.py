@@ -208,6 +208,42 @@ def test_a_slot_makes_one_call_in_the_whole_fleet(
     assert slots == list(range(slots[0], slots[-1] + 1, 1000))
 
 
+def test_who_has_an_older_schedule_stands_aside(
+    make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
+) -> None:
+    receiver.on("/tick", 200)
+    fleet = one, two = make_fleet(2)
+    for daemon in fleet:
+        daemon.endpoint("crm/tick", "/tick", schedule={"every": "1s", "overlap": "allow"})
+        daemon.expect(r"the schedule of crm/tick is another one in the queue")
+        daemon.start()
+
+    def slots() -> list[int]:
+        rows = postgres.run(
+            database.rpartition("/")[2],
+            "SELECT scheduled_at FROM retry_schedule WHERE endpoint_id = 'crm/tick' ORDER BY 1",
+        )
+        return [row[0] for row in rows]
+
+    until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
+    until(lambda: len(slots()) >= 2, "slots of the schedule that both have")
+    two.endpoint("crm/tick", "/tick", schedule={"every": "2s", "overlap": "allow"})
+    two.ctl("reload")
+    until(lambda: "this one is older, and makes no calls" in one.log(), "its standing aside")
+    one.restart()  # one that comes up with it does not mean it
+    before = len(slots())
+    until(lambda: len(slots()) >= before + 2, "slots of the newer one")
+    later = slots()[before:]
+    assert later == list(range(later[0], later[-1] + 1, 2000))
+    assert later[0] % 2000 == 0
+    one.endpoint("crm/tick", "/tick", schedule={"every": "3s", "overlap": "allow"})
+    one.ctl("reload")  # this one is newer still
+    until(lambda: "this one is older, and makes no calls" in two.log(), "the other one's")
+    before = len(slots())
+    until(lambda: len(slots()) >= before + 2, "slots of the newest one")
+    assert {slot % 3000 for slot in slots()[before:]} == {0}
+
+
 def test_what_one_lacks_is_left_to_the_others(make_fleet: MakeFleet, receiver: Receiver) -> None:
     receiver.on("/own", 200)
     one, two = make_fleet(2)

@@ -48,9 +48,11 @@ class TestSlots:
     async def test_it_moves_on_from_the_one_before(self, queue: Any, store: Store) -> None:
         insert = Insert(queue.new())
         assert await store.take_slot("crm/get", "a", None, 100, insert)
-        assert await store.take_slot("crm/get", "b", 100, 200, insert)
-        assert await store.take_slot("crm/get", "b", 100, 300, insert) is None
-        assert await store.take_slot("crm/new", "b", 100, 300, insert) is None
+        assert await store.take_slot("crm/get", "b", ("a", 100), 200, insert)
+        assert await store.take_slot("crm/get", "b", ("b", 100), 300, insert) is None
+        # Who does not know that another schedule is in force, which had a slot at that time, too.
+        assert await store.take_slot("crm/get", "a", ("a", 200), 300, insert) is None
+        assert await store.take_slot("crm/new", "b", ("b", 100), 300, insert) is None
         assert await store.slots() == {"crm/get": ("b", 200)}
         assert (await store.counts())["pending"] == 2
 

@@ -246,10 +246,10 @@ class TestUnfinished:
         await store.take_slot("crm/get", "every 15m", None, 1000, None)
         assert not await store.unfinished("crm/get")
         insert = Insert(NewTask("call", "crm/get"))
-        assert await store.take_slot("crm/get", "every 15m", 1000, 2000, insert)
+        assert await store.take_slot("crm/get", "every 15m", ("every 15m", 1000), 2000, insert)
         assert await store.unfinished("crm/get")
         # A slot that is skipped leaves the call of the one before as it is.
-        await store.take_slot("crm/get", "every 15m", 2000, 3000, None)
+        await store.take_slot("crm/get", "every 15m", ("every 15m", 2000), 3000, None)
         assert await store.unfinished("crm/get")
         [task] = await queue.claim()
         assert await store.unfinished("crm/get")
