@@ -119,6 +119,8 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         await reader.read(1)
         writer.write(b"HTTP/1.1 500 unasked\r\n\r\n")
+        await reader.read()
+        writer.close()
 
     async def resolver(host: str, port: int) -> list[tuple[int, str]]:
         return [(2, host)]
