@@ -260,6 +260,7 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
     if path is not None:
         value: Any = context
         for name in path:
+            # Asking an abstract class takes several times as long.
             if type(value) is not dict and not isinstance(value, Mapping):
                 break  # an attribute or a method: Jinja's business
             value = value.get(name, _MISSING)
@@ -292,14 +293,15 @@ def _settled(value: Any) -> Any:
 class TemplateTree:
     """A JSON-like value with templates in its texts (keys are taken as they are)."""
 
-    __slots__ = ("_tree", "names", "paths", "secret")
+    __slots__ = ("names", "paths", "secret", "tree")
 
     def __init__(self, value: Any) -> None:
         """Compile `value`. Raises ValueError for a template that does not parse."""
         names: set[str] = set()
         paths: set[str] = set()
         self.secret = False
-        self._tree = self._compile(value, names, paths)
+        self.tree = self._compile(value, names, paths)
+        """JSON-like, with a `Template` wherever one stands."""
         self.names = frozenset(names)
         self.paths = frozenset(paths)
 
@@ -318,10 +320,10 @@ class TemplateTree:
 
     def render(self, context: Mapping[str, Any]) -> Any:
         """The value with every template rendered. Raises InvalidPayload."""
-        return _render(self._tree, context)
+        return _render(self.tree, context)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, TemplateTree) and other._tree == self._tree
+        return isinstance(other, TemplateTree) and other.tree == self.tree
 
     __hash__ = None  # type: ignore[assignment]  # holds lists
 
@@ -336,58 +338,6 @@ class TemplateTree:
         cls, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         return {"description": "any value; texts in it may hold {{ templates }}"}
-
-
-class JsonText:
-    """A tree as JSON, all of it worked out that no template changes.
-
-    Args:
-        tree: what is written.
-        encode: writes one value; raises TypeError or ValueError for one that JSON cannot hold.
-    """
-
-    __slots__ = ("_encode", "_pieces")
-
-    def __init__(self, tree: TemplateTree, encode: Callable[[Any], str]) -> None:
-        self._encode = encode
-        pieces: list[str | Template] = [""]
-        for piece in _pieces(tree._tree, encode):
-            if isinstance(piece, str) and isinstance(pieces[-1], str):
-                pieces[-1] += piece
-            else:
-                pieces.append(piece)
-        self._pieces = tuple(pieces)
-
-    def render(self, context: Mapping[str, Any]) -> str:
-        """The text. Raises InvalidPayload, and what `encode` raises."""
-        encode = self._encode
-        return "".join(
-            [
-                piece if type(piece) is str else encode(piece.render(context))  # type: ignore[union-attr]
-                for piece in self._pieces
-            ]
-        )
-
-
-def _pieces(tree: Any, encode: Callable[[Any], str]) -> Iterator[str | Template]:
-    if isinstance(tree, Template):
-        yield tree
-    elif isinstance(tree, dict):
-        before = "{"
-        for key, item in tree.items():
-            yield f"{before}{encode(key)}:"
-            yield from _pieces(item, encode)
-            before = ","
-        yield "}" if tree else "{}"
-    elif isinstance(tree, list):
-        before = "["
-        for item in tree:
-            yield before
-            yield from _pieces(item, encode)
-            before = ","
-        yield "]" if tree else "[]"
-    else:
-        yield encode(tree)
 
 
 def _render(tree: Any, context: Mapping[str, Any]) -> Any:

@@ -24,10 +24,11 @@ from orchestratord.exchange import BODY_FILE, NO_HEADERS, Form, Request
 from orchestratord.executor import Executor, Standing, Target
 from orchestratord.expression import Expression
 from orchestratord.hookspecs import hookimpl
+from orchestratord.json_text import JsonText
 from orchestratord.message import Outcome, Send, Verdict
 from orchestratord.settings import Config
 from orchestratord.task import Task
-from orchestratord.template import JsonText, Template, TemplateTree, to_text
+from orchestratord.template import Template, TemplateTree, to_text
 from orchestratord.values import StatusSet
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -329,6 +330,7 @@ def _unfulfilled(response: httpx.Response, success_if: Expression) -> str | None
 
 
 def _json(value: Any) -> str:
+    # An encoder sets itself up for each value that is no text.
     return str(value) if type(value) is int else _JSON.encode(value)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from datetime import UTC, datetime
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.template import JsonText, Template, TemplateTree, to_text
+from orchestratord.template import Template, TemplateTree, to_text
 from orchestratord.values import Text
 
 NOW = datetime(2026, 11, 24, 22, 0, 0, 5000, tzinfo=UTC)
@@ -502,24 +501,3 @@ def test_equal_texts_are_equal() -> None:
     assert Template("a {{ b }}") != Template("a {{ c }}")
     assert hash(Template("x{{ b }}")) == hash(Template("x{{ b }}"))
     assert TemplateTree(["{{ b }}"]) == TemplateTree(["{{ b }}"]) != TemplateTree(["b"])
-
-
-@pytest.mark.parametrize(
-    "value",
-    [
-        {}, [], None, 1.5, "text", "{{ params.id }}", [[], {}, [{}]],
-        {"a": "{{ params }}", "ä\n": ["{{ k }}", "x{{ k }}y", {"b": "{{ params.id }}"}], "c": None},
-        {"": {"a": True, "n": "{{ [k, none, 1.25] }}", "s": "\"\\"}, "{{ k }}": "{{ k }}"},
-    ],
-)  # fmt: skip
-def test_a_json_text_is_what_the_rendered_tree_is_as_json(value: Any) -> None:
-    context = {"params": {"id": 7, "list": [1, "z"]}, "k": 'ü"\u2028'}
-    tree = TemplateTree(value)
-    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=to_text).encode
-    assert JsonText(tree, encode).render(context) == encode(tree.render(context))
-
-
-def test_a_json_text_refuses_what_its_template_refuses() -> None:
-    text = JsonText(TemplateTree({"a": ["{{ missing }}"]}), json.dumps)
-    with pytest.raises(InvalidPayload, match="missing"):
-        text.render({})
