@@ -28,7 +28,7 @@ from bench.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded,
 from bench.drain import drain
 from bench.servers import Nginx
 from bench.table import Table, insert
-from orchestratord.task import NewTask
+from orchestratord.model.task import NewTask
 
 COUNT = 20_000
 RATE = 500

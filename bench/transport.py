@@ -78,12 +78,12 @@ def _ours(peer: Peer, *protocols: str, theirs: bool = False, prebuilt: bool = Fa
     async def client() -> AsyncIterator[Post]:
         import httpx
 
-        from orchestratord.engine.egress import Egress, parse_rule
-        from orchestratord.engine.transport import Client, SendOptions
-        from orchestratord.exchange import Request
+        from orchestratord.engine.transport import HttpClient, SendOptions
+        from orchestratord.http.egress import Egress, parse_rule
+        from orchestratord.model.http_message import Request
 
         url = peer.tls if protocols else peer.plain
-        ours = Client(max_idle_per_host=AT_ONCE)
+        ours = HttpClient(max_idle_per_host=AT_ONCE)
         options = SendOptions(
             timeout=30,
             egress=Egress((parse_rule("127.0.0.1"),)),

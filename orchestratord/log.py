@@ -22,8 +22,8 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
-from orchestratord.redact import Redactor
-from orchestratord.settings import Log
+from orchestratord.model.settings import Log
+from orchestratord.values.redact import Redactor
 
 GATHER = 0.02
 """Seconds for which lines below WARNING are gathered: one write for many."""

@@ -7,14 +7,14 @@ from dataclasses import replace
 
 import httpx
 
-from orchestratord.access import OAuth2
-from orchestratord.endpoint import Api
-from orchestratord.engine.egress import Egress
 from orchestratord.engine.tokens import AWAITED, Keeper, Learn
-from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.engine.trust import context_of, proxy_context
-from orchestratord.engine.tunnel import Route
-from orchestratord.exchange import put_headers, request_header
+from orchestratord.engine.tunnel import ProxyRoute
+from orchestratord.http.egress import Egress
+from orchestratord.model.auth import OAuth2
+from orchestratord.model.endpoint import Api
+from orchestratord.model.http_message import put_headers, request_header
 
 _WITH_TOKEN = "orchestratord.token"  # noqa: S105  # the name of an extension
 """The extension of a request whose Authorization is ours to fill in."""
@@ -33,14 +33,14 @@ class Access:
         keeper: keeps its token, None without OAuth 2.0.
     """
 
-    def __init__(self, client: Client, api: Api, egress: Egress, keeper: Keeper | None) -> None:
+    def __init__(self, client: HttpClient, api: Api, egress: Egress, keeper: Keeper | None) -> None:
         self._client = client
         self._keeper = keeper
         self.ssl_context = context_of(api.tls) if api.tls is not None else None
-        self.route: Route | None = None
+        self.route: ProxyRoute | None = None
         if api.proxy is not None:
             context = proxy_context(api.tls) if api.proxy.scheme == "https" else None
-            self.route = Route(api.proxy, context)
+            self.route = ProxyRoute(api.proxy, context)
         self._for_token = SendOptions(
             timeout=_TOKEN_TIMEOUT,
             egress=egress,
@@ -94,7 +94,7 @@ def _awaits_token(request: httpx.Request) -> bool:
 class Accesses:
     """One `Access` for each API that asks for more than a connection."""
 
-    def __init__(self, client: Client, learn: Learn) -> None:
+    def __init__(self, client: HttpClient, learn: Learn) -> None:
         self._client = client
         self._learn = learn
         self._known: dict[str, tuple[Api, Access]] = {}

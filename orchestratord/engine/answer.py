@@ -13,7 +13,7 @@ HEADER_COUNT = 200
 _INTERIM_LIMIT = 10  # answers of status 1xx before the real one
 
 
-class Answer:
+class HttpAnswer:
     """What the bytes of one answer come to; how they are framed is for those who inherit from it.
 
     Everything that comes is consumed at once, into a body that `limit` bounds, so reading never

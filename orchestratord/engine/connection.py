@@ -7,9 +7,9 @@ import socket
 from abc import abstractmethod
 from typing import ClassVar, cast
 
-from orchestratord.engine.answer import Answer
-from orchestratord.engine.egress import Egress
+from orchestratord.engine.answer import HttpAnswer
 from orchestratord.engine.head import Encoded
+from orchestratord.http.egress import Egress
 
 
 class Connection(asyncio.Protocol):
@@ -56,7 +56,7 @@ class Connection(asyncio.Protocol):
         """
 
     @abstractmethod
-    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> Answer:
+    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> HttpAnswer:
         """Send one request and read its answer. Where the connection can carry no other one
         afterwards, it is closed.
 

@@ -11,12 +11,12 @@ from collections.abc import Callable
 from typing import NamedTuple, cast
 
 from orchestratord.engine.connection import Connection
-from orchestratord.engine.egress import Egress
-from orchestratord.engine.http1 import Http1Connection
 from orchestratord.engine.resolver import Found, Resolver
 from orchestratord.engine.trust import reason, tls_failure
-from orchestratord.engine.tunnel import ProxyAnswer, Route, Target, certified, open_tunnel
+from orchestratord.engine.tunnel import ProxyAnswer, ProxyRoute, ProxyTarget, certified, open_tunnel
 from orchestratord.errors import EgressDenied, SendError, SendErrorKind
+from orchestratord.http.egress import Egress
+from orchestratord.http.http1 import Http1Connection
 
 
 async def dial(
@@ -27,7 +27,7 @@ async def dial(
     egress: Egress,
     ssl_context: ssl.SSLContext | None,
     deadline: float,
-    route: Route | None = None,
+    route: ProxyRoute | None = None,
 ) -> Connection:
     """Open a connection to a name, of HTTP/2 where TLS has agreed on it. Such a one stands when the
     peer's settings have come: until then nobody can tell how many requests it takes, or whether it
@@ -50,7 +50,7 @@ async def dial(
         SendError: of kind dns, connect, tls, certificate, access or timeout.
     """
     loop = asyncio.get_running_loop()
-    target = Target(host, port, ssl_context)
+    target = ProxyTarget(host, port, ssl_context)
     if route is not None:
         route.check_target(egress, host, port)
         host, port = route.proxy.host, route.proxy.port
@@ -123,7 +123,7 @@ class _Way(NamedTuple):
     sock: socket.socket
     address: str
     egress: Egress
-    route: Route | None
+    route: ProxyRoute | None
 
     def choose(self, agreed: str | None) -> Connection:
         """A connection of the protocol that TLS has agreed on."""
@@ -135,10 +135,10 @@ class _Way(NamedTuple):
         return Http2Connection(self.loop, self.sock, self.address, self.egress)
 
 
-async def _open(way: _Way, target: Target, what: str, deadline: float) -> Connection:
+async def _open(way: _Way, target: ProxyTarget, what: str, deadline: float) -> Connection:
     route, peer = way.route, target
     if route is not None:
-        peer = Target(route.proxy.host, route.proxy.port, route.context)
+        peer = ProxyTarget(route.proxy.host, route.proxy.port, route.context)
         if target.ssl_context is None:
             route = None  # the proxy is handed the requests themselves
     # asyncio closes the socket itself when this does not succeed.

@@ -8,7 +8,7 @@ from typing import NamedTuple
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.exchange import Plain, Request, asks_to_close
+from orchestratord.model.http_message import Plain, Request, asks_to_close
 
 _METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _TARGET = re.compile(rb"[\x21-\x7e]+")

@@ -16,13 +16,13 @@ import hpack
 from orchestratord.engine import frames
 from orchestratord.engine.answer import HEAD_LIMIT
 from orchestratord.engine.connection import Connection
-from orchestratord.engine.egress import Egress
 from orchestratord.engine.frames import ConnectionFaultError, Frame, FrameReader
 from orchestratord.engine.head import Encoded
 from orchestratord.engine.outflow import Outflow
 from orchestratord.engine.stream import Stream, StreamAnswer
 from orchestratord.engine.trust import refused_by_peer
 from orchestratord.errors import SendError, SendErrorKind
+from orchestratord.http.egress import Egress
 
 _STREAM_WINDOW = 262_144  # bytes of one answer that may be on their way
 _CONNECTION_WINDOW = 16_777_216  # of all answers; each of them is bounded, and read at once

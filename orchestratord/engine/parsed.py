@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import httptools
 
-from orchestratord.engine.answer import Answer, unreadable
+from orchestratord.engine.answer import HttpAnswer, unreadable
 from orchestratord.engine.decoding import Inflater
 from orchestratord.errors import SendError
 
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 
 
-class ParsedAnswer(Answer):
+class ParsedAnswer(HttpAnswer):
     """What comes over a connection of HTTP/1.1, from the status line to the body's last byte."""
 
     __slots__ = ("_parser", "_until_close", "reusable")

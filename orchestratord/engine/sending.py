@@ -9,19 +9,19 @@ from functools import lru_cache
 import httpx
 
 from orchestratord.engine.access import Accesses
-from orchestratord.engine.egress import Egress, parse_rule
 from orchestratord.engine.tokens import Learn
-from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import SendError
-from orchestratord.executor import Target
-from orchestratord.message import Send
-from orchestratord.values import format_duration
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.model.outcome import Send
+from orchestratord.plugin.executor import Target
+from orchestratord.values.durations import format_duration
 
 
 class Sender:
     """Makes the `send` of each attempt."""
 
-    def __init__(self, client: Client, learn: Learn = lambda owner, secrets: None) -> None:
+    def __init__(self, client: HttpClient, learn: Learn = lambda owner, secrets: None) -> None:
         """`learn` is told of the tokens that come up, so that nothing shows them."""
         self._client = client
         self._accesses = Accesses(client, learn)

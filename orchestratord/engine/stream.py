@@ -6,7 +6,7 @@ import asyncio
 import re
 from collections.abc import Iterable
 
-from orchestratord.engine.answer import Answer
+from orchestratord.engine.answer import HttpAnswer
 from orchestratord.engine.decoding import Inflater
 from orchestratord.errors import SendError
 
@@ -20,7 +20,7 @@ _OF_HTTP1 = frozenset(
 _HEADER_SIZE = 9  # of a frame
 
 
-class StreamAnswer(Answer):
+class StreamAnswer(HttpAnswer):
     """The answer on one stream. `ended` is True when the peer has sent its last frame of it."""
 
     __slots__ = ("_bodiless", "_length", "_received", "ended")

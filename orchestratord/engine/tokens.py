@@ -14,11 +14,11 @@ from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from orchestratord.access import KeptSecret, OAuth2
 from orchestratord.engine.keeping import keep
 from orchestratord.errors import EgressDenied, SendError
-from orchestratord.exchange import Request, header
-from orchestratord.redact import MASK
+from orchestratord.model.auth import KeptSecret, OAuth2
+from orchestratord.model.http_message import Request, header
+from orchestratord.values.redact import MASK
 
 log = logging.getLogger("orchestratord.tokens")
 

@@ -14,19 +14,19 @@ from datetime import timedelta
 
 import httpx
 
-from orchestratord.engine.answer import Answer
+from orchestratord.engine.answer import HttpAnswer
 from orchestratord.engine.connection import Connection
 from orchestratord.engine.dial import dial
-from orchestratord.engine.egress import Egress
 from orchestratord.engine.head import encode, unsendable
-from orchestratord.engine.pool import Key, Pool
 from orchestratord.engine.redirect import MAX_REDIRECTS, redirected
 from orchestratord.engine.resolver import Resolver, SystemResolver
 from orchestratord.engine.trust import ALPN as ALPN  # offered by contexts of others, too
 from orchestratord.engine.trust import context_of
-from orchestratord.engine.tunnel import Route
+from orchestratord.engine.tunnel import ProxyRoute
 from orchestratord.errors import SendError
-from orchestratord.exchange import Origin, Request, Response
+from orchestratord.http.egress import Egress
+from orchestratord.http.pool import Pool, PoolKey
+from orchestratord.model.http_message import Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
 MAX_RESPONSE = 1_048_576
@@ -62,10 +62,10 @@ class SendOptions:
     follow_redirects: bool = False
     fresh: bool = False
     ssl_context: ssl.SSLContext | None = None
-    route: Route | None = None
+    route: ProxyRoute | None = None
 
 
-class Client:
+class HttpClient:
     """Sends requests and keeps idle connections. One serves a whole daemon, on one loop.
 
     It sends what it is given once: no retry, no cookies, no header of its own.
@@ -96,7 +96,7 @@ class Client:
         self._resolver = resolver
         self._pool = Pool(max_idle, max_idle_per_host, idle_timeout)
         self._default_context: ssl.SSLContext | None = None
-        self._opening: dict[Key, asyncio.Future[bool]] = {}
+        self._opening: dict[PoolKey, asyncio.Future[bool]] = {}
         # Host and port of peers whose connections are for one exchange: nobody waits for another's.
         self._of_http1: set[tuple[str, int]] = set()
 
@@ -169,7 +169,7 @@ class Client:
                 self._pool.give(key, connection, loop)
         return _response(request, answer)
 
-    async def _dial(self, key: Key, options: SendOptions, until: float) -> Connection:
+    async def _dial(self, key: PoolKey, options: SendOptions, until: float) -> Connection:
         connection = await dial(
             key.host,
             key.port,
@@ -190,7 +190,7 @@ class Client:
         return connection
 
     async def _join(
-        self, loop: asyncio.AbstractEventLoop, key: Key, options: SendOptions, until: float
+        self, loop: asyncio.AbstractEventLoop, key: PoolKey, options: SendOptions, until: float
     ) -> Connection:
         """A connection that may turn out to be one for many: it is opened once, and whoever needs
         one meanwhile waits for it. Where it cannot be shared, each of them opens its own."""
@@ -216,15 +216,15 @@ class Client:
             del self._opening[key]
             opening.set_result(shared)
 
-    def _key(self, origin: Origin, options: SendOptions) -> Key:
+    def _key(self, origin: Origin, options: SendOptions) -> PoolKey:
         if origin.scheme == b"http":
-            return Key(origin.name, origin.port or 80, None, options.route)
+            return PoolKey(origin.name, origin.port or 80, None, options.route)
         ssl_context = options.ssl_context
         if ssl_context is None:
             ssl_context = self._default_context
             if ssl_context is None:  # made once, where it is needed
                 ssl_context = self._default_context = context_of()
-        return Key(origin.name, origin.port or 443, ssl_context, options.route)
+        return PoolKey(origin.name, origin.port or 443, ssl_context, options.route)
 
 
 def _origin(url: httpx.URL) -> Origin:
@@ -235,7 +235,7 @@ def _origin(url: httpx.URL) -> Origin:
     return Origin.of(url)
 
 
-def _response(request: httpx.Request, answer: Answer) -> httpx.Response:
+def _response(request: httpx.Request, answer: HttpAnswer) -> httpx.Response:
     extensions = {"http_version": answer.http_version, "truncated": answer.truncated}
     if answer.reason is not None:
         extensions["reason_phrase"] = answer.reason

@@ -8,9 +8,9 @@ import ssl
 
 import httpx
 
-from orchestratord.access import Tls
-from orchestratord.certificate import show, trust
 from orchestratord.errors import SendError
+from orchestratord.model.auth import Tls
+from orchestratord.values.certificate import show, trust
 
 ALPN = ("h2", "http/1.1")
 """What is offered to a peer over TLS. The first one that it knows too is spoken."""

@@ -9,13 +9,13 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, NamedTuple, cast
 
-from orchestratord.access import Proxy
 from orchestratord.engine.connection import Connection
-from orchestratord.engine.egress import Egress
 from orchestratord.engine.head import Encoded
 from orchestratord.engine.trust import tls_failure
 from orchestratord.errors import EgressDenied, SendError
-from orchestratord.exchange import Origin
+from orchestratord.http.egress import Egress
+from orchestratord.model.auth import Proxy
+from orchestratord.model.http_message import Origin
 
 _LONGEST = 16_384
 """Bytes of a proxy's answer."""
@@ -25,7 +25,7 @@ _PASSING = frozenset({408, 425, 429, 500, 502, 503, 504})
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Route:
+class ProxyRoute:
     """A way through a proxy. Only requests that are given the very same one share connections.
 
     Args:
@@ -62,7 +62,7 @@ class Route:
         return b"" if value is None else f"Proxy-Authorization: {value}\r\n".encode()
 
 
-class Target(NamedTuple):
+class ProxyTarget(NamedTuple):
     """What a connection is for. `ssl_context` is None without TLS."""
 
     host: str
@@ -74,8 +74,8 @@ async def open_tunnel(
     loop: asyncio.AbstractEventLoop,
     transport: asyncio.Transport,
     answer: ProxyAnswer,
-    route: Route,
-    target: Target,
+    route: ProxyRoute,
+    target: ProxyTarget,
     choose: Callable[[str | None], Connection],
 ) -> Connection:
     """Have the proxy open a tunnel to the target, and secure it.

@@ -15,8 +15,8 @@ import pytest
 import trustme
 from http2_peer import Script2, Server2
 
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import ALPN, Client, SendOptions
+from orchestratord.engine.transport import ALPN, HttpClient, SendOptions
+from orchestratord.http.egress import Egress, parse_rule
 
 LOOPBACK = Egress((parse_rule("127.0.0.1"),))
 
@@ -137,8 +137,8 @@ def options() -> SendOptions:
 
 
 @pytest.fixture
-async def client() -> AsyncIterator[Client]:
-    client = Client()
+async def client() -> AsyncIterator[HttpClient]:
+    client = HttpClient()
     yield client
     await client.aclose()
 
@@ -163,7 +163,7 @@ Send = Callable[..., Awaitable[httpx.Response]]
 
 
 @pytest.fixture
-def send(client: Client) -> Send:
+def send(client: HttpClient) -> Send:
     """`send(method, url, **of the request, options=SendOptions-keywords)` over our client."""
 
     async def send(method: str, url: str, *, options: Any = None, **kwargs: Any) -> httpx.Response:

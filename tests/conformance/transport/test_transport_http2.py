@@ -16,10 +16,10 @@ from h2.errors import ErrorCodes
 from h2.settings import SettingCodes
 from http2_parts import failure, ok, soon, until
 
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import EgressDenied
-from orchestratord.exchange import Request
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.model.http_message import Request
 
 CANCEL = int(ErrorCodes.CANCEL)
 
@@ -249,7 +249,7 @@ async def test_fresh_has_a_connection_to_itself_and_leaves_it_to_others(
 
 
 async def test_those_who_wait_for_a_connection_do_without_it_where_it_fails(
-    client: Client, offering: Any, serve2: Any, loopback: Egress
+    client: HttpClient, offering: Any, serve2: Any, loopback: Egress
 ) -> None:
     server = await serve2(ok)
 
@@ -297,7 +297,7 @@ async def test_a_caller_who_goes_away_while_connecting_leaves_the_others_to_it(
 
 
 async def test_rules_that_were_tightened_hold_for_shared_connections(
-    client: Client, offering: Any, serve2: Any, loopback: Egress
+    client: HttpClient, offering: Any, serve2: Any, loopback: Egress
 ) -> None:
     server = await serve2(ok)
 
@@ -317,7 +317,7 @@ async def test_idle_connections_are_closed_and_the_peer_is_told(
     serve2: Any, options: SendOptions, offering: Any
 ) -> None:
     server = await serve2(ok)
-    for client, closing in ((Client(idle_timeout=0.05), False), (Client(), True)):
+    for client, closing in ((HttpClient(idle_timeout=0.05), False), (HttpClient(), True)):
         server.hung_up.clear()
         settings = SendOptions(timeout=10, egress=options.egress, ssl_context=offering)
         await client.send(httpx.Request("GET", server.url), options=settings)
@@ -339,7 +339,7 @@ async def test_a_closed_client_ends_what_is_under_way_and_keeps_nothing(
 
     there, go_on = asyncio.Event(), asyncio.Event()
     server = await serve2(script)
-    client = Client()
+    client = HttpClient()
     settings = SendOptions(timeout=10, egress=options.egress, ssl_context=offering)
     sending = asyncio.create_task(client.send(httpx.Request("GET", server.url), options=settings))
     await soon(there)
@@ -360,7 +360,7 @@ async def test_connections_are_bounded_in_number(
 
     all_there = asyncio.Event()
     server = await serve2(script, settings={SettingCodes.MAX_CONCURRENT_STREAMS: 1})
-    client = Client(max_idle=4, max_idle_per_host=3)
+    client = HttpClient(max_idle=4, max_idle_per_host=3)
     settings = SendOptions(timeout=10, egress=options.egress, ssl_context=offering)
     request = httpx.Request("GET", server.url)
     await asyncio.gather(*(client.send(request, options=settings) for _ in range(6)))
@@ -462,7 +462,7 @@ async def test_an_answer_counts_that_comes_before_the_body_is_sent(send2: Any, s
 
 
 async def test_requests_as_the_daemon_makes_them(
-    client: Client, serve2: Any, options: SendOptions, offering: Any
+    client: HttpClient, serve2: Any, options: SendOptions, offering: Any
 ) -> None:
     server = await serve2(ok)
     settings = SendOptions(timeout=10, egress=options.egress, ssl_context=offering)

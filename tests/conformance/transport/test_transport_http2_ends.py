@@ -18,7 +18,7 @@ from h2.settings import SettingCodes
 from http2_parts import failure, ok, soon, until
 from hyperframe.frame import GoAwayFrame, PingFrame, WindowUpdateFrame
 
-from orchestratord.engine.answer import Answer
+from orchestratord.engine.answer import HttpAnswer
 from orchestratord.errors import SendError
 
 CANCEL = int(ErrorCodes.CANCEL)
@@ -373,7 +373,7 @@ async def test_what_an_answer_held_is_free_once_it_is_handed_back(send2: Any, se
         for _ in range(10):
             with contextlib.suppress(SendError):
                 await send2("GET", server.url)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Answer)]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, HttpAnswer)]
         assert len(left) <= 1  # the task may still hold its last error
     finally:
         gc.enable()

@@ -19,7 +19,7 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.engine.transport import ALPN, Client, SendOptions
+from orchestratord.engine.transport import ALPN, HttpClient, SendOptions
 from orchestratord.errors import SendError
 
 NGINX = shutil.which("nginx", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
@@ -203,7 +203,7 @@ async def test_over_uvloop_too(nginx: Nginx, authority: trustme.CA, loopback: An
     context.set_alpn_protocols(ALPN)
 
     async def main() -> list[httpx.Response]:
-        client = Client()
+        client = HttpClient()
         options = SendOptions(timeout=10, egress=loopback, ssl_context=context)
         request = httpx.Request("POST", f"{nginx.url}/hook", content=bytes(90_000))
         responses = await asyncio.gather(

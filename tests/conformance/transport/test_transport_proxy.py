@@ -18,12 +18,12 @@ import httpx
 import pytest
 from http2_parts import ok
 
-from orchestratord.access import Proxy
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import Client, SendOptions
-from orchestratord.engine.tunnel import Route
+from orchestratord.engine.transport import HttpClient, SendOptions
+from orchestratord.engine.tunnel import ProxyRoute
 from orchestratord.errors import EgressDenied, SendError
-from orchestratord.values import Text
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.model.auth import Proxy
+from orchestratord.values.secret import Text
 
 TINYPROXY = shutil.which("tinyproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -52,8 +52,8 @@ class Tinyproxy:
     port: int
     folder: Path
 
-    def route(self, who: str = "user:pass%2Dword@") -> Route:
-        return Route(Proxy.parse(f"http://{who}127.0.0.1:{self.port}"))
+    def route(self, who: str = "user:pass%2Dword@") -> ProxyRoute:
+        return ProxyRoute(Proxy.parse(f"http://{who}127.0.0.1:{self.port}"))
 
     async def logged(self, pattern: str) -> None:
         async with asyncio.timeout(5):
@@ -208,7 +208,7 @@ async def test_a_proxy_with_tls(
     own = ssl.create_default_context()
     authority.configure_trust(own)
     proxy = Proxy.parse(f"https://user:pass-word@127.0.0.1:{secured}")
-    options = {"route": Route(proxy, own), "ssl_context": trusting}
+    options = {"route": ProxyRoute(proxy, own), "ssl_context": trusting}
     if scheme == "h2":
         server = await serve2(ok)
     else:
@@ -221,7 +221,7 @@ async def test_a_proxy_with_tls(
 
 async def test_a_proxy_whose_certificate_is_not_trusted(secured: int, send: Any) -> None:
     proxy = Proxy.parse(f"https://user:pass-word@127.0.0.1:{secured}")
-    route = Route(proxy, ssl.create_default_context())
+    route = ProxyRoute(proxy, ssl.create_default_context())
     with pytest.raises(SendError, match=r"the certificate of 127.0.0.1 is not signed by") as caught:
         await send("GET", "http://api.example/", options={"route": route})
     assert (caught.value.kind, caught.value.sent) == ("certificate", False)
@@ -257,7 +257,7 @@ async def test_the_target_is_not_resolved_here(tinyproxy: Tinyproxy, loopback: E
         asked.append(host)
         return [(2, "127.0.0.1")]
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
     options = SendOptions(timeout=10, egress=loopback, route=tinyproxy.route())
     response = await client.send(httpx.Request("GET", "http://filtered.example/"), options=options)
     await client.aclose()
@@ -295,7 +295,7 @@ async def test_a_proxy_that_is_none(
         peer.close()
 
     server = await serve(script)
-    options = {"route": Route(Proxy.parse(server.url)), "ssl_context": trusting}
+    options = {"route": ProxyRoute(Proxy.parse(server.url)), "ssl_context": trusting}
     with pytest.raises(SendError) as caught:
         await send("POST", "https://api.example/", content=b"x", options=options)
     assert complaint in caught.value.message
@@ -304,7 +304,7 @@ async def test_a_proxy_that_is_none(
 
 async def test_a_proxy_that_hangs(send: Any, serve: Any, trusting: Any) -> None:
     server = await serve(lambda peer: peer.eof())
-    route = Route(Proxy.parse(server.url))
+    route = ProxyRoute(Proxy.parse(server.url))
     options = {"route": route, "ssl_context": trusting, "connect_timeout": 0.2}
     with pytest.raises(SendError) as caught:
         await send("POST", "https://api.example/", options=options)

@@ -20,9 +20,9 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import ALPN, Client, SendOptions
+from orchestratord.engine.transport import ALPN, HttpClient, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.egress import Egress, parse_rule
 
 LOOPBACK = Egress((parse_rule("127.0.0.1"),))
 TIMEOUT = 10.0
@@ -66,7 +66,7 @@ def protocol(request: pytest.FixtureRequest) -> str:
 
 async def sending(name: str, context: ssl.SSLContext) -> AsyncIterator[Sender]:
     if name == "ours":
-        client = Client()
+        client = HttpClient()
 
         async def send(method: str, url: str, *, options: Any = None, **kwargs: Any) -> Any:
             request = httpx.Request(method, url, **kwargs)

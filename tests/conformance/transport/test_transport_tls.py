@@ -14,10 +14,10 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.access import PemFile, Tls
-from orchestratord.engine.transport import Client, SendOptions
+from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.engine.trust import context_of
 from orchestratord.errors import SendError
+from orchestratord.model.auth import PemFile, Tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -35,7 +35,7 @@ async def named(loopback: Any) -> Any:
     async def resolver(host: str, port: int) -> list[tuple[int, str]]:
         return [(2, "127.0.0.1")]
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
 
     async def send(method: str, url: str, context: ssl.SSLContext | None, **kw: Any) -> Any:
         options = SendOptions(timeout=10, egress=loopback, ssl_context=context)

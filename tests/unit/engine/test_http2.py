@@ -15,11 +15,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestratord.engine import frames
-from orchestratord.engine.egress import Egress
 from orchestratord.engine.head import encode
 from orchestratord.engine.http2 import Http2Connection
 from orchestratord.engine.stream import StreamAnswer
 from orchestratord.errors import SendError
+from orchestratord.http.egress import Egress
 
 REQUEST = encode(httpx.Request("POST", "https://127.0.0.1/", content=b"x" * 100))
 ANSWER = hpack.Encoder().encode([(":status", "200"), ("content-length", "2")])

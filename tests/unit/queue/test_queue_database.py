@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
+from orchestratord.model.task import NewTask
 from orchestratord.queue.database import open_database
 from orchestratord.queue.records import Insert
-from orchestratord.queue.sqlite import FAILURES
+from orchestratord.queue.sqlite_database import FAILURES
 from orchestratord.queue.store import Store
-from orchestratord.task import NewTask
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,193 @@
+"""Connections that wait for their next request, and those that take one more beside others."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, NamedTuple, cast
+
+from orchestratord.engine.connection import Connection
+from orchestratord.engine.tunnel import ProxyRoute
+from orchestratord.errors import EgressDenied
+from orchestratord.http.egress import Egress
+
+if TYPE_CHECKING:  # it is imported where such a connection is opened
+    from orchestratord.engine.http2 import Http2Connection
+
+
+_MOMENT = 0.002
+"""Seconds after an exchange for which a connection is taken to be open without a look at its
+socket, which would let all other threads go first. Should it have been closed within them, the
+request fails as one on any connection that is closed at the moment of sending."""
+
+
+class PoolKey(NamedTuple):
+    """What a request and a connection must have in common. `ssl_context` is None without TLS,
+    `route` without a proxy."""
+
+    host: str
+    port: int
+    ssl_context: ssl.SSLContext | None
+    route: ProxyRoute | None = None
+
+
+class Pool:
+    """Idle connections, the last one used on top: it is the least likely to have been closed.
+
+    Those of HTTP/2 stay here while they are used, for others to join.
+
+    Args:
+        limit: how many in all.
+        limit_per_key: how many for one key.
+        timeout: seconds after which an idle connection is closed.
+    """
+
+    def __init__(self, limit: int, limit_per_key: int, timeout: float) -> None:
+        self._limit = limit
+        self._limit_per_key = limit_per_key
+        self._timeout = timeout
+        self._idle: dict[PoolKey, list[Connection]] = {}
+        self._count = 0
+        self._shared: dict[PoolKey, list[Http2Connection]] = {}
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def take(self, key: PoolKey, egress: Egress, now: float) -> Connection | None:
+        """A connection that is open, has room for another exchange, and whose address `egress`
+        allows; or None. It is to be used at once."""
+        idle = self._idle.get(key)
+        if idle is None:
+            return self._join(key, egress, now) if self._shared else None
+        taken: Connection | None = None
+        for position in range(len(idle) - 1, -1, -1):
+            connection = idle[position]
+            idle_for = now - connection.idle_since
+            ended = connection.closing or (idle_for >= _MOMENT and not connection.usable())
+            if ended or idle_for >= self._timeout:
+                connection.close()
+            elif _allowed(connection, key, egress):
+                taken = connection
+            else:
+                continue  # kept for those whose rules allow it
+            del idle[position]
+            self._count -= 1
+            if taken is not None:
+                break
+        if not idle:
+            del self._idle[key]
+        return taken or self._join(key, egress, now)
+
+    def give(self, key: PoolKey, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
+        """Keep a connection for another request, or close it where there are enough. One of
+        HTTP/2 is given as often as an exchange on it ends, and goes on until the last of them."""
+        if connection.shared:
+            if not self.offer(key, connection, loop):
+                cast("Http2Connection", connection).retire()
+            return
+        idle = self._idle.get(key, [])
+        if self._closed or self._count >= self._limit or len(idle) >= self._limit_per_key:
+            connection.close()
+            return
+        connection.idle_since = loop.time()
+        idle.append(connection)
+        self._idle[key] = idle
+        self._count += 1
+        self._sweep_later(loop)
+
+    def offer(self, key: PoolKey, connection: Connection, loop: asyncio.AbstractEventLoop) -> bool:
+        """Let others join a connection of HTTP/2, if there are not enough of them."""
+        shared = cast("Http2Connection", connection)
+        connections = self._shared.get(key, [])
+        if shared in connections:
+            return True
+        connections = [one for one in connections if one.usable()]
+        count = self._count + sum(map(len, self._shared.values()))
+        if (
+            self._closed
+            or count >= self._limit
+            or len(connections) >= self._limit_per_key
+            or not shared.usable()
+        ):
+            return False
+        self._shared[key] = [*connections, shared]
+        self._sweep_later(loop)
+        return True
+
+    def close(self) -> None:
+        """Close what is idle, and keep nothing from now on."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for idle in self._idle.values():
+            for one in idle:
+                one.close()
+        self._idle.clear()
+        self._count = 0
+        for connections in self._shared.values():
+            for connection in connections:
+                connection.retire()
+        self._shared.clear()
+
+    def _join(self, key: PoolKey, egress: Egress, now: float) -> Connection | None:
+        connections = self._shared.get(key, ())
+        for connection in reversed(connections):
+            if (
+                connection.usable()
+                and not self._idle_too_long(connection, now)
+                and connection.room
+                and _allowed(connection, key, egress)
+            ):
+                return connection
+        return None
+
+    def _idle_too_long(self, connection: Http2Connection, now: float) -> bool:
+        return not connection.active and now - connection.idle_since >= self._timeout
+
+    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for key, idle in list(self._idle.items()):
+            kept = []
+            for one in idle:
+                if one.closing or now - one.idle_since >= self._timeout:
+                    one.close()
+                else:
+                    kept.append(one)
+            self._count -= len(idle) - len(kept)
+            if kept:
+                self._idle[key] = kept
+            else:
+                del self._idle[key]
+        for key, connections in list(self._shared.items()):
+            left = []
+            for connection in connections:
+                if connection.usable() and not self._idle_too_long(connection, now):
+                    left.append(connection)
+                else:
+                    connection.retire()
+            if left:
+                self._shared[key] = left
+            else:
+                del self._shared[key]
+        self._sweeper = None
+        if self._idle or self._shared:
+            self._sweeper = loop.call_later(self._timeout / 2, self._sweep, loop)
+
+
+def _allowed(connection: Connection, key: PoolKey, egress: Egress) -> bool:
+    if connection.egress is egress:  # the usual case: it was checked by these very rules
+        return True
+    host, port = key.host, key.port
+    try:
+        if key.route is not None:
+            key.route.check_target(egress, host, port)
+            host, port = key.route.proxy.host, key.route.proxy.port
+        egress.check(connection.address, port, host)
+    except EgressDenied:
+        return False
+    connection.egress = egress
+    return True
