@@ -99,7 +99,7 @@ class DaemonReader:
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
             error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
-            self._shared.outgoing.check_allow(fields["egress"].allow, document.spot, node)
+            self._shared.request_rules.check_allow(fields["egress"].allow, document.spot, node)
         if fields.get("http") is not None:
             self._check_http(fields["http"], document, node)
         if "plugins" in fields:

@@ -107,14 +107,16 @@ class EndpointReader:
         )
         for key in settings:
             place, child = node.entries[key]
-            self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
+            self._shared.request_rules.check_urls(
+                read[key].data, inherited.api.egress, place, child
+            )
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
         written.pop("tests", None)  # they say nothing of what the endpoint is
         shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
         return Declared(replace(endpoint, shown=shown), spot, node)
 
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
-        """The endpoint's type, and what carries it out; (None, None) for one that nobody knows."""
+        """The endpoint's type, and what carries it out; (None, None) for an unknown one."""
         place, node = root.entries.get("type", (spot, Scalar(HTTP, HTTP)))
         value = self._reader.plain(place, node) if isinstance(node, Scalar) else None
         type_ = HTTP if isinstance(node, Scalar) and node.value is None else value
@@ -173,8 +175,8 @@ class EndpointReader:
         ):
             for path, template in templates_in(value):
                 at = locate(place, tree, path)[0]
-                for complaint in undefined(template):
-                    self._problems.error(at, complaint)
+                for message in undefined(template):
+                    self._problems.error(at, message)
                 for name in undeclared(template, declared):
                     self._problems.once(
                         at,
@@ -184,7 +186,7 @@ class EndpointReader:
                     )
         headers = spec.get("headers")
         if isinstance(headers, Mapping):
-            self._shared.outgoing.check_headers(headers, spot, root)
+            self._shared.request_rules.check_headers(headers, spot, root)
 
     def _check_stored(self, data: Any, spot: Spot, own: MapNode) -> None:
         """Whether a parameter's value, which is a part of each task's row, holds a secret."""

@@ -7,20 +7,30 @@ Each value keeps the place that it was written in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from orchestratord.config.cache import Memory
+from orchestratord.config.cache import Cache
 from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
 from orchestratord.config.validate.node_reader import NodeReader, Read
-from orchestratord.config.validate.request_rules import AddressRules, Outgoing
+from orchestratord.config.validate.request_rules import AddressRules, RequestRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null, locate
+from orchestratord.config.yaml.nodes import (
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Spot,
+    is_null,
+    locate,
+    mapping_of,
+    name_of,
+)
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.plugin.registry import Registry
@@ -51,6 +61,11 @@ class Merger:
                 node = self._join(key, entries[key][1], node)
             entries[key] = (spot, node)
         return MapNode(entries)
+
+    def inherited(self, daemon: MapNode, api: MapNode, keys: Container[str]) -> MapNode:
+        """What `defaults` and api.yaml give to endpoints under these keys, by the files' roots."""
+        defaults = mapping_of(daemon.child("defaults")).only(keys)
+        return self.merge(self.merge(MapNode(), defaults), api.only(keys))
 
     def _join(self, key: str, lower: Node, upper: Node) -> Node:
         setting = self._settings.get(key)
@@ -83,7 +98,7 @@ class Merger:
                         {**item.entries, "name": (spot.below("name"), Scalar(name, name))}
                     )
             else:
-                name = _name(item)
+                name = name_of(item)
             if name is not None and name in seen:
                 self._reader.problems.error(
                     place,
@@ -99,7 +114,7 @@ class Merger:
         assert setting.name_of is not None
         try:
             name = setting.name_of(self._reader.plain(spot, item))
-        except Exception:  # a plugin's function over a mapping that nobody has validated yet
+        except Exception:  # a plugin's function over a mapping that is not validated yet
             return None
         return name[:_NAME_LIMIT] if isinstance(name, str) and name else None
 
@@ -121,20 +136,13 @@ def _by_key(lower: Node, upper: Node) -> Node:
 def _by_name(lower: Node, upper: Node) -> Node:
     if not isinstance(lower, ListNode) or not isinstance(upper, ListNode):
         return upper
-    own = {name: entry for entry in upper.items if (name := _name(entry[1]))}
+    own = {name: entry for entry in upper.items if (name := name_of(entry[1]))}
     items: list[tuple[Spot, Node]] = []
     for spot, item in lower.items:
-        found = own.pop(_name(item) or "", None)
+        found = own.pop(name_of(item) or "", None)
         items.append((found[0], _by_key(item, found[1])) if found else (spot, item))
-    items += [entry for entry in upper.items if (_name(entry[1]) or "") in ("", *own)]
+    items += [entry for entry in upper.items if (name_of(entry[1]) or "") in ("", *own)]
     return ListNode(items)
-
-
-def _name(item: Node) -> str | None:
-    if not isinstance(item, MapNode) or "name" not in item.entries:
-        return None
-    name = item.entries["name"][1]
-    return name.text if isinstance(name, Scalar) and name.value is not None else None
 
 
 # -- What endpoints share --------------------------------------------------------------------------
@@ -169,13 +177,13 @@ class SharedReader:
         reader: NodeReader,
         registry: Registry,
         addresses: AddressRules | None,
-        memory: Memory,
+        cache: Cache,
     ) -> None:
         self.merger = Merger(reader, registry.settings)
-        self.outgoing = Outgoing(reader.problems, addresses)
+        self.request_rules = RequestRules(reader.problems, addresses)
         self._reader = reader
         self._registry = registry
-        self._memory = memory
+        self._cache = cache
         self._problems = reader.problems
 
     def defaults(self, spot: Spot, node: Node | None) -> Inherited:
@@ -206,7 +214,7 @@ class SharedReader:
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own, inherited.spot = known.only(own), spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
-        self.outgoing.check_api(fields, spot, inherited.own, allow)
+        self.request_rules.check_api(fields, spot, inherited.own, allow)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None and proxy.password:
             place = locate(spot, inherited.own, ("proxy",))[0]
@@ -253,7 +261,7 @@ class SharedReader:
             if key in inherited.read and (entry and entry[1]) is (before and before[1]):
                 read[key] = inherited.read[key]
             elif key not in self._registry.settings or entry is not None:
-                read[key] = self._memory.alike(
+                read[key] = self._cache.alike(
                     key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
                 )
         return read
@@ -267,7 +275,7 @@ class SharedReader:
                 return self._reader.read(place, child, type_)
             # One by one: most endpoints have some of their API, and some that others have, too.
             read = [
-                self._memory.alike(
+                self._cache.alike(
                     key, entry[1], self._reader, partial(self._read_item, entry, item)
                 )
                 for entry in child.items

@@ -4,34 +4,35 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from orchestratord.config.cache import Memory
+from orchestratord.config.cache import Cache
 from orchestratord.config.daemon_file import DaemonReader
 from orchestratord.config.endpoint_file import Declared, EndpointReader
 from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
 from orchestratord.config.inherit import Inherited, SharedReader
-from orchestratord.config.plugin_checks import check_with_plugins
 from orchestratord.config.validate.node_reader import NodeReader
-from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.problems import Problems, lines_of
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.yaml.document import YamlDocument, read_document
-from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.nodes import MapNode, Scalar, locate, passage
 from orchestratord.config.yaml.references import References
 from orchestratord.config.yield_gil import Breathe, no_breath
-from orchestratord.errors import ConfigError
+from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config, DaemonSettings, Plugins
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import Redactor
 
 DAEMON_FILE = "orchestratord.yaml"
+_HOOK = "check_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ def load(
     host: Host,
     *,
     environ: Mapping[str, str] = os.environ,
-    credentials: Path | None = None,
     addresses: AddressRules | None = None,
 ) -> Config:
     """Read the folder.
@@ -55,8 +55,7 @@ def load(
     Args:
         folder: the config folder.
         host: the plugins, loaded as this folder asks for.
-        environ: what `${NAME}` and `${secret:NAME}` read.
-        credentials: what `${credential:name}` reads; by default $CREDENTIALS_DIRECTORY.
+        environ: what references read.
         addresses: the engine's rules; without them, egress rules and literal addresses are not
             checked.
 
@@ -65,28 +64,38 @@ def load(
             warning.
     """
     with uncollected():
-        return read(folder, host, environ, credentials, addresses, Memory()).config
+        return read(folder, host, environ, addresses, Cache()).config
 
 
 def read(
     folder: Path,
     host: Host,
     environ: Mapping[str, str],
-    credentials: Path | None,
     addresses: AddressRules | None,
-    memory: Memory,
+    cache: Cache,
     breathe: Breathe = no_breath,
     instead: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Reading:
-    """The same as `load`, for whoever reads again and again, with the memory of it.
+    """The same as `load`, for a folder that is read again and again.
 
-    `breathe` is called every now and then, for other threads to have their turn. `instead` has
-    what some of the files are taken to hold.
+    `cache` has what the reading before has made. `breathe` is called every now and then, for other
+    threads to have their turn. `instead` has what some of the files are taken to hold.
     """
+    references = References.of(environ, folder)
     try:
-        return _read(folder, host, environ, credentials, addresses, memory, breathe, instead)
+        files = read_folder(folder, cache.files, breathe)
+        if not instead:
+            cache.digest = files.whole
+        files.contents.update(instead)
+        try:
+            return _read_files(files, folder, host, references, addresses, cache, breathe)
+        finally:
+            # Good or bad: what was named is what a change can mend or break.
+            cache.files.attached = frozenset(references.files)
+            if not instead:
+                cache.digest = combined(files.digest, references.files)
     finally:
-        memory.close(breathe)
+        cache.close(breathe)
 
 
 @contextmanager
@@ -96,7 +105,7 @@ def uncollected(*, freeze: bool = False) -> Iterator[None]:
     Args:
         freeze: also afterwards, for what is to stay. The collector would stop everything for as
             long as it takes to walk a million objects, again and again, and find nothing to do:
-            there are no cycles in a configuration, and what nobody holds any more is freed all the
+            there are no cycles in a configuration, and what is not in use any more is freed all the
             same.
     """
     collecting = gc.isenabled()
@@ -111,45 +120,19 @@ def uncollected(*, freeze: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-def _read(
-    folder: Path,
-    host: Host,
-    environ: Mapping[str, str],
-    credentials: Path | None,
-    addresses: AddressRules | None,
-    memory: Memory,
-    breathe: Breathe,
-    instead: Mapping[str, bytes],
-) -> Reading:
-    if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
-        credentials = Path(environ["CREDENTIALS_DIRECTORY"])
-    files = read_folder(folder, memory.files, breathe)
-    if not instead:
-        memory.digest = files.whole
-    files.contents.update(instead)
-    references = References(environ, credentials, folder)
-    try:
-        return _read_files(files, folder, host, references, addresses, memory, breathe)
-    finally:
-        # Good or bad: what was named is what a change can mend or break.
-        memory.files.attached = frozenset(references.files)
-        if not instead:
-            memory.digest = combined(files.digest, references.files)
-
-
 def _read_files(
     files: Files,
     folder: Path,
     host: Host,
     references: References,
     addresses: AddressRules | None,
-    memory: Memory,
+    cache: Cache,
     breathe: Breathe,
 ) -> Reading:
     problems = Problems()
     problems.extend(files.problems)
     reader = NodeReader(references, host.registry, problems)
-    shared = SharedReader(reader, host.registry, addresses, memory)
+    shared = SharedReader(reader, host.registry, addresses, cache)
 
     def document(file: str | None, missing: str = "") -> YamlDocument:
         found = _document(files, file, missing)
@@ -159,7 +142,7 @@ def _read_files(
     def content(file: str | None) -> bytes | None:
         return files.contents.get(file or "")
 
-    settings, of_plugins, defaults = memory.part(
+    settings, of_plugins, defaults = cache.part(
         DAEMON_FILE, (content(files.daemon),), reader,
         lambda: DaemonReader(reader, host, shared).read(document(files.daemon, DAEMON_FILE)),
     )  # fmt: skip
@@ -167,7 +150,7 @@ def _read_files(
     apis: dict[str, Inherited] = {}
     for api, file in files.apis.items():
         missing = f"apis/{api}/api.yaml"
-        apis[api] = memory.part(
+        apis[api] = cache.part(
             missing, (content(file), defaults, allow), reader,
             partial(lambda *of: shared.api(of[0], document(*of[1:]), defaults, allow),
                     api, file, missing),
@@ -185,7 +168,7 @@ def _read_files(
     endpoints: dict[str, Endpoint] = {}
     for identity, file in files.endpoints.items():
         sources = (content(file), apis[identity.partition("/")[0]])
-        found = memory.part(identity, sources, reader, partial(endpoint, identity))
+        found = cache.part(identity, sources, reader, partial(endpoint, identity))
         if found is not None:
             endpoints[identity] = found
         breathe()
@@ -201,11 +184,57 @@ def _read_files(
         files=tuple(sorted(files.contents)),
         settings=of_plugins,
     )
-    check_with_plugins(host, config, declare, problems, files.contents, breathe)
+    _check_with_plugins(host, config, declare, problems, files.contents, breathe)
     if problems.errors:
         raise ConfigError(problems.sorted(redactor, files.contents))
     warnings = problems.sorted(redactor, files.contents)
     return Reading(replace(config, warnings=warnings), reader.references)
+
+
+def _check_with_plugins(
+    host: Host,
+    config: Config,
+    declare: Callable[[str], Declared | None],
+    problems: Problems,
+    contents: Mapping[str, bytes],
+    breathe: Breathe,
+) -> None:
+    """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
+
+    Args:
+        host: the plugins.
+        config: the configuration.
+        declare: reads an endpoint once more, for the places in its files.
+        problems: what the plugins find is added to it.
+        contents: what the files hold.
+        breathe: called between two endpoints, for other threads to have their turn.
+    """
+    if host.compiled(_HOOK) is None:
+        return
+    for identity, endpoint in config.endpoints.items():
+        breathe()
+        for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
+            for problem in answer:
+                if isinstance(problem, Problem):
+                    declared = declare(identity)
+                    problems.add(_placed(problem, declared, contents) if declared else problem)
+                else:
+                    kind = type(problem).__name__
+                    host.fault(plugin, _HOOK, HookFault(f"returned a {kind} among its problems"))
+
+
+def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:
+    """The problem with its file, line and column, unless the plugin found these itself."""
+    if problem.file:
+        return problem
+    spot, node, skipped = locate(
+        item.spot, item.node, problem.key.split(".") if problem.key else ()
+    )
+    for part in skipped:
+        spot = spot.below(part)
+    if problem.offset is not None and isinstance(node, Scalar) and spot.file in contents:
+        spot = passage(spot, node.text, problem.offset, lines_of(contents[spot.file]))
+    return replace(problem, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
 
 
 def _document(files: Files, file: str | None, missing: str = "") -> YamlDocument:
@@ -231,9 +260,7 @@ def read_plugins(folder: Path) -> Plugins:
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    references = References(os.environ, Path(credentials) if credentials else None)
-    reader = NodeReader(references, Registry(), Problems())
+    reader = NodeReader(References.of(os.environ), Registry(), Problems())
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
     plugins: Plugins | None = reader.read(spot, node, Plugins).value
     if plugins is not None:

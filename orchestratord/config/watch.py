@@ -36,7 +36,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
-from orchestratord.config.yield_gil import sharing
+from orchestratord.config.yield_gil import yield_gil
 
 log = logging.getLogger("orchestratord.config.watch")
 
@@ -155,7 +155,7 @@ class Watcher:
     def _look(self) -> None:
         if self._replaced() or not self._alive():
             self._watch()
-        with sharing() as breathe:
+        with yield_gil() as breathe:
             digest = read_folder(self._folder, self._files, breathe).whole
         if digest != self._known():
             self._digest = digest

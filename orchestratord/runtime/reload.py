@@ -189,7 +189,7 @@ class Adoption:
     async def _let_go(self) -> None:
         """Free the configuration before, once nobody is at work with it any more."""
         await asyncio.sleep(_HELD)
-        await asyncio.to_thread(self._loader.let_go)
+        await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""

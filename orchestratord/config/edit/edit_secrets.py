@@ -12,10 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from orchestratord.config.edit.item_matching import data_of, items_of
 from orchestratord.config.edit.text_positions import Extent
 from orchestratord.config.validate.secret_keys import is_secret_key
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, data_of, items_of
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor, is_secret_header
 
@@ -39,7 +38,7 @@ class Leaf(NamedTuple):
     secret: bool
 
 
-class Held:
+class SecretsByOrigin:
     """What the items of lists hold, by the origin that they send it to."""
 
     def __init__(self, *lists: Node | None) -> None:

@@ -63,7 +63,7 @@ class Marks:
     end: int
 
 
-def marks_of(text: str) -> Marks:
+def extents_of(text: str) -> Marks:
     """Where things stand in a text that was read before. Raises NoPlace."""
     try:
         return _marks(text)
