@@ -57,7 +57,7 @@ class EndpointReader:
         spec_keys = set(fields_of(model)) if model is not None else set()
         if executor is not None:
             known = {*fields_of(EndpointKeys), *spec_keys, *self._registry.settings}
-            root = self._shared.known_keys(root, known, self._elsewhere(executor))
+            root = self._shared.endpoint_keys(root, known, self._elsewhere(executor))
 
         shared = shared_keys(self._registry.settings)
         merged = self._shared.merger.merge(inherited.node, root.only(shared))

@@ -190,7 +190,7 @@ class SharedReader:
         """`defaults` of orchestratord.yaml, checked by itself."""
         upper = MapNode()
         if isinstance(node, MapNode):
-            upper = self.known_keys(node, shared_keys(self._registry.settings))
+            upper = self.endpoint_keys(node, shared_keys(self._registry.settings))
         elif node is not None and not is_null(node):
             self._problems.error(spot, "expected a mapping")
         return self._inherited(spot, Inherited(), upper)
@@ -210,7 +210,7 @@ class SharedReader:
         if document.root is None:
             return self._inherited(spot, defaults, MapNode())
         shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
-        known = self.known_keys(document.root, shared | set(own))
+        known = self.endpoint_keys(document.root, shared | set(own))
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own, inherited.spot = known.only(own), spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
@@ -225,26 +225,41 @@ class SharedReader:
             inherited.api = Api(name=name, egress=(*allow, *keys.egress.allow), **written)
         return inherited
 
-    def known_keys(
+    def endpoint_keys(
         self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
+    ) -> MapNode:
+        """The same as `known_keys`, of what endpoints, api.yaml and `defaults` may hold."""
+        of_api = dict.fromkeys(
+            fields_of(ApiKeys), "unknown key here; it belongs in the API's api.yaml"
+        )
+        return self.known_keys(node, known, self._registry.disabled_keys, {**of_api, **elsewhere})
+
+    def known_keys(
+        self,
+        node: MapNode,
+        known: Iterable[str],
+        disabled: Mapping[str, str],
+        elsewhere: Mapping[str, str],
     ) -> MapNode:
         """The node without unknown keys and those of disabled plugins, both reported.
 
-        `elsewhere`: keys that have their place in other files → what is said of them here.
+        Args:
+            node: the root of a file, or a mapping in it.
+            known: its keys.
+            disabled: those of disabled plugins, and whose each is.
+            elsewhere: keys that have their place elsewhere → what is said of them here.
         """
         known = set(known)
         for key, (spot, _) in node.entries.items():
             if key in known:
                 continue
-            if key in self._registry.disabled_keys:
-                plugin = self._registry.disabled_keys[key]
+            if key in disabled:
+                plugin = disabled[key]
                 self._problems.warn(
                     spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
                 )
             elif key in elsewhere:
                 self._problems.error(spot, elsewhere[key])
-            elif key in fields_of(ApiKeys):
-                self._problems.error(spot, "unknown key here; it belongs in the API's api.yaml")
             else:
                 self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return node.only(known)

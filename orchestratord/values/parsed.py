@@ -9,6 +9,9 @@ from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, core_schema
 
+REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{"}
+"""In a JSON Schema: a reference, which stands for a value of any type."""
+
 
 class Parsed:
     """A value of the YAML. A subclass has `parse`, which makes it of what stands there, or raises

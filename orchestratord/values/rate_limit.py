@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestratord.values.parsed import Parsed
+from orchestratord.values.parsed import REFERENCE, Parsed
 
 _WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
 _UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
@@ -38,7 +38,7 @@ class RateLimit(Parsed):
                 "type": "string",
                 "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*$",
             },
-            {"type": "string", "pattern": r"\$\{"},
+            REFERENCE,
         ],
         "description": "how often at most: 10/s, 100/min, 5000/h",
     }

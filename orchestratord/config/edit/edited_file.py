@@ -221,7 +221,7 @@ class EditedFile:
     def _for_people(self, redactor: Redactor) -> list[str]:
         text = self.bytes.decode().removeprefix("\ufeff")
         try:
-            extent = extents_of(text).root
+            extent = extents_of(text)[0]
         except NoPlace:
             extent = None
         return hidden(text, self._root, extent, redactor).splitlines(keepends=True)

@@ -1,7 +1,7 @@
 """A list in a file's text replaced by another one: what stays keeps its bytes and its comments.
 
-What comes out is only a proposal: whoever asks for it reads it again, compares, and refuses it if
-it says anything else than it should.
+What comes out is only a proposal: it is read again and compared, and refused if it says
+anything else than it should.
 """
 
 from __future__ import annotations
@@ -34,8 +34,7 @@ class Splice:
         self._key = key
         self._before = items_of(before)
         self._lines = TextLines(text)
-        marks = extents_of(text)
-        self._root, self._finish = marks.root, marks.end
+        self._root, self._finish = extents_of(text)
         self._flow = Flow(self._lines, self._root)
         self._block = Block(self._lines, self._flow)
 

@@ -58,7 +58,7 @@ def read_document(file: str, content: bytes, *, loader: Any = None) -> YamlDocum
         loader: one of PyYAML's loaders; the default is libyaml's where PyYAML was built with it.
     """
     problems: list[Problem] = []
-    building = _built(file, content, problems, loader or _LOADER)
+    building = _built(file, content, problems, loader or LOADER)
     return YamlDocument(file, building.root() if building is not None else None, problems)
 
 
@@ -76,7 +76,7 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
         text = syntax.check(file, text, problems)
     if text is None:
         return None
-    if text and text[-1] not in _BREAKS:
+    if text and text[-1] not in BREAKS:
         text += "\n"  # a block text that ends with the file would lose its last line break
     building = _Building(file, text, problems)
     try:
@@ -88,8 +88,8 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
     return None
 
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BREAKS = "\n\r\x85\u2028\u2029"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+BREAKS = "\n\r\x85\u2028\u2029"
 _YAML = (1, 2)
 _QUOTED = frozenset("'\"|>")
 

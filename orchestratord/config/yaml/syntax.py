@@ -174,7 +174,7 @@ class Strict:
                 "that begins with & or * needs quotes"
             )
         style = getattr(event, "style", None)
-        if style in ("|", ">") and _STRICT_HEADER.search(text, start, _line_end(text, start)):
+        if style in ("|", ">") and _STRICT_HEADER.search(text, start, line_end(text, start)):
             return "a comment begins behind a blank: put one before #"
         value = getattr(event, "value", None)
         if value is not None and not style:
@@ -190,11 +190,11 @@ class Strict:
         while (hash_ := text.find("#", start, end)) >= 0:
             if hash_ > 0 and not text[hash_ - 1].isspace():
                 return True
-            start = _line_end(text, hash_)
+            start = line_end(text, hash_)
         return False
 
 
-def _line_end(text: str, start: int) -> int:
+def line_end(text: str, start: int) -> int:
     end = text.find("\n", start)
     return len(text) if end < 0 else end
 
