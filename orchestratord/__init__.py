@@ -50,10 +50,10 @@ if TYPE_CHECKING:
     from orchestratord.model.http_message import url_text as url_text
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
+    from orchestratord.model.outcome import Statement as Statement
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
     from orchestratord.model.settings import Config as Config
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
-    from orchestratord.model.statement import Statement as Statement
     from orchestratord.model.task import Action as Action
     from orchestratord.model.task import Delete as Delete
     from orchestratord.model.task import Effect as Effect
@@ -109,10 +109,9 @@ _HOMES = {
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.model.outcome": "Outcome Send",
+    "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
     "orchestratord.model.settings": "Config DaemonSetting",
-    "orchestratord.model.statement": "Statement",
     "orchestratord.model.task": (
         "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert "
     ),

@@ -175,7 +175,7 @@ class _Reading:
         for problem in self.files.problems:
             digest.update(f"{problem}\0".encode("utf-8", "surrogateescape"))
         self.files.digest = digest.hexdigest()
-        others = {path: _look(path, self.known) for path in attached}
+        others = {path: current_fingerprint(path, self.known) for path in attached}
         self.files.whole = combined(self.files.digest, others)
         return self.files
 
@@ -382,7 +382,7 @@ def combined(digest: str, found: Mapping[str, str]) -> str:
     return sha256(f"{digest}\0{joined}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _look(path: str, known: KnownFiles) -> str:
+def current_fingerprint(path: str, known: KnownFiles) -> str:
     """The fingerprint of a file as it is now; it is opened again only where it looks changed."""
     found = known.get(path)
     if found is not None:
