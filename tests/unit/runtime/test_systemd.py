@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestratord.daemon.systemd import Notifier
+from orchestratord.runtime.systemd import Notifier
 
 
 @pytest.fixture(params=["path", "abstract"])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 
 log = logging.getLogger("orchestratord.notify")
 
-_PATIENCE = 1.0
+_SEND_TIMEOUT = 1.0
 """Seconds that a change of state may wait for a full socket; a status line never waits."""
 
 
@@ -27,7 +27,7 @@ class Notifier:
     def __init__(self, address: str | None, watchdog: float | None = None) -> None:
         """
         Args:
-            address: a path, `@name` for an abstract socket, or None where nobody listens.
+            address: a path, `@name` for an abstract socket, or None where nothing listens.
             watchdog: seconds within which the service manager wants to hear `watchdog()`.
         """
         self._address = _abstract(address) if address else None
@@ -49,17 +49,17 @@ class Notifier:
 
     def ready(self, status: str = "") -> None:
         """The daemon serves: after its start, and again after each reload."""
-        self._send("READY=1", *_status(status), wait=_PATIENCE)
+        self._send("READY=1", *_status(status), wait=_SEND_TIMEOUT)
 
     def reloading(self, status: str = "") -> None:
         """A reload begins; `ready` ends it, however it went."""
         # The service manager compares this with its own clock: an older READY does not count.
         now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status), wait=_PATIENCE)
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status), wait=_SEND_TIMEOUT)
 
     def stopping(self, status: str = "") -> None:
         """The daemon drains and will end."""
-        self._send("STOPPING=1", *_status(status), wait=_PATIENCE)
+        self._send("STOPPING=1", *_status(status), wait=_SEND_TIMEOUT)
 
     def status(self, text: str) -> None:
         """One line for `systemctl status`."""
