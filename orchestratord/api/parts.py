@@ -7,55 +7,8 @@ from typing import Any, Protocol
 
 from orchestratord.config.changes import Changes, Difference
 from orchestratord.config.edit.editor import Editor
-from orchestratord.engine.lanes.wait_reason import Waiting
 from orchestratord.errors import Problem
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Effect, Key, NewTask, Task
-from orchestratord.queue.records import Inserted
-
-
-class WorkerLike(Protocol):
-    """What the verbs need of the worker."""
-
-    async def accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
-        """Write new tasks, all or none, and start those that have a free slot."""
-        ...
-
-    async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write effects in one transaction; the ids of the new tasks, in order."""
-        ...
-
-    def touched(self, key: Key, next_try: int) -> None:
-        """A task of `key` is pending and due at `next_try` (milliseconds)."""
-        ...
-
-    def finished(self, task_id: int) -> None:
-        """A task reached a final state; whoever waits for it is woken."""
-        ...
-
-    async def wait_final(self, task_id: int, timeout: float) -> None:  # noqa: ASYNC109
-        """Return when the task has reached a final state, or after `timeout` seconds."""
-        ...
-
-    def standing_changed(self, endpoint_id: str | None) -> None:
-        """Look again at where the tasks of an endpoint (of all for None) stand."""
-        ...
-
-    def set_paused(self, paused: set[str]) -> None:
-        """The endpoints whose calls wait."""
-        ...
-
-    def try_now(self, key: Key) -> None:
-        """Somebody wants a task of `key` tried: where its lane waits, it is the next probe."""
-        ...
-
-    def waits(self, task: Task) -> Waiting | None:
-        """What a task waits for beside its `next_try`; None for nothing."""
-        ...
-
-    def snapshot(self) -> dict[str, Any]:
-        """What it is at: in_flight, concurrency, next_due, draining, lanes."""
-        ...
 
 
 class SchedulerLike(Protocol):

@@ -16,10 +16,11 @@ from typing import Any
 
 from orchestratord.api import status as shown
 from orchestratord.api.bulk_runner import BulkRunner
-from orchestratord.api.parts import FleetLike, LoaderLike, ReloadLike, SchedulerLike, WorkerLike
+from orchestratord.api.parts import FleetLike, LoaderLike, ReloadLike, SchedulerLike
 from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
 from orchestratord.engine.lanes.wait_reason import Waiting
+from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import Endpoint
@@ -108,7 +109,7 @@ class Verbs:
     def __init__(
         self,
         store: Store,
-        worker: WorkerLike,
+        worker: Worker,
         loader: LoaderLike,
         host: Host,
         clock: Clock,
@@ -297,7 +298,7 @@ class Verbs:
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
         checked = check_params(endpoint, params, text=texts)
-        inserted = (await self._worker.accept([_call(endpoint, checked, delay, key)]))[0]
+        inserted = (await self._worker.enqueue.accept([_call(endpoint, checked, delay, key)]))[0]
         if not inserted.duplicate:
             # It may run already, born with a slot; whoever is told only now need not care.
             return Accepted(inserted.id, Status.PENDING)
@@ -327,7 +328,7 @@ class Verbs:
                 await asyncio.sleep(0)
         if mistakes:
             raise InvalidParams(mistakes)
-        return [item.id for item in await self._worker.accept(tasks)] if tasks else []
+        return [item.id for item in await self._worker.enqueue.accept(tasks)] if tasks else []
 
     def _callable(self, endpoint_id: str) -> Endpoint:
         endpoint = self.endpoint(endpoint_id)
@@ -348,7 +349,7 @@ class Verbs:
                 self.endpoint(endpoint_id)
             await self._store.pause(endpoint_id, paused)
             waiting = await self._store.paused()
-            self._worker.set_paused(waiting)
+            self._worker.placement.set_paused(waiting)
             self._scheduler.set_paused(waiting)
             self._store.tell("paused")
         if waiting != known:
@@ -362,7 +363,7 @@ class Verbs:
         """
         task = await self._store.trigger(task_id, force=force)
         if task.next_try is not None:
-            self._worker.touched(task.key, task.next_try)
+            self._worker.placement.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
         self.publish(task_events.triggered(task, self.now))
         return task
@@ -372,7 +373,7 @@ class Verbs:
         before = await self._store.get(task_id)
         task = await self._store.cancel(task_id)
         if task.status in FINAL:
-            self._worker.finished(task_id)
+            self._worker.waiters.finished(task_id)
             if before.status != task.status:
                 self.publish(task_events.cancelled(task, self.now))
         return task
@@ -457,7 +458,7 @@ class Verbs:
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
-        ids = await self._worker.write(effects)
+        ids = await self._worker.enqueue.write(effects)
         self._store.tell("tables")
         return ids
 
@@ -524,7 +525,7 @@ class Verbs:
 
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of an endpoint stand."""
-        self._worker.standing_changed(endpoint_id)
+        self._worker.placement.standing_changed(endpoint_id)
 
 
 def _call(endpoint: Endpoint, params: Mapping[str, Any], delay: float, key: str | None) -> NewTask:
@@ -547,7 +548,7 @@ LOOK_AGAIN = 1.0
 class Vigil:
     """Waits for the ends of tasks until it is closed."""
 
-    def __init__(self, store: Store, worker: WorkerLike) -> None:
+    def __init__(self, store: Store, worker: Worker) -> None:
         self._store = store
         self._worker = worker
         self._closing = asyncio.Event()
@@ -565,7 +566,7 @@ class Vigil:
             while True:
                 # Waiting begins before looking, so that what ends in between is not missed.
                 rest = max(deadline - loop.time(), 0.0)
-                end = loop.create_task(self._worker.wait_final(task_id, min(rest, LOOK_AGAIN)))
+                end = loop.create_task(self._worker.waiters.wait(task_id, min(rest, LOOK_AGAIN)))
                 try:
                     await asyncio.sleep(0)
                     task = await self._store.get(task_id)

@@ -124,7 +124,7 @@ class Daemon:
         own = frozenset({(tcp.address, tcp.port)}) if tcp is not None else frozenset()
         client = HttpClient(listeners=own)
         worker = Worker(store, self._host, client, self._clock)
-        scheduler = Scheduler(store, self._clock, worker.touched, self._host.events)
+        scheduler = Scheduler(store, self._clock, worker.placement, self._host.events)
         adoption = Adoption(
             self._loader, store, self._host, worker, scheduler, self._clock,
             self._adopted, lambda began: self._reloading(began, worker, adoption),
@@ -133,7 +133,7 @@ class Daemon:
         fleet = Fleet(store, worker, scheduler, adoption, self._host, self._clock, lease)
         verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler, fleet)
         paused = await store.paused()
-        worker.set_paused(paused)
+        worker.placement.set_paused(paused)
         scheduler.set_paused(paused)
         await adoption.begin()
         await fleet.begin()
@@ -282,7 +282,8 @@ class Daemon:
                     name
                     for name, beat in (("worker", worker.beat), ("database", store.beat))
                     # A draining worker goes round no more; it waits for what is in flight.
-                    if now - beat > STALLED_AFTER and not (name == "worker" and worker.draining)
+                    if now - beat > STALLED_AFTER
+                    and not (name == "worker" and worker.lanes.draining)
                 ]
                 if stalled:
                     log.error("no sign of life from the %s", " and the ".join(stalled))

@@ -133,8 +133,8 @@ class Parts:
         self.host.events.open(self.clock, observed=observed)
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
-        self.worker.adopt(self.loader.config)
-        self.worker.set_paused(await self.store.paused())
+        self.worker.placement.adopt(self.loader.config)
+        self.worker.placement.set_paused(await self.store.paused())
         self.verbs = Verbs(
             self.store, self.worker, self.loader, self.host, self.clock, self.scheduler
         )
