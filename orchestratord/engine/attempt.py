@@ -24,10 +24,10 @@ from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.retry import Decision, decide, give_up_at
-from orchestratord.engine.sending import Sender
 from orchestratord.engine.settlement import Claims, log_settled, settlement_of
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import InvalidPayload, Reject, Snooze
+from orchestratord.http.api_client import Sender
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config

@@ -21,11 +21,11 @@ from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.wait_reason import Waiting, waits
 from orchestratord.engine.removed_tasks import RemovedTasks
-from orchestratord.engine.sending import Sender
 from orchestratord.engine.settlement import Claims
 from orchestratord.engine.stats import Stats
-from orchestratord.engine.transport import HttpClient
 from orchestratord.errors import Unreachable
+from orchestratord.http.api_client import Sender
+from orchestratord.http.client import HttpClient
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host

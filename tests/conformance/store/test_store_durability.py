@@ -22,7 +22,7 @@ WORKLOAD = """
 import asyncio, sys
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, NewTask
+from orchestratord.model.task import Key, NewTask
 
 KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
 

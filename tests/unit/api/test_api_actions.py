@@ -6,9 +6,9 @@ import logging
 from typing import Any
 
 import pytest
-from control_parts import Parts
 
 from orchestratord.errors import QueueError
+from tests.unit.api.control_parts import Parts
 
 
 async def done(parts: Parts, query: str = "") -> list[dict[str, Any]]:

@@ -4,9 +4,9 @@ import asyncio
 import json
 
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api import verbs as verbs_module
+from tests.unit.api.control_parts import Parts, until
 
 CALLS = "/v1/endpoints/demo/get/calls"
 

@@ -6,13 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api import bulk_runner as bulk_module
 from orchestratord.api.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import QueueError
 from orchestratord.values.durations import parse_rate
+from tests.unit.api.control_parts import Parts, until
 
 
 async def retry_all(parts: Parts, **body: Any) -> dict[str, Any]:
