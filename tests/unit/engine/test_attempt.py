@@ -15,9 +15,8 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import poison as suspects_of_deaths
-from orchestratord.engine import runner
-from orchestratord.engine.runner import HELD_MS
+from orchestratord.engine import poison, settlement
+from orchestratord.engine.attempt import PREFETCHED_MS
 from orchestratord.errors import QueueError
 from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
@@ -62,15 +61,15 @@ async def test_a_claim_that_others_gave_back_and_that_comes_again_is_one(bench: 
     bench.adopt(idempotent=False)
     ids = await bench.hold(4)
 
-    def give_back(session: Session) -> None:
+    def release_claims(session: Session) -> None:
         session.db.run(
             "UPDATE retry_schedule SET status = 'pending', attempts = 0, locked_by = NULL "
             "WHERE status = 'running' AND started_at IS NULL"
         )
 
-    await bench.store._writer.submit(Rank.KEEP, give_back)
+    await bench.store._writer.submit(Rank.KEEP, release_claims)
     bench.adopt(concurrency=10, idempotent=False)
-    bench.worker.touched(CALL.key, 0)
+    bench.worker.placement.touched(CALL.key, 0)
     async with asyncio.timeout(10):
         while [status for status, _ in await bench.states(ids)] != ["running"] * 4:
             await asyncio.sleep(0.01)
@@ -95,9 +94,9 @@ async def test_what_is_given_back_may_be_claimed_in_the_same_transaction(bench: 
     await stopped.wait()
     # A claim is on its way while those that wait for a slot are given back: it takes these.
     bench.be_quick()
-    bench.worker.touched(CALL.key, 0)
+    bench.worker.placement.touched(CALL.key, 0)
     await bench.until(lambda: bench.worker.lanes.claimed > 4)
-    bench.worker._runner.put_back_held(0)
+    bench.worker.pipe.release_prefetched(0)
     stop.set()
     await holding
     bench.receiver.open.set()
@@ -147,7 +146,7 @@ async def test_what_is_born_into_a_quick_lane_runs_once(bench: Bench) -> None:
     bench.adopt(concurrency=2)
     ids: list[int] = []
     for _ in range(10):
-        ids += [item.id for item in await bench.worker.accept([CALL] * 20)]
+        ids += [item.id for item in await bench.worker.enqueue.accept([CALL] * 20)]
     await bench.idle(ids)
     assert sorted(bench.receiver.tasks) == ids
     assert bench.receiver.most <= 2
@@ -169,10 +168,10 @@ async def test_what_is_held_is_claimed_and_not_in_flight(bench: Bench) -> None:
 async def test_what_waits_too_long_goes_back_and_its_attempt_with_it(bench: Bench) -> None:
     ids = await bench.hold(5)
     before = await bench.tasks(ids)
-    since = [when for _, when in bench.lane.held]
-    await bench.until(lambda: not bench.lane.held)
-    assert bench.clock.now_ms() - min(since) >= HELD_MS
-    await bench.until(lambda: len(bench.worker._runner.running) == 1)
+    since = [when for _, when in bench.lane.prefetched]
+    await bench.until(lambda: not bench.lane.prefetched)
+    assert bench.clock.now_ms() - min(since) >= PREFETCHED_MS
+    await bench.until(lambda: len(bench.worker.claims.running) == 1)
     assert await bench.states(ids) == [("running", 1)] + [("pending", 0)] * 4
     for task, then in zip((await bench.tasks(ids))[1:], before[1:], strict=True):
         assert (task.next_try, task.started_at, task.locked_by) == (then.next_try, None, None)
@@ -185,14 +184,14 @@ async def test_what_waits_too_long_goes_back_and_its_attempt_with_it(bench: Benc
     assert [len(await bench.store.attempts(task_id)) for task_id in ids] == [1] * 5
 
 
-@pytest.mark.parametrize("put_back", [0.0, 3600.0])
-async def test_a_drain_gives_back_at_once_what_is_held(bench: Bench, put_back: float) -> None:
+@pytest.mark.parametrize("turned_back", [0.0, 3600.0])
+async def test_a_drain_gives_back_at_once_what_is_held(bench: Bench, turned_back: float) -> None:
     """Also where the clock was put back meanwhile."""
     ids = await bench.hold(5)
-    bench.clock.offset -= put_back
+    bench.clock.offset -= turned_back
     draining = asyncio.create_task(bench.worker.drain(10))
-    await bench.until(lambda: not bench.lane.held)
-    await bench.until(lambda: len(bench.worker._runner.running) == 1)
+    await bench.until(lambda: not bench.lane.prefetched)
+    await bench.until(lambda: len(bench.worker.claims.running) == 1)
     assert await bench.states(ids) == [("running", 1)] + [("pending", 0)] * 4
     assert not draining.done()
     bench.receiver.open.set()
@@ -203,12 +202,12 @@ async def test_a_drain_gives_back_at_once_what_is_held(bench: Bench, put_back: f
 
 async def test_a_pause_sends_nothing_of_what_is_held(bench: Bench) -> None:
     ids = await bench.hold(5)
-    bench.worker.set_paused({"a/get"})
+    bench.worker.placement.set_paused({"a/get"})
     bench.receiver.open.set()
     await bench.until(lambda: bench.worker.lanes.claimed == 0)
     assert bench.receiver.tasks == ids[:1]
     assert await bench.states(ids) == [("succeeded", 1)] + [("pending", 0)] * 4
-    bench.worker.set_paused(set())
+    bench.worker.placement.set_paused(set())
     await bench.idle(ids)
     assert bench.receiver.tasks == ids
 
@@ -218,12 +217,12 @@ async def test_a_reload_that_removes_the_endpoint_sends_nothing_of_what_is_held(
 ) -> None:
     ids = await bench.hold(4)
     config = bench.config
-    bench.worker.adopt(replace(config, endpoints={}))
+    bench.worker.placement.adopt(replace(config, endpoints={}))
     bench.receiver.open.set()
     await bench.until(lambda: bench.worker.lanes.claimed == 0)
     assert bench.receiver.tasks == ids[:1]
     assert await bench.states(ids) == [("succeeded", 1)] + [("pending", 0)] * 3
-    bench.worker.adopt(config)
+    bench.worker.placement.adopt(config)
     await bench.idle(ids)
     assert bench.receiver.tasks == ids
 
@@ -261,7 +260,7 @@ async def test_a_cap_that_is_raised_lets_nobody_pass(bench: Bench) -> None:
     # Two slots are free now, and somebody new comes.
     ids += await bench.put([CALL])
     bench.be_quick()
-    bench.worker.wake()
+    bench.worker.lanes.wake.set()
     await bench.until(lambda: len(bench.receiver.tasks) == 2)
     assert bench.receiver.tasks == ids[:2]
     bench.lane.pace = 0
@@ -275,7 +274,7 @@ async def test_a_daemons_cap_that_is_lowered_starts_nobody_over_it(bench: Bench)
     bench.adopt(concurrency=3)
     bench.be_quick()
     ids = await bench.put([CALL] * 9)
-    await bench.until(lambda: len(bench.lane.held) == 6 and bench.receiver.in_flight == 3)
+    await bench.until(lambda: len(bench.lane.prefetched) == 6 and bench.receiver.in_flight == 3)
     bench.lane.pace = 0
     bench.adopt(concurrency=3, total=1)
     bench.receiver.open.set()
@@ -300,7 +299,7 @@ async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench,
     follower = events.follow(lambda event: event.type == EventType.TASK_CANCELLED)
     ids = await bench.hold(3)
     await bench.store.cancel(ids[1])
-    ended = asyncio.create_task(bench.worker.wait_final(ids[1], 10))
+    ended = asyncio.create_task(bench.worker.waiters.wait(ids[1], 10))
     await asyncio.sleep(0)
     if how == "drain":
         draining = asyncio.create_task(bench.worker.drain(10))
@@ -308,11 +307,11 @@ async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench,
         bench.receiver.open.set()
         await draining
     elif how == "pause":
-        bench.worker.set_paused({"a/get"})
+        bench.worker.placement.set_paused({"a/get"})
         bench.receiver.open.set()
     else:
-        await bench.until(lambda: not bench.lane.held)
-    await bench.until(lambda: len(bench.worker._runner.running) <= (how == "wait"))
+        await bench.until(lambda: not bench.lane.prefetched)
+    await bench.until(lambda: len(bench.worker.claims.running) <= (how == "wait"))
     first = ("running" if how == "wait" else "succeeded", 1)
     assert await bench.states(ids) == [first, ("cancelled", 0), ("pending", 0)]
     cancelled = await bench.store.get(ids[1])
@@ -332,7 +331,7 @@ async def test_a_cancel_of_what_is_held_takes_the_place_of_its_next_try(
     await bench.store.cancel(ids[1])
     bench.receiver.status = status
     bench.receiver.open.set()
-    await bench.worker.wait_final(ids[1], 10)
+    await bench.worker.waiters.wait(ids[1], 10)
     assert await bench.states(ids[1:]) == [(state, 1)]
     assert (await bench.store.get(ids[1])).next_try is None
 
@@ -340,13 +339,13 @@ async def test_a_cancel_of_what_is_held_takes_the_place_of_its_next_try(
 async def test_what_another_owner_has_taken_over_meanwhile_is_not_settled(bench: Bench) -> None:
     """Its claim was lost while it was held: it may be sent again, and its result is refused."""
     ids = await bench.hold(2)
-    task, _ = bench.lane.held[0]
+    task, _ = bench.lane.prefetched[0]
     await bench.store.release([task])
-    bench.worker.set_paused({"a/get"})
+    bench.worker.placement.set_paused({"a/get"})
     bench.receiver.open.set()
     await bench.until(lambda: bench.worker.lanes.claimed == 0)
     assert await bench.states(ids) == [("succeeded", 1), ("pending", 0)]
-    bench.worker.set_paused(set())
+    bench.worker.placement.set_paused(set())
     await bench.idle(ids)
     assert bench.receiver.tasks == ids
 
@@ -362,7 +361,7 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
         return await settle(settlement)
 
     monkeypatch.setattr(bench.store, "settle", refuse)
-    monkeypatch.setattr(runner, "AGAIN", (0.01, 0.02))
+    monkeypatch.setattr(settlement, "AGAIN", (0.01, 0.02))
     bench.receiver.open.set()
     ids = await bench.put([CALL])
     await bench.idle(ids)
@@ -406,7 +405,7 @@ def doing(bench: Bench, *, timeout: float = 0.1, idempotent: bool = True) -> Non
     endpoint = replace(
         config.endpoints["a/get"], id="a/do", type="doing", timeout=timeout, idempotent=idempotent
     )
-    bench.worker.adopt(replace(config, endpoints={**config.endpoints, "a/do": endpoint}))
+    bench.worker.placement.adopt(replace(config, endpoints={**config.endpoints, "a/do": endpoint}))
 
 
 async def hangs(task: Task) -> Any:
@@ -477,7 +476,7 @@ async def test_an_executor_that_does_not_end_is_ended(tmp_path: Path) -> None:
         began = loop.time()
         ids = await bench.put([replace(DO, params={"number": n}) for n in range(len(OVERDUE))])
         await bench.until(lambda: bench.worker.lanes.in_flight > 0)
-        await bench.until(lambda: not bench.worker._runner.running)
+        await bench.until(lambda: not bench.worker.claims.running)
         assert 1.1 <= loop.time() - began < 10
         for task, (function, status, code, error) in zip(
             await bench.tasks(ids), OVERDUE, strict=True
@@ -496,7 +495,7 @@ async def test_what_may_have_been_carried_out_is_left_to_a_person(tmp_path: Path
     async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
         doing(bench, idempotent=False)
         [task_id] = await bench.put([DO])
-        await bench.worker.wait_final(task_id, 10)
+        await bench.worker.waiters.wait(task_id, 10)
         task = await bench.store.get(task_id)
         assert (task.status, task.reason, task.last_error) == ("failed", "ambiguous", TIMED_OUT)
 
@@ -530,7 +529,7 @@ async def test_an_executor_that_does_not_end_is_ended_during_a_drain_too(tmp_pat
     async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
         doing(bench)
         [task_id] = await bench.put([DO])
-        await bench.until(lambda: bool(bench.worker._life.sending))
+        await bench.until(lambda: bool(bench.worker.pipe.sending))
         loop = asyncio.get_running_loop()
         began = loop.time()
         await bench.worker.drain(60)
@@ -543,7 +542,7 @@ async def test_a_drain_that_is_over_gives_back_what_hangs(tmp_path: Path) -> Non
     async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
         doing(bench, timeout=30.0)
         [task_id] = await bench.put([DO])
-        await bench.until(lambda: bool(bench.worker._life.sending))
+        await bench.until(lambda: bool(bench.worker.pipe.sending))
         await bench.worker.drain(0.05)
         task = await bench.store.get(task_id)
         assert (task.status, task.attempts) == ("pending", 0)
@@ -564,8 +563,8 @@ async def test_an_attempt_in_time_is_left_alone(tmp_path: Path) -> None:
         [task_id] = await bench.put([DO])
         await reached.wait()
         for _ in range(3):
-            bench.worker._life.expire(asyncio.get_running_loop().time())
-        await bench.worker.wait_final(task_id, 10)
+            bench.worker.pipe.expire(asyncio.get_running_loop().time())
+        await bench.worker.waiters.wait(task_id, 10)
         assert await bench.states([task_id]) == [("succeeded", 1)]
 
 
@@ -581,7 +580,7 @@ async def test_the_time_of_a_hook_is_not_the_executors(tmp_path: Path) -> None:
         bench.receiver.open.set()
         bench.adopt(timeout=0.3)
         ids = await bench.put([CALL])
-        await bench.until(lambda: bool(bench.worker._life.preparing))
+        await bench.until(lambda: bool(bench.worker.pipe.preparing))
         await bench.idle(ids)
         assert await bench.states(ids) == [("succeeded", 1)]
         assert bench.receiver.tasks == ids
@@ -592,10 +591,10 @@ async def never_answers(reader: asyncio.StreamReader, writer: asyncio.StreamWrit
     writer.close()
 
 
-async def test_suspects_that_wait_for_their_turn_hold_up_nobody_else(
+async def test_poison_candidates_that_wait_for_their_turn_hold_up_nobody_else(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(suspects_of_deaths, "ALONE", 0.5)
+    monkeypatch.setattr(poison, "ALONE", 0.5)
     hanging = await asyncio.start_server(never_answers, "127.0.0.1", 0)
     with closing(hanging):
         async with working(tmp_path) as bench:
@@ -605,17 +604,19 @@ async def test_suspects_that_wait_for_their_turn_hold_up_nobody_else(
             changes = {"name": "h", "base_url": f"http://127.0.0.1:{port}", "concurrency": 3}
             hung = replace(healthy, id="h/get", api=healthy.api.model_copy(update=changes))
             bench.receiver.open.set()
-            bench.worker.set_paused({"a/get", "h/get"})
-            bench.worker.adopt(replace(bench.config, endpoints={"a/get": healthy, "h/get": hung}))
+            bench.worker.placement.set_paused({"a/get", "h/get"})
+            bench.worker.placement.adopt(
+                replace(bench.config, endpoints={"a/get": healthy, "h/get": hung})
+            )
             await bench.put([NewTask("call", "h/get")] * 3)
-            suspects = await bench.put([CALL] * 3)
+            candidates = await bench.put([CALL] * 3)
             await bench.store._writer.submit(
                 Rank.HAND, lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1")
             )
             [fresh] = await bench.put([CALL])
-            bench.worker.set_paused(set())
+            bench.worker.placement.set_paused(set())
             await bench.until(lambda: fresh in bench.receiver.tasks)
             # Those before it wait for the turn of one whose receiver hangs; it does not.
-            assert not set(suspects) <= set(bench.receiver.tasks)
+            assert not set(candidates) <= set(bench.receiver.tasks)
             # Once one has been alone for long enough, the next one's turn comes.
-            await bench.until(lambda: set(suspects) <= set(bench.receiver.tasks))
+            await bench.until(lambda: set(candidates) <= set(bench.receiver.tasks))
