@@ -1,16 +1,67 @@
-"""The command `orchestratord`."""
+"""The command `orchestratord`, whose commands are imported when they are asked for.
+
+So `--help` and completion are quick. The modules of the commands import what is heavy within their
+functions, for the same reason.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections.abc import Iterator, Mapping, MutableMapping
+from importlib import import_module
 
 import click
 
-from orchestratord.cli.commands import PLACES, Commands
+PLACES = {
+    "backoff": "inspect.backoff_command",
+    "check": "inspect.check_command",
+    "config": "inspect.config_show_command",
+    "demo": "demo.demo_command",
+    "doctor": "doctor.doctor_command",
+    "explain": "inspect.explain_command",
+    "import": "importing.import_command:import_",
+    "init": "create.init_command",
+    "move-queue": "move_queue_command:move_queue",
+    "new": "create.new_command",
+    "plugins": "inspect.plugins_command",
+    "run": "run_command",
+    "schema": "inspect.schema_command",
+    "test": "inspect.test_command",
+}
+"""A command's name → its module, in which it has that name or the one behind the colon."""
+
+
+class LazyCommands(MutableMapping[str, click.Command]):
+    """The commands as click asks for them."""
+
+    def __init__(self, places: Mapping[str, str]) -> None:
+        self._places = dict(places)
+        self._loaded: dict[str, click.Command] = {}
+
+    def __getitem__(self, name: str) -> click.Command:
+        if name not in self._loaded:
+            module, _, attribute = self._places[name].partition(":")
+            found = import_module(f"orchestratord.cli.{module}")
+            self._loaded[name] = getattr(found, attribute or name)
+        return self._loaded[name]
+
+    def __setitem__(self, name: str, command: click.Command) -> None:
+        self._places[name] = ""
+        self._loaded[name] = command
+
+    def __delitem__(self, name: str) -> None:
+        del self._places[name]
+        self._loaded.pop(name, None)
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._places)
+
+    def __len__(self) -> int:
+        return len(self._places)
 
 
 @click.group(
-    commands=Commands(PLACES),
+    commands=LazyCommands(PLACES),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="orchestratord", prog_name="orchestratord")

@@ -17,8 +17,7 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from orchestratord.cli.commands import Commands
-from orchestratord.cli.main import main
+from orchestratord.cli.main import LazyCommands, main
 
 EXAMPLE = Path(__file__).parents[3] / "config"
 
@@ -88,11 +87,11 @@ def test_help_and_completion_load_nothing_heavy() -> None:
 def test_a_command_is_imported_when_it_is_asked_for() -> None:
     code = "import sys, orchestratord.cli.main\nprint(*sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert "orchestratord.cli.check" not in done.stdout.split()
+    assert "orchestratord.cli.inspect.check_command" not in done.stdout.split()
 
 
 def test_commands_are_a_mapping() -> None:
-    commands = Commands({"check": "orchestratord.cli.check"})
+    commands = LazyCommands({"check": "inspect.check_command"})
     commands["other"] = main.commands["run"]
     assert (sorted(commands), len(commands)) == (["check", "other"], 2)
     assert commands["check"] is main.commands["check"]

@@ -13,41 +13,46 @@ import httpx
 import pytest
 from standardwebhooks import Webhook
 
-from orchestratord.cli.demo import story, summary
-from orchestratord.cli.demo.play import place
-from orchestratord.cli.demo.receiver import Answer, Receiver, Request, verify
-from orchestratord.cli.demo.screen import Screen
+from orchestratord.cli.demo import story
+from orchestratord.cli.demo.player import DemoScreen, place
+from orchestratord.cli.demo.receiver import (
+    DemoReceiver,
+    PlannedAnswer,
+    ReceivedDelivery,
+    ReceivedRequest,
+    verify,
+)
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 
 
 @pytest.fixture
-def receiver() -> Iterator[Receiver]:
+def receiver() -> Iterator[DemoReceiver]:
     answers = {
         ("GET", "/a"): [
-            Answer(503),
-            Answer(429, None, {"Retry-After": "3"}),
-            Answer(200, {"a": 1}),
+            PlannedAnswer(503),
+            PlannedAnswer(429, None, {"Retry-After": "3"}),
+            PlannedAnswer(200, {"a": 1}),
         ],
-        ("POST", "/orders"): [Answer(201, stall=0.3), Answer(201)],
-        ("POST", "/hooks/x"): [Answer(503), Answer(204)],
+        ("POST", "/orders"): [PlannedAnswer(201, stall=0.3), PlannedAnswer(201)],
+        ("POST", "/hooks/x"): [PlannedAnswer(503), PlannedAnswer(204)],
     }
-    receiver = Receiver(answers, {"/hooks/x": SECRET})
+    receiver = DemoReceiver(answers, {"/hooks/x": SECRET})
     yield receiver
     receiver.close()
 
 
-def test_answers_follow_the_plan(receiver: Receiver) -> None:
+def test_answers_follow_the_plan(receiver: DemoReceiver) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{receiver.port}") as client:
         found = [client.get("/a?q=1") for _ in range(4)]
         assert client.get("/elsewhere").status_code == 200
     assert [answer.status_code for answer in found] == [503, 429, 200, 200]
     assert found[1].headers["retry-after"] == "3"
     assert found[3].json() == {"a": 1}
-    assert receiver.requests[0] == Request("GET", "/a?q=1", None, 503)
+    assert receiver.requests[0] == ReceivedRequest("GET", "/a?q=1", None, 503)
 
 
-def test_an_order_exists_though_its_answer_came_too_late(receiver: Receiver) -> None:
+def test_an_order_exists_though_its_answer_came_too_late(receiver: DemoReceiver) -> None:
     with httpx.Client(base_url=f"http://127.0.0.1:{receiver.port}") as client:
         headers = {"Idempotency-Key": "k1"}
         with pytest.raises(httpx.ReadTimeout):
@@ -59,7 +64,7 @@ def test_an_order_exists_though_its_answer_came_too_late(receiver: Receiver) -> 
     assert [request.key for request in receiver.requests] == ["k1", "k1", "k2"]
 
 
-def test_deliveries_are_verified(receiver: Receiver) -> None:
+def test_deliveries_are_verified(receiver: DemoReceiver) -> None:
     body = '{"test": 2432232314}'
     good = {
         "webhook-id": "msg_1",
@@ -98,7 +103,7 @@ def test_verify_takes_one_of_several_signatures_and_no_old_ones() -> None:
 
 def test_moody_fails_now_and_then_and_always_in_the_same_way() -> None:
     def codes() -> list[int]:
-        receiver = Receiver({}, {})
+        receiver = DemoReceiver({}, {})
         receiver.moody = True
         try:
             return [receiver.answer("GET", "/x", {}, b"").status for _ in range(30)]
@@ -122,7 +127,7 @@ def test_the_folder_is_short_enough_for_a_socket() -> None:
 
 def test_plain_lines_without_a_terminal() -> None:
     stream = io.StringIO()
-    screen = Screen(stream, {})
+    screen = DemoScreen(stream, {})
     screen.footer("waiting")
     screen.line(("red", "red"), " and \x1b[31m\n")
     assert stream.getvalue() == "red and \\u001b[31m\\n\n"
@@ -134,7 +139,7 @@ def test_plain_lines_without_a_terminal() -> None:
 )
 def test_a_terminal(environ: dict[str, str], coloured: bool, live: bool) -> None:
     stream = Terminal()
-    screen = Screen(stream, environ)
+    screen = DemoScreen(stream, environ)
     screen.footer("waiting for x")
     screen.line(("done", "green"))
     screen.footer("")
@@ -144,7 +149,7 @@ def test_a_terminal(environ: dict[str, str], coloured: bool, live: bool) -> None
     assert text.endswith("\r\x1b[2K") is live
 
 
-def tasks_of_a_good_run() -> tuple[dict[int, story.Call], dict[int, dict[str, Any]]]:
+def tasks_of_a_good_run() -> tuple[dict[int, story.StoryCall], dict[int, dict[str, Any]]]:
     placed = {}
     tasks: dict[int, dict[str, Any]] = {}
     for number, call in enumerate(story.CALLS, 1):
@@ -179,22 +184,22 @@ def tasks_of_a_good_run() -> tuple[dict[int, story.Call], dict[int, dict[str, An
 class Seen:
     """What a receiver would have seen in a good run."""
 
-    def __init__(self, placed: dict[int, story.Call], tasks: dict[int, dict[str, Any]]) -> None:
-        from orchestratord.cli.demo.receiver import Delivery
-
+    def __init__(
+        self, placed: dict[int, story.StoryCall], tasks: dict[int, dict[str, Any]]
+    ) -> None:
         count = sum(tasks[number]["attempts"] for number in placed)
-        self.requests = [Request("GET", "/x", None, 200)] * (count - 2)
-        self.requests += [Request("POST", "/shop/orders", "k", 201)] * 2
+        self.requests = [ReceivedRequest("GET", "/x", None, 200)] * (count - 2)
+        self.requests += [ReceivedRequest("POST", "/shop/orders", "k", 201)] * 2
         total = sum(story.HOOKS.values())
-        self.deliveries = [Delivery("/h", str(n), True, "", 204) for n in range(total)]
-        self.deliveries.append(Delivery("/h", "0", True, "", 503))
+        self.deliveries = [ReceivedDelivery("/h", str(n), True, "", 204) for n in range(total)]
+        self.deliveries.append(ReceivedDelivery("/h", "0", True, "", 503))
         self.orders = 1
 
 
 def test_a_good_run_keeps_every_promise() -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
-    done = summary.checks(placed, tasks, seen, 0, story.ROWS)
+    done = story.promises(placed, tasks, seen, 0, story.ROWS)
     assert [check for check in done if not check.kept] == []
 
 
@@ -215,11 +220,11 @@ def test_a_broken_promise_is_seen(spoil: Any) -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
     spoil(placed, tasks, seen)
-    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 0, story.ROWS))
+    assert not all(check.kept for check in story.promises(placed, tasks, seen, 0, story.ROWS))
 
 
 def test_a_failed_retry_by_hand_and_a_lost_row_are_seen() -> None:
     placed, tasks = tasks_of_a_good_run()
     seen: Any = Seen(placed, tasks)
-    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 0, story.ROWS - 1))
-    assert not all(check.kept for check in summary.checks(placed, tasks, seen, 3, story.ROWS))
+    assert not all(check.kept for check in story.promises(placed, tasks, seen, 0, story.ROWS - 1))
+    assert not all(check.kept for check in story.promises(placed, tasks, seen, 3, story.ROWS))

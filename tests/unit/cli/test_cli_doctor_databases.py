@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from click.testing import CliRunner
 
-from orchestratord.cli.doctor.server import check_server
+from orchestratord.cli.doctor.queue_checks import check_server
 from orchestratord.cli.main import main
 from orchestratord.clock import Clock
 from orchestratord.queue import moving
