@@ -7,8 +7,9 @@ functions, for the same reason.
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator, Mapping, MutableMapping
+from collections import UserDict
 from importlib import import_module
+from typing import Any, cast
 
 import click
 
@@ -31,33 +32,16 @@ PLACES = {
 """A command's name → its module, in which it has that name or the one behind the colon."""
 
 
-class LazyCommands(MutableMapping[str, click.Command]):
-    """The commands as click asks for them."""
-
-    def __init__(self, places: Mapping[str, str]) -> None:
-        self._places = dict(places)
-        self._loaded: dict[str, click.Command] = {}
+class LazyCommands(UserDict[str, Any]):
+    """The commands as click asks for them; until then the place of each is its value."""
 
     def __getitem__(self, name: str) -> click.Command:
-        if name not in self._loaded:
-            module, _, attribute = self._places[name].partition(":")
-            found = import_module(f"orchestratord.cli.{module}")
-            self._loaded[name] = getattr(found, attribute or name)
-        return self._loaded[name]
-
-    def __setitem__(self, name: str, command: click.Command) -> None:
-        self._places[name] = ""
-        self._loaded[name] = command
-
-    def __delitem__(self, name: str) -> None:
-        del self._places[name]
-        self._loaded.pop(name, None)
-
-    def __iter__(self) -> Iterator[str]:
-        return iter(self._places)
-
-    def __len__(self) -> int:
-        return len(self._places)
+        found: str | click.Command = self.data[name]
+        if isinstance(found, str):
+            module, _, attribute = found.partition(":")
+            found = getattr(import_module(f"orchestratord.cli.{module}"), attribute or name)
+            self.data[name] = found
+        return cast("click.Command", found)
 
 
 @click.group(

@@ -33,7 +33,7 @@ from orchestratord.cli.importing.openapi_document import (
     mapping,
     read_openapi,
 )
-from orchestratord.cli.importing.openapi_operation import media_rank, parameters_of
+from orchestratord.cli.importing.openapi_operation import media_rank
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.processes import free_port, serving
 from tests.acceptance.samples import sample
@@ -225,7 +225,7 @@ def _given(
     document: OpenApiDocument, declared: Mapping[str, Any], shared: Any, operation: Any
 ) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
-    for parameter in parameters_of(document, shared, operation):
+    for parameter in document.parameters_of(shared, operation):
         own = {key: parameter[key] for key in ("example", "examples") if key in parameter}
         if isinstance(own.get("examples"), Mapping):
             first = document.look(next(iter(own.pop("examples").values()), {}))

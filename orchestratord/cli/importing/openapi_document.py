@@ -128,6 +128,96 @@ class OpenApiDocument:
             found = text(mapping(given[0]).get("url")) if given else ""
         return found.rstrip("/") if re.fullmatch(r"/[\w./~-]*", found) else ""
 
+    def type_of(self, schema: Any, depth: int = 0) -> str | None:
+        """The one type that a value has; None where it may be of several, or none is named."""
+        found = self._types(schema, depth)
+        if found == {"integer", "number"}:
+            return "number"
+        return next(iter(found)) if len(found) == 1 else None
+
+    def _types(self, schema: Any, depth: int) -> set[str]:
+        known = self.look(schema)
+        if depth > _MAX_DEPTH:
+            return set()
+        said = known.get("type")
+        types = {str(one) for one in (said if isinstance(said, list) else [said])} & _TYPES
+        if types:
+            return types
+        if "properties" in known or "additionalProperties" in known:
+            return {"object"}
+        if "items" in known:
+            return {"array"}
+        values = known.get("enum", [known["const"]] if "const" in known else None)
+        if isinstance(values, list) and values:
+            return {_type_of_value(value) for value in values} - {""}
+        parts = [self._types(part, depth + 1) for part in items(known.get("allOf"))]
+        for key in ("anyOf", "oneOf"):
+            choices = [self._types(part, depth + 1) for part in items(known.get(key))]
+            if choices:
+                parts.append(set().union(*choices))
+        return next((part for part in parts if part), set())
+
+    def default_of(self, schema: Any, type_: str | None) -> Any:
+        """The default of a value, if it has one that fits its type; else MISSING."""
+        default = self.look(schema).get("default", MISSING)
+        if default is MISSING or default is None:
+            return MISSING
+        try:
+            return fitted(Param.model_validate({"type": type_, "required": True}), default)
+        except ValueError:
+            return MISSING
+
+    def words_of(self, schema: Any, description: Any) -> str:
+        """What is said of a value, in one line: its description, its choices, its format."""
+        known = self.look(schema)
+        said = text(description) or text(known.get("description"))
+        if len(said) > _MAX_WORDS:
+            said = said[: _MAX_WORDS - 1].rstrip() + "…"
+        values = items(known.get("enum"))
+        more: list[str] = []
+        if values:
+            shown = ", ".join(text(str(value)) for value in values[:_MAX_CHOICES])
+            more.append(f"one of {shown}" + (", …" if len(values) > _MAX_CHOICES else ""))
+        if isinstance(known.get("format"), str):
+            more.append(text(known["format"]))
+        if not more:
+            return said
+        joined = "; ".join(more)
+        return f"{said} ({joined})" if said else joined
+
+    def properties_of(self, schema: Any, depth: int = 0) -> dict[str, Mapping[str, Any]]:
+        """The properties of an object that can be sent, those of its parts included."""
+        known = self.look(schema)
+        found: dict[str, Mapping[str, Any]] = {}
+        if depth > _MAX_DEPTH:
+            return found
+        for part in items(known.get("allOf")):
+            found |= self.properties_of(part, depth + 1)
+        for name, value in mapping(known.get("properties")).items():
+            if self.look(value).get("readOnly") is not True:
+                found[str(name)] = self.look(value)
+        return found
+
+    def required_of(self, schema: Any, depth: int = 0) -> set[str]:
+        """The names of the properties that an object must have."""
+        known = self.look(schema)
+        names = {str(name) for name in items(known.get("required"))}
+        if depth <= _MAX_DEPTH:
+            for part in items(known.get("allOf")):
+                names |= self.required_of(part, depth + 1)
+        return names
+
+    def parameters_of(
+        self, shared: Mapping[str, Any], operation: Mapping[str, Any]
+    ) -> list[Mapping[str, Any]]:
+        """The parameters of an operation; its own take the place of those of its path."""
+        found: dict[tuple[str, str], Mapping[str, Any]] = {}
+        for source in (shared, operation):
+            for one in items(source.get("parameters")):
+                parameter = self.look(one)
+                found[str(parameter.get("name")), str(parameter.get("in"))] = parameter
+        return list(found.values())
+
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """`value` if it is a mapping, else an empty one."""
@@ -144,6 +234,13 @@ def text(value: Any) -> str:
     if not isinstance(value, str):
         return ""
     return "".join(c for c in " ".join(value.split()) if c.isprintable())
+
+
+def _type_of_value(value: Any) -> str:
+    if isinstance(value, bool):
+        return "boolean"
+    kinds = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
+    return kinds.get(type(value), "")
 
 
 def read_openapi(path: Path) -> OpenApiDocument:
@@ -173,97 +270,3 @@ class _Loader(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):  # type: ignore[mi
 
 
 _Loader.add_constructor("!plain", lambda loader, node: resolve(node.value))
-
-
-def type_of(document: OpenApiDocument, schema: Any, depth: int = 0) -> str | None:
-    """The one type that a value has; None where it may be of several, or none is named."""
-    found = _types(document, schema, depth)
-    if found == {"integer", "number"}:
-        return "number"
-    return next(iter(found)) if len(found) == 1 else None
-
-
-def _types(document: OpenApiDocument, schema: Any, depth: int) -> set[str]:
-    known = document.look(schema)
-    if depth > _MAX_DEPTH:
-        return set()
-    said = known.get("type")
-    types = {str(one) for one in (said if isinstance(said, list) else [said])} & _TYPES
-    if types:
-        return types
-    if "properties" in known or "additionalProperties" in known:
-        return {"object"}
-    if "items" in known:
-        return {"array"}
-    values = known.get("enum", [known["const"]] if "const" in known else None)
-    if isinstance(values, list) and values:
-        return {_type_of_value(value) for value in values} - {""}
-    parts = [_types(document, part, depth + 1) for part in items(known.get("allOf"))]
-    for key in ("anyOf", "oneOf"):
-        choices = [_types(document, part, depth + 1) for part in items(known.get(key))]
-        if choices:
-            parts.append(set().union(*choices))
-    return next((part for part in parts if part), set())
-
-
-def _type_of_value(value: Any) -> str:
-    if isinstance(value, bool):
-        return "boolean"
-    kinds = {str: "string", int: "integer", float: "number", list: "array", dict: "object"}
-    return kinds.get(type(value), "")
-
-
-def default_of(document: OpenApiDocument, schema: Any, type_: str | None) -> Any:
-    """The default of a value, if it has one that fits its type; else MISSING."""
-    default = document.look(schema).get("default", MISSING)
-    if default is MISSING or default is None:
-        return MISSING
-    try:
-        return fitted(Param.model_validate({"type": type_, "required": True}), default)
-    except ValueError:
-        return MISSING
-
-
-def words_of(document: OpenApiDocument, schema: Any, description: Any) -> str:
-    """What is said of a value, in one line: its description, its choices, its format."""
-    known = document.look(schema)
-    said = text(description) or text(known.get("description"))
-    if len(said) > _MAX_WORDS:
-        said = said[: _MAX_WORDS - 1].rstrip() + "…"
-    values = items(known.get("enum"))
-    more: list[str] = []
-    if values:
-        shown = ", ".join(text(str(value)) for value in values[:_MAX_CHOICES])
-        more.append(f"one of {shown}" + (", …" if len(values) > _MAX_CHOICES else ""))
-    if isinstance(known.get("format"), str):
-        more.append(text(known["format"]))
-    if not more:
-        return said
-    joined = "; ".join(more)
-    return f"{said} ({joined})" if said else joined
-
-
-def properties_of(
-    document: OpenApiDocument, schema: Any, depth: int = 0
-) -> dict[str, Mapping[str, Any]]:
-    """The properties of an object that can be sent, those of its parts included."""
-    known = document.look(schema)
-    found: dict[str, Mapping[str, Any]] = {}
-    if depth > _MAX_DEPTH:
-        return found
-    for part in items(known.get("allOf")):
-        found |= properties_of(document, part, depth + 1)
-    for name, value in mapping(known.get("properties")).items():
-        if document.look(value).get("readOnly") is not True:
-            found[str(name)] = document.look(value)
-    return found
-
-
-def required_of(document: OpenApiDocument, schema: Any, depth: int = 0) -> set[str]:
-    """The names of the properties that an object must have."""
-    known = document.look(schema)
-    names = {str(name) for name in items(known.get("required"))}
-    if depth <= _MAX_DEPTH:
-        for part in items(known.get("allOf")):
-            names |= required_of(document, part, depth + 1)
-    return names

@@ -1,7 +1,6 @@
 """The operations of an OpenAPI document, as what the files of endpoints say of them.
 
-An operation is read in three steps: its parameters, its body, then what is said of it. The first
-two fill one RequestTemplates, which notes what cannot be sent as well.
+Its parameters and its body are read into a RequestTemplates, which also notes what cannot be sent.
 """
 
 from __future__ import annotations
@@ -14,14 +13,9 @@ from typing import Any
 from orchestratord.cli.importing.openapi_document import (
     MISSING,
     OpenApiDocument,
-    default_of,
     items,
     mapping,
-    properties_of,
-    required_of,
     text,
-    type_of,
-    words_of,
 )
 
 _NOT_IN_NAME = re.compile(r"[^A-Za-z0-9._]+")
@@ -144,8 +138,7 @@ def _operation(
     shared: Mapping[str, Any],
     operation: Mapping[str, Any],
 ) -> ImportedOperation:
-    made = templates_of(document, path, shared, operation)
-    made.body = body_of(document, shared, operation, made)
+    made = _RequestReader(document, shared, operation).read(path)
     elsewhere = _elsewhere(document, shared, operation)
     if elsewhere is not None:
         made.leave_out(f"it is served elsewhere, at {elsewhere}", True)
@@ -202,129 +195,218 @@ def _elsewhere(
     return own if own is not None and own != document.base_url() else None
 
 
-def templates_of(
-    document: OpenApiDocument, path: str, shared: Mapping[str, Any], operation: Mapping[str, Any]
-) -> RequestTemplates:
-    """The parameters of one operation, but for those of its body.
+class _RequestReader:
+    """Reads the parameters and the body of one operation into `made`.
 
     Args:
-        document: of all of them.
-        path: as the document has it.
+        document: of all operations.
         shared: what the path says of all its operations.
         operation: the operation itself.
     """
-    made = RequestTemplates()
-    in_path: dict[str, str] = {}
-    for parameter in parameters_of(document, shared, operation):
-        name, where = str(parameter.get("name", "")), parameter.get("in")
-        if where in ("body", "formData") or not name:
-            continue
-        if where == "path":
-            in_path[name] = _in_path(document, made, name, parameter)
-        elif where == "query":
-            _in_query(document, made, name, parameter)
-        elif where == "header":
-            _in_header(document, made, name, parameter)
+
+    def __init__(
+        self, document: OpenApiDocument, shared: Mapping[str, Any], operation: Mapping[str, Any]
+    ) -> None:
+        self._document = document
+        self._operation = operation
+        self._parameters = document.parameters_of(shared, operation)
+        self.made = RequestTemplates()
+
+    def read(self, path: str) -> RequestTemplates:
+        """What the operation takes, and where it goes; `path` as the document has it."""
+        in_path: dict[str, str] = {}
+        for parameter in self._parameters:
+            name, where = str(parameter.get("name", "")), parameter.get("in")
+            if where in ("body", "formData") or not name:
+                continue
+            if where == "path":
+                in_path[name] = self._in_path(name, parameter)
+            elif where == "query":
+                self._in_query(name, parameter)
+            elif where == "header":
+                self._in_header(name, parameter)
+            else:
+                what = f"the {text(where)} parameter {text(name)} cannot be sent"
+                self.made.leave_out(what, parameter.get("required") is True)
+        self.made.path = self._path(path, in_path)
+        self.made.body = self._old_body() if self._document.version == "2.0" else self._new_body()
+        return self.made
+
+    def _declared(
+        self, name: str, parameter: Mapping[str, Any], where: str
+    ) -> tuple[ImportedParam, Any, bool]:
+        """The endpoint's parameter, its schema, and whether it goes as JSON."""
+        document = self._document
+        schema: Any = parameter.get("schema", parameter if document.version == "2.0" else {})
+        content = mapping(parameter.get("content"))
+        if content:
+            schema = mapping(next(iter(content.values()))).get("schema", {})
+        type_ = document.type_of(schema)
+        words = document.words_of(schema, parameter.get("description"))
+        required = parameter.get("required") is True or where == "path"
+        default = document.default_of(schema, type_)
+        param = self.made.add(name, where, type_, required, default, words)
+        return param, schema, bool(content)
+
+    def _in_path(self, name: str, parameter: Mapping[str, Any]) -> str:
+        param, _, as_json = self._declared(name, parameter, "path")
+        style = parameter.get("style", parameter.get("collectionFormat", "simple"))
+        if param.type == "object" and not as_json:
+            self.made.leave_out(f"the object {text(name)} cannot be written into a path", True)
+        before = _PREFIXES.get(style, "").format(name=name)
+        if param.type == "array":
+            return f"{before}{{{{ {_joined(param, style)} }}}}"
+        return f"{before}{{{{ {param.read}{' | tojson' if as_json else ''} }}}}"
+
+    def _in_query(self, name: str, parameter: Mapping[str, Any]) -> None:
+        param, schema, as_json = self._declared(name, parameter, "query")
+        query = self.made.query
+        if as_json:
+            query[name] = _unless_null(param, f"{param.read} | tojson")
+            return
+        if self._document.version == "2.0":
+            style = parameter.get("collectionFormat", "csv")
+            repeated = style == "multi"
         else:
+            style = parameter.get("style", "form")
+            repeated = parameter.get("explode", style in ("form", "deepObject")) is True
+        if param.type == "object":
+            properties = self._document.properties_of(schema)
+            if not properties or not repeated:
+                self.made.params.remove(param)
+                what = f"the object {text(name)} cannot be written into a query"
+                self.made.leave_out(what, parameter.get("required") is True)
+            for inner in properties if repeated else ():
+                key = f"{name}[{inner}]" if style == "deepObject" else inner
+                if "'" not in inner and "\\" not in inner:
+                    query[key] = f"{{{{ ({param.read} or {{}}).get('{inner}') }}}}"
+        elif param.type == "array" and style == "deepObject":
+            query[f"{name}[]"] = f"{{{{ {param.read} }}}}"
+        elif param.type == "array" and not repeated:
+            query[name] = _unless_null(param, _joined(param, style))
+        else:
+            query[name] = f"{{{{ {param.read} }}}}"
+
+    def _in_header(self, name: str, parameter: Mapping[str, Any]) -> None:
+        if name.lower() in _NO_PARAMETERS:
+            return
+        if not _TOKEN.fullmatch(name):
             required = parameter.get("required") is True
-            made.leave_out(f"the {text(where)} parameter {text(name)} cannot be sent", required)
-    made.path = _path_of(made, path, in_path)
-    return made
+            self.made.leave_out(f"{text(name)!r} is no name of a header", required)
+            return
+        param, _, as_json = self._declared(name, parameter, "header")
+        if as_json:
+            self.made.headers[name] = _unless_null(param, f"{param.read} | tojson")
+        elif param.type == "array":
+            self.made.headers[name] = _unless_null(param, _joined(param, "simple"))
+        else:
+            self.made.headers[name] = f"{{{{ {param.read} }}}}"
 
+    def _path(self, path: str, in_path: Mapping[str, str]) -> str:
+        """The path with a template for each of its parameters, those that are not declared too."""
 
-def parameters_of(
-    document: OpenApiDocument, shared: Mapping[str, Any], operation: Mapping[str, Any]
-) -> list[Mapping[str, Any]]:
-    """The parameters of an operation; its own take the place of those of its path."""
-    found: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for source in (shared, operation):
-        given = source.get("parameters")
-        for one in given if isinstance(given, list) else ():
-            parameter = document.look(one)
-            found[str(parameter.get("name")), str(parameter.get("in"))] = parameter
-    return list(found.values())
+        def template(match: re.Match[str]) -> str:
+            wire = match[1]
+            name = wire if wire in in_path else re.split("[=:]", wire, maxsplit=1)[0]
+            if name not in in_path:
+                return f"{{{{ {self.made.add(name, 'path', 'string', True, MISSING, '').read} }}}}"
+            return in_path[name]
 
+        # What a template or a reference could be taken for is written as the bytes that go out.
+        literal = re.sub(r"\$(?=\{)", "%24", path).replace("#", "%23")
+        found = _IN_PATH.sub(template, literal)
+        return found if found.startswith("/") else f"/{found}"
 
-def _declared(
-    document: OpenApiDocument,
-    made: RequestTemplates,
-    name: str,
-    parameter: Mapping[str, Any],
-    where: str,
-) -> tuple[ImportedParam, Any, bool]:
-    """The param, its schema, and whether it goes as JSON."""
-    schema: Any = parameter.get("schema", parameter if document.version == "2.0" else {})
-    content = mapping(parameter.get("content"))
-    if content:
-        schema = mapping(next(iter(content.values()))).get("schema", {})
-    type_ = type_of(document, schema)
-    words = words_of(document, schema, parameter.get("description"))
-    required = parameter.get("required") is True or where == "path"
-    default = default_of(document, schema, type_)
-    return made.add(name, where, type_, required, default, words), schema, bool(content)
+    def _new_body(self) -> Body | None:
+        body = self._document.look(self._operation.get("requestBody"))
+        content = mapping(body.get("content"))
+        if not content:
+            return None
+        media = min(map(str, content), key=media_rank)
+        schema = mapping(content[media]).get("schema", {})
+        required = body.get("required") is True
+        return self._body(media, schema, required, "body", body.get("description"))
 
-
-def _in_path(
-    document: OpenApiDocument, made: RequestTemplates, name: str, parameter: Mapping[str, Any]
-) -> str:
-    param, _, as_json = _declared(document, made, name, parameter, "path")
-    style = parameter.get("style", parameter.get("collectionFormat", "simple"))
-    if param.type == "object" and not as_json:
-        made.leave_out(f"the object {text(name)} cannot be written into a path", True)
-    before = _PREFIXES.get(style, "").format(name=name)
-    if param.type == "array":
-        return f"{before}{{{{ {_joined(param, style)} }}}}"
-    return f"{before}{{{{ {param.read}{' | tojson' if as_json else ''} }}}}"
-
-
-def _in_query(
-    document: OpenApiDocument, made: RequestTemplates, name: str, parameter: Mapping[str, Any]
-) -> None:
-    param, schema, as_json = _declared(document, made, name, parameter, "query")
-    if as_json:
-        made.query[name] = _unless_null(param, f"{param.read} | tojson")
-        return
-    old = document.version == "2.0"
-    if old:
-        style = parameter.get("collectionFormat", "csv")
-        repeated = style == "multi"
-    else:
-        style = parameter.get("style", "form")
-        repeated = parameter.get("explode", style in ("form", "deepObject")) is True
-    if param.type == "object":
-        properties = properties_of(document, schema)
-        if not properties or not repeated:
-            made.params.remove(param)
+    def _old_body(self) -> Body | None:
+        """The body as version 2.0 has it: one of the parameters, or several fields of a form."""
+        consumes = self._operation.get("consumes", self._document.root.get("consumes"))
+        medias = [str(media) for media in items(consumes)]
+        fields: dict[str, Any] = {}
+        for parameter in self._parameters:
             required = parameter.get("required") is True
-            made.leave_out(f"the object {text(name)} cannot be written into a query", required)
-        for inner in properties if repeated else ():
-            key = f"{name}[{inner}]" if style == "deepObject" else inner
-            if "'" not in inner and "\\" not in inner:
-                made.query[key] = f"{{{{ ({param.read} or {{}}).get('{inner}') }}}}"
-        return
-    if param.type == "array" and style == "deepObject":
-        made.query[f"{name}[]"] = f"{{{{ {param.read} }}}}"
-    elif param.type == "array" and not repeated:
-        made.query[name] = _unless_null(param, _joined(param, style))
-    else:
-        made.query[name] = f"{{{{ {param.read} }}}}"
+            name = str(parameter.get("name", ""))
+            if parameter.get("in") == "body":
+                media = min(medias or ["application/json"], key=media_rank)
+                schema, words = parameter.get("schema", {}), parameter.get("description")
+                return self._body(media, schema, required, name or "body", words)
+            if parameter.get("in") == "formData":
+                fields[name] = parameter
+        if not fields:
+            return None
+        needed = [name for name, field in fields.items() if field.get("required") is True]
+        schema = {"type": "object", "properties": fields, "required": needed}
+        files = any(field.get("type") == "file" for field in fields.values())
+        forms = [media for media in medias if media in (FORM, MULTIPART)] or [FORM]
+        media = MULTIPART if files else min(forms, key=media_rank)
+        return self._body(media, schema, bool(needed), "body", "")
 
+    def _body(
+        self, media: str, schema: Any, required: bool, name: str, description: Any
+    ) -> Body | None:
+        kind, made = _kind_of(media), self.made
+        if kind.startswith("multipart/"):
+            made.leave_out(f"a body of {text(media)} cannot be sent", required)
+            return None
+        if kind == FORM:
+            return self._form(schema, required)
+        type_ = self._document.type_of(schema)
+        words = self._document.words_of(schema, description)
+        if kind.endswith("json") or "*" in kind:
+            if kind.endswith("json") and kind != "application/json":
+                made.headers["Content-Type"] = text(media)
+            required = required or not self._may_be_empty(schema)
+            default = MISSING if required else _EMPTY_BODIES.get(type_, MISSING)
+            words = " ".join(part for part in (words, self._fields_in_words(schema)) if part)
+            param = made.add(name, "body", type_, required, default, words)
+            return "json", f"{{{{ {param.read} }}}}"
+        made.headers["Content-Type"] = text(media)
+        param = made.add(name, "body", "string", required, MISSING, words)
+        return "text", f"{{{{ {param.read} }}}}"
 
-def _in_header(
-    document: OpenApiDocument, made: RequestTemplates, name: str, parameter: Mapping[str, Any]
-) -> None:
-    if name.lower() in _NO_PARAMETERS:
-        return
-    if not _TOKEN.fullmatch(name):
-        made.leave_out(f"{text(name)!r} is no name of a header", parameter.get("required") is True)
-        return
-    param, _, as_json = _declared(document, made, name, parameter, "header")
-    if as_json:
-        made.headers[name] = _unless_null(param, f"{param.read} | tojson")
-    elif param.type == "array":
-        made.headers[name] = _unless_null(param, _joined(param, "simple"))
-    else:
-        made.headers[name] = f"{{{{ {param.read} }}}}"
+    def _may_be_empty(self, schema: Any) -> bool:
+        """Whether a body without any field, or without an item, is certain to fit."""
+        known = self._document.look(schema)
+        asks = any(key in known for key in ("oneOf", "anyOf", "minItems", "minProperties"))
+        return not asks and not self._document.required_of(known)
+
+    def _form(self, schema: Any, required: bool) -> Body | None:
+        document, made = self._document, self.made
+        properties, needed = document.properties_of(schema), document.required_of(schema)
+        if not properties:
+            made.leave_out("the fields of its form are not declared", required)
+            return None
+        form: dict[str, str] = {}
+        for name, declared in properties.items():
+            type_ = document.type_of(declared)
+            if type_ == "object":
+                made.problems.append(f"the field {text(name)} of its form is sent as JSON")
+            default, words = document.default_of(declared, type_), document.words_of(declared, "")
+            param = made.add(name, "form", type_, required and name in needed, default, words)
+            form[name] = f"{{{{ {param.read} }}}}"
+        return "form", form
+
+    def _fields_in_words(self, schema: Any) -> str:
+        """The fields of a JSON object, in words."""
+        document = self._document
+        properties, needed = document.properties_of(schema), document.required_of(schema)
+        words: list[str] = []
+        for name, value in properties.items():
+            more = [document.type_of(value) or "any", *(["required"] if name in needed else [])]
+            words.append(f"{text(name)} ({', '.join(more)})")
+        if not words:
+            return ""
+        rest = ", …" if len(words) > _MAX_FIELDS else ""
+        return f"Fields: {', '.join(words[:_MAX_FIELDS])}{rest}"
 
 
 def _joined(param: ImportedParam, style: Any) -> str:
@@ -335,69 +417,6 @@ def _unless_null(param: ImportedParam, expression: str) -> str:
     if param.required:
         return f"{{{{ {expression} }}}}"
     return f"{{{{ {expression} if {param.read} is not none else none }}}}"
-
-
-def _path_of(made: RequestTemplates, path: str, in_path: Mapping[str, str]) -> str:
-    """The path with a template for each of its parameters, those that are not declared too."""
-
-    def template(match: re.Match[str]) -> str:
-        wire = match[1]
-        name = wire if wire in in_path else re.split("[=:]", wire, maxsplit=1)[0]
-        if name not in in_path:
-            return f"{{{{ {made.add(name, 'path', 'string', True, MISSING, '').read} }}}}"
-        return in_path[name]
-
-    # What a template or a reference could be taken for is written as the bytes that go out.
-    literal = re.sub(r"\$(?=\{)", "%24", path).replace("#", "%23")
-    found = _IN_PATH.sub(template, literal)
-    return found if found.startswith("/") else f"/{found}"
-
-
-def body_of(
-    document: OpenApiDocument,
-    shared: Mapping[str, Any],
-    operation: Mapping[str, Any],
-    made: RequestTemplates,
-) -> Body | None:
-    """The body, None for none. Its parameters, headers and problems are added to `made`."""
-    if document.version == "2.0":
-        return _old_body(document, shared, operation, made)
-    body = document.look(operation.get("requestBody"))
-    content = mapping(body.get("content"))
-    if not content:
-        return None
-    media = min(map(str, content), key=media_rank)
-    schema = mapping(content[media]).get("schema", {})
-    required = body.get("required") is True
-    return _body(document, media, schema, required, "body", body.get("description"), made)
-
-
-def _old_body(
-    document: OpenApiDocument,
-    shared: Mapping[str, Any],
-    operation: Mapping[str, Any],
-    made: RequestTemplates,
-) -> Body | None:
-    consumes = operation.get("consumes", document.root.get("consumes"))
-    medias = [str(media) for media in items(consumes)]
-    fields: dict[str, Any] = {}
-    for parameter in parameters_of(document, shared, operation):
-        required = parameter.get("required") is True
-        name = str(parameter.get("name", ""))
-        if parameter.get("in") == "body":
-            media = min(medias or ["application/json"], key=media_rank)
-            schema, words = parameter.get("schema", {}), parameter.get("description")
-            return _body(document, media, schema, required, name or "body", words, made)
-        if parameter.get("in") == "formData":
-            fields[name] = parameter
-    if not fields:
-        return None
-    needed = [name for name, field in fields.items() if field.get("required") is True]
-    schema = {"type": "object", "properties": fields, "required": needed}
-    files = any(field.get("type") == "file" for field in fields.values())
-    forms = [media for media in medias if media in (FORM, MULTIPART)] or [FORM]
-    media = MULTIPART if files else min(forms, key=media_rank)
-    return _body(document, media, schema, bool(needed), "body", "", made)
 
 
 def media_rank(media: str) -> int:
@@ -418,73 +437,3 @@ def media_rank(media: str) -> int:
 
 def _kind_of(media: str) -> str:
     return media.partition(";")[0].strip().lower()
-
-
-def _body(
-    document: OpenApiDocument,
-    media: str,
-    schema: Any,
-    required: bool,
-    name: str,
-    description: Any,
-    made: RequestTemplates,
-) -> Body | None:
-    kind = _kind_of(media)
-    if kind.startswith("multipart/"):
-        made.leave_out(f"a body of {text(media)} cannot be sent", required)
-        return None
-    if kind == FORM:
-        return _form(document, schema, required, made)
-    type_ = type_of(document, schema)
-    words = words_of(document, schema, description)
-    if kind.endswith("json") or "*" in kind:
-        if kind.endswith("json") and kind != "application/json":
-            made.headers["Content-Type"] = text(media)
-        required = required or not _may_be_empty(document, schema)
-        default = MISSING if required else _EMPTY_BODIES.get(type_, MISSING)
-        words = " ".join(part for part in (words, _fields_in_words(document, schema)) if part)
-        param = made.add(name, "body", type_, required, default, words)
-        return "json", f"{{{{ {param.read} }}}}"
-    made.headers["Content-Type"] = text(media)
-    param = made.add(name, "body", "string", required, MISSING, words)
-    return "text", f"{{{{ {param.read} }}}}"
-
-
-def _may_be_empty(document: OpenApiDocument, schema: Any) -> bool:
-    """Whether a body without any field, or without an item, is certain to fit."""
-    known = document.look(schema)
-    asks = any(key in known for key in ("oneOf", "anyOf", "minItems", "minProperties"))
-    return not asks and not required_of(document, known)
-
-
-def _form(
-    document: OpenApiDocument, schema: Any, required: bool, made: RequestTemplates
-) -> Body | None:
-    properties, needed = properties_of(document, schema), required_of(document, schema)
-    if not properties:
-        made.leave_out("the fields of its form are not declared", required)
-        return None
-    form: dict[str, str] = {}
-    for name, declared in properties.items():
-        type_ = type_of(document, declared)
-        if type_ == "object":
-            made.problems.append(f"the field {text(name)} of its form is sent as JSON")
-        default = default_of(document, declared, type_)
-        words = words_of(document, declared, "")
-        param = made.add(name, "form", type_, required and name in needed, default, words)
-        form[name] = f"{{{{ {param.read} }}}}"
-    return "form", form
-
-
-def _fields_in_words(document: OpenApiDocument, schema: Any) -> str:
-    """The fields of a JSON object, in words."""
-    known = document.look(schema)
-    properties, needed = properties_of(document, known), required_of(document, known)
-    words: list[str] = []
-    for name, value in properties.items():
-        more = [type_of(document, value) or "any", *(["required"] if name in needed else [])]
-        words.append(f"{text(name)} ({', '.join(more)})")
-    if not words:
-        return ""
-    rest = ", …" if len(words) > _MAX_FIELDS else ""
-    return f"Fields: {', '.join(words[:_MAX_FIELDS])}{rest}"

@@ -12,15 +12,9 @@ from typing import Any
 import jsonschema
 import pytest
 import yaml
-from click.testing import CliRunner, Result
-
-from orchestratord.cli.main import main
+from cli_parts import run
 
 MODELINE = re.compile(r"# yaml-language-server: \$schema=(\S+)\n")
-
-
-def run(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(argument) for argument in arguments])
 
 
 def good(folder: Path) -> str:
