@@ -22,7 +22,7 @@ def move_queue(source: str, target: str, config: str | None) -> None:
     """
     from orchestratord.cli.opened_config import opened_host
     from orchestratord.errors import QueueError
-    from orchestratord.queue.moving import move
+    from orchestratord.queue.admin.move import move
 
     host = opened_host(config)
 

@@ -13,17 +13,17 @@ from typing import TYPE_CHECKING
 
 import click
 
-from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.cli.options import bad_config_ends, complain, folder_of
 from orchestratord.config.load import load
-from orchestratord.config.suggest import suggest
-from orchestratord.endpoint import Endpoint
+from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.errors import ConfigError, PluginError, Problem
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
+from orchestratord.values.suggest import suggest
 
 if TYPE_CHECKING:
-    from orchestratord.control.explain import Explainer
+    from orchestratord.simulate.explain import Explainer
 
 NOT_FOUND = 4
 
@@ -81,8 +81,8 @@ class OpenedConfig:
 
     def explainer(self) -> Explainer:
         """What tells of its endpoints' attempts without sending anything."""
-        from orchestratord.clock import Clock
-        from orchestratord.control.explain import Explainer
+        from orchestratord.simulate.explain import Explainer
+        from orchestratord.values.clock import Clock
 
         return Explainer(self.host, self.config, Clock())
 

@@ -13,10 +13,10 @@ import click
 
 from orchestratord.cli.create.scaffold import SCHEMA_FOLDER, template, write_new, write_schemas
 from orchestratord.cli.opened_config import copy_of, errors_in, existing, host_of
-from orchestratord.config.document import read_document
 from orchestratord.config.folder import SUFFIXES, Files, read_folder
-from orchestratord.config.positions import MapNode
-from orchestratord.host import Host
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.plugin.host import Host
 
 _WITH_BODY = ("POST", "PUT", "PATCH")
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 import click
 
 if TYPE_CHECKING:
-    from orchestratord.registry import Registry
+    from orchestratord.plugin.registry import Registry
 
 TEMPLATES = Path(__file__).parent / "templates"
 
@@ -62,7 +62,7 @@ def write_new(path: Path, text: str) -> None:
 
 def schema_text(kind: SchemaKind, registry: Registry) -> str:
     """The schema of one kind of file, with the keys of these plugins."""
-    from orchestratord.config.schema import json_schema
+    from orchestratord.config.show.json_schema import json_schema
 
     return json.dumps(json_schema(kind, registry), indent=2) + "\n"
 

@@ -27,7 +27,7 @@ from orchestratord.cli.demo.daemon_process import DemoDaemon, DemoFailed
 from orchestratord.cli.demo.receiver import DemoReceiver, ReceivedDelivery
 from orchestratord.cli.demo.story import Task
 from orchestratord.log import escape
-from orchestratord.values import format_duration
+from orchestratord.values.durations import format_duration
 
 SHORTEST = 20.0
 LONGEST = 60.0

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestratord.certificate import certificates, ends
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
 from orchestratord.errors import Problem
+from orchestratord.values.certificate import certificates, ends
 
 _SHOWN = 3
 """Problems that are quoted; `check` has them all."""

@@ -11,7 +11,7 @@ from typing import Any
 
 from orchestratord.cli.doctor.installation import Findings, Installation, Unready, fail, ok, warn
 from orchestratord.cli.doctor.queue_checks import nearest_folder
-from orchestratord.config.listening import parse_bind
+from orchestratord.config.validate.bind_address import parse_bind
 
 LONGEST = 107
 """Bytes that the kernel takes as the path of a socket."""

@@ -11,12 +11,11 @@ from pathlib import Path
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
 from orchestratord.errors import QueueError
-from orchestratord.queue.horizon import subject
-from orchestratord.queue.inspection import faults, holder, too_new
+from orchestratord.queue.admin.inspect import Seen, faults, holder, look, too_new
+from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
-from orchestratord.queue.server import Seen, look
-from orchestratord.queue.sqlite import CROWDED
+from orchestratord.queue.sqlite_database import CROWDED
 
 LOOK_TIME = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""

@@ -18,10 +18,10 @@ import click
 from orchestratord.cli.create.scaffold import unwritable
 from orchestratord.cli.importing.openapi_operation import ImportedOperation
 from orchestratord.cli.opened_config import copy_of, errors_in
-from orchestratord.config.editing.target import replace
+from orchestratord.config.edit.write_file import replace
 from orchestratord.config.folder import Files
 from orchestratord.errors import NotWritable, Problem, StorageFull
-from orchestratord.host import Host
+from orchestratord.plugin.host import Host
 
 _STAMP = re.compile(rb"^# Imported by orchestratord as ([0-9a-f]{16})[^\n]*\n", re.MULTILINE)
 _KEY = re.compile(rb"^# Operation: ([^\n]+)\n", re.MULTILINE)

@@ -16,9 +16,9 @@ import click
 import yaml
 
 from orchestratord.config.params import fitted
-from orchestratord.config.scalars import resolve
-from orchestratord.config.urls import url_problem
-from orchestratord.endpoint import Param
+from orchestratord.config.validate.request_rules import url_problem
+from orchestratord.config.yaml.scalars import resolve
+from orchestratord.model.endpoint import Param
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 

@@ -14,8 +14,8 @@ from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened_config import OpenedConfig
-    from orchestratord.endpoint import RetryPolicy
-    from orchestratord.registry import Registry
+    from orchestratord.model.retry_policy import RetryPolicy
+    from orchestratord.plugin.registry import Registry
 
 _WIDTH = 80
 _HEADS = ("AFTER", "DELAY", "WITH JITTER", "AT")
@@ -46,7 +46,7 @@ def backoff(
     exponential:delay=5s,factor=2 or list:delays=5s,5m,30m, and the defaults of `retry` beside them.
     """
     from orchestratord.cli.opened_config import opened_config, opened_host
-    from orchestratord.control.timetable import timetable
+    from orchestratord.simulate.timetable import timetable
 
     given = {"max_attempts": max_attempts, "max_delay": max_delay, "jitter": jitter}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -95,8 +95,8 @@ def _declared(
 ) -> tuple[str, RetryPolicy, Registry]:
     """The policy of an endpoint's calls, or of the deliveries of one of its webhooks."""
     from orchestratord.cli.opened_config import NOT_FOUND
-    from orchestratord.config.suggest import suggest
     from orchestratord.errors import Conflict
+    from orchestratord.values.suggest import suggest
 
     endpoint = open_.endpoint(endpoint_id)
     if webhook is None:
@@ -115,8 +115,8 @@ def _declared(
 
 def _strategy(text: str, registry: Registry) -> dict[str, Any]:
     """`exponential:delay=5s,factor=2` as it would stand in the YAML. Raises UsageError."""
-    from orchestratord.config.shapes import fields_of
-    from orchestratord.config.suggest import suggest
+    from orchestratord.config.validate.shapes import fields_of
+    from orchestratord.values.suggest import suggest
 
     name, _, rest = text.partition(":")
     if name not in registry.backoffs:
@@ -149,8 +149,8 @@ def _changed(
     """The policy with what the command line says. Raises UsageError."""
     from pydantic import ValidationError
 
-    from orchestratord.config.complaints import expectation, sentence, shown
-    from orchestratord.endpoint import RetryPolicy
+    from orchestratord.config.validate.error_text import expectation, sentence, shown
+    from orchestratord.model.retry_policy import RetryPolicy
 
     given: dict[str, Any] = changes
     if policy is not None:
@@ -180,7 +180,7 @@ def backoff_text(document: Mapping[str, Any]) -> str:
 
 
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
-    from orchestratord.control.timetable import about, between
+    from orchestratord.simulate.timetable import about, between
 
     policy, delays = document["policy"], document["delays"]
     options = ", ".join(f"{key} {_plain(value)}" for key, value in policy["backoff"].items())
@@ -210,7 +210,7 @@ def _attempts(document: Mapping[str, Any]) -> str:
 
 
 def _table(delays: list[Mapping[str, Any]]) -> Iterator[str]:
-    from orchestratord.control.timetable import about, between
+    from orchestratord.simulate.timetable import about, between
 
     rows = [
         (

@@ -23,7 +23,7 @@ from orchestratord.cli.options import (
 
 if TYPE_CHECKING:
     from orchestratord.errors import Problem
-    from orchestratord.settings import Config
+    from orchestratord.model.settings import Config
 
 _COLOURS = {"error": "red", "warning": "yellow", "source": None, "caret": "green", "hint": "cyan"}
 

@@ -13,7 +13,7 @@ from orchestratord.cli import argument_completion
 from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
-    from orchestratord.config.origins import Traced
+    from orchestratord.config.show.origins import Traced
 
 DEFAULT = "default"
 
@@ -42,7 +42,7 @@ def show(config: str | None, endpoint: str, output: str) -> None:
     A value that is not written is the default, and marked so. Secrets are masked.
     """
     from orchestratord.cli.opened_config import opened_config
-    from orchestratord.config.origins import Origins, trace
+    from orchestratord.config.show.origins import Origins, trace
 
     open_ = opened_config(config)
     declared = open_.endpoint(endpoint)
@@ -150,7 +150,7 @@ def _scalar(value: object) -> str:
     """A scalar as YAML 1.2 reads it back, and 1.1 too; quoted where it could be taken for more."""
     import yaml
 
-    from orchestratord.config.scalars import resolve
+    from orchestratord.config.yaml.scalars import resolve
 
     if not isinstance(value, str):
         return json.dumps(value)

@@ -14,8 +14,8 @@ from orchestratord.cli import argument_completion
 from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
-    from orchestratord.endpoint import Endpoint
-    from orchestratord.trial import Pretended
+    from orchestratord.model.endpoint import Endpoint
+    from orchestratord.model.test_case import Pretended
 
 _WIDTH = 80
 _VERBS = {"webhook": ("fires", "does not fire")}
@@ -78,8 +78,8 @@ def explain(
     import asyncio
 
     from orchestratord.cli.opened_config import opened_config
-    from orchestratord.control.explained import explained_json
     from orchestratord.errors import Conflict
+    from orchestratord.simulate.report import explained_json
 
     answer = _answer(status_code, error, _body(body))
     _check_phase(phase, answer)
@@ -102,8 +102,8 @@ def explain(
 
 def _answer(status_code: str | None, error: str | None, body: str | None) -> Pretended | None:
     """The answer that is pretended. Raises UsageError."""
-    from orchestratord.config.suggest import suggest
-    from orchestratord.trial import ERRORS, Pretended, parse_code
+    from orchestratord.model.test_case import ERRORS, Pretended, parse_code
+    from orchestratord.values.suggest import suggest
 
     if error is not None and error not in ERRORS:
         raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
@@ -124,8 +124,8 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Pre
 
 
 def _check_phase(phase: str | None, answer: Pretended | None) -> None:
-    from orchestratord.config.suggest import suggest
-    from orchestratord.hookspecs import PHASES
+    from orchestratord.plugin.hookspecs import PHASES
+    from orchestratord.values.suggest import suggest
 
     if phase is None:
         return
@@ -259,7 +259,7 @@ def _lines(text: str, indent: str) -> Iterator[str]:
 
 
 def _decision(document: Mapping[str, Any]) -> Iterator[str]:
-    from orchestratord.control.timetable import about
+    from orchestratord.simulate.timetable import about
 
     decision = document["decision"]
     if decision["outcome"] == "succeeded":
@@ -281,7 +281,7 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _range(decision: Mapping[str, Any]) -> str:
-    from orchestratord.control.timetable import between
+    from orchestratord.simulate.timetable import between
 
     if decision["shortest"] == decision["longest"]:
         return ""

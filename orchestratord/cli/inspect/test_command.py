@@ -13,7 +13,7 @@ from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened_config import OpenedConfig
-    from orchestratord.control.trials import Tried
+    from orchestratord.simulate.test_runner import Tried
 
 FAILED = 1
 
@@ -54,7 +54,7 @@ def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
 def _results(open_: OpenedConfig, names: Sequence[str]) -> list[CaseResult]:
     import asyncio
 
-    from orchestratord.control.trials import try_all
+    from orchestratord.simulate.test_runner import try_all
 
     explainer = open_.explainer()
 
@@ -72,7 +72,7 @@ def _results(open_: OpenedConfig, names: Sequence[str]) -> list[CaseResult]:
 
 def _note_hooks(open_: OpenedConfig, tried: Sequence[Tried]) -> None:
     """Say which plugins decide in the daemon, and were not asked here."""
-    from orchestratord.control.explain import impure
+    from orchestratord.simulate.explain import impure
 
     registry = open_.host.registry
     found: dict[str, dict[str, None]] = {}
@@ -89,8 +89,8 @@ def _note_hooks(open_: OpenedConfig, tried: Sequence[Tried]) -> None:
 
 def _placed(open_: OpenedConfig, tried: Tried) -> CaseResult:
     """With the place of the test, and of each expectation that was not met."""
-    from orchestratord.config.document import read_document
-    from orchestratord.config.positions import MapNode, locate
+    from orchestratord.config.yaml.document import read_document
+    from orchestratord.config.yaml.nodes import MapNode, locate
 
     source = tried.endpoint.source
     document = read_document(source, (open_.folder / source).read_bytes())
