@@ -123,7 +123,7 @@ def errors_in(folder: Path, host: Host) -> list[Problem]:
     return []
 
 
-def existing(folder: Path) -> Path:
+def existing_folder(folder: Path) -> Path:
     """The config folder itself. Raises ClickException where there is none."""
     if not folder.is_dir():
         raise click.ClickException(

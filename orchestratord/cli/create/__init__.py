@@ -1,4 +1,5 @@
-"""Files for the beginning: `init` writes a config folder, `new` an endpoint or a plugin.
+"""Commands that make files: `init` a config folder, `new` an endpoint or a plugin.
 
-They come from templates/ by way of scaffold, and are judged before they are written.
+Templates become texts in `scaffold`; an endpoint's are tried on a copy of the folder first, by the
+code that reads the configuration; then they are written, never over what is there.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import click
 
 from orchestratord.cli.create.scaffold import SCHEMA_FOLDER, template, write_new, write_schemas
-from orchestratord.cli.opened_config import copy_of, errors_in, existing, host_of
+from orchestratord.cli.opened_config import copy_of, errors_in, existing_folder, host_of
 from orchestratord.config.folder import SUFFIXES, Files, read_folder
 from orchestratord.config.yaml.document import read_document
 from orchestratord.config.yaml.nodes import MapNode
@@ -38,7 +38,7 @@ def write_endpoint(folder: Path, endpoint_id: str, method: str | None) -> None:
         raise click.ClickException(f"{endpoint_id!r} is no endpoint; one is named API/NAME")
     if name.endswith(SUFFIXES):
         raise click.ClickException(f"{endpoint_id!r}: leave out {Path(name).suffix} of the file")
-    files = read_folder(existing(folder))
+    files = read_folder(existing_folder(folder))
     if endpoint_id in files.endpoints:
         raise click.ClickException(
             f"there is an endpoint {endpoint_id} already: {folder / files.endpoints[endpoint_id]}"

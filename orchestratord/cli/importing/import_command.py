@@ -79,11 +79,11 @@ def _write(
     """Write the files and say which. Raises ConfigError and ClickException."""
     from orchestratord.cli.importing import imported_files
     from orchestratord.cli.importing.endpoint_yaml import api_text, endpoint_text
-    from orchestratord.cli.opened_config import existing, host_of
+    from orchestratord.cli.opened_config import existing_folder, host_of
     from orchestratord.config.folder import read_folder
 
     host, _ = host_of(folder)
-    files = read_folder(existing(folder))
+    files = read_folder(existing_folder(folder))
     names = imported_files.names_for(operations, files, api)
     own = files.apis.get(api) or f"apis/{api}/api.yaml"
     texts = {own: imported_files.stamped(api_text(document, schemes))}
