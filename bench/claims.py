@@ -15,9 +15,9 @@ from bench.postgres import folder_for_server, queue_url, server
 from bench.processes import disk_reads
 from bench.servers import Postgres
 from bench.table import Table
+from orchestratord.model.task import Attempt, Key, Task
 from orchestratord.queue.records import Pick, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.task import Attempt, Key, Task
 
 AT_ONCE = 100
 ROUNDS, UNCOUNTED = 30, 3

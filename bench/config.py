@@ -76,8 +76,8 @@ def write(daemon: Daemon, endpoints: int) -> None:
 
 def read(folder: Path) -> dict[str, Any]:
     """Read the folder, and again; seconds, and bytes of memory that the configuration takes."""
-    from orchestratord.assembly import ADDRESSES, open_host
     from orchestratord.config.loader import Loader
+    from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 
     host = open_host(folder)
     before = _rss()
@@ -101,7 +101,7 @@ def _rss() -> int:
 
 def serve(folder: Path) -> int:
     """A daemon that also says on stdout how long its loop was held up, whenever USR1 asks."""
-    from orchestratord import daemon
+    from orchestratord.daemon import daemon
 
     worst = 0.0
 

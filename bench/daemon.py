@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any
 
 from bench.servers import Nginx
+from orchestratord.model.task import NewTask
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.task import NewTask
 from tests.acceptance.daemon import Daemon
 
 CONCURRENCY = 64

@@ -8,7 +8,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 
-from orchestratord.task import Key
+from orchestratord.model.task import Key
 
 SPLITS = (1, 10, 100)
 """What is due and shall be claimed lies in one key, in ten, and in a hundred."""

@@ -34,10 +34,10 @@ from bench.postgres import queue_url, server
 from bench.processes import thread_seconds
 from bench.servers import Nginx
 from bench.table import Table
-from orchestratord import fleet
+from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, NewTask
+from orchestratord.runtime import fleet
 from tests.acceptance.control import Control
 
 POST = Key("bench/post")

@@ -25,18 +25,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from random import Random
 
-from orchestratord.clock import Clock
-from orchestratord.endpoint import Api, Endpoint, RetryPolicy
-from orchestratord.engine import breaker
-from orchestratord.engine.http import HttpPlugin, HttpSpec
-from orchestratord.engine.transport import Client
+from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
+from orchestratord.engine.lanes import breaker
 from orchestratord.engine.worker import Worker
-from orchestratord.host import Host
+from orchestratord.http.client import HttpClient
+from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.model.task import NewTask, Task
+from orchestratord.plugin.host import Host
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.redact import Redactor
-from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import NewTask, Task
+from orchestratord.values.clock import Clock
+from orchestratord.values.redact import Redactor
 
 DOWN = 600.0
 NIGHT = 8 * 3600.0
@@ -82,7 +83,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
 
     host = Host()
     host.register(HttpPlugin(), "http")
-    clock, client = TurnedClock(), Client()
+    clock, client = TurnedClock(), HttpClient()
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     worker = Worker(store, host, client, clock, Random(1))  # noqa: S311
     # Bound, so that nobody else gets the port, and refusing connections as nobody listens.

@@ -28,7 +28,7 @@ from bench.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded,
 from bench.drain import drain
 from bench.servers import Nginx
 from bench.table import Table, insert
-from orchestratord.task import NewTask
+from orchestratord.model.task import NewTask
 
 COUNT = 20_000
 RATE = 500
@@ -37,7 +37,7 @@ PROFILER = "py-spy>=0.4,<0.5"
 
 AREAS: Mapping[str, str] = {
     r"asyncio/|selectors\.py|threading\.py": "the event loop: tasks, callbacks, select",
-    r"orchestratord/engine/(transport|pool|head|http1|parsed|answer|connection|sending)\.py"
+    r"orchestratord/engine/(client|pool|request_bytes|http1|response_parser|api_client)\.py"
     r"|asyncio/selector_events\.py": "the client: sending, parsing, its pool",
     r"orchestratord/engine/(attempt|ending|retry)\.py|orchestratord/(message|executor)\.py":
         "an attempt: its course, its decision",

@@ -25,9 +25,9 @@ import click
 
 from bench.fill import FULL, SPLITS, Filling, fill
 from bench.table import Table, insert
+from orchestratord.model.task import Attempt, Key, Status, Task
 from orchestratord.queue.records import Pick, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.task import Attempt, Key, Status, Task
 
 AT_ONCE = 100
 """Rows that are claimed, and then settled, at once."""

@@ -8,12 +8,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestratord.backoff import Backoff
-    from orchestratord.config.editing.records import Declaration, Edit
     from orchestratord.config.params import check_params
-    from orchestratord.config.suggest import suggest
-    from orchestratord.control.routes import Answer, Caller, Control, Route
-    from orchestratord.endpoint import Api, Endpoint, Model, RetryPolicy, Schedule, Setting
     from orchestratord.errors import (
         ConfigError,
         Conflict,
@@ -32,7 +27,11 @@ if TYPE_CHECKING:
         Unconditional,
         Unreachable,
     )
-    from orchestratord.events import (
+    from orchestratord.model.backoff import Backoff
+    from orchestratord.model.declared import Model
+    from orchestratord.model.edit import Declaration, Edit
+    from orchestratord.model.endpoint import Api, Endpoint, Schedule, Setting
+    from orchestratord.model.event import (
         BreakerEvent,
         ConfigEvent,
         DaemonEvent,
@@ -43,7 +42,7 @@ if TYPE_CHECKING:
         TaskEvent,
         WebhookEvent,
     )
-    from orchestratord.exchange import (
+    from orchestratord.model.http_message import (
         Form,
         Request,
         Response,
@@ -51,15 +50,11 @@ if TYPE_CHECKING:
         put_headers,
         url_text,
     )
-    from orchestratord.executor import Doomed, Executor, Need, Parked, Standing, Target
-    from orchestratord.expression import Expression
-    from orchestratord.hookspecs import PHASES, hookimpl, only_for, pure
-    from orchestratord.message import Outcome, Send
-    from orchestratord.rate import RateLimit
-    from orchestratord.redact import Redactor
-    from orchestratord.settings import Config, DaemonSetting
-    from orchestratord.statement import Statement
-    from orchestratord.task import (
+    from orchestratord.model.outcome import Outcome, Send
+    from orchestratord.model.retry_policy import RetryPolicy
+    from orchestratord.model.settings import Config, DaemonSetting
+    from orchestratord.model.statement import Statement
+    from orchestratord.model.task import (
         Action,
         Delete,
         Effect,
@@ -71,15 +66,17 @@ if TYPE_CHECKING:
         Task,
         Upsert,
     )
-    from orchestratord.template import Template, TemplateTree
-    from orchestratord.values import (
-        Duration,
-        Secret,
-        StatusSet,
-        Text,
-        format_duration,
-        parse_duration,
-    )
+    from orchestratord.plugin.executor import Doomed, Executor, Need, Parked, Standing, Target
+    from orchestratord.plugin.hookspecs import PHASES, hookimpl, only_for, pure
+    from orchestratord.plugin.route import Answer, Caller, Control, Route
+    from orchestratord.values.durations import Duration, format_duration, parse_duration
+    from orchestratord.values.jmespath_expression import Expression
+    from orchestratord.values.rate_limit import RateLimit
+    from orchestratord.values.redact import Redactor
+    from orchestratord.values.secret import Secret, Text
+    from orchestratord.values.status_set import StatusSet
+    from orchestratord.values.suggest import suggest
+    from orchestratord.values.template import Template, TemplateTree
 
 __all__ = [
     "PHASES",
@@ -167,35 +164,41 @@ __all__ = [
 ]
 
 _HOMES = {
-    "orchestratord.backoff": "Backoff",
-    "orchestratord.config.editing.records": "Declaration Edit",
     "orchestratord.config.params": "check_params",
-    "orchestratord.config.suggest": "suggest",
-    "orchestratord.control.routes": "Answer Caller Control Route",
-    "orchestratord.endpoint": "Api Endpoint Model RetryPolicy Schedule Setting",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
-        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional "
-        "Unreachable"
+        "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
+        " Unreachable "
     ),
-    "orchestratord.events": (
+    "orchestratord.model.backoff": "Backoff",
+    "orchestratord.model.declared": "Model",
+    "orchestratord.model.edit": "Declaration Edit",
+    "orchestratord.model.endpoint": "Api Endpoint Schedule Setting",
+    "orchestratord.model.event": (
         "BreakerEvent ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent "
-        "TaskEvent WebhookEvent"
+        "TaskEvent WebhookEvent "
     ),
-    "orchestratord.exchange": "Form Request Response header_items put_headers url_text",
-    "orchestratord.executor": "Doomed Executor Need Parked Standing Target",
-    "orchestratord.expression": "Expression",
-    "orchestratord.hookspecs": "PHASES hookimpl only_for pure",
-    "orchestratord.message": "Outcome Send",
-    "orchestratord.rate": "RateLimit",
-    "orchestratord.redact": "Redactor",
-    "orchestratord.settings": "Config DaemonSetting",
-    "orchestratord.statement": "Statement",
-    "orchestratord.task": (
-        "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert"
+    "orchestratord.model.http_message": (
+        "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.template": "Template TemplateTree",
-    "orchestratord.values": "Duration Secret StatusSet Text format_duration parse_duration",
+    "orchestratord.model.outcome": "Outcome Send",
+    "orchestratord.model.retry_policy": "RetryPolicy",
+    "orchestratord.model.settings": "Config DaemonSetting",
+    "orchestratord.model.statement": "Statement",
+    "orchestratord.model.task": (
+        "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert "
+    ),
+    "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
+    "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
+    "orchestratord.plugin.route": "Answer Caller Control Route",
+    "orchestratord.values.durations": "Duration format_duration parse_duration",
+    "orchestratord.values.jmespath_expression": "Expression",
+    "orchestratord.values.rate_limit": "RateLimit",
+    "orchestratord.values.redact": "Redactor",
+    "orchestratord.values.secret": "Secret Text",
+    "orchestratord.values.status_set": "StatusSet",
+    "orchestratord.values.suggest": "suggest",
+    "orchestratord.values.template": "Template TemplateTree",
 }
 """The names of each module, as imported above."""
 

@@ -20,15 +20,16 @@ from typing import Any
 import httpx
 from pydantic import TypeAdapter
 
-from orchestratord.backoff import Backoff, Fixed
-from orchestratord.clock import Clock
-from orchestratord.endpoint import CALL_WHEN, SUCCESS, Api, Endpoint, RetryPolicy
 from orchestratord.errors import PluginError, Problem, SendError
-from orchestratord.host import Host
-from orchestratord.message import Outcome
-from orchestratord.redact import Redactor
-from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import Delete, Effect, Explanation, Task, Upsert
+from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.model.task import Delete, Effect, Explanation, Task, Upsert
+from orchestratord.plugin.host import Host
+from orchestratord.values.clock import Clock
+from orchestratord.values.redact import Redactor
 
 START = 1_800_000_000.0
 """Where a `FakeClock` stands at first: 2027-01-15, 08:00 UTC, in seconds since the epoch."""

@@ -11,7 +11,7 @@ from pathlib import Path
 from bench.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded, verify
 from bench.drain import Drained, drain
 from bench.servers import Nginx
-from orchestratord.task import NewTask
+from orchestratord.model.task import NewTask
 
 RECEIVERS = 6
 """Ports that they go to in turn, since ten are in flight to one at most."""

@@ -8,8 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 
 import yaml
 
-from orchestratord.config.origins import Traced
-from orchestratord.config.scalars import resolve
+from orchestratord.config.show.origins import Traced
+from orchestratord.config.yaml.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z0-9/_.$](?:[\w./$%@+=~-]|:(?=\S)| (?=[^\s#]))*", re.ASCII)
 """Texts that no rule of YAML sees anything else in."""

@@ -11,8 +11,8 @@ from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened import Opened
-    from orchestratord.endpoint import RetryPolicy
-    from orchestratord.registry import Registry
+    from orchestratord.model.retry_policy import RetryPolicy
+    from orchestratord.plugin.registry import Registry
 
 
 @click.command()
@@ -47,7 +47,7 @@ def backoff(
     import json
 
     from orchestratord.cli.backoff_text import backoff_text
-    from orchestratord.control.timetable import timetable
+    from orchestratord.simulate.timetable import timetable
 
     given = {"max_attempts": max_attempts, "max_delay": max_delay, "jitter": jitter}
     changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
@@ -98,10 +98,10 @@ def _declared(
 ) -> tuple[str, RetryPolicy, Registry]:
     """The policy of an endpoint's calls, or of the deliveries of one of its webhooks."""
     from orchestratord.cli.opened import NOT_FOUND
-    from orchestratord.clock import Clock
-    from orchestratord.config.suggest import suggest
-    from orchestratord.control.explain import Explainer
     from orchestratord.errors import Conflict
+    from orchestratord.simulate.explain import Explainer
+    from orchestratord.values.clock import Clock
+    from orchestratord.values.suggest import suggest
 
     endpoint = open_.endpoint(endpoint_id)
     if webhook is None:
@@ -135,8 +135,8 @@ def _registry(config: str | None) -> Registry:
 
 def _strategy(text: str, registry: Registry) -> dict[str, Any]:
     """`exponential:delay=5s,factor=2` as it would stand in the YAML. Raises UsageError."""
-    from orchestratord.config.shapes import fields_of
-    from orchestratord.config.suggest import suggest
+    from orchestratord.config.validate.shapes import fields_of
+    from orchestratord.values.suggest import suggest
 
     name, _, rest = text.partition(":")
     if name not in registry.backoffs:
@@ -169,8 +169,8 @@ def _changed(
     """The policy with what the command line says. Raises UsageError."""
     from pydantic import ValidationError
 
-    from orchestratord.config.complaints import expectation, sentence, shown
-    from orchestratord.endpoint import RetryPolicy
+    from orchestratord.config.validate.error_text import expectation, sentence, shown
+    from orchestratord.model.retry_policy import RetryPolicy
 
     given: dict[str, Any] = changes
     if policy is not None:

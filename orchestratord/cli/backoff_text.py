@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestratord.control.timetable import about, between
+from orchestratord.simulate.timetable import about, between
 
 _WIDTH = 80
 _HEADS = ("AFTER", "DELAY", "WITH JITTER", "AT")

@@ -17,7 +17,7 @@ from orchestratord.cli.options import BAD_CONFIG, config_option, folder_of
 
 if TYPE_CHECKING:
     from orchestratord.errors import Problem
-    from orchestratord.settings import Config
+    from orchestratord.model.settings import Config
 
 _COLOURS = {"error": "red", "warning": "yellow", "source": None, "caret": "green", "hint": "cyan"}
 

@@ -40,14 +40,14 @@ def endpoints_and_strategies(
 
 def phases(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The phases of an attempt."""
-    from orchestratord.hookspecs import PHASES
+    from orchestratord.plugin.hookspecs import PHASES
 
     return _items(PHASES, incomplete)
 
 
 def errors(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
     """The ways in which no answer comes."""
-    from orchestratord.trial import ERRORS
+    from orchestratord.model.test_case import ERRORS
 
     return _items(ERRORS, incomplete)
 

@@ -10,7 +10,7 @@ from orchestratord.cli import completion
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
-    from orchestratord.config.origins import Traced
+    from orchestratord.config.show.origins import Traced
 
 DEFAULT = "default"
 
@@ -40,7 +40,7 @@ def show(config: str | None, endpoint: str, output: str) -> None:
 
     from orchestratord.cli.annotated import annotated
     from orchestratord.cli.opened import opened
-    from orchestratord.config.origins import Origins, trace
+    from orchestratord.config.show.origins import Origins, trace
 
     open_ = opened(config)
     declared = open_.endpoint(endpoint)

@@ -10,8 +10,8 @@ from orchestratord.cli import completion
 from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
-    from orchestratord.endpoint import Endpoint
-    from orchestratord.trial import Pretended
+    from orchestratord.model.endpoint import Endpoint
+    from orchestratord.model.test_case import Pretended
 
 
 @click.command()
@@ -77,10 +77,10 @@ def explain(
 
     from orchestratord.cli.explain_text import explain_text
     from orchestratord.cli.opened import opened
-    from orchestratord.clock import Clock
-    from orchestratord.control.explain import Explainer
-    from orchestratord.control.explained import explained_json
     from orchestratord.errors import Conflict
+    from orchestratord.simulate.explain import Explainer
+    from orchestratord.simulate.report import explained_json
+    from orchestratord.values.clock import Clock
 
     answer = _answer(status_code, error, _body(body))
     _check_phase(phase, answer)
@@ -103,8 +103,8 @@ def explain(
 
 def _answer(status_code: str | None, error: str | None, body: str | None) -> Pretended | None:
     """The answer that is pretended. Raises UsageError."""
-    from orchestratord.config.suggest import suggest
-    from orchestratord.trial import ERRORS, Pretended, parse_code
+    from orchestratord.model.test_case import ERRORS, Pretended, parse_code
+    from orchestratord.values.suggest import suggest
 
     if error is not None and error not in ERRORS:
         raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
@@ -125,8 +125,8 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Pre
 
 
 def _check_phase(phase: str | None, answer: Pretended | None) -> None:
-    from orchestratord.config.suggest import suggest
-    from orchestratord.hookspecs import PHASES
+    from orchestratord.plugin.hookspecs import PHASES
+    from orchestratord.values.suggest import suggest
 
     if phase is None:
         return

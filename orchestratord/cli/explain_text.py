@@ -8,8 +8,8 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from orchestratord.control.timetable import about, between
 from orchestratord.log import escape
+from orchestratord.simulate.timetable import about, between
 
 _WIDTH = 80
 _VERBS = {"webhook": ("fires", "does not fire")}

@@ -6,11 +6,11 @@ import logging
 import os
 from pathlib import Path
 
-from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.config.load import load as load_config
+from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.errors import ConfigError, PluginError, Problem
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
 
 
 def load(folder: Path) -> tuple[Config, list[Problem]]:

@@ -22,7 +22,7 @@ def move_queue(source: str, target: str, config: str | None) -> None:
     """
     from orchestratord.cli.loading import host_of
     from orchestratord.errors import ConfigError, QueueError
-    from orchestratord.queue.moving import move
+    from orchestratord.queue.admin.move import move
 
     try:
         host, problems = host_of(folder_of(config))

@@ -8,15 +8,15 @@ from pathlib import Path
 
 import click
 
-from orchestratord.assembly import ADDRESSES
 from orchestratord.cli.loading import host_of
 from orchestratord.cli.options import BAD_CONFIG, complain, folder_of
 from orchestratord.config.load import load
-from orchestratord.config.suggest import suggest
-from orchestratord.endpoint import Endpoint
+from orchestratord.daemon.bootstrap import ADDRESSES
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
+from orchestratord.values.suggest import suggest
 
 NOT_FOUND = 4
 

@@ -14,6 +14,6 @@ def run(config: str | None) -> None:
 
     HUP reloads the configuration; TERM and INT let it drain, a second one aborts.
     """
-    from orchestratord.daemon import run as run_daemon
+    from orchestratord.daemon.daemon import run as run_daemon
 
     raise SystemExit(run_daemon(folder_of(config)))

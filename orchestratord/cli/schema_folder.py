@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 if TYPE_CHECKING:
-    from orchestratord.registry import Registry
+    from orchestratord.plugin.registry import Registry
 
 NAME = ".schema"
 
@@ -21,7 +21,7 @@ KINDS: tuple[Kind, ...] = get_args(Kind)
 
 def as_text(kind: Kind, registry: Registry) -> str:
     """The schema of one kind of file, with the keys of these plugins."""
-    from orchestratord.config.schema import json_schema
+    from orchestratord.config.show.json_schema import json_schema
 
     return json.dumps(json_schema(kind, registry), indent=2) + "\n"
 

@@ -13,7 +13,7 @@ from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened import Opened
-    from orchestratord.control.trials import Tried
+    from orchestratord.simulate.test_runner import Tried
 
 FAILED = 1
 
@@ -61,9 +61,9 @@ def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
 def _results(open_: Opened, names: Sequence[str]) -> list[Result]:
     import asyncio
 
-    from orchestratord.clock import Clock
-    from orchestratord.control.explain import Explainer
-    from orchestratord.control.trials import try_all
+    from orchestratord.simulate.explain import Explainer
+    from orchestratord.simulate.test_runner import try_all
+    from orchestratord.values.clock import Clock
 
     explainer = Explainer(open_.host, open_.config, Clock())
 
@@ -81,7 +81,7 @@ def _results(open_: Opened, names: Sequence[str]) -> list[Result]:
 
 def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
     """Say which plugins decide in the daemon, and were not asked here."""
-    from orchestratord.control.explain import impure
+    from orchestratord.simulate.explain import impure
 
     registry = open_.host.registry
     found: dict[str, dict[str, None]] = {}
@@ -98,8 +98,8 @@ def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
 
 def _placed(open_: Opened, tried: Tried) -> Result:
     """With the place of the test, and of each expectation that was not met."""
-    from orchestratord.config.document import read_document
-    from orchestratord.config.positions import MapNode, locate
+    from orchestratord.config.yaml.document import read_document
+    from orchestratord.config.yaml.nodes import MapNode, locate
 
     source = tried.endpoint.source
     document = read_document(source, (open_.folder / source).read_bytes())

@@ -7,16 +7,16 @@ from collections.abc import Mapping
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
-from orchestratord.config.document import Document
-from orchestratord.config.listening import host_problem, parse_bind
-from orchestratord.config.positions import MapNode, Spot, is_null, locate
-from orchestratord.config.reader import Reader
-from orchestratord.config.shapes import fields_of
-from orchestratord.config.shared import Inherited, SharedReader
-from orchestratord.config.suggest import choices, suggest
-from orchestratord.conninfo import problem
-from orchestratord.host import Host
-from orchestratord.settings import DaemonSettings, Http, Plugins
+from orchestratord.config.inherit import Inherited, SharedReader
+from orchestratord.config.validate.bind_address import host_problem, parse_bind
+from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.yaml.document import YamlDocument
+from orchestratord.config.yaml.nodes import MapNode, Spot, is_null, locate
+from orchestratord.model.settings import DaemonSettings, Http, Plugins
+from orchestratord.plugin.host import Host
+from orchestratord.values.postgres_url import problem
+from orchestratord.values.suggest import choices, suggest
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
 _POSTGRES = re.compile(r"postgres(ql)?://\S*")
@@ -40,13 +40,13 @@ class DaemonFile(NamedTuple):
 class DaemonReader:
     """Reads orchestratord.yaml."""
 
-    def __init__(self, reader: Reader, host: Host, shared: SharedReader) -> None:
+    def __init__(self, reader: NodeReader, host: Host, shared: SharedReader) -> None:
         self._reader = reader
         self._host = host
         self._shared = shared
         self._problems = reader.problems
 
-    def read(self, document: Document) -> DaemonFile:
+    def read(self, document: YamlDocument) -> DaemonFile:
         """The settings, those of plugins, and what `defaults` gives."""
         root, spot = document.root, document.spot
         if root is None:
@@ -82,7 +82,7 @@ class DaemonReader:
                 found[key] = value
         return MappingProxyType(found)
 
-    def _check(self, fields: Mapping[str, Any], document: Document, node: MapNode) -> None:
+    def _check(self, fields: Mapping[str, Any], document: YamlDocument, node: MapNode) -> None:
         def error(message: str, *path: str) -> None:
             self._problems.error(locate(document.spot, node, path)[0], message)
 
@@ -107,7 +107,7 @@ class DaemonReader:
                 error("must be more than 0", "plugins", "timeout")
             self._check_plugins(fields["plugins"], document, node)
 
-    def _check_http(self, http: Http, document: Document, node: MapNode) -> None:
+    def _check_http(self, http: Http, document: YamlDocument, node: MapNode) -> None:
         def spot(*path: str | int) -> Spot:
             return locate(document.spot, node, ("http", *path))[0]
 
@@ -141,7 +141,7 @@ class DaemonReader:
         if http.read_token == http.token:
             self._problems.error(spot("read_token"), "must be another one than token")
 
-    def _check_plugins(self, plugins: Plugins, document: Document, node: MapNode) -> None:
+    def _check_plugins(self, plugins: Plugins, document: YamlDocument, node: MapNode) -> None:
         installed = self._host.plugins
         named: list[tuple[tuple[str | int, ...], str]] = [
             *((("plugins", "disabled", i), name) for i, name in enumerate(plugins.disabled)),

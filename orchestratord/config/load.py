@@ -11,26 +11,25 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from orchestratord.config.attached import combined
+from orchestratord.config.cache import Memory
 from orchestratord.config.daemon_file import DaemonReader
-from orchestratord.config.document import Document, read_document
-from orchestratord.config.endpoints import Declared, EndpointReader
-from orchestratord.config.folder import Files, read_daemon_file, read_folder
-from orchestratord.config.memory import Memory
-from orchestratord.config.outgoing import AddressRules
+from orchestratord.config.endpoint_file import Declared, EndpointReader
+from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
+from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.plugin_checks import check_with_plugins
-from orchestratord.config.positions import MapNode
-from orchestratord.config.problems import Problems
-from orchestratord.config.reader import Reader
-from orchestratord.config.references import References
-from orchestratord.config.shared import Inherited, SharedReader
-from orchestratord.config.sharing import Breathe, no_breath
-from orchestratord.endpoint import Endpoint
+from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.request_rules import AddressRules
+from orchestratord.config.yaml.document import YamlDocument, read_document
+from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.references import References
+from orchestratord.config.yield_gil import Breathe, no_breath
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.redact import Redactor
-from orchestratord.registry import Registry
-from orchestratord.settings import Config, DaemonSettings, Plugins
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config, DaemonSettings, Plugins
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.redact import Redactor
 
 DAEMON_FILE = "orchestratord.yaml"
 
@@ -149,10 +148,10 @@ def _read_files(
 ) -> Reading:
     problems = Problems()
     problems.extend(files.problems)
-    reader = Reader(references, host.registry, problems)
+    reader = NodeReader(references, host.registry, problems)
     shared = SharedReader(reader, host.registry, addresses, memory)
 
-    def document(file: str | None, missing: str = "") -> Document:
+    def document(file: str | None, missing: str = "") -> YamlDocument:
         found = _document(files, file, missing)
         problems.extend(found.problems)
         return found
@@ -209,12 +208,12 @@ def _read_files(
     return Reading(replace(config, warnings=warnings), reader.references)
 
 
-def _document(files: Files, file: str | None, missing: str = "") -> Document:
+def _document(files: Files, file: str | None, missing: str = "") -> YamlDocument:
     """The document of a file; an empty one, called `missing`, where there is no file."""
     if file is None:
-        return Document(missing, MapNode(), [])
+        return YamlDocument(missing, MapNode(), [])
     if file not in files.contents:
-        return Document(file, None, [])  # which is a problem of the folder already
+        return YamlDocument(file, None, [])  # which is a problem of the folder already
     return read_document(file, files.contents[file])
 
 
@@ -234,7 +233,7 @@ def read_plugins(folder: Path) -> Plugins:
         raise ConfigError(problems)
     credentials = os.environ.get("CREDENTIALS_DIRECTORY")
     references = References(os.environ, Path(credentials) if credentials else None)
-    reader = Reader(references, Registry(), Problems())
+    reader = NodeReader(references, Registry(), Problems())
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
     plugins: Plugins | None = reader.read(spot, node, Plugins).value
     if plugins is not None:

@@ -10,19 +10,19 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.clock import Clock
+from orchestratord.config.cache import Memory
 from orchestratord.config.changes import Changes, Difference, changes, differences
-from orchestratord.config.editing.editor import Editor
+from orchestratord.config.edit.editor import Editor
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.load import Reading, read, uncollected
-from orchestratord.config.memory import Memory
-from orchestratord.config.outgoing import AddressRules
-from orchestratord.config.references import References
-from orchestratord.config.sharing import Breathe, no_breath, sharing
-from orchestratord.endpoint import Endpoint
+from orchestratord.config.validate.request_rules import AddressRules
+from orchestratord.config.yaml.references import References
+from orchestratord.config.yield_gil import Breathe, no_breath, sharing
 from orchestratord.errors import ConfigError, Problem
-from orchestratord.host import Host
-from orchestratord.settings import Config, DaemonSettings
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.plugin.host import Host
+from orchestratord.values.clock import Clock
 
 AT_START = ("database", "control_socket", "plugins")
 """The daemon's settings that a running one cannot change."""

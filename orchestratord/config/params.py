@@ -9,9 +9,9 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from orchestratord.config.suggest import suggest
-from orchestratord.endpoint import Endpoint, Param
 from orchestratord.errors import InvalidParams
+from orchestratord.model.endpoint import Endpoint, Param
+from orchestratord.values.suggest import suggest
 
 _SIMPLE = frozenset({int, bool, type(None)})
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)

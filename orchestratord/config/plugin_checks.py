@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
-from orchestratord.config.endpoints import Declared
-from orchestratord.config.passages import passage
-from orchestratord.config.positions import Scalar, locate
-from orchestratord.config.problems import Problems
-from orchestratord.config.sharing import Breathe
-from orchestratord.config.sources import lines_of
+from orchestratord.config.endpoint_file import Declared
+from orchestratord.config.validate.problems import Problems, lines_of
+from orchestratord.config.yaml.nodes import Scalar, locate, passage
+from orchestratord.config.yield_gil import Breathe
 from orchestratord.errors import Problem
-from orchestratord.host import Host
-from orchestratord.isolation import HookFault
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault
 
 HOOK = "check_endpoint"
 

@@ -1,0 +1,5 @@
+"""The engine: it claims due tasks, makes attempts, and settles how they ended.
+
+The worker chooses from `lanes`, claims from the store, and runs `attempt`, whose result is settled
+with all that follows from it. `enqueue` and `scheduler` bring new tasks.
+"""

@@ -14,17 +14,17 @@ from dataclasses import dataclass, field, replace
 from random import Random
 from typing import Any
 
-from orchestratord.clock import Clock
-from orchestratord.engine.ending import Ended, Endings
+from orchestratord.engine.attempt_result import AttemptResult, AttemptResults
 from orchestratord.engine.retry import Decision, decide, give_up_at
 from orchestratord.errors import InvalidPayload, Reject, Snooze
-from orchestratord.executor import Executor, Target
-from orchestratord.host import Host
-from orchestratord.isolation import check_outcome
-from orchestratord.message import Outcome, Send
-from orchestratord.settings import Config
-from orchestratord.task import Attempt, Effect, Reason, Status, Task
-from orchestratord.values import format_duration
+from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Attempt, Effect, Reason, Status, Task
+from orchestratord.plugin.executor import Executor, Target
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import check_outcome
+from orchestratord.values.clock import Clock
+from orchestratord.values.durations import format_duration
 
 log = logging.getLogger("orchestratord.attempt")
 
@@ -69,7 +69,7 @@ class Lifecycle:
     host: Host
     clock: Clock
     chance: Random
-    endings: Endings
+    endings: AttemptResults
     stopping: bool = False
     sending: dict[asyncio.Task[Any], float] = field(default_factory=dict)
     """Attempts whose request is under way, and when they have to have ended (`time.monotonic`)."""
@@ -104,7 +104,7 @@ class Lifecycle:
         send: Send,
         started: Started,
         running: asyncio.Task[Any],
-    ) -> Ended | None:
+    ) -> AttemptResult | None:
         """Carry out one attempt of `task`. None where the claim was lost to somebody else.
 
         `running` is the asyncio task that this runs in. After `interrupt`, an attempt that is
@@ -144,7 +144,7 @@ class Lifecycle:
                 why = f"{snooze}: past give_up_after"
                 return await endings.fail(task, endpoint, config, Reason.EXPIRED, why)
             decision = Decision(Status.PENDING, str(snooze), None, next_try)
-            return Ended(decision, None, None, give_back=True)
+            return AttemptResult(decision, None, None, give_back=True)
         except (KeyboardInterrupt, asyncio.CancelledError):
             raise
         except BaseException as error:
@@ -215,13 +215,13 @@ class Lifecycle:
         verdict = "retry" if "error" in target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
 
-    def _unclear(self, run: Run, error: Exception) -> Ended:
+    def _unclear(self, run: Run, error: Exception) -> AttemptResult:
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
-        return Ended(decision, outcome, _row(run, outcome, decision))
+        return AttemptResult(decision, outcome, _row(run, outcome, decision))
 
-    async def _interrupted(self, run: Run, request: Any) -> Ended:
+    async def _interrupted(self, run: Run, request: Any) -> AttemptResult:
         """The daemon stops and cannot wait any longer for this answer."""
         run.running.uncancel()
         error = "the daemon was stopped before an answer came"
@@ -230,10 +230,10 @@ class Lifecycle:
             why = "stopped: back to pending, the attempt is given back"
             decision = Decision(Status.PENDING, why, None, self.clock.now_ms(), 0.0)
             row = _row(run, outcome, decision)
-            return Ended(decision, outcome, row, give_back=True)
+            return AttemptResult(decision, outcome, row, give_back=True)
         return await self._finish(run, outcome, request)
 
-    async def _finish(self, run: Run, outcome: Outcome, request: Any) -> Ended:
+    async def _finish(self, run: Run, outcome: Outcome, request: Any) -> AttemptResult:
         decision = self._decide(run, outcome)
         row = _row(run, outcome, decision)
         unsent = decision.reason is Reason.REJECTED and outcome.status_code is None

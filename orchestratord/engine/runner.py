@@ -8,25 +8,25 @@ from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
 from typing import Protocol, TypeVar
 
-from orchestratord.clock import Clock
-from orchestratord.engine import steps
+from orchestratord.engine import task_events
 from orchestratord.engine.attempt import Lifecycle
-from orchestratord.engine.ending import Ended
-from orchestratord.engine.intake import Intake
-from orchestratord.engine.lanes import Lanes
-from orchestratord.engine.limits import Limits
-from orchestratord.engine.scoreboard import Scoreboard
-from orchestratord.engine.sending import Sender
-from orchestratord.engine.settling import log_settled, settlement_of
-from orchestratord.engine.standings import Standings
-from orchestratord.engine.suspects import Suspects
-from orchestratord.events import EventType, WebhookEvent
-from orchestratord.executor import Doomed, Executor, Target
-from orchestratord.hub import Hub
+from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.enqueue import Enqueue
+from orchestratord.engine.feedback import Feedback
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.poison import PoisonCandidates
+from orchestratord.engine.settlement import log_settled, settlement_of
+from orchestratord.engine.stats import Stats
+from orchestratord.http.api_client import Sender
+from orchestratord.model.event import EventType, WebhookEvent
+from orchestratord.model.settings import Config
+from orchestratord.model.task import FINAL, Effect, Key, Reason, Status, Task
+from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.executor import Doomed, Executor, Target
 from orchestratord.queue.records import Settled
 from orchestratord.queue.store import Store
-from orchestratord.settings import Config
-from orchestratord.task import FINAL, Effect, Key, Reason, Status, Task
+from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -44,7 +44,7 @@ class Owner(Protocol):
 
     clock: Clock
     draining: bool
-    scoreboard: Scoreboard
+    scoreboard: Stats
     last_success: dict[str, int]
 
     @property
@@ -80,12 +80,12 @@ class Runner:
         self,
         owner: Owner,
         store: Store,
-        lanes: Lanes,
-        standings: Standings,
-        intake: Intake,
+        lanes: LaneSet,
+        standings: Placement,
+        intake: Enqueue,
         life: Lifecycle,
         sender: Sender,
-        events: Hub,
+        events: EventBus,
     ) -> None:
         self._owner = owner
         self._store = store
@@ -105,8 +105,8 @@ class Runner:
         """Attempts that have ended and are not written yet."""
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
-        self._suspects = Suspects(self._loop, self._begin_suspect)
-        self.limits = Limits(lanes, events, owner.clock, self.put_back, owner.lane_turned)
+        self._suspects = PoisonCandidates(self._loop, self._begin_suspect)
+        self.limits = Feedback(lanes, events, owner.clock, self.put_back, owner.lane_turned)
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task, at once or when its lane has a slot."""
@@ -157,7 +157,9 @@ class Runner:
         if released is not None:
             self._released(task, released[0][0])
 
-    async def settle(self, task: Task, ended: Ended, config: Config, target: Target | None) -> None:
+    async def settle(
+        self, task: Task, ended: AttemptResult, config: Config, target: Target | None
+    ) -> None:
         """Write how an attempt ended, again and again until the database takes it."""
         self._let_go(task)
         effects = self._intake.prepare(ended.effects) if ended.effects else []
@@ -192,7 +194,7 @@ class Runner:
         log_settled(task, ended, settled.status, config)
         self._owner.scoreboard.ended(settlement, settled.status)
         if self._events.listening:
-            self._events.publish(steps.settled(settlement, settled.status))
+            self._events.publish(task_events.settled(settlement, settled.status))
         if settled.status == Status.PENDING:
             self._placed(task.key, ended.decision.next_try or now)
         elif settled.status in FINAL:
@@ -233,7 +235,7 @@ class Runner:
         if self._lanes.lanes[lane].gate is not None:
             self._lanes.gates.began(lane, self._owner.clock.now_ms())
         if self._events.listening:
-            self._events.publish(steps.started(task, self._owner.clock.now_ms()))
+            self._events.publish(task_events.started(task, self._owner.clock.now_ms()))
         self.running[task.id] = self._loop.create_task(self._run(task, lane))
 
     def _free(self, lane: str) -> None:
@@ -294,7 +296,7 @@ class Runner:
         executor: Executor,
         config: Config,
         running: asyncio.Task[None],
-    ) -> Ended | None:
+    ) -> AttemptResult | None:
         send = self._sender.within(target)
 
         async def started(effects: Sequence[Effect]) -> bool:
@@ -367,7 +369,7 @@ class Runner:
         self._owner.finished(task.id)
         if self._events.listening:
             gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
-            self._events.publish(steps.cancelled(gone, now))
+            self._events.publish(task_events.cancelled(gone, now))
 
     def _placed(self, key: Key, next_try: int) -> None:
         if not self._owner.draining:

@@ -17,17 +17,17 @@ import logging
 from collections.abc import Collection, Mapping
 from typing import Protocol
 
-from orchestratord.clock import Clock
 from orchestratord.config.params import check_params
-from orchestratord.endpoint import Endpoint
-from orchestratord.engine import steps
-from orchestratord.engine.slots import next_slot, previous_slot, spec, splay_offset
+from orchestratord.engine import task_events
 from orchestratord.errors import InvalidParams, QueueError, Unreachable
-from orchestratord.hub import Hub
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.schedule_slots import next_slot, previous_slot, spec, splay_offset
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Key, Kind, NewTask
+from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.settings import Config
-from orchestratord.task import Key, Kind, NewTask
+from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.scheduler")
 
@@ -50,7 +50,7 @@ class Touched(Protocol):
 class Scheduler:
     """Watches the clock for all schedules of one daemon."""
 
-    def __init__(self, store: Store, clock: Clock, touched: Touched, events: Hub) -> None:
+    def __init__(self, store: Store, clock: Clock, touched: Touched, events: EventBus) -> None:
         """`touched` is told of each task that was made, and so are `events`."""
         self._store = store
         self._clock = clock
@@ -234,7 +234,7 @@ class Scheduler:
         self._rows[endpoint.id] = (wanted, slot)
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
-                self._events.publish(steps.created(insert, inserted, self._clock.now_ms()))
+                self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
             self._touched(inserted.key, inserted.next_try)
         elif insert is not None or self._store.shared:
             log.debug("another daemon took the slot of %s", endpoint.id)

@@ -15,29 +15,27 @@ from contextlib import suppress
 from random import Random
 from typing import Any
 
-from orchestratord.clock import Clock
 from orchestratord.engine.attempt import Lifecycle
-from orchestratord.engine.ending import Endings
-from orchestratord.engine.intake import Intake
-from orchestratord.engine.lane import Choice
-from orchestratord.engine.lanes import Lanes
-from orchestratord.engine.limits import lane_view, waiting_view
-from orchestratord.engine.removal import Removal
+from orchestratord.engine.attempt_result import AttemptResults
+from orchestratord.engine.enqueue import Enqueue
+from orchestratord.engine.feedback import lane_view, waiting_view
+from orchestratord.engine.lanes.lane_set import Choice, LaneSet
+from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.lanes.wait_reason import Waiting, waits
+from orchestratord.engine.removed_tasks import RemovedTasks
 from orchestratord.engine.runner import Runner
-from orchestratord.engine.scoreboard import Scoreboard
-from orchestratord.engine.sending import Sender
-from orchestratord.engine.standings import Standings
-from orchestratord.engine.transport import Client
-from orchestratord.engine.waiters import Waiters
-from orchestratord.engine.waits import Waiting, waits
+from orchestratord.engine.stats import Stats
 from orchestratord.errors import Unreachable
-from orchestratord.executor import Doomed, Target
-from orchestratord.host import Host
+from orchestratord.http.api_client import Sender
+from orchestratord.http.client import HttpClient
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Effect, Key, NewTask, Status, Task
+from orchestratord.plugin.executor import Doomed, Target
+from orchestratord.plugin.host import Host
 from orchestratord.queue.records import Inserted, Pick
 from orchestratord.queue.store import Store
-from orchestratord.rate import RateLimit
-from orchestratord.settings import Config
-from orchestratord.task import Effect, Key, NewTask, Status, Task
+from orchestratord.values.clock import Clock
+from orchestratord.values.rate_limit import RateLimit
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -55,36 +53,41 @@ class Worker:
     """Runs the queue of one daemon. Everything here happens on one asyncio loop."""
 
     def __init__(
-        self, store: Store, host: Host, client: Client, clock: Clock, chance: Random | None = None
+        self,
+        store: Store,
+        host: Host,
+        client: HttpClient,
+        clock: Clock,
+        chance: Random | None = None,
     ) -> None:
         self.store = store
         self.host = host
         self.clock = clock
-        self.lanes = Lanes()
+        self.lanes = LaneSet()
         # What is born running is not claimed, and would not be charged for all daemons.
         self.lanes.gates.shared = self.lanes.thrifty = store.shared
         self.lanes.gates.forget_past()
-        self.scoreboard = Scoreboard(time.monotonic())
+        self.scoreboard = Stats(time.monotonic())
         self.beat = time.monotonic()
         """When the loop last went round."""
         self.last_success: dict[str, int] = {}
         self.turned: Callable[[], None] = lambda: None
         """Called when a lane begins to wait for its receiver, or does so no more."""
-        endings = Endings(host, clock)
+        endings = AttemptResults(host, clock)
         self._life = Lifecycle(host, clock, chance or Random(), endings)  # noqa: S311  # jitter is no secret
-        self._standings = Standings(host.registry)
+        self._standings = Placement(host.registry)
         self._config: Config | None = None
         self.draining = False
         self._wake = asyncio.Event()
         self._ended = asyncio.Event()
         self._next_tick = 0.0
         self._waiters = Waiters()
-        self._intake = Intake(self, store, self.lanes, self._standings, host.events)
+        self._intake = Enqueue(self, store, self.lanes, self._standings, host.events)
         self._runner = Runner(
             self, store, self.lanes, self._standings, self._intake, self._life,
             Sender(client, self._learn), host.events,
         )  # fmt: skip
-        self._removal = Removal(
+        self._removal = RemovedTasks(
             store, endings, self._standings, self._runner.settle, self._runner.give_back
         )
         for executor in host.registry.executors:
@@ -363,3 +366,32 @@ class Worker:
             self.lanes.place(key, standing.lane, standing.concurrency, standing.rate)
         else:
             self.lanes.park(key)
+
+
+# -- Who waits for the end of a task ---------------------------------------------------------------
+
+
+class Waiters:
+    """Futures by task id."""
+
+    def __init__(self) -> None:
+        self._futures: dict[int, list[asyncio.Future[None]]] = {}
+
+    def finished(self, task_id: int) -> None:
+        """The task reached a final state: wake all who wait for it."""
+        for future in self._futures.pop(task_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, task_id: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Return when the task has reached a final state, or after `timeout` seconds."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(task_id, []).append(future)
+        try:
+            await asyncio.wait((future,), timeout=timeout)
+        finally:
+            waiting = self._futures.get(task_id, [])
+            if future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._futures[task_id]

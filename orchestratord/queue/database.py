@@ -20,8 +20,8 @@ from playhouse.sqlite_ext import AutoIncrementField
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 
 if TYPE_CHECKING:
+    from orchestratord.queue.postgres.notify import Wakeups
     from orchestratord.queue.records import Wakeup
-    from orchestratord.queue.wakeups import Wakeups
 
 Row = tuple[Any, ...]
 
@@ -235,10 +235,10 @@ def open_database(url: str) -> Database:
     Raises QueueError for a URL that is none, and where what PostgreSQL takes is not installed.
     """
     if url.startswith(("postgresql://", "postgres://")):
-        from orchestratord.queue.postgres import PostgresDatabase  # is an extra
+        from orchestratord.queue.postgres.postgres_database import PostgresDatabase  # is an extra
 
         return PostgresDatabase(url)
-    from orchestratord.queue.sqlite import SqliteFile
+    from orchestratord.queue.sqlite_database import SqliteFile
 
     return SqliteFile(url)
 

@@ -9,11 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import Any, TypeVar
 
 from orchestratord.errors import NotFound, QueueError, Unreachable
-from orchestratord.queue import ended, filters
+from orchestratord.model.task import Attempt, Key, Table, Task
 from orchestratord.queue.database import BY_DUE, Connection, Database
+from orchestratord.queue.operations import search
 from orchestratord.queue.records import Place, TaskFilter
 from orchestratord.queue.rows import TASK_WITHOUT_PAYLOAD, attempt_of, task_of
-from orchestratord.task import Attempt, Key, Table, Task
 
 # ruff: noqa: S608  # what is pasted here are names, hints and question marks, never values
 
@@ -127,7 +127,7 @@ def page(
 
     Beside them the id below which there is more to look at; None where there is nothing.
     """
-    ids, following = filters.newest(db, wanted, limit, after, bounded)
+    ids, following = search.newest(db, wanted, limit, after, bounded)
     if not ids:
         return [], following
     marks = ", ".join("?" * len(ids))
@@ -145,7 +145,7 @@ def last_ended(
 
     Beside them the place after which there is more to look at; None where there is nothing.
     """
-    places, following = ended.last(db, wanted, limit, after)
+    places, following = search.last_ended_places(db, wanted, limit, after)
     if not places:
         return [], following
     marks = ", ".join("?" * len(places))

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestratord.rate import RateLimit
-from orchestratord.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
-from orchestratord.values import StatusCode, StatusSet
+from orchestratord.model.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
+from orchestratord.values.rate_limit import RateLimit
+from orchestratord.values.status_set import StatusCode, StatusSet
 
 
 @dataclass(frozen=True, slots=True)

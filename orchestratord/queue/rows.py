@@ -8,9 +8,9 @@ from dataclasses import fields
 from typing import Any
 
 from orchestratord.errors import NotFound
+from orchestratord.model.task import Attempt, Task
 from orchestratord.queue.database import Connection
-from orchestratord.task import Attempt, Task
-from orchestratord.values import StatusCode
+from orchestratord.values.status_set import StatusCode
 
 TASK_COLUMNS = tuple(field.name for field in fields(Task))
 """The columns of `retry_schedule` that make a Task, in the order of its fields."""

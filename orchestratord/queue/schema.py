@@ -14,6 +14,7 @@ from peewee import PostgresqlDatabase
 from playhouse.migrations import Runner
 
 from orchestratord.errors import DatabaseInUse, PluginError
+from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
     ActionRow,
@@ -27,7 +28,6 @@ from orchestratord.queue.models import (
     ScheduleSlot,
     SchemaRow,
 )
-from orchestratord.task import Table
 
 log = logging.getLogger("orchestratord.queue")
 

@@ -15,28 +15,26 @@ from contextlib import suppress
 from functools import partial
 from typing import Any, cast
 
-from orchestratord.clock import Clock
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue import (
-    actions,
-    bulk,
-    claims,
-    daemons,
-    inserts,
-    manual,
-    rates,
-    reader,
-    retention,
-    rows,
-    schedules,
-    schema,
-    settling,
-    shared_claims,
-)
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Action, Attempt, Key, Table, Task
+from orchestratord.queue import reader, rows, schema
+from orchestratord.queue.batch import Rank
 from orchestratord.queue.database import open_database
-from orchestratord.queue.effects import Effects, apply
-from orchestratord.queue.jobs import Rank
-from orchestratord.queue.leases import Leases
+from orchestratord.queue.operations import (
+    bulk,
+    claim_postgres,
+    claim_sqlite,
+    daemons,
+    manual,
+    schedules,
+    shared_rates,
+)
+from orchestratord.queue.operations import insert as inserts
+from orchestratord.queue.operations import prune as retention
+from orchestratord.queue.operations import settle as settling
+from orchestratord.queue.operations.settle import Effects, apply_effects
+from orchestratord.queue.postgres.notify import Wakeups
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import (
     RETRY,
@@ -56,12 +54,10 @@ from orchestratord.queue.records import (
     TaskFilter,
     Wakeup,
 )
-from orchestratord.queue.session import LEASE, Session
-from orchestratord.queue.wakeups import Wakeups
+from orchestratord.queue.session import LEASE, Leases, Session
 from orchestratord.queue.writer import Writer, counted
-from orchestratord.rate import RateLimit
-from orchestratord.settings import Retention
-from orchestratord.task import Action, Attempt, Key, Table, Task
+from orchestratord.values.clock import Clock
+from orchestratord.values.rate_limit import RateLimit
 
 Tasks = builtins.list[Task]
 
@@ -162,7 +158,7 @@ class Store:
             session = Session(db, self.owner, self._clock, self._tables, self._leases)
             self._session = session
             if self.shared:
-                shared_claims.ask_clock(session)
+                claim_postgres.ask_clock(session)
         except self._database.failures.errors as error:
             db.close()
             raise self._database.failures.named(error) from error
@@ -250,7 +246,7 @@ class Store:
     async def rates(self) -> dict[str, tuple[int, builtins.list[builtins.list[int]]]]:
         """Of lanes with a rate that daemons keep together: the time by the database's clock, and
         what of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
-        return await self._reader.run(rates.charged) if self.shared else {}
+        return await self._reader.run(shared_rates.charged) if self.shared else {}
 
     async def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
         """Charge lanes whose rate daemons keep together with what began before any of them did.
@@ -259,7 +255,7 @@ class Store:
         Nothing happens to lanes that others have charged lately, nor where there is one daemon.
         """
         if self.shared and past:
-            await self._writer.submit(Rank.CLAIM, partial(rates.charge_past, past=past))
+            await self._writer.submit(Rank.CLAIM, partial(shared_rates.charge_past, past=past))
 
     async def holding_back(self, longer_than: float) -> builtins.list[str]:
         """What has kept the database from cleaning up for so many seconds, in words."""
@@ -278,7 +274,7 @@ class Store:
 
     async def claim(self, picks: Sequence[Pick]) -> Claimed:
         """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
-        claim = shared_claims.claim if self.shared else claims.claim
+        claim = claim_postgres.claim if self.shared else claim_sqlite.claim
         return await self._writer.submit(Rank.CLAIM, partial(claim, picks=picks))
 
     async def start(
@@ -306,11 +302,11 @@ class Store:
 
         The status of each now, None where the claim no longer stood.
         """
-        return await self._writer.submit(Rank.SETTLE, partial(claims.release, tasks=tasks))
+        return await self._writer.submit(Rank.SETTLE, partial(claim_sqlite.release, tasks=tasks))
 
     async def write(self, effects: Effects) -> builtins.list[Inserted]:
         """Write what hooks returned outside of any task."""
-        return await self._writer.submit(Rank.HAND, partial(apply, effects=effects))
+        return await self._writer.submit(Rank.HAND, partial(apply_effects, effects=effects))
 
     async def reclaim(self, held: Collection[int] = ()) -> tuple[int, Tasks]:
         """Take over what dead daemons held; call it until there is nothing.
@@ -322,19 +318,19 @@ class Store:
         if self.shared:
             ours = frozenset(held)
             look = partial(
-                shared_claims.any_run_out, leases=self._leases, owner=self.owner, held=ours
+                claim_postgres.any_run_out, leases=self._leases, owner=self.owner, held=ours
             )
             if not await self._reader.run(look):
                 return 0, []
-            return await self._writer.submit(Rank.CLAIM, partial(shared_claims.reclaim, held=ours))
-        return await self._writer.submit(Rank.CLAIM, claims.reclaim)
+            return await self._writer.submit(Rank.CLAIM, partial(claim_postgres.reclaim, held=ours))
+        return await self._writer.submit(Rank.CLAIM, claim_sqlite.reclaim)
 
     async def renew(self, held: Collection[int]) -> int:
         """Renew the leases of tasks that we hold, as far as they need it; how many did."""
         if not self.shared:
             return 0
         return await self._writer.submit(
-            Rank.CLAIM, partial(shared_claims.renew, held=frozenset(held))
+            Rank.CLAIM, partial(claim_postgres.renew, held=frozenset(held))
         )
 
     # -- people ----------------------------------------------------------------------------------
@@ -420,11 +416,13 @@ class Store:
 
     async def record(self, who: str, action: Action) -> int:
         """Write down what somebody did; its number."""
-        return await self._writer.submit(Rank.HAND, partial(actions.record, who=who, action=action))
+        return await self._writer.submit(
+            Rank.HAND, partial(manual.record_action, who=who, action=action)
+        )
 
     async def actions(self, limit: int, after: int | None = None) -> builtins.list[Done]:
         """Up to `limit` of what people did, newest first, older than the number `after`."""
-        return await self._reader.run(partial(actions.newest, limit=limit, after=after))
+        return await self._reader.run(partial(manual.newest_actions, limit=limit, after=after))
 
     # -- schedules -------------------------------------------------------------------------------
 

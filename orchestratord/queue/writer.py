@@ -22,10 +22,10 @@ from collections.abc import Callable, Sequence
 from typing import Any, TypeVar, cast
 
 from orchestratord.errors import QueueError
+from orchestratord.model.task import Status
+from orchestratord.queue.batch import Batch, Job, Rank, deliver, in_order
 from orchestratord.queue.database import BY_STATUS, Connection, Database
-from orchestratord.queue.jobs import Batch, Job, Rank, deliver, in_order
 from orchestratord.queue.session import Session
-from orchestratord.task import Status
 
 log = logging.getLogger("orchestratord.queue")
 

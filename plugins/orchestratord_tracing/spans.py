@@ -105,7 +105,7 @@ class Spans:
             where = of_call(endpoint)
         else:
             where = of_delivery(endpoint, event.webhook)
-        where.attributes["orchestratord.endpoint"] = event.endpoint
+        where.attributes["orchestratord.model.endpoint"] = event.endpoint
         if event.webhook is not None:
             where.attributes["orchestratord.webhook"] = event.webhook
         return where.masked(self._config.redactor) if self._config else where

@@ -16,10 +16,10 @@ import trustme
 from click.testing import CliRunner
 
 from orchestratorctl.arguments import parse
-from orchestratord import hookspecs
-from orchestratord.assembly import ADDRESSES, open_host
 from orchestratord.cli.main import main
 from orchestratord.config.load import load
+from orchestratord.daemon.bootstrap import ADDRESSES, open_host
+from orchestratord.plugin import hookspecs
 from orchestratord.testing import Rig
 
 ROOT = Path(__file__).parents[2]

@@ -11,7 +11,7 @@ from typing import Any
 from orchestratord.cli.demo.daemon import Daemon
 from orchestratord.cli.demo.receiver import Delivery
 from orchestratord.cli.demo.screen import Screen
-from orchestratord.values import format_duration
+from orchestratord.values.durations import format_duration
 
 Task = Mapping[str, Any]
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import httpx
 
-from orchestratord.assembly import ADDRESSES
 from orchestratord.cli.loading import host_of
 from orchestratord.config.folder import read_daemon_file
 from orchestratord.config.load import load
+from orchestratord.daemon.bootstrap import ADDRESSES, control_socket, database_url
 from orchestratord.errors import ConfigError, Problem
-from orchestratord.host import Host
-from orchestratord.paths import control_socket, database_url
-from orchestratord.settings import Config, DaemonSettings
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.plugin.host import Host
 
 PATIENCE = 5.0
 """Seconds that a daemon may take to answer."""

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 
-from orchestratord.certificate import certificates, ends
 from orchestratord.cli.doctor.case import Case
 from orchestratord.cli.doctor.finding import Findings, fail, many, ok, warn
+from orchestratord.values.certificate import certificates, ends
 
 _SOON = timedelta(days=14)
 

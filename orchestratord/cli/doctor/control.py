@@ -12,7 +12,7 @@ from typing import Any
 from orchestratord.cli.doctor.case import Case, Unready
 from orchestratord.cli.doctor.database import nearest_folder
 from orchestratord.cli.doctor.finding import Findings, fail, ok, warn
-from orchestratord.config.listening import parse_bind
+from orchestratord.config.validate.bind_address import parse_bind
 
 LONGEST = 107
 """Bytes that the kernel takes as the path of a socket."""

@@ -6,10 +6,10 @@ from collections.abc import Iterable
 
 from orchestratord.cli.doctor.finding import Findings, fail, many, ok, warn
 from orchestratord.errors import QueueError
-from orchestratord.queue.horizon import subject
+from orchestratord.queue.admin.inspect import Seen, look
+from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
-from orchestratord.queue.server import Seen, look
 
 
 def check_server(url: str, known: Iterable[str] = ()) -> Findings:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestratord.cli.importing.document import Document, items, mapping, text
-from orchestratord.config.urls import url_problem
+from orchestratord.config.validate.request_rules import url_problem
 
 NOWHERE = "https://api.example.com"
 """Stands where a document names no host."""

@@ -12,7 +12,7 @@ from urllib.parse import unquote
 import click
 import yaml
 
-from orchestratord.config.scalars import resolve
+from orchestratord.config.yaml.scalars import resolve
 
 METHODS = ("get", "put", "post", "delete", "options", "head", "patch", "trace")
 

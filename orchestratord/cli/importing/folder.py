@@ -16,14 +16,14 @@ from pathlib import Path
 
 import click
 
-from orchestratord.assembly import ADDRESSES
 from orchestratord.cli.importing.operation import Operation
 from orchestratord.cli.scaffold import unwritable
-from orchestratord.config.editing.target import replace
+from orchestratord.config.edit.write_file import replace
 from orchestratord.config.folder import Files, read_folder
 from orchestratord.config.load import load
+from orchestratord.daemon.bootstrap import ADDRESSES
 from orchestratord.errors import ConfigError, NotWritable, Problem, StorageFull
-from orchestratord.host import Host
+from orchestratord.plugin.host import Host
 
 _STAMP = re.compile(rb"^# Imported by orchestratord as ([0-9a-f]{16})[^\n]*\n", re.MULTILINE)
 _KEY = re.compile(rb"^# Operation: ([^\n]+)\n", re.MULTILINE)

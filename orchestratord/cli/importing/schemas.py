@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestratord.cli.importing.document import Document, items, mapping, text
 from orchestratord.config.params import fitted
-from orchestratord.endpoint import Param
+from orchestratord.model.endpoint import Param
 
 MISSING: Any = object()
 

@@ -13,16 +13,16 @@ from pathlib import Path
 
 import click
 
-from orchestratord.assembly import ADDRESSES
 from orchestratord.cli import schema_folder
 from orchestratord.cli.loading import host_of
 from orchestratord.cli.scaffold import template, unwritable, write_new
-from orchestratord.config.document import read_document
 from orchestratord.config.folder import SUFFIXES, Files, read_folder
 from orchestratord.config.load import load
-from orchestratord.config.positions import MapNode
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.daemon.bootstrap import ADDRESSES
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
+from orchestratord.plugin.host import Host
 
 _WITH_BODY = ("POST", "PUT", "PATCH")
 

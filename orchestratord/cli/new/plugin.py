@@ -10,7 +10,7 @@ import click
 
 from orchestratord.cli.loading import host_of
 from orchestratord.cli.scaffold import make_empty, template, write_new
-from orchestratord.registry import CORE
+from orchestratord.plugin.registry import CORE
 
 _NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
 

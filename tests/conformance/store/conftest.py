@@ -12,10 +12,10 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.clock import Clock
+from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
 from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.task import Attempt, Key, NewTask, Status, Table, Task
+from orchestratord.values.clock import Clock
 from tests.postgres import Postgres
 
 START = 1_800_000_000_000

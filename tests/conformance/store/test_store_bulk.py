@@ -6,10 +6,10 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound
+from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import CANCEL, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Status
-from orchestratord.values import StatusSet
+from orchestratord.values.status_set import StatusSet
 
 GET, OTHER = Key("crm/get"), Key("crm/put")
 

@@ -4,9 +4,9 @@ import asyncio
 from collections.abc import Callable
 from typing import Any
 
+from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Status, Upsert
 
 ONE, TWO = Key("crm/one"), Key("crm/two")
 

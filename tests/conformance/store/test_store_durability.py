@@ -14,15 +14,15 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Conflict, DatabaseInUse, QueueError
+from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Status
 
 WORKLOAD = """
 import asyncio, sys
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, NewTask
+from orchestratord.model.task import Key, NewTask
 
 KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
 

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound, UniqueKeyReused
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.records import Born, Insert
 from orchestratord.queue.store import Store
-from orchestratord.settings import Retention
-from orchestratord.task import Key, NewTask, Status
 
 DAY = 86400.0
 

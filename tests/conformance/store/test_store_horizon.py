@@ -12,7 +12,7 @@ import psycopg
 import pytest
 from psycopg import pq
 
-from orchestratord.task import Status
+from orchestratord.model.task import Status
 from tests.postgres import Postgres
 
 
@@ -72,7 +72,7 @@ async def test_vacuum_itself_is_in_nobodys_way(queue: Any, url: str) -> None:
 async def test_an_old_transaction_that_may_not_be_seen_is_told_by_what_it_does(
     postgres: Postgres, url: str, unopened: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestratord.queue.horizon.MANY_DEAD", 0)
+    monkeypatch.setattr("orchestratord.queue.postgres.vacuum.MANY_DEAD", 0)
     name = url.rpartition("/")[2]
     owner, person = f"{name}_owner", f"{name}_person"
     for statement in (f"CREATE ROLE {owner} LOGIN", f"CREATE ROLE {person} LOGIN SUPERUSER",
@@ -199,7 +199,7 @@ async def test_a_slot_that_is_left_behind_is_told(
         await until(lambda: not at(followed)[1])
         assert await queue.store.holding_back(3600) == []
         # However lately it was seen for the first time.
-        monkeypatch.setattr("orchestratord.queue.horizon.FAR_BEHIND", 0)
+        monkeypatch.setattr("orchestratord.queue.postgres.vacuum.FAR_BEHIND", 0)
         [told] = await queue.store.holding_back(3600)
         assert "nobody reads it" in told
         followed.run(name, told[told.index("SELECT pg_drop_replication_slot") :])

@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound, PluginError
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Action, Key, Status, Table, Upsert
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.settings import Retention
-from orchestratord.task import Action, Key, Status, Table, Upsert
 
 DAY = 86400.0
 TABLE = Table("health", {"name": "TEXT NOT NULL", "seen": "INTEGER"}, ("name",))

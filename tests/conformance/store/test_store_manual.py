@@ -5,8 +5,8 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Conflict, NotFound
+from orchestratord.model.task import Key, Reason, Status
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Reason, Status
 
 
 async def exhausted(queue: Any, attempts: int = 2, **settlement: Any) -> int:

@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.queue import moving
+from orchestratord.model.task import Key, Status, Upsert
+from orchestratord.queue.admin import move
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Status, Upsert
 from tests.conformance.store.conftest import HEALTH
 from tests.postgres import Postgres
 
@@ -70,7 +70,7 @@ def tables(queue: Any, url: str) -> dict[str, list[dict[str, Any]]]:
 async def test_everything_is_there_and_goes_on(old: Any, url: str, target: str) -> None:
     before = tables(old, url)
     instance = old.run("SELECT value FROM meta WHERE name = 'instance'")
-    moved = moving.move(url, target, [HEALTH])
+    moved = move.move(url, target, [HEALTH])
     assert moved == len(before["retry_schedule"])
     assert tables(old, target) == before
     assert old.run("SELECT value FROM meta WHERE name = 'instance'") == instance
@@ -87,7 +87,7 @@ async def test_everything_is_there_and_goes_on(old: Any, url: str, target: str) 
 async def test_broken_off_it_goes_on(
     old: Any, url: str, target: str, after: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(moving, "PAGE", 7)
+    monkeypatch.setattr(move, "PAGE", 7)
     before, steps = tables(old, url), 0
 
     def moved(table: str, done: int, of: int) -> None:
@@ -97,22 +97,22 @@ async def test_broken_off_it_goes_on(
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        moving.move(url, target, [HEALTH], moved)
+        move.move(url, target, [HEALTH], moved)
     written: list[tuple[str, int]] = []
-    moving.move(url, target, [HEALTH], lambda table, done, of: written.append((table, done)))
+    move.move(url, target, [HEALTH], lambda table, done, of: written.append((table, done)))
     assert tables(old, target) == before
     assert len(written) + after >= sum(-(-len(rows) // 7) for rows in before.values())
 
 
 def broken_off(url: str, target: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(moving, "PAGE", 7)
+    monkeypatch.setattr(move, "PAGE", 7)
 
     def moved(table: str, done: int, of: int) -> None:
         if done >= 14:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        moving.move(url, target, [HEALTH], moved)
+        move.move(url, target, [HEALTH], moved)
 
 
 async def test_nobody_works_on_a_part(
@@ -122,7 +122,7 @@ async def test_nobody_works_on_a_part(
     broken_off(url, target, monkeypatch)
     with pytest.raises(DatabaseInUse, match=f"only a part of the queue in {url} is here"):
         await Store.open(target)
-    moving.move(url, target, [HEALTH])
+    move.move(url, target, [HEALTH])
     await (await Store.open(target)).close()
 
 
@@ -133,7 +133,7 @@ async def test_who_works_on_the_file_again_ends_the_move(
     broken_off(url, target, monkeypatch)
     await (await Store.open(url)).close()
     with pytest.raises(QueueError, match=r"queue\.db was used since this move was broken off"):
-        moving.move(url, target, [HEALTH])
+        move.move(url, target, [HEALTH])
     await (await Store.open(url)).close()
 
 
@@ -141,41 +141,41 @@ async def test_broken_off_before_the_last_word_it_is_finished(
     old: Any, url: str, target: str
 ) -> None:
     before = tables(old, url)
-    moving.move(url, target, [HEALTH])
+    move.move(url, target, [HEALTH])
     old.url = target
     old.run(f"INSERT INTO meta VALUES ('{HALF}', '{url}')")  # as if killed between two commits
     with pytest.raises(DatabaseInUse, match="only a part"):
         await Store.open(target)
-    assert moving.move(url, target, [HEALTH]) == len(before["retry_schedule"])
+    assert move.move(url, target, [HEALTH]) == len(before["retry_schedule"])
     assert tables(old, target) == before
     await (await Store.open(target)).close()
 
 
 async def test_afterwards_nobody_opens_the_old_one(old: Any, url: str, target: str) -> None:
-    moving.move(url, target, [HEALTH])
+    move.move(url, target, [HEALTH])
     with pytest.raises(DatabaseInUse, match=r"was moved to postgresql://tester:\*\*\*@"):
         await Store.open(url)
     with pytest.raises(DatabaseInUse, match="was moved to"):
-        moving.move(url, target, [HEALTH])
+        move.move(url, target, [HEALTH])
 
 
 async def test_what_is_refused(old: Any, url: str, target: str) -> None:
     old.url = url
     store = await old.open()
     with pytest.raises(DatabaseInUse, match="is in use by"):
-        moving.move(url, target, [HEALTH])
+        move.move(url, target, [HEALTH])
     await store.close()
     with pytest.raises(QueueError, match="from sqlite:///… to postgresql://…"):
-        moving.move(target, url, [HEALTH])
+        move.move(target, url, [HEALTH])
     with pytest.raises(QueueError, match=r"there is no .*/mistyped\.db"):
-        moving.move(url.replace("queue.db", "mistyped.db"), target, [HEALTH])
+        move.move(url.replace("queue.db", "mistyped.db"), target, [HEALTH])
     assert not Path(url.removeprefix("sqlite:///")).with_name("mistyped.db").exists()
     old.url = target
     store = await old.open()
     await old.add()
     await store.close()
     with pytest.raises(QueueError, match="tasks of its own"):
-        moving.move(url, target, [HEALTH])
+        move.move(url, target, [HEALTH])
 
 
 async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
@@ -185,7 +185,7 @@ async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
     await store.give_sign(Beat("alpha", 7, "1.0"))
     await store.close()  # as one that was killed, it has not taken leave
     with pytest.raises(DatabaseInUse, match="works on the target, pid 7 on alpha: stop it first"):
-        moving.move(url, target, [HEALTH])
+        move.move(url, target, [HEALTH])
     old.url = target
     old.run("UPDATE daemons SET lease_until = lease_until - 60000")
-    assert moving.move(url, target, [HEALTH])
+    assert move.move(url, target, [HEALTH])

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue import wakeups
+from orchestratord.model.task import Status
+from orchestratord.queue.postgres import notify
 from orchestratord.queue.records import TaskFilter
-from orchestratord.task import Status
 from tests.pooler import Pooler
 from tests.postgres import Postgres
 
@@ -29,7 +29,7 @@ async def two(
     url: str, unopened: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Any]]:
     """Two daemons' stores, which begin with an empty database at once."""
-    monkeypatch.setattr(wakeups, "TRIAL", 0.5)
+    monkeypatch.setattr(notify, "TRIAL", 0.5)
     queues = [unopened(), unopened()]
     await asyncio.gather(*(queue.open() for queue in queues))
     yield queues

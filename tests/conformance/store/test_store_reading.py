@@ -5,11 +5,11 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import NotFound, QueueError
-from orchestratord.queue import filters
+from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.queue.operations import search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, NewTask, Status
-from orchestratord.values import StatusSet
+from orchestratord.values.status_set import StatusSet
 
 GET, PUT, HOOK, ERP = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops"), Key("crm2/get")
 
@@ -121,7 +121,7 @@ class TestList:
     async def test_a_text_is_looked_for_in_so_many_tasks_at_a_time(
         self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(filters, "LOOKED", 10)
+        monkeypatch.setattr(search, "LOOKED", 10)
         wanted = TaskFilter(text="needle")
         needles = [await queue.add(params={"a": "needle"}) for _ in range(2)]
         await queue.add_all([queue.new() for _ in range(25)])
@@ -141,7 +141,7 @@ class TestList:
     async def test_what_has_no_index_is_looked_for_likewise_if_that_is_asked(
         self, queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        monkeypatch.setattr(filters, "LOOKED", 10)
+        monkeypatch.setattr(search, "LOOKED", 10)
         hook = await queue.add(HOOK)
         await queue.add_all([queue.new() for _ in range(15)])
         for wanted in (TaskFilter(kind="webhook"), TaskFilter(endpoint="crm/*", kind="webhook")):
@@ -183,7 +183,7 @@ class TestList:
         hook = await queue.ended(Status.FAILED, HOOK)
         assert await walk(3) == [hook, *many[::-1], old, new]
         # What no index finds is looked for among so many at a time.
-        monkeypatch.setattr(filters, "LOOKED", 4)
+        monkeypatch.setattr(search, "LOOKED", 4)
         assert await walk(100, status=("failed",), kind="webhook") == [hook]
         tasks, after = await store.last_ended(TaskFilter(status_code=StatusSet.parse("418")), 9)
         assert tasks == []

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 
+from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.records import Born, Insert, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import Delete, Key, NewTask, Reason, Status, Upsert
 
 HOOK = Key("crm/get", "ops")
 OPS = {"name": "ops"}

@@ -15,11 +15,11 @@ import psycopg
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, UniqueKeyReused, Unreachable
-from orchestratord.queue.rates import BUSY_MS
+from orchestratord.model.task import Key, NewTask, Status, Task, Upsert
+from orchestratord.queue.operations.shared_rates import BUSY_MS
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter, Wakeup
 from orchestratord.queue.store import Store
-from orchestratord.rate import RateLimit
-from orchestratord.task import Key, NewTask, Status, Task, Upsert
+from orchestratord.values.rate_limit import RateLimit
 from tests.postgres import Postgres
 
 KEY = Key("crm/get")
@@ -479,15 +479,15 @@ async def test_a_password_that_is_not_encoded_is_not_shown(line: Line, password:
 
 
 async def test_a_claim_follows_its_index(two: list[Any]) -> None:
-    from orchestratord.queue import postgres as dialect
-    from orchestratord.queue import shared_claims
+    from orchestratord.queue.operations import claim_postgres
+    from orchestratord.queue.postgres import postgres_database as dialect
     from orchestratord.queue.session import Session
 
     await two[0].add_all([two[0].new() for _ in range(100)])
 
     def plan(session: Session) -> str:
-        text, _ = dialect._translated(f"EXPLAIN {shared_claims.CLAIM}")
-        picked = shared_claims._picked(session, [Pick(KEY, 5, True, 10**14)])
+        text, _ = dialect._translated(f"EXPLAIN {claim_postgres.CLAIM}")
+        picked = claim_postgres._picked(session, [Pick(KEY, 5, True, 10**14)])
         rows = session.db._raw.execute(text, (picked, "me", 1, 1, 1)).fetchall()  # type: ignore[attr-defined]
         return "\n".join(row[0] for row in rows)
 

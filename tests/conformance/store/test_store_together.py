@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import UniqueKeyReused
+from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
 from orchestratord.queue.records import Born, Insert, Pick, Settlement, Start
 from orchestratord.queue.store import Store
-from orchestratord.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
 
 HOOK = Key("crm/get", "ops")
 KEYS = [Key("crm/get"), Key("crm/put"), HOOK]

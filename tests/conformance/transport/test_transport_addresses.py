@@ -9,9 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.egress import Egress, parse_rule
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -42,13 +42,13 @@ class Resolver:
         ]
 
 
-async def send(client: Client, url: str, egress: Egress, **options: Any) -> httpx.Response:
+async def send(client: HttpClient, url: str, egress: Egress, **options: Any) -> httpx.Response:
     settings = SendOptions(**{"timeout": 10.0, "egress": egress, **options})
     async with asyncio.timeout(20):
         return await client.send(httpx.Request("GET", url), options=settings)
 
 
-async def test_loopback_is_denied_without_a_rule(client: Client, serve: Any) -> None:
+async def test_loopback_is_denied_without_a_rule(client: HttpClient, serve: Any) -> None:
     server = await serve(serving)
     with pytest.raises(EgressDenied) as caught:
         await send(client, server.url, opening())
@@ -58,7 +58,7 @@ async def test_loopback_is_denied_without_a_rule(client: Client, serve: Any) -> 
 
 
 async def test_another_address_than_the_rules_is_refused_without_connecting(
-    client: Client, serve: Any
+    client: HttpClient, serve: Any
 ) -> None:
     server = await serve(serving, host="127.0.0.2")
     with pytest.raises(EgressDenied) as caught:
@@ -70,7 +70,9 @@ async def test_another_address_than_the_rules_is_refused_without_connecting(
 
 
 @pytest.mark.parametrize("host", ["0x7f.1", "2130706433", "127.1", "localhost"])
-async def test_other_spellings_are_the_same_address(client: Client, serve: Any, host: str) -> None:
+async def test_other_spellings_are_the_same_address(
+    client: HttpClient, serve: Any, host: str
+) -> None:
     server = await serve(serving)
     url = f"http://{host}:{server.port}/"
     with pytest.raises(EgressDenied):
@@ -84,7 +86,7 @@ async def test_a_name_that_is_rebound_is_dialled_where_it_was_checked(serve: Any
     allowed = await serve(serving)
     forbidden = await serve(serving, host="127.0.0.2", port=allowed.port)
     resolver = Resolver(["127.0.0.1"], ["127.0.0.2"])
-    client = Client(resolver)
+    client = HttpClient(resolver)
     url = f"http://rebound.example:{allowed.port}/"
     assert (await send(client, url, opening("127.0.0.1"), fresh=True)).content == b"ok"
     assert resolver.asked == [("rebound.example", allowed.port)]
@@ -98,7 +100,7 @@ async def test_a_name_that_is_rebound_is_dialled_where_it_was_checked(serve: Any
 async def test_denied_addresses_are_left_out_of_several(serve: Any) -> None:
     server = await serve(serving)
     forbidden = await serve(serving, host="127.0.0.2", port=server.port)
-    client = Client(Resolver(["127.0.0.2", "169.254.169.254", "127.0.0.1"]))
+    client = HttpClient(Resolver(["127.0.0.2", "169.254.169.254", "127.0.0.1"]))
     url = f"http://several.example:{server.port}/"
     assert (await send(client, url, opening("127.0.0.1"))).content == b"ok"
     assert (server.connections, forbidden.connections) == (1, 0)
@@ -107,7 +109,7 @@ async def test_denied_addresses_are_left_out_of_several(serve: Any) -> None:
 
 async def test_the_next_address_is_tried_where_one_refuses(serve: Any) -> None:
     server = await serve(serving)
-    client = Client(Resolver(["127.0.0.3", "127.0.0.3", "127.0.0.1"]))
+    client = HttpClient(Resolver(["127.0.0.3", "127.0.0.3", "127.0.0.1"]))
     url = f"http://several.example:{server.port}/"
     assert (await send(client, url, opening("127.0.0.0/8"))).content == b"ok"
     await client.aclose()
@@ -115,7 +117,7 @@ async def test_the_next_address_is_tried_where_one_refuses(serve: Any) -> None:
 
 async def test_the_next_address_is_tried_where_one_is_silent(serve: Any) -> None:
     server = await serve(serving)
-    client = Client(Resolver(["127.0.0.2", "127.0.0.1"]))
+    client = HttpClient(Resolver(["127.0.0.2", "127.0.0.1"]))
     with socket.socket() as silent:
         silent.bind(("127.0.0.2", server.port))
         silent.listen(0)
@@ -134,7 +136,7 @@ async def test_the_next_address_is_tried_where_one_is_silent(serve: Any) -> None
 async def test_rules_that_were_tightened_hold_for_kept_connections(serve: Any) -> None:
     server = await serve(serving)
     resolver = Resolver(["127.0.0.1"])
-    client = Client(resolver)
+    client = HttpClient(resolver)
     url = f"http://tight.example:{server.port}/"
     wide, narrow = opening("127.0.0.0/8"), opening("127.0.0.2")
     await send(client, url, wide)
@@ -146,7 +148,7 @@ async def test_rules_that_were_tightened_hold_for_kept_connections(serve: Any) -
     await client.aclose()
 
 
-async def test_the_daemons_own_listeners_are_denied(client: Client, serve: Any) -> None:
+async def test_the_daemons_own_listeners_are_denied(client: HttpClient, serve: Any) -> None:
     server = await serve(serving)
     for listening in ("127.0.0.1", "0.0.0.0", "::"):
         egress = Egress((parse_rule("127.0.0.1"),), frozenset({(listening, server.port)}))
@@ -156,13 +158,13 @@ async def test_the_daemons_own_listeners_are_denied(client: Client, serve: Any) 
 
 
 async def test_a_resolver_that_answers_nonsense_is_not_dialled() -> None:
-    client = Client(Resolver(["localhost"]))
+    client = HttpClient(Resolver(["localhost"]))
     with pytest.raises(EgressDenied):
         await send(client, "http://odd.example:9/", opening("127.0.0.1"))
     await client.aclose()
 
 
-async def test_ipv6(client: Client, serve: Any) -> None:
+async def test_ipv6(client: HttpClient, serve: Any) -> None:
     try:
         server = await serve(serving, host="::1")
     except OSError:
@@ -187,7 +189,7 @@ async def test_a_port_that_nobody_listens_on_does_not_answer_itself() -> None:
             super().__init__(*args)
             self.bind(("127.0.0.1", port))
 
-    client = Client(Resolver(["127.0.0.1"]))
+    client = HttpClient(Resolver(["127.0.0.1"]))
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(socket, "socket", Bound)
         with pytest.raises(SendError) as caught:

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.answer import Answer
-from orchestratord.engine.http1 import Http1Connection
-from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.http1 import Http1Connection
+from orchestratord.http.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -181,7 +181,7 @@ async def test_what_an_answer_held_is_free_once_it_is_handed_back(send: Any, ser
             await send("GET", server.url)
             with contextlib.suppress(SendError):
                 await send("GET", server.url)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, Answer)]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, ResponseParser)]
         assert len(left) <= 1  # the task may still hold its last error
     finally:
         gc.enable()
@@ -324,7 +324,7 @@ async def test_idle_connections_are_bounded_in_number(serve: Any, options: SendO
         finally:
             ended += 1
 
-    client = Client(max_idle=4, max_idle_per_host=3)
+    client = HttpClient(max_idle=4, max_idle_per_host=3)
     servers = [await serve(script), await serve(script)]
     for server in servers:
         there.clear()
@@ -339,7 +339,7 @@ async def test_idle_connections_are_bounded_in_number(serve: Any, options: SendO
 
 async def test_idle_connections_are_closed_after_a_while(serve: Any, options: SendOptions) -> None:
     server = await serve(serving)
-    client = Client(idle_timeout=0.05)
+    client = HttpClient(idle_timeout=0.05)
     await client.send(httpx.Request("GET", server.url), options=options)
     async with asyncio.timeout(5):
         await server.hung_up.wait()
@@ -356,7 +356,7 @@ async def test_a_closed_client_keeps_nothing(serve: Any, options: SendOptions) -
 
     there, go_on = asyncio.Event(), asyncio.Event()
     server = await serve(script)
-    client = Client()
+    client = HttpClient()
     sending = asyncio.create_task(client.send(httpx.Request("GET", server.url), options=options))
     await there.wait()
     await client.aclose()

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
 
 
 async def failure(send: Any, method: str, url: str, **kwargs: Any) -> tuple[str, bool, bool]:
@@ -54,7 +54,7 @@ async def test_a_name_that_does_not_resolve(options: SendOptions, problem: Excep
     async def resolver(host: str, port: int) -> Any:
         raise problem
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
     with pytest.raises(SendError) as caught:
         await client.send(httpx.Request("GET", "http://nowhere.example/"), options=options)
     assert (caught.value.kind, caught.value.sent) == ("dns", False)
@@ -66,7 +66,7 @@ async def test_a_name_without_an_address(options: SendOptions) -> None:
     async def resolver(host: str, port: int) -> Any:
         return []
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
     with pytest.raises(SendError) as caught:
         await client.send(httpx.Request("GET", "http://empty.example/"), options=options)
     assert (caught.value.kind, caught.value.sent) == ("dns", False)
@@ -78,7 +78,7 @@ async def test_resolving_is_part_of_the_deadline(limit: Any, loopback: Any) -> N
     async def resolver(host: str, port: int) -> Any:
         await asyncio.sleep(60)
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
     options = SendOptions(**{"timeout": 10.0, "egress": loopback, **limit})
     with pytest.raises(SendError) as caught:
         async with asyncio.timeout(5):
@@ -291,7 +291,7 @@ async def test_a_method_with_a_line_break(send: Any, serve: Any) -> None:
     assert server.connections == 0
 
 
-async def test_content_that_was_not_read(client: Client, options: SendOptions) -> None:
+async def test_content_that_was_not_read(client: HttpClient, options: SendOptions) -> None:
     async def content() -> Any:
         yield b"x"
 

@@ -16,14 +16,13 @@ from typing import Any
 
 import httpx
 import pytest
-from http2_parts import ok
 
-from orchestratord.access import Proxy
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import Client, SendOptions
-from orchestratord.engine.tunnel import Route
 from orchestratord.errors import EgressDenied, SendError
-from orchestratord.values import Text
+from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.http.proxy import ProxyRoute
+from orchestratord.model.auth import Proxy
+from orchestratord.values.secret import Text
 
 TINYPROXY = shutil.which("tinyproxy", path=f"{os.environ.get('PATH', '')}:/usr/sbin")
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -52,8 +51,8 @@ class Tinyproxy:
     port: int
     folder: Path
 
-    def route(self, who: str = "user:pass%2Dword@") -> Route:
-        return Route(Proxy.parse(f"http://{who}127.0.0.1:{self.port}"))
+    def route(self, who: str = "user:pass%2Dword@") -> ProxyRoute:
+        return ProxyRoute(Proxy.parse(f"http://{who}127.0.0.1:{self.port}"))
 
     async def logged(self, pattern: str) -> None:
         async with asyncio.timeout(5):
@@ -108,12 +107,30 @@ async def test_tls_goes_through_a_tunnel(
     await tinyproxy.logged(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1")
 
 
-async def test_http2_goes_through_a_tunnel(tinyproxy: Tinyproxy, send2: Any, serve2: Any) -> None:
-    server = await serve2(ok)
-    options = {"route": tinyproxy.route()}
-    responses = await asyncio.gather(*(send2("GET", server.url, options=options) for _ in range(9)))
-    assert {response.http_version for response in responses} == {"HTTP/2"}
-    assert server.connections == 1
+async def test_a_target_that_speaks_first(
+    tinyproxy: Tinyproxy, send: Any, serve: Any, certified: Any, trusting: Any, monkeypatch: Any
+) -> None:
+    """What it says has come before anything is sent."""
+    loop = asyncio.get_running_loop()
+    start_tls = loop.start_tls
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        secured = await start_tls(*args, **kwargs)
+        await asyncio.sleep(0.1)
+        return secured
+
+    async def script(peer: Any) -> None:
+        await peer.answer(OK)
+        await peer.eof()
+
+    monkeypatch.setattr(loop, "start_tls", slow)
+    server = await serve(script, tls=certified("127.0.0.1"))
+    options = {"route": tinyproxy.route(), "ssl_context": trusting}
+    with pytest.raises(SendError) as caught:
+        await send("POST", server.url, options=options)
+    assert (caught.value.kind, caught.value.sent) == ("reset", False)
+    async with asyncio.timeout(5):
+        await server.hung_up.wait()
 
 
 async def test_a_certificate_is_still_that_of_the_target(
@@ -200,19 +217,15 @@ async def secured(tinyproxy: Tinyproxy, certified: Any) -> AsyncIterator[int]:
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("scheme", ["http", "https", "h2"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_with_tls(
-    secured: int, send: Any, serve: Any, serve2: Any, certified: Any, trusting: Any,
-    offering: Any, authority: Any, scheme: str,
-) -> None:  # fmt: skip
+    secured: int, send: Any, serve: Any, certified: Any, trusting: Any, authority: Any, scheme: str
+) -> None:
     own = ssl.create_default_context()
     authority.configure_trust(own)
     proxy = Proxy.parse(f"https://user:pass-word@127.0.0.1:{secured}")
-    options = {"route": Route(proxy, own), "ssl_context": trusting}
-    if scheme == "h2":
-        server = await serve2(ok)
-    else:
-        server = await serve(serving, tls=certified("127.0.0.1") if scheme == "https" else None)
+    options = {"route": ProxyRoute(proxy, own), "ssl_context": trusting}
+    server = await serve(serving, tls=certified("127.0.0.1") if scheme == "https" else None)
     # tinyproxy closes a connection after each plain request.
     for _ in range(1 if scheme == "http" else 2):
         assert (await send("GET", server.url, options=options)).status_code == 200
@@ -221,7 +234,7 @@ async def test_a_proxy_with_tls(
 
 async def test_a_proxy_whose_certificate_is_not_trusted(secured: int, send: Any) -> None:
     proxy = Proxy.parse(f"https://user:pass-word@127.0.0.1:{secured}")
-    route = Route(proxy, ssl.create_default_context())
+    route = ProxyRoute(proxy, ssl.create_default_context())
     with pytest.raises(SendError, match=r"the certificate of 127.0.0.1 is not signed by") as caught:
         await send("GET", "http://api.example/", options={"route": route})
     assert (caught.value.kind, caught.value.sent) == ("certificate", False)
@@ -257,7 +270,7 @@ async def test_the_target_is_not_resolved_here(tinyproxy: Tinyproxy, loopback: E
         asked.append(host)
         return [(2, "127.0.0.1")]
 
-    client = Client(resolver)
+    client = HttpClient(resolver)
     options = SendOptions(timeout=10, egress=loopback, route=tinyproxy.route())
     response = await client.send(httpx.Request("GET", "http://filtered.example/"), options=options)
     await client.aclose()
@@ -295,7 +308,7 @@ async def test_a_proxy_that_is_none(
         peer.close()
 
     server = await serve(script)
-    options = {"route": Route(Proxy.parse(server.url)), "ssl_context": trusting}
+    options = {"route": ProxyRoute(Proxy.parse(server.url)), "ssl_context": trusting}
     with pytest.raises(SendError) as caught:
         await send("POST", "https://api.example/", content=b"x", options=options)
     assert complaint in caught.value.message
@@ -304,7 +317,7 @@ async def test_a_proxy_that_is_none(
 
 async def test_a_proxy_that_hangs(send: Any, serve: Any, trusting: Any) -> None:
     server = await serve(lambda peer: peer.eof())
-    route = Route(Proxy.parse(server.url))
+    route = ProxyRoute(Proxy.parse(server.url))
     options = {"route": route, "ssl_context": trusting, "connect_timeout": 0.2}
     with pytest.raises(SendError) as caught:
         await send("POST", "https://api.example/", options=options)

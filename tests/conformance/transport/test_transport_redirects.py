@@ -7,9 +7,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.transport import Client, SendOptions
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.egress import Egress, parse_rule
 
 FOLLOW = {"follow_redirects": True}
 
@@ -129,7 +129,7 @@ async def test_each_is_checked_again(serve: Any) -> None:
 
     asked: list[str] = []
     server = await serve(redirecting("/next"))
-    client = Client(resolver)
+    client = HttpClient(resolver)
     options = SendOptions(
         timeout=10, egress=Egress((parse_rule("127.0.0.1"),)), follow_redirects=True, fresh=True
     )

@@ -8,8 +8,8 @@ import pytest
 from click.shell_completion import BashComplete
 
 from orchestratord.cli.main import main
-from orchestratord.hookspecs import PHASES
-from orchestratord.trial import ERRORS
+from orchestratord.model.test_case import ERRORS
+from orchestratord.plugin.hookspecs import PHASES
 
 
 @pytest.fixture

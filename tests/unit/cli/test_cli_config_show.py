@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 
 from orchestratord.cli.annotated import annotated
 from orchestratord.cli.main import main
-from orchestratord.config.document import read_document
-from orchestratord.config.origins import Traced
-from orchestratord.config.positions import ListNode, MapNode, Node, Scalar
+from orchestratord.config.show.origins import Traced
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar
 
 EXAMPLE = Path(__file__).parents[3] / "config"
 ENDPOINTS = [

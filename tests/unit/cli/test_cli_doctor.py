@@ -24,7 +24,7 @@ from orchestratord.cli.doctor import certificates, configuration, control, datab
 from orchestratord.cli.doctor.case import Case, open_case
 from orchestratord.cli.doctor.finding import Finding, Findings
 from orchestratord.cli.main import main
-from orchestratord.queue import inspection
+from orchestratord.queue.admin import inspect
 
 
 @pytest.fixture
@@ -272,7 +272,7 @@ def test_a_database_that_is_in_use(folder: Path, home: Path) -> None:
         case.status = {}
         assert found(database.check_database, case)[1][0] == "ok"
         connection.rollback()
-    assert inspection.holder(path) is None
+    assert inspect.holder(path) is None
 
 
 def test_a_database_that_is_damaged(folder: Path, home: Path) -> None:
@@ -291,8 +291,8 @@ def test_a_database_that_is_damaged(folder: Path, home: Path) -> None:
 def test_a_database_too_large_to_be_seen_whole(home: Path) -> None:
     path = home / "state.db"
     make_database(path, rows=200_000)
-    assert inspection.faults(path, 60) == []
-    assert inspection.faults(path, 0) is None
+    assert inspect.faults(path, 60) == []
+    assert inspect.faults(path, 0) is None
 
 
 def test_a_database_of_a_newer_version(folder: Path, home: Path) -> None:

@@ -14,10 +14,10 @@ from click.testing import CliRunner
 
 from orchestratord.cli.doctor.server import check_server
 from orchestratord.cli.main import main
-from orchestratord.clock import Clock
-from orchestratord.queue import moving
+from orchestratord.queue.admin import move
 from orchestratord.queue.records import Beat
 from orchestratord.queue.store import Store
+from orchestratord.values.clock import Clock
 from tests.postgres import Postgres
 
 
@@ -79,7 +79,7 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
 async def test_a_queue_that_was_moved(tmp_path: Path, url: str) -> None:
     file = f"sqlite:///{tmp_path}/queue.db"
     await (await Store.open(file)).close()
-    moving.move(file, url, [])
+    move.move(file, url, [])
     ((status, what),) = found(configured(tmp_path, file), "database")
     assert (status, what) == ("fail", f"the queue of {tmp_path}/queue.db was moved away")
 
@@ -99,7 +99,7 @@ def test_a_server_that_refuses(tmp_path: Path, url: str, postgres: Postgres) -> 
 async def test_what_keeps_it_from_cleaning_up(
     tmp_path: Path, url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestratord.queue.server.OLD_TRANSACTION", -1)
+    monkeypatch.setattr("orchestratord.queue.admin.inspect.OLD_TRANSACTION", -1)
     await (await Store.open(url)).close()
     with psycopg.connect(url, application_name="report") as person:
         person.execute("BEGIN ISOLATION LEVEL REPEATABLE READ")

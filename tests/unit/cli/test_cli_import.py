@@ -11,11 +11,11 @@ import pytest
 import yaml
 from click.testing import CliRunner, Result
 
-from orchestratord.assembly import open_host
 from orchestratord.cli.main import main
 from orchestratord.config.load import load
-from orchestratord.executor import Target
-from orchestratord.settings import Config
+from orchestratord.daemon.bootstrap import open_host
+from orchestratord.model.settings import Config
+from orchestratord.plugin.executor import Target
 from orchestratord.testing import task
 
 PETS: dict[str, Any] = {

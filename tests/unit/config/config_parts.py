@@ -12,13 +12,13 @@ from pydantic import BaseModel
 
 from orchestratord import Endpoint, Executor, Model, hookimpl
 from orchestratord.config.load import load
-from orchestratord.config.outgoing import AddressRules
-from orchestratord.config.positions import ListNode, MapNode, Scalar
-from orchestratord.engine.egress import Egress, parse_rule
-from orchestratord.engine.http import HttpPlugin
+from orchestratord.config.validate.request_rules import AddressRules
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Scalar
+from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
 
 ADDRESSES = AddressRules(
     check=parse_rule,

@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 from config_parts import ConfigFolder
 
-from orchestratord.config.attached import UNREADABLE, combined, fingerprints
-from orchestratord.config.folder import KnownFiles, read_folder
+from orchestratord.config.folder import UNREADABLE, KnownFiles, combined, fingerprints, read_folder
 from orchestratord.config.loader import Loader
-from orchestratord.engine.http import Body
+from orchestratord.engine.http_executor import HttpBody
 
 SENDS = "path: /x\nmethod: POST\nbody: {file: bodies/order.xml}\n"
 
 
-def body_of(config: ConfigFolder | Loader) -> Body:
+def body_of(config: ConfigFolder | Loader) -> HttpBody:
     snapshot = config.config if isinstance(config, Loader) else config.load()
     body = snapshot.endpoints["shop/get"].spec.body
-    assert isinstance(body, Body)
+    assert isinstance(body, HttpBody)
     return body
 
 

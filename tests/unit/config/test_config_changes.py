@@ -6,7 +6,7 @@ import pytest
 from config_parts import WHSEC, ConfigFolder
 
 from orchestratord.config.changes import Changes, Difference, changes, differences
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from config_parts import ConfigFolder, host_of
 
 from orchestratord import DaemonSetting, Model, hookimpl
 from orchestratord.config.loader import Loader
-from orchestratord.config.schema import json_schema
+from orchestratord.config.show.json_schema import json_schema
 from orchestratord.errors import PluginError
 
 

@@ -13,11 +13,11 @@ import pytest
 from config_parts import WHSEC, ConfigFolder, OtherPlugin, OtherSpec, host_of
 
 from orchestratord import Endpoint, Model, Problem, hookimpl
-from orchestratord.assembly import open_host
 from orchestratord.config.load import load, read_plugins
+from orchestratord.daemon.bootstrap import open_host
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
 
 EXAMPLE = Path(__file__).parents[3] / "config"
 
@@ -337,7 +337,7 @@ class TestDisabled:
     @pytest.fixture
     def host(self, config: ConfigFolder) -> Host:
         host = Host()
-        from orchestratord.engine.http import HttpPlugin
+        from orchestratord.engine.http_executor import HttpPlugin
 
         host.register(HttpPlugin(), "http")
         host.load(disabled=["webhooks", "backoff"])

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 from config_parts import ConfigFolder
 
-from orchestratord.clock import Clock
 from orchestratord.config.loader import Loader
 from orchestratord.errors import ConfigError
+from orchestratord.values.clock import Clock
 
 
 class StandingClock(Clock):

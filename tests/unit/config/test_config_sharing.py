@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from orchestratord.config.sharing import sharing
+from orchestratord.config.yield_gil import sharing
 
 
 def test_the_interval_is_shorter_as_long_as_anybody_works() -> None:

@@ -6,7 +6,7 @@ import jsonschema
 import pytest
 from config_parts import ConfigFolder
 
-from orchestratord.config.schema import json_schema
+from orchestratord.config.show.json_schema import json_schema
 
 PARAMS = "path: /x\nparams: {id: {type: integer, required: true}, code: {type: string}}\n"
 ONE = """\

@@ -16,13 +16,16 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.backoff import Backoff, Fixed
-from orchestratord.endpoint import CALL_WHEN, SUCCESS, RetryPolicy
-from orchestratord.engine.retry import Decision, decide, give_up_at, parse_retry_after
+from orchestratord.engine.retry import Decision, decide, give_up_at
+from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.errors import EgressDenied, SendError
-from orchestratord.message import Outcome
-from orchestratord.task import Reason, Status, Task
-from orchestratord.values import Duration, StatusSet
+from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.endpoint import SUCCESS
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
+from orchestratord.model.task import Reason, Status, Task
+from orchestratord.values.durations import Duration
+from orchestratord.values.status_set import StatusSet
 
 NOW = 1_795_557_600_000
 """2026-11-24T22:00:00Z."""

@@ -15,17 +15,17 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
+from orchestratord.engine import poison as suspects_of_deaths
 from orchestratord.engine import runner
-from orchestratord.engine import suspects as suspects_of_deaths
 from orchestratord.engine.runner import HELD_MS
 from orchestratord.errors import QueueError
-from orchestratord.events import EventType, TaskEvent
-from orchestratord.hookspecs import hookimpl, only_for
-from orchestratord.message import Outcome
-from orchestratord.queue.jobs import Rank
+from orchestratord.model.event import EventType, TaskEvent
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import NewTask, Task
+from orchestratord.plugin.hookspecs import hookimpl, only_for
+from orchestratord.queue.batch import Rank
 from orchestratord.queue.records import Settled, Settlement
 from orchestratord.queue.session import Session
-from orchestratord.task import NewTask, Task
 
 
 @pytest.fixture

@@ -12,19 +12,20 @@ from typing import Any
 import pytest
 import worker_parts as parts
 
-from orchestratord.backoff import Fixed
-from orchestratord.clock import Clock
-from orchestratord.endpoint import Api, Endpoint, RetryPolicy
-from orchestratord.engine.http import HttpPlugin, HttpSpec
-from orchestratord.engine.transport import Client
+from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
 from orchestratord.engine.worker import Worker
-from orchestratord.hookspecs import hookimpl
-from orchestratord.host import Host
+from orchestratord.http.client import HttpClient
+from orchestratord.model.backoff import Fixed
+from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
+from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.host import Host
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.redact import Redactor
-from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import Delete, Effect, Key, NewTask, Task, Upsert
+from orchestratord.values.clock import Clock
+from orchestratord.values.redact import Redactor
 
 
 @dataclass
@@ -79,7 +80,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     )
     host.register(plugin, "teller")
     store = await Store.open(f"sqlite:///{tmp_path}/q.db")
-    client = Client()
+    client = HttpClient()
     worker = Worker(store, host, client, Clock())
     holder: list[Bench] = []
     server = await asyncio.start_server(lambda r, w: holder[0].serve(r, w), "127.0.0.1", 0)

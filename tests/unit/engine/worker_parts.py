@@ -11,23 +11,24 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar
 
-from orchestratord.backoff import Fixed
-from orchestratord.clock import Clock
-from orchestratord.endpoint import Api, Endpoint, RetryPolicy
-from orchestratord.engine.http import HttpPlugin, HttpSpec
-from orchestratord.engine.lanes import Lane
-from orchestratord.engine.transport import Client
+from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
+from orchestratord.engine.lanes.lane_set import Lane
 from orchestratord.engine.worker import Worker
-from orchestratord.executor import Executor, Standing, Target
-from orchestratord.hookspecs import hookimpl
-from orchestratord.host import Host
-from orchestratord.message import Outcome
+from orchestratord.http.client import HttpClient
+from orchestratord.model.backoff import Fixed
+from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.model.task import NewTask, Task
+from orchestratord.plugin.executor import Executor, Standing, Target
+from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.host import Host
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.rate import RateLimit
-from orchestratord.redact import Redactor
-from orchestratord.settings import Config, DaemonSettings
-from orchestratord.task import NewTask, Task
+from orchestratord.values.clock import Clock
+from orchestratord.values.rate_limit import RateLimit
+from orchestratord.values.redact import Redactor
 
 CALL = NewTask("call", "a/get")
 KEY = CALL.key
@@ -205,7 +206,7 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
         host.register(plugin, f"plugin_{number}")
     clock = TurnedClock()
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
-    client = Client()
+    client = HttpClient()
     worker = Worker(store, host, client, clock)
     config = Config(folder, DaemonSettings(), {}, {}, Redactor(), "d")
     bench = Bench(store, worker, clock, config)

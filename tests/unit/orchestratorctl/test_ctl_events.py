@@ -17,7 +17,7 @@ from scripted_daemon import DROP, Daemon, Result, a_problem, command
 from orchestratorctl import following
 from orchestratorctl.completion import complete
 from orchestratorctl.words import EVENTS
-from orchestratord.events import EventType
+from orchestratord.model.event import EventType
 
 AT = "2026-11-24T22:00:01.250Z"
 END = a_problem(500, "the end of the script")

@@ -9,12 +9,12 @@ from textwrap import dedent
 import orchestratord_sql
 import pytest
 
-from orchestratord.assembly import ADDRESSES
 from orchestratord.config.load import load
-from orchestratord.engine.http import HttpPlugin
+from orchestratord.daemon.bootstrap import ADDRESSES
+from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
 
 DATABASES = 'databases: {warehouse: {url: "sqlite:///warehouse.db"}}\n'
 

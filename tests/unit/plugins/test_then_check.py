@@ -9,10 +9,10 @@ import orchestratord_then
 import pytest
 
 from orchestratord.config.load import load
-from orchestratord.engine.http import HttpPlugin
+from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.errors import ConfigError
-from orchestratord.host import Host
-from orchestratord.settings import Config
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
 
 GET = """
     path: /users/{{ params.id }}

@@ -10,7 +10,7 @@ import pytest
 from orchestratord_then import plan
 
 from orchestratord import Config, Endpoint, NewTask, Outcome
-from orchestratord.endpoint import Param
+from orchestratord.model.endpoint import Param
 from orchestratord.testing import Rig, answered, task
 
 SOURCE, TARGET = "crm/list", "crm/get"

@@ -15,7 +15,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from orchestratord_tracing.spans import Spans
 
 from orchestratord import Endpoint
-from orchestratord.engine.http import HttpSpec
+from orchestratord.engine.http_executor import HttpSpec
 from orchestratord.testing import Rig
 
 SECRET = "hunter2-hunter2"
@@ -72,7 +72,7 @@ def test_a_span_for_an_attempt() -> None:
         "orchestratord.task_id": 42,
         "orchestratord.parent_id": 7,
         "orchestratord.kind": "call",
-        "orchestratord.endpoint": "shop/get",
+        "orchestratord.model.endpoint": "shop/get",
         "orchestratord.attempt": 1,
         "orchestratord.outcome": "succeeded",
     }
@@ -136,7 +136,7 @@ def test_an_endpoint_that_is_gone() -> None:
     recorder.adopt()
     (span,) = recorder.made(ended("failed", 404, reason="not_retryable"))
     assert span.name == "call shop/get"
-    assert attributes(span)["orchestratord.endpoint"] == "shop/get"
+    assert attributes(span)["orchestratord.model.endpoint"] == "shop/get"
 
 
 def test_a_reload_changes_where_attempts_go() -> None:
@@ -192,7 +192,7 @@ class Missing(MetaPathFinder):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Missing())
-from orchestratord.host import Host
+from orchestratord.plugin.host import Host
 host = Host()
 host.load()
 print(host.plugins["tracing"].status, host.plugins["tracing"].hooks)

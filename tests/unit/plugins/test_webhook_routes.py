@@ -9,7 +9,7 @@ from orchestratord_webhooks import deliveries, health
 from webhook_parts import ENDPOINT, FakeControl, declared
 
 from orchestratord import Answer, Caller, Conflict, Doomed, InvalidParams, NotFound, Target
-from orchestratord.endpoint import Param
+from orchestratord.model.endpoint import Param
 from orchestratord.testing import Rig, answered, task
 
 OTHER = "shop/listOrders"

@@ -22,7 +22,7 @@ from orchestratord import (
     SendError,
     Upsert,
 )
-from orchestratord.task import Effect
+from orchestratord.model.task import Effect
 
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLDER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"

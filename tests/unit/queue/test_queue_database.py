@@ -11,11 +11,11 @@ from pathlib import Path
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
+from orchestratord.model.task import NewTask
 from orchestratord.queue.database import open_database
 from orchestratord.queue.records import Insert
-from orchestratord.queue.sqlite import FAILURES
+from orchestratord.queue.sqlite_database import FAILURES
 from orchestratord.queue.store import Store
-from orchestratord.task import NewTask
 
 
 @pytest.mark.parametrize(
@@ -127,10 +127,10 @@ def test_failures_are_told_apart() -> None:
 RUNS_FULL = """
 import asyncio, os, pathlib, sys
 from orchestratord.errors import StorageFull
-from orchestratord.queue import sqlite, writer
+from orchestratord.queue import sqlite_database, writer
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import NewTask
+from orchestratord.model.task import NewTask
 
 writer.IDLE = 0.02
 disk = pathlib.Path(sys.argv[1])
@@ -156,7 +156,7 @@ async def main():
     await accepts(store, False)  # over 95 %
     ballast.write_bytes(b"x" * (3 << 20))
     await accepts(store, True)
-    sqlite.CROWDED = 1.0  # only the end of the disk itself is to stop it now
+    sqlite_database.CROWDED = 1.0  # only the end of the disk itself is to stop it now
     accepted = []
     try:
         await fill(store, accepted)

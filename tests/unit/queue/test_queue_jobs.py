@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from orchestratord.queue.jobs import Batch, Job, Rank, deliver, in_order
+from orchestratord.queue.batch import Batch, Job, Rank, deliver, in_order
 
 ONE: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
 TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))

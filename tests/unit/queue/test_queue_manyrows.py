@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue.jobs import Rank, Singly
-from orchestratord.queue.manyrows import ManyRows
+from orchestratord.queue.batch import ManyRows, Rank, Singly
 from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite import MOST, statement
+from orchestratord.queue.sqlite_database import MOST, statement
 from orchestratord.queue.store import Store
 
 INSERT = ManyRows("INSERT OR ROLLBACK INTO meta (name, value) VALUES {rows}", "text", "text")

@@ -7,25 +7,15 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue import (
-    bulk,
-    claims,
-    filters,
-    inserts,
-    manual,
-    reader,
-    retention,
-    rows,
-    settling,
-    writer,
-)
+from orchestratord.model.task import NewTask
+from orchestratord.queue import reader, rows, writer
+from orchestratord.queue.batch import ManyRows
 from orchestratord.queue.database import Connection
-from orchestratord.queue.manyrows import ManyRows
+from orchestratord.queue.operations import bulk, claim_sqlite, insert, manual, prune, search, settle
 from orchestratord.queue.records import Insert, TaskFilter
-from orchestratord.queue.sqlite import SqliteConnection, statement
+from orchestratord.queue.sqlite_database import SqliteConnection, statement
 from orchestratord.queue.store import Store
-from orchestratord.task import NewTask
-from orchestratord.values import StatusSet
+from orchestratord.values.status_set import StatusSet
 
 DUE = "retry_schedule_due"
 BY_ID = "USING INTEGER PRIMARY KEY"
@@ -36,19 +26,19 @@ def many(rows: ManyRows) -> str:
 
 
 STATEMENTS = {
-    "pending": (claims.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
-    "claim": (claims.CLAIM, [BY_ID]),
+    "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "claim": (claim_sqlite.CLAIM, [BY_ID]),
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
-    "start": (settling.START, [BY_ID]),
-    "start many": (many(settling.START_MANY), [BY_ID]),
-    "release": (claims.RELEASE, [BY_ID]),
-    "reclaim unstarted": (claims.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
-    "reclaim started": (claims.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
-    "settle": (settling.SETTLE, [BY_ID]),
-    "end many": (many(settling.END_MANY), [BY_ID]),
-    "wait many": (many(settling.WAIT_MANY), [BY_ID]),
-    "settled status": (settling.STATUS, [BY_ID]),
-    "idempotency key": (inserts.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
+    "start": (settle.START, [BY_ID]),
+    "start many": (many(settle.START_MANY), [BY_ID]),
+    "release": (claim_sqlite.RELEASE, [BY_ID]),
+    "reclaim unstarted": (claim_sqlite.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
+    "reclaim started": (claim_sqlite.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
+    "settle": (settle.SETTLE, [BY_ID]),
+    "end many": (many(settle.END_MANY), [BY_ID]),
+    "wait many": (many(settle.WAIT_MANY), [BY_ID]),
+    "settled status": (settle.STATUS, [BY_ID]),
+    "idempotency key": (insert.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
     "retry": (manual.RETRY, [BY_ID]),
     "cancel": (manual.CANCEL, [BY_ID]),
@@ -60,11 +50,11 @@ STATEMENTS = {
     "attempts": (reader.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
     "next key": (reader.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
     "unfinished": (reader.UNFINISHED, ["sqlite_autoindex_schedules_1", BY_ID]),
-    "old": (retention.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
-    "delete": (retention.DELETE.format(ids="?, ?"), [BY_ID]),
-    "delete attempts": (retention.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
-    "until": (filters.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
-    "since": (filters.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
+    "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
+    "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
+    "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
+    "until": (search.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
+    "since": (search.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
 }
 
 
@@ -126,9 +116,9 @@ async def test_lists_walk_an_index_in_the_order_of_ids(
     def look(db: Connection) -> None:
         assert isinstance(db, SqliteConnection)
         explaining = Explaining(db.orm)
-        filters.newest(explaining, wanted, 10, 1000)
-        filters.oldest(explaining, wanted, 10, 0, 1000)
-        filters.count(explaining, wanted, 1000)
+        search.newest(explaining, wanted, 10, 1000)
+        search.oldest(explaining, wanted, 10, 0, 1000)
+        search.count(explaining, wanted, 1000)
 
     await store._reader.run(look)
     assert len(seen) == 15  # each status by itself, three times

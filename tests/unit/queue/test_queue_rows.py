@@ -4,10 +4,10 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue import filters
+from orchestratord.queue.operations import search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.rows import code_of, code_text, json_text, plain, same_json, worded
-from orchestratord.values import StatusSet
+from orchestratord.values.status_set import StatusSet
 
 
 @pytest.mark.parametrize(
@@ -56,4 +56,4 @@ def test_what_is_the_same(stored: str, value: dict[str, Any], same: bool) -> Non
     ],
 )
 def test_a_filter_survives_being_stored(wanted: TaskFilter) -> None:
-    assert filters.parse(filters.dump(wanted)) == wanted
+    assert search.parse(search.dump(wanted)) == wanted

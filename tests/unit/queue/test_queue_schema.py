@@ -10,10 +10,10 @@ from peewee import SqliteDatabase
 from playhouse.schema_diff import diff_models
 
 from orchestratord.errors import DatabaseInUse
+from orchestratord.model.task import Key, Status
 from orchestratord.queue import schema
 from orchestratord.queue.records import Pick, TaskFilter
 from orchestratord.queue.store import Store
-from orchestratord.task import Key, Status
 
 VERSION_1 = Path(__file__).parent / "schema_v1.sql"
 

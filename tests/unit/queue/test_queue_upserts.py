@@ -11,14 +11,14 @@ import pytest
 from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
+from orchestratord.model.task import Delete, Table, Upsert
+from orchestratord.queue.batch import Rank
 from orchestratord.queue.database import Connection
-from orchestratord.queue.effects import apply, apply_all
-from orchestratord.queue.jobs import Rank
+from orchestratord.queue.operations.plugin_rows import MOST_SHAPES, Upserts
+from orchestratord.queue.operations.settle import apply_all_effects, apply_effects
 from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite import SqliteConnection
+from orchestratord.queue.sqlite_database import SqliteConnection
 from orchestratord.queue.store import Store
-from orchestratord.queue.upserts import MOST_SHAPES, Upserts
-from orchestratord.task import Delete, Table, Upsert
 
 LOOSE = Table(
     "loose", {"a": "TEXT NOT NULL", "n": "INTEGER", "x": "TEXT", "y": "INTEGER"}, ("a", "n")
@@ -85,15 +85,15 @@ async def test_gathered_is_the_same_as_one_after_the_other(
     def clear(session: Session) -> None:
         for table in ("loose", "strict"):
             session.db.run(f"DELETE FROM {table}")
-        apply(session, before)
+        apply_effects(session, before)
 
     def one_after_the_other(session: Session) -> None:
         for group in groups:
-            apply(session, group)
+            apply_effects(session, group)
 
     def gathered(session: Session) -> bool:
         try:
-            apply_all(session, groups)
+            apply_all_effects(session, groups)
         except Exception:  # whatever it is: then each group is applied alone
             session.db.rollback()
             session.db.begin()

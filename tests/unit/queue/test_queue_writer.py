@@ -12,12 +12,12 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import QueueError, StorageFull
-from orchestratord.queue.jobs import Batch, Rank, Singly
+from orchestratord.model.task import Key, NewTask
+from orchestratord.queue.batch import Batch, Rank, Singly
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 from orchestratord.queue.writer import ENOUGH, TOGETHER, Writer
-from orchestratord.task import Key, NewTask
 
 
 @pytest.fixture

@@ -1,0 +1,170 @@
+"""What callers may send, told apart from what they may not."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    StrictBool,
+    StrictInt,
+    StrictStr,
+    ValidationError,
+)
+from pydantic_core import ErrorDetails
+
+from orchestratord.config.validate.error_text import sentence, shown
+from orchestratord.errors import InvalidParams
+from orchestratord.values.durations import Duration, parse_duration, parse_rate
+from orchestratord.values.suggest import suggest
+
+MAX_ID = (1 << 63) - 1
+MAX_KEY = 255
+"""Characters of an idempotency key."""
+
+_EXPECTED = {
+    "model_type": "a JSON object",
+    "dict_type": "a JSON object",
+    "list_type": "a list",
+    "string_type": "a text",
+    "bool_type": "true or false",
+}
+"""What would have fitted, by the kind of pydantic's error."""
+
+M = TypeVar("M", bound="RequestBody")
+
+
+class RequestBody(BaseModel):
+    """Base of all request bodies: an unknown key is a mistake, not a wish that goes unheard."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ReloadBody(RequestBody):
+    """What a reload is asked for."""
+
+    diff: StrictBool = False
+    """Name the keys that differ."""
+
+
+class NoBody(RequestBody):
+    """Nothing can be said; an empty object is taken."""
+
+
+class CallBody(RequestBody):
+    """A call, or a batch of calls."""
+
+    params: dict[str, Any] = {}
+    text_params: dict[str, StrictStr] = {}
+    """More parameters, as texts that become what the endpoint declares."""
+    batch: list[dict[str, Any]] | None = None
+    """The params of each call."""
+    delay: Duration = 0.0
+
+
+class ExplainBody(RequestBody):
+    """An attempt that is explained."""
+
+    phase: StrictStr | None = None
+    """What follows from this one alone."""
+    status_code: StrictInt | StrictStr | None = None
+    """The answer that is pretended."""
+    error: StrictStr | None = None
+    """In which way none comes."""
+    attempt: Annotated[int, Field(ge=1, le=1000)] = 1
+    params: dict[str, Any] = {}
+    """Those that are required and left out are made up."""
+    draft: dict[str, Any] = {}
+    """A key of the endpoint that is united by name → its list, as it would stand in the file."""
+
+
+class TriggerBody(RequestBody):
+    """A retry of one task."""
+
+    force: StrictBool = False
+
+
+class BulkBody(RequestBody):
+    """A retry of all tasks that match."""
+
+    filter: dict[str, Any]
+    dry_run: StrictBool = False
+    rate: Annotated[float, BeforeValidator(parse_rate)] | None = None
+
+
+def read_body(model: type[M], value: Any) -> M:
+    """The body `value` (None: there was none) as a `model`. Raises InvalidParams."""
+    try:
+        return model.model_validate({} if value is None else value)
+    except ValidationError as error:
+        raise InvalidParams(
+            {
+                ".".join(str(part) for part in item["loc"]) or "body": _complaint(model, item)
+                for item in error.errors(include_url=False)
+            }
+        ) from None
+
+
+def read_number(query: Mapping[str, str], name: str, default: int | None, most: int) -> int | None:
+    """A whole number from 1 to `most` of a query string. Raises InvalidParams."""
+    text = query.get(name)
+    if not text:
+        return default
+    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
+        raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
+    return int(text)
+
+
+def read_wait(query: Mapping[str, str], most: float) -> float:
+    """The seconds of `wait` in a query string, at most `most`. Raises InvalidParams."""
+    try:
+        seconds = parse_duration(query.get("wait") or 0)
+    except ValueError as error:
+        raise InvalidParams({"wait": str(error)}) from None
+    if seconds > most:
+        raise InvalidParams({"wait": f"must be at most {most:g} seconds; ask again after that"})
+    return seconds
+
+
+def read_key(headers: Mapping[str, str]) -> str | None:
+    """The idempotency key of a request; None where it has none. Raises InvalidParams."""
+    key = headers.get("idempotency-key")
+    if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
+        raise InvalidParams({"Idempotency-Key": f"must have 1 to {MAX_KEY} printable characters"})
+    return key
+
+
+def refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
+    """Raise InvalidParams where the query string says something that is not understood."""
+    if unknown := [name for name in query if name not in known]:
+        if not known:
+            raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))
+        raise InvalidParams(
+            {name: f"there is no such parameter{suggest(name, known)}" for name in unknown}
+        )
+
+
+def _complaint(model: type[RequestBody], error: ErrorDetails) -> str:
+    value = error["input"]
+    if error["type"] == "extra_forbidden":
+        if not model.model_fields:
+            return "unknown key; nothing can be said here"
+        return f"unknown key{suggest(str(error['loc'][-1]), model.model_fields)}"
+    if error["type"] in _EXPECTED:
+        return f"expected {_EXPECTED[error['type']]}, not {_in_json(value)}"
+    text = sentence(error)
+    if error["type"] == "value_error" and (value is None or isinstance(value, bool)):
+        # Parsers of values begin with what they were given, as Python writes it.
+        return json.dumps(value) + text[len(repr(value)) :]
+    return text
+
+
+def _in_json(value: Any) -> str:
+    if value is None:
+        return "null"
+    return "an object" if isinstance(value, Mapping) else shown(value)

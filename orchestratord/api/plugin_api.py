@@ -1,0 +1,96 @@
+"""Routes that plugins bring: collected once, and kept from harming anybody but themselves."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Collection, Iterator, Mapping
+from typing import Any
+
+from starlette.routing import compile_path
+
+from orchestratord.api.serialize import json_bytes
+from orchestratord.api.server.problem_json import Refusal
+from orchestratord.errors import OrchestratordError, PluginError
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault, call
+from orchestratord.plugin.route import JSON, Answer, Caller, Control, Route
+
+HOOK = "register_routes"
+
+
+def collect(
+    host: Host, control: Control, taken: Collection[tuple[str, str]]
+) -> Iterator[tuple[str, Route]]:
+    """(plugin, route) of all routes that plugins bring.
+
+    One that is no route, or that another has already, is logged as its plugin's fault and left out.
+
+    Args:
+        control: what the plugins get to reach the daemon by.
+        taken: (method, path) of the core's own routes.
+    """
+    owners = dict.fromkeys(taken, "orchestratord")
+    for plugin, routes in host.ask(HOOK, {"control": control}):
+        for route in routes:
+            if not _is_sound(route):
+                host.fault(plugin, HOOK, HookFault(f"returned {route!r}, which is no route"))
+                continue
+            owner = owners.setdefault((route.method, route.path), plugin)
+            if owner != plugin:
+                text = f"{route.method} {route.path} is registered by {owner} and by {plugin}"
+                host.fault(plugin, HOOK, PluginError(text))
+                continue
+            yield plugin, route
+
+
+def _is_sound(route: Any) -> bool:
+    try:
+        compile_path(route.path)
+        return isinstance(route, Route) and route.path.startswith("/")
+    except Exception:
+        return False
+
+
+class Contained:
+    """A plugin's handler: what it does wrong is its plugin's fault and a 500."""
+
+    def __init__(self, host: Host, plugin: str, route: Route) -> None:
+        self._host = host
+        self._plugin = plugin
+        self._route = route
+
+    async def __call__(
+        self, path: Mapping[str, str], query: Mapping[str, str], body: Any, caller: Caller
+    ) -> Answer:
+        """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
+        try:
+            given = [path, query, body, *([caller] if self._route.caller else [])]
+            running = asyncio.current_task()
+            answer = await call(self._route.handler, given, self._host.timeout, running)
+            if not isinstance(answer, Answer):
+                raise HookFault(f"returned {type(answer).__name__}, not an Answer")
+            _check_body(answer)
+        except HookFault as fault:
+            if isinstance(fault.__cause__, OrchestratordError):
+                raise fault.__cause__ from None
+            raise self._refusal(fault) from fault
+        except OrchestratordError as error:
+            raise self._refusal(error) from error
+        return answer
+
+    def _refusal(self, error: Exception) -> Refusal:
+        self._host.fault(self._plugin, f"{self._route.method} {self._route.path}", error)
+        text = f"the plugin {self._plugin} failed; the daemon's log says more"
+        return Refusal(500, "plugin_fault", text)
+
+
+def _check_body(answer: Answer) -> None:
+    if answer.media_type != JSON:
+        if not isinstance(answer.body, str | bytes):
+            kind = type(answer.body).__name__
+            raise HookFault(f"returned a {kind} as {answer.media_type}, not a text or bytes")
+        return
+    try:
+        json_bytes(answer.body)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HookFault(f"returned what is not JSON: {error}") from None

@@ -1,0 +1,209 @@
+"""How things look in the API's JSON: tasks, attempts, endpoints, bulks, plugins, problems.
+
+Texts that may hold a secret (what a caller passed, what a receiver answered) go through the
+configuration's redactor on their way out.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from orchestratord.engine.lanes.wait_reason import Waiting
+from orchestratord.errors import Problem
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.task import Attempt, Status, Task
+from orchestratord.plugin.registry import PluginInfo
+from orchestratord.queue.records import Bulk, Done, TaskFilter
+from orchestratord.values.clock import rfc3339
+from orchestratord.values.redact import Redactor
+
+
+def json_bytes(value: Any) -> bytes:
+    """`value` as JSON. Raises TypeError, ValueError or RecursionError for what JSON cannot say.
+
+    Plain ASCII: whatever a receiver answered, it does not steer the terminal that shows this.
+    """
+    return json.dumps(value, allow_nan=False, separators=(",", ":"), default=_plain).encode()
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    raise TypeError(f"{type(value).__name__} is not JSON")
+
+
+def task_json(task: Task, redactor: Redactor) -> dict[str, Any]:
+    """A task as lists show it."""
+    return {
+        "id": task.id,
+        "kind": task.kind,
+        "endpoint": task.endpoint_id,
+        "webhook": task.webhook or None,
+        "phase": task.phase,
+        "status": task.status,
+        "reason": task.reason,
+        "attempts": task.attempts,
+        "max_attempts": task.max_attempts,
+        # The row keeps it while the task runs, for a claim that is given back.
+        "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
+        "params": redactor.value(task.params),
+        "parent_id": task.parent_id,
+        "last_status_code": task.last_status_code,
+        "last_error": redactor.value(task.last_error),
+        "created_at": rfc3339(task.created_at),
+        "updated_at": rfc3339(task.updated_at),
+        "finished_at": rfc3339(task.finished_at),
+    }
+
+
+def task_page_json(
+    task: Task,
+    response: Mapping[str, Any] | None,
+    attempts: Iterable[Attempt],
+    waits: Waiting | None,
+    redactor: Redactor,
+) -> dict[str, Any]:
+    """One task in full: what it sends, what it waits for, the last answer, and all its attempts,
+    oldest first."""
+    return {
+        **task_json(task, redactor),
+        "waits": None if waits is None else wait_json(waits, redactor),
+        "payload": redactor.value(task.payload),
+        "response": redactor.value(response),
+        "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
+    }
+
+
+def wait_json(wait: Waiting, redactor: Redactor) -> dict[str, Any]:
+    """What a pending task waits for beside its `next_try`."""
+    return {
+        "for": wait.what,
+        "why": redactor.text(wait.why),
+        "lane": redactor.value(wait.lane),
+        "since": rfc3339(wait.since),
+        "until": rfc3339(wait.until),
+    }
+
+
+def attempt_json(attempt: Attempt, redactor: Redactor) -> dict[str, Any]:
+    """One entry of `attempt_log`."""
+    return {
+        "attempt": attempt.attempt,
+        "started_at": rfc3339(attempt.started_at),
+        "duration_ms": attempt.duration_ms,
+        "status_code": attempt.status_code,
+        "error": redactor.value(attempt.error),
+        "delay": attempt.delay,
+        "why": redactor.text(attempt.why),
+    }
+
+
+def endpoint_json(
+    endpoint: Endpoint, paused: bool, next_run: int | None, redactor: Redactor
+) -> dict[str, Any]:
+    """An endpoint: its merged declaration with secrets masked, and how it stands.
+
+    `next_run`: when its schedule calls it next (milliseconds).
+    """
+    shown = {name: redactor.value(value) for name, value in endpoint.shown.items()}
+    return {
+        "id": endpoint.id,
+        **shown,
+        "enabled": endpoint.enabled,
+        "webhooks": shown.get("webhooks", []),
+        "paused": paused,
+        "next_run": rfc3339(next_run),
+        "source": endpoint.source,
+    }
+
+
+def bulk_json(bulk: Bulk, redactor: Redactor) -> dict[str, Any]:
+    """A retry or cancel of many and how far it has come."""
+    return {
+        "id": bulk.id,
+        "action": bulk.action,
+        "status": bulk.status,
+        "matched": bulk.matched,
+        "moved": bulk.moved,
+        "skipped": bulk.skipped,
+        "filter": redactor.value(filter_json(bulk.filter)),
+        "rate": None if bulk.rate is None else format_rate(bulk.rate),
+        "created_at": rfc3339(bulk.created_at),
+        "finished_at": rfc3339(bulk.finished_at),
+    }
+
+
+def filter_json(wanted: TaskFilter) -> dict[str, Any]:
+    """Which tasks, by the names and in the words that a filter is given with; what is not said is
+    left out."""
+    found = {
+        "status": ",".join(wanted.status),
+        "status_code": wanted.status_code and str(wanted.status_code),
+        "endpoint": wanted.endpoint,
+        "kind": wanted.kind,
+        "since": rfc3339(wanted.since),
+        "until": rfc3339(wanted.until),
+        "text": wanted.text,
+        "id": wanted.ids and ",".join(map(str, wanted.ids)),
+        "parent": wanted.parent,
+    }
+    return {name: value for name, value in found.items() if value not in (None, "")}
+
+
+def done_json(done: Done, redactor: Redactor) -> dict[str, Any]:
+    """An entry of the action log."""
+    action = done.action
+    return {
+        "id": done.id,
+        "at": rfc3339(done.at),
+        "who": done.who,
+        "action": action.name,
+        "endpoint": redactor.value(action.endpoint),
+        "webhook": redactor.value(action.webhook),
+        "task": action.task,
+        "bulk": action.bulk,
+        "detail": redactor.value(action.detail),
+    }
+
+
+def format_rate(per_second: float) -> str:
+    """A rate as people write it: `10/s`, `100/min`, `5000/h`."""
+    for unit, seconds in (("s", 1), ("min", 60), ("h", 3600)):
+        times = per_second * seconds
+        if abs(times - round(times)) < 1e-6 and round(times) > 0:
+            return f"{round(times)}/{unit}"
+    return f"{per_second:g}/s"
+
+
+def problem_json(problem: Problem) -> dict[str, Any]:
+    """One error or warning of the configuration, with its place."""
+    return {
+        "file": problem.file,
+        "line": problem.line,
+        "column": problem.column,
+        "key": problem.key,
+        "message": problem.message,
+        "hint": problem.hint or None,
+        "source": problem.source or None,
+    }
+
+
+def problems_json(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+    """Errors or warnings of the configuration, in their order."""
+    return [problem_json(problem) for problem in problems]
+
+
+def plugin_json(plugin: PluginInfo, redactor: Redactor) -> dict[str, Any]:
+    """One plugin: whether it is loaded, what it implements, and what it did wrong."""
+    return {
+        "name": plugin.name,
+        "version": plugin.version,
+        "source": plugin.source,
+        "status": plugin.status,
+        "hooks": list(plugin.hooks),
+        "error": redactor.value(plugin.error),
+        "faults": plugin.faults,
+        "last_fault": redactor.value(plugin.last_fault),
+    }

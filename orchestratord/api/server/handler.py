@@ -1,0 +1,205 @@
+"""From a request to its answer: what every route has in common."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote
+
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response, StreamingResponse
+from starlette.types import Send
+
+from orchestratord.api.serialize import json_bytes
+from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal
+from orchestratord.api.server.request_body import read_json
+from orchestratord.errors import OrchestratordError
+from orchestratord.model.task import Action
+from orchestratord.plugin.route import JSON, Answer
+
+log = logging.getLogger("orchestratord.control")
+
+_READING = ("GET", "HEAD")
+_LOGGED = 200
+"""Characters of a path that are logged."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """One request, taken apart. A query parameter that was given twice is joined by a comma."""
+
+    path: Mapping[str, str]
+    query: Mapping[str, str]
+    body: Any
+    headers: Mapping[str, str]
+    who: str = ""
+    """The caller, for the log."""
+    writes: bool = True
+    """Whether the caller may do more than look."""
+    session: bool = False
+    """Whether the caller is a browser that has logged in."""
+
+
+Handler = Callable[[Asked], Awaitable[Answer]]
+
+
+Record = Callable[[str, Action], Awaitable[None]]
+"""Writes down who has done what by hand."""
+
+
+def endpoint_of(
+    methods: Mapping[str, Handler], record: Record
+) -> Callable[[Request], Awaitable[Response]]:
+    """What starlette calls for a path that has these methods."""
+
+    async def endpoint(request: Request) -> Response:
+        method = "GET" if request.method == "HEAD" else request.method
+        response = await _answer(methods[method], request, record)
+        _log(request, response)
+        return response
+
+    return endpoint
+
+
+async def _answer(handler: Handler, request: Request, record: Record) -> Response:
+    try:
+        asked = await _asked(request)
+        asking = handler(asked)
+        if "wait" in asked.query:
+            asking = _while_connected(request, asking)
+        answer = await asking
+        if answer.done is not None:
+            await _record(record, asked.who, answer.done)
+        if isinstance(answer.body, AsyncIterator):
+            return _stream(request, answer)
+        return _response(answer)
+    except Refusal as refusal:
+        return _refused(refusal)
+    except OrchestratordError as error:
+        meaning = Refusal.of(error)
+        if meaning.status == 500:
+            log.exception("%s %s failed", request.method, _path(request))
+        return _refused(meaning)
+    except ClientDisconnect:
+        return Response(status_code=400)  # there is nobody to read it
+    except asyncio.CancelledError:
+        return _refused(Refusal(503, "stopping", "the daemon is being stopped"))
+    except Exception:
+        log.exception("%s %s failed", request.method, _path(request))
+        return _refused(Refusal(500, "internal", "the daemon failed; its log says more"))
+
+
+async def _asked(request: Request) -> Asked:
+    query: dict[str, str] = {}
+    for name, value in request.query_params.multi_items():
+        query[name] = f"{query[name]},{value}" if name in query else value
+    path = {name: unquote(value) for name, value in request.path_params.items()}
+    body = None if request.method in _READING else await read_json(request)
+    # Whoever reaches the control socket may do everything.
+    writes = getattr(request.state, "writes", True)
+    session = getattr(request.state, "session", False)
+    return Asked(path, query, body, request.headers, _who(request), writes, session)
+
+
+async def _record(record: Record, who: str, done: Action) -> None:
+    try:
+        await record(who, done)
+    except OrchestratordError as error:
+        # It is done: whoever asked is not to think that it is not.
+        log.error("cannot write to the action log that %s did %r: %s", who, done.name, error)
+
+
+def _who(request: Request) -> str:
+    peer = getattr(request.state, "peer", None)
+    if peer:
+        return f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
+    return getattr(request.state, "caller", None) or ""
+
+
+async def _while_connected(request: Request, asking: Awaitable[Answer]) -> Answer:
+    """The answer, for which nobody works on once the client has gone."""
+    working = asyncio.ensure_future(asking)
+    leaving = asyncio.ensure_future(_gone(request))
+    try:
+        await asyncio.wait((working, leaving), return_when=asyncio.FIRST_COMPLETED)
+        if not working.done():
+            raise ClientDisconnect
+        return working.result()
+    finally:
+        working.cancel()
+        leaving.cancel()
+
+
+async def _gone(request: Request) -> None:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+
+
+class _Stream(StreamingResponse):
+    """An answer that goes on until it ends or its reader goes away."""
+
+    async def stream_response(self, send: Send) -> None:
+        async with aclosing(self.body_iterator):  # type: ignore[type-var]  # it is a generator
+            await super().stream_response(send)
+
+
+def _stream(request: Request, answer: Answer) -> Response:
+    if request.method == "HEAD":
+        return Response(None, answer.status, answer.headers, answer.media_type)
+    return _Stream(answer.body, answer.status, answer.headers, answer.media_type)
+
+
+def _response(answer: Answer) -> Response:
+    content = json_bytes(answer.body) if answer.media_type == JSON else answer.body
+    return Response(content, answer.status, answer.headers, answer.media_type)
+
+
+def _refused(refusal: Refusal) -> Response:
+    content = json_bytes(refusal.document())
+    return Response(content, refusal.status, refusal.headers, MEDIA_TYPE)
+
+
+async def no_route(request: Request, error: Exception) -> Response:
+    """The answer where no route fits."""
+    assert isinstance(error, HTTPException)
+    if error.status_code == 405:
+        allowed = (error.headers or {}).get("Allow", "")
+        detail = f"{request.method} is not possible here; possible: {allowed}"
+        refusal = Refusal(405, "method_not_allowed", detail, headers=error.headers)
+    else:
+        refusal = Refusal(404, "not_found", "there is nothing at this path")
+    response = _refused(refusal)
+    _log(request, response)
+    return response
+
+
+def _log(request: Request, response: Response) -> None:
+    if request.method in _READING:
+        return
+    peer = getattr(request.state, "peer", None)
+    caller = getattr(request.state, "caller", None)
+    who = _who(request)
+    log.info(
+        "%s %s: %d%s",
+        request.method,
+        _path(request),
+        response.status_code,
+        f", by {who}" if who else "",
+        extra={
+            "method": request.method,
+            "path": _path(request),
+            "status_code": response.status_code,
+            **({f"peer_{name}": value for name, value in peer._asdict().items()} if peer else {}),
+            **({"caller": caller} if caller else {}),
+        },
+    )
+
+
+def _path(request: Request) -> str:
+    path: str = request.scope["path"]
+    return path[:_LOGGED]

@@ -1,0 +1,139 @@
+"""What the last reading made of each part of the folder, used again where nothing has changed.
+
+A part is what one file declares. What it becomes depends on the file's content, on what it inherits
+and on what its references stand for; where these are the same as before, the objects of the last
+reading serve again, together with the warnings and secrets that came along with them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Hashable
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
+
+from orchestratord.config.folder import KnownFiles
+from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar
+from orchestratord.config.yield_gil import Breathe
+from orchestratord.errors import Problem
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Kept:
+    """A value, what it was made from, and what the making brought along."""
+
+    value: Any
+    sources: tuple[object, ...]
+    references: dict[str, str]
+    secrets: tuple[str, ...]
+    warnings: tuple[Problem, ...]
+
+    def fits(self, sources: tuple[object, ...], reader: NodeReader) -> bool:
+        return (
+            len(self.sources) == len(sources)
+            and all(
+                # Contents are compared, objects have to be the same ones.
+                a is b or (isinstance(a, bytes) and a == b)
+                for a, b in zip(self.sources, sources, strict=True)
+            )
+            and all(reader.stands_for(name, value) for name, value in self.references.items())
+        )
+
+    def bring(self, reader: NodeReader) -> None:
+        reader.problems.extend(self.warnings)
+        reader.secrets.update(self.secrets)
+        reader.references.update(self.references)
+
+
+class Memory:
+    """The good parts of the last reading and, in the course of one, those of the present."""
+
+    def __init__(self) -> None:
+        self.files = KnownFiles()
+        self.digest = ""
+        """Of the folder as it was read last, good or bad."""
+        self._before: dict[Hashable, _Kept] = {}
+        self._now: dict[Hashable, _Kept] = {}
+        self._alike: dict[Hashable, _Kept] = {}
+
+    def close(self, breathe: Breathe) -> None:
+        """A reading is over, however it went: what was good in it is for the next one.
+
+        `breathe` is called between two parts that are freed.
+        """
+        gone = (self._before, self._alike)
+        self._before, self._now, self._alike = self._now, {}, {}
+        for parts in gone:
+            # One by one, since nothing else runs while a large one is freed.
+            while parts:
+                parts.popitem()
+                breathe()
+
+    def part(
+        self, name: Hashable, sources: tuple[object, ...], reader: NodeReader, make: Callable[[], T]
+    ) -> T:
+        """The part `name`, made where the last reading had it not, or from other sources.
+
+        Args:
+            name: its id; each is asked for once in a reading.
+            sources: what it is made from: bytes, and objects that are the same ones where nothing
+                has changed.
+            reader: the present reading's.
+            make: makes it; it is kept if nothing is wrong with it.
+        """
+        kept = self._before.get(name)
+        good = True
+        if kept is not None and kept.fits(sources, reader):
+            kept.bring(reader)
+        else:
+            errors = reader.problems.errors
+            kept = _make(sources, reader, make)
+            good = reader.problems.errors == errors
+        if good:
+            self._now[name] = kept
+        return cast("T", kept.value)
+
+    def alike(self, kind: str, node: Node | None, reader: NodeReader, make: Callable[[], T]) -> T:
+        """What is made of `node`, once for all nodes with the same content.
+
+        Endpoints repeat each other a lot. What is complained about is not shared: each has a place
+        of its own.
+        """
+        name = (kind, _content(node))
+        kept = self._alike.get(name)
+        if kept is not None:
+            kept.bring(reader)
+        else:
+            found = len(reader.problems)
+            kept = _make((), reader, make)
+            if len(reader.problems) == found:
+                self._alike[name] = kept
+        return cast("T", kept.value)
+
+
+def _make(sources: tuple[object, ...], reader: NodeReader, make: Callable[[], Any]) -> _Kept:
+    """Make a part, and note what comes along."""
+    secrets, references = reader.secrets, reader.references
+    reader.secrets, reader.references = set(), {}
+    found = len(reader.problems)
+    try:
+        value = make()
+        warnings = tuple(p for p in reader.problems.since(found) if p.severity == "warning")
+        return _Kept(value, sources, reader.references, tuple(reader.secrets), warnings)
+    finally:
+        secrets |= reader.secrets
+        references |= reader.references
+        reader.secrets, reader.references = secrets, references
+
+
+def _content(node: Node | None) -> Hashable:
+    """What stands in a node, without its places."""
+    if node is None:
+        return None
+    if isinstance(node, Scalar):
+        return node.text, type(node.value)
+    if isinstance(node, MapNode):
+        return ("{", *((key, _content(child)) for key, (_, child) in node.entries.items()))
+    return ("[", *(_content(child) for _, child in node.items))

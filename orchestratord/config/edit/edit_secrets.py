@@ -1,0 +1,280 @@
+"""What an edit may do with references and secrets: keep them where they are, and nothing else.
+
+An item's `url` says to whom its secrets go. A reference, or a secret that is written out, may stand
+in an item only if one with the same origin (scheme, host and port) held it before. So no edit sends
+a secret to anybody who did not get it already.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+from orchestratord.config.edit.item_matching import data_of, items_of
+from orchestratord.config.edit.text_positions import Extent
+from orchestratord.config.validate.secret_keys import is_secret_key
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.errors import Problem
+from orchestratord.values.redact import MASK, Redactor, is_secret_header
+
+_TOKEN = re.compile(r"\$\$\{|\$\{[^{}]*\}|\$\{")
+_SCHEME = re.compile(r"\s*((bearer|basic|token)\s+|whsec_)?\s*", re.IGNORECASE | re.ASCII)
+_ORIGIN = re.compile(
+    r"(https?)://([A-Za-z0-9.-]+|\[[0-9A-Fa-f:.]+\])(?::([0-9]+))?(?=[/?#]|\Z)",
+    re.IGNORECASE | re.ASCII,
+)
+_REFERRED = re.compile(
+    r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
+)
+_PORTS = {"http": "80", "https": "443"}
+
+
+class Leaf(NamedTuple):
+    """A value in an item: where it stands, as it is written, and whether it is a secret."""
+
+    spot: Spot
+    text: str
+    secret: bool
+
+
+class Held:
+    """What the items of lists hold, by the origin that they send it to."""
+
+    def __init__(self, *lists: Node | None) -> None:
+        self._texts: dict[str, set[str]] = defaultdict(set)
+        self._tokens: dict[str, dict[str, None]] = defaultdict(dict)
+        for list_ in lists:
+            for item in items_of(list_):
+                at = origin(item)
+                for leaf in leaves(item):
+                    self._texts[at].add(leaf.text)
+                    self._tokens[at].update(dict.fromkeys(_TOKEN.findall(leaf.text)))
+
+    def references(self, item: Node) -> tuple[str, ...]:
+        """Those that an item may hold, as it is sent to now."""
+        tokens = self._tokens.get(origin(item), ())
+        return tuple(token for token in tokens if token.endswith("}"))
+
+    def problems(self, items: Node | None, file: str) -> Iterator[Problem]:
+        """What other items would send where it was not sent before.
+
+        Args:
+            items: as they would be, with what they inherit.
+            file: the file that is edited; problems are reported in it.
+        """
+        for spot, item in items.items if isinstance(items, ListNode) else ():
+            at = origin(item)
+            place = _place(spot, item, file)
+            for leaf in leaves(item, spot):
+                here = leaf.spot if leaf.spot.file == file else place
+                if (message := self._complaint(leaf, at)) is not None:
+                    yield Problem(message, here.file, here.line, here.column, here.key)
+
+    def _complaint(self, leaf: Leaf, at: str) -> str | None:
+        if leaf.text in self._texts.get(at, ()):
+            return None
+        tokens = _TOKEN.findall(leaf.text)
+        if leaf.secret and is_written_out(leaf.text):
+            return (
+                "a secret cannot be written here; write a reference into the file by hand, and it "
+                "can be used at this origin"
+            )
+        if "$${" in tokens or "${" in tokens:
+            return "`${` cannot be written here; write it into the file by hand"
+        for token in tokens:
+            if token not in self._tokens.get(at, ()):
+                # The default of a variable may be anybody's secret.
+                return (
+                    f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
+                    "webhook of this endpoint with the same scheme, host and port; write it into "
+                    "the file by hand"
+                )
+        return None
+
+
+def leaves(item: Node, spot: Spot | None = None) -> Iterator[Leaf]:
+    """All values of an item."""
+    yield from _leaves(spot or Spot("", 1, 1, ""), item, "", secret=False, above="")
+
+
+def leaf_of(node: Node, key: str, *, secret: bool, above: str) -> Leaf | None:
+    """The value that a scalar is, below the keys `above` and `key`; None for nothing to keep."""
+    spot = Spot("", 1, 1, "")
+    return next(_leaves(spot, node, key, secret=secret, above=above), None)
+
+
+def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> Iterator[Leaf]:
+    if isinstance(node, MapNode):
+        for name, (place, child) in node.entries.items():
+            inside = secret or is_secret(name, key)
+            yield from _leaves(place, child, name, secret=inside, above=key)
+    elif isinstance(node, ListNode):
+        for place, child in node.items:
+            yield from _leaves(place, child, key, secret=secret, above=above)
+    elif node.value is not None and (secret or isinstance(node.value, str)):
+        number = not isinstance(node.value, str)
+        # A number under such a key is rather a limit, but for where a text is meant.
+        yield Leaf(spot, node.text, secret and (not number or above in ("", "headers")))
+
+
+def origin(item: Node) -> str:
+    """To whom an item sends: scheme, host and port, or the whole URL where it hides these.
+
+    Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
+    what follows that is not a part of it. A Host header of its own is a host as well.
+    """
+    if not isinstance(item, MapNode) or "url" not in item.entries:
+        return ""
+    node = item.entries["url"][1]
+    text = node.text if isinstance(node, Scalar) else ""
+    if (match := _ORIGIN.match(text)) is not None:
+        scheme = match[1].lower()
+        found = f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
+    elif (match := _REFERRED.match(text)) is not None:
+        found = f"={match[0]}"
+    else:
+        found = f"={text}"
+    headers = item.entries["headers"][1] if "headers" in item.entries else None
+    for name, (_, value) in headers.entries.items() if isinstance(headers, MapNode) else ():
+        if name.lower() == "host":
+            found += f" as {value.text if isinstance(value, Scalar) else ''}"
+    return found
+
+
+def is_written_out(text: str) -> bool:
+    """True where a secret is more than references, and the word that says of which kind it is."""
+    if "{{" in text and not _TOKEN.search(text):
+        return False
+    tokens = _TOKEN.findall(text)
+    if not tokens or any(":-" in token or not token.endswith("}") for token in tokens):
+        return bool(text)
+    return not _SCHEME.fullmatch(_TOKEN.sub("", text))
+
+
+def is_secret(key: str, above: str) -> bool:
+    """Whether what stands under a key is a secret by its name; `above`: the key above it."""
+    return is_secret_key(key) or (above == "headers" and is_secret_header(key))
+
+
+def _place(spot: Spot, item: Node, file: str) -> Spot:
+    """The place of an item in the file; its URL's, or its name's, where it is another's as well."""
+    if isinstance(item, MapNode):
+        for key in ("url", "name"):
+            if key in item.entries and item.entries[key][0].file == file:
+                return item.entries[key][0]
+    return spot
+
+
+# -- What people see of secrets that are written out, and what it means whe ------------------------
+
+
+def shown(node: Node, redactor: Redactor) -> Any:
+    """An item for people: references as they stand in the file, secrets written out masked."""
+    return _shown(node, redactor, "", secret=False, above="")
+
+
+def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
+    if isinstance(node, MapNode):
+        return {
+            name: _shown(child, redactor, name, secret=secret or is_secret(name, key), above=key)
+            for name, (_, child) in node.entries.items()
+        }
+    if isinstance(node, ListNode):
+        return [_shown(child, redactor, key, secret=secret, above=above) for _, child in node.items]
+    leaf = leaf_of(node, key, secret=secret, above=above)
+    if leaf is not None and leaf.secret and is_written_out(leaf.text):
+        return MASK
+    value = data_of(node)
+    return redactor.text(value) if isinstance(value, str) else value
+
+
+def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[str, str]) -> Any:
+    """What somebody sent, with what they saw masked as it stands in the file.
+
+    Args:
+        value: what was sent.
+        seen: what `shown` made of `node`.
+        node: what stood there; None where nothing did.
+        path: where the value stands, for complaints.
+        wrong: complaints, by path; masks that stand for nothing are added.
+    """
+    if isinstance(value, str):
+        if MASK in value and isinstance(node, Scalar) and value == seen:
+            return data_of(node)
+        if value == MASK:
+            wrong[path] = "*** keeps what stands there, and nothing does"
+        return value
+    if isinstance(value, Mapping):
+        entries = node.entries if isinstance(node, MapNode) else {}
+        return {
+            key: unmasked(
+                item,
+                seen[key] if key in entries else None,
+                entries[key][1] if key in entries else None,
+                f"{path}.{key}",
+                wrong,
+            )
+            for key, item in value.items()
+        }
+    if isinstance(value, list):
+        # Of a list with another length, nobody knows which of its masks is which.
+        nodes = items_of(node)
+        known = len(nodes) == len(value)
+        return [
+            unmasked(
+                item,
+                seen[i] if known else None,
+                nodes[i] if known else None,
+                f"{path}.{i}",
+                wrong,
+            )
+            for i, item in enumerate(value)
+        ]
+    return value
+
+
+def secrets_in(node: Node | None) -> Iterator[str]:
+    """Secrets that are written out in a file, and the lines of those that have several."""
+    if node is not None:
+        for leaf in leaves(node):
+            if leaf.secret and is_written_out(leaf.text):
+                yield leaf.text
+                yield from (line.strip() for line in leaf.text.splitlines())
+
+
+def hidden(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
+    """A file's text for people: no secret in it, however it is written.
+
+    Args:
+        text: the text.
+        root: what was read from it.
+        extent: where that stands in the text.
+        redactor: knows what else is secret.
+    """
+    if extent is not None:
+        spans = _secret_spans(root, extent, "", secret=False, above="")
+        for start, end in sorted(spans, reverse=True):
+            breaks = text[end - 1 : end] == "\n"
+            text = text[:start] + MASK + ("\n" if breaks else "") + text[end:]
+    return redactor.text(text)
+
+
+def _secret_spans(
+    node: Node, extent: Extent, key: str, *, secret: bool, above: str
+) -> Iterator[tuple[int, int]]:
+    if isinstance(node, MapNode) and extent.kind == "map":
+        for name, child in extent.entries:
+            if name.text in node.entries:
+                inside = secret or is_secret(name.text, key)
+                yield from _secret_spans(
+                    node.entries[name.text][1], child, name.text, secret=inside, above=key
+                )
+    elif isinstance(node, ListNode) and extent.kind == "list":
+        for item, child in zip(items_of(node), extent.children, strict=True):
+            yield from _secret_spans(item, child, key, secret=secret, above=above)
+    elif isinstance(node, Scalar) and extent.kind == "scalar":
+        leaf = leaf_of(node, key, secret=secret, above=above)
+        if leaf is not None and leaf.secret and is_written_out(leaf.text):
+            yield extent.start, extent.end

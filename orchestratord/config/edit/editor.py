@@ -1,0 +1,194 @@
+"""Writing a list of an endpoint back to its file: the lists of plugins that are united by name.
+
+Everything is tried before anything is written: the text is spliced, read again and compared, and
+the whole folder is validated with it in its place.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from orchestratord.config.edit.edit_secrets import Held
+from orchestratord.config.edit.edited_file import Content, Surroundings
+from orchestratord.config.edit.write_file import check_writable, replace, target
+from orchestratord.config.folder import Files, KnownFiles, read_folder
+from orchestratord.config.inherit import Merger
+from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.problems import Problems
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.references import References
+from orchestratord.errors import (
+    ConfigError,
+    NotFound,
+    NotWritable,
+    Outdated,
+    Problem,
+    Unconditional,
+)
+from orchestratord.model.edit import Declaration, Edit
+from orchestratord.model.settings import Config
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.redact import Redactor
+
+
+class Editor:
+    """Reads and writes the lists of endpoints' files. Whoever edits takes turns.
+
+    Args:
+        folder: the config folder.
+        registry: which keys there are.
+        references: makes what references are resolved by, for names that are made from URLs.
+        check: the configuration with another content of one file; raises ConfigError.
+        redactor: the one of the configuration in force.
+        known: the files as they were read last.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        registry: Registry,
+        references: Callable[[], References],
+        check: Callable[[str, bytes], Config],
+        redactor: Callable[[], Redactor],
+        known: KnownFiles | None = None,
+    ) -> None:
+        self._folder = folder
+        self._registry = registry
+        self._references = references
+        self._check = check
+        self._redactor = redactor
+        self._known = known
+
+    def declaration(self, endpoint_id: str, key: str) -> Declaration:
+        """What the endpoint's file says under `key`.
+
+        Raises:
+            NotFound: no such endpoint, or no such key.
+            ConfigError: its file cannot be read.
+        """
+        opened = self._open(endpoint_id, key)
+        return _declared(opened, opened.content, opened.content.held)
+
+    def edit(
+        self, endpoint_id: str, key: str, value: Any, *, etag: str | None, dry_run: bool = False
+    ) -> Edit:
+        """Have the endpoint's file say `value` under `key`; everything else in it stays.
+
+        Args:
+            endpoint_id: `api/name`.
+            key: of a setting that is united by name.
+            value: the list; an empty one takes the key out. `***` in an item keeps what stands
+                there in the one that it is made from.
+            etag: the value of If-Match.
+            dry_run: try it, and write nothing.
+
+        Raises:
+            Unconditional, Outdated: no `etag`, or another one.
+            NotWritable: the file cannot be written.
+            StorageFull: the disk has no room for it.
+            InvalidParams: `value` is no such list.
+            ConfigError: it would be refused; the places are those of the file as it would be.
+            NotFound: no such endpoint, or no such key.
+        """
+        opened = self._open(endpoint_id, key)
+        before = opened.content
+        if not etag:
+            raise Unconditional("If-Match is required: the ETag of what was read before")
+        if etag.strip() != "*" and before.etag not in [tag.strip() for tag in etag.split(",")]:
+            raise _outdated(before)
+        wanted = before.wanted(value)
+        if not dry_run:
+            check_writable(opened.path())
+        problems: tuple[Problem, ...] = ()
+        config: Config | None = None
+        after, held = before, before.held
+        try:
+            after = before.changed(wanted)
+            if found := tuple(after.problems(held)):
+                raise ConfigError(found)
+            config = self._check(after.file, after.bytes)
+        except ConfigError as error:
+            if not dry_run:
+                raise
+            problems = error.problems
+        written = after.bytes != before.bytes and not dry_run
+        if written:
+            # What is inherited may be others' by now, and would bring other secrets along.
+            now = self._open(endpoint_id, key)
+            if now.content.etag != before.etag or not replace(
+                opened.path(), after.bytes, before.bytes
+            ):
+                raise _outdated(before)
+        declaration = _declared(opened, after, held if dry_run else after.held)
+        return Edit(
+            declaration,
+            before.diff(after),
+            problems,
+            written,
+            config=config if dry_run else None,
+        )
+
+    def _open(self, endpoint_id: str, key: str) -> _Opened:
+        setting = self._registry.settings.get(key)
+        if setting is None or setting.merge != "by_name":
+            raise NotFound(f"there is no list {key!r} that can be edited")
+        files = read_folder(self._folder, self._known)
+        file = files.endpoints.get(endpoint_id)
+        if file is None:
+            raise NotFound(f"there is no endpoint {endpoint_id!r}")
+        if file not in files.contents:
+            raise ConfigError([problem for problem in files.problems if problem.file == file])
+        reader = NodeReader(self._references(), self._registry, Problems())
+        merger = Merger(reader, self._registry.settings)
+        daemon = _root(files, files.daemon)
+        defaults = daemon.entries["defaults"][1] if "defaults" in daemon.entries else MapNode()
+        inherited = MapNode()
+        for node in (defaults, _root(files, files.apis[endpoint_id.partition("/")[0]])):
+            if isinstance(node, MapNode):
+                inherited = merger.merge(inherited, node.only({key}))
+        surroundings = Surroundings(file, setting, merger, inherited, self._redactor())
+        return _Opened(self._folder, files, Content(surroundings, files.contents[file]))
+
+
+@dataclass(frozen=True, slots=True)
+class _Opened:
+    """An endpoint's file as it was found."""
+
+    folder: Path
+    files: Files
+    content: Content
+
+    def path(self) -> Path:
+        """The file to replace. Raises NotWritable."""
+        return target(self.folder, self.content.file, self.files.contents)
+
+
+def _declared(opened: _Opened, content: Content, held: Held) -> Declaration:
+    reason = ""
+    try:
+        check_writable(opened.path())
+    except NotWritable as error:
+        reason = str(error)
+    return Declaration(
+        content.file,
+        content.items,
+        content.inherited,
+        content.etag,
+        reason,
+        content.references(held),
+        content.names,
+    )
+
+
+def _outdated(content: Content) -> Outdated:
+    return Outdated(f"{content.file} has changed since it was read; read it again")
+
+
+def _root(files: Files, file: str | None) -> MapNode:
+    """The tree of a file; an empty one where there is none, or it cannot be read."""
+    content = files.contents.get(file or "")
+    return (read_document(file or "", content).root if content is not None else None) or MapNode()

@@ -1,0 +1,83 @@
+"""Values as data, and which item of a list is which one of another list."""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from orchestratord.config.yaml.nodes import ListNode, Node, Scalar
+
+_FEW = 200
+
+
+def data_of(node: Node) -> Any:
+    """A node as JSON-like data; texts as they stand in the file, references unresolved."""
+    if isinstance(node, Scalar):
+        return node.text if isinstance(node.value, str) else node.value
+    if isinstance(node, ListNode):
+        return [data_of(item) for _, item in node.items]
+    return {key: data_of(item) for key, (_, item) in node.entries.items()}
+
+
+def items_of(node: Node | None) -> list[Node]:
+    """The items of a list; none of what is no list."""
+    return [item for _, item in node.items] if isinstance(node, ListNode) else []
+
+
+def same(one: Any, other: Any) -> bool:
+    """Equal, and of the same types; the order of keys does not matter."""
+    if isinstance(one, Mapping) and isinstance(other, Mapping):
+        return one.keys() == other.keys() and all(same(one[key], other[key]) for key in one)
+    if isinstance(one, list) and isinstance(other, list):
+        return len(one) == len(other) and all(map(same, one, other))
+    return type(one) is type(other) and bool(one == other)
+
+
+def matched(
+    before: Sequence[Any], new: Sequence[Any], name: Callable[[Any], str | None] | None = None
+) -> list[int | None]:
+    """For each new item, which of those before it is; None for one that was not there.
+
+    The same ones first, then those of the same name, then those that are the same for the most
+    part: they have another name now.
+
+    Args:
+        before: items, JSON-like.
+        new: the same.
+        name: of an item; None where only the same ones are looked for.
+    """
+    found: list[int | None] = [None] * len(new)
+    free = dict.fromkeys(range(len(before)))
+
+    def take(key: Callable[[Any], str | None]) -> None:
+        known: dict[str, list[int]] = defaultdict(list)
+        for number in reversed(free):
+            if (text := key(before[number])) is not None:
+                known[text].append(number)
+        for number, item in enumerate(new):
+            text = key(item)
+            if found[number] is None and text is not None and known[text]:
+                found[number] = old = known[text].pop()
+                del free[old]
+
+    take(lambda item: json.dumps(item, sort_keys=True))
+    if name is not None:
+        take(name)
+        # Who sends thousands has not renamed one of them.
+        for number, item in enumerate(new[:_FEW]):
+            if found[number] is None and 0 < len(free) <= _FEW:
+                most = max(free, key=lambda old: _alike(before[old], item))
+                if 2 * _alike(before[most], item) >= 1:
+                    found[number] = most
+                    del free[most]
+    return found
+
+
+def _alike(one: Any, other: Any) -> float:
+    """The share of keys that two mappings have in common, with their values."""
+    if not isinstance(one, Mapping) or not isinstance(other, Mapping):
+        return 0.0
+    most = max(len(one), len(other))
+    return sum(key in one and same(one[key], other[key]) for key in other) / most if most else 0.0

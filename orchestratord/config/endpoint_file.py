@@ -1,0 +1,290 @@
+"""An endpoint's file, over what its API shares with it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
+from typing import Any
+
+from orchestratord.config.file_models import HTTP, EndpointKeys, shared_keys
+from orchestratord.config.inherit import Inherited, SharedReader
+from orchestratord.config.params import fill, fitted, from_text
+from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
+from orchestratord.config.validate.node_reader import NodeReader, Read
+from orchestratord.config.validate.request_rules import path_problem
+from orchestratord.config.validate.schedule_rules import schedule_problems
+from orchestratord.config.validate.secret_keys import secret_values
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.validate.undefined_names import templates_in, undeclared, undefined
+from orchestratord.config.yaml.document import YamlDocument
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate
+from orchestratord.errors import InvalidParams
+from orchestratord.model.endpoint import Endpoint, Param, Schedule
+from orchestratord.model.test_case import TestCase
+from orchestratord.plugin.executor import Executor
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.secret import Text
+from orchestratord.values.suggest import suggest
+
+
+@dataclass(frozen=True, slots=True)
+class Declared:
+    """An endpoint, and the tree that it was read from."""
+
+    endpoint: Endpoint
+    spot: Spot
+    node: MapNode
+
+
+class EndpointReader:
+    """Reads endpoints, one after the other."""
+
+    def __init__(self, reader: NodeReader, registry: Registry, shared: SharedReader) -> None:
+        self._reader = reader
+        self._registry = registry
+        self._shared = shared
+        self._problems = reader.problems
+        self._executors = registry.call_executors()
+
+    def read(self, identity: str, document: YamlDocument, inherited: Inherited) -> Declared | None:
+        """The endpoint; None where anything of it, or of what it inherits, is in error."""
+        root, spot = document.root, document.spot
+        if root is None:
+            return None
+        type_, executor = self._type(root, spot)
+        model = executor.model if executor else None
+        spec_keys = set(fields_of(model)) if model is not None else set()
+        if executor is not None:
+            known = {*fields_of(EndpointKeys), *spec_keys, *self._registry.settings}
+            root = self._shared.known_keys(root, known, self._elsewhere(executor))
+
+        shared = shared_keys(self._registry.settings)
+        merged = self._shared.merger.merge(inherited.node, root.only(shared))
+        node = MapNode({**root.entries, **merged.entries})
+        read = self._shared.read_shared(spot, merged, inherited)
+        given = {
+            key: read[key].value for key in ("timeout", "retry") if read[key].value is not None
+        }
+        own = root.only(set(fields_of(EndpointKeys)) - shared)
+        keys, data, fields = self._reader.read(spot, own, EndpointKeys, given)
+        spec = Read(None, {}, {})
+        if model is not None:
+            spec = self._reader.read(spot, root.only(spec_keys), model)
+
+        self._check_spec(spec.fields, spot, root, inherited)
+        self._check_url(type_, inherited, spec.fields, spot, root)
+        self._check_stored(data, spot, own)
+        params = self._params(fields.get("params", {}), spot, node)
+        schedule: Schedule | None = fields.get("schedule")
+        if schedule is not None:
+            schedule = self._schedule(schedule, params, spot, node)
+            if "params" in fields:
+                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
+        tests: tuple[TestCase, ...] = fields.get("tests", ())
+        if "params" in fields:
+            tests = self._tests(tests, params, spot, node)
+        good = all(item.value is not None for item in read.values())
+        if model is not None and spec.value is None:
+            good = False
+        if keys is None or type_ is None or inherited.api is None or not good:
+            return None
+
+        settings = {key: read[key].value for key in self._registry.settings if key in read}
+        endpoint = Endpoint(
+            id=identity,
+            api=inherited.api,
+            type=type_,
+            spec=spec.value,
+            retry=keys.retry,
+            timeout=keys.timeout,
+            idempotent=_idempotent(keys.idempotent, executor, spec.value),
+            enabled=keys.enabled,
+            params=MappingProxyType(params),
+            schedule=schedule,
+            settings=MappingProxyType(settings),
+            source=document.file,
+            tests=tests,
+        )
+        for key in settings:
+            place, child = node.entries[key]
+            self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
+        written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
+        written.pop("tests", None)  # they say nothing of what the endpoint is
+        shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
+        return Declared(replace(endpoint, shown=shown), spot, node)
+
+    def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
+        """The endpoint's type, and what carries it out; (None, None) for one that nobody knows."""
+        place, node = root.entries.get("type", (spot, Scalar(HTTP, HTTP)))
+        value = self._reader.plain(place, node) if isinstance(node, Scalar) else None
+        type_ = HTTP if isinstance(node, Scalar) and node.value is None else value
+        if not isinstance(type_, str):
+            return None, None  # the keys' own validation says so
+        if type_ in self._executors:
+            return type_, self._executors[type_]
+        if type_ in self._registry.disabled_types:
+            plugin = self._registry.disabled_types[type_]
+            self._problems.warn(
+                place,
+                f"the type {type_!r} belongs to the plugin {plugin}, which is disabled; the tasks "
+                "of this endpoint wait",
+            )
+            return type_, None
+        self._problems.error(place, f"unknown type {type_!r}" + suggest(type_, self._executors))
+        return None, None
+
+    def _elsewhere(self, executor: Executor) -> dict[str, str]:
+        """Keys of other types → what to say of them here."""
+        said: dict[str, str] = {}
+        for other in self._executors.values():
+            if other is not executor and other.model is not None:
+                words = f"belongs to endpoints with `type: {other.type}`"
+                words += f"; this one has `type: {executor.type}`"
+                said |= dict.fromkeys(fields_of(other.model), words)
+        return said
+
+    def _check_url(
+        self,
+        type_: str | None,
+        inherited: Inherited,
+        spec: Mapping[str, Any],
+        spot: Spot,
+        root: MapNode,
+    ) -> None:
+        if type_ != HTTP:
+            return
+        if "path" in spec and (wrong := path_problem(spec["path"])) is not None:
+            self._problems.error(locate(spot, root, ("path",))[0], wrong)
+        api = inherited.api
+        if api is not None and api.base_url is None:
+            self._problems.error(
+                inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
+            )
+
+    def _check_spec(
+        self, spec: Mapping[str, Any], spot: Spot, root: MapNode, inherited: Inherited
+    ) -> None:
+        """Names in templates and headers, of the endpoint and of its API."""
+        node = root.entries.get("params", (spot, MapNode()))[1]
+        declared = node.entries if isinstance(node, MapNode) else {}
+        for value, place, tree in (
+            (spec, spot, root),
+            ({"headers": inherited.headers}, inherited.spot, inherited.own),
+        ):
+            for path, template in templates_in(value):
+                at = locate(place, tree, path)[0]
+                for complaint in undefined(template):
+                    self._problems.error(at, complaint)
+                for name in undeclared(template, declared):
+                    self._problems.once(
+                        at,
+                        f"'params.{name}' is not declared under params of {spot.file}"
+                        + suggest(name, declared),
+                        about=name,
+                    )
+        headers = spec.get("headers")
+        if isinstance(headers, Mapping):
+            self._shared.outgoing.check_headers(headers, spot, root)
+
+    def _check_stored(self, data: Any, spot: Spot, own: MapNode) -> None:
+        """Whether a parameter's value, which is a part of each task's row, holds a secret."""
+        for path in secret_values(data):
+            self._problems.error(
+                locate(spot, own, path)[0],
+                "a secret here would be stored in the database; put the reference into headers, "
+                "query or body",
+            )
+
+    def _params(self, params: Mapping[str, Param], spot: Spot, node: Node) -> dict[str, Param]:
+        """The parameters with their defaults as the declared types have them."""
+        checked: dict[str, Param] = {}
+        for name, param in params.items():
+            at = locate(spot, node, ("params", name, "default"))
+            checked[name] = param
+            if "default" not in param.model_fields_set:
+                continue
+            if param.required:
+                self._problems.warn(at[0], "is never used, as the parameter is required")
+            try:
+                value = _as_declared(param, param.default, at[1])
+                checked[name] = param.model_copy(update={"default": value})
+            except ValueError as error:
+                self._problems.error(at[0], str(error))
+        return checked
+
+    def _schedule(
+        self, schedule: Schedule, params: Mapping[str, Param], spot: Spot, node: Node
+    ) -> Schedule:
+        """The schedule, checked, with its params as the declared types have them."""
+        for key, message in schedule_problems(schedule):
+            path = ("schedule", key) if key else ("schedule",)
+            self._problems.error(locate(spot, node, path)[0], message)
+        values = self._given(schedule.params, params, spot, node, ("schedule", "params"))
+        return schedule.model_copy(update={"params": values}) if schedule.params else schedule
+
+    def _tests(
+        self, tests: tuple[TestCase, ...], params: Mapping[str, Param], spot: Spot, node: Node
+    ) -> tuple[TestCase, ...]:
+        """The tests, with their params as the declared types have them."""
+        checked: list[TestCase] = []
+        for index, test in enumerate(tests):
+            path = ("tests", index, "params")
+            values = self._given(test.params, params, spot, node, path)
+            self._check_given(values, params, spot, node, path)
+            checked.append(test.model_copy(update={"params": values}))
+        return tuple(checked)
+
+    def _given(
+        self,
+        given: Mapping[str, Any],
+        params: Mapping[str, Param],
+        spot: Spot,
+        node: Node,
+        path: tuple[str | int, ...],
+    ) -> dict[str, Any]:
+        """What the YAML gives for parameters at `path`, as the declared types have it."""
+        values = dict(given)
+        for name, value in given.items():
+            at, child, _ = locate(spot, node, (*path, name))
+            if name in params:
+                try:
+                    values[name] = _as_declared(params[name], value, child)
+                except ValueError as error:
+                    self._problems.error(at, str(error))
+        return values
+
+    def _check_given(
+        self,
+        given: Mapping[str, Any],
+        params: Mapping[str, Param],
+        spot: Spot,
+        node: Node,
+        path: tuple[str | int, ...],
+    ) -> None:
+        """Whether the endpoint can be called with what stands at `path`."""
+        try:
+            fill(params, given)
+        except InvalidParams as invalid:
+            for name, message in invalid.problems.items():
+                at, _, skipped = locate(spot, node, (*path, name))
+                if not skipped and name in params:
+                    continue  # a wrong type, which was said where it was read
+                for part in skipped:
+                    at = at.below(part)
+                self._problems.error(at, message)
+
+
+def _as_declared(param: Param, value: Any, node: Node) -> Any:
+    """A value of the YAML as the parameter's type. Raises ValueError."""
+    if isinstance(value, Text):
+        return from_text(param, str(value))
+    if param.type == "string" and isinstance(node, Scalar) and node.value is not None:
+        return node.text if not isinstance(value, str) else value
+    return fitted(param, value)
+
+
+def _idempotent(written: bool | None, executor: Executor | None, spec: Any) -> bool:
+    if written is not None:
+        return written
+    return executor is not None and spec is not None and executor.default_idempotent(spec)

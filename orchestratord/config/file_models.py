@@ -1,0 +1,106 @@
+"""Which keys stand in which file: the models that the files are validated and described by."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any
+
+from pydantic import BaseModel, Field, create_model
+
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.model.declared import Model
+from orchestratord.model.endpoint import Api, Param, Schedule, Setting
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import DaemonSetting, DaemonSettings, EgressSettings
+from orchestratord.model.test_case import TestCase
+from orchestratord.plugin.executor import Executor
+from orchestratord.values.durations import Duration
+
+HTTP = "http"
+
+
+class Shared(Model):
+    """What an endpoint says, or api.yaml or `defaults` for all of theirs."""
+
+    timeout: Annotated[Duration, Field(gt=0)] = 30.0
+    """Of the whole attempt: connecting, headers and the last byte."""
+    retry: RetryPolicy = Field(default_factory=dict, validate_default=True)
+    """When a failed call is tried again."""
+
+
+class EndpointKeys(Shared):
+    """An endpoint's keys, but for those of its `type` and of plugins."""
+
+    type: str = HTTP
+    """What carries the call out."""
+    idempotent: bool | None = None
+    """Whether a repeat is safe; left out, the method says it."""
+    enabled: bool = True
+    """Where it is false calls are refused, and tasks wait."""
+    params: Mapping[str, Param] = {}
+    """What a call is given."""
+    schedule: Schedule | None = None
+    """When it is called by itself."""
+    tests: tuple[TestCase, ...] = ()
+    """Pretended answers and what has to follow, for `orchestratord test`."""
+
+
+def _field(model: type[BaseModel], name: str) -> tuple[Any, Any]:
+    info = model.model_fields[name]
+    return info.annotation, info
+
+
+_API_FIELDS: dict[str, Any] = {
+    name: _field(Api, name) for name in Api.model_fields if name not in ("name", "egress")
+}
+ApiKeys: type[BaseModel] = create_model(
+    "ApiKeys",
+    __base__=Model,
+    __doc__="What the endpoints of one API share.",
+    **_API_FIELDS,
+    egress=(EgressSettings, EgressSettings()),
+)
+"""The keys of api.yaml, but for the defaults that it gives its endpoints."""
+
+
+def shared_keys(settings: Mapping[str, Setting[Any]]) -> set[str]:
+    """The keys that api.yaml and `defaults` may give to endpoints."""
+    return {*fields_of(Shared), *settings}
+
+
+def endpoint_model(executor: Executor, settings: Iterable[Setting[Any]]) -> type[BaseModel]:
+    """An endpoint's file of one type, all keys in one model."""
+    fields: dict[str, Any] = {}
+    if executor.model is not None:
+        for name in executor.model.model_fields:
+            fields[name] = _field(executor.model, name)
+    title = f"An endpoint with `type: {executor.type}`."
+    return _described("Endpoint", EndpointKeys, title, {**fields, **_of(settings)})
+
+
+def api_model(settings: Iterable[Setting[Any]]) -> type[BaseModel]:
+    """api.yaml, all keys in one model."""
+    fields = {name: _field(Shared, name) for name in Shared.model_fields}
+    return _described("Api", ApiKeys, ApiKeys.__doc__, {**fields, **_of(settings)})
+
+
+def daemon_model(
+    settings: Iterable[Setting[Any]], own: Iterable[DaemonSetting[Any]]
+) -> type[BaseModel]:
+    """orchestratord.yaml, all keys in one model; `own` are the keys of plugins in that file."""
+    title = "What endpoints get where neither they nor their api.yaml say something else."
+    defaults = _described("Defaults", Shared, title, _of(settings))
+    empty = Field(default_factory=lambda: defaults.model_construct())
+    fields = {"defaults": (defaults, empty), **_of(own)}
+    return _described("Daemon", DaemonSettings, DaemonSettings.__doc__, fields)
+
+
+def _described(name: str, base: type[Any], doc: str | None, fields: dict[str, Any]) -> type[Any]:
+    return create_model(name, __base__=base, __doc__=doc, **fields)
+
+
+def _of(settings: Iterable[Setting[Any] | DaemonSetting[Any]]) -> dict[str, Any]:
+    return {
+        setting.key: (setting.type, Field(default_factory=lambda value=setting.default: value))
+        for setting in settings
+    }

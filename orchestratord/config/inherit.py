@@ -1,0 +1,295 @@
+"""Defaults, api.yaml and the endpoint, laid over each other before anything is validated.
+
+Mappings are merged by key, lists are replaced, `backoff` is replaced whole, and a plugin's key
+follows its `Setting.merge`: in lists that are united by name, two of one name are merged by key.
+Each value keeps the place that it was written in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, get_args, get_origin
+
+from pydantic import BaseModel
+
+from orchestratord.config.cache import Memory
+from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
+from orchestratord.config.validate.node_reader import NodeReader, Read
+from orchestratord.config.validate.request_rules import AddressRules, Outgoing
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.yaml.document import YamlDocument
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null, locate
+from orchestratord.model.auth import Proxy
+from orchestratord.model.endpoint import Api, Setting
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.suggest import choices, suggest
+from orchestratord.values.template import Template
+
+WHOLE = frozenset({"backoff"})
+"""Mappings that are one choice: options of one strategy mean nothing to another."""
+
+_NAME_LIMIT = 200
+
+
+class Merger:
+    """Merges the layers of one snapshot."""
+
+    def __init__(self, reader: NodeReader, settings: Mapping[str, Setting[Any]]) -> None:
+        self._reader = reader
+        self._settings = settings
+
+    def merge(self, lower: MapNode, upper: MapNode) -> MapNode:
+        """`upper` over `lower`. A key with nothing behind it is as good as missing."""
+        entries = dict(lower.entries)
+        for key, entry in upper.entries.items():
+            if is_null(entry[1]):
+                continue
+            spot, node = self._prepared(key, entry)
+            if key in entries:
+                node = self._join(key, entries[key][1], node)
+            entries[key] = (spot, node)
+        return MapNode(entries)
+
+    def _join(self, key: str, lower: Node, upper: Node) -> Node:
+        setting = self._settings.get(key)
+        if setting is None or setting.merge == "mapping":
+            return _by_key(lower, upper)
+        if setting.merge == "by_name":
+            return _by_name(lower, upper)
+        return upper
+
+    def _prepared(self, key: str, entry: tuple[Spot, Node]) -> tuple[Spot, Node]:
+        """The entry; where its setting unites by name, with a name in each mapping of its list."""
+        spot, node = entry
+        setting = self._settings.get(key)
+        if setting is None or setting.merge != "by_name" or not isinstance(node, ListNode):
+            return entry
+        return spot, self._with_names(node, setting)
+
+    def _with_names(self, node: ListNode, setting: Setting[Any]) -> ListNode:
+        items: list[tuple[Spot, Node]] = []
+        seen: dict[str, Spot] = {}
+        for spot, item in node.items:
+            if not isinstance(item, MapNode):
+                items.append((spot, item))
+                continue
+            place, written = item.entries.get("name", (spot, None))
+            if (written is None or is_null(written)) and setting.name_of is not None:
+                name = self._derived(spot, item, setting)
+                if name is not None:
+                    item = MapNode(
+                        {**item.entries, "name": (spot.below("name"), Scalar(name, name))}
+                    )
+            else:
+                name = _name(item)
+            if name is not None and name in seen:
+                self._reader.problems.error(
+                    place,
+                    f"the name {name!r} is taken by the one in line {seen[name].line}; "
+                    + ("give each its own `name`" if written is None else "choose another"),
+                )
+            elif name is not None:
+                seen[name] = place
+            items.append((spot, item))
+        return ListNode(items)
+
+    def _derived(self, spot: Spot, item: MapNode, setting: Setting[Any]) -> str | None:
+        assert setting.name_of is not None
+        try:
+            name = setting.name_of(self._reader.plain(spot, item))
+        except Exception:  # a plugin's function over a mapping that nobody has validated yet
+            return None
+        return name[:_NAME_LIMIT] if isinstance(name, str) and name else None
+
+
+def _by_key(lower: Node, upper: Node) -> Node:
+    if not isinstance(lower, MapNode) or not isinstance(upper, MapNode):
+        return upper
+    entries = dict(lower.entries)
+    for key, (spot, node) in upper.entries.items():
+        if key in entries:
+            if is_null(node):
+                continue
+            if key not in WHOLE:
+                node = _by_key(entries[key][1], node)
+        entries[key] = (spot, node)
+    return MapNode(entries)
+
+
+def _by_name(lower: Node, upper: Node) -> Node:
+    if not isinstance(lower, ListNode) or not isinstance(upper, ListNode):
+        return upper
+    own = {name: entry for entry in upper.items if (name := _name(entry[1]))}
+    items: list[tuple[Spot, Node]] = []
+    for spot, item in lower.items:
+        found = own.pop(_name(item) or "", None)
+        items.append((found[0], _by_key(item, found[1])) if found else (spot, item))
+    items += [entry for entry in upper.items if (_name(entry[1]) or "") in ("", *own)]
+    return ListNode(items)
+
+
+def _name(item: Node) -> str | None:
+    if not isinstance(item, MapNode) or "name" not in item.entries:
+        return None
+    name = item.entries["name"][1]
+    return name.text if isinstance(name, Scalar) and name.value is not None else None
+
+
+# -- What endpoints share --------------------------------------------------------------------------
+
+NOWHERE = Spot("", 1, 1, "")
+
+
+@dataclass(slots=True)
+class Inherited:
+    """What the endpoints of one API get: the merged keys, and those of them already validated."""
+
+    node: MapNode = field(default_factory=MapNode)
+    read: dict[str, Read] = field(default_factory=dict)
+    """By key. One with errors has None as its value."""
+    api: Api | None = None
+    """None where api.yaml has errors."""
+    own: MapNode = field(default_factory=MapNode)
+    """The keys of api.yaml that are the API's own."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """The same as data, for people."""
+    headers: Mapping[str, Template] = field(default_factory=dict)
+    """Of the API, where these are good."""
+    spot: Spot = NOWHERE
+    """Where api.yaml begins."""
+
+
+class SharedReader:
+    """Reads what endpoints share."""
+
+    def __init__(
+        self,
+        reader: NodeReader,
+        registry: Registry,
+        addresses: AddressRules | None,
+        memory: Memory,
+    ) -> None:
+        self.merger = Merger(reader, registry.settings)
+        self.outgoing = Outgoing(reader.problems, addresses)
+        self._reader = reader
+        self._registry = registry
+        self._memory = memory
+        self._problems = reader.problems
+
+    def defaults(self, spot: Spot, node: Node | None) -> Inherited:
+        """`defaults` of orchestratord.yaml, checked by itself."""
+        upper = MapNode()
+        if isinstance(node, MapNode):
+            upper = self.known_keys(node, shared_keys(self._registry.settings))
+        elif node is not None and not is_null(node):
+            self._problems.error(spot, "expected a mapping")
+        return self._inherited(spot, Inherited(), upper)
+
+    def api(
+        self, name: str, document: YamlDocument, defaults: Inherited, allow: tuple[str, ...]
+    ) -> Inherited:
+        """One API: its own keys, and what its endpoints inherit.
+
+        Args:
+            name: its folder's.
+            document: api.yaml, an empty one where there is none.
+            defaults: what `defaults` gave.
+            allow: the daemon's own `egress.allow`.
+        """
+        spot = document.spot
+        if document.root is None:
+            return self._inherited(spot, defaults, MapNode())
+        shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
+        known = self.known_keys(document.root, shared | set(own))
+        inherited = self._inherited(spot, defaults, known.only(shared))
+        inherited.own, inherited.spot = known.only(own), spot
+        keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
+        self.outgoing.check_api(fields, spot, inherited.own, allow)
+        proxy: Proxy | None = fields.get("proxy")
+        if proxy is not None and proxy.password:
+            place = locate(spot, inherited.own, ("proxy",))[0]
+            self._reader.secret(place, proxy.password)
+        inherited.headers = fields.get("headers", {})
+        if keys is not None:
+            written = {key: getattr(keys, key) for key in keys.model_fields_set if key != "egress"}
+            inherited.api = Api(name=name, egress=(*allow, *keys.egress.allow), **written)
+        return inherited
+
+    def known_keys(
+        self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
+    ) -> MapNode:
+        """The node without unknown keys and those of disabled plugins, both reported.
+
+        `elsewhere`: keys that have their place in other files → what is said of them here.
+        """
+        known = set(known)
+        for key, (spot, _) in node.entries.items():
+            if key in known:
+                continue
+            if key in self._registry.disabled_keys:
+                plugin = self._registry.disabled_keys[key]
+                self._problems.warn(
+                    spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
+                )
+            elif key in elsewhere:
+                self._problems.error(spot, elsewhere[key])
+            elif key in fields_of(ApiKeys):
+                self._problems.error(spot, "unknown key here; it belongs in the API's api.yaml")
+            else:
+                self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
+        return node.only(known)
+
+    def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, Read]:
+        """Validate the shared keys of a merged node.
+
+        What came down unchanged was validated before, and is the same object for all.
+        """
+        read: dict[str, Read] = {}
+        for key in (*fields_of(Shared), *self._registry.settings):
+            entry = node.entries.get(key)
+            before = inherited.node.entries.get(key)
+            if key in inherited.read and (entry and entry[1]) is (before and before[1]):
+                read[key] = inherited.read[key]
+            elif key not in self._registry.settings or entry is not None:
+                read[key] = self._memory.alike(
+                    key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
+                )
+        return read
+
+    def _read_key(self, key: str, spot: Spot, node: MapNode) -> Read:
+        if key in self._registry.settings:
+            place, child = node.entries[key]
+            type_ = self._registry.settings[key].type
+            item = _item_of(type_)
+            if item is None or not isinstance(child, ListNode):
+                return self._reader.read(place, child, type_)
+            # One by one: most endpoints have some of their API, and some that others have, too.
+            read = [
+                self._memory.alike(
+                    key, entry[1], self._reader, partial(self._read_item, entry, item)
+                )
+                for entry in child.items
+            ]
+            values = tuple(one.value for one in read)
+            good = all(value is not None for value in values)
+            return Read(values if good else None, [one.data for one in read], {})
+        value, data, _ = self._reader.read(spot, node.only({key}), Shared)
+        return Read(value and getattr(value, key), data.get(key), {})
+
+    def _read_item(self, entry: tuple[Spot, Node], type_: Any) -> Read:
+        return self._reader.read(*entry, type_)
+
+    def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
+        merged = self.merger.merge(lower.node, upper)
+        return Inherited(merged, self.read_shared(spot, merged, lower))
+
+
+def _item_of(type_: Any) -> Any:
+    """The model of which a type holds any number, and says nothing else; None for other types."""
+    arguments = get_args(type_)
+    if get_origin(type_) is not tuple or arguments[1:] != (...,):
+        return None
+    model = arguments[0]
+    return model if isinstance(model, type) and issubclass(model, BaseModel) else None

@@ -1,0 +1,100 @@
+"""An endpoint as people see it: merged, with what goes without saying, secrets masked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.values.durations import format_duration
+from orchestratord.values.redact import MASK
+from orchestratord.values.secret import Text
+
+_PLAIN = frozenset({"name", "token_url", "client_id", "scope", "audience"})
+
+
+def shown_endpoint(
+    endpoint: Endpoint, api: Mapping[str, Any], written: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The merged declaration as JSON-like data.
+
+    Args:
+        endpoint: what came of it.
+        api: the API's own keys as data.
+        written: the endpoint's keys as data, with those that it inherits.
+    """
+    declared = {**api, **written}
+    if isinstance(api.get("headers"), Mapping) and isinstance(written.get("headers"), Mapping):
+        declared["headers"] = _headers(api["headers"], written["headers"])
+    shown: dict[str, Any] = {
+        "type": endpoint.type,
+        **{key: masked(value) for key, value in declared.items() if key not in ("auth", "retry")},
+        "timeout": format_duration(endpoint.timeout),
+        "idempotent": endpoint.idempotent,
+        "enabled": endpoint.enabled,
+        "retry": _retry(endpoint.retry),
+    }
+    if isinstance(api.get("auth"), Mapping):
+        shown["auth"] = _auth(api["auth"])
+    if endpoint.api.proxy is not None:
+        shown["proxy"] = str(endpoint.api.proxy)
+    return shown
+
+
+def as_sent(endpoint: Endpoint, written: Mapping[str, Any]) -> dict[str, Any]:
+    """The written keys, with the values of parameters as their declared types have them."""
+    sent = dict(written)
+    if isinstance(written.get("params"), Mapping):
+        sent["params"] = {
+            name: {**param, "default": endpoint.params[name].default}
+            if "default" in param
+            else param
+            for name, param in written["params"].items()
+        }
+    if endpoint.schedule is not None and "params" in written["schedule"]:
+        sent["schedule"] = {**written["schedule"], "params": endpoint.schedule.params}
+    return sent
+
+
+def masked(data: Any) -> Any:
+    """Data without its secrets; templates stay as they are written."""
+    if isinstance(data, Text):
+        return _text(data)
+    if data is None or isinstance(data, str | int | float):
+        return data
+    if isinstance(data, Mapping):
+        return {str(key): masked(item) for key, item in data.items()}
+    if isinstance(data, list | tuple):
+        return [masked(item) for item in data]
+    return data
+
+
+def _auth(auth: Mapping[str, Any]) -> dict[str, Any]:
+    """Everything below `auth` is secret, but for the name of the header that it goes into, and
+    for what says of OAuth 2.0 where and for what a token is asked for."""
+    return {
+        kind: {name: masked(value) if name in _PLAIN else MASK for name, value in part.items()}
+        if isinstance(part, Mapping)
+        else MASK
+        for kind, part in auth.items()
+    }
+
+
+def _headers(api: Mapping[str, Any], endpoint: Mapping[str, Any]) -> dict[str, Any]:
+    """The endpoint's headers over the API's; how a name is spelled does not matter."""
+    own = {name.lower() for name in endpoint}
+    return {**{name: api[name] for name in api if name.lower() not in own}, **endpoint}
+
+
+def _text(text: Text) -> str:
+    if not text.secret:
+        return str(text)
+    return "".join(MASK if referenced else part for part, referenced in text.parts)
+
+
+def _retry(retry: RetryPolicy) -> dict[str, Any]:
+    backoff = {"strategy": retry.backoff.name, **retry.backoff.model_dump(mode="json")}
+    codes = [int(c) if c.isdecimal() else c for c in retry.when.text.split(",")]
+    rest = retry.model_dump(mode="json", exclude={"backoff", "when"})
+    return {"backoff": backoff, **rest, "when": codes}

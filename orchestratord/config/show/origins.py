@@ -1,0 +1,233 @@
+"""Where each value of an endpoint comes from: the file and the line, or nobody wrote it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, TypeAdapter
+
+from orchestratord.config.file_models import ApiKeys, EndpointKeys, shared_keys
+from orchestratord.config.folder import Files, read_folder
+from orchestratord.config.inherit import Merger
+from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.shapes import fields_of, key_of
+from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.config.yaml.references import References
+from orchestratord.model.backoff import Backoff
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.redact import Redactor
+from orchestratord.values.status_set import StatusSet
+
+_Placed = tuple[Spot, Node]
+
+
+@dataclass(frozen=True, slots=True)
+class Traced:
+    """A value: a mapping or a list of traced ones, or a scalar with its place.
+
+    `origin` is None where nobody wrote it, so that it is the default.
+    """
+
+    value: dict[str, Traced] | list[Traced] | str | int | float | bool | None
+    origin: Spot | None = None
+
+
+class Origins:
+    """The files of one endpoint, laid over each other, each value where it was written."""
+
+    def __init__(self, folder: Path, endpoint: Endpoint, registry: Registry) -> None:
+        """Read the files again; they were good a moment ago."""
+        files = read_folder(folder)
+        shared = shared_keys(registry.settings)
+        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
+        references = References(os.environ, Path(credentials) if credentials else None)
+        merger = Merger(NodeReader(references, registry, Problems()), registry.settings)
+        root = _root(files, files.endpoints.get(endpoint.id))
+        self.daemon = _root(files, files.daemon)
+        """The root of orchestratord.yaml."""
+        self.api = _root(files, files.apis.get(endpoint.api.name))
+        """The root of api.yaml."""
+        _, defaults = self.daemon.entries.get("defaults", (None, MapNode()))
+        below = merger.merge(MapNode(), _mapping(defaults).only(shared))
+        below = merger.merge(below, self.api.only(shared))
+        merged = merger.merge(below, root.only(shared))
+        self.endpoint = MapNode({**root.entries, **merged.entries})
+        """The endpoint's keys, with those that it inherits."""
+
+
+def trace(
+    endpoint: Endpoint, origins: Origins, registry: Registry, redactor: Redactor
+) -> dict[str, Traced]:
+    """What the endpoint is after merging, secrets masked, with the place of each value.
+
+    What is empty because nobody wrote it is left out.
+    """
+    tracer = _Tracer(redactor)
+    own = origins.endpoint.entries
+    above = origins.api.entries
+    traced: dict[str, Traced] = {}
+
+    def add(
+        key: str, value: Any, default: Callable[[], Any], entries: Mapping[str, _Placed]
+    ) -> None:
+        data = endpoint.shown[key] if key in endpoint.shown else default()
+        if key in entries or not _is_nothing(data):
+            traced[key] = tracer.trace(data, value, entries.get(key))
+
+    add("type", endpoint.type, _none, own)
+    for name in ApiKeys.model_fields:
+        if name not in ("headers", "egress"):
+            add(name, getattr(endpoint.api, name), partial(_dumped, endpoint.api, name), above)
+    if endpoint.api.egress:
+        traced["egress"] = Traced({"allow": _egress(endpoint, origins)})
+    spec = endpoint.spec
+    if isinstance(spec, BaseModel):
+        for name in type(spec).model_fields:
+            key = key_of(type(spec), name)
+            entries = _with_headers(own, above) if key == "headers" else own
+            add(key, getattr(spec, name), partial(_dumped, spec, name), entries)
+    if "headers" not in traced:
+        add("headers", endpoint.api.headers, _none, above)
+    for name in fields_of(EndpointKeys):
+        if name not in ("type", "tests"):
+            add(name, getattr(endpoint, name), _none, own)
+    for setting in registry.settings.values():
+        value = endpoint[setting]
+        dump = partial(TypeAdapter(setting.type).dump_python, value, mode="json")
+        add(setting.key, value, dump, own)
+    return traced
+
+
+class _Tracer:
+    def __init__(self, redactor: Redactor) -> None:
+        self._redactor = redactor
+
+    def trace(self, data: Any, value: Any, placed: _Placed | None) -> Traced:
+        """Bring together a value for people, what it was validated to, and where it stands."""
+        spot, node = placed if placed is not None else (None, None)
+        if isinstance(value, Backoff):
+            if not isinstance(data, Mapping):
+                data = {}
+            options = value.model_dump(mode="json")
+            data = {"strategy": value.name, **options, **data}
+            if isinstance(node, Scalar) and spot is not None:
+                node = MapNode({"strategy": (spot, node)})
+        elif isinstance(value, BaseModel) and isinstance(data, Mapping):
+            data = {**data, **_defaults(value, data)}
+        if isinstance(data, Mapping):
+            return Traced(
+                {
+                    self._redactor.text(str(key)): self.trace(
+                        item, _child(value, key), _mapping(node).entries.get(str(key))
+                    )
+                    for key, item in data.items()
+                    if str(key) in _mapping(node).entries or not _is_nothing(item)
+                },
+                spot,
+            )
+        if isinstance(data, list | tuple):
+            items = node.items if isinstance(node, ListNode) else []
+            values = value if isinstance(value, list | tuple) else ()
+            return Traced(
+                [
+                    self.trace(
+                        item,
+                        values[index] if len(values) == len(data) else None,
+                        items[index] if len(items) == len(data) else _inside(placed),
+                    )
+                    for index, item in enumerate(data)
+                ],
+                spot,
+            )
+        return Traced(self._redactor.text(data) if isinstance(data, str) else data, spot)
+
+
+def _defaults(value: BaseModel, data: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields that `data` does not have, as they would be written."""
+    missing: dict[str, Any] = {}
+    for name in type(value).model_fields:
+        key = key_of(type(value), name)
+        if key not in data:
+            missing[key] = _dumped(value, name)
+    return missing
+
+
+def _none() -> None:
+    """No default that anybody would want to see."""
+
+
+def _dumped(owner: BaseModel, name: str) -> Any:
+    """A field that nobody wrote, as it would be written."""
+    value = getattr(owner, name)
+    if isinstance(value, Backoff):
+        return {"strategy": value.name, **value.model_dump(mode="json")}
+    if isinstance(value, BaseModel):
+        return _defaults(value, {})
+    if isinstance(value, StatusSet):
+        codes = [int(code) if code.isdecimal() else code for code in value.text.split(",")]
+        return codes if len(codes) > 1 else codes[0]
+    return owner.model_dump(mode="json", include={name})[name]
+
+
+def _child(value: Any, key: Any) -> Any:
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            if key_of(type(value), name) == key:
+                return getattr(value, name)
+        return None
+    return value.get(key) if isinstance(value, Mapping) else None
+
+
+def _inside(placed: _Placed | None) -> _Placed | None:
+    """The place of an item of a list that was not written as one, such as `when: 5xx`."""
+    return None if placed is None else (placed[0], Scalar(None, ""))
+
+
+def _with_headers(
+    own: Mapping[str, _Placed], above: Mapping[str, _Placed]
+) -> Mapping[str, _Placed]:
+    """The endpoint's entries, with the API's headers below its own."""
+    spot, upper = own.get("headers", above.get("headers", (None, MapNode())))
+    if spot is None:
+        return own
+    lower = above.get("headers", (None, MapNode()))[1]
+    headers = {**_mapping(lower).entries, **_mapping(upper).entries}
+    return {**own, "headers": (spot, MapNode(headers))}
+
+
+def _egress(endpoint: Endpoint, origins: Origins) -> Traced:
+    """The rules of the daemon, then those of the API."""
+    spots: list[Spot] = []
+    for root in (origins.daemon, origins.api):
+        egress = root.entries.get("egress", (None, MapNode()))[1]
+        allow = _mapping(egress).entries.get("allow", (None, ListNode()))[1]
+        spots += [spot for spot, _ in allow.items] if isinstance(allow, ListNode) else []
+    known = len(spots) == len(endpoint.api.egress)
+    return Traced(
+        [
+            Traced(rule, spots[index] if known else None)
+            for index, rule in enumerate(endpoint.api.egress)
+        ]
+    )
+
+
+def _root(files: Files, file: str | None) -> MapNode:
+    if file is None or file not in files.contents:
+        return MapNode()
+    return read_document(file, files.contents[file]).root or MapNode()
+
+
+def _mapping(node: Node | None) -> MapNode:
+    return node if isinstance(node, MapNode) else MapNode()
+
+
+def _is_nothing(data: Any) -> bool:
+    return data is None or (isinstance(data, str | Mapping | list | tuple) and not data)

@@ -1,0 +1,119 @@
+"""Pydantic's errors in the words of whoever wrote the YAML: what was expected, and what stands."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic_core import ErrorDetails
+
+from orchestratord.values.redact import MASK
+from orchestratord.values.secret import Text
+from orchestratord.values.suggest import choices, suggest
+
+SHORTEST_SECRET = 4
+"""Characters; a shorter one cannot be told from other text, and so not be masked."""
+
+_EXPECTED = {
+    "int": "a whole number",
+    "float": "a number",
+    "finite": "a number",
+    "decimal": "a number",
+    "bool": "true or false",
+    "string": "a text",
+    "dict": "a mapping",
+    "mapping": "a mapping",
+    "model": "a mapping",
+    "dataclass": "a mapping",
+    "list": "a list",
+    "tuple": "a list",
+    "set": "a list",
+    "frozen": "a list",
+    "iterable": "a list",
+    "none": "nothing",
+}
+_TYPE_ERROR = re.compile(
+    r"([a-z]+)_.*(type|parsing|from_float|number)|none_required|int_.*|bool_.*"
+)
+
+
+def expectation(error: ErrorDetails) -> str | None:
+    """What the type would have taken, such as `a whole number`; None for other kinds of error."""
+    kind = error["type"]
+    if not _TYPE_ERROR.fullmatch(kind):
+        return None
+    return _EXPECTED.get(kind.partition("_")[0])
+
+
+def sentence(error: ErrorDetails) -> str:
+    """The complaint about one value, where it is not merely of another type."""
+    kind, value = error["type"], shown(error["input"])
+    context: Mapping[str, Any] = error.get("ctx", {})
+    match kind:
+        case "missing":
+            return "is required"
+        case "extra_forbidden":
+            return "unknown key"
+        case "literal_error" | "enum":
+            words = _words(error)
+            remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
+            return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
+        case "greater_than_equal":
+            return f"must be at least {context['ge']:g}, not {value}"
+        case "greater_than":
+            return f"must be more than {context['gt']:g}, not {value}"
+        case "less_than_equal":
+            return f"must be at most {context['le']:g}, not {value}"
+        case "less_than":
+            return f"must be less than {context['lt']:g}, not {value}"
+        case "too_short":
+            return (
+                f"needs {context['min_length']} or more items, and has {context['actual_length']}"
+            )
+        case "too_long":
+            return (
+                f"takes {context['max_length']} items at most, and has {context['actual_length']}"
+            )
+        case "string_too_short":
+            return f"needs {context['min_length']} or more characters"
+        case "string_too_long":
+            return f"takes {context['max_length']} characters at most"
+        case "string_pattern_mismatch":
+            return f"{value} does not fit the pattern {context['pattern']}"
+    message = error["msg"]
+    for prefix in ("Value error, ", "Assertion failed, "):
+        message = message.removeprefix(prefix)
+    if isinstance(error["input"], Text) and error["input"].secret:
+        secret = str(error["input"])
+        message = message.replace(repr(secret), f"'{MASK}'")
+        if len(secret) >= SHORTEST_SECRET:
+            message = message.replace(secret, MASK)
+    return message[:1].lower() + message[1:] if message[1:2].islower() else message
+
+
+def choice(error: ErrorDetails) -> str:
+    """The hint beside the complaint: all the words that could stand there."""
+    if error["type"] not in ("literal_error", "enum") or not isinstance(error["input"], str):
+        return ""
+    return choices(error["input"], _words(error))
+
+
+def _words(error: ErrorDetails) -> list[str]:
+    return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
+
+
+def shown(value: Any) -> str:
+    """A value for a message of one line, without secrets."""
+    if isinstance(value, Text) and value.secret:
+        return MASK
+    if isinstance(value, Mapping):
+        return "a mapping"
+    if isinstance(value, list | tuple):
+        return "a list"
+    if value is None:
+        return "nothing"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    text = repr(str(value)) if isinstance(value, str) else repr(value)
+    return text if len(text) <= 60 else text[:59] + "…"

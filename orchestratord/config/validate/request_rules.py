@@ -1,0 +1,214 @@
+"""What a `base_url`, a `token_url` and a `path` may be."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import lru_cache
+from typing import Any
+
+import httpx
+
+from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.undefined_names import literal, written
+from orchestratord.config.yaml.nodes import MapNode, Node, Spot, is_null, locate
+from orchestratord.model.auth import Auth, Proxy, Tls
+from orchestratord.values.certificate import certificates, ends
+from orchestratord.values.secret import Text
+from orchestratord.values.template import Template
+
+_UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
+_PORTS = {"http": 80, "https": 443}
+
+
+def url_problem(url: str, *, query: bool = False) -> str | None:
+    """What is wrong with a `base_url`, in words; None where it can be used. Other URLs may have a
+    `query`."""
+    if "{{" in url:
+        return "takes no template; what changes from call to call belongs into an endpoint's path"
+    scheme, separator, rest = url.partition("://")
+    if not separator or scheme.lower() not in _PORTS:
+        return "begins with http:// or https://"
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if "@" in authority:
+        return "holds no user name or password; write them under auth"
+    if "?" in rest and not query:
+        return "holds no query; write it under an endpoint's query"
+    if "#" in rest:
+        return "holds no fragment; leave out what begins with #"
+    if any(character.isspace() or not character.isprintable() for character in url):
+        return "holds no blanks or control characters"
+    if host_and_port(url) is None:
+        return "has no host or port that can be used"
+    return None
+
+
+def path_problem(path: Template) -> str | None:
+    """What is wrong with a `path`, in words; None where it can be used."""
+    if literal(path).lstrip().lower().startswith(("http://", "https://")):
+        return "is added to base_url, and holds no host; write scheme and host to base_url"
+    if "#" in written(path):
+        return "a request has no fragment; write %23 where the character # itself is meant"
+    return None
+
+
+@lru_cache(maxsize=4096)
+def host_and_port(url: str) -> tuple[str, int] | None:
+    """The host (without brackets) and the port of an http or https URL; None for others."""
+    scheme, separator, rest = url.partition("://")
+    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    if not separator or scheme.lower() not in _PORTS or _UNFIT.search(authority):
+        return None
+    try:
+        parsed = httpx.URL(f"{scheme.lower()}://{authority}/")
+    except (httpx.InvalidURL, ValueError):
+        return None
+    port = _PORTS[scheme.lower()] if parsed.port is None else parsed.port
+    host = parsed.raw_host.decode("ascii")
+    return (host, port) if host and 0 < port <= 65535 else None
+
+
+# -- Whether requests can go where the files send them ---------------------------------------------
+
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
+
+
+@dataclass(frozen=True, slots=True)
+class AddressRules:
+    """What the engine knows about addresses, handed in by whoever puts the program together.
+
+    Args:
+        check: raises ValueError for an entry of `egress.allow` that cannot be read.
+        denied: (entries of `egress.allow`, host, port) → why a host that is an address would be
+            refused; None where it would not, and for names.
+    """
+
+    check: Callable[[str], object]
+    denied: Callable[[Sequence[str], str, int], str | None]
+
+
+class Outgoing:
+    """Checks what leaves the machine, as far as it stands in the files."""
+
+    def __init__(self, problems: Problems, addresses: AddressRules | None) -> None:
+        """Without `addresses`, entries of `egress.allow` and literal addresses pass unseen."""
+        self._problems = problems
+        self._addresses = addresses
+        self._denied: dict[tuple[tuple[str, ...], str, int], str | None] = {}
+
+    def check_api(
+        self, fields: Mapping[str, Any], spot: Spot, node: Node, allow: tuple[str, ...]
+    ) -> None:
+        """The fields of api.yaml, read from `node` at `spot`; `allow` is the daemon's."""
+        self.check_headers(fields.get("headers", {}), spot, node)
+        if (auth := fields.get("auth")) is not None:
+            self._check_auth(auth, spot, node)
+        if (tls := fields.get("tls")) is not None:
+            self._check_dates(tls, spot, node)
+        egress = fields.get("egress")
+        rules = self.check_allow(egress.allow if egress else (), spot, node)
+        if auth is not None and auth.oauth2 is not None:
+            place = locate(spot, node, ("auth", "oauth2", "token_url"))[0]
+            self._check_url(auth.oauth2.token_url, (*allow, *rules), place, query=True)
+        proxy: Proxy | None = fields.get("proxy")
+        if proxy is not None:
+            target = proxy.host, proxy.port
+            self._check_target(target, (*allow, *rules), locate(spot, node, ("proxy",))[0])
+        if (base_url := fields.get("base_url")) is not None:
+            self._check_url(base_url, (*allow, *rules), locate(spot, node, ("base_url",))[0])
+
+    def _check_url(
+        self, url: str, allow: Sequence[str], place: Spot, *, query: bool = False
+    ) -> None:
+        if (wrong := url_problem(url, query=query)) is not None:
+            self._problems.error(place, wrong)
+        else:
+            self._check_address(url, allow, place)
+
+    def _check_dates(self, tls: Tls, spot: Spot, node: Node) -> None:
+        """Certificates that have ended; of several authorities, only where it is all of them."""
+        now = datetime.now(UTC)
+        for key, file in (("ca", tls.ca), ("cert", tls.cert)):
+            found = certificates(file.content) if file is not None else []
+            dates = [ends(one) for one in (found[:1] if key == "cert" else found)]
+            if dates and all(date is not None and date < now for date in dates):
+                place = locate(spot, node, ("tls", key))[0]
+                date = max(date for date in dates if date is not None)
+                self._problems.warn(place, f"its certificate ended on {date:%Y-%m-%d}; renew it")
+
+    def _check_auth(self, auth: Auth, spot: Spot, node: Node) -> None:
+        place, written, _ = locate(spot, node, ("auth",))
+        if isinstance(written, MapNode):
+            given = [child for _, child in written.entries.values() if not is_null(child)]
+            if len(given) != 1:
+                self._problems.error(place, "give exactly one of bearer, basic, header and oauth2")
+        if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
+            place = locate(spot, node, ("auth", "header", "name"))[0]
+            self._problems.error(place, "is not the name of a header")
+
+    def check_allow(self, allow: Iterable[str], spot: Spot, node: Node) -> tuple[str, ...]:
+        """The entries of `egress.allow` below `node` that can be read."""
+        good: list[str] = []
+        for index, rule in enumerate(allow):
+            try:
+                if self._addresses is not None:
+                    self._addresses.check(rule)
+                good.append(rule)
+            except ValueError as error:
+                self._problems.error(locate(spot, node, ("egress", "allow", index))[0], str(error))
+        return tuple(good)
+
+    def check_headers(self, headers: Mapping[str, Template], spot: Spot, node: Node) -> None:
+        """The names of `headers` below `node`, and what is the same in each value."""
+        seen: dict[str, str] = {}
+        for name, value in headers.items():
+            place = locate(spot, node, ("headers", name))[0]
+            if not _HEADER.fullmatch(name):
+                self._problems.error(place, "is not the name of a header")
+            elif name.lower() in _FRAMING:
+                self._problems.error(place, "is set by the client itself; leave it out")
+            elif name.lower() in seen:
+                self._problems.error(place, f"the same header as {seen[name.lower()]}; keep one")
+            seen.setdefault(name.lower(), name)
+            if _CONTROL.search(literal(value)):
+                self._problems.error(place, "a header holds no line break or control character")
+
+    def check_urls(self, data: Any, allow: Sequence[str], spot: Spot, node: Node) -> None:
+        """Each `url` that stands anywhere in `data`, which was read from `node`."""
+        if self._addresses is not None:
+            for path, url in _urls(data, ()):
+                self._check_address(url, allow, locate(spot, node, path)[0])
+
+    def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
+        target = host_and_port(url)
+        if target is not None:
+            self._check_target(target, allow, spot)
+
+    def _check_target(self, target: tuple[str, int], allow: Sequence[str], spot: Spot) -> None:
+        if self._addresses is None:
+            return
+        asked = (tuple(allow), *target)
+        if asked not in self._denied:
+            try:
+                self._denied[asked] = self._addresses.denied(allow, *target)
+            except ValueError:
+                return  # one of the rules cannot be read, which is said where it stands
+        if (denied := self._denied[asked]) is not None:
+            self._problems.warn(spot, denied)
+
+
+def _urls(data: Any, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], str]]:
+    if isinstance(data, Mapping):
+        for key, value in data.items():
+            if key == "url" and isinstance(value, str):
+                if not (isinstance(value, Text) and value.secret):
+                    yield (*path, key), value
+            else:
+                yield from _urls(value, (*path, key))
+    elif isinstance(data, list):
+        for index, value in enumerate(data):
+            yield from _urls(value, (*path, index))

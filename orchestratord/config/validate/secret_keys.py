@@ -1,0 +1,60 @@
+"""Which keys hold secrets, by their names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any
+
+from orchestratord.values.secret import Text
+
+_SECRET_KEY = re.compile(
+    r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
+    re.IGNORECASE,
+)
+
+
+@lru_cache(maxsize=4096)
+def is_secret_key(key: str) -> bool:
+    """True where a text under `key` is taken for a secret."""
+    return bool(_SECRET_KEY.search(key))
+
+
+# -- What the files say that ends up in the database -----------------------------------------------
+
+Path = tuple[str | int, ...]
+
+
+def secret_values(data: Any) -> Iterator[Path]:
+    """Where secrets stand in the defaults of parameters and in the schedule's `params`.
+
+    Args:
+        data: an endpoint's own keys as `Reader.read` gives them, whatever is wrong with them.
+    """
+    params = _mapping(_mapping(data).get("params"))
+    for name, param in params.items():
+        default = _mapping(param).get("default")
+        path = ("params", name, "default")
+        if is_secret_key(name) and isinstance(default, str) and default:
+            yield path
+        else:
+            yield from _secrets(default, path)
+    scheduled = _mapping(_mapping(data).get("schedule")).get("params")
+    yield from _secrets(scheduled, ("schedule", "params"))
+
+
+def _secrets(value: Any, path: Path) -> Iterator[Path]:
+    if isinstance(value, Text):
+        if value.secret:
+            yield path
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _secrets(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from _secrets(item, (*path, index))
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

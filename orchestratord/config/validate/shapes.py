@@ -1,0 +1,127 @@
+"""What a type of the models expects to read, as far as it matters before pydantic sees the value.
+
+Pydantic is handed plain data, and by then it is too late for three things: a key whose type is a
+text keeps `007` as it stands in the file, a key that is not known is answered with the nearest one
+that is, and a secret is known as one. So the types are looked at beforehand.
+"""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from orchestratord.model.auth import Proxy
+from orchestratord.model.backoff import Backoff
+from orchestratord.values.attached_file import Attachment
+from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.secret import Secret
+from orchestratord.values.template import Template
+
+Kind = Literal["any", "plain", "text", "secret", "map", "list", "model", "backoff"]
+
+
+@dataclass(frozen=True, slots=True)
+class Shape:
+    """What a value may look like.
+
+    `members` are the possibilities; most types have one. `null` says that None is a value, not
+    only a key that somebody left empty.
+    """
+
+    members: tuple[Member, ...]
+    null: bool = False
+
+    def member(self, *kinds: Kind) -> Member | None:
+        """The one possibility of these kinds; None for none, or for a choice of several."""
+        found = [member for member in self.members if member.kind in kinds]
+        return found[0] if len(found) == 1 else None
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One possibility. `item` is the type of what a map or a list holds."""
+
+    kind: Kind
+    type: Any = None
+    item: Shape | None = None
+
+
+_KINDS: tuple[tuple[type, Kind], ...] = (
+    (str, "text"),
+    (Template, "text"),
+    (Expression, "text"),
+    (Attachment, "text"),
+    (Proxy, "text"),
+    (Secret, "secret"),
+    (Backoff, "backoff"),
+    (BaseModel, "model"),
+    (bool, "plain"),
+    (int, "plain"),
+    (float, "plain"),
+)
+
+ANY = Shape((Member("any"),), null=True)
+
+
+def shape_of(type_: Any) -> Shape:
+    """The shape of a type, with what pydantic's annotations add to it left aside."""
+    return _shape_of(type_, ())
+
+
+def _shape_of(type_: Any, aliases: tuple[Any, ...]) -> Shape:
+    members: list[Member] = []
+    null = _collect(type_, members, aliases)
+    return Shape(tuple(members), null)
+
+
+def _collect(type_: Any, members: list[Member], aliases: tuple[Any, ...]) -> bool:
+    """Add the members of `type_`; True where None is one of its values."""
+    if type_ is None or type_ is type(None):
+        return True
+    if type(type_).__name__ == "TypeAliasType" and type_ not in aliases:  # `type X = …`
+        return _collect(type_.__value__, members, (*aliases, type_))
+    origin, arguments = get_origin(type_), get_args(type_)
+    if origin is Annotated:
+        return _collect(arguments[0], members, aliases)
+    if origin is Union or origin is types.UnionType:
+        nulls = [_collect(argument, members, aliases) for argument in arguments]
+        return any(nulls)
+    if isinstance(origin, type) and issubclass(origin, Mapping):
+        members.append(Member("map", type_, _shape_of(arguments[1], aliases)))
+    elif isinstance(origin, type) and issubclass(origin, Sequence | AbstractSet):
+        same = len(arguments) == 1 or arguments[1:] == (...,)
+        item = _shape_of(arguments[0], aliases) if same else ANY
+        members.append(Member("list", type_, item))
+    else:
+        members.append(Member(_kind(type_), type_))
+    return type_ is Any
+
+
+def _kind(type_: Any) -> Kind:
+    if not isinstance(type_, type):
+        return "any"
+    for base, kind in _KINDS:
+        if issubclass(type_, base):
+            return kind
+    return "any"
+
+
+@lru_cache(maxsize=512)
+def fields_of(model: type[BaseModel]) -> dict[str, Shape]:
+    """The keys of a model as they stand in the YAML, and the shape of each."""
+    return {
+        key_of(model, name): shape_of(info.annotation) for name, info in model.model_fields.items()
+    }
+
+
+def key_of(model: type[BaseModel], name: str) -> str:
+    """The key of the YAML that a model's field is read from."""
+    info = model.model_fields[name]
+    alias = info.validation_alias
+    return alias if isinstance(alias, str) else info.alias or name

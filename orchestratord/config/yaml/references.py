@@ -1,0 +1,221 @@
+"""References in the texts of the YAML, and what they stand for.
+
+    ${NAME}, ${NAME:-default}   an environment variable
+    ${secret:NAME}              an environment variable, secret
+    ${file:/path}               the content of a file, secret
+    ${credential:name}          a file in $CREDENTIALS_DIRECTORY, secret
+    $${                         the two characters ${ themselves
+
+They are read after the file is parsed, so that a value can hold any character, and what comes out
+of one is never read again: neither as a reference nor as a template.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from orchestratord.config.folder import LARGEST, UNREADABLE, fingerprint, placed, read_bytes
+from orchestratord.values.secret import Text
+from orchestratord.values.suggest import suggest
+
+MAX_BYTES = 65_536
+"""Of a file that a reference names."""
+
+_REFERENCE = re.compile(r"\$(?:\$\{|\{([^{}]*)\})")
+_VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
+_CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]*")
+_KINDS = ("secret", "file", "credential")
+
+
+@dataclass(frozen=True, slots=True)
+class Resolved:
+    """A text without its references. `problems` says which of them stand for nothing."""
+
+    text: Text
+    secrets: tuple[str, ...] = ()
+    problems: tuple[str, ...] = ()
+    values: Mapping[str, str] = field(default_factory=dict)
+    """What stood between the braces of each reference → what it stands for."""
+
+
+class References:
+    """Resolves references against one environment; each file is read once."""
+
+    def __init__(
+        self, environ: Mapping[str, str], credentials: Path | None, folder: Path = Path()
+    ) -> None:
+        """
+        Args:
+            environ: the environment.
+            credentials: the folder that `${credential:name}` reads, None for none.
+            folder: the config folder, which other files may be named relative to.
+        """
+        self._environ = environ
+        self._credentials = credentials
+        self._folder = folder
+        self._files: dict[tuple[Path, int], bytes | ValueError] = {}
+        self._marks: dict[tuple[Path, int], str] = {}
+
+    @property
+    def files(self) -> dict[str, str]:
+        """Each file that was asked for, and the fingerprint of what was read of it."""
+        found: dict[str, str] = {}
+        for path, limit in self._files:
+            found[str(path)] = found.get(str(path)) or self._mark(path, limit)
+        return found
+
+    def attach(self, name: str, limit: int, *, inside: bool) -> tuple[str, bytes]:
+        """The path of a file that the YAML names, and what it holds.
+
+        Args:
+            name: as it stands there; a relative one is relative to the config folder.
+            limit: how many bytes it may hold.
+            inside: whether it has to be in the config folder.
+
+        Raises:
+            ValueError: it may not be named, cannot be read, or holds more.
+        """
+        path = placed(name, self._folder, inside=inside)
+        try:
+            return str(path), self._bytes(path, limit)
+        except ValueError as error:
+            raise ValueError(f"{name} {error}") from None
+
+    def resolve(self, text: str) -> Resolved | None:
+        """The text with each reference replaced; None where there is none in it."""
+        if "${" not in text:
+            return None
+        parts: list[tuple[str, bool]] = []
+        secrets: list[str] = []
+        problems: list[str] = []
+        values: dict[str, str] = {}
+        end = 0
+        for match in _REFERENCE.finditer(text):
+            parts.append((text[end : match.start()], False))
+            end = match.end()
+            if match[1] is None:
+                parts.append(("${", False))
+                continue
+            try:
+                value, secret = self._value(match[1])
+            except ValueError as error:
+                problems.append(str(error))
+                continue
+            values[match[1]] = value
+            parts.append((value, True))
+            if secret:
+                secrets.append(value)
+        parts.append((text[end:], False))
+        if "${" in _REFERENCE.sub("", text):
+            problems.append(
+                "'${' is not closed; write ${NAME}, or $${ for the characters themselves"
+            )
+        joined = Text.of((part for part in parts if part[0]), secret=bool(secrets), source=text)
+        return Resolved(joined, tuple(secrets), tuple(problems), values)
+
+    def stands_for(self, inside: str, value: str) -> bool:
+        """True where the reference with this between its braces has this value; behind an `@`, a
+        file that has this fingerprint."""
+        try:
+            if inside.startswith("@"):
+                return self._mark(Path(inside[1:]), LARGEST) == value
+            return self._value(inside)[0] == value
+        except ValueError:
+            return False
+
+    def _value(self, inside: str) -> tuple[str, bool]:
+        """What stands between the braces → (value, secret). Raises ValueError."""
+        kind, colon, name = inside.partition(":")
+        if colon and not name.startswith("-"):
+            if kind == "secret":
+                return self._variable(name, inside), True
+            if kind == "file":
+                if not name.startswith("/"):
+                    raise ValueError(
+                        f"${{{inside}}} needs an absolute path, such as /run/secrets/x"
+                    )
+                return self._content(Path(name), inside), True
+            if kind == "credential":
+                return self._credential(name, inside), True
+            raise ValueError(
+                f"${{{inside}}}: unknown kind of reference {kind!r}" + suggest(kind, _KINDS)
+            )
+        match = _VARIABLE.fullmatch(inside)
+        if match is None:
+            raise ValueError(
+                f"${{{inside}}} is not a reference: write ${{NAME}}, ${{NAME:-default}}, or $${{ "
+                "for the characters themselves"
+            )
+        if match[2] is not None:
+            return self._get(match[1]) or match[2], False
+        return self._variable(match[1], inside), False
+
+    def _variable(self, name: str, inside: str) -> str:
+        if not (match := _VARIABLE.fullmatch(name)) or match[2] is not None:
+            raise ValueError(
+                f"${{{inside}}} needs the name of one environment variable, no default"
+            )
+        value = self._get(name)
+        if value is None:
+            remedy = f"write ${{{name}:-default}}" if name == inside else "set it for the daemon"
+            raise ValueError(f"the environment variable {name} is not set; {remedy}")
+        return value
+
+    def _get(self, name: str) -> str | None:
+        value = self._environ.get(name)
+        try:
+            return value if value is None else value.encode().decode()
+        except UnicodeEncodeError:
+            raise ValueError(f"the environment variable {name} is not UTF-8") from None
+
+    def _credential(self, name: str, inside: str) -> str:
+        if not _CREDENTIAL.fullmatch(name):
+            raise ValueError(f"${{{inside}}} needs the plain name of a credential")
+        if self._credentials is None:
+            raise ValueError(
+                f"${{{inside}}}: there are no credentials, as $CREDENTIALS_DIRECTORY is not set; "
+                f"the unit needs LoadCredential={name}:/path"
+            )
+        return self._content(self._credentials / name, inside)
+
+    def _content(self, path: Path, inside: str) -> str:
+        try:
+            return _text(self._bytes(path, MAX_BYTES))
+        except ValueError as error:
+            raise ValueError(f"${{{inside}}}: {path} {error}") from None
+
+    def _mark(self, path: Path, limit: int) -> str:
+        mark = self._marks.get((path, limit))
+        if mark is None:
+            try:
+                mark = fingerprint(self._bytes(path, limit))
+            except ValueError:
+                mark = UNREADABLE
+            self._marks[path, limit] = mark
+        return mark
+
+    def _bytes(self, path: Path, limit: int) -> bytes:
+        found = self._files.get((path, limit))
+        if found is None:
+            try:
+                found = read_bytes(path, limit)
+            except ValueError as error:
+                found = error
+            self._files[path, limit] = found
+        if isinstance(found, ValueError):
+            raise found
+        return found
+
+
+def _text(content: bytes) -> str:
+    """The text of a file without the newline at its end. Raises ValueError."""
+    try:
+        text = content.decode().rstrip("\r\n")
+    except UnicodeDecodeError:
+        raise ValueError("is not a text in UTF-8") from None
+    if not text:
+        raise ValueError("is empty")
+    return text

@@ -1,0 +1,72 @@
+"""What the daemon and every command need to read a config folder: its plugins, and the engine's
+rules for addresses."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from orchestratord.config.load import read_plugins
+from orchestratord.config.validate.request_rules import AddressRules
+from orchestratord.engine.http_executor import HttpPlugin
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.model.settings import DaemonSettings
+from orchestratord.plugin.host import Host
+
+
+def open_host(folder: Path) -> Host:
+    """Load the plugins that the settings in `folder` ask for, the core's HTTP executor first.
+
+    Raises ConfigError where `orchestratord.yaml` cannot be read, PluginError where two plugins
+    claim one name.
+    """
+    settings = read_plugins(folder)
+    host = Host(timeout=settings.timeout)
+    host.register(HttpPlugin(), "http")
+    host.load([folder / name for name in settings.dirs], settings.disabled)
+    return host
+
+
+def _denied(allow: Sequence[str], host: str, port: int) -> str | None:
+    return Egress(tuple(parse_rule(rule) for rule in allow)).literal_problem(host, port)
+
+
+ADDRESSES = AddressRules(check=parse_rule, denied=_denied)
+"""How `egress.allow` is read, and which addresses in the files would be denied."""
+
+
+# -- Where the database and the control socket are, from the settings and t ------------------------
+
+
+def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> str:
+    """The database as `sqlite:////absolute/path`, or as `postgresql://…`, with its password.
+
+    A relative path is below the config folder.
+    """
+    if settings.database is not None and not settings.database.startswith("sqlite:"):
+        return settings.database
+    if settings.database is not None:
+        path = Path(settings.database.removeprefix("sqlite:///"))
+        return f"sqlite:///{path if path.is_absolute() else folder.resolve() / path}"
+    state = environ.get("STATE_DIRECTORY", "").split(":")[0]
+    if not state:
+        home = environ.get("HOME") or str(Path.home())
+        state = str(Path(home) / ".local" / "state" / "orchestratord")
+    return f"sqlite:///{Path(state).resolve() / 'orchestratord.db'}"
+
+
+def control_socket(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> Path:
+    """The control socket's path: as set, else in the runtime directory of service or session."""
+    if settings.control_socket is not None:
+        path = Path(settings.control_socket)
+        return path if path.is_absolute() else folder.resolve() / path
+    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    if runtime:
+        return Path(runtime) / "control.sock"
+    session = environ.get("XDG_RUNTIME_DIR")
+    if session:
+        return Path(session) / "orchestratord" / "control.sock"
+    if os.geteuid() == 0:
+        return Path("/run/orchestratord/control.sock")
+    return Path(environ.get("HOME") or Path.home()) / ".local/state/orchestratord/control.sock"

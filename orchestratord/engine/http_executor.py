@@ -1,0 +1,397 @@
+"""The core's own executor: the HTTP call of an endpoint with `type: http`."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
+from dataclasses import replace
+from functools import cached_property, lru_cache
+from mimetypes import MimeTypes
+from typing import Any, ClassVar, Literal
+from urllib.parse import quote, unquote, urlencode
+
+import httpx
+from pydantic import Field, model_validator
+
+from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
+from orchestratord.http.oauth import AWAITED
+from orchestratord.http.response_parser import ACCEPT_ENCODING
+from orchestratord.model.declared import Model
+from orchestratord.model.endpoint import SUCCESS, Endpoint
+from orchestratord.model.http_message import BODY_FILE, NO_HEADERS, Form, Request
+from orchestratord.model.outcome import Outcome, Send, Verdict
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Task
+from orchestratord.plugin.executor import Executor, Standing, Target
+from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.values.attached_file import BodyFile
+from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.json_body import JsonText
+from orchestratord.values.status_set import StatusSet
+from orchestratord.values.template import Template, TemplateTree, to_text
+
+SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
+IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
+FINAL_KINDS: frozenset[SendErrorKind] = frozenset({"certificate", "access"})
+"""Ways in which no answer comes that no repeat mends: somebody has to look."""
+USER_AGENT = "orchestratord"
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_JSON = json.JSONEncoder(
+    ensure_ascii=False, separators=(",", ":"), allow_nan=False, default=to_text
+)
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+class HttpBody(Model):
+    """The body of a request: one of `json`, `form`, `text`, `file`."""
+
+    json_: TemplateTree | None = Field(None, alias="json")
+    form: Mapping[str, Template] | None = None
+    text: Template | None = None
+    file: BodyFile | None = None
+    """Sent as it is."""
+
+    @property
+    def content_type(self) -> str:
+        """What the Content-Type header says where the endpoint says nothing."""
+        if "json_" in self.model_fields_set:
+            return "application/json"
+        if self.form is not None:
+            return "application/x-www-form-urlencoded"
+        if self.file is not None:
+            return _type_of(self.file.name)
+        return "text/plain; charset=utf-8"
+
+    def templates(self) -> Iterable[Template | TemplateTree]:
+        """All that is rendered for each request."""
+        one = self.json_ if self.json_ is not None else self.text
+        return (one,) if one is not None else tuple((self.form or {}).values())
+
+    @model_validator(mode="after")
+    def _one(self) -> HttpBody:
+        if len(self.model_fields_set) != 1:
+            raise ValueError("give exactly one of json, form, text and file")
+        one = next(iter(self.model_fields_set))
+        if one != "json_" and getattr(self, one) is None:
+            raise ValueError(f"{one} is empty")
+        return self
+
+
+class HttpSpec(Model):
+    """The keys of an endpoint with `type: http`."""
+
+    method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    path: Template
+    """Added to the API's base_url; values in it are percent-encoded, `/` included."""
+    query: Mapping[str, Template] = {}
+    """A value that renders to null is left out."""
+    headers: Mapping[str, Template] = {}
+    """One that renders to null is left out."""
+    body: HttpBody | None = None
+    success: StatusSet = SUCCESS
+    """Anything else is a failure."""
+    success_if: Expression | None = None
+    """What has to hold of the answer's body, too."""
+
+
+class HttpExecutor(Executor):
+    """Makes the call, and judges the answer by `success` and `retry.when`."""
+
+    kind: ClassVar[str] = "call"
+    type: ClassVar[str] = "http"
+    phases: ClassVar[tuple[str, str]] = ("before_request", "after_request")
+    model: ClassVar[Any] = HttpSpec
+
+    def default_idempotent(self, spec: HttpSpec) -> bool:
+        """Whether a repeat is safe, where the endpoint does not say: false for POST and PATCH."""
+        return spec.method in IDEMPOTENT_METHODS
+
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        return Target(
+            endpoint=endpoint,
+            retry=endpoint.retry,
+            timeout=endpoint.timeout,
+            idempotent=endpoint.idempotent,
+            lane=f"api:{endpoint.api.name}",
+            concurrency=endpoint.api.concurrency,
+            egress=endpoint.api.egress,
+            detail=Planned(endpoint),
+            rate=endpoint.api.rate_limit,
+            access=None if endpoint.api.plain else endpoint.api,
+        )
+
+    def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
+        try:
+            plan = target.detail.plan
+            context = self.context(task, now) if plan.wants_all else {"params": task.params}
+            return self._request(task, plan, context)
+        except (httpx.InvalidURL, ValueError, TypeError) as error:
+            # Such as a parameter with half a surrogate pair, which no encoding can write.
+            raise InvalidPayload(f"the request cannot be built: {error}") from None
+
+    def _request(self, task: Task, plan: RequestPlan, context: Mapping[str, Any]) -> httpx.Request:
+        if plan.problem is not None:
+            raise InvalidPayload(plan.problem)
+        spec = plan.spec
+        key = {"Idempotency-Key": self._key(task)} if plan.keyed else NO_HEADERS
+        if plan.form is not None:
+            request = plan.form.request(_content(plan, context) or b"", key)
+        else:
+            headers = dict(plan.headers)
+            for name, template in plan.rendered:
+                value = template.render(context)
+                if value is None:
+                    del headers[name]
+                else:
+                    headers[name] = checked(name, to_text(value))
+            headers.update(key)
+            content = _content(plan, context)
+            request = Request(spec.method, _url(plan, context), headers=headers, content=content)
+        if spec.body is not None and spec.body.file is not None:
+            request.extensions[BODY_FILE] = spec.body.file.name
+        return request
+
+    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        retry, api = target.retry, target.endpoint.api
+        spec: HttpSpec | None = target.endpoint.spec
+        success, success_if = (spec.success, spec.success_if) if spec else (SUCCESS, None)
+        # A kept-alive connection may be closed at the very moment of sending; whether the request
+        # was carried out could then not be told.
+        fresh, inline = not target.idempotent, retry.inline
+        while True:
+            try:
+                response = await send(
+                    request,
+                    fresh=fresh,
+                    follow_redirects=api.follow_redirects,
+                    max_response=api.max_response,
+                )
+            except SendError as error:
+                if error.stale and not fresh:
+                    # It says nothing about the receiver, whatever `when` says about errors.
+                    fresh = True
+                    continue
+                outcome = Outcome.from_error(error, when=retry.when)
+                if error.kind in FINAL_KINDS:
+                    outcome = replace(outcome, verdict="failure", final_reason="not_retryable")
+            else:
+                outcome = Outcome.from_response(response, success=success, when=retry.when)
+                if success_if is not None and outcome.verdict == "success":
+                    outcome = _looked_into(outcome, response, success_if, retry.when)
+            safe = target.idempotent or not outcome.maybe_done
+            told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
+            if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
+                return outcome
+            fresh, inline = True, inline - 1
+
+    def _key(self, task: Task) -> str:
+        suffix = f"-{task.generation}" if task.generation else ""
+        return f"{self.instance}-{task.id}{suffix}"
+
+
+class Planned:
+    """The plan of an endpoint, made for its first request: a reload looks at thousands."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    @cached_property
+    def plan(self) -> RequestPlan:
+        """See `Plan`."""
+        return RequestPlan(self._endpoint)
+
+
+class RequestPlan:
+    """What the requests of one endpoint have in common, worked out once.
+
+    Args:
+        endpoint: of `type: http`.
+    """
+
+    __slots__ = (
+        "base", "form", "headers", "json", "keyed", "problem", "rendered", "spec", "wants_all"
+    )  # fmt: skip
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        spec: HttpSpec = endpoint.spec
+        self.spec = spec
+        self.base = (endpoint.api.base_url or "").rstrip("/")
+        self.headers: dict[str, str] = {}
+        """In the order of the wire; those of `rendered` keep their place."""
+        self.rendered: list[tuple[str, Template]] = []
+        """Headers that differ from request to request."""
+        self.problem: str | None = None
+        """Why no request can be made."""
+        try:
+            self._collect(endpoint, spec)
+        except InvalidPayload as error:
+            self.problem = str(error)
+        self.keyed = spec.method not in SAFE_METHODS and not self._has("idempotency-key")
+        if spec.body is not None and not self._has("content-type"):
+            self.headers["Content-Type"] = spec.body.content_type
+        trees = [template for _, template in self.rendered]
+        body = spec.body.templates() if spec.body is not None else ()
+        names = {name for part in (spec.path, *spec.query.values(), *trees, *body)
+                 for name in part.names}  # fmt: skip
+        self.wants_all = bool(names - {"params"})
+        """Whether a template uses more than the parameters."""
+        self.json: JsonText | None = None
+        if spec.body is not None and spec.body.json_ is not None:
+            try:
+                self.json = JsonText(spec.body.json_, _json)
+            except (TypeError, ValueError) as error:
+                self.problem = self.problem or f"body.json cannot be written as JSON: {error}"
+        self.form: Form | None = None
+        """Where nothing but the body differs from request to request."""
+        alike = spec.path.constant and not spec.query and not self.rendered
+        if alike and spec.body is not None and self.problem is None:
+            # What is wrong with it is told of each request.
+            with suppress(httpx.InvalidURL, ValueError, InvalidPayload):
+                self.form = Form(spec.method, _url(self, {}), self.headers)
+
+    def _collect(self, endpoint: Endpoint, spec: HttpSpec) -> None:
+        for name, text in (
+            ("User-Agent", USER_AGENT), ("Accept", "*/*"), ("Accept-Encoding", ACCEPT_ENCODING),
+        ):  # fmt: skip
+            self._set(name, Template(text))
+        for name, template in {**endpoint.api.headers, **spec.headers}.items():
+            self._set(name, template)
+        auth = endpoint.api.auth
+        if auth is None:
+            return
+        if auth.bearer is not None:
+            self._put("Authorization", f"Bearer {auth.bearer.reveal()}")
+        if auth.basic is not None:
+            pair = httpx.BasicAuth(auth.basic.username, auth.basic.password.reveal())
+            self._put("Authorization", pair._auth_header)
+        if auth.header is not None:
+            self._put(auth.header.name, auth.header.value.reveal())
+        if auth.oauth2 is not None:
+            self._put("Authorization", AWAITED)
+
+    def _has(self, name: str) -> bool:
+        return any(known.lower() == name for known in self.headers)
+
+    def _put(self, name: str, value: str) -> None:
+        known = next((known for known in self.headers if known.lower() == name.lower()), name)
+        self.rendered = [pair for pair in self.rendered if pair[0] != known]
+        self.headers[known] = checked(name, value)
+
+    def _set(self, name: str, template: Template) -> None:
+        if template.constant:
+            self._put(name, to_text(template.render({})))
+            return
+        self._put(name, "")
+        known = next(known for known in self.headers if known.lower() == name.lower())
+        self.rendered.append((known, template))
+
+
+def checked(name: str, value: str) -> str:
+    """The value of a header. Raises InvalidPayload where it or its name cannot be one."""
+    if not _TOKEN.fullmatch(name):
+        raise InvalidPayload(f"{name!r} is no name of a header")
+    if _CONTROL.search(value):
+        raise InvalidPayload(f"the header {name} would hold a control character")
+    return value
+
+
+@lru_cache(maxsize=1024)
+def _type_of(name: str) -> str:
+    """By the suffixes that Python knows by itself: no file of the machine adds to them."""
+    return MimeTypes().guess_type(name)[0] or "application/octet-stream"
+
+
+def _looked_into(
+    outcome: Outcome, response: httpx.Response, success_if: Expression, when: StatusSet
+) -> Outcome:
+    """The outcome of an answer whose status code alone says success."""
+    why = _unfulfilled(response, success_if)
+    if why is None:
+        return outcome
+    code = response.status_code
+    verdict: Verdict = "retry" if code in when else "failure"
+    return replace(outcome, verdict=verdict, error=f"{code}, but {why}")
+
+
+def _unfulfilled(response: httpx.Response, success_if: Expression) -> str | None:
+    """Why `success_if` does not hold, None where it does. No body is null."""
+    if response.extensions.get("truncated"):
+        return "success_if cannot be told: the body is longer than max_response"
+    content = response.content
+    try:
+        data = json.loads(content) if content.strip() else None
+    except (ValueError, RecursionError):
+        return "success_if cannot be told: the body is no JSON"
+    try:
+        return None if success_if.holds(data) else f"success_if does not hold: {success_if.source}"
+    except ValueError as error:
+        return f"success_if cannot be told: {error}"
+
+
+def _json(value: Any) -> str:
+    # An encoder sets itself up for each value that is no text.
+    return str(value) if type(value) is int else _JSON.encode(value)
+
+
+def _content(plan: RequestPlan, context: Mapping[str, Any]) -> bytes | None:
+    body = plan.spec.body
+    if body is None:
+        return None
+    if plan.json is not None:
+        try:
+            text = plan.json.render(context)
+        except (TypeError, ValueError) as error:
+            raise InvalidPayload(f"body.json cannot be written as JSON: {error}") from None
+        return text.encode()
+    if "json_" in body.model_fields_set:
+        return b"null"
+    if body.form is not None:
+        return urlencode(list(_pairs(body.form, context))).encode()
+    if body.file is not None:
+        return body.file.content
+    assert body.text is not None
+    return to_text(body.text.render(context)).encode()
+
+
+def _pairs(
+    templates: Mapping[str, Template], context: Mapping[str, Any]
+) -> Iterable[tuple[str, str]]:
+    """Rendered names and values; a list gives its name once for each item, null none."""
+    for name, template in templates.items():
+        value = template.render(context)
+        for item in value if isinstance(value, list | tuple) else (value,):
+            if item is not None:
+                yield name, to_text(item)
+
+
+def _url(plan: RequestPlan, context: Mapping[str, Any]) -> str:
+    spec = plan.spec
+    path: str = spec.path.render(context, quote=_quoted)
+    if not spec.path.constant and ("." in path or "%" in path):
+        # A value of `..` would climb out of the path that the operator wrote; behind an encoded
+        # slash too, which some servers decode first.
+        for segment in re.split(r"[/\\]", unquote(path.split("?", 1)[0])):
+            if segment in (".", ".."):
+                raise InvalidPayload(f"a parameter would make the path {path!r} climb")
+    # A request has no fragment: whoever writes the character means it.
+    path = path.replace("#", "%23")
+    url = plan.base + (path if path.startswith("/") else f"/{path}")
+    pairs = list(_pairs(spec.query, context)) if spec.query else []
+    if pairs:
+        url += ("&" if "?" in url else "?") + urlencode(pairs, quote_via=quote)
+    return url
+
+
+def _quoted(text: str) -> str:
+    return quote(text, safe="")
+
+
+class HttpPlugin:
+    """The core's own registration, made like a plugin's."""
+
+    @hookimpl
+    def register_executor(self) -> Iterable[Executor]:
+        """Calls of endpoints with `type: http`."""
+        return (HttpExecutor(),)

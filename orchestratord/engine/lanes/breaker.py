@@ -1,0 +1,134 @@
+"""The breaker of a lane: whether the receiver is down, and when it is tried again meanwhile.
+
+It opens where nearly everything has failed lately, and not where much has: a receiver that answers
+one of five has retries for that. While it is open single attempts, the probes, find out whether
+the receiver is back; pauses between them grow. The first one that is answered closes it.
+
+A failure is no answer, or one that speaks of the server: 5xx but for 501. Whatever else is
+answered, 4xx and 429 too, shows that somebody is there.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import Reason
+
+WINDOW_MS = 120_000
+"""Over how long attempts are counted: between one and two of its halves."""
+LEAST = 20
+"""Attempts before it opens; a receiver that hangs until the timeout has twice its lane's 10."""
+SHARE = 0.9
+"""Of them that have failed."""
+LASTING_MS = 4_000
+"""For how long it has to have gone on: a receiver that is restarted is not down, and a few quick
+retries are none of its business. The first retries of the default backoff come later than this, so
+that a receiver that goes down costs a call one attempt and not two."""
+FIRST_PAUSE_MS = 500
+"""Before the first probe; then it doubles, …"""
+STEADY_PAUSE_MS = 10_000
+"""… up to this."""
+PART = 60
+"""Where the receiver is down for longer, the pause is this part of how long that is already: probes
+cost their tasks attempts, which have to last for a night."""
+LONGEST_PAUSE_MS = 30_000
+"""Between two probes, and so about the longest that a receiver is back unnoticed."""
+
+State = Literal["closed", "open", "half_open"]
+
+
+def is_down(outcome: Outcome) -> bool:
+    """Whether an attempt that was sent speaks of a receiver that is down."""
+    if outcome.verdict == "success" or outcome.final_reason == Reason.REJECTED:
+        return False
+    code = outcome.status_code
+    if isinstance(code, int):
+        return code >= 500 and code != 501
+    # One that is final is about the request, as where a database refuses a statement.
+    return code == "error" and outcome.verdict == "retry"
+
+
+class Breaker:
+    """Of one lane. Times are milliseconds since the epoch."""
+
+    __slots__ = (
+        "_answered", "_before", "_began", "_failed", "_pause", "_since",
+        "next_probe", "opened_at", "probes", "why",
+    )  # fmt: skip
+
+    def __init__(self, now: int) -> None:
+        self.opened_at: int | None = None
+        """Since when it is open; None while it is closed."""
+        self.why = ""
+        """The last failure, in words."""
+        self.next_probe = 0
+        """When a probe may go, while it is open."""
+        self.probes = 0
+        """That have failed since it opened."""
+        self._pause = 0
+        self._failed = self._answered = 0
+        self._before = (0, 0)
+        """What failed and was answered in the half before."""
+        self._began = now
+        """Of the present half."""
+        self._since = 0
+        """When the first of those failed that are counted."""
+
+    @property
+    def failures(self) -> int:
+        """Attempts that failed, within the window."""
+        return self._failed + self._before[0]
+
+    def quiet(self, now: int) -> bool:
+        """True where it is closed and nothing has failed within the window."""
+        self._turn(now)
+        return self.opened_at is None and self.failures == 0
+
+    def answered(self, now: int) -> bool:
+        """An attempt was answered. True where that closes it."""
+        if self.opened_at is not None:
+            self.opened_at, self.probes = None, 0
+            # Nothing of before counts.
+            self._failed = self._answered = 0
+            self._before, self._began = (0, 0), now
+            return True
+        self._turn(now)
+        self._answered += 1
+        return False
+
+    def failed(self, now: int, why: str) -> bool:
+        """An attempt that was no probe failed. True where that opens it."""
+        if self.opened_at is not None:
+            return False  # it was under way already
+        self._turn(now)
+        failures = self.failures + 1
+        if failures == 1 or now < self._since:
+            self._since = now
+        self._failed += 1
+        self.why = why
+        if failures < LEAST or now - self._since < LASTING_MS:
+            return False
+        if failures < SHARE * (failures + self._answered + self._before[1]):
+            return False
+        self.opened_at = now
+        self._pause = FIRST_PAUSE_MS
+        self.next_probe = now + self._pause
+        return True
+
+    def probe_failed(self, now: int, why: str) -> None:
+        """The next one goes after a longer pause."""
+        self.why = why
+        self.probes += 1
+        self._pause = min(2 * self._pause, STEADY_PAUSE_MS)
+        lasted = now - self.opened_at if self.opened_at is not None else 0
+        self.next_probe = now + min(max(self._pause, lasted // PART), LONGEST_PAUSE_MS)
+
+    def _turn(self, now: int) -> None:
+        """Begin another half where this one is over, or the clock was put back."""
+        passed = now - self._began
+        if 0 <= passed < WINDOW_MS // 2:
+            return
+        self._before = (self._failed, self._answered) if 0 <= passed < WINDOW_MS else (0, 0)
+        self._failed = self._answered = 0
+        self._began = now

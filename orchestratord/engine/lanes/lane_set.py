@@ -1,0 +1,567 @@
+"""A lane: what shares a fate, as an API, or one receiver's host and port."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections import OrderedDict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import NamedTuple
+
+from orchestratord.engine.lanes.throttle import Throttle
+from orchestratord.model.task import Key, Task
+from orchestratord.values.rate_limit import RateLimit
+
+AHEAD_MS = 20.0
+"""What ends within this time is claimed ahead; a claim takes about a tenth of it."""
+FAR_AHEAD_MS = 60.0
+"""The same where claims are dear, and made for more at a time."""
+
+
+@dataclass(slots=True)
+class Lane:
+    """One lane: how many may be in flight, how many are, and the due keys in their turn."""
+
+    name: str
+    concurrency: int
+    in_flight: int = 0
+    claimed: int = 0
+    """In flight, waiting in `held`, or on their way from the store."""
+    held: deque[tuple[Task, int]] = field(default_factory=deque)
+    """Claimed tasks that wait for a slot, and since when."""
+    line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
+    """Not a deque: a key may leave from the middle of a long line."""
+    pace: float = 0.0
+    """How many ended within about the last `ahead` milliseconds, at the time `paced_at`."""
+    paced_at: int = 0
+    ahead: float = AHEAD_MS
+    gate: Throttle | None = None
+    """What else it may have to wait for; None for nothing."""
+    aside: bool = False
+    """Its gate had no room: it is not looked at until that may have changed."""
+    opens_at: int | None = None
+    """When it is looked at again, where time alone changes that."""
+    openings: int = 0
+    """How often its breaker has opened."""
+
+    @property
+    def free(self) -> int:
+        """How many more may be claimed now."""
+        if self.gate is not None and self.gate.window is not None:
+            # What its rate is reserved for would keep others from beginning.
+            return max(self.concurrency - self.claimed, 0)
+        # One that ended does not make a quick lane.
+        return max(self.concurrency + max(int(self.pace) - 1, 0) - self.claimed, 0)
+
+    def fade(self, now: int) -> None:
+        """Let the pace go down with the time since it was last counted."""
+        passed = now - self.paced_at
+        self.paced_at = now
+        if passed > 0 and self.pace:
+            self.pace *= math.exp(-passed / self.ahead)
+
+
+class Choice(NamedTuple):
+    """Claim up to `limit` tasks of `key`; that many slots of `lane` are taken for them.
+
+    `probe`: the lane is shut, and this one finds out whether it still has to be.
+    """
+
+    key: Key
+    limit: int
+    lane: str
+    probe: bool = False
+
+
+# -- The gates of all lanes ------------------------------------------------------------------------
+
+
+class Throttles:
+    """Of one daemon's lanes. Times are milliseconds since the epoch."""
+
+    def __init__(self, lanes: Mapping[str, Lane], ready: Callable[[Lane], None]) -> None:
+        """`ready`: puts a lane among those that are looked at, if it has something to claim."""
+        self._lanes = lanes
+        self._ready = ready
+        self.aside: list[tuple[int, str]] = []
+        """A heap: when lanes are looked at again, some of it out of date."""
+        self.now = 0
+        """When one of them was last looked at."""
+        self._past: dict[str, Sequence[int]] | None = {}
+        self._told: dict[str, tuple[int, str]] = {}
+        """Of lanes that there are not yet: until when their receiver has asked another daemon for
+        patience, and why."""
+        self.shared = False
+        """Whether rates count for other daemons as well, who learn of a task as it is claimed."""
+
+    # -- for the choice ------------------------------------------------------------------------
+
+    def advance(self, now: int) -> None:
+        """Have those looked at whose time has come."""
+        self.now = now
+        while self.aside and self.aside[0][0] <= now:
+            when, name = heapq.heappop(self.aside)
+            lane = self._lanes[name]
+            if lane.opens_at == when:
+                lane.opens_at, lane.aside = None, False
+                self._ready(lane)
+
+    def next_look(self) -> int | None:
+        """When the next one is looked at again; None where time alone changes nothing."""
+        while self.aside and self._lanes[self.aside[0][1]].opens_at != self.aside[0][0]:
+            heapq.heappop(self.aside)
+        return self.aside[0][0] if self.aside else None
+
+    def set_aside(self, lane: Lane, gate: Throttle, now: int) -> None:
+        """There is no room: nobody looks at the lane until that may have changed."""
+        lane.aside = True
+        when = gate.opens_at(now)
+        if when is not None and when != lane.opens_at:
+            lane.opens_at = when
+            heapq.heappush(self.aside, (when, lane.name))
+
+    def pass_newborn(self, gate: Throttle, now: int) -> bool:
+        """Let one pass that is new, and was not due before."""
+        # What was charged before the daemon started is not known at first.
+        unknown = (self._past is None or self.shared) and gate.window is not None
+        if unknown or gate.shut(now) or gate.room(now) <= 0:
+            return False
+        gate.take(1, now)
+        return True
+
+    def unused(self, lane: Lane, choice: Choice, got: int) -> None:
+        """Only `got` tasks of a choice were claimed."""
+        gate = lane.gate
+        if gate is not None:
+            gate.give_back(choice.limit - got)
+            if choice.probe and not got:
+                gate.probe_over()
+            self.changed(lane, self.now)
+
+    # -- for the tasks -------------------------------------------------------------------------
+
+    def probe(self, lane: str, task_id: int) -> None:
+        """The task that was claimed as the probe of a lane."""
+        gate = self._lanes[lane].gate
+        if gate is not None and gate.probing:
+            gate.probe = task_id
+
+    def withdrawn(self, lane: str, task_id: int, now: int) -> None:
+        """A claimed task goes back before it has begun."""
+        found = self._lanes[lane]
+        if found.gate is not None:
+            found.gate.give_back(1)
+            self._done(found, found.gate, task_id, now)
+
+    def began(self, lane: str, now: int) -> None:
+        """A claimed task begins."""
+        found = self._lanes[lane]
+        if found.gate is not None and found.gate.window is not None:
+            found.gate.window.begin(now)
+            self.changed(found, now)
+
+    def unsent(self, lane: str, task_id: int, since: int, now: int) -> None:
+        """A task that began at `since` has ended, and nothing was sent."""
+        found = self._lanes[lane]
+        if found.gate is not None:
+            if found.gate.window is not None:
+                found.gate.window.give_back(1, since, now)
+            self._done(found, found.gate, task_id, now)
+
+    def _done(self, lane: Lane, gate: Throttle, task_id: int, now: int) -> None:
+        if gate.probe == task_id:
+            gate.probe_over()
+        self.changed(lane, now)
+
+    # -- what changes them ---------------------------------------------------------------------
+
+    def of(self, lane: Lane, now: int) -> Throttle:
+        """The gate of a lane, which it has from now on. `changed` has to follow."""
+        if lane.gate is None:
+            lane.gate = Throttle(now)
+        return lane.gate
+
+    def changed(self, lane: Lane, now: int) -> None:
+        """Something happened at the gate of a lane: look at it again."""
+        if lane.gate is not None and lane.gate.idle(now):
+            lane.gate = None
+        lane.aside = False
+        self._ready(lane)
+
+    def limit(self, lane: Lane, rate: RateLimit | None) -> None:
+        """A lane has this rate limit from now on, or none."""
+        window = lane.gate.window if lane.gate is not None else None
+        if rate != (window.limit if window is not None else None):
+            self.of(lane, self.now).limit(rate)
+            self._charge_past(lane)
+            self.changed(lane, self.now)
+
+    def used_up(self, lane: str, until: int, now: int) -> None:
+        """Other daemons have taken what the rate of a lane has left until then."""
+        found = self._lanes[lane]
+        if found.gate is not None and found.gate.window is not None:
+            found.gate.window.used_up(until)
+            self.changed(found, now)
+
+    def told(self, lane: str, until: int, why: str, now: int) -> None:
+        """Another daemon was asked for patience by the receiver of a lane that is not here yet."""
+        self._told = {name: told for name, told in self._told.items() if told[0] > now}
+        self._told[lane] = until, why
+
+    def met(self, lane: Lane) -> None:
+        """A lane is new here."""
+        told = self._told.pop(lane.name, None)
+        if told is not None:
+            self.of(lane, self.now).hold(*told, here=False)
+            self.changed(lane, self.now)
+
+    def forget_past(self) -> None:
+        """What was charged before the daemon started is learnt later."""
+        self._past = None
+
+    def learn_past(self, charges: Mapping[str, Sequence[int]]) -> None:
+        """Of lanes with a rate limit: when they were charged, in ascending order."""
+        self._past = dict(charges)
+        for lane in self._lanes.values():
+            self._charge_past(lane)
+
+    def _charge_past(self, lane: Lane) -> None:
+        if self._past and lane.gate is not None and lane.gate.window is not None:
+            for at in self._past.pop(lane.name, ()):
+                lane.gate.window.charge(1, at)
+
+
+# -- The order of due work, in memory --------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Entry:
+    lane: str
+    earliest: int | None = None
+    """The earliest pending next_try; None where nothing is pending."""
+    waiting: bool = False
+    """In its lane's line."""
+    claiming: bool = False
+    """Chosen, and the claim's answer not yet there."""
+
+
+AT_ONCE = 200
+"""How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
+keep everything else waiting for seconds."""
+MANY_AT_ONCE = 400
+"""The same where claims are dear. Half of it is for lanes that are claimed ahead."""
+
+
+_NOTHING = 1 << 62
+
+
+class LaneSet:
+    """All lanes of one daemon. Times are milliseconds since the epoch."""
+
+    def __init__(self, concurrency: int = 100) -> None:
+        """`concurrency`: how many may be in flight in all lanes together."""
+        self.concurrency = concurrency
+        self.in_flight = 0
+        self.claimed = 0
+        """In flight, held, or on their way from the store, in all lanes together."""
+        self.lanes: dict[str, Lane] = {}
+        self._entries: dict[Key, _Entry] = {}
+        self._parked: dict[Key, int] = {}
+        self._heap: list[tuple[int, Key]] = []
+        self._ready: deque[str] = deque()
+        self._ready_names: set[str] = set()
+        self.gates = Throttles(self.lanes, self._make_ready)
+        self.thrifty = False
+        """Whether a claim is dear, so that it is rather made for many, and further ahead."""
+
+    # -- what is known of the keys -----------------------------------------------------------
+
+    def all_keys(self) -> list[Key]:
+        """Every key that was placed or parked."""
+        return [*self._entries, *self._parked]
+
+    def known(self, key: Key) -> bool:
+        """True where `key` was placed or parked."""
+        return key in self._entries or key in self._parked
+
+    def place(self, key: Key, lane: str, concurrency: int, rate: RateLimit | None = None) -> None:
+        """Put `key` into `lane`, which may have `concurrency` in flight, and `rate` begin."""
+        self._lane(lane, concurrency, rate)
+        entry = self._entries.get(key)
+        if entry is None:
+            self._entries[key] = _Entry(lane)
+            parked = self._parked.pop(key, _NOTHING)
+            if parked != _NOTHING:
+                self.touch(key, parked)
+        elif entry.lane != lane:
+            self._leave(key, entry)
+            entry.lane = lane
+            if entry.earliest is not None and not entry.claiming:
+                self._push(entry.earliest, key)
+
+    def park(self, key: Key) -> None:
+        """Take `key` out of the running; what becomes due meanwhile is remembered."""
+        entry = self._entries.pop(key, None)
+        earliest = _NOTHING
+        if entry is not None:
+            self._leave(key, entry)
+            if entry.earliest is not None:
+                earliest = entry.earliest
+        self._parked[key] = min(self._parked.get(key, _NOTHING), earliest)
+
+    def touch(self, key: Key, next_try: int) -> None:
+        """A task of `key`, which was placed or parked, is pending and due at `next_try`."""
+        entry = self._entries.get(key)
+        if entry is None:
+            self._parked[key] = min(self._parked.get(key, _NOTHING), next_try)
+        elif entry.earliest is None or next_try < entry.earliest:
+            entry.earliest = next_try
+            if not (entry.waiting or entry.claiming):
+                self._push(next_try, key)
+
+    # -- choosing ----------------------------------------------------------------------------
+
+    def choose(self, now: int, held: int = 0) -> list[Choice]:
+        """What to claim now. `held` slots count as taken where that is more than are claimed.
+
+        The slots of what is chosen are taken until `answered` gives back what was not needed.
+        """
+        self._advance(now)
+        most = MANY_AT_ONCE if self.thrifty else AT_ONCE
+        free = min(self.concurrency - max(self.claimed, held), most)
+        chosen: list[Choice] = []
+        waiting: list[Lane] = []
+        for _ in range(len(self._ready)):
+            if free <= 0:
+                break
+            name = self._ready.popleft()
+            self._ready_names.discard(name)
+            lane = self.lanes[name]
+            lane.fade(now)
+            # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
+            # need it at once.
+            slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
+            gate = lane.gate
+            if gate is not None:
+                self.gates.now = now
+                room = gate.room(now)
+                if room <= 0:
+                    self.gates.set_aside(lane, gate, now)
+                    continue
+                slots = min(slots, room)
+            if self.thrifty and slots < len(lane.held):
+                waiting.append(lane)
+                continue
+            while lane.line and slots > 0:
+                share = max(slots // len(lane.line), 1)
+                key, _ = lane.line.popitem(last=False)
+                entry = self._entries[key]
+                entry.waiting, entry.claiming, entry.earliest = False, True, None
+                probe = gate is not None and gate.take(share, now)
+                chosen.append(Choice(key, share, name, probe))
+                lane.claimed += share
+                self.claimed += share
+                slots -= share
+                free -= share
+            self._make_ready(lane)
+        for lane in waiting:  # it has enough at hand for now; each one that ends asks again
+            self._make_ready(lane)
+        return chosen
+
+    def answered(self, choice: Choice, got: int, earliest: int | None) -> None:
+        """`got` tasks were claimed; the key's next pending one is due at `earliest`."""
+        lane = self.lanes[choice.lane]
+        lane.claimed -= choice.limit - got
+        self.claimed -= choice.limit - got
+        if lane.gate is not None and got < choice.limit:
+            self.gates.unused(lane, choice, got)
+        self._make_ready(lane)
+        entry = self._entries.get(choice.key)
+        if entry is None:
+            if earliest is not None:
+                self.touch(choice.key, earliest)
+            return
+        entry.claiming = False
+        # What was touched while the claim was under way may be in it or not: look once more.
+        known = [time for time in (entry.earliest, earliest) if time is not None]
+        entry.earliest = min(known, default=None)
+        if entry.earliest is not None:
+            self._push(entry.earliest, choice.key)
+
+    def occupy(self, lane: str, now: int) -> bool:
+        """Take a slot for a task born running. False where its lane is full or has a line.
+
+        A slot for each lane that waits for its turn is left: whoever is born would be ahead of it
+        again and again.
+        """
+        self._advance(now)
+        found = self.lanes.get(lane)
+        if found is None or found.line or self.concurrency - self.claimed <= len(self._ready):
+            return False
+        found.fade(now)
+        if found.free <= 0:
+            return False
+        if found.gate is not None and not self.gates.pass_newborn(found.gate, now):
+            return False
+        found.claimed += 1
+        self.claimed += 1
+        return True
+
+    # -- the slots -----------------------------------------------------------------------------
+
+    def begin(self, lane: str, task: Task, now: int) -> Task | None:
+        """Hold a claimed task until its lane has a slot. Returns the one that has it now.
+
+        It is the same one, unless a cap that was raised left an older one behind.
+        """
+        found = self.lanes[lane]
+        if found.held or self._full(found):
+            found.held.append((task, now))
+            if self._full(found):
+                return None
+            task, _ = found.held.popleft()
+        found.in_flight += 1
+        self.in_flight += 1
+        return task
+
+    def release(self, lane: str, now: int) -> Task | None:
+        """A task of `lane` is no longer in flight. Returns the held one that now has its slot."""
+        found = self.lanes[lane]
+        found.in_flight -= 1
+        self.in_flight -= 1
+        found.fade(now)
+        found.pace += 1
+        self.forgo(lane)
+        if not found.held or self._full(found):
+            return None
+        task, _ = found.held.popleft()
+        found.in_flight += 1
+        self.in_flight += 1
+        return task
+
+    def forgo(self, lane: str) -> None:
+        """A claimed task of `lane` goes back, or is done with."""
+        found = self.lanes[lane]
+        found.claimed -= 1
+        self.claimed -= 1
+        self._make_ready(found)
+
+    def retake(self, lane: str) -> None:
+        """A claimed task of `lane` whose slot was given up wants one again."""
+        self.lanes[lane].claimed += 1
+        self.claimed += 1
+
+    def take_held(self, now: int, longer_than: int) -> list[Task]:
+        """Take out what is held in the lanes where one has waited for so many milliseconds.
+
+        The younger ones go with it, so as not to run before it. A clock that was put back says
+        nothing about how long one has waited: it was long enough.
+        """
+        taken: list[Task] = []
+        for lane in self.lanes.values():
+            if lane.held and not 0 <= now - lane.held[0][1] < longer_than:
+                taken += self.take_held_of(lane.name, now)
+        return taken
+
+    def take_held_of(self, lane: str, now: int) -> list[Task]:
+        """Take out all that is held in one lane."""
+        found = self.lanes[lane]
+        taken: list[Task] = []
+        while found.held:
+            task, _ = found.held.popleft()
+            taken.append(task)
+            self.forgo(lane)
+            self.gates.withdrawn(lane, task.id, now)
+        return taken
+
+    def try_now(self, key: Key, now: int) -> None:
+        """Somebody wants a task of `key` tried: where its lane is shut, it is the next probe."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        lane = self.lanes[entry.lane]
+        if lane.gate is not None and lane.gate.shut(now):
+            self._advance(now)
+            if key in lane.line:
+                lane.line.move_to_end(key, last=False)
+            lane.gate.by_hand = True
+            self.gates.changed(lane, now)
+
+    def next_look(self) -> int | None:
+        """When there may be something to choose if nothing happens meanwhile; None for never."""
+        times = [when for when in (self.next_due(), self.gates.next_look()) if when is not None]
+        return min(times, default=None)
+
+    def held_ids(self) -> list[int]:
+        """The tasks that wait for a slot."""
+        return [task.id for lane in self.lanes.values() for task, _ in lane.held]
+
+    def next_due(self) -> int | None:
+        """When the next key becomes due; None for none. What waits for a slot does not count."""
+        while self._heap:
+            when, key = self._heap[0]
+            if self._current(when, key) is not None:
+                return when
+            heapq.heappop(self._heap)
+        return None
+
+    # -- within --------------------------------------------------------------------------------
+
+    def _full(self, lane: Lane) -> bool:
+        # More is claimed than may be in flight, and the daemon's own cap may have been lowered.
+        return lane.in_flight >= lane.concurrency or self.in_flight >= self.concurrency
+
+    def _push(self, when: int, key: Key) -> None:
+        heapq.heappush(self._heap, (when, key))
+        if len(self._heap) > 2 * len(self._entries) + 64:
+            # A key that is claimed again and again while one of its tasks waits for tomorrow would
+            # leave an item for tomorrow behind each time.
+            self._heap = [
+                (entry.earliest, key)
+                for key, entry in self._entries.items()
+                if entry.earliest is not None and not (entry.waiting or entry.claiming)
+            ]
+            heapq.heapify(self._heap)
+
+    def _current(self, when: int, key: Key) -> _Entry | None:
+        """The entry that this item of the heap speaks of; None where it is out of date."""
+        entry = self._entries.get(key)
+        if entry is None or entry.waiting or entry.claiming or entry.earliest != when:
+            return None
+        return entry
+
+    def _advance(self, now: int) -> None:
+        if self.gates.aside:
+            self.gates.advance(now)
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            when, key = heapq.heappop(heap)
+            entry = self._current(when, key)
+            if entry is not None:
+                entry.waiting = True
+                lane = self.lanes[entry.lane]
+                lane.line[key] = None
+                self._make_ready(lane)
+
+    def _leave(self, key: Key, entry: _Entry) -> None:
+        if entry.waiting:
+            del self.lanes[entry.lane].line[key]
+            entry.waiting = False
+
+    def _make_ready(self, lane: Lane) -> None:
+        if lane.line and not lane.aside and lane.free > 0 and lane.name not in self._ready_names:
+            self._ready_names.add(lane.name)
+            self._ready.append(lane.name)
+
+    def _lane(self, name: str, concurrency: int, rate: RateLimit | None) -> None:
+        lane = self.lanes.get(name)
+        if lane is None:
+            lane = self.lanes[name] = Lane(name, concurrency)
+            lane.ahead = FAR_AHEAD_MS if self.thrifty else AHEAD_MS
+            self.gates.met(lane)
+        elif lane.concurrency != concurrency:
+            lane.concurrency = concurrency
+            self._make_ready(lane)
+        if rate is not None or lane.gate is not None:
+            self.gates.limit(lane, rate)

@@ -1,0 +1,110 @@
+"""How long to wait for the next try: the strategy's delay, its bounds, jitter, and Retry-After."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from random import Random
+
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.values.durations import format_duration
+
+FALLBACK_DELAY = 5.0
+"""Seconds, where a strategy raises."""
+
+Fault = Callable[[str, BaseException | str], None]
+"""Told of a strategy's fault: its name, and what it did."""
+
+
+def choose_delay(
+    policy: RetryPolicy, n: int, outcome: Outcome, *, now: int, chance: Random, fault: Fault
+) -> tuple[float, str]:
+    """Seconds until the next try after `n` failed attempts, and in words how they came about."""
+    if outcome.delay is not None:
+        delay = _bounded(outcome.delay, policy.max_delay)
+        if delay is None:
+            fault(outcome.decided_by or "?", f"asked for a delay of {outcome.delay!r}")
+        else:
+            return delay, f"{format_duration(delay)} as {outcome.decided_by or 'a hook'} said"
+    delay, why = base_delay(policy, n, fault)
+    if policy.jitter:
+        moved = delay * policy.jitter * (2 * chance.random() - 1)
+        delay += moved
+        sign = "−" if moved < 0 else "+"
+        why += f", jitter {sign}{_about(abs(moved))}"
+    asked = parse_retry_after(outcome.retry_after, now) if policy.respect_retry_after else None
+    if asked is not None:
+        bounded = min(asked, policy.max_retry_after)
+        said = f"Retry-After {_about(bounded)}"
+        if bounded < asked:
+            said += " (max_retry_after)"
+        if bounded > delay:
+            return bounded, f"{why}, {said} won"
+        why += f", {said} is earlier"
+    return delay, why
+
+
+def base_delay(policy: RetryPolicy, n: int, fault: Fault) -> tuple[float, str]:
+    """The strategy's delay in seconds, at most `max_delay`, and in words. Never raises."""
+    strategy = policy.backoff
+    try:
+        said = strategy.seconds(n)
+        delay = _bounded(said, policy.max_delay)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # a plugin's strategy may raise anything
+        fault(strategy.name, error)
+        delay = min(FALLBACK_DELAY, policy.max_delay)
+        return delay, f"{strategy.name} failed, {format_duration(delay)} instead"
+    if delay is None:
+        fault(strategy.name, f"returned {said!r} as a delay")
+        delay = min(FALLBACK_DELAY, policy.max_delay)
+        return delay, f"{strategy.name} returned {said!r}, {format_duration(delay)} instead"
+    try:
+        why = str(strategy.explain(n))
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        fault(strategy.name, error)
+        why = f"{strategy.name} {format_duration(delay)}"
+    if said < 0:
+        why += ", at least 0s"
+    elif delay < said:
+        why += f", max_delay {format_duration(policy.max_delay)}"
+    return delay, why
+
+
+def parse_retry_after(text: str | None, now: int) -> float | None:
+    """Seconds of a Retry-After header (RFC 9110, 10.2.3): a number or a date; None if neither.
+
+    A receiver can write anything there; what is negative is 0, what is too large is infinite.
+    """
+    if text is None:
+        return None
+    text = text.strip()
+    try:
+        seconds = float(text)
+    except ValueError:
+        try:
+            date = parsedate_to_datetime(text)
+            # Two of the three forms that a date may have do not write down that it is UTC.
+            date = date if date.tzinfo is not None else date.replace(tzinfo=UTC)
+            seconds = date.timestamp() - now / 1000
+        except (ValueError, TypeError, OverflowError, IndexError):
+            return None
+    return None if math.isnan(seconds) else max(seconds, 0.0)
+
+
+def _about(seconds: float) -> str:
+    """Short enough to read: tenths of a second, below one second milliseconds."""
+    return format_duration(round(seconds, 1 if seconds >= 1 else 3))
+
+
+def _bounded(seconds: object, longest: float) -> float | None:
+    # A whole number may be larger than any float, and is compared all the same.
+    if not isinstance(seconds, int | float) or isinstance(seconds, bool) or seconds != seconds:
+        return None
+    return float(min(max(seconds, 0.0), longest))

@@ -1,0 +1,93 @@
+"""The steps of a task, as the events that are told of them."""
+
+from __future__ import annotations
+
+from orchestratord.model.event import EventType, TaskEvent
+from orchestratord.model.task import Key, Kind, Status, Task
+from orchestratord.queue.records import Insert, Inserted, Settlement
+
+# Names of a module are found sooner than members of an enumeration.
+_CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
+_SNOOZED, _TRIGGERED = EventType.TASK_SNOOZED, EventType.TASK_TRIGGERED
+_CANCELLED = EventType.TASK_CANCELLED
+_PENDING, _RUNNING = Status.PENDING.value, Status.RUNNING.value
+_ENDED = {
+    "pending": EventType.TASK_RETRIED,
+    "succeeded": EventType.TASK_SUCCEEDED,
+    "failed": EventType.TASK_FAILED,
+    "cancelled": EventType.TASK_CANCELLED,
+}
+
+
+def created(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
+    """A task is on disk. `at` in milliseconds since the epoch, as everywhere here."""
+    new, due = insert.task, inserted.next_try
+    status = _PENDING if inserted.running is None else _RUNNING
+    return TaskEvent(
+        _CREATED, at, inserted.id, new.kind, new.endpoint_id, new.webhook or None, status, 0,
+        None, None, new.error, None, None, None, due, None, new.parent_id,
+    )  # fmt: skip
+
+
+def started(task: Task, at: int) -> TaskEvent:
+    """An attempt of a claimed task begins."""
+    late = at - task.next_try if task.next_try is not None and task.next_try < at else 0
+    return TaskEvent(
+        _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
+        task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
+    )  # fmt: skip
+
+
+def settled(settlement: Settlement, status: str) -> TaskEvent:
+    """A claim ended, and the task has this status now."""
+    s, task, row = settlement, settlement.task, settlement.attempt
+    webhook = task.webhook or None
+    back = s.give_back and status == _PENDING
+    type_ = _SNOOZED if back else _ENDED[status]
+    next_try = s.next_try if status == _PENDING else None
+    if row is None:
+        return TaskEvent(
+            type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status,
+            task.attempts - s.give_back, s.reason, None, s.error if s.reason is not None else None,
+            None, None, None, next_try, None, task.parent_id,
+        )  # fmt: skip
+    began = row.started_at
+    late = began - task.next_try if task.next_try is not None and task.next_try < began else 0
+    return TaskEvent(
+        type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status, task.attempts,
+        s.reason, row.status_code, row.error, began, row.duration_ms, row.delay, next_try, late,
+        task.parent_id,
+    )  # fmt: skip
+
+
+def cancelled(task: Task, at: int) -> TaskEvent:
+    """A task that did not run was given up by hand."""
+    return _by_hand(_CANCELLED, task, at)
+
+
+def triggered(task: Task, at: int) -> TaskEvent:
+    """A task was made due by hand."""
+    return _by_hand(_TRIGGERED, task, at)
+
+
+def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
+    """The same, where no more is known of the task than what it is claimed by."""
+    kind = Kind.WEBHOOK if key.webhook else Kind.CALL
+    return TaskEvent(
+        _TRIGGERED, at, task_id, kind.value, key.endpoint_id, key.webhook or None, _PENDING,
+        next_try=at,
+    )  # fmt: skip
+
+
+def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
+    """A task was given up by hand, among many."""
+    return triggered_in_bulk(task_id, key, at)._replace(
+        type=_CANCELLED, status=Status.CANCELLED.value, next_try=None
+    )
+
+
+def _by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:
+    return TaskEvent(
+        type_, at, task.id, task.kind, task.endpoint_id, task.webhook or None, str(task.status),
+        task.attempts, next_try=task.next_try, parent_id=task.parent_id,
+    )  # fmt: skip

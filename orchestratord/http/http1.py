@@ -1,0 +1,300 @@
+"""A connection of HTTP/1.1: opened, a request goes out, its answer comes in, and again."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+from typing import cast
+
+from orchestratord.errors import SendError
+from orchestratord.http.connect import Resolver, address_text, connect
+from orchestratord.http.egress import Egress
+from orchestratord.http.proxy import ProxyAnswer, ProxyRoute, open_tunnel
+from orchestratord.http.request_bytes import Encoded
+from orchestratord.http.response_parser import ResponseParser
+from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
+
+_PIECE = 65_536  # bytes of a body handed to the transport at once
+
+
+class Http1Connection(asyncio.Protocol):
+    """A connection to one address. It carries one request and its answer at a time.
+
+    No task belongs to it: the loop's callbacks move an exchange on, and a timer ends it.
+
+    Args:
+        sock: the connected socket beneath the transport.
+        address: the address that was checked and dialled.
+        egress: the rules that `address` was last checked by.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_deadline",
+        "_loop",
+        "_paused",
+        "_socket",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_waiter",
+        "address",
+        "egress",
+        "idle_since",
+        "used",
+    )
+
+    _transport: asyncio.Transport
+
+    def __init__(
+        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str, egress: Egress
+    ) -> None:
+        self.address = address
+        self.egress = egress
+        self.used = False  # has carried an exchange before
+        self.idle_since = 0.0
+        self._loop = loop
+        self._socket = sock
+        self._answer: ResponseParser | None = None
+        self._waiter: asyncio.Future[None] | None = None
+        self._unsent: memoryview | None = None
+        self._paused = False  # what was written is more than the peer takes at present
+        self._deadline = 0.0
+        self._timer: asyncio.TimerHandle | None = None
+
+    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ResponseParser:
+        """Send one request and read its answer. Where the connection can carry no other one
+        afterwards, it is closed; at once where this is cancelled.
+
+        Args:
+            encoded: the request.
+            limit: how many bytes of the answer's decoded body are kept.
+            deadline: the loop's time at which the last byte of the answer has to be there.
+
+        Raises:
+            SendError: there is no usable answer.
+        """
+        self._answer = answer = ResponseParser(encoded.request.method, limit)
+        self._waiter = waiter = self._loop.create_future()
+        self._deadline = deadline
+        # One timer for many exchanges: an early one looks at the deadline and waits on.
+        if self._timer is None or self._timer.when() > deadline:
+            self._arm()
+        reusable = False
+        try:
+            if self.closing:
+                what = "the connection was closed before anything was sent"
+                raise SendError(what, kind="reset", sent=False, stale=self.used)
+            body = encoded.body
+            if len(body) <= _PIECE:
+                self._transport.write(encoded.head + body)
+            else:
+                self._transport.write(encoded.head)
+                self._unsent = memoryview(body)
+                self._send_more()
+            await waiter
+            # An answer may come before the whole body is sent: it counts, the connection is lost.
+            reusable = (
+                answer.reusable
+                and not encoded.closes
+                and self._unsent is None
+                and not self._transport.get_write_buffer_size()
+            )
+        finally:
+            del waiter  # it may hold an error, whose traceback holds this frame
+            self._answer = self._waiter = self._unsent = None
+            answer.release()
+            if not reusable:
+                self.close()
+        self.used = True
+        return answer
+
+    def usable(self) -> bool:
+        """Whether it is still open and, idle as it is, silent. The socket is asked as well: the
+        loop may not have come to an end of stream that has already arrived."""
+        return not self.closing and self._peek() is None
+
+    @property
+    def closing(self) -> bool:
+        """True when the connection is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close at once; what is not yet sent is dropped."""
+        self._transport.abort()
+
+    def _peek(self) -> bytes | None:
+        """What the socket has that the loop has not come to yet: b"" for the end of the stream,
+        None for nothing."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
+
+    def _arm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = self._loop.call_at(self._deadline, self._expire)
+
+    def _expire(self) -> None:
+        self._timer = None
+        answer = self._answer
+        if answer is None:
+            return
+        if self._deadline > self._loop.time():
+            self._arm()
+            return
+        if answer.started:
+            what = "the answer did not come to its end in time"
+        elif self._unsent is not None:
+            what = "the request could not be sent in time"
+        else:
+            what = "no answer came in time"
+        self._fail(SendError(what, kind="timeout", sent=True))
+
+    def _send_more(self) -> None:
+        while self._unsent is not None and not self._paused:
+            piece, rest = self._unsent[:_PIECE], self._unsent[_PIECE:]
+            self._unsent = rest if rest else None
+            self._transport.write(piece)
+
+    def _succeed(self) -> None:
+        self._answer = None
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def _fail(self, error: SendError) -> None:
+        self._answer = None
+        self.close()
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
+            self._waiter.exception()  # whoever waits for it may be cancelled at this moment
+
+    def _peer_closed(self, error: Exception | None) -> None:
+        answer = self._answer
+        if answer is None:
+            return
+        if not answer.started:
+            refusal = None if self.used else refused_by_peer(error)
+            if refusal is not None:
+                self._fail(refusal)
+                return
+            if self._unsent is not None:
+                what, sending = "the connection was closed while the request was being sent", True
+            else:
+                what, sending = "the connection was closed without an answer", False
+            self._fail(
+                SendError(what, kind="send" if sending else "reset", sent=True, stale=self.used)
+            )
+        elif error is not None:
+            what = "the connection was reset in the middle of the answer"
+            self._fail(SendError(what, kind="reset", sent=True))
+        else:
+            try:
+                answer.end()
+            except SendError as missing:
+                self._fail(missing)
+            else:
+                self._succeed()
+
+    # asyncio's callbacks.
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
+    def data_received(self, data: bytes) -> None:
+        answer = self._answer
+        if answer is None:  # nobody asked for anything
+            self.close()
+            return
+        try:
+            answer.feed(data)
+        except SendError as error:
+            self._fail(error)
+        else:
+            if answer.done:
+                self._succeed()
+
+    def eof_received(self) -> bool:
+        self._peer_closed(None)
+        return False  # nothing is left to say to a peer that hung up
+
+    def connection_lost(self, error: Exception | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        self._peer_closed(error)
+
+    def pause_writing(self) -> None:
+        self._paused = True
+
+    def resume_writing(self) -> None:
+        self._paused = False
+        self._send_more()
+
+
+async def open_connection(
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver,
+    egress: Egress,
+    ssl_context: ssl.SSLContext | None,
+    deadline: float,
+    route: ProxyRoute | None = None,
+) -> Http1Connection:
+    """Open a connection to a name.
+
+    Args:
+        host: a name or an address; TLS verifies it.
+        port: the port.
+        resolver: asked once.
+        egress: the rules.
+        ssl_context: for TLS; None for a plain connection.
+        deadline: the loop's time at which the connection has to stand.
+        route: through which proxy; its addresses are those that are tried, and checked.
+
+    Raises:
+        EgressDenied: no address of the name is allowed.
+        SendError: of kind dns, connect, tls, certificate, access or timeout.
+    """
+    loop = asyncio.get_running_loop()
+    peer, peer_port, context = host, port, ssl_context
+    if route is not None:
+        route.check_target(egress, host, port)
+        peer, peer_port, context = route.proxy.host, route.proxy.port, route.context
+    sock, address = await connect(
+        peer, peer_port, resolver=resolver, egress=egress, deadline=deadline
+    )
+    connection = Http1Connection(loop, sock, address, egress)
+    # Without TLS the proxy is handed the requests themselves.
+    tunnel = route is not None and ssl_context is not None
+    # asyncio closes the socket itself when what follows does not succeed.
+    if context is None and not tunnel:
+        await loop.create_connection(lambda: connection, sock=sock)
+        return connection
+    name = certificate_name(peer) if context is not None else None
+    what = f"{peer} ({address_text(address, peer_port)})"
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            if route is None or ssl_context is None:
+                await loop.create_connection(
+                    lambda: connection, sock=sock, ssl=context, server_hostname=name
+                )
+            else:
+                transport, answer = await loop.create_connection(
+                    lambda: ProxyAnswer(loop, route.proxy),
+                    sock=sock, ssl=context, server_hostname=name,
+                )  # fmt: skip
+                await open_tunnel(
+                    loop, transport, answer, route, host, port, ssl_context, connection
+                )
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        if limit.expired():
+            late = f"the TLS handshake with {what} did not end in time"
+            raise SendError(late, kind="timeout", sent=False) from None
+        raise tls_failure(error, peer, what, context) from error
+    return connection

@@ -1,0 +1,130 @@
+"""Connections that wait for their next request."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import NamedTuple
+
+from orchestratord.errors import EgressDenied
+from orchestratord.http.egress import Egress
+from orchestratord.http.http1 import Http1Connection
+from orchestratord.http.proxy import ProxyRoute
+
+_MOMENT = 0.002
+"""Seconds after an exchange for which a connection is taken to be open without a look at its
+socket, which would let all other threads go first. Should it have been closed within them, the
+request fails as one on any connection that is closed at the moment of sending."""
+
+
+class PoolKey(NamedTuple):
+    """What a request and a connection must have in common. `ssl_context` is None without TLS,
+    `route` without a proxy."""
+
+    host: str
+    port: int
+    ssl_context: ssl.SSLContext | None
+    route: ProxyRoute | None = None
+
+
+class ConnectionPool:
+    """Idle connections, the last one used on top: it is the least likely to have been closed.
+
+    Args:
+        limit: how many in all.
+        limit_per_key: how many for one key.
+        timeout: seconds after which an idle connection is closed.
+    """
+
+    def __init__(self, limit: int, limit_per_key: int, timeout: float) -> None:
+        self._limit = limit
+        self._limit_per_key = limit_per_key
+        self._timeout = timeout
+        self._idle: dict[PoolKey, list[Http1Connection]] = {}
+        self._count = 0
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._closed = False
+
+    def take(self, key: PoolKey, egress: Egress, now: float) -> Http1Connection | None:
+        """An open connection, to be used at once, whose address `egress` allows; or None."""
+        idle = self._idle.get(key)
+        if idle is None:
+            return None
+        taken: Http1Connection | None = None
+        for position in range(len(idle) - 1, -1, -1):
+            connection = idle[position]
+            idle_for = now - connection.idle_since
+            ended = connection.closing or (idle_for >= _MOMENT and not connection.usable())
+            if ended or idle_for >= self._timeout:
+                connection.close()
+            elif _allowed(connection, key, egress):
+                taken = connection
+            else:
+                continue  # kept for those whose rules allow it
+            del idle[position]
+            self._count -= 1
+            if taken is not None:
+                break
+        if not idle:
+            del self._idle[key]
+        return taken
+
+    def give(
+        self, key: PoolKey, connection: Http1Connection, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Keep a connection for another request, or close it where there are enough."""
+        idle = self._idle.get(key, [])
+        if self._closed or self._count >= self._limit or len(idle) >= self._limit_per_key:
+            connection.close()
+            return
+        connection.idle_since = loop.time()
+        idle.append(connection)
+        self._idle[key] = idle
+        self._count += 1
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
+
+    def close(self) -> None:
+        """Close what is idle, and keep nothing from now on."""
+        self._closed = True
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+            self._sweeper = None
+        for idle in self._idle.values():
+            for one in idle:
+                one.close()
+        self._idle.clear()
+        self._count = 0
+
+    def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
+        now = loop.time()
+        for key, idle in list(self._idle.items()):
+            kept = []
+            for one in idle:
+                if one.closing or now - one.idle_since >= self._timeout:
+                    one.close()
+                else:
+                    kept.append(one)
+            self._count -= len(idle) - len(kept)
+            if kept:
+                self._idle[key] = kept
+            else:
+                del self._idle[key]
+        self._sweeper = None
+        if self._idle:
+            self._sweeper = loop.call_later(self._timeout / 2, self._sweep, loop)
+
+
+def _allowed(connection: Http1Connection, key: PoolKey, egress: Egress) -> bool:
+    if connection.egress is egress:  # the usual case: it was checked by these very rules
+        return True
+    host, port = key.host, key.port
+    try:
+        if key.route is not None:
+            key.route.check_target(egress, host, port)
+            host, port = key.route.proxy.host, key.route.proxy.port
+        egress.check(connection.address, port, host)
+    except EgressDenied:
+        return False
+    connection.egress = egress
+    return True

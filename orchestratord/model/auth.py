@@ -1,0 +1,254 @@
+"""How an API is reached, and how it is told who calls: TLS, a proxy, OAuth 2.0."""
+
+from __future__ import annotations
+
+import base64
+import re
+import ssl
+from dataclasses import dataclass, field
+from typing import Any, Self
+from urllib.parse import unquote
+
+import httpx
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from orchestratord.model.declared import Model
+from orchestratord.values.attached_file import Attachment
+from orchestratord.values.certificate import certificates, show, trust
+from orchestratord.values.secret import Secret, Text
+
+_FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
+_WRITTEN = "as it is written here"
+_HELD = re.compile("\ue000([0-9]+)\ue001")
+_AUTHORITY = re.compile(r"[A-Za-z0-9._~:\[\]-]+")
+
+
+class PemFile(Attachment):
+    """Certificates or a key: the path of a file, or what a reference gave of one."""
+
+    __slots__ = ()
+
+    description = "the path of a file in PEM, relative to the config folder"
+
+    @classmethod
+    def parse(cls, value: Any, info: ValidationInfo) -> Self:
+        if isinstance(value, str) and "-----BEGIN " in value:
+            name = value.source if isinstance(value, Text) else _WRITTEN
+            return cls(name, str(value).encode())
+        return super().parse(value, info)
+
+
+class Tls(Model):
+    """Whom an API's TLS is trusted for, and what it is shown."""
+
+    ca: PemFile | None = None
+    """The authorities that are trusted, instead of the usual ones."""
+    cert: PemFile | None = None
+    """The certificate that is shown, with its chain."""
+    key: PemFile | None = None
+    """Its private key, where that is not in the same file."""
+
+    @field_validator("ca")
+    @classmethod
+    def _check_ca(cls, value: PemFile | None) -> PemFile | None:
+        if value is not None:
+            trust(_context(), value.content)
+        return value
+
+    @field_validator("cert")
+    @classmethod
+    def _check_cert(cls, value: PemFile | None) -> PemFile | None:
+        if value is not None and not certificates(value.content):
+            raise ValueError("holds no certificate in PEM")
+        return value
+
+    @field_validator("key")
+    @classmethod
+    def _check_key(cls, value: PemFile | None, info: ValidationInfo) -> PemFile | None:
+        cert: PemFile | None = info.data.get("cert")
+        if value is not None and value.name == _WRITTEN:
+            raise ValueError("a private key is not written here; name its file")
+        if value is not None and cert is not None:
+            show(_context(), cert.content, value.content)
+        return value
+
+    @model_validator(mode="after")
+    def _check_pair(self) -> Tls:
+        if self.ca is None and self.cert is None and self.key is None:
+            raise ValueError("give ca, or cert and key, or all three")
+        if self.key is not None and self.cert is None:
+            raise ValueError("key is that of cert, which is missing")
+        if self.cert is not None and self.key is None:
+            if b"PRIVATE KEY-----" not in self.cert.content:
+                raise ValueError("cert needs key, the file with its private key")
+            show(_context(), self.cert.content, self.cert.content)
+        return self
+
+
+def _context() -> ssl.SSLContext:
+    """One to try things on."""
+    return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+@dataclass(frozen=True, slots=True)
+class Proxy:
+    """Through whom an API is reached: `http://proxy.example.com:3128`, with `user:password@`.
+
+    In a text that is written, a part of the URL is percent-encoded where it has to be; what comes
+    out of a reference is taken as it is.
+    """
+
+    scheme: str
+    host: str
+    """Without brackets."""
+    port: int
+    username: str = ""
+    password: str = field(default="", repr=False)
+
+    @property
+    def authorization(self) -> str | None:
+        """The value of Proxy-Authorization, None for none."""
+        if not self.username and not self.password:
+            return None
+        pair = f"{self.username}:{self.password}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+
+    def __str__(self) -> str:
+        """For people."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        who = (
+            f"{self.username}:***@" if self.password else f"{self.username}@" * bool(self.username)
+        )
+        return f"{self.scheme}://{who}{host}:{self.port}"
+
+    @classmethod
+    def parse(cls, value: Any) -> Proxy:
+        """Read the URL. Raises ValueError, without showing it."""
+        if isinstance(value, Proxy):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("expected a URL, such as http://proxy.example.com:3128")
+        pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
+        if len(pieces) == 1:
+            pieces = ((pieces[0][0], False),)
+        # What a reference gave is held back while the URL is taken apart.
+        held = [text for text, referenced in pieces if referenced]
+        marks = iter(range(len(held)))
+        skeleton = "".join(
+            f"\ue000{next(marks)}\ue001" if referenced else text for text, referenced in pieces
+        )
+        scheme, separator, rest = skeleton.partition("://")
+        who, _, address = rest.rstrip("/").rpartition("@")
+
+        def whole(text: str) -> str:
+            return _HELD.sub(lambda match: held[int(match[1])], text)
+
+        scheme, address = whole(scheme).lower(), whole(address)
+        if not separator or scheme not in ("http", "https"):
+            raise ValueError("begins with http:// or https://")
+        if not _AUTHORITY.fullmatch(address):
+            raise ValueError("is a proxy's URL: scheme, host and port, such as http://proxy:3128")
+        try:
+            url = httpx.URL(f"{scheme}://{address}/")
+            port = httpx.URL(f"x://{address}/").port  # the scheme's own would be left out
+        except (httpx.InvalidURL, ValueError):
+            raise ValueError("has no host or port that can be used") from None
+        if port is None or not 0 < port <= 65535 or not url.raw_host:
+            raise ValueError("needs the port of the proxy, such as http://proxy.example.com:3128")
+        name, _, password = who.partition(":")
+        username = whole(unquote(name))
+        return cls(
+            scheme,
+            url.raw_host.decode("ascii"),
+            port,
+            username,
+            whole(unquote(password)),
+        )
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {
+            "type": "string",
+            "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://|\$\{",
+            "description": "the URL of a proxy: http://proxy.example.com:3128, with user:password@",
+        }
+
+
+class KeptSecret(Secret):
+    """A secret that whoever it is shown to may replace by another one.
+
+    `file` is the file that it came from, None where it did not come from one alone.
+    """
+
+    __slots__ = ("file",)
+
+    file: str | None
+
+    @classmethod
+    def parse(cls, value: Any) -> KeptSecret:
+        """See `Secret.parse`."""
+        if isinstance(value, KeptSecret):
+            return value
+        secret = cls(Secret.parse(value).reveal())
+        match = _FILE.fullmatch(value.source) if isinstance(value, Text) else None
+        secret.file = match[1] if match else None
+        return secret
+
+
+class OAuth2(Model):
+    """A token by OAuth 2.0: for client credentials, or for a refresh token."""
+
+    token_url: str
+    """Where tokens are given."""
+    client_id: str
+    client_secret: Secret | None = None
+    scope: str | None = None
+    """Several are separated by spaces."""
+    audience: str | None = None
+    refresh_token: KeptSecret | None = None
+    """With it, tokens are asked for by it and not by the client's credentials alone."""
+
+    @model_validator(mode="after")
+    def _check_grant(self) -> OAuth2:
+        if self.client_secret is None and self.refresh_token is None:
+            raise ValueError("client_secret is required where there is no refresh_token")
+        return self
+
+
+class Basic(Model):
+    """HTTP Basic."""
+
+    username: str
+    password: Secret
+
+
+class HeaderAuth(Model):
+    """A header with a secret value."""
+
+    name: str
+    value: Secret
+
+
+class Auth(Model):
+    """How an API is told who calls; one of the four."""
+
+    bearer: Secret | None = None
+    basic: Basic | None = None
+    header: HeaderAuth | None = None
+    oauth2: OAuth2 | None = None

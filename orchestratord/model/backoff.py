@@ -1,0 +1,46 @@
+"""Backoff strategies: the delay before the next try, from the number of failed attempts.
+
+The core knows `fixed`; plugins register others with `register_backoff`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import ClassVar
+
+from pydantic import BaseModel, ConfigDict
+
+from orchestratord.values.durations import Duration, format_duration
+
+
+class Backoff(BaseModel, ABC):
+    """One strategy. Its fields are its options in the YAML.
+
+    Subclass it, give the options as fields with defaults, and register the class under its name:
+
+        class Fibonacci(Backoff):
+            delay: Duration = 5.0
+            def seconds(self, n): ...
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: ClassVar[str] = ""
+    """Filled in at registration."""
+
+    @abstractmethod
+    def seconds(self, n: int) -> float:
+        """The delay in seconds after `n` failed attempts, from 1. `max_delay` and jitter follow."""
+
+    def explain(self, n: int) -> str:
+        """The same in words, such as `exponential 5s·2^2=20s`."""
+        return f"{self.name or type(self).__name__.lower()} {format_duration(self.seconds(n))}"
+
+
+class Fixed(Backoff):
+    """The same delay each time."""
+
+    delay: Duration = 5.0
+
+    def seconds(self, n: int) -> float:
+        return self.delay

@@ -1,0 +1,105 @@
+"""What goes out and comes back: the outcome of an attempt, and how a request is sent."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Literal, Protocol
+
+import httpx
+
+from orchestratord.errors import SendError
+from orchestratord.model.http_message import header
+from orchestratord.values.status_set import StatusCode, StatusSet
+
+A_HOOK = "a hook"
+"""Who decided, until the host puts its plugin's name there."""
+
+Verdict = Literal["success", "retry", "failure"]
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How an attempt ended. Deciding `after_` hooks may return another one.
+
+    `maybe_done` is True when the request can have been carried out although no answer says so;
+    `decided_by` names the plugin whose hook gave the verdict; `final_reason` is set where the
+    executor or a hook knows why a failure is final.
+    """
+
+    verdict: Verdict
+    status_code: StatusCode
+    response: httpx.Response | None = None
+    error: str | None = None
+    maybe_done: bool = False
+    answered: bool = False
+    retry_after: str | None = None
+    final_reason: str | None = None
+    delay: float | None = None
+    decided_by: str | None = None
+
+    def success(self) -> Outcome:
+        """The same, taken as a success."""
+        return replace(self, verdict="success", error=None, final_reason=None, decided_by=A_HOOK)
+
+    def retry(self, error: str | None = None, *, delay: float | None = None) -> Outcome:
+        """The same, to be tried again; after `delay` seconds if given, else by the backoff."""
+        return replace(
+            self,
+            verdict="retry",
+            error=error or self.error,
+            delay=delay,
+            final_reason=None,
+            decided_by=A_HOOK,
+        )
+
+    def failure(self, error: str | None = None, *, reason: str | None = None) -> Outcome:
+        """The same, failed for good, for one of the documented reasons (`not_retryable`)."""
+        return replace(
+            self,
+            verdict="failure",
+            error=error or self.error,
+            final_reason=reason,
+            decided_by=A_HOOK,
+        )
+
+    @classmethod
+    def from_response(
+        cls, response: httpx.Response, *, success: StatusSet, when: StatusSet
+    ) -> Outcome:
+        """Judge an answer by its status code alone."""
+        code = response.status_code
+        verdict: Verdict = "success" if code in success else "retry" if code in when else "failure"
+        error = None if verdict == "success" else f"{code} {response.reason_phrase}".rstrip()
+        return cls(
+            verdict,
+            code,
+            response,
+            error,
+            # These three say that something behind the server failed, maybe after it had done it.
+            maybe_done=code in (500, 502, 504),
+            answered=True,
+            retry_after=header(response, "retry-after"),
+        )
+
+    @classmethod
+    def from_error(cls, error: SendError, *, when: StatusSet) -> Outcome:
+        """Judge a request that got no answer."""
+        if error.kind == "egress":
+            return cls("failure", "error", error=str(error), final_reason="rejected")
+        verdict: Verdict = "retry" if "error" in when else "failure"
+        return cls(verdict, "error", error=str(error), maybe_done=error.sent)
+
+
+class Send(Protocol):
+    """The client as an executor sees it: behind the egress check, within the attempt's deadline."""
+
+    async def __call__(
+        self,
+        request: httpx.Request,
+        *,
+        fresh: bool = False,
+        follow_redirects: bool = False,
+        max_response: int = 1_048_576,
+    ) -> httpx.Response:
+        """Send once. Raises SendError. See `engine.client.SendOptions` for the arguments."""
+        ...

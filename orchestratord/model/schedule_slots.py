@@ -1,0 +1,92 @@
+"""When a schedule has its slots: anchored to the clock and the time zone, never to a start.
+
+A slot is a time in milliseconds since the epoch. Everything here is a pure function of the
+schedule and a time.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from datetime import datetime
+from zoneinfo import ZoneInfo
+
+from cronsim import CronSim
+
+from orchestratord.model.endpoint import Schedule
+from orchestratord.values.durations import parse_duration
+
+WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+UNITS = ("minute", "hour", "day", *WEEKDAYS)
+
+
+def spec(schedule: Schedule) -> str:
+    """What the slots depend on; a schedule whose spec changed starts anew."""
+    parts = {"every": schedule.every, "at": schedule.at, "cron": schedule.cron}
+    if schedule.cron or schedule.every in UNITS:
+        parts["timezone"] = schedule.timezone
+    return json.dumps({name: value for name, value in parts.items() if value is not None})
+
+
+def next_slot(schedule: Schedule, after: int) -> int | None:
+    """The first slot later than `after`; None where there is none in the calendar."""
+    step = _step(schedule)
+    if step is not None:
+        return (after // step + 1) * step
+    # In the hour that comes twice, a slot of the first one is found again in the second.
+    return next((slot for slot in _walk(schedule, after) if slot > after), None)
+
+
+def previous_slot(schedule: Schedule, at: int) -> int | None:
+    """The last slot that is not later than `at`; None where there is none in the calendar."""
+    step = _step(schedule)
+    if step is not None:
+        return at // step * step
+    # Backwards is exclusive, too: a slot that is exactly now is found from a second later.
+    found = (slot for slot in _walk(schedule, at + 1000, reverse=True) if slot <= at)
+    slot = next(found, None)
+    # And there, the slots of the first hour are passed over in the second.
+    while slot is not None and (later := next_slot(schedule, slot)) is not None and later <= at:
+        slot = later
+    return slot
+
+
+def splay_offset(endpoint_id: str, splay: float) -> float:
+    """Seconds by which this endpoint's slots are delayed: always the same, below `splay`."""
+    digest = hashlib.sha256(endpoint_id.encode()).digest()
+    return splay * int.from_bytes(digest[:8], "big") / 2**64
+
+
+def cron_of(schedule: Schedule) -> str:
+    """The five fields of a schedule that is not a plain duration.
+
+    Raises ValueError for an `every` or `at` that cannot be read.
+    """
+    if schedule.cron is not None:
+        return schedule.cron
+    unit = schedule.every
+    if unit == "minute":
+        return "* * * * *"
+    hour, _, minute = (schedule.at or ("0:00" if unit != "hour" else ":00")).partition(":")
+    if not minute.isdigit() or not (hour.isdigit() or (unit == "hour" and not hour)):
+        raise ValueError(f"{schedule.at!r} is not a time of day: write 10:30, for an hour :30")
+    if unit == "hour":
+        return f"{int(minute)} * * * *"
+    weekday = "*" if unit == "day" else str((WEEKDAYS.index(str(unit)) + 1) % 7)
+    return f"{int(minute)} {int(hour)} * * {weekday}"
+
+
+def _step(schedule: Schedule) -> int | None:
+    """Milliseconds between the slots of `every: 15m`; None for calendar units and cron."""
+    if schedule.cron is not None or schedule.every in UNITS:
+        return None
+    return max(round(parse_duration(schedule.every) * 1000), 1)
+
+
+def _walk(schedule: Schedule, start: int, *, reverse: bool = False) -> Iterator[int]:
+    """The slots after (or before) a time, one after the other."""
+    # CronSim counts whole seconds; what is below a second would be carried along.
+    local = datetime.fromtimestamp(start // 1000, ZoneInfo(schedule.timezone))
+    for moment in CronSim(cron_of(schedule), local, reverse=reverse):
+        yield round(moment.timestamp() * 1000)

@@ -1,0 +1,198 @@
+"""What stands under `tests:` in an endpoint's YAML: a pretended answer, and what is to follow.
+
+A trial sends nothing. The request is prepared, the answer that the file pretends is judged, and
+the decision is taken by the code that does so in the daemon.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal, get_args
+
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
+
+from orchestratord.errors import SendErrorKind
+from orchestratord.model.declared import Model
+from orchestratord.model.task import Reason
+from orchestratord.values.clock import from_rfc3339
+from orchestratord.values.durations import parse_duration
+from orchestratord.values.status_set import StatusCode, StatusSet
+
+NOON = "2027-01-01T12:00:00Z"
+"""What time it is in a trial that does not say."""
+
+ERRORS: tuple[str, ...] = get_args(SendErrorKind)
+"""The ways in which an answer can fail to come."""
+
+Verdict = Literal["succeeded", "retry", "failed"]
+
+
+def parse_code(value: Any) -> StatusCode:
+    """One status code: a number, `error` or `ok`. Raises ValueError for anything else."""
+    text = str(value).strip()
+    if text in StatusSet.WORDS:
+        return text
+    if not isinstance(value, bool) and text.isascii() and text.isdigit() and 100 <= int(text) < 600:
+        return int(text)
+    raise ValueError(f"{value!r} is not one status code: write 503, or error for no answer")
+
+
+def _parse_moment(value: Any) -> float:
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        return float(value)
+    try:
+        return from_rfc3339(value) / 1000
+    except (TypeError, ValueError, OverflowError):
+        raise ValueError(f"{value!r} is not a time: write {NOON}") from None
+
+
+Moment = Annotated[
+    float,
+    BeforeValidator(_parse_moment),
+    WithJsonSchema({"type": "string", "format": "date-time", "description": f"such as {NOON}"}),
+]
+"""Seconds since the epoch, written as a time."""
+
+
+def _parse_span(value: Any) -> tuple[float, float]:
+    if not isinstance(value, list | tuple):
+        delay = parse_duration(value)
+        return delay, delay
+    if len(value) != 2:
+        raise ValueError("a range of delays has two ends: [1s, 10s]")
+    first, last = parse_duration(value[0]), parse_duration(value[1])
+    if first > last:
+        raise ValueError("the range of delays is empty: its first end is the longer one")
+    return first, last
+
+
+_ONE_DELAY = {"type": ["string", "number"], "description": "a duration, such as 10s"}
+
+Span = Annotated[
+    tuple[float, float],
+    BeforeValidator(_parse_span),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                _ONE_DELAY,
+                {"type": "array", "items": _ONE_DELAY, "minItems": 2, "maxItems": 2},
+            ],
+            "description": "a duration, or the two ends of a range",
+        }
+    ),
+]
+"""The shortest and the longest delay in seconds."""
+
+Code = Annotated[
+    int | str,
+    BeforeValidator(parse_code),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 100, "maximum": 599},
+                {"enum": ["ok", "error"]},
+            ],
+            "description": "a number, or error for no answer; ok and error for a database",
+        }
+    ),
+]
+
+
+class Pretended(Model):
+    """An answer that is only pretended, or the error that comes instead."""
+
+    status_code: Code | None = None
+    """A number; `error` for no answer to a request that was sent."""
+    headers: Mapping[str, str] = {}
+    body: Any = None
+    """A text as it stands; anything else is sent as JSON."""
+    error: SendErrorKind | None = None
+    """In which way no answer comes."""
+
+    @model_validator(mode="after")
+    def _one(self) -> Pretended:
+        if (self.status_code is None) is (self.error is None):
+            raise ValueError("give one of status_code and error")
+        answered = isinstance(self.status_code, int)
+        if self.headers and not answered:
+            raise ValueError("headers are those of an answer by HTTP; there is none")
+        if self.body is not None and not (answered or self.status_code == "ok"):
+            raise ValueError("a body is that of an answer; there is none")
+        return self
+
+    @property
+    def code(self) -> StatusCode:
+        """The status code that comes of it."""
+        return self.status_code if self.error is None else "error"
+
+
+class ExpectedRequest(Model):
+    """What the request has to be. What is left out is not looked at."""
+
+    method: str | None = None
+    url: str | None = None
+    headers: Mapping[str, str] = {}
+    """These, with these values; there may be others."""
+    body: Any = None
+    """A text as it stands; anything else is compared as JSON."""
+    database: str | None = None
+    """Of a statement, as are the following."""
+    statement: str | None = None
+    """White space may differ."""
+    params: Mapping[str, Any] | None = None
+    """Exactly the values that are bound to it."""
+
+
+class ExpectedCall(Model):
+    """A call that has to follow."""
+
+    call: str
+    """The endpoint, `api/name`."""
+    params: Mapping[str, Any] | None = None
+    """Exactly these, defaults included; left out: any."""
+
+
+def _parse_call(value: Any) -> Any:
+    return {"call": value} if isinstance(value, str) else value
+
+
+class Expected(Model):
+    """What has to follow. What is left out is not looked at."""
+
+    outcome: Verdict | None = None
+    """`succeeded`, `retry` (there will be another attempt) or `failed` (for good)."""
+    reason: Reason | None = None
+    """Why it failed for good."""
+    delay: Span | None = None
+    """Until the next attempt, before jitter: a duration, or the two ends of a range."""
+    webhooks: tuple[str, ...] | None = None
+    """The names of exactly those that fire, in any order."""
+    calls: tuple[Annotated[ExpectedCall, BeforeValidator(_parse_call)], ...] | None = None
+    """Exactly the calls that follow, in their order: `api/name`, or with `params`."""
+    request: ExpectedRequest | None = None
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Expected:
+        if not self.model_fields_set:
+            raise ValueError(
+                "expects nothing; give one of outcome, delay, webhooks, calls, request"
+            )
+        if self.delay is not None and self.outcome in ("succeeded", "failed"):
+            raise ValueError(f"there is no delay where the outcome is {self.outcome}")
+        if self.reason is not None and self.outcome in ("succeeded", "retry"):
+            raise ValueError(f"there is no reason where the outcome is {self.outcome}")
+        return self
+
+
+class TestCase(Model):
+    """One test of an endpoint: what is given, and what is expected."""
+
+    name: str = ""
+    params: Mapping[str, Any] = {}
+    """Of the call."""
+    attempt: int = Field(1, ge=1, le=1000)
+    """Which attempt it is."""
+    now: Moment = Field(default_factory=lambda: from_rfc3339(NOON) / 1000)
+    """What time it is."""
+    answer: Pretended
+    expect: Expected

@@ -1,0 +1,171 @@
+"""How a kind of task is carried out: the part that plugins can bring.
+
+The core's own executor makes the HTTP calls of endpoints with `type: http`; the webhooks plugin
+brings the one that delivers webhooks.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.task import Task
+from orchestratord.values.rate_limit import RateLimit
+
+if TYPE_CHECKING:
+    from orchestratord.model.settings import Config
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """What today's configuration says about the tasks of one key. One task in flight keeps its own.
+
+    Args:
+        endpoint: the endpoint that the tasks belong to.
+        retry: when they are tried again.
+        timeout: seconds for a whole attempt.
+        idempotent: whether a repeat is safe.
+        lane: what shares a fate: `api:NAME`, or `host:port` of a receiver.
+        concurrency: how many of the lane may be in flight in this daemon.
+        egress: the rules of `egress.allow` that apply.
+        detail: whatever the executor wants to keep (for a delivery: the webhook).
+        rate: how many of the lane may begin, in all daemons together; None for any number.
+        access: the API whose TLS, proxy and token its requests take; None for none of these.
+    """
+
+    endpoint: Endpoint
+    retry: RetryPolicy
+    timeout: float
+    idempotent: bool
+    lane: str
+    concurrency: int
+    egress: tuple[str, ...]
+    detail: Any = None
+    rate: RateLimit | None = None
+    access: Api | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Parked:
+    """The tasks of a key wait, for `why`."""
+
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
+class Doomed:
+    """The tasks of a key fail with `reason` once this has been so for `after` seconds."""
+
+    reason: str
+    why: str
+    after: float = 60.0
+
+
+Standing = Target | Parked | Doomed
+
+
+@dataclass(frozen=True, slots=True)
+class Need:
+    """One thing that an executor needs, as `orchestratord doctor` tells of it.
+
+    Args:
+        what: what was tried and how it is, such as `the database crm answers`.
+        fault: what is wrong with it; empty where nothing is.
+        remedy: what to do, where something is wrong.
+    """
+
+    what: str
+    fault: str = ""
+    remedy: str = ""
+
+
+class Executor(ABC):
+    """Carries out one kind of task.
+
+    Class attributes:
+        kind: `call`, or the kind of the plugin's own tasks.
+        type: for calls, the endpoint's `type`.
+        phases: the names of its before_ and after_ phase.
+        model: for calls, the pydantic model of the endpoint's keys of this type.
+    """
+
+    kind: ClassVar[str] = "call"
+    type: ClassVar[str] = ""
+    phases: ClassVar[tuple[str, str]] = ("before_request", "after_request")
+    model: ClassVar[Any] = None
+
+    instance: str = ""
+    """The queue's random name; ids that are sent out are unique over queues with it."""
+    last_success: Mapping[str, int] = {}
+    """Endpoint → when its last successful call started (milliseconds); kept by the core."""
+
+    def bind(self, instance: str, last_success: Mapping[str, int]) -> None:
+        """Called once, before the first task."""
+        self.instance = instance
+        self.last_success = last_success
+
+    def context(self, task: Task, now: float) -> dict[str, Any]:
+        """The names that a call's templates may use; `now` in seconds since the epoch."""
+        return {
+            "params": task.params,
+            "task": {
+                "id": task.id,
+                "attempt": task.attempts,
+                "scheduled_at": _moment(task.scheduled_at),
+                "last_success_at": _moment(self.last_success.get(task.endpoint_id)),
+            },
+            "now": datetime.fromtimestamp(now, UTC),
+        }
+
+    async def close(self) -> None:  # noqa: B027  # most have nothing to let go of
+        """Called once, when the daemon ends and nothing is carried out any more."""
+
+    def default_idempotent(self, spec: Any) -> bool:
+        """For calls: whether a repeat is safe, where the endpoint does not say.
+
+        `spec` holds the endpoint's keys of this type.
+        """
+        return False
+
+    def needs(self, config: Config) -> Iterable[Need]:
+        """What tasks of this kind need beside the configuration, tried now and each within seconds.
+
+        Nothing is changed by it, and no loop runs: `orchestratord doctor` asks.
+        """
+        return ()
+
+    def pretend(self, request: Any, target: Target, body: Any) -> Outcome | None:
+        """How an attempt would end that was answered `ok`; None where it cannot be told.
+
+        For calls that are not sent by HTTP: `explain` and the tests in the YAML ask. `body` is
+        what the answer is supposed to hold, as JSON has it. Raises ValueError where none is so.
+        """
+        return None
+
+    @abstractmethod
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        """Where the tasks of the key (endpoint.id, webhook) stand under this configuration.
+
+        The core has checked before that the endpoint exists and, for calls, is enabled.
+        """
+
+    @abstractmethod
+    def prepare(self, task: Task, target: Target, now: float) -> Any:
+        """The request of the next attempt. Pure, so that it can be shown without being sent.
+
+        Raises InvalidPayload where it does not render.
+        """
+
+    @abstractmethod
+    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        """Carry it out once and judge the answer. Failures are outcomes; it raises nothing."""
+
+
+def _moment(milliseconds: int | None) -> datetime | None:
+    return None if milliseconds is None else datetime.fromtimestamp(milliseconds / 1000, UTC)

@@ -1,0 +1,248 @@
+"""The hooks that a plugin can implement.
+
+A hook registers, decides, tells or observes; never two of these.
+
+*Registrations* are plain `def`, called once when plugins load. A name given twice is an error
+that names both plugins.
+
+*Deciding* hooks change the request or the outcome. They run one after the other, each seeing what
+the one before returned; None leaves it as it is. An after_ hook that only looks at its arguments
+says so by `@pure`, and is then run where somebody asks what would happen, too.
+
+*Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
+`Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
+phase, before the first byte is sent. `explain` is the one of them that nothing is written of: it
+says what the others would return, and why.
+
+*Observing*, `observe` learns afterwards what happened. It is a `def`, and what it returns is not
+looked at.
+
+Deciding and telling hooks may be `def` or `async def` (`explain` is a `def`), and may leave out
+arguments that they do not need. Hooks run for calls and for deliveries alike; `task.kind` tells
+which it is. One that raises, exits, cancels itself, takes longer than `plugins.timeout` or returns
+something else than documented is logged with its plugin's name and passed over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import httpx
+import pluggy
+
+from orchestratord.errors import Problem
+from orchestratord.model.backoff import Backoff
+from orchestratord.model.endpoint import Endpoint, Setting
+from orchestratord.model.event import Event
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.settings import Config, DaemonSetting
+from orchestratord.model.task import Delete, Effect, Explanation, Table, Task, Upsert
+from orchestratord.plugin.executor import Executor
+
+if TYPE_CHECKING:
+    from orchestratord.plugin.route import Control, Route
+
+hookspec = pluggy.HookspecMarker("orchestratord")
+hookimpl = pluggy.HookimplMarker("orchestratord")
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+def pure(function: F) -> F:
+    """Mark an after_ hook that does nothing but look at its arguments and decide.
+
+    `explain` and the tests in the YAML run it as the daemon would, and need not warn of it.
+    """
+    function.orchestratord_pure = True  # type: ignore[attr-defined]
+    return function
+
+
+def only_for(concerned: Callable[[str, Endpoint], object]) -> Callable[[F], F]:
+    """Mark a deciding or telling hook that has nothing to say of most tasks.
+
+    What hooks are not asked costs nothing: without this, each of them is called for each attempt.
+
+    Args:
+        concerned: whether the hook is to be asked about the tasks of this kind and endpoint: a
+            `def`, and its answer is remembered for as long as the endpoint's files stay as they
+            are, so it has to go by these two alone. Where the endpoint is gone, and where this
+            raises, the hook is asked.
+    """
+
+    def mark(function: F) -> F:
+        function.orchestratord_only_for = concerned  # type: ignore[attr-defined]
+        return function
+
+    return mark
+
+
+REGISTRATIONS = (
+    "register_settings",
+    "register_daemon_settings",
+    "register_backoff",
+    "register_executor",
+    "register_tables",
+    "register_routes",
+    "check_endpoint",
+    "config_adopted",
+)
+DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
+TELLING = ("announce", "on_success", "on_retry", "on_final_failure", "explain")
+OBSERVING = ("observe",)
+ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *OBSERVING)
+PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
+"""The seven phases of the lifecycle, in order."""
+
+
+@hookspec
+def register_settings() -> Iterable[Setting[Any]]:
+    """Keys that the plugin adds to the YAML, each with its pydantic type and its default."""
+
+
+@hookspec
+def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
+    """Keys that the plugin adds to `orchestratord.yaml`, each with its type and its default."""
+
+
+@hookspec
+def register_backoff() -> Mapping[str, type[Backoff]]:
+    """Backoff strategies, by the name that `retry.backoff` uses."""
+
+
+@hookspec
+def register_executor() -> Iterable[Executor]:
+    """Executors: kinds of task, or for calls the `type` of an endpoint."""
+
+
+@hookspec
+def register_tables() -> Iterable[Table]:
+    """Tables of the plugin's own, kept in the queue's database and written by Upsert and Delete."""
+
+
+@hookspec
+def register_routes(control: Control) -> Iterable[Route]:
+    """Routes of the plugin's own for the API, answered through `control`."""
+
+
+@hookspec
+def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
+    """Problems that only the plugin can see, for `check` and for each (re)load.
+
+    `Problem.key` is the dotted path below the endpoint (`webhooks.0.url`); file and line are found
+    from it. An error refuses the configuration, a warning is shown.
+    """
+
+
+@hookspec
+def config_adopted(
+    config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
+) -> Iterable[Upsert | Delete | None]:
+    """A configuration was adopted, at start and at each reload; or another daemon of the queue
+    has changed what stands in plugins' tables.
+
+    `tables` holds the rows of the plugin's own tables as they stand; what is returned is written.
+    `elsewhere` names the endpoints that other daemons declare, whose rows are not this one's alone.
+    Best a generator: whatever it yields, None too, gives everything else its turn.
+    """
+
+
+@hookspec
+def before_request(
+    request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
+) -> httpx.Request | None:
+    """Before each HTTP attempt: return another request, or None to leave it.
+
+    May raise `Reject` (the task fails, `rejected`, nothing is sent) or `Snooze(delay)` (later, at
+    no cost of an attempt).
+    """
+
+
+@hookspec
+def after_request(
+    outcome: Outcome, request: httpx.Request, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | None:
+    """After each HTTP attempt, with an answer or with the error that came instead.
+
+    Return `outcome.success()`, `outcome.retry(...)` or `outcome.failure(...)`, or None.
+    """
+
+
+@hookspec
+def before_execute(statement: Any, task: Task, endpoint: Endpoint, config: Config) -> Any:
+    """Before each attempt of a database operation; like `before_request`."""
+
+
+@hookspec
+def after_execute(
+    outcome: Outcome, statement: Any, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | None:
+    """After each attempt of a database operation; like `after_request`."""
+
+
+@hookspec
+def announce(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+) -> Iterable[Effect]:
+    """Any of the seven phases has been reached and decided; the webhooks plugin hangs here.
+
+    `outcome` is None in a `before_` phase. `request` is None where none was made. `next_try` is
+    in milliseconds since the epoch, None unless the task will be tried again.
+    """
+
+
+@hookspec
+def on_success(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Iterable[Effect]:
+    """The task succeeded. Return tasks that follow from it."""
+
+
+@hookspec
+def on_retry(
+    outcome: Outcome, task: Task, endpoint: Endpoint, next_try: int, config: Config
+) -> Iterable[Effect]:
+    """The attempt failed, and the task will be tried again at `next_try` (milliseconds)."""
+
+
+@hookspec
+def on_final_failure(
+    outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Iterable[Effect]:
+    """The task failed for good; `task.reason` says why.
+
+    `endpoint` is None where the task's endpoint is no longer declared.
+    """
+
+
+@hookspec
+def explain(
+    phase: str,
+    outcome: Outcome | None,
+    request: Any,
+    task: Task,
+    endpoint: Endpoint,
+    next_try: int | None,
+    config: Config,
+    now: float,
+) -> Iterable[Explanation]:
+    """What would follow from this phase, what would not, and by which rule.
+
+    Somebody asks; nothing has happened, and nothing is written or remembered. The arguments are
+    those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
+    """
+
+
+@hookspec
+def observe(events: Sequence[Event]) -> None:
+    """What happened since the last call, in order, each after it was committed.
+
+    Called about twenty times a second while something happens, and holds up the whole daemon while
+    it runs. The events and their fields are described in `orchestratord.events`.
+    """

@@ -1,0 +1,361 @@
+"""Finding, loading and isolating plugins, and calling a phase.
+
+A phase is compiled once into a tuple of (plugin, function, argument names), and is None where
+nobody implements it. Each function is called by itself, so that its fault is its plugin's alone.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import importlib.util
+import logging
+import sys
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from types import FrameType
+from typing import Any, NamedTuple
+
+import pluggy
+
+from orchestratord.errors import PluginError, Reject, Snooze
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.event import Event, EventType, PluginEvent
+from orchestratord.model.outcome import A_HOOK, Outcome
+from orchestratord.model.task import Effect
+from orchestratord.plugin import hookspecs
+from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.isolation import (
+    PLAIN_ANSWERS,
+    HookFault,
+    ask,
+    check_decision,
+    check_effects,
+    decided,
+    settle,
+    valid_refusal,
+    words,
+)
+from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
+from orchestratord.values.redact import Redactor
+
+log = logging.getLogger("orchestratord.plugins")
+
+GROUP = "orchestratord"
+"""The entry-point group."""
+
+_TOLD = 2_000
+"""Characters of a fault that are told of."""
+
+
+class Implementation(NamedTuple):
+    plugin: str
+    function: Callable[..., Any]
+    arguments: tuple[str, ...]
+
+    def concerns(self, kind: str, endpoint: Endpoint) -> bool:
+        """Whether it wants to be asked about the tasks of a kind of an endpoint."""
+        return self.only_for is None or bool(plain(self.only_for(kind, endpoint)))
+
+    @property
+    def only_for(self) -> Callable[[str, Endpoint], object] | None:
+        """What it was marked with, None for nothing."""
+        found: Callable[[str, Endpoint], object] | None
+        found = getattr(self.function, "orchestratord_only_for", None)
+        return found
+
+    @property
+    def pure(self) -> bool:
+        """Whether it only looks at its arguments, and can be run where nothing happens."""
+        return getattr(self.function, "orchestratord_pure", False) is True
+
+
+class Host:
+    """All plugins of one daemon, loaded once. The core's own registrations come first."""
+
+    def __init__(self, *, timeout: float = 10.0) -> None:
+        """`timeout`: seconds that an `async def` hook may take."""
+        self.timeout = timeout
+        self.redactor = Redactor()
+        """What is masked in the faults that are told of."""
+        self.events = EventBus(self._observe)
+        self.plugins: dict[str, PluginInfo] = {}
+        self.registry = Registry()
+        self._manager = pluggy.PluginManager("orchestratord")
+        self._manager.add_hookspecs(hookspecs)
+        self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
+
+    # -- loading ---------------------------------------------------------------------------
+
+    def load(self, dirs: Iterable[Path] = (), disabled: Iterable[str] = ()) -> None:
+        """Load the entry points and the single files of `dirs`.
+
+        A plugin that cannot be loaded is logged and listed as `failed`; the others load. One that
+        is disabled is imported only to know what its keys are. Raises PluginError where two plugins
+        claim one name.
+        """
+        off = set(disabled)
+        for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
+            version = point.dist.version if point.dist else "?"
+            self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
+        for folder in dirs:
+            if not folder.is_dir():
+                log.warning("plugins.dirs names %s, which is not a folder", folder)
+            for path in sorted(folder.glob("*.py")):
+                if not path.name.startswith((".", "_")):
+                    info = PluginInfo(path.stem, "file", str(path))
+                    self._add(info, partial(_import_file, path), off)
+        for name in sorted(off - set(self.plugins)):
+            log.warning("plugins.disabled names %r, which is not installed", name)
+
+    def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
+        """Register an object as a plugin, as tests and the core itself do."""
+        self._add(PluginInfo(name, version, "object"), lambda: plugin, set())
+
+    def _add(self, info: PluginInfo, load: Callable[[], Any], off: set[str]) -> None:
+        if info.name in self.plugins:
+            other = self.plugins[info.name].source
+            raise PluginError(f"two plugins are named {info.name!r}: {other} and {info.source}")
+        if info.name == CORE:
+            raise PluginError(f"{info.source}: no plugin can be named {CORE!r}")
+        self.plugins[info.name] = info
+        try:
+            plugin = load()
+            if info.name in off:
+                info.status = "disabled"
+                self.registry.remember_disabled(plugin, info.name)
+                return
+            self._manager.register(plugin, info.name)
+            implementations = self._manager.get_hookcallers(plugin) or []
+            info.hooks = tuple(sorted(caller.name for caller in implementations))
+            for caller in implementations:
+                _check_implementation(caller, info.name)
+            self.registry.add(plugin, info.name)
+        except PluginError:
+            self._forget(info)
+            raise
+        except BaseException as error:  # a plugin's import may raise anything, SystemExit too
+            if isinstance(error, KeyboardInterrupt):
+                raise
+            self._forget(info)
+            info.error = words(error)
+            if info.name in off:
+                info.status = "disabled"
+                log.warning(
+                    "plugin %s is disabled; its keys are not known: %s", info.name, info.error
+                )
+            else:
+                info.status = "failed"
+                log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
+        finally:
+            self._compiled.clear()
+
+    def _forget(self, info: PluginInfo) -> None:
+        if self._manager.has_plugin(info.name):
+            self._manager.unregister(name=info.name)
+        self.registry.forget(info.name)
+        info.hooks = ()
+
+    # -- calling ---------------------------------------------------------------------------
+
+    def compiled(self, hook: str) -> tuple[Implementation, ...] | None:
+        """The implementations of `hook` in the order in which they run, None for none."""
+        try:
+            return self._compiled[hook]
+        except KeyError:
+            caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
+            found = tuple(
+                Implementation(impl.plugin_name, impl.function, impl.argnames)
+                for impl in reversed(caller.get_hookimpls())
+            )
+            self._compiled[hook] = found or None
+            return self._compiled[hook]
+
+    def concerned(
+        self, hook: str, kind: str, endpoint: Endpoint | None
+    ) -> tuple[Implementation, ...] | None:
+        """Those of a hook's implementations that want to be asked about the tasks of a kind of an
+        endpoint, None for none. Of an endpoint that is gone, all are asked."""
+        found = self.compiled(hook)
+        if found is None or endpoint is None:
+            return found
+        known = endpoint.remembered.get((hook, kind))
+        if known is None or known[0] is not found:
+            known = found, self._those_concerned(found, hook, kind, endpoint)
+            endpoint.remembered[hook, kind] = known
+        concerned: tuple[Implementation, ...] | None = known[1]
+        return concerned
+
+    def _those_concerned(
+        self, found: tuple[Implementation, ...], hook: str, kind: str, endpoint: Endpoint
+    ) -> tuple[Implementation, ...] | None:
+        concerned: list[Implementation] = []
+        for item in found:
+            try:
+                if item.concerns(kind, endpoint):
+                    concerned.append(item)
+            except KeyboardInterrupt:
+                raise
+            except BaseException as fault:  # a plugin may raise anything
+                self.fault(item.plugin, hook, fault)
+                concerned.append(item)
+        return tuple(concerned) or None
+
+    def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
+        task, endpoint = arguments.get("task"), arguments.get("endpoint")
+        if task is None or endpoint is None:
+            return self.compiled(hook)
+        return self.concerned(hook, task.kind, endpoint)
+
+    def owner_of(self, frame: FrameType | None) -> tuple[str, str] | None:
+        """The plugin and the hook that this stack is in; None for none."""
+        codes = {
+            function.__code__: (item.plugin, hook)
+            for hook in hookspecs.ALL
+            for item in self.compiled(hook) or ()
+            for function in (item.function, item.only_for)
+            if function is not None and hasattr(function, "__code__")
+        }
+        while frame is not None:
+            if frame.f_code in codes:
+                return codes[frame.f_code]
+            frame = frame.f_back
+        return None
+
+    async def fold(
+        self, hook: str, name: str, arguments: dict[str, Any], *, pure: bool = False
+    ) -> Any:
+        """Run a deciding hook: `arguments[name]` goes through all of them and is returned.
+
+        `pure`: only through those that do nothing but look at it.
+
+        Raises Reject and Snooze where a `before_` hook does.
+        """
+        may_refuse = hook.startswith("before_")
+        running = asyncio.current_task()
+        before = running.cancelling() if running else 0
+        for item in self._asked(hook, arguments) or ():
+            if pure and not item.pure:
+                continue
+            try:
+                given = [arguments[name] for name in item.arguments]
+                result, raised = ask(item.function, given)
+                cancelled = running is not None and running.cancelling() > before
+                if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
+                    result = await settle(result, raised, self.timeout, running, before)
+                if result is None:
+                    continue
+                check_decision(hook, result, arguments[name])
+            except (Reject, Snooze) as refusal:
+                if may_refuse and valid_refusal(refusal):
+                    raise
+                self.fault(item.plugin, hook, refusal)
+                continue
+            except Exception as fault:  # what it returned may fail the one who looks at it
+                self.fault(item.plugin, hook, fault)
+                continue
+            if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
+                result = decided(result, item.plugin)
+            arguments[name] = result
+        return arguments[name]
+
+    async def collect(
+        self, hook: str, arguments: dict[str, Any], running: asyncio.Task[Any] | None = None
+    ) -> list[Effect]:
+        """Run a telling hook and gather what all of them return.
+
+        `running` is the asyncio task that this runs in, where the caller knows it.
+        """
+        effects: list[Effect] = []
+        running = running or asyncio.current_task()
+        before = running.cancelling() if running else 0
+        for item in self._asked(hook, arguments) or ():
+            given = [arguments[name] for name in item.arguments]
+            result, raised = ask(item.function, given)
+            cancelled = running is not None and running.cancelling() > before
+            try:
+                if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
+                    result = await settle(result, raised, self.timeout, running, before)
+                if result is not None and (type(result) is not list or result):
+                    effects += check_effects(result, self.registry, item.plugin)
+            except Exception as fault:  # what it returned may fail the one who looks at it
+                self.fault(item.plugin, hook, fault)
+        return effects
+
+    def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
+        """Call a plain `def` hook of each plugin; (plugin, what it returned as a list)."""
+        answers: list[tuple[str, Any]] = []
+        for item in self._asked(hook, arguments) or ():
+            try:
+                result = plain(item.function(*[arguments[name] for name in item.arguments]))
+                found = [value for value in result or () if value is not None]
+                answers.append((item.plugin, found))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may raise anything
+                self.fault(item.plugin, hook, error)
+        return answers
+
+    def _observe(self, events: Sequence[Event]) -> None:
+        for item in self.compiled("observe") or ():
+            try:
+                plain(item.function(*([events] if item.arguments else ())))
+            except KeyboardInterrupt:
+                raise
+            except BaseException as error:  # a plugin may raise anything
+                self.fault(item.plugin, "observe", error)
+
+    def fault(self, plugin: str, hook: str, error: BaseException) -> None:
+        """Log a plugin's fault under its name, count it and tell of it."""
+        info = self.plugins.get(plugin)
+        text = str(error) if isinstance(error, HookFault) else words(error)
+        if info is not None:
+            info.faults += 1
+            info.last_fault = f"{hook}: {text}"
+        cause = error.__cause__ if isinstance(error, HookFault) else error
+        log.error(
+            "plugin %s: %s %s",
+            plugin,
+            hook,
+            text,
+            exc_info=cause,
+            extra={"plugin": plugin, "hook": hook},
+        )
+        said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
+        at = int(time.time() * 1000)
+        self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
+
+
+def _check_implementation(caller: pluggy.HookCaller, plugin: str) -> None:
+    for impl in caller.get_hookimpls():
+        if impl.plugin_name != plugin:
+            continue
+        if impl.wrapper or impl.hookwrapper:
+            raise TypeError(f"{caller.name} is a hook wrapper; write a plain hook")
+        if not (caller.has_spec() or impl.optionalhook):
+            raise TypeError(f"there is no hook {caller.name!r}")
+        of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
+        if caller.name not in of_tasks and hasattr(impl.function, "orchestratord_only_for"):
+            raise TypeError(f"{caller.name} is marked only_for, but is not called for tasks")
+
+
+def _import_file(path: Path) -> Any:
+    name = f"orchestratord_plugin_{path.stem}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise ImportError(f"{path} cannot be imported")
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module
+    try:
+        spec.loader.exec_module(module)
+    except BaseException:
+        sys.modules.pop(name, None)
+        raise
+    return module
+
+
+def _gave_verdict(result: Outcome, before: Outcome) -> bool:
+    """True where a hook said what becomes of the task, and did not only change its answer."""
+    return result.verdict != before.verdict or result.decided_by == A_HOOK

@@ -1,0 +1,306 @@
+"""Keeping a hook's fault its plugin's own, and checking what hooks return."""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+import json
+import logging
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from orchestratord.errors import Reject, Snooze
+from orchestratord.model.http_message import Response
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import Delete, Effect, Kind, NewTask, Table, Upsert
+from orchestratord.plugin.registry import Registry
+from orchestratord.values.durations import MAX_DURATION
+
+log = logging.getLogger("orchestratord.plugins")
+
+
+PLAIN_ANSWERS = frozenset({type(None), list, tuple, Outcome})
+"""The types of what is neither awaited nor listed."""
+
+
+class HookFault(Exception):
+    """A hook did something that it may not; the message says what."""
+
+
+async def call(
+    function: Callable[..., Any],
+    arguments: list[Any],
+    timeout: float,  # noqa: ASYNC109
+    running: asyncio.Task[Any] | None,
+) -> Any:
+    """Call a hook, await it if it is awaitable, for at most `timeout` seconds.
+
+    `running` is the asyncio task that this runs in.
+
+    Raises Reject and Snooze where the hook does, and HookFault for everything else that it raises,
+    SystemExit and a cancellation of its own included.
+    """
+    before = running.cancelling() if running else 0
+    result, raised = ask(function, arguments)
+    return await settle(result, raised, timeout, running, before)
+
+
+def ask(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, BaseException | None]:
+    """The first half of `call`: what the function returned, or what it raised."""
+    try:
+        result = function(*arguments)
+        # The usual answers need no closer look.
+        return (result if type(result) in PLAIN_ANSWERS else _listed(result)), None
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:  # SystemExit and CancelledError are the plugin's here
+        return None, error
+
+
+async def settle(
+    result: Any,
+    raised: BaseException | None,
+    timeout: float,  # noqa: ASYNC109
+    running: asyncio.Task[Any] | None,
+    before: int,
+) -> Any:
+    """The second half of `call`, which can be left out for a plain answer without a cancellation.
+
+    `before` is how often `running` was cancelled before the function was asked.
+    """
+    if running is not None and running.cancelling() > before:
+        await _undo_cancel(running, before)
+    if raised is not None:
+        raise _refusal_or_fault(raised)
+    if type(result) in PLAIN_ANSWERS or not inspect.isawaitable(result):
+        return result
+    return await _wait(result, timeout)
+
+
+def words(error: BaseException) -> str:
+    """An exception in one line, whatever its own `__str__` may do."""
+    try:
+        return f"{type(error).__name__}: {error}"
+    except Exception:
+        return type(error).__name__
+
+
+def _refusal_or_fault(raised: BaseException) -> BaseException:
+    if isinstance(raised, Reject | Snooze):
+        return raised
+    fault = HookFault(f"raised {words(raised)}")
+    fault.__cause__ = raised
+    return fault
+
+
+def _listed(result: Any) -> Any:
+    """The items of a generator: what runs only when they are asked for is the hook's, too."""
+    if isinstance(result, Iterator) and not inspect.isawaitable(result):
+        return list(result)
+    return result
+
+
+async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
+    # A task of its own: what cancels itself or hangs cannot take the attempt with it.
+    task = asyncio.ensure_future(_contained(awaitable))
+    try:
+        done, _ = await asyncio.wait((task,), timeout=timeout)
+    except asyncio.CancelledError:
+        task.cancel()
+        raise
+    if not done:
+        task.cancel()
+        raise HookFault(f"took longer than plugins.timeout ({timeout:g}s)")
+    if task.cancelled():
+        raise HookFault("cancelled itself")
+    raised, result = task.result()
+    if raised is not None:
+        raise _refusal_or_fault(raised)
+    return result
+
+
+async def _contained(awaitable: Any) -> tuple[BaseException | None, Any]:
+    """Await, and hand a raised exception back as a value: a SystemExit would end the loop."""
+    try:
+        return None, _listed(await awaitable)
+    except asyncio.CancelledError:
+        raise
+    except BaseException as error:
+        return error, None
+
+
+async def _undo_cancel(running: asyncio.Task[Any], before: int) -> None:
+    """Take back a cancel that a plain hook called on the task that it runs in."""
+    while running.cancelling() > before:
+        running.uncancel()
+    try:
+        await asyncio.sleep(0)
+    except asyncio.CancelledError:
+        log.debug("a hook cancelled the task that it ran in; taken back")
+
+
+def check_decision(hook: str, result: Any, before: Any) -> None:
+    """Raise HookFault where a deciding hook returned something that it may not.
+
+    `before` is what it was given to decide about.
+    """
+    if hook.startswith("after_"):
+        check_outcome(result)
+    elif hook == "before_request" and not isinstance(result, httpx.Request):
+        raise HookFault(f"returned {type(result).__name__}, not an httpx.Request or None")
+    elif hook == "before_execute" and not isinstance(result, type(before)):
+        raise HookFault(f"returned {type(result).__name__}, not a {type(before).__name__} or None")
+
+
+def check_outcome(outcome: object) -> None:
+    """Raise HookFault for what is no outcome, and for one that cannot be written down or counted
+    with afterwards, when nobody could tell any more whose it is."""
+    if not isinstance(outcome, Outcome):
+        raise HookFault(f"returned {type(outcome).__name__}, not an Outcome")
+    if (
+        outcome.delay is None
+        and outcome.verdict in _VERDICTS
+        and type(outcome.status_code) is int
+        and 0 <= outcome.status_code < 1000
+        and type(outcome.response) is Response
+        and (outcome.error is None or type(outcome.error) is str)
+        and (outcome.retry_after is None or type(outcome.retry_after) is str)
+        and (outcome.final_reason is None or type(outcome.final_reason) is str)
+    ):
+        return  # an answer as the client makes it: nearly all of them
+    for name, allowed in _OUTCOME.items():
+        value = getattr(outcome, name)
+        if type(value) not in allowed and not isinstance(value, allowed):
+            raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
+    if outcome.verdict not in _VERDICTS:
+        raise HookFault(f"returned an Outcome whose verdict is {outcome.verdict!r}")
+    code = "" if outcome.status_code is None else str(outcome.status_code)
+    if len(code) > _LONGEST_CODE or not code.isascii():
+        raise HookFault("returned an Outcome whose status_code is none")
+    try:
+        _ = outcome.response.content if outcome.response is not None else b""
+    except Exception as error:  # a stream that was not read
+        raise HookFault(f"returned a response that cannot be read: {error}") from error
+    if outcome.delay is not None and math.isnan(outcome.delay):
+        raise HookFault("returned an Outcome whose delay is no number")
+
+
+_NOTHING = type(None)
+_VERDICTS = ("success", "retry", "failure")
+# Tuples: isinstance takes five times as long for a union.
+_OUTCOME: Mapping[str, tuple[type, ...]] = {
+    "verdict": (str,),
+    "status_code": (int, str, _NOTHING),
+    "response": (Response, httpx.Response, _NOTHING),
+    "error": (str, _NOTHING),
+    "retry_after": (str, _NOTHING),
+    "final_reason": (str, _NOTHING),
+    "delay": (int, float, _NOTHING),
+}
+_LONGEST_CODE = 32
+"""Characters of a status code."""
+
+
+def decided(outcome: Outcome, plugin: str) -> Outcome:
+    """The outcome with the plugin named that changed its verdict."""
+    return replace(outcome, decided_by=plugin)
+
+
+def valid_refusal(refusal: Reject | Snooze) -> bool:
+    """True where a snooze has a delay that can be waited for."""
+    return isinstance(refusal, Reject) or _is_delay(refusal.delay)
+
+
+def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
+    """What a telling hook returned, as a list; HookFault where it is something else."""
+    if result is None:
+        return []
+    if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
+        raise HookFault(f"returned {type(result).__name__}, not a list of NewTask, Upsert, Delete")
+    try:
+        effects = list(result)
+    except KeyboardInterrupt:
+        raise
+    except BaseException as error:
+        raise HookFault(f"raised {words(error)}") from error
+    for effect in effects:
+        if isinstance(effect, NewTask):
+            _check_task(effect)
+        elif isinstance(effect, Upsert | Delete):
+            _check_row(effect, registry, plugin)
+        else:
+            raise HookFault(
+                f"returned a {type(effect).__name__} among its effects; "
+                "allowed are NewTask, Upsert and Delete"
+            )
+    return effects
+
+
+def _check_task(task: NewTask) -> None:
+    for name, allowed in _TASK.items():
+        value = getattr(task, name)
+        if type(value) not in allowed and (
+            not isinstance(value, allowed) or isinstance(value, bool)
+        ):
+            raise HookFault(f"returned a NewTask whose {name} is a {type(value).__name__}")
+    if task.kind not in _KINDS or bool(task.webhook) != (task.kind == Kind.WEBHOOK):
+        raise HookFault(
+            f"returned a NewTask of kind {task.kind!r} and webhook {task.webhook!r}; "
+            "a call has none, the delivery of a webhook has one"
+        )
+    if not _is_delay(task.delay):
+        raise HookFault(f"returned a NewTask whose delay is {task.delay!r}")
+    try:
+        json.dumps(task.params, allow_nan=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
+
+
+_KINDS = frozenset(Kind)
+_TASK: Mapping[str, tuple[type, ...]] = {
+    "kind": (str,),
+    "endpoint_id": (str,),
+    "params": (Mapping,),
+    "webhook": (str,),
+    "phase": (str, _NOTHING),
+    "payload": (str, _NOTHING),
+    "error": (str, _NOTHING),
+    "delay": (int, float),
+    "parent_id": (int, _NOTHING),
+    "unique_key": (str, _NOTHING),
+    "max_attempts": (int,),
+    "scheduled_at": (int, _NOTHING),
+    "depth": (int,),
+}
+
+
+_STORABLE = (str, int, float, _NOTHING)
+
+
+def _check_row(effect: Upsert | Delete, registry: Registry, plugin: str) -> None:
+    table: Table | None = registry.tables.get(effect.table)
+    if table is None or registry.owners.get(("table", effect.table)) != plugin:
+        raise HookFault(f"writes the table {effect.table!r}, which is not its own")
+    given = [dict(effect.key)]
+    if isinstance(effect, Upsert):
+        given += dict(effect.values), dict(effect.add)
+    if given[0].keys() != set(table.key):
+        raise HookFault(f"writes {table.name} with another key than {', '.join(table.key)}")
+    for part in given:
+        for name, value in part.items():
+            if name not in table.columns:
+                raise HookFault(f"writes {table.name}, which has no column {name}")
+            if not isinstance(value, _STORABLE):
+                raise HookFault(f"writes a {type(value).__name__} into {table.name}.{name}")
+
+
+def _is_delay(value: object) -> bool:
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= MAX_DURATION
+    )

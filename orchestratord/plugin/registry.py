@@ -1,0 +1,177 @@
+"""What plugins registered, and what is known of each plugin."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from orchestratord.errors import PluginError
+from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.endpoint import Api, Setting
+from orchestratord.model.settings import DaemonSetting, DaemonSettings
+from orchestratord.model.task import Table
+from orchestratord.plugin.executor import Executor
+
+CORE = "orchestratord"
+"""The owner of what no plugin brings."""
+
+_CORE_KEYS = {
+    "type", "timeout", "retry", "idempotent", "enabled", "params", "schedule", "tests",
+    *Api.model_fields,
+} - {"name"}  # fmt: skip
+_DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
+_DAEMON_KEY = "key of orchestratord.yaml"
+
+
+@dataclass(slots=True)
+class PluginInfo:
+    """What is known of one plugin. `status` is `loaded`, `disabled` or `failed`."""
+
+    name: str
+    version: str
+    source: str
+    """`entry point`, or the file."""
+    status: str = "loaded"
+    hooks: tuple[str, ...] = ()
+    error: str | None = None
+    faults: int = 0
+    last_fault: str | None = None
+
+
+@dataclass(slots=True)
+class Registry:
+    """What plugins registered. The `disabled_` names are those of plugins that are switched off."""
+
+    settings: dict[str, Setting[Any]] = field(default_factory=dict)
+    daemon_settings: dict[str, DaemonSetting[Any]] = field(default_factory=dict)
+    backoffs: dict[str, type[Backoff]] = field(default_factory=dict)
+    executors: list[Executor] = field(default_factory=list)
+    tables: dict[str, Table] = field(default_factory=dict)
+    owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    disabled_keys: dict[str, str] = field(default_factory=dict)
+    """Key of the YAML → the disabled plugin."""
+    disabled_daemon_keys: dict[str, str] = field(default_factory=dict)
+    """The same for keys of `orchestratord.yaml`."""
+    disabled_backoffs: dict[str, str] = field(default_factory=dict)
+    disabled_types: dict[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for key in _CORE_KEYS:
+            self.claim("key", key, CORE)
+        for key in _DAEMON_KEYS:
+            self.claim(_DAEMON_KEY, key, CORE)
+        self.claim("backoff", "fixed", CORE)
+        self.backoffs["fixed"] = _named(Fixed, "fixed")
+
+    def claim(self, what: str, name: str, plugin: str) -> None:
+        """Give `name` to `plugin`. Raises PluginError where it is given already."""
+        owner = self.owners.get((what, name))
+        if owner == plugin:
+            raise PluginError(f"the {what} {name!r} is registered by {owner} twice")
+        if owner is not None:
+            raise PluginError(f"the {what} {name!r} is registered by {owner} and by {plugin}")
+        self.owners[what, name] = plugin
+
+    def add(self, plugin: Any, name: str) -> None:
+        """Take up all that a plugin registers. Raises PluginError for a name given twice."""
+        for setting in _registered(plugin, "register_settings", Setting):
+            self.claim("key", setting.key, name)
+            self.settings[setting.key] = setting
+        for own in _registered(plugin, "register_daemon_settings", DaemonSetting):
+            self.claim(_DAEMON_KEY, own.key, name)
+            self.daemon_settings[own.key] = own
+        for strategy, class_ in _strategies(plugin).items():
+            self.claim("backoff", strategy, name)
+            self.backoffs[strategy] = _named(class_, strategy)
+        for executor in _registered(plugin, "register_executor", Executor):
+            self.claim("executor", _label(executor), name)
+            self.executors.append(executor)
+        for table in _registered(plugin, "register_tables", Table):
+            self.claim("table", table.name, name)
+            self.tables[table.name] = table
+        for executor in self.executors:
+            for key in _keys(executor.model) & self.settings.keys():
+                owners = self.owners["executor", _label(executor)], self.owners["key", key]
+                raise PluginError(f"the key {key!r} is registered by {' and by '.join(owners)}")
+
+    def forget(self, plugin: str) -> None:
+        """Take back all that a plugin has registered."""
+        known: dict[str, dict[str, Any]] = {
+            "key": self.settings,
+            _DAEMON_KEY: self.daemon_settings,
+            "backoff": self.backoffs,
+            "table": self.tables,
+        }
+        for (what, name), owner in list(self.owners.items()):
+            if owner == plugin:
+                del self.owners[what, name]
+                known.get(what, {}).pop(name, None)
+        self.executors = [
+            item for item in self.executors if ("executor", _label(item)) in self.owners
+        ]
+
+    def remember_disabled(self, plugin: Any, name: str) -> None:
+        """Only know what a plugin would register, so that the YAML that names it is accepted."""
+        settings = _registered(plugin, "register_settings", Setting)
+        executors = _registered(plugin, "register_executor", Executor)
+        self.disabled_keys |= {setting.key: name for setting in settings}
+        own = _registered(plugin, "register_daemon_settings", DaemonSetting)
+        self.disabled_daemon_keys |= {setting.key: name for setting in own}
+        self.disabled_backoffs |= dict.fromkeys(_strategies(plugin), name)
+        self.disabled_types |= {e.type: name for e in executors if e.kind == "call"}
+
+    def call_executors(self) -> dict[str, Executor]:
+        """`type` of an endpoint → its executor."""
+        return {item.type: item for item in self.executors if item.kind == "call"}
+
+    def executor(self, kind: str, type_: str) -> Executor | None:
+        """The executor of a task of this kind; for calls, of an endpoint of this type."""
+        for item in self.executors:
+            if item.kind == kind and (kind != "call" or item.type == type_):
+                return item
+        return None
+
+
+def plain(result: Any) -> Any:
+    """The result of a hook that has to be a `def`. Raises TypeError for that of an `async def`."""
+    if inspect.iscoroutine(result):
+        result.close()
+        raise TypeError("it is an `async def`; write a `def`")
+    return result
+
+
+def _registered(plugin: Any, hook: str, type_: Any) -> list[Any]:
+    items = list(_call(plugin, hook))
+    for item in items:
+        if not isinstance(item, type_):
+            raise TypeError(f"{hook} returned {item!r}, which is no {type_.__name__}")
+    return items
+
+
+def _strategies(plugin: Any) -> dict[str, type[Backoff]]:
+    return dict(_call(plugin, "register_backoff"))
+
+
+def _call(plugin: Any, hook: str) -> Any:
+    function: Callable[[], Any] | None = getattr(plugin, hook, None)
+    if function is None or getattr(function, "orchestratord_impl", None) is None:
+        return ()
+    return plain(function()) or ()
+
+
+def _named(class_: type[Backoff], name: str) -> type[Backoff]:
+    if not (isinstance(class_, type) and issubclass(class_, Backoff)):
+        raise TypeError(f"the backoff {name!r} is not a subclass of orchestratord.Backoff")
+    class_.name = name
+    return class_
+
+
+def _label(executor: Executor) -> str:
+    return f"{executor.kind} {executor.type}".strip()
+
+
+def _keys(model: Any) -> set[str]:
+    fields = model.model_fields if model is not None else {}
+    return {info.alias or name for name, info in fields.items()}

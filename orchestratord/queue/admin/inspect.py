@@ -1,0 +1,172 @@
+"""Looking at a database from outside without changing it: who holds it, and is it whole?"""
+
+from __future__ import annotations
+
+import sqlite3
+import time
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote
+
+from orchestratord.errors import QueueError
+from orchestratord.queue.database import Connection, Database, open_database
+from orchestratord.queue.operations.daemons import seen
+from orchestratord.queue.records import DaemonSeen
+from orchestratord.queue.schema import HALF, VERSION
+
+_LOCKS = Path("/proc/locks")
+_LISTED = 5
+"""Faults of a database that are listed; one is enough to be worried."""
+
+
+def holder(database: Path) -> int | None:
+    """The pid of the daemon that has this database; None where none has, or it cannot be told.
+
+    The kernel's list of locks is read. To try the lock would be to take it, for a moment in which a
+    daemon might want to start.
+    """
+    lock = database.with_name(database.name + ".lock")
+    try:
+        inode = str(lock.stat().st_ino)
+        lines = _LOCKS.read_text(encoding="ascii").splitlines()
+    except OSError:
+        return None
+    for line in lines:
+        # 1: FLOCK  ADVISORY  WRITE 707 fe:01:1234 0 EOF
+        _, kind, _, _, pid, place, *_ = [*line.split(), "", "", "", "", "", ""]
+        if kind == "FLOCK" and place.rpartition(":")[2] == inode and pid.isdigit():
+            return int(pid)
+    return None
+
+
+def faults(database: Path, seconds: float) -> list[str] | None:
+    """What is wrong within the file, nothing for a good one; None where it took too long to see.
+
+    Args:
+        database: an existing file.
+        seconds: how long to look.
+    """
+    deadline = time.monotonic() + seconds
+    try:
+        with closing(_open(database)) as connection:
+            connection.set_progress_handler(lambda: time.monotonic() > deadline, 10_000)
+            rows = connection.execute(f"PRAGMA quick_check({_LISTED})").fetchall()
+    except sqlite3.OperationalError as error:
+        if error.sqlite_errorcode == sqlite3.SQLITE_INTERRUPT:
+            return None
+        return [str(error)]
+    except sqlite3.Error as error:
+        return [str(error)]
+    return [] if rows == [("ok",)] else [str(row[0]) for row in rows]
+
+
+def too_new(database: Path) -> int | None:
+    """The schema that a daemon has to know to use this database, where this version does not."""
+    try:
+        with closing(_open(database)) as connection:
+            row = connection.execute("SELECT compatible_from FROM schema WHERE id = 1").fetchone()
+    except sqlite3.Error:
+        return None  # a file without tables is a new one, and what is broken is told by `faults`
+    return int(row[0]) if row is not None and row[0] > VERSION else None
+
+
+def _open(database: Path) -> sqlite3.Connection:
+    path = f"file:{quote(str(database))}?mode=ro"
+    # Without a journal beside it the file is all there is, and nobody has it open. A reader would
+    # make a journal, though it needs none.
+    if not database.with_name(database.name + "-wal").exists():
+        path += "&immutable=1"
+    return sqlite3.connect(path, uri=True, timeout=1.0)
+
+
+# -- Looking at a queue on a server without changing it --------------------------------------------
+
+OLD_TRANSACTION = 60.0
+"""Seconds for which others may hold a transaction open."""
+
+_SERVER = """
+SELECT split_part(current_setting('server_version'), ' ', 1),
+    pg_is_in_recovery() OR current_setting('default_transaction_read_only') = 'on',
+    (extract(epoch FROM now()) * 1000)::bigint, to_regclass('schema') IS NOT NULL
+"""
+_MAY_CREATE = "SELECT COALESCE(has_schema_privilege(current_schema(), 'CREATE'), false)"
+_MAY_WRITE = """
+SELECT bool_and(has_table_privilege(name, right_))
+FROM unnest(ARRAY['retry_schedule', 'attempts', 'daemons']) AS t (name),
+    unnest(ARRAY['SELECT', 'INSERT', 'UPDATE', 'DELETE']) AS r (right_)
+"""
+_SCHEMA = "SELECT version, compatible_from FROM schema WHERE id = 1"
+_FACT = "SELECT value FROM meta WHERE name = ?"
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What was found.
+
+    Args:
+        shown: the database's URL, without a password.
+        server: the version of PostgreSQL.
+        now_ms: what time it is there.
+        read_only: nothing can be written to it.
+        schema: the version of the queue's tables; None where there are none.
+        too_new: the version that one has to know to use it, where this one is older; else None.
+        half: where the rest of the queue is, which is being moved here; else None.
+        rights: this user may do with it what a daemon does.
+        size: of the tables that grow, in bytes.
+        daemons: those that gave a sign of life within the last hour.
+        complaints: what keeps it from cleaning up.
+    """
+
+    shown: str
+    server: str
+    now_ms: int
+    read_only: bool
+    schema: int | None
+    too_new: int | None
+    half: str | None
+    rights: bool
+    size: int
+    daemons: tuple[DaemonSeen, ...]
+    complaints: tuple[str, ...]
+
+
+def look(url: str) -> Seen:
+    """Look into the database of a URL, for some seconds at most.
+
+    Raises QueueError where it cannot be reached or is none.
+    """
+    database = open_database(url)
+    database.open()
+    connection = database.connect(writes=False)
+    try:
+        return _look(database, connection)
+    except database.failures.errors as error:
+        raise database.failures.named(error) from None
+    finally:
+        connection.close()
+        database.close()
+
+
+def _look(database: Database, connection: Connection) -> Seen:
+    row = connection.one(_SERVER)
+    if row is None:
+        raise QueueError(f"{database.shown} does not say what it is")
+    server, read_only, now, there = row
+    schema = connection.one(_SCHEMA) if there else None
+    rights = connection.one(_MAY_CREATE if schema is None else _MAY_WRITE)
+    usable = schema is not None and schema[1] <= VERSION
+    half = connection.one(_FACT, (HALF,)) if usable else None
+    return Seen(
+        shown=database.shown,
+        server=server,
+        now_ms=now,
+        read_only=read_only,
+        schema=schema[0] if schema is not None else None,
+        too_new=schema[1] if schema is not None and not usable else None,
+        half=half[0] if half is not None else None,
+        rights=bool(rights and rights[0]),
+        size=database.size(connection) if usable else 0,
+        daemons=tuple(seen(connection)) if usable else (),
+        complaints=tuple(database.holding_back(connection, OLD_TRANSACTION)) if usable else (),
+    )

@@ -1,0 +1,267 @@
+"""Moving a queue from a file of SQLite into a PostgreSQL, in steps that can be taken up again.
+
+Each step is a transaction of the target's that writes some rows and how far it has come, so nothing
+is written twice and nothing left out, wherever it is broken off. The file is locked meanwhile; at
+the end it is marked as moved, and no daemon opens it any more. Until then no daemon works on the
+target; one that works on the file again ends the move, as nobody looks at rows a second time.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import time
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from typing import Any
+
+from peewee import BigIntegerField as Big
+from peewee import FloatField, IntegerField, Model
+
+from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.model.task import Table
+from orchestratord.queue import schema
+from orchestratord.queue.database import Connection, Database, open_database
+from orchestratord.queue.models import (
+    ActionRow,
+    AttemptRow,
+    BulkRow,
+    EndpointState,
+    RetrySchedule,
+    ScheduleSlot,
+)
+from orchestratord.queue.operations.claim_postgres import CLOCK
+from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
+from orchestratord.queue.sqlite_database import SqliteFile
+
+# ruff: noqa: S608  # what is pasted here are names of tables and columns, never values
+
+PAGE = 500
+"""Rows in one transaction at most, …"""
+PAGE_BYTES = 8 << 20
+"""… and about so many bytes."""
+
+MODELS: tuple[type[Model], ...] = (
+    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow,
+)  # fmt: skip
+"""What is moved; daemons are not, nor what each database keeps of itself."""
+
+STATE = "move"
+"""The name under which the target keeps how far it has come."""
+
+PUT = """
+INSERT INTO meta (name, value) VALUES (?, ?)
+ON CONFLICT (name) DO UPDATE SET value = excluded.value
+"""
+
+AT_WORK = f"SELECT host, pid FROM daemons WHERE lease_until > ({CLOCK}) LIMIT 1"
+
+
+@dataclass(frozen=True, slots=True)
+class _Part:
+    """A table to be moved: its columns with their types."""
+
+    name: str
+    columns: Sequence[str]
+    types: Sequence[str]
+    numbered: bool
+    """Whether its ids are the database's."""
+
+
+def move(
+    source_url: str,
+    target_url: str,
+    tables: Iterable[Table],
+    moved: Callable[[str, int, int], None] = lambda table, done, of: None,
+) -> int:
+    """Move everything; the number of tasks that were moved, this time or before.
+
+    Args:
+        source_url: `sqlite:////absolute/path`; no daemon may have it.
+        target_url: `postgresql://…`; empty, or where an earlier move was broken off.
+        tables: those of plugins.
+        moved: told of each step: the table, its rows so far, and how many there are.
+
+    Raises:
+        DatabaseInUse: a daemon has the source, it was moved before, or daemons work on the target.
+        QueueError: the target has tasks of its own, the source was used since an earlier move was
+            broken off, or one of the two cannot be opened.
+    """
+    declared = tuple(tables)
+    source, target = open_database(source_url), open_database(target_url)
+    if source.shared or not target.shared:
+        raise QueueError("a queue moves from sqlite:///… to postgresql://…")
+    if isinstance(source, SqliteFile) and not source.path.exists():
+        raise QueueError(f"there is no {source.path}")
+    source.open()
+    try:
+        with (
+            closing(_ready(target, declared)) as new,
+            closing(_source(source, declared, new, target.shown)) as old,
+        ):
+            try:
+                return _move(old, new, _parts(declared), source.shown, target.shown, moved)
+            except (*target.failures.errors, *source.failures.errors) as error:
+                failures = target.failures if new.failures is target.failures else source.failures
+                raise failures.named(error) from error
+    finally:
+        source.close()
+
+
+def _source(source: Database, declared: Sequence[Table], new: Connection, shown: str) -> Connection:
+    """The source, also where all of it was moved and only the last word on that is missing."""
+    try:
+        return _ready(source, declared)
+    except DatabaseInUse:
+        if _fact(new, HALF) is None:
+            raise
+        old = source.connect(writes=True)
+        if _fact(old, MOVED) != shown:
+            old.close()
+            raise
+        return old
+
+
+def _ready(database: Database, declared: Sequence[Table]) -> Connection:
+    connection = database.connect(writes=True)
+    try:
+        with database.models(connection) as orm:
+            schema.prepare(database, orm, declared)
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _parts(declared: Sequence[Table]) -> list[_Part]:
+    parts = []
+    for model in MODELS:
+        fields = model._meta.sorted_fields
+        parts.append(
+            _Part(
+                model._meta.table_name,
+                [field.column_name for field in fields],
+                [_type(field) for field in fields],
+                fields[0].column_name == "id",
+            )
+        )
+    kinds = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
+    for table in declared:
+        types = [kinds[kind.split()[0].upper()] for kind in table.columns.values()]
+        parts.append(_Part(table.name, list(table.columns), types, False))
+    return parts
+
+
+def _type(field: Any) -> str:
+    if isinstance(field, FloatField):
+        return "float8"
+    return "bigint" if isinstance(field, IntegerField | Big) else "text"
+
+
+def _move(
+    old: Connection,
+    new: Connection,
+    parts: Sequence[_Part],
+    source: str,
+    target: str,
+    moved: Callable[[str, int, int], None],
+) -> int:
+    state = _begin(old, new, parts, source)
+    for part in parts:
+        [(total,)] = old.all(f'SELECT count(*) FROM "{part.name}"')
+        last, done = state["tables"].get(part.name, (0, 0))
+        while page := _page(old, part, last):
+            last, done = page[-1][0], done + len(page)
+            state["tables"][part.name] = (last, done)
+            new.begin()
+            try:
+                new.many(_insert(part), part.types, [_row(part, values) for _, *values in page])
+                new.run(PUT, (STATE, json.dumps(state)))
+                new.commit()
+            except BaseException:
+                new.rollback()
+                raise
+            moved(part.name, done, total)
+    old.begin()
+    old.run(PUT, (MOVED, target))
+    old.run("UPDATE schema SET compatible_from = ?", (NEVER,))
+    old.commit()
+    new.begin()
+    new.run("DELETE FROM meta WHERE name = ?", (HALF,))
+    new.commit()
+    return int(state["tables"].get(RetrySchedule._meta.table_name, (0, 0))[1])
+
+
+def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str) -> dict[str, Any]:
+    """How far an earlier move came; or, for the first one, the target made ready for it."""
+    instance, known = _fact(old, "instance"), _fact(new, STATE)
+    if known is not None:
+        state: dict[str, Any] = json.loads(known)
+        if state["from"] != instance:
+            raise QueueError("another queue was moved to this database before")
+        if state.get("token") != _fact(old, LEAVING):
+            raise QueueError(
+                f"{source} was used since this move was broken off, and what was done there is "
+                f"missing here: move it into an empty database"
+            )
+        return state
+    if new.one("SELECT 1 FROM retry_schedule LIMIT 1"):
+        raise QueueError("the target has tasks of its own; move into an empty database")
+    if (daemon := new.one(AT_WORK)) is not None:
+        raise DatabaseInUse(
+            f"a daemon works on the target, pid {daemon[1]} on {daemon[0]}: stop it first; one "
+            f"that was killed is given up when its lease has run out"
+        )
+    token = secrets.token_hex(8)
+    old.begin()
+    old.run(PUT, (LEAVING, token))
+    old.commit()
+    state = {"from": instance, "token": token, "tables": {}}
+    new.begin()
+    for part in parts:
+        if part.numbered:
+            # Whoever makes tasks there meanwhile makes them behind these.
+            row = old.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (part.name,))
+            if row is not None and row[0]:
+                new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (row[0],))
+    new.run(PUT, ("instance", instance))
+    new.run(PUT, (HALF, source))
+    new.run(PUT, (STATE, json.dumps(state)))
+    new.commit()
+    return state
+
+
+def _fact(db: Connection, name: str) -> str | None:
+    row = db.one("SELECT value FROM meta WHERE name = ?", (name,))
+    return None if row is None else str(row[0])
+
+
+def _page(old: Connection, part: _Part, last: int) -> list[tuple[Any, ...]]:
+    """The next rows of a table, each behind its rowid."""
+    columns = ", ".join(f'"{name}"' for name in part.columns)
+    select = f'SELECT rowid, {columns} FROM "{part.name}" WHERE rowid > ? ORDER BY rowid LIMIT ?'
+    rows = old.all(select, (last, PAGE))
+    size = 0
+    for number, row in enumerate(rows):
+        size += sum(len(value) for value in row if isinstance(value, str))
+        if size > PAGE_BYTES:
+            return rows[: number + 1]
+    return rows
+
+
+def _insert(part: _Part) -> str:
+    columns = ", ".join(f'"{name}"' for name in part.columns)
+    return f'INSERT INTO "{part.name}" ({columns}) VALUES {{rows}} ON CONFLICT DO NOTHING'
+
+
+def _row(part: _Part, values: Sequence[Any]) -> list[Any]:
+    """A row as the target holds it. Its daemon is dead: what it held can be taken over at once."""
+    found = dict(zip(part.columns, values, strict=True))
+    if found.get("lease_until"):
+        found["lease_until"] = int(time.time() * 1000)
+    # As `plain` writes it; older versions did not.
+    return [
+        value.replace("\0", "\U0010ffff0") if isinstance(value, str) else value
+        for value in found.values()
+    ]

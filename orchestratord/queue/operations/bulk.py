@@ -1,0 +1,222 @@
+"""Retrying or cancelling many tasks by hand: a row knows how far it is, and moves on in steps.
+
+What matches is looked for on the reading connection; the writer only touches rows that it is given
+by id, and moves the cursor in the same transaction. So no task moves twice, whatever happens in
+between, and the hot path waits for none of the looking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+from orchestratord.errors import NotFound
+from orchestratord.model.task import Key, Status
+from orchestratord.queue.database import BY_ID, Connection
+from orchestratord.queue.operations import search
+from orchestratord.queue.records import CANCEL as CANCELLING
+from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are columns and question marks, never values
+
+COLUMNS = (
+    "id, filter, rate, dry_run, status, highest_id, cursor, matched, moved, skipped, "
+    "created_at, updated_at, finished_at, action, owner, lease_until"
+)
+
+CREATE = """
+INSERT INTO bulks (filter, rate, dry_run, status, highest_id, matched, created_at, updated_at,
+    finished_at, action, owner, lease_until)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+RETRY = f"""
+UPDATE retry_schedule {BY_ID}
+SET status = 'pending', next_try = ?,
+    granted = granted
+        + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
+    max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
+    retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
+"""
+
+HASTEN = f"""
+UPDATE retry_schedule {BY_ID}
+SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
+WHERE id IN ({{ids}}) AND status = 'pending' RETURNING id, endpoint_id, webhook
+"""
+
+CANCEL = f"""
+UPDATE retry_schedule {BY_ID}
+SET status = 'cancelled', reason = NULL, next_try = NULL, finished_at = ?, updated_at = ?
+WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
+"""
+
+ASK_TO_CANCEL = f"""
+UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
+WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
+"""
+
+ADVANCE = f"""
+UPDATE bulks
+SET cursor = ?, moved = moved + ?, skipped = skipped + ?, status = ?, updated_at = ?,
+    finished_at = ?, owner = ?, lease_until = ?
+WHERE id = ? RETURNING {COLUMNS}
+"""
+
+RELEASE = """
+UPDATE bulks SET owner = NULL, lease_until = NULL WHERE owner = ? AND status = 'running'
+"""
+
+
+def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
+    """(The newest id, how many tasks match up to it); on the reading connection."""
+    row = db.one("SELECT max(id) FROM retry_schedule")
+    highest = (row[0] if row else None) or 0
+    return highest, search.count(db, wanted, highest)
+
+
+def create(
+    session: Session,
+    action: str,
+    wanted: TaskFilter,
+    rate: float | None,
+    dry_run: bool,
+    highest: int,
+    matched: int,
+) -> Bulk:
+    """Write a bulk down; one that has nothing to do is finished at once.
+
+    A dry run leaves no trace: it has the id 0, and is finished.
+    """
+    now = session.now()
+    if dry_run:
+        return Bulk(
+            0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now, action
+        )
+    status = "running" if matched else "finished"
+    values = (search.dump(wanted), rate, 0, status, highest, matched, now, now)
+    whose = (session.owner, session.lease_until())
+    id_ = session.db.insert(CREATE, (*values, None if matched else now, action, *whose))
+    return get(session.db, id_)
+
+
+def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
+    """Without a status, the failed ones are meant; where they are cancelled, those that wait."""
+    status = Status.PENDING if action == CANCELLING else Status.FAILED
+    return wanted if wanted.status else replace(wanted, status=(str(status),))
+
+
+def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
+    """The next tasks of a bulk; on the reading connection."""
+    return search.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
+
+
+def step(
+    session: Session, seen: Bulk, ids: Sequence[int], last: bool
+) -> tuple[Bulk, dict[Key, list[int]]]:
+    """Move these tasks and the cursor past them; the bulk now, and key → moved tasks.
+
+    They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
+    not among those. `seen` is the bulk as it was when `ids` were looked for; where it has moved on
+    since, or another daemon carries it out, nothing is done. `last`: there are none after these.
+    """
+    bulk = get(session.db, seen.id, session.db.for_update)
+    if bulk.status != "running" or bulk.cursor != seen.cursor or _others(session, bulk):
+        return bulk, {}
+    now = session.now()
+    keys: dict[Key, list[int]] = {}
+    moved = 0
+    for status in bulk.filter.status if ids else ():
+        if bulk.action == CANCELLING:
+            rows, asked = _cancel(session, status, ids, now)
+        else:
+            rows, asked = _move(session, status, ids, now), 0
+        moved += len(rows) + asked
+        for id_, *key in rows:
+            keys.setdefault(Key(*key), []).append(id_)
+            session.waits(Key(*key), now)
+    cursor = bulk.highest_id if last else ids[-1]
+    end = ("finished", now, now) if last else ("running", now, None)
+    whose = (session.owner, session.lease_until())
+    values = (cursor, moved, len(ids) - moved, *end, *whose, bulk.id)
+    row = session.db.one(ADVANCE, values)
+    assert row is not None
+    return _bulk_of(row), keys
+
+
+def release(session: Session) -> None:
+    """Leave those that we carry out to whoever comes first."""
+    session.db.run(RELEASE, (session.owner,))
+
+
+def _others(session: Session, bulk: Bulk) -> bool:
+    """Whether another daemon carries it out. One file has one daemon."""
+    if not session.db.shared or bulk.owner in (None, session.owner):
+        return False
+    return (bulk.lease_until or 0) > session.leases.now(session.clock)
+
+
+def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:
+    marks = ", ".join("?" * len(ids))
+    if status == Status.PENDING:
+        return session.db.all(HASTEN.format(ids=marks), (now, now, now, now, *ids))
+    if status not in (Status.FAILED, Status.CANCELLED):
+        return []
+    rows = session.db.all(RETRY.format(ids=marks), (now, now, now, *ids, status))
+    session.moved(status, Status.PENDING, len(rows))
+    return rows
+
+
+def _cancel(
+    session: Session, status: str, ids: Sequence[int], now: int
+) -> tuple[list[tuple[Any, ...]], int]:
+    """Those that are cancelled, and how many were asked to be."""
+    marks = ", ".join("?" * len(ids))
+    if status == Status.RUNNING:
+        return [], len(session.db.all(ASK_TO_CANCEL.format(ids=marks), (now, *ids)))
+    if status not in (Status.PENDING, Status.FAILED):
+        return [], 0
+    rows = session.db.all(CANCEL.format(ids=marks), (now, now, *ids, status))
+    session.moved(status, Status.CANCELLED, len(rows))
+    return rows, 0
+
+
+def cancel(session: Session, bulk_id: int) -> Bulk:
+    """Stop where it is; one that has ended stays as it is. Raises NotFound."""
+    bulk = get(session.db, bulk_id, session.db.for_update)
+    if bulk.status != "running":
+        return bulk
+    now = session.now()
+    whose = (bulk.owner, bulk.lease_until)
+    values = (bulk.cursor, 0, 0, "cancelled", now, now, *whose, bulk_id)
+    row = session.db.one(ADVANCE, values)
+    assert row is not None
+    return _bulk_of(row)
+
+
+def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
+    """One bulk; `lock` is the connection's `for_update`, or nothing. Raises NotFound."""
+    row = db.one(f"SELECT {COLUMNS} FROM bulks WHERE id = ?{lock}", (bulk_id,))
+    if row is None:
+        raise NotFound(f"there is no bulk {bulk_id}")
+    return _bulk_of(row)
+
+
+def running(db: Connection) -> list[Bulk]:
+    """Those that go on."""
+    rows = db.all(f"SELECT {COLUMNS} FROM bulks WHERE status = 'running' ORDER BY id")
+    return [_bulk_of(row) for row in rows]
+
+
+def newest(db: Connection, limit: int) -> list[Bulk]:
+    """The latest ones, newest first."""
+    rows = db.all(f"SELECT {COLUMNS} FROM bulks ORDER BY id DESC LIMIT ?", (limit,))
+    return [_bulk_of(row) for row in rows]
+
+
+def _bulk_of(row: tuple[Any, ...]) -> Bulk:
+    id_, text, rate, dry_run, *rest = row
+    return Bulk(id_, search.parse(text), rate, bool(dry_run), *rest)

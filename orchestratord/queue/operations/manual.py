@@ -1,0 +1,127 @@
+"""What people do to single tasks and endpoints: retry, cancel, pause."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from orchestratord.errors import Conflict
+from orchestratord.model.task import Action, Status, Task
+from orchestratord.queue.database import BY_DUE, Connection
+from orchestratord.queue.records import Done
+from orchestratord.queue.rows import TASK, get, task_of
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are columns and hints, never values
+
+FIRST_OF_OTHERS = f"""
+SELECT next_try FROM retry_schedule {BY_DUE}
+WHERE status = 'pending' AND endpoint_id = ? AND webhook = ? AND id <> ?
+ORDER BY next_try LIMIT 1
+"""
+
+RETRY = f"""
+UPDATE retry_schedule
+SET status = 'pending', next_try = ?, granted = granted + ?, max_attempts = max_attempts + ?,
+    generation = generation + ?, retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+WHERE id = ? RETURNING {TASK}
+"""
+
+CANCEL = f"""
+UPDATE retry_schedule
+SET status = 'cancelled', reason = NULL, next_try = NULL, finished_at = ?, updated_at = ?
+WHERE id = ? RETURNING {TASK}
+"""
+
+ASK_TO_CANCEL = f"""
+UPDATE retry_schedule SET cancel_requested = 1, updated_at = ? WHERE id = ? RETURNING {TASK}
+"""
+
+PAUSE = """
+INSERT INTO endpoint_state (endpoint_id, paused) VALUES (?, ?)
+ON CONFLICT (endpoint_id) DO UPDATE SET paused = excluded.paused
+"""
+
+
+def trigger(session: Session, task_id: int, force: bool) -> Task:
+    """Make a task due now, before all others of its key.
+
+    One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs,
+    or has succeeded and `force` is not given.
+    """
+    task = get(session.db, task_id, session.db.for_update)
+    if task.status == Status.RUNNING:
+        raise Conflict(f"task {task_id} is running")
+    if task.status == Status.SUCCEEDED and not force:
+        raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
+    now = session.now()
+    row = session.db.one(FIRST_OF_OTHERS, (*task.key, task_id))
+    next_try = now if row is None else min(now, row[0] - 1)
+    if task.status == Status.PENDING and task.next_try is not None:
+        next_try = min(next_try, task.next_try)
+    more = max(task.attempts + 1 - task.max_attempts, 0)
+    again = int(task.status == Status.SUCCEEDED)
+    changed = session.db.one(RETRY, (next_try, more, more, again, now, now, task_id))
+    assert changed is not None
+    session.moved(task.status, Status.PENDING)
+    session.waits(task.key, next_try)
+    return task_of(changed)
+
+
+def cancel(session: Session, task_id: int) -> Task:
+    """End a task that waits or has failed; ask one that runs not to be tried again.
+
+    Raises NotFound, and Conflict where it has succeeded.
+    """
+    task = get(session.db, task_id, session.db.for_update)
+    now = session.now()
+    if task.status == Status.CANCELLED:
+        return task
+    if task.status == Status.SUCCEEDED:
+        raise Conflict(f"task {task_id} has succeeded; there is nothing to cancel")
+    if task.status == Status.RUNNING:
+        row = session.db.one(ASK_TO_CANCEL, (now, task_id))
+    else:
+        row = session.db.one(CANCEL, (now, now, task_id))
+        session.moved(task.status, Status.CANCELLED)
+    assert row is not None
+    return task_of(row)
+
+
+def pause(session: Session, endpoint_id: str, paused: bool) -> None:
+    """Remember whether the calls of an endpoint wait."""
+    session.db.run(PAUSE, (endpoint_id, int(paused)))
+
+
+# -- The action log --------------------------------------------------------------------------------
+
+RECORD = """
+INSERT INTO actions (at, who, action, endpoint_id, webhook, task_id, bulk_id, detail)
+VALUES (?, ?, ?, ?, ?, ?, ?, ?)
+"""
+
+NEWEST = """
+SELECT id, at, who, action, endpoint_id, webhook, task_id, bulk_id, detail FROM actions
+WHERE id < ? ORDER BY id DESC LIMIT ?
+"""
+
+_ANY = (1 << 63) - 1
+
+
+def record_action(session: Session, who: str, action: Action) -> int:
+    """Write one down; its number."""
+    values = (action.name, action.endpoint, action.webhook, action.task, action.bulk)
+    return session.db.insert(
+        RECORD, (session.now(), who, *values, json.dumps(action.detail, default=dict))
+    )
+
+
+def newest_actions(db: Connection, limit: int, after: int | None) -> list[Done]:
+    """Up to `limit`, newest first, older than `after`."""
+    rows = db.all(NEWEST, (_ANY if after is None else after, limit))
+    return [_done(*row) for row in rows]
+
+
+def _done(id_: int, at: int, who: str, name: str, *rest: Any) -> Done:
+    endpoint, webhook, task, bulk, detail = rest
+    return Done(id_, at, who, Action(name, endpoint, webhook, task, bulk, json.loads(detail)))

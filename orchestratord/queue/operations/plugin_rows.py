@@ -1,0 +1,184 @@
+"""What plugins write into their own tables."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord.model.task import Delete, Table, Upsert
+from orchestratord.queue.batch import ManyRows
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are names that were declared, never values
+
+MOST_SHAPES = 256
+
+_PLAIN = frozenset((type(None), str, int, float))
+"""Types that a table can hold, and a text of many rows as well."""
+
+Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
+"""A table, and the columns of an upsert: its key, its values, what it adds to."""
+
+
+@dataclass(frozen=True, slots=True)
+class Statements:
+    """What carries out all upserts of one shape."""
+
+    update: str | None
+    """None where there is nothing to set."""
+    insert: str
+    both: ManyRows | None
+    """Many at once; None where an upsert may leave out a column that cannot be NULL: then only the
+    row that is there or is not tells what becomes of it."""
+    exact: tuple[type, ...]
+    """Of each column of the key, the type whose values are stored as they are: two that differ are
+    two rows."""
+
+
+def upsert(session: Session, effect: Upsert) -> None:
+    """Update the row, or insert it where there is none. Raises ValueError for what cannot be."""
+    found = _statements(session, shape_of(effect))
+    key, values, add = (
+        [int(value) if isinstance(value, bool) else value for value in part.values()]
+        for part in (effect.key, effect.values, effect.add)
+    )
+    # The update comes first: an insert would fail where the row is there and a column that may not
+    # be NULL is not named.
+    if found.update is None:
+        # Nothing to set: only make sure that the row is there.
+        session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", tuple(key))
+        return
+    row = (*key, *values, *add)
+    for _ in range(3):
+        if session.db.run(found.update, (*values, *add, *key)):
+            return
+        if session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row):
+            return
+        # Another daemon has inserted it in this moment.
+    raise ValueError(f"the row {tuple(key)} of {effect.table} is there, and is not found")
+
+
+def delete(session: Session, effect: Delete) -> None:
+    """Delete the row, if it is there. Raises ValueError for what cannot be."""
+    table, key = _table(session, effect.table), dict(effect.key)
+    _check_columns(table, key, set())
+    where = " AND ".join(f'"{name}" = ?' for name in key)
+    session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))
+
+
+class Upserts:
+    """Upserts of one transaction, gathered by their shape to be written in few statements.
+
+    What is in the tables after `flush` is what it would be had each been written in its turn.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self._runs: list[tuple[Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
+        self._last_run: dict[Shape, int] = {}
+        self._row_run: dict[Hashable, int] = {}
+        """The run in which a row was written last: it cannot be written in an earlier one."""
+
+    def add(self, effect: Upsert) -> None:
+        """Write this, by the next `flush`. Raises ValueError for what cannot be."""
+        shape = shape_of(effect)
+        found = _statements(self._session, shape)
+        key = tuple(effect.key.values())
+        rare = None in effect.add.values()  # which makes a sum unknown
+        rare = rare or not _PLAIN.issuperset(map(type, effect.values.values()))
+        if found.both is None or rare or tuple(map(type, key)) != found.exact:
+            self.flush()
+            upsert(self._session, effect)
+            return
+        row = (shape[0], shape[1], key)
+        index = self._last_run.get(shape, -1)
+        if index < self._row_run.get(row, 0):
+            index = self._last_run[shape] = len(self._runs)
+            self._runs.append((found, {}))
+        self._row_run[row] = index
+        rows = self._runs[index][1]
+        add = tuple(effect.add.values())
+        if add and key in rows:
+            before = rows[key][len(key) + len(effect.values) :]
+            add = tuple(old + more for old, more in zip(before, add, strict=True))
+        rows[key] = (*key, *effect.values.values(), *add)
+
+    def flush(self) -> None:
+        """Write what was gathered."""
+        for found, rows in self._runs:
+            assert found.both is not None
+            # Whoever changes several rows takes them in one order.
+            found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
+        self._runs.clear()
+        self._last_run.clear()
+        self._row_run.clear()
+
+
+def shape_of(effect: Upsert) -> Shape:
+    """The shape of an upsert, whether or not there can be such a one."""
+    return (effect.table, tuple(effect.key), tuple(effect.values), tuple(effect.add))
+
+
+def _statements(session: Session, shape: Shape) -> Statements:
+    """The statements of a shape. Raises ValueError where the table cannot take it."""
+    found = session.statements.get(shape)
+    if found is None:
+        found = _make(session, shape)
+        if len(session.statements) >= MOST_SHAPES:
+            session.statements.clear()
+        session.statements[shape] = found
+    return found
+
+
+def _make(session: Session, shape: Shape) -> Statements:
+    name, key, values, add = shape
+    table = _table(session, name)
+    _check_columns(table, dict.fromkeys(key), {*values, *add})
+    sets = [f'"{column}" = ?' for column in values]
+    sets += [f'"{column}" = COALESCE("{column}", 0) + ?' for column in add]
+    where = " AND ".join(f'"{column}" = ?' for column in key)
+    columns = (*key, *values, *add)
+    names = ", ".join(f'"{column}"' for column in columns)
+    marks = ", ".join("?" * len(columns))
+    into = f'INTO "{name}" ({names}) VALUES'
+    new = [f'"{column}" = excluded."{column}"' for column in values]
+    new += [
+        f'"{column}" = COALESCE("{name}"."{column}", 0) + excluded."{column}"' for column in add
+    ]
+    conflict = f"DO UPDATE SET {', '.join(new)}" if new else "DO NOTHING"
+    needed = {column for column, kind in table.columns.items() if kind.upper().endswith("NOT NULL")}
+    repeats = len(set(columns)) < len(columns)
+    whole = needed <= set(columns) and key == table.key and not repeats
+    on = ", ".join(f'"{column}"' for column in table.key)
+    many = f"INSERT OR ROLLBACK {into} {{rows}} ON CONFLICT ({on}) {conflict}"
+    return Statements(
+        update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
+        insert=f"INSERT {into} ({marks})",
+        both=ManyRows(many, *(_TYPES[_kind(table, column)] for column in columns))
+        if whole
+        else None,
+        exact=tuple(_EXACT[_kind(table, column)] for column in key),
+    )
+
+
+_EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}
+_TYPES = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
+
+
+def _kind(table: Table, column: str) -> str:
+    return table.columns[column].split()[0].upper()
+
+
+def _table(session: Session, name: str) -> Table:
+    try:
+        return session.tables[name]
+    except KeyError:
+        raise ValueError(f"no plugin has registered a table {name!r}") from None
+
+
+def _check_columns(table: Table, key: Mapping[str, Any], others: set[str]) -> None:
+    if set(key) != set(table.key):
+        raise ValueError(f"the key of {table.name} is {', '.join(table.key)}")
+    if unknown := others - set(table.columns):
+        raise ValueError(f"{table.name} has no column {', '.join(sorted(unknown))}")

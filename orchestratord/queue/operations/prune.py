@@ -1,0 +1,79 @@
+"""Deleting what has been kept long enough, in slices that the hot path does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Status
+from orchestratord.queue.database import BY_FINISHED, BY_ID, Connection
+from orchestratord.queue.operations.insert import UNIQUE_KEY_MS
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are hints and question marks, never values
+
+# An idempotency key has to be found for 24 hours, however short its task is kept.
+OLD = f"""
+SELECT id FROM retry_schedule {BY_FINISHED}
+WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
+    AND (unique_key IS NULL OR created_at <= ?)
+ORDER BY finished_at LIMIT ?
+"""
+
+DELETE = f"""
+DELETE FROM retry_schedule {BY_ID}
+WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? RETURNING id
+"""
+
+DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
+
+DELETE_BULKS = "DELETE FROM bulks WHERE finished_at < ?"
+
+# However many a program makes, they go in slices.
+DELETE_ACTIONS = """
+DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at LIMIT 500)
+"""
+
+
+def old(db: Connection, status: str, kept: float, now: int, limit: int) -> list[int]:
+    """Tasks that ended in `status` more than `kept` seconds ago; on the reading connection."""
+    rows = db.all(OLD, (status, _before(now, kept), now - UNIQUE_KEY_MS, limit))
+    return [id_ for (id_,) in rows]
+
+
+def limits(retention: Retention) -> list[tuple[Status, float]]:
+    """Each final status with the seconds that it is kept."""
+    return [
+        (Status.SUCCEEDED, retention.succeeded),
+        (Status.CANCELLED, retention.cancelled),
+        (Status.FAILED, retention.failed),
+    ]
+
+
+def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> int:
+    """Delete those that are still as `old` found them, with their attempts; how many they were."""
+    values = (*ids, status, _before(session.now(), kept))
+    rows = session.db.all(DELETE.format(ids=_marks(ids)), values)
+    gone = [id_ for (id_,) in rows]
+    if gone:
+        session.db.run(DELETE_ATTEMPTS.format(ids=_marks(gone)), gone)
+    session.moved(status, None, len(gone))
+    return len(gone)
+
+
+def delete_bulks(session: Session, kept: float) -> int:
+    """Delete the bulks that ended more than `kept` seconds ago."""
+    return session.db.run(DELETE_BULKS, (_before(session.now(), kept),))
+
+
+def delete_actions(session: Session, kept: float) -> int:
+    """Delete some of what people did more than `kept` seconds ago."""
+    return session.db.run(DELETE_ACTIONS, (_before(session.now(), kept),))
+
+
+def _before(now: int, kept: float) -> int:
+    return now - round(kept * 1000)
+
+
+def _marks(ids: Sequence[int]) -> str:
+    return ", ".join("?" * len(ids))

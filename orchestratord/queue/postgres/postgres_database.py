@@ -1,0 +1,452 @@
+"""The queue in a PostgreSQL that daemons share.
+
+Every transaction of a daemon says for itself what it needs of its session, so that a pooler between
+may give it another session each time. What SQLite is told of its indexes is left out here, and
+PostgreSQL is told to follow them: it would plan by statistics that lag behind a queue.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from functools import lru_cache
+from typing import Any
+
+from peewee import PeeweeException, PostgresqlDatabase
+
+from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.queue.postgres.notify import Wakeups
+from orchestratord.queue.postgres.vacuum import Horizon
+from orchestratord.queue.records import Wakeup
+from orchestratord.values.postgres_url import hidden, problem
+
+try:
+    import psycopg
+    from psycopg import errors as pg
+    from psycopg.conninfo import conninfo_to_dict, make_conninfo
+    from psycopg.pq import TransactionStatus
+except ImportError as error:  # pragma: no cover  # what a test of the extra sees as a process
+    raise QueueError(
+        "a database postgresql://… takes psycopg, which is not installed: "
+        "pip install 'orchestratord[postgres]'"
+    ) from error
+
+log = logging.getLogger("orchestratord.queue")
+
+OLDEST = 130000
+"""PostgreSQL 13: the first that can tell what became of a transaction by its number."""
+ENCODINGS = ("UTF8", "SQL_ASCII")
+"""Of databases that take every text; SQL_ASCII takes it as bytes."""
+
+UNASKED = {
+    "connect_timeout": "5",
+    "keepalives_idle": "5",
+    "keepalives_interval": "2",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "10000",
+    "application_name": "orchestratord",
+    "client_encoding": "utf8",
+}
+"""What libpq is told where the URL says nothing else: a server that is cut off is given up within
+seconds, while a daemon may still say so before it seems to hang."""
+
+SETTINGS = {
+    "idle_in_transaction_session_timeout": "30s",
+    "lock_timeout": "8s",
+    "enable_seqscan": "off",
+    "enable_hashjoin": "off",
+    "enable_mergejoin": "off",
+    "jit": "off",
+}
+"""Of each transaction."""
+STATE = "SELECT pg_xact_status($1::xid8)"
+KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
+FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
+DURABLE = {"synchronous_commit": "on"}
+"""Where somebody has turned off that COMMIT waits for the disk."""
+
+LOCK = 0x6F72636865737472
+"""The advisory lock of whoever changes the schema; spells `orchestr`."""
+LOCK_PATIENCE = 120.0
+"""Seconds that others may take to change it."""
+
+STATEMENTS = 200
+"""Statements that a connection keeps prepared."""
+
+_CHANGES = re.compile(r"\b(?:INSERT|DELETE|(?<!FOR )(?<!DO )UPDATE)\b")
+_LEFT_OUT = re.compile(r"\b(?:NOT INDEXED|INDEXED BY \w+|(?<=INSERT |UPDATE )OR ROLLBACK)\b")
+
+
+def is_full(error: BaseException) -> bool:
+    """True where the server's disk had no room."""
+    return isinstance(error, pg.DiskFull)
+
+
+def is_lost(error: BaseException) -> bool:
+    """True where the connection is gone, or the server does not want it."""
+    if isinstance(error, PeeweeException) and error.args:
+        error = error.args[0]  # it wraps them
+    if isinstance(error, psycopg.OperationalError):
+        # Of those that the server explains: it shuts down, starts, or has become a standby.
+        return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
+    ended = pg.IdleInTransactionSessionTimeout | pg.TransactionTimeout
+    return isinstance(error, pg.ReadOnlySqlTransaction | ended)
+
+
+def is_passing(error: BaseException) -> bool:
+    """True for deadlocks, locks that were not to be had, and a pooler that changed the session."""
+    return isinstance(
+        error,
+        pg.DeadlockDetected
+        | pg.SerializationFailure
+        | pg.LockNotAvailable
+        | pg.InvalidSqlStatementName
+        | pg.DuplicatePreparedStatement,
+    )
+
+
+def is_unfit(error: BaseException) -> bool:
+    """True where a value cannot be stored or breaks a constraint: it will never be taken."""
+    wrong = (
+        psycopg.DataError, psycopg.IntegrityError, pg.DatatypeMismatch,
+        pg.IndeterminateDatatype, pg.UndefinedFunction,
+    )  # fmt: skip
+    if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
+        return True  # a value that psycopg does not know how to write
+    return isinstance(error, (*wrong, OverflowError, UnicodeError))
+
+
+FAILURES = Failures((psycopg.Error, PeeweeException), is_full, is_unfit, is_lost, is_passing)
+
+
+class PostgresConnection(Connection):
+    """One connection; it is made again by whoever uses it, after it was lost.
+
+    What became of a COMMIT that was not answered is seen by a row that each transaction leaves: its
+    number. The number that the server gave it says only whether it is still under way, since a
+    server that crashed gives the numbers again of which nothing had reached its disk.
+    """
+
+    failures = FAILURES
+    shared = True
+    for_update = " FOR UPDATE"
+
+    def __init__(self, database: PostgresDatabase, *, writes: bool) -> None:
+        """Raises psycopg.Error where the server cannot be reached."""
+        self._database = database
+        self._writes = writes
+        self._prepare = True
+        self._written = 0
+        self._before = 0
+        """What `_written` was as the transaction began."""
+        self._xid: str | None = None
+        """What the server calls the transaction that is under way."""
+        self._unanswered: str | None = None
+        """The one whose COMMIT was sent and not answered."""
+        self._writer = secrets.token_hex(8)
+        self._number = 0
+        """How many of our transactions have left a row."""
+        self._connect()
+
+    def _connect(self) -> None:
+        self._raw = self._database.dial()
+        if not self._prepare:
+            self._raw.prepare_threshold = None
+        with self._raw.cursor() as cursor:
+            settings = SETTINGS
+            cursor.execute("SHOW synchronous_commit")
+            if self._writes and (cursor.fetchone() or ("",))[0] == "off":
+                log.warning(
+                    "synchronous_commit is off for this database; it is on for the queue, which "
+                    "acknowledges nothing that is not on disk"
+                )
+                settings = {**SETTINGS, **DURABLE}
+        set_ = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in settings.items())
+        self._begin = f"BEGIN READ WRITE; SELECT {set_}, pg_current_xact_id()::text"
+        self._look = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {set_}"
+
+    def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
+        """Every row of a statement."""
+        cursor = self._execute(sql, parameters)
+        return cursor.fetchall() if cursor.description else []
+
+    def one(self, sql: str, parameters: Sequence[Any] = ()) -> Row | None:
+        """The first row of a statement, None for none."""
+        return self._execute(sql, parameters).fetchone()
+
+    def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
+        """Run a statement; the number of rows that it changed."""
+        return self._execute(sql, parameters).rowcount
+
+    def insert(self, sql: str, parameters: Sequence[Any]) -> int:
+        """Insert one row; its id."""
+        return int(self.all(f"{sql} RETURNING id", parameters)[0][0])
+
+    def many(self, sql: str, types: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+        """As in the interface: one JSON text is the quickest way for many values to the server."""
+        return self.run(_many(sql, tuple(types)), (json.dumps(rows, ensure_ascii=False),))
+
+    def reserve(self, table: str, count: int) -> Sequence[int]:
+        """As in the interface; those that are not used are never used."""
+        sequence = f"SELECT nextval('{table}_id_seq') FROM generate_series(1, ?::int)"  # noqa: S608
+        return sorted(id_ for (id_,) in self.all(sequence, (count,)))
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """As in the interface; what fails here would end the transaction for all."""
+        self._raw.execute("SAVEPOINT guard")
+        try:
+            yield
+        except Exception:
+            with suppress(psycopg.Error):  # the connection may be what is lost
+                self._raw.execute("ROLLBACK TO guard")
+            raise
+        self._raw.execute("RELEASE guard")
+
+    def _execute(self, sql: str, parameters: Sequence[Any]) -> psycopg.Cursor[Row]:
+        text, changes = _translated(sql)
+        cursor = self._raw.cursor()
+        try:
+            cursor.execute(text, parameters or None)
+        except (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement):
+            # A pooler gives each transaction another session: from here on nothing is prepared.
+            self._prepare, self._raw.prepare_threshold = False, None
+            raise
+        if changes > 1 or (changes and cursor.rowcount):
+            self._written += 1
+        return cursor
+
+    def begin(self) -> None:
+        """Begin to write; the transaction has a number by which it is known later."""
+        if self._raw.closed:
+            self._connect()
+        cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+        cursor.nextset()
+        row = cursor.fetchone()
+        assert row is not None
+        self._xid, self._before = str(row[-1]), self._written
+
+    def commit(self) -> None:
+        """Make the transaction durable."""
+        xid, self._xid = self._xid, None
+        if self._written == self._before:
+            self._raw.execute("COMMIT")  # whether it is answered does not matter
+            return
+        self._unanswered = xid
+        try:
+            self._raw.execute(self._end, prepare=False)
+        except psycopg.Error as error:
+            if not is_lost(error):
+                self._unanswered = None
+            raise
+        self._committed()
+
+    def _committed(self) -> None:
+        self._unanswered = None
+        self._number += 1
+
+    @property
+    def _end(self) -> str:
+        """One journey: the row of this transaction takes the place of the last one's."""
+        where = f"writer = '{self._writer}' AND number = {self._number}"
+        values = f"('{self._writer}', {self._number + 1})"
+        return (
+            f"DELETE FROM commits WHERE {where}; "  # noqa: S608  # ours, and no values of others
+            f"INSERT INTO commits (writer, number) VALUES {values}; COMMIT"
+        )
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there still is one."""
+        self._xid = None
+        with suppress(psycopg.Error):  # a connection that is gone has undone it already
+            if self.in_transaction:
+                self._raw.execute("ROLLBACK")
+
+    @property
+    def in_transaction(self) -> bool:
+        """False once the transaction has ended, however it has."""
+        return self._raw.info.transaction_status in (
+            TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE,
+        )  # fmt: skip
+
+    def savepoint(self) -> None:
+        """Mark the point that `undo` goes back to."""
+        self._raw.execute("SAVEPOINT operation")
+
+    def keep(self) -> None:
+        """Forget the savepoint and keep what was written since."""
+        self._raw.execute("RELEASE operation")
+
+    def undo(self) -> None:
+        """Undo what was written since the savepoint."""
+        self._raw.execute("ROLLBACK TO operation; RELEASE operation", prepare=False)
+
+    @property
+    def written(self) -> int:
+        """A number that grows with every statement that has written, or may have."""
+        return self._written
+
+    @property
+    def in_doubt(self) -> bool:
+        """True while nobody knows whether a transaction was committed."""
+        return self._unanswered is not None
+
+    def mend(self) -> bool | None:
+        """As in the interface. While the transaction is still under way, the session that was lost
+        works on it."""
+        self._raw.close()
+        self._connect()
+        if self._unanswered is None:
+            return None
+        try:
+            state = self._raw.execute(STATE, (self._unanswered,)).fetchone()
+        except psycopg.DataError:
+            state = None  # the server that answers has not come that far
+        if state is not None and state[0] == "in progress":
+            raise psycopg.OperationalError("what became of a COMMIT is not known yet")
+        found = self._raw.execute(KNOWN, (self._writer, self._number + 1)).fetchone()
+        if found is None:
+            self._unanswered = None
+            return False
+        self._committed()
+        return True
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """As in the interface."""
+        if self._raw.closed:
+            self._connect()
+        self._raw.execute(self._look, prepare=False)
+        try:
+            yield
+        finally:
+            self.rollback()
+
+    def close(self) -> None:
+        """Close it; in the thread that made it."""
+        if self._number and not self._raw.closed:
+            with suppress(psycopg.Error):
+                self._raw.execute(FORGET, (self._writer,))
+        self._raw.close()
+
+
+class PostgresDatabase(Database):
+    """One database of a server; each daemon has a few connections to it."""
+
+    failures = FAILURES
+    shared = True
+    gather = 0.08
+
+    def __init__(self, url: str) -> None:
+        """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""
+        if (wrong := problem(url)) is not None:
+            raise QueueError(f"{hidden(url)} is not a database: {wrong}")
+        said = conninfo_to_dict(url)
+        self._conninfo = make_conninfo(url, **{k: v for k, v in UNASKED.items() if k not in said})
+        self._url = url
+        self._horizon = Horizon()
+        self.shown = hidden(url)
+
+    def open(self) -> None:
+        """Nothing is to be done before the first connection."""
+
+    def dial(self) -> psycopg.Connection[Row]:
+        """A connection of psycopg's. Raises psycopg.Error."""
+        raw = psycopg.connect(self._conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
+        try:
+            raw.prepared_max = STATEMENTS
+            # Else what comes from others over a pooler's connections would be kept for ever.
+            raw.add_notify_handler(lambda _: None)
+            if raw.info.server_version < OLDEST:
+                major = raw.info.server_version // 10000
+                raise DatabaseInUse(f"{self.shown} is PostgreSQL {major}; it takes 13 or newer")
+            encoding = raw.info.parameter_status("server_encoding") or "UTF8"
+            if encoding not in ENCODINGS:
+                raise DatabaseInUse(
+                    f"{self.shown} has the encoding {encoding}, which does not take every text: "
+                    f"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                )
+        except BaseException:
+            raw.close()
+            raise
+        return raw
+
+    def connect(self, *, writes: bool) -> Connection:
+        """As in the interface."""
+        try:
+            return PostgresConnection(self, writes=writes)
+        except psycopg.Error as error:
+            raise FAILURES.named(error) from None
+
+    @contextmanager
+    def models(self, connection: Connection) -> Iterator[PostgresqlDatabase]:
+        """As in the interface; a connection of its own."""
+        orm = PostgresqlDatabase("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
+        orm.connect()
+        try:
+            yield orm
+        finally:
+            orm.close()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """As in the interface: a lock of a transaction, which poolers keep apart, too. It holds no
+        snapshot, for which a statement that is not prepared is needed: an index that is built
+        meanwhile while others work waits for all that are older."""
+        with psycopg.connect(self._conninfo, autocommit=True) as raw:
+            deadline = time.monotonic() + LOCK_PATIENCE
+            while True:
+                raw.execute("BEGIN")
+                raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
+                lock = f"SELECT pg_try_advisory_xact_lock({LOCK})"
+                row = raw.execute(lock, prepare=False).fetchone()
+                if row is not None and row[0]:
+                    break
+                raw.execute("ROLLBACK")
+                if time.monotonic() > deadline:
+                    raise DatabaseInUse(
+                        f"another daemon has been changing the schema of {self.shown} for "
+                        f"{LOCK_PATIENCE:g} s"
+                    )
+                time.sleep(0.1)
+            yield
+            raw.execute("COMMIT")
+
+    def wakeups(self, owner: str, heard: Callable[[Wakeup], None]) -> Wakeups:
+        """As in the interface."""
+        return Wakeups(self, owner, heard)
+
+    def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
+        """As in the interface."""
+        return self._horizon.look(connection, longer_than)
+
+    def size(self, connection: Connection) -> int:
+        """As in the interface: of the tables that grow."""
+        row = connection.one(
+            "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
+        )
+        return int(row[0]) if row else 0
+
+
+@lru_cache(maxsize=1024)
+def _translated(sql: str) -> tuple[str, int]:
+    """A statement as PostgreSQL reads it, and in how many of its parts it changes rows."""
+    parts = _LEFT_OUT.sub("", sql).split("?")
+    text = parts[0] + "".join(f"${n}{part}" for n, part in enumerate(parts[1:], 1))
+    return text, len(_CHANGES.findall(text))
+
+
+@lru_cache(maxsize=512)
+def _many(sql: str, types: tuple[str, ...]) -> str:
+    columns = ", ".join(
+        f"(v ->> {n})::{kind} AS column{n + 1}" if kind != "text" else f"v ->> {n} AS column{n + 1}"
+        for n, kind in enumerate(types)
+    )
+    rows = f"SELECT {columns} FROM jsonb_array_elements(?::jsonb) AS t (v)"  # noqa: S608
+    return sql.replace("VALUES {rows}", rows)

@@ -1,0 +1,365 @@
+"""One daemon among several on one queue: what it says of itself, what it learns of the others.
+
+Nobody leads. Each daemon gives a sign of life, renews the leases of what it holds, takes over what
+dead ones held, and looks every few seconds for what others have changed. Where the database carries
+messages, it hears of most of that at once; the looking goes on, and finds what was missed.
+
+With a file of SQLite there is one daemon, and this only keeps its row.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import importlib.metadata
+import json
+import logging
+import os
+import random
+import socket
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+from orchestratord.engine.scheduler import Scheduler
+from orchestratord.engine.worker import Worker
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.schedule_slots import spec
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Key
+from orchestratord.plugin.host import Host
+from orchestratord.queue.postgres.vacuum import subject
+from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
+from orchestratord.queue.store import Store
+from orchestratord.runtime.reload import Adoption
+from orchestratord.values.clock import Clock, rfc3339
+
+log = logging.getLogger("orchestratord.fleet")
+
+LOOK = 2.0
+"""Seconds between two looks at what others have changed."""
+LONGEST_LOOK = 60.0
+BUSY_LOOK = 20.0
+"""A look into the whole queue that takes long is taken again after so many times as long."""
+BEAT = 10.0
+"""Seconds between two signs of life, at most; a third of the lease, where that is less."""
+AWAY = 0.5
+"""Seconds between two looks whether a database is back that could not be reached."""
+PATIENT = 10.0
+"""Seconds after that in which nobody is taken for dead, at most; the lease, where that is less: the
+others could not give a sign of life either."""
+DEAF = 60.0
+"""Seconds after which plugins look at their tables again where no messages come through."""
+STAGGER = (0.005, 0.03)
+"""Seconds by which what others told of is begun with later: they may do it themselves."""
+CLOCKS_APART = 2_000
+"""Milliseconds."""
+OLD_TRANSACTION = 300.0
+"""Seconds; slots of replication may stand still for as long."""
+LACKING = 20
+"""Endpoints that are named of those that a daemon lacks."""
+
+
+class Fleet:
+    """What this daemon has to do with the others."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        scheduler: Scheduler,
+        adoption: Adoption,
+        host: Host,
+        clock: Clock,
+        lease: float,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._scheduler = scheduler
+        self._adoption = adoption
+        self._host = host
+        self._clock = clock
+        self._beat_each = min(BEAT, lease / 3)
+        self._patience = min(PATIENT, lease)
+        self._beaten = 0.0
+        """When the last sign of life was begun (`time.monotonic`)."""
+        self._started = time.monotonic()
+        self._seen: list[DaemonSeen] = []
+        self._now = 0
+        """By the database's clock, at the last sign of life."""
+        self._others: dict[str, Beat] = {}
+        """What the others declare, by owner."""
+        self._digests: dict[str, tuple[Endpoint, str]] = {}
+        self._said: Beat | None = None
+        self._said_for: Config | None = None
+        self._wake = asyncio.Event()
+        self._flags: set[str] = set()
+        self._turned = False
+        """A lane waits that did not, or the other way round, and the others are to know."""
+        self._look_at_all = False
+        self.holding_back: list[str] = []
+        """What keeps the database from cleaning up, in words."""
+
+    # -- for whoever shows it ---------------------------------------------------------------------
+
+    def daemons(self) -> list[dict[str, Any]]:
+        """All daemons of the queue, as `/v1/status` shows them."""
+        union: set[str] = set()
+        said = {**self._others, self._store.owner: self._said or Beat()}
+        for daemon in self._seen:
+            if self._alive(daemon) and daemon.owner in said:
+                union |= said[daemon.owner].endpoints.keys()
+        plugins = {name for beat in said.values() for name in beat.plugins}
+        shown = []
+        for daemon in self._seen:
+            this = daemon.owner == self._store.owner
+            waiting = self._worker.waiting_lanes() if this else daemon.lanes
+            beat = said.get(daemon.owner, Beat())
+            lacks = sorted(union - beat.endpoints.keys()) if daemon.owner in said else []
+            shown.append(
+                {
+                    "owner": daemon.owner,
+                    "host": daemon.host,
+                    "pid": daemon.pid,
+                    "version": daemon.version,
+                    "generation": daemon.generation,
+                    "started_at": rfc3339(daemon.started_at),
+                    "heartbeat_at": rfc3339(daemon.beat_at),
+                    "alive": self._alive(daemon),
+                    "this": this,
+                    "waiting": [_shown(lane) for lane in waiting],
+                    "lacks": {
+                        "endpoints": lacks[:LACKING],
+                        "endpoints_count": len(lacks),
+                        "plugins": sorted(plugins - beat.plugins.keys())
+                        if daemon.owner in said
+                        else [],
+                    },
+                }
+            )
+        return shown
+
+    def _alive(self, daemon: DaemonSeen) -> bool:
+        return daemon.lease_until > self._now
+
+    # -- its course ------------------------------------------------------------------------------
+
+    async def begin(self) -> None:
+        """Give the first sign of life, and learn who else is there. Everything is in force by now
+        that others may speak of."""
+        self._store.heard = self._hear
+        self._worker.turned = self._turn
+        await self._beat()
+
+    async def run(self) -> None:
+        """Go on until cancelled. Whatever fails is tried again."""
+        store = self._store
+        due: dict[str, float] = dict.fromkeys(("beat", "look", "clean", "tables"), 0.0)
+        if store.shared:
+            due["queue"] = 0.0
+            due["tables"] = time.monotonic() + DEAF
+        while True:
+            now = time.monotonic()
+            changed = self._said_for is not self._adoption.config or self._turned
+            if changed or self._beaten < store.back_at:
+                due["beat"] = 0.0
+            if now >= due["beat"]:
+                due["beat"] = now + self._beat_each
+                await self._try("give a sign of life", self._beat)
+            if store.shared and (now >= due["look"] or self._flags):
+                due["look"] = now + LOOK
+                flags, self._flags = self._flags, set()
+                if "lanes" in flags:
+                    await self._try("learn whose lanes wait", self._learn)
+                await self._try("look what others have changed", self._look)
+                if "tables" in flags or (now >= due["tables"] and not store.listening):
+                    due["tables"] = now + DEAF
+                    await self._try("look at the tables of plugins", self._adoption.refresh)
+            if store.shared and (now >= due["queue"] or self._look_at_all):
+                self._look_at_all = False
+                await self._try("look for what others have queued", self._queue)
+                took = time.monotonic() - now
+                due["queue"] = now + min(max(LOOK, BUSY_LOOK * took), LONGEST_LOOK)
+            if store.shared and now >= due["clean"]:
+                due["clean"] = now + 60.0
+                await self._try("look for what keeps the database from cleaning up", self._clean)
+            self._wake.clear()
+            pause = min(due["beat"], due["look"]) - time.monotonic()
+            if store.unreachable is not None:
+                pause = min(pause, AWAY)
+            timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
+            try:
+                await self._wake.wait()
+            finally:
+                timer.cancel()
+
+    async def leave(self) -> None:
+        """The daemon ends."""
+        await self._try("take leave", self._store.leave)
+
+    async def _try(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        try:
+            await step()
+        except Exception as error:
+            if self._store.unreachable is None:
+                log.warning("could not %s: %s", what, error)
+
+    # -- what it says ------------------------------------------------------------------------------
+
+    async def _beat(self) -> None:
+        store, turned = self._store, self._turned
+        self._turned, self._beaten = False, time.monotonic()
+        await store.renew(self._worker.held())
+        config = self._adoption.config
+        if self._said_for is not config or self._said is None:
+            self._said = await asyncio.to_thread(self._say, config)
+            self._said_for = config
+        age = round((time.monotonic() - self._started) * 1000)
+        said = self._said
+        self._now = await store.give_sign(
+            Beat(
+                said.host, said.pid, said.version, said.generation, age, said.fingerprint,
+                said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
+            )
+        )  # fmt: skip
+        if turned:
+            store.tell("lanes")
+        apart = self._now - self._clock.now_ms()
+        if abs(apart) > CLOCKS_APART:
+            log.warning(
+                "the clock of this machine is %.1f s %s the database's: tasks are due by each "
+                "daemon's own; let NTP set them", abs(apart) / 1000,
+                "behind" if apart > 0 else "ahead of",
+            )  # fmt: skip
+        await self._learn()
+
+    def _say(self, config: Config) -> Beat:
+        """What this daemon can carry out; in a thread."""
+        endpoints: dict[str, str] = {}
+        digests: dict[str, tuple[Endpoint, str]] = {}
+        for name, endpoint in config.endpoints.items():
+            known = self._digests.get(name)
+            if known is None or known[0] is not endpoint:
+                text = json.dumps(endpoint.shown, sort_keys=True, default=str)
+                known = (endpoint, hashlib.sha256(text.encode()).hexdigest()[:12])
+            digests[name] = known
+            endpoints[name] = known[1]
+        self._digests = digests
+        schedules = {
+            name: spec(endpoint.schedule)
+            for name, endpoint in config.endpoints.items()
+            if endpoint.schedule is not None
+        }
+        plugins = {
+            name: plugin.version or ""
+            for name, plugin in self._host.plugins.items()
+            if plugin.status == "loaded"
+        }
+        text = json.dumps([endpoints, schedules, plugins], sort_keys=True)
+        return Beat(
+            socket.gethostname(), os.getpid(), importlib.metadata.version("orchestratord"),
+            config.generation, 0, hashlib.sha256(text.encode()).hexdigest()[:16],
+            endpoints, schedules, plugins,
+        )  # fmt: skip
+
+    # -- what it learns ---------------------------------------------------------------------------
+
+    async def _learn(self) -> None:
+        """Who else is there, and what they can carry out."""
+        store = self._store
+        seen = await store.daemons()
+        fingerprints = {d.owner: d.fingerprint for d in seen if d.owner != store.owner}
+        others = {
+            owner: beat
+            for owner, beat in self._others.items()
+            if fingerprints.get(owner) == beat.fingerprint
+        }
+        if new := fingerprints.keys() - others.keys():
+            others |= await store.declared(new)
+        for daemon in seen:
+            if daemon.owner != store.owner and daemon.owner not in {d.owner for d in self._seen}:
+                log.info("another daemon works on the queue: %s", name_of(daemon))
+        for daemon in self._seen:
+            if self._alive(daemon) and daemon.owner not in {d.owner for d in seen}:
+                log.info("a daemon has left the queue: %s", name_of(daemon))
+        self._seen, self._others = seen, others
+        for daemon in seen:
+            for lane in daemon.lanes if daemon.owner != store.owner else ():
+                if patience := lane["retry_after"]:
+                    self._worker.told_to_wait(lane["lane"], patience["until"], patience["why"])
+        alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
+        ours = self._said.endpoints if self._said is not None else {}
+        elsewhere: dict[str, bool] = {}
+        schedules: dict[str, set[str]] = {}
+        for beat in alive:
+            for name, digest in beat.endpoints.items():
+                elsewhere[name] = elsewhere.get(name, True) and ours.get(name) == digest
+            for name, schedule in beat.schedules.items():
+                schedules.setdefault(name, set()).add(schedule)
+        self._adoption.elsewhere = elsewhere.keys()
+        self._worker.set_elsewhere(elsewhere)
+        self._scheduler.set_elsewhere(schedules)
+
+    def _hear(self, wakeup: Wakeup) -> None:
+        """What others tell."""
+        if wakeup.due is None:
+            self._look_at_all = True
+        else:
+            self._touch(wakeup.due)
+        for flag in ("paused", "tables", "lanes"):
+            if getattr(wakeup, flag):
+                self._flags.add(flag)
+        if self._flags or self._look_at_all:
+            self._wake.set()
+
+    def _turn(self) -> None:
+        """A lane begins to wait, or does so no more."""
+        self._turned = self._store.shared
+        self._wake.set()
+
+    def _touch(self, due: Mapping[Key, int]) -> None:
+        """Tasks of others: a moment later than they are due, since those who know of them longest
+        can begin at once."""
+        self._store.expect(due)
+        soonest = self._clock.now_ms() + round(random.uniform(*STAGGER) * 1000)  # noqa: S311  # no secret
+        for key, next_try in due.items():
+            self._worker.touched(key, max(next_try, soonest))
+
+    async def _look(self) -> None:
+        """What others have changed, and what dead ones left."""
+        store = self._store
+        paused = await store.paused()
+        self._worker.set_paused(paused)
+        self._scheduler.set_paused(paused)
+        for endpoint_id, at in (await store.last_success()).items():
+            if at > self._worker.last_success.get(endpoint_id, 0):
+                self._worker.last_success[endpoint_id] = at
+        away = store.unreachable is not None or time.monotonic() < store.back_at + self._patience
+        if not self._worker.draining and not away and await self._worker.take_over():
+            self._look_at_all = True
+
+    async def _queue(self) -> None:
+        self._touch(await self._store.earliest())
+
+    async def _clean(self) -> None:
+        found = await self._store.holding_back(OLD_TRANSACTION)
+        known = {subject(words) for words in self.holding_back}
+        for words in found:
+            if subject(words) not in known:
+                log.warning("%s", words)
+        self.holding_back = found
+
+
+def _shown(lane: Mapping[str, Any]) -> dict[str, Any]:
+    """A lane that waits, as `/v1/status` shows it."""
+    breaker, held = lane["breaker"], lane["retry_after"]
+    return {
+        "lane": lane["lane"],
+        "breaker": breaker and {**breaker, "since": rfc3339(breaker["since"])},
+        "retry_after": held and {**held, "until": rfc3339(held["until"])},
+    }
+
+
+def name_of(daemon: DaemonSeen) -> str:
+    """A daemon, in words."""
+    return f"pid {daemon.pid} on {daemon.host}, version {daemon.version}"

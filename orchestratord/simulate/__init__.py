@@ -1,0 +1,4 @@
+"""What would happen, without sending anything: explained attempts, timetables, test cases.
+
+The configuration and a fake answer come in; the request, the decision and what follows go out.
+"""

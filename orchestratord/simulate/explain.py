@@ -1,0 +1,309 @@
+"""What an attempt of a call would send, what would become of it, and what would follow.
+
+Nothing is sent, written or remembered. The request comes from the executor, the verdict from its
+judgement of a pretended answer, the decision from `engine.retry`, and what follows from the hook
+`explain`. Of deciding hooks only those are run that are marked `@pure`; what others do is theirs to
+say, and they are only named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+from orchestratord.engine.retry import Decision
+from orchestratord.engine.retry_delay import Fault, base_delay
+from orchestratord.errors import Conflict, InvalidPayload, NotFound
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
+from orchestratord.model.test_case import Pretended
+from orchestratord.plugin.executor import Executor, Parked, Standing, Target
+from orchestratord.plugin.host import Host, Implementation
+from orchestratord.plugin.isolation import HookFault, words
+from orchestratord.simulate.fake_answer import outcome_of
+from orchestratord.simulate.report import Consequence, Explained
+from orchestratord.simulate.timetable import decide_within
+from orchestratord.values.clock import Clock
+
+HOOK = "explain"
+TASK_ID = 0
+"""The number of a task that does not exist."""
+
+_ON = {
+    Status.SUCCEEDED: "on_success",
+    Status.PENDING: "on_retry",
+    Status.FAILED: "on_final_failure",
+}
+
+
+class Explainer:
+    """Answers for one configuration."""
+
+    def __init__(self, host: Host, config: Config, clock: Clock) -> None:
+        self._host = host
+        self._config = config
+        self._clock = clock
+
+    def target(self, endpoint: Endpoint, webhook: str = "") -> tuple[Executor, Target]:
+        """What carries out the calls of an endpoint, or the deliveries of one of its webhooks.
+
+        Raises Conflict where nothing would, as things stand.
+        """
+        kind = Kind.WEBHOOK if webhook else Kind.CALL
+        executor = self._host.registry.executor(kind, endpoint.type)
+        if executor is None:
+            raise Conflict(f"no plugin that is loaded carries out {kind} tasks of {endpoint.id}")
+        standing: Standing = executor.standing(endpoint, webhook, self._config)
+        if not isinstance(standing, Target):
+            waits = "wait" if isinstance(standing, Parked) else "fail"
+            raise Conflict(f"its tasks {waits}: {standing.why}")
+        return executor, standing
+
+    async def explain(
+        self,
+        endpoint: Endpoint,
+        params: Mapping[str, Any],
+        *,
+        attempt: int = 1,
+        answer: Pretended | None = None,
+        phase: str | None = None,
+        now: float | None = None,
+    ) -> Explained:
+        """Explain one attempt.
+
+        Args:
+            endpoint: what is called.
+            params: checked, with defaults filled in.
+            attempt: which one it is, from 1.
+            answer: what is supposed to come back; None: the attempt is not followed further.
+            phase: explain what follows from this one alone, whether it is reached or not.
+            now: when it is supposed to happen, in seconds since the epoch; the clock's time.
+
+        Raises:
+            Conflict: the endpoint's calls are not carried out at all, as things stand.
+        """
+        notes: list[str] = []
+        executor, target = self.target(endpoint)
+        moment = self._clock.now() if now is None else now
+        fault = _noting(notes)
+        # Earlier attempts, if any, were as far apart as the strategy says.
+        waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
+        task = _task(endpoint, target.retry, params, attempt, moment, waited)
+        before, after = executor.phases
+        request: Any = None
+        outcome: Outcome | None = None
+        decision: Decision | None = None
+        span: tuple[float, float] | None = None
+        try:
+            request = executor.prepare(task, target, moment)
+        except InvalidPayload as error:
+            reason = Reason.INVALID_PAYLOAD
+            outcome = Outcome("failure", None, error=str(error), final_reason=reason)
+            decision = Decision(Status.FAILED, reason.value, reason)
+            reached: tuple[str, ...] = ("on_final_failure",)
+        except Exception as error:  # an executor may be a plugin's
+            raise Conflict(f"its request cannot be prepared: {words(error)}") from error
+        else:
+            reached = (before,)
+            if answer is not None:
+                outcome = await outcome_of(executor, request, task, target, answer)
+                outcome = await self._decided(after, outcome, request, task, endpoint, notes)
+                decision, span = decide_within(task, target, outcome, moment, fault)
+                reached = (before, after, _ON[decision.status])
+        if outcome is not None and decision is not None:
+            task = _settled(task, outcome, decision)
+            outcome = replace(outcome, final_reason=decision.reason)
+        told = reached if phase is None else (phase,)
+        arguments = {
+            "outcome": outcome,
+            "request": request,
+            "endpoint": endpoint,
+            "next_try": decision.next_try if decision else None,
+            "config": self._config,
+            "now": moment,
+        }
+        consequences = self._consequences(told, task, arguments, notes)
+        return Explained(
+            endpoint=endpoint,
+            task=task,
+            target=target,
+            request=request,
+            hooks={name: impure(self._host, name, endpoint) for name in (before, after)},
+            outcome=outcome,
+            decision=decision,
+            span=span,
+            reached=reached,
+            told=told,
+            consequences=consequences,
+            notes=tuple(dict.fromkeys(notes)),
+        )
+
+    # -- within ----------------------------------------------------------------------------
+
+    async def _decided(
+        self, phase: str, outcome: Outcome, request: Any, task: Task, endpoint: Endpoint,
+        notes: list[str],
+    ) -> Outcome:  # fmt: skip
+        """The outcome as those hooks leave it that can be run here."""
+        arguments = {
+            "outcome": outcome,
+            "request": request,
+            "statement": request,
+            "task": task,
+            "endpoint": endpoint,
+            "config": self._config,
+        }
+        with self._noticing(notes):
+            decided: Outcome = await self._host.fold(phase, "outcome", arguments, pure=True)
+        return decided
+
+    def _consequences(
+        self, phases: Sequence[str], task: Task, arguments: Mapping[str, Any], notes: list[str]
+    ) -> tuple[Consequence, ...]:
+        """What plugins say, one entry for each thing: where it happens, else its own phase's."""
+        found: dict[tuple[str, str, str], list[tuple[str, Explanation]]] = {}
+        for phase in phases:
+            about = {**arguments, "phase": phase, "task": task}
+            if phase.startswith("before_"):
+                running = replace(task, status=Status.RUNNING, reason=None, next_try=None)
+                about |= {"outcome": None, "next_try": None, "task": running}
+            for plugin, item in self._ask(about, notes):
+                found.setdefault((plugin, item.kind, item.name), []).append((phase, item))
+        consequences: list[Consequence] = []
+        for (plugin, _, _), items in found.items():
+            chosen = [item for _, item in items if item.happens]
+            if not chosen:
+                own = (item for phase, item in items if item.phase == phase)
+                chosen = [next(own, items[0][1])]
+            consequences += [self._followed(plugin, item, arguments["now"]) for item in chosen]
+        return tuple(consequences)
+
+    def _ask(self, arguments: dict[str, Any], notes: list[str]) -> list[tuple[str, Explanation]]:
+        answers: list[tuple[str, Explanation]] = []
+        with self._noticing(notes):
+            for plugin, answer in self._host.ask(HOOK, arguments):
+                for item in answer:
+                    if isinstance(item, Explanation):
+                        answers.append((plugin, item))
+                    else:
+                        kind = type(item).__name__
+                        fault = HookFault(f"returned a {kind} among its explanations")
+                        self._host.fault(plugin, HOOK, fault)
+        return answers
+
+    @contextmanager
+    def _noticing(self, notes: list[str]) -> Iterator[None]:
+        """Note what plugins do wrong meanwhile."""
+        before = {name: info.faults for name, info in self._host.plugins.items()}
+        yield
+        for name, info in self._host.plugins.items():
+            if info.faults > before.get(name, 0):
+                notes.append(f"the plugin {name}: {info.last_fault}")
+
+    def _followed(self, plugin: str, explanation: Explanation, now: float) -> Consequence:
+        """With the request that would be sent for it, prepared as the worker would."""
+        new = explanation.task
+        if not explanation.happens or new is None:
+            return Consequence(plugin, explanation)
+        try:
+            endpoint = self._config.endpoints.get(new.endpoint_id)
+            if endpoint is None:
+                raise NotFound(f"there is no endpoint {new.endpoint_id}")
+            executor, target = self.target(endpoint, new.webhook)
+            request = executor.prepare(_first(new, now), target, now)
+        except (Conflict, NotFound, InvalidPayload) as error:
+            return Consequence(plugin, explanation, error=str(error))
+        return Consequence(plugin, explanation, request)
+
+
+def impure(host: Host, phase: str, endpoint: Endpoint) -> tuple[str, ...]:
+    """The plugins whose hook of a deciding phase is called for the calls of an endpoint, but not
+    run where nothing happens."""
+    concerned = host.concerned(phase, Kind.CALL, endpoint) or ()
+    return tuple(item.plugin for item in concerned if not _runs(phase, item))
+
+
+def _runs(phase: str, item: Implementation) -> bool:
+    return item.pure and phase.startswith("after_")
+
+
+def _noting(notes: list[str]) -> Fault:
+    """Keeps the faults of strategies."""
+
+    def note(strategy: str, error: BaseException | str) -> None:
+        text = error if isinstance(error, str) else f"raised {words(error)}"
+        notes.append(f"the strategy {strategy} {text}")
+
+    return note
+
+
+def _task(
+    endpoint: Endpoint,
+    policy: RetryPolicy,
+    params: Mapping[str, Any],
+    attempt: int,
+    now: float,
+    waited: float,
+) -> Task:
+    """The call in this attempt; its first one was `waited` seconds ago."""
+    created = int((now - waited) * 1000)
+    return Task(
+        id=TASK_ID,
+        kind=Kind.CALL,
+        endpoint_id=endpoint.id,
+        webhook="",
+        phase=None,
+        status=Status.RUNNING,
+        reason=None,
+        attempts=attempt,
+        max_attempts=policy.max_attempts,
+        next_try=None,
+        params=params,
+        payload=None,
+        parent_id=None,
+        created_at=created,
+        updated_at=int(now * 1000),
+        scheduled_at=created,
+        started_at=int(now * 1000),
+        idempotent=endpoint.idempotent,
+    )
+
+
+def _settled(task: Task, outcome: Outcome, decision: Decision) -> Task:
+    return replace(
+        task,
+        status=decision.status,
+        reason=decision.reason,
+        next_try=decision.next_try,
+        last_status_code=outcome.status_code,
+        last_error=outcome.error,
+    )
+
+
+def _first(new: NewTask, now: float) -> Task:
+    """A new task in its first attempt."""
+    moment = int(now * 1000)
+    return Task(
+        id=TASK_ID,
+        kind=new.kind,
+        endpoint_id=new.endpoint_id,
+        webhook=new.webhook,
+        phase=new.phase,
+        status=Status.RUNNING,
+        reason=None,
+        attempts=1,
+        max_attempts=new.max_attempts,
+        next_try=None,
+        params=new.params,
+        payload=new.payload,
+        parent_id=new.parent_id,
+        created_at=moment,
+        updated_at=moment,
+        scheduled_at=new.scheduled_at or moment,
+        last_error=new.error,
+    )

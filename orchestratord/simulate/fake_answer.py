@@ -1,0 +1,105 @@
+"""An answer that nobody gave, judged as if it had come."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from typing import Any
+
+import httpx
+
+from orchestratord.errors import Conflict, SendError, SendErrorKind
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import Task
+from orchestratord.model.test_case import Pretended
+from orchestratord.plugin.executor import Executor, Target
+from orchestratord.plugin.isolation import words
+from orchestratord.values.template import to_text
+
+_ERRORS: Mapping[SendErrorKind, tuple[str, bool]] = {
+    "dns": ("the name of the host does not resolve", False),
+    "connect": ("connection refused", False),
+    "tls": ("the TLS handshake failed", False),
+    "certificate": ("the certificate is not signed by an authority that is trusted here", False),
+    "access": ("no token is given", False),
+    "egress": ("the address may not be dialled", False),
+    "send": ("the connection broke while the request was sent", True),
+    "timeout": ("no answer came in time", True),
+    "reset": ("the connection was closed before an answer came", True),
+    "protocol": ("the answer is not HTTP", True),
+}
+"""What is said of each, and whether the request can have been carried out."""
+
+NO_ANSWER: SendErrorKind = "timeout"
+"""What the status code `error` stands for alone."""
+
+
+class FakeReceiver:
+    """A `send` that sends nothing: each request gets the pretended answer."""
+
+    def __init__(self, pretended: Pretended) -> None:
+        self._pretended = pretended
+
+    async def __call__(self, request: httpx.Request, **options: Any) -> httpx.Response:
+        pretended = self._pretended
+        if not isinstance(pretended.code, int):
+            kind = pretended.error or NO_ANSWER
+            message, sent = _ERRORS[kind]
+            raise SendError(message, kind=kind, sent=sent)
+        headers = {
+            name: value
+            for name, value in pretended.headers.items()
+            # The body is written as it is read, whatever the file says of its encoding.
+            if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
+        }
+        content = _content(pretended.body, headers)
+        return httpx.Response(pretended.code, headers=headers, content=content, request=request)
+
+
+async def outcome_of(
+    executor: Executor, request: Any, task: Task, target: Target, pretended: Pretended
+) -> Outcome:
+    """How the attempt ends with this answer, as the executor judges it; no hook has seen it.
+
+    Raises Conflict where it is no answer that can come.
+    """
+    if executor.phases[0] != "before_request":
+        return _executed(executor, request, target, pretended)
+    try:
+        async with asyncio.timeout(target.timeout):
+            outcome = await executor.execute(request, task, target, FakeReceiver(pretended))
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        raise
+    except BaseException as fault:  # it may be a plugin's
+        outcome = Outcome("retry", "error", error=words(fault), maybe_done=True)
+    return outcome
+
+
+def _executed(executor: Executor, request: Any, target: Target, pretended: Pretended) -> Outcome:
+    """Of what is not sent: judged by its executor, as far as that can tell. Raises Conflict."""
+    if pretended.code == "ok":
+        body = json.loads(json.dumps(pretended.body, default=to_text))
+        try:
+            outcome = executor.pretend(request, target, body)
+        except ValueError as error:
+            raise Conflict(f"the answer cannot be pretended: {error}") from None
+        if outcome is not None:
+            return outcome
+        headers: dict[str, str] = {}
+        content = _content(pretended.body, headers)
+        response = httpx.Response(200, headers=headers, content=content)
+        return Outcome("success", "ok", response, answered=True)
+    sent = _ERRORS[pretended.error or NO_ANSWER][1]
+    verdict = "retry" if "error" in target.retry.when else "failure"
+    return Outcome(verdict, "error", error="a pretended error", maybe_done=sent)  # type: ignore[arg-type]
+
+
+def _content(body: Any, headers: dict[str, str]) -> bytes:
+    if body is None:
+        return b""
+    if isinstance(body, str):
+        return body.encode()
+    if not any(name.lower() == "content-type" for name in headers):
+        headers["Content-Type"] = "application/json"
+    return json.dumps(body, ensure_ascii=False, default=to_text).encode()

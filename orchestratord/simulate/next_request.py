@@ -1,0 +1,50 @@
+"""What lies ahead: the request of a task's next attempt, the next runs of a schedule."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from orchestratord.errors import Conflict, InvalidPayload
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.schedule_slots import next_slot, splay_offset
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Status, Task
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import words
+from orchestratord.simulate.explain import Explainer
+from orchestratord.values.clock import Clock
+
+
+def request_of(task: Task, config: Config, host: Host, clock: Clock) -> Any:
+    """What the next attempt of a task would send as things stand; for one that runs, this one.
+
+    What plugins' hooks would still change is not in it, nor what is added while it is sent.
+    Raises Conflict where nothing would be sent.
+    """
+    endpoint = config.endpoints.get(task.endpoint_id)
+    if endpoint is None:
+        raise Conflict(f"{task.endpoint_id} is no longer declared")
+    executor, target = Explainer(host, config, clock).target(endpoint, task.webhook)
+    if task.status is not Status.RUNNING:
+        task = replace(task, attempts=task.attempts + 1)
+    try:
+        return executor.prepare(task, target, clock.now())
+    except InvalidPayload as error:
+        raise Conflict(str(error)) from error
+    except Exception as error:  # an executor may be a plugin's
+        raise Conflict(f"its request cannot be prepared: {words(error)}") from error
+
+
+def upcoming_runs(endpoint: Endpoint, now: int, count: int) -> list[int]:
+    """The next runs of an endpoint's schedule, at most `count`; `now` and they in milliseconds."""
+    schedule = endpoint.schedule
+    if schedule is None:
+        return []
+    late = round(splay_offset(endpoint.id, schedule.splay) * 1000)
+    runs: list[int] = []
+    slot = next_slot(schedule, now - late)
+    while slot is not None and len(runs) < count:
+        runs.append(slot + late)
+        slot = next_slot(schedule, slot)
+    return runs

@@ -1,0 +1,227 @@
+"""Trying what the YAML has under `tests:`, by the code that explains an attempt."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import httpx
+
+from orchestratord.config.params import check_params
+from orchestratord.errors import Conflict
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.statement import Statement
+from orchestratord.model.task import Explanation, Kind
+from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
+from orchestratord.simulate.explain import Explainer
+from orchestratord.simulate.report import OUTCOMES, Explained
+from orchestratord.simulate.timetable import about, between
+from orchestratord.values.redact import Redactor
+from orchestratord.values.template import to_text
+
+_EXACT = 0.0005
+"""Seconds in which two delays may differ; shorter ones are not written down."""
+
+_OF_STATEMENTS = frozenset(("database", "statement", "params"))
+
+Path = tuple[str | int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Miss:
+    """One expectation that was not met; `path` is its key, below the test's."""
+
+    path: Path
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """One test, and what went otherwise than expected; nothing where it passed."""
+
+    endpoint: Endpoint
+    index: int
+    trial: TestCase
+    misses: tuple[Miss, ...]
+
+    @property
+    def label(self) -> str:
+        """Its name, or its place in the list."""
+        return self.trial.name or f"tests.{self.index}"
+
+    @property
+    def passed(self) -> bool:
+        """Whether all went as expected."""
+        return not self.misses
+
+
+async def try_all(explainer: Explainer, endpoint: Endpoint, redactor: Redactor) -> list[Tried]:
+    """Carry out the tests of one endpoint, in their order. No secret is in what comes out."""
+    tried: list[Tried] = []
+    for index, trial in enumerate(endpoint.tests):
+        found = [
+            Miss(path, redactor.text(message))
+            for path, message in await _misses(explainer, endpoint, trial)
+        ]
+        tried.append(Tried(endpoint, index, trial, tuple(found)))
+    return tried
+
+
+async def _misses(
+    explainer: Explainer, endpoint: Endpoint, trial: TestCase
+) -> list[tuple[Path, str]]:
+    try:
+        explained = await explainer.explain(
+            endpoint,
+            check_params(endpoint, trial.params),
+            attempt=trial.attempt,
+            answer=trial.answer,
+            now=trial.now,
+        )
+    except Conflict as conflict:
+        return [((), str(conflict))]
+    misses: list[tuple[Path, str]] = [((), note) for note in explained.notes]
+    misses += _decided(trial.expect, explained)
+    if trial.expect.webhooks is not None:
+        misses += _webhooks(trial.expect.webhooks, explained)
+    if trial.expect.calls is not None:
+        misses += _calls(trial.expect.calls, explained)
+    if trial.expect.request is not None:
+        misses += _request(trial.expect.request, explained)
+    return misses
+
+
+def _decided(expect: Expected, explained: Explained) -> Iterator[tuple[Path, str]]:
+    decision, outcome = explained.decision, explained.outcome
+    assert decision is not None, "each test pretends an answer"
+    came: str = OUTCOMES[decision.status]
+    because = f"{came}: {decision.why}"
+    if decision.reason is not None:
+        words = [decision.reason, outcome.error if outcome else None]
+        if decision.why != decision.reason:
+            words.append(decision.why)
+        because = f"{came}, {': '.join(str(word) for word in words if word)}"
+    if expect.outcome is not None and came != expect.outcome:
+        yield ("expect", "outcome"), f"expected {expect.outcome}, came {because}"
+    elif expect.reason is not None and decision.reason != expect.reason:
+        yield ("expect", "reason"), f"expected {expect.reason}, came {because}"
+    if expect.delay is not None:
+        shortest, longest = expect.delay
+        wanted = between(shortest, longest)
+        if decision.delay is None:
+            yield ("expect", "delay"), f"expected {wanted}, came no further attempt, but {because}"
+        elif not shortest - _EXACT <= decision.delay <= longest + _EXACT:
+            delay = about(decision.delay)
+            yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
+
+
+def _webhooks(expected: tuple[str, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "webhooks")
+    fired = explained.happening(Kind.WEBHOOK)
+    for item in explained.consequences:
+        explanation = item.explanation
+        if explanation.kind != Kind.WEBHOOK:
+            continue
+        if explanation.happens and explanation.name not in expected:
+            yield path, f"{explanation.name} fires as well: {explanation.why}"
+        elif explanation.happens and item.error is not None:
+            place = (*path, expected.index(explanation.name))
+            yield place, f"{explanation.name} fires, and its delivery will fail: {item.error}"
+        elif not explanation.happens and explanation.name in expected:
+            place = (*path, expected.index(explanation.name))
+            yield place, f"{explanation.name} does not fire: {explanation.why}"
+    known = {item.explanation.name for item in explained.consequences}
+    for index, name in enumerate(expected):
+        if name not in fired and name not in known:
+            yield (*path, index), f"there is no webhook {name!r}"
+
+
+def _calls(expected: tuple[ExpectedCall, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "calls")
+    found = [item for item in explained.consequences if item.explanation.kind == Kind.CALL]
+    following = [item for item in found if item.explanation.happens]
+    for index, call in enumerate(expected[len(following) :], len(following)):
+        why = [item.explanation.why for item in found if _is_about(item.explanation, call.call)]
+        because = f": {why[0]}" if why else ""
+        yield (*path, index), f"{call.call} does not follow{because}"
+    for item in following[len(expected) :]:
+        yield path, f"{item.explanation.name} follows as well: {item.explanation.why}"
+    for index, (call, item) in enumerate(zip(expected, following, strict=False)):
+        task = item.explanation.task
+        came = (task.endpoint_id, task.params) if task is not None else (item.explanation.name, {})
+        if came[0] != call.call:
+            yield (*path, index), f"expected {call.call}, came {came[0]}"
+        elif call.params is not None and _canonical(came[1]) != _canonical(call.params):
+            yield (*path, index), f"expected {_canonical(call.params)}, came {_canonical(came[1])}"
+        elif item.error is not None:
+            yield (*path, index), f"{call.call} follows, and will fail: {item.error}"
+
+
+def _is_about(explanation: Explanation, call: str) -> bool:
+    return not explanation.happens and explanation.name.split(" ")[0] == call
+
+
+def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[Path, str]]:
+    path = ("expect", "request")
+    request = explained.request
+    if request is None:
+        error = explained.outcome.error if explained.outcome else None
+        yield path, f"it cannot be made: {error}"
+        return
+    if isinstance(request, Statement):
+        yield from _statement(expected, request, path)
+        return
+    if not isinstance(request, httpx.Request):
+        yield path, f"this endpoint sends no HTTP request; its type is {explained.endpoint.type}"
+        return
+    for key in sorted(_OF_STATEMENTS & expected.model_fields_set):
+        yield (*path, key), "this endpoint executes no statement, it sends a request"
+    if expected.method is not None and request.method != expected.method.upper():
+        yield (*path, "method"), f"expected {expected.method.upper()}, came {request.method}"
+    if expected.url is not None and str(request.url) != expected.url:
+        yield (*path, "url"), f"expected {expected.url}, came {request.url}"
+    for name, value in expected.headers.items():
+        came = request.headers.get(name)
+        if came is None:
+            yield (*path, "headers", name), f"expected {value!r}, came no such header"
+        elif came != value:
+            yield (*path, "headers", name), f"expected {str(value)!r}, came {came!r}"
+    if expected.body is not None:
+        yield from _body(expected.body, request.content.decode(errors="replace"), (*path, "body"))
+
+
+def _statement(
+    expected: ExpectedRequest, statement: Statement, path: Path
+) -> Iterator[tuple[Path, str]]:
+    for key in sorted(expected.model_fields_set - _OF_STATEMENTS):
+        yield (*path, key), "this endpoint sends no HTTP request, it executes a statement"
+    if expected.database is not None and statement.database != expected.database:
+        yield (*path, "database"), f"expected {expected.database}, came {statement.database}"
+    if expected.statement is not None:
+        wanted, came = (" ".join(text.split()) for text in (expected.statement, statement.text))
+        if came != wanted:
+            yield (*path, "statement"), f"expected {wanted!r}, came {came!r}"
+    if expected.params is not None:
+        wanted, came = _canonical(expected.params), _canonical(statement.params)
+        if came != wanted:
+            yield (*path, "params"), f"expected {wanted}, came {came}"
+
+
+def _body(expected: Any, text: str, path: Path) -> Iterator[tuple[Path, str]]:
+    if isinstance(expected, str):
+        if text != expected:
+            yield path, f"expected {str(expected)!r}, came {text!r}"
+        return
+    try:
+        came = _canonical(json.loads(text))
+    except ValueError:
+        yield path, f"expected {_canonical(expected)}, came no JSON: {text!r}"
+        return
+    if came != _canonical(expected):
+        yield path, f"expected {_canonical(expected)}, came {came}"
+
+
+def _canonical(value: Any) -> str:
+    return json.dumps(value, sort_keys=True, ensure_ascii=False, default=to_text)

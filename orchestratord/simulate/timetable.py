@@ -1,0 +1,114 @@
+"""When the attempts of a task follow each other, with the range that jitter makes of each delay."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+
+from orchestratord.engine.retry import Decision, decide
+from orchestratord.engine.retry_delay import Fault, base_delay
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.task import Status, Task
+from orchestratord.plugin.executor import Target
+
+_UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """What lies between two attempts. Durations are seconds.
+
+    Args:
+        after: the attempt that failed, from 1.
+        delay: before jitter.
+        shortest: with the most that jitter takes away.
+        longest: with the most that it adds.
+        since: from the first attempt to the one that follows, where each fails at once.
+        why: how the strategy comes to it, in words.
+    """
+
+    after: int
+    delay: float
+    shortest: float
+    longest: float
+    since: float
+    why: str
+
+
+def timetable(policy: RetryPolicy, fault: Fault) -> list[Wait]:
+    """The waits of a task of which every attempt fails, up to its last one.
+
+    `fault` is told where the strategy misbehaves. Retry-After is not part of it, since nobody knows
+    what a receiver will ask for.
+    """
+    waits: list[Wait] = []
+    since = 0.0
+    for n in range(1, policy.max_attempts):
+        delay, why = base_delay(policy, n, fault)
+        since += delay
+        if policy.give_up_after is not None and since > policy.give_up_after:
+            break
+        moved = delay * policy.jitter
+        waits.append(Wait(n, delay, delay - moved, delay + moved, since, why))
+    return waits
+
+
+def decide_within(
+    task: Task, target: Target, outcome: Outcome, now: float, fault: Fault
+) -> tuple[Decision, tuple[float, float] | None]:
+    """What becomes of a task after an attempt, with the delay before jitter.
+
+    Beside it the shortest and the longest delay that jitter makes of it, in seconds; None where
+    there is none. `now` is in seconds since the epoch.
+    """
+
+    def decided(policy: RetryPolicy, chance: Random) -> Decision:
+        return decide(
+            task,
+            policy,
+            target.idempotent,
+            outcome,
+            now=int(now * 1000),
+            chance=chance,
+            fault=fault,
+        )
+
+    decision = decided(target.retry.model_copy(update={"jitter": 0.0}), _Drawn(0.5))
+    if decision.status is not Status.PENDING:
+        return decision, None
+    patient = target.retry.model_copy(update={"give_up_after": None})
+    shortest, longest = (decided(patient, _Drawn(end)).delay or 0.0 for end in (0.0, 1.0))
+    return decision, (shortest, longest)
+
+
+class _Drawn(Random):
+    """Chance that always falls the same way, from 0 to 1."""
+
+    def __init__(self, value: float) -> None:
+        super().__init__(0)
+        self._value = value
+
+    def random(self) -> float:
+        return self._value
+
+
+def about(seconds: float) -> str:
+    """A duration for people, by its two largest units: `1h 25m`, `1m 30s`, `1.05s`, `900ms`."""
+    if round(seconds, 1) < 60:
+        if 0 < seconds < 0.9995:
+            return f"{seconds * 1000:.3g}ms"
+        return f"{seconds:.3g}s"
+    left = round(seconds)
+    parts: list[str] = []
+    for unit, size in _UNITS:
+        count, left = divmod(left, size)
+        if count or parts:
+            parts.append(f"{count}{unit}" if count else "")
+    return " ".join(part for part in parts[:2] if part)
+
+
+def between(shortest: float, longest: float) -> str:
+    """A range of durations for people; one duration where both ends are the same."""
+    first, last = about(shortest), about(longest)
+    return first if first == last else f"{first} to {last}"

@@ -1,0 +1,88 @@
+"""Files that the YAML names, with what they held when it was read.
+
+What a request needs of them is part of the configuration: a file that changes makes a new one, and
+one that cannot be used leaves the last good one in force.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, ClassVar, Self
+
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from orchestratord.values.secret import Text
+
+Attach = Callable[[str, int, bool], bytes]
+"""Reads a file: its name as written, how many bytes it may have, and whether it has to be in the
+config folder. Raises ValueError. It comes as validation context, under `attach`."""
+
+
+class Attachment:
+    """A file. Equal names and contents are equal."""
+
+    __slots__ = ("content", "name")
+
+    limit: ClassVar[int] = 1_048_576
+    """Bytes."""
+    inside: ClassVar[bool] = False
+    """Whether the file has to be in the config folder."""
+    description: ClassVar[str] = "the path of a file"
+
+    def __init__(self, name: str, content: bytes) -> None:
+        self.name = name
+        """As it stands in the YAML."""
+        self.content = content
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            type(other) is type(self)
+            and isinstance(other, Attachment)
+            and (other.name, other.content) == (self.name, self.content)
+        )
+
+    def __hash__(self) -> int:
+        return hash((type(self), self.name, self.content))
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.name!r}, {len(self.content)} bytes)"
+
+    @classmethod
+    def parse(cls, value: Any, info: ValidationInfo) -> Self:
+        """Read the file that a text names. Raises ValueError."""
+        if isinstance(value, cls):
+            return value
+        if not isinstance(value, str) or not value:
+            raise ValueError("expected the path of a file")
+        attach: Attach | None = (info.context or {}).get("attach")
+        if attach is None:
+            raise ValueError("files can only be named in a config folder")
+        name = value.source if isinstance(value, Text) else value
+        return cls(name, attach(str(value), cls.limit, cls.inside))
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.with_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda attachment: attachment.name
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "minLength": 1, "description": cls.description}
+
+
+class BodyFile(Attachment):
+    """What is sent as it is."""
+
+    __slots__ = ()
+
+    limit = 16 << 20
+    inside = True
+    description = "the path of a file, relative to the config folder and in it"

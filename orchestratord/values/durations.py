@@ -1,0 +1,108 @@
+"""Durations, sizes and rates, as the YAML writes them and as programs count them."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any
+
+from pydantic import (
+    BeforeValidator,
+    PlainSerializer,
+    WithJsonSchema,
+)
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", re.ASCII)
+_UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+MAX_DURATION = 10 * 365 * 86400.0
+"""Ten years: what is longer is a slip of the pen, and would overflow times further down."""
+
+
+def parse_duration(value: Any) -> float:
+    """Seconds of `500ms`, `10s`, `5m`, `2h`, `1d`, or of a number of seconds.
+
+    Raises ValueError for anything else, for what is negative, and for more than ten years.
+    """
+    seconds: float | None = None
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        # A whole number may be too large for a float.
+        seconds = float(value) if 0 <= value <= MAX_DURATION else None
+    elif isinstance(value, str) and (match := _DURATION.fullmatch(value.strip())):
+        seconds = float(match[1]) * _UNITS[match[2]]
+    if seconds is None or not 0 <= seconds <= MAX_DURATION:
+        raise ValueError(
+            f"{value!r} is not a duration: write 500ms, 10s, 5m, 2h, 1d, or a number of seconds"
+        )
+    return seconds
+
+
+def format_duration(seconds: float) -> str:
+    """The shortest exact form that `parse_duration` reads: `1h`, `90s`, `250ms`, `1.5s`."""
+    for unit, factor in (("d", 86400), ("h", 3600), ("m", 60)):
+        if seconds >= factor and seconds % factor == 0:
+            return f"{seconds / factor:.0f}{unit}"
+    if 0 < seconds < 1:
+        return f"{round(seconds * 1000, 3):g}ms"
+    return f"{round(seconds, 3):.12g}s"
+
+
+Duration = Annotated[
+    float,
+    BeforeValidator(parse_duration),
+    PlainSerializer(format_duration, return_type=str, when_used="json"),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)?$"},
+                {"type": "number", "minimum": 0},
+                {"type": "string", "pattern": r"\$\{"},
+            ],
+            "description": "a duration: 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
+        }
+    ),
+]
+"""Seconds, written as a duration."""
+
+_SIZE = re.compile(r"(\d+)\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?", re.ASCII)
+_FACTORS = {
+    None: 1, "B": 1, "kB": 1000, "KB": 1000, "KiB": 1 << 10,
+    "MB": 1000**2, "MiB": 1 << 20, "GB": 1000**3, "GiB": 1 << 30,
+}  # fmt: skip
+
+
+def parse_size(value: Any) -> int:
+    """Bytes of `1MiB`, `64KiB`, `500kB`, or of a number of bytes.
+
+    Raises ValueError for anything else.
+    """
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return value
+    if isinstance(value, str) and len(value) <= 20 and (match := _SIZE.fullmatch(value.strip())):
+        return int(match[1]) * _FACTORS[match[2]]
+    raise ValueError(f"{value!r} is not a size: write 64KiB, 1MiB, or a number of bytes")
+
+
+Size = Annotated[
+    int,
+    BeforeValidator(parse_size),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string", "pattern": r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$"},
+                {"type": "integer", "minimum": 0},
+                {"type": "string", "pattern": r"\$\{"},
+            ],
+            "description": "a size: 64KiB, 1MiB, or a number of bytes",
+        }
+    ),
+]
+"""Bytes, written as a size."""
+
+_RATE = re.compile(r"(\d+(?:\.\d+)?)/(s|sec|second|m|min|minute|h|hour)", re.ASCII)
+
+
+def parse_rate(value: Any) -> float:
+    """Times a second of `10/s`, `100/min`, `5000/hour`. Raises ValueError for anything else."""
+    match = _RATE.fullmatch(value.strip()) if isinstance(value, str) else None
+    if match is None or not 0 < float(match[1]) < float("inf"):
+        raise ValueError(f"{value!r} is not a rate: write 10/s, 100/min or 5000/hour")
+    return float(match[1]) / {"s": 1, "m": 60, "h": 3600}[match[2][0]]

@@ -1,0 +1,322 @@
+"""JMESPath over the body of an answer, checked when the files are read and bounded when it runs.
+
+The library knows the language; what is added is that a wrong expression is found before it is
+used, unknown functions included, and that evaluating one costs no more than so much: the body is
+somebody else's, and a slip in an expression can double a list with every step.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+import httpx
+import jmespath.exceptions
+import jmespath.lexer
+import jmespath.parser
+import jmespath.visitor
+from jmespath.functions import Functions as Known
+from jmespath.functions import signature
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from orchestratord.values.secret import Text
+
+_TEXT = {"types": ["string", "null"]}
+
+
+class Functions(Known):  # type: ignore[misc]  # it publishes no types
+    """JMESPath's own, and `query`, `last_segment` and `link`."""
+
+    @signature(_TEXT, {"types": ["string"]})  # type: ignore[untyped-decorator]
+    def _func_query(self, url: str | None, name: str) -> str | None:
+        """`query(body.next, 'cursor')`: a parameter of a URL's query; null for none."""
+        found = parse_qs(urlsplit(url or "").query, keep_blank_values=True).get(name)
+        return found[0] if found else None
+
+    @signature(_TEXT)  # type: ignore[untyped-decorator]
+    def _func_last_segment(self, url: str | None) -> str | None:
+        """`last_segment(body.next)`: the last part of a URL's path; null for none."""
+        return unquote(urlsplit(url or "").path.rstrip("/").rpartition("/")[2]) or None
+
+    @signature(_TEXT, {"types": ["string"]})  # type: ignore[untyped-decorator]
+    def _func_link(self, header: str | None, rel: str) -> str | None:
+        """`link(headers.link, 'next')`: the URL that a Link header has for this relation."""
+        links = httpx.Response(200, headers={"link": header or ""}).links
+        found: str | None = links.get(rel, {}).get("url")
+        return found
+
+
+# -- JMESPath over the body of an answer, checked when the files are read a ------------------------
+
+LONGEST = 4_000
+"""Characters of an expression."""
+BUDGET = 500_000
+"""Steps of one evaluation, some microseconds each at most."""
+
+_SHOWN = 100
+"""Characters of an expression in an error."""
+_PER_STEP = 64
+"""Characters of a text, or items that a function goes through, that cost one step."""
+
+
+class Expression:
+    """One JMESPath expression. Equal texts are equal."""
+
+    __slots__ = ("_tree", "names", "source")
+
+    def __init__(self, value: str) -> None:
+        """Parse `value`. Raises ValueError with what is wrong and where in the text."""
+        text = str(value)
+        self.source: str = value.source if isinstance(value, Text) else text
+        """As it stands in the file."""
+        if not text.strip() or len(text) > LONGEST:
+            raise ValueError(f"an expression has from 1 to {LONGEST} characters")
+        try:
+            self._tree = jmespath.parser.Parser().parse(text).parsed
+            _check_words(list(jmespath.lexer.Lexer().tokenize(text)))
+            for node in _nodes(self._tree):
+                _check_function(node)
+                _check_not(node)
+            self.names = frozenset(_names(self._tree))
+            """What it reads of the outermost mapping; `@` where it takes that as a whole."""
+        except jmespath.exceptions.JMESPathError as error:
+            raise ValueError(f"is not JMESPath: {_complaint(error, text)}") from None
+        except RecursionError:
+            raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
+
+    def search(self, data: Any) -> Any:
+        """What the expression finds in JSON-like data; None where there is nothing.
+
+        Raises:
+            ValueError: a function does not take what it was given, or it costs too much.
+        """
+        try:
+            return _Interpreter().visit(self._tree, data)
+        except jmespath.exceptions.JMESPathError as error:
+            what = _complaint(error, "")
+        except (RecursionError, ArithmeticError, TypeError) as error:
+            what = f"{type(error).__name__}: {error}"
+        raise ValueError(f"{_cut(self.source)}: {what}")
+
+    def holds(self, data: Any) -> bool:
+        """Whether what is found counts as true: all but null, false, and what is empty.
+
+        Raises ValueError as `search` does.
+        """
+        return not _is_false(self.search(data))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Expression) and other.source == self.source
+
+    def __hash__(self) -> int:
+        return hash((Expression, self.source))
+
+    def __repr__(self) -> str:
+        return f"Expression({self.source!r})"
+
+    @classmethod
+    def parse(cls, value: Any) -> Expression:
+        """A text becomes an expression; ValueError for the rest."""
+        if isinstance(value, Expression):
+            return value
+        if not isinstance(value, str):
+            raise ValueError("expected a JMESPath expression, such as \"status == 'done'\"")
+        return cls(value)
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda expression: expression.source
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": "string", "minLength": 1, "description": "a JMESPath expression"}
+
+
+def _is_false(value: Any) -> bool:
+    return value is None or value is False or (isinstance(value, str | list | dict) and not value)
+
+
+# -- what is wrong with one ------------------------------------------------------------------------
+
+
+def _nodes(tree: Any) -> Iterator[Any]:
+    waiting = [tree]
+    while waiting:
+        node = waiting.pop()
+        # A slice has numbers for children.
+        if isinstance(node, Mapping):
+            yield node
+            waiting.extend(node.get("children", ()))
+
+
+def _names(node: Any) -> Iterator[str]:
+    kind, children = node["type"], node.get("children", [])
+    if kind == "field":
+        yield node["value"]
+    elif kind in _ITSELF:
+        yield "@"
+    elif kind in ("subexpression", "pipe") and children[0]["type"] in _ITSELF:
+        yield from _names(children[1])
+    elif kind in _NARROWING:
+        yield from _names(children[0])
+    elif kind not in ("expref", "index", "slice"):
+        # What `&` refers to looks at the items of what stands beside it.
+        for child in children:
+            yield from _names(child)
+
+
+_ITSELF = frozenset({"current", "identity"})
+_NARROWING = frozenset(
+    {"subexpression", "pipe", "index_expression", "flatten"}
+    | {"projection", "value_projection", "filter_projection"}
+)
+"""Nodes of which the first child alone looks at the data; the others at what that has found."""
+
+
+def _check_function(node: Any) -> None:
+    """Raise where a function is called that there is not, or with another number of arguments."""
+    if node["type"] != "function_expression":
+        return
+    name, given = node["value"], len(node["children"])
+    known = Functions.FUNCTION_TABLE.get(name)
+    if known is None:
+        raise jmespath.exceptions.UnknownFunctionError(f"there is no function {name}()")
+    signature = known["signature"]
+    more = bool(signature) and signature[-1].get("variadic", False)
+    if given < len(signature) or (given > len(signature) and not more):
+        wanted = (
+            f"{len(signature)}{' or more' * more} argument{'s' * (len(signature) != 1 or more)}"
+        )
+        raise jmespath.exceptions.UnknownFunctionError(f"{name}() takes {wanted}, not {given}")
+
+
+def _check_not(node: Any) -> None:
+    """Raise where something is taken out of what `!` gives, which has nothing in it: `!a.b`."""
+    if node["type"] in _TAKING and node["children"][0]["type"] == "not_expression":
+        raise ValueError(
+            "`!` belongs to the name right behind it alone, so that !a.b is always null; write "
+            "!(a.b)"
+        )
+
+
+def _check_words(tokens: list[Any]) -> None:
+    """Raise where a field is named and a text or a truth value is meant: it would be null in
+    silence."""
+    for before, token, after in zip([_NOTHING, *tokens], tokens, tokens[1:], strict=False):
+        alone = before["type"] != "dot" and after["type"] not in _LINKS
+        compared = before["type"] in _COMPARING or after["type"] in _COMPARING
+        given = before["type"] in ("lparen", "comma") and after["type"] in ("rparen", "comma")
+        kind, value = token["type"], token["value"]
+        if not alone or not (compared or given):
+            continue
+        if kind == "unquoted_identifier" and value in ("true", "false"):
+            raise ValueError(f"{value} is the name of a field here; the value is written `{value}`")
+        # In double quotes stands the name of a field, which only some names need.
+        if kind == "quoted_identifier" and (
+            before["type"] in _COMPARING or _PLAIN.fullmatch(value) is not None
+        ):
+            raise ValueError(
+                f'"{_cut(value)}" in double quotes is the name of a field; a text has single ones: '
+                f"'{_cut(value)}'"
+            )
+
+
+_NOTHING = {"type": "eof", "value": ""}
+_LINKS = frozenset({"dot", "lbracket", "flatten", "filter"})
+_COMPARING = frozenset({"eq", "ne", "lt", "lte", "gt", "gte"})
+_PLAIN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}…"
+
+
+_TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
+
+
+def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
+    """The library's complaint in one line, without the values that it quotes."""
+    errors = jmespath.exceptions
+    if isinstance(error, errors.JMESPathTypeError):
+        wanted = " or ".join(error.expected_types)
+        return f"{error.function_name}() takes {wanted}, not {error.actual_type}"
+    if isinstance(error, errors.LexerError):
+        message = error.message[:1].lower() + error.message[1:]
+        return f"{message} at character {error.lexer_position + 1}"
+    if isinstance(error, errors.IncompleteExpressionError):
+        return "it ends too early"
+    if isinstance(error, errors.ParseError) and not isinstance(error, errors.ArityError):
+        if error.lex_position >= len(text):
+            return "it ends too early"
+        value = error.token_value
+        hint = f"; a number stands in backticks: `{value}`" if isinstance(value, int) else ""
+        return f"unexpected {value!r} at character {error.lex_position + 1}{hint}"
+    return str(error).splitlines()[0]
+
+
+# -- what one may cost -----------------------------------------------------------------------------
+
+
+_FUNCTIONS = Functions()
+
+
+class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # it publishes no types
+    """The library's, which counts its steps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._functions = _FUNCTIONS
+        self._left = BUDGET
+
+    def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
+        self._spend(1)
+        return super().visit(node, *args, **kwargs)
+
+    def visit_literal(self, node: Any, value: Any) -> Any:
+        self._weigh(node["value"])
+        return super().visit_literal(node, value)
+
+    # These alone put one value into another twice; what is made of theirs later is no larger.
+
+    def visit_multi_select_list(self, node: Any, value: Any) -> Any:
+        return self._weigh(super().visit_multi_select_list(node, value))
+
+    def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
+        return self._weigh(super().visit_multi_select_dict(node, value))
+
+    def visit_function_expression(self, node: Any, value: Any) -> Any:
+        arguments = [self.visit(child, value) for child in node["children"]]
+        for argument in arguments:
+            if node["value"] == "to_string":
+                self._weigh(argument)
+            elif isinstance(argument, str | list | dict):
+                self._spend(len(argument) // _PER_STEP)
+        return self._functions.call_function(node["value"], arguments)
+
+    def _spend(self, steps: int) -> None:
+        self._left -= steps
+        if self._left < 0:
+            raise jmespath.exceptions.JMESPathError("it costs too much over data of this size")
+
+    def _weigh(self, value: Any) -> Any:
+        """Spend what it takes to go through all of a value, what repeats in it included."""
+        waiting = [value]
+        while waiting:
+            item = waiting.pop()
+            if isinstance(item, list):
+                waiting.extend(item)
+            elif isinstance(item, dict):
+                waiting.extend(item.values())
+            self._spend(1 + (len(item) // _PER_STEP if isinstance(item, str) else 0))
+        return value

@@ -1,0 +1,100 @@
+"""Sets of status codes: `200`, `2xx`, `500-599`, `error`, or a list of these."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from pydantic import (
+    GetCoreSchemaHandler,
+    GetJsonSchemaHandler,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+StatusCode = int | str | None
+"""A number, `ok` or `error` (SQL, and no answer), or None for a task that never ran."""
+
+_CLASS = re.compile(r"([1-5])xx", re.IGNORECASE)
+_RANGE = re.compile(r"([1-5]\d\d)\s*-\s*([1-5]\d\d)", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class StatusSet:
+    """A set of status codes: `200`, `2xx`, `500-599`, `error`, `ok`, or a list of these.
+
+    `ranges` are pairs of first and last code, both included; `words` holds `error` and `ok`.
+    """
+
+    text: str
+    ranges: tuple[tuple[int, int], ...]
+    words: frozenset[str] = frozenset()
+
+    WORDS: ClassVar[frozenset[str]] = frozenset({"error", "ok"})
+
+    @classmethod
+    def parse(cls, value: Any) -> StatusSet:
+        """Read a code, a pattern or a list of them. Raises ValueError naming the wrong one."""
+        if isinstance(value, StatusSet):
+            return value
+        items = list(value) if isinstance(value, list | tuple) else [value]
+        if not items:
+            raise ValueError("an empty list matches nothing; leave the key out to match any")
+        ranges: list[tuple[int, int]] = []
+        words: set[str] = set()
+        texts: list[str] = []
+        for item in items:
+            text = str(item).strip()
+            texts.append(text)
+            if isinstance(item, bool):
+                raise ValueError(cls._complaint(item))
+            if text in cls.WORDS:
+                words.add(text)
+            elif match := _CLASS.fullmatch(text):
+                ranges.append((int(match[1]) * 100, int(match[1]) * 100 + 99))
+            elif match := _RANGE.fullmatch(text):
+                if int(match[1]) > int(match[2]):
+                    raise ValueError(f"the range {text} is empty: its first code is the larger one")
+                ranges.append((int(match[1]), int(match[2])))
+            elif text.isascii() and text.isdigit() and 100 <= int(text) <= 599:
+                ranges.append((int(text), int(text)))
+            else:
+                raise ValueError(cls._complaint(item))
+        return cls(",".join(texts), tuple(ranges), frozenset(words))
+
+    @staticmethod
+    def _complaint(item: Any) -> str:
+        return f"{item!r} is not a status code: write 200, 2xx, 500-599, error, or a list of these"
+
+    def __contains__(self, code: object) -> bool:
+        if isinstance(code, int):
+            return any(first <= code <= last for first, last in self.ranges)
+        return code in self.words
+
+    def __str__(self) -> str:
+        return self.text
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        one = {
+            "anyOf": [
+                {"type": "integer", "minimum": 100, "maximum": 599},
+                {
+                    "type": "string",
+                    "pattern": r"^([1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d\s*-\s*[1-5]\d\d|error|ok)$",
+                },
+            ]
+        }
+        return {
+            "anyOf": [*one["anyOf"], {"type": "array", "items": one, "minItems": 1}],
+            "description": "200, 2xx, 500-599, error (no answer), or a list of these",
+        }

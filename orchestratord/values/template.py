@@ -1,0 +1,350 @@
+"""Templates: text with `{{ expressions }}`, sandboxed, strict about undefined names.
+
+Most of them are plain paths (`{{ params.id }}`), which are looked up without Jinja; everything else
+is a sandboxed Jinja expression. There are no statements (`{% %}`), so nothing loops. What came
+out of a reference is literal and never read as a template.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from datetime import datetime
+from functools import lru_cache
+from typing import Any
+
+from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
+from jinja2.exceptions import TemplateError
+from jinja2.parser import Parser
+from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
+
+from orchestratord.errors import InvalidPayload
+from orchestratord.values.secret import Text
+from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
+
+MAX_EXPRESSION = 10_000
+"""Characters; reading a long one takes long, and nobody writes it."""
+
+_TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
+"""What decides where an expression ends: a brace within a text or a mapping does not."""
+_PATH = re.compile(r"\{\{\s*([A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*)\s*\}\}")
+_WORDS = frozenset(
+    {"true", "false", "none", "True", "False", "None", "and", "or", "not", "if", "else", "in", "is"}
+)
+"""What is no name in an expression."""
+_MISSING = object()
+
+
+def to_text(value: Any) -> str:
+    """A value inside a longer text: JSON's words for true, false and null's absence, RFC 3339."""
+    if isinstance(value, str):
+        return value
+    if value is None:
+        return ""
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, datetime):
+        return value.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    if isinstance(value, Mapping | list | tuple):
+        return json.dumps(value, ensure_ascii=False, default=to_text)
+    return str(value)
+
+
+_ENV = sandbox(to_text)
+
+
+@lru_cache(maxsize=4096)
+def _expression(source: str) -> Callable[..., Any]:
+    """Compile what stands between the braces. Compiling waits for the first use: it is slow."""
+    return _ENV.compile_expression(source, undefined_to_none=False)
+
+
+@lru_cache(maxsize=16384)
+def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
+    """The names that an expression uses, and those of them with what is read from them."""
+    parser = Parser(_ENV, source, state="variable")
+    try:
+        tree = nodes.Template([nodes.Output([parser.parse_expression()])], lineno=1)
+        if not parser.stream.eos:
+            raise TemplateSyntaxError("more than one expression", 1)
+        tree.set_environment(_ENV)
+        names = frozenset(meta.find_undeclared_variables(tree))
+    except RecursionError:
+        raise TemplateSyntaxError("it is nested too deeply", 1) from None
+    paths: set[str] = set()
+    for read in tree.find_all(nodes.Getattr):
+        if isinstance(read.node, nodes.Name):
+            paths.add(f"{read.node.name}.{read.attr}")
+    for item in tree.find_all(nodes.Getitem):
+        if isinstance(item.node, nodes.Name) and isinstance(item.arg, nodes.Const):
+            paths.add(f"{item.node.name}.{item.arg.value}")
+    return names, frozenset(paths)
+
+
+class Template:
+    """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
+
+    __slots__ = ("_literal", "_parts", "names", "paths", "secret", "source")
+
+    def __init__(self, value: str) -> None:
+        """Parse `value`. Raises ValueError with what is wrong and where in the text."""
+        pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
+        self.source: str = value.source if isinstance(value, Text) else str(value)
+        self.secret: bool = value.secret if isinstance(value, Text) else False
+        parts: list[str | _Part] = []
+        names: set[str] = set()
+        paths: set[str] = set()
+        for text, referenced in pieces:
+            for part in [text] if referenced else _cut(text):
+                if isinstance(part, str):
+                    if part:
+                        parts.append(part)
+                    continue
+                source, path = part
+                if path:
+                    names.add(path[0])
+                    if len(path) > 1:
+                        paths.add(".".join(path[:2]))
+                else:
+                    if len(source) > MAX_EXPRESSION:
+                        raise ValueError(
+                            f"the template {{{{ {source[:60]}… is longer than {MAX_EXPRESSION} "
+                            "characters"
+                        )
+                    try:
+                        used, read = _names(source)
+                    except TemplateError as error:
+                        raise ValueError(
+                            f"in the template {{{{ {source[:60]} }}}}: {error.message}"
+                        ) from None
+                    names |= used
+                    paths |= read
+                parts.append(part)
+        self._parts = tuple(parts)
+        self._literal: str | None = None
+        if all(isinstance(part, str) for part in parts):
+            self._literal = "".join(str(part) for part in parts)
+        self.names = frozenset(names)
+        self.paths = frozenset(paths)
+
+    @property
+    def constant(self) -> bool:
+        """True where nothing has to be looked up."""
+        return self._literal is not None
+
+    def render(self, context: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> Any:
+        """The value for `context`. A template that is one expression keeps its value's type.
+
+        Args:
+            context: the names that may be used.
+            quote: applied to each value as text; with it the result is always a text.
+
+        Raises:
+            InvalidPayload: a name is undefined, or the expression fails.
+        """
+        if self._literal is not None:
+            return self._literal
+        parts = self._parts
+        if quote is None and len(parts) == 1:
+            part = parts[0]
+            return part if isinstance(part, str) else _evaluate(part, context)
+        texts: list[str] = []
+        for part in parts:
+            if isinstance(part, str):
+                texts.append(part)
+            else:
+                texts.append(_text_of(part, context, quote))
+        joined = "".join(texts)
+        if len(joined) > MAX_RENDERED:
+            raise InvalidPayload(f"the template makes more than {MAX_RENDERED} characters")
+        return joined
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Template) and other._parts == self._parts
+
+    def __hash__(self) -> int:
+        return hash(self._parts)
+
+    def __repr__(self) -> str:
+        return f"Template({self.source!r})"
+
+    @classmethod
+    def parse(cls, value: Any) -> Template:
+        """A text, or a plain number or boolean, becomes a template; ValueError for the rest."""
+        if isinstance(value, Template):
+            return value
+        if isinstance(value, str):
+            return cls(value)
+        if isinstance(value, bool | int | float):
+            return cls(to_text(value))
+        raise ValueError("expected a text")
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls.parse,
+            serialization=core_schema.plain_serializer_function_ser_schema(
+                lambda template: template.source
+            ),
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"type": ["string", "number", "boolean"]}
+
+
+_Part = tuple[str, tuple[str, ...] | None]
+"""An expression; the names of its path if it is no more than that."""
+
+
+def _cut(text: str) -> Iterator[str | _Part]:
+    """The literal pieces and the expressions of a text, in order. Raises ValueError."""
+    position = 0
+    while (start := text.find("{{", position)) >= 0:
+        yield _literal(text[position:start])
+        plain = _PATH.match(text, start)
+        path = tuple(plain[1].split(".")) if plain else ()
+        if plain and path[0] not in _WORDS:
+            yield plain[0][2:-2].strip(), path
+            position = plain.end()
+            continue
+        end = _end(text, start)
+        source = text[start + 2 : end]
+        if source[:1] in ("-", "+") or source[-1:] in ("-", "+"):
+            raise ValueError(
+                f"in the template {{{{{source}}}}}: put a space beside the braces; "
+                "{{- and -}} are not available"
+            )
+        yield source.strip(), None
+        position = end + 2
+    yield _literal(text[position:])
+
+
+def _literal(text: str) -> str:
+    if "{%" in text or "{#" in text:
+        raise ValueError(
+            "templates have expressions only: {{ … }}; {% %} and {# #} are not available"
+        )
+    return text
+
+
+def _end(text: str, start: int) -> int:
+    depth = 0
+    for token in _TOKEN.finditer(text, start + 2):
+        if token[0] == "{":
+            depth += 1
+        elif token[0] == "}" and depth:
+            depth -= 1
+        elif token[0] == "}" and text.startswith("}}", token.start()):
+            return token.start()
+    raise ValueError(f"the template in {text.strip()[:60]!r} has {{{{ without }}}}")
+
+
+def _text_of(part: _Part, context: Mapping[str, Any], quote: Callable[[str], str] | None) -> str:
+    value = _evaluate(part, context)
+    try:
+        text = to_text(value)
+        return quote(text) if quote else text
+    except Exception as error:
+        # Half a surrogate pair, or a number of more digits than Python writes.
+        raise InvalidPayload(f"in the template {{{{ {part[0]} }}}}: {error}") from None
+
+
+def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
+    source, path = part
+    if path is not None:
+        value: Any = context
+        for name in path:
+            # Asking an abstract class takes several times as long.
+            if type(value) is not dict and not isinstance(value, Mapping):
+                break  # an attribute or a method: Jinja's business
+            value = value.get(name, _MISSING)
+            if value is _MISSING:
+                raise InvalidPayload(f"in the template {{{{ {source} }}}}: there is no {name!r}")
+        else:
+            return value
+    try:
+        return _settled(_expression(source)(**context))
+    except UndefinedError as error:
+        raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error.message}") from None
+    except Exception as error:
+        # An expression is the operator's text over untrusted values: whatever it raises is its own.
+        raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error}") from None
+
+
+def _settled(value: Any) -> Any:
+    """A value with nothing in it that is still to be computed, undefined, or no value at all."""
+    if isinstance(value, Undefined):
+        value._fail_with_undefined_error()
+    if isinstance(value, Mapping):
+        return {key: _settled(item) for key, item in value.items()}
+    if isinstance(value, list | tuple | Iterator):
+        return [_settled(item) for item in value]
+    if callable(value):
+        raise TypeError("this is a function; call it, or name a value")
+    return value
+
+
+class TemplateTree:
+    """A JSON-like value with templates in its texts (keys are taken as they are)."""
+
+    __slots__ = ("names", "paths", "secret", "tree")
+
+    def __init__(self, value: Any) -> None:
+        """Compile `value`. Raises ValueError for a template that does not parse."""
+        names: set[str] = set()
+        paths: set[str] = set()
+        self.secret = False
+        self.tree = self._compile(value, names, paths)
+        """JSON-like, with a `Template` wherever one stands."""
+        self.names = frozenset(names)
+        self.paths = frozenset(paths)
+
+    def _compile(self, value: Any, names: set[str], paths: set[str]) -> Any:
+        if isinstance(value, str):
+            template = Template(value)
+            names |= template.names
+            paths |= template.paths
+            self.secret = self.secret or template.secret
+            return str(value) if template.constant else template
+        if isinstance(value, Mapping):
+            return {str(key): self._compile(item, names, paths) for key, item in value.items()}
+        if isinstance(value, Sequence):
+            return [self._compile(item, names, paths) for item in value]
+        return value
+
+    def render(self, context: Mapping[str, Any]) -> Any:
+        """The value with every template rendered. Raises InvalidPayload."""
+        return _render(self.tree, context)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, TemplateTree) and other.tree == self.tree
+
+    __hash__ = None  # type: ignore[assignment]  # holds lists
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            lambda value: value if isinstance(value, TemplateTree) else cls(value)
+        )
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return {"description": "any value; texts in it may hold {{ templates }}"}
+
+
+def _render(tree: Any, context: Mapping[str, Any]) -> Any:
+    if isinstance(tree, Template):
+        return tree.render(context)
+    if isinstance(tree, dict):
+        return {key: _render(item, context) for key, item in tree.items()}
+    if isinstance(tree, list):
+        return [_render(item, context) for item in tree]
+    return tree

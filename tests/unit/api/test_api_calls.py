@@ -1,0 +1,219 @@
+from __future__ import annotations
+
+import asyncio
+import json
+
+import pytest
+
+from orchestratord.api import verbs as verbs_module
+from tests.unit.api.control_parts import Parts, until
+
+CALLS = "/v1/endpoints/demo/get/calls"
+
+
+async def test_a_call_is_accepted_carried_out_and_shown(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"params": {"id": "a b"}})
+    assert answer.status_code == 202
+    assert answer.json() == {"id": 1, "status": "pending"}
+    task = await parts.ended(1)
+    assert parts.receiver.targets == ["/things/a%20b"]
+    assert (task["status"], task["endpoint"], task["attempts"]) == ("succeeded", "demo/get", 1)
+    assert task["params"] == {"id": "a b", "limit": 50, "deep": None}
+    assert task["last_status_code"] == 200
+    assert task["response"]["body"] == "body"
+    [attempt] = task["attempt_log"]
+    assert set(attempt) == {
+        "attempt", "started_at", "duration_ms", "status_code", "error", "delay", "why",
+    }  # fmt: skip
+    assert attempt["attempt"] == 1
+
+
+async def test_a_call_needs_no_body(parts: Parts) -> None:
+    answer = await parts.client.post(CALLS)
+    assert answer.status_code == 202
+
+
+async def test_texts_become_what_is_declared(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"params": {"id": "x"}, "text_params": {"limit": "7"}})
+    assert (await parts.ended(answer.json()["id"]))["params"]["limit"] == 7
+
+
+async def test_a_parameter_given_twice_is_refused(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"params": {"id": "x"}, "text_params": {"id": "y"}})
+    assert answer.status_code == 422
+    assert answer.json()["errors"] == [{"key": "id", "message": "is given twice"}]
+
+
+async def test_parameters_that_do_not_fit_are_all_named(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"params": {"limit": "many", "other": 1}})
+    assert answer.status_code == 422
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert (problem["status"], problem["code"]) == (422, "invalid_params")
+    assert {error["key"] for error in problem["errors"]} == {"limit", "other"}
+    assert (await parts.client.get("/v1/retries")).json()["retries"] == []
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"parms": {}}, "parms"),
+        ({"params": []}, "params"),
+        ({"params": {}, "delay": "soon"}, "delay"),
+        ({"params": {}, "delay": -1}, "delay"),
+        ({"text_params": {"id": 1}}, "text_params.id"),
+        ({"batch": [{}], "params": {}}, "params"),
+        ({"batch": [1]}, "batch.0"),
+        ([], "body"),
+        ("text", "body"),
+    ],
+)
+async def test_a_body_that_is_not_understood_is_refused(
+    parts: Parts, body: object, key: str
+) -> None:
+    answer = await parts.post(CALLS, body)
+    assert answer.status_code == 422
+    assert [error["key"] for error in answer.json()["errors"]] == [key]
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ([], "expected a JSON object, not a list"),
+        ("text", "expected a JSON object, not 'text'"),
+        ({"parms": {}}, "unknown key, did you mean 'params'?"),
+        ({"x": 1}, "unknown key; known are batch, delay, params, text_params"),
+        ({"params": None}, "expected a JSON object, not null"),
+        ({"text_params": {"id": 1}}, "expected a text, not 1"),
+        ({"text_params": {"id": {}}}, "expected a text, not an object"),
+        ({"batch": {}}, "expected a list, not an object"),
+        ({"batch": [True]}, "expected a JSON object, not true"),
+        (
+            {"delay": True},
+            "true is not a duration: write 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
+        ),
+        (
+            {"delay": None},
+            "null is not a duration: write 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
+        ),
+    ],
+)
+async def test_a_mistake_is_named_in_plain_words(parts: Parts, body: object, message: str) -> None:
+    answer = await parts.client.post(CALLS, content=json.dumps(body))
+    assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
+async def test_what_takes_no_body_says_so(parts: Parts) -> None:
+    answer = await parts.post("/v1/endpoints/demo/get/pause", {"now": True})
+    assert answer.json()["errors"] == [
+        {"key": "now", "message": "unknown key; nothing can be said here"}
+    ]
+
+
+async def test_a_delayed_call_waits(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"delay": "1h"})
+    task = (await parts.client.get(f"/v1/retries/{answer.json()['id']}")).json()
+    assert (task["status"], task["attempts"]) == ("pending", 0)
+    assert task["next_try"] > task["created_at"]
+    assert parts.receiver.targets == []
+
+
+async def test_unknown_disabled_and_full(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    unknown = await parts.post("/v1/endpoints/demo/nope/calls", {"nonsense": 1})
+    assert (unknown.status_code, unknown.json()["code"]) == (404, "not_found")
+    disabled = await parts.post("/v1/endpoints/demo/off/calls", {})
+    assert (disabled.status_code, disabled.json()["code"]) == (409, "conflict")
+    monkeypatch.setattr(parts.store._database, "crowded", lambda: True)
+    await until(lambda: not parts.store.accepting)
+    full = await parts.post(CALLS, {})
+    assert (full.status_code, full.json()["code"]) == (507, "storage_full")
+    ready = await parts.client.get("/readyz")
+    assert (ready.status_code, ready.json()["code"]) == (503, "not_ready")
+
+
+async def test_the_same_key_is_the_same_call(parts: Parts) -> None:
+    key = {"Idempotency-Key": "order-1"}
+    first = await parts.post(CALLS, {"params": {"id": "1"}}, headers=key)
+    await parts.ended(first.json()["id"])
+    again = await parts.post(CALLS, {"params": {"id": "1"}}, headers=key)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert again.json() == {"id": first.json()["id"], "status": "succeeded"}
+    other = await parts.post(CALLS, {"params": {"id": "2"}}, headers=key)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
+    elsewhere = await parts.post("/v1/endpoints/demo/other/calls", headers=key)
+    assert elsewhere.status_code == 202
+    await parts.ended(elsewhere.json()["id"])
+    assert len(parts.receiver.targets) == 2
+
+
+@pytest.mark.parametrize("key", ["", "x" * 256])
+async def test_a_key_that_is_none_is_refused(parts: Parts, key: str) -> None:
+    answer = await parts.post(CALLS, {}, headers={"Idempotency-Key": key})
+    assert answer.status_code == 422
+
+
+async def test_a_batch_is_accepted_whole(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"batch": [{"id": str(n)} for n in range(20)], "delay": "1h"})
+    assert answer.status_code == 202
+    ids = answer.json()["ids"]
+    assert len(set(ids)) == 20
+    task = (await parts.client.get(f"/v1/retries/{ids[7]}")).json()
+    assert (task["params"]["id"], task["status"]) == ("7", "pending")
+
+
+async def test_a_batch_with_one_mistake_is_refused_whole(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"batch": [{"id": "1"}, {"limit": "x"}, {}]})
+    assert answer.status_code == 422
+    assert [error["key"] for error in answer.json()["errors"]] == ["batch.1.limit"]
+    assert (await parts.client.get("/v1/retries")).json()["retries"] == []
+
+
+async def test_the_mistakes_of_a_batch_are_not_endless(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"batch": [{"limit": "x"}] * 1000})
+    assert len(answer.json()["errors"]) == 100
+
+
+async def test_a_batch_has_a_size_and_no_key(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verbs_module, "MAX_BATCH", 3)
+    assert (await parts.post(CALLS, {"batch": [{}] * 4})).status_code == 422
+    keyed = await parts.post(CALLS, {"batch": [{}]}, headers={"Idempotency-Key": "k"})
+    assert keyed.json()["errors"][0]["key"] == "Idempotency-Key"
+    empty = await parts.post(CALLS, {"batch": []})
+    assert (empty.status_code, empty.json()) == (202, {"ids": []})
+
+
+async def test_ten_thousand_calls_are_one_batch(parts: Parts) -> None:
+    answer = await parts.post(CALLS, {"batch": [{}] * 10_000, "delay": "1h"}, timeout=30)
+    assert len(answer.json()["ids"]) == 10_000
+
+
+async def test_a_paused_endpoint_accepts_and_waits(parts: Parts) -> None:
+    paused = await parts.post("/v1/endpoints/demo/get/pause")
+    assert (paused.status_code, paused.json()) == (200, {"id": "demo/get", "paused": True})
+    assert parts.scheduler.paused == {"demo/get"}
+    task_id = await parts.made()
+    await asyncio.sleep(0.1)
+    task = (await parts.client.get(f"/v1/retries/{task_id}")).json()
+    assert (task["status"], task["attempts"]) == ("pending", 0)
+    assert (await parts.client.get("/v1/status")).json()["paused"] == ["demo/get"]
+    await parts.post("/v1/endpoints/demo/get/resume")
+    assert parts.scheduler.paused == set()
+    assert (await parts.ended(task_id))["status"] == "succeeded"
+
+
+async def test_pausing_what_is_not_there(parts: Parts) -> None:
+    assert (await parts.post("/v1/endpoints/demo/nope/pause")).status_code == 404
+    assert (await parts.post("/v1/endpoints/demo/nope/resume")).status_code == 404
+    # It was paused, then its file was removed; the pause can still be lifted.
+    await parts.store.pause("demo/gone", True)
+    assert (await parts.post("/v1/endpoints/demo/gone/resume")).status_code == 200
+    assert await parts.store.paused() == set()
+
+
+async def test_many_pauses_at_once_leave_the_last_state(parts: Parts) -> None:
+    for round_ in range(5):
+        word = "pause" if round_ % 2 == 0 else "resume"
+        await asyncio.gather(
+            *(parts.post(f"/v1/endpoints/demo/{name}/{word}") for name in ("get", "other", "off"))
+        )
+        assert parts.scheduler.paused == await parts.store.paused()

@@ -1,0 +1,241 @@
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from typing import Any
+
+import pytest
+
+from orchestratord.api import bulk_runner as bulk_module
+from orchestratord.api.bulk_runner import BulkRunner
+from orchestratord.api.serialize import format_rate
+from orchestratord.errors import QueueError
+from orchestratord.values.durations import parse_rate
+from tests.unit.api.control_parts import Parts, until
+
+
+async def retry_all(parts: Parts, **body: Any) -> dict[str, Any]:
+    answer = await parts.post("/v1/retries/trigger", body)
+    assert answer.status_code == (200 if body.get("dry_run") else 202), answer.text
+    result: dict[str, Any] = answer.json()
+    return result
+
+
+async def shown(parts: Parts, bulk_id: int) -> dict[str, Any]:
+    answer = await parts.client.get(f"/v1/bulks/{bulk_id}")
+    assert answer.status_code == 200
+    bulk: dict[str, Any] = answer.json()
+    return bulk
+
+
+async def finished(parts: Parts, bulk_id: int) -> dict[str, Any]:
+    async def is_finished() -> bool:
+        return (await shown(parts, bulk_id))["status"] != "running"
+
+    await until(is_finished, 10)
+    return await shown(parts, bulk_id)
+
+
+async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
+    ids = await parts.failed(3)
+    await parts.later(2)
+    answer = await retry_all(parts, filter={"endpoint": "demo/get"})
+    assert answer["matched"] == 3
+    bulk = await finished(parts, answer["bulk"])
+    assert list(bulk) == [
+        "id", "action", "status", "matched", "moved", "skipped", "filter", "rate", "created_at",
+        "finished_at",
+    ]  # fmt: skip
+    assert (bulk["matched"], bulk["moved"], bulk["skipped"]) == (3, 3, 0)
+    assert bulk["rate"] is None
+    assert bulk["finished_at"] is not None
+    await until(lambda: len(parts.receiver.targets) == 6)
+    for id_ in ids:
+        assert (await parts.ended(id_))["status"] == "succeeded"
+
+
+async def test_a_dry_run_only_counts(parts: Parts) -> None:
+    [task_id] = await parts.failed()
+    answer = await retry_all(parts, filter={"status": "failed"}, dry_run=True)
+    assert answer == {"matched": 1, "bulk": None}
+    assert (await parts.client.get(f"/v1/retries/{task_id}")).json()["status"] == "failed"
+    assert (await parts.client.get("/v1/bulks/1")).status_code == 404
+    assert (await retry_all(parts, filter={"status": "failed"}))["bulk"] == 1
+
+
+@pytest.mark.parametrize(
+    ("body", "key"),
+    [
+        ({"filter": {}}, "filter"),
+        ({"filter": {"status": ""}}, "filter"),
+        ({}, "filter"),
+        ({"filter": {"stats": "failed"}}, "stats"),
+        ({"filter": {"status": "succeeded"}}, "filter.status"),
+        ({"filter": {"status": ["failed", "running"]}}, "filter.status"),
+        ({"filter": {"status": "failed"}, "rate": "fast"}, "rate"),
+        ({"filter": {"status": "failed"}, "rate": 10}, "rate"),
+        ({"filter": {"status": "failed"}, "dry_run": "no"}, "dry_run"),
+    ],
+)
+async def test_a_bulk_that_is_not_understood_moves_nothing(
+    parts: Parts, body: dict[str, Any], key: str
+) -> None:
+    [task_id] = await parts.failed()
+    answer = await parts.post("/v1/retries/trigger", body)
+    assert answer.status_code == 422
+    assert [error["key"] for error in answer.json()["errors"]] == [key]
+    assert (await parts.client.get(f"/v1/retries/{task_id}")).json()["status"] == "failed"
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({}, "is required"),
+        ({"filter": []}, "expected a JSON object, not a list"),
+        ({"filter": {"stats": "failed"}}, "there is no such filter, did you mean 'status'?"),
+        ({"filter": {}, "dry_run": "no"}, "expected true or false, not 'no'"),
+        ({"filter": {}, "dryrun": True}, "unknown key, did you mean 'dry_run'?"),
+        ({"filter": {}, "rate": 10}, "10 is not a rate: write 10/s, 100/min or 5000/hour"),
+    ],
+)
+async def test_a_mistake_is_named_in_plain_words(
+    parts: Parts, body: dict[str, Any], message: str
+) -> None:
+    answer = await parts.post("/v1/retries/trigger", body)
+    assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
+async def test_filters_in_json(parts: Parts) -> None:
+    await parts.failed(2)
+    for filter_, matched in (
+        ({"status": ["failed"], "status_code": [404, "5xx"], "kind": "call", "since": "1h"}, 2),
+        ({"status_code": 404}, 2),
+        ({"status_code": "500-599"}, 0),
+        ({"since": 0}, 0),
+    ):
+        assert (await retry_all(parts, filter=filter_, dry_run=True))["matched"] == matched
+
+
+async def test_a_rate_is_kept(parts: Parts) -> None:
+    await parts.later(6)
+    began = time.monotonic()
+    answer = await retry_all(parts, filter={"status": "pending"}, rate="20/s")
+    bulk = await finished(parts, answer["bulk"])
+    assert (bulk["moved"], bulk["rate"]) == (6, "20/s")
+    # A step of two at a time: the last one is due after the first two have had their time.
+    assert time.monotonic() - began >= 0.2
+
+
+async def test_a_bulk_can_be_ended_early(parts: Parts) -> None:
+    await parts.later(5)
+    answer = await retry_all(parts, filter={"status": "pending"}, rate="1/h")
+    bulk_id = answer["bulk"]
+
+    async def has_begun() -> bool:
+        return bool((await shown(parts, bulk_id))["moved"])
+
+    await until(has_begun)
+    ended = await parts.client.post(f"/v1/bulks/{bulk_id}/cancel")
+    assert (ended.status_code, ended.json()["status"], ended.json()["moved"]) == (
+        202,
+        "cancelled",
+        1,
+    )
+    assert (await shown(parts, bulk_id))["status"] == "cancelled"
+
+
+async def test_no_such_bulk(parts: Parts) -> None:
+    assert (await parts.client.get("/v1/bulks/7")).status_code == 404
+    assert (await parts.client.get("/v1/bulks/x")).status_code == 404
+    assert (await parts.client.post("/v1/bulks/7/cancel")).status_code == 404
+
+
+async def test_a_bulk_goes_on_after_a_restart_without_a_burst(parts: Parts) -> None:
+    await parts.post("/v1/endpoints/demo/get/pause")
+    await parts.later(500)
+    answer = await retry_all(parts, filter={"status": "pending"}, rate="20/s")
+    bulk_id = answer["bulk"]
+
+    async def moved() -> int:
+        return int((await shown(parts, bulk_id))["moved"])
+
+    await until(moved)
+    parts._running[1].cancel()
+    await asyncio.gather(parts._running[1], return_exceptions=True)
+    stopped_at = await moved()
+    await asyncio.sleep(0.7)
+    assert await moved() == stopped_at
+    runner = BulkRunner(parts.store, parts.worker, parts.clock, parts.host.events)
+    began = time.monotonic()
+    running = asyncio.create_task(runner.run())
+
+    async def went_on() -> bool:
+        return await moved() > stopped_at
+
+    await until(went_on)
+    # What was not moved meanwhile, fourteen of them, is not made up for.
+    assert await moved() <= stopped_at + 6 + 20 * (time.monotonic() - began)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
+
+
+async def test_a_step_that_fails_is_taken_again(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(bulk_module, "AGAIN", 0.01)
+    step_bulk, failures = parts.store.step_bulk, [QueueError("busy"), QueueError("busy")]
+
+    async def fails_at_first(bulk_id: int, limit: int) -> Any:
+        if failures:
+            raise failures.pop()
+        return await step_bulk(bulk_id, limit)
+
+    monkeypatch.setattr(parts.store, "step_bulk", fails_at_first)
+    await parts.failed()
+    with caplog.at_level(logging.ERROR, "orchestratord.bulk"):
+        answer = await retry_all(parts, filter={"status": "failed"})
+        assert (await finished(parts, answer["bulk"]))["moved"] == 1
+    assert len([record for record in caplog.records if "busy" in record.getMessage()]) == 2
+
+
+@pytest.mark.parametrize("text", ["10/s", "100/min", "5000/h", "1/h", "1/s"])
+def test_rates_are_shown_as_they_are_written(text: str) -> None:
+    assert format_rate(parse_rate(text)) == text
+
+
+def test_an_odd_rate_is_shown_by_the_second() -> None:
+    assert format_rate(0.123456) == "0.123456/s"
+
+
+# -- cancelling ------------------------------------------------------------------------------------
+
+
+async def test_all_that_wait_are_given_up(parts: Parts) -> None:
+    ids = await parts.later(3)
+    [broken] = await parts.failed()
+    body = {"filter": {"endpoint": "demo/get"}, "dry_run": True}
+    answer = await parts.post("/v1/retries/cancel", body)
+    assert (answer.status_code, answer.json()) == (200, {"matched": 3, "bulk": None})
+    answer = await parts.post("/v1/retries/cancel", {**body, "dry_run": False})
+    assert answer.status_code == 202
+    bulk = await finished(parts, answer.json()["bulk"])
+    assert (bulk["action"], bulk["moved"], bulk["skipped"]) == ("cancel", 3, 0)
+    for id_ in ids:
+        assert (await parts.ended(id_))["status"] == "cancelled"
+    assert (await parts.ended(broken))["status"] == "failed"
+    assert (await parts.client.get("/v1/bulks")).json() == {"bulks": [bulk]}
+
+
+async def test_who_waits_for_one_that_is_cancelled_among_many_is_told(parts: Parts) -> None:
+    [id_] = await parts.later(1)
+    waiting = asyncio.create_task(parts.ended(id_))
+    await asyncio.sleep(0.1)
+    await parts.post("/v1/retries/cancel", {"filter": {"id": [id_], "status": "pending"}})
+    assert (await asyncio.wait_for(waiting, 3))["status"] == "cancelled"
+
+
+async def test_what_succeeded_is_not_cancelled_in_bulk(parts: Parts) -> None:
+    for filter_ in ({}, {"status": "succeeded"}):
+        answer = await parts.post("/v1/retries/cancel", {"filter": filter_})
+        assert answer.status_code == 422, filter_

@@ -1,0 +1,120 @@
+"""Names to addresses. No name server is asked: the lookups are replaced or are literals."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from typing import Any
+
+import pytest
+
+from orchestratord.http.connect import SystemResolver
+
+
+@pytest.mark.parametrize(
+    ("host", "found"),
+    [
+        ("127.0.0.1", [(socket.AF_INET, "127.0.0.1")]),
+        ("0x7f.1", [(socket.AF_INET, "127.0.0.1")]),
+        ("2130706433", [(socket.AF_INET, "127.0.0.1")]),
+        ("::1", [(socket.AF_INET6, "::1")]),
+        ("fe80::1%1", [(socket.AF_INET6, "fe80::1%1")]),
+        ("fe80::1%lo", [(socket.AF_INET6, f"fe80::1%{socket.if_nametoindex('lo')}")]),
+    ],
+)
+async def test_literals_need_no_thread(host: str, found: list[tuple[int, str]]) -> None:
+    resolver = SystemResolver(threads=0)
+    async with asyncio.timeout(5):
+        assert await resolver(host, 80) == found
+
+
+async def test_localhost() -> None:
+    resolver = SystemResolver()
+    assert (socket.AF_INET, "127.0.0.1") in await resolver("localhost", 80)
+    resolver.close()
+
+
+@pytest.mark.parametrize("host", ["a..b", "x" * 64 + ".example", "nul\0"])
+async def test_what_can_be_no_name(host: str) -> None:
+    resolver = SystemResolver()
+    with pytest.raises((OSError, ValueError)):
+        await resolver(host, 80)
+    resolver.close()
+
+
+class Names:
+    """A getaddrinfo that waits to be let go, and counts."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.go_on = threading.Event()
+        self._real = socket.getaddrinfo
+        monkeypatch.setattr(socket, "getaddrinfo", self)
+
+    def __call__(self, host: str, *args: Any, **kwargs: Any) -> Any:
+        if kwargs["flags"] & socket.AI_NUMERICHOST:
+            return self._real(host, *args, **kwargs)
+        self.asked.append(host)
+        assert self.go_on.wait(10)
+        if host.startswith("missing"):
+            raise socket.gaierror(-2, "Name or service not known")
+        return self._real("127.0.0.7", *args, **kwargs)
+
+
+async def test_a_name_is_looked_up_once_for_all_who_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    resolver = SystemResolver()
+    waiting = [asyncio.create_task(resolver("slow.example", port)) for port in range(20)]
+    other = asyncio.create_task(resolver("other.example", 80))
+    await asyncio.sleep(0.02)
+    waiting[0].cancel()  # of no matter to the others
+    names.go_on.set()
+    found = await asyncio.gather(*waiting[1:], other)
+    assert found == [[(socket.AF_INET, "127.0.0.7")]] * 20
+    assert sorted(names.asked) == ["other.example", "slow.example"]
+    await resolver("slow.example", 80)
+    assert len(names.asked) == 3  # nothing is remembered
+    resolver.close()
+
+
+async def test_names_that_hang_hold_a_thread_each_and_no_more(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    names = Names(monkeypatch)
+    resolver = SystemResolver(threads=2)
+    waiting = [asyncio.create_task(resolver(f"n{n}.example", 80)) for n in range(5)]
+    await asyncio.sleep(0.05)
+    assert len(names.asked) == 2
+    names.go_on.set()
+    await asyncio.gather(*waiting)
+    assert len(names.asked) == 5
+    resolver.close()
+
+
+async def test_a_failure_that_nobody_waits_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    resolver = SystemResolver()
+    waiting = asyncio.create_task(resolver("missing.example", 80))
+    await asyncio.sleep(0.02)
+    waiting.cancel()
+    names.go_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await waiting
+    with pytest.raises(socket.gaierror):
+        await resolver("missing.example", 80)
+    resolver.close()
+
+
+async def test_threads_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = Names(monkeypatch)
+    names.go_on.set()
+    before = set(threading.enumerate())
+    resolver = SystemResolver(threads=4)
+    await asyncio.gather(*(resolver(name, 80) for name in ("a.example", "b.example")))
+    started = set(threading.enumerate()) - before
+    assert [thread.daemon for thread in started] == [True, True]
+    resolver.close()
+    for thread in started:
+        await asyncio.to_thread(thread.join, 5)
+        assert not thread.is_alive()

@@ -1,0 +1,33 @@
+"""JSON around templates."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import InvalidPayload
+from orchestratord.values.json_body import JsonText
+from orchestratord.values.template import TemplateTree, to_text
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        {}, [], None, 1.5, "text", "{{ params.id }}", [[], {}, [{}]],
+        {"a": "{{ params }}", "ä\n": ["{{ k }}", "x{{ k }}y", {"b": "{{ params.id }}"}], "c": None},
+        {"": {"a": True, "n": "{{ [k, none, 1.25] }}", "s": "\"\\"}, "{{ k }}": "{{ k }}"},
+    ],
+)  # fmt: skip
+def test_a_json_text_is_what_the_rendered_tree_is_as_json(value: Any) -> None:
+    context = {"params": {"id": 7, "list": [1, "z"]}, "k": 'ü"\u2028'}
+    tree = TemplateTree(value)
+    encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=to_text).encode
+    assert JsonText(tree, encode).render(context) == encode(tree.render(context))
+
+
+def test_a_json_text_refuses_what_its_template_refuses() -> None:
+    text = JsonText(TemplateTree({"a": ["{{ missing }}"]}), json.dumps)
+    with pytest.raises(InvalidPayload, match="missing"):
+        text.render({})
