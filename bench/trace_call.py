@@ -26,7 +26,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import re
 import runpy
 import signal
 import sys
@@ -56,12 +55,6 @@ SETTLED = 0.5
 IDLE = 12.0
 """Seconds in which each part of the daemon has done by itself whatever it does."""
 APART = ("orchestratord/values/", "orchestratord/model/")
-BEFORE = re.compile(
-    r"orchestratord/(access|attachment|backoff|certificate|clock|conninfo|endpoint|events|exchange|"
-    r"expression|json_text|links|message|model|rate|redact|sandbox|settings|statement|task|template|"
-    r"trial|values)\.py"
-)
-"""What these two packages are made of, by the paths of before there were any."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +128,7 @@ class Trace:
 
 def apart(file: str | None) -> bool:
     """Whether a file is of values/ or model/."""
-    return file is not None and (file.startswith(APART) or bool(BEFORE.fullmatch(file)))
+    return file is not None and file.startswith(APART)
 
 
 # -- in the daemon's process ---------------------------------------------------------------------
