@@ -23,8 +23,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from orchestratorctl.client import Client
-from orchestratorctl.failures import Failure
+from orchestratorctl.exit_codes import CommandError
+from orchestratorctl.socket_client import SocketClient
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Answer, Received, Receiver
 
@@ -78,7 +78,7 @@ class Callers:
     def __init__(self, daemon: Daemon, chance: random.Random) -> None:
         self.accepted: dict[int, tuple[str, int]] = {}
         """Id → the endpoint and the number that the call carries to the receiver."""
-        self._client = Client(str(daemon.socket))
+        self._client = SocketClient(str(daemon.socket))
         self._chance = chance
         self._numbers = itertools.count()
         self._lock = threading.Lock()
@@ -105,10 +105,10 @@ class Callers:
             batch = [{"n": number} for number in numbers]
             body: dict[str, Any] = {"batch": batch} if count > 1 else {"params": batch[0]}
             try:
-                answer = self._client.request("POST", f"/v1/endpoints/{name}/calls", body)
-            except Failure:
+                _, answer = self._client.request("POST", f"/v1/endpoints/{name}/calls", body)
+            except CommandError:
                 continue  # killed meanwhile: nothing was promised
-            ids = answer.data["ids"] if count > 1 else [answer.data["id"]]
+            ids = answer["ids"] if count > 1 else [answer["id"]]
             with self._lock:
                 for task_id, number in zip(ids, numbers, strict=True):
                     self.accepted[task_id] = (name, number)

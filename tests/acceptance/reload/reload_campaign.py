@@ -18,8 +18,8 @@ from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from orchestratorctl.client import Client
-from orchestratorctl.failures import Failure
+from orchestratorctl.exit_codes import CommandError
+from orchestratorctl.socket_client import SocketClient
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.reload import ways
@@ -72,7 +72,7 @@ class Load:
     def __init__(self, daemon: Daemon) -> None:
         self.accepted: list[int] = []
         self.refused: list[str] = []
-        self._client = Client(str(daemon.socket))
+        self._client = SocketClient(str(daemon.socket))
         self._stop = threading.Event()
         self._threads = [
             threading.Thread(target=self._pour, args=(name,))
@@ -92,11 +92,11 @@ class Load:
     def _pour(self, endpoint: str) -> None:
         while not self._stop.wait(0.02):
             try:
-                answer = self._client.request("POST", f"/v1/endpoints/{endpoint}/calls", {})
-            except Failure as failure:
+                _, answer = self._client.request("POST", f"/v1/endpoints/{endpoint}/calls", {})
+            except CommandError as failure:
                 self.refused.append(f"{endpoint}: {failure}")
             else:
-                self.accepted.append(answer.data["id"])
+                self.accepted.append(answer["id"])
 
 
 def alternate(daemon: Daemon, receiver: Receiver, saves: int) -> Report:
