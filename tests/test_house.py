@@ -49,8 +49,6 @@ LOOSE = {"__init__", "__main__", "errors", "log", "testing"}
 ANYWHERE = {"__init__", "__main__", "main"}
 OF_PLUGINS = {"checks", "declaration", "routes"}
 """Names of files that the same part of each plugin has."""
-MIGRATION = re.compile(r"\d{4}_")
-"""The two databases' migrations to one version are named alike."""
 
 KINDS = ("module", "class", "function", "attribute", "parameter")
 WORDS: dict[str, str] = {
@@ -201,11 +199,7 @@ def packages() -> Iterator[Finding]:
 @rule
 def file_names() -> Iterator[Finding]:
     """No name of a file occurs twice."""
-    paths = [
-        path
-        for path in HOUSE.below(*PRODUCT)
-        if path.stem not in ANYWHERE and not MIGRATION.match(path.name)
-    ]
+    paths = [path for path in HOUSE.below(*PRODUCT) if path.stem not in ANYWHERE]
     named: dict[str, list[Path]] = defaultdict(list)
     for path in paths:
         named[path.name if path.suffix == ".py" else f"{path.name} (data)"].append(path)
