@@ -11,7 +11,7 @@ from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
     from orchestratord.model.endpoint import Endpoint
-    from orchestratord.model.test_case import Pretended
+    from orchestratord.model.test_case import FakeAnswer
 
 
 @click.command()
@@ -79,7 +79,7 @@ def explain(
     from orchestratord.cli.opened import opened
     from orchestratord.errors import Conflict
     from orchestratord.simulate.explain import Explainer
-    from orchestratord.simulate.report import explained_json
+    from orchestratord.simulate.report import report_json
     from orchestratord.values.clock import Clock
 
     answer = _answer(status_code, error, _body(body))
@@ -89,21 +89,21 @@ def explain(
     values = _params(declared, text_params, params)
     explainer = Explainer(open_.host, open_.config, Clock())
     try:
-        explained = asyncio.run(
+        report = asyncio.run(
             explainer.explain(declared, values, attempt=attempt, answer=answer, phase=phase)
         )
     except Conflict as conflict:
         raise click.ClickException(f"{endpoint}: {conflict}") from None
-    document = explained_json(explained, open_.config.redactor)
+    document = report_json(report, open_.config.redactor)
     if output == "json":
         click.echo(json.dumps(document, indent=2))
     else:
         click.echo(explain_text(document))
 
 
-def _answer(status_code: str | None, error: str | None, body: str | None) -> Pretended | None:
-    """The answer that is pretended. Raises UsageError."""
-    from orchestratord.model.test_case import ERRORS, Pretended, parse_code
+def _answer(status_code: str | None, error: str | None, body: str | None) -> FakeAnswer | None:
+    """The answer that is supposed to come. Raises UsageError."""
+    from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
     from orchestratord.values.suggest import suggest
 
     if error is not None and error not in ERRORS:
@@ -111,7 +111,7 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Pre
     if status_code is None:
         if body is not None:
             raise click.UsageError("--body is that of an answer: say which with --status-code")
-        return None if error is None else Pretended.model_validate({"error": error})
+        return None if error is None else FakeAnswer.model_validate({"error": error})
     try:
         code = parse_code(status_code)
     except ValueError as wrong:
@@ -121,10 +121,10 @@ def _answer(status_code: str | None, error: str | None, body: str | None) -> Pre
     if body is not None and (error or code == "error"):
         raise click.UsageError("--body is that of an answer, and there is none")
     given = {"error": error} if error else {"status_code": code, "body": body}
-    return Pretended.model_validate(given)
+    return FakeAnswer.model_validate(given)
 
 
-def _check_phase(phase: str | None, answer: Pretended | None) -> None:
+def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
     from orchestratord.plugin.hookspecs import PHASES
     from orchestratord.values.suggest import suggest
 

@@ -13,7 +13,7 @@ from orchestratord.cli.options import config_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened import Opened
-    from orchestratord.simulate.test_runner import Tried
+    from orchestratord.simulate.test_runner import CaseResult
 
 FAILED = 1
 
@@ -62,30 +62,30 @@ def _results(open_: Opened, names: Sequence[str]) -> list[Result]:
     import asyncio
 
     from orchestratord.simulate.explain import Explainer
-    from orchestratord.simulate.test_runner import try_all
+    from orchestratord.simulate.test_runner import run_cases
     from orchestratord.values.clock import Clock
 
     explainer = Explainer(open_.host, open_.config, Clock())
 
-    async def run() -> list[Tried]:
-        tried: list[Tried] = []
+    async def run() -> list[CaseResult]:
+        found: list[CaseResult] = []
         for name in dict.fromkeys(names):
             endpoint = open_.config.endpoints[name]
-            tried += await try_all(explainer, endpoint, open_.config.redactor)
-        return tried
+            found += await run_cases(explainer, endpoint, open_.config.redactor)
+        return found
 
-    tried = asyncio.run(run())
-    _note_hooks(open_, tried)
-    return [_placed(open_, item) for item in tried]
+    found = asyncio.run(run())
+    _note_hooks(open_, found)
+    return [_placed(open_, item) for item in found]
 
 
-def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
+def _note_hooks(open_: Opened, results: Sequence[CaseResult]) -> None:
     """Say which plugins decide in the daemon, and were not asked here."""
     from orchestratord.simulate.explain import impure
 
     registry = open_.host.registry
     found: dict[str, dict[str, None]] = {}
-    for item in tried:
+    for item in results:
         executor = registry.executor("call", item.endpoint.type)
         for phase in executor.phases if executor else ():
             plugins = impure(open_.host, phase, item.endpoint)
@@ -96,17 +96,17 @@ def _note_hooks(open_: Opened, tried: Sequence[Tried]) -> None:
             click.echo(f"note: {message}, which may decide otherwise", err=True)
 
 
-def _placed(open_: Opened, tried: Tried) -> Result:
+def _placed(open_: Opened, result: CaseResult) -> Result:
     """With the place of the test, and of each expectation that was not met."""
     from orchestratord.config.yaml.document import read_document
     from orchestratord.config.yaml.nodes import MapNode, locate
 
-    source = tried.endpoint.source
+    source = result.endpoint.source
     document = read_document(source, (open_.folder / source).read_bytes())
     root = document.root or MapNode()
-    here = ("tests", tried.index)
+    here = ("tests", result.index)
     misses: list[dict[str, Any]] = []
-    for miss in tried.misses:
+    for miss in result.misses:
         spot, _, _ = locate(document.spot, root, (*here, *miss.path))
         misses.append(
             {
@@ -118,7 +118,7 @@ def _placed(open_: Opened, tried: Tried) -> Result:
             }
         )
     spot, _, _ = locate(document.spot, root, here)
-    return Result(tried.endpoint.id, tried.label, spot.file, spot.line, misses)
+    return Result(result.endpoint.id, result.label, spot.file, spot.line, misses)
 
 
 def _sentence(miss: dict[str, Any]) -> str:
