@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import Browser, Page  # noqa: E402
 
-from tests.acceptance.browser import open_browser  # noqa: E402
 from tests.acceptance.daemon import Daemon  # noqa: E402
+from tests.acceptance.dashboard.browser import open_browser  # noqa: E402
 from tests.acceptance.receiver import Answer, Received, Receiver  # noqa: E402
 
 TOKEN = "a-token-for-the-pictures"  # noqa: S105  # of a daemon that lives for a minute
