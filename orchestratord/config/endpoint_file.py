@@ -73,15 +73,7 @@ class EndpointReader:
         self._check_spec(spec.fields, spot, root, inherited)
         self._check_url(type_, inherited, spec.fields, spot, root)
         self._check_stored(data, spot, own)
-        params = self._params(fields.get("params", {}), spot, node)
-        schedule: Schedule | None = fields.get("schedule")
-        if schedule is not None:
-            schedule = self._schedule(schedule, params, spot, node)
-            if "params" in fields:
-                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
-        tests: tuple[TestCase, ...] = fields.get("tests", ())
-        if "params" in fields:
-            tests = self._tests(tests, params, spot, node)
+        params, schedule, tests = self._calls(fields, spot, node)
         good = all(item.value is not None for item in read.values())
         if model is not None and spec.value is None:
             good = False
@@ -196,6 +188,21 @@ class EndpointReader:
                 "a secret here would be stored in the database; put the reference into headers, "
                 "query or body",
             )
+
+    def _calls(
+        self, fields: Mapping[str, Any], spot: Spot, node: Node
+    ) -> tuple[dict[str, Param], Schedule | None, tuple[TestCase, ...]]:
+        """The parameters, and what gives them values: the schedule and the tests."""
+        params = self._params(fields.get("params", {}), spot, node)
+        schedule: Schedule | None = fields.get("schedule")
+        if schedule is not None:
+            schedule = self._schedule(schedule, params, spot, node)
+            if "params" in fields:
+                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
+        tests: tuple[TestCase, ...] = fields.get("tests", ())
+        if "params" in fields:
+            tests = self._tests(tests, params, spot, node)
+        return params, schedule, tests
 
     def _params(self, params: Mapping[str, Param], spot: Spot, node: Node) -> dict[str, Param]:
         """The parameters with their defaults as the declared types have them."""

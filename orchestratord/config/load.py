@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from orchestratord.config.cache import Cache
-from orchestratord.config.daemon_file import DaemonReader
+from orchestratord.config.daemon_file import DaemonFile, DaemonReader
 from orchestratord.config.endpoint_file import Declared, EndpointReader
 from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
 from orchestratord.config.inherit import Inherited, SharedReader
@@ -88,7 +88,8 @@ def read(
             cache.digest = files.whole
         files.contents.update(instead)
         try:
-            return _read_files(files, folder, host, references, addresses, cache, breathe)
+            reader = _FolderReader(files, folder, host, references, addresses, cache, breathe)
+            return reader.read()
         finally:
             # Good or bad: what was named is what a change can mend or break.
             cache.files.attached = frozenset(references.files)
@@ -120,107 +121,132 @@ def uncollected(*, freeze: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-def _read_files(
-    files: Files,
-    folder: Path,
-    host: Host,
-    references: References,
-    addresses: AddressRules | None,
-    cache: Cache,
-    breathe: Breathe,
-) -> Reading:
-    problems = Problems()
-    problems.extend(files.problems)
-    reader = NodeReader(references, host.registry, problems)
-    shared = SharedReader(reader, host.registry, addresses, cache)
-
-    def document(file: str | None, missing: str = "") -> YamlDocument:
-        found = _document(files, file, missing)
-        problems.extend(found.problems)
-        return found
-
-    def content(file: str | None) -> bytes | None:
-        return files.contents.get(file or "")
-
-    settings, of_plugins, defaults = cache.part(
-        DAEMON_FILE, (content(files.daemon),), reader,
-        lambda: DaemonReader(reader, host, shared).read(document(files.daemon, DAEMON_FILE)),
-    )  # fmt: skip
-    allow = settings.egress.allow if settings is not None else ()
-    apis: dict[str, Inherited] = {}
-    for api, file in files.apis.items():
-        missing = f"apis/{api}/api.yaml"
-        apis[api] = cache.part(
-            missing, (content(file), defaults, allow), reader,
-            partial(lambda *of: shared.api(of[0], document(*of[1:]), defaults, allow),
-                    api, file, missing),
-        )  # fmt: skip
-    endpoint_reader = EndpointReader(reader, host.registry, shared)
-
-    def declare(identity: str) -> Declared | None:
-        inherited = apis[identity.partition("/")[0]]
-        return endpoint_reader.read(identity, document(files.endpoints[identity]), inherited)
-
-    def endpoint(identity: str) -> Endpoint | None:
-        declared = declare(identity)
-        return None if declared is None else declared.endpoint
-
-    endpoints: dict[str, Endpoint] = {}
-    for identity, file in files.endpoints.items():
-        sources = (content(file), apis[identity.partition("/")[0]])
-        found = cache.part(identity, sources, reader, partial(endpoint, identity))
-        if found is not None:
-            endpoints[identity] = found
-        breathe()
-
-    redactor = Redactor(reader.secrets)
-    config = Config(
-        folder=folder,
-        daemon=settings or DaemonSettings.model_validate({}),
-        apis=MappingProxyType({name: item.api for name, item in apis.items() if item.api}),
-        endpoints=MappingProxyType(endpoints),
-        redactor=redactor,
-        digest=combined(files.digest, references.files),
-        files=tuple(sorted(files.contents)),
-        settings=of_plugins,
-    )
-    _check_with_plugins(host, config, declare, problems, files.contents, breathe)
-    if problems.errors:
-        raise ConfigError(problems.sorted(redactor, files.contents))
-    warnings = problems.sorted(redactor, files.contents)
-    return Reading(replace(config, warnings=warnings), reader.references)
-
-
-def _check_with_plugins(
-    host: Host,
-    config: Config,
-    declare: Callable[[str], Declared | None],
-    problems: Problems,
-    contents: Mapping[str, bytes],
-    breathe: Breathe,
-) -> None:
-    """Ask each plugin about each endpoint of `config`, which holds those that are good so far.
+class _FolderReader:
+    """Makes one snapshot of the files.
 
     Args:
+        files: of the folder.
+        folder: the folder.
         host: the plugins.
-        config: the configuration.
-        declare: reads an endpoint once more, for the places in its files.
-        problems: what the plugins find is added to it.
-        contents: what the files hold.
+        references: resolve what the files refer to.
+        addresses: the engine's rules.
+        cache: what the reading before has made.
         breathe: called between two endpoints, for other threads to have their turn.
     """
-    if host.compiled(_HOOK) is None:
-        return
-    for identity, endpoint in config.endpoints.items():
-        breathe()
-        for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
-            for problem in answer:
-                if isinstance(problem, Problem):
-                    declared = declare(identity)
-                    problems.add(_placed(problem, declared, contents) if declared else problem)
-                else:
-                    kind = type(problem).__name__
-                    host.fault(plugin, _HOOK, HookFault(f"returned a {kind} among its problems"))
+
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        host: Host,
+        references: References,
+        addresses: AddressRules | None,
+        cache: Cache,
+        breathe: Breathe,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._host = host
+        self._references = references
+        self._cache = cache
+        self._breathe = breathe
+        self._problems = Problems()
+        self._problems.extend(files.problems)
+        self._reader = NodeReader(references, host.registry, self._problems)
+        self._shared = SharedReader(self._reader, host.registry, addresses, cache)
+        self._endpoint_reader = EndpointReader(self._reader, host.registry, self._shared)
+        self._apis: dict[str, Inherited] = {}
+
+    def read(self) -> Reading:
+        """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
+        files, reader = self._files, self._reader
+        settings, of_plugins, defaults = self._daemon_file()
+        allow = settings.egress.allow if settings is not None else ()
+        for api, file in files.apis.items():
+            self._apis[api] = self._api(api, file, defaults, allow)
+        endpoints = self._endpoints()
+        apis = {name: item.api for name, item in self._apis.items() if item.api}
+        redactor = Redactor(reader.secrets)
+        config = Config(
+            folder=self._folder,
+            daemon=settings or DaemonSettings.model_validate({}),
+            apis=MappingProxyType(apis),
+            endpoints=MappingProxyType(endpoints),
+            redactor=redactor,
+            digest=combined(files.digest, self._references.files),
+            files=tuple(sorted(files.contents)),
+            settings=of_plugins,
+        )
+        self._check_with_plugins(config)
+        problems = self._problems.sorted(redactor, files.contents)
+        if self._problems.errors:
+            raise ConfigError(problems)
+        return Reading(replace(config, warnings=problems), reader.references)
+
+    def _content(self, file: str | None) -> bytes | None:
+        return self._files.contents.get(file or "")
+
+    def _document(self, file: str | None, missing: str = "") -> YamlDocument:
+        found = _document(self._files, file, missing)
+        self._problems.extend(found.problems)
+        return found
+
+    def _daemon_file(self) -> DaemonFile:
+        file = self._files.daemon
+        daemon_reader = DaemonReader(self._reader, self._host, self._shared)
+        return self._cache.part(
+            DAEMON_FILE, (self._content(file),), self._reader,
+            lambda: daemon_reader.read(self._document(file, DAEMON_FILE)),
+        )  # fmt: skip
+
+    def _api(
+        self, api: str, file: str | None, defaults: Inherited, allow: tuple[str, ...]
+    ) -> Inherited:
+        missing = f"apis/{api}/api.yaml"
+        return self._cache.part(
+            missing, (self._content(file), defaults, allow), self._reader,
+            lambda: self._shared.api(api, self._document(file, missing), defaults, allow),
+        )  # fmt: skip
+
+    def _endpoints(self) -> dict[str, Endpoint]:
+        endpoints: dict[str, Endpoint] = {}
+        for identity, file in self._files.endpoints.items():
+            sources = (self._content(file), self._apis[identity.partition("/")[0]])
+            make = partial(self._endpoint, identity)
+            found = self._cache.part(identity, sources, self._reader, make)
+            if found is not None:
+                endpoints[identity] = found
+            self._breathe()
+        return endpoints
+
+    def _endpoint(self, identity: str) -> Endpoint | None:
+        declared = self._declared(identity)
+        return None if declared is None else declared.endpoint
+
+    def _declared(self, identity: str) -> Declared | None:
+        inherited = self._apis[identity.partition("/")[0]]
+        document = self._document(self._files.endpoints[identity])
+        return self._endpoint_reader.read(identity, document, inherited)
+
+    def _check_with_plugins(self, config: Config) -> None:
+        """Ask each plugin about each of the endpoints, which are those that are good so far."""
+        host = self._host
+        if host.compiled(_HOOK) is None:
+            return
+        for identity, endpoint in config.endpoints.items():
+            self._breathe()
+            for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
+                for problem in answer:
+                    if isinstance(problem, Problem):
+                        # Read once more, for the places in its files.
+                        declared = self._declared(identity)
+                        contents = self._files.contents
+                        placed = _placed(problem, declared, contents) if declared else problem
+                        self._problems.add(placed)
+                    else:
+                        kind = type(problem).__name__
+                        fault = HookFault(f"returned a {kind} among its problems")
+                        host.fault(plugin, _HOOK, fault)
 
 
 def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:

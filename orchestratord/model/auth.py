@@ -16,8 +16,8 @@ from pydantic import ValidationInfo, field_validator, model_validator
 from orchestratord.model.declared import Model
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.certificate import certificates, show, trust
-from orchestratord.values.parsed import Parsed
 from orchestratord.values.secret import Secret, Text
+from orchestratord.values.yaml_value import YamlValue
 
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
@@ -96,7 +96,7 @@ def _context() -> ssl.SSLContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy(Parsed):
+class Proxy(YamlValue):
     """Through whom an API is reached: `http://proxy.example.com:3128`, with `user:password@`.
 
     In a text that is written, a part of the URL is percent-encoded where it has to be; what comes

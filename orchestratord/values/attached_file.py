@@ -12,15 +12,15 @@ from typing import Any, ClassVar, Self
 from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
-from orchestratord.values.parsed import Parsed
 from orchestratord.values.secret import Text
+from orchestratord.values.yaml_value import YamlValue
 
 Attach = Callable[[str, int, bool], bytes]
 """Reads a file: its name as written, how many bytes it may have, and whether it has to be in the
 config folder. Raises ValueError. It comes as validation context, under `attach`."""
 
 
-class Attachment(Parsed):
+class Attachment(YamlValue):
     """A file. Equal names and contents are equal."""
 
     __slots__ = ("content", "name")

@@ -20,8 +20,8 @@ import jmespath.visitor
 from jmespath.functions import Functions as Known
 from jmespath.functions import signature
 
-from orchestratord.values.parsed import Parsed
 from orchestratord.values.secret import Text
+from orchestratord.values.yaml_value import YamlValue
 
 _TEXT = {"types": ["string", "null"]}
 
@@ -61,7 +61,7 @@ _PER_STEP = 64
 """Characters of a text, or items that a function goes through, that cost one step."""
 
 
-class Expression(Parsed):
+class Expression(YamlValue):
     """One JMESPath expression. Equal texts are equal."""
 
     __slots__ = ("_tree", "names", "source")
@@ -88,7 +88,7 @@ class Expression(Parsed):
             self.names = frozenset(_names(self._tree))
             """What it reads of the outermost mapping; `@` where it takes that as a whole."""
         except jmespath.exceptions.JMESPathError as error:
-            raise ValueError(f"is not JMESPath: {_complaint(error, text)}") from None
+            raise ValueError(f"is not JMESPath: {_problem(error, text)}") from None
         except RecursionError:
             raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
 
@@ -101,7 +101,7 @@ class Expression(Parsed):
         try:
             return _Interpreter().visit(self._tree, data)
         except jmespath.exceptions.JMESPathError as error:
-            what = _complaint(error, "")
+            what = _problem(error, "")
         except (RecursionError, ArithmeticError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_cut(self.source)}: {what}")
@@ -237,8 +237,8 @@ def _cut(text: str) -> str:
 _TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
 
 
-def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
-    """The library's complaint in one line, without the values that it quotes."""
+def _problem(error: jmespath.exceptions.JMESPathError, text: str) -> str:
+    """What the library says is wrong, in one line, without the values that it quotes."""
     errors = jmespath.exceptions
     if isinstance(error, errors.JMESPathTypeError):
         wanted = " or ".join(error.expected_types)

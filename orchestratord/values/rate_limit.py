@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestratord.values.parsed import REFERENCE, Parsed
+from orchestratord.values.yaml_value import REFERENCE, YamlValue
 
 _WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
 _UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
@@ -26,7 +26,7 @@ EXACT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit(Parsed):
+class RateLimit(YamlValue):
     """So many `times` in each `s`, `min` or `h`."""
 
     times: int

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from typing import Any, ClassVar
 
-from orchestratord.values.parsed import Parsed
+from orchestratord.values.yaml_value import YamlValue
 
 
 class Text(str):
@@ -35,7 +35,7 @@ class Text(str):
         return text
 
 
-class Secret(Parsed):
+class Secret(YamlValue):
     """A value that nothing prints. `reveal()` gives it to whoever sends it."""
 
     __slots__ = ("_value",)

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from orchestratord.values.parsed import Parsed
+from orchestratord.values.yaml_value import YamlValue
 
 StatusCode = int | str | None
 """A number, `ok` or `error` (SQL, and no answer), or None for a task that never ran."""
@@ -26,7 +26,7 @@ _ONE: dict[str, Any] = {
 
 
 @dataclass(frozen=True, slots=True)
-class StatusSet(Parsed):
+class StatusSet(YamlValue):
     """A set of status codes: `200`, `2xx`, `500-599`, `error`, `ok`, or a list of these.
 
     `ranges` are pairs of first and last code, both included; `words` holds `error` and `ok`.
@@ -57,7 +57,7 @@ class StatusSet(Parsed):
             text = str(item).strip()
             texts.append(text)
             if isinstance(item, bool):
-                raise ValueError(cls._complaint(item))
+                raise ValueError(cls._problem(item))
             if text in cls.WORDS:
                 words.add(text)
             elif match := _CLASS.fullmatch(text):
@@ -69,11 +69,11 @@ class StatusSet(Parsed):
             elif text.isascii() and text.isdigit() and 100 <= int(text) <= 599:
                 ranges.append((int(text), int(text)))
             else:
-                raise ValueError(cls._complaint(item))
+                raise ValueError(cls._problem(item))
         return cls(",".join(texts), tuple(ranges), frozenset(words))
 
     @staticmethod
-    def _complaint(item: Any) -> str:
+    def _problem(item: Any) -> str:
         return f"{item!r} is not a status code: write 200, 2xx, 500-599, error, or a list of these"
 
     def __contains__(self, code: object) -> bool:

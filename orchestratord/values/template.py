@@ -19,9 +19,9 @@ from jinja2.exceptions import TemplateError
 from jinja2.parser import Parser
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.values.parsed import Parsed
 from orchestratord.values.secret import Text
 from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
+from orchestratord.values.yaml_value import YamlValue
 
 MAX_EXPRESSION = 10_000
 """Characters; reading a long one takes long, and nobody writes it."""
@@ -82,7 +82,7 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
     return names, frozenset(paths)
 
 
-class Template(Parsed):
+class Template(YamlValue):
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
     __slots__ = ("_literal", "_parts", "names", "paths", "secret", "source")
@@ -278,7 +278,7 @@ def _settled(value: Any) -> Any:
     return value
 
 
-class TemplateTree(Parsed):
+class TemplateTree(YamlValue):
     """A JSON-like value with templates in its texts (keys are taken as they are)."""
 
     __slots__ = ("names", "paths", "secret", "tree")

@@ -68,10 +68,10 @@ class SecretsByOrigin:
             place = _place(spot, item, file)
             for leaf in leaves(item, spot):
                 here = leaf.spot if leaf.spot.file == file else place
-                if (message := self._complaint(leaf, at)) is not None:
+                if (message := self._problem(leaf, at)) is not None:
                     yield Problem(message, here.file, here.line, here.column, here.key)
 
-    def _complaint(self, leaf: Leaf, at: str) -> str | None:
+    def _problem(self, leaf: Leaf, at: str) -> str | None:
         if leaf.text in self._texts.get(at, ()):
             return None
         tokens = _TOKEN.findall(leaf.text)
@@ -196,8 +196,8 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
         value: what was sent.
         seen: what `shown` made of `node`.
         node: what stood there; None where nothing did.
-        path: where the value stands, for complaints.
-        wrong: complaints, by path; masks that stand for nothing are added.
+        path: where the value stands, for problems.
+        wrong: problems, by path; masks that stand for nothing are added.
     """
     if isinstance(value, str):
         if MASK in value and isinstance(node, Scalar) and value == seen:

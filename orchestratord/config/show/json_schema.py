@@ -12,7 +12,7 @@ from pydantic_core import core_schema
 from orchestratord.config.file_models import HTTP, api_model, daemon_model, endpoint_model
 from orchestratord.model.backoff import Backoff
 from orchestratord.plugin.registry import Registry
-from orchestratord.values.parsed import REFERENCE
+from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 

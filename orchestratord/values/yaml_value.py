@@ -13,7 +13,7 @@ REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{"}
 """In a JSON Schema: a reference, which stands for a value of any type."""
 
 
-class Parsed:
+class YamlValue:
     """A value of the YAML. A subclass has `parse`, which makes it of what stands there, or raises
     ValueError."""
 
