@@ -203,8 +203,8 @@ class Daemon:
         return Watcher(
             folder,
             changed,
-            known=lambda: self._loader.digest,
-            files=self._loader.files,
+            known=lambda: self._loader.cache.digest,
+            files=self._loader.cache.files,
         )
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
