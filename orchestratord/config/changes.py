@@ -13,7 +13,7 @@ MAX_DIFFERENCES = 1_000
 """That are listed; what changes more is best looked at in version control."""
 
 _UNSHOWN = ("database", "http")
-"""Settings whose values may hold what is nobody's business; those of plugins always may."""
+"""Settings whose values may hold what is not to be shown; those of plugins always may."""
 
 
 @dataclass(frozen=True, slots=True)

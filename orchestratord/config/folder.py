@@ -335,7 +335,7 @@ def _shown(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# -- Files that are no YAML and belong to the configuration ---------------------------------------
+# -- files that are no YAML and belong to the configuration ----------------------------------------
 
 LARGEST = 16 << 20
 """Bytes that are looked at for a change."""

@@ -1,4 +1,4 @@
-"""Defaults, api.yaml and the endpoint, laid over each other before anything is validated.
+"""Defaults, api.yaml and the endpoint, laid over each other, and what endpoints share validated.
 
 Mappings are merged by key, lists are replaced, `backoff` is replaced whole, and a plugin's key
 follows its `Setting.merge`: in lists that are united by name, two of one name are merged by key.
@@ -145,7 +145,7 @@ def _by_name(lower: Node, upper: Node) -> Node:
     return ListNode(items)
 
 
-# -- What endpoints share --------------------------------------------------------------------------
+# -- what endpoints share --------------------------------------------------------------------------
 
 NOWHERE = Spot("", 1, 1, "")
 

@@ -7,7 +7,7 @@ that names both plugins.
 
 *Deciding* hooks change the request or the outcome. They run one after the other, each seeing what
 the one before returned; None leaves it as it is. An after_ hook that only looks at its arguments
-says so by `@pure`, and is then run where somebody asks what would happen, too.
+says so by `@pure`, and is then run where it is asked what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
 `Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
@@ -234,7 +234,7 @@ def explain(
 ) -> Iterable[Explanation]:
     """What would follow from this phase, what would not, and by which rule.
 
-    Somebody asks; nothing has happened, and nothing is written or remembered. The arguments are
+    It is only asked; nothing has happened, and nothing is written or remembered. The arguments are
     those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
     """
 

@@ -1,8 +1,8 @@
 """What an edit may do with references and secrets: keep them where they are, and nothing else.
 
-An item's `url` says to whom its secrets go. A reference, or a secret that is written out, may stand
+An item's `url` says where its secrets go. A reference, or a secret that is written out, may stand
 in an item only if one with the same origin (scheme, host and port) held it before. So no edit sends
-a secret to anybody who did not get it already.
+a secret to a receiver that did not get it already.
 """
 
 from __future__ import annotations
@@ -84,7 +84,7 @@ class SecretsByOrigin:
             return "`${` cannot be written here; write it into the file by hand"
         for token in tokens:
             if token not in self._tokens.get(at, ()):
-                # The default of a variable may be anybody's secret.
+                # The default of a variable may be a secret.
                 return (
                     f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
                     "webhook of this endpoint with the same scheme, host and port; write it into "
@@ -119,7 +119,7 @@ def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> It
 
 
 def origin(item: Node) -> str:
-    """To whom an item sends: scheme, host and port, or the whole URL where it hides these.
+    """Where an item sends to: scheme, host and port, or the whole URL where it hides these.
 
     Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
     what follows that is not a part of it. A Host header of its own is a host as well.
@@ -166,7 +166,7 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
     return spot
 
 
-# -- What people see of secrets that are written out, and what it means whe ------------------------
+# -- what people see of secrets that are written out, and what a mask stands for -------------------
 
 
 def shown(node: Node, redactor: Redactor) -> Any:
@@ -190,7 +190,7 @@ def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str
 
 
 def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[str, str]) -> Any:
-    """What somebody sent, with what they saw masked as it stands in the file.
+    """What was sent, with what was shown masked as it stands in the file.
 
     Args:
         value: what was sent.
@@ -218,7 +218,7 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
             for key, item in value.items()
         }
     if isinstance(value, list):
-        # Of a list with another length, nobody knows which of its masks is which.
+        # Of a list with another length, it is not known which of its masks is which.
         nodes = items_of(node)
         known = len(nodes) == len(value)
         return [

@@ -195,7 +195,7 @@ class _Building:
         return False
 
     def _scalar(self, event: yaml.ScalarEvent) -> bool:
-        # Nine of ten events come here, so that spots are made only where somebody needs them.
+        # Nine of ten events come here, so that spots are made only where they are needed.
         text = event.value
         plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         frame = self.frames[-1] if self.frames else None
