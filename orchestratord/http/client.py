@@ -230,11 +230,7 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
         headers = [field for field in headers if field[0].lower() not in _BODY_HEADERS]
     # Given as a stream, the body brings no headers of its own beside those that are there.
     following = httpx.Request(
-        method,
-        url,
-        headers=headers,
-        stream=httpx.ByteStream(body),
-        extensions=request.extensions,
+        method, url, headers=headers, stream=httpx.ByteStream(body), extensions=request.extensions
     )
     following.read()
     return following

@@ -168,13 +168,7 @@ class Proxy(YamlValue):
             raise ValueError("needs the port of the proxy, such as http://proxy.example.com:3128")
         name, _, password = who.partition(":")
         username = whole(unquote(name))
-        return cls(
-            scheme,
-            url.raw_host.decode("ascii"),
-            port,
-            username,
-            whole(unquote(password)),
-        )
+        return cls(scheme, url.raw_host.decode("ascii"), port, username, whole(unquote(password)))
 
 
 class KeptSecret(Secret):

@@ -223,11 +223,7 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
         known = len(nodes) == len(value)
         return [
             unmasked(
-                item,
-                seen[i] if known else None,
-                nodes[i] if known else None,
-                f"{path}.{i}",
-                wrong,
+                item, seen[i] if known else None, nodes[i] if known else None, f"{path}.{i}", wrong
             )
             for i, item in enumerate(value)
         ]

@@ -124,11 +124,7 @@ class Editor:
                 raise _outdated(before)
         declaration = _declared(opened, after, allowed if dry_run else after.secrets)
         return Edit(
-            declaration,
-            before.diff(after),
-            problems,
-            written,
-            config=config if dry_run else None,
+            declaration, before.diff(after), problems, written, config=config if dry_run else None
         )
 
     def _open(self, endpoint_id: str, key: str) -> _Opened:

@@ -129,7 +129,9 @@ class SourceLines:
         """The line that a problem is in; empty where it has no place, or one that is cut off."""
         if problem.line is None or problem.file not in self._contents:
             return ""
-        lines = self._lines_of(problem.file)
+        lines = self._lines.get(problem.file)
+        if lines is None:
+            lines = self._lines[problem.file] = lines_of(self._contents[problem.file])
         column = (problem.column or 1) - 1
         if problem.line > len(lines) or column > WIDTH:
             return ""
@@ -139,11 +141,6 @@ class SourceLines:
             self._shown[place] = None if secret else _fit(_without_values(line))
         shown = self._shown[place]
         return self._masked(line, column) if shown is None else shown
-
-    def _lines_of(self, file: str) -> list[str]:
-        if file not in self._lines:
-            self._lines[file] = lines_of(self._contents[file])
-        return self._lines[file]
 
     def _masked(self, line: str, column: int) -> str:
         if len(line) > _LONGEST_LINE:
