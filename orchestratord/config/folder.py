@@ -291,7 +291,7 @@ class _Reading:
         return True
 
     def _problem(self, path: str, message: str, severity: Severity = "error") -> None:
-        self.files.problems.append(Problem(message, file=_shown(path), severity=severity))
+        self.files.problems.append(Problem(message, file=_printable(path), severity=severity))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -329,7 +329,7 @@ def _split(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _shown(path: str) -> str:
+def _printable(path: str) -> str:
     """A file's name for people: names that are not UTF-8, or hold control characters, escaped."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

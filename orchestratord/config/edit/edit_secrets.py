@@ -169,19 +169,21 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
 # -- what people see of secrets that are written out, and what a mask stands for -------------------
 
 
-def shown(node: Node, redactor: Redactor) -> Any:
+def masked_item(node: Node, redactor: Redactor) -> Any:
     """An item for people: references as they stand in the file, secrets written out masked."""
-    return _shown(node, redactor, "", secret=False, above="")
+    return _masked(node, redactor, "", secret=False, above="")
 
 
-def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
+def _masked(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
     if isinstance(node, MapNode):
         return {
-            name: _shown(child, redactor, name, secret=secret or is_secret(name, key), above=key)
+            name: _masked(child, redactor, name, secret=secret or is_secret(name, key), above=key)
             for name, (_, child) in node.entries.items()
         }
     if isinstance(node, ListNode):
-        return [_shown(child, redactor, key, secret=secret, above=above) for _, child in node.items]
+        return [
+            _masked(child, redactor, key, secret=secret, above=above) for _, child in node.items
+        ]
     leaf = leaf_of(node, key, secret=secret, above=above)
     if leaf is not None and leaf.secret and is_written_out(leaf.text):
         return MASK
@@ -194,7 +196,7 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
 
     Args:
         value: what was sent.
-        seen: what `shown` made of `node`.
+        seen: what `masked_item` made of `node`.
         node: what stood there; None where nothing did.
         path: where the value stands, for problems.
         wrong: problems, by path; masks that stand for nothing are added.
@@ -239,7 +241,7 @@ def secrets_in(node: Node | None) -> Iterator[str]:
                 yield from (line.strip() for line in leaf.text.splitlines())
 
 
-def hidden(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
+def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
     """A file's text for people: no secret in it, however it is written.
 
     Args:

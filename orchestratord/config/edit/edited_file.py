@@ -11,9 +11,9 @@ from typing import Any
 
 from orchestratord.config.edit.edit_secrets import (
     SecretsByOrigin,
-    hidden,
+    masked_item,
+    masked_text,
     secrets_in,
-    shown,
     unmasked,
 )
 from orchestratord.config.edit.item_matching import matched, same
@@ -98,7 +98,7 @@ class EditedFile:
     @property
     def items(self) -> tuple[Any, ...]:
         """What the file says, for people."""
-        return tuple(shown(item, self.redactor) for item in items_of(self._own))
+        return tuple(masked_item(item, self.redactor) for item in items_of(self._own))
 
     @property
     def inherited(self) -> tuple[dict[str, Any], ...]:
@@ -109,7 +109,7 @@ class EditedFile:
             {
                 "origin": f"{spot.file}:{spot.line}",
                 "overridden": name_of(item) in own,
-                "item": shown(item, self.redactor),
+                "item": masked_item(item, self.redactor),
             }
             for spot, item in (inherited.items if isinstance(inherited, ListNode) else ())
         )
@@ -224,7 +224,7 @@ class EditedFile:
             extent = extents_of(text)[0]
         except NoPlace:
             extent = None
-        return hidden(text, self._root, extent, redactor).splitlines(keepends=True)
+        return masked_text(text, self._root, extent, redactor).splitlines(keepends=True)
 
     @property
     def _own(self) -> Node | None:

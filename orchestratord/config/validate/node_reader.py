@@ -16,7 +16,7 @@ from orchestratord.config.validate.error_text import (
     choice,
     expectation,
     sentence,
-    shown,
+    value_text,
 )
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.request_rules import host_and_port
@@ -326,7 +326,7 @@ class NodeReader:
                 continue
             self._bad.add(place)
             if (wanted := expectation(item)) is not None:
-                words = expected.setdefault(place, ([], shown(item["input"])))[0]
+                words = expected.setdefault(place, ([], value_text(item["input"])))[0]
                 if wanted not in words:
                     words.append(wanted)
             else:

@@ -403,10 +403,10 @@ _HANDLERS: dict[type, Callable[[_Building, Any], bool]] = {
 @lru_cache(maxsize=4096)
 def _path(above: str, key: str) -> str:
     """The path of a key. Many files hold the same ones, and share these texts."""
-    return f"{above}.{_shown(key)}" if above else _shown(key)
+    return f"{above}.{_key_text(key)}" if above else _key_text(key)
 
 
-def _shown(key: str) -> str:
+def _key_text(key: str) -> str:
     """A key for a message of one line."""
     text = key if key.isprintable() else key.encode("unicode_escape").decode()
     return text if len(text) <= 80 else text[:79] + "…"
