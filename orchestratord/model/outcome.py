@@ -1,9 +1,11 @@
-"""What goes out and comes back: the outcome of an attempt, and how a request is sent."""
+"""What goes out and comes back: the outcome of an attempt, a statement for a database, and how a
+request is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 
@@ -88,6 +90,21 @@ class Outcome:
             return cls("failure", "error", error=str(error), final_reason="rejected")
         verdict: Verdict = "retry" if "error" in when else "failure"
         return cls(verdict, "error", error=str(error), maybe_done=error.sent)
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one attempt executes. A `before_execute` hook may return another one.
+
+    Args:
+        database: the name of the database, as the configuration has it.
+        text: the statement, in which `:name` stands for a parameter.
+        params: name → value; values are bound, and never become a part of the text.
+    """
+
+    database: str
+    text: str
+    params: Mapping[str, Any]
 
 
 class Send(Protocol):

@@ -215,7 +215,7 @@ class Reloader:
     async def _free_replaced(self) -> None:
         """Free the configuration before, once nothing works with it any more."""
         await asyncio.sleep(_IN_USE)
-        await asyncio.to_thread(self._loader.let_go)
+        await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""
