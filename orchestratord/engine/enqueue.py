@@ -9,14 +9,12 @@ from typing import Any, Protocol, TypeVar
 from orchestratord.engine import task_events
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
-from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
+from orchestratord.model.task import Effect, Key, NewTask, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import Born, Insert, Inserted
+from orchestratord.queue.records import Born, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
-
-Item = Insert | Upsert | Delete
 
 T = TypeVar("T")
 
@@ -74,7 +72,7 @@ class Enqueue:
         return inserted
 
     async def _write(self, effects: Sequence[Effect]) -> list[int]:
-        items: list[Item] = []
+        items: list[StoredEffect] = []
         try:
             items = self.prepare(effects)
             inserted = await self._store.write(items)
@@ -91,11 +89,11 @@ class Enqueue:
         task.add_done_callback(self.under_way.discard)
         return await asyncio.shield(task)
 
-    def prepare(self, effects: Sequence[Effect]) -> list[Item]:
+    def prepare(self, effects: Sequence[Effect]) -> list[StoredEffect]:
         """What to write for what a hook returned. `took` or `refused` has to follow."""
         return [self._insert(item) if isinstance(item, NewTask) else item for item in effects]
 
-    def took(self, items: Sequence[Item], inserted: Sequence[Inserted]) -> None:
+    def took(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
         inserts = [item for item in items if isinstance(item, Insert)]
         now = self._worker.clock.now_ms() if self._events.listening else None
@@ -109,7 +107,7 @@ class Enqueue:
             if item.next_try is not None and not item.duplicate:
                 self._worker.touched(item.key, item.next_try)
 
-    def refused(self, items: Sequence[Item]) -> None:
+    def refused(self, items: Sequence[StoredEffect]) -> None:
         """It was not written: give the slots back."""
         for item in items:
             if isinstance(item, Insert) and item.born is not None:

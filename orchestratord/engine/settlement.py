@@ -15,9 +15,9 @@ from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.log import info
 from orchestratord.model.http_message import header_items
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Delete, Kind, Status, Task, Upsert
+from orchestratord.model.task import Kind, Status, Task
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import Insert, Settlement
+from orchestratord.queue.records import Settlement, StoredEffect
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusCode
 
@@ -29,7 +29,7 @@ def settlement_of(
     ended: AttemptResult,
     config: Config,
     target: Target | None,
-    effects: Sequence[Insert | Upsert | Delete],
+    effects: Sequence[StoredEffect],
     now: int,
 ) -> Settlement:
     """What to write for `task`, as it was claimed; `now` in milliseconds since the epoch."""

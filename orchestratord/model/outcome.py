@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.model.http_message import header
+from orchestratord.model.http_message import MAX_RESPONSE, header
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 A_HOOK = "a hook"
@@ -99,7 +99,7 @@ class Send(Protocol):
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
-        """Send once. Raises SendError. See `engine.client.SendOptions` for the arguments."""
+        """Send once. Raises SendError. See `http.client.SendOptions` for the arguments."""
         ...
