@@ -517,7 +517,7 @@ class Service:
         who: str = "",
     ) -> Edit:
         """Have the endpoint's file say something else under such a key, and take it up."""
-        # Between reading a file and writing it, nobody else should.
+        # No other edit may come between reading a file and writing it.
         async with self._editing:
             edit = await asyncio.to_thread(
                 self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
