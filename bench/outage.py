@@ -96,7 +96,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
         RetryPolicy(backoff=Exponential()), 30.0, True,
     )  # fmt: skip
     config = Config(folder, DaemonSettings(), {"a": api}, {"a/get": endpoint}, Redactor(), "d")
-    worker.adopt(config)
+    worker.placement.adopt(config)
     inserts = [Insert(NewTask("call", "a/get")) for _ in range(tasks)]
     ids = [item.id for item in await store.enqueue(inserts)]
     back = clock.now() + down
@@ -109,7 +109,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
                 up = await asyncio.start_server(_serve, sock=receiver)
             moment = (worker.lanes.next_look() or 0) / 1000 + 0.001
             clock.turn_to(min(moment, back) if up is None else moment)
-            worker.wake()
+            worker.lanes.wake.set()
             await asyncio.sleep(0)
         if left:
             raise RuntimeError(f"{left} tasks have not ended")
@@ -134,8 +134,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def _idle(worker: Worker) -> None:
     """Return when nothing is under way."""
-    lanes, runner = worker.lanes, worker._runner
-    while lanes.claimed or runner.unsettled or runner.running or _due(worker):  # noqa: ASYNC110
+    lanes, claims = worker.lanes, worker.claims
+    while lanes.claimed or lanes.unsettled or claims.running or _due(worker):  # noqa: ASYNC110
         await asyncio.sleep(0.0005)
 
 

@@ -28,7 +28,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Explanation, Task, Upsert
-from orchestratord.plugin.host import Host
+from orchestratord.plugin.host import Host, Reached
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 
@@ -293,17 +293,13 @@ class Rig:
         `next_try` is in milliseconds since the epoch.
         """
         about = self._about(task, endpoint)
-        arguments = {
-            "phase": phase,
-            "outcome": outcome,
-            "request": request,
-            "next_try": next_try,
-            "config": config or self.config(about["endpoint"]),
-            **about,
-        }
-        effects = await self.host.collect("announce", arguments)
+        reached = Reached(
+            config=config or self.config(about["endpoint"]), outcome=outcome, request=request,
+            phase=phase, next_try=next_try, **about,
+        )  # fmt: skip
+        effects = await self.host.collect("announce", reached)
         if phase.startswith("on_"):
-            effects += await self.host.collect(phase, arguments)
+            effects += await self.host.collect(phase, reached)
         self._fail_on_fault()
         return effects
 

@@ -118,9 +118,9 @@ class BulkRunner:
         if bulk.action == CANCEL:
             happened = task_events.cancelled_in_bulk
             for id_ in ids:
-                self._worker.finished(id_)
+                self._worker.waiters.finished(id_)
         else:
-            self._worker.touched(key, now)
+            self._worker.placement.touched(key, now)
         if self._events.listening:
             for id_ in ids:
                 self._events.publish(happened(id_, key, now))

@@ -124,7 +124,7 @@ class Service:
 
     def unready(self) -> str | None:
         """Why new work would not be taken and carried out now; None where it would."""
-        if self._worker.draining:
+        if self._worker.lanes.draining:
             return "the daemon is draining"
         if (why := self._store.unreachable) is not None:
             return why
@@ -206,7 +206,7 @@ class Service:
             while True:
                 # Waiting begins before looking, so that what ends in between is not missed.
                 rest = max(deadline - loop.time(), 0.0)
-                end = loop.create_task(self._worker.wait_final(task_id, min(rest, LOOK_AGAIN)))
+                end = loop.create_task(self._worker.waiters.wait(task_id, min(rest, LOOK_AGAIN)))
                 try:
                     await asyncio.sleep(0)
                     task = await self._store.get(task_id)
@@ -244,7 +244,7 @@ class Service:
         """
         task = await self._store.trigger(task_id, force=force)
         if task.next_try is not None:
-            self._worker.touched(task.key, task.next_try)
+            self._worker.placement.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
         self.publish(task_events.triggered(task, self._clock.now_ms()))
         return serialize.task_json(task, self._redactor)
@@ -254,7 +254,7 @@ class Service:
         before = await self._store.get(task_id)
         task = await self._store.cancel(task_id)
         if task.status in FINAL:
-            self._worker.finished(task_id)
+            self._worker.waiters.finished(task_id)
             if before.status != task.status:
                 self.publish(task_events.cancelled(task, self._clock.now_ms()))
         return serialize.task_json(task, self._redactor)
@@ -389,7 +389,7 @@ class Service:
                 self.declared(endpoint_id)
             await self._store.pause(endpoint_id, paused)
             waiting = await self._store.paused()
-            self._worker.set_paused(waiting)
+            self._worker.placement.set_paused(waiting)
             self._scheduler.set_paused(waiting)
             self._store.tell("paused")
         if waiting != known:
@@ -425,7 +425,7 @@ class Service:
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
         checked = check_params(endpoint, params, text=texts)
-        inserted = (await self._worker.accept([_call(endpoint, checked, delay, key)]))[0]
+        inserted = (await self._worker.enqueue.accept([_call(endpoint, checked, delay, key)]))[0]
         if not inserted.duplicate:
             # It may run already, born with a slot; a caller that is told only now need not care.
             return Accepted(inserted.id, Status.PENDING)
@@ -455,7 +455,7 @@ class Service:
                 await asyncio.sleep(0)
         if problems:
             raise InvalidParams(problems)
-        return [item.id for item in await self._worker.accept(tasks)] if tasks else []
+        return [item.id for item in await self._worker.enqueue.accept(tasks)] if tasks else []
 
     def _callable(self, endpoint_id: str) -> Endpoint:
         endpoint = self.declared(endpoint_id)
@@ -488,7 +488,7 @@ class Service:
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
-        ids = await self._worker.write(effects)
+        ids = await self._worker.enqueue.write(effects)
         self._store.tell("tables")
         return ids
 
@@ -498,7 +498,7 @@ class Service:
 
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of an endpoint stand."""
-        self._worker.standing_changed(endpoint_id)
+        self._worker.placement.standing_changed(endpoint_id)
 
     # -- what stands in the files --------------------------------------------------------------
 

@@ -122,7 +122,7 @@ class Daemon:
         own = frozenset({(self._tcp.address, self._tcp.port)}) if self._tcp else frozenset()
         self._client = HttpClient(listeners=own)
         self._worker = worker = Worker(store, host, self._client, clock)
-        self._scheduler = Scheduler(store, clock, worker.touched, events)
+        self._scheduler = Scheduler(store, clock, worker.placement, events)
         self._reloader = Reloader(
             loader, store, host, worker, self._scheduler, clock, handler, self._notifier
         )
@@ -144,7 +144,7 @@ class Daemon:
             path: of the control socket.
         """
         paused = await self._store.paused()
-        self._worker.set_paused(paused)
+        self._worker.placement.set_paused(paused)
         self._scheduler.set_paused(paused)
         await self._reloader.begin()
         await self._fleet.begin()
@@ -288,7 +288,8 @@ class Daemon:
                     name
                     for name, beat in (("worker", worker.beat), ("database", self._store.beat))
                     # A draining worker goes round no more; it waits for what is in flight.
-                    if now - beat > STALLED_AFTER and not (name == "worker" and worker.draining)
+                    if now - beat > STALLED_AFTER
+                    and not (name == "worker" and worker.lanes.draining)
                 ]
                 if stalled:
                     log.error("no sign of life from the %s", " and the ".join(stalled))

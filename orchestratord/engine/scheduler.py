@@ -15,15 +15,15 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Collection, Mapping
-from typing import Protocol
 
 from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
+from orchestratord.engine.lanes.placement import Placement
 from orchestratord.errors import InvalidParams, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import next_slot, previous_slot, spec, splay_offset
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Key, Kind, NewTask
+from orchestratord.model.task import Kind, NewTask
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
@@ -41,20 +41,14 @@ AGAIN = 5_000
 """Milliseconds after which a slot is tried again that the database did not take."""
 
 
-class Touched(Protocol):
-    """How the worker hears of a slot's task."""
-
-    def __call__(self, key: Key, next_try: int) -> None: ...
-
-
 class Scheduler:
     """Watches the clock for all schedules of one daemon."""
 
-    def __init__(self, store: Store, clock: Clock, touched: Touched, events: EventBus) -> None:
-        """`touched` is told of each task that was made, and so are `events`."""
+    def __init__(self, store: Store, clock: Clock, placement: Placement, events: EventBus) -> None:
+        """`placement` is told of each task that was made, and so are `events`."""
         self._store = store
         self._clock = clock
-        self._touched = touched
+        self._placement = placement
         self._events = events
         self._config: Config | None = None
         self._paused: set[str] = set()
@@ -62,7 +56,8 @@ class Scheduler:
         self._elsewhere: Mapping[str, Collection[str]] = {}
         self._meant: set[str] = set()
         """Endpoints whose schedule was changed while this daemon ran."""
-        self._aside: set[str] = set()
+        self._overruled: set[str] = set()
+        """Endpoints of which another schedule is in force."""
         self._heap: list[tuple[int, str]] = []
         self._since: dict[str, int] = {}
         """Endpoint → from when on this scheduler looked at its schedule."""
@@ -187,22 +182,19 @@ class Scheduler:
         in_force, slot, before = row
         self._rows[name] = (in_force, slot)
         if in_force == wanted:
-            self._back(name)
+            self._overruled.discard(name)
             return True  # the next look finds it so
         declared = in_force in self._elsewhere.get(name, ())
         if not declared or wanted != before or name in self._meant:
-            self._back(name)
+            self._overruled.discard(name)
             return False
-        if name not in self._aside:
-            self._aside.add(name)
+        if name not in self._overruled:
+            self._overruled.add(name)
             log.warning(
                 "the schedule of %s is another one in the queue, which other daemons declare: this "
                 "one is older, and makes no calls", name,
             )  # fmt: skip
         return True
-
-    def _back(self, name: str) -> None:
-        self._aside.discard(name)
 
     def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule
@@ -235,7 +227,7 @@ class Scheduler:
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
-            self._touched(inserted.key, inserted.next_try)
+            self._placement.touched(inserted.key, inserted.next_try)
         elif insert is not None or self._store.shared:
             log.debug("another daemon took the slot of %s", endpoint.id)
             row = await self._store.slot(endpoint.id)

@@ -148,7 +148,7 @@ class Fleet:
         """Give the first sign of life, and learn who else is there. Everything is in force by now
         that others may speak of."""
         self._store.heard = self._hear
-        self._worker.turned = self._turn
+        self._worker.feedback.turned = self._turn
         await self._beat()
 
     async def run(self) -> None:
@@ -209,7 +209,7 @@ class Fleet:
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
-        await store.renew(self._worker.held())
+        await store.renew(self._worker.claimed_ids())
         config = self._reloader.config
         if self._said_for is not config or self._said is None:
             self._said = await asyncio.to_thread(self._say, config)
@@ -286,7 +286,7 @@ class Fleet:
         for daemon in seen:
             for lane in daemon.lanes if daemon.owner != store.owner else ():
                 if told := lane["retry_after"]:
-                    self._worker.told_to_wait(lane["lane"], told["until"], told["why"])
+                    self._worker.feedback.told_to_wait(lane["lane"], told["until"], told["why"])
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -297,7 +297,7 @@ class Fleet:
             for name, schedule in beat.schedules.items():
                 schedules.setdefault(name, set()).add(schedule)
         self._reloader.elsewhere = elsewhere.keys()
-        self._worker.set_elsewhere(elsewhere)
+        self._worker.placement.set_elsewhere(elsewhere)
         self._scheduler.set_elsewhere(schedules)
 
     def _hear(self, wakeup: Wakeup) -> None:
@@ -323,19 +323,19 @@ class Fleet:
         self._store.expect(due)
         soonest = self._clock.now_ms() + round(random.uniform(*STAGGER) * 1000)  # noqa: S311  # no secret
         for key, next_try in due.items():
-            self._worker.touched(key, max(next_try, soonest))
+            self._worker.placement.touched(key, max(next_try, soonest))
 
     async def _look(self) -> None:
         """What others have changed, and what dead ones left."""
         store = self._store
         paused = await store.paused()
-        self._worker.set_paused(paused)
+        self._worker.placement.set_paused(paused)
         self._scheduler.set_paused(paused)
         for endpoint_id, at in (await store.last_success()).items():
-            if at > self._worker.last_success.get(endpoint_id, 0):
-                self._worker.last_success[endpoint_id] = at
+            if at > self._worker.stats.last_success.get(endpoint_id, 0):
+                self._worker.stats.last_success[endpoint_id] = at
         away = store.unreachable is not None or time.monotonic() < store.back_at + self._grace
-        if not self._worker.draining and not away and await self._worker.take_over():
+        if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 
     async def _queue(self) -> None:

@@ -223,7 +223,7 @@ class Reloader:
         """Have plugins look again at their tables, which another daemon has changed."""
         async with self._lock:
             await self._write(await self._noted(self._config, await self._tables()))
-        self._worker.standing_changed(None)
+        self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
         return {name: await self._store.rows(name) for name in self._host.registry.tables}
@@ -238,7 +238,7 @@ class Reloader:
         known = set(self._config.warnings) if self._config is not config else set()
         # All at once: no reader sees a part of it.
         self._config = config
-        self._worker.adopt(config)
+        self._worker.placement.adopt(config)
         self._scheduler.adopt(config)
         self._handler.adopt(config.daemon.log, config.redactor)
         self._host.timeout = config.daemon.plugins.timeout
@@ -300,7 +300,7 @@ class Reloader:
         effects, self._unwritten = self._unwritten, []
         try:
             while effects:
-                await self._worker.write(effects[:_WRITTEN])
+                await self._worker.enqueue.write(effects[:_WRITTEN])
                 del effects[:_WRITTEN]
         except BaseException:
             self._unwritten = effects + self._unwritten

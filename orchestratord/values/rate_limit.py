@@ -138,14 +138,14 @@ class RateWindow:
         """So many are about to begin."""
         self.reserved += count
 
-    def release(self, count: int) -> None:
+    def unreserve(self, count: int) -> None:
         """So many that were reserved do not begin."""
         # A limit that came with a reload has not seen what was reserved before it.
         self.reserved = max(self.reserved - count, 0)
 
     def begin(self, now: int) -> None:
         """One that was reserved begins."""
-        self.release(1)
+        self.unreserve(1)
         self.charge(1, now)
 
     def charge(self, count: int, now: int) -> None:
@@ -158,7 +158,7 @@ class RateWindow:
             self._stamps.append([at, count])
         self.used += count
 
-    def give_back(self, count: int, since: int, now: int) -> None:
+    def return_token(self, count: int, since: int, now: int) -> None:
         """So many that began at `since` came to nothing.
 
         The oldest are struck out instead, which lets nothing through too early; where those of

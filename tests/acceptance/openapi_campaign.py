@@ -27,9 +27,13 @@ from typing import Any
 
 from jsonschema import Draft202012Validator
 
-from orchestratord.cli.importing.arguments import parameters_of
-from orchestratord.cli.importing.content import _rank
-from orchestratord.cli.importing.document import Document, items, mapping, read
+from orchestratord.cli.importing.openapi_document import (
+    OpenApiDocument,
+    items,
+    mapping,
+    read_openapi,
+)
+from orchestratord.cli.importing.openapi_operation import media_rank
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.processes import free_port, serving
 from tests.acceptance.samples import sample
@@ -91,7 +95,7 @@ def run(name: str, home: Path, part: tuple[int, int] = (0, 1)) -> Report:
     content = DOCUMENTS[name].read_bytes()
     file = home / f"{name}{Path(DOCUMENTS[name].name.removesuffix('.gz')).suffix}"
     file.write_bytes(gzip.decompress(content) if content[:2] == b"\x1f\x8b" else content)
-    document = read(file)
+    document = read_openapi(file)
     served = _cut(document, *part)
     served_file = home / "served.json"
     served_file.write_text(json.dumps(served))
@@ -108,7 +112,7 @@ def run(name: str, home: Path, part: tuple[int, int] = (0, 1)) -> Report:
             endpoints = daemon.get("/v1/endpoints").json()["endpoints"]
             report.operations = len(endpoints)
             report.off = [item["id"] for item in endpoints if not item["enabled"]]
-            given = _calls(Document(served), daemon, name)
+            given = _calls(OpenApiDocument(served), daemon, name)
             with _timed(report, "calls"):
                 calls = {
                     daemon.call(endpoint, **call.params): endpoint
@@ -122,7 +126,7 @@ def run(name: str, home: Path, part: tuple[int, int] = (0, 1)) -> Report:
     return report
 
 
-def _cut(document: Document, first: int, every: int) -> dict[str, Any]:
+def _cut(document: OpenApiDocument, first: int, every: int) -> dict[str, Any]:
     """Every so many of the paths, and what they refer to: Prism takes its time for all of it."""
     paths = dict(list(mapping(document.root["paths"]).items())[first::every])
     wanted: set[str] = set()
@@ -200,7 +204,7 @@ class Call:
     documented: set[str]
 
 
-def _calls(document: Document, daemon: Daemon, api: str) -> dict[str, Call]:
+def _calls(document: OpenApiDocument, daemon: Daemon, api: str) -> dict[str, Call]:
     """Endpoint → how it is called, by its file and the document's schemas."""
     keys = {}
     for file in (daemon.config / f"apis/{api}/endpoints").iterdir():
@@ -218,10 +222,10 @@ def _calls(document: Document, daemon: Daemon, api: str) -> dict[str, Call]:
 
 
 def _given(
-    document: Document, declared: Mapping[str, Any], shared: Any, operation: Any
+    document: OpenApiDocument, declared: Mapping[str, Any], shared: Any, operation: Any
 ) -> dict[str, Any]:
     schemas: dict[str, Any] = {}
-    for parameter in parameters_of(document, shared, operation):
+    for parameter in document.parameters_of(shared, operation):
         own = {key: parameter[key] for key in ("example", "examples") if key in parameter}
         if isinstance(own.get("examples"), Mapping):
             first = document.look(next(iter(own.pop("examples").values()), {}))
@@ -231,7 +235,7 @@ def _given(
         schemas.setdefault(name, {**document.look(schema), **own})
     content = mapping(document.look(operation.get("requestBody")).get("content"))
     if content:
-        media = mapping(content[min(content, key=_rank)])
+        media = mapping(content[min(content, key=media_rank)])
         schema = document.look(media.get("schema", {}))
         examples = [
             document.look(one).get("value") for one in mapping(media.get("examples")).values()

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import Any
 
-from orchestratord.cli.importing.document import Document, items, mapping
+from orchestratord.cli.importing.openapi_document import OpenApiDocument, items, mapping
 
 FORMATS = {
     "date-time": "2027-01-01T12:00:00Z", "date": "2027-01-01", "time": "12:00:00Z",
@@ -23,7 +23,7 @@ CANDIDATES = (
 _DEEP = 30
 
 
-def sample(document: Document, schema: Any, depth: int = 0) -> Any:
+def sample(document: OpenApiDocument, schema: Any, depth: int = 0) -> Any:
     """One value."""
     known = document.look(schema)
     if depth > _DEEP or not known:
@@ -74,7 +74,7 @@ def _both(base: Mapping[str, Any], chosen: Mapping[str, Any]) -> dict[str, Any]:
     return joined
 
 
-def _of_type(document: Document, known: Mapping[str, Any], depth: int) -> Any:
+def _of_type(document: OpenApiDocument, known: Mapping[str, Any], depth: int) -> Any:
     said = known.get("type")
     type_ = (
         next((one for one in items(said) if one != "null"), None)
@@ -96,7 +96,7 @@ def _of_type(document: Document, known: Mapping[str, Any], depth: int) -> Any:
     return _text(known)
 
 
-def _object(document: Document, known: Mapping[str, Any], depth: int) -> dict[str, Any]:
+def _object(document: OpenApiDocument, known: Mapping[str, Any], depth: int) -> dict[str, Any]:
     properties = mapping(known.get("properties"))
     wanted = [str(name) for name in items(known.get("required"))]
     more = [name for name in properties if name not in wanted]

@@ -49,7 +49,7 @@ def test_a_bad_night(
     line = one.logged(r"ready: .*http://127\.0\.0\.1:")
     address = next(word.strip(",") for word in line.split() if word.startswith("http://127"))
     with open_browser() as browser, visit(browser, address, viewport=NARROW) as page:
-        waiting, fleet = page.locator("#waiting"), page.locator("#fleet")
+        throttled, fleet = page.locator("#throttled"), page.locator("#fleet")
         expect(fleet.locator("tr")).to_have_count(0)  # one alone is no fleet
         one.batch("crm/down", [{}] * 10)
         two.start()
@@ -63,11 +63,11 @@ def test_a_bad_night(
         expect(page.locator("#since")).to_contain_text("each counts its own attempts")
 
         # So do the breakers, each daemon's own, when they open.
-        expect(rows.last).to_contain_text("breaker api:crm 503", timeout=20_000)
+        expect(rows.last).to_contain_text("circuit breaker api:crm 503", timeout=20_000)
         two.kill()
-        expect(waiting).to_contain_text("503 Service Unavailable", timeout=20_000)
-        expect(waiting.locator("tbody th")).to_have_text("api:crm")
-        expect(waiting.locator(".tag")).to_have_text(["breaker"])
+        expect(throttled).to_contain_text("503 Service Unavailable", timeout=20_000)
+        expect(throttled.locator("tbody th")).to_have_text("api:crm")
+        expect(throttled.locator(".tag")).to_have_text(["circuit breaker"])
         assert axe(page) == []
         wide = "document.documentElement.scrollWidth > document.documentElement.clientWidth"
         assert not page.evaluate(wide)
@@ -93,11 +93,11 @@ def test_a_bad_night(
         # It is asked for again by itself.
         expect(other.locator("#list")).to_be_visible(timeout=30_000)
         expect(notes).to_be_empty(timeout=30_000)
-        # By hand a task is the next probe, and closes the breaker.
+        # A task that is retried manually is the next probe, and closes the breaker.
         receiver.on("/down", 200)
         task = one.tasks(endpoint="crm/down")[0]["id"]
         page.goto(f"/retries/{task}")
         page.get_by_role("button", name="Try now").click()
         expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
         page.goto("/")
-        expect(page.locator("#waiting")).to_be_empty()
+        expect(page.locator("#throttled")).to_be_empty()

@@ -193,19 +193,19 @@ def test_a_secret_does_not_go_to_another_address(
         ops = hook(page, "ops")
         ops.get_by_label("URL").fill("https://evil.example/hook")
         said = "the reference ${secret:KEY} does not stand in a webhook of this endpoint"
-        expect(page.locator("#mistakes")).to_contain_text(said)
+        expect(page.locator("#problems")).to_contain_text(said)
         expect(ops.locator("[data-key=secret] > .wrong")).to_contain_text(said)
         expect(ops.get_by_label("Secret")).to_have_attribute("aria-invalid", "true")
         page.get_by_role("button", name="Review changes").click()
-        expect(page.locator("#mistakes")).to_be_focused()
+        expect(page.locator("#problems")).to_be_focused()
         expect(page.get_by_role("dialog")).to_have_count(0)
         page.get_by_role("link", name="ops, secret").click()
         expect(ops.get_by_label("Secret")).to_be_focused()
         # Without it, anybody may be told.
         ops.get_by_label("Secret").select_option("")
-        expect(page.locator("#mistakes")).to_be_empty()
+        expect(page.locator("#problems")).to_be_empty()
         expect(ops.locator("[data-key=secret] .hint")).to_contain_text("No reference stands at")
-        # Nor by hand, past the page.
+        # Nor without the page.
         smuggled = page.evaluate(
             """async (path) => {
               const read = await (await fetch(path)).json();
@@ -224,12 +224,12 @@ def test_a_secret_does_not_go_to_another_address(
     assert text(daemon) == before
 
 
-def test_mistakes_stand_beside_their_fields(browser: Browser, address: str, daemon: Daemon) -> None:
+def test_problems_stand_beside_their_fields(browser: Browser, address: str, daemon: Daemon) -> None:
     with visit(browser, address, PAGE) as page:
         page.get_by_role("button", name="Add a webhook").click()
         new = page.locator("#own > li").last
         page.wait_for_timeout(600)
-        expect(page.locator("#mistakes")).to_be_empty()  # it has only just been begun
+        expect(page.locator("#problems")).to_be_empty()  # it has only just been begun
         page.get_by_role("button", name="Review changes").click()
         expect(new.locator("[data-key=url] > .wrong")).to_have_text("is required")
         new.get_by_label("URL").fill("ftp://example.com")
@@ -241,7 +241,7 @@ def test_mistakes_stand_beside_their_fields(browser: Browser, address: str, daem
         new.get_by_label("JSON of its own").check()
         new.get_by_label("Payload").fill('{"text": ')
         expect(new.locator("[data-key=payload] > .wrong")).to_contain_text("This is not JSON")
-        expect(new.locator("> details > summary .mark")).to_contain_text("mistake")
+        expect(new.locator("> details > summary .mark")).to_contain_text("problem")
         new.get_by_label("a text of its own").check()
         new.get_by_label("Payload").fill("{{ nothing }}")
         expect(new.locator("[data-key=payload] > .wrong")).to_contain_text("is not known")
@@ -297,7 +297,7 @@ def test_what_is_unsaved_outlives_the_session(
         other.wait_for_url("**/login")
         expect(page.locator("#notes")).to_contain_text("You are logged out", timeout=10_000)
         page.get_by_role("button", name="Review changes").click()
-        expect(page.locator("#mistakes")).to_contain_text("You are logged out")
+        expect(page.locator("#problems")).to_contain_text("You are logged out")
         other.get_by_label("Token").fill(TOKEN)
         other.get_by_role("button", name="Log in").click()
         other.wait_for_selector("main h1", state="attached")
@@ -334,7 +334,7 @@ def test_by_keyboard_only(
         page.keyboard.press("Enter")
         expect(page.locator("#own .name").nth(1)).to_have_text("typed")
         expect(page.locator(":focus")).to_have_text("Move up")
-        expect(page.locator("#mistakes")).to_be_empty()
+        expect(page.locator("#problems")).to_be_empty()
         tab_to("Review changes")
         page.keyboard.press("Enter")
         expect(page.get_by_role("dialog")).to_be_visible()

@@ -142,7 +142,7 @@ def settle(session: Session, settlement: Settlement) -> Settled:
     held = session.db.run(
         SETTLE,
         (
-            waits, s.status, s.next_try, waits, s.at, s.give_back, int(s.give_back), s.reason,
+            waits, s.status, s.next_try, waits, s.at, s.uncounted, int(s.uncounted), s.reason,
             code_text(s.status_code), plain(s.error),
             None if s.response is None else json_text(s.response), s.max_attempts, s.deaths, s.at,
             *fence(task),
@@ -188,9 +188,9 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
         if s.status == Status.PENDING:
             if s.reason is not None:
                 raise Singly
-            waits.append((*shared, s.next_try, int(s.give_back)))
+            waits.append((*shared, s.next_try, int(s.uncounted)))
         else:
-            if s.give_back or s.next_try is not None:
+            if s.uncounted or s.next_try is not None:
                 raise Singly
             reason = None if s.reason is None else str(s.reason)
             ends.append((*shared, str(s.status), reason))

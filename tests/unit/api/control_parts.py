@@ -133,8 +133,8 @@ class Parts:
         self.host.events.open(self.clock, observed=observed)
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
-        self.worker.adopt(self.loader.config)
-        self.worker.set_paused(await self.store.paused())
+        self.worker.placement.adopt(self.loader.config)
+        self.worker.placement.set_paused(await self.store.paused())
         fleet: Any = SimpleNamespace(holding_back=[], daemons=list)
         scheduler: Any = self.scheduler
         reloader: Any = self.loader

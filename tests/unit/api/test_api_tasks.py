@@ -50,17 +50,17 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
         return found
 
     [lane] = worker.lanes.lanes.values()
-    gate = worker.lanes.gates.of(lane, now)
+    throttle = worker.lanes.throttle_of(lane, now)
     for at in [now - LASTING_MS] * LEAST + [now]:
-        gate.breaker.failed(at, f"cannot connect to {parts.SECRET}")
-    gate.breaker.next_probe = now + 8_000
+        throttle.breaker.failed(at, f"cannot connect to {parts.SECRET}")
+    throttle.breaker.next_probe = now + 8_000
     task_id = await parts.made()
     assert await waits(task_id) == {
         "for": "breaker", "why": "the breaker of api:demo is open: cannot connect to ***",
         "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 8_000),
     }  # fmt: skip
-    gate.breaker.answered(now)
-    gate.hold(now + 40_000, "429 with Retry-After")
+    throttle.breaker.answered(now)
+    throttle.wait_until(now + 40_000, "429 with Retry-After")
     assert await waits(task_id) == {
         "for": "retry_after", "why": "api:demo has asked for patience: 429 with Retry-After",
         "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000),
@@ -74,7 +74,7 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     answer = await parts.post(f"/v1/retries/{task_id}/trigger")
     assert answer.status_code == 202
     assert (await parts.ended(task_id))["status"] == "succeeded"  # by hand, it is the probe
-    lane.gate = None
+    lane.throttle = None
     parts.receiver.gate.clear()
     ids = [await parts.made() for _ in range(11)]
     await until(lambda: lane.in_flight == 10)
