@@ -1,4 +1,4 @@
-"""A problem of the configuration as a compiler would show it: the line, a caret, and a hint.
+"""A problem in the configuration as a compiler would show it: the line, a caret, and a hint.
 
 `orchestratord check` draws with it, too.
 """
@@ -7,6 +7,11 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
 
 WIDTH = 72
 """Characters of a file's line that are shown; 80 columns hold them and the margin."""
@@ -58,3 +63,33 @@ def _blank(text: str) -> str:
         for c in text
         if not unicodedata.combining(c)
     )
+
+
+def error_lines(errors: Iterable[Any]) -> list[str]:
+    """Each error as `file:line:column: key: message`, without the parts that it lacks."""
+    return [_error_line(error) for error in errors]
+
+
+def error_excerpt(error: Any) -> list[str]:
+    """The error's line, and below it the line of the file with a caret, and a hint, if known."""
+    first = _error_line(error)
+    if not isinstance(error, dict):
+        return [first]
+    source, hint = (str(error.get(key) or "") for key in ("source", "hint"))
+    line, column = error.get("line"), error.get("column")
+    if not (source or hint) or not all(
+        part is None or type(part) is int for part in (line, column)
+    ):
+        return [first]
+    # A tab would be written out, and the caret no longer stand below its place.
+    below = excerpt(source.replace("\t", " "), line, column, hint)
+    return [first, *(text for _, text in below)]
+
+
+def _error_line(error: Any) -> str:
+    if not isinstance(error, dict):
+        return str(error)
+    place = [error.get("file"), error.get("line"), error.get("column")]
+    position = ":".join(str(part) for part in place if part is not None)
+    parts = (position, error.get("key"), error.get("message"))
+    return ": ".join(str(part) for part in parts if part)

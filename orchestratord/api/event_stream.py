@@ -38,10 +38,10 @@ Wanted = Callable[[Event], bool]
 
 
 class Feed:
-    """Writes what happens for everybody who follows."""
+    """Writes what happens for all clients that follow."""
 
-    def __init__(self, hub: EventBus) -> None:
-        self._hub = hub
+    def __init__(self, events: EventBus) -> None:
+        self._events = events
         self._texts: dict[int, bytes] = {}
 
     def chunks(self, wanted: Wanted, after: int | None) -> AsyncIterator[bytes]:
@@ -52,13 +52,13 @@ class Feed:
         Raises:
             Refusal: there are too many of them already.
         """
-        if len(self._hub.followers) >= MAX_FOLLOWERS:
+        if len(self._events.followers) >= MAX_FOLLOWERS:
             detail = f"{MAX_FOLLOWERS} clients follow the events already; that is the limit"
             raise Refusal(503, "too_many_followers", detail, headers={"Retry-After": "10"})
         return self._follow(wanted, after)
 
     async def _follow(self, wanted: Wanted, after: int | None) -> AsyncIterator[bytes]:
-        follower = self._hub.follow(wanted, after)
+        follower = self._events.follow(wanted, after)
         try:
             # A client that is cut off before the first event knows from this where it was.
             yield b": welcome back\n\n" if after is not None else b"id: %d\n\n" % follower.number
@@ -70,7 +70,7 @@ class Feed:
                 elif not follower.ended:
                     yield b": nothing happened\n\n"
         finally:
-            self._hub.leave(follower)
+            self._events.leave(follower)
 
     def _text(self, number: int, event: Event | Missed) -> bytes:
         if isinstance(event, Missed):

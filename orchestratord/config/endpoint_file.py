@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.config.file_models import HTTP, EndpointKeys, shared_keys
+from orchestratord.config.file_models import HTTP, EndpointKeys, Shared, shared_keys
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
 from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
@@ -63,9 +63,7 @@ class EndpointReader:
         merged = self._shared.merger.merge(inherited.node, root.only(shared))
         node = MapNode({**root.entries, **merged.entries})
         read = self._shared.read_shared(spot, merged, inherited)
-        given = {
-            key: read[key].value for key in ("timeout", "retry") if read[key].value is not None
-        }
+        given = {key: read[key].value for key in fields_of(Shared) if read[key].value is not None}
         own = root.only(set(fields_of(EndpointKeys)) - shared)
         keys, data, fields = self._reader.read(spot, own, EndpointKeys, given)
         spec = Read(None, {}, {})
@@ -104,6 +102,7 @@ class EndpointReader:
             schedule=schedule,
             settings=MappingProxyType(settings),
             source=document.file,
+            keys=keys,
             tests=tests,
         )
         for key in settings:

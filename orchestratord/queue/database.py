@@ -15,7 +15,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import peewee
-from playhouse.sqlite_ext import AutoIncrementField
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 
@@ -36,9 +35,6 @@ BY_ENDPOINT = "INDEXED BY retry_schedule_endpoint"
 BY_STATUS = "INDEXED BY retry_schedule_status"
 BY_PARENT = "INDEXED BY retry_schedule_parent"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
-
-IdField = AutoIncrementField
-"""A primary key that is never used twice; a plain one would be."""
 
 
 @dataclass(frozen=True, slots=True)

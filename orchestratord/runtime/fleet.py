@@ -31,7 +31,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
 from orchestratord.queue.store import Store
-from orchestratord.runtime.reload import Adoption
+from orchestratord.runtime.reload import Reloader
 from orchestratord.values.clock import Clock, rfc3339
 
 log = logging.getLogger("orchestratord.fleet")
@@ -45,9 +45,9 @@ BEAT = 10.0
 """Seconds between two signs of life, at most; a third of the lease, where that is less."""
 AWAY = 0.5
 """Seconds between two looks whether a database is back that could not be reached."""
-PATIENT = 10.0
-"""Seconds after that in which nobody is taken for dead, at most; the lease, where that is less: the
-others could not give a sign of life either."""
+GRACE = 10.0
+"""Seconds after that in which no daemon is taken for dead, at most; the lease, where that is less:
+the others could not give a sign of life either."""
 DEAF = 60.0
 """Seconds after which plugins look at their tables again where no messages come through."""
 STAGGER = (0.005, 0.03)
@@ -68,7 +68,7 @@ class Fleet:
         store: Store,
         worker: Worker,
         scheduler: Scheduler,
-        adoption: Adoption,
+        reloader: Reloader,
         host: Host,
         clock: Clock,
         lease: float,
@@ -76,11 +76,11 @@ class Fleet:
         self._store = store
         self._worker = worker
         self._scheduler = scheduler
-        self._adoption = adoption
+        self._reloader = reloader
         self._host = host
         self._clock = clock
         self._beat_each = min(BEAT, lease / 3)
-        self._patience = min(PATIENT, lease)
+        self._grace = min(GRACE, lease)
         self._beaten = 0.0
         """When the last sign of life was begun (`time.monotonic`)."""
         self._started = time.monotonic()
@@ -100,7 +100,7 @@ class Fleet:
         self.holding_back: list[str] = []
         """What keeps the database from cleaning up, in words."""
 
-    # -- for whoever shows it ---------------------------------------------------------------------
+    # -- as it is shown --------------------------------------------------------------------------
 
     def daemons(self) -> list[dict[str, Any]]:
         """All daemons of the queue, as `/v1/status` shows them."""
@@ -160,7 +160,7 @@ class Fleet:
             due["tables"] = time.monotonic() + DEAF
         while True:
             now = time.monotonic()
-            changed = self._said_for is not self._adoption.config or self._turned
+            changed = self._said_for is not self._reloader.config or self._turned
             if changed or self._beaten < store.back_at:
                 due["beat"] = 0.0
             if now >= due["beat"]:
@@ -174,7 +174,7 @@ class Fleet:
                 await self._try("look what others have changed", self._look)
                 if "tables" in flags or (now >= due["tables"] and not store.listening):
                     due["tables"] = now + DEAF
-                    await self._try("look at the tables of plugins", self._adoption.refresh)
+                    await self._try("look at the tables of plugins", self._reloader.refresh)
             if store.shared and (now >= due["queue"] or self._look_at_all):
                 self._look_at_all = False
                 await self._try("look for what others have queued", self._queue)
@@ -210,7 +210,7 @@ class Fleet:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
         await store.renew(self._worker.claimed_ids())
-        config = self._adoption.config
+        config = self._reloader.config
         if self._said_for is not config or self._said is None:
             self._said = await asyncio.to_thread(self._say, config)
             self._said_for = config
@@ -285,10 +285,8 @@ class Fleet:
         self._seen, self._others = seen, others
         for daemon in seen:
             for lane in daemon.lanes if daemon.owner != store.owner else ():
-                if patience := lane["retry_after"]:
-                    self._worker.feedback.told_to_wait(
-                        lane["lane"], patience["until"], patience["why"]
-                    )
+                if told := lane["retry_after"]:
+                    self._worker.feedback.told_to_wait(lane["lane"], told["until"], told["why"])
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -298,7 +296,7 @@ class Fleet:
                 elsewhere[name] = elsewhere.get(name, True) and ours.get(name) == digest
             for name, schedule in beat.schedules.items():
                 schedules.setdefault(name, set()).add(schedule)
-        self._adoption.elsewhere = elsewhere.keys()
+        self._reloader.elsewhere = elsewhere.keys()
         self._worker.placement.set_elsewhere(elsewhere)
         self._scheduler.set_elsewhere(schedules)
 
@@ -336,7 +334,7 @@ class Fleet:
         for endpoint_id, at in (await store.last_success()).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
-        away = store.unreachable is not None or time.monotonic() < store.back_at + self._patience
+        away = store.unreachable is not None or time.monotonic() < store.back_at + self._grace
         if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 
@@ -354,11 +352,11 @@ class Fleet:
 
 def _shown(lane: Mapping[str, Any]) -> dict[str, Any]:
     """A lane that waits, as `/v1/status` shows it."""
-    breaker, held = lane["breaker"], lane["retry_after"]
+    breaker, told = lane["breaker"], lane["retry_after"]
     return {
         "lane": lane["lane"],
         "breaker": breaker and {**breaker, "since": rfc3339(breaker["since"])},
-        "retry_after": held and {**held, "until": rfc3339(held["until"])},
+        "retry_after": told and {**told, "until": rfc3339(told["until"])},
     }
 
 

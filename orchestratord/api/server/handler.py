@@ -47,9 +47,8 @@ class Asked:
 
 Handler = Callable[[Asked], Awaitable[Answer]]
 
-
 Record = Callable[[str, Action], Awaitable[None]]
-"""Writes down who has done what by hand."""
+"""Writes down who has done what manually; does not fail."""
 
 
 def endpoint_of(
@@ -74,24 +73,24 @@ async def _answer(handler: Handler, request: Request, record: Record) -> Respons
             asking = _while_connected(request, asking)
         answer = await asking
         if answer.done is not None:
-            await _record(record, asked.who, answer.done)
+            await record(asked.who, answer.done)
         if isinstance(answer.body, AsyncIterator):
             return _stream(request, answer)
         return _response(answer)
     except Refusal as refusal:
-        return _refused(refusal)
+        return _problem(refusal)
     except OrchestratordError as error:
         meaning = Refusal.of(error)
         if meaning.status == 500:
             log.exception("%s %s failed", request.method, _path(request))
-        return _refused(meaning)
+        return _problem(meaning)
     except ClientDisconnect:
         return Response(status_code=400)  # there is nobody to read it
     except asyncio.CancelledError:
-        return _refused(Refusal(503, "stopping", "the daemon is being stopped"))
+        return _problem(Refusal(503, "stopping", "the daemon is being stopped"))
     except Exception:
         log.exception("%s %s failed", request.method, _path(request))
-        return _refused(Refusal(500, "internal", "the daemon failed; its log says more"))
+        return _problem(Refusal(500, "internal", "the daemon failed; its log says more"))
 
 
 async def _asked(request: Request) -> Asked:
@@ -104,14 +103,6 @@ async def _asked(request: Request) -> Asked:
     writes = getattr(request.state, "writes", True)
     session = getattr(request.state, "session", False)
     return Asked(path, query, body, request.headers, _who(request), writes, session)
-
-
-async def _record(record: Record, who: str, done: Action) -> None:
-    try:
-        await record(who, done)
-    except OrchestratordError as error:
-        # It is done: whoever asked is not to think that it is not.
-        log.error("cannot write to the action log that %s did %r: %s", who, done.name, error)
 
 
 def _who(request: Request) -> str:
@@ -159,7 +150,7 @@ def _response(answer: Answer) -> Response:
     return Response(content, answer.status, answer.headers, answer.media_type)
 
 
-def _refused(refusal: Refusal) -> Response:
+def _problem(refusal: Refusal) -> Response:
     content = json_bytes(refusal.document())
     return Response(content, refusal.status, refusal.headers, MEDIA_TYPE)
 
@@ -173,7 +164,7 @@ async def no_route(request: Request, error: Exception) -> Response:
         refusal = Refusal(405, "method_not_allowed", detail, headers=error.headers)
     else:
         refusal = Refusal(404, "not_found", "there is nothing at this path")
-    response = _refused(refusal)
+    response = _problem(refusal)
     _log(request, response)
     return response
 

@@ -11,12 +11,12 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from orchestratord.config.file_models import ApiKeys, EndpointKeys, shared_keys
+from orchestratord.config.file_models import ApiKeys, shared_keys
 from orchestratord.config.folder import Files, read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
-from orchestratord.config.validate.shapes import fields_of, key_of
+from orchestratord.config.validate.shapes import key_of
 from orchestratord.config.yaml.document import read_document
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
 from orchestratord.config.yaml.references import References
@@ -96,9 +96,12 @@ def trace(
             add(key, getattr(spec, name), partial(_dumped, spec, name), entries)
     if "headers" not in traced:
         add("headers", endpoint.api.headers, _none, above)
-    for name in fields_of(EndpointKeys):
+    keys = endpoint.keys
+    for name in type(keys).model_fields:
         if name not in ("type", "tests"):
-            add(name, getattr(endpoint, name), _none, own)
+            key = key_of(type(keys), name)
+            value = getattr(endpoint, name, getattr(keys, name))
+            add(key, value, partial(_dumped, keys, name), own)
     for setting in registry.settings.values():
         value = endpoint[setting]
         dump = partial(TypeAdapter(setting.type).dump_python, value, mode="json")

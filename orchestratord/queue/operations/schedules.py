@@ -2,28 +2,19 @@
 
 from __future__ import annotations
 
+from peewee import Case
+
 from orchestratord.queue.database import Connection
+from orchestratord.queue.models import ScheduleSlot, sql
 from orchestratord.queue.operations.insert import enqueue
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 
-FIRST = """
-INSERT INTO schedules (endpoint_id, spec, last_slot) VALUES (?, ?, ?)
-ON CONFLICT (endpoint_id) DO NOTHING
-"""
-
-NEXT = """
-UPDATE schedules
-SET spec = ?, last_slot = ?, before = CASE WHEN spec = ? THEN before ELSE spec END
-WHERE endpoint_id = ? AND last_slot = ? AND spec = ?
-"""
-
-MADE = "UPDATE schedules SET task_id = ? WHERE endpoint_id = ?"
-
 
 def slots(db: Connection) -> dict[str, tuple[str, int]]:
     """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
-    rows = db.all("SELECT endpoint_id, spec, last_slot FROM schedules")
+    query = ScheduleSlot.select(ScheduleSlot.endpoint_id, ScheduleSlot.spec, ScheduleSlot.last_slot)
+    rows = db.all(*sql(query))
     return {endpoint_id: (spec, last_slot) for endpoint_id, spec, last_slot in rows}
 
 
@@ -33,8 +24,9 @@ SlotRow = tuple[str, int, str | None]
 
 def slot(db: Connection, endpoint_id: str) -> SlotRow | None:
     """How far the schedule of one endpoint has come."""
-    row = db.one("SELECT spec, last_slot, before FROM schedules WHERE endpoint_id = ?",
-                 (endpoint_id,))  # fmt: skip
+    columns = (ScheduleSlot.spec, ScheduleSlot.last_slot, ScheduleSlot.before)
+    query = ScheduleSlot.select(*columns).where(ScheduleSlot.endpoint_id == endpoint_id)
+    row = db.one(*sql(query))
     return None if row is None else (row[0], row[1], row[2])
 
 
@@ -51,12 +43,21 @@ def take(
 
     None where somebody else has moved it meanwhile, or where the slot has no task.
     """
+    table = ScheduleSlot
     if previous is None:
-        taken = session.db.run(FIRST, (endpoint_id, spec, slot))
+        first = table.insert(endpoint_id=endpoint_id, spec=spec, last_slot=slot)
+        taken = session.db.run(*sql(first.on_conflict_ignore()))
     else:
-        taken = session.db.run(NEXT, (spec, slot, spec, endpoint_id, previous[1], previous[0]))
+        before = Case(None, [(table.spec == spec, table.before)], table.spec)
+        moved = table.update(spec=spec, last_slot=slot, before=before).where(
+            table.endpoint_id == endpoint_id,
+            table.spec == previous[0],
+            table.last_slot == previous[1],
+        )
+        taken = session.db.run(*sql(moved))
     if not taken or insert is None:
         return None
     inserted = enqueue(session, [insert])[0]
-    session.db.run(MADE, (inserted.id, endpoint_id))
+    made = table.update(task_id=inserted.id).where(table.endpoint_id == endpoint_id)
+    session.db.run(*sql(made))
     return inserted

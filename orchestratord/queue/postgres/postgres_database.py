@@ -17,10 +17,11 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-from peewee import PeeweeException, PostgresqlDatabase
+from peewee import PeeweeException
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.queue.models import PostgresTables
 from orchestratord.queue.postgres.notify import Wakeups
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import Wakeup
@@ -385,9 +386,9 @@ class PostgresDatabase(Database):
             raise FAILURES.named(error) from None
 
     @contextmanager
-    def models(self, connection: Connection) -> Iterator[PostgresqlDatabase]:
+    def models(self, connection: Connection) -> Iterator[PostgresTables]:
         """As in the interface; a connection of its own."""
-        orm = PostgresqlDatabase("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
+        orm = PostgresTables("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
         orm.connect()
         try:
             yield orm

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.api import verbs as vigil_module
+from orchestratord.api import service as service_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
 from orchestratord.values.clock import rfc3339
 from tests.unit.api.control_parts import Parts, until
@@ -226,7 +226,7 @@ async def test_waiting_ends_with_a_cancel(parts: Parts) -> None:
 async def test_waiting_notices_what_nobody_told(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vigil_module, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(service_module, "LOOK_AGAIN", 0.05)
     [task_id] = await parts.later(1)
     waiting = asyncio.create_task(parts.ended(task_id))
     await asyncio.sleep(0.1)
@@ -238,7 +238,7 @@ async def test_waiting_ends_when_the_daemon_stops(parts: Parts) -> None:
     [task_id] = await parts.later(1)
     waiting = asyncio.create_task(parts.ended(task_id))
     await asyncio.sleep(0.1)
-    parts.verbs.close()
+    parts.service.close()
     assert (await waiting)["status"] == "pending"
 
 

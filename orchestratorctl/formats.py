@@ -1,0 +1,189 @@
+"""How values are written for people: harmless text, times, durations, counts and sizes."""
+
+from __future__ import annotations
+
+import json
+import time
+from datetime import UTC, datetime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+GAP = "  "
+"""Between columns, and between a label and its value."""
+
+# -- text from elsewhere -------------------------------------------------------------------------
+# What receivers answer can hold escape sequences, line breaks and characters that turn the line
+# around. They are shown as JSON writes them (`\u001b`), so that a JSON document stays the document
+# that it was.
+
+_SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
+
+
+def escape(text: str, keep: str = "") -> str:
+    """`text` with every character that is not plainly visible written out.
+
+    Args:
+        text: anything.
+        keep: characters that stay as they are, such as the line break in a text of many lines.
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else _SHORT.get(c) or code(c) for c in text)
+
+
+def code(character: str) -> str:
+    """The character as JSON escapes it, a pair of surrogates where one unit does not hold it."""
+    point = ord(character)
+    if point < 0x10000:
+        return f"\\u{point:04x}"
+    point -= 0x10000
+    return f"\\u{0xD800 + (point >> 10):04x}\\u{0xDC00 + (point & 0x3FF):04x}"
+
+
+def body_lines(body: str) -> list[str]:
+    """A text of many lines, each made harmless; tabs stay."""
+    return escape(body.replace("\r\n", "\n"), keep="\n\t").split("\n")
+
+
+def cut(text: str, width: int) -> str:
+    """`text`, or its beginning and an ellipsis, in at most `width` characters."""
+    return text if len(text) <= width else text[: width - 1] + "…"
+
+
+def cut_middle(text: str, width: int) -> str:
+    """`text`, or its beginning, an ellipsis and its end, in at most `width` characters."""
+    if len(text) <= width:
+        return text
+    tail = (width - 1) // 2
+    return text[: width - 1 - tail] + "…" + (text[-tail:] if tail else "")
+
+
+def wrap(text: str, width: int | None) -> list[str]:
+    """`text` in lines of at most `width` characters, broken between words where that is possible.
+
+    No width means one line, however long.
+    """
+    if width is None or len(text) <= width:
+        return [text]
+    lines = [""]
+    for word in text.split(" "):
+        joined = f"{lines[-1]} {word}" if lines[-1] else word
+        if len(joined) <= width:
+            lines[-1] = joined
+            continue
+        if lines[-1]:
+            lines.append("")
+        lines[-1:] = [word[at : at + width] for at in range(0, len(word), width)]
+    return lines
+
+
+# -- times and durations -------------------------------------------------------------------------
+
+
+def seconds_at(value: object) -> float | None:
+    """Seconds since the epoch of an RFC 3339 time, or None where `value` is no such text."""
+    if not isinstance(value, str):
+        return None
+    try:
+        when = datetime.fromisoformat(value)
+        return (when if when.tzinfo else when.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        return None
+
+
+def clock_time(value: object) -> str:
+    """A time to the second in UTC, as `2026-11-24 22:00:00Z`; anything else as its text."""
+    seconds = seconds_at(value)
+    if seconds is None:
+        return "-" if value is None else str(value)
+    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"
+
+
+def short_time(value: object) -> str:
+    """A time to the second in UTC without its year, as `11-24 22:00:00`."""
+    seconds = seconds_at(value)
+    if seconds is None:
+        return "-" if value is None else str(value)
+    return f"{datetime.fromtimestamp(seconds, UTC):%m-%d %H:%M:%S}"
+
+
+def span(seconds: float) -> str:
+    """A length of time in at most two units: `120ms`, `5.1s`, `4m40s`, `2h3m`, `3d4h`."""
+    if seconds < 0.9995:
+        return f"{max(seconds, 0) * 1000:.0f}ms"
+    if seconds < 59.95:
+        return f"{seconds:.1f}".removesuffix(".0") + "s"
+    whole = round(seconds)
+    for size, unit, smaller, smaller_unit in (
+        (86400, "d", 3600, "h"),
+        (3600, "h", 60, "m"),
+        (60, "m", 1, "s"),
+    ):
+        if whole >= size:
+            rest = whole % size // smaller
+            return f"{whole // size}{unit}" + (f"{rest}{smaller_unit}" if rest else "")
+    return f"{whole}s"
+
+
+def coarse(seconds: float) -> str:
+    """A length of time in one unit, rounded down: `12s`, `4m`, `2h`, `3d`."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(max(seconds, 0))}s"
+
+
+def ago(value: object, now: float | None = None) -> str:
+    """How long ago a time was, as `2h ago`; `-` where there is none. No `now` means this moment."""
+    seconds = seconds_at(value)
+    if seconds is None:
+        return "-"
+    return f"{coarse((time.time() if now is None else now) - seconds)} ago"
+
+
+def until(value: object, now: float | None = None) -> str:
+    """How far ahead a time is, as `in 12s`; `due` once it is reached, `-` where there is none."""
+    seconds = seconds_at(value)
+    if seconds is None:
+        return "-"
+    now = time.time() if now is None else now
+    return "due" if seconds <= now else f"in {coarse(seconds - now + 0.999)}"
+
+
+def with_age(value: object, now: float | None = None) -> str:
+    """A time and how long ago it was, as `2026-11-24 22:00:00Z (2h ago)`."""
+    text = clock_time(value)
+    return text if seconds_at(value) is None else f"{text} ({ago(value, now)})"
+
+
+# -- values of the API ---------------------------------------------------------------------------
+
+
+def compact(value: Any) -> str:
+    """A value of the API in one line: texts as they are, anything else as JSON."""
+    if value is None:
+        return "-"
+    if isinstance(value, str):
+        return value
+    return json.dumps(value, ensure_ascii=False)
+
+
+def number(value: Any) -> str:
+    """A count with its thousands set apart; `-` where it is missing."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return compact(value)
+    return f"{value:,}"
+
+
+def size(value: Any) -> str:
+    """Bytes as `12.3 MiB`."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return compact(value)
+    amount = float(value)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if amount < 1024:
+            return f"{amount:.0f} B" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} TiB"
