@@ -14,6 +14,7 @@ from orchestratord.errors import Problem
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
+from orchestratord.queue.operations import claim
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.rate_limit import RateLimit, RateWindow
@@ -38,7 +39,7 @@ async def queue_status(store: Store, now: int) -> dict[str, Any]:
     `now`: milliseconds since the epoch; the age is in seconds, None where nothing is due.
     """
     counts = await store.counts()
-    due, oldest = await store.due(now)
+    due, oldest = await store.read(claim.due(now))
     return {
         **{status.value: counts.get(status, 0) for status in Status},
         "due": due,

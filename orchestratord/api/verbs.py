@@ -39,6 +39,8 @@ from orchestratord.model.task import (
 from orchestratord.model.test_case import Pretended
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import PluginInfo
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, manual, plugin_rows, prune, search
 from orchestratord.queue.records import CANCEL, RETRY, Bulk, Done, Place, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.simulate.explain import Explainer
@@ -163,7 +165,7 @@ class Verbs:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, loader, now = self._store, self._loader, self.now
         redactor = loader.config.redactor
-        snapshot = shown.with_rates(self._worker.snapshot(), await store.rates(), now)
+        snapshot = shown.with_rates(self._worker.snapshot(), await store.read(claim.rates()), now)
         return {
             **shown.process_status(self._version, store.instance, self._started_at, now),
             "config": shown.config_status(
@@ -178,15 +180,15 @@ class Verbs:
             "events_dropped": self.host.events.dropped,
             "database": {
                 "url": redactor.text(store.url),
-                "size": await store.size(),
+                "size": await store.read(prune.size()),
                 "accepting": store.accepting,
                 "unreachable": store.unreachable and redactor.text(store.unreachable),
-                "listening": store.listening if store.shared else None,
+                "listening": store.listening,
                 "holding_back": list(self._fleet.holding_back) if self._fleet else [],
             },
             "daemons": self._fleet.daemons() if self._fleet else [],
             "plugins": shown.plugins_status(self.plugins, redactor),
-            "paused": sorted(await store.paused()),
+            "paused": sorted(await store.read(manual.paused())),
         }
 
     def endpoint(self, endpoint_id: str) -> Endpoint:
@@ -198,7 +200,7 @@ class Verbs:
 
     async def paused(self) -> set[str]:
         """The endpoints whose calls wait until they are resumed."""
-        return await self._store.paused()
+        return await self._store.read(manual.paused())
 
     def next_runs(self) -> Mapping[str, int]:
         """Endpoint → when its schedule calls it next (milliseconds), for those that have one."""
@@ -206,7 +208,7 @@ class Verbs:
 
     async def due_next(self, limit: int) -> list[tuple[Key, int]]:
         """Whose tasks are due next, and when the first of each is (milliseconds)."""
-        earliest = await self._store.earliest()
+        earliest = await self._store.read(claim.earliest())
         return heapq.nsmallest(limit, earliest.items(), key=lambda item: item[1])
 
     async def tasks(
@@ -221,27 +223,33 @@ class Verbs:
 
         `bounded`: rather a page that is short than one that takes long to be found.
         """
-        return TaskSlice(*await self._store.page(filter_, limit, after, bounded=bounded))
+        return TaskSlice(
+            *await self._store.read(search.page(filter_, limit, after, bounded=bounded))
+        )
 
     async def last_ended(
         self, filter_: TaskFilter, limit: int, after: Place | None
     ) -> tuple[list[Task], Place | None]:
         """Tasks that have ended, the last one first, and the place after which there is more."""
-        return await self._store.last_ended(filter_, limit, after)
+        return await self._store.read(search.last_ended(filter_, limit, after))
 
     async def task(self, task_id: int, wait: float = 0.0) -> TaskPage:
         """One task with its last answer and its attempts. Raises NotFound.
 
         `wait`: seconds that it may take until the task has ended.
         """
-        task = await self._vigil.ended(task_id, wait) if wait else await self._store.get(task_id)
-        response = await self._store.response(task_id)
-        attempts = await self._store.attempts(task_id)
+        task = (
+            await self._vigil.ended(task_id, wait)
+            if wait
+            else await self._store.read(search.get(task_id))
+        )
+        response = await self._store.read(search.response(task_id))
+        attempts = await self._store.read(search.attempts(task_id))
         return TaskPage(task, response, attempts, self._worker.waits(task))
 
     async def request(self, task_id: int) -> Any:
         """What a task would send as things stand. Raises NotFound, Conflict."""
-        task = await self._store.get(task_id)
+        task = await self._store.read(search.get(task_id))
         return request_of(task, self.config, self.host, self._clock)
 
     def waits(self, endpoint_id: str) -> list[Wait]:
@@ -301,7 +309,7 @@ class Verbs:
         if not inserted.duplicate:
             # It may run already, born with a slot; whoever is told only now need not care.
             return Accepted(inserted.id, Status.PENDING)
-        first = await self._store.get(inserted.id)
+        first = await self._store.read(search.get(inserted.id))
         return Accepted(first.id, first.status, repeated=True)
 
     async def call_batch(
@@ -343,11 +351,11 @@ class Verbs:
         One that is paused can be resumed though it is no longer declared.
         """
         async with self._pausing:
-            known = await self._store.paused()
+            known = await self._store.read(manual.paused())
             if paused or endpoint_id not in known:
                 self.endpoint(endpoint_id)
-            await self._store.pause(endpoint_id, paused)
-            waiting = await self._store.paused()
+            await self._store.write(manual.pause(endpoint_id, paused))
+            waiting = await self._store.read(manual.paused())
             self._worker.set_paused(waiting)
             self._scheduler.set_paused(waiting)
             self._store.tell("paused")
@@ -360,7 +368,7 @@ class Verbs:
 
         `force`: also one that succeeded.
         """
-        task = await self._store.trigger(task_id, force=force)
+        task = await self._store.write(manual.trigger(task_id, force=force))
         if task.next_try is not None:
             self._worker.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
@@ -369,8 +377,8 @@ class Verbs:
 
     async def cancel(self, task_id: int) -> Task:
         """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
-        before = await self._store.get(task_id)
-        task = await self._store.cancel(task_id)
+        before = await self._store.read(search.get(task_id))
+        task = await self._store.write(manual.cancel(task_id))
         if task.status in FINAL:
             self._worker.finished(task_id)
             if before.status != task.status:
@@ -409,22 +417,22 @@ class Verbs:
         if wrong := [status for status in filter_.status if status not in allowed]:
             text = f"{', '.join(wrong)} tasks are not {words} in bulk; {', '.join(allowed)} are"
             raise InvalidParams({"filter.status": text})
-        bulk = await self._store.create_bulk(filter_, rate, dry_run, action)
+        bulk = await bulks.create(self._store, filter_, rate, dry_run, action)
         if not dry_run:
             self.bulks.begin(bulk)
         return bulk
 
     async def latest_bulks(self, limit: int) -> list[Bulk]:
         """Retries and cancels of many, the latest first."""
-        return await self._store.newest_bulks(limit)
+        return await self._store.read(bulks.newest(limit))
 
     async def bulk(self, bulk_id: int) -> Bulk:
         """A retry or cancel of many. Raises NotFound."""
-        return await self._store.get_bulk(bulk_id)
+        return await self._store.read(bulks.get(bulk_id))
 
     async def cancel_bulk(self, bulk_id: int) -> Bulk:
         """Move no more tasks; those that were moved stay so. Raises NotFound."""
-        return await self._store.cancel_bulk(bulk_id)
+        return await self._store.write(bulks.cancel(bulk_id))
 
     async def reload(self, *, diff: bool = False) -> ReloadLike:
         """Read the configuration again; with `diff`, name the keys that differ.
@@ -440,20 +448,20 @@ class Verbs:
 
     async def record(self, who: str, action: Action) -> None:
         """Write down what somebody has done by hand."""
-        await self._store.record(who, action)
+        await self._store.write(manual.record_action(who, action))
 
     async def actions(
         self, limit: int = 100, after: int | None = None
     ) -> tuple[list[Done], int | None]:
         """What people did by hand, newest first; the number to go on after, None at the end."""
-        found = await self._store.actions(limit + 1, after)
+        found = await self._store.read(manual.newest_actions(limit + 1, after))
         return found[:limit], found[limit - 1].id if len(found) > limit else None
 
     # -- for plugins -----------------------------------------------------------------------
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a plugin's table."""
-        return await self._store.rows(table)
+        return await plugin_rows.rows(self._store, table)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
@@ -568,7 +576,7 @@ class Vigil:
                 end = loop.create_task(self._worker.wait_final(task_id, min(rest, LOOK_AGAIN)))
                 try:
                     await asyncio.sleep(0)
-                    task = await self._store.get(task_id)
+                    task = await self._store.read(search.get(task_id))
                     if task.status in FINAL or rest == 0 or self._closing.is_set():
                         return task
                     await asyncio.wait((end, closing), return_when=asyncio.FIRST_COMPLETED)

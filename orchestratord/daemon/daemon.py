@@ -35,6 +35,8 @@ from orchestratord.errors import ConfigError, OrchestratordError, PluginError
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Config, Http
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import manual
+from orchestratord.queue.operations.prune import prune as prune_some
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import SIGHUP, Adoption
@@ -132,7 +134,7 @@ class Daemon:
         lease = self._loader.config.daemon.lease
         fleet = Fleet(store, worker, scheduler, adoption, self._host, self._clock, lease)
         verbs = Verbs(store, worker, adoption, self._host, self._clock, scheduler, fleet)
-        paused = await store.paused()
+        paused = await store.read(manual.paused())
         worker.set_paused(paused)
         scheduler.set_paused(paused)
         await adoption.begin()
@@ -257,7 +259,7 @@ class Daemon:
 
         async def prune() -> None:
             retention = self._loader.config.daemon.retention
-            while await store.prune(retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
+            while await prune_some(store, retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
                 await asyncio.sleep(0.05)
 
         async def status() -> None:

@@ -12,6 +12,8 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
+from orchestratord.queue.operations.insert import enqueue
+from orchestratord.queue.operations.settle import write_effects
 from orchestratord.queue.records import Born, Insert, Inserted
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -66,7 +68,7 @@ class Enqueue:
         inserts: list[Insert] = []
         try:
             inserts.extend(self._insert(task) for task in tasks)
-            inserted = await self._store.enqueue(inserts)
+            inserted = await self._store.write(enqueue(inserts))
         except BaseException:
             self.refused(inserts)
             raise
@@ -77,7 +79,7 @@ class Enqueue:
         items: list[Item] = []
         try:
             items = self.prepare(effects)
-            inserted = await self._store.write(items)
+            inserted = await self._store.write(write_effects(items))
         except BaseException:
             self.refused(items)
             raise

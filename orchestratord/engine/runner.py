@@ -24,6 +24,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Effect, Key, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Executor, Target
+from orchestratord.queue.operations import claim, settle
 from orchestratord.queue.records import Settled
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -153,7 +154,7 @@ class Runner:
     async def give_back(self, task: Task) -> None:
         """Give a claim back that did not start, again and again until the database takes it."""
         self._let_go(task)
-        released = await self._insist(task, lambda: self._store.release([task]))
+        released = await self._insist(task, lambda: self._store.write(claim.release_claims([task])))
         if released is not None:
             self._released(task, released[0][0])
 
@@ -169,11 +170,13 @@ class Runner:
         refused: Exception | None = None
         if task.id not in self._at_hand and not self.closing:  # as nearly always
             try:
-                settled = await self._store.settle(settlement)
+                settled = await self._store.write(settle.settle(settlement))
             except Exception as error:
                 refused = error
         if settled is None:
-            written = await self._insist(task, lambda: self._store.settle(settlement), refused)
+            written = await self._insist(
+                task, lambda: self._store.write(settle.settle(settlement)), refused
+            )
             if written is None:
                 self._intake.refused(effects)
                 return
@@ -260,7 +263,7 @@ class Runner:
             ):
                 # The configuration changed since it was claimed.
                 self._let_go(task)
-                self._released(task, (await self._store.release([task]))[0])
+                self._released(task, (await self._store.write(claim.release_claims([task])))[0])
                 return
             ended = await self._attempt(task, standing, executor, config, running)
             if ended is None:
@@ -303,7 +306,7 @@ class Runner:
             items = self._intake.prepare(effects)
             try:
                 now = self._owner.clock.now_ms()
-                ours, inserted = await self._store.start(task, now, items)
+                ours, inserted = await self._store.write(settle.start(task, now, items))
             except BaseException:
                 self._intake.refused(items)
                 raise

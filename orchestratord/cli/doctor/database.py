@@ -12,7 +12,7 @@ from orchestratord.cli.doctor.finding import Finding, Findings, fail, ok, warn
 from orchestratord.cli.doctor.server import check_server
 from orchestratord.queue.admin.inspect import faults, holder, too_new
 from orchestratord.queue.schema import NEVER
-from orchestratord.queue.sqlite_database import CROWDED
+from orchestratord.queue.sqlite.sqlite_database import CROWDED
 
 LOOK = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""

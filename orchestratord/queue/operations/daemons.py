@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from orchestratord.queue.database import Connection
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.session import Session
 
@@ -33,11 +34,9 @@ FROM daemons ORDER BY started_at, owner
 """
 
 
-def beat(session: Session, beat: Beat, *, alone: bool) -> int:
-    """Give a sign of life; the time by the database's clock.
-
-    `alone`: nobody else can be alive, as where one daemon has the file.
-    """
+@writes(Rank.CLAIM)
+def give_sign(session: Session, beat: Beat) -> int:
+    """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
     leases = session.leases
     now, until = leases.now(session.clock), leases.until(session.clock)
     lanes = json.dumps(list(beat.lanes))
@@ -49,10 +48,10 @@ def beat(session: Session, beat: Beat, *, alone: bool) -> int:
     elif row[0] != beat.fingerprint:
         session.db.run(DECLARE, (beat.fingerprint, _declared(beat), session.owner))
     session.db.run(KEEP_BULKS, (until, session.owner))
-    if alone:
-        session.db.run("DELETE FROM daemons WHERE owner <> ?", (session.owner,))
-    else:
+    if session.db.shared:
         session.db.run("DELETE FROM daemons WHERE lease_until < ?", (now - FORGOTTEN_MS,))
+    else:  # one daemon has the file
+        session.db.run("DELETE FROM daemons WHERE owner <> ?", (session.owner,))
     return now
 
 
@@ -61,17 +60,20 @@ def _declared(beat: Beat) -> str:
     return json.dumps({name: dict(part) for name, part in parts.items()})
 
 
+@writes(Rank.KEEP)
 def leave(session: Session) -> None:
-    """The daemon ends."""
+    """The daemon ends: it is no longer listed."""
     session.db.run("DELETE FROM daemons WHERE owner = ?", (session.owner,))
 
 
+@reads
 def seen(db: Connection) -> list[DaemonSeen]:
     """All that gave a sign of life within the last hour, the oldest first."""
     rows = ((*row[:-1], json.loads(row[-1] or "[]")) for row in db.all(SEEN))
     return [DaemonSeen(*row) for row in rows]
 
 
+@reads
 def declared(db: Connection, owners: Collection[str]) -> dict[str, Beat]:
     """What these daemons can carry out; those that have gone meanwhile are left out."""
     found: dict[str, Beat] = {}

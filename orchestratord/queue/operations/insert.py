@@ -7,7 +7,7 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, NewTask, Status, Task
-from orchestratord.queue.batch import Batch, ManyRows
+from orchestratord.queue.batch import Batch, ManyRows, Rank, Write
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_text, plain, same_json, worded
 from orchestratord.queue.session import Session
@@ -54,19 +54,23 @@ SELECT id, params, created_at, next_try FROM retry_schedule WHERE endpoint_id = 
 Row = tuple[Any, ...]
 
 
-def enqueue(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
-    """Write all of them or none.
+def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
+    """Write new tasks, all or none of them.
 
-    Raises UniqueKeyReused where the idempotency key of one was used for other parameters.
+    Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
+    back with other parameters; with the same ones the first task is the answer.
     """
+    return Write(Rank.NEW, None, CALLS, new, needs_room=True)
+
+
+def _enqueue_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
     now = session.now()
     return [insert_one(session, insert, now) for insert in inserts]
 
 
-def enqueue_all(
+def _enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
-    """What several calls of `enqueue` do."""
     new = NewRows(session, sum(map(len, calls)))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
@@ -80,7 +84,8 @@ def enqueue_all(
     return results
 
 
-ENQUEUE = Batch(enqueue, enqueue_all)
+CALLS = Batch(_enqueue_alone, _enqueue_all)
+"""New tasks, as clients bring them: those of one call are written all or none."""
 
 
 class NewRows:

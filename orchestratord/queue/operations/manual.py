@@ -7,9 +7,11 @@ from typing import Any
 
 from orchestratord.errors import Conflict
 from orchestratord.model.task import Action, Status, Task
-from orchestratord.queue.database import BY_DUE, Connection
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import BY_DUE, Connection
+from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.records import Done
-from orchestratord.queue.rows import TASK, get, task_of
+from orchestratord.queue.rows import TASK, task_of
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
@@ -43,13 +45,14 @@ ON CONFLICT (endpoint_id) DO UPDATE SET paused = excluded.paused
 """
 
 
-def trigger(session: Session, task_id: int, force: bool) -> Task:
+@writes(Rank.HAND)
+def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     """Make a task due now, before all others of its key.
 
     One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs,
     or has succeeded and `force` is not given.
     """
-    task = get(session.db, task_id, session.db.for_update)
+    task = find_task(session.db, task_id, session.db.for_update)
     if task.status == Status.RUNNING:
         raise Conflict(f"task {task_id} is running")
     if task.status == Status.SUCCEEDED and not force:
@@ -68,12 +71,13 @@ def trigger(session: Session, task_id: int, force: bool) -> Task:
     return task_of(changed)
 
 
+@writes(Rank.HAND)
 def cancel(session: Session, task_id: int) -> Task:
     """End a task that waits or has failed; ask one that runs not to be tried again.
 
     Raises NotFound, and Conflict where it has succeeded.
     """
-    task = get(session.db, task_id, session.db.for_update)
+    task = find_task(session.db, task_id, session.db.for_update)
     now = session.now()
     if task.status == Status.CANCELLED:
         return task
@@ -88,9 +92,17 @@ def cancel(session: Session, task_id: int) -> Task:
     return task_of(row)
 
 
+@writes(Rank.HAND)
 def pause(session: Session, endpoint_id: str, paused: bool) -> None:
     """Remember whether the calls of an endpoint wait."""
     session.db.run(PAUSE, (endpoint_id, int(paused)))
+
+
+@reads
+def paused(db: Connection) -> set[str]:
+    """The endpoints whose calls wait."""
+    rows = db.all("SELECT endpoint_id FROM endpoint_state WHERE paused = 1")
+    return {endpoint_id for (endpoint_id,) in rows}
 
 
 # -- The action log --------------------------------------------------------------------------------
@@ -108,16 +120,18 @@ WHERE id < ? ORDER BY id DESC LIMIT ?
 _ANY = (1 << 63) - 1
 
 
+@writes(Rank.HAND)
 def record_action(session: Session, who: str, action: Action) -> int:
-    """Write one down; its number."""
+    """Write down what somebody did; its number."""
     values = (action.name, action.endpoint, action.webhook, action.task, action.bulk)
     return session.db.insert(
         RECORD, (session.now(), who, *values, json.dumps(action.detail, default=dict))
     )
 
 
-def newest_actions(db: Connection, limit: int, after: int | None) -> list[Done]:
-    """Up to `limit`, newest first, older than `after`."""
+@reads
+def newest_actions(db: Connection, limit: int, after: int | None = None) -> list[Done]:
+    """Up to `limit` of what people did, newest first, older than the number `after`."""
     rows = db.all(NEWEST, (_ANY if after is None else after, limit))
     return [_done(*row) for row in rows]
 

@@ -8,15 +8,14 @@ from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Attempt, Delete, Status, Upsert
-from orchestratord.queue.batch import Batch, ManyRows, Singly
-from orchestratord.queue.database import BY_ID
-from orchestratord.queue.operations.claim_sqlite import HELD, RUNNING, fence
+from orchestratord.model.task import Attempt, Delete, Status, Task, Upsert
+from orchestratord.queue.batch import Batch, ManyRows, Rank, Singly, Write, reads, writes
+from orchestratord.queue.connection import BY_ID, Connection
 from orchestratord.queue.operations.insert import NewRows, insert_one
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, Start, Started
 from orchestratord.queue.rows import code_text, json_text, plain
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import HELD, RUNNING, SUCCESS, Session, fence
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
@@ -45,13 +44,6 @@ INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, de
 """
 
 ATTEMPT = f"INSERT {_ATTEMPT} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-
-_SUCCESS = """
-ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
-WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
-"""
-
-SUCCESS = f"INSERT INTO endpoint_state (endpoint_id, last_success_at) VALUES (?, ?) {_SUCCESS}"
 
 # The same for many. A cancel that was asked for, or a claim that no longer stands, shows as a row
 # that is missing in the number of those that were changed; nobody else changes rows meanwhile.
@@ -110,22 +102,41 @@ ATTEMPT_MANY = ManyRows(
     "bigint", "bigint", "bigint", "float8", "text", "text", "float8", "text",
 )  # fmt: skip
 
-SUCCESS_MANY = ManyRows(
-    "INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) "
-    f"VALUES {{rows}} {_SUCCESS}",
-    "text",
-    "bigint",
-)
+
+def start(task: Task, at: int, effects: Effects) -> Write[Started]:
+    """Note, before the first byte is sent, that a claimed task starts; False if it may not.
+
+    `effects`, those of the `before_` phase, are written with it.
+    """
+    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects))
 
 
-def start(session: Session, begun: Start) -> Started:
-    """Note that the task may send from now on. False, and nothing written, if it is not ours."""
+def settle(settlement: Settlement) -> Write[Settled]:
+    """Write how a claim ended, with all that follows from it."""
+    # What was born has a slot, and waits for it.
+    effects = settlement.effects
+    patient = not effects or not any(isinstance(effect, Insert) for effect in effects)
+    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
+
+
+@reads
+def last_success(db: Connection) -> dict[str, int]:
+    """Of each endpoint that ever had one: when its last call that succeeded began."""
+    return dict(
+        db.all(
+            "SELECT endpoint_id, last_success_at FROM endpoint_state "
+            "WHERE last_success_at IS NOT NULL"
+        )
+    )
+
+
+def _start_alone(session: Session, begun: Start) -> Started:
     if not session.db.run(START, (begun.at, begun.at, *fence(begun.task))):
         return False, []
     return True, apply_effects(session, begun.effects)
 
 
-def settle(session: Session, settlement: Settlement) -> Settled:
+def _settle_alone(session: Session, settlement: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
     s, task = settlement, settlement.task
     waits = s.status == Status.PENDING
@@ -149,16 +160,17 @@ def settle(session: Session, settlement: Settlement) -> Settled:
     if s.attempt is not None:
         session.db.run(ATTEMPT, _attempt(task.id, s.attempt))
     if s.last_success_at is not None:
-        session.db.run(SUCCESS, (task.endpoint_id, s.last_success_at))
+        session.db.many(SUCCESS, ("text", "bigint"), [(task.endpoint_id, s.last_success_at)])
     return Settled(True, status, apply_effects(session, s.effects))
 
 
-def alone(session: Session, step: Start | Settlement) -> Started | Settled:
-    """Start or settle one task."""
-    return start(session, step) if isinstance(step, Start) else settle(session, step)
+def _alone(session: Session, step: Start | Settlement) -> Any:
+    if isinstance(step, Start):
+        return _start_alone(session, step)
+    return _settle_alone(session, step)
 
 
-def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Started | Settled]:
+def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any]:
     """Start and settle several tasks.
 
     Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
@@ -208,12 +220,7 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
 _first = itemgetter(0)
 
 
-def write_successes(session: Session) -> None:
-    """Write what was noted of successes. Raises what the database raises."""
-    SUCCESS_MANY.run(session.db, sorted(session.successes.items()))
-
-
-STEPS = Batch(alone, together)
+STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 
@@ -232,6 +239,12 @@ Effects = Sequence[Insert | Upsert | Delete]
 
 NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
+
+
+@writes(Rank.HAND)
+def write_effects(session: Session, effects: Effects) -> list[Inserted]:
+    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
+    return apply_effects(session, effects)
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
@@ -259,9 +272,10 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
 
 
 def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[Inserted]]:
-    """What `apply` does, for the effects of several changes.
+    """What `apply_effects` does, for the effects of several changes.
 
-    Raises what the database raises for what it does not take: then `apply` has to look at each.
+    Raises what the database raises for what it does not take: then `apply_effects` has to look at
+    each.
     """
     if not any(groups):
         return [[] for _ in groups]

@@ -20,6 +20,7 @@ from orchestratord.engine.worker import Worker
 from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
+from orchestratord.queue.operations import manual
 from orchestratord.queue.store import Store
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
@@ -134,7 +135,7 @@ class Parts:
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
         self.worker.adopt(self.loader.config)
-        self.worker.set_paused(await self.store.paused())
+        self.worker.set_paused(await self.store.read(manual.paused()))
         self.verbs = Verbs(
             self.store, self.worker, self.loader, self.host, self.clock, self.scheduler
         )
