@@ -48,10 +48,6 @@ class Batch(Generic[A, R]):
     each is done alone."""
 
 
-class Singly(Exception):
-    """One of them is not as it usually is: each has to be looked at by itself."""
-
-
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
 class Write(Generic[R_co]):
     """An operation that writes: what is to be done, when, and together with what.
@@ -148,29 +144,3 @@ def _rank(job: Job) -> int:
 
 def _batch(job: Job) -> Batch[Any, Any] | None:
     return job.operation.batch
-
-
-# -- One statement over many rows ------------------------------------------------------------------
-
-
-class ManyRows:
-    """A statement with `VALUES {rows}` where its rows go."""
-
-    def __init__(self, sql: str, *types: str) -> None:
-        """`types`: of the columns of a row, which are called `column1` and so on: bigint, text or
-        float8."""
-        self.sql = sql
-        self.types = types
-
-    def run(self, db: Connection, rows: Sequence[Sequence[Any]]) -> int:
-        """Run it for all of them, in their order; the number of rows that were changed.
-
-        Raises Singly where the database does not take one of them; what it did is undone then, or
-        is for the caller to undo.
-        """
-        if not rows:
-            return 0
-        try:
-            return db.many(self.sql, self.types, rows)
-        except Exception as error:
-            raise Singly(str(error)) from error

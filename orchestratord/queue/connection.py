@@ -182,3 +182,42 @@ class Connection(ABC):
     @abstractmethod
     def close(self) -> None:
         """Close it; in the thread that made it."""
+
+
+# -- One statement over many rows ------------------------------------------------------------------
+
+
+class Singly(Exception):
+    """One of them is not as it usually is: each has to be looked at by itself."""
+
+
+class ManyRows:
+    """A statement with `VALUES {rows}` where its rows go.
+
+    `OR ROLLBACK`: without that, SQLite would keep a copy of each page that the statement changes,
+    in case of a conflict. So the transaction has to be one that can be done again.
+    """
+
+    def __init__(self, sql: str, *types: str) -> None:
+        """`types`: of the columns of a row, which are called `column1` and so on: bigint, text or
+        float8."""
+        self.sql = sql
+        self.types = types
+        self._alone = sql.replace(" OR ROLLBACK", "")
+
+    def run(self, db: Connection, rows: Sequence[Sequence[Any]]) -> int:
+        """Run it for all of them, in their order; the number of rows that were changed.
+
+        Raises Singly where the database does not take one of them; what it did is undone then, or
+        is for the caller to undo.
+        """
+        if not rows:
+            return 0
+        try:
+            return db.many(self.sql, self.types, rows)
+        except Exception as error:
+            raise Singly(str(error)) from error
+
+    def one(self, db: Connection, row: Sequence[Any]) -> int:
+        """The same for one row, which fails by itself: raises what the database raises."""
+        return db.many(self._alone, self.types, (row,))

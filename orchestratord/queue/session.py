@@ -10,13 +10,24 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from orchestratord.model.task import Key, Table, Task
-from orchestratord.queue.connection import Connection
+from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.values.clock import Clock
 from orchestratord.values.rate_limit import RateLimit
 
 LEASE = 90.0
 """Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
+
+
+SUCCESS = ManyRows(
+    """
+INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) VALUES {rows}
+ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
+WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
+""",
+    "text",
+    "bigint",
+)
 
 
 @dataclass(slots=True)
@@ -70,9 +81,8 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_successes(self) -> None:
-        """Write what was noted of successes. Raises what the database raises."""
-        if self.successes:
-            self.db.many(SUCCESS, ("text", "bigint"), sorted(self.successes.items()))
+        """Write what was noted of successes. Raises Singly."""
+        SUCCESS.run(self.db, sorted(self.successes.items()))
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
@@ -106,13 +116,6 @@ class Session(ABC):
     def heard(self, key: Key, next_try: int) -> None:  # noqa: B027  # not every database has that
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
         thread."""
-
-
-SUCCESS = """
-INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) VALUES {rows}
-ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
-WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
-"""
 
 
 # -- What tells a claim of ours from another -------------------------------------------------------

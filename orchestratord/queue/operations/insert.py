@@ -7,7 +7,8 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, NewTask, Status, Task
-from orchestratord.queue.batch import Batch, ManyRows, Rank, Write
+from orchestratord.queue.batch import Batch, Rank, Write
+from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_text, plain, same_json, worded
 from orchestratord.queue.session import Session
@@ -33,17 +34,13 @@ COLUMNS = (
     )
 )  # fmt: skip
 
-_INTO = f"INTO retry_schedule ({', '.join(COLUMNS)}) VALUES"
-
-INSERT = f"INSERT {_INTO} ({', '.join('?' * len(COLUMNS))})"
-
 _TEXTS = {
     "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
     "locked_by", "last_error",
 }  # fmt: skip
 
-INSERT_MANY = ManyRows(
-    f"INSERT OR ROLLBACK {_INTO} {{rows}}",
+INSERT = ManyRows(
+    f"INSERT OR ROLLBACK INTO retry_schedule ({', '.join(COLUMNS)}) VALUES {{rows}}",  # noqa: S608  # no values
     *("text" if name in _TEXTS else "bigint" for name in COLUMNS),
 )
 
@@ -124,7 +121,7 @@ class NewRows:
     def flush(self) -> None:
         """Write what was added."""
         if self._rows:
-            INSERT_MANY.run(self._session.db, self._rows)
+            INSERT.run(self._session.db, self._rows)
             born = 0
             for row in self._rows:
                 if row[STATUS] == Status.RUNNING:
@@ -144,7 +141,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
             return duplicate
     [id_] = session.db.reserve("retry_schedule", 1)
     row = _row(session, insert, now, id_)
-    session.db.run(INSERT, row)
+    INSERT.one(session.db, row)
     session.moved(None, row[STATUS])
     if insert.born is None:
         session.waits(insert.task.key, row[NEXT_TRY])

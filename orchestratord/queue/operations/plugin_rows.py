@@ -8,7 +8,8 @@ from typing import Any
 
 from orchestratord.errors import QueueError
 from orchestratord.model.task import Delete, Table, Upsert
-from orchestratord.queue.batch import ManyRows, Read
+from orchestratord.queue.batch import Read
+from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 

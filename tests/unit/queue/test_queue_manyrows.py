@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue.batch import ManyRows, Rank, Singly, Write
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.sqlite_database import MOST, statement
 from orchestratord.queue.store import Store

@@ -9,8 +9,7 @@ import pytest
 
 from orchestratord.model.task import NewTask
 from orchestratord.queue import rows, writer
-from orchestratord.queue.batch import ManyRows
-from orchestratord.queue.connection import Connection
+from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.operations import (
     bulk,
     claim,
@@ -39,15 +38,13 @@ STATEMENTS = {
     "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "claim": (claim_sqlite.CLAIM, [BY_ID]),
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
-    "start": (settle.START, [BY_ID]),
-    "start many": (many(settle.START_MANY), [BY_ID]),
+    "start": (many(settle.START), [BY_ID]),
     "release": (claim.RELEASE, [BY_ID]),
     "reclaim unstarted": (claim_sqlite.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "reclaim started": (claim_sqlite.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
-    "settle": (settle.SETTLE, [BY_ID]),
-    "end many": (many(settle.END_MANY), [BY_ID]),
-    "wait many": (many(settle.WAIT_MANY), [BY_ID]),
-    "settled status": (settle.STATUS, [BY_ID]),
+    "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
+    "end": (many(settle.END), [BY_ID]),
+    "wait": (many(settle.WAIT), [BY_ID]),
     "idempotency key": (insert.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
     "retry": (manual.RETRY, [BY_ID]),

@@ -13,7 +13,8 @@ import pytest
 
 from orchestratord.errors import QueueError, StorageFull
 from orchestratord.model.task import Key, NewTask
-from orchestratord.queue.batch import Batch, Rank, Singly, Write
+from orchestratord.queue.batch import Batch, Rank, Write
+from orchestratord.queue.connection import Singly
 from orchestratord.queue.operations import claim as claims
 from orchestratord.queue.operations import insert, schedules, search, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
