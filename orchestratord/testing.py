@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
+from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
@@ -36,14 +37,15 @@ START = 1_800_000_000.0
 
 
 class FakeClock(Clock):
-    """Stands still until it is turned."""
+    """Stands still until it is turned; a `running` one goes on by itself as well."""
 
-    def __init__(self, start: float = START) -> None:
+    def __init__(self, start: float = START, *, running: bool = False) -> None:
         """`start`: seconds since the epoch."""
-        self._now = start
+        self._running = running
+        self._now = start - super().now() if running else start
 
     def now(self) -> float:
-        return self._now
+        return super().now() + self._now if self._running else self._now
 
     def turn(self, seconds: float) -> None:
         """Let time pass."""
@@ -89,7 +91,7 @@ class Answers:
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
         self.requests.append(request)
         if not self._script:

@@ -35,6 +35,7 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations.prune import prune as prune_some
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import SIGHUP, Reloader
@@ -143,9 +144,6 @@ class Daemon:
             folder: of the configuration, which is watched.
             path: of the control socket.
         """
-        paused = await self._store.paused()
-        self._worker.placement.set_paused(paused)
-        self._scheduler.set_paused(paused)
         await self._reloader.begin()
         await self._fleet.begin()
         servers = self._servers(path)
@@ -263,7 +261,7 @@ class Daemon:
 
         async def prune() -> None:
             retention = self._loader.config.daemon.retention
-            while await self._store.prune(retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
+            while await prune_some(self._store, retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
                 await asyncio.sleep(0.05)
 
         async def status() -> None:

@@ -34,18 +34,17 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     FINAL,
     Attempt,
-    Delete,
     Effect,
     NewTask,
     Reason,
     Status,
     Task,
-    Upsert,
 )
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome
-from orchestratord.queue.records import Born, Insert, Inserted
+from orchestratord.queue.operations.settle import start
+from orchestratord.queue.records import Born, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
@@ -58,8 +57,6 @@ GRACE = 1.0
 
 PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
-
-Item = Insert | Upsert | Delete
 
 
 class Pipe:
@@ -106,7 +103,7 @@ class Pipe:
         if not self._claims.take(task):
             self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
         elif self._lanes.draining:  # what is claimed or born while the daemon drains goes back
-            self._return(task, lane)
+            self._release_claim(task, lane)
         elif task.deaths and not self._claims.poison.admit(task, lane):
             self._lanes.suspend(lane)
         else:
@@ -130,13 +127,13 @@ class Pipe:
         throttle = self._lanes.lanes[lane].throttle
         if throttle is not None and not throttle.admits(task.id, now):
             # Its lane was throttled while it was on its way from the store.
-            self._return(task, lane)
+            self._release_claim(task, lane)
             return
         first = self._lanes.begin(lane, task, now)
         if first is not None:
             self._launch(first, lane)
 
-    def _return(self, task: Task, lane: str) -> None:
+    def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
         self._claims.release_claim_later(task)
 
@@ -160,7 +157,7 @@ class Pipe:
         """One attempt of a task that has a slot."""
         running, began, has_slot = self._claims.running[task.id], self._clock.now_ms(), True
         try:
-            run = self._run_of(task, lane, running, began)
+            run = self._begin(task, lane, running, began)
             if run is None:  # the configuration changed since it was claimed
                 await self._claims.release_claim(task)
                 return
@@ -199,7 +196,7 @@ class Pipe:
 
     # -- the steps, in their order -------------------------------------------------------------
 
-    def _run_of(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
+    def _begin(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
         """What the attempt is made with; None where today's configuration has it wait or fail."""
         standing, executor = self._placement.look(task.key)
         if (
@@ -229,7 +226,7 @@ class Pipe:
         try:
             run.request = run.executor.prepare(task, target, self._clock.now())
             if self._host.concerned(before, task.kind, endpoint):
-                name = before_name(before)
+                name = "statement" if before == "before_execute" else "request"
                 arguments = {
                     name: run.request, "task": task, "endpoint": endpoint, "config": config
                 }  # fmt: skip
@@ -266,10 +263,8 @@ class Pipe:
         task, target = run.task, run.target
         effects: Sequence[Effect] = ()
         if self._host.concerned("announce", task.kind, target.endpoint):
-            reached = Reached(
-                task, target.endpoint, run.config, None, run.request, run.running,
-                phase=run.executor.phases[0],
-            )  # fmt: skip
+            reached = Reached(task, target.endpoint, run.config, None, run.request, run.running)
+            reached.phase = run.executor.phases[0]
             effects = await self._host.collect("announce", reached)
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
@@ -282,7 +277,7 @@ class Pipe:
     async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
         items = self.items(effects)
         try:
-            ours, inserted = await self._store.start(task, self._clock.now_ms(), items)
+            ours, inserted = await self._store.write(start(task, self._clock.now_ms(), items))
         except BaseException:
             self.not_written(items)
             raise
@@ -408,7 +403,7 @@ class Pipe:
         if items:
             self.written(items, settled.inserted)
         log_settled(task, result, settled.status, config)
-        self._stats.ended(settlement, settled.status)
+        self._stats.count(settlement, settled.status)
         if self._events.listening:
             self._events.publish(task_events.settled(settlement, settled.status))
         if settled.status == Status.PENDING:
@@ -430,7 +425,7 @@ class Pipe:
 
     # -- what follows --------------------------------------------------------------------------
 
-    def items(self, effects: Sequence[Effect]) -> list[Item]:
+    def items(self, effects: Sequence[Effect]) -> list[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
         from now on. `written` or `not_written` has to follow."""
         return [self.insert(item) if isinstance(item, NewTask) else item for item in effects]
@@ -449,7 +444,7 @@ class Pipe:
             return Insert(task)
         return Insert(task, Born(standing.idempotent, standing.lane))
 
-    def written(self, items: Sequence[Item], inserted: Sequence[Inserted]) -> None:
+    def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
         inserts = [item for item in items if isinstance(item, Insert)]
         now = self._clock.now_ms() if self._events.listening else None
@@ -463,7 +458,7 @@ class Pipe:
             if item.next_try is not None and not item.duplicate:
                 self._placement.touched(item.key, item.next_try)
 
-    def not_written(self, items: Sequence[Item]) -> None:
+    def not_written(self, items: Sequence[StoredEffect]) -> None:
         """None of it was born running: release the slots that were taken for it."""
         for item in items:
             if isinstance(item, Insert) and item.born is not None:
@@ -491,11 +486,6 @@ class Pipe:
             if now > limit and attempt not in self.overdue:
                 self.overdue.add(attempt)
                 attempt.cancel()
-
-
-def before_name(phase: str) -> str:
-    """What a before_ hook calls the thing that it may change."""
-    return "statement" if phase == "before_execute" else "request"
 
 
 def _row(run: Run, outcome: Outcome, decision: Decision) -> Attempt:

@@ -6,9 +6,11 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from orchestratord.engine.attempt import Item, Pipe
+from orchestratord.engine.attempt import Pipe
 from orchestratord.model.task import Effect, NewTask
-from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.operations.insert import enqueue
+from orchestratord.queue.operations.settle import write_effects
+from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 
 T = TypeVar("T")
@@ -38,7 +40,7 @@ class Enqueue:
         inserts: list[Insert] = []
         try:
             inserts.extend(self._pipe.insert(task) for task in tasks)
-            inserted = await self._store.enqueue(inserts)
+            inserted = await self._store.write(enqueue(inserts))
         except BaseException:
             self._pipe.not_written(inserts)
             raise
@@ -46,10 +48,10 @@ class Enqueue:
         return inserted
 
     async def _write(self, effects: Sequence[Effect]) -> list[int]:
-        items: list[Item] = []
+        items: list[StoredEffect] = []
         try:
             items = self._pipe.items(effects)
-            inserted = await self._store.write(items)
+            inserted = await self._store.write(write_effects(items))
         except BaseException:
             self._pipe.not_written(items)
             raise

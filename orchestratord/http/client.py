@@ -23,10 +23,9 @@ from orchestratord.http.proxy import ProxyRoute
 from orchestratord.http.request_bytes import encode, unsendable
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import context_of
-from orchestratord.model.http_message import Origin, Request, Response
+from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
-MAX_RESPONSE = 1_048_576
 _MAX_REDIRECTS = 3
 _METHOD_KEPT = (307, 308)
 _METHOD_CHANGED = (301, 302, 303)

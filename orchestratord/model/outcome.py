@@ -10,7 +10,7 @@ from typing import Any, Literal, Protocol
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.model.http_message import header
+from orchestratord.model.http_message import MAX_RESPONSE, header
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 A_HOOK = "a hook"
@@ -116,7 +116,7 @@ class Send(Protocol):
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
-        """Send once. Raises SendError. See `engine.client.SendOptions` for the arguments."""
+        """Send once. Raises SendError. See `http.client.SendOptions` for the arguments."""
         ...

@@ -28,6 +28,7 @@ from orchestratord.model.schedule_slots import spec
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import claim, daemons, manual, prune, settle
 from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
 from orchestratord.queue.store import Store
@@ -149,6 +150,7 @@ class Fleet:
         that others may speak of."""
         self._store.heard = self._hear
         self._worker.feedback.turned = self._turn
+        await self.apply_paused()
         await self._beat()
 
     async def run(self) -> None:
@@ -195,7 +197,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """The daemon ends."""
-        await self._try("take leave", self._store.leave)
+        await self._try("take leave", lambda: self._store.write(daemons.leave()))
 
     async def _try(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -209,19 +211,18 @@ class Fleet:
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
-        await store.renew(self._worker.claimed_ids())
+        await store.write(claim.renew(self._worker.claimed_ids()))
         config = self._reloader.config
         if self._said_for is not config or self._said is None:
             self._said = await asyncio.to_thread(self._say, config)
             self._said_for = config
         age = round((time.monotonic() - self._started) * 1000)
         said = self._said
-        self._now = await store.give_sign(
-            Beat(
-                said.host, said.pid, said.version, said.generation, age, said.fingerprint,
-                said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
-            )
+        beat = Beat(
+            said.host, said.pid, said.version, said.generation, age, said.fingerprint,
+            said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
         )  # fmt: skip
+        self._now = await store.write(daemons.give_sign(beat))
         if turned:
             store.tell("lanes")
         apart = self._now - self._clock.now_ms()
@@ -267,7 +268,7 @@ class Fleet:
     async def _learn(self) -> None:
         """Who else is there, and what they can carry out."""
         store = self._store
-        seen = await store.daemons()
+        seen = await store.read(daemons.seen())
         fingerprints = {d.owner: d.fingerprint for d in seen if d.owner != store.owner}
         others = {
             owner: beat
@@ -275,7 +276,7 @@ class Fleet:
             if fingerprints.get(owner) == beat.fingerprint
         }
         if new := fingerprints.keys() - others.keys():
-            others |= await store.declared(new)
+            others |= await store.read(daemons.declared(new))
         for daemon in seen:
             if daemon.owner != store.owner and daemon.owner not in {d.owner for d in self._seen}:
                 log.info("another daemon works on the queue: %s", name_of(daemon))
@@ -325,13 +326,18 @@ class Fleet:
         for key, next_try in due.items():
             self._worker.placement.touched(key, max(next_try, soonest))
 
+    async def apply_paused(self) -> set[str]:
+        """Have worker and scheduler follow what is paused by now; these endpoints."""
+        paused = await self._store.read(manual.paused())
+        self._worker.placement.set_paused(paused)
+        self._scheduler.set_paused(paused)
+        return paused
+
     async def _look(self) -> None:
         """What others have changed, and what dead ones left."""
         store = self._store
-        paused = await store.paused()
-        self._worker.placement.set_paused(paused)
-        self._scheduler.set_paused(paused)
-        for endpoint_id, at in (await store.last_success()).items():
+        await self.apply_paused()
+        for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
         away = store.unreachable is not None or time.monotonic() < store.back_at + self._grace
@@ -339,10 +345,10 @@ class Fleet:
             self._look_at_all = True
 
     async def _queue(self) -> None:
-        self._touch(await self._store.earliest())
+        self._touch(await self._store.read(claim.earliest()))
 
     async def _clean(self) -> None:
-        found = await self._store.holding_back(OLD_TRANSACTION)
+        found = await self._store.read(prune.holding_back(OLD_TRANSACTION))
         known = {subject(words) for words in self.holding_back}
         for words in found:
             if subject(words) not in known:

@@ -21,6 +21,7 @@ from orchestratord.model.task import Effect
 from orchestratord.plugin.host import Host, Implementation
 from orchestratord.plugin.isolation import check_effects
 from orchestratord.plugin.registry import plain
+from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.store import Store
 from orchestratord.runtime.systemd import Notifier
 from orchestratord.values.clock import Clock
@@ -143,17 +144,20 @@ class Reloader:
         async with self._lock:
             self._notifier.reloading("reloading")
             try:
-                return await self._reload(cause, diff)
+                began = time.monotonic()
+                # Parsing takes as long as it takes; the loop goes on meanwhile.
+                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
+                if result.problems:
+                    self._refuse(result.problems, cause)
+                else:
+                    await self._take_up(result, began)
+                return result
             finally:
                 self._notifier.ready(self.status_line)
 
-    async def _reload(self, cause: str, diff: bool) -> Reload:
-        began = time.monotonic()
-        # Parsing takes as long as it takes; the loop goes on meanwhile.
-        result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
-        if result.problems:
-            self._refuse(result.problems, cause)
-            return result
+    async def _take_up(self, result: Reload, began: float) -> None:
+        """Put what was read in force, where it differs; `began` is when reading did."""
+        cause = result.cause
         if self.last_error is not None and not result.changed:
             log.info("the files are good again; generation %d goes on", self.config.generation)
             self._tell(cause, Changes(), began)
@@ -177,7 +181,6 @@ class Reloader:
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
-        return result
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`time.monotonic`) is when the reload did."""
@@ -224,7 +227,9 @@ class Reloader:
         self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
-        return {name: await self._store.rows(name) for name in self._host.registry.tables}
+        return {
+            name: await plugin_rows.rows(self._store, name) for name in self._host.registry.tables
+        }
 
     async def _adopt(self, config: Config, tables: Tables) -> None:
         effects = await self._noted(config, tables)

@@ -20,7 +20,9 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
+from orchestratord.queue.operations import manual
 from orchestratord.queue.store import Store
+from orchestratord.runtime.fleet import Fleet
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
 
@@ -134,10 +136,12 @@ class Parts:
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
         self.worker.placement.adopt(self.loader.config)
-        self.worker.placement.set_paused(await self.store.paused())
-        fleet: Any = SimpleNamespace(holding_back=[], daemons=list)
+        self.worker.placement.set_paused(await self.store.read(manual.paused()))
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
+        fleet = Fleet(
+            self.store, self.worker, scheduler, reloader, self.host, self.clock, lease=30.0
+        )
         self.service = Service(
             self.store, self.worker, scheduler, reloader, fleet, self.host, self.clock
         )

@@ -24,25 +24,16 @@ from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.redact import Redactor
 
 CALL = NewTask("call", "a/get")
 KEY = CALL.key
 SPEC: dict[str, Any] = {"path": "/x", "headers": {"X-Task": "{{ task.id }}"}}
-
-
-class TurnedClock(Clock):
-    """The wall clock, and how far somebody has put it."""
-
-    offset = 0.0
-    """Seconds."""
-
-    def now(self) -> float:
-        return super().now() + self.offset
 
 
 class Receiver:
@@ -120,7 +111,7 @@ class ExecutorPlugin:
 class Bench:
     """One worker with one API, and what is on both sides of it."""
 
-    def __init__(self, store: Store, worker: Worker, clock: TurnedClock, config: Config) -> None:
+    def __init__(self, store: Store, worker: Worker, clock: FakeClock, config: Config) -> None:
         self.store = store
         self.worker = worker
         self.clock = clock
@@ -157,7 +148,7 @@ class Bench:
 
     async def put(self, tasks: Sequence[NewTask]) -> list[int]:
         """Write tasks that wait to be claimed; their ids."""
-        inserted = await self.store.enqueue([Insert(task) for task in tasks])
+        inserted = await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
         for item in inserted:
             assert item.next_try is not None
             self.worker.placement.touched(item.key, item.next_try)
@@ -192,7 +183,7 @@ class Bench:
         await self.until(lambda: self.worker.lanes.claimed == 0)
 
     async def tasks(self, ids: Sequence[int]) -> list[Task]:
-        return [await self.store.get(task_id) for task_id in ids]
+        return [await self.store.read(search.get(task_id)) for task_id in ids]
 
     async def states(self, ids: Sequence[int]) -> list[tuple[str, int]]:
         """Status and attempts of each."""
@@ -206,7 +197,7 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
     host.register(HttpPlugin(), "http")
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
-    clock = TurnedClock()
+    clock = FakeClock(time.time(), running=True)
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)
