@@ -37,7 +37,7 @@ from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config, DaemonSetting
-from orchestratord.model.task import Delete, Effect, Explanation, Table, Task, Upsert
+from orchestratord.model.task import Delete, Effect, Explanation, Status, Table, Task, Upsert
 from orchestratord.plugin.executor import Executor
 
 if TYPE_CHECKING:
@@ -88,10 +88,16 @@ REGISTRATIONS = (
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
-TELLING = ("announce", "on_success", "on_retry", "on_final_failure", "explain")
+END_PHASES = {
+    Status.SUCCEEDED: "on_success",
+    Status.PENDING: "on_retry",
+    Status.FAILED: "on_final_failure",
+}
+"""The phase that each decision reaches, by what becomes of the task."""
+TELLING = ("announce", *END_PHASES.values(), "explain")
 OBSERVING = ("observe",)
 ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *OBSERVING)
-PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
+PHASES = (*DECIDING, *END_PHASES.values())
 """The seven phases of the lifecycle, in order."""
 
 
