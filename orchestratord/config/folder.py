@@ -18,10 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Literal
 
 from orchestratord.config.yield_gil import Breathe, no_breath
-from orchestratord.errors import Problem
+from orchestratord.errors import Problem, Severity
 from orchestratord.values.suggest import nearest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -30,8 +29,6 @@ MAX_BYTES = 1_048_576
 
 _SETTLED = 2.0
 """Seconds after which the times of a file are relied on to change with its content."""
-
-Severity = Literal["error", "warning"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAME_RULE = (

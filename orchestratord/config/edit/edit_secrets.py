@@ -69,7 +69,7 @@ class SecretsByOrigin:
             for leaf in leaves(item, spot):
                 here = leaf.spot if leaf.spot.file == file else place
                 if (message := self._problem(leaf, at)) is not None:
-                    yield Problem(message, here.file, here.line, here.column, here.key)
+                    yield here.problem(message)
 
     def _problem(self, leaf: Leaf, at: str) -> str | None:
         if leaf.text in self._texts.get(at, ()):

@@ -202,9 +202,10 @@ class EditedFile:
             why = str(error)
         except UnicodeEncodeError:
             why = "it holds what is no character"
-        spot = self._root.entries[self._key][0] if own is not None else Spot(self.file, 1, 1, "")
+        begin = Spot(self.file, 1, 1, self._key)
+        spot, _ = self._root.entries.get(self._key, (begin, own))
         message = self.redactor.text(f"{why}; edit the file by hand")
-        raise ConfigError([Problem(message, spot.file, spot.line, spot.column, self._key)])
+        raise ConfigError([spot.problem(message)])
 
     def diff(self, after: EditedFile) -> str:
         """How the file changes, as a unified diff, without secrets."""

@@ -46,11 +46,11 @@ class Problems:
 
     def error(self, spot: Spot, message: str, hint: str = "") -> None:
         """Something that refuses the configuration. `hint`: what could stand there."""
-        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key, hint=hint))
+        self.add(spot.problem(message, hint=hint))
 
     def warn(self, spot: Spot, message: str) -> None:
         """Something that is shown, and refuses nothing."""
-        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key, "warning"))
+        self.add(spot.problem(message, "warning"))
 
     def once(self, spot: Spot, message: str, *, about: str) -> None:
         """An error about one thing at one place, which many endpoints may have."""

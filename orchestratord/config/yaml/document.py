@@ -384,9 +384,7 @@ class _Building:
             self.problems.append(syntax.at(self.file, self.text, *problem))
 
     def _problem(self, spot: Spot, message: str) -> None:
-        self.problems.append(
-            Problem(message, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
-        )
+        self.problems.append(spot.problem(message))
 
 
 _HANDLERS: dict[type, Callable[[_Building, Any], bool]] = {
