@@ -23,6 +23,7 @@ from pydantic import TypeAdapter
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
+from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
@@ -90,7 +91,7 @@ class Answers:
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
         self.requests.append(request)
         if not self._script:

@@ -11,7 +11,7 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from orchestratord.api import bodies, event_stream, plugin_api
-from orchestratord.api.filters import NAMES
+from orchestratord.api.filters import MAX_ID, NAMES, whole_number
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.service import MAX_PAGE, MAX_WAIT, Service
@@ -19,7 +19,7 @@ from orchestratord.errors import InvalidParams, NotFound
 from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.route import Answer, Caller
+from orchestratord.plugin.route import Answer
 from orchestratord.queue.records import CANCEL, RETRY
 
 
@@ -228,7 +228,7 @@ class ApiRoutes:
         """What was done manually, newest first."""
         bodies.refuse_unknown(asked.query, ("limit", "after"))
         limit = bodies.read_number(asked.query, "limit", 100, MAX_PAGE)
-        after = bodies.read_number(asked.query, "after", None, bodies.MAX_ID)
+        after = bodies.read_number(asked.query, "after", None, MAX_ID)
         assert limit is not None
         return Answer(await self._service.actions(limit=limit, after=after))
 
@@ -237,8 +237,7 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     """The API as an ASGI application: the core's routes, then those of plugins."""
     handlers = ApiRoutes(service, host.events).handlers()
     for plugin, route in plugin_api.collect(host, service, set(handlers)):
-        contained = plugin_api.Contained(host, plugin, route)
-        handlers[route.method, route.path] = _of_plugin(contained)
+        handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
@@ -260,16 +259,8 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
 
 
 async def _front(asked: Asked) -> Answer:
-    """What stands in the dashboard's place while there is none."""
+    """What is answered instead of the dashboard where it is not installed."""
     return Answer({"detail": "no dashboard is installed; the API begins at /v1/status"})
-
-
-def _of_plugin(contained: plugin_api.Contained) -> Handler:
-    async def handler(asked: Asked) -> Answer:
-        caller = Caller(asked.who, asked.headers, asked.writes, asked.session)
-        return await contained(asked.path, asked.query, asked.body, caller)
-
-    return handler
 
 
 def _done(what: str, task: dict[str, Any]) -> Answer:
@@ -283,6 +274,7 @@ def _endpoint_id(asked: Asked) -> str:
 
 def _id(asked: Asked, what: str) -> int:
     text = asked.path["id"]
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= bodies.MAX_ID):
-        raise NotFound(f"there is no {what} {text}")
-    return int(text)
+    number = whole_number(text)
+    if number is None or number > MAX_ID:
+        raise NotFound.of(what, text)
+    return number

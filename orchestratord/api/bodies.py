@@ -18,6 +18,7 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from orchestratord.api.filters import whole_number
 from orchestratord.config.validate.error_text import sentence, shown
 from orchestratord.errors import InvalidParams
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
@@ -25,7 +26,6 @@ from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
 from orchestratord.values.suggest import suggest
 
-MAX_ID = (1 << 63) - 1
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -141,9 +141,10 @@ def read_number(query: Mapping[str, str], name: str, default: int | None, most: 
     text = query.get(name)
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
+    number = whole_number(text)
+    if number is None or not 1 <= number <= most:
         raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
-    return int(text)
+    return number
 
 
 def read_wait(query: Mapping[str, str], most: float) -> float:

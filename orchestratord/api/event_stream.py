@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from orchestratord.api.filters import endpoint_filter, items, statuses
+from orchestratord.api.filters import endpoint_filter, items, statuses, whole_number
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.errors import InvalidParams
@@ -137,7 +137,8 @@ def read_number(headers: Mapping[str, str]) -> int | None:
     text = headers.get("last-event-id")
     if not text:
         return None
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    number = whole_number(text)
+    return -1 if number is None else number
 
 
 def _endpoint(value: str) -> Callable[[Any], bool]:

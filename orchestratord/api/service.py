@@ -388,9 +388,7 @@ class Service:
             if paused or endpoint_id not in known:
                 self.declared(endpoint_id)
             await self._store.pause(endpoint_id, paused)
-            waiting = await self._store.paused()
-            self._worker.placement.set_paused(waiting)
-            self._scheduler.set_paused(waiting)
+            waiting = await self._fleet.apply_paused()
             self._store.tell("paused")
         if waiting != known:
             type_ = EventType.ENDPOINT_PAUSED if paused else EventType.ENDPOINT_RESUMED
@@ -517,7 +515,7 @@ class Service:
         who: str = "",
     ) -> Edit:
         """Have the endpoint's file say something else under such a key, and take it up."""
-        # Between reading a file and writing it, nobody else should.
+        # No other edit may come between reading a file and writing it.
         async with self._editing:
             edit = await asyncio.to_thread(
                 self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run

@@ -143,9 +143,6 @@ class Daemon:
             folder: of the configuration, which is watched.
             path: of the control socket.
         """
-        paused = await self._store.paused()
-        self._worker.placement.set_paused(paused)
-        self._scheduler.set_paused(paused)
         await self._reloader.begin()
         await self._fleet.begin()
         servers = self._servers(path)

@@ -34,18 +34,16 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     FINAL,
     Attempt,
-    Delete,
     Effect,
     NewTask,
     Reason,
     Status,
     Task,
-    Upsert,
 )
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome
-from orchestratord.queue.records import Born, Insert, Inserted
+from orchestratord.queue.records import Born, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
@@ -58,8 +56,6 @@ GRACE = 1.0
 
 PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
-
-Item = Insert | Upsert | Delete
 
 
 class Pipe:
@@ -428,7 +424,7 @@ class Pipe:
 
     # -- what follows --------------------------------------------------------------------------
 
-    def items(self, effects: Sequence[Effect]) -> list[Item]:
+    def items(self, effects: Sequence[Effect]) -> list[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
         from now on. `written` or `not_written` has to follow."""
         return [self.insert(item) if isinstance(item, NewTask) else item for item in effects]
@@ -447,7 +443,7 @@ class Pipe:
             return Insert(task)
         return Insert(task, Born(standing.idempotent, standing.lane))
 
-    def written(self, items: Sequence[Item], inserted: Sequence[Inserted]) -> None:
+    def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
         inserts = [item for item in items if isinstance(item, Insert)]
         now = self._clock.now_ms() if self._events.listening else None
@@ -461,7 +457,7 @@ class Pipe:
             if item.next_try is not None and not item.duplicate:
                 self._placement.touched(item.key, item.next_try)
 
-    def not_written(self, items: Sequence[Item]) -> None:
+    def not_written(self, items: Sequence[StoredEffect]) -> None:
         """None of it was born running: release the slots that were taken for it."""
         for item in items:
             if isinstance(item, Insert) and item.born is not None:

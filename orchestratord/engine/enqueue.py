@@ -6,9 +6,9 @@ import asyncio
 from collections.abc import Coroutine, Sequence
 from typing import Any, TypeVar
 
-from orchestratord.engine.attempt import Item, Pipe
+from orchestratord.engine.attempt import Pipe
 from orchestratord.model.task import Effect, NewTask
-from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ class Enqueue:
         return inserted
 
     async def _write(self, effects: Sequence[Effect]) -> list[int]:
-        items: list[Item] = []
+        items: list[StoredEffect] = []
         try:
             items = self._pipe.items(effects)
             inserted = await self._store.write(items)

@@ -20,10 +20,10 @@ from orchestratord.engine.poison import PoisonCandidates
 from orchestratord.log import info
 from orchestratord.model.http_message import header_items
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Delete, Kind, Status, Task, Upsert
+from orchestratord.model.task import Kind, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import Insert, Settled, Settlement
+from orchestratord.queue.records import Settled, Settlement, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
@@ -187,7 +187,7 @@ def settlement_of(
     result: AttemptResult,
     config: Config,
     target: Target | None,
-    effects: Sequence[Insert | Upsert | Delete],
+    effects: Sequence[StoredEffect],
     now: int,
 ) -> Settlement:
     """What to write for `task`, as it was claimed; `now` in milliseconds since the epoch."""

@@ -14,6 +14,7 @@ from pydantic import Field
 
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.declared import Model
+from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
@@ -65,7 +66,7 @@ class Api(Model):
     tls: Tls | None = None
     proxy: Proxy | None = None
     """The URL of the proxy that its calls go through."""
-    max_response: Size = Field(1_048_576, ge=0, le=1 << 30)
+    max_response: Size = Field(MAX_RESPONSE, ge=0, le=1 << 30)
     """Bytes; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
     """In flight in one daemon."""

@@ -88,7 +88,7 @@ def get(db: Connection, task_id: int, lock: str = "") -> Task:
     """
     row = db.one(f"{GET}{lock}", (task_id,))
     if row is None:
-        raise NotFound(f"there is no task {task_id}")
+        raise NotFound.of("task", task_id)
     return task_of(row)
 
 

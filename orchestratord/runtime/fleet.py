@@ -149,6 +149,7 @@ class Fleet:
         that others may speak of."""
         self._store.heard = self._hear
         self._worker.feedback.turned = self._turn
+        await self.apply_paused()
         await self._beat()
 
     async def run(self) -> None:
@@ -325,12 +326,17 @@ class Fleet:
         for key, next_try in due.items():
             self._worker.placement.touched(key, max(next_try, soonest))
 
+    async def apply_paused(self) -> set[str]:
+        """Have worker and scheduler follow what is paused by now; these endpoints."""
+        paused = await self._store.paused()
+        self._worker.placement.set_paused(paused)
+        self._scheduler.set_paused(paused)
+        return paused
+
     async def _look(self) -> None:
         """What others have changed, and what dead ones left."""
         store = self._store
-        paused = await store.paused()
-        self._worker.placement.set_paused(paused)
-        self._scheduler.set_paused(paused)
+        await self.apply_paused()
         for endpoint_id, at in (await store.last_success()).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at

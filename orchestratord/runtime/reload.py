@@ -143,17 +143,20 @@ class Reloader:
         async with self._lock:
             self._notifier.reloading("reloading")
             try:
-                return await self._reload(cause, diff)
+                began = time.monotonic()
+                # Parsing takes as long as it takes; the loop goes on meanwhile.
+                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
+                if result.problems:
+                    self._refuse(result.problems, cause)
+                else:
+                    await self._take_up(result, began)
+                return result
             finally:
                 self._notifier.ready(self.status_line)
 
-    async def _reload(self, cause: str, diff: bool) -> Reload:
-        began = time.monotonic()
-        # Parsing takes as long as it takes; the loop goes on meanwhile.
-        result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
-        if result.problems:
-            self._refuse(result.problems, cause)
-            return result
+    async def _take_up(self, result: Reload, began: float) -> None:
+        """Put what was read in force, where it differs; `began` is when reading did."""
+        cause = result.cause
         if self.last_error is not None and not result.changed:
             log.info("the files are good again; generation %d goes on", self.config.generation)
             self._tell(cause, Changes(), began)
@@ -177,7 +180,6 @@ class Reloader:
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
-        return result
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`time.monotonic`) is when the reload did."""
@@ -215,7 +217,7 @@ class Reloader:
     async def _free_replaced(self) -> None:
         """Free the configuration before, once nothing works with it any more."""
         await asyncio.sleep(_IN_USE)
-        await asyncio.to_thread(self._loader.let_go)
+        await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""

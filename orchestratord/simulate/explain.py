@@ -213,7 +213,7 @@ class Explainer:
         try:
             endpoint = self._config.endpoints.get(new.endpoint_id)
             if endpoint is None:
-                raise NotFound(f"there is no endpoint {new.endpoint_id}")
+                raise NotFound.of("endpoint", new.endpoint_id)
             executor, target = self.target(endpoint, new.webhook)
             request = executor.prepare(_first(new, now), target, now)
         except (Conflict, NotFound, InvalidPayload) as error:

@@ -12,8 +12,7 @@ import httpx
 from orchestratord.engine.retry import Decision
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.http_message import BODY_FILE
-from orchestratord.model.outcome import Outcome
-from orchestratord.model.statement import Statement
+from orchestratord.model.outcome import Outcome, Statement
 from orchestratord.model.task import Explanation, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values.redact import Redactor

@@ -12,7 +12,7 @@ import httpx
 from orchestratord.config.params import check_params
 from orchestratord.errors import Conflict
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.statement import Statement
+from orchestratord.model.outcome import Statement
 from orchestratord.model.task import Explanation, Kind
 from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
 from orchestratord.simulate.explain import Explainer

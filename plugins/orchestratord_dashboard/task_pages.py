@@ -99,5 +99,5 @@ def address(given: Mapping[str, Any]) -> str:
 def number(text: str, what: str) -> int:
     """The number of a task or bulk in an address. Raises NotFound for what cannot be one."""
     if not (text.isascii() and text.isdigit() and len(text) < 19):
-        raise NotFound(f"there is no {what} {text}")
+        raise NotFound.of(what, text)
     return int(text)

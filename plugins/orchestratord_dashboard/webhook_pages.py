@@ -26,7 +26,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         endpoint_id = f"{visit.path['api']}/{visit.path['name']}"
         endpoint = control.config.endpoints.get(endpoint_id)
         if endpoint is None:
-            raise NotFound(f"there is no endpoint {endpoint_id}")
+            raise NotFound.of("endpoint", endpoint_id)
         problems: tuple[Problem, ...] = ()
         declaration = None
         try:

@@ -200,7 +200,7 @@ def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     text, values = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == bulk_id))
     row = db.one(text + lock, values)
     if row is None:
-        raise NotFound(f"there is no bulk {bulk_id}")
+        raise NotFound.of("bulk", bulk_id)
     return _bulk_of(row)
 
 

@@ -59,7 +59,7 @@ def test_calls_wait_for_a_receiver_that_is_down_and_go_when_it_is_back(
         assert (waits["for"], waits["lane"]) == ("breaker", "api:shop")
         assert "WAITING LANE" in daemon.ctl("status").out
         assert 'orchestratord_lane_breaker_open{lane="api:shop"} 1.0' in daemon.get("/metrics").text
-        overview = daemon.get("/").text.partition('<h2 id="waiting-title">')[2]
+        overview = daemon.get("/").text.partition('<h2 id="throttled-title">')[2]
         assert "api:shop" in overview
         assert breaker["why"] in overview
         assert "the breaker of api:shop is open" in daemon.get(f"/retries/{ids[-1]}").text

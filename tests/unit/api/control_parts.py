@@ -21,6 +21,7 @@ from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
 from orchestratord.queue.store import Store
+from orchestratord.runtime.fleet import Fleet
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
 
@@ -135,9 +136,11 @@ class Parts:
         self.worker = Worker(self.store, self.host, self.http, self.clock)
         self.worker.placement.adopt(self.loader.config)
         self.worker.placement.set_paused(await self.store.paused())
-        fleet: Any = SimpleNamespace(holding_back=[], daemons=list)
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
+        fleet = Fleet(
+            self.store, self.worker, scheduler, reloader, self.host, self.clock, lease=30.0
+        )
         self.service = Service(
             self.store, self.worker, scheduler, reloader, fleet, self.host, self.clock
         )
