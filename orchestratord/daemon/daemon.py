@@ -39,7 +39,7 @@ from orchestratord.queue.operations.prune import prune as prune_some
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import SIGHUP, Reloader
-from orchestratord.runtime.systemd import Notifier
+from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord")
@@ -118,7 +118,7 @@ class Daemon:
         self._host = host
         self._loader = loader
         self._clock = clock
-        self._notifier = Notifier.from_environ()
+        self._notifier = SystemdNotifier.from_environ()
         self._tcp = TcpListener(settings.http.bind) if settings.http is not None else None
         own = frozenset({(self._tcp.address, self._tcp.port)}) if self._tcp else frozenset()
         self._client = HttpClient(listeners=own)

@@ -23,7 +23,7 @@ from orchestratord.plugin.isolation import check_effects
 from orchestratord.plugin.registry import plain
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.store import Store
-from orchestratord.runtime.systemd import Notifier
+from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
@@ -56,7 +56,7 @@ class Reloader:
         scheduler: Scheduler,
         clock: Clock,
         handler: LogHandler,
-        notifier: Notifier,
+        notifier: SystemdNotifier,
     ) -> None:
         """
         Args:
