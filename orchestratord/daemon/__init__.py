@@ -1,4 +1,5 @@
-"""The daemon's process: it builds every part, wires them, handles signals, tells systemd.
+"""The daemon's process: it builds every part, wires them, and handles signals.
 
-`daemon` is the composition root; nothing imports it but the command line.
+`bootstrap` finds plugins, database and socket; `daemon` builds the parts from the queue up to the
+API, and runs them until it is told to stop; `chores` and `watchdog` run beside them.
 """
