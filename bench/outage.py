@@ -19,6 +19,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -36,7 +37,7 @@ from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.host import Host
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
 
 DOWN = 600.0
@@ -63,27 +64,13 @@ class Outage:
     """Attempts of one task."""
 
 
-class TurnedClock(Clock):
-    """The wall clock, turned forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead
-
-    def turn_to(self, moment: float) -> None:
-        """Make it that late, or leave it where it is later already."""
-        self.ahead += max(moment - self.now(), 0.0)
-
-
 async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
     """Let `tasks` calls be due when their API goes down for so long; wait until all have ended."""
     from orchestratord_backoff import Exponential
 
     host = Host()
     host.register(HttpPlugin(), "http")
-    clock, client = TurnedClock(), HttpClient()
+    clock, client = FakeClock(time.time(), running=True), HttpClient()
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     worker = Worker(store, host, client, clock, Random(1))  # noqa: S311
     # Bound, so that nobody else gets the port, and refusing connections as nobody listens.
@@ -108,7 +95,8 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
             if up is None and clock.now() >= back:
                 up = await asyncio.start_server(_serve, sock=receiver)
             moment = (worker.lanes.next_look() or 0) / 1000 + 0.001
-            clock.turn_to(min(moment, back) if up is None else moment)
+            moment = min(moment, back) if up is None else moment
+            clock.turn(max(moment - clock.now(), 0.0))
             worker.lanes.wake.set()
             await asyncio.sleep(0)
         if left:

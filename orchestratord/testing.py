@@ -37,14 +37,15 @@ START = 1_800_000_000.0
 
 
 class FakeClock(Clock):
-    """Stands still until it is turned."""
+    """Stands still until it is turned; a `running` one goes on by itself as well."""
 
-    def __init__(self, start: float = START) -> None:
+    def __init__(self, start: float = START, *, running: bool = False) -> None:
         """`start`: seconds since the epoch."""
-        self._now = start
+        self._running = running
+        self._now = start - super().now() if running else start
 
     def now(self) -> float:
-        return self._now
+        return super().now() + self._now if self._running else self._now
 
     def turn(self, seconds: float) -> None:
         """Let time pass."""

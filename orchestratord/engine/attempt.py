@@ -102,7 +102,7 @@ class Pipe:
         if not self._claims.take(task):
             self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
         elif self._lanes.draining:  # what is claimed or born while the daemon drains goes back
-            self._return(task, lane)
+            self._release_claim(task, lane)
         elif task.deaths and not self._claims.poison.admit(task, lane):
             self._lanes.suspend(lane)
         else:
@@ -126,13 +126,13 @@ class Pipe:
         throttle = self._lanes.lanes[lane].throttle
         if throttle is not None and not throttle.admits(task.id, now):
             # Its lane was throttled while it was on its way from the store.
-            self._return(task, lane)
+            self._release_claim(task, lane)
             return
         first = self._lanes.begin(lane, task, now)
         if first is not None:
             self._launch(first, lane)
 
-    def _return(self, task: Task, lane: str) -> None:
+    def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
         self._claims.release_claim_later(task)
 
@@ -156,7 +156,7 @@ class Pipe:
         """One attempt of a task that has a slot."""
         running, began, has_slot = self._claims.running[task.id], self._clock.now_ms(), True
         try:
-            run = self._run_of(task, lane, running, began)
+            run = self._begin(task, lane, running, began)
             if run is None:  # the configuration changed since it was claimed
                 await self._claims.release_claim(task)
                 return
@@ -195,7 +195,7 @@ class Pipe:
 
     # -- the steps, in their order -------------------------------------------------------------
 
-    def _run_of(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
+    def _begin(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
         """What the attempt is made with; None where today's configuration has it wait or fail."""
         standing, executor = self._placement.look(task.key)
         if (
@@ -225,7 +225,7 @@ class Pipe:
         try:
             run.request = run.executor.prepare(task, target, self._clock.now())
             if self._host.concerned(before, task.kind, endpoint):
-                name = before_name(before)
+                name = "statement" if before == "before_execute" else "request"
                 arguments = {
                     name: run.request, "task": task, "endpoint": endpoint, "config": config
                 }  # fmt: skip
@@ -262,10 +262,8 @@ class Pipe:
         task, target = run.task, run.target
         effects: Sequence[Effect] = ()
         if self._host.concerned("announce", task.kind, target.endpoint):
-            reached = Reached(
-                task, target.endpoint, run.config, None, run.request, run.running,
-                phase=run.executor.phases[0],
-            )  # fmt: skip
+            reached = Reached(task, target.endpoint, run.config, None, run.request, run.running)
+            reached.phase = run.executor.phases[0]
             effects = await self._host.collect("announce", reached)
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
@@ -404,7 +402,7 @@ class Pipe:
         if items:
             self.written(items, settled.inserted)
         log_settled(task, result, settled.status, config)
-        self._stats.ended(settlement, settled.status)
+        self._stats.count(settlement, settled.status)
         if self._events.listening:
             self._events.publish(task_events.settled(settlement, settled.status))
         if settled.status == Status.PENDING:
@@ -487,11 +485,6 @@ class Pipe:
             if now > limit and attempt not in self.overdue:
                 self.overdue.add(attempt)
                 attempt.cancel()
-
-
-def before_name(phase: str) -> str:
-    """What a before_ hook calls the thing that it may change."""
-    return "statement" if phase == "before_execute" else "request"
 
 
 def _row(run: Run, outcome: Outcome, decision: Decision) -> Attempt:

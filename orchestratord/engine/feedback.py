@@ -88,7 +88,7 @@ class Feedback:
             if probe:
                 throttle.told_until = 0  # it takes something, before the time that it had named
         if until is not None:
-            self._wait(lane, throttle, until, f"{outcome.status_code} with Retry-After")
+            self._wait_until(lane, throttle, until, f"{outcome.status_code} with Retry-After")
         self._changed(lane, throttle, before, now)
 
     def told_to_wait(self, lane: str, until: int, why: str) -> None:
@@ -158,7 +158,7 @@ class Feedback:
             )
         )  # fmt: skip
 
-    def _wait(self, lane: Lane, throttle: Throttle, until: int, why: str) -> None:
+    def _wait_until(self, lane: Lane, throttle: Throttle, until: int, why: str) -> None:
         now = self._clock.now_ms()
         if throttle.told_until <= now:
             log.info("%s asks for patience (%s): its tasks wait until %s",

@@ -153,7 +153,7 @@ class Scheduler:
         known = self._rows.get(name)
         if slot is None:
             return
-        if known is not None and known[0] != wanted and await self._stands_aside(name, wanted):
+        if known is not None and known[0] != wanted and await self._is_overruled(name, wanted):
             return
         if known is None or known[0] != wanted:
             # A schedule that is new, or another one now, has its first run at its next slot.
@@ -173,9 +173,9 @@ class Scheduler:
             insert = Insert(self._task(endpoint, slot))
         await self._advance(endpoint, wanted, known, slot, insert)
 
-    async def _stands_aside(self, name: str, wanted: str) -> bool:
+    async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
-        which is the older one."""
+        which is the older one: it makes no calls then."""
         row = await self._store.slot(name)
         if row is None:
             return False

@@ -49,7 +49,7 @@ class Stats:
         self.last_success: dict[str, int] = {}
         """Endpoint → when its last successful call started (milliseconds)."""
 
-    def ended(self, settlement: Settlement, status: str) -> None:
+    def count(self, settlement: Settlement, status: str) -> None:
         """A claim ended, and its task has this status now."""
         if settlement.last_success_at is not None:
             self.last_success[settlement.task.endpoint_id] = settlement.last_success_at

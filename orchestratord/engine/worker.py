@@ -75,7 +75,7 @@ class Worker:
         self.feedback, self.waiters = self.pipe.feedback, self.claims.waiters
         self.enqueue = Enqueue(store, self.pipe)
         self._removed = RemovedTasks(store, self.placement, self.pipe, self.claims)
-        self._ended = asyncio.Event()
+        self._stopped = asyncio.Event()
         self._next_tick = 0.0
         for executor in host.registry.executors:
             executor.bind(store.instance, self.stats.last_success)
@@ -134,7 +134,7 @@ class Worker:
             await self._begin()
             await self._go_round()
         finally:
-            self._ended.set()
+            self._stopped.set()
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
@@ -206,7 +206,7 @@ class Worker:
         end = asyncio.get_running_loop().time() + timeout
         # A claim that is under way comes back with tasks, which are released.
         with suppress(TimeoutError):
-            await asyncio.wait_for(self._ended.wait(), timeout)
+            await asyncio.wait_for(self._stopped.wait(), timeout)
         left = await self._wait(end - asyncio.get_running_loop().time())
         self.pipe.interrupt()
         if left:

@@ -316,7 +316,7 @@ class LaneSet:
         found = self.lanes[lane]
         if found.throttle is not None:
             found.throttle.return_token(1)
-            self._unused(found, found.throttle, task_id, now)
+            self._end_probe(found, found.throttle, task_id, now)
 
     def return_token(self, lane: str, now: int, task_id: int, since: int) -> None:
         """A task that began at `since` has ended, and nothing was sent."""
@@ -324,7 +324,7 @@ class LaneSet:
         if found.throttle is not None:
             if found.throttle.window is not None:
                 found.throttle.window.return_token(1, since, now)
-            self._unused(found, found.throttle, task_id, now)
+            self._end_probe(found, found.throttle, task_id, now)
 
     def suspend(self, lane: str) -> None:
         """A claimed task of `lane` takes none of what may be claimed: it is done with, or waits
@@ -471,7 +471,8 @@ class LaneSet:
         throttle.take(1, now)
         return True
 
-    def _unused(self, lane: Lane, throttle: Throttle, task_id: int, now: int) -> None:
+    def _end_probe(self, lane: Lane, throttle: Throttle, task_id: int, now: int) -> None:
+        """If it was the probe, it has found nothing out; in any case there may be room again."""
         if throttle.probe == task_id:
             throttle.probe_over()
         self.throttle_changed(lane, now)

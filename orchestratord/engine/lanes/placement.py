@@ -141,10 +141,6 @@ class Placement:
         """Where the tasks of `key` stand."""
         return self.look(key)[0]
 
-    def executor(self, key: Key) -> Executor | None:
-        """Who carries out the tasks of `key`; None where its plugin is not there."""
-        return self.look(key)[1]
-
     def arm(self, key: Key, now: float) -> None:
         """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
         standing = self.of(key)
@@ -171,7 +167,7 @@ class Placement:
         self._again.discard(key)
 
     def look(self, key: Key) -> tuple[Standing, Executor | None]:
-        """Both at once."""
+        """The same, and what carries them out; None where its plugin is not there."""
         try:
             return self._known[key]
         except KeyError:

@@ -188,7 +188,7 @@ async def test_what_waits_too_long_goes_back_and_its_attempt_with_it(bench: Benc
 async def test_a_drain_gives_back_at_once_what_is_held(bench: Bench, turned_back: float) -> None:
     """Also where the clock was put back meanwhile."""
     ids = await bench.hold(5)
-    bench.clock.offset -= turned_back
+    bench.clock.turn(-turned_back)
     draining = asyncio.create_task(bench.worker.drain(10))
     await bench.until(lambda: not bench.lane.prefetched)
     await bench.until(lambda: len(bench.worker.claims.running) == 1)

@@ -74,7 +74,7 @@ async def test_a_task_that_waits_for_its_rate_says_so_and_holds_no_slot(bench: B
     [lane] = bench.worker.snapshot()["lanes"]
     assert (lane["rate"]["limit"], lane["rate"]["used"], lane["due"]) == ("2/min", 2, 1)
     assert 55_000 < lane["rate"]["next"] - bench.clock.now_ms() <= 61_000
-    bench.clock.offset += 61
+    bench.clock.turn(61)
     bench.worker.lanes.wake.set()
     await bench.idle(ids)
 
@@ -90,7 +90,7 @@ async def test_a_restart_does_not_forget_what_was_charged(tmp_path: Path) -> Non
         await bench.until(lambda: bench.lane.throttled)
         assert await bench.states([late]) == [("pending", 0)]
         assert bench.receiver.tasks == []
-        bench.clock.offset += 61
+        bench.clock.turn(61)
         bench.worker.lanes.wake.set()
         await bench.idle([late])
 
@@ -151,11 +151,11 @@ async def test_on_retry_after_the_lane_waits_and_no_task_of_it_loses_an_attempt(
     said = [record.message for record in caplog.records if "patience" in record.message]
     assert len(said) == 1
     assert said[0].startswith("api:a asks for patience (429 with Retry-After): its tasks wait unt")
-    bench.clock.offset += 41
+    bench.clock.turn(41)
     bench.worker.lanes.wake.set()
     await bench.idle(others)
     assert await bench.states(others) == [("succeeded", 1)] * 4
-    bench.clock.offset += 60
+    bench.clock.turn(60)
     await bench.idle(ids)
     assert bench.lane.throttle is None
 
@@ -201,7 +201,7 @@ async def test_what_another_daemon_was_asked_for_holds_here_too(bench: Bench) ->
     # It is not told on: who was asked does that.
     assert bench.worker.waiting_lanes() == []
     assert len(turned) == 1
-    bench.clock.offset += 41
+    bench.clock.turn(41)
     bench.worker.lanes.wake.set()
     await bench.idle([late])
     assert await bench.states([late]) == [("succeeded", 1)]
@@ -217,7 +217,7 @@ async def test_what_the_others_are_told(bench: Bench) -> None:
     assert (told["lane"], told["retry_after"]) == ("api:a", None)
     assert told["breaker"]["why"].startswith("503")
     bench.receiver.status = 200
-    bench.clock.offset += LONGEST_PAUSE_MS / 1000
+    bench.clock.turn(LONGEST_PAUSE_MS / 1000)
     bench.worker.lanes.wake.set()
     await bench.until(lambda: bench.worker.waiting_lanes() == [])
     assert len(turned) == 2
@@ -246,7 +246,7 @@ async def broken(bench: Bench, *, waiting: int) -> list[int]:
     bench.receiver.status = 503
     first = await bench.put([CALL])
     await ended(bench, first)
-    bench.clock.offset += LASTING_MS / 1000
+    bench.clock.turn(LASTING_MS / 1000)
     ids = await bench.put([CALL] * (LEAST + waiting))
     await bench.until(
         lambda: bench.lane.throttle is not None and bench.lane.throttle.probes_only(0)
@@ -274,7 +274,7 @@ async def test_while_a_receiver_is_down_tasks_wait_and_lose_no_attempt(bench: Be
     what, words = await why(bench, waiting[-1]) or ("", "")
     assert (what, words) == ("breaker", "the breaker of api:a is open: 503 X")
     for _ in range(3):
-        bench.clock.offset += 31
+        bench.clock.turn(31)
         bench.worker.lanes.wake.set()
         probes += 1
         await bench.until(lambda: len(bench.receiver.tasks) == probes)  # noqa: B023
@@ -286,7 +286,7 @@ async def test_while_a_receiver_is_down_tasks_wait_and_lose_no_attempt(bench: Be
     await asyncio.sleep(0.1)
     assert len(bench.receiver.tasks) == probes
     bench.receiver.status = 200
-    bench.clock.offset += 31
+    bench.clock.turn(31)
     bench.worker.lanes.wake.set()
     left = [id_ for id_ in waiting if (await bench.store.get(id_)).attempts == 0]
     await bench.idle(left)
@@ -343,7 +343,7 @@ async def test_what_expires_meanwhile_is_no_probe(bench: Bench) -> None:
     policy = RetryPolicy(give_up_after=100.0)
     bench.adopt(concurrency=5, retry=policy)
     bench.receiver.status = 200
-    bench.clock.offset += 101
+    bench.clock.turn(101)
     await bench.idle(waiting)
     assert {status for status, _ in await bench.states(waiting)} == {"failed"}
     # The next one that is due is it; a claim that finds nothing may still be under way.

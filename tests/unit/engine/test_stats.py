@@ -28,10 +28,10 @@ def succeeded(endpoint: str = "a/b") -> Settlement:
 def test_rates_over_what_has_passed_so_far() -> None:
     stats = Stats(100.0)
     for _ in range(6):
-        stats.ended(succeeded(), "succeeded")
-    stats.ended(failed(), "pending")
-    stats.ended(failed(status="failed"), "failed")
-    stats.ended(failed(), "cancelled")
+        stats.count(succeeded(), "succeeded")
+    stats.count(failed(), "pending")
+    stats.count(failed(status="failed"), "failed")
+    stats.count(failed(), "cancelled")
     assert stats.rates(102.0) == {
         "succeeded": 3.0, "retried": 0.5, "failed": 0.5, "cancelled": 0.5,
     }  # fmt: skip
@@ -41,33 +41,33 @@ def test_rates_over_what_has_passed_so_far() -> None:
 def test_rates_forget_what_is_long_ago() -> None:
     stats = Stats(0.0)
     for _ in range(100):
-        stats.ended(succeeded(), "succeeded")
+        stats.count(succeeded(), "succeeded")
     for half in range(1, 30):
         stats.sample(half / 2)
     assert stats.rates(14.5)["succeeded"] == 0.0
-    stats.ended(succeeded(), "succeeded")
+    stats.count(succeeded(), "succeeded")
     assert stats.rates(14.5)["succeeded"] == 0.1
 
 
 def test_who_fails_and_for_how_long() -> None:
     stats = Stats(0.0)
-    stats.ended(failed(at=1_000), "pending")
-    stats.ended(failed(at=3_000), "failed")
-    stats.ended(failed("a/c", at=2_000), "pending")
+    stats.count(failed(at=1_000), "pending")
+    stats.count(failed(at=3_000), "failed")
+    stats.count(failed("a/c", at=2_000), "pending")
     first, second = stats.failing()
     assert (first.key, first.failures, first.since, first.last) == (Key("a/b"), 2, 1_000, 3_000)
     assert (first.status_code, first.error) == (503, "busy")
     assert second.key == Key("a/c")
-    stats.ended(succeeded(), "succeeded")
+    stats.count(succeeded(), "succeeded")
     assert [item.key for item in stats.failing()] == [Key("a/c")]
 
 
 def test_what_was_given_back_or_not_tried_says_nothing() -> None:
     stats = Stats(0.0)
-    stats.ended(replace_given_back(failed()), "pending")
+    stats.count(replace_given_back(failed()), "pending")
     untried = failed()
     untried.attempt = None
-    stats.ended(untried, "failed")
+    stats.count(untried, "failed")
     assert stats.failing() == []
     assert stats.rates(1.0)["failed"] == 1.0
     assert stats.rates(1.0)["retried"] == 0.0
@@ -82,5 +82,5 @@ def test_not_more_are_remembered_than_there_is_room_for(monkeypatch: pytest.Monk
     monkeypatch.setattr(stats_module, "MAX_FAILING", 2)
     stats = Stats(0.0)
     for name in ("a/a", "a/b", "a/c"):
-        stats.ended(failed(name), "pending")
+        stats.count(failed(name), "pending")
     assert len(stats.failing()) == 2

@@ -26,23 +26,13 @@ from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.redact import Redactor
 
 CALL = NewTask("call", "a/get")
 KEY = CALL.key
 SPEC: dict[str, Any] = {"path": "/x", "headers": {"X-Task": "{{ task.id }}"}}
-
-
-class TurnedClock(Clock):
-    """The wall clock, and how far somebody has put it."""
-
-    offset = 0.0
-    """Seconds."""
-
-    def now(self) -> float:
-        return super().now() + self.offset
 
 
 class Receiver:
@@ -120,7 +110,7 @@ class ExecutorPlugin:
 class Bench:
     """One worker with one API, and what is on both sides of it."""
 
-    def __init__(self, store: Store, worker: Worker, clock: TurnedClock, config: Config) -> None:
+    def __init__(self, store: Store, worker: Worker, clock: FakeClock, config: Config) -> None:
         self.store = store
         self.worker = worker
         self.clock = clock
@@ -206,7 +196,7 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
     host.register(HttpPlugin(), "http")
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
-    clock = TurnedClock()
+    clock = FakeClock(time.time(), running=True)
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)

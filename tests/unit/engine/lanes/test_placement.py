@@ -80,7 +80,7 @@ def test_a_declared_endpoint_runs_in_the_lane_of_its_api(placement: Placement) -
     target = placement.of(CALL)
     assert isinstance(target, Target)
     assert (target.lane, target.concurrency, target.egress) == ("api:shop", 7, ("10.0.0.0/8",))
-    assert isinstance(placement.executor(CALL), HttpExecutor)
+    assert isinstance(placement.look(CALL)[1], HttpExecutor)
 
 
 def test_a_disabled_endpoints_calls_wait_and_its_deliveries_go_on(
@@ -111,7 +111,7 @@ def test_without_its_plugin_a_task_waits() -> None:
     placement.adopt(config(endpoint()))
     for key in (CALL, HOOK):
         assert placement.of(key) == Parked("the plugin that carries it out is not loaded")
-        assert placement.executor(key) is None
+        assert placement.look(key)[1] is None
     placement = Placement(Registry(executors=[HttpExecutor()]), LaneSet(), FakeClock())
     placement.adopt(config(endpoint(type="sql")))
     assert isinstance(placement.of(CALL), Parked)
@@ -122,7 +122,7 @@ def test_an_answer_is_remembered_until_something_changes(
 ) -> None:
     for _ in range(5):
         placement.of(HOOK)
-        placement.executor(HOOK)
+        placement.look(HOOK)[1]
     assert deliveries.asked == 1
     placement.forget("shop/other")
     placement.of(HOOK)
