@@ -76,14 +76,7 @@ class EndpointReader:
         self._check_spec(spec.fields, problems, inherited)
         if type_ == HTTP:
             self._check_url(spec.fields, problems, inherited)
-        for path in secret_values(data):
-            # A parameter's value is a part of each task's row.
-            problems.error(
-                "a secret here would be stored in the database; put the reference into headers, "
-                "query or body",
-                *path,
-            )
-        params, schedule, tests = _Calls(problems).read(fields)
+        params, schedule, tests = _Calls(problems).read(fields, data)
         good = all(item.value is not None for item in read.values())
         if model is not None and spec.value is None:
             good = False
@@ -191,9 +184,18 @@ class _Calls:
         self._params: dict[str, Param] = {}
 
     def read(
-        self, fields: Mapping[str, Any]
+        self, fields: Mapping[str, Any], data: Any
     ) -> tuple[dict[str, Param], Schedule | None, tuple[TestCase, ...]]:
-        """What the fields of the endpoint's own keys say; the problems are reported."""
+        """What the endpoint's own keys say, by their fields and their data; problems are reported.
+
+        A parameter's value is a part of each task's row, and must not hold a secret.
+        """
+        stored = (
+            "a secret here would be stored in the database; put the reference into headers, "
+            "query or body"
+        )
+        for path in secret_values(data):
+            self._problems.error(stored, *path)
         for name, param in fields.get("params", {}).items():
             self._params[name] = self._with_default(name, param)
         schedule: Schedule | None = fields.get("schedule")
