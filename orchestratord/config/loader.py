@@ -98,24 +98,21 @@ class Loader:
             self.problems = ()
             before = self._reading
             daemon, restart = _kept(before.config.daemon, found.config.daemon)
-            same = (
-                found.config.digest == before.config.digest
-                and found.references == before.references
-            )
-            if same:
+            old, new = before.config, found.config
+            if new.digest == old.digest and found.references == before.references:
                 return Reload(False, self.config, (), restart, cause)
             config = replace(
-                found.config,
+                new,
                 daemon=daemon,
                 # What was a secret a minute ago still is one, in answers that are on their way.
-                redactor=found.config.redactor.merged(before.config.redactor),
+                redactor=new.redactor.merged(old.redactor),
+                generation=old.generation + 1,
+                adopted_at=self._clock.now_ms(),
             )
-            generation = before.config.generation + 1
-            config = replace(config, generation=generation, adopted_at=self._clock.now_ms())
-            found_changes = changes(before.config, config, breathe)
-            named = differences(before.config, config, found_changes) if diff else ()
+            found_changes = changes(old, config, breathe)
+            named = differences(old, config, found_changes) if diff else ()
             self._reading = replace(found, config=config)
-            self._retired += before.config.endpoints.values()
+            self._retired += old.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
 
     def check(self, file: str, content: bytes) -> Config:

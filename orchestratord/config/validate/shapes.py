@@ -55,18 +55,12 @@ class Member:
     item: Shape | None = None
 
 
-_KINDS: tuple[tuple[type, Kind], ...] = (
-    (str, "text"),
-    (Template, "text"),
-    (Expression, "text"),
-    (Attachment, "text"),
-    (Proxy, "text"),
-    (Secret, "secret"),
-    (Backoff, "backoff"),
-    (BaseModel, "model"),
-    (bool, "plain"),
-    (int, "plain"),
-    (float, "plain"),
+_KINDS: tuple[tuple[tuple[type, ...], Kind], ...] = (
+    ((str, Template, Expression, Attachment, Proxy), "text"),
+    ((Secret,), "secret"),
+    ((Backoff,), "backoff"),
+    ((BaseModel,), "model"),
+    ((bool, int, float), "plain"),
 )
 
 ANY = Shape((Member("any"),), null=True)
@@ -109,8 +103,8 @@ def _collect(type_: Any, members: list[Member], aliases: tuple[Any, ...]) -> boo
 def _kind(type_: Any) -> Kind:
     if not isinstance(type_, type):
         return "any"
-    for base, kind in _KINDS:
-        if issubclass(type_, base):
+    for bases, kind in _KINDS:
+        if issubclass(type_, bases):
             return kind
     return "any"
 
