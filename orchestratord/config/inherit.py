@@ -22,6 +22,7 @@ from orchestratord.config.validate.request_rules import AddressRules, RequestRul
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import (
+    NOWHERE,
     ListNode,
     MapNode,
     Node,
@@ -146,8 +147,6 @@ def _by_name(lower: Node, upper: Node) -> Node:
 
 
 # -- what endpoints share --------------------------------------------------------------------------
-
-NOWHERE = Spot("", 1, 1, "")
 
 
 @dataclass(slots=True)

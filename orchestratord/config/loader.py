@@ -121,7 +121,7 @@ class Loader:
         Raises ConfigError.
         """
         with self._lock, yield_gil() as breathe:
-            return self._read(breathe, {file: content}, freeze=False).config
+            return self._read(breathe, {file: content}).config
 
     def free_retired(self) -> None:
         """Free the endpoints of snapshots that are no longer in use, one by one.
@@ -139,14 +139,10 @@ class Loader:
                 breathe()
 
     def _read(
-        self,
-        breathe: Breathe = no_breath,
-        instead: Mapping[str, bytes] = MappingProxyType({}),
-        *,
-        freeze: bool = True,
+        self, breathe: Breathe = no_breath, instead: Mapping[str, bytes] = MappingProxyType({})
     ) -> Reading:
         try:
-            with uncollected(freeze=freeze):
+            with uncollected(freeze=not instead):
                 return read(self.sources, self.cache, breathe, instead)
         except ConfigError as error:
             # A warning is no reason to refuse anything.

@@ -119,7 +119,7 @@ class Watcher:
             try:
                 self._look()
             except Exception:
-                log.exception("the config folder cannot be looked at; the next look follows")
+                log.exception("the config folder cannot be checked; the next check follows")
 
     def _wait(self) -> bool:
         """Until a burst of events is over, or the time for a poll has come; False to end."""
@@ -175,13 +175,13 @@ class Watcher:
             reason = OSError(errno.ENOSPC, "inotify watch limit reached")
             self._report(f"{self._unwatched[0]}{others}", reason)
         elif self._reported:
-            log.info("events come from %s again", self._folder)
+            log.info("file events come from %s again", self._folder)
             self._reported = ""
 
     def _report(self, where: str, error: Exception) -> None:
         """Say once that no events come from somewhere."""
         if str(error) != self._reported:
-            said = "no events come from %s: %s; changes are found by looking every %g s%s"
+            said = "no file events come from %s: %s; the folder is polled every %g s%s"
             log.warning(said, where, _reason(error), self._poll, _remedy(error))
         self._reported = str(error)
 

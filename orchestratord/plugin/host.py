@@ -209,25 +209,19 @@ class Host:
             return found
         known = endpoint.remembered.get((hook, kind))
         if known is None or known[0] is not found:
-            known = found, self._those_concerned(found, hook, kind, endpoint)
-            endpoint.remembered[hook, kind] = known
+            asked: list[Implementation] = []
+            for item in found:
+                try:
+                    if item.concerns(kind, endpoint):
+                        asked.append(item)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as fault:  # a plugin may raise anything
+                    self.fault(item.plugin, hook, fault)
+                    asked.append(item)
+            known = endpoint.remembered[hook, kind] = found, tuple(asked) or None
         concerned: tuple[Implementation, ...] | None = known[1]
         return concerned
-
-    def _those_concerned(
-        self, found: tuple[Implementation, ...], hook: str, kind: str, endpoint: Endpoint
-    ) -> tuple[Implementation, ...] | None:
-        concerned: list[Implementation] = []
-        for item in found:
-            try:
-                if item.concerns(kind, endpoint):
-                    concerned.append(item)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as fault:  # a plugin may raise anything
-                self.fault(item.plugin, hook, fault)
-                concerned.append(item)
-        return tuple(concerned) or None
 
     def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
         task, endpoint = arguments.get("task"), arguments.get("endpoint")

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from orchestratord.config.edit.text_positions import Extent
 from orchestratord.config.validate.secret_keys import is_secret_key
 from orchestratord.config.yaml.nodes import (
+    NOWHERE,
     ListNode,
     MapNode,
     Node,
@@ -37,7 +38,6 @@ _REFERRED = re.compile(
     r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
 )
 _PORTS = {"http": "80", "https": "443"}
-_NOWHERE = Spot("", 1, 1, "")
 
 
 class Leaf(NamedTuple):
@@ -101,23 +101,23 @@ class SecretsByOrigin:
         tokens = _TOKEN.findall(leaf.text)
         if leaf.secret and is_written_out(leaf.text):
             return (
-                "a secret cannot be written here; write a reference into the file by hand, and it "
+                "a secret cannot be written here; write a reference into the file manually, and it "
                 "can be used at this origin"
             )
         if "$${" in tokens or "${" in tokens:
-            return "`${` cannot be written here; write it into the file by hand"
+            return "`${` cannot be written here; write it into the file manually"
         for token in tokens:
             if token not in self._tokens.get(at, ()):
                 # The default of a variable may be a secret.
                 return (
                     f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
                     "webhook of this endpoint with the same scheme, host and port; write it into "
-                    "the file by hand"
+                    "the file manually"
                 )
         return None
 
 
-def leaves(item: Node, spot: Spot = _NOWHERE) -> Iterator[Leaf]:
+def leaves(item: Node, spot: Spot = NOWHERE) -> Iterator[Leaf]:
     """All values of an item."""
     return _leaves(spot, item, _Under())
 
@@ -138,7 +138,7 @@ def _leaves(spot: Spot, node: Node, under: _Under) -> Iterator[Leaf]:
 
 def _is_secret(node: Scalar, under: _Under) -> bool:
     """Whether a secret is written out in a scalar."""
-    found = _leaves(_NOWHERE, node, under)
+    found = _leaves(NOWHERE, node, under)
     return any(leaf.secret and is_written_out(leaf.text) for leaf in found)
 
 

@@ -195,7 +195,7 @@ class EditedFile:
             why = "it holds what is no character"
         begin = Spot(self.file, 1, 1, self._key)
         spot, _ = self._root.entries.get(self._key, (begin, own))
-        message = self.redactor.text(f"{why}; edit the file by hand")
+        message = self.redactor.text(f"{why}; edit the file manually")
         raise ConfigError([spot.problem(message)])
 
     def diff(self, after: EditedFile) -> str:

@@ -51,7 +51,7 @@ def matched(
     take(lambda item: json.dumps(item, sort_keys=True))
     if name is not None:
         take(name)
-        # Who sends thousands has not renamed one of them.
+        # A list of thousands was made by a program, which has not renamed one of them.
         for number, item in enumerate(new[:_FEW]):
             if found[number] is None and 0 < len(free) <= _FEW:
                 most = max(free, key=lambda old: _alike(before[old], item))

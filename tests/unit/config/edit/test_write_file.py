@@ -109,7 +109,7 @@ def test_what_is_no_list_of_webhooks(config: ConfigFolder, value: Any) -> None:
         ([webhook(), webhook()], "is taken by the one in line"),
         ([webhook(payload={"x": "y" * (1 << 20)})], "larger than 1048576 bytes"),
         ([webhook(payload={"": 1})], "could not be read afterwards"),
-        ([webhook(payload="\ud800")], "by hand"),
+        ([webhook(payload="\ud800")], "manually"),
         ([webhook(colour="red")], "unknown key"),
     ],
 )
