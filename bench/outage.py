@@ -27,8 +27,8 @@ from random import Random
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
 from orchestratord.engine.lanes import breaker
-from orchestratord.engine.transport import HttpClient
 from orchestratord.engine.worker import Worker
+from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings

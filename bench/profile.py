@@ -37,7 +37,7 @@ PROFILER = "py-spy>=0.4,<0.5"
 
 AREAS: Mapping[str, str] = {
     r"asyncio/|selectors\.py|threading\.py": "the event loop: tasks, callbacks, select",
-    r"orchestratord/engine/(transport|pool|head|http1|parsed|answer|connection|sending)\.py"
+    r"orchestratord/engine/(client|pool|request_bytes|http1|response_parser|api_client)\.py"
     r"|asyncio/selector_events\.py": "the client: sending, parsing, its pool",
     r"orchestratord/engine/(attempt|ending|retry)\.py|orchestratord/(message|executor)\.py":
         "an attempt: its course, its decision",

@@ -46,7 +46,7 @@ http {{
   uwsgi_temp_path {folder}/d; scgi_temp_path {folder}/e;
   server {{ listen 127.0.0.1:{plain}; location / {{ return 200 "ok"; }} }}
   server {{
-    listen 127.0.0.1:{tls} ssl; http2 on;
+    listen 127.0.0.1:{tls} ssl;
     ssl_certificate {folder}/cert; ssl_certificate_key {folder}/key;
     location / {{ return 200 "ok"; }}
   }}
@@ -64,30 +64,28 @@ class Peer:
     tls: str
     authority: str
 
-    def context(self, *protocols: str) -> ssl.SSLContext:
-        context = ssl.create_default_context(cafile=self.authority)
-        context.set_alpn_protocols(list(protocols))
-        return context
+    def context(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=self.authority)
 
 
 # -- the clients: each makes a function that posts once and returns the status ----------------
 
 
-def _ours(peer: Peer, *protocols: str, theirs: bool = False, prebuilt: bool = False) -> Any:
+def _ours(peer: Peer, *, tls: bool = False, theirs: bool = False, prebuilt: bool = False) -> Any:
     @asynccontextmanager
     async def client() -> AsyncIterator[Post]:
         import httpx
 
-        from orchestratord.engine.transport import HttpClient, SendOptions
+        from orchestratord.http.client import HttpClient, SendOptions
         from orchestratord.http.egress import Egress, parse_rule
         from orchestratord.model.http_message import Request
 
-        url = peer.tls if protocols else peer.plain
+        url = peer.tls if tls else peer.plain
         ours = HttpClient(max_idle_per_host=AT_ONCE)
         options = SendOptions(
             timeout=30,
             egress=Egress((parse_rule("127.0.0.1"),)),
-            ssl_context=peer.context(*protocols) if protocols else None,
+            ssl_context=peer.context() if tls else None,
         )
         make = httpx.Request if theirs else Request
         kept = make("POST", url, headers=HEADERS, content=BODY)
@@ -147,20 +145,16 @@ def _bare(peer: Peer) -> Any:
     return client
 
 
-def _httpx(peer: Peer, *, http2: bool = False) -> Any:
+def _httpx(peer: Peer) -> Any:
     @asynccontextmanager
     async def client() -> AsyncIterator[Post]:
         import httpx
 
-        verify = peer.context("h2", "http/1.1") if http2 else True
-        url = peer.tls if http2 else peer.plain
         limits = httpx.Limits(max_connections=AT_ONCE, max_keepalive_connections=AT_ONCE)
-        async with httpx.AsyncClient(
-            http2=http2, verify=verify, trust_env=False, limits=limits
-        ) as theirs:
+        async with httpx.AsyncClient(trust_env=False, limits=limits) as theirs:
 
             async def post() -> int:
-                return (await theirs.post(url, headers=HEADERS, content=BODY)).status_code
+                return (await theirs.post(peer.plain, headers=HEADERS, content=BODY)).status_code
 
             yield post
 
@@ -253,12 +247,10 @@ CLIENTS: dict[str, tuple[str, Callable[[Peer], Any]]] = {
     "httpx": ("httpx.AsyncClient", _httpx),
     "aiohttp": ("aiohttp, bare", _aiohttp),
     "pycurl": ("pycurl multi-socket, bare", _pycurl),
-    "tls": ("ours, TLS, HTTP/1.1", lambda peer: _ours(peer, "http/1.1")),
-    "h2": ("ours, TLS, HTTP/2", lambda peer: _ours(peer, "h2", "http/1.1")),
-    "httpx-h2": ("httpx.AsyncClient, TLS, HTTP/2", lambda peer: _httpx(peer, http2=True)),
+    "tls": ("ours, TLS", lambda peer: _ours(peer, tls=True)),
 }
-SLOW = {"httpx", "httpx-h2"}
-"""They get a fifth of the requests."""
+SLOW = {"httpx"}
+"""What gets a fifth of the requests."""
 
 
 async def measure(client: Any, count: int) -> dict[str, float]:

@@ -31,7 +31,7 @@ GATHER = 0.02
 MAX_TEXT = 8_000
 """Characters of one message, and of the end of a traceback; what receivers answer can be long."""
 
-QUIET = ("asyncio", "hpack", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "schedule")
+QUIET = ("asyncio", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "schedule")
 """Libraries that say little of use below WARNING, some of it with whole URLs or parameters."""
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))

@@ -29,9 +29,9 @@ from orchestratord.daemon.chores import Chores
 from orchestratord.daemon.systemd import Notifier
 from orchestratord.daemon.watchdog import LoopWatch
 from orchestratord.engine.scheduler import Scheduler
-from orchestratord.engine.transport import HttpClient
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
+from orchestratord.http.client import HttpClient
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Config, Http
 from orchestratord.plugin.host import Host

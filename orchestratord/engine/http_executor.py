@@ -15,9 +15,9 @@ from urllib.parse import quote, unquote, urlencode
 import httpx
 from pydantic import Field, model_validator
 
-from orchestratord.engine.decoding import ACCEPT_ENCODING
-from orchestratord.engine.tokens import AWAITED
 from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
+from orchestratord.http.oauth import AWAITED
+from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, NO_HEADERS, Form, Request

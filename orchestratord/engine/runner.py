@@ -16,9 +16,9 @@ from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import PoisonCandidates
-from orchestratord.engine.sending import Sender
 from orchestratord.engine.settlement import log_settled, settlement_of
 from orchestratord.engine.stats import Stats
+from orchestratord.http.api_client import Sender
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Effect, Key, Reason, Status, Task

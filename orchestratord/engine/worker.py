@@ -24,10 +24,10 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.lanes.wait_reason import Waiting, waits
 from orchestratord.engine.removed_tasks import RemovedTasks
 from orchestratord.engine.runner import Runner
-from orchestratord.engine.sending import Sender
 from orchestratord.engine.stats import Stats
-from orchestratord.engine.transport import HttpClient
 from orchestratord.errors import Unreachable
+from orchestratord.http.api_client import Sender
+from orchestratord.http.client import HttpClient
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Key, NewTask, Status, Task
 from orchestratord.plugin.executor import Doomed, Target

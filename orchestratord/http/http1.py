@@ -1,42 +1,81 @@
-"""A connection of HTTP/1.1: a request goes out, its answer comes in, and again."""
+"""A connection of HTTP/1.1: opened, a request goes out, its answer comes in, and again."""
 
 from __future__ import annotations
 
 import asyncio
 import socket
-from typing import ClassVar
+import ssl
+from typing import cast
 
-from orchestratord.engine.connection import Connection
-from orchestratord.engine.head import Encoded
-from orchestratord.engine.parsed import ParsedAnswer
-from orchestratord.engine.trust import refused_by_peer
 from orchestratord.errors import SendError
+from orchestratord.http.connect import Resolver, address_text, connect
 from orchestratord.http.egress import Egress
+from orchestratord.http.proxy import ProxyAnswer, ProxyRoute, open_tunnel
+from orchestratord.http.request_bytes import Encoded
+from orchestratord.http.response_parser import ResponseParser
+from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
 
 
-class Http1Connection(Connection):
-    """Carries one exchange at a time."""
+class Http1Connection(asyncio.Protocol):
+    """A connection to one address. It carries one request and its answer at a time.
 
-    __slots__ = ("_answer", "_deadline", "_paused", "_timer", "_unsent", "_waiter")
+    No task belongs to it: the loop's callbacks move an exchange on, and a timer ends it.
 
-    shared: ClassVar[bool] = False
+    Args:
+        sock: the connected socket beneath the transport.
+        address: the address that was checked and dialled.
+        egress: the rules that `address` was last checked by.
+    """
+
+    __slots__ = (
+        "_answer",
+        "_deadline",
+        "_loop",
+        "_paused",
+        "_socket",
+        "_timer",
+        "_transport",
+        "_unsent",
+        "_waiter",
+        "address",
+        "egress",
+        "idle_since",
+        "used",
+    )
+
+    _transport: asyncio.Transport
 
     def __init__(
         self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str, egress: Egress
     ) -> None:
-        super().__init__(loop, sock, address, egress)
-        self._answer: ParsedAnswer | None = None
+        self.address = address
+        self.egress = egress
+        self.used = False  # has carried an exchange before
+        self.idle_since = 0.0
+        self._loop = loop
+        self._socket = sock
+        self._answer: ResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
         self._unsent: memoryview | None = None
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
 
-    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ParsedAnswer:
-        """Send one request and read its answer. Cancelled, it closes the connection at once."""
-        self._answer = answer = ParsedAnswer(encoded.request.method, limit)
+    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ResponseParser:
+        """Send one request and read its answer. Where the connection can carry no other one
+        afterwards, it is closed; at once where this is cancelled.
+
+        Args:
+            encoded: the request.
+            limit: how many bytes of the answer's decoded body are kept.
+            deadline: the loop's time at which the last byte of the answer has to be there.
+
+        Raises:
+            SendError: there is no usable answer.
+        """
+        self._answer = answer = ResponseParser(encoded.request.method, limit)
         self._waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer for many exchanges: an early one looks at the deadline and waits on.
@@ -75,6 +114,25 @@ class Http1Connection(Connection):
         """Whether it is still open and, idle as it is, silent. The socket is asked as well: the
         loop may not have come to an end of stream that has already arrived."""
         return not self.closing and self._peek() is None
+
+    @property
+    def closing(self) -> bool:
+        """True when the connection is closed, or about to be."""
+        return self._transport.is_closing()
+
+    def close(self) -> None:
+        """Close at once; what is not yet sent is dropped."""
+        self._transport.abort()
+
+    def _peek(self) -> bytes | None:
+        """What the socket has that the loop has not come to yet: b"" for the end of the stream,
+        None for nothing."""
+        try:
+            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+        except BlockingIOError:
+            return None
+        except OSError:
+            return b""
 
     def _arm(self) -> None:
         if self._timer is not None:
@@ -144,6 +202,9 @@ class Http1Connection(Connection):
 
     # asyncio's callbacks.
 
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast("asyncio.Transport", transport)
+
     def data_received(self, data: bytes) -> None:
         answer = self._answer
         if answer is None:  # nobody asked for anything
@@ -173,3 +234,67 @@ class Http1Connection(Connection):
     def resume_writing(self) -> None:
         self._paused = False
         self._send_more()
+
+
+async def open_connection(
+    host: str,
+    port: int,
+    *,
+    resolver: Resolver,
+    egress: Egress,
+    ssl_context: ssl.SSLContext | None,
+    deadline: float,
+    route: ProxyRoute | None = None,
+) -> Http1Connection:
+    """Open a connection to a name.
+
+    Args:
+        host: a name or an address; TLS verifies it.
+        port: the port.
+        resolver: asked once.
+        egress: the rules.
+        ssl_context: for TLS; None for a plain connection.
+        deadline: the loop's time at which the connection has to stand.
+        route: through which proxy; its addresses are those that are tried, and checked.
+
+    Raises:
+        EgressDenied: no address of the name is allowed.
+        SendError: of kind dns, connect, tls, certificate, access or timeout.
+    """
+    loop = asyncio.get_running_loop()
+    peer, peer_port, context = host, port, ssl_context
+    if route is not None:
+        route.check_target(egress, host, port)
+        peer, peer_port, context = route.proxy.host, route.proxy.port, route.context
+    sock, address = await connect(
+        peer, peer_port, resolver=resolver, egress=egress, deadline=deadline
+    )
+    connection = Http1Connection(loop, sock, address, egress)
+    # Without TLS the proxy is handed the requests themselves.
+    tunnel = route is not None and ssl_context is not None
+    # asyncio closes the socket itself when what follows does not succeed.
+    if context is None and not tunnel:
+        await loop.create_connection(lambda: connection, sock=sock)
+        return connection
+    name = certificate_name(peer) if context is not None else None
+    what = f"{peer} ({address_text(address, peer_port)})"
+    try:
+        async with asyncio.timeout_at(deadline) as limit:
+            if route is None or ssl_context is None:
+                await loop.create_connection(
+                    lambda: connection, sock=sock, ssl=context, server_hostname=name
+                )
+            else:
+                transport, answer = await loop.create_connection(
+                    lambda: ProxyAnswer(loop, route.proxy),
+                    sock=sock, ssl=context, server_hostname=name,
+                )  # fmt: skip
+                await open_tunnel(
+                    loop, transport, answer, route, host, port, ssl_context, connection
+                )
+    except (OSError, ValueError) as error:  # TimeoutError is an OSError
+        if limit.expired():
+            late = f"the TLS handshake with {what} did not end in time"
+            raise SendError(late, kind="timeout", sent=False) from None
+        raise tls_failure(error, peer, what, context) from error
+    return connection

@@ -1,19 +1,15 @@
-"""Connections that wait for their next request, and those that take one more beside others."""
+"""Connections that wait for their next request."""
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import NamedTuple
 
-from orchestratord.engine.connection import Connection
-from orchestratord.engine.tunnel import ProxyRoute
 from orchestratord.errors import EgressDenied
 from orchestratord.http.egress import Egress
-
-if TYPE_CHECKING:  # it is imported where such a connection is opened
-    from orchestratord.engine.http2 import Http2Connection
-
+from orchestratord.http.http1 import Http1Connection
+from orchestratord.http.proxy import ProxyRoute
 
 _MOMENT = 0.002
 """Seconds after an exchange for which a connection is taken to be open without a look at its
@@ -31,10 +27,8 @@ class PoolKey(NamedTuple):
     route: ProxyRoute | None = None
 
 
-class Pool:
+class ConnectionPool:
     """Idle connections, the last one used on top: it is the least likely to have been closed.
-
-    Those of HTTP/2 stay here while they are used, for others to join.
 
     Args:
         limit: how many in all.
@@ -46,19 +40,17 @@ class Pool:
         self._limit = limit
         self._limit_per_key = limit_per_key
         self._timeout = timeout
-        self._idle: dict[PoolKey, list[Connection]] = {}
+        self._idle: dict[PoolKey, list[Http1Connection]] = {}
         self._count = 0
-        self._shared: dict[PoolKey, list[Http2Connection]] = {}
         self._sweeper: asyncio.TimerHandle | None = None
         self._closed = False
 
-    def take(self, key: PoolKey, egress: Egress, now: float) -> Connection | None:
-        """A connection that is open, has room for another exchange, and whose address `egress`
-        allows; or None. It is to be used at once."""
+    def take(self, key: PoolKey, egress: Egress, now: float) -> Http1Connection | None:
+        """An open connection, to be used at once, whose address `egress` allows; or None."""
         idle = self._idle.get(key)
         if idle is None:
-            return self._join(key, egress, now) if self._shared else None
-        taken: Connection | None = None
+            return None
+        taken: Http1Connection | None = None
         for position in range(len(idle) - 1, -1, -1):
             connection = idle[position]
             idle_for = now - connection.idle_since
@@ -75,15 +67,12 @@ class Pool:
                 break
         if not idle:
             del self._idle[key]
-        return taken or self._join(key, egress, now)
+        return taken
 
-    def give(self, key: PoolKey, connection: Connection, loop: asyncio.AbstractEventLoop) -> None:
-        """Keep a connection for another request, or close it where there are enough. One of
-        HTTP/2 is given as often as an exchange on it ends, and goes on until the last of them."""
-        if connection.shared:
-            if not self.offer(key, connection, loop):
-                cast("Http2Connection", connection).retire()
-            return
+    def give(
+        self, key: PoolKey, connection: Http1Connection, loop: asyncio.AbstractEventLoop
+    ) -> None:
+        """Keep a connection for another request, or close it where there are enough."""
         idle = self._idle.get(key, [])
         if self._closed or self._count >= self._limit or len(idle) >= self._limit_per_key:
             connection.close()
@@ -92,26 +81,8 @@ class Pool:
         idle.append(connection)
         self._idle[key] = idle
         self._count += 1
-        self._sweep_later(loop)
-
-    def offer(self, key: PoolKey, connection: Connection, loop: asyncio.AbstractEventLoop) -> bool:
-        """Let others join a connection of HTTP/2, if there are not enough of them."""
-        shared = cast("Http2Connection", connection)
-        connections = self._shared.get(key, [])
-        if shared in connections:
-            return True
-        connections = [one for one in connections if one.usable()]
-        count = self._count + sum(map(len, self._shared.values()))
-        if (
-            self._closed
-            or count >= self._limit
-            or len(connections) >= self._limit_per_key
-            or not shared.usable()
-        ):
-            return False
-        self._shared[key] = [*connections, shared]
-        self._sweep_later(loop)
-        return True
+        if self._sweeper is None:
+            self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
 
     def close(self) -> None:
         """Close what is idle, and keep nothing from now on."""
@@ -124,29 +95,6 @@ class Pool:
                 one.close()
         self._idle.clear()
         self._count = 0
-        for connections in self._shared.values():
-            for connection in connections:
-                connection.retire()
-        self._shared.clear()
-
-    def _join(self, key: PoolKey, egress: Egress, now: float) -> Connection | None:
-        connections = self._shared.get(key, ())
-        for connection in reversed(connections):
-            if (
-                connection.usable()
-                and not self._idle_too_long(connection, now)
-                and connection.room
-                and _allowed(connection, key, egress)
-            ):
-                return connection
-        return None
-
-    def _idle_too_long(self, connection: Http2Connection, now: float) -> bool:
-        return not connection.active and now - connection.idle_since >= self._timeout
-
-    def _sweep_later(self, loop: asyncio.AbstractEventLoop) -> None:
-        if self._sweeper is None:
-            self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
 
     def _sweep(self, loop: asyncio.AbstractEventLoop) -> None:
         now = loop.time()
@@ -162,23 +110,12 @@ class Pool:
                 self._idle[key] = kept
             else:
                 del self._idle[key]
-        for key, connections in list(self._shared.items()):
-            left = []
-            for connection in connections:
-                if connection.usable() and not self._idle_too_long(connection, now):
-                    left.append(connection)
-                else:
-                    connection.retire()
-            if left:
-                self._shared[key] = left
-            else:
-                del self._shared[key]
         self._sweeper = None
-        if self._idle or self._shared:
+        if self._idle:
             self._sweeper = loop.call_later(self._timeout / 2, self._sweep, loop)
 
 
-def _allowed(connection: Connection, key: PoolKey, egress: Egress) -> bool:
+def _allowed(connection: Http1Connection, key: PoolKey, egress: Egress) -> bool:
     if connection.egress is egress:  # the usual case: it was checked by these very rules
         return True
     host, port = key.host, key.port

@@ -101,5 +101,5 @@ class Send(Protocol):
         follow_redirects: bool = False,
         max_response: int = 1_048_576,
     ) -> httpx.Response:
-        """Send once. Raises SendError. See `engine.transport.SendOptions` for the arguments."""
+        """Send once. Raises SendError. See `engine.client.SendOptions` for the arguments."""
         ...

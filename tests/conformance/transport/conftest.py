@@ -13,9 +13,8 @@ from typing import Any
 import httpx
 import pytest
 import trustme
-from http2_peer import Script2, Server2
 
-from orchestratord.engine.transport import ALPN, HttpClient, SendOptions
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 
 LOOPBACK = Egress((parse_rule("127.0.0.1"),))
@@ -107,7 +106,6 @@ class Server:
 
 
 Serve = Callable[..., Awaitable[Server]]
-Serve2 = Callable[..., Awaitable[Server2]]
 
 
 @pytest.fixture
@@ -143,22 +141,6 @@ async def client() -> AsyncIterator[HttpClient]:
     await client.aclose()
 
 
-@pytest.fixture
-async def serve2(certified: Callable[..., ssl.SSLContext]) -> AsyncIterator[Serve2]:
-    """`serve2(script, **of the Server2)` starts a server of HTTP/2."""
-    servers: list[Server2] = []
-
-    async def start(script: Script2, **kwargs: Any) -> Server2:
-        server = Server2(script, **kwargs)
-        await server.listen(certified("127.0.0.1"))
-        servers.append(server)
-        return server
-
-    yield start
-    for server in servers:
-        await server.stop()
-
-
 Send = Callable[..., Awaitable[httpx.Response]]
 
 
@@ -174,17 +156,6 @@ def send(client: HttpClient) -> Send:
             return await client.send(request, options=SendOptions(**settings))
 
     return send
-
-
-@pytest.fixture
-def send2(send: Send, offering: ssl.SSLContext) -> Send:
-    """The same, offering HTTP/2."""
-
-    async def send2(method: str, url: str, *, options: Any = None, **kwargs: Any) -> httpx.Response:
-        options = {"ssl_context": offering, **(options or {})}
-        return await send(method, url, options=options, **kwargs)
-
-    return send2
 
 
 @pytest.fixture(params=["orchestratord", "httpx"])
@@ -213,13 +184,6 @@ def trusting(authority: trustme.CA) -> ssl.SSLContext:
     context = ssl.create_default_context()
     authority.configure_trust(context)
     return context
-
-
-@pytest.fixture
-def offering(trusting: ssl.SSLContext) -> ssl.SSLContext:
-    """The same, offering HTTP/2 and HTTP/1.1."""
-    trusting.set_alpn_protocols(ALPN)
-    return trusting
 
 
 @pytest.fixture

@@ -9,8 +9,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"

@@ -11,10 +11,10 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.answer import HttpAnswer
-from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.http1 import Http1Connection
+from orchestratord.http.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
@@ -181,7 +181,7 @@ async def test_what_an_answer_held_is_free_once_it_is_handed_back(send: Any, ser
             await send("GET", server.url)
             with contextlib.suppress(SendError):
                 await send("GET", server.url)
-        left = [thing for thing in gc.get_objects() if isinstance(thing, HttpAnswer)]
+        left = [thing for thing in gc.get_objects() if isinstance(thing, ResponseParser)]
         assert len(left) <= 1  # the task may still hold its last error
     finally:
         gc.enable()

@@ -10,8 +10,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
 
 
 async def failure(send: Any, method: str, url: str, **kwargs: Any) -> tuple[str, bool, bool]:

@@ -16,12 +16,11 @@ from typing import Any
 
 import httpx
 import pytest
-from http2_parts import ok
 
-from orchestratord.engine.transport import HttpClient, SendOptions
-from orchestratord.engine.tunnel import ProxyRoute
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.http.proxy import ProxyRoute
 from orchestratord.model.auth import Proxy
 from orchestratord.values.secret import Text
 
@@ -108,12 +107,30 @@ async def test_tls_goes_through_a_tunnel(
     await tinyproxy.logged(f"CONNECT 127.0.0.1:{server.port} HTTP/1.1")
 
 
-async def test_http2_goes_through_a_tunnel(tinyproxy: Tinyproxy, send2: Any, serve2: Any) -> None:
-    server = await serve2(ok)
-    options = {"route": tinyproxy.route()}
-    responses = await asyncio.gather(*(send2("GET", server.url, options=options) for _ in range(9)))
-    assert {response.http_version for response in responses} == {"HTTP/2"}
-    assert server.connections == 1
+async def test_a_target_that_speaks_first(
+    tinyproxy: Tinyproxy, send: Any, serve: Any, certified: Any, trusting: Any, monkeypatch: Any
+) -> None:
+    """What it says has come before anything is sent."""
+    loop = asyncio.get_running_loop()
+    start_tls = loop.start_tls
+
+    async def slow(*args: Any, **kwargs: Any) -> Any:
+        secured = await start_tls(*args, **kwargs)
+        await asyncio.sleep(0.1)
+        return secured
+
+    async def script(peer: Any) -> None:
+        await peer.answer(OK)
+        await peer.eof()
+
+    monkeypatch.setattr(loop, "start_tls", slow)
+    server = await serve(script, tls=certified("127.0.0.1"))
+    options = {"route": tinyproxy.route(), "ssl_context": trusting}
+    with pytest.raises(SendError) as caught:
+        await send("POST", server.url, options=options)
+    assert (caught.value.kind, caught.value.sent) == ("reset", False)
+    async with asyncio.timeout(5):
+        await server.hung_up.wait()
 
 
 async def test_a_certificate_is_still_that_of_the_target(
@@ -200,19 +217,15 @@ async def secured(tinyproxy: Tinyproxy, certified: Any) -> AsyncIterator[int]:
     await asyncio.sleep(0)
 
 
-@pytest.mark.parametrize("scheme", ["http", "https", "h2"])
+@pytest.mark.parametrize("scheme", ["http", "https"])
 async def test_a_proxy_with_tls(
-    secured: int, send: Any, serve: Any, serve2: Any, certified: Any, trusting: Any,
-    offering: Any, authority: Any, scheme: str,
-) -> None:  # fmt: skip
+    secured: int, send: Any, serve: Any, certified: Any, trusting: Any, authority: Any, scheme: str
+) -> None:
     own = ssl.create_default_context()
     authority.configure_trust(own)
     proxy = Proxy.parse(f"https://user:pass-word@127.0.0.1:{secured}")
     options = {"route": ProxyRoute(proxy, own), "ssl_context": trusting}
-    if scheme == "h2":
-        server = await serve2(ok)
-    else:
-        server = await serve(serving, tls=certified("127.0.0.1") if scheme == "https" else None)
+    server = await serve(serving, tls=certified("127.0.0.1") if scheme == "https" else None)
     # tinyproxy closes a connection after each plain request.
     for _ in range(1 if scheme == "http" else 2):
         assert (await send("GET", server.url, options=options)).status_code == 200

@@ -7,8 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 
 FOLLOW = {"follow_redirects": True}

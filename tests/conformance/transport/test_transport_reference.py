@@ -1,4 +1,4 @@
-"""The same cases over our client and over httpx's own, in HTTP/1.1 and in HTTP/2.
+"""The same cases over our client and over httpx's own.
 
 Every case is held against what its receiver has counted and seen. Where ours is stricter on
 purpose, the test says so in its name and shows both.
@@ -20,8 +20,8 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.engine.transport import ALPN, HttpClient, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 
 LOOPBACK = Egress((parse_rule("127.0.0.1"),))
@@ -59,11 +59,6 @@ class Sender:
         return self.name == "ours"
 
 
-@pytest.fixture(params=["HTTP/1.1", "HTTP/2"])
-def protocol(request: pytest.FixtureRequest) -> str:
-    return str(request.param)
-
-
 async def sending(name: str, context: ssl.SSLContext) -> AsyncIterator[Sender]:
     if name == "ours":
         client = HttpClient()
@@ -78,9 +73,7 @@ async def sending(name: str, context: ssl.SSLContext) -> AsyncIterator[Sender]:
         yield Sender(name, send)
         await client.aclose()
         return
-    async with httpx.AsyncClient(
-        http2=True, verify=context, trust_env=False, timeout=TIMEOUT
-    ) as theirs:
+    async with httpx.AsyncClient(verify=context, trust_env=False, timeout=TIMEOUT) as theirs:
 
         async def send_theirs(
             method: str, url: str, *, options: Any = None, **kwargs: Any
@@ -98,8 +91,8 @@ async def sending(name: str, context: ssl.SSLContext) -> AsyncIterator[Sender]:
 
 
 @pytest.fixture(params=["ours", "httpx"])
-async def sender(request: pytest.FixtureRequest, offering: ssl.SSLContext) -> AsyncIterator[Sender]:
-    async for one in sending(request.param, offering):
+async def sender(request: pytest.FixtureRequest, trusting: ssl.SSLContext) -> AsyncIterator[Sender]:
+    async for one in sending(request.param, trusting):
         yield one
 
 
@@ -108,7 +101,6 @@ async def both(authority: trustme.CA) -> AsyncIterator[list[Sender]]:
     """Both of them, for what has to come out the same."""
     context = ssl.create_default_context()
     authority.configure_trust(context)
-    context.set_alpn_protocols(ALPN)
     makers = [sending(name, context) for name in ("ours", "httpx")]
     yield [await anext(maker) for maker in makers]
     for maker in makers:
@@ -117,7 +109,7 @@ async def both(authority: trustme.CA) -> AsyncIterator[list[Sender]]:
 
 
 class Receiver:
-    """A server of the one protocol or the other that answers what it is told and counts."""
+    """A server that answers what it is told and counts."""
 
     def __init__(self, server: Any, seen: list[Seen]) -> None:
         self.server = server
@@ -133,23 +125,13 @@ class Receiver:
 
 
 @pytest.fixture
-def receive(protocol: str, serve: Any, serve2: Any, certified: Any) -> Any:
+def receive(serve: Any, certified: Any) -> Any:
     """`receive(answer)` starts a receiver; `answer(seen)` gives what is Said."""
 
     async def start(answer: Callable[[Seen], Said] = lambda seen: Said()) -> Receiver:
         seen: list[Seen] = []
 
-        async def script2(exchange: Any) -> None:
-            fields = exchange.fields
-            one = Seen(exchange[":method"], exchange[":path"], fields[4:], bytes(exchange.body))
-            host = (b"host", exchange[":authority"])
-            one.headers = [host, *one.headers]
-            seen.append(one)
-            said = answer(one)
-            body = b"" if one.method == b"HEAD" else said.body
-            await exchange.answer(said.status, body, said.headers)
-
-        async def script1(peer: Any) -> None:
+        async def script(peer: Any) -> None:
             while True:
                 raw = await _request(peer.reader)
                 seen.append(raw)
@@ -161,9 +143,7 @@ def receive(protocol: str, serve: Any, serve2: Any, certified: Any) -> Any:
                 body = b"" if raw.method == b"HEAD" else said.body
                 await peer.answer("\r\n".join(head).encode() + b"\r\n\r\n" + body)
 
-        if protocol == "HTTP/2":
-            return Receiver(await serve2(script2), seen)
-        return Receiver(await serve(script1, tls=certified("127.0.0.1")), seen)
+        return Receiver(await serve(script, tls=certified("127.0.0.1")), seen)
 
     return start
 
@@ -190,10 +170,10 @@ async def _request(reader: asyncio.StreamReader) -> Seen:
 @pytest.mark.parametrize(
     "method", ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS", "PURGE"]
 )
-async def test_methods(sender: Sender, receive: Any, protocol: str, method: str) -> None:
+async def test_methods(sender: Sender, receive: Any, method: str) -> None:
     receiver = await receive()
     response = await sender.send(method, f"{receiver.url}/thing")
-    assert (response.status_code, response.http_version) == (200, protocol)
+    assert (response.status_code, response.http_version) == (200, "HTTP/1.1")
     assert response.content == (b"" if method == "HEAD" else b"ok")
     assert [(one.method, one.target) for one in receiver.seen] == [(method.encode(), b"/thing")]
 
@@ -331,7 +311,7 @@ async def test_a_connection_is_used_again(sender: Sender, receive: Any) -> None:
     assert (receiver.connections, len(receiver.seen)) == (1, 5)
 
 
-async def test_each_request_arrives_once(sender: Sender, receive: Any, protocol: str) -> None:
+async def test_each_request_arrives_once(sender: Sender, receive: Any) -> None:
     receiver = await receive(lambda seen: Said(body=seen.target))
     numbers = range(40)
     responses = await asyncio.gather(
@@ -342,31 +322,21 @@ async def test_each_request_arrives_once(sender: Sender, receive: Any, protocol:
     assert {len(one.body): one.target for one in receiver.seen} == {
         n * 100: b"/%d" % n for n in numbers
     }
-    if sender.ours and protocol == "HTTP/2":
-        assert receiver.connections == 1
 
 
 async def test_a_request_that_was_cancelled_leaves_nothing_behind(
-    sender: Sender, serve: Any, serve2: Any, certified: Any, protocol: str
+    sender: Sender, serve: Any, certified: Any
 ) -> None:
     there = asyncio.Event()
 
-    async def script2(exchange: Any) -> None:
-        if exchange.stream == 1:
-            there.set()
-            await exchange.broken_off.wait()
-        await exchange.answer(body=b"second")
-
-    async def script1(peer: Any) -> None:
+    async def script(peer: Any) -> None:
         await peer.request()
         if peer.server.connections == 1:
             there.set()
             await peer.eof()
         await peer.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 6\r\n\r\nsecond")
 
-    server = await (
-        serve2(script2) if protocol == "HTTP/2" else serve(script1, tls=certified("127.0.0.1"))
-    )
+    server = await serve(script, tls=certified("127.0.0.1"))
     cancelled = asyncio.create_task(sender.send("POST", server.url))
     async with asyncio.timeout(5):
         await there.wait()
@@ -374,7 +344,7 @@ async def test_a_request_that_was_cancelled_leaves_nothing_behind(
     with pytest.raises(asyncio.CancelledError):
         await cancelled
     assert (await sender.send("POST", server.url)).content == b"second"
-    assert server.connections == (1 if protocol == "HTTP/2" else 2)
+    assert server.connections == 2
     assert len(server.requests) == 2
 
 

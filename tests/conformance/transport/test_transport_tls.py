@@ -14,9 +14,9 @@ import httpx
 import pytest
 import trustme
 
-from orchestratord.engine.transport import HttpClient, SendOptions
-from orchestratord.engine.trust import context_of
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
+from orchestratord.http.tls import context_of
 from orchestratord.model.auth import PemFile, Tls
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -97,7 +97,7 @@ async def test_an_unknown_authority_is_refused_by_default(
 
 @pytest.fixture
 def wanting(certified: Any, authority: Any) -> Iterator[Callable[..., int]]:
-    """`wanting(version, alpn)` is the port of a server that wants a certificate of the authority.
+    """`wanting(version)` is the port of a server that wants a certificate of the authority.
 
     It is none of asyncio's, which hang up without a word about what they do not like.
     """
@@ -120,12 +120,12 @@ def wanting(certified: Any, authority: Any) -> Iterator[Callable[..., int]]:
                     while kept.recv(65536):
                         pass
 
-    def start(version: ssl.TLSVersion, alpn: str) -> int:
+    def start(version: ssl.TLSVersion) -> int:
         context: ssl.SSLContext = certified("127.0.0.1")
         context.minimum_version = context.maximum_version = version
         context.verify_mode = ssl.CERT_REQUIRED
         authority.configure_trust(context)
-        context.set_alpn_protocols([alpn])
+        context.set_alpn_protocols(["http/1.1"])
         server = socket.create_server(("127.0.0.1", 0))
         listening.append(server)
         threads.append(threading.Thread(target=serve, args=(server, context)))
@@ -140,16 +140,15 @@ def wanting(certified: Any, authority: Any) -> Iterator[Callable[..., int]]:
 
 
 @pytest.mark.parametrize("version", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
-@pytest.mark.parametrize("alpn", ["http/1.1", "h2"])
 @pytest.mark.parametrize("shown", ["none", "another's"])
 async def test_a_peer_that_does_not_accept_our_certificate(
-    send: Any, wanting: Any, authority: Any, version: Any, shown: str, alpn: str
+    send: Any, wanting: Any, authority: Any, version: Any, shown: str
 ) -> None:
     tls = {"ca": PemFile("ca.pem", authority.cert_pem.bytes())}
     if shown != "none":
         pem = trustme.CA().issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
         tls["cert"] = PemFile("cert.pem", pem)
-    url = f"https://127.0.0.1:{wanting(version, alpn)}/"
+    url = f"https://127.0.0.1:{wanting(version)}/"
     options = {"ssl_context": context_of(Tls(**tls))}
     with pytest.raises(SendError) as caught:
         await send("POST", url, content=b"x", options=options)
@@ -165,7 +164,7 @@ async def test_a_peer_that_accepts_our_certificate(send: Any, wanting: Any, auth
     pem = authority.issue_cert("client.example").private_key_and_cert_chain_pem.bytes()
     ca = PemFile("ca.pem", authority.cert_pem.bytes())
     context = context_of(Tls(ca=ca, cert=PemFile("cert.pem", pem)))
-    url = f"https://127.0.0.1:{wanting(ssl.TLSVersion.TLSv1_3, 'http/1.1')}/"
+    url = f"https://127.0.0.1:{wanting(ssl.TLSVersion.TLSv1_3)}/"
     assert (await send("POST", url, options={"ssl_context": context})).content == b"ok"
 
 

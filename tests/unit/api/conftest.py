@@ -4,7 +4,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from control_parts import Parts
+
+from tests.unit.api.control_parts import Parts
 
 
 @pytest.fixture

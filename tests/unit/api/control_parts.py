@@ -15,8 +15,8 @@ from orchestratord.api.server.server import Listener, Server
 from orchestratord.api.verbs import Verbs
 from orchestratord.config.changes import Changes, Difference
 from orchestratord.engine import http_executor
-from orchestratord.engine.transport import HttpClient
 from orchestratord.engine.worker import Worker
+from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table

@@ -6,11 +6,11 @@ import logging
 from typing import Any
 
 import pytest
-from control_parts import Parts
 
 from orchestratord.errors import QueueError
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import manual
+from tests.unit.api.control_parts import Parts
 
 
 async def done(parts: Parts, query: str = "") -> list[dict[str, Any]]:

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_parts import UNLIMITED, Parts
 
 from orchestratord import Answer, Control, Route, hookimpl
 from orchestratord.api import status as status_module
+from tests.unit.api.control_parts import UNLIMITED, Parts
 
 TEXT = "text/plain; version=0.0.4"
 

@@ -4,10 +4,10 @@ import asyncio
 import json
 
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api import verbs as verbs_module
 from orchestratord.queue.operations import manual
+from tests.unit.api.control_parts import Parts, until
 
 CALLS = "/v1/endpoints/demo/get/calls"
 

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_parts import UNLIMITED, Parts, until
 
 from orchestratord import Answer, Control, NewTask, NotFound, Reject, Route, hookimpl
 from orchestratord.api import status as status_module
 from orchestratord.config.changes import Changes
 from orchestratord.errors import Problem
+from tests.unit.api.control_parts import UNLIMITED, Parts, until
 
 
 async def test_status(parts: Parts) -> None:

@@ -6,12 +6,12 @@ from typing import Any
 
 import httpx
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api import verbs as vigil_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
 from orchestratord.queue.operations import manual
 from orchestratord.values.clock import rfc3339
+from tests.unit.api.control_parts import Parts, until
 
 TASK_KEYS = [
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",

@@ -6,7 +6,6 @@ import time
 from typing import Any
 
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api import bulk_runner as bulk_module
 from orchestratord.api.bulk_runner import BulkRunner
@@ -15,6 +14,7 @@ from orchestratord.errors import QueueError
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.store import Store
 from orchestratord.values.durations import parse_rate
+from tests.unit.api.control_parts import Parts, until
 
 
 async def retry_all(parts: Parts, **body: Any) -> dict[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any
 
 import httpx
 import pytest
-from control_parts import Parts, until
 
 from orchestratord import NewTask
 from orchestratord.api import event_stream
@@ -26,6 +25,7 @@ from orchestratord.model.event import (
     WebhookEvent,
 )
 from orchestratord.plugin import event_bus
+from tests.unit.api.control_parts import Parts, until
 
 TASK = TaskEvent(EventType.TASK_FAILED, 1, 2, "webhook", "demo/get", "ops", "failed")
 RELOAD = ConfigEvent(

@@ -5,13 +5,13 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
-from control_parts import Parts
 
 from orchestratord.config.params import exemplary
 from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Param
 from orchestratord.testing import Rig
+from tests.unit.api.control_parts import Parts
 
 PATH = "/v1/endpoints/demo/get/explain"
 

@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_parts import Parts, until
 
 from orchestratord.api.server import http_connection as connection_module
 from orchestratord.api.server import request_body as body_module
 from orchestratord.api.server import server as server_module
 from orchestratord.api.server.server import Listener
 from orchestratord.errors import ConfigError
+from tests.unit.api.control_parts import Parts, until
 
 GET = b"GET /healthz HTTP/1.1\r\nHost: d\r\n\r\n"
 POST = b"POST /v1/endpoints/demo/get/calls HTTP/1.1\r\nHost: d\r\n"

@@ -208,7 +208,8 @@ def test_priorities(level: str, number: int) -> None:
 def test_the_journal_gets_priorities_and_keeps_the_time(tmp_path: Path, form: str) -> None:
     """A process of its own, whose stderr is the file that JOURNAL_STREAM names."""
     script = (
-        "import logging; from orchestratord import log; from orchestratord.settings import Log\n"
+        "import logging; from orchestratord import log\n"
+        "from orchestratord.model.settings import Log\n"
         f"log.set_up(Log(format={form!r}))\n"
         "logging.getLogger('orchestratord.worker').error('broken')\n"
         "raise SystemExit(int(bool(1/0)))\n"

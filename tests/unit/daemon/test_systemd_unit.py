@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-UNIT = Path(__file__).parents[2] / "systemd" / "orchestratord.service"
+UNIT = Path(__file__).parents[3] / "systemd" / "orchestratord.service"
 MOST_EXPOSED = 1.5
 
 

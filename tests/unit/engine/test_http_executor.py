@@ -18,9 +18,9 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 
 from orchestratord.engine.http_executor import HttpExecutor, HttpSpec
-from orchestratord.engine.sending import Sender
-from orchestratord.engine.transport import HttpClient
 from orchestratord.errors import InvalidPayload
+from orchestratord.http.api_client import Sender
+from orchestratord.http.client import HttpClient
 from orchestratord.model.auth import Auth
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.outcome import Outcome

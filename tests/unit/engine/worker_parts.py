@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
 from orchestratord.engine.lanes.lane_set import Lane
-from orchestratord.engine.transport import HttpClient
 from orchestratord.engine.worker import Worker
+from orchestratord.http.client import HttpClient
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.outcome import Outcome

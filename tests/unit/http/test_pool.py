@@ -7,14 +7,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 
-from orchestratord.engine.connection import Connection
-from orchestratord.engine.dial import dial
 from orchestratord.http.egress import Egress, parse_rule
-from orchestratord.http.pool import Pool, PoolKey
+from orchestratord.http.http1 import Http1Connection, open_connection
+from orchestratord.http.pool import ConnectionPool, PoolKey
 
 EGRESS = Egress((parse_rule("127.0.0.1"),))
 
-Open = Callable[[], Awaitable[tuple[PoolKey, Connection]]]
+Open = Callable[[], Awaitable[tuple[PoolKey, Http1Connection]]]
 
 
 @pytest.fixture
@@ -28,11 +27,11 @@ async def connect() -> AsyncIterator[Open]:
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    opened: list[Connection] = []
+    opened: list[Http1Connection] = []
 
-    async def connect() -> tuple[PoolKey, Connection]:
+    async def connect() -> tuple[PoolKey, Http1Connection]:
         deadline = asyncio.get_running_loop().time() + 5
-        connection = await dial(
+        connection = await open_connection(
             "127.0.0.1",
             port,
             resolver=resolver,
@@ -52,7 +51,7 @@ async def connect() -> AsyncIterator[Open]:
 
 async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = Pool(10, 10, 5.0)
+    pool = ConnectionPool(10, 10, 5.0)
     key, first = await connect()
     _, second = await connect()
     pool.give(key, first, loop)
@@ -65,7 +64,7 @@ async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
 
 async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = Pool(10, 10, 5.0)
+    pool = ConnectionPool(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key, EGRESS, connection.idle_since + 5.0) is None
@@ -75,7 +74,7 @@ async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
 
 async def test_one_key_does_not_serve_another(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = Pool(10, 10, 5.0)
+    pool = ConnectionPool(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key._replace(host="other"), EGRESS, loop.time()) is None
@@ -86,7 +85,7 @@ async def test_one_key_does_not_serve_another(connect: Open) -> None:
 
 async def test_other_rules_check_the_address_again(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = Pool(10, 10, 5.0)
+    pool = ConnectionPool(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key, Egress(), loop.time()) is None
@@ -97,7 +96,7 @@ async def test_other_rules_check_the_address_again(connect: Open) -> None:
 
 async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = Pool(1, 10, 0.02)
+    pool = ConnectionPool(1, 10, 0.02)
     key, connection = await connect()
     pool.give(key, connection, loop)
     async with asyncio.timeout(5):
@@ -128,14 +127,20 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
     loop = asyncio.get_running_loop()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
-    connection = await dial("127.0.0.1", port, resolver=resolver, egress=EGRESS, ssl_context=None,
-                            deadline=loop.time() + 5)  # fmt: skip
+    connection = await open_connection(
+        "127.0.0.1",
+        port,
+        resolver=resolver,
+        egress=EGRESS,
+        ssl_context=None,
+        deadline=loop.time() + 5,
+    )
     try:
         connection._transport.pause_reading()  # as a loop that is busy with something else
         connection._socket.send(b"x")
         while connection._peek() is None:
             await asyncio.sleep(0.01)
-        pool, key = Pool(10, 10, 5.0), PoolKey("127.0.0.1", port, None)
+        pool, key = ConnectionPool(10, 10, 5.0), PoolKey("127.0.0.1", port, None)
         pool.give(key, connection, loop)
         taken = pool.take(key, EGRESS, connection.idle_since + idle_for)
         assert taken is (None if idle_for else connection)

@@ -16,10 +16,10 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.head import encode
-from orchestratord.engine.transport import HttpClient, SendOptions
 from orchestratord.errors import SendError
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.http.request_bytes import encode
 from orchestratord.model.http_message import (
     Fields,
     Form,

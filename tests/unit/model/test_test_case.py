@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestratord.model.test_case import NOON, Expected, Pretended, TestCase, parse_code
+from orchestratord.model.test_case import NOON, Expected, Pretended, parse_code
+from orchestratord.model.test_case import TestCase as Case
 
 GIVEN = {"answer": {"status_code": 200}, "expect": {"outcome": "succeeded"}}
 
@@ -26,15 +27,15 @@ def test_what_is_no_single_status_code(text: Any) -> None:
 
 
 def test_defaults() -> None:
-    trial = TestCase.model_validate(GIVEN)
+    trial = Case.model_validate(GIVEN)
     assert (trial.name, dict(trial.params), trial.attempt) == ("", {}, 1)
-    assert TestCase.model_validate({**GIVEN, "now": NOON}).now == trial.now == 1798804800.0
+    assert Case.model_validate({**GIVEN, "now": NOON}).now == trial.now == 1798804800.0
 
 
 @pytest.mark.parametrize("now", ["2027-01-01", "2027-01-01T12:00:00", "noon", [], True])
 def test_a_time_has_a_date_an_hour_and_a_zone(now: Any) -> None:
     with pytest.raises(ValidationError, match="is not a time"):
-        TestCase.model_validate({**GIVEN, "now": now})
+        Case.model_validate({**GIVEN, "now": now})
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ from orchestratord import (
     url_text,
 )
 from orchestratord.api.plugin_api import collect
-from orchestratord.engine.head import encode
+from orchestratord.http.request_bytes import encode
 from orchestratord.model.endpoint import SUCCESS
 from orchestratord.model.retry_policy import CALL_WHEN
 from orchestratord.testing import Rig, answered, task, unanswered

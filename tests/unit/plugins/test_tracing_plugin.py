@@ -192,7 +192,7 @@ class Missing(MetaPathFinder):
             raise ModuleNotFoundError(name)
 
 sys.meta_path.insert(0, Missing())
-from orchestratord.host import Host
+from orchestratord.plugin.host import Host
 host = Host()
 host.load()
 print(host.plugins["tracing"].status, host.plugins["tracing"].hooks)

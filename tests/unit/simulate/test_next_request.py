@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from types import SimpleNamespace
 
-from control_parts import Parts
-
 from orchestratord.model.endpoint import Schedule
 from orchestratord.simulate.next_request import upcoming_runs
 from orchestratord.testing import Rig
+from tests.unit.api.control_parts import Parts
 
 HOUR = 3_600_000
 

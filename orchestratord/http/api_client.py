@@ -1,20 +1,25 @@
-"""How the requests of one API go out: over its TLS, through its proxy, with its token."""
+"""The client as an executor sees it: within the deadline, over the TLS and proxy of its API."""
 
 from __future__ import annotations
 
 import asyncio
 from dataclasses import replace
+from functools import lru_cache
 
 import httpx
 
-from orchestratord.engine.tokens import AWAITED, Keeper, Learn
-from orchestratord.engine.transport import HttpClient, SendOptions
-from orchestratord.engine.trust import context_of, proxy_context
-from orchestratord.engine.tunnel import ProxyRoute
-from orchestratord.http.egress import Egress
+from orchestratord.errors import SendError
+from orchestratord.http.client import MAX_RESPONSE, HttpClient, SendOptions
+from orchestratord.http.egress import Egress, parse_rule
+from orchestratord.http.oauth import AWAITED, Learn, TokenKeeper
+from orchestratord.http.proxy import ProxyRoute
+from orchestratord.http.tls import context_of, proxy_context
 from orchestratord.model.auth import OAuth2
 from orchestratord.model.endpoint import Api
 from orchestratord.model.http_message import put_headers, request_header
+from orchestratord.model.outcome import Send
+from orchestratord.plugin.executor import Target
+from orchestratord.values.durations import format_duration
 
 _WITH_TOKEN = "orchestratord.token"  # noqa: S105  # the name of an extension
 """The extension of a request whose Authorization is ours to fill in."""
@@ -23,7 +28,7 @@ _TOKEN_ANSWER = 65_536
 """Seconds, and bytes, of an answer with a token."""
 
 
-class Access:
+class ApiClient:
     """Sends the requests of one API. It is made anew where its api.yaml changes.
 
     Args:
@@ -33,7 +38,9 @@ class Access:
         keeper: keeps its token, None without OAuth 2.0.
     """
 
-    def __init__(self, client: HttpClient, api: Api, egress: Egress, keeper: Keeper | None) -> None:
+    def __init__(
+        self, client: HttpClient, api: Api, egress: Egress, keeper: TokenKeeper | None
+    ) -> None:
         self._client = client
         self._keeper = keeper
         self.ssl_context = context_of(api.tls) if api.tls is not None else None
@@ -91,28 +98,73 @@ def _awaits_token(request: httpx.Request) -> bool:
     return request_header(request, "authorization") == AWAITED
 
 
-class Accesses:
-    """One `Access` for each API that asks for more than a connection."""
+class Sender:
+    """Makes the `send` of each attempt.
 
-    def __init__(self, client: HttpClient, learn: Learn) -> None:
+    Args:
+        client: sends the requests.
+        learn: is told of the tokens that come up, so that nothing shows them.
+    """
+
+    def __init__(self, client: HttpClient, learn: Learn = lambda owner, secrets: None) -> None:
         self._client = client
         self._learn = learn
-        self._known: dict[str, tuple[Api, Access]] = {}
-        self._keepers: dict[str, Keeper] = {}
+        self._known: dict[str, tuple[Api, ApiClient]] = {}
+        self._keepers: dict[str, TokenKeeper] = {}
 
-    def of(self, api: Api, egress: Egress) -> Access:
-        """The access to an API as it is declared now; a token that can serve on does so."""
+    def within(self, target: Target) -> Send:
+        """A `send` whose deadline begins with its first call and covers all of them."""
+        client = self._client
+        egress = _egress(target.egress, client.listeners)
+        deadline: float | None = None
+        api_client = None if target.access is None else self._api_client(target.access, egress)
+
+        async def send(
+            request: httpx.Request,
+            *,
+            fresh: bool = False,
+            follow_redirects: bool = False,
+            max_response: int = MAX_RESPONSE,
+        ) -> httpx.Response:
+            nonlocal deadline
+            now = asyncio.get_running_loop().time()
+            if deadline is None:
+                deadline = now + target.timeout
+            if now >= deadline:
+                limit = format_duration(target.timeout)
+                raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
+            options = SendOptions(
+                timeout=deadline - now,
+                egress=egress,
+                max_response=max_response,
+                follow_redirects=follow_redirects,
+                fresh=fresh,
+            )
+            if api_client is None:
+                return await client.send(request, options=options)
+            options = replace(options, ssl_context=api_client.ssl_context, route=api_client.route)
+            return await api_client.send(request, options)
+
+        return send
+
+    def _api_client(self, api: Api, egress: Egress) -> ApiClient:
+        """For an API as it is declared now; a token that can serve on does so."""
         known = self._known.get(api.name)
         if known is not None and known[0] is api:
             return known[1]
         settings = api.auth.oauth2 if api.auth is not None else None
         keeper = self._keeper(api.name, settings) if settings is not None else None
-        access = Access(self._client, api, egress, keeper)
-        self._known[api.name] = api, access
-        return access
+        made = ApiClient(self._client, api, egress, keeper)
+        self._known[api.name] = api, made
+        return made
 
-    def _keeper(self, name: str, settings: OAuth2) -> Keeper:
+    def _keeper(self, name: str, settings: OAuth2) -> TokenKeeper:
         keeper = self._keepers.get(name)
         if keeper is None or not keeper.fits(settings):
-            keeper = self._keepers[name] = Keeper(name, settings, self._learn)
+            keeper = self._keepers[name] = TokenKeeper(name, settings, self._learn)
         return keeper
+
+
+@lru_cache(maxsize=1024)
+def _egress(rules: tuple[str, ...], listeners: frozenset[tuple[str, int]]) -> Egress:
+    return Egress(tuple(parse_rule(rule) for rule in rules), listeners)

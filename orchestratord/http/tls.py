@@ -12,9 +12,6 @@ from orchestratord.errors import SendError
 from orchestratord.model.auth import Tls
 from orchestratord.values.certificate import show, trust
 
-ALPN = ("h2", "http/1.1")
-"""What is offered to a peer over TLS. The first one that it knows too is spoken."""
-
 _UNTRUSTED = frozenset({2, 18, 19, 20, 21, 24, 27, 28})
 """OpenSSL's numbers for a chain that leads to no authority that is trusted."""
 _OTHER_NAME = frozenset({62, 63, 64})
@@ -31,7 +28,7 @@ class ApiContext(ssl.SSLContext):
 def context_of(tls: Tls | None = None) -> ssl.SSLContext:
     """A client's context. Reading the usual authorities takes 20 ms."""
     context = proxy_context(tls)
-    context.set_alpn_protocols(ALPN)
+    context.set_alpn_protocols(("http/1.1",))
     if tls is not None and tls.cert is not None:
         show(context, tls.cert.content, (tls.key or tls.cert).content)
     return context
@@ -50,6 +47,11 @@ def _trusting(tls: Tls) -> ssl.SSLContext:
     trust(context, tls.ca.content)
     context.authority = f"tls.ca ({tls.ca.name})"
     return context
+
+
+def certificate_name(name: str) -> str:
+    """A name as a certificate has it: without an address's zone, and without a final dot."""
+    return name.partition("%")[0].rstrip(".")
 
 
 def tls_failure(

@@ -5,15 +5,12 @@ from __future__ import annotations
 import asyncio
 import re
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, NamedTuple, cast
 
-from orchestratord.engine.connection import Connection
-from orchestratord.engine.head import Encoded
-from orchestratord.engine.trust import tls_failure
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.http.egress import Egress
+from orchestratord.http.request_bytes import Encoded
+from orchestratord.http.tls import certificate_name, tls_failure
 from orchestratord.model.auth import Proxy
 from orchestratord.model.http_message import Origin
 
@@ -62,22 +59,16 @@ class ProxyRoute:
         return b"" if value is None else f"Proxy-Authorization: {value}\r\n".encode()
 
 
-class ProxyTarget(NamedTuple):
-    """What a connection is for. `ssl_context` is None without TLS."""
-
-    host: str
-    port: int
-    ssl_context: ssl.SSLContext | None
-
-
 async def open_tunnel(
     loop: asyncio.AbstractEventLoop,
     transport: asyncio.Transport,
     answer: ProxyAnswer,
     route: ProxyRoute,
-    target: ProxyTarget,
-    choose: Callable[[str | None], Connection],
-) -> Connection:
+    host: str,
+    port: int,
+    context: ssl.SSLContext,
+    connection: asyncio.Protocol,
+) -> None:
     """Have the proxy open a tunnel to the target, and secure it.
 
     Args:
@@ -85,21 +76,24 @@ async def open_tunnel(
         transport: of the connection to the proxy, whose protocol is `answer`.
         answer: reads what it says.
         route: how it is asked.
-        target: what for.
-        choose: from the protocol that TLS has agreed on to a connection of it.
+        host: of the target.
+        port: of the target.
+        context: for TLS with the target.
+        connection: what is spoken with the target, once there is TLS with it.
 
     Raises:
         SendError: the proxy does not open one, or there is no TLS with the target.
     """
-    host, port, context = target
-    assert context is not None
     try:
         transport.write(route.connect(host, port))
         status, words = await answer.status
         if not 200 <= status < 300:
             raise _refusal(route.proxy, f"{host}:{port}", status, words)
-        waiting = _Waiting()
-        secured = await loop.start_tls(transport, waiting, context, server_hostname=certified(host))
+        # What comes before a request has it close its transport: until there is TLS, this one.
+        connection.connection_made(transport)
+        secured = await loop.start_tls(
+            transport, connection, context, server_hostname=certificate_name(host)
+        )
         if secured is None:
             raise ConnectionResetError
     except BaseException as error:
@@ -108,19 +102,9 @@ async def open_tunnel(
             what = f"{host} through the proxy {route.proxy}"
             raise tls_failure(error, host, what, context) from error
         raise
-    connection = choose(secured.get_extra_info("ssl_object").selected_alpn_protocol())
-    secured.set_protocol(connection)
     connection.connection_made(secured)
-    if waiting.early:
-        cast("Any", connection).data_received(bytes(waiting.early))
-    if waiting.lost is not None:
-        connection.connection_lost(waiting.lost)
-    return connection
-
-
-def certified(name: str) -> str:
-    """A name as a certificate has it: without an address's zone, and without a final dot."""
-    return name.partition("%")[0].rstrip(".")
+    if transport.is_closing():
+        secured.abort()
 
 
 def _refusal(proxy: Proxy, target: str, status: int, words: str) -> SendError:
@@ -165,17 +149,3 @@ class ProxyAnswer(asyncio.Protocol):
         error = SendError(f"the proxy {self._proxy} {what}", kind="connect", sent=False)
         self.status.set_exception(error)
         self.status.exception()  # whoever waits for it may have gone
-
-
-class _Waiting(asyncio.Protocol):
-    """Keeps what comes until it is known which protocol is spoken."""
-
-    def __init__(self) -> None:
-        self.early = bytearray()
-        self.lost: Exception | None = None
-
-    def data_received(self, data: bytes) -> None:
-        self.early += data
-
-    def connection_lost(self, error: Exception | None) -> None:
-        self.lost = error or ConnectionResetError()

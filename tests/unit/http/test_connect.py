@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from orchestratord.engine.resolver import SystemResolver
+from orchestratord.http.connect import SystemResolver
 
 
 @pytest.mark.parametrize(

@@ -6,15 +6,18 @@ import asyncio
 import json
 import logging
 import math
+import os
 import re
+import stat
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import httpx
 
-from orchestratord.engine.keeping import keep
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.model.http_message import Request, header
@@ -71,7 +74,7 @@ class Token:
     """Whether the API has answered anything else to it than 401."""
 
 
-class Keeper:
+class TokenKeeper:
     """Keeps the token of one API.
 
     Args:
@@ -273,7 +276,7 @@ class Keeper:
             )
             return
         try:
-            await asyncio.to_thread(keep, old.file, value)
+            await asyncio.to_thread(_write_back, old.file, value)
         except OSError as error:
             log.error(
                 "%s: its new refresh token cannot be kept in %s (%s), and will be lost with the "
@@ -314,3 +317,32 @@ def _seconds(value: Any) -> float:
     except (TypeError, ValueError, OverflowError):
         return math.inf
     return max(seconds, 0.0) if seconds == seconds else math.inf
+
+
+def _write_back(path: str, secret: str) -> None:
+    """Replace what a file holds, whole or not at all; who may read it stays, and a link stays one.
+
+    Raises OSError.
+    """
+    path = os.path.realpath(path)
+    seen = os.stat(path)
+    folder = os.path.dirname(path)
+    handle, new = tempfile.mkstemp(prefix=".", dir=folder)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8") as file:
+            file.write(f"{secret}\n")
+            file.flush()
+            with suppress(PermissionError):
+                os.fchown(handle, seen.st_uid, seen.st_gid)
+            os.fchmod(handle, stat.S_IMODE(seen.st_mode))
+            os.fsync(handle)
+        os.replace(new, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(new)
+        raise
+    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)

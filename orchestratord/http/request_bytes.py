@@ -1,4 +1,4 @@
-"""A request as it goes out: its line or its pseudo-headers, its headers, its body."""
+"""A request as it goes out: its line, its headers, its body."""
 
 from __future__ import annotations
 
@@ -15,19 +15,6 @@ _TARGET = re.compile(rb"[\x21-\x7e]+")
 _LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+")
 _FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*")
 _FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
-_OF_THE_CONNECTION = frozenset(
-    {
-        b"connection",
-        b"host",
-        b"http2-settings",
-        b"keep-alive",
-        b"proxy-connection",
-        b"te",
-        b"transfer-encoding",
-        b"upgrade",
-    }
-)
-_INDEXED = frozenset({b"accept", b"accept-encoding", b"content-type", b"user-agent"})
 
 
 class Encoded(NamedTuple):
@@ -107,40 +94,6 @@ def _encode_plain(request: Request, plain: Plain) -> Encoded:
         raise unsendable("a header holds characters that cannot be sent")
     closes = closes or asks_to_close(fields)
     return Encoded(request, b"%b%b\r\n" % (head, rows), request.content, closes)
-
-
-def http2_fields(request: httpx.Request) -> list[tuple[bytes, bytes, bool]]:
-    """The headers of a request that `encode` has accepted, for HTTP/2.
-
-    Names are in lower case, Host has become `:authority`, and what speaks of the connection of
-    HTTP/1.1 is left out, with everything that its Connection header names.
-
-    Returns:
-        name, value, and whether the value is to be kept out of the table that compresses: it may
-        be a secret, or is another one each time.
-    """
-    if isinstance(request, Request) and (plain := request.plain) is not None:
-        scheme, target, raw = plain.origin.scheme, plain.target, plain.fields
-    else:
-        url = request.url
-        scheme, target, raw = url.raw_scheme, url.raw_path, request.headers.raw
-    fields = [
-        (b":method", request.method.encode(), False),
-        (b":authority", b"", False),
-        (b":scheme", scheme, False),
-        (b":path", target, True),
-    ]
-    left_out = _OF_THE_CONNECTION
-    headers = [(name.lower(), value.strip(b" \t")) for name, value in raw]
-    for name, value in headers:
-        if name == b"host":
-            fields[1] = (b":authority", value, False)
-        elif name == b"connection":
-            left_out |= {token.strip().lower() for token in value.split(b",")}
-    fields += [
-        (name, value, name not in _INDEXED) for name, value in headers if name not in left_out
-    ]
-    return fields
 
 
 def _framed(body: bytes, lengths: list[bytes], codings: list[bytes]) -> bytes:

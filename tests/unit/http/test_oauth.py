@@ -10,8 +10,8 @@ from urllib.parse import parse_qsl
 import httpx
 import pytest
 
-from orchestratord.engine.tokens import Keeper
 from orchestratord.errors import EgressDenied, SendError
+from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.values.redact import MASK, Redactor
 
@@ -50,10 +50,10 @@ def given(value: str = "token-0001", **more: Any) -> dict[str, Any]:
     return {"access_token": value, "token_type": "Bearer", **more}
 
 
-def keeper(learned: Redactor | None = None, **settings: Any) -> Keeper:
+def keeper(learned: Redactor | None = None, **settings: Any) -> TokenKeeper:
     learn = (learned or Redactor()).learn
     keys = {key: value for key, value in {**SETTINGS, **settings}.items() if value is not None}
-    return Keeper("shop", OAuth2.model_validate(keys), learn)
+    return TokenKeeper("shop", OAuth2.model_validate(keys), learn)
 
 
 def soon() -> float:

@@ -1,4 +1,4 @@
-"""Sending requests: HTTP/1.1 and HTTP/2 over connections of its own, with httpx's objects.
+"""The HTTP client: it sends requests by HTTP/1.1 over connections of its own, with httpx's objects.
 
 httpx's own transport is not used: its deadline is one a read and never ends an answer that drips,
 its decoder turns a few KiB into gigabytes, and its pool costs ten times this one. What is kept of
@@ -14,23 +14,31 @@ from datetime import timedelta
 
 import httpx
 
-from orchestratord.engine.answer import HttpAnswer
-from orchestratord.engine.connection import Connection
-from orchestratord.engine.dial import dial
-from orchestratord.engine.head import encode, unsendable
-from orchestratord.engine.redirect import MAX_REDIRECTS, redirected
-from orchestratord.engine.resolver import Resolver, SystemResolver
-from orchestratord.engine.trust import ALPN as ALPN  # offered by contexts of others, too
-from orchestratord.engine.trust import context_of
-from orchestratord.engine.tunnel import ProxyRoute
 from orchestratord.errors import SendError
+from orchestratord.http.connect import Resolver, SystemResolver
 from orchestratord.http.egress import Egress
-from orchestratord.http.pool import Pool, PoolKey
+from orchestratord.http.http1 import open_connection
+from orchestratord.http.pool import ConnectionPool, PoolKey
+from orchestratord.http.proxy import ProxyRoute
+from orchestratord.http.request_bytes import encode, unsendable
+from orchestratord.http.response_parser import ResponseParser
+from orchestratord.http.tls import context_of
 from orchestratord.model.http_message import Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
 MAX_RESPONSE = 1_048_576
-_REMEMBERED = 4096  # peers
+_MAX_REDIRECTS = 3
+_METHOD_KEPT = (307, 308)
+_METHOD_CHANGED = (301, 302, 303)
+# Headers that speak of a body, and go where it goes.
+_BODY_HEADERS = (
+    b"content-length",
+    b"transfer-encoding",
+    b"content-type",
+    b"content-encoding",
+    b"content-language",
+    b"content-location",
+)
 
 
 @dataclass(slots=True, kw_only=True)  # not frozen: one is made for each request
@@ -43,15 +51,12 @@ class SendOptions:
         egress: the rules that every address has to pass.
         connect_timeout: seconds for resolving, connecting and TLS, within `timeout`.
         max_response: how many bytes of the decoded body are kept. A longer one is cut and the
-            connection closed, with HTTP/2 the stream; the response's extension `truncated` is then
-            True.
+            connection closed; the response's extension `truncated` is then True.
         follow_redirects: follow up to three redirects within the origin. Any other answer of
             status 3xx is handed back as it is.
         fresh: send over a new connection, where a kept one that turns out to be closed would leave
-            open whether the request has been carried out. With HTTP/2 it has the connection to
-            itself: a connection lost takes all the exchanges on it along.
-        ssl_context: for https; None verifies against the usual authorities. Over one of your own
-            HTTP/2 is spoken where it offers it: `set_alpn_protocols(ALPN)`.
+            open whether the request has been carried out.
+        ssl_context: for https; None verifies against the usual authorities.
         route: through which proxy; None goes there directly.
     """
 
@@ -94,11 +99,8 @@ class HttpClient:
         if resolver is None:
             resolver = self._system = SystemResolver()
         self._resolver = resolver
-        self._pool = Pool(max_idle, max_idle_per_host, idle_timeout)
+        self._pool = ConnectionPool(max_idle, max_idle_per_host, idle_timeout)
         self._default_context: ssl.SSLContext | None = None
-        self._opening: dict[PoolKey, asyncio.Future[bool]] = {}
-        # Host and port of peers whose connections are for one exchange: nobody waits for another's.
-        self._of_http1: set[tuple[str, int]] = set()
 
     async def send(self, request: httpx.Request, *, options: SendOptions) -> httpx.Response:
         """Send a request whose content has been read, and read the answer to its end.
@@ -124,8 +126,8 @@ class HttpClient:
                 error.sent = error.sent or redirects > 0
                 raise
             following = None
-            if options.follow_redirects and redirects < MAX_REDIRECTS:
-                following = redirected(request, response)
+            if options.follow_redirects and redirects < _MAX_REDIRECTS:
+                following = _redirected(request, response)
             if following is None:
                 response.elapsed = timedelta(seconds=loop.time() - start)
                 return response
@@ -157,64 +159,21 @@ class HttpClient:
             encoded = key.route.handed(encoded, origin)
         connection = None if options.fresh else self._pool.take(key, options.egress, now)
         if connection is None:
-            until = min(deadline, now + options.connect_timeout)
-            if key.ssl_context is None or options.fresh or key[:2] in self._of_http1:
-                connection = await self._dial(key, options, until)
-            else:
-                connection = await self._join(loop, key, options, until)
+            connection = await open_connection(
+                key.host,
+                key.port,
+                resolver=self._resolver,
+                egress=options.egress,
+                ssl_context=key.ssl_context,
+                deadline=min(deadline, now + options.connect_timeout),
+                route=key.route,
+            )
         try:
             answer = await connection.exchange(encoded, options.max_response, deadline)
         finally:
             if not connection.closing:
                 self._pool.give(key, connection, loop)
         return _response(request, answer)
-
-    async def _dial(self, key: PoolKey, options: SendOptions, until: float) -> Connection:
-        connection = await dial(
-            key.host,
-            key.port,
-            resolver=self._resolver,
-            egress=options.egress,
-            ssl_context=key.ssl_context,
-            deadline=until,
-            route=key.route,
-        )
-        if key.ssl_context is not None:
-            peer = key.host, key.port
-            if connection.shared:
-                self._of_http1.discard(peer)
-            elif peer not in self._of_http1:
-                if len(self._of_http1) >= _REMEMBERED:
-                    self._of_http1.clear()
-                self._of_http1.add(peer)
-        return connection
-
-    async def _join(
-        self, loop: asyncio.AbstractEventLoop, key: PoolKey, options: SendOptions, until: float
-    ) -> Connection:
-        """A connection that may turn out to be one for many: it is opened once, and whoever needs
-        one meanwhile waits for it. Where it cannot be shared, each of them opens its own."""
-        while (opening := self._opening.get(key)) is not None:
-            await asyncio.wait((opening,), timeout=max(0.0, until - loop.time()))
-            if not opening.done():
-                what = f"no connection to {key.host} in time"
-                raise SendError(what, kind="timeout", sent=False)
-            if not opening.result():
-                return await self._dial(key, options, until)
-            connection = self._pool.take(key, options.egress, loop.time())
-            if connection is not None:
-                return connection
-        self._opening[key] = opening = loop.create_future()
-        shared = False
-        try:
-            connection = await self._dial(key, options, until)
-            shared = connection.shared
-            if shared:
-                self._pool.offer(key, connection, loop)
-            return connection
-        finally:
-            del self._opening[key]
-            opening.set_result(shared)
 
     def _key(self, origin: Origin, options: SendOptions) -> PoolKey:
         if origin.scheme == b"http":
@@ -235,8 +194,53 @@ def _origin(url: httpx.URL) -> Origin:
     return Origin.of(url)
 
 
-def _response(request: httpx.Request, answer: HttpAnswer) -> httpx.Response:
-    extensions = {"http_version": answer.http_version, "truncated": answer.truncated}
-    if answer.reason is not None:
-        extensions["reason_phrase"] = answer.reason
+def _response(request: httpx.Request, answer: ResponseParser) -> httpx.Response:
+    extensions = {
+        "http_version": answer.http_version,
+        "reason_phrase": answer.reason,
+        "truncated": answer.truncated,
+    }
     return Response(answer.status, answer.headers, bytes(answer.body), request, extensions)
+
+
+def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
+    """The request that follows a redirect, or None where it is not to be followed.
+
+    Only within the origin: the headers may hold credentials, which are nobody else's business.
+    After 303, and after 301 or 302 to a POST, it is a GET without a body.
+    """
+    status = response.status_code
+    if status not in _METHOD_KEPT and status not in _METHOD_CHANGED:
+        return None
+    location = response.headers.get("location")
+    if not location:
+        return None
+    try:
+        url = request.url.join(location)
+    except (httpx.InvalidURL, ValueError):
+        return None
+    if _scheme_host_port(url) != _scheme_host_port(request.url) or url.userinfo:
+        return None
+    method, headers, body = request.method, request.headers.raw, request.content
+    becomes_get = (status == 303 and method != "HEAD") or (
+        status in (301, 302) and method == "POST"
+    )
+    if becomes_get:
+        method, body = "GET", b""
+        headers = [field for field in headers if field[0].lower() not in _BODY_HEADERS]
+    # Given as a stream, the body brings no headers of its own beside those that are there.
+    following = httpx.Request(
+        method,
+        url,
+        headers=headers,
+        stream=httpx.ByteStream(body),
+        extensions=request.extensions,
+    )
+    following.read()
+    return following
+
+
+def _scheme_host_port(url: httpx.URL) -> tuple[bytes, bytes, int]:
+    """Of an http or https URL, the port also where it is the default."""
+    scheme = url.raw_scheme
+    return scheme, url.raw_host, url.port or (443 if scheme == b"https" else 80)

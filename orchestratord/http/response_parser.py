@@ -1,0 +1,284 @@
+"""One answer, parsed from the bytes of its connection: status, headers, decoded body, each bounded.
+
+A few KiB of gzip can hold gigabytes. zlib is asked for no more than there is room for, so a bomb
+costs what the limit allows and nothing beyond it.
+"""
+
+from __future__ import annotations
+
+import zlib
+from typing import NoReturn
+
+import httptools
+
+from orchestratord.errors import SendError
+
+ACCEPT_ENCODING = "gzip, deflate"
+"""What is decoded here, for a request's Accept-Encoding. Anything else is handed on as it came."""
+
+HEAD_LIMIT = 65_536  # bytes of all header lines, those of interim answers and trailers included
+HEADER_COUNT = 200
+_INTERIM_LIMIT = 10  # answers of status 1xx before the real one
+_HEAD_TOO_LARGE = f"its headers are larger than {HEAD_LIMIT // 1024} KiB"
+_VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
+_GZIP = 16 + zlib.MAX_WBITS
+
+
+class ResponseParser:
+    """An answer, from the status line to the body's last byte.
+
+    Everything that comes is consumed at once, into a body that `limit` bounds, so reading never
+    has to be paused: what is over the bound ends the answer.
+
+    Args:
+        method: the request's; an answer to HEAD has no body.
+        limit: how many bytes of decoded body are kept.
+    """
+
+    __slots__ = (
+        "_fault",
+        "_head",
+        "_head_size",
+        "_header_count",
+        "_in_body",
+        "_inflater",
+        "_interim",
+        "_limit",
+        "_parser",
+        "_until_close",
+        "_wire",
+        "_wire_limit",
+        "body",
+        "done",
+        "headers",
+        "http_version",
+        "reason",
+        "reusable",
+        "status",
+        "truncated",
+    )
+
+    def __init__(self, method: str, limit: int) -> None:
+        self.status = 0
+        self.reason = b""
+        self.http_version = b"HTTP/1.1"
+        self.headers: list[tuple[bytes, bytes]] = []
+        # One buffer, not a list of pieces: a body of one-byte chunks would cost 40 times its size.
+        self.body = bytearray()
+        self.truncated = False
+        self.done = False
+        self._head = method == "HEAD"
+        self._limit = limit
+        # Framing can be far larger than content: chunk extensions, gzip blocks that hold nothing.
+        self._wire_limit = 8 * limit + 262_144 + HEAD_LIMIT
+        self._wire = 0
+        self._head_size = 0
+        self._header_count = 0
+        self._interim = 0
+        self._in_body = False
+        self._inflater: Inflater | None = None
+        self._fault = ""
+        self.reusable = False  # the connection can carry another request
+        self._until_close = False
+        self._parser = httptools.HttpResponseParser(self)
+        # One answer a connection at a time: neither leniency can be used to smuggle a second one,
+        # and old servers need them.
+        self._parser.set_dangerous_leniencies(
+            lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
+        )
+
+    @property
+    def started(self) -> bool:
+        """True when at least one byte has come."""
+        return self._wire > 0
+
+    def feed(self, data: bytes) -> None:
+        """Take the next bytes; `done` is True when they were the last ones that are wanted.
+
+        Raises:
+            SendError: this is no answer, or one beyond the bounds.
+        """
+        self._wire += len(data)
+        try:
+            self._parser.feed_data(data)
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if self.done:  # it is what came after the answer that cannot be read
+                self.reusable = False
+                return
+            raise _unreadable(self._fault or f"it is not HTTP/1.1: {error}") from None
+        if not self.done:
+            self._check_framing()
+
+    def end(self) -> None:
+        """The peer has sent its last byte, and the answer is not done yet.
+
+        Raises:
+            SendError: something is missing.
+        """
+        if not self._until_close:
+            where = "body" if self._in_body else "headers"
+            raise SendError(
+                f"the connection was closed in the middle of the answer's {where}",
+                kind="reset",
+                sent=True,
+            )
+        self._finish()
+
+    def release(self) -> None:
+        """Let go of the parser. It and the answer hold each other, and would wait for a
+        collection of cycles with a body of a megabyte each."""
+        del self._parser
+
+    # The parser's callbacks.
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        """Take one header of the answer, of an interim one before it, or one of its trailers."""
+        self._head_size += len(name) + len(value) + 4
+        self._header_count += 1
+        if self._head_size > HEAD_LIMIT:
+            self._refuse(_HEAD_TOO_LARGE)
+        if self._header_count > HEADER_COUNT:
+            self._refuse(f"it has more than {HEADER_COUNT} headers")
+        if not self._in_body:  # else a trailer
+            self.headers.append((name, value.rstrip(b" \t")))
+
+    def on_message_begin(self) -> None:
+        if self.done:
+            self.reusable = False  # a second answer that nobody asked for
+
+    def on_status(self, reason: bytes) -> None:
+        self.reason += reason
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if status < 200:
+            self._check_interim(status)
+            return
+        version = self._parser.get_http_version()
+        if version not in _VERSIONS:
+            self._refuse(f"its version is HTTP/{version}")
+        self.http_version = _VERSIONS[version]
+        self.status = status
+        self._in_body = True
+        self._until_close = True
+        codings: list[bytes] = []
+        for name, value in self.headers:
+            lowered = name.lower()
+            if lowered == b"content-length":
+                self._until_close = False
+            elif lowered == b"transfer-encoding":
+                if value.lower() != b"chunked":
+                    self._refuse("its transfer coding is not chunked alone")
+                self._until_close = False
+            elif lowered == b"content-encoding":
+                codings.append(value.lower())
+        if len(codings) == 1:
+            self._inflater = Inflater.for_coding(codings[0])
+        if self._head:  # the parser knows of 204 and 304 by itself
+            self._finish()
+
+    def on_chunk_header(self) -> None:
+        if self.done:
+            self.reusable = False  # a body after HEAD
+
+    def on_body(self, data: bytes) -> None:
+        if self.done:
+            self.reusable = False
+        else:
+            self._take(data)
+
+    def on_message_complete(self) -> None:
+        if not self._in_body:  # an interim answer; the real one follows
+            self.headers.clear()
+            self.reason = b""
+        elif not self.done:
+            self._finish()
+
+    # What they have in common.
+
+    def _check_interim(self, status: int) -> None:
+        self._interim += 1
+        if status < 100 or status == 101:
+            self._refuse(f"its status is {status:03d}")
+        if self._interim > _INTERIM_LIMIT:
+            self._refuse(f"more than {_INTERIM_LIMIT} interim answers came before it")
+
+    def _take(self, data: bytes) -> None:
+        """Take the next bytes of the body; `done` is True when there is no room for more."""
+        room = self._limit - len(self.body)
+        if self._inflater is not None:
+            try:
+                data = self._inflater.decode(data, room + 1)
+            except zlib.error:
+                self._refuse("its body does not decode by its Content-Encoding")
+        if len(data) > room:
+            self.body += data[:room]
+            self.truncated = self.done = True
+        else:
+            self.body += data
+
+    def _finish(self) -> None:
+        if self._inflater is not None and not self._inflater.finished:
+            self._refuse("its body ends in the middle of its Content-Encoding")
+        self.done = True
+        self.reusable = self._parser.should_keep_alive()
+
+    def _check_framing(self) -> None:
+        if not self._in_body:
+            if self._wire > HEAD_LIMIT:
+                self._refuse(_HEAD_TOO_LARGE)
+        elif self._wire > self._wire_limit:
+            self._refuse("its framing is far larger than its content")
+
+    def _refuse(self, why: str) -> NoReturn:
+        self._fault = why
+        raise _unreadable(why)
+
+
+def _unreadable(why: str) -> SendError:
+    """The error for an answer that cannot be used."""
+    return SendError(f"the answer cannot be used: {why}", kind="protocol", sent=True)
+
+
+class Inflater:
+    """Decodes one body of content coding gzip or deflate.
+
+    `zlib.error` comes out where the bytes are not what the coding promises.
+    """
+
+    __slots__ = ("_fed", "_held", "_zlib")
+
+    def __init__(self, coding: bytes) -> None:
+        self._fed = False
+        self._held = b""
+        self._zlib = None if coding == b"deflate" else zlib.decompressobj(_GZIP)
+
+    @classmethod
+    def for_coding(cls, coding: bytes) -> Inflater | None:
+        """The decoder for a Content-Encoding in lower case; None where it is left as it is."""
+        return cls(coding) if coding in (b"gzip", b"x-gzip", b"deflate") else None
+
+    @property
+    def finished(self) -> bool:
+        """True when the stream has come to its own end, or nothing has come at all."""
+        return not self._fed or (self._zlib is not None and self._zlib.eof)
+
+    def decode(self, data: bytes, limit: int) -> bytes:
+        """Decode the next piece.
+
+        Args:
+            data: bytes as they came.
+            limit: how many bytes to make at most, at least 1. Where the result has this length
+                there may be more of it, which is lost.
+        """
+        self._fed = True
+        if self._zlib is None:
+            # "deflate" is sent both with zlib's two bytes of header, as it should be, and bare.
+            data = self._held + data
+            self._held = data if len(data) < 2 else b""
+            if self._held or not data:
+                return b""
+            wrapped = data[0] & 0x0F == 8 and (data[0] << 8 | data[1]) % 31 == 0
+            self._zlib = zlib.decompressobj(zlib.MAX_WBITS if wrapped else -zlib.MAX_WBITS)
+        # What follows the stream's end is padding. zlib would keep all of it.
+        return b"" if self._zlib.eof else self._zlib.decompress(data, limit)

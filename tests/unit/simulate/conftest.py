@@ -1,0 +1,3 @@
+from tests.unit.api.conftest import parts
+
+__all__ = ["parts"]
