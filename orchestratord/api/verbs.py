@@ -157,9 +157,9 @@ class Verbs:
         """Why new work would not be taken and carried out now; None where it would."""
         if self._worker.snapshot()["draining"]:
             return "the daemon is draining"
-        if (why := self._store.unreachable) is not None:
+        if (why := self._store.health.unreachable) is not None:
             return why
-        return None if self._store.accepting else "the disk has no room for new work"
+        return None if self._store.health.accepting else "the disk has no room for new work"
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
@@ -181,8 +181,8 @@ class Verbs:
             "database": {
                 "url": redactor.text(store.url),
                 "size": await store.read(prune.size()),
-                "accepting": store.accepting,
-                "unreachable": store.unreachable and redactor.text(store.unreachable),
+                "accepting": store.health.accepting,
+                "unreachable": store.health.unreachable and redactor.text(store.health.unreachable),
                 "listening": store.listening,
                 "holding_back": list(self._fleet.holding_back) if self._fleet else [],
             },

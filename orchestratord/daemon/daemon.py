@@ -282,7 +282,7 @@ class Daemon:
             if interval is not None and now - fed >= interval:
                 stalled = [
                     name
-                    for name, beat in (("worker", worker.beat), ("database", store.beat))
+                    for name, beat in (("worker", worker.beat), ("database", store.health.beat))
                     # A draining worker goes round no more; it waits for what is in flight.
                     if now - beat > STALLED_AFTER and not (name == "worker" and worker.draining)
                 ]

@@ -58,7 +58,7 @@ def settlement_of(
         error=error,
         response=response,
         attempt=row,
-        give_back=ended.give_back,
+        uncounted=ended.give_back,
         max_attempts=target.retry.max_attempts + task.granted if target is not None else None,
         deaths=ended.deaths,
         effects=effects,

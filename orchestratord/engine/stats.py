@@ -49,7 +49,7 @@ class Stats:
 
     def ended(self, settlement: Settlement, status: str) -> None:
         """A claim ended, and its task has this status now."""
-        if settlement.give_back:
+        if settlement.uncounted:
             return
         self._ends[status] += 1
         if status == Status.SUCCEEDED:

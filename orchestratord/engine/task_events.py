@@ -42,13 +42,13 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
     """A claim ended, and the task has this status now."""
     s, task, row = settlement, settlement.task, settlement.attempt
     webhook = task.webhook or None
-    back = s.give_back and status == _PENDING
+    back = s.uncounted and status == _PENDING
     type_ = _SNOOZED if back else _ENDED[status]
     next_try = s.next_try if status == _PENDING else None
     if row is None:
         return TaskEvent(
             type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status,
-            task.attempts - s.give_back, s.reason, None, s.error if s.reason is not None else None,
+            task.attempts - s.uncounted, s.reason, None, s.error if s.reason is not None else None,
             None, None, None, next_try, None, task.parent_id,
         )  # fmt: skip
     began = row.started_at

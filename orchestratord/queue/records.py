@@ -97,7 +97,7 @@ class Settlement:
         error: what the row shows as its last error from now on.
         response: the answer, as JSON; None keeps the one that is stored.
         attempt: the row of the attempt; None where there was none.
-        give_back: the attempt does not count.
+        uncounted: the attempt does not count.
         max_attempts: what the row shows from now on; None keeps it.
         deaths: what the row counts from now on; None keeps it.
         effects: written in the same transaction, if the result counts.
@@ -114,7 +114,7 @@ class Settlement:
     error: str | None = None
     response: dict[str, Any] | None = None
     attempt: Attempt | None = None
-    give_back: bool = False
+    uncounted: bool = False
     max_attempts: int | None = None
     deaths: int | None = None
     effects: Sequence[Insert | Upsert | Delete] = ()

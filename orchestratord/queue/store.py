@@ -76,7 +76,9 @@ class Store:
         self._count_again = 0.0
         self._session: Session | None = None
         self._writer = Writer(self._database, self._setup)
-        self._reader = Reader(self._database, lambda: self._writer.refusing)
+        self._reader = Reader(self._database)
+        self.health = self._writer.health
+        """How the database is."""
         self._notifier = Notifier()
         self._loop = asyncio.get_running_loop()
 
@@ -148,52 +150,30 @@ class Store:
         Raises what the operation raises, and StorageFull.
         """
         if operation.needs_room:
-            if (why := self._writer.refusing) is not None:
-                raise Unreachable(why)
-            if not self._writer.accepting:
+            self._check_reachable()
+            if not self.health.accepting:
                 raise StorageFull("the disk has no room for new work; what is queued goes on")
         return await self._writer.submit(operation)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""
+        self._check_reachable()
         return await self._reader.run(operation.look)
+
+    def _check_reachable(self) -> None:
+        """Each try to connect may take seconds, and others wait behind it."""
+        if (why := self.health.refusing) is not None:
+            raise Unreachable(why)
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""
         if self.shared and time.monotonic() >= self._count_again:
             began = time.monotonic()
             self._count_again = began + 1.0
-            self._writer.counts = await self._reader.run(counted)
+            self._writer.counts = await self.read(Read(counted))
             took = time.monotonic() - began
             self._count_again = time.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
         return dict(self._writer.counts)
-
-    # -- health ----------------------------------------------------------------------------------
-
-    @property
-    def accepting(self) -> bool:
-        """False while the disk is over 95 % or was full; recovers by itself."""
-        return self._writer.accepting
-
-    @property
-    def unreachable(self) -> str | None:
-        """Why the database cannot be reached; None while it can. Recovers by itself."""
-        return self._writer.unreachable
-
-    @property
-    def back_at(self) -> float:
-        """When it could be reached again, after it could not (`time.monotonic`)."""
-        return self._writer.back_at
-
-    @property
-    def healthy(self) -> bool:
-        """False once the writing thread has died of a bug."""
-        return self._writer.healthy
-
-    @property
-    def beat(self) -> float:
-        """When the writing thread last went round (`time.monotonic`); at least once a second."""
-        return self._writer.beat
 
     # -- what daemons tell each other ------------------------------------------------------------
 

@@ -19,6 +19,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError
@@ -70,22 +71,39 @@ class _Refused(Exception):
         super().__init__(str(cause))
 
 
+@dataclass(slots=True)
+class Health:
+    """How the writing thread and its database are. What is wrong with the database, or its disk,
+    recovers by itself."""
+
+    healthy: bool = True
+    """False once the thread has died of a bug: nothing is written any more."""
+    beat: float = field(default_factory=time.monotonic)
+    """When the thread last went round (`time.monotonic`); at least once a second."""
+    accepting: bool = True
+    """False while the disk has no room for new work: it is over 95 %, or was full."""
+    unreachable: str | None = None
+    """Why the database cannot be reached; None while it can."""
+    lost_at: float = 0.0
+    """Since when (`time.monotonic`)."""
+    back_at: float = float("-inf")
+    """Since when it can be reached again (`time.monotonic`)."""
+
+    @property
+    def refusing(self) -> str | None:
+        """Why nobody need wait for the database; None where it may be back in a moment."""
+        lost = self.unreachable is not None and time.monotonic() - self.lost_at > PATIENCE
+        return self.unreachable if lost else None
+
+
 class Writer:
     """The writing thread of one store."""
 
     def __init__(self, database: Database, setup: Callable[[], Session]) -> None:
         """`setup` runs first, on the thread: it opens the database and may raise."""
-        self.beat = time.monotonic()
-        """When the thread last went round (`time.monotonic`)."""
-        self.accepting = True
-        """False while the disk has no room for new work."""
+        self.health = Health()
         self.counts: dict[str, int] = {}
         """How many tasks each status has, as of the last transaction."""
-        self.unreachable: str | None = None
-        """Why the database cannot be reached; None while it can."""
-        self.back_at = float("-inf")
-        """Since when it can be reached again (`time.monotonic`)."""
-        self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
         self._database = database
@@ -116,17 +134,6 @@ class Writer:
         """Start the thread and wait until the database is open. Raises what `setup` raises."""
         self._thread.start()
         return await self._ready
-
-    @property
-    def refusing(self) -> str | None:
-        """Why new work need not wait for the database; None where it may be back in a moment."""
-        lost = self.unreachable is not None and time.monotonic() - self._lost_at > PATIENCE
-        return self.unreachable if lost else None
-
-    @property
-    def healthy(self) -> bool:
-        """False once the thread has died of a bug: nothing is written any more."""
-        return self._failure is None and (self._closed or self._thread.is_alive())
 
     def submit(self, operation: Write[T]) -> asyncio.Future[T]:
         """Do it in the next transaction; the future has its result after the COMMIT.
@@ -178,7 +185,7 @@ class Writer:
         self._tell(self._ready.set_result, session)
         try:
             while self._round(session):
-                self.beat = time.monotonic()
+                self.health.beat = time.monotonic()
         except BaseException as error:
             self._died(error)
         finally:
@@ -224,7 +231,7 @@ class Writer:
     def _write(self, session: Session, operations: list[Write[Any]]) -> None:
         runs = in_order(operations)
         deadline, tries = time.monotonic(), 0
-        if self.unreachable is None:
+        if self.health.unreachable is None:
             deadline += PATIENCE
         while True:
             try:
@@ -235,7 +242,7 @@ class Writer:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
                     log.debug("the transaction is done again: %s", cause)
-                    self.beat = time.monotonic()
+                    self.health.beat = time.monotonic()
                     time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
                     continue
                 if self._failures.is_lost(cause):
@@ -257,12 +264,12 @@ class Writer:
         """
         tries = 0
         while True:
-            if self.unreachable is None and tries:
+            if self.health.unreachable is None and tries:
                 log.error("%s; trying again", self._failures.named(cause))
-                self.unreachable = str(self._failures.named(cause))
-                self._lost_at = time.monotonic()
+                self.health.unreachable = str(self._failures.named(cause))
+                self.health.lost_at = time.monotonic()
             time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-            self.beat = time.monotonic()
+            self.health.beat = time.monotonic()
             try:
                 committed = session.db.mend()
             except self._failures.errors as error:
@@ -278,9 +285,9 @@ class Writer:
                 return None  # the daemon ends; whoever finds the claims later takes them over
 
     def _back(self) -> None:
-        if self.unreachable is not None:
+        if self.health.unreachable is not None:
             log.warning("the database is back")
-            self.back_at, self.unreachable = time.monotonic(), None
+            self.health.back_at, self.health.unreachable = time.monotonic(), None
 
     def _together(self, session: Session, runs: Sequence[Sequence[Write[Any]]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""
@@ -373,10 +380,10 @@ class Writer:
             operation.error = self._failures.named(cause)
         if not self._failures.is_full(cause):
             return
-        if self.accepting:
+        if self.health.accepting:
             named = self._failures.named(cause)
             log.error("%s; no new work is accepted until there is some", named)
-        self._full, self.accepting = True, False
+        self._full, self.health.accepting = True, False
         rest = [operation for operation in operations if operation.rank != Rank.NEW]
         if rest and len(rest) < len(operations):
             try:
@@ -387,7 +394,7 @@ class Writer:
 
     def _look(self, session: Session) -> None:
         """Look at the disk, and for another program that has written; or for the server."""
-        if self.unreachable is not None:
+        if self.health.unreachable is not None:
             try:
                 session.db.mend()
             except self._failures.errors:
@@ -397,8 +404,8 @@ class Writer:
         if self._full and not crowded:
             self._full = not self._probe(session)
         accepting = not (crowded or self._full)
-        if accepting != self.accepting:
-            self.accepting = accepting
+        if accepting != self.health.accepting:
+            self.health.accepting = accepting
             if accepting:
                 log.warning("the disk has room: new work is accepted again")
             else:
@@ -428,6 +435,7 @@ class Writer:
     def _died(self, error: BaseException) -> None:
         """A bug: fail everything that waits, and everything that will come."""
         self._failure = error
+        self.health.healthy = False
         log.critical("the writing thread has died", exc_info=error)
         operations = self._in_hand
         try:

@@ -187,7 +187,7 @@ def _ended(s: Settlement) -> tuple[Any, ...]:
     return (
         *fence(s.task), s.at, code_text(s.status_code), plain(s.error),
         None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
-        None if s.reason is None else str(s.reason), int(s.give_back),
+        None if s.reason is None else str(s.reason), int(s.uncounted),
     )  # fmt: skip
 
 

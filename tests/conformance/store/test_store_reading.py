@@ -280,7 +280,7 @@ async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, st
         [task] = await queue.claim()
         await queue.settle(
             task, Status.PENDING, next_try=queue.clock.ms, attempt=queue.attempt(task, code),
-            give_back=True,
+            uncounted=True,
         )  # fmt: skip
     rows = await store.read(search.attempts(id_))
     assert [(row.attempt, row.status_code) for row in rows] == [(1, 503), (1, 500)]

@@ -98,7 +98,7 @@ async def test_a_task_without_an_answer_has_none(queue: Any, store: Store) -> No
 
 async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
     task = await claimed(queue)
-    await queue.settle(task, Status.PENDING, next_try=queue.clock.ms + 9, give_back=True)
+    await queue.settle(task, Status.PENDING, next_try=queue.clock.ms + 9, uncounted=True)
     row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.started_at) == ("pending", 0, None)
 

@@ -50,7 +50,7 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         error=chance.choice([None, "bad", "bad \udc80"]),
         response=chance.choice([None, {"body": "ř"}, {"body": "\udc80"}]),
         attempt=chance.choice([None, queue.attempt(task, 503, error="čau \udc80", delay=1.5)]),
-        give_back=waits and chance.random() < 0.3,
+        uncounted=waits and chance.random() < 0.3,
         max_attempts=chance.choice([None, 3]),
         deaths=chance.choice([None, 2]),
         effects=effects,

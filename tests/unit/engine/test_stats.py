@@ -74,7 +74,7 @@ def test_what_was_given_back_or_not_tried_says_nothing() -> None:
 
 
 def replace_given_back(settlement: Settlement) -> Settlement:
-    settlement.give_back = True
+    settlement.uncounted = True
     return settlement
 
 

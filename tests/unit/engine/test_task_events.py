@@ -73,7 +73,7 @@ def test_a_failure_has_its_reason() -> None:
 def test_a_failure_without_an_attempt() -> None:
     ended = Settlement(
         claimed(), "failed", 6_000, reason="expired", error="give_up_after 1h is over",
-        give_back=True,
+        uncounted=True,
     )  # fmt: skip
     event = task_events.settled(ended, "failed")
     assert (event.type, event.started_at, event.duration_ms) == ("task.failed", None, None)
@@ -84,7 +84,7 @@ def test_a_failure_without_an_attempt() -> None:
 def test_a_snooze_costs_no_attempt_and_has_no_old_error() -> None:
     task = claimed(last_error="of an earlier attempt")
     ended = Settlement(
-        task, "pending", 6_000, next_try=9_000, error=task.last_error, give_back=True
+        task, "pending", 6_000, next_try=9_000, error=task.last_error, uncounted=True
     )
     event = task_events.settled(ended, "pending")
     assert (event.type, event.attempt, event.next_try) == ("task.snoozed", 2, 9_000)
@@ -92,7 +92,7 @@ def test_a_snooze_costs_no_attempt_and_has_no_old_error() -> None:
 
 
 def test_an_attempt_that_the_daemons_stop_interrupts_is_no_retry() -> None:
-    event = task_events.settled(settlement("pending", next_try=6_000, give_back=True), "pending")
+    event = task_events.settled(settlement("pending", next_try=6_000, uncounted=True), "pending")
     assert (event.type, event.started_at, event.error) == ("task.snoozed", 5_000, "503 Busy")
 
 
