@@ -19,7 +19,7 @@ from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read, Write
-from orchestratord.queue.database import Database, Notifier
+from orchestratord.queue.database import Database, Messenger
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import LEASE, Session
@@ -79,7 +79,7 @@ class Store:
         self._reader = Reader(self._database)
         self.health = self._writer.health
         """How the database is."""
-        self._notifier = Notifier()
+        self._messenger = Messenger()
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -112,8 +112,8 @@ class Store:
             raise
         if store.shared:
             store._writer.committed = store._committed
-        store._notifier = store._database.notifier(store.owner, store._hear)
-        store._notifier.start()
+        store._messenger = store._database.messenger(store.owner, store._hear)
+        store._messenger.start()
         return store
 
     def _setup(self) -> Session:
@@ -136,8 +136,8 @@ class Store:
 
     async def close(self) -> None:
         """Write what waits, close the database and give it up."""
-        notifier, self._notifier = self._notifier, Notifier()
-        await asyncio.to_thread(notifier.stop)
+        messenger, self._messenger = self._messenger, Messenger()
+        await asyncio.to_thread(messenger.stop)
         await self._reader.close()
         await self._writer.close()
         self._database.close()
@@ -181,11 +181,11 @@ class Store:
     def listening(self) -> bool | None:
         """Whether what other daemons queue is heard of at once, and not only found by looking; None
         where there are no others."""
-        return self._notifier.listening
+        return self._messenger.listening
 
     def tell(self, *flags: str) -> None:
         """Have the other daemons told of what `Wakeup` has a flag for."""
-        self._notifier.tell(None, *flags)
+        self._messenger.tell(None, *flags)
 
     def expect(self, due: Mapping[Key, int]) -> None:
         """Others have tasks of these keys that are due then: the next claims are to find them."""
@@ -194,7 +194,7 @@ class Store:
                 self._session.heard(key, next_try)
 
     def _hear(self, wakeup: Wakeup) -> None:
-        """On the notifier's thread."""
+        """On the messenger's thread."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(lambda: self.heard(wakeup))
 
@@ -203,4 +203,4 @@ class Store:
         soon = session.now() + DUE_SOON_MS
         due = {key: next_try for key, next_try in session.due.items() if next_try <= soon}
         if due:
-            self._notifier.tell(due)
+            self._messenger.tell(due)

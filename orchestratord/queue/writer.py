@@ -72,7 +72,7 @@ class _Refused(Exception):
 
 
 @dataclass(slots=True)
-class Health:
+class DatabaseHealth:
     """How the writing thread and its database are. What is wrong with the database, or its disk,
     recovers by itself."""
 
@@ -101,7 +101,7 @@ class Writer:
 
     def __init__(self, database: Database, setup: Callable[[], Session]) -> None:
         """`setup` runs first, on the thread: it opens the database and may raise."""
-        self.health = Health()
+        self.health = DatabaseHealth()
         self.counts: dict[str, int] = {}
         """How many tasks each status has, as of the last transaction."""
         self.committed: Callable[[Session], None] = lambda session: None
