@@ -19,6 +19,7 @@ import socket
 import statistics
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,7 +38,7 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
 
 DOWN = 600.0
@@ -64,27 +65,13 @@ class Outage:
     """Attempts of one task."""
 
 
-class TurnedClock(Clock):
-    """The wall clock, turned forward."""
-
-    def __init__(self) -> None:
-        self.ahead = 0.0
-
-    def now(self) -> float:
-        return super().now() + self.ahead
-
-    def turn_to(self, moment: float) -> None:
-        """Make it that late, or leave it where it is later already."""
-        self.ahead += max(moment - self.now(), 0.0)
-
-
 async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
     """Let `tasks` calls be due when their API goes down for so long; wait until all have ended."""
     from orchestratord_backoff import Exponential
 
     host = Host()
     host.register(HttpPlugin(), "http")
-    clock, client = TurnedClock(), HttpClient()
+    clock, client = FakeClock(time.time(), running=True), HttpClient()
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     worker = Worker(store, host, client, clock, Random(1))  # noqa: S311
     # Bound, so that nobody else gets the port, and refusing connections as nobody listens.
@@ -97,7 +84,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
         RetryPolicy(backoff=Exponential()), 30.0, True,
     )  # fmt: skip
     config = Config(folder, DaemonSettings(), {"a": api}, {"a/get": endpoint}, Redactor(), "d")
-    worker.adopt(config)
+    worker.placement.adopt(config)
     inserts = [Insert(NewTask("call", "a/get")) for _ in range(tasks)]
     ids = [item.id for item in await store.write(insert.enqueue(inserts))]
     back = clock.now() + down
@@ -109,8 +96,9 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
             if up is None and clock.now() >= back:
                 up = await asyncio.start_server(_serve, sock=receiver)
             moment = (worker.lanes.next_look() or 0) / 1000 + 0.001
-            clock.turn_to(min(moment, back) if up is None else moment)
-            worker.wake()
+            moment = min(moment, back) if up is None else moment
+            clock.turn(max(moment - clock.now(), 0.0))
+            worker.lanes.wake.set()
             await asyncio.sleep(0)
         if left:
             raise RuntimeError(f"{left} tasks have not ended")
@@ -135,8 +123,8 @@ async def _serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> 
 
 async def _idle(worker: Worker) -> None:
     """Return when nothing is under way."""
-    lanes, runner = worker.lanes, worker._runner
-    while lanes.claimed or runner.unsettled or runner.running or _due(worker):  # noqa: ASYNC110
+    lanes, claims = worker.lanes, worker.claims
+    while lanes.claimed or lanes.unsettled or claims.running or _due(worker):  # noqa: ASYNC110
         await asyncio.sleep(0.0005)
 
 

@@ -26,8 +26,8 @@ from pathlib import Path
 from click.testing import CliRunner
 
 from orchestratord.cli.demo import story
-from orchestratord.cli.demo.daemon import Daemon
-from orchestratord.cli.demo.receiver import Receiver
+from orchestratord.cli.demo.daemon_process import DemoDaemon
+from orchestratord.cli.demo.receiver import DemoReceiver
 from orchestratord.cli.main import main
 
 ROOT = Path(__file__).parents[1]
@@ -78,8 +78,8 @@ class Stage:
     """What the commands of one page find: the folder they are in, and a daemon if they need one."""
 
     def __init__(self) -> None:
-        self._daemon: Daemon | None = None
-        self._receiver: Receiver | None = None
+        self._daemon: DemoDaemon | None = None
+        self._receiver: DemoReceiver | None = None
         self._behind: list[subprocess.Popen[bytes]] = []
 
     def run(self, command: str, before: str) -> str:
@@ -122,16 +122,16 @@ class Stage:
         output = ended.stdout.decode().replace(str(daemon.config), CONFIG)
         return output.replace(str(daemon.socket.parent), "/run/orchestratord")
 
-    def _started(self) -> Daemon:
+    def _started(self) -> DemoDaemon:
         answers = {place: a for place, a in story.ANSWERS.items() if "/hooks/" not in place[1]}
-        self._receiver = Receiver(answers, {})
+        self._receiver = DemoReceiver(answers, {})
         own = Path("daemon").absolute()
         shutil.copytree(ROOT / "config", own / "example")
         # Nothing happens by itself or by chance, so that the same follows each time.
         _edit(own / "example/apis/shop/endpoints/getStock.yaml", "every: 10s", "every: monday")
         _edit(own / "example/apis/shop/api.yaml", "jitter: 0.1", "jitter: 0")
         variables = {"DEMO_PORT": str(self._receiver.port)}
-        self._daemon = Daemon(own, own / "example", variables)
+        self._daemon = DemoDaemon(own, own / "example", variables)
         self._daemon.wait_until_ready()
         return self._daemon
 

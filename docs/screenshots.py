@@ -1,7 +1,7 @@
 """Makes the pictures of the dashboard in the docs: `python docs/screenshots.py [FOLDER]`.
 
 A daemon runs a small shop against a receiver on this machine, and a browser looks at its pages. The
-hour before, which nobody wants to wait for, is made up; all else has happened. With a folder, every
+hour before is made up; all else has happened. With a folder, every
 page is written there, wide and narrow, light and dark.
 """
 
@@ -21,8 +21,8 @@ sys.path.insert(0, str(ROOT))
 
 from playwright.sync_api import Browser, Page  # noqa: E402
 
-from tests.acceptance.browser import open_browser  # noqa: E402
 from tests.acceptance.daemon import Daemon  # noqa: E402
+from tests.acceptance.dashboard.browser import open_browser  # noqa: E402
 from tests.acceptance.receiver import Answer, Received, Receiver  # noqa: E402
 
 TOKEN = "a-token-for-the-pictures"  # noqa: S105  # of a daemon that lives for a minute
@@ -47,7 +47,7 @@ import random
 import time
 
 from orchestratord import EventType, TaskEvent, hookimpl
-from orchestratord_dashboard import window
+from orchestratord_dashboard import history
 
 NAMES = ["shop/getOrder"] * 6 + ["shop/createOrder"] * 3 + ["weather/getForecast"] * 2 + [
     "crm/syncContacts", "billing/sendInvoice"]
@@ -59,7 +59,7 @@ def config_adopted(config):
         return
     chance = random.Random(7)
     now = int(time.time() * 1000)
-    window.since = now - 26 * 3_600_000
+    history.since = now - 26 * 3_600_000
     for minute in range(24 * 60, 0, -1):
         busy = 40 + 19 * ((minute // 7) % 5) / 4
         down = 17 <= minute < 26
@@ -74,7 +74,7 @@ def config_adopted(config):
             at = now - minute * 60_000
             event = TaskEvent(kind, at, 1, "call", name, None, "", 1, started_at=at,
                               duration_ms=took)
-            window.observe([event])
+            history.observe([event])
 """
 
 

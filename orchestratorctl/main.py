@@ -1,21 +1,30 @@
-"""The command: reads the command line, runs the verb, turns failures into words and exit codes."""
+"""The command: reads the command line, runs the verb, and turns errors into exit codes."""
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
-from argparse import Namespace
 from collections.abc import Sequence
 from importlib import import_module
 
-from orchestratorctl.arguments import COMPLETION, parse
-from orchestratorctl.client import Client
-from orchestratorctl.control_socket import find
-from orchestratorctl.failures import BROKEN_PIPE, FAILED, INTERRUPTED, Failure
-from orchestratorctl.screen import Screen
+from orchestratorctl.console import PROGRAM, Console
+from orchestratorctl.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, CommandError
+from orchestratorctl.socket_client import SocketClient, find_socket
+from orchestratorctl.verb_table import COMMAND, EVERYWHERE, Verb
 
 COMPLETE = "__complete"
 """The word with which a shell asks; no verb for people, and in no help."""
+
+_EPILOG = """\
+the socket: --socket, else $ORCHESTRATORD_SOCKET, else /run/orchestratord/control.sock,
+  else $XDG_RUNTIME_DIR/orchestratord/control.sock
+
+exit codes: 0 done, 1 failed, 2 usage, 3 no daemon at the socket, 4 no such thing,
+  5 conflict, 6 timed out, 78 bad configuration
+
+Data goes to stdout, messages to stderr. Durations are 500ms, 10s, 5m, 2h, 1d, or seconds.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -25,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the command line after the program's name; None: the process's own.
 
     Returns:
-        The exit code, as `orchestratorctl.failures` lists them.
+        The exit code, as `orchestratorctl.exit_codes` lists them.
     """
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
@@ -34,11 +43,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else argv
     try:
         if list(words[:1]) == [COMPLETE]:
-            from orchestratorctl.completion import answer
+            from orchestratorctl.shell_completion import answer
 
             return answer(words[1:])
         arguments = parse(words)
-        code = _run(Screen(arguments.output), arguments)
+        code = _run(Console(arguments.output), arguments)
         sys.stdout.flush()
         return code
     except SystemExit as end:
@@ -50,21 +59,72 @@ def main(argv: Sequence[str] | None = None) -> int:
         return BROKEN_PIPE
     except OSError as error:
         _abandon_stdout()
-        Screen().complain(f"the output cannot be written: {error.strerror or error}")
+        Console().complain(f"the output cannot be written: {error.strerror or error}")
         return FAILED
 
 
-def _run(screen: Screen, arguments: Namespace) -> int:
+def parse(argv: Sequence[str]) -> argparse.Namespace:
+    """The command line as a namespace, with `verb`, the row of the table.
+
+    Raises:
+        SystemExit: the help was asked for (0), or the command line makes no sense (2).
+    """
+    parser = argparse.ArgumentParser(
+        prog=PROGRAM,
+        description=COMMAND.about,
+        epilog=_EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+        add_help=False,
+    )
+    _fill(parser, COMMAND)
+    arguments = parser.parse_args(argv)
+    arguments.socket = getattr(arguments, "socket", None)
+    arguments.output = getattr(arguments, "output", "table")
+    for check in arguments.verb.checks:
+        try:
+            check(arguments)
+        except argparse.ArgumentTypeError as error:
+            arguments.parser.error(str(error))
+    return arguments
+
+
+def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
+    """Gives a parser what the table says of a verb, and of the verbs below it."""
+    parser.set_defaults(verb=verb, parser=parser, **verb.defaults)
+    groups = {"": parser}
+    for argument in (*EVERYWHERE, *verb.arguments):
+        title = argument.group
+        if title not in groups:
+            groups[title] = parser.add_argument_group(title)  # type: ignore[assignment]
+        groups[title].add_argument(*argument.names, **argument.settings)
+    if verb.verbs:
+        inner = parser.add_subparsers(title="verbs", metavar="VERB", required=not verb.run)
+        for one in verb.verbs:
+            description = f"{one.about[0].upper()}{one.about[1:]}."
+            _fill(
+                inner.add_parser(
+                    one.name,
+                    help=one.about,
+                    description=description,
+                    allow_abbrev=False,
+                    add_help=False,
+                ),
+                one,
+            )
+
+
+def _run(console: Console, arguments: argparse.Namespace) -> int:
+    verb: Verb = arguments.verb
     try:
-        offline = arguments.run == COMPLETION
-        client = Client("" if offline else find(arguments.socket, os.environ))
-        module, _, function = arguments.run.partition(":")
-        run = getattr(import_module(f"orchestratorctl.verbs.{module}"), function)
-        code: int = run(client, screen, arguments)
+        client = SocketClient("" if verb.offline else find_socket(arguments.socket, os.environ))
+        module, _, function = verb.run.partition(":")
+        run = getattr(import_module(f"orchestratorctl.{module}"), function)
+        code: int = run(client, console, arguments)
         return code
-    except Failure as failure:
-        screen.complain(str(failure), *failure.details)
-        return failure.exit_code
+    except CommandError as error:
+        console.complain(str(error), *error.details)
+        return error.exit_code
 
 
 def _abandon_stdout() -> None:

@@ -1,37 +1,43 @@
-"""Waiting for tasks to end, over restarts of the daemon."""
+"""Waiting for what goes on in the daemon, over its restarts: tasks to end, bulks to be done."""
 
 from __future__ import annotations
 
+import os
 import time
 
-from orchestratorctl.answers import print_answer
-from orchestratorctl.client import Client
-from orchestratorctl.failures import FAILED, OK, TIMED_OUT, TimedOut
-from orchestratorctl.screen import Screen
-from orchestratorctl.tasks import FINAL, ending, progress
+from orchestratorctl.console import Console
+from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT, Lost, NoDaemon, TimedOut
+from orchestratorctl.formats import number, span
+from orchestratorctl.socket_client import SocketClient
+from orchestratorctl.task_text import FINAL, print_answer, progress_text, result_text
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 LONG_POLL = 30.0
-# Somebody who watches wants to hear of each attempt soon after it.
+# At a terminal each attempt is told soon after it.
 WATCHED_POLL = 1.0
 # How much longer than asked an answer to a long poll may take.
 GRACE = 10.0
 _SHORTEST_ROUND = 0.25
 
+BULK_POLL = 0.5
+# Seconds between the lines of a log, where stderr is no terminal.
+LINE_EVERY = 10.0
+_BAR = 24
 
-class Waiter:
+
+class TaskWaiter:
     """Waits for tasks, and says on a terminal what it waits for.
 
     Args:
         timeout: seconds for all tasks together; None, and it waits for as long as it takes.
     """
 
-    def __init__(self, client: Client, screen: Screen, timeout: float | None) -> None:
+    def __init__(self, client: SocketClient, console: Console, timeout: float | None) -> None:
         self._client = client
-        self._screen = screen
+        self._console = console
         self._deadline = None if timeout is None else time.monotonic() + timeout
         self._said = ""
 
@@ -39,13 +45,13 @@ class Waiter:
         """The task once it has ended, or as it is when the time is over."""
         while True:
             started = time.monotonic()
-            patience = WATCHED_POLL if self._screen.watched else LONG_POLL
+            seconds = WATCHED_POLL if self._console.watched else LONG_POLL
             if self._deadline is not None:
-                patience = max(0.0, min(patience, self._deadline - started))
-            task = self._client.get_patiently(
+                seconds = max(0.0, min(seconds, self._deadline - started))
+            task = self._client.get_over_restarts(
                 f"/v1/retries/{task_id}",
-                {"wait": f"{patience:.3f}"} if patience else None,
-                timeout=patience + GRACE,
+                {"wait": f"{seconds:.3f}"} if seconds else None,
+                timeout=seconds + GRACE,
                 deadline=self._deadline,
                 away=lambda: self._tell(f"task {task_id}: the daemon is away, waiting for it"),
             )
@@ -54,8 +60,8 @@ class Waiter:
                 return task
             if self._deadline is not None and now >= self._deadline:
                 return task
-            self._tell(f"task {task_id}: {progress(task, time.time())}")
-            if now - started < min(patience, _SHORTEST_ROUND):
+            self._tell(f"task {task_id}: {progress_text(task)}")
+            if now - started < min(seconds, _SHORTEST_ROUND):
                 time.sleep(_SHORTEST_ROUND)
 
     def _tell(self, line: str) -> None:
@@ -63,54 +69,56 @@ class Waiter:
         news = line.partition(", next try")[0]
         if news != self._said:
             self._said = news
-            self._screen.hint(line)
+            self._console.hint(line)
 
 
-def wait_for(client: Client, screen: Screen, ids: list[int], timeout: float | None) -> int:
+def wait_for_tasks(
+    client: SocketClient, console: Console, ids: list[int], timeout: float | None
+) -> int:
     """Waits for each task, prints the answers, and gives the command's exit code.
 
     The exit code is 0 where all succeeded, 6 where the time was over, else 1.
     """
-    waiter = Waiter(client, screen, timeout)
+    waiter = TaskWaiter(client, console, timeout)
     tasks: list[dict[str, Any]] = []
     code = OK
     for task_id in ids:
         try:
             task = waiter.wait(task_id)
         except KeyboardInterrupt:
-            screen.say(f"Task {task_id} goes on. Follow it with: orchestratorctl show {task_id}")
+            console.say(f"Task {task_id} goes on. Follow it with: orchestratorctl show {task_id}")
             raise
         except TimedOut as failure:
-            if not screen.tables and tasks:
-                print_tasks(tasks, screen, len(ids) == 1)
+            if not console.tables and tasks:
+                print_tasks(tasks, console, len(ids) == 1)
             raise TimedOut(
                 f"task {task_id}: {failure}", [*failure.details, "The task goes on."]
             ) from None
         tasks.append(task)
-        code = _worse(code, _report(task, screen))
-    if not screen.tables:
-        print_tasks(tasks, screen, len(ids) == 1)
+        code = _worse(code, _report(task, console))
+    if not console.tables:
+        print_tasks(tasks, console, len(ids) == 1)
     return code
 
 
-def print_tasks(tasks: list[dict[str, Any]], screen: Screen, single: bool) -> None:
+def print_tasks(tasks: list[dict[str, Any]], console: Console, single: bool) -> None:
     """Writes tasks as data: the one that was named by itself, several as a list."""
-    screen.data(tasks[0] if single else {"retries": tasks})
+    console.data(tasks[0] if single else {"retries": tasks})
 
 
-def _report(task: dict[str, Any], screen: Screen) -> int:
+def _report(task: dict[str, Any], console: Console) -> int:
     """Says how a task ended, prints its answer in table format, and gives its exit code."""
     state, name = task.get("status"), f"task {task.get('id')}"
-    if screen.tables and state in FINAL:
-        print_answer(task, screen)
+    if console.tables and state in FINAL:
+        print_answer(task, console)
     if state == "succeeded":
-        screen.hint(f"{name} {ending(task)}")
+        console.hint(f"{name} {result_text(task)}")
         return OK
     if state in FINAL:
-        screen.complain(f"{name} {ending(task)}")
+        console.complain(f"{name} {result_text(task)}")
         return FAILED
-    screen.complain(
-        f"{name} has not ended in time: {progress(task, time.time())}",
+    console.complain(
+        f"{name} has not ended in time: {progress_text(task)}",
         f"It goes on. Follow it with: orchestratorctl show {task.get('id')}",
     )
     return TIMED_OUT
@@ -118,3 +126,110 @@ def _report(task: dict[str, Any], screen: Screen) -> int:
 
 def _worse(one: int, other: int) -> int:
     return TIMED_OUT if TIMED_OUT in (one, other) else max(one, other)
+
+
+def follow_bulk(client: SocketClient, console: Console, bulk_id: object) -> dict[str, Any]:
+    """Shows the progress of a bulk until it is done; returns it.
+
+    It belongs to the daemon: an interrupt ends the watching alone.
+    """
+    bar = BulkProgress(console, f"bulk {bulk_id}")
+    try:
+        while True:
+            bulk = client.get_over_restarts(f"/v1/bulks/{bulk_id}", away=bar.away)
+            bar.show(bulk)
+            if bulk.get("status") != "running":
+                break
+            time.sleep(BULK_POLL)
+    except KeyboardInterrupt:
+        bar.close()
+        console.say(f"Bulk {bulk_id} goes on in the daemon.", *_commands(bulk_id))
+        raise
+    except (NoDaemon, Lost, TimedOut) as failure:
+        goes_on = f"Bulk {bulk_id} goes on when the daemon is back."
+        failure.details += (goes_on, *_commands(bulk_id))
+        raise
+    finally:
+        bar.close()
+    return bulk
+
+
+def _commands(bulk_id: object) -> tuple[str, str]:
+    command = f"orchestratorctl bulks {bulk_id}"
+    return f"Look at it with: {command}", f"End it with: {command} --cancel"
+
+
+class BulkProgress:
+    """Shows on stderr how far a bulk is.
+
+    Args:
+        name: what the bulk is called.
+    """
+
+    def __init__(self, console: Console, name: str) -> None:
+        self._console = console
+        self._name = name
+        self._started: tuple[float, int] | None = None
+        self._drawn = 0
+        self._last_line: float | None = None
+        self._is_away = False
+        encoding = (getattr(console.stderr, "encoding", None) or "").lower().replace("-", "")
+        self._full, self._empty = ("█", "░") if encoding == "utf8" else ("#", ".")
+
+    def show(self, bulk: dict[str, Any]) -> None:
+        """Draws the bulk as it is."""
+        self._is_away = False
+        matched = int(bulk.get("matched") or 0)
+        done = int(bulk.get("moved") or 0) + int(bulk.get("skipped") or 0)
+        now = time.monotonic()
+        if self._started is None:
+            self._started = (now, done)
+        if self._console.watched:
+            self._draw(self._picture(matched, done, now))
+        elif self._last_line is None or now - self._last_line >= LINE_EVERY:
+            self._last_line = now
+            self._console.say(f"{self._name}: {number(done)} of {number(matched)} tasks retried")
+
+    def away(self) -> None:
+        """Says that the daemon does not answer at the moment."""
+        words = f"{self._name}: the daemon is away, waiting for it"
+        if self._console.watched:
+            self._draw(words)
+        elif not self._is_away:
+            self._console.say(words)
+        self._is_away = True
+
+    def close(self) -> None:
+        """Leaves the bar's line, so that what follows stands below it."""
+        if self._drawn:
+            self._drawn = 0
+            self._console.stderr.write("\n")
+            self._console.stderr.flush()
+
+    def _picture(self, matched: int, done: int, now: float) -> str:
+        share = min(done / matched, 1.0) if matched else 1.0
+        full = int(share * _BAR)
+        parts = [
+            self._name,
+            self._full * full + self._empty * (_BAR - full),
+            f"{number(done)}/{number(matched)}",
+            f"{share:.0%}",
+        ]
+        started, first = self._started or (now, done)
+        if first < done < matched:
+            parts.append(f"{span((matched - done) * (now - started) / (done - first))} left")
+        return "  ".join(parts)
+
+    def _draw(self, line: str) -> None:
+        room = self._room()
+        shown = line if room is None else line[:room]
+        self._console.stderr.write("\r" + shown.ljust(self._drawn))
+        self._console.stderr.flush()
+        self._drawn = len(shown)
+
+    def _room(self) -> int | None:
+        """What fits on the terminal's line without going on to the next."""
+        try:
+            return max(os.get_terminal_size(self._console.stderr.fileno()).columns - 1, 0) or None
+        except (OSError, ValueError):
+            return None

@@ -8,160 +8,88 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from orchestratord.config.params import check_params
-    from orchestratord.errors import (
-        ConfigError,
-        Conflict,
-        EgressDenied,
-        InvalidParams,
-        InvalidPayload,
-        NotFound,
-        NotWritable,
-        OrchestratordError,
-        Outdated,
-        PluginError,
-        Problem,
-        Reject,
-        SendError,
-        Snooze,
-        Unconditional,
-        Unreachable,
-    )
-    from orchestratord.model.backoff import Backoff
-    from orchestratord.model.declared import Model
-    from orchestratord.model.edit import Declaration, Edit
-    from orchestratord.model.endpoint import Api, Endpoint, Schedule, Setting
-    from orchestratord.model.event import (
-        BreakerEvent,
-        ConfigEvent,
-        DaemonEvent,
-        EndpointEvent,
-        Event,
-        EventType,
-        PluginEvent,
-        TaskEvent,
-        WebhookEvent,
-    )
-    from orchestratord.model.http_message import (
-        Form,
-        Request,
-        Response,
-        header_items,
-        put_headers,
-        url_text,
-    )
-    from orchestratord.model.outcome import Outcome, Send
-    from orchestratord.model.retry_policy import RetryPolicy
-    from orchestratord.model.settings import Config, DaemonSetting
-    from orchestratord.model.statement import Statement
-    from orchestratord.model.task import (
-        Action,
-        Delete,
-        Effect,
-        Explanation,
-        NewTask,
-        Reason,
-        Status,
-        Table,
-        Task,
-        Upsert,
-    )
-    from orchestratord.plugin.executor import Doomed, Executor, Need, Parked, Standing, Target
-    from orchestratord.plugin.hookspecs import PHASES, hookimpl, only_for, pure
-    from orchestratord.plugin.route import Answer, Caller, Control, Route
-    from orchestratord.values.durations import Duration, format_duration, parse_duration
-    from orchestratord.values.jmespath_expression import Expression
-    from orchestratord.values.rate_limit import RateLimit
-    from orchestratord.values.redact import Redactor
-    from orchestratord.values.secret import Secret, Text
-    from orchestratord.values.status_set import StatusSet
-    from orchestratord.values.suggest import suggest
-    from orchestratord.values.template import Template, TemplateTree
-
-__all__ = [
-    "PHASES",
-    "Action",
-    "Answer",
-    "Api",
-    "Backoff",
-    "BreakerEvent",
-    "Caller",
-    "Config",
-    "ConfigError",
-    "ConfigEvent",
-    "Conflict",
-    "Control",
-    "DaemonEvent",
-    "DaemonSetting",
-    "Declaration",
-    "Delete",
-    "Doomed",
-    "Duration",
-    "Edit",
-    "Effect",
-    "EgressDenied",
-    "Endpoint",
-    "EndpointEvent",
-    "Event",
-    "EventType",
-    "Executor",
-    "Explanation",
-    "Expression",
-    "Form",
-    "InvalidParams",
-    "InvalidPayload",
-    "Model",
-    "Need",
-    "NewTask",
-    "NotFound",
-    "NotWritable",
-    "OrchestratordError",
-    "Outcome",
-    "Outdated",
-    "Parked",
-    "PluginError",
-    "PluginEvent",
-    "Problem",
-    "RateLimit",
-    "Reason",
-    "Redactor",
-    "Reject",
-    "Request",
-    "Response",
-    "RetryPolicy",
-    "Route",
-    "Schedule",
-    "Secret",
-    "Send",
-    "SendError",
-    "Setting",
-    "Snooze",
-    "Standing",
-    "Statement",
-    "Status",
-    "StatusSet",
-    "Table",
-    "Target",
-    "Task",
-    "TaskEvent",
-    "Template",
-    "TemplateTree",
-    "Text",
-    "Unconditional",
-    "Unreachable",
-    "Upsert",
-    "WebhookEvent",
-    "check_params",
-    "format_duration",
-    "header_items",
-    "hookimpl",
-    "only_for",
-    "parse_duration",
-    "pure",
-    "put_headers",
-    "suggest",
-    "url_text",
-]
+    from orchestratord.config.params import check_params as check_params
+    from orchestratord.errors import ConfigError as ConfigError
+    from orchestratord.errors import Conflict as Conflict
+    from orchestratord.errors import EgressDenied as EgressDenied
+    from orchestratord.errors import InvalidParams as InvalidParams
+    from orchestratord.errors import InvalidPayload as InvalidPayload
+    from orchestratord.errors import NotFound as NotFound
+    from orchestratord.errors import NotWritable as NotWritable
+    from orchestratord.errors import OrchestratordError as OrchestratordError
+    from orchestratord.errors import Outdated as Outdated
+    from orchestratord.errors import PluginError as PluginError
+    from orchestratord.errors import Problem as Problem
+    from orchestratord.errors import Reject as Reject
+    from orchestratord.errors import SendError as SendError
+    from orchestratord.errors import Snooze as Snooze
+    from orchestratord.errors import Unconditional as Unconditional
+    from orchestratord.errors import Unreachable as Unreachable
+    from orchestratord.model.backoff import Backoff as Backoff
+    from orchestratord.model.declared import Model as Model
+    from orchestratord.model.edit import Declaration as Declaration
+    from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.endpoint import Api as Api
+    from orchestratord.model.endpoint import Endpoint as Endpoint
+    from orchestratord.model.endpoint import Schedule as Schedule
+    from orchestratord.model.endpoint import Setting as Setting
+    from orchestratord.model.event import BreakerEvent as BreakerEvent
+    from orchestratord.model.event import ConfigEvent as ConfigEvent
+    from orchestratord.model.event import DaemonEvent as DaemonEvent
+    from orchestratord.model.event import EndpointEvent as EndpointEvent
+    from orchestratord.model.event import Event as Event
+    from orchestratord.model.event import EventType as EventType
+    from orchestratord.model.event import PluginEvent as PluginEvent
+    from orchestratord.model.event import TaskEvent as TaskEvent
+    from orchestratord.model.event import WebhookEvent as WebhookEvent
+    from orchestratord.model.http_message import Form as Form
+    from orchestratord.model.http_message import Request as Request
+    from orchestratord.model.http_message import Response as Response
+    from orchestratord.model.http_message import header_items as header_items
+    from orchestratord.model.http_message import put_headers as put_headers
+    from orchestratord.model.http_message import url_text as url_text
+    from orchestratord.model.outcome import Outcome as Outcome
+    from orchestratord.model.outcome import Send as Send
+    from orchestratord.model.outcome import Statement as Statement
+    from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
+    from orchestratord.model.settings import Config as Config
+    from orchestratord.model.settings import DaemonSetting as DaemonSetting
+    from orchestratord.model.task import Action as Action
+    from orchestratord.model.task import Delete as Delete
+    from orchestratord.model.task import Effect as Effect
+    from orchestratord.model.task import Explanation as Explanation
+    from orchestratord.model.task import NewTask as NewTask
+    from orchestratord.model.task import Reason as Reason
+    from orchestratord.model.task import Status as Status
+    from orchestratord.model.task import Table as Table
+    from orchestratord.model.task import Task as Task
+    from orchestratord.model.task import Upsert as Upsert
+    from orchestratord.plugin.executor import Doomed as Doomed
+    from orchestratord.plugin.executor import Executor as Executor
+    from orchestratord.plugin.executor import Need as Need
+    from orchestratord.plugin.executor import Parked as Parked
+    from orchestratord.plugin.executor import Standing as Standing
+    from orchestratord.plugin.executor import Target as Target
+    from orchestratord.plugin.hookspecs import PHASES as PHASES
+    from orchestratord.plugin.hookspecs import hookimpl as hookimpl
+    from orchestratord.plugin.hookspecs import only_for as only_for
+    from orchestratord.plugin.hookspecs import pure as pure
+    from orchestratord.plugin.route import Answer as Answer
+    from orchestratord.plugin.route import Caller as Caller
+    from orchestratord.plugin.route import Control as Control
+    from orchestratord.plugin.route import Route as Route
+    from orchestratord.values.durations import Duration as Duration
+    from orchestratord.values.durations import format_duration as format_duration
+    from orchestratord.values.durations import parse_duration as parse_duration
+    from orchestratord.values.jmespath_expression import Expression as Expression
+    from orchestratord.values.rate_limit import RateLimit as RateLimit
+    from orchestratord.values.redact import Redactor as Redactor
+    from orchestratord.values.secret import Secret as Secret
+    from orchestratord.values.secret import Text as Text
+    from orchestratord.values.status_set import StatusSet as StatusSet
+    from orchestratord.values.suggest import suggest as suggest
+    from orchestratord.values.template import Template as Template
+    from orchestratord.values.template import TemplateTree as TemplateTree
 
 _HOMES = {
     "orchestratord.config.params": "check_params",
@@ -181,10 +109,9 @@ _HOMES = {
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.model.outcome": "Outcome Send",
+    "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
     "orchestratord.model.settings": "Config DaemonSetting",
-    "orchestratord.model.statement": "Statement",
     "orchestratord.model.task": (
         "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert "
     ),
@@ -201,6 +128,8 @@ _HOMES = {
     "orchestratord.values.template": "Template TemplateTree",
 }
 """The names of each module, as imported above."""
+
+__all__ = sorted(name for names in _HOMES.values() for name in names.split())
 
 if not TYPE_CHECKING:  # else every name would pass for one that is there
 

@@ -133,6 +133,11 @@ class QueueError(OrchestratordError):
 class NotFound(QueueError):
     """There is no such task, endpoint, webhook or bulk operation."""
 
+    @classmethod
+    def of(cls, kind: str, name: int | str) -> NotFound:
+        """What is said of an id that nothing has: `there is no task 7`."""
+        return cls(f"there is no {kind} {name}")
+
 
 class Conflict(QueueError):
     """The state of the task does not allow what was asked."""

@@ -23,11 +23,12 @@ from pydantic import TypeAdapter
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
+from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Explanation, Task, Upsert
-from orchestratord.plugin.host import Host
+from orchestratord.plugin.host import Host, Reached
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 
@@ -36,14 +37,15 @@ START = 1_800_000_000.0
 
 
 class FakeClock(Clock):
-    """Stands still until it is turned."""
+    """Stands still until it is turned; a `running` one goes on by itself as well."""
 
-    def __init__(self, start: float = START) -> None:
+    def __init__(self, start: float = START, *, running: bool = False) -> None:
         """`start`: seconds since the epoch."""
-        self._now = start
+        self._running = running
+        self._now = start - super().now() if running else start
 
     def now(self) -> float:
-        return self._now
+        return super().now() + self._now if self._running else self._now
 
     def turn(self, seconds: float) -> None:
         """Let time pass."""
@@ -89,7 +91,7 @@ class Answers:
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
         self.requests.append(request)
         if not self._script:
@@ -292,17 +294,13 @@ class Rig:
         `next_try` is in milliseconds since the epoch.
         """
         about = self._about(task, endpoint)
-        arguments = {
-            "phase": phase,
-            "outcome": outcome,
-            "request": request,
-            "next_try": next_try,
-            "config": config or self.config(about["endpoint"]),
-            **about,
-        }
-        effects = await self.host.collect("announce", arguments)
+        reached = Reached(
+            config=config or self.config(about["endpoint"]), outcome=outcome, request=request,
+            phase=phase, next_try=next_try, **about,
+        )  # fmt: skip
+        effects = await self.host.collect("announce", reached)
         if phase.startswith("on_"):
-            effects += await self.host.collect(phase, arguments)
+            effects += await self.host.collect(phase, reached)
         self._fail_on_fault()
         return effects
 

@@ -1,5 +1,5 @@
-"""The verbs, each loaded only when it is said.
+"""The functions of the verbs, loaded when their verb is said; `verb_table` names them.
 
-A verb is a function of the client, the screen and the parsed command line. It returns the exit
-code, or raises a `Failure` that has one.
+Each takes the client, the console and the command line's arguments, asks the daemon, writes what
+it answered, and returns the exit code.
 """

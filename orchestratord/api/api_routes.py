@@ -1,35 +1,34 @@
-"""The routes of the API. What each does is a verb; here is only what it looks like over HTTP."""
+"""The routes of the API: what the service does is here only read from a request and answered."""
 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
-from orchestratord.api import bodies, event_stream, plugin_api, previews, serialize
-from orchestratord.api.filters import NAMES, read_filter
-from orchestratord.api.plugin_control import PluginControl
+from orchestratord.api import bodies, event_stream, plugin_api
+from orchestratord.api.filters import MAX_ID, NAMES, whole_number
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.api.status import reload_json
-from orchestratord.api.verbs import MAX_PAGE, MAX_WAIT, Verbs
+from orchestratord.api.service import MAX_PAGE, MAX_WAIT, Service
 from orchestratord.errors import InvalidParams, NotFound
-from orchestratord.model.task import Action, Task
-from orchestratord.plugin.route import Answer, Caller, Control
-from orchestratord.queue.records import Bulk
+from orchestratord.model.task import Action
+from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.route import Answer
+from orchestratord.queue.records import CANCEL, RETRY
 
 
 class ApiRoutes:
     """The core's handlers."""
 
-    def __init__(self, verbs: Verbs, control: Control) -> None:
-        """`control`: the documents, which plugins' routes get from it as well."""
-        self._verbs = verbs
-        self._control = control
-        self._feed = event_stream.Feed(verbs.host.events)
+    def __init__(self, service: Service, events: EventBus) -> None:
+        self._service = service
+        self._feed = event_stream.Feed(events)
 
     def handlers(self) -> dict[tuple[str, str], Handler]:
         """(method, path) → handler."""
@@ -67,20 +66,18 @@ class ApiRoutes:
 
     async def readyz(self, asked: Asked) -> Answer:
         """Whether new work would be taken and carried out."""
-        why = self._verbs.unready()
+        why = self._service.unready()
         if why is not None:
             raise Refusal(503, "not_ready", why)
         return Answer({"status": "ready"})
 
     async def status(self, asked: Asked) -> Answer:
         """How the daemon is."""
-        return Answer(await self._verbs.status())
+        return Answer(await self._service.status())
 
     async def plugins(self, asked: Asked) -> Answer:
         """All plugins, those that are switched off or did not load as well."""
-        redactor = self._verbs.config.redactor
-        plugins = [serialize.plugin_json(plugin, redactor) for plugin in self._verbs.plugins]
-        return Answer({"plugins": plugins})
+        return Answer({"plugins": self._service.plugins()})
 
     async def events(self, asked: Asked) -> Answer:
         """What happens, as it happens."""
@@ -96,34 +93,35 @@ class ApiRoutes:
     async def reload(self, asked: Asked) -> Answer:
         """Adopt what the files say now."""
         body = bodies.read_body(bodies.ReloadBody, asked.body)
-        reload = await self._verbs.reload(diff=body.diff)
-        done = Action("reload", detail={"generation": reload.config.generation})
-        return Answer(reload_json(reload, diff=body.diff), done=done)
+        answer = await self._service.reload(diff=body.diff)
+        done = Action("reload", detail={"generation": answer["generation"]})
+        return Answer(answer, done=done)
 
     async def endpoints(self, asked: Asked) -> Answer:
         """All endpoints as they are declared and merged."""
         bodies.refuse_unknown(asked.query, ())
-        return Answer({"endpoints": await self._control.endpoints()})
+        return Answer({"endpoints": await self._service.endpoints()})
 
     async def endpoint(self, asked: Asked) -> Answer:
         """One endpoint."""
-        return Answer(await self._control.endpoint(_endpoint_id(asked)))
+        return Answer(await self._service.endpoint(_endpoint_id(asked)))
 
     async def explain(self, asked: Asked) -> Answer:
         """What would follow from an answer."""
-        bodies.refuse_unknown(asked.query, previews.NAMES)
+        bodies.refuse_unknown(asked.query, ("phase", "status_code", "error", "attempt"))
         question = asked.body
         if asked.query:
             if question is not None:
                 raise InvalidParams({"body": "says what the query says already"})
-            question = previews.from_query(asked.query)
-        return Answer(await previews.preview(self._verbs, _endpoint_id(asked), question))
+            question = {name: text for name, text in asked.query.items() if text}
+        body = bodies.read_body(bodies.ExplainBody, question).model_dump(exclude_unset=True)
+        return Answer(await self._service.explain(_endpoint_id(asked), **body))
 
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""
         endpoint_id = _endpoint_id(asked)
-        # Whoever mistyped the endpoint wants to hear of that first.
-        self._verbs.endpoint(endpoint_id)
+        # A mistyped endpoint is told of before anything else.
+        self._service.declared(endpoint_id)
         body = bodies.read_body(bodies.CallBody, asked.body)
         key = bodies.read_key(asked.headers)
         if body.batch is not None:
@@ -131,14 +129,14 @@ class ApiRoutes:
             if others or key is not None:
                 what = ", ".join(sorted(others)) or "Idempotency-Key"
                 raise InvalidParams({what: "goes with a single call, not with a batch"})
-            ids = await self._verbs.call_batch(endpoint_id, body.batch, delay=body.delay)
+            ids = await self._service.call_batch(endpoint_id, body.batch, delay=body.delay)
             return Answer({"ids": ids}, 202)
-        made = await self._verbs.call(
+        made = await self._service.call(
             endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
         )
         # A program's calls are too many for the log, and each is a task of its own.
-        by_hand = asked.session and not made.repeated
-        done = Action("call", endpoint_id, task=made.id) if by_hand else None
+        manually = asked.session and not made.repeated
+        done = Action("call", endpoint_id, task=made.id) if manually else None
         answer = {"id": made.id, "status": made.status}
         return Answer(answer, 200 if made.repeated else 202, done=done)
 
@@ -153,7 +151,7 @@ class ApiRoutes:
     async def _set_paused(self, asked: Asked, paused: bool) -> Answer:
         bodies.read_body(bodies.NoBody, asked.body)
         endpoint_id = _endpoint_id(asked)
-        await self._verbs.pause(endpoint_id, paused)
+        await self._service.pause(endpoint_id, paused)
         done = Action("pause" if paused else "resume", endpoint_id)
         return Answer({"id": endpoint_id, "paused": paused}, done=done)
 
@@ -163,7 +161,7 @@ class ApiRoutes:
         given = {name: value for name, value in asked.query.items() if name in NAMES}
         limit = bodies.read_number(asked.query, "limit", 100, MAX_PAGE)
         assert limit is not None
-        found = await self._control.retries(
+        found = await self._service.retries(
             given,
             limit=limit,
             after=asked.query.get("after"),
@@ -175,89 +173,78 @@ class ApiRoutes:
         """One task in full, once it has ended if `wait` is given."""
         bodies.refuse_unknown(asked.query, ("wait",))
         wait = bodies.read_wait(asked.query, MAX_WAIT)
-        page = await self._verbs.task(_id(asked, "task"), wait)
-        redactor = self._verbs.config.redactor
-        return Answer(
-            serialize.task_page_json(page.task, page.response, page.attempts, page.waits, redactor)
-        )
+        return Answer(await self._service.retry(_id(asked, "task"), wait))
 
     async def request(self, asked: Asked) -> Answer:
         """What a task would send."""
-        return Answer(await self._control.request(_id(asked, "task")))
+        return Answer(await self._service.request(_id(asked, "task")))
 
     async def trigger(self, asked: Asked) -> Answer:
         """Have a task tried now."""
         body = bodies.read_body(bodies.TriggerBody, asked.body)
-        task = await self._verbs.trigger(_id(asked, "task"), force=body.force)
-        return self._done("retry", task)
+        return _done("retry", await self._service.trigger(_id(asked, "task"), force=body.force))
 
     async def cancel(self, asked: Asked) -> Answer:
         """Give a task up."""
         bodies.read_body(bodies.NoBody, asked.body)
-        return self._done("cancel", await self._verbs.cancel(_id(asked, "task")))
-
-    def _done(self, what: str, task: Task) -> Answer:
-        done = Action(what, task.endpoint_id, task.webhook or None, task.id)
-        return Answer(serialize.task_json(task, self._verbs.config.redactor), 202, done=done)
+        return _done("cancel", await self._service.cancel(_id(asked, "task")))
 
     async def trigger_all(self, asked: Asked) -> Answer:
         """Have all tasks tried that match a filter."""
-        return await self._begin_bulk(asked, self._verbs.trigger_all)
+        return await self._begin_bulk(asked, RETRY)
 
     async def cancel_all(self, asked: Asked) -> Answer:
         """Give all tasks up that match a filter."""
-        return await self._begin_bulk(asked, self._verbs.cancel_all)
+        return await self._begin_bulk(asked, CANCEL)
 
-    async def _begin_bulk(self, asked: Asked, begin: Callable[..., Awaitable[Bulk]]) -> Answer:
+    async def _begin_bulk(self, asked: Asked, action: str) -> Answer:
         body = bodies.read_body(bodies.BulkBody, asked.body)
-        wanted = read_filter(body.filter, self._verbs.now)
-        bulk = await begin(wanted, rate=body.rate, dry_run=body.dry_run)
+        bulk = await self._service.begin_bulk(
+            action, body.filter, rate=body.rate, dry_run=body.dry_run
+        )
         if body.dry_run:
-            return Answer({"matched": bulk.matched, "bulk": None})
+            return Answer({"matched": bulk["matched"], "bulk": None})
         given = {name: value for name, value in body.filter.items() if value and name != "id"}
-        detail = {"matched": bulk.matched, "filter": given}
-        done = Action(f"{bulk.action} many", bulk=bulk.id, detail=detail)
-        return Answer({"matched": bulk.matched, "bulk": bulk.id}, 202, done=done)
+        detail = {"matched": bulk["matched"], "filter": given}
+        done = Action(f"{action} many", bulk=bulk["id"], detail=detail)
+        return Answer({"matched": bulk["matched"], "bulk": bulk["id"]}, 202, done=done)
 
     async def bulks(self, asked: Asked) -> Answer:
         """The latest retries and cancels of many."""
         bodies.refuse_unknown(asked.query, ())
-        return Answer({"bulks": await self._control.bulks()})
+        return Answer({"bulks": await self._service.bulks()})
 
     async def bulk(self, asked: Asked) -> Answer:
         """How far a retry or cancel of many has come."""
-        return Answer(await self._control.bulk(_id(asked, "bulk")))
+        return Answer(await self._service.bulk(_id(asked, "bulk")))
 
     async def cancel_bulk(self, asked: Asked) -> Answer:
         """End it early."""
         bodies.read_body(bodies.NoBody, asked.body)
-        bulk = await self._verbs.cancel_bulk(_id(asked, "bulk"))
-        answer = serialize.bulk_json(bulk, self._verbs.config.redactor)
-        return Answer(answer, 202, done=Action("stop bulk", bulk=bulk.id))
+        bulk = await self._service.cancel_bulk(_id(asked, "bulk"))
+        return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))
 
     async def actions(self, asked: Asked) -> Answer:
-        """What people did by hand, newest first."""
+        """What was done manually, newest first."""
         bodies.refuse_unknown(asked.query, ("limit", "after"))
         limit = bodies.read_number(asked.query, "limit", 100, MAX_PAGE)
-        after = bodies.read_number(asked.query, "after", None, bodies.MAX_ID)
+        after = bodies.read_number(asked.query, "after", None, MAX_ID)
         assert limit is not None
-        return Answer(await self._control.actions(limit=limit, after=after))
+        return Answer(await self._service.actions(limit=limit, after=after))
 
 
-def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
+def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The API as an ASGI application: the core's routes, then those of plugins."""
-    control = PluginControl(verbs)
-    handlers = ApiRoutes(verbs, control).handlers()
-    for plugin, route in plugin_api.collect(verbs.host, control, set(handlers)):
-        contained = plugin_api.Contained(verbs.host, plugin, route)
-        handlers[route.method, route.path] = _of_plugin(contained)
+    handlers = ApiRoutes(service, host.events).handlers()
+    for plugin, route in plugin_api.collect(host, service, set(handlers)):
+        handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
     by_path: dict[str, dict[str, Handler]] = {}
     for (method, path), handler in handlers.items():
         by_path.setdefault(path, {})[method] = handler
     starlette = Starlette(
         routes=[
-            Route(path, endpoint_of(methods, verbs.record), methods=list(methods))
+            Route(path, endpoint_of(methods, service.record), methods=list(methods))
             for path, methods in by_path.items()
         ],
         exception_handlers={HTTPException: no_route},
@@ -272,16 +259,13 @@ def application(verbs: Verbs) -> Callable[[Scope, Receive, Send], Awaitable[None
 
 
 async def _front(asked: Asked) -> Answer:
-    """What stands in the dashboard's place while there is none."""
+    """What is answered instead of the dashboard where it is not installed."""
     return Answer({"detail": "no dashboard is installed; the API begins at /v1/status"})
 
 
-def _of_plugin(contained: plugin_api.Contained) -> Handler:
-    async def handler(asked: Asked) -> Answer:
-        caller = Caller(asked.who, asked.headers, asked.writes, asked.session)
-        return await contained(asked.path, asked.query, asked.body, caller)
-
-    return handler
+def _done(what: str, task: dict[str, Any]) -> Answer:
+    done = Action(what, task["endpoint"], task["webhook"], task["id"])
+    return Answer(task, 202, done=done)
 
 
 def _endpoint_id(asked: Asked) -> str:
@@ -290,6 +274,7 @@ def _endpoint_id(asked: Asked) -> str:
 
 def _id(asked: Asked, what: str) -> int:
     text = asked.path["id"]
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and int(text) <= bodies.MAX_ID):
-        raise NotFound(f"there is no {what} {text}")
-    return int(text)
+    number = whole_number(text)
+    if number is None or number > MAX_ID:
+        raise NotFound.of(what, text)
+    return number

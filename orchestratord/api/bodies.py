@@ -18,12 +18,14 @@ from pydantic import (
 )
 from pydantic_core import ErrorDetails
 
+from orchestratord.api.filters import whole_number
 from orchestratord.config.validate.error_text import sentence, shown
 from orchestratord.errors import InvalidParams
+from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
+from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
 from orchestratord.values.suggest import suggest
 
-MAX_ID = (1 << 63) - 1
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -40,7 +42,7 @@ M = TypeVar("M", bound="RequestBody")
 
 
 class RequestBody(BaseModel):
-    """Base of all request bodies: an unknown key is a mistake, not a wish that goes unheard."""
+    """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -73,7 +75,7 @@ class ExplainBody(RequestBody):
     phase: StrictStr | None = None
     """What follows from this one alone."""
     status_code: StrictInt | StrictStr | None = None
-    """The answer that is pretended."""
+    """The answer that is supposed to come."""
     error: StrictStr | None = None
     """In which way none comes."""
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
@@ -81,6 +83,30 @@ class ExplainBody(RequestBody):
     """Those that are required and left out are made up."""
     draft: dict[str, Any] = {}
     """A key of the endpoint that is united by name → its list, as it would stand in the file."""
+
+    def answer(self) -> FakeAnswer | None:
+        """The answer that is supposed to come, if any. Raises InvalidParams."""
+        wrong: dict[str, str] = {}
+        phase, code = self.phase, self.status_code
+        if phase is not None and phase not in PHASES:
+            wrong["phase"] = f"unknown phase {phase!r}{suggest(phase, PHASES)}"
+        if self.error is not None and self.error not in ERRORS:
+            wrong["error"] = f"unknown kind {self.error!r}{suggest(self.error, ERRORS)}"
+        if code is not None:
+            try:
+                code = parse_code(code)
+            except ValueError as error:
+                wrong["status_code"] = str(error)
+            else:
+                if self.error is not None and code != "error":
+                    wrong["error"] = f"says that no answer comes, status_code that {code} does"
+        elif self.error is None and phase is not None and not phase.startswith("before_"):
+            wrong["status_code"] = f"is required: {phase} comes after an answer"
+        if wrong:
+            raise InvalidParams(wrong)
+        if self.error is not None:
+            return FakeAnswer.model_validate({"error": self.error})
+        return None if code is None else FakeAnswer.model_validate({"status_code": code})
 
 
 class TriggerBody(RequestBody):
@@ -104,7 +130,7 @@ def read_body(model: type[M], value: Any) -> M:
     except ValidationError as error:
         raise InvalidParams(
             {
-                ".".join(str(part) for part in item["loc"]) or "body": _complaint(model, item)
+                ".".join(str(part) for part in item["loc"]) or "body": _problem_text(model, item)
                 for item in error.errors(include_url=False)
             }
         ) from None
@@ -115,9 +141,10 @@ def read_number(query: Mapping[str, str], name: str, default: int | None, most: 
     text = query.get(name)
     if not text:
         return default
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= most):
+    number = whole_number(text)
+    if number is None or not 1 <= number <= most:
         raise InvalidParams({name: f"must be a whole number from 1 to {most}"})
-    return int(text)
+    return number
 
 
 def read_wait(query: Mapping[str, str], most: float) -> float:
@@ -149,7 +176,7 @@ def refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
         )
 
 
-def _complaint(model: type[RequestBody], error: ErrorDetails) -> str:
+def _problem_text(model: type[RequestBody], error: ErrorDetails) -> str:
     value = error["input"]
     if error["type"] == "extra_forbidden":
         if not model.model_fields:

@@ -9,8 +9,8 @@ import asyncio
 import logging
 from contextlib import suppress
 
-from orchestratord.api.parts import WorkerLike
 from orchestratord.engine import task_events
+from orchestratord.engine.worker import Worker
 from orchestratord.errors import QueueError
 from orchestratord.model.task import Key
 from orchestratord.plugin.event_bus import EventBus
@@ -38,7 +38,7 @@ AGAIN = 5.0
 class BulkRunner:
     """Takes the steps of every running bulk, each in an asyncio task of its own."""
 
-    def __init__(self, store: Store, worker: WorkerLike, clock: Clock, events: EventBus) -> None:
+    def __init__(self, store: Store, worker: Worker, clock: Clock, events: EventBus) -> None:
         self._store = store
         self._events = events
         self._worker = worker
@@ -116,9 +116,9 @@ class BulkRunner:
         if bulk.action == CANCEL:
             happened = task_events.cancelled_in_bulk
             for id_ in ids:
-                self._worker.finished(id_)
+                self._worker.waiters.finished(id_)
         else:
-            self._worker.touched(key, now)
+            self._worker.placement.touched(key, now)
         if self._events.listening:
             for id_ in ids:
                 self._events.publish(happened(id_, key, now))

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from typing import Any
 
-from orchestratord.api.filters import endpoint_filter, items, statuses
+from orchestratord.api.filters import endpoint_filter, items, statuses, whole_number
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.errors import InvalidParams
@@ -38,10 +38,10 @@ Wanted = Callable[[Event], bool]
 
 
 class Feed:
-    """Writes what happens for everybody who follows."""
+    """Writes what happens for all clients that follow."""
 
-    def __init__(self, hub: EventBus) -> None:
-        self._hub = hub
+    def __init__(self, events: EventBus) -> None:
+        self._events = events
         self._texts: dict[int, bytes] = {}
 
     def chunks(self, wanted: Wanted, after: int | None) -> AsyncIterator[bytes]:
@@ -52,13 +52,13 @@ class Feed:
         Raises:
             Refusal: there are too many of them already.
         """
-        if len(self._hub.followers) >= MAX_FOLLOWERS:
+        if len(self._events.followers) >= MAX_FOLLOWERS:
             detail = f"{MAX_FOLLOWERS} clients follow the events already; that is the limit"
             raise Refusal(503, "too_many_followers", detail, headers={"Retry-After": "10"})
         return self._follow(wanted, after)
 
     async def _follow(self, wanted: Wanted, after: int | None) -> AsyncIterator[bytes]:
-        follower = self._hub.follow(wanted, after)
+        follower = self._events.follow(wanted, after)
         try:
             # A client that is cut off before the first event knows from this where it was.
             yield b": welcome back\n\n" if after is not None else b"id: %d\n\n" % follower.number
@@ -70,7 +70,7 @@ class Feed:
                 elif not follower.ended:
                     yield b": nothing happened\n\n"
         finally:
-            self._hub.leave(follower)
+            self._events.leave(follower)
 
     def _text(self, number: int, event: Event | Missed) -> bytes:
         if isinstance(event, Missed):
@@ -137,7 +137,8 @@ def read_number(headers: Mapping[str, str]) -> int | None:
     text = headers.get("last-event-id")
     if not text:
         return None
-    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else -1
+    number = whole_number(text)
+    return -1 if number is None else number
 
 
 def _endpoint(value: str) -> Callable[[Any], bool]:

@@ -28,7 +28,7 @@ MAX_TEXT = 200
 """Characters that are looked for."""
 _FIELDS = {"id": "ids"}
 """The fields of a filter that have another name."""
-_MAX_ID = (1 << 63) - 1
+MAX_ID = (1 << 63) - 1
 
 _ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)")
 # `+` in a query string is a space to those who did not escape it.
@@ -78,10 +78,15 @@ def read_id(given: int | str | None) -> int | None:
     """The `next` of tasks by their ids. Raises InvalidParams."""
     if given is None or given == "":
         return None
-    text = str(given)
-    if not (text.isascii() and text.isdigit() and len(text) < 20 and 1 <= int(text) <= _MAX_ID):
-        raise InvalidParams({"after": f"must be a whole number from 1 to {_MAX_ID}"})
-    return int(text)
+    number = whole_number(str(given))
+    if number is None or not 1 <= number <= MAX_ID:
+        raise InvalidParams({"after": f"must be a whole number from 1 to {MAX_ID}"})
+    return number
+
+
+def whole_number(text: str) -> int | None:
+    """A number of at most 19 plain digits; None for everything else."""
+    return int(text) if text.isascii() and text.isdigit() and len(text) < 20 else None
 
 
 def read_place(text: str | None) -> Place | None:
@@ -147,10 +152,10 @@ def _ids(value: Any) -> tuple[int, ...]:
 
 
 def _id(value: Any) -> int:
-    text = str(value)
-    if isinstance(value, bool) or not (text.isascii() and text.isdigit() and len(text) < 20):
+    number = None if isinstance(value, bool) else whole_number(str(value))
+    if number is None:
         raise ValueError(f"{value!r} is not the number of a task")
-    return min(int(text), _MAX_ID)
+    return min(number, MAX_ID)
 
 
 def _time(value: Any, now: int) -> int:

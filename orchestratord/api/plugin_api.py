@@ -1,14 +1,15 @@
-"""Routes that plugins bring: collected once, and kept from harming anybody but themselves."""
+"""Routes that plugins bring: collected once, and kept from harming anything but themselves."""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator
 from typing import Any
 
 from starlette.routing import compile_path
 
 from orchestratord.api.serialize import json_bytes
+from orchestratord.api.server.handler import Asked
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.plugin.host import Host
@@ -52,19 +53,19 @@ def _is_sound(route: Any) -> bool:
 
 
 class Contained:
-    """A plugin's handler: what it does wrong is its plugin's fault and a 500."""
+    """The handler of a plugin's route: what it does wrong is its plugin's fault and a 500."""
 
     def __init__(self, host: Host, plugin: str, route: Route) -> None:
         self._host = host
         self._plugin = plugin
         self._route = route
 
-    async def __call__(
-        self, path: Mapping[str, str], query: Mapping[str, str], body: Any, caller: Caller
-    ) -> Answer:
+    async def __call__(self, asked: Asked) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
+        caller = Caller(asked.who, asked.headers, asked.writes, asked.session)
         try:
-            given = [path, query, body, *([caller] if self._route.caller else [])]
+            given = [asked.path, asked.query, asked.body]
+            given += [caller] if self._route.caller else []
             running = asyncio.current_task()
             answer = await call(self._route.handler, given, self._host.timeout, running)
             if not isinstance(answer, Answer):

@@ -6,24 +6,23 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestratord.api.parts import ReloadLike
 from orchestratord.api.serialize import plugin_json, problems_json
 from orchestratord.config.changes import Changes
+from orchestratord.config.loader import Reload
 from orchestratord.engine.stats import Failing
 from orchestratord.errors import Problem
-from orchestratord.model.settings import Config
 from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
-from orchestratord.queue.operations import claim
+from orchestratord.queue.operations import claim, prune
 from orchestratord.queue.store import Store
+from orchestratord.runtime.fleet import Fleet
+from orchestratord.runtime.reload import Reloader
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 from orchestratord.values.redact import Redactor
 
 MAX_LANES = 20
 """Lanes that are shown, the busiest ones."""
-
-
 MAX_FAILING = 20
 """Endpoints and webhooks that are shown as failing, the latest ones."""
 
@@ -47,32 +46,32 @@ async def queue_status(store: Store, now: int) -> dict[str, Any]:
     }
 
 
-def config_status(
-    config: Config,
-    cause: str,
-    changes: Changes,
-    error: tuple[int, Sequence[Problem]] | None,
-    restart_required: Sequence[str],
-) -> dict[str, Any]:
-    """The configuration in force and, where the files are in error, why the last one was refused.
-
-    Args:
-        cause: what had it adopted: `start`, `file change`, `poll`, `SIGHUP` or `command`.
-        changes: what differs from the configuration before it.
-        error: when (milliseconds) and why the files were refused.
-        restart_required: the keys that keep an old value.
-    """
+def config_status(reloader: Reloader) -> dict[str, Any]:
+    """The configuration in force and, where the files are in error, why they were refused last."""
+    config, error = reloader.config, reloader.last_error
     redactor = config.redactor
     return {
         "folder": redactor.text(str(config.folder)),
         "generation": config.generation,
         "adopted_at": rfc3339(config.adopted_at),
-        "cause": cause,
-        "changes": changes_json(changes, redactor, MAX_CHANGES),
+        "cause": reloader.cause,
+        "changes": changes_json(reloader.changes, redactor, MAX_CHANGES),
         "endpoints": len(config.endpoints),
         "error": error and {"at": rfc3339(error[0]), "errors": _problems(error[1], redactor)},
         "warnings": _problems(config.warnings, redactor),
-        "restart_required": list(restart_required),
+        "restart_required": list(reloader.restart_required),
+    }
+
+
+async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> dict[str, Any]:
+    """The database: whether it takes new work, and what keeps it from cleaning up."""
+    return {
+        "url": redactor.text(store.url),
+        "size": await store.read(prune.size()),
+        "accepting": store.health.accepting,
+        "unreachable": store.health.unreachable and redactor.text(store.health.unreachable),
+        "listening": store.listening,
+        "holding_back": list(fleet.holding_back),
     }
 
 
@@ -93,8 +92,8 @@ def changes_json(changes: Changes, redactor: Redactor, limit: int) -> dict[str, 
     }
 
 
-def reload_json(reload: ReloadLike, *, diff: bool) -> dict[str, Any]:
-    """The answer to whoever asked for a reload; with `diff`, the keys that differ."""
+def reload_json(reload: Reload, *, diff: bool) -> dict[str, Any]:
+    """The answer to a reload that was asked for; with `diff`, the keys that differ."""
     config = reload.config
     redactor = config.redactor
     answer: dict[str, Any] = {
@@ -175,13 +174,13 @@ def with_rates(
 
 
 def _lane(lane: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
-    rate, breaker, patience = lane["rate"], lane["breaker"], lane["retry_after"]
+    rate, breaker, told = lane["rate"], lane["breaker"], lane["retry_after"]
     return {
         **lane,
         "name": redactor.text(lane["name"]),
         "rate": rate and {**rate, "next": rfc3339(rate["next"])},
         "breaker": breaker and _breaker(breaker, redactor),
-        "retry_after": patience and {**patience, "until": rfc3339(patience["until"])},
+        "retry_after": told and {**told, "until": rfc3339(told["until"])},
     }
 
 

@@ -1,16 +1,51 @@
-"""The command `orchestratord`."""
+"""The command `orchestratord`, whose commands are imported when they are asked for.
+
+So `--help` and completion are quick. The modules of the commands import what is heavy within their
+functions, for the same reason.
+"""
 
 from __future__ import annotations
 
 import sys
+from collections import UserDict
+from importlib import import_module
+from typing import Any, cast
 
 import click
 
-from orchestratord.cli.commands import PLACES, Commands
+PLACES = {
+    "backoff": "inspect.backoff_command",
+    "check": "inspect.check_command",
+    "config": "inspect.config_show_command",
+    "demo": "demo.demo_command",
+    "doctor": "doctor.doctor_command",
+    "explain": "inspect.explain_command",
+    "import": "importing.import_command:import_",
+    "init": "create.init_command",
+    "move-queue": "move_queue_command:move_queue",
+    "new": "create.new_command",
+    "plugins": "inspect.plugins_command",
+    "run": "run_command",
+    "schema": "inspect.schema_command",
+    "test": "inspect.test_command",
+}
+"""A command's name → its module, in which it has that name or the one behind the colon."""
+
+
+class LazyCommands(UserDict[str, Any]):
+    """The commands as click asks for them; until then the place of each is its value."""
+
+    def __getitem__(self, name: str) -> click.Command:
+        found: str | click.Command = self.data[name]
+        if isinstance(found, str):
+            module, _, attribute = found.partition(":")
+            found = getattr(import_module(f"orchestratord.cli.{module}"), attribute or name)
+            self.data[name] = found
+        return cast("click.Command", found)
 
 
 @click.group(
-    commands=Commands(PLACES),
+    commands=LazyCommands(PLACES),
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
 )
 @click.version_option(package_name="orchestratord", prog_name="orchestratord")

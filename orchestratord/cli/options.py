@@ -1,10 +1,11 @@
-"""What the commands have in common: `--config`, and how a bad configuration ends them."""
+"""What the commands have in common: their options, and how a bad configuration ends them."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -23,6 +24,18 @@ config_option = click.option(
 )
 
 
+def output_option(*formats: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """The option `--output` with these formats, of which the first is the default."""
+    return click.option(
+        "-o",
+        "--output",
+        type=click.Choice(formats),
+        default=formats[0],
+        show_default=True,
+        help=about,
+    )
+
+
 def folder_of(option: str | None) -> Path:
     """The config folder that `--config` or the environment names."""
     from orchestratord.config.folder import config_folder
@@ -37,3 +50,20 @@ def complain(problems: Iterable[Problem]) -> None:
     for problem in problems:
         prefix = "warning: " if problem.severity == "warning" else ""
         click.echo(prefix + escape(str(problem)), err=True)
+
+
+@contextmanager
+def bad_config_ends() -> Iterator[None]:
+    """A ConfigError ends the command: its errors go to stderr, the exit code is 78."""
+    from orchestratord.errors import ConfigError
+
+    try:
+        yield
+    except ConfigError as error:
+        complain(error.problems)
+        raise SystemExit(BAD_CONFIG) from None
+
+
+def counted(count: int, noun: str) -> str:
+    """`1 folder`, `2 folders`."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"

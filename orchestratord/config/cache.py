@@ -47,7 +47,7 @@ class _Kept:
         reader.references.update(self.references)
 
 
-class Memory:
+class Cache:
     """The good parts of the last reading and, in the course of one, those of the present."""
 
     def __init__(self) -> None:

@@ -16,7 +16,7 @@ from orchestratord.config.yaml.nodes import MapNode, Spot, is_null, locate
 from orchestratord.model.settings import DaemonSettings, Http, Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.values.postgres_url import problem
-from orchestratord.values.suggest import choices, suggest
+from orchestratord.values.suggest import suggest
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
 _POSTGRES = re.compile(r"postgres(ql)?://\S*")
@@ -61,15 +61,7 @@ class DaemonReader:
     def _known(self, root: MapNode) -> MapNode:
         keys, registry = fields_of(DaemonSettings), self._host.registry
         known = {*keys, "defaults", *registry.daemon_settings}
-        for key, (spot, _) in root.entries.items():
-            if key in registry.disabled_daemon_keys and key not in known:
-                plugin = registry.disabled_daemon_keys[key]
-                self._problems.warn(
-                    spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
-                )
-            elif key not in known:
-                self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
-        return root.only(keys)
+        return self._shared.known_keys(root, known, registry.disabled_daemon_keys, {}).only(keys)
 
     def _of_plugins(self, root: MapNode) -> Mapping[str, Any]:
         found: dict[str, Any] = {}
@@ -99,7 +91,7 @@ class DaemonReader:
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
             error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
-            self._shared.outgoing.check_allow(fields["egress"].allow, document.spot, node)
+            self._shared.request_rules.check_allow(fields["egress"].allow, document.spot, node)
         if fields.get("http") is not None:
             self._check_http(fields["http"], document, node)
         if "plugins" in fields:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.config.file_models import HTTP, EndpointKeys, shared_keys
+from orchestratord.config.file_models import HTTP, EndpointKeys, Shared, shared_keys
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
 from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
@@ -57,15 +57,13 @@ class EndpointReader:
         spec_keys = set(fields_of(model)) if model is not None else set()
         if executor is not None:
             known = {*fields_of(EndpointKeys), *spec_keys, *self._registry.settings}
-            root = self._shared.known_keys(root, known, self._elsewhere(executor))
+            root = self._shared.endpoint_keys(root, known, self._elsewhere(executor))
 
         shared = shared_keys(self._registry.settings)
         merged = self._shared.merger.merge(inherited.node, root.only(shared))
         node = MapNode({**root.entries, **merged.entries})
         read = self._shared.read_shared(spot, merged, inherited)
-        given = {
-            key: read[key].value for key in ("timeout", "retry") if read[key].value is not None
-        }
+        given = {key: read[key].value for key in fields_of(Shared) if read[key].value is not None}
         own = root.only(set(fields_of(EndpointKeys)) - shared)
         keys, data, fields = self._reader.read(spot, own, EndpointKeys, given)
         spec = Read(None, {}, {})
@@ -75,15 +73,7 @@ class EndpointReader:
         self._check_spec(spec.fields, spot, root, inherited)
         self._check_url(type_, inherited, spec.fields, spot, root)
         self._check_stored(data, spot, own)
-        params = self._params(fields.get("params", {}), spot, node)
-        schedule: Schedule | None = fields.get("schedule")
-        if schedule is not None:
-            schedule = self._schedule(schedule, params, spot, node)
-            if "params" in fields:
-                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
-        tests: tuple[TestCase, ...] = fields.get("tests", ())
-        if "params" in fields:
-            tests = self._tests(tests, params, spot, node)
+        params, schedule, tests = self._calls(fields, spot, node)
         good = all(item.value is not None for item in read.values())
         if model is not None and spec.value is None:
             good = False
@@ -104,18 +94,21 @@ class EndpointReader:
             schedule=schedule,
             settings=MappingProxyType(settings),
             source=document.file,
+            keys=keys,
             tests=tests,
         )
         for key in settings:
             place, child = node.entries[key]
-            self._shared.outgoing.check_urls(read[key].data, inherited.api.egress, place, child)
+            self._shared.request_rules.check_urls(
+                read[key].data, inherited.api.egress, place, child
+            )
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
         written.pop("tests", None)  # they say nothing of what the endpoint is
         shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
         return Declared(replace(endpoint, shown=shown), spot, node)
 
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
-        """The endpoint's type, and what carries it out; (None, None) for one that nobody knows."""
+        """The endpoint's type, and what carries it out; (None, None) for an unknown one."""
         place, node = root.entries.get("type", (spot, Scalar(HTTP, HTTP)))
         value = self._reader.plain(place, node) if isinstance(node, Scalar) else None
         type_ = HTTP if isinstance(node, Scalar) and node.value is None else value
@@ -174,8 +167,8 @@ class EndpointReader:
         ):
             for path, template in templates_in(value):
                 at = locate(place, tree, path)[0]
-                for complaint in undefined(template):
-                    self._problems.error(at, complaint)
+                for message in undefined(template):
+                    self._problems.error(at, message)
                 for name in undeclared(template, declared):
                     self._problems.once(
                         at,
@@ -185,7 +178,7 @@ class EndpointReader:
                     )
         headers = spec.get("headers")
         if isinstance(headers, Mapping):
-            self._shared.outgoing.check_headers(headers, spot, root)
+            self._shared.request_rules.check_headers(headers, spot, root)
 
     def _check_stored(self, data: Any, spot: Spot, own: MapNode) -> None:
         """Whether a parameter's value, which is a part of each task's row, holds a secret."""
@@ -195,6 +188,21 @@ class EndpointReader:
                 "a secret here would be stored in the database; put the reference into headers, "
                 "query or body",
             )
+
+    def _calls(
+        self, fields: Mapping[str, Any], spot: Spot, node: Node
+    ) -> tuple[dict[str, Param], Schedule | None, tuple[TestCase, ...]]:
+        """The parameters, and what gives them values: the schedule and the tests."""
+        params = self._params(fields.get("params", {}), spot, node)
+        schedule: Schedule | None = fields.get("schedule")
+        if schedule is not None:
+            schedule = self._schedule(schedule, params, spot, node)
+            if "params" in fields:
+                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
+        tests: tuple[TestCase, ...] = fields.get("tests", ())
+        if "params" in fields:
+            tests = self._tests(tests, params, spot, node)
+        return params, schedule, tests
 
     def _params(self, params: Mapping[str, Param], spot: Spot, node: Node) -> dict[str, Param]:
         """The parameters with their defaults as the declared types have them."""

@@ -3,11 +3,12 @@
 orchestratord.yaml                      the daemon's settings
 apis/<api>/api.yaml                     what the endpoints of one API share
 apis/<api>/endpoints/<name>.yaml        the endpoint <api>/<name>
+
+The YAML names other files, for certificates and bodies. They are read here, too.
 """
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 import stat
@@ -120,7 +121,7 @@ def read_folder(
 
     Args:
         folder: the config folder.
-        known: what was read before, for whoever reads again and again.
+        known: what was read before, where the folder is read again and again.
         breathe: called every now and then, for other threads to have their turn.
     """
     known = known or KnownFiles()
@@ -166,7 +167,7 @@ class _Reading:
         attached = self.known.attached
         own = (f"{self.folder}/{path}" for path in self.files.contents)
         self.known.only((*own, *attached))
-        digest = hashlib.sha256()
+        digest = sha256()
         for name, content in sorted(self.files.contents.items()):
             digest.update(f"{name}\0{len(content)}\0".encode("utf-8", "surrogateescape"))
             digest.update(content)
@@ -174,7 +175,8 @@ class _Reading:
         for problem in self.files.problems:
             digest.update(f"{problem}\0".encode("utf-8", "surrogateescape"))
         self.files.digest = digest.hexdigest()
-        self.files.whole = combined(self.files.digest, fingerprints(attached, self.known))
+        others = {path: current_fingerprint(path, self.known) for path in attached}
+        self.files.whole = combined(self.files.digest, others)
         return self.files
 
     def root(self) -> None:
@@ -270,16 +272,7 @@ class _Reading:
             self.files.contents[path] = content
             return True
         try:
-            # Not waiting: what is named like a file may be a FIFO that nobody writes to.
-            handle = os.open(full, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-            try:
-                seen = os.fstat(handle)
-                if not stat.S_ISREG(seen.st_mode):
-                    self._problem(path, "not a file that can be read: it is something else")
-                    return True
-                content = _content(handle, seen.st_size)
-            finally:
-                os.close(handle)
+            seen, content = _regular(full, MAX_BYTES)
         except FileNotFoundError:
             if os.path.lexists(full):
                 self._problem(path, "a symbolic link to a file that does not exist")
@@ -288,7 +281,9 @@ class _Reading:
         except OSError as error:
             self._problem(path, f"cannot be read: {error.strerror}")
             return True
-        if len(content) > MAX_BYTES:
+        if content is None:
+            self._problem(path, "not a file that can be read: it is something else")
+        elif len(content) > MAX_BYTES:
             self._problem(path, f"larger than {MAX_BYTES} bytes (1 MiB): split it")
         else:
             self.files.contents[path] = content
@@ -306,13 +301,25 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
         return False
 
 
-def _content(handle: int, size: int) -> bytes:
-    """What stands in an open file, up to one byte more than is taken."""
-    content = b""
-    wanted = min(size, MAX_BYTES) + 1
-    while len(content) <= MAX_BYTES and (piece := os.read(handle, wanted)):
-        content += piece
-    return content
+def _regular(path: str | Path, limit: int) -> tuple[os.stat_result, bytes | None]:
+    """What a file looks like, and what it holds, up to one byte more than `limit`; None for what is
+    no file.
+
+    Raises OSError, and ValueError for a name that no file can have.
+    """
+    # Not waiting: what is named like a file may be a FIFO to which nothing is written.
+    handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        seen = os.fstat(handle)
+        if not stat.S_ISREG(seen.st_mode):
+            return seen, None
+        content = b""
+        wanted = min(seen.st_size, limit) + 1
+        while len(content) <= limit and (piece := os.read(handle, wanted)):
+            content += piece
+        return seen, content
+    finally:
+        os.close(handle)
 
 
 def _split(name: str) -> tuple[str, str]:
@@ -328,20 +335,20 @@ def _shown(path: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# -- Reading files that are no YAML but belong to the configuration --------------------------------
+# -- Files that are no YAML and belong to the configuration ---------------------------------------
 
 LARGEST = 16 << 20
 """Bytes that are looked at for a change."""
 
 UNREADABLE = ""
-"""The fingerprint of what cannot be read, for whatever reason."""
+"""The fingerprint of what cannot be read, whatever the reason is."""
 
 
 def placed(name: str, folder: Path, *, inside: bool) -> Path:
     """The path that a name in the YAML stands for, relative to the config folder.
 
     Raises ValueError where it has to be `inside` that and is not. Links are followed, as those to
-    the YAML are: whoever can make one there decides what the daemon does anyway.
+    the YAML are: who can make one there decides what the daemon does anyway.
     """
     path = PurePath(name)
     if inside and (path.is_absolute() or ".." in path.parts):
@@ -352,19 +359,11 @@ def placed(name: str, folder: Path, *, inside: bool) -> Path:
 def read_bytes(path: Path, limit: int) -> bytes:
     """What a file holds. Raises ValueError, which says what is wrong with the path named before."""
     try:
-        # Not waiting: the path may be a FIFO that nobody writes to.
-        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        _, content = _regular(path, limit)
     except (OSError, ValueError) as error:
         raise ValueError(f"cannot be read: {getattr(error, 'strerror', None) or error}") from None
-    try:
-        if not stat.S_ISREG(os.fstat(handle).st_mode):
-            raise ValueError("is not a file")
-        with os.fdopen(handle, "rb", closefd=False) as file:
-            content = file.read(limit + 1)
-    except OSError as error:
-        raise ValueError(f"cannot be read: {error.strerror}") from None
-    finally:
-        os.close(handle)
+    if content is None:
+        raise ValueError("is not a file")
     if len(content) > limit:
         raise ValueError(f"is larger than {limit} bytes")
     return content
@@ -375,27 +374,23 @@ def fingerprint(content: bytes) -> str:
     return sha256(content).hexdigest()
 
 
-def fingerprints(paths: Iterable[str], known: KnownFiles) -> dict[str, str]:
-    """Of the files as they are now; one is opened again only where it looks changed."""
-    return {path: _look(path, known) for path in paths}
-
-
 def combined(digest: str, found: Mapping[str, str]) -> str:
     """The digest of the folder's own files together with the fingerprints of others."""
     if not found:
         return digest
-    joined = "".join(f"{path}\0{mark}\0" for path, mark in sorted(found.items()))
+    joined = "".join(f"{path}\0{one}\0" for path, one in sorted(found.items()))
     return sha256(f"{digest}\0{joined}".encode("utf-8", "surrogateescape")).hexdigest()
 
 
-def _look(path: str, known: KnownFiles) -> str:
-    mark = known.get(path)
-    if mark is not None:
-        return mark.decode()
+def current_fingerprint(path: str, known: KnownFiles) -> str:
+    """The fingerprint of a file as it is now; it is opened again only where it looks changed."""
+    found = known.get(path)
+    if found is not None:
+        return found.decode()
     try:
         seen = os.stat(path)
-        found = fingerprint(read_bytes(Path(path), LARGEST))
+        read = fingerprint(read_bytes(Path(path), LARGEST))
     except (OSError, ValueError):
         return UNREADABLE
-    known.put(path, seen, found.encode())
-    return found
+    known.put(path, seen, read.encode())
+    return read

@@ -7,20 +7,30 @@ Each value keeps the place that it was written in.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel
 
-from orchestratord.config.cache import Memory
+from orchestratord.config.cache import Cache
 from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
 from orchestratord.config.validate.node_reader import NodeReader, Read
-from orchestratord.config.validate.request_rules import AddressRules, Outgoing
+from orchestratord.config.validate.request_rules import AddressRules, RequestRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null, locate
+from orchestratord.config.yaml.nodes import (
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Spot,
+    is_null,
+    locate,
+    mapping_of,
+    name_of,
+)
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.plugin.registry import Registry
@@ -51,6 +61,11 @@ class Merger:
                 node = self._join(key, entries[key][1], node)
             entries[key] = (spot, node)
         return MapNode(entries)
+
+    def inherited(self, daemon: MapNode, api: MapNode, keys: Container[str]) -> MapNode:
+        """What `defaults` and api.yaml give to endpoints under these keys, by the files' roots."""
+        defaults = mapping_of(daemon.child("defaults")).only(keys)
+        return self.merge(self.merge(MapNode(), defaults), api.only(keys))
 
     def _join(self, key: str, lower: Node, upper: Node) -> Node:
         setting = self._settings.get(key)
@@ -83,7 +98,7 @@ class Merger:
                         {**item.entries, "name": (spot.below("name"), Scalar(name, name))}
                     )
             else:
-                name = _name(item)
+                name = name_of(item)
             if name is not None and name in seen:
                 self._reader.problems.error(
                     place,
@@ -99,7 +114,7 @@ class Merger:
         assert setting.name_of is not None
         try:
             name = setting.name_of(self._reader.plain(spot, item))
-        except Exception:  # a plugin's function over a mapping that nobody has validated yet
+        except Exception:  # a plugin's function over a mapping that is not validated yet
             return None
         return name[:_NAME_LIMIT] if isinstance(name, str) and name else None
 
@@ -121,20 +136,13 @@ def _by_key(lower: Node, upper: Node) -> Node:
 def _by_name(lower: Node, upper: Node) -> Node:
     if not isinstance(lower, ListNode) or not isinstance(upper, ListNode):
         return upper
-    own = {name: entry for entry in upper.items if (name := _name(entry[1]))}
+    own = {name: entry for entry in upper.items if (name := name_of(entry[1]))}
     items: list[tuple[Spot, Node]] = []
     for spot, item in lower.items:
-        found = own.pop(_name(item) or "", None)
+        found = own.pop(name_of(item) or "", None)
         items.append((found[0], _by_key(item, found[1])) if found else (spot, item))
-    items += [entry for entry in upper.items if (_name(entry[1]) or "") in ("", *own)]
+    items += [entry for entry in upper.items if (name_of(entry[1]) or "") in ("", *own)]
     return ListNode(items)
-
-
-def _name(item: Node) -> str | None:
-    if not isinstance(item, MapNode) or "name" not in item.entries:
-        return None
-    name = item.entries["name"][1]
-    return name.text if isinstance(name, Scalar) and name.value is not None else None
 
 
 # -- What endpoints share --------------------------------------------------------------------------
@@ -169,20 +177,20 @@ class SharedReader:
         reader: NodeReader,
         registry: Registry,
         addresses: AddressRules | None,
-        memory: Memory,
+        cache: Cache,
     ) -> None:
         self.merger = Merger(reader, registry.settings)
-        self.outgoing = Outgoing(reader.problems, addresses)
+        self.request_rules = RequestRules(reader.problems, addresses)
         self._reader = reader
         self._registry = registry
-        self._memory = memory
+        self._cache = cache
         self._problems = reader.problems
 
     def defaults(self, spot: Spot, node: Node | None) -> Inherited:
         """`defaults` of orchestratord.yaml, checked by itself."""
         upper = MapNode()
         if isinstance(node, MapNode):
-            upper = self.known_keys(node, shared_keys(self._registry.settings))
+            upper = self.endpoint_keys(node, shared_keys(self._registry.settings))
         elif node is not None and not is_null(node):
             self._problems.error(spot, "expected a mapping")
         return self._inherited(spot, Inherited(), upper)
@@ -202,11 +210,11 @@ class SharedReader:
         if document.root is None:
             return self._inherited(spot, defaults, MapNode())
         shared, own = shared_keys(self._registry.settings), fields_of(ApiKeys)
-        known = self.known_keys(document.root, shared | set(own))
+        known = self.endpoint_keys(document.root, shared | set(own))
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own, inherited.spot = known.only(own), spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
-        self.outgoing.check_api(fields, spot, inherited.own, allow)
+        self.request_rules.check_api(fields, spot, inherited.own, allow)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None and proxy.password:
             place = locate(spot, inherited.own, ("proxy",))[0]
@@ -217,26 +225,41 @@ class SharedReader:
             inherited.api = Api(name=name, egress=(*allow, *keys.egress.allow), **written)
         return inherited
 
-    def known_keys(
+    def endpoint_keys(
         self, node: MapNode, known: Iterable[str], elsewhere: Mapping[str, str] = {}
+    ) -> MapNode:
+        """The same as `known_keys`, of what endpoints, api.yaml and `defaults` may hold."""
+        of_api = dict.fromkeys(
+            fields_of(ApiKeys), "unknown key here; it belongs in the API's api.yaml"
+        )
+        return self.known_keys(node, known, self._registry.disabled_keys, {**of_api, **elsewhere})
+
+    def known_keys(
+        self,
+        node: MapNode,
+        known: Iterable[str],
+        disabled: Mapping[str, str],
+        elsewhere: Mapping[str, str],
     ) -> MapNode:
         """The node without unknown keys and those of disabled plugins, both reported.
 
-        `elsewhere`: keys that have their place in other files → what is said of them here.
+        Args:
+            node: the root of a file, or a mapping in it.
+            known: its keys.
+            disabled: those of disabled plugins, and whose each is.
+            elsewhere: keys that have their place elsewhere → what is said of them here.
         """
         known = set(known)
         for key, (spot, _) in node.entries.items():
             if key in known:
                 continue
-            if key in self._registry.disabled_keys:
-                plugin = self._registry.disabled_keys[key]
+            if key in disabled:
+                plugin = disabled[key]
                 self._problems.warn(
                     spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
                 )
             elif key in elsewhere:
                 self._problems.error(spot, elsewhere[key])
-            elif key in fields_of(ApiKeys):
-                self._problems.error(spot, "unknown key here; it belongs in the API's api.yaml")
             else:
                 self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return node.only(known)
@@ -253,7 +276,7 @@ class SharedReader:
             if key in inherited.read and (entry and entry[1]) is (before and before[1]):
                 read[key] = inherited.read[key]
             elif key not in self._registry.settings or entry is not None:
-                read[key] = self._memory.alike(
+                read[key] = self._cache.alike(
                     key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
                 )
         return read
@@ -267,7 +290,7 @@ class SharedReader:
                 return self._reader.read(place, child, type_)
             # One by one: most endpoints have some of their API, and some that others have, too.
             read = [
-                self._memory.alike(
+                self._cache.alike(
                     key, entry[1], self._reader, partial(self._read_item, entry, item)
                 )
                 for entry in child.items

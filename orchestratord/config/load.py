@@ -11,27 +11,28 @@ from functools import partial
 from pathlib import Path
 from types import MappingProxyType
 
-from orchestratord.config.cache import Memory
-from orchestratord.config.daemon_file import DaemonReader
+from orchestratord.config.cache import Cache
+from orchestratord.config.daemon_file import DaemonFile, DaemonReader
 from orchestratord.config.endpoint_file import Declared, EndpointReader
 from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
 from orchestratord.config.inherit import Inherited, SharedReader
-from orchestratord.config.plugin_checks import check_with_plugins
 from orchestratord.config.validate.node_reader import NodeReader
-from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.problems import Problems, lines_of
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.yaml.document import YamlDocument, read_document
-from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.nodes import MapNode, Scalar, locate, passage
 from orchestratord.config.yaml.references import References
 from orchestratord.config.yield_gil import Breathe, no_breath
-from orchestratord.errors import ConfigError
+from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config, DaemonSettings, Plugins
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import Redactor
 
 DAEMON_FILE = "orchestratord.yaml"
+_HOOK = "check_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +48,6 @@ def load(
     host: Host,
     *,
     environ: Mapping[str, str] = os.environ,
-    credentials: Path | None = None,
     addresses: AddressRules | None = None,
 ) -> Config:
     """Read the folder.
@@ -55,8 +55,7 @@ def load(
     Args:
         folder: the config folder.
         host: the plugins, loaded as this folder asks for.
-        environ: what `${NAME}` and `${secret:NAME}` read.
-        credentials: what `${credential:name}` reads; by default $CREDENTIALS_DIRECTORY.
+        environ: what references read.
         addresses: the engine's rules; without them, egress rules and literal addresses are not
             checked.
 
@@ -65,28 +64,39 @@ def load(
             warning.
     """
     with uncollected():
-        return read(folder, host, environ, credentials, addresses, Memory()).config
+        return read(folder, host, environ, addresses, Cache()).config
 
 
 def read(
     folder: Path,
     host: Host,
     environ: Mapping[str, str],
-    credentials: Path | None,
     addresses: AddressRules | None,
-    memory: Memory,
+    cache: Cache,
     breathe: Breathe = no_breath,
     instead: Mapping[str, bytes] = MappingProxyType({}),
 ) -> Reading:
-    """The same as `load`, for whoever reads again and again, with the memory of it.
+    """The same as `load`, for a folder that is read again and again.
 
-    `breathe` is called every now and then, for other threads to have their turn. `instead` has
-    what some of the files are taken to hold.
+    `cache` has what the reading before has made. `breathe` is called every now and then, for other
+    threads to have their turn. `instead` has what some of the files are taken to hold.
     """
+    references = References.of(environ, folder)
     try:
-        return _read(folder, host, environ, credentials, addresses, memory, breathe, instead)
+        files = read_folder(folder, cache.files, breathe)
+        if not instead:
+            cache.digest = files.whole
+        files.contents.update(instead)
+        try:
+            reader = _FolderReader(files, folder, host, references, addresses, cache, breathe)
+            return reader.read()
+        finally:
+            # Good or bad: what was named is what a change can mend or break.
+            cache.files.attached = frozenset(references.files)
+            if not instead:
+                cache.digest = combined(files.digest, references.files)
     finally:
-        memory.close(breathe)
+        cache.close(breathe)
 
 
 @contextmanager
@@ -96,7 +106,7 @@ def uncollected(*, freeze: bool = False) -> Iterator[None]:
     Args:
         freeze: also afterwards, for what is to stay. The collector would stop everything for as
             long as it takes to walk a million objects, again and again, and find nothing to do:
-            there are no cycles in a configuration, and what nobody holds any more is freed all the
+            there are no cycles in a configuration, and what is not in use any more is freed all the
             same.
     """
     collecting = gc.isenabled()
@@ -111,101 +121,146 @@ def uncollected(*, freeze: bool = False) -> Iterator[None]:
             gc.enable()
 
 
-def _read(
-    folder: Path,
-    host: Host,
-    environ: Mapping[str, str],
-    credentials: Path | None,
-    addresses: AddressRules | None,
-    memory: Memory,
-    breathe: Breathe,
-    instead: Mapping[str, bytes],
-) -> Reading:
-    if credentials is None and environ.get("CREDENTIALS_DIRECTORY"):
-        credentials = Path(environ["CREDENTIALS_DIRECTORY"])
-    files = read_folder(folder, memory.files, breathe)
-    if not instead:
-        memory.digest = files.whole
-    files.contents.update(instead)
-    references = References(environ, credentials, folder)
-    try:
-        return _read_files(files, folder, host, references, addresses, memory, breathe)
-    finally:
-        # Good or bad: what was named is what a change can mend or break.
-        memory.files.attached = frozenset(references.files)
-        if not instead:
-            memory.digest = combined(files.digest, references.files)
+class _FolderReader:
+    """Makes one snapshot of the files.
 
+    Args:
+        files: of the folder.
+        folder: the folder.
+        host: the plugins.
+        references: resolve what the files refer to.
+        addresses: the engine's rules.
+        cache: what the reading before has made.
+        breathe: called between two endpoints, for other threads to have their turn.
+    """
 
-def _read_files(
-    files: Files,
-    folder: Path,
-    host: Host,
-    references: References,
-    addresses: AddressRules | None,
-    memory: Memory,
-    breathe: Breathe,
-) -> Reading:
-    problems = Problems()
-    problems.extend(files.problems)
-    reader = NodeReader(references, host.registry, problems)
-    shared = SharedReader(reader, host.registry, addresses, memory)
+    def __init__(
+        self,
+        files: Files,
+        folder: Path,
+        host: Host,
+        references: References,
+        addresses: AddressRules | None,
+        cache: Cache,
+        breathe: Breathe,
+    ) -> None:
+        self._files = files
+        self._folder = folder
+        self._host = host
+        self._references = references
+        self._cache = cache
+        self._breathe = breathe
+        self._problems = Problems()
+        self._problems.extend(files.problems)
+        self._reader = NodeReader(references, host.registry, self._problems)
+        self._shared = SharedReader(self._reader, host.registry, addresses, cache)
+        self._endpoint_reader = EndpointReader(self._reader, host.registry, self._shared)
+        self._apis: dict[str, Inherited] = {}
 
-    def document(file: str | None, missing: str = "") -> YamlDocument:
-        found = _document(files, file, missing)
-        problems.extend(found.problems)
+    def read(self) -> Reading:
+        """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
+        files, reader = self._files, self._reader
+        settings, of_plugins, defaults = self._daemon_file()
+        allow = settings.egress.allow if settings is not None else ()
+        for api, file in files.apis.items():
+            self._apis[api] = self._api(api, file, defaults, allow)
+        endpoints = self._endpoints()
+        apis = {name: item.api for name, item in self._apis.items() if item.api}
+        redactor = Redactor(reader.secrets)
+        config = Config(
+            folder=self._folder,
+            daemon=settings or DaemonSettings.model_validate({}),
+            apis=MappingProxyType(apis),
+            endpoints=MappingProxyType(endpoints),
+            redactor=redactor,
+            digest=combined(files.digest, self._references.files),
+            files=tuple(sorted(files.contents)),
+            settings=of_plugins,
+        )
+        self._check_with_plugins(config)
+        problems = self._problems.sorted(redactor, files.contents)
+        if self._problems.errors:
+            raise ConfigError(problems)
+        return Reading(replace(config, warnings=problems), reader.references)
+
+    def _content(self, file: str | None) -> bytes | None:
+        return self._files.contents.get(file or "")
+
+    def _document(self, file: str | None, missing: str = "") -> YamlDocument:
+        found = _document(self._files, file, missing)
+        self._problems.extend(found.problems)
         return found
 
-    def content(file: str | None) -> bytes | None:
-        return files.contents.get(file or "")
-
-    settings, of_plugins, defaults = memory.part(
-        DAEMON_FILE, (content(files.daemon),), reader,
-        lambda: DaemonReader(reader, host, shared).read(document(files.daemon, DAEMON_FILE)),
-    )  # fmt: skip
-    allow = settings.egress.allow if settings is not None else ()
-    apis: dict[str, Inherited] = {}
-    for api, file in files.apis.items():
-        missing = f"apis/{api}/api.yaml"
-        apis[api] = memory.part(
-            missing, (content(file), defaults, allow), reader,
-            partial(lambda *of: shared.api(of[0], document(*of[1:]), defaults, allow),
-                    api, file, missing),
+    def _daemon_file(self) -> DaemonFile:
+        file = self._files.daemon
+        daemon_reader = DaemonReader(self._reader, self._host, self._shared)
+        return self._cache.part(
+            DAEMON_FILE, (self._content(file),), self._reader,
+            lambda: daemon_reader.read(self._document(file, DAEMON_FILE)),
         )  # fmt: skip
-    endpoint_reader = EndpointReader(reader, host.registry, shared)
 
-    def declare(identity: str) -> Declared | None:
-        inherited = apis[identity.partition("/")[0]]
-        return endpoint_reader.read(identity, document(files.endpoints[identity]), inherited)
+    def _api(
+        self, api: str, file: str | None, defaults: Inherited, allow: tuple[str, ...]
+    ) -> Inherited:
+        missing = f"apis/{api}/api.yaml"
+        return self._cache.part(
+            missing, (self._content(file), defaults, allow), self._reader,
+            lambda: self._shared.api(api, self._document(file, missing), defaults, allow),
+        )  # fmt: skip
 
-    def endpoint(identity: str) -> Endpoint | None:
-        declared = declare(identity)
+    def _endpoints(self) -> dict[str, Endpoint]:
+        endpoints: dict[str, Endpoint] = {}
+        for identity, file in self._files.endpoints.items():
+            sources = (self._content(file), self._apis[identity.partition("/")[0]])
+            make = partial(self._endpoint, identity)
+            found = self._cache.part(identity, sources, self._reader, make)
+            if found is not None:
+                endpoints[identity] = found
+            self._breathe()
+        return endpoints
+
+    def _endpoint(self, identity: str) -> Endpoint | None:
+        declared = self._declared(identity)
         return None if declared is None else declared.endpoint
 
-    endpoints: dict[str, Endpoint] = {}
-    for identity, file in files.endpoints.items():
-        sources = (content(file), apis[identity.partition("/")[0]])
-        found = memory.part(identity, sources, reader, partial(endpoint, identity))
-        if found is not None:
-            endpoints[identity] = found
-        breathe()
+    def _declared(self, identity: str) -> Declared | None:
+        inherited = self._apis[identity.partition("/")[0]]
+        document = self._document(self._files.endpoints[identity])
+        return self._endpoint_reader.read(identity, document, inherited)
 
-    redactor = Redactor(reader.secrets)
-    config = Config(
-        folder=folder,
-        daemon=settings or DaemonSettings.model_validate({}),
-        apis=MappingProxyType({name: item.api for name, item in apis.items() if item.api}),
-        endpoints=MappingProxyType(endpoints),
-        redactor=redactor,
-        digest=combined(files.digest, references.files),
-        files=tuple(sorted(files.contents)),
-        settings=of_plugins,
+    def _check_with_plugins(self, config: Config) -> None:
+        """Ask each plugin about each of the endpoints, which are those that are good so far."""
+        host = self._host
+        if host.compiled(_HOOK) is None:
+            return
+        for identity, endpoint in config.endpoints.items():
+            self._breathe()
+            for plugin, answer in host.ask(_HOOK, {"endpoint": endpoint, "config": config}):
+                for problem in answer:
+                    if isinstance(problem, Problem):
+                        # Read once more, for the places in its files.
+                        declared = self._declared(identity)
+                        contents = self._files.contents
+                        placed = _placed(problem, declared, contents) if declared else problem
+                        self._problems.add(placed)
+                    else:
+                        kind = type(problem).__name__
+                        fault = HookFault(f"returned a {kind} among its problems")
+                        host.fault(plugin, _HOOK, fault)
+
+
+def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:
+    """The problem with its file, line and column, unless the plugin found these itself."""
+    if problem.file:
+        return problem
+    spot, node, skipped = locate(
+        item.spot, item.node, problem.key.split(".") if problem.key else ()
     )
-    check_with_plugins(host, config, declare, problems, files.contents, breathe)
-    if problems.errors:
-        raise ConfigError(problems.sorted(redactor, files.contents))
-    warnings = problems.sorted(redactor, files.contents)
-    return Reading(replace(config, warnings=warnings), reader.references)
+    for part in skipped:
+        spot = spot.below(part)
+    if problem.offset is not None and isinstance(node, Scalar) and spot.file in contents:
+        spot = passage(spot, node.text, problem.offset, lines_of(contents[spot.file]))
+    return replace(problem, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
 
 
 def _document(files: Files, file: str | None, missing: str = "") -> YamlDocument:
@@ -231,9 +286,7 @@ def read_plugins(folder: Path) -> Plugins:
     problems = [p for p in (*files.problems, *document.problems) if p.severity == "error"]
     if document.root is None:
         raise ConfigError(problems)
-    credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-    references = References(os.environ, Path(credentials) if credentials else None)
-    reader = NodeReader(references, Registry(), Problems())
+    reader = NodeReader(References.of(os.environ), Registry(), Problems())
     spot, node = document.root.entries.get("plugins", (document.spot, MapNode()))
     plugins: Plugins | None = reader.read(spot, node, Plugins).value
     if plugins is not None:

@@ -10,14 +10,14 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.config.cache import Memory
+from orchestratord.config.cache import Cache
 from orchestratord.config.changes import Changes, Difference, changes, differences
 from orchestratord.config.edit.editor import Editor
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.load import Reading, read, uncollected
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.yaml.references import References
-from orchestratord.config.yield_gil import Breathe, no_breath, sharing
+from orchestratord.config.yield_gil import Breathe, no_breath, yield_gil
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config, DaemonSettings
@@ -73,7 +73,7 @@ class Loader:
         self._environ = environ
         self._addresses = addresses
         self._clock = clock or Clock()
-        self._memory = Memory()
+        self._cache = Cache()
         self._lock = threading.Lock()
         self._retired: list[Endpoint] = []
         found = self._read()
@@ -84,13 +84,13 @@ class Loader:
 
     @property
     def files(self) -> KnownFiles:
-        """The files as they were read last, for whoever else looks at them."""
-        return self._memory.files
+        """The files as they were read last."""
+        return self._cache.files
 
     @property
     def digest(self) -> str:
         """Of the folder as it was read last, whether it was good or not."""
-        return self._memory.digest
+        return self._cache.digest
 
     @property
     def config(self) -> Config:
@@ -104,7 +104,7 @@ class Loader:
             cause: what asked for it, for the answer.
             diff: name the keys that differ, too.
         """
-        with self._lock, sharing() as breathe:
+        with self._lock, yield_gil() as breathe:
             try:
                 found = self._read(breathe)
             except ConfigError as error:
@@ -138,7 +138,7 @@ class Loader:
 
         Raises ConfigError.
         """
-        with self._lock, sharing() as breathe:
+        with self._lock, yield_gil() as breathe:
             return self._read(breathe, {file: content}, freeze=False).config
 
     @property
@@ -147,27 +147,23 @@ class Loader:
         return Editor(
             self._folder,
             self._host.registry,
-            self._references,
+            lambda: References.of(self._environ),
             self.check,
             lambda: self.config.redactor,
             self.files,
         )
 
-    def _references(self) -> References:
-        credentials = self._environ.get("CREDENTIALS_DIRECTORY")
-        return References(self._environ, Path(credentials) if credentials else None)
-
-    def let_go(self) -> None:
-        """Free the endpoints of snapshots that nobody uses any more, one by one.
+    def free_retired(self) -> None:
+        """Free the endpoints of snapshots that are no longer in use, one by one.
 
         They would otherwise be freed with the last snapshot that holds them: ten thousand at once,
-        while every other thread waits. So whoever has taken up a new one calls this in a thread,
-        when the ones before are no longer in use.
+        while every other thread waits. So this is called in a thread, when a new snapshot is in
+        use everywhere.
         """
         # Not those of a reload that is waited for here: they are still in use.
         retired = self._retired[:]
         del self._retired[: len(retired)]
-        with self._lock, sharing() as breathe:
+        with self._lock, yield_gil() as breathe:
             while retired:
                 retired.pop()
                 breathe()
@@ -185,9 +181,8 @@ class Loader:
                     self._folder,
                     self._host,
                     self._environ,
-                    None,
                     self._addresses,
-                    self._memory,
+                    self._cache,
                     breathe,
                     instead,
                 )

@@ -7,7 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Endpoint, Param
@@ -16,14 +16,6 @@ from orchestratord.values.suggest import suggest
 _SIMPLE = frozenset({int, bool, type(None)})
 _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _INTEGER = re.compile(r"[-+]?\d{1,300}")
-_KINDS = {
-    "string": "a text",
-    "integer": "a whole number",
-    "number": "a number",
-    "boolean": "true or false",
-    "array": "a list",
-    "object": "a mapping",
-}
 
 
 def check_params(
@@ -70,12 +62,12 @@ def fill(
 
 
 def exemplary(endpoint: Endpoint, given: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters of a call that is only pretended: what is required and missing is made up.
+    """The parameters of a call that is not made: what is required and missing is made up.
 
     Raises InvalidParams.
     """
     made_up = {
-        name: _EXAMPLES[param.type]
+        name: _type(param).example
         for name, param in endpoint.params.items()
         if param.required and name not in given
     }
@@ -86,8 +78,9 @@ def fitted(param: Param, value: Any) -> Any:
     """A JSON value as the parameter's type. Raises ValueError where it is of another."""
     if value is None and not param.required and param.default is None:
         return None
-    if param.type is not None and not _FITS[param.type](value):
-        raise ValueError(f"expected {_KINDS[param.type]}, not {_shown(value)}")
+    type_ = _type(param)
+    if not type_.fits(value):
+        raise ValueError(f"expected {type_.words}, not {_shown(value)}")
     kind = type(value)
     if not (kind in _SIMPLE or (kind is str and value.isascii())):
         try:
@@ -99,7 +92,11 @@ def fitted(param: Param, value: Any) -> Any:
 
 def from_text(param: Param, text: str) -> Any:
     """A text as the parameter's type. Raises ValueError where it cannot be read as that."""
-    return fitted(param, _READ[param.type](text) if param.type in _READ else text)
+    return fitted(param, _type(param).read(text))
+
+
+def _type(param: Param) -> _Type:
+    return _ANY if param.type is None else _TYPES[param.type]
 
 
 def _integer(text: str) -> Any:
@@ -126,32 +123,6 @@ def _json(text: str) -> Any:
         return text
 
 
-_READ: dict[str | None, Callable[[str], Any]] = {
-    "integer": _integer,
-    "number": _number,
-    "boolean": _boolean,
-    "array": _json,
-    "object": _json,
-}
-_EXAMPLES: dict[str | None, Any] = {
-    "string": "example",
-    "integer": 1,
-    "number": 1,
-    "boolean": True,
-    "array": [],
-    "object": {},
-    None: "example",
-}
-_FITS: dict[str, Callable[[Any], bool]] = {
-    "string": lambda value: isinstance(value, str),
-    "integer": lambda value: _is_number(value) and value == int(value),
-    "number": lambda value: _is_number(value),
-    "boolean": lambda value: isinstance(value, bool),
-    "array": lambda value: isinstance(value, list | tuple),
-    "object": lambda value: isinstance(value, Mapping),
-}
-
-
 def _is_number(value: Any) -> bool:
     return (isinstance(value, int) and not isinstance(value, bool)) or (
         isinstance(value, float) and math.isfinite(value)
@@ -159,7 +130,7 @@ def _is_number(value: Any) -> bool:
 
 
 def _fresh(default: Any) -> Any:
-    """A default that whoever gets it may change."""
+    """A default that the call may change."""
     return copy.deepcopy(default) if isinstance(default, dict | list) else default
 
 
@@ -169,3 +140,27 @@ def _shown(value: Any) -> str:
     except (ValueError, RecursionError):
         return "this"
     return text if len(text) <= 60 else text[:59] + "…"
+
+
+class _Type(NamedTuple):
+    """A type that a parameter may have: in words, of which values, one for example, and how a text
+    is read as one; what is none comes out as it went in."""
+
+    words: str
+    fits: Callable[[Any], bool]
+    example: Any
+    read: Callable[[str], Any]
+
+
+_TYPES = {
+    "string": _Type("a text", lambda value: isinstance(value, str), "example", str),
+    "integer": _Type(
+        "a whole number", lambda value: _is_number(value) and value == int(value), 1, _integer
+    ),
+    "number": _Type("a number", _is_number, 1, _number),
+    "boolean": _Type("true or false", lambda value: isinstance(value, bool), True, _boolean),
+    "array": _Type("a list", lambda value: isinstance(value, list | tuple), [], _json),
+    "object": _Type("a mapping", lambda value: isinstance(value, Mapping), {}, _json),
+}
+_ANY = _Type("any value", lambda value: True, "example", str)
+"""What a parameter without a type takes."""

@@ -36,7 +36,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
-from orchestratord.config.yield_gil import sharing
+from orchestratord.config.yield_gil import yield_gil
 
 log = logging.getLogger("orchestratord.config.watch")
 
@@ -102,7 +102,7 @@ class Watcher:
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
         """Device and inode of the folder that events come from; None while there is none."""
-        self._complaint = ""
+        self._reported = ""
         self._unwatched: list[str] = []
         self._thread = threading.Thread(target=self._run, name="config-watch", daemon=True)
 
@@ -155,7 +155,7 @@ class Watcher:
     def _look(self) -> None:
         if self._replaced() or not self._alive():
             self._watch()
-        with sharing() as breathe:
+        with yield_gil() as breathe:
             digest = read_folder(self._folder, self._files, breathe).whole
         if digest != self._known():
             self._digest = digest
@@ -175,7 +175,7 @@ class Watcher:
             observer.schedule(handler, str(self._folder), recursive=True, event_filter=_EVENTS)
             observer.start()
         except Exception as error:  # no watches left, or whatever else the system says
-            self._complain(str(self._folder), error)
+            self._report(str(self._folder), error)
             return
         self._observer = observer
         self._unwatched = unwatched(self._folder)
@@ -184,14 +184,14 @@ class Watcher:
             more = len(self._unwatched) - 1
             others = f" and {more} other folder{'s' * (more > 1)}" if more else ""
             reason = OSError(errno.ENOSPC, "inotify watch limit reached")
-            self._complain(f"{self._unwatched[0]}{others}", reason)
-        elif self._complaint:
+            self._report(f"{self._unwatched[0]}{others}", reason)
+        elif self._reported:
             log.info("events come from %s again", self._folder)
-            self._complaint = ""
+            self._reported = ""
 
-    def _complain(self, where: str, error: Exception) -> None:
+    def _report(self, where: str, error: Exception) -> None:
         """Say once that no events come from somewhere."""
-        if str(error) != self._complaint:
+        if str(error) != self._reported:
             log.warning(
                 "no events come from %s: %s; changes are found by looking every %g s%s",
                 where,
@@ -199,7 +199,7 @@ class Watcher:
                 self._poll,
                 _remedy(error),
             )
-        self._complaint = str(error)
+        self._reported = str(error)
 
     def _unwatch(self) -> None:
         observer, self._observer = self._observer, None

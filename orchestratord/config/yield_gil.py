@@ -23,7 +23,7 @@ _BREATH = 0.0002
 Breathe = Callable[[], None]
 
 _lock = threading.Lock()
-_sharing = 0
+_yielding = 0
 """How many threads are at such work."""
 _usual = 0.0
 
@@ -33,7 +33,7 @@ def no_breath() -> None:
 
 
 @contextmanager
-def sharing() -> Iterator[Breathe]:
+def yield_gil() -> Iterator[Breathe]:
     """Share the interpreter with others; what is given is to be called every now and then."""
     _count(1)
     try:
@@ -43,13 +43,13 @@ def sharing() -> Iterator[Breathe]:
 
 
 def _count(more: int) -> None:
-    global _sharing, _usual  # the interval is one for the whole process
+    global _yielding, _usual  # the interval is one for the whole process
     with _lock:
-        if _sharing == 0:
+        if _yielding == 0:
             _usual = sys.getswitchinterval()
             sys.setswitchinterval(min(_ASKING, _usual))
-        _sharing += more
-        if _sharing == 0:
+        _yielding += more
+        if _yielding == 0:
             sys.setswitchinterval(_usual)
 
 

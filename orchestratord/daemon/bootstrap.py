@@ -36,7 +36,7 @@ ADDRESSES = AddressRules(check=parse_rule, denied=_denied)
 """How `egress.allow` is read, and which addresses in the files would be denied."""
 
 
-# -- Where the database and the control socket are, from the settings and t ------------------------
+# -- Where the database and the control socket are -------------------------------------------------
 
 
 def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> str:

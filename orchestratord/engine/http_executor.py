@@ -28,9 +28,8 @@ from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.jmespath_expression import Expression
-from orchestratord.values.json_body import JsonText
 from orchestratord.values.status_set import StatusSet
-from orchestratord.values.template import Template, TemplateTree, to_text
+from orchestratord.values.template import JsonText, Template, TemplateTree, to_text
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}

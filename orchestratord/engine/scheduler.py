@@ -15,15 +15,15 @@ import asyncio
 import heapq
 import logging
 from collections.abc import Collection, Mapping
-from typing import Protocol
 
 from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
+from orchestratord.engine.lanes.placement import Placement
 from orchestratord.errors import InvalidParams, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.schedule_slots import next_slot, previous_slot, spec, splay_offset
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Key, Kind, NewTask
+from orchestratord.model.task import Kind, NewTask
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.operations import schedules
 from orchestratord.queue.records import Insert
@@ -42,20 +42,14 @@ AGAIN = 5_000
 """Milliseconds after which a slot is tried again that the database did not take."""
 
 
-class Touched(Protocol):
-    """How the worker hears of a slot's task."""
-
-    def __call__(self, key: Key, next_try: int) -> None: ...
-
-
 class Scheduler:
     """Watches the clock for all schedules of one daemon."""
 
-    def __init__(self, store: Store, clock: Clock, touched: Touched, events: EventBus) -> None:
-        """`touched` is told of each task that was made, and so are `events`."""
+    def __init__(self, store: Store, clock: Clock, placement: Placement, events: EventBus) -> None:
+        """`placement` is told of each task that was made, and so are `events`."""
         self._store = store
         self._clock = clock
-        self._touched = touched
+        self._placement = placement
         self._events = events
         self._config: Config | None = None
         self._paused: set[str] = set()
@@ -63,7 +57,8 @@ class Scheduler:
         self._elsewhere: Mapping[str, Collection[str]] = {}
         self._meant: set[str] = set()
         """Endpoints whose schedule was changed while this daemon ran."""
-        self._aside: set[str] = set()
+        self._overruled: set[str] = set()
+        """Endpoints of which another schedule is in force."""
         self._heap: list[tuple[int, str]] = []
         self._since: dict[str, int] = {}
         """Endpoint → from when on this scheduler looked at its schedule."""
@@ -159,7 +154,7 @@ class Scheduler:
         known = self._rows.get(name)
         if slot is None:
             return
-        if known is not None and known[0] != wanted and await self._stands_aside(name, wanted):
+        if known is not None and known[0] != wanted and await self._is_overruled(name, wanted):
             return
         if known is None or known[0] != wanted:
             # A schedule that is new, or another one now, has its first run at its next slot.
@@ -179,31 +174,28 @@ class Scheduler:
             insert = Insert(self._task(endpoint, slot))
         await self._advance(endpoint, wanted, known, slot, insert)
 
-    async def _stands_aside(self, name: str, wanted: str) -> bool:
+    async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
-        which is the older one."""
+        which is the older one: it makes no calls then."""
         row = await self._store.read(schedules.slot(name))
         if row is None:
             return False
         in_force, slot, before = row
         self._rows[name] = (in_force, slot)
         if in_force == wanted:
-            self._back(name)
+            self._overruled.discard(name)
             return True  # the next look finds it so
         declared = in_force in self._elsewhere.get(name, ())
         if not declared or wanted != before or name in self._meant:
-            self._back(name)
+            self._overruled.discard(name)
             return False
-        if name not in self._aside:
-            self._aside.add(name)
+        if name not in self._overruled:
+            self._overruled.add(name)
             log.warning(
                 "the schedule of %s is another one in the queue, which other daemons declare: this "
                 "one is older, and makes no calls", name,
             )  # fmt: skip
         return True
-
-    def _back(self, name: str) -> None:
-        self._aside.discard(name)
 
     def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule
@@ -238,7 +230,7 @@ class Scheduler:
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
-            self._touched(inserted.key, inserted.next_try)
+            self._placement.touched(inserted.key, inserted.next_try)
         else:
             if insert is not None:
                 log.debug("another daemon took the slot of %s", endpoint.id)

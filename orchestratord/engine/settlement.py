@@ -1,39 +1,199 @@
-"""From how an attempt ended to what is written of it: bounded, and without secrets."""
+"""How a claim ends in the store: what is written of an attempt, bounded and without secrets."""
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import codecs
 import logging
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import Any, TypeVar
 
 import httpx
 
+from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.poison import PoisonCandidates
 from orchestratord.log import info
 from orchestratord.model.http_message import header_items
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Delete, Kind, Status, Task, Upsert
+from orchestratord.model.task import Kind, Status, Task
+from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import Insert, Settlement
+from orchestratord.queue.operations import claim
+from orchestratord.queue.operations.settle import settle
+from orchestratord.queue.records import Settled, Settlement, StoredEffect
+from orchestratord.queue.store import Store
+from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusCode
 
 log = logging.getLogger("orchestratord.worker")
 
 
+AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds between tries to write while the database refuses; the last one is repeated."""
+
+T = TypeVar("T")
+
+
+class Claims:
+    """The claims that are at hand here, and their way back to the store."""
+
+    def __init__(
+        self, store: Store, lanes: LaneSet, placement: Placement, events: EventBus, clock: Clock
+    ) -> None:
+        self._store = store
+        self._placement = placement
+        self._events = events
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self.poison = PoisonCandidates(lanes)
+        self.waiters = Waiters()
+        self.running: dict[int, asyncio.Task[None]] = {}
+        """The attempts, and the releases of claims, that are under way, by the id of their task."""
+        self._at_hand: dict[int, Task] = {}
+        """Every claim, from its start until its end, or its return, is on the way to the store. Not
+        longer: the same transaction may claim what it releases."""
+        self.closing = False
+        """The daemon ends: what the database does not take now stays as it is."""
+
+    def take(self, task: Task) -> bool:
+        """A task was claimed; False where that claim is at hand already."""
+        at_hand = self._at_hand.get(task.id)
+        if at_hand is not None and at_hand.attempts == task.attempts:
+            # Its lease ran out before it had begun, as the database was out of reach. Others
+            # released it, and we have claimed it again: nothing tells the two claims apart, and
+            # what has the first one at hand goes on with it.
+            return False
+        self._at_hand[task.id] = task
+        return True
+
+    def release_claim_later(self, task: Task) -> None:
+        """Release a claim in the background."""
+        self._leave(task)
+        self.running[task.id] = self._loop.create_task(self._release_claim(task))
+
+    async def release_claim(self, task: Task) -> None:
+        """Release a claim that did not start, again and again until the database takes it."""
+        self._leave(task)
+        released = await self._insist(task, lambda: self._store.write(claim.release_claims([task])))
+        if released is None:
+            return
+        status, now = released[0][0], self._clock.now_ms()
+        if status != Status.CANCELLED:
+            self._placement.touched(task.key, now)
+            return
+        # A cancel was asked for while it was claimed.
+        self.waiters.finished(task.id)
+        if self._events.listening:
+            gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
+            self._events.publish(task_events.cancelled(gone, now))
+
+    async def settle(self, settlement: Settlement) -> Settled | None:
+        """Write how a claim ended, again and again until the database takes it.
+
+        None where the daemon ends before, or where we have claimed the task again meanwhile.
+        """
+        task, error = settlement.task, None
+        self._leave(task)
+        if task.id not in self._at_hand and not self.closing:  # as nearly always
+            try:
+                return await self._store.write(settle(settlement))
+            except Exception as refused:
+                error = refused
+        written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
+        return written[0] if written is not None else None
+
+    def gone(self, task: Task, running: asyncio.Task[None]) -> None:
+        """What ran for a claim has ended."""
+        # It may run again already, after a settlement that put it back at once.
+        if self.running.get(task.id) is running:
+            del self.running[task.id]
+        self._leave(task)
+        if task.deaths:
+            self.poison.ended(task.id)
+
+    def _leave(self, task: Task) -> None:
+        if self._at_hand.get(task.id) is task:
+            del self._at_hand[task.id]
+
+    async def _release_claim(self, task: Task) -> None:
+        running = self.running[task.id]
+        try:
+            await self.release_claim(task)
+        finally:
+            self.gone(task, running)
+
+    async def _insist(
+        self, task: Task, write: Callable[[], Awaitable[T]], error: Exception | None = None
+    ) -> tuple[T] | None:
+        """Repeat a write until the database takes it; `error` is what became of it by now.
+
+        None where the daemon ends before, or where we have claimed the task again meanwhile: what
+        tells the store that a claim is ours may be the same for both.
+        """
+        tries = 0
+        while True:
+            if error is not None:
+                delay = AGAIN[min(tries, len(AGAIN) - 1)]
+                tries += 1
+                log.error("task %s cannot be written (%s); again in %gs", task.id, error, delay)
+                await asyncio.sleep(delay)
+            if self.closing:
+                break
+            if task.id in self._at_hand:
+                return None
+            try:
+                return (await write(),)
+            except Exception as again:
+                error = again
+        log.error("task %s stays as it is until the next start", task.id)
+        return None
+
+
+class Waiters:
+    """Who waits for the end of a task: futures by its id."""
+
+    def __init__(self) -> None:
+        self._futures: dict[int, list[asyncio.Future[None]]] = {}
+
+    def finished(self, task_id: int) -> None:
+        """The task reached a final state: wake all who wait for it."""
+        for future in self._futures.pop(task_id, ()):
+            if not future.done():
+                future.set_result(None)
+
+    async def wait(self, task_id: int, timeout: float) -> None:  # noqa: ASYNC109
+        """Return when the task has reached a final state, or after `timeout` seconds."""
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._futures.setdefault(task_id, []).append(future)
+        try:
+            await asyncio.wait((future,), timeout=timeout)
+        finally:
+            waiting = self._futures.get(task_id, [])
+            if future in waiting:
+                waiting.remove(future)
+                if not waiting:
+                    del self._futures[task_id]
+
+
+# -- What is written of an attempt -----------------------------------------------------------------
+
+
 def settlement_of(
     task: Task,
-    ended: AttemptResult,
+    result: AttemptResult,
     config: Config,
     target: Target | None,
-    effects: Sequence[Insert | Upsert | Delete],
+    effects: Sequence[StoredEffect],
     now: int,
 ) -> Settlement:
     """What to write for `task`, as it was claimed; `now` in milliseconds since the epoch."""
-    decision, outcome, row = ended.decision, ended.outcome, ended.attempt
+    decision, outcome, row = result.decision, result.outcome, result.attempt
     redactor = config.redactor
     response = None
     if outcome is not None and outcome.response is not None:
@@ -58,21 +218,21 @@ def settlement_of(
         error=error,
         response=response,
         attempt=row,
-        uncounted=ended.give_back,
+        uncounted=result.uncounted,
         max_attempts=target.retry.max_attempts + task.granted if target is not None else None,
-        deaths=ended.deaths,
+        deaths=result.deaths,
         effects=effects,
         last_success_at=last_success_at,
         ask=True,
     )
 
 
-def log_settled(task: Task, ended: AttemptResult, status: str, config: Config) -> None:
+def log_settled(task: Task, result: AttemptResult, status: str, config: Config) -> None:
     """One line for what became of an attempt."""
     level = logging.WARNING if status == Status.FAILED else logging.INFO
     if not log.isEnabledFor(level):
         return
-    decision, outcome = ended.decision, ended.outcome
+    decision, outcome = result.decision, result.outcome
     name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
     code = outcome.status_code if outcome is not None else None
     words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
@@ -94,7 +254,7 @@ def log_settled(task: Task, ended: AttemptResult, status: str, config: Config) -
             "status_code": code,
             "error": error,
             "next_try": decision.next_try,
-            "duration_ms": ended.attempt.duration_ms if ended.attempt is not None else None,
+            "duration_ms": result.attempt.duration_ms if result.attempt is not None else None,
         }
 
     if level == logging.INFO:

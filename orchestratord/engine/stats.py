@@ -46,9 +46,13 @@ class Stats:
         self._ends: dict[str, int] = dict.fromkeys(_NAMES.values(), 0)
         self._samples = deque([(now, tuple(self._ends.values()))], maxlen=_SAMPLES)
         self._failing: dict[Key, Failing] = {}
+        self.last_success: dict[str, int] = {}
+        """Endpoint → when its last successful call started (milliseconds)."""
 
-    def ended(self, settlement: Settlement, status: str) -> None:
+    def count(self, settlement: Settlement, status: str) -> None:
         """A claim ended, and its task has this status now."""
+        if settlement.last_success_at is not None:
+            self.last_success[settlement.task.endpoint_id] = settlement.last_success_at
         if settlement.uncounted:
             return
         self._ends[status] += 1

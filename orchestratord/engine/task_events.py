@@ -11,7 +11,7 @@ _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
 _SNOOZED, _TRIGGERED = EventType.TASK_SNOOZED, EventType.TASK_TRIGGERED
 _CANCELLED = EventType.TASK_CANCELLED
 _PENDING, _RUNNING = Status.PENDING.value, Status.RUNNING.value
-_ENDED = {
+_SETTLED = {
     "pending": EventType.TASK_RETRIED,
     "succeeded": EventType.TASK_SUCCEEDED,
     "failed": EventType.TASK_FAILED,
@@ -43,7 +43,7 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
     s, task, row = settlement, settlement.task, settlement.attempt
     webhook = task.webhook or None
     back = s.uncounted and status == _PENDING
-    type_ = _SNOOZED if back else _ENDED[status]
+    type_ = _SNOOZED if back else _SETTLED[status]
     next_try = s.next_try if status == _PENDING else None
     if row is None:
         return TaskEvent(

@@ -9,14 +9,14 @@ from functools import lru_cache
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.http.client import MAX_RESPONSE, HttpClient, SendOptions
+from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
 from orchestratord.http.oauth import AWAITED, Learn, TokenKeeper
 from orchestratord.http.proxy import ProxyRoute
 from orchestratord.http.tls import context_of, proxy_context
 from orchestratord.model.auth import OAuth2
 from orchestratord.model.endpoint import Api
-from orchestratord.model.http_message import put_headers, request_header
+from orchestratord.model.http_message import MAX_RESPONSE, put_headers, request_header
 from orchestratord.model.outcome import Send
 from orchestratord.plugin.executor import Target
 from orchestratord.values.durations import format_duration

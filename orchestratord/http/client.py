@@ -18,15 +18,14 @@ from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, SystemResolver
 from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import open_connection
-from orchestratord.http.pool import ConnectionPool, PoolKey
+from orchestratord.http.pool import IdleConnections, PoolKey
 from orchestratord.http.proxy import ProxyRoute
 from orchestratord.http.request_bytes import encode, unsendable
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import context_of
-from orchestratord.model.http_message import Origin, Request, Response
+from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
-MAX_RESPONSE = 1_048_576
 _MAX_REDIRECTS = 3
 _METHOD_KEPT = (307, 308)
 _METHOD_CHANGED = (301, 302, 303)
@@ -99,7 +98,7 @@ class HttpClient:
         if resolver is None:
             resolver = self._system = SystemResolver()
         self._resolver = resolver
-        self._pool = ConnectionPool(max_idle, max_idle_per_host, idle_timeout)
+        self._pool = IdleConnections(max_idle, max_idle_per_host, idle_timeout)
         self._default_context: ssl.SSLContext | None = None
 
     async def send(self, request: httpx.Request, *, options: SendOptions) -> httpx.Response:

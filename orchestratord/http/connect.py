@@ -56,7 +56,7 @@ async def connect(
             denied = denied or error
         else:
             allowed.append((family, address))
-    failure: SendError = denied or _unsent("dns", f"{host} has no address")
+    failure: SendError = denied or _failure("dns", f"{host} has no address")
     for position, (family, address) in enumerate(allowed):
         now = loop.time()
         until = now + (deadline - now) / (len(allowed) - position)
@@ -73,8 +73,8 @@ async def _resolve(host: str, port: int, resolver: Resolver, deadline: float) ->
             return await resolver(host, port)
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():
-            raise _unsent("timeout", f"{host} could not be resolved in time") from None
-        raise _unsent("dns", f"{host} cannot be resolved: {reason(error)}") from error
+            raise _failure("timeout", f"{host} could not be resolved in time") from None
+        raise _failure("dns", f"{host} cannot be resolved: {reason(error)}") from error
 
 
 async def _connect_socket(
@@ -83,7 +83,7 @@ async def _connect_socket(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _unsent("connect", f"{address_text(address, port)}: {reason(error)}") from error
+        raise _failure("connect", f"{address_text(address, port)}: {reason(error)}") from error
     try:
         sock.setblocking(False)
         async with asyncio.timeout_at(until) as limit:
@@ -96,9 +96,9 @@ async def _connect_socket(
         sock.close()
         if limit.expired():
             what = f"no connection to {address_text(address, port)} in time"
-            raise _unsent("timeout", what) from None
+            raise _failure("timeout", what) from None
         what = f"no connection to {address_text(address, port)}: {reason(error)}"
-        raise _unsent("connect", what) from error
+        raise _failure("connect", what) from error
     except BaseException:
         sock.close()
         raise
@@ -119,7 +119,7 @@ def address_text(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _unsent(kind: SendErrorKind, message: str) -> SendError:
+def _failure(kind: SendErrorKind, message: str) -> SendError:
     return SendError(message, kind=kind, sent=False)
 
 

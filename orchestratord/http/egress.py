@@ -14,8 +14,7 @@ from __future__ import annotations
 
 import errno
 import socket
-from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
 from ipaddress import (
@@ -207,11 +206,6 @@ class Egress:
 
     rules: tuple[Rule, ...] = ()
     denied_listeners: frozenset[tuple[str, int]] = frozenset()
-
-    def extended(self, rules: Iterable[Rule]) -> Egress:
-        """This egress with more rules; itself where there are none to add."""
-        more = tuple(rules)
-        return replace(self, rules=self.rules + more) if more else self
 
     def check(self, address: str, port: int, host: str) -> None:
         """Allow a connection, or raise.

@@ -10,7 +10,7 @@ from typing import cast
 from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, address_text, connect
 from orchestratord.http.egress import Egress
-from orchestratord.http.proxy import ProxyAnswer, ProxyRoute, open_tunnel
+from orchestratord.http.proxy import ProxyAnswer, ProxyRoute, connect_through
 from orchestratord.http.request_bytes import Encoded
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
@@ -34,10 +34,10 @@ class Http1Connection(asyncio.Protocol):
         "_deadline",
         "_loop",
         "_paused",
+        "_rest",
         "_socket",
         "_timer",
         "_transport",
-        "_unsent",
         "_waiter",
         "address",
         "egress",
@@ -58,7 +58,7 @@ class Http1Connection(asyncio.Protocol):
         self._socket = sock
         self._answer: ResponseParser | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._unsent: memoryview | None = None
+        self._rest: memoryview | None = None
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
@@ -91,19 +91,19 @@ class Http1Connection(asyncio.Protocol):
                 self._transport.write(encoded.head + body)
             else:
                 self._transport.write(encoded.head)
-                self._unsent = memoryview(body)
+                self._rest = memoryview(body)
                 self._send_more()
             await waiter
             # An answer may come before the whole body is sent: it counts, the connection is lost.
             reusable = (
                 answer.reusable
                 and not encoded.closes
-                and self._unsent is None
+                and self._rest is None
                 and not self._transport.get_write_buffer_size()
             )
         finally:
             del waiter  # it may hold an error, whose traceback holds this frame
-            self._answer = self._waiter = self._unsent = None
+            self._answer = self._waiter = self._rest = None
             answer.release()
             if not reusable:
                 self.close()
@@ -149,16 +149,16 @@ class Http1Connection(asyncio.Protocol):
             return
         if answer.started:
             what = "the answer did not come to its end in time"
-        elif self._unsent is not None:
+        elif self._rest is not None:
             what = "the request could not be sent in time"
         else:
             what = "no answer came in time"
         self._fail(SendError(what, kind="timeout", sent=True))
 
     def _send_more(self) -> None:
-        while self._unsent is not None and not self._paused:
-            piece, rest = self._unsent[:_PIECE], self._unsent[_PIECE:]
-            self._unsent = rest if rest else None
+        while self._rest is not None and not self._paused:
+            piece, rest = self._rest[:_PIECE], self._rest[_PIECE:]
+            self._rest = rest if rest else None
             self._transport.write(piece)
 
     def _succeed(self) -> None:
@@ -182,7 +182,7 @@ class Http1Connection(asyncio.Protocol):
             if refusal is not None:
                 self._fail(refusal)
                 return
-            if self._unsent is not None:
+            if self._rest is not None:
                 what, sending = "the connection was closed while the request was being sent", True
             else:
                 what, sending = "the connection was closed without an answer", False
@@ -289,7 +289,7 @@ async def open_connection(
                     lambda: ProxyAnswer(loop, route.proxy),
                     sock=sock, ssl=context, server_hostname=name,
                 )  # fmt: skip
-                await open_tunnel(
+                await connect_through(
                     loop, transport, answer, route, host, port, ssl_context, connection
                 )
     except (OSError, ValueError) as error:  # TimeoutError is an OSError

@@ -8,16 +8,15 @@ import logging
 import math
 import os
 import re
-import stat
-import tempfile
 from collections.abc import Awaitable, Callable, Mapping
-from contextlib import suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 from urllib.parse import quote_plus, urlencode
 
 import httpx
 
+from orchestratord.config.edit.write_file import replace_file
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.auth import KeptSecret, OAuth2
 from orchestratord.model.http_message import Request, header
@@ -324,25 +323,4 @@ def _write_back(path: str, secret: str) -> None:
 
     Raises OSError.
     """
-    path = os.path.realpath(path)
-    seen = os.stat(path)
-    folder = os.path.dirname(path)
-    handle, new = tempfile.mkstemp(prefix=".", dir=folder)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(f"{secret}\n")
-            file.flush()
-            with suppress(PermissionError):
-                os.fchown(handle, seen.st_uid, seen.st_gid)
-            os.fchmod(handle, stat.S_IMODE(seen.st_mode))
-            os.fsync(handle)
-        os.replace(new, path)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(new)
-        raise
-    opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(opened)
-    finally:
-        os.close(opened)
+    replace_file(Path(os.path.realpath(path)), f"{secret}\n".encode(), same_owner=False)

@@ -27,7 +27,7 @@ class PoolKey(NamedTuple):
     route: ProxyRoute | None = None
 
 
-class ConnectionPool:
+class IdleConnections:
     """Idle connections, the last one used on top: it is the least likely to have been closed.
 
     Args:

@@ -59,7 +59,7 @@ class ProxyRoute:
         return b"" if value is None else f"Proxy-Authorization: {value}\r\n".encode()
 
 
-async def open_tunnel(
+async def connect_through(
     loop: asyncio.AbstractEventLoop,
     transport: asyncio.Transport,
     answer: ProxyAnswer,

@@ -5,25 +5,19 @@ from __future__ import annotations
 import base64
 import re
 import ssl
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 from urllib.parse import unquote
 
 import httpx
-from pydantic import (
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-    ValidationInfo,
-    field_validator,
-    model_validator,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from pydantic import ValidationInfo, field_validator, model_validator
 
 from orchestratord.model.declared import Model
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.certificate import certificates, show, trust
 from orchestratord.values.secret import Secret, Text
+from orchestratord.values.yaml_value import YamlValue
 
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
@@ -36,7 +30,10 @@ class PemFile(Attachment):
 
     __slots__ = ()
 
-    description = "the path of a file in PEM, relative to the config folder"
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        **Attachment.json_schema,
+        "description": "the path of a file in PEM, relative to the config folder",
+    }
 
     @classmethod
     def parse(cls, value: Any, info: ValidationInfo) -> Self:
@@ -99,7 +96,7 @@ def _context() -> ssl.SSLContext:
 
 
 @dataclass(frozen=True, slots=True)
-class Proxy:
+class Proxy(YamlValue):
     """Through whom an API is reached: `http://proxy.example.com:3128`, with `user:password@`.
 
     In a text that is written, a part of the URL is percent-encoded where it has to be; what comes
@@ -112,6 +109,12 @@ class Proxy:
     port: int
     username: str = ""
     password: str = field(default="", repr=False)
+
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://|\$\{",
+        "description": "the URL of a proxy: http://proxy.example.com:3128, with user:password@",
+    }
 
     @property
     def authorization(self) -> str | None:
@@ -172,22 +175,6 @@ class Proxy:
             username,
             whole(unquote(password)),
         )
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {
-            "type": "string",
-            "pattern": r"^[Hh][Tt][Tt][Pp][Ss]?://|\$\{",
-            "description": "the URL of a proxy: http://proxy.example.com:3128, with user:password@",
-        }
 
 
 class KeptSecret(Secret):

@@ -8,21 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar
 
 from pydantic import Field
 
-from orchestratord.model.auth import Proxy, Tls
-from orchestratord.model.declared import Model  # also by this name, with what is made of it
+from orchestratord.model.auth import Auth, Proxy, Tls
+from orchestratord.model.declared import Model
+from orchestratord.model.http_message import MAX_RESPONSE
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import Template
-
-if TYPE_CHECKING:
-    from orchestratord.model.test_case import TestCase
-from orchestratord.model.auth import Auth
-from orchestratord.model.retry_policy import RetryPolicy
 
 SUCCESS = StatusSet.parse("2xx")
 
@@ -68,7 +66,7 @@ class Api(Model):
     tls: Tls | None = None
     proxy: Proxy | None = None
     """The URL of the proxy that its calls go through."""
-    max_response: Size = Field(1_048_576, ge=0, le=1 << 30)
+    max_response: Size = Field(MAX_RESPONSE, ge=0, le=1 << 30)
     """Bytes; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
     """In flight in one daemon."""
@@ -131,6 +129,9 @@ class Endpoint:
     """The file it is declared in, relative to the config folder."""
     shown: Mapping[str, Any] = field(default_factory=dict)
     """The merged declaration as JSON-like data with secrets masked, for people."""
+    keys: Model = field(default_factory=Model)
+    """The keys that endpoints of all types have, as they were validated: those above, and each that
+    is declared with them."""
     tests: tuple[TestCase, ...] = ()
     """What `orchestratord test` tries; nothing else looks at them."""
     remembered: dict[Any, Any] = field(init=False, default_factory=dict, compare=False, repr=False)

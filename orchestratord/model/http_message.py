@@ -15,6 +15,9 @@ from typing import Any, NamedTuple
 
 import httpx
 
+MAX_RESPONSE = 1 << 20
+"""Bytes of an answer's body that are read where nothing else is said; the rest is cut off."""
+
 Fields = list[tuple[bytes, bytes]]
 """Names and values of headers, in the order of the wire."""
 

@@ -1,14 +1,16 @@
-"""What goes out and comes back: the outcome of an attempt, and how a request is sent."""
+"""What goes out and comes back: the outcome of an attempt, a statement for a database, and how a
+request is sent."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Literal, Protocol
+from typing import Any, Literal, Protocol
 
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.model.http_message import header
+from orchestratord.model.http_message import MAX_RESPONSE, header
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 A_HOOK = "a hook"
@@ -90,6 +92,21 @@ class Outcome:
         return cls(verdict, "error", error=str(error), maybe_done=error.sent)
 
 
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """What one attempt executes. A `before_execute` hook may return another one.
+
+    Args:
+        database: the name of the database, as the configuration has it.
+        text: the statement, in which `:name` stands for a parameter.
+        params: name → value; values are bound, and never become a part of the text.
+    """
+
+    database: str
+    text: str
+    params: Mapping[str, Any]
+
+
 class Send(Protocol):
     """The client as an executor sees it: behind the egress check, within the attempt's deadline."""
 
@@ -99,7 +116,7 @@ class Send(Protocol):
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
-        max_response: int = 1_048_576,
+        max_response: int = MAX_RESPONSE,
     ) -> httpx.Response:
-        """Send once. Raises SendError. See `engine.client.SendOptions` for the arguments."""
+        """Send once. Raises SendError. See `http.client.SendOptions` for the arguments."""
         ...

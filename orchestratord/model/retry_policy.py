@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from orchestratord.model.backoff import Backoff, Fixed
-from orchestratord.model.declared import Model  # also by this name, with what is made of it
+from orchestratord.model.declared import Model
 from orchestratord.values.durations import Duration
 from orchestratord.values.status_set import StatusCode, StatusSet
 

@@ -239,7 +239,10 @@ class Delete:
     key: Mapping[str, Any]
 
 
-Effect = NewTask | Upsert | Delete
+RowEffect = Upsert | Delete
+"""What is done to a row of a plugin's own table."""
+
+Effect = NewTask | RowEffect
 """What telling hooks return; written in the transaction of the change that caused it."""
 
 

@@ -1,6 +1,6 @@
-"""What stands under `tests:` in an endpoint's YAML: a pretended answer, and what is to follow.
+"""What stands under `tests:` in an endpoint's YAML: a fake answer, and what is to follow.
 
-A trial sends nothing. The request is prepared, the answer that the file pretends is judged, and
+A test case sends nothing. The request is prepared, the fake answer of the file is judged, and
 the decision is taken by the code that does so in the daemon.
 """
 
@@ -19,7 +19,7 @@ from orchestratord.values.durations import parse_duration
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 NOON = "2027-01-01T12:00:00Z"
-"""What time it is in a trial that does not say."""
+"""What time it is in a test case that does not say."""
 
 ERRORS: tuple[str, ...] = get_args(SendErrorKind)
 """The ways in which an answer can fail to come."""
@@ -98,8 +98,8 @@ Code = Annotated[
 ]
 
 
-class Pretended(Model):
-    """An answer that is only pretended, or the error that comes instead."""
+class FakeAnswer(Model):
+    """An answer that did not come over the network, or the error instead of one."""
 
     status_code: Code | None = None
     """A number; `error` for no answer to a request that was sent."""
@@ -110,7 +110,7 @@ class Pretended(Model):
     """In which way no answer comes."""
 
     @model_validator(mode="after")
-    def _one(self) -> Pretended:
+    def _one(self) -> FakeAnswer:
         if (self.status_code is None) is (self.error is None):
             raise ValueError("give one of status_code and error")
         answered = isinstance(self.status_code, int)
@@ -194,5 +194,5 @@ class TestCase(Model):
     """Which attempt it is."""
     now: Moment = Field(default_factory=lambda: from_rfc3339(NOON) / 1000)
     """What time it is."""
-    answer: Pretended
+    answer: FakeAnswer
     expect: Expected

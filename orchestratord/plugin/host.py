@@ -13,6 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -24,7 +25,8 @@ from orchestratord.errors import PluginError, Reject, Snooze
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
-from orchestratord.model.task import Effect
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Effect, Task
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.isolation import (
@@ -70,6 +72,31 @@ class Implementation(NamedTuple):
     def pure(self) -> bool:
         """Whether it only looks at its arguments, and can be run where nothing happens."""
         return getattr(self.function, "orchestratord_pure", False) is True
+
+
+@dataclass(slots=True)  # not frozen: one is made for each attempt, which takes twice as long then
+class Reached:
+    """A phase that a task has reached: what the telling hooks are told of it, by their names.
+
+    Args:
+        task: as the hook shall see it.
+        endpoint: as it was when the attempt began; None where it is gone.
+        config: the configuration in force.
+        outcome: how the attempt ended; None where it has not yet.
+        request: what is sent, or was; None for nothing.
+        running: the asyncio task that this runs in, where the caller knows it.
+        phase: its name.
+        next_try: when the task is tried again, milliseconds since the epoch; None for never.
+    """
+
+    task: Task
+    endpoint: Endpoint | None
+    config: Config
+    outcome: Outcome | None = None
+    request: Any = None
+    running: asyncio.Task[Any] | None = None
+    phase: str = ""
+    next_try: int | None = None
 
 
 class Host:
@@ -261,18 +288,13 @@ class Host:
             arguments[name] = result
         return arguments[name]
 
-    async def collect(
-        self, hook: str, arguments: dict[str, Any], running: asyncio.Task[Any] | None = None
-    ) -> list[Effect]:
-        """Run a telling hook and gather what all of them return.
-
-        `running` is the asyncio task that this runs in, where the caller knows it.
-        """
+    async def collect(self, hook: str, reached: Reached) -> list[Effect]:
+        """Run a telling hook and gather what all of them return."""
         effects: list[Effect] = []
-        running = running or asyncio.current_task()
+        running = reached.running or asyncio.current_task()
         before = running.cancelling() if running else 0
-        for item in self._asked(hook, arguments) or ():
-            given = [arguments[name] for name in item.arguments]
+        for item in self.concerned(hook, reached.task.kind, reached.endpoint) or ():
+            given = [getattr(reached, name) for name in item.arguments]
             result, raised = ask(item.function, given)
             cancelled = running is not None and running.cancelling() > before
             try:

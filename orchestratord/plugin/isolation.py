@@ -9,14 +9,14 @@ import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import replace
-from typing import Any
+from typing import Any, get_args
 
 import httpx
 
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import Delete, Effect, Kind, NewTask, Table, Upsert
+from orchestratord.model.task import Effect, Kind, NewTask, RowEffect, Table, Upsert
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.durations import MAX_DURATION
 
@@ -215,12 +215,15 @@ def valid_refusal(refusal: Reject | Snooze) -> bool:
     return isinstance(refusal, Reject) or _is_delay(refusal.delay)
 
 
+_EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
+
+
 def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
     """What a telling hook returned, as a list; HookFault where it is something else."""
     if result is None:
         return []
     if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
-        raise HookFault(f"returned {type(result).__name__}, not a list of NewTask, Upsert, Delete")
+        raise HookFault(f"returned {type(result).__name__}, not a list of {', '.join(_EFFECTS)}")
     try:
         effects = list(result)
     except KeyboardInterrupt:
@@ -230,12 +233,12 @@ def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
     for effect in effects:
         if isinstance(effect, NewTask):
             _check_task(effect)
-        elif isinstance(effect, Upsert | Delete):
+        elif isinstance(effect, RowEffect):
             _check_row(effect, registry, plugin)
         else:
             raise HookFault(
                 f"returned a {type(effect).__name__} among its effects; "
-                "allowed are NewTask, Upsert and Delete"
+                f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
             )
     return effects
 
@@ -281,7 +284,7 @@ _TASK: Mapping[str, tuple[type, ...]] = {
 _STORABLE = (str, int, float, _NOTHING)
 
 
-def _check_row(effect: Upsert | Delete, registry: Registry, plugin: str) -> None:
+def _check_row(effect: RowEffect, registry: Registry, plugin: str) -> None:
     table: Table | None = registry.tables.get(effect.table)
     if table is None or registry.owners.get(("table", effect.table)) != plugin:
         raise HookFault(f"writes the table {effect.table!r}, which is not its own")

@@ -18,11 +18,9 @@ class Control(Protocol):
     @property
     def config(self) -> Config:
         """The configuration in force."""
-        ...
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is: the document of `GET /v1/status`, of the lanes only the busiest."""
-        ...
 
     async def retries(
         self,
@@ -46,38 +44,30 @@ class Control(Protocol):
         Raises:
             InvalidParams.
         """
-        ...
 
     async def retry(self, task_id: int) -> dict[str, Any]:
         """One task in full: the document of `GET /v1/retries/{id}`. Raises NotFound."""
-        ...
 
     async def request(self, task_id: int) -> dict[str, Any]:
         """What a task would send: the document of `GET /v1/retries/{id}/request`.
 
         Raises NotFound, and Conflict where nothing would be sent as things stand.
         """
-        ...
 
     async def bulk(self, bulk_id: int) -> dict[str, Any]:
         """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
-        ...
 
     async def bulks(self) -> list[dict[str, Any]]:
         """The latest of them, as `GET /v1/bulks` lists them."""
-        ...
 
     async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
         """What people did by hand: the document of `GET /v1/actions`."""
-        ...
 
     async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """These endpoints, or all of them, as `GET /v1/endpoints` lists them. Raises NotFound."""
-        ...
 
     async def endpoint(self, endpoint_id: str) -> dict[str, Any]:
         """One endpoint: the document of `GET /v1/endpoints/{api}/{name}`. Raises NotFound."""
-        ...
 
     def waits(self, endpoint_id: str) -> list[dict[str, Any]]:
         """What lies between the attempts of a call that fails again and again.
@@ -86,18 +76,15 @@ class Control(Protocol):
         jitter makes of it), `since` (from the first attempt to the next), in seconds, and `why`.
         Raises NotFound.
         """
-        ...
 
     def runs(self, endpoint_id: str, count: int) -> list[str]:
         """The next runs of an endpoint's schedule, none where it has none. Raises NotFound."""
-        ...
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         """Whose tasks are due next: `endpoint`, `webhook` and `next_try` of up to `limit`.
 
         Of each endpoint, and of each of its webhooks, only the earliest one counts.
         """
-        ...
 
     async def explain(self, endpoint_id: str, **asked: Any) -> dict[str, Any]:
         """What would follow from an answer: as `POST /v1/endpoints/{api}/{name}/explain` says it.
@@ -109,30 +96,24 @@ class Control(Protocol):
         Raises:
             InvalidParams, NotFound, Conflict, ConfigError.
         """
-        ...
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of one of the plugin's own tables."""
-        ...
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""
-        ...
 
     def standing_changed(self, endpoint_id: str) -> None:
         """Look again at where the tasks of this endpoint stand: something about them changed."""
-        ...
 
     def publish(self, event: Event) -> None:
         """Tell of what happened, once it is written."""
-        ...
 
     async def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under a key of the plugin's that is united by name.
 
         Raises NotFound, ConfigError.
         """
-        ...
 
     async def edit(
         self,
@@ -157,7 +138,6 @@ class Control(Protocol):
         Raises:
             Unconditional, Outdated, NotWritable, InvalidParams, ConfigError, NotFound.
         """
-        ...
 
 
 JSON = "application/json"

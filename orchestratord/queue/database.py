@@ -11,16 +11,12 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
 
 import peewee
-from playhouse.sqlite_ext import AutoIncrementField
 
 from orchestratord.model.task import Key, Table
 from orchestratord.queue.connection import Connection, Failures
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Leases, Session
 from orchestratord.values.clock import Clock
-
-IdField = AutoIncrementField
-"""A primary key that is never used twice; a plain one would be."""
 
 
 class Messenger:

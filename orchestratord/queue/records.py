@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestratord.model.task import Action, Attempt, Delete, Key, NewTask, Task, Upsert
+from orchestratord.model.task import Action, Attempt, Key, NewTask, RowEffect, Task
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 
@@ -30,6 +30,10 @@ class Insert:
 
     task: NewTask
     born: Born | None = None
+
+
+StoredEffect = Insert | RowEffect
+"""An `Effect` as it is written: with what a new task is born with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +84,7 @@ class Start:
 
     task: Task
     at: int
-    effects: Sequence[Insert | Upsert | Delete] = ()
+    effects: Sequence[StoredEffect] = ()
 
 
 @dataclass(slots=True)  # not frozen: one is made for each attempt, which takes twice as long then
@@ -117,7 +121,7 @@ class Settlement:
     uncounted: bool = False
     max_attempts: int | None = None
     deaths: int | None = None
-    effects: Sequence[Insert | Upsert | Delete] = ()
+    effects: Sequence[StoredEffect] = ()
     last_success_at: int | None = None
     ask: bool = False
 

@@ -17,26 +17,22 @@ from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
-    ActionRow,
-    AttemptRow,
-    BulkRow,
-    DaemonRow,
-    EndpointState,
+    POSTGRES_TABLES,
+    REWRITTEN,
     Fact,
-    RateRow,
-    RetrySchedule,
-    ScheduleSlot,
+    PostgresTables,
     SchemaRow,
 )
 
 log = logging.getLogger("orchestratord.queue")
 
+BASELINE = 7
+"""The oldest schema that can be brought on: the number of the first migration."""
 VERSION = 7
-"""The schema that this code reads and writes: the number of the last migration."""
+"""The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
-"""One numbered file a version; each ends with a `stamp`. Those of PostgreSQL have a folder of their
-own, which begins with the version that the first queue there had."""
+"""One numbered file a version, for both databases."""
 
 MOVED = "moved"
 """The fact that a queue is now in another database, and in which one."""
@@ -51,15 +47,9 @@ LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 8
 """How often a lock is asked for, where others use the tables that are to change."""
 
-TABLES = (
-    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, Fact, SchemaRow,
-)  # fmt: skip
-
 _HISTORY = "schema_migration"
-_COMMITS = "commits"
-"""Where each writing connection to PostgreSQL keeps how many transactions it has committed."""
-_POSTGRES = {"TEXT": 'TEXT COLLATE "C"', "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
+_TEXT = PostgresTables.field_types["TEXT"]
+_POSTGRES = {"TEXT": _TEXT, "INTEGER": "BIGINT", "REAL": "DOUBLE PRECISION"}
 _DEFAULTS = {"TEXT": "''", "INTEGER": "0", "REAL": "0.0"}
 
 
@@ -85,7 +75,8 @@ def prepare(
 def version_of(orm: peewee.Database) -> int:
     """The version of the schema; 0 for an empty database.
 
-    Raises DatabaseInUse where a newer version has changed it so that this one cannot use it.
+    Raises DatabaseInUse where a newer version has changed it so that this one cannot use it, and
+    where it is older than the baseline.
     """
     if not orm.table_exists("schema"):
         return 0
@@ -100,6 +91,11 @@ def version_of(orm: peewee.Database) -> int:
         raise DatabaseInUse(
             f"the database has schema {row.version}, which needs a version of orchestratord "
             f"that knows schema {row.compatible_from}; this one knows {VERSION}"
+        )
+    if row.version < BASELINE:
+        raise DatabaseInUse(
+            f"the database has schema {row.version}, from before the first release of "
+            f"orchestratord; only queues of schema {BASELINE} or newer can be brought on"
         )
     return int(row.version)
 
@@ -121,38 +117,49 @@ def enter(orm: peewee.Database) -> None:
 def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
     """Bring a database, an empty one too, to the last version; each step in its transaction.
 
-    Raises DatabaseInUse where a newer version has changed it so that this one cannot use it.
+    Raises DatabaseInUse where a newer version has changed it so that this one cannot use it, and
+    where it is older than the baseline.
     """
-    version_of(orm)
-    own = MIGRATIONS / "postgres" if isinstance(orm, PostgresqlDatabase) else MIGRATIONS
-    shared = isinstance(orm, PostgresqlDatabase)
-    runner = (_Patient if shared else Runner)(orm, str(folder or own), _HISTORY)
+    runner = _Runner(orm, str(folder or MIGRATIONS), _HISTORY)
+    bring = runner.up if version_of(orm) else runner.make_tables
     tries = 0
     while True:
         try:
-            runner.up()
+            bring()
             return
         except peewee.OperationalError:
             # A lock that was not to be had: whoever waited behind us goes first now.
             tries += 1
-            if not shared or tries == LOCK_TRIES:
+            if not isinstance(orm, PostgresqlDatabase) or tries == LOCK_TRIES:
                 raise
             log.warning("the schema cannot be changed while others use it; again in %d s", tries)
             time.sleep(tries)
 
 
-class _Patient(Runner):  # type: ignore[misc]  # peewee leaves it untyped
-    """Who waits for a lock on a table keeps all others from it that come later: not for long."""
+class _Runner(Runner):  # type: ignore[misc]  # peewee leaves it untyped
+    """Runs migrations, and writes down to which version each has led."""
+
+    def make_tables(self) -> None:
+        """Make all tables in an empty database, as the models have them now; the migrations after
+        the baseline are noted as done."""
+        with self.database.atomic():
+            migrations = self.migrations()
+            self.up(migrations[0].name)
+            self.fake()
+            _stamp(self.database, migrations[-1].idx, migrations[-1].load())
 
     def _run(self, name: str, module: Any, direction: str, fake: bool = False) -> None:
-        if getattr(module, "atomic", True):
-            up = module.up
+        up = module.up
 
-            def patiently(migrator: Any, db: peewee.Database) -> None:
+        def stamped(migrator: Any, db: peewee.Database) -> None:
+            if isinstance(db, PostgresqlDatabase) and getattr(module, "atomic", True):
+                # Who waits for a lock on a table keeps all others from it that come later: not for
+                # long.
                 _run(db, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-                up(migrator, db)
+            up(migrator, db)
+            _stamp(db, int(name.partition("_")[0]), module)
 
-            module.up = patiently
+        module.up = stamped
         super()._run(name, module, direction, fake)
 
 
@@ -176,12 +183,9 @@ def build_index(orm: peewee.Database, name: str, on: str) -> None:
     _run(orm, f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")
 
 
-def stamp(orm: peewee.Database, *, version: int, compatible_from: int) -> None:
-    """Write down which version the schema has now, within the migration that made it so.
-
-    `compatible_from`: the oldest version whose daemons can still use the database.
-    """
-    values = {"id": 1, "version": version, "compatible_from": compatible_from}
+def _stamp(orm: peewee.Database, version: int, migration: Any) -> None:
+    """Write down which version the schema has now, within the migration that made it so."""
+    values = {"id": 1, "version": version, "compatible_from": migration.COMPATIBLE_FROM}
     query = SchemaRow.insert(values).on_conflict(conflict_target=[SchemaRow.id], update=values)
     query.bind(orm).execute()
 
@@ -206,8 +210,7 @@ def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
                 columns = [f'"{name}" {_kind(orm, kind)}' for name, kind in table.columns.items()]
                 key = ", ".join(f'"{name}"' for name in table.key)
                 body = ", ".join([*columns, f"PRIMARY KEY ({key})"])
-                # Rows that are written again and again leave room for it in their pages.
-                room = " WITH (fillfactor = 50)" if isinstance(orm, PostgresqlDatabase) else ""
+                room = f" WITH ({REWRITTEN})" if isinstance(orm, PostgresqlDatabase) else ""
                 _run(orm, f'CREATE TABLE "{table.name}" ({body}){room}')
 
 
@@ -246,7 +249,7 @@ def _run(database: peewee.Database, sql: str) -> None:
 
 
 def _check(table: Table) -> None:
-    core = {model._meta.table_name for model in TABLES} | {_HISTORY, _COMMITS}
+    core = {model._meta.table_name for model in POSTGRES_TABLES} | {_HISTORY}
     name = table.name.lower()
     wrong = None
     if name.startswith(("sqlite_", "pg_")):

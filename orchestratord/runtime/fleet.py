@@ -32,7 +32,7 @@ from orchestratord.queue.operations import claim, daemons, manual, prune, settle
 from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
 from orchestratord.queue.store import Store
-from orchestratord.runtime.reload import Adoption
+from orchestratord.runtime.reload import Reloader
 from orchestratord.values.clock import Clock, rfc3339
 
 log = logging.getLogger("orchestratord.fleet")
@@ -46,9 +46,9 @@ BEAT = 10.0
 """Seconds between two signs of life, at most; a third of the lease, where that is less."""
 AWAY = 0.5
 """Seconds between two looks whether a database is back that could not be reached."""
-PATIENT = 10.0
-"""Seconds after that in which nobody is taken for dead, at most; the lease, where that is less: the
-others could not give a sign of life either."""
+GRACE = 10.0
+"""Seconds after that in which no daemon is taken for dead, at most; the lease, where that is less:
+the others could not give a sign of life either."""
 DEAF = 60.0
 """Seconds after which plugins look at their tables again where no messages come through."""
 STAGGER = (0.005, 0.03)
@@ -69,7 +69,7 @@ class Fleet:
         store: Store,
         worker: Worker,
         scheduler: Scheduler,
-        adoption: Adoption,
+        reloader: Reloader,
         host: Host,
         clock: Clock,
         lease: float,
@@ -77,11 +77,11 @@ class Fleet:
         self._store = store
         self._worker = worker
         self._scheduler = scheduler
-        self._adoption = adoption
+        self._reloader = reloader
         self._host = host
         self._clock = clock
         self._beat_each = min(BEAT, lease / 3)
-        self._patience = min(PATIENT, lease)
+        self._grace = min(GRACE, lease)
         self._beaten = 0.0
         """When the last sign of life was begun (`time.monotonic`)."""
         self._started = time.monotonic()
@@ -101,7 +101,7 @@ class Fleet:
         self.holding_back: list[str] = []
         """What keeps the database from cleaning up, in words."""
 
-    # -- for whoever shows it ---------------------------------------------------------------------
+    # -- as it is shown --------------------------------------------------------------------------
 
     def daemons(self) -> list[dict[str, Any]]:
         """All daemons of the queue, as `/v1/status` shows them."""
@@ -149,7 +149,8 @@ class Fleet:
         """Give the first sign of life, and learn who else is there. Everything is in force by now
         that others may speak of."""
         self._store.heard = self._hear
-        self._worker.turned = self._turn
+        self._worker.feedback.turned = self._turn
+        await self.apply_paused()
         await self._beat()
 
     async def run(self) -> None:
@@ -161,7 +162,7 @@ class Fleet:
             due["tables"] = time.monotonic() + DEAF
         while True:
             now = time.monotonic()
-            changed = self._said_for is not self._adoption.config or self._turned
+            changed = self._said_for is not self._reloader.config or self._turned
             if changed or self._beaten < store.health.back_at:
                 due["beat"] = 0.0
             if now >= due["beat"]:
@@ -175,7 +176,7 @@ class Fleet:
                 await self._try("look what others have changed", self._look)
                 if "tables" in flags or (now >= due["tables"] and not store.listening):
                     due["tables"] = now + DEAF
-                    await self._try("look at the tables of plugins", self._adoption.refresh)
+                    await self._try("look at the tables of plugins", self._reloader.refresh)
             if store.shared and (now >= due["queue"] or self._look_at_all):
                 self._look_at_all = False
                 await self._try("look for what others have queued", self._queue)
@@ -210,8 +211,8 @@ class Fleet:
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
-        await store.write(claim.renew(self._worker.held()))
-        config = self._adoption.config
+        await store.write(claim.renew(self._worker.claimed_ids()))
+        config = self._reloader.config
         if self._said_for is not config or self._said is None:
             self._said = await asyncio.to_thread(self._say, config)
             self._said_for = config
@@ -285,8 +286,8 @@ class Fleet:
         self._seen, self._others = seen, others
         for daemon in seen:
             for lane in daemon.lanes if daemon.owner != store.owner else ():
-                if patience := lane["retry_after"]:
-                    self._worker.told_to_wait(lane["lane"], patience["until"], patience["why"])
+                if told := lane["retry_after"]:
+                    self._worker.feedback.told_to_wait(lane["lane"], told["until"], told["why"])
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -296,8 +297,8 @@ class Fleet:
                 elsewhere[name] = elsewhere.get(name, True) and ours.get(name) == digest
             for name, schedule in beat.schedules.items():
                 schedules.setdefault(name, set()).add(schedule)
-        self._adoption.elsewhere = elsewhere.keys()
-        self._worker.set_elsewhere(elsewhere)
+        self._reloader.elsewhere = elsewhere.keys()
+        self._worker.placement.set_elsewhere(elsewhere)
         self._scheduler.set_elsewhere(schedules)
 
     def _hear(self, wakeup: Wakeup) -> None:
@@ -323,22 +324,27 @@ class Fleet:
         self._store.expect(due)
         soonest = self._clock.now_ms() + round(random.uniform(*STAGGER) * 1000)  # noqa: S311  # no secret
         for key, next_try in due.items():
-            self._worker.touched(key, max(next_try, soonest))
+            self._worker.placement.touched(key, max(next_try, soonest))
+
+    async def apply_paused(self) -> set[str]:
+        """Have worker and scheduler follow what is paused by now; these endpoints."""
+        paused = await self._store.read(manual.paused())
+        self._worker.placement.set_paused(paused)
+        self._scheduler.set_paused(paused)
+        return paused
 
     async def _look(self) -> None:
         """What others have changed, and what dead ones left."""
         store = self._store
-        paused = await store.read(manual.paused())
-        self._worker.set_paused(paused)
-        self._scheduler.set_paused(paused)
+        await self.apply_paused()
         for endpoint_id, at in (await store.read(settle.last_success())).items():
-            if at > self._worker.last_success.get(endpoint_id, 0):
-                self._worker.last_success[endpoint_id] = at
+            if at > self._worker.stats.last_success.get(endpoint_id, 0):
+                self._worker.stats.last_success[endpoint_id] = at
         away = (
             store.health.unreachable is not None
-            or time.monotonic() < store.health.back_at + self._patience
+            or time.monotonic() < store.health.back_at + self._grace
         )
-        if not self._worker.draining and not away and await self._worker.take_over():
+        if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 
     async def _queue(self) -> None:
@@ -355,11 +361,11 @@ class Fleet:
 
 def _shown(lane: Mapping[str, Any]) -> dict[str, Any]:
     """A lane that waits, as `/v1/status` shows it."""
-    breaker, held = lane["breaker"], lane["retry_after"]
+    breaker, told = lane["breaker"], lane["retry_after"]
     return {
         "lane": lane["lane"],
         "breaker": breaker and {**breaker, "since": rfc3339(breaker["since"])},
-        "retry_after": held and {**held, "until": rfc3339(held["until"])},
+        "retry_after": told and {**told, "until": rfc3339(told["until"])},
     }
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestratord.config.changes import Changes
@@ -14,6 +14,7 @@ from orchestratord.config.loader import Loader, Reload
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Problem
+from orchestratord.log import LogHandler
 from orchestratord.model.event import ConfigEvent, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect
@@ -22,6 +23,7 @@ from orchestratord.plugin.isolation import check_effects
 from orchestratord.plugin.registry import plain
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.store import Store
+from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
@@ -36,13 +38,13 @@ HOOK = "config_adopted"
 
 _TURN = 0.002
 """Seconds for which plugins may go on before everything else has its turn."""
-_HELD = 5.0
-"""Seconds for which others may still hold a configuration that was replaced."""
+_IN_USE = 5.0
+"""Seconds for which a configuration that was replaced may still be in use."""
 _WRITTEN = 500
 """Effects in one transaction, and rows that are freed in one go; others wait meanwhile."""
 
 
-class Adoption:
+class Reloader:
     """The configuration in force, and the one way in which it changes."""
 
     def __init__(
@@ -53,19 +55,19 @@ class Adoption:
         worker: Worker,
         scheduler: Scheduler,
         clock: Clock,
-        adopted: Callable[[Config], None],
-        reloading: Callable[[bool], None] = lambda _: None,
+        handler: LogHandler,
+        notifier: SystemdNotifier,
     ) -> None:
         """
         Args:
             loader: reads the folder.
             store: the queue.
             host: the plugins.
-            worker: takes up each configuration, as does the
-            scheduler: of the daemon.
+            worker: takes up each configuration, as do the
+            scheduler: of the daemon, the plugins' host, and the log's
+            handler: whose level and secrets it sets.
             clock: says when.
-            adopted: is told of each configuration once everybody else has taken it up.
-            reloading: is told True when a reload begins and False when it has ended.
+            notifier: tells systemd that a reload begins, and has ended.
         """
         self._loader = loader
         self._config = loader.config
@@ -74,15 +76,15 @@ class Adoption:
         self._worker = worker
         self._scheduler = scheduler
         self._clock = clock
-        self._adopted = adopted
-        self._reloading = reloading
+        self._handler = handler
+        self._notifier = notifier
         self._lock = asyncio.Lock()
         self._unwritten: list[Effect] = []
-        self._freeing: set[asyncio.Task[None]] = set()
+        self._background: set[asyncio.Task[None]] = set()
         self.elsewhere: Collection[str] = ()
         """The endpoints that other daemons of the queue declare."""
         self.cause = "start"
-        """What caused the last adoption."""
+        """What had the configuration in force taken up."""
         self.changes = Changes()
         """What it changed."""
         self.last_error: tuple[int, Sequence[Problem]] | None = None
@@ -104,8 +106,34 @@ class Adoption:
         await self._adopt(self._config, await self._tables())
         self._tell(self.cause, self.changes)
 
+    @property
+    def status_line(self) -> str:
+        """How the daemon is, in the one line of `systemctl status`."""
+        if self.last_error is not None:
+            return f"config refused: {self.last_error[1][0]}"
+        config = self._config
+        return (
+            f"{len(config.endpoints)} endpoints, generation {config.generation}, "
+            f"{self._worker.lanes.in_flight} in flight"
+        )
+
+    def begin_reload(self, cause: str) -> None:
+        """Have a reload begin on this loop; how it goes is logged."""
+        self._run(self._reload_logged(cause))
+
+    def _run(self, step: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.get_running_loop().create_task(step)
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
+
+    async def _reload_logged(self, cause: str) -> None:
+        try:
+            await self.reload(cause)
+        except Exception:
+            log.exception("reloading failed; the last good configuration goes on")
+
     async def reload(self, cause: str, *, diff: bool = False) -> Reload:
-        """Read the folder again and take it up if it is good; for whoever asks first, in turn.
+        """Read the folder again and take it up if it is good; reloads take turns.
 
         A bad configuration changes nothing: its problems are kept in `last_error` and returned.
 
@@ -114,19 +142,22 @@ class Adoption:
             diff: name the keys that differ, too.
         """
         async with self._lock:
-            self._reloading(True)
+            self._notifier.reloading("reloading")
             try:
-                return await self._reload(cause, diff)
+                began = time.monotonic()
+                # Parsing takes as long as it takes; the loop goes on meanwhile.
+                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
+                if result.problems:
+                    self._refuse(result.problems, cause)
+                else:
+                    await self._take_up(result, began)
+                return result
             finally:
-                self._reloading(False)
+                self._notifier.ready(self.status_line)
 
-    async def _reload(self, cause: str, diff: bool) -> Reload:
-        began = time.monotonic()
-        # Parsing takes as long as it takes; the loop goes on meanwhile.
-        result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
-        if result.problems:
-            self._refuse(result.problems, cause)
-            return result
+    async def _take_up(self, result: Reload, began: float) -> None:
+        """Put what was read in force, where it differs; `began` is when reading did."""
+        cause = result.cause
         if self.last_error is not None and not result.changed:
             log.info("the files are good again; generation %d goes on", self.config.generation)
             self._tell(cause, Changes(), began)
@@ -144,15 +175,12 @@ class Adoption:
                 cause,
                 result.changes,
             )
-            freeing = asyncio.create_task(self._let_go())
-            self._freeing.add(freeing)
-            freeing.add_done_callback(self._freeing.discard)
+            self._run(self._free_replaced())
         elif cause == SIGHUP:
             log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
-        return result
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`time.monotonic`) is when the reload did."""
@@ -187,16 +215,16 @@ class Adoption:
             )
         )  # fmt: skip
 
-    async def _let_go(self) -> None:
-        """Free the configuration before, once nobody is at work with it any more."""
-        await asyncio.sleep(_HELD)
-        await asyncio.to_thread(self._loader.let_go)
+    async def _free_replaced(self) -> None:
+        """Free the configuration before, once nothing works with it any more."""
+        await asyncio.sleep(_IN_USE)
+        await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""
         async with self._lock:
             await self._write(await self._noted(self._config, await self._tables()))
-        self._worker.standing_changed(None)
+        self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
         return {
@@ -206,16 +234,18 @@ class Adoption:
     async def _adopt(self, config: Config, tables: Tables) -> None:
         effects = await self._noted(config, tables)
         for rows in tables.values():
-            # Many rows are freed for longer than anybody should wait.
+            # To free many rows in one go would keep the loop for too long.
             while rows:
                 del rows[-_WRITTEN:]
                 await asyncio.sleep(0)
         known = set(self._config.warnings) if self._config is not config else set()
-        # All at once: nobody sees a part of it.
+        # All at once: no reader sees a part of it.
         self._config = config
-        self._worker.adopt(config)
+        self._worker.placement.adopt(config)
         self._scheduler.adopt(config)
-        self._adopted(config)
+        self._handler.adopt(config.daemon.log, config.redactor)
+        self._host.timeout = config.daemon.plugins.timeout
+        self._host.redactor = self._host.redactor.merged(config.redactor)
         for warning in config.warnings:
             if warning not in known:
                 log.warning("%s", warning)
@@ -273,7 +303,7 @@ class Adoption:
         effects, self._unwritten = self._unwritten, []
         try:
             while effects:
-                await self._worker.write(effects[:_WRITTEN])
+                await self._worker.enqueue.write(effects[:_WRITTEN])
                 del effects[:_WRITTEN]
         except BaseException:
             self._unwritten = effects + self._unwritten

@@ -1,7 +1,7 @@
 """What an attempt of a call would send, what would become of it, and what would follow.
 
 Nothing is sent, written or remembered. The request comes from the executor, the verdict from its
-judgement of a pretended answer, the decision from `engine.retry`, and what follows from the hook
+judgement of a fake answer, the decision from `engine.retry`, and what follows from the hook
 `explain`. Of deciding hooks only those are run that are marked `@pure`; what others do is theirs to
 say, and they are only named.
 """
@@ -21,12 +21,12 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
-from orchestratord.model.test_case import Pretended
+from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
 from orchestratord.plugin.host import Host, Implementation
 from orchestratord.plugin.isolation import HookFault, words
 from orchestratord.simulate.fake_answer import outcome_of
-from orchestratord.simulate.report import Consequence, Explained
+from orchestratord.simulate.report import Consequence, Report
 from orchestratord.simulate.timetable import decide_within
 from orchestratord.values.clock import Clock
 
@@ -70,10 +70,10 @@ class Explainer:
         params: Mapping[str, Any],
         *,
         attempt: int = 1,
-        answer: Pretended | None = None,
+        answer: FakeAnswer | None = None,
         phase: str | None = None,
         now: float | None = None,
-    ) -> Explained:
+    ) -> Report:
         """Explain one attempt.
 
         Args:
@@ -128,7 +128,7 @@ class Explainer:
             "now": moment,
         }
         consequences = self._consequences(told, task, arguments, notes)
-        return Explained(
+        return Report(
             endpoint=endpoint,
             task=task,
             target=target,
@@ -213,7 +213,7 @@ class Explainer:
         try:
             endpoint = self._config.endpoints.get(new.endpoint_id)
             if endpoint is None:
-                raise NotFound(f"there is no endpoint {new.endpoint_id}")
+                raise NotFound.of("endpoint", new.endpoint_id)
             executor, target = self.target(endpoint, new.webhook)
             request = executor.prepare(_first(new, now), target, now)
         except (Conflict, NotFound, InvalidPayload) as error:

@@ -1,4 +1,4 @@
-"""An answer that nobody gave, judged as if it had come."""
+"""A fake answer: judged as if it had come."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import httpx
 from orchestratord.errors import Conflict, SendError, SendErrorKind
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Task
-from orchestratord.model.test_case import Pretended
+from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.isolation import words
 from orchestratord.values.template import to_text
@@ -36,39 +36,39 @@ NO_ANSWER: SendErrorKind = "timeout"
 
 
 class FakeReceiver:
-    """A `send` that sends nothing: each request gets the pretended answer."""
+    """A `send` that sends nothing: each request gets the same fake answer."""
 
-    def __init__(self, pretended: Pretended) -> None:
-        self._pretended = pretended
+    def __init__(self, answer: FakeAnswer) -> None:
+        self._answer = answer
 
     async def __call__(self, request: httpx.Request, **options: Any) -> httpx.Response:
-        pretended = self._pretended
-        if not isinstance(pretended.code, int):
-            kind = pretended.error or NO_ANSWER
+        answer = self._answer
+        if not isinstance(answer.code, int):
+            kind = answer.error or NO_ANSWER
             message, sent = _ERRORS[kind]
             raise SendError(message, kind=kind, sent=sent)
         headers = {
             name: value
-            for name, value in pretended.headers.items()
+            for name, value in answer.headers.items()
             # The body is written as it is read, whatever the file says of its encoding.
             if name.lower() not in ("content-encoding", "content-length", "transfer-encoding")
         }
-        content = _content(pretended.body, headers)
-        return httpx.Response(pretended.code, headers=headers, content=content, request=request)
+        content = _content(answer.body, headers)
+        return httpx.Response(answer.code, headers=headers, content=content, request=request)
 
 
 async def outcome_of(
-    executor: Executor, request: Any, task: Task, target: Target, pretended: Pretended
+    executor: Executor, request: Any, task: Task, target: Target, answer: FakeAnswer
 ) -> Outcome:
     """How the attempt ends with this answer, as the executor judges it; no hook has seen it.
 
     Raises Conflict where it is no answer that can come.
     """
     if executor.phases[0] != "before_request":
-        return _executed(executor, request, target, pretended)
+        return _executed(executor, request, target, answer)
     try:
         async with asyncio.timeout(target.timeout):
-            outcome = await executor.execute(request, task, target, FakeReceiver(pretended))
+            outcome = await executor.execute(request, task, target, FakeReceiver(answer))
     except (KeyboardInterrupt, asyncio.CancelledError):
         raise
     except BaseException as fault:  # it may be a plugin's
@@ -76,10 +76,10 @@ async def outcome_of(
     return outcome
 
 
-def _executed(executor: Executor, request: Any, target: Target, pretended: Pretended) -> Outcome:
+def _executed(executor: Executor, request: Any, target: Target, answer: FakeAnswer) -> Outcome:
     """Of what is not sent: judged by its executor, as far as that can tell. Raises Conflict."""
-    if pretended.code == "ok":
-        body = json.loads(json.dumps(pretended.body, default=to_text))
+    if answer.code == "ok":
+        body = json.loads(json.dumps(answer.body, default=to_text))
         try:
             outcome = executor.pretend(request, target, body)
         except ValueError as error:
@@ -87,10 +87,10 @@ def _executed(executor: Executor, request: Any, target: Target, pretended: Prete
         if outcome is not None:
             return outcome
         headers: dict[str, str] = {}
-        content = _content(pretended.body, headers)
+        content = _content(answer.body, headers)
         response = httpx.Response(200, headers=headers, content=content)
         return Outcome("success", "ok", response, answered=True)
-    sent = _ERRORS[pretended.error or NO_ANSWER][1]
+    sent = _ERRORS[answer.error or NO_ANSWER][1]
     verdict = "retry" if "error" in target.retry.when else "failure"
     return Outcome(verdict, "error", error="a pretended error", maybe_done=sent)  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""What was explained of an attempt: as objects, and as data for people."""
+"""What is to be said of one attempt: as objects, and as data for people."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ import httpx
 from orchestratord.engine.retry import Decision
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.http_message import BODY_FILE
-from orchestratord.model.outcome import Outcome
-from orchestratord.model.statement import Statement
+from orchestratord.model.outcome import Outcome, Statement
 from orchestratord.model.task import Explanation, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values.redact import Redactor
@@ -34,7 +33,7 @@ class Consequence:
 
 
 @dataclass(frozen=True, slots=True)
-class Explained:
+class Report:
     """All that can be said of one attempt."""
 
     endpoint: Endpoint
@@ -46,7 +45,7 @@ class Explained:
     hooks: Mapping[str, Sequence[str]]
     """The before_ and the after_ phase → the plugins that may decide otherwise there."""
     outcome: Outcome | None
-    """None where no answer was pretended."""
+    """None where no answer was given."""
     decision: Decision | None
     """With the delay before jitter."""
     span: tuple[float, float] | None
@@ -65,38 +64,38 @@ class Explained:
         return [item.name for item in found if item.happens and item.kind == kind]
 
 
-def explained_json(explained: Explained, redactor: Redactor) -> dict[str, Any]:
+def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
     """The same as JSON-like data with secrets masked."""
-    outcome, decision = explained.outcome, explained.decision
+    outcome, decision = report.outcome, report.decision
     return {
-        "endpoint": explained.endpoint.id,
-        "enabled": explained.endpoint.enabled,
-        "attempt": explained.task.attempts,
-        "max_attempts": explained.target.retry.max_attempts,
-        "params": redactor.value(explained.task.params),
+        "endpoint": report.endpoint.id,
+        "enabled": report.endpoint.enabled,
+        "attempt": report.task.attempts,
+        "max_attempts": report.target.retry.max_attempts,
+        "params": redactor.value(report.task.params),
         "request": with_curl(
-            request_json(explained.request, redactor),
-            [(name, redactor.text(value)) for name, value in _reaching(explained.endpoint.api)],
+            request_json(report.request, redactor),
+            [(name, redactor.text(value)) for name, value in _reaching(report.endpoint.api)],
         ),
-        "hooks": {phase: list(plugins) for phase, plugins in explained.hooks.items()},
+        "hooks": {phase: list(plugins) for phase, plugins in report.hooks.items()},
         "status_code": outcome.status_code if outcome else None,
         "error": redactor.value(outcome.error) if outcome else None,
-        "rate_limit": None if explained.target.rate is None else str(explained.target.rate),
+        "rate_limit": None if report.target.rate is None else str(report.target.rate),
         "decision": None
         if decision is None
         else {
             "outcome": OUTCOMES[decision.status],
             "reason": decision.reason,
-            "covered": outcome is not None and outcome.status_code in explained.target.retry.when,
+            "covered": outcome is not None and outcome.status_code in report.target.retry.when,
             "why": redactor.text(decision.why),
             "delay": decision.delay,
-            "shortest": explained.span[0] if explained.span else None,
-            "longest": explained.span[1] if explained.span else None,
+            "shortest": report.span[0] if report.span else None,
+            "longest": report.span[1] if report.span else None,
         },
-        "reached": list(explained.reached),
-        "phases": list(explained.told),
-        "consequences": [_consequence(item, redactor) for item in explained.consequences],
-        "notes": [redactor.text(note) for note in explained.notes],
+        "reached": list(report.reached),
+        "phases": list(report.told),
+        "consequences": [_consequence(item, redactor) for item in report.consequences],
+        "notes": [redactor.text(note) for note in report.notes],
     }
 
 
@@ -174,7 +173,7 @@ def _pairs(request: httpx.Request) -> list[tuple[str, str]]:
     return [(name.decode(encoding), value.decode(encoding)) for name, value in request.headers.raw]
 
 
-# -- A request as a command line of curl, for whoever wants to try it by ha ------------------------
+# -- A request as a command line of curl, to try it manually ---------------------------
 
 _BY_CURL = frozenset({"host", "content-length", "accept-encoding"})
 """Headers that curl sets by itself."""

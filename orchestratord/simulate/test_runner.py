@@ -12,11 +12,11 @@ import httpx
 from orchestratord.config.params import check_params
 from orchestratord.errors import Conflict
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.statement import Statement
+from orchestratord.model.outcome import Statement
 from orchestratord.model.task import Explanation, Kind
 from orchestratord.model.test_case import Expected, ExpectedCall, ExpectedRequest, TestCase
 from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.report import OUTCOMES, Explained
+from orchestratord.simulate.report import OUTCOMES, Report
 from orchestratord.simulate.timetable import about, between
 from orchestratord.values.redact import Redactor
 from orchestratord.values.template import to_text
@@ -38,18 +38,18 @@ class Miss:
 
 
 @dataclass(frozen=True, slots=True)
-class Tried:
+class CaseResult:
     """One test, and what went otherwise than expected; nothing where it passed."""
 
     endpoint: Endpoint
     index: int
-    trial: TestCase
+    case: TestCase
     misses: tuple[Miss, ...]
 
     @property
     def label(self) -> str:
         """Its name, or its place in the list."""
-        return self.trial.name or f"tests.{self.index}"
+        return self.case.name or f"tests.{self.index}"
 
     @property
     def passed(self) -> bool:
@@ -57,44 +57,46 @@ class Tried:
         return not self.misses
 
 
-async def try_all(explainer: Explainer, endpoint: Endpoint, redactor: Redactor) -> list[Tried]:
+async def run_cases(
+    explainer: Explainer, endpoint: Endpoint, redactor: Redactor
+) -> list[CaseResult]:
     """Carry out the tests of one endpoint, in their order. No secret is in what comes out."""
-    tried: list[Tried] = []
-    for index, trial in enumerate(endpoint.tests):
+    tried: list[CaseResult] = []
+    for index, case in enumerate(endpoint.tests):
         found = [
             Miss(path, redactor.text(message))
-            for path, message in await _misses(explainer, endpoint, trial)
+            for path, message in await _misses(explainer, endpoint, case)
         ]
-        tried.append(Tried(endpoint, index, trial, tuple(found)))
+        tried.append(CaseResult(endpoint, index, case, tuple(found)))
     return tried
 
 
 async def _misses(
-    explainer: Explainer, endpoint: Endpoint, trial: TestCase
+    explainer: Explainer, endpoint: Endpoint, case: TestCase
 ) -> list[tuple[Path, str]]:
     try:
-        explained = await explainer.explain(
+        report = await explainer.explain(
             endpoint,
-            check_params(endpoint, trial.params),
-            attempt=trial.attempt,
-            answer=trial.answer,
-            now=trial.now,
+            check_params(endpoint, case.params),
+            attempt=case.attempt,
+            answer=case.answer,
+            now=case.now,
         )
     except Conflict as conflict:
         return [((), str(conflict))]
-    misses: list[tuple[Path, str]] = [((), note) for note in explained.notes]
-    misses += _decided(trial.expect, explained)
-    if trial.expect.webhooks is not None:
-        misses += _webhooks(trial.expect.webhooks, explained)
-    if trial.expect.calls is not None:
-        misses += _calls(trial.expect.calls, explained)
-    if trial.expect.request is not None:
-        misses += _request(trial.expect.request, explained)
+    misses: list[tuple[Path, str]] = [((), note) for note in report.notes]
+    misses += _decided(case.expect, report)
+    if case.expect.webhooks is not None:
+        misses += _webhooks(case.expect.webhooks, report)
+    if case.expect.calls is not None:
+        misses += _calls(case.expect.calls, report)
+    if case.expect.request is not None:
+        misses += _request(case.expect.request, report)
     return misses
 
 
-def _decided(expect: Expected, explained: Explained) -> Iterator[tuple[Path, str]]:
-    decision, outcome = explained.decision, explained.outcome
+def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
+    decision, outcome = report.decision, report.outcome
     assert decision is not None, "each test pretends an answer"
     came: str = OUTCOMES[decision.status]
     because = f"{came}: {decision.why}"
@@ -117,10 +119,10 @@ def _decided(expect: Expected, explained: Explained) -> Iterator[tuple[Path, str
             yield ("expect", "delay"), f"expected {wanted}, came {delay}: {decision.why}"
 
 
-def _webhooks(expected: tuple[str, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+def _webhooks(expected: tuple[str, ...], report: Report) -> Iterator[tuple[Path, str]]:
     path = ("expect", "webhooks")
-    fired = explained.happening(Kind.WEBHOOK)
-    for item in explained.consequences:
+    fired = report.happening(Kind.WEBHOOK)
+    for item in report.consequences:
         explanation = item.explanation
         if explanation.kind != Kind.WEBHOOK:
             continue
@@ -132,15 +134,15 @@ def _webhooks(expected: tuple[str, ...], explained: Explained) -> Iterator[tuple
         elif not explanation.happens and explanation.name in expected:
             place = (*path, expected.index(explanation.name))
             yield place, f"{explanation.name} does not fire: {explanation.why}"
-    known = {item.explanation.name for item in explained.consequences}
+    known = {item.explanation.name for item in report.consequences}
     for index, name in enumerate(expected):
         if name not in fired and name not in known:
             yield (*path, index), f"there is no webhook {name!r}"
 
 
-def _calls(expected: tuple[ExpectedCall, ...], explained: Explained) -> Iterator[tuple[Path, str]]:
+def _calls(expected: tuple[ExpectedCall, ...], report: Report) -> Iterator[tuple[Path, str]]:
     path = ("expect", "calls")
-    found = [item for item in explained.consequences if item.explanation.kind == Kind.CALL]
+    found = [item for item in report.consequences if item.explanation.kind == Kind.CALL]
     following = [item for item in found if item.explanation.happens]
     for index, call in enumerate(expected[len(following) :], len(following)):
         why = [item.explanation.why for item in found if _is_about(item.explanation, call.call)]
@@ -163,18 +165,18 @@ def _is_about(explanation: Explanation, call: str) -> bool:
     return not explanation.happens and explanation.name.split(" ")[0] == call
 
 
-def _request(expected: ExpectedRequest, explained: Explained) -> Iterator[tuple[Path, str]]:
+def _request(expected: ExpectedRequest, report: Report) -> Iterator[tuple[Path, str]]:
     path = ("expect", "request")
-    request = explained.request
+    request = report.request
     if request is None:
-        error = explained.outcome.error if explained.outcome else None
+        error = report.outcome.error if report.outcome else None
         yield path, f"it cannot be made: {error}"
         return
     if isinstance(request, Statement):
         yield from _statement(expected, request, path)
         return
     if not isinstance(request, httpx.Request):
-        yield path, f"this endpoint sends no HTTP request; its type is {explained.endpoint.type}"
+        yield path, f"this endpoint sends no HTTP request; its type is {report.endpoint.type}"
         return
     for key in sorted(_OF_STATEMENTS & expected.model_fields_set):
         yield (*path, key), "this endpoint executes no statement, it sends a request"

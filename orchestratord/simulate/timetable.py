@@ -16,7 +16,7 @@ _UNITS = (("d", 86400), ("h", 3600), ("m", 60), ("s", 1))
 
 
 @dataclass(frozen=True, slots=True)
-class Wait:
+class RetryWait:
     """What lies between two attempts. Durations are seconds.
 
     Args:
@@ -36,13 +36,13 @@ class Wait:
     why: str
 
 
-def timetable(policy: RetryPolicy, fault: Fault) -> list[Wait]:
+def timetable(policy: RetryPolicy, fault: Fault) -> list[RetryWait]:
     """The waits of a task of which every attempt fails, up to its last one.
 
-    `fault` is told where the strategy misbehaves. Retry-After is not part of it, since nobody knows
-    what a receiver will ask for.
+    `fault` is told where the strategy misbehaves. Retry-After is not part of it, since it is not
+    known what a receiver will ask for.
     """
-    waits: list[Wait] = []
+    waits: list[RetryWait] = []
     since = 0.0
     for n in range(1, policy.max_attempts):
         delay, why = base_delay(policy, n, fault)
@@ -50,7 +50,7 @@ def timetable(policy: RetryPolicy, fault: Fault) -> list[Wait]:
         if policy.give_up_after is not None and since > policy.give_up_after:
             break
         moved = delay * policy.jitter
-        waits.append(Wait(n, delay, delay - moved, delay + moved, since, why))
+        waits.append(RetryWait(n, delay, delay - moved, delay + moved, since, why))
     return waits
 
 

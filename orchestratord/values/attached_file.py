@@ -6,21 +6,21 @@ one that cannot be used leaves the last good one in force.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar, Self
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler, ValidationInfo
-from pydantic.json_schema import JsonSchemaValue
+from pydantic import GetCoreSchemaHandler, ValidationInfo
 from pydantic_core import CoreSchema, core_schema
 
 from orchestratord.values.secret import Text
+from orchestratord.values.yaml_value import YamlValue
 
 Attach = Callable[[str, int, bool], bytes]
 """Reads a file: its name as written, how many bytes it may have, and whether it has to be in the
 config folder. Raises ValueError. It comes as validation context, under `attach`."""
 
 
-class Attachment:
+class Attachment(YamlValue):
     """A file. Equal names and contents are equal."""
 
     __slots__ = ("content", "name")
@@ -29,7 +29,11 @@ class Attachment:
     """Bytes."""
     inside: ClassVar[bool] = False
     """Whether the file has to be in the config folder."""
-    description: ClassVar[str] = "the path of a file"
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "minLength": 1,
+        "description": "the path of a file",
+    }
 
     def __init__(self, name: str, content: bytes) -> None:
         self.name = name
@@ -62,20 +66,15 @@ class Attachment:
         name = value.source if isinstance(value, Text) else value
         return cls(name, attach(str(value), cls.limit, cls.inside))
 
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.with_info_plain_validator_function(
-            cls.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda attachment: attachment.name
-            ),
-        )
+    def written(self) -> str:
+        return self.name
 
     @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "minLength": 1, "description": cls.description}
+    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        schema = super().__get_pydantic_core_schema__(source, handler)
+        return core_schema.with_info_plain_validator_function(
+            cls.parse, serialization=schema["serialization"]
+        )
 
 
 class BodyFile(Attachment):
@@ -85,4 +84,7 @@ class BodyFile(Attachment):
 
     limit = 16 << 20
     inside = True
-    description = "the path of a file, relative to the config folder and in it"
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        **Attachment.json_schema,
+        "description": "the path of a file, relative to the config folder and in it",
+    }

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any
 
-from pydantic import (
-    BeforeValidator,
-    PlainSerializer,
-    WithJsonSchema,
-)
+from pydantic import BeforeValidator, PlainSerializer, WithJsonSchema
+
+from orchestratord.values.yaml_value import REFERENCE
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)?", re.ASCII)
 _UNITS = {"ms": 0.001, "s": 1.0, None: 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -54,7 +52,7 @@ Duration = Annotated[
             "anyOf": [
                 {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)?$"},
                 {"type": "number", "minimum": 0},
-                {"type": "string", "pattern": r"\$\{"},
+                REFERENCE,
             ],
             "description": "a duration: 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
         }
@@ -89,7 +87,7 @@ Size = Annotated[
             "anyOf": [
                 {"type": "string", "pattern": r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$"},
                 {"type": "integer", "minimum": 0},
-                {"type": "string", "pattern": r"\$\{"},
+                REFERENCE,
             ],
             "description": "a size: 64KiB, 1MiB, or a number of bytes",
         }

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 from urllib.parse import parse_qs, unquote, urlsplit
 
 import httpx
@@ -19,11 +19,9 @@ import jmespath.parser
 import jmespath.visitor
 from jmespath.functions import Functions as Known
 from jmespath.functions import signature
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
 
 from orchestratord.values.secret import Text
+from orchestratord.values.yaml_value import YamlValue
 
 _TEXT = {"types": ["string", "null"]}
 
@@ -63,10 +61,16 @@ _PER_STEP = 64
 """Characters of a text, or items that a function goes through, that cost one step."""
 
 
-class Expression:
+class Expression(YamlValue):
     """One JMESPath expression. Equal texts are equal."""
 
     __slots__ = ("_tree", "names", "source")
+
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "minLength": 1,
+        "description": "a JMESPath expression",
+    }
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
@@ -84,7 +88,7 @@ class Expression:
             self.names = frozenset(_names(self._tree))
             """What it reads of the outermost mapping; `@` where it takes that as a whole."""
         except jmespath.exceptions.JMESPathError as error:
-            raise ValueError(f"is not JMESPath: {_complaint(error, text)}") from None
+            raise ValueError(f"is not JMESPath: {_problem(error, text)}") from None
         except RecursionError:
             raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
 
@@ -97,7 +101,7 @@ class Expression:
         try:
             return _Interpreter().visit(self._tree, data)
         except jmespath.exceptions.JMESPathError as error:
-            what = _complaint(error, "")
+            what = _problem(error, "")
         except (RecursionError, ArithmeticError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_cut(self.source)}: {what}")
@@ -108,6 +112,9 @@ class Expression:
         Raises ValueError as `search` does.
         """
         return not _is_false(self.search(data))
+
+    def written(self) -> str:
+        return self.source
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Expression) and other.source == self.source
@@ -126,21 +133,6 @@ class Expression:
         if not isinstance(value, str):
             raise ValueError("expected a JMESPath expression, such as \"status == 'done'\"")
         return cls(value)
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda expression: expression.source
-            ),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": "string", "minLength": 1, "description": "a JMESPath expression"}
 
 
 def _is_false(value: Any) -> bool:
@@ -245,8 +237,8 @@ def _cut(text: str) -> str:
 _TAKING = frozenset({"subexpression", "flatten", "value_projection", "filter_projection"})
 
 
-def _complaint(error: jmespath.exceptions.JMESPathError, text: str) -> str:
-    """The library's complaint in one line, without the values that it quotes."""
+def _problem(error: jmespath.exceptions.JMESPathError, text: str) -> str:
+    """What the library says is wrong, in one line, without the values that it quotes."""
     errors = jmespath.exceptions
     if isinstance(error, errors.JMESPathTypeError):
         wanted = " or ".join(error.expected_types)

@@ -10,12 +10,11 @@ from __future__ import annotations
 
 import re
 from collections import deque
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from orchestratord.values.yaml_value import REFERENCE, YamlValue
 
 _WRITTEN = re.compile(r"(\d{1,7})\s*/\s*(s|sec|second|m|min|minute|h|hour)", re.ASCII)
 _UNITS = {"s": ("s", 1_000), "m": ("min", 60_000), "h": ("h", 3_600_000)}
@@ -27,11 +26,22 @@ EXACT = 100
 
 
 @dataclass(frozen=True, slots=True)
-class RateLimit:
+class RateLimit(YamlValue):
     """So many `times` in each `s`, `min` or `h`."""
 
     times: int
     unit: str
+
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [
+            {
+                "type": "string",
+                "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*$",
+            },
+            REFERENCE,
+        ],
+        "description": "how often at most: 10/s, 100/min, 5000/h",
+    }
 
     @property
     def window(self) -> int:
@@ -59,27 +69,6 @@ class RateLimit:
                 "hour, such as 10/s, 100/min or 5000/h"
             )
         return cls(int(match[1]), _UNITS[match[2][0]][0])
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {
-            "anyOf": [
-                {
-                    "type": "string",
-                    "pattern": r"^\s*\d{1,7}\s*/\s*(s|sec|second|m|min|minute|h|hour)\s*$",
-                },
-                {"type": "string", "pattern": r"\$\{"},
-            ],
-            "description": "how often at most: 10/s, 100/min, 5000/h",
-        }
 
 
 class RateWindow:
@@ -138,14 +127,14 @@ class RateWindow:
         """So many are about to begin."""
         self.reserved += count
 
-    def release(self, count: int) -> None:
+    def unreserve(self, count: int) -> None:
         """So many that were reserved do not begin."""
         # A limit that came with a reload has not seen what was reserved before it.
         self.reserved = max(self.reserved - count, 0)
 
     def begin(self, now: int) -> None:
         """One that was reserved begins."""
-        self.release(1)
+        self.unreserve(1)
         self.charge(1, now)
 
     def charge(self, count: int, now: int) -> None:
@@ -158,7 +147,7 @@ class RateWindow:
             self._stamps.append([at, count])
         self.used += count
 
-    def give_back(self, count: int, since: int, now: int) -> None:
+    def return_token(self, count: int, since: int, now: int) -> None:
         """So many that began at `since` came to nothing.
 
         The oldest are struck out instead, which lets nothing through too early; where those of

@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Iterable, Mapping
+from typing import Any, ClassVar
 
-from pydantic import (
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from orchestratord.values.yaml_value import YamlValue
 
 
 class Text(str):
@@ -40,10 +35,16 @@ class Text(str):
         return text
 
 
-class Secret:
+class Secret(YamlValue):
     """A value that nothing prints. `reveal()` gives it to whoever sends it."""
 
     __slots__ = ("_value",)
+
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "type": "string",
+        "minLength": 1,
+        "description": "a secret, by reference: ${secret:NAME}, ${credential:name}, ${file:/path}",
+    }
 
     def __init__(self, value: str) -> None:
         self._value = value
@@ -73,20 +74,3 @@ class Secret:
                 "a secret is a text that is not empty, best a reference: ${secret:NAME}"
             )
         return cls(str(value))
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {
-            "type": "string",
-            "minLength": 1,
-            "description": "a secret, by reference: ${secret:NAME}, ${credential:name}, "
-            "${file:/path}",
-        }

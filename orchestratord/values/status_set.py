@@ -3,25 +3,30 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-from pydantic import (
-    GetCoreSchemaHandler,
-    GetJsonSchemaHandler,
-)
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
+from orchestratord.values.yaml_value import YamlValue
 
 StatusCode = int | str | None
 """A number, `ok` or `error` (SQL, and no answer), or None for a task that never ran."""
 
 _CLASS = re.compile(r"([1-5])xx", re.IGNORECASE)
 _RANGE = re.compile(r"([1-5]\d\d)\s*-\s*([1-5]\d\d)", re.ASCII)
+_ONE: dict[str, Any] = {
+    "anyOf": [
+        {"type": "integer", "minimum": 100, "maximum": 599},
+        {
+            "type": "string",
+            "pattern": r"^([1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d\s*-\s*[1-5]\d\d|error|ok)$",
+        },
+    ]
+}
 
 
 @dataclass(frozen=True, slots=True)
-class StatusSet:
+class StatusSet(YamlValue):
     """A set of status codes: `200`, `2xx`, `500-599`, `error`, `ok`, or a list of these.
 
     `ranges` are pairs of first and last code, both included; `words` holds `error` and `ok`.
@@ -32,6 +37,10 @@ class StatusSet:
     words: frozenset[str] = frozenset()
 
     WORDS: ClassVar[frozenset[str]] = frozenset({"error", "ok"})
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "anyOf": [*_ONE["anyOf"], {"type": "array", "items": _ONE, "minItems": 1}],
+        "description": "200, 2xx, 500-599, error (no answer), or a list of these",
+    }
 
     @classmethod
     def parse(cls, value: Any) -> StatusSet:
@@ -48,7 +57,7 @@ class StatusSet:
             text = str(item).strip()
             texts.append(text)
             if isinstance(item, bool):
-                raise ValueError(cls._complaint(item))
+                raise ValueError(cls._problem(item))
             if text in cls.WORDS:
                 words.add(text)
             elif match := _CLASS.fullmatch(text):
@@ -60,11 +69,11 @@ class StatusSet:
             elif text.isascii() and text.isdigit() and 100 <= int(text) <= 599:
                 ranges.append((int(text), int(text)))
             else:
-                raise ValueError(cls._complaint(item))
+                raise ValueError(cls._problem(item))
         return cls(",".join(texts), tuple(ranges), frozenset(words))
 
     @staticmethod
-    def _complaint(item: Any) -> str:
+    def _problem(item: Any) -> str:
         return f"{item!r} is not a status code: write 200, 2xx, 500-599, error, or a list of these"
 
     def __contains__(self, code: object) -> bool:
@@ -74,27 +83,3 @@ class StatusSet:
 
     def __str__(self) -> str:
         return self.text
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse, serialization=core_schema.plain_serializer_function_ser_schema(str)
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        one = {
-            "anyOf": [
-                {"type": "integer", "minimum": 100, "maximum": 599},
-                {
-                    "type": "string",
-                    "pattern": r"^([1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d\s*-\s*[1-5]\d\d|error|ok)$",
-                },
-            ]
-        }
-        return {
-            "anyOf": [*one["anyOf"], {"type": "array", "items": one, "minItems": 1}],
-            "description": "200, 2xx, 500-599, error (no answer), or a list of these",
-        }

@@ -12,18 +12,16 @@ import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import datetime
 from functools import lru_cache
-from typing import Any
+from typing import Any, ClassVar
 
 from jinja2 import TemplateSyntaxError, Undefined, UndefinedError, meta, nodes
 from jinja2.exceptions import TemplateError
 from jinja2.parser import Parser
-from pydantic import GetCoreSchemaHandler, GetJsonSchemaHandler
-from pydantic.json_schema import JsonSchemaValue
-from pydantic_core import CoreSchema, core_schema
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.values.secret import Text
 from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
+from orchestratord.values.yaml_value import YamlValue
 
 MAX_EXPRESSION = 10_000
 """Characters; reading a long one takes long, and nobody writes it."""
@@ -84,10 +82,12 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
     return names, frozenset(paths)
 
 
-class Template:
+class Template(YamlValue):
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
     __slots__ = ("_literal", "_parts", "names", "paths", "secret", "source")
+
+    json_schema: ClassVar[Mapping[str, Any]] = {"type": ["string", "number", "boolean"]}
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
@@ -162,6 +162,9 @@ class Template:
             raise InvalidPayload(f"the template makes more than {MAX_RENDERED} characters")
         return joined
 
+    def written(self) -> str:
+        return self.source
+
     def __eq__(self, other: object) -> bool:
         return isinstance(other, Template) and other._parts == self._parts
 
@@ -181,21 +184,6 @@ class Template:
         if isinstance(value, bool | int | float):
             return cls(to_text(value))
         raise ValueError("expected a text")
-
-    @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            cls.parse,
-            serialization=core_schema.plain_serializer_function_ser_schema(
-                lambda template: template.source
-            ),
-        )
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"type": ["string", "number", "boolean"]}
 
 
 _Part = tuple[str, tuple[str, ...] | None]
@@ -290,10 +278,14 @@ def _settled(value: Any) -> Any:
     return value
 
 
-class TemplateTree:
+class TemplateTree(YamlValue):
     """A JSON-like value with templates in its texts (keys are taken as they are)."""
 
     __slots__ = ("names", "paths", "secret", "tree")
+
+    json_schema: ClassVar[Mapping[str, Any]] = {
+        "description": "any value; texts in it may hold {{ templates }}"
+    }
 
     def __init__(self, value: Any) -> None:
         """Compile `value`. Raises ValueError for a template that does not parse."""
@@ -328,16 +320,12 @@ class TemplateTree:
     __hash__ = None  # type: ignore[assignment]  # holds lists
 
     @classmethod
-    def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
-        return core_schema.no_info_plain_validator_function(
-            lambda value: value if isinstance(value, TemplateTree) else cls(value)
-        )
+    def parse(cls, value: Any) -> TemplateTree:
+        """Any JSON-like value becomes a tree; ValueError for a template that does not parse."""
+        return value if isinstance(value, TemplateTree) else cls(value)
 
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return {"description": "any value; texts in it may hold {{ templates }}"}
+    def written(self) -> TemplateTree:
+        return self
 
 
 def _render(tree: Any, context: Mapping[str, Any]) -> Any:
@@ -348,3 +336,55 @@ def _render(tree: Any, context: Mapping[str, Any]) -> Any:
     if isinstance(tree, list):
         return [_render(item, context) for item in tree]
     return tree
+
+
+class JsonText:
+    """A tree as JSON, all of it worked out that no template changes.
+
+    Args:
+        tree: what is written.
+        encode: writes one value; raises TypeError or ValueError for one that JSON cannot hold.
+    """
+
+    __slots__ = ("_encode", "_pieces")
+
+    def __init__(self, tree: TemplateTree, encode: Callable[[Any], str]) -> None:
+        self._encode = encode
+        pieces: list[str | Template] = [""]
+        for piece in _pieces(tree.tree, encode):
+            if isinstance(piece, str) and isinstance(pieces[-1], str):
+                pieces[-1] += piece
+            else:
+                pieces.append(piece)
+        self._pieces = tuple(pieces)
+
+    def render(self, context: Mapping[str, Any]) -> str:
+        """The text. Raises InvalidPayload, and what `encode` raises."""
+        encode = self._encode
+        return "".join(
+            [
+                piece if type(piece) is str else encode(piece.render(context))  # type: ignore[union-attr]
+                for piece in self._pieces
+            ]
+        )
+
+
+def _pieces(tree: Any, encode: Callable[[Any], str]) -> Iterator[str | Template]:
+    if isinstance(tree, Template):
+        yield tree
+    elif isinstance(tree, dict):
+        before = "{"
+        for key, item in tree.items():
+            yield f"{before}{encode(key)}:"
+            yield from _pieces(item, encode)
+            before = ","
+        yield "}" if tree else "{}"
+    elif isinstance(tree, list):
+        before = "["
+        for item in tree:
+            yield before
+            yield from _pieces(item, encode)
+            before = ","
+        yield "]" if tree else "[]"
+    else:
+        yield encode(tree)

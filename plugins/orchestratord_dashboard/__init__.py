@@ -4,17 +4,17 @@ Pages are made on the server, so that they are there at once and work without an
 one keeps them up to date and makes their buttons work, over the API that programs use.
 `docs/dashboard.md` says what they show.
 
-    site       pages as routes of the API         page       what one page is, and who looks at it
-    assets     the style sheet, the script        words      how times and numbers are written
-    window     what happened lately, in memory    charts     pictures of it
-    overview   the first page                     retries    tasks, one and many
-    lanes      which of them wait, for what
-    endpoints  endpoints, and calling them        actions    what was done by hand
-    webhooks   an endpoint's webhooks, and their editor
+    page_renderer     what a page is, and its route     assets            styles, scripts, by hash
+    attempt_history   the last 24 hours, in memory      charts            drawn from it
+    overview_pages    the first page, the action log    throttled_lanes   by what, until when
+    task_pages        tasks, one and many               template_filters  times and numbers, written
+    endpoint_pages    endpoints, and calling them       webhook_pages     their webhooks, edited
 
-**Another page** is a module with a function that returns its `Page`s (`overview` is an example), a
-line in `_pages` below, a template in `templates/` that extends `layout.html`, and, if people are to
-find it by the navigation, a line there. What a template shows is escaped. The policy of the API
+Events go into the history; a request goes through the renderer to a page, which asks `Control`.
+
+**Another page** is a function that returns its `DashboardPage`s (`overview_pages` is an example),
+a line in `_pages` below, a template in `templates/` that extends `layout.html`, and, if people are
+to find it by the navigation, a line there. What a template shows is escaped. The policy of the API
 forbids scripts and styles within a page: they stand in files in `static/`, each served under the
 hash of its content, as `{{ asset("name.js") }}`; a script of one page goes into `{% block head %}`.
 What a page has to write, its script asks of the API (`data-post` on a button may be all it needs).
@@ -27,39 +27,38 @@ from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
 from orchestratord import Control, Event, Route, hookimpl
-from orchestratord_dashboard.window import Window
+from orchestratord_dashboard.attempt_history import AttemptHistory
 
 if TYPE_CHECKING:
-    from orchestratord_dashboard.page import Page
+    from orchestratord_dashboard.page_renderer import DashboardPage
 
 WARM_AFTER = 30.0
 """Seconds after the start, until which the first page takes a moment longer."""
 
-window = Window()
+history = AttemptHistory()
 
 
 @hookimpl
 def observe(events: Sequence[Event]) -> None:
-    window.observe(events)
+    history.observe(events)
 
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
     # What only pages need is not worth the time of commands that only load the plugin.
-    from orchestratord_dashboard.site import Site
+    from orchestratord_dashboard.page_renderer import PageRenderer
 
-    site = Site(_pages(control), window)
+    renderer = PageRenderer(_pages(control), history)
     # Not at once: a daemon that starts has better things to do.
     loop = asyncio.get_running_loop()
-    loop.call_later(WARM_AFTER, loop.run_in_executor, None, site.warm)
-    return site.routes()
+    loop.call_later(WARM_AFTER, loop.run_in_executor, None, renderer.warm)
+    return renderer.routes()
 
 
-def _pages(control: Control) -> Iterable[Page]:
-    from orchestratord_dashboard import actions, endpoints, overview, retries, webhooks
+def _pages(control: Control) -> Iterable[DashboardPage]:
+    from orchestratord_dashboard import endpoint_pages, overview_pages, task_pages, webhook_pages
 
-    yield from overview.pages(control, window)
-    yield from retries.pages(control)
-    yield from endpoints.pages(control, window)
-    yield from webhooks.pages(control)
-    yield from actions.pages(control)
+    yield from overview_pages.pages(control, history)
+    yield from task_pages.pages(control)
+    yield from endpoint_pages.pages(control, history)
+    yield from webhook_pages.pages(control)

@@ -1,23 +1,29 @@
-"""Pictures of the window, drawn on the server as shapes that a template turns into SVG.
+"""Charts of the last hours and of a retry policy: shapes that a template turns into SVG.
 
-A picture is 100 wide and 100 high, and stretched to its place; so its labels stand beside it.
+A chart is 100 wide and 100 high, and stretched to its place; so its labels stand beside it.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
-from orchestratord_dashboard.window import Span
+from orchestratord_dashboard import template_filters
+from orchestratord_dashboard.attempt_history import TimeBucket
 
 WIDTH = HEIGHT = 100.0
+PLACES = 8
+"""Of bars in the chart of a policy, at least: few ones are not to be as wide as barrels."""
+LABELS = {"": 7, "dense": 14}
+"""Class of a label → how many there is room for: all of them on a screen, the first on a phone."""
 _GAP = 0.18
 """Of a bar's place that stays empty."""
 
 
 @dataclass(frozen=True, slots=True)
-class Bar:
+class ChartBar:
     """A part of a bar, from below."""
 
     x: float
@@ -29,8 +35,8 @@ class Bar:
 
 
 @dataclass(frozen=True, slots=True)
-class Column:
-    """A span of time in a picture: where the pointer has to be, and what it says then."""
+class ChartColumn:
+    """A span of time in a chart: where the pointer has to be, and what it says then."""
 
     x: float
     width: float
@@ -38,22 +44,22 @@ class Column:
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class Chart:
     """What a template draws."""
 
-    bars: tuple[Bar, ...]
+    bars: tuple[ChartBar, ...]
     lines: tuple[tuple[str, str], ...]
     """What each stands for, and its path."""
-    columns: tuple[Column, ...]
+    columns: tuple[ChartColumn, ...]
     top: float
     """What the upper edge stands for."""
 
 
-def throughput(spans: Sequence[Span], text: Callable[[Span], str]) -> Picture:
+def throughput(spans: Sequence[TimeBucket], text: Callable[[TimeBucket], str]) -> Chart:
     """Attempts as bars: failed ones below, so that they are seen; `text` says it in words."""
     top = nice(max((span.attempts for span in spans), default=0))
     place = WIDTH / max(len(spans), 1)
-    bars: list[Bar] = []
+    bars: list[ChartBar] = []
     for index, span in enumerate(spans):
         y = HEIGHT
         for part, count in (
@@ -65,17 +71,17 @@ def throughput(spans: Sequence[Span], text: Callable[[Span], str]) -> Picture:
                 height = max(count / top * HEIGHT, 0.5)
                 y -= height
                 left = index * place + place * _GAP / 2
-                bars.append(Bar(left, y, place * (1 - _GAP), height, part))
-    return Picture(tuple(bars), (), _columns(spans, text), top)
+                bars.append(ChartBar(left, y, place * (1 - _GAP), height, part))
+    return Chart(tuple(bars), (), _columns(spans, text), top)
 
 
-def latency(spans: Sequence[Span], text: Callable[[Span], str]) -> Picture:
-    """How long attempts took, as lines: the median, and what 95 of 100 stayed below."""
+def latency(spans: Sequence[TimeBucket], text: Callable[[TimeBucket], str]) -> Chart:
+    """How long attempts took, as lines: p50 and p95."""
     found = {name: [span.quantile(part) for span in spans] for name, part in QUANTILES}
     top = nice(max((value or 0.0 for values in found.values() for value in values), default=0))
     place = WIDTH / max(len(spans), 1)
     lines = tuple((name, _path(values, place, top)) for name, values in found.items())
-    return Picture((), lines, _columns(spans, text), top)
+    return Chart((), lines, _columns(spans, text), top)
 
 
 QUANTILES = (("p95", 0.95), ("p50", 0.5))
@@ -96,9 +102,11 @@ def _path(values: Sequence[float | None], place: float, top: float) -> str:
     return "".join(steps)
 
 
-def _columns(spans: Sequence[Span], text: Callable[[Span], str]) -> tuple[Column, ...]:
+def _columns(
+    spans: Sequence[TimeBucket], text: Callable[[TimeBucket], str]
+) -> tuple[ChartColumn, ...]:
     place = WIDTH / max(len(spans), 1)
-    return tuple(Column(n * place, place, text(span)) for n, span in enumerate(spans))
+    return tuple(ChartColumn(n * place, place, text(span)) for n, span in enumerate(spans))
 
 
 def nice(value: float) -> float:
@@ -107,3 +115,61 @@ def nice(value: float) -> float:
         return 1.0
     power = 10.0 ** math.floor(math.log10(value))
     return next(step * power for step in (1, 2, 5, 10) if step * power >= value * 0.999_999)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryBar:
+    """One wait in the chart of a retry policy: a bar, with the range that jitter makes of it."""
+
+    x: float
+    width: float
+    y: float
+    top: float
+    """Where the longest one ends."""
+    bottom: float
+    """Where the shortest one ends."""
+
+
+def retry_bars(waits: Sequence[Mapping[str, Any]]) -> tuple[RetryBar, ...]:
+    """The delays of a policy as bars, 100 wide and 100 high, on a scale of powers of ten.
+
+    Seconds and days stand in one picture: each power of ten is as high as the next.
+    """
+    if not waits:
+        return ()
+    lengths = [wait["longest"] for wait in waits if wait["longest"] > 0] or [1.0]
+    low = min([wait["shortest"] for wait in waits if wait["shortest"] > 0] or [1.0]) / 3
+    span = max(math.log10(max(lengths) / low), 0.5)
+
+    def height(seconds: float) -> float:
+        return 100 - 100 * max(math.log10(max(seconds, low) / low), 0) / span
+
+    place = 100 / max(len(waits), PLACES)
+    return tuple(
+        RetryBar(
+            x=n * place + place * 0.12,
+            width=place * 0.76,
+            y=height(wait["delay"]),
+            top=height(wait["longest"]),
+            bottom=height(wait["shortest"]),
+        )
+        for n, wait in enumerate(waits)
+    )
+
+
+def retry_labels(waits: Sequence[Mapping[str, Any]]) -> list[tuple[str, str]]:
+    """What stands below the bars, one for each place: a text, empty where it is too tight, and its
+    class."""
+    steps = {kind: math.ceil(len(waits) / room) for kind, room in LABELS.items()}
+    found = [
+        next(
+            (
+                (template_filters.seconds(wait["delay"]), kind)
+                for kind, step in steps.items()
+                if n % step == 0
+            ),
+            ("", ""),
+        )
+        for n, wait in enumerate(waits)
+    ]
+    return found + [("", "")] * (PLACES - len(found))

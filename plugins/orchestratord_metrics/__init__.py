@@ -1,11 +1,10 @@
 """Metrics for Prometheus: `GET /metrics`.
 
 What happens is counted as it is told to `observe`; how the daemon is, such as how many tasks wait,
-is asked of it when somebody looks. `docs/metrics.md` has every name.
+is asked of it when `/metrics` is asked for. `docs/metrics.md` has every name.
 
-    tally       from events to counts           counts     counting by labels, bounded
-    lag         how late the event loop is      process    the process
-    exposition  all of it as text
+    counters     from events to counts, by labels; how late the event loop is
+    exposition   all of it, and the process, as text
 """
 
 from __future__ import annotations
@@ -15,23 +14,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestratord import Answer, Config, Control, Event, Route, hookimpl
-from orchestratord_metrics.lag import LoopLag
-from orchestratord_metrics.tally import Tally
+from orchestratord_metrics.counters import EventCounters, LoopLag
 
 MAX_LANES = 100
 """Lanes that are named, those that were seen first; the others are added up as `other`."""
 
-tally = Tally()
+counters = EventCounters()
 
 
 @hookimpl
 def observe(events: Sequence[Event]) -> None:
-    tally.observe(events)
+    counters.observe(events)
 
 
 @hookimpl
 def config_adopted(config: Config) -> None:
-    tally.forget(config.endpoints)
+    counters.forget(config.endpoints)
 
 
 @hookimpl
@@ -47,7 +45,7 @@ def register_routes(control: Control) -> Iterable[Route]:
         for lane in status["lanes"]:
             if len(lanes) < MAX_LANES:
                 lanes[lane["name"]] = None
-        counts = (*tally.all(), lag.found)
+        counts = (*counters.all(), lag.found)
         exposition = Exposition(counts, control.config, status, lanes)
         return Answer(await asyncio.to_thread(exposition.text), media_type=MEDIA_TYPE)
 

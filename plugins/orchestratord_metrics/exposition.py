@@ -1,11 +1,16 @@
-"""What was counted, and how the daemon is, as Prometheus reads it."""
+"""What was counted, how the daemon is, and its process, as Prometheus reads it."""
 
 from __future__ import annotations
 
+import os
 import platform
+import resource
+import time
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from functools import cache
 from itertools import accumulate
+from pathlib import Path
 from typing import Any
 
 from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
@@ -18,10 +23,10 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from orchestratord import Config, Status
-from orchestratord_metrics import process
-from orchestratord_metrics.counts import OTHER, Counts, Labels, masked
+from orchestratord_metrics.counters import OTHER, Counts, Labels, masked
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
+_SELF = Path("/proc/self")
 
 
 class Exposition(Collector):
@@ -59,7 +64,7 @@ class Exposition(Collector):
         yield from self._work()
         yield from self._configuration()
         yield from self._daemon()
-        yield from process.families()
+        yield from process_families()
 
     def _work(self) -> Iterator[Metric]:
         status = self._status
@@ -81,7 +86,7 @@ class Exposition(Collector):
         yield from self._limits()
 
     def _limits(self) -> Iterator[Metric]:
-        """What lanes wait for. `other` is how many of the others do, or the sum of theirs."""
+        """Breakers and rate limits; `other` adds those of the other lanes up."""
         open_ = _gauge(
             "lane_breaker_open", "1 while the breaker of a lane is open, else 0.", labels=("lane",)
         )
@@ -184,3 +189,43 @@ def _counted(counted: Counts, found: Mapping[Labels, list[float]]) -> Metric:
     for labels, (*numbers, total) in found.items():
         histogram.add_metric(labels, list(zip(limits, accumulate(numbers), strict=True)), total)
     return histogram
+
+
+def process_families() -> Iterator[Metric]:
+    """The process, under the names that all clients of Prometheus use.
+
+    Only what stands below `/proc/self` is read: a hardened unit hides the rest of `/proc`, without
+    which the collector of prometheus_client has nothing to say.
+    """
+    yield CounterMetricFamily(
+        "process_cpu_seconds", "User and system CPU time.", value=time.process_time()
+    )
+    with suppress(OSError):
+        pages = (_SELF / "statm").read_text(encoding="ascii").split()
+        size = resource.getpagesize()
+        yield GaugeMetricFamily(
+            "process_virtual_memory_bytes", "Virtual memory.", value=int(pages[0]) * size
+        )
+        yield GaugeMetricFamily(
+            "process_resident_memory_bytes", "Resident memory.", value=int(pages[1]) * size
+        )
+    with suppress(OSError):
+        opened = len(os.listdir(_SELF / "fd"))
+        yield GaugeMetricFamily("process_open_fds", "Open file descriptors.", value=opened)
+    yield GaugeMetricFamily(
+        "process_max_fds",
+        "The most file descriptors that may be open.",
+        value=resource.getrlimit(resource.RLIMIT_NOFILE)[0],
+    )
+    with suppress(OSError):
+        yield GaugeMetricFamily(
+            "process_start_time_seconds", "When it started, since the epoch.", value=_started_at()
+        )
+
+
+@cache
+def _started_at() -> float:
+    # The 22nd field, in ticks since the machine started; the name before it may hold spaces.
+    fields = (_SELF / "stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    after_boot = int(fields[19]) / os.sysconf("SC_CLK_TCK")
+    return round(time.time() - time.clock_gettime(time.CLOCK_BOOTTIME) + after_boot, 2)

@@ -3,11 +3,12 @@
 An endpoint of this type has a statement in the place of a request. It goes through the same
 lifecycle, with the phases before_execute and after_execute, and waits and is retried the same way.
 
-    databases      what stands in orchestratord.yaml     executor   one attempt
-    declaration    what stands in an endpoint's file     pool       connections, and deadlines
-    placeholders   where its parameters are              session    the thread of a connection
-    checks         what `check` finds                    work       what both sides know of it
-    answer         rows as JSON                          sqlite, postgresql   the databases
+    declaration         what the YAML declares        checks           what `check` finds
+    placeholders        where parameters stand        statement_run    a statement, and its answer
+    statement_executor  one attempt                   connection_pool  connections, and deadlines
+    sqlite_driver, postgresql_driver                  the databases
+
+An attempt goes from the executor to the pool, to the thread of a connection, to a driver, and back.
 """
 
 from __future__ import annotations
@@ -17,8 +18,8 @@ from typing import Any
 
 from orchestratord import Config, DaemonSetting, Endpoint, Executor, Problem, hookimpl
 from orchestratord_sql import checks
-from orchestratord_sql.databases import DATABASES
-from orchestratord_sql.executor import SqlExecutor
+from orchestratord_sql.declaration import DATABASES
+from orchestratord_sql.statement_executor import SqlExecutor
 
 __all__ = ["DATABASES"]
 

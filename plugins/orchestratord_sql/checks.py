@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
-from orchestratord import Config, Endpoint, Problem
-from orchestratord_sql.databases import DATABASES
-from orchestratord_sql.declaration import SqlSpec
+from orchestratord import Config, Endpoint, Problem, suggest
+from orchestratord_sql.declaration import DATABASES, SqlSpec
 from orchestratord_sql.placeholders import scan
 
 
@@ -21,7 +19,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     if database is None:
         yield Problem(
             f"there is no database {spec.database!r} under databases in orchestratord.yaml"
-            + _nearest(spec.database, databases),
+            + suggest(spec.database, databases),
             key="database",
         )
         return
@@ -33,20 +31,12 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
             severity="warning",
         )
     scanned = scan(spec.statement, database.url.dialect)
-    for message, offset in scanned.complaints:
+    for message, offset in scanned.problems:
         yield Problem(message, key="statement", offset=offset)
     for name, offset in scanned.placeholders:
         if name not in endpoint.params:
             yield Problem(
-                f":{name} is not declared under params" + _nearest(name, endpoint.params),
+                f":{name} is not declared under params" + suggest(name, endpoint.params),
                 key="statement",
                 offset=offset + 1,
             )
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    known = list(known)
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""

@@ -1,13 +1,108 @@
-"""The keys of an endpoint with `type: sql`."""
+"""What the YAML declares: `databases:` in orchestratord.yaml, and an endpoint with `type: sql`."""
 
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    PlainSerializer,
+    PlainValidator,
+    WithJsonSchema,
+)
 
-from orchestratord import Expression, Model, Text
+from orchestratord import DaemonSetting, Expression, Model, Text
+from orchestratord_sql.placeholders import Dialect
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+_SQLITE = re.compile(r"sqlite:///(?!/*$)([^?#]+)")
+_POSTGRESQL = "postgresql://"
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrl:
+    """Which database it is. Nothing prints it: it may hold a password."""
+
+    dialect: Dialect
+    text: str = field(repr=False)
+
+    @classmethod
+    def parse(cls, value: Any) -> DatabaseUrl:
+        """Read a URL. Raises ValueError, without the URL."""
+        if isinstance(value, DatabaseUrl):
+            return value
+        text = str(value)
+        if _SQLITE.fullmatch(text):
+            return cls("sqlite", text)
+        if text.startswith(_POSTGRESQL):
+            _check_postgresql(text)
+            return cls("postgresql", text)
+        raise ValueError(
+            "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
+            "postgresql://user@host/name"
+        )
+
+    def path(self, folder: Path) -> Path:
+        """The file of a database of SQLite; what is relative begins at `folder`."""
+        match = _SQLITE.fullmatch(self.text)
+        assert match is not None
+        return folder / match[1]
+
+
+def _check_postgresql(text: str) -> None:
+    try:
+        import psycopg
+        from psycopg.conninfo import conninfo_to_dict
+    except ImportError:
+        raise ValueError(
+            "postgresql:// needs psycopg, which is not installed: "
+            "pip install 'orchestratord[postgres]'"
+        ) from None
+    try:
+        conninfo_to_dict(text)
+    except psycopg.ProgrammingError as error:
+        raise ValueError(f"libpq cannot read it: {str(error).strip()}") from None
+
+
+class DeclaredDatabase(Model):
+    """One database."""
+
+    url: Annotated[
+        DatabaseUrl,
+        PlainValidator(DatabaseUrl.parse),
+        PlainSerializer(lambda url: "***"),
+        WithJsonSchema(
+            {
+                "type": "string",
+                "description": "sqlite:////absolute/path, sqlite:///path below the config folder, "
+                "or postgresql://user@host/name, which libpq reads",
+            }
+        ),
+    ]
+    concurrency: int = Field(10, ge=1)
+    """Statements at once in one daemon."""
+
+
+def _name(value: str) -> str:
+    if not _NAME.fullmatch(value):
+        raise ValueError(
+            f"{value!r} is no name: it is made of letters, digits, '.', '_' and '-', and begins "
+            "with a letter or digit"
+        )
+    return value
+
+
+DATABASES: DaemonSetting[Mapping[str, DeclaredDatabase]] = DaemonSetting(
+    "databases", Mapping[Annotated[str, AfterValidator(_name)], DeclaredDatabase], default={}
+)
+"""The key of the YAML; `config[DATABASES]` reads it."""
+
 
 _TEMPLATE = re.compile(r"\{\{\s*(?:params|task|now)\b")
 

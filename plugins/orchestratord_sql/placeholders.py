@@ -17,8 +17,6 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Literal, NamedTuple
 
-from orchestratord_sql.vocabulary import FUNCTIONS, REFUSED, WORDS_BEFORE_BRACKET, WRITING
-
 Dialect = Literal["sqlite", "postgresql"]
 
 _WORD = r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*"
@@ -61,6 +59,67 @@ _COMMENT_MARK = re.compile(r"/\*|\*/")
 _PART_OF_A_SLICE = frozenset({"word", "number", "quoted", "closing"})
 
 
+def _words(text: str) -> frozenset[str]:
+    return frozenset(text.split())
+
+
+_TRANSACTION = "is not needed: each attempt is a transaction of its own"
+_SESSION = "is for one connection, and attempts share several"
+
+REFUSED = {
+    **dict.fromkeys(
+        ("BEGIN", "START", "COMMIT", "END", "ROLLBACK", "ABORT", "SAVEPOINT", "RELEASE", "PREPARE"),
+        _TRANSACTION,
+    ),
+    **dict.fromkeys(
+        ("ATTACH", "DETACH", "PRAGMA", "SET", "RESET", "DISCARD", "LISTEN", "UNLISTEN"), _SESSION
+    ),
+    "VACUUM": "runs in no transaction, and each attempt is one",
+    "COPY": "moves data to and from the client; write INSERT or SELECT",
+}
+"""How a statement begins that has no place here, and why."""
+
+WRITING = _words(
+    """
+    INSERT UPDATE DELETE MERGE INTO CALL DO CREATE ALTER DROP TRUNCATE GRANT REVOKE SHARE
+    """
+)
+"""Words that show, anywhere in a query, that it may change something, or locks rows."""
+
+WORDS_BEFORE_BRACKET = _words(
+    """
+    ALL AND ANY AS BETWEEN BY CASE CAST CROSS DISTINCT ELSE EXCEPT EXISTS FILTER FROM FULL GROUP
+    HAVING ILIKE IN INNER INTERSECT IS JOIN LATERAL LEFT LIKE LIMIT MATERIALIZED NOT NULL OFFSET
+    ON OR ORDER OVER OUTER PARTITION RIGHT ROW SELECT SETS SOME THEN UNION USING VALUES WHEN
+    WHERE WINDOW WITH ROLLUP CUBE RECURSIVE ARRAY INTERVAL NUMERIC DECIMAL VARCHAR CHAR
+    CHARACTER VARYING TIMESTAMP TIMESTAMPTZ TIME BIT FLOAT
+    """
+)
+"""Words that a bracket can follow without a call of a function."""
+
+FUNCTIONS = _words(
+    """
+    ABS ACOS AGE ARRAY_AGG ARRAY_LENGTH ARRAY_TO_STRING ASCII ASIN ATAN ATAN2 AVG BIT_LENGTH
+    BOOL_AND BOOL_OR BTRIM CARDINALITY CEIL CEILING CHAR_LENGTH CHARACTER_LENGTH CHR COALESCE
+    CONCAT CONCAT_WS COS COUNT CUME_DIST DATE DATE_PART DATE_TRUNC DATETIME DEGREES DENSE_RANK
+    DIV ENCODE EXP EXTRACT FIRST_VALUE FLOOR FORMAT GENERATE_SERIES GLOB GREATEST GROUP_CONCAT
+    GROUPING HEX IFNULL IIF INITCAP INSTR JSON JSON_AGG JSON_ARRAY JSON_ARRAY_LENGTH
+    JSON_BUILD_OBJECT JSON_EACH JSON_EXTRACT JSON_GROUP_ARRAY JSON_GROUP_OBJECT JSON_OBJECT
+    JSON_OBJECT_AGG JSON_TREE JSON_TYPE JSON_VALID JSONB_AGG JSONB_ARRAY_ELEMENTS
+    JSONB_ARRAY_ELEMENTS_TEXT JSONB_ARRAY_LENGTH JSONB_BUILD_OBJECT JSONB_EACH JSONB_EACH_TEXT
+    JSONB_EXTRACT_PATH JSONB_EXTRACT_PATH_TEXT JSONB_OBJECT_AGG JSONB_TO_RECORDSET JULIANDAY LAG
+    LAST_VALUE LEAD LEAST LENGTH LN LOG LOG10 LOG2 LOWER LPAD LTRIM MAKE_DATE MAKE_INTERVAL MAX
+    MD5 MIN MOD NOW NTH_VALUE NTILE NULLIF OCTET_LENGTH OVERLAY PERCENT_RANK PERCENTILE_CONT
+    PERCENTILE_DISC PI POSITION POW POWER PRINTF QUOTE RADIANS RANDOM RANK REGEXP_MATCH
+    REGEXP_REPLACE REPEAT REPLACE REVERSE ROUND ROW_NUMBER ROW_TO_JSON RPAD RTRIM SIGN SIN
+    SPLIT_PART SQRT STDDEV STRFTIME STRING_AGG STRING_TO_ARRAY STRPOS SUBSTR SUBSTRING SUM TAN
+    TIME TO_CHAR TO_DATE TO_JSON TO_JSONB TO_NUMBER TO_TIMESTAMP TOTAL TRANSLATE TRIM TRUNC
+    TYPEOF UNIXEPOCH UNNEST UPPER VARIANCE
+    """
+)
+"""Functions of both databases that change nothing; any other one may."""
+
+
 class Placeholder(NamedTuple):
     """A parameter where it stands: `offset` counts the characters before its colon."""
 
@@ -68,7 +127,7 @@ class Placeholder(NamedTuple):
     offset: int
 
 
-class Complaint(NamedTuple):
+class StatementProblem(NamedTuple):
     """What is wrong with a statement, and where in it."""
 
     message: str
@@ -81,7 +140,7 @@ class Scan:
 
     text: str
     placeholders: tuple[Placeholder, ...]
-    complaints: tuple[Complaint, ...]
+    problems: tuple[StatementProblem, ...]
     reads: bool
     """It is certain that the statement only reads."""
 
@@ -111,7 +170,7 @@ class _Token(NamedTuple):
 def scan(text: str, dialect: Dialect) -> Scan:
     """Find the parameters of `text`, and what is wrong with it as far as that can be told."""
     placeholders: list[Placeholder] = []
-    complaints: list[Complaint] = []
+    problems: list[StatementProblem] = []
     tokens: list[_Token] = []
     ended = False
     previous = "blank"
@@ -123,20 +182,20 @@ def scan(text: str, dialect: Dialect) -> Scan:
         if kind == "blank":
             continue
         if kind == "open":
-            complaints.append(Complaint(f"{token.text} is not closed", token.offset))
+            problems.append(StatementProblem(f"{token.text} is not closed", token.offset))
             break
         if kind == "foreign":
             said = f"{token.text} is no parameter here; write :name"
-            complaints.append(Complaint(said, token.offset))
+            problems.append(StatementProblem(said, token.offset))
         elif kind == "longer":
             name = token.text.rstrip(":(")
             said = f"SQLite takes {token.text} for one name; write a blank behind {name}"
-            complaints.append(Complaint(said, token.offset))
+            problems.append(StatementProblem(said, token.offset))
         elif kind == "name":
             placeholders.append(Placeholder(token.text[1:], token.offset))
         if ended and kind != "end":
-            complaints.append(
-                Complaint("takes one statement, and here begins another", token.offset)
+            problems.append(
+                StatementProblem("takes one statement, and here begins another", token.offset)
             )
             break
         ended = ended or kind == "end"
@@ -144,17 +203,17 @@ def scan(text: str, dialect: Dialect) -> Scan:
             tokens.append(token._replace(kind=kind))
     first = tokens[0].text.upper() if tokens else ""
     if not tokens:
-        complaints.append(Complaint("is empty", 0))
+        problems.append(StatementProblem("is empty", 0))
     elif first in REFUSED:
-        complaints.append(Complaint(f"{first} {REFUSED[first]}", tokens[0].offset))
-    reads = not complaints and _only_reads(tokens)
-    return Scan(text, tuple(placeholders), tuple(complaints), reads)
+        problems.append(StatementProblem(f"{first} {REFUSED[first]}", tokens[0].offset))
+    reads = not problems and _only_reads(tokens)
+    return Scan(text, tuple(placeholders), tuple(problems), reads)
 
 
 def reads_only(text: str) -> bool:
     """Whether a statement only reads for certain, whichever of the databases reads it."""
     scans = scan(text, "sqlite"), scan(text, "postgresql")
-    good = [found.reads for found in scans if not found.complaints]
+    good = [found.reads for found in scans if not found.problems]
     return bool(good) and all(good)
 
 

@@ -6,8 +6,7 @@ follows from it. Where that cannot be worked out, the call has not succeeded: `a
 so, before anything is written.
 
     declaration   what stands in the YAML
-    answer        what its expressions look at
-    plan          from an answer to the tasks that follow
+    child_tasks   from an answer, as expressions see it, to the child tasks
     checks        what `check` finds
 """
 
@@ -32,8 +31,8 @@ from orchestratord import (
     pure,
 )
 from orchestratord_then import checks
+from orchestratord_then.child_tasks import ChildPlan, Impossible, explanations
 from orchestratord_then.declaration import THEN, Then
-from orchestratord_then.plan import Impossible, Plan, explanations
 
 __all__ = ["THEN", "Then"]
 
@@ -82,7 +81,7 @@ def after_execute(
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
-    plan = _kept(outcome, task) or Plan(outcome, task, endpoint, config)
+    plan = _kept(outcome, task) or ChildPlan(outcome, task, endpoint, config)
     return plan.tasks if plan.advance(AT_ONCE) else _tasks(plan)
 
 
@@ -100,54 +99,54 @@ def _judge(
     """A failure where what is to follow from a success cannot be worked out, else None."""
     if outcome.verdict != "success":
         return None
-    plan = Plan(outcome, task, endpoint, config)
+    plan = ChildPlan(outcome, task, endpoint, config)
     try:
         if not plan.advance(AT_ONCE):
             return _judged(plan, outcome)
     except Exception as error:
-        return _refused(outcome, error)
+        return _failure(outcome, error)
     _keep(outcome, plan)
     return None
 
 
-async def _judged(plan: Plan, outcome: Outcome) -> Outcome | None:
+async def _judged(plan: ChildPlan, outcome: Outcome) -> Outcome | None:
     try:
         await _complete(plan)
     except Exception as error:
-        return _refused(outcome, error)
+        return _failure(outcome, error)
     _keep(outcome, plan)
     return None
 
 
-def _refused(outcome: Outcome, error: Exception) -> Outcome:
+def _failure(outcome: Outcome, error: Exception) -> Outcome:
     # Whatever it is: were it passed over, the call would succeed and nothing would follow from it.
     text = str(error) if isinstance(error, Impossible) else f"{type(error).__name__}: {error}"
     return outcome.failure(f"then: {text}" if not isinstance(error, Impossible) else text)
 
 
-async def _tasks(plan: Plan) -> Iterable[NewTask]:
+async def _tasks(plan: ChildPlan) -> Iterable[NewTask]:
     await _complete(plan)
     return plan.tasks
 
 
-async def _complete(plan: Plan) -> None:
+async def _complete(plan: ChildPlan) -> None:
     """Work a plan out to its end, with turns for everything else. Raises Impossible."""
     # A hook that took too long would be passed over.
-    deadline = time.monotonic() + plan.patience
+    deadline = time.monotonic() + plan.timeout
     while not plan.advance(AT_ONCE):
         await asyncio.sleep(0)
         if time.monotonic() > deadline:
-            raise Impossible(f"then: takes longer than {plan.patience:g} s; split the answer")
+            raise Impossible(f"then: takes longer than {plan.timeout:g} s; split the answer")
 
 
-def _keep(outcome: Outcome, plan: Plan) -> None:
+def _keep(outcome: Outcome, plan: ChildPlan) -> None:
     if outcome.response is not None:
         outcome.response.extensions[_KEPT] = plan
 
 
-def _kept(outcome: Outcome, task: Task) -> Plan | None:
+def _kept(outcome: Outcome, task: Task) -> ChildPlan | None:
     """The plan that was made when this very answer was judged."""
     if outcome.response is None:
         return None
     plan = outcome.response.extensions.get(_KEPT)
-    return plan if isinstance(plan, Plan) and plan.is_of(task) else None
+    return plan if isinstance(plan, ChildPlan) and plan.is_of(task) else None

@@ -13,7 +13,7 @@ from orchestratord import (
     check_params,
     suggest,
 )
-from orchestratord_then.answer import ITEM, NAMES, WHOLE
+from orchestratord_then.child_tasks import ITEM, NAMES, WHOLE
 from orchestratord_then.declaration import THEN, Then
 
 

@@ -14,7 +14,7 @@ _EXAMPLE = "body.records[0].Id"
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class ParamValue:
     """What a parameter is given: an expression over the answer, or always the same."""
 
     expression: Expression | None
@@ -39,16 +39,16 @@ def _expression(value: Any) -> Expression:
     return Expression.parse(value)
 
 
-def _value(value: Any) -> Value:
-    if isinstance(value, Value):
+def _value(value: Any) -> ParamValue:
+    if isinstance(value, ParamValue):
         return value
     if value is None or isinstance(value, bool | int | float):
-        return Value(None, value)
+        return ParamValue(None, value)
     if isinstance(value, Mapping | list):
         raise ValueError(
             "write one expression that makes it, such as '{id: body.id, all: body.records[].Id}'"
         )
-    return Value(_expression(value))
+    return ParamValue(_expression(value))
 
 
 _SCHEMA = {"description": "JMESPath over the answer; a number, true and false stand for themselves"}

@@ -1,15 +1,18 @@
-"""Webhooks: signed messages to others about what happens to calls.
+"""Webhooks: signed messages to receivers about what happens to calls.
 
 A webhook hangs on a phase and a status code. When a call gets there, `announce` returns a new
 task for each webhook that waits for it, and the core writes those in the transaction that records
 the phase: no event is lost, and none is told that did not happen. From then on a delivery is a
 task like any other, which `Deliveries` carries out.
 
-    declaration   what stands in the YAML         announcement   from an event to deliveries
-    address       the URL                         envelope       what a delivery says
-    signature     who says so                     delivery       sending it
-    health        how each webhook fares          routes         the API
-    checks        what `check` finds
+    declaration         what the YAML declares    announcement   from an event to deliveries
+    webhook_templates   the URL, and names        envelope       what a delivery says
+    signature           what is signed            delivery       sending it
+    health              how each webhook fares    routes         the API
+    checks              what `check` finds
+
+An event goes from the announcement to the envelope, a delivery from `delivery` to the receiver, and
+how it ended to `health`.
 """
 
 from __future__ import annotations
@@ -40,7 +43,7 @@ from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.delivery import Deliveries
 from orchestratord_webhooks.health import TABLE, Health
-from orchestratord_webhooks.routes import Routes
+from orchestratord_webhooks.routes import WebhookRoutes
 
 __all__ = ["WEBHOOKS", "Webhook"]
 
@@ -66,7 +69,7 @@ def register_tables() -> Iterable[Table]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
-    return Routes(control, health, announcer).all()
+    return WebhookRoutes(control, health, announcer).all()
 
 
 @hookimpl

@@ -18,7 +18,7 @@ from orchestratord import (
     Task,
 )
 from orchestratord_webhooks import signature
-from orchestratord_webhooks.declaration import WEBHOOKS, Obstacle, Webhook
+from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
 from orchestratord_webhooks.envelope import data_of, payload_of
 from orchestratord_webhooks.health import Health
 
@@ -113,7 +113,7 @@ class Announcer:
 
     def _obstacle(
         self, webhook: Webhook, phase: str, status_code: int | str | None, endpoint: Endpoint
-    ) -> Obstacle | str | None:
+    ) -> NotFiring | str | None:
         """Why it does not fire: what its YAML says, or what has disabled it; None: it fires."""
         obstacle = webhook.obstacle(phase, status_code)
         return obstacle or self._health.disabled(endpoint.id, webhook.name)
@@ -164,15 +164,15 @@ class Announcer:
             )
 
 
-def _why(webhook: Webhook, obstacle: Obstacle | str | None, status_code: int | str | None) -> str:
+def _why(webhook: Webhook, obstacle: NotFiring | str | None, status_code: int | str | None) -> str:
     """In words what decided whether it fires."""
     if isinstance(obstacle, str):
         return f"disabled: {obstacle}"
-    if obstacle is Obstacle.SWITCHED_OFF:
+    if obstacle is NotFiring.SWITCHED_OFF:
         return "disabled in the YAML"
-    if obstacle is Obstacle.OTHER_PHASE:
+    if obstacle is NotFiring.OTHER_PHASE:
         return f"phase is {webhook.phase}"
-    if obstacle is Obstacle.OTHER_CODE:
+    if obstacle is NotFiring.OTHER_CODE:
         given = "a call that was not sent" if status_code is None else status_code
         return f"status_code {webhook.status_code} does not cover {given}"
     if webhook.status_code is None:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Iterator
 
-from orchestratord import Endpoint, Problem
+from orchestratord import Endpoint, Problem, suggest
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
@@ -30,16 +29,9 @@ def _expected(endpoint: Endpoint, known: frozenset[str]) -> Iterator[Problem]:
         for index, name in enumerate(test.expect.webhooks or ()):
             if name not in known:
                 yield Problem(
-                    f"there is no webhook {name!r}{_nearest(name, known)}",
+                    f"there is no webhook {name!r}{suggest(name, known)}",
                     key=f"tests.{number}.expect.webhooks.{index}",
                 )
-
-
-def _nearest(name: str, known: frozenset[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    if near:
-        return f", did you mean {near[0]!r}?"
-    return f"; known are {', '.join(sorted(known))}" if known else ""
 
 
 def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:

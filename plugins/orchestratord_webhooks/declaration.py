@@ -35,10 +35,9 @@ from orchestratord import (
     TemplateTree,
     Text,
 )
-from orchestratord_webhooks import vocabulary
-from orchestratord_webhooks.address import Address, Url
-from orchestratord_webhooks.signature import Key, Keys
-from orchestratord_webhooks.vocabulary import check_names
+from orchestratord_webhooks import webhook_templates
+from orchestratord_webhooks.signature import SigningKey, SigningKeys
+from orchestratord_webhooks.webhook_templates import UrlKey, WebhookUrl, check_names
 
 DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
 """What the Standard Webhooks specification proposes; ten attempts take about 75 hours."""
@@ -85,7 +84,7 @@ def _parse_payload(value: Any) -> Template | TemplateTree:
 
 
 def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
-    check_names(payload, vocabulary.PAYLOAD)
+    check_names(payload, webhook_templates.PAYLOAD)
     if payload.secret:
         raise ValueError(
             "a payload is stored, and a secret never is: it would be sent as ***; "
@@ -95,7 +94,7 @@ def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
 
 
 def _sendable(header: Template) -> Template:
-    check_names(header, vocabulary.DELIVERY)
+    check_names(header, webhook_templates.DELIVERY)
     # What is the same in each delivery: with references, as far as no expression is near.
     literal = header.render({}) if header.constant else _EXPRESSION.sub("", header.source)
     if _CONTROL.search(str(literal)):
@@ -103,8 +102,8 @@ def _sendable(header: Template) -> Template:
     return header
 
 
-def _reachable(url: Address) -> Address:
-    check_names(url.template, vocabulary.DELIVERY)
+def _reachable(url: WebhookUrl) -> WebhookUrl:
+    check_names(url.template, webhook_templates.DELIVERY)
     return url
 
 
@@ -122,7 +121,7 @@ Payload = Annotated[
 ]
 
 
-class Obstacle(Enum):
+class NotFiring(Enum):
     """Why a webhook does not fire for an event."""
 
     SWITCHED_OFF = auto()  # `enabled: false`
@@ -141,8 +140,8 @@ class Webhook(Model):
     """The phase of the lifecycle that it hangs on."""
     status_code: StatusSet | None = None
     """Answers that it fires for; left out: any, also none."""
-    url: Annotated[Url, AfterValidator(_reachable)]
-    secret: Keys = ()
+    url: Annotated[UrlKey, AfterValidator(_reachable)]
+    secret: SigningKeys = ()
     """What deliveries are signed with; without one they are not."""
     headers: Mapping[str, Annotated[Template, AfterValidator(_sendable)]] = {}
     payload: Payload | None = None
@@ -165,14 +164,14 @@ class Webhook(Model):
         """True where the URL or a header may have to be rendered for each delivery."""
         return bool(self.headers) or not self.url.template.constant
 
-    def obstacle(self, phase: str, status_code: int | str | None) -> Obstacle | None:
+    def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""
         if not self.enabled:
-            return Obstacle.SWITCHED_OFF
+            return NotFiring.SWITCHED_OFF
         if phase != self.phase:
-            return Obstacle.OTHER_PHASE
+            return NotFiring.OTHER_PHASE
         if self.status_code is not None and status_code not in self.status_code:
-            return Obstacle.OTHER_CODE
+            return NotFiring.OTHER_CODE
         return None
 
     @field_validator("name", mode="before")
@@ -222,9 +221,9 @@ def name_of(declared: Mapping[str, Any]) -> str:
     return "-".join(text for text in texts if text) or "webhook"
 
 
-def _fingerprint(declared: Mapping[str, Any], keys: Sequence[Key]) -> str:
-    # The secrets are the key and not a part of the message: whoever reads the table learns no more
-    # from it than from any signature.
+def _fingerprint(declared: Mapping[str, Any], keys: Sequence[SigningKey]) -> str:
+    # The secrets are the key and not a part of the message: the table gives away no more of
+    # them than any signature.
     text = json.dumps({**declared, "secret": None}, sort_keys=True, default=str)
     return hmac.new(b"".join(key.value for key in keys), text.encode(), hashlib.sha256).hexdigest()
 

@@ -113,7 +113,7 @@ class Deliveries(Executor):
         signed = signature.signed(
             webhook.secret, self.message_id(task), int(self._now()), request.content
         )
-        # Whoever else has set one of these: they are the signature's.
+        # Whatever else has set one of these: they are the signature's.
         put_headers(request, signed, instead_of=signature.HEADERS)
         fresh, inline = False, target.retry.inline
         while True:

@@ -49,7 +49,8 @@ TABLE = Table(
 MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
-BY_HAND = "by hand"
+MANUALLY = "by hand"
+"""As the API has it."""
 _WRITING = 5.0
 """Seconds that it may take until that stands in the table."""
 _BREATH = 100
@@ -101,7 +102,7 @@ class Health:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None:
                 if row["fingerprint"] == columns["fingerprint"]:
-                    disabled[name] = row["disabled_reason"] or BY_HAND
+                    disabled[name] = row["disabled_reason"] or MANUALLY
                 else:
                     columns |= _LIFTED
             if row is None or any(row.get(column) != columns[column] for column in columns):
@@ -163,14 +164,14 @@ class Health:
     async def disable(self, name: Name, control: Control) -> None:
         """Stop its deliveries: those that wait fail, and events make no more."""
         now = int(self._now() * 1000)
-        values = {"disabled_at": now, "disabled_reason": BY_HAND}
+        values = {"disabled_at": now, "disabled_reason": MANUALLY}
         await control.write([Upsert(TABLE.name, _key(name), values)])
         was_enabled = name not in self._disabled
-        self._disabled[name] = BY_HAND
+        self._disabled[name] = MANUALLY
         self._gone_at[name] = self._now()
         control.standing_changed(name[0])
         if was_enabled:
-            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, BY_HAND))
+            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, MANUALLY))
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""

@@ -41,7 +41,7 @@ _SENT = frozenset(
 """Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
 
-class Routes:
+class WebhookRoutes:
     """The handlers. Each takes path parameters, query parameters and the body."""
 
     def __init__(
@@ -131,7 +131,7 @@ class Routes:
         return Answer(await self._row(name), done=Action("enable webhook", *name))
 
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Disable a webhook until it is enabled by hand, or its YAML changes."""
+        """Disable a webhook until it is enabled manually, or its YAML changes."""
         endpoint, webhook = self._find(path)
         name = (endpoint.id, webhook.name)
         await self._health.disable(name, self._control)

@@ -27,7 +27,7 @@ SIZES = range(24, 65)
 
 
 @dataclass(frozen=True, slots=True)
-class Key:
+class SigningKey:
     """What a signature is made with; nothing prints it."""
 
     value: bytes = field(repr=False)
@@ -38,7 +38,7 @@ class Key:
         object.__setattr__(self, "mac", hmac.new(self.value, digestmod=hashlib.sha256))
 
     @classmethod
-    def parse(cls, value: Any) -> Key:
+    def parse(cls, value: Any) -> SigningKey:
         """Decode a secret. Raises ValueError without showing it."""
         text = Secret.parse(value).reveal().strip().removeprefix(PREFIX).rstrip("=")
         try:
@@ -53,7 +53,9 @@ class Key:
         return cls(decoded)
 
 
-def signed(keys: Sequence[Key], message_id: str, timestamp: int, body: bytes) -> dict[str, str]:
+def signed(
+    keys: Sequence[SigningKey], message_id: str, timestamp: int, body: bytes
+) -> dict[str, str]:
     """The headers of one attempt.
 
     Args:
@@ -69,7 +71,7 @@ def signed(keys: Sequence[Key], message_id: str, timestamp: int, body: bytes) ->
     return headers
 
 
-def _signature(key: Key, message: bytes) -> str:
+def _signature(key: SigningKey, message: bytes) -> str:
     # Not `hmac.digest`: it lets other threads go first, and waits for them, for each message.
     mac = key.mac.copy()
     mac.update(message)
@@ -80,10 +82,10 @@ def _as_list(value: Any) -> Any:
     return value if isinstance(value, list | tuple) else (value,)
 
 
-_ONE = Annotated[Key, PlainValidator(Key.parse), PlainSerializer(lambda key: "***")]
+_ONE = Annotated[SigningKey, PlainValidator(SigningKey.parse), PlainSerializer(lambda key: "***")]
 _ONE_SCHEMA = {"type": "string", "description": "base64, whsec_ optional; best a reference"}
 
-Keys = Annotated[
+SigningKeys = Annotated[
     tuple[_ONE, ...],
     BeforeValidator(_as_list),
     WithJsonSchema(

@@ -5,5 +5,7 @@ control     its API
 receiver    an HTTP server in a thread that does what a test tells it to, and records all of it
 processes   other programs that tests need beside it
 waiting     for a condition, never for a time
-campaign    kill -9 under load, again and again; also a command
+
+Each folder has the tests of one section of what users are promised, with helpers that it alone
+needs.
 """

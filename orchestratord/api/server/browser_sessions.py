@@ -111,7 +111,7 @@ class Callers:
     def wrong(self) -> float:
         """A wrong token was given; the seconds that its answer has to wait.
 
-        Only wrong ones wait: nobody is locked out by whoever guesses.
+        Only wrong ones wait: one who guesses locks no other caller out.
         """
         now = self._now()
         self._wrong = max(self._wrong - (now - self._counted_at) / FORGIVEN, 0.0) + 1

@@ -2,8 +2,8 @@
 
 Over the control socket the file's mode answers that. Over TCP, a request has to be for a host of
 `http.hosts`, must not come from another site's page, and shows a token or a browser's session. The
-order is that of what is known: nobody learns anything about tokens by a request that is refused for
-where it comes from.
+order is that of what is known: a request that is refused for where it comes from teaches its sender
+nothing about tokens.
 """
 
 from __future__ import annotations
@@ -16,7 +16,6 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.browser_sessions import (
     LOGIN,
     LOGOUT,
@@ -26,7 +25,8 @@ from orchestratord.api.server.browser_sessions import (
     read_form,
     safe_next,
 )
-from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal
+from orchestratord.api.server.handler import READING
+from orchestratord.api.server.problem_json import Refusal
 from orchestratord.config.validate.bind_address import allowed_hosts
 from orchestratord.model.settings import Http
 
@@ -84,7 +84,7 @@ class Guard:
                 return
             _check_may(caller, request)
         except Refusal as refusal:
-            await _refused(refusal)(scope, receive, send)
+            await refusal.response()(scope, receive, send)
             return
         except ClientDisconnect:
             return
@@ -99,7 +99,7 @@ class Guard:
     # -- who asks ------------------------------------------------------------------------------
 
     async def _caller(self, request: Request) -> KnownCaller | None:
-        """Who asks; None for somebody who shows nothing. Raises Refusal (401) for a wrong token."""
+        """Who asks; None where nothing is shown. Raises Refusal (401) for a wrong token."""
         shown = request.headers.getlist("authorization")
         if not shown:
             return self._callers.by_session(request.cookies.get(self.cookie, ""))
@@ -185,11 +185,7 @@ def _stranger(request: Request, path: str) -> Response:
         query = request.scope["query_string"].decode("latin-1")
         return page(401, f"{path}?{query}" if query else path, headers=_CHALLENGE)
     detail = "show a token: Authorization: Bearer …"
-    return _refused(Refusal(401, "no_token", detail, headers=_CHALLENGE))
-
-
-def _refused(refusal: Refusal) -> Response:
-    return Response(json_bytes(refusal.document()), refusal.status, refusal.headers, MEDIA_TYPE)
+    return Refusal(401, "no_token", detail, headers=_CHALLENGE).response()
 
 
 def _peer(request: Request) -> str:
@@ -198,7 +194,6 @@ def _peer(request: Request) -> str:
 
 # -- Where a request comes from, as the browser that sends it says ---------------------------------
 
-READING = ("GET", "HEAD")
 _OURS = ("same-origin", "none")
 _SCHEMES = ("http", "https")
 
@@ -266,7 +261,7 @@ CAREFUL: dict[str, str] = {
     ),
     "x-content-type-options": "nosniff",
     "x-frame-options": "DENY",
-    # With `no-referrer` a form would be sent with the origin `null`, which is nobody's.
+    # With `no-referrer` a form would be sent with the origin `null`, which is no site's.
     "referrer-policy": "same-origin",
     "cross-origin-opener-policy": "same-origin",
     "cross-origin-resource-policy": "same-origin",

@@ -16,7 +16,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from orchestratord.api.serialize import json_bytes
-from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal
+from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.server.request_body import read_json
 from orchestratord.errors import OrchestratordError
 from orchestratord.model.task import Action
@@ -24,7 +24,8 @@ from orchestratord.plugin.route import JSON, Answer
 
 log = logging.getLogger("orchestratord.control")
 
-_READING = ("GET", "HEAD")
+READING = ("GET", "HEAD")
+"""Methods that change nothing."""
 _LOGGED = 200
 """Characters of a path that are logged."""
 
@@ -47,9 +48,8 @@ class Asked:
 
 Handler = Callable[[Asked], Awaitable[Answer]]
 
-
 Record = Callable[[str, Action], Awaitable[None]]
-"""Writes down who has done what by hand."""
+"""Writes down who has done what manually; does not fail."""
 
 
 def endpoint_of(
@@ -74,24 +74,24 @@ async def _answer(handler: Handler, request: Request, record: Record) -> Respons
             asking = _while_connected(request, asking)
         answer = await asking
         if answer.done is not None:
-            await _record(record, asked.who, answer.done)
+            await record(asked.who, answer.done)
         if isinstance(answer.body, AsyncIterator):
             return _stream(request, answer)
         return _response(answer)
     except Refusal as refusal:
-        return _refused(refusal)
+        return refusal.response()
     except OrchestratordError as error:
         meaning = Refusal.of(error)
         if meaning.status == 500:
             log.exception("%s %s failed", request.method, _path(request))
-        return _refused(meaning)
+        return meaning.response()
     except ClientDisconnect:
-        return Response(status_code=400)  # there is nobody to read it
+        return Response(status_code=400)  # its reader has gone
     except asyncio.CancelledError:
-        return _refused(Refusal(503, "stopping", "the daemon is being stopped"))
+        return Refusal(503, "stopping", "the daemon is being stopped").response()
     except Exception:
         log.exception("%s %s failed", request.method, _path(request))
-        return _refused(Refusal(500, "internal", "the daemon failed; its log says more"))
+        return Refusal(500, "internal", "the daemon failed; its log says more").response()
 
 
 async def _asked(request: Request) -> Asked:
@@ -99,19 +99,11 @@ async def _asked(request: Request) -> Asked:
     for name, value in request.query_params.multi_items():
         query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
-    body = None if request.method in _READING else await read_json(request)
+    body = None if request.method in READING else await read_json(request)
     # Whoever reaches the control socket may do everything.
     writes = getattr(request.state, "writes", True)
     session = getattr(request.state, "session", False)
     return Asked(path, query, body, request.headers, _who(request), writes, session)
-
-
-async def _record(record: Record, who: str, done: Action) -> None:
-    try:
-        await record(who, done)
-    except OrchestratordError as error:
-        # It is done: whoever asked is not to think that it is not.
-        log.error("cannot write to the action log that %s did %r: %s", who, done.name, error)
 
 
 def _who(request: Request) -> str:
@@ -122,7 +114,7 @@ def _who(request: Request) -> str:
 
 
 async def _while_connected(request: Request, asking: Awaitable[Answer]) -> Answer:
-    """The answer, for which nobody works on once the client has gone."""
+    """The answer; work on it ends once the client has gone."""
     working = asyncio.ensure_future(asking)
     leaving = asyncio.ensure_future(_gone(request))
     try:
@@ -159,11 +151,6 @@ def _response(answer: Answer) -> Response:
     return Response(content, answer.status, answer.headers, answer.media_type)
 
 
-def _refused(refusal: Refusal) -> Response:
-    content = json_bytes(refusal.document())
-    return Response(content, refusal.status, refusal.headers, MEDIA_TYPE)
-
-
 async def no_route(request: Request, error: Exception) -> Response:
     """The answer where no route fits."""
     assert isinstance(error, HTTPException)
@@ -173,13 +160,13 @@ async def no_route(request: Request, error: Exception) -> Response:
         refusal = Refusal(405, "method_not_allowed", detail, headers=error.headers)
     else:
         refusal = Refusal(404, "not_found", "there is nothing at this path")
-    response = _refused(refusal)
+    response = refusal.response()
     _log(request, response)
     return response
 
 
 def _log(request: Request, response: Response) -> None:
-    if request.method in _READING:
+    if request.method in READING:
         return
     peer = getattr(request.state, "peer", None)
     caller = getattr(request.state, "caller", None)

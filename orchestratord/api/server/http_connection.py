@@ -114,7 +114,7 @@ class ServedConnection(HttpToolsProtocol):
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
-        """What is not HTTP is answered like any other mistake."""
+        """What is not HTTP is answered like any other bad request."""
         self._refuse(Refusal(400, "bad_request", "this is not a request in HTTP/1.1"))
 
     def _unsupported_upgrade_warning(self) -> None:
@@ -130,7 +130,7 @@ class ServedConnection(HttpToolsProtocol):
         super().resume_writing()
         self._unread_since = None
 
-    # -- patience --------------------------------------------------------------------------
+    # -- how long a peer may take ------------------------------------------------------------
 
     def sweep(self, now: float) -> None:
         """Hang up where the peer has been waited for too long. `now`: the loop's time."""
@@ -170,7 +170,7 @@ class ServedConnection(HttpToolsProtocol):
             )
             self.transport.write(head.encode() + body)
         if answering:
-            # Whatever the handler says from here on has nobody to go to.
+            # What the handler says from here on has no reader.
             self.cycle.disconnected = True
             self.cycle.message_event.set()
         self.transport.close()

@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from http import HTTPStatus
 from typing import Any
 
-from orchestratord.api.serialize import problems_json
+from starlette.responses import Response
+
+from orchestratord.api.serialize import json_bytes, problems_json
 from orchestratord.errors import (
     ConfigError,
     Conflict,
@@ -47,7 +49,7 @@ class Refusal(Exception):
         status: of the answer.
         code: a word for programs, such as `not_found`.
         detail: one line for a person.
-        errors: single mistakes, each with `key` and `message` and, for files, its place.
+        errors: what is wrong, one by one, each with `key` and `message` and, for files, its place.
         headers: of the answer.
     """
 
@@ -87,6 +89,10 @@ class Refusal(Exception):
         if self.errors:
             document["errors"] = list(self.errors)
         return document
+
+    def response(self) -> Response:
+        """The answer."""
+        return Response(json_bytes(self.document()), self.status, self.headers, MEDIA_TYPE)
 
 
 def _detail(error: OrchestratordError) -> str:

@@ -45,7 +45,7 @@ class Listener:
     """A listening unix socket, with mode 0660 in a folder with mode 0750.
 
     Only who holds the instance lock may open one: whatever socket is left at `path` is taken for
-    a dead daemon's and removed, unless somebody answers there.
+    a dead daemon's and removed, unless a process answers there.
     """
 
     def __init__(self, path: Path) -> None:
@@ -60,7 +60,7 @@ class Listener:
             self._identity = _identity(path)
         except OSError as error:
             self.socket.close()
-            raise _refused(path, error.strerror or str(error)) from error
+            raise _cannot_listen(path, error.strerror or str(error)) from error
         except BaseException:
             self.socket.close()
             raise
@@ -207,7 +207,7 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise _refused(path, "something that is not a socket stands there")
+        raise _cannot_listen(path, "something that is not a socket stands there")
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
@@ -215,8 +215,8 @@ def _remove_stale(path: Path) -> None:
             path.unlink(missing_ok=True)
             return
         except BlockingIOError:
-            pass  # a full backlog: somebody listens
-    raise _refused(path, "another daemon listens there")
+            pass  # a full backlog: a process listens
+    raise _cannot_listen(path, "another daemon listens there")
 
 
 def _bind(sock: socket.socket, path: Path) -> None:
@@ -232,14 +232,12 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _refused(path: Path, why: str) -> ConfigError:
+def _cannot_listen(path: Path, why: str) -> ConfigError:
     message = f"cannot listen at {path}: {why}"
     return ConfigError([Problem(message, file="orchestratord.yaml", key="control_socket")])
 
 
 # -- The listening TCP socket of `http.bind` -------------------------------------------------------
-
-TCP_BACKLOG = 128
 
 
 class TcpListener:
@@ -261,7 +259,7 @@ class TcpListener:
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             self.socket.bind((str(address), port))
-            self.socket.listen(TCP_BACKLOG)
+            self.socket.listen(BACKLOG)
         except OSError as error:
             self.socket.close()
             message = f"cannot listen at {bind}: {error.strerror or error}"

@@ -23,7 +23,7 @@ TOLERANCE = 300
 
 
 @dataclass(frozen=True, slots=True)
-class Answer:
+class PlannedAnswer:
     """One answer of the API. `stall` is how many seconds it takes to come."""
 
     status: int
@@ -33,7 +33,7 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
-class Request:
+class ReceivedRequest:
     """A request as it arrived at the API."""
 
     method: str
@@ -45,7 +45,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Delivery:
+class ReceivedDelivery:
     """A webhook as it arrived."""
 
     path: str
@@ -56,12 +56,14 @@ class Delivery:
     """What it was answered."""
 
 
-class Receiver:
+class DemoReceiver(ThreadingHTTPServer):
     """Serves until `close`. `requests` and `deliveries` hold what arrived, in order."""
+
+    daemon_threads = True
 
     def __init__(
         self,
-        answers: Mapping[tuple[str, str], Sequence[Answer]],
+        answers: Mapping[tuple[str, str], Sequence[PlannedAnswer]],
         secrets: Mapping[str, str],
     ) -> None:
         """
@@ -69,24 +71,18 @@ class Receiver:
             answers: (method, path) → its answers; a webhook's path may have some too.
             secrets: the path of a webhook → its secret, `whsec_` and base64.
         """
-        self.requests: list[Request] = []
-        self.deliveries: list[Delivery] = []
+        super().__init__(("127.0.0.1", 0), _Handler)
+        self.port = int(self.server_address[1])
+        self.requests: list[ReceivedRequest] = []
+        self.deliveries: list[ReceivedDelivery] = []
         self.moody = False
-        """True: what succeeds fails now and then, once the plan is over."""
+        """If true, what would succeed fails now and then, once the plan is over."""
         self._answers = {place: list(planned) for place, planned in answers.items()}
         self._secrets = secrets
         self._chance = random.Random(11)  # noqa: S311  # chance, not a secret
         self._orders: dict[str, int] = {}
         self._lock = threading.Lock()
-        receiver = self
-
-        class Handler(_Handler):
-            owner = receiver
-
-        self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self._server.daemon_threads = True
-        self.port = int(self._server.server_address[1])
-        self._thread = threading.Thread(target=self._server.serve_forever, args=(0.05,))
+        self._thread = threading.Thread(target=self.serve_forever, args=(0.05,))
         self._thread.start()
 
     @property
@@ -96,11 +92,13 @@ class Receiver:
 
     def close(self) -> None:
         """Stop serving."""
-        self._server.shutdown()
-        self._server.server_close()
+        self.shutdown()
+        self.server_close()
         self._thread.join()
 
-    def answer(self, method: str, target: str, headers: Mapping[str, str], body: bytes) -> Answer:
+    def answer(
+        self, method: str, target: str, headers: Mapping[str, str], body: bytes
+    ) -> PlannedAnswer:
         """Decide what a request is answered, and remember it."""
         path = target.partition("?")[0]
         with self._lock:
@@ -108,14 +106,14 @@ class Receiver:
             if planned:
                 answer = planned.pop(0) if len(planned) > 1 else planned[0]
             elif self.moody and self._chance.random() < 0.4:
-                answer = Answer(503, {"error": "try again later"})
+                answer = PlannedAnswer(503, {"error": "try again later"})
             elif path.startswith("/hooks/"):
-                answer = Answer(204)
+                answer = PlannedAnswer(204)
             else:
-                answer = Answer(200, {"path": path, "ok": True})
+                answer = PlannedAnswer(200, {"path": path, "ok": True})
             if path.startswith("/hooks/"):
                 self.deliveries.append(
-                    Delivery(
+                    ReceivedDelivery(
                         path,
                         headers.get("webhook-id", ""),
                         verify(self._secrets.get(path, ""), headers, body),
@@ -127,15 +125,15 @@ class Receiver:
                 key = headers.get("idempotency-key")
                 if method == "POST":
                     answer = self._order(key or str(time.monotonic_ns()), answer)
-                self.requests.append(Request(method, target, key, answer.status))
+                self.requests.append(ReceivedRequest(method, target, key, answer.status))
         return answer
 
-    def _order(self, key: str, answer: Answer) -> Answer:
+    def _order(self, key: str, answer: PlannedAnswer) -> PlannedAnswer:
         """An order is created once for each key, also where its answer comes too late."""
         known = key in self._orders
         number = self._orders.setdefault(key, 5001 + len(self._orders))
         body = {"order": number, "existed": known}
-        return Answer(200 if known else answer.status, body, answer.headers, answer.stall)
+        return PlannedAnswer(200 if known else answer.status, body, answer.headers, answer.stall)
 
 
 def verify(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
@@ -160,14 +158,14 @@ def verify(secret: str, headers: Mapping[str, str], body: bytes) -> bool:
 
 
 class _Handler(BaseHTTPRequestHandler):
-    owner: Receiver
+    server: DemoReceiver
     protocol_version = "HTTP/1.1"
 
     def _serve(self) -> None:
         length = int(self.headers.get("content-length") or 0)
         body = self.rfile.read(length)
         headers = {name.lower(): value for name, value in self.headers.items()}
-        answer = self.owner.answer(self.command, self.path, headers, body)
+        answer = self.server.answer(self.command, self.path, headers, body)
         if answer.stall:
             time.sleep(answer.stall)
         content = b"" if answer.body is None else json.dumps(answer.body).encode()

@@ -1,11 +1,5 @@
-"""`orchestratord import`: endpoint files made from somebody else's description of an API.
+"""`orchestratord import`: endpoint files made from an OpenAPI document.
 
-document     the file, read and its references followed
-schemas      what a schema says of a value
-operation    one operation, as the keys of an endpoint
-arguments    the parameters of an operation, as templates
-content      its body
-access       how the API is told who calls
-writing      these as commented YAML
-folder       what is there already, and what is written
+openapi_document reads it, openapi_operation and security_schemes turn it into the keys of endpoints
+and of their API, endpoint_yaml into text; imported_files knows what is there and writes the rest.
 """

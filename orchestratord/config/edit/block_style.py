@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.item_matching import data_of, items_of, matched, same
+from orchestratord.config.edit.item_matching import matched, same
 from orchestratord.config.edit.render_yaml import entry_lines, list_lines, scalar, value_lines
 from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of, items_of
 
 _COLON = re.compile(r"[ \t]*:(?=\s|$)")
 _BLANK = re.compile(r"(?:[ \t]*\r?\n)+")

@@ -12,10 +12,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from orchestratord.config.edit.item_matching import data_of, items_of
 from orchestratord.config.edit.text_positions import Extent
 from orchestratord.config.validate.secret_keys import is_secret_key
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, data_of, items_of
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor, is_secret_header
 
@@ -39,7 +38,7 @@ class Leaf(NamedTuple):
     secret: bool
 
 
-class Held:
+class SecretsByOrigin:
     """What the items of lists hold, by the origin that they send it to."""
 
     def __init__(self, *lists: Node | None) -> None:
@@ -69,10 +68,10 @@ class Held:
             place = _place(spot, item, file)
             for leaf in leaves(item, spot):
                 here = leaf.spot if leaf.spot.file == file else place
-                if (message := self._complaint(leaf, at)) is not None:
+                if (message := self._problem(leaf, at)) is not None:
                     yield Problem(message, here.file, here.line, here.column, here.key)
 
-    def _complaint(self, leaf: Leaf, at: str) -> str | None:
+    def _problem(self, leaf: Leaf, at: str) -> str | None:
         if leaf.text in self._texts.get(at, ()):
             return None
         tokens = _TOKEN.findall(leaf.text)
@@ -197,8 +196,8 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
         value: what was sent.
         seen: what `shown` made of `node`.
         node: what stood there; None where nothing did.
-        path: where the value stands, for complaints.
-        wrong: complaints, by path; masks that stand for nothing are added.
+        path: where the value stands, for problems.
+        wrong: problems, by path; masks that stand for nothing are added.
     """
     if isinstance(value, str):
         if MASK in value and isinstance(node, Scalar) and value == seen:

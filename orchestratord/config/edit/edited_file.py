@@ -9,15 +9,30 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.config.edit.edit_secrets import Held, hidden, secrets_in, shown, unmasked
-from orchestratord.config.edit.item_matching import data_of, items_of, matched, same
+from orchestratord.config.edit.edit_secrets import (
+    SecretsByOrigin,
+    hidden,
+    secrets_in,
+    shown,
+    unmasked,
+)
+from orchestratord.config.edit.item_matching import matched, same
 from orchestratord.config.edit.splice import Splice
-from orchestratord.config.edit.text_positions import NoPlace, marks_of
+from orchestratord.config.edit.text_positions import NoPlace, extents_of
 from orchestratord.config.folder import MAX_BYTES
 from orchestratord.config.inherit import Merger
 from orchestratord.config.yaml import syntax
 from orchestratord.config.yaml.document import read_document
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null
+from orchestratord.config.yaml.nodes import (
+    ListNode,
+    MapNode,
+    Node,
+    Spot,
+    data_of,
+    is_null,
+    items_of,
+    name_of,
+)
 from orchestratord.errors import ConfigError, InvalidParams, Problem
 from orchestratord.model.endpoint import Setting
 from orchestratord.values.redact import Redactor
@@ -50,7 +65,7 @@ class Wanted:
     kept: list[int | None]
 
 
-class Content:
+class EditedFile:
     """See above. Raises ConfigError where the content cannot be read."""
 
     def __init__(self, surroundings: Surroundings, content: bytes) -> None:
@@ -60,7 +75,7 @@ class Content:
         self._setting = surroundings.setting
         self._key = surroundings.setting.key
         self._merger = surroundings.merger
-        self._inherited = _under(surroundings.inherited, self._key)
+        self._inherited = surroundings.inherited.child(self._key)
         document = read_document(self.file, content)
         errors = [problem for problem in document.problems if problem.severity == "error"]
         if document.root is None or errors:
@@ -88,12 +103,12 @@ class Content:
     @property
     def inherited(self) -> tuple[dict[str, Any], ...]:
         """What is inherited, for people: `origin`, `overridden` and `item` of each."""
-        own = {_name(item) for item in items_of(self._named)}
+        own = {name_of(item) for item in items_of(self._named)}
         inherited = self._inherited
         return tuple(
             {
                 "origin": f"{spot.file}:{spot.line}",
-                "overridden": _name(item) in own,
+                "overridden": name_of(item) in own,
                 "item": shown(item, self.redactor),
             }
             for spot, item in (inherited.items if isinstance(inherited, ListNode) else ())
@@ -102,20 +117,20 @@ class Content:
     @property
     def names(self) -> tuple[str, ...]:
         """The name of each item of the file, also where it is derived."""
-        return tuple(_name(item) or "" for item in items_of(self._named))
+        return tuple(name_of(item) or "" for item in items_of(self._named))
 
     @property
-    def held(self) -> Held:
+    def secrets(self) -> SecretsByOrigin:
         """What is sent to whom; also what would be, were it not overridden."""
-        return Held(self._merged, self._inherited)
+        return SecretsByOrigin(self._merged, self._inherited)
 
-    def references(self, held: Held) -> tuple[tuple[str, ...], ...]:
+    def references(self, held: SecretsByOrigin) -> tuple[tuple[str, ...], ...]:
         """For each item, which of the references that are `held` it may hold."""
-        merged = {_name(item): item for item in items_of(self._merged)}
+        merged = {name_of(item): item for item in items_of(self._merged)}
         own = items_of(self._named)
-        return tuple(held.references(merged.get(_name(item), item)) for item in own)
+        return tuple(held.references(merged.get(name_of(item), item)) for item in own)
 
-    def problems(self, held: Held) -> Iterator[Problem]:
+    def problems(self, held: SecretsByOrigin) -> Iterator[Problem]:
         """What would be sent to whom did not get it before."""
         return held.problems(self._merged, self.file)
 
@@ -158,7 +173,7 @@ class Content:
                 return None
         return str(name) if isinstance(name, str | int | float) else None
 
-    def changed(self, wanted: Wanted) -> Content:
+    def changed(self, wanted: Wanted) -> EditedFile:
         """The file with the list that is wanted, read again and compared. Raises ConfigError."""
         own = self._own
         if same(wanted.items, [] if own is None or is_null(own) else data_of(own)):
@@ -177,7 +192,7 @@ class Content:
                     why = f"the file would be larger than {MAX_BYTES} bytes"
                     continue
                 try:
-                    after = Content(self._surroundings, content)
+                    after = EditedFile(self._surroundings, content)
                 except ConfigError as error:
                     why = f"the file could not be read afterwards: {error.problems[0]}"
                     continue
@@ -191,7 +206,7 @@ class Content:
         message = self.redactor.text(f"{why}; edit the file by hand")
         raise ConfigError([Problem(message, spot.file, spot.line, spot.column, self._key)])
 
-    def diff(self, after: Content) -> str:
+    def diff(self, after: EditedFile) -> str:
         """How the file changes, as a unified diff, without secrets."""
         redactor = after.redactor.merged(self.redactor)
         before, later = (content._for_people(redactor) for content in (self, after))
@@ -206,7 +221,7 @@ class Content:
     def _for_people(self, redactor: Redactor) -> list[str]:
         text = self.bytes.decode().removeprefix("\ufeff")
         try:
-            extent = marks_of(text).root
+            extent = extents_of(text)[0]
         except NoPlace:
             extent = None
         return hidden(text, self._root, extent, redactor).splitlines(keepends=True)
@@ -214,19 +229,19 @@ class Content:
     @property
     def _own(self) -> Node | None:
         """What the file says under the key."""
-        return _under(self._root, self._key)
+        return self._root.child(self._key)
 
     @property
     def _merged(self) -> Node | None:
         """The same with what it inherits."""
         inherited, own = self._surroundings.inherited, self._root.only({self._key})
-        return _under(self._merger.merge(inherited, own), self._key)
+        return self._merger.merge(inherited, own).child(self._key)
 
     @property
     def _named(self) -> Node | None:
         """The list of the file, each item with its name."""
         own = self._root.only({self._key})
-        return _under(self._merger.merge(MapNode(), own), self._key)
+        return self._merger.merge(MapNode(), own).child(self._key)
 
     def _says(self, items: list[Any]) -> bool:
         own = self._own
@@ -239,18 +254,6 @@ class Content:
             for key, (_, node) in self._root.entries.items()
             if key != self._key
         ]
-
-
-def _under(node: MapNode, key: str) -> Node | None:
-    return node.entries[key][1] if key in node.entries else None
-
-
-def _name(item: Node) -> str | None:
-    """The name of an item, as lists are united by it."""
-    if not isinstance(item, MapNode) or "name" not in item.entries:
-        return None
-    name = item.entries["name"][1]
-    return name.text if isinstance(name, Scalar) and name.value is not None else None
 
 
 def _written(node: Node) -> Iterator[Any]:

@@ -11,15 +11,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from orchestratord.config.edit.edit_secrets import Held
-from orchestratord.config.edit.edited_file import Content, Surroundings
+from orchestratord.config.edit.edit_secrets import SecretsByOrigin
+from orchestratord.config.edit.edited_file import EditedFile, Surroundings
 from orchestratord.config.edit.write_file import check_writable, replace, target
 from orchestratord.config.folder import Files, KnownFiles, read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
-from orchestratord.config.yaml.document import read_document
-from orchestratord.config.yaml.nodes import MapNode
+from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.references import References
 from orchestratord.errors import (
     ConfigError,
@@ -36,7 +35,7 @@ from orchestratord.values.redact import Redactor
 
 
 class Editor:
-    """Reads and writes the lists of endpoints' files. Whoever edits takes turns.
+    """Reads and writes the lists of endpoints' files. Edits take turns.
 
     Args:
         folder: the config folder.
@@ -71,7 +70,7 @@ class Editor:
             ConfigError: its file cannot be read.
         """
         opened = self._open(endpoint_id, key)
-        return _declared(opened, opened.content, opened.content.held)
+        return _declared(opened, opened.content, opened.content.secrets)
 
     def edit(
         self, endpoint_id: str, key: str, value: Any, *, etag: str | None, dry_run: bool = False
@@ -105,7 +104,7 @@ class Editor:
             check_writable(opened.path())
         problems: tuple[Problem, ...] = ()
         config: Config | None = None
-        after, held = before, before.held
+        after, held = before, before.secrets
         try:
             after = before.changed(wanted)
             if found := tuple(after.problems(held)):
@@ -123,7 +122,7 @@ class Editor:
                 opened.path(), after.bytes, before.bytes
             ):
                 raise _outdated(before)
-        declaration = _declared(opened, after, held if dry_run else after.held)
+        declaration = _declared(opened, after, held if dry_run else after.secrets)
         return Edit(
             declaration,
             before.diff(after),
@@ -144,14 +143,11 @@ class Editor:
             raise ConfigError([problem for problem in files.problems if problem.file == file])
         reader = NodeReader(self._references(), self._registry, Problems())
         merger = Merger(reader, self._registry.settings)
-        daemon = _root(files, files.daemon)
-        defaults = daemon.entries["defaults"][1] if "defaults" in daemon.entries else MapNode()
-        inherited = MapNode()
-        for node in (defaults, _root(files, files.apis[endpoint_id.partition("/")[0]])):
-            if isinstance(node, MapNode):
-                inherited = merger.merge(inherited, node.only({key}))
+        daemon = root_of(files, files.daemon)
+        api = root_of(files, files.apis[endpoint_id.partition("/")[0]])
+        inherited = merger.inherited(daemon, api, {key})
         surroundings = Surroundings(file, setting, merger, inherited, self._redactor())
-        return _Opened(self._folder, files, Content(surroundings, files.contents[file]))
+        return _Opened(self._folder, files, EditedFile(surroundings, files.contents[file]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,14 +156,14 @@ class _Opened:
 
     folder: Path
     files: Files
-    content: Content
+    content: EditedFile
 
     def path(self) -> Path:
         """The file to replace. Raises NotWritable."""
         return target(self.folder, self.content.file, self.files.contents)
 
 
-def _declared(opened: _Opened, content: Content, held: Held) -> Declaration:
+def _declared(opened: _Opened, content: EditedFile, held: SecretsByOrigin) -> Declaration:
     reason = ""
     try:
         check_writable(opened.path())
@@ -184,11 +180,5 @@ def _declared(opened: _Opened, content: Content, held: Held) -> Declaration:
     )
 
 
-def _outdated(content: Content) -> Outdated:
+def _outdated(content: EditedFile) -> Outdated:
     return Outdated(f"{content.file} has changed since it was read; read it again")
-
-
-def _root(files: Files, file: str | None) -> MapNode:
-    """The tree of a file; an empty one where there is none, or it cannot be read."""
-    content = files.contents.get(file or "")
-    return (read_document(file or "", content).root if content is not None else None) or MapNode()

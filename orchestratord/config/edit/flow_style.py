@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from orchestratord.config.edit.item_matching import data_of, items_of, matched, same
+from orchestratord.config.edit.item_matching import matched, same
 from orchestratord.config.edit.render_yaml import flow, json_text, quoted
 from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of, items_of
 
 _GAP = re.compile(r"\s*,\s*")
 _BRACKETS = {"map": "{}", "list": "[]"}

@@ -1,4 +1,4 @@
-"""Values as data, and which item of a list is which one of another list."""
+"""Which item of a list is which one of another list."""
 
 from __future__ import annotations
 
@@ -7,23 +7,7 @@ from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from orchestratord.config.yaml.nodes import ListNode, Node, Scalar
-
 _FEW = 200
-
-
-def data_of(node: Node) -> Any:
-    """A node as JSON-like data; texts as they stand in the file, references unresolved."""
-    if isinstance(node, Scalar):
-        return node.text if isinstance(node.value, str) else node.value
-    if isinstance(node, ListNode):
-        return [data_of(item) for _, item in node.items]
-    return {key: data_of(item) for key, (_, item) in node.entries.items()}
-
-
-def items_of(node: Node | None) -> list[Node]:
-    """The items of a list; none of what is no list."""
-    return [item for _, item in node.items] if isinstance(node, ListNode) else []
 
 
 def same(one: Any, other: Any) -> bool:

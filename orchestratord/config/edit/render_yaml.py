@@ -9,8 +9,8 @@ from typing import Any
 
 import yaml
 
-from orchestratord.config.edit.item_matching import items_of, same
-from orchestratord.config.yaml.nodes import MapNode, Node, Scalar
+from orchestratord.config.edit.item_matching import same
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, items_of
 from orchestratord.config.yaml.scalars import resolve
 
 _PLAIN = re.compile(r"[A-Za-z0-9/$_.][A-Za-z0-9/$_.{}@%+=?&~;:\- ]*")

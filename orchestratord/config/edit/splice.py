@@ -1,7 +1,7 @@
 """A list in a file's text replaced by another one: what stays keeps its bytes and its comments.
 
-What comes out is only a proposal: whoever asks for it reads it again, compares, and refuses it if
-it says anything else than it should.
+What comes out is only a proposal: it is read again and compared, and refused if it says
+anything else than it should.
 """
 
 from __future__ import annotations
@@ -12,10 +12,9 @@ from typing import Any
 
 from orchestratord.config.edit.block_style import Block, Unfit
 from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.item_matching import items_of
 from orchestratord.config.edit.render_yaml import list_lines
-from orchestratord.config.edit.text_positions import Extent, NoPlace, TextLines, marks_of
-from orchestratord.config.yaml.nodes import Node
+from orchestratord.config.edit.text_positions import Extent, NoPlace, TextLines, extents_of
+from orchestratord.config.yaml.nodes import Node, items_of
 
 
 class Splice:
@@ -35,8 +34,7 @@ class Splice:
         self._key = key
         self._before = items_of(before)
         self._lines = TextLines(text)
-        marks = marks_of(text)
-        self._root, self._finish = marks.root, marks.end
+        self._root, self._finish = extents_of(text)
         self._flow = Flow(self._lines, self._root)
         self._block = Block(self._lines, self._flow)
 

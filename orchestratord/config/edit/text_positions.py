@@ -1,4 +1,4 @@
-"""Where things begin and end in the text of a file.
+"""Where things begin and end in the text of a file, and where its lines do.
 
 Only places are taken from the parser; what the file means has been read before. An alias is a
 thing of its own here, and not what it repeats.
@@ -13,11 +13,14 @@ from typing import Any
 
 import yaml
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BREAKS = "\n\r\x85\u2028\u2029"
+from orchestratord.config.yaml.document import BREAKS, LOADER
+from orchestratord.config.yaml.syntax import line_end
+
 _PAIR = re.compile(r"\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}")
 """A character beyond U+FFFF as JSON writes it, and YAML does not."""
 _KEEP = re.compile(r"[|>][0-9]*\+")
+_COMMENT = re.compile(r"( *)#[^\n]*(?:\n|\Z)")
+_GAP = re.compile(r"(?:[ \t\r\n]|(?<!\S)#[^\n]*)*")
 _BLANK_END = re.compile(r"\n(?:[ \t]*\r?\n)+\Z")
 
 
@@ -55,27 +58,22 @@ class Extent:
         return self.style in ("block", "|", ">")
 
 
-@dataclass(frozen=True, slots=True)
-class Marks:
-    """The root of a text, None where it is empty; and where its document ends."""
+def extents_of(text: str) -> tuple[Extent | None, int]:
+    """The root of a text that was read before, None where it is empty; and where its document ends.
 
-    root: Extent | None
-    end: int
-
-
-def marks_of(text: str) -> Marks:
-    """Where things stand in a text that was read before. Raises NoPlace."""
+    Raises NoPlace.
+    """
     try:
-        return _marks(text)
+        return _extents(text)
     except (yaml.YAMLError, RecursionError, ValueError):
         # What the parser says of it quotes the file.
         raise NoPlace("the file is written in a way that cannot be changed in place") from None
 
 
-def _marks(text: str) -> Marks:
+def _extents(text: str) -> tuple[Extent | None, int]:
     # As it was read: a block text that ends with the file would lose its last line break.
-    closed = text if text.endswith(tuple(_BREAKS)) else text + "\n"
-    loader: Any = _LOADER(_PAIR.sub(r"\\u0020\\u0020", closed))
+    closed = text if text.endswith(tuple(BREAKS)) else text + "\n"
+    loader: Any = LOADER(_PAIR.sub(r"\\u0020\\u0020", closed))
     root: Extent | None = None
     opened: list[Extent] = []
     end = len(text)
@@ -100,7 +98,7 @@ def _marks(text: str) -> Marks:
                 opened.append(extent)
     finally:
         loader.dispose()
-    return Marks(root, end)
+    return root, end
 
 
 def _extent(event: Any, text: str) -> Extent:
@@ -115,20 +113,9 @@ def _extent(event: Any, text: str) -> Extent:
         return Extent("alias", "", start, end, column)
     style = event.style or ""
     blank = _BLANK_END.search(text, start, end) if style in ("|", ">") else None
-    if blank is not None and not _KEEP.search(text, start, _line_end(text, start)):
+    if blank is not None and not _KEEP.search(text, start, line_end(text, start)):
         end = blank.start() + 1  # blank lines behind it are none of it
     return Extent("scalar", style, start, end, column, event.value, anchored)
-
-
-def _line_end(text: str, start: int) -> int:
-    end = text.find("\n", start)
-    return len(text) if end < 0 else end
-
-
-# -- The lines of a text, by the places of their characters ----------------------------------------
-
-_COMMENT = re.compile(r"( *)#[^\n]*(?:\n|\Z)")
-_GAP = re.compile(r"(?:[ \t\r\n]|(?<!\S)#[^\n]*)*")
 
 
 class TextLines:

@@ -51,45 +51,62 @@ def check_writable(path: Path) -> None:
 
 
 def replace(path: Path, content: bytes, expected: bytes) -> bool:
-    """Put `content` in the place of a file, which keeps its owner, mode and attributes.
+    """Put `content` in the place of a file, as `replace_file` does, where it holds `expected`.
 
-    False, and nothing is done, where the file holds something else than `expected`.
+    False where it holds something else.
 
     Raises:
         NotWritable: it cannot be written.
         StorageFull: the disk has no room.
     """
-    # A name that nobody reads, and as short as the folder's other names need not be.
-    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
-        before = path.stat()
-        flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
-        handle = os.open(draft, flags, 0o600)
-        try:
-            with open(handle, "wb") as file:
-                file.write(content)
-                file.flush()
-                made = os.fstat(handle)
-                if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
-                    os.fchown(handle, before.st_uid, before.st_gid)
-                _copy_attributes(path, handle)
-                os.fchmod(handle, stat.S_IMODE(before.st_mode))
-                os.fsync(handle)
-            if path.read_bytes() != expected:
-                return False
-            os.replace(draft, path)
-        finally:
-            with contextlib.suppress(FileNotFoundError):
-                draft.unlink()
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        return replace_file(path, content, expected)
     except OSError as error:
         if error.errno in (errno.ENOSPC, errno.EDQUOT):
             raise StorageFull(f"{path} cannot be written: the disk is full") from error
         raise NotWritable(f"{path} cannot be written: {error.strerror}") from error
+
+
+def replace_file(
+    path: Path, content: bytes, expected: bytes | None = None, *, same_owner: bool = True
+) -> bool:
+    """Put `content` in the place of a file, which keeps its mode and attributes.
+
+    Args:
+        path: the file itself, and no link to it.
+        content: what it is to hold.
+        expected: what it has to hold by then: else nothing is done, and False is returned.
+        same_owner: it has to keep its owner and group; else it keeps them where that is possible.
+
+    Raises OSError.
+    """
+    # A name that nothing reads, and as short as the folder's other names need not be.
+    draft = path.with_name(f".{secrets.token_hex(8)}.tmp")
+    before = path.stat()
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
+    handle = os.open(draft, flags, 0o600)
+    try:
+        with open(handle, "wb") as file:
+            file.write(content)
+            file.flush()
+            made = os.fstat(handle)
+            if (made.st_uid, made.st_gid) != (before.st_uid, before.st_gid):
+                with contextlib.suppress(*(() if same_owner else (PermissionError,))):
+                    os.fchown(handle, before.st_uid, before.st_gid)
+            _copy_attributes(path, handle)
+            os.fchmod(handle, stat.S_IMODE(before.st_mode))
+            os.fsync(handle)
+        if expected is not None and path.read_bytes() != expected:
+            return False
+        os.replace(draft, path)
+    finally:
+        with contextlib.suppress(FileNotFoundError):
+            draft.unlink()
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
     return True
 
 

@@ -12,6 +12,7 @@ from pydantic_core import core_schema
 from orchestratord.config.file_models import HTTP, api_model, daemon_model, endpoint_model
 from orchestratord.model.backoff import Backoff
 from orchestratord.plugin.registry import Registry
+from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
@@ -131,9 +132,6 @@ def _or_reference(schema: JsonSchemaValue) -> JsonSchemaValue:
 
 
 # -- What the reader takes beside the values themselves, added to a JSON Sc ------------------------
-
-REFERENCE = {"type": "string", "pattern": r"\$\{"}
-"""A reference stands for a value of any type."""
 
 _ABOUT = ("title", "description", "default")
 

@@ -1,4 +1,4 @@
-"""Where each value of an endpoint comes from: the file and the line, or nobody wrote it."""
+"""Where each value of an endpoint comes from: the file and the line, or the defaults."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from orchestratord.config.file_models import ApiKeys, EndpointKeys, shared_keys
-from orchestratord.config.folder import Files, read_folder
+from orchestratord.config.file_models import ApiKeys, shared_keys
+from orchestratord.config.folder import read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
-from orchestratord.config.validate.shapes import fields_of, key_of
-from orchestratord.config.yaml.document import read_document
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
+from orchestratord.config.validate.shapes import key_of
+from orchestratord.config.yaml.document import root_of
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.config.yaml.references import References
 from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
@@ -33,7 +33,7 @@ _Placed = tuple[Spot, Node]
 class Traced:
     """A value: a mapping or a list of traced ones, or a scalar with its place.
 
-    `origin` is None where nobody wrote it, so that it is the default.
+    `origin` is None for a default.
     """
 
     value: dict[str, Traced] | list[Traced] | str | int | float | bool | None
@@ -47,18 +47,15 @@ class Origins:
         """Read the files again; they were good a moment ago."""
         files = read_folder(folder)
         shared = shared_keys(registry.settings)
-        credentials = os.environ.get("CREDENTIALS_DIRECTORY")
-        references = References(os.environ, Path(credentials) if credentials else None)
-        merger = Merger(NodeReader(references, registry, Problems()), registry.settings)
-        root = _root(files, files.endpoints.get(endpoint.id))
-        self.daemon = _root(files, files.daemon)
+        reader = NodeReader(References.of(os.environ), registry, Problems())
+        merger = Merger(reader, registry.settings)
+        root = root_of(files, files.endpoints.get(endpoint.id))
+        self.daemon = root_of(files, files.daemon)
         """The root of orchestratord.yaml."""
-        self.api = _root(files, files.apis.get(endpoint.api.name))
+        self.api = root_of(files, files.apis.get(endpoint.api.name))
         """The root of api.yaml."""
-        _, defaults = self.daemon.entries.get("defaults", (None, MapNode()))
-        below = merger.merge(MapNode(), _mapping(defaults).only(shared))
-        below = merger.merge(below, self.api.only(shared))
-        merged = merger.merge(below, root.only(shared))
+        inherited = merger.inherited(self.daemon, self.api, shared)
+        merged = merger.merge(inherited, root.only(shared))
         self.endpoint = MapNode({**root.entries, **merged.entries})
         """The endpoint's keys, with those that it inherits."""
 
@@ -68,7 +65,7 @@ def trace(
 ) -> dict[str, Traced]:
     """What the endpoint is after merging, secrets masked, with the place of each value.
 
-    What is empty because nobody wrote it is left out.
+    What is empty and not written is left out.
     """
     tracer = _Tracer(redactor)
     own = origins.endpoint.entries
@@ -96,9 +93,12 @@ def trace(
             add(key, getattr(spec, name), partial(_dumped, spec, name), entries)
     if "headers" not in traced:
         add("headers", endpoint.api.headers, _none, above)
-    for name in fields_of(EndpointKeys):
+    keys = endpoint.keys
+    for name in type(keys).model_fields:
         if name not in ("type", "tests"):
-            add(name, getattr(endpoint, name), _none, own)
+            key = key_of(type(keys), name)
+            value = getattr(endpoint, name, getattr(keys, name))
+            add(key, value, partial(_dumped, keys, name), own)
     for setting in registry.settings.values():
         value = endpoint[setting]
         dump = partial(TypeAdapter(setting.type).dump_python, value, mode="json")
@@ -126,10 +126,10 @@ class _Tracer:
             return Traced(
                 {
                     self._redactor.text(str(key)): self.trace(
-                        item, _child(value, key), _mapping(node).entries.get(str(key))
+                        item, _child(value, key), mapping_of(node).entries.get(str(key))
                     )
                     for key, item in data.items()
-                    if str(key) in _mapping(node).entries or not _is_nothing(item)
+                    if str(key) in mapping_of(node).entries or not _is_nothing(item)
                 },
                 spot,
             )
@@ -161,11 +161,11 @@ def _defaults(value: BaseModel, data: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _none() -> None:
-    """No default that anybody would want to see."""
+    """No default that is worth showing."""
 
 
 def _dumped(owner: BaseModel, name: str) -> Any:
-    """A field that nobody wrote, as it would be written."""
+    """A field that is not written, as it would be."""
     value = getattr(owner, name)
     if isinstance(value, Backoff):
         return {"strategy": value.name, **value.model_dump(mode="json")}
@@ -199,7 +199,7 @@ def _with_headers(
     if spot is None:
         return own
     lower = above.get("headers", (None, MapNode()))[1]
-    headers = {**_mapping(lower).entries, **_mapping(upper).entries}
+    headers = {**mapping_of(lower).entries, **mapping_of(upper).entries}
     return {**own, "headers": (spot, MapNode(headers))}
 
 
@@ -207,8 +207,7 @@ def _egress(endpoint: Endpoint, origins: Origins) -> Traced:
     """The rules of the daemon, then those of the API."""
     spots: list[Spot] = []
     for root in (origins.daemon, origins.api):
-        egress = root.entries.get("egress", (None, MapNode()))[1]
-        allow = _mapping(egress).entries.get("allow", (None, ListNode()))[1]
+        allow = mapping_of(root.child("egress")).child("allow")
         spots += [spot for spot, _ in allow.items] if isinstance(allow, ListNode) else []
     known = len(spots) == len(endpoint.api.egress)
     return Traced(
@@ -217,16 +216,6 @@ def _egress(endpoint: Endpoint, origins: Origins) -> Traced:
             for index, rule in enumerate(endpoint.api.egress)
         ]
     )
-
-
-def _root(files: Files, file: str | None) -> MapNode:
-    if file is None or file not in files.contents:
-        return MapNode()
-    return read_document(file, files.contents[file]).root or MapNode()
-
-
-def _mapping(node: Node | None) -> MapNode:
-    return node if isinstance(node, MapNode) else MapNode()
 
 
 def _is_nothing(data: Any) -> bool:

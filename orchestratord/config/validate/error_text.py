@@ -1,4 +1,4 @@
-"""Pydantic's errors in the words of whoever wrote the YAML: what was expected, and what stands."""
+"""Pydantic's errors in the words of the YAML: what was expected, and what stands there."""
 
 from __future__ import annotations
 
@@ -33,6 +33,20 @@ _EXPECTED = {
     "iterable": "a list",
     "none": "nothing",
 }
+_SENTENCES = {
+    "missing": "is required",
+    "extra_forbidden": "unknown key",
+    "greater_than_equal": "must be at least {ge:g}, not {value}",
+    "greater_than": "must be more than {gt:g}, not {value}",
+    "less_than_equal": "must be at most {le:g}, not {value}",
+    "less_than": "must be less than {lt:g}, not {value}",
+    "too_short": "needs {min_length} or more items, and has {actual_length}",
+    "too_long": "takes {max_length} items at most, and has {actual_length}",
+    "string_too_short": "needs {min_length} or more characters",
+    "string_too_long": "takes {max_length} characters at most",
+    "string_pattern_mismatch": "{value} does not fit the pattern {pattern}",
+}
+_WORD_ERRORS = frozenset({"literal_error", "enum"})
 _TYPE_ERROR = re.compile(
     r"([a-z]+)_.*(type|parsing|from_float|number)|none_required|int_.*|bool_.*"
 )
@@ -47,40 +61,15 @@ def expectation(error: ErrorDetails) -> str | None:
 
 
 def sentence(error: ErrorDetails) -> str:
-    """The complaint about one value, where it is not merely of another type."""
+    """What is wrong with one value, where it is not merely of another type."""
     kind, value = error["type"], shown(error["input"])
     context: Mapping[str, Any] = error.get("ctx", {})
-    match kind:
-        case "missing":
-            return "is required"
-        case "extra_forbidden":
-            return "unknown key"
-        case "literal_error" | "enum":
-            words = _words(error)
-            remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
-            return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
-        case "greater_than_equal":
-            return f"must be at least {context['ge']:g}, not {value}"
-        case "greater_than":
-            return f"must be more than {context['gt']:g}, not {value}"
-        case "less_than_equal":
-            return f"must be at most {context['le']:g}, not {value}"
-        case "less_than":
-            return f"must be less than {context['lt']:g}, not {value}"
-        case "too_short":
-            return (
-                f"needs {context['min_length']} or more items, and has {context['actual_length']}"
-            )
-        case "too_long":
-            return (
-                f"takes {context['max_length']} items at most, and has {context['actual_length']}"
-            )
-        case "string_too_short":
-            return f"needs {context['min_length']} or more characters"
-        case "string_too_long":
-            return f"takes {context['max_length']} characters at most"
-        case "string_pattern_mismatch":
-            return f"{value} does not fit the pattern {context['pattern']}"
+    if kind in _WORD_ERRORS:
+        words = _words(error)
+        remedy = suggest(str(error["input"]), words) if isinstance(error["input"], str) else ""
+        return f"unknown value {value}{remedy or '; known are ' + ', '.join(words)}"
+    if kind in _SENTENCES:
+        return _SENTENCES[kind].format_map({**context, "value": value})
     message = error["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
@@ -93,8 +82,8 @@ def sentence(error: ErrorDetails) -> str:
 
 
 def choice(error: ErrorDetails) -> str:
-    """The hint beside the complaint: all the words that could stand there."""
-    if error["type"] not in ("literal_error", "enum") or not isinstance(error["input"], str):
+    """The hint beside that: all the words that could stand there."""
+    if error["type"] not in _WORD_ERRORS or not isinstance(error["input"], str):
         return ""
     return choices(error["input"], _words(error))
 

@@ -91,7 +91,7 @@ class AddressRules:
     denied: Callable[[Sequence[str], str, int], str | None]
 
 
-class Outgoing:
+class RequestRules:
     """Checks what leaves the machine, as far as it stands in the files."""
 
     def __init__(self, problems: Problems, addresses: AddressRules | None) -> None:

@@ -10,13 +10,10 @@ from zoneinfo import ZoneInfo
 from cronsim import CronSim, CronSimError
 
 from orchestratord.model.endpoint import Schedule
+from orchestratord.model.schedule_slots import UNITS
 from orchestratord.values.durations import parse_duration
 from orchestratord.values.suggest import suggest
 
-WORDS = (
-    "minute", "hour", "day",
-    "monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday",
-)  # fmt: skip
 SHORTEST = 1.0
 """Seconds between two slots."""
 
@@ -44,15 +41,15 @@ def schedule_problems(schedule: Schedule) -> Iterator[tuple[str, str]]:
 
 
 def _every(every: str | float) -> Iterator[tuple[str, str]]:
-    if every in WORDS:
+    if every in UNITS:
         return
     try:
         seconds = parse_duration(every)
     except ValueError:
-        near = suggest(str(every), WORDS) if str(every).isalpha() else ""
+        near = suggest(str(every), UNITS) if str(every).isalpha() else ""
         yield (
             "every",
-            f"{every!r} is neither a duration nor one of {', '.join(WORDS)}"
+            f"{every!r} is neither a duration nor one of {', '.join(UNITS)}"
             + (near if "did you mean" in near else ""),
         )
         return
@@ -77,6 +74,6 @@ def _at(schedule: Schedule) -> str | None:
         return "goes with `every`; in `cron` the time is written already"
     if schedule.every == "hour":
         return None if _MINUTE.fullmatch(schedule.at or "") else "for an hour, write :30"
-    if schedule.every == "minute" or schedule.every not in WORDS:
+    if schedule.every == "minute" or schedule.every not in UNITS:
         return "goes with `every: hour`, `every: day`, or a day of the week"
     return None if _TIME.fullmatch(schedule.at or "") else "write it as 10:30"

@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from orchestratord.config.folder import MAX_BYTES
+from orchestratord.config.folder import MAX_BYTES, Files
 from orchestratord.config.yaml import syntax
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot
 from orchestratord.config.yaml.scalars import resolve
@@ -58,8 +58,15 @@ def read_document(file: str, content: bytes, *, loader: Any = None) -> YamlDocum
         loader: one of PyYAML's loaders; the default is libyaml's where PyYAML was built with it.
     """
     problems: list[Problem] = []
-    building = _built(file, content, problems, loader or _LOADER)
+    building = _built(file, content, problems, loader or LOADER)
     return YamlDocument(file, building.root() if building is not None else None, problems)
+
+
+def root_of(files: Files, file: str | None) -> MapNode:
+    """The tree of one of the folder's files; an empty one where there is none that can be read."""
+    content = files.contents.get(file or "")
+    root = None if content is None else read_document(file or "", content).root
+    return root or MapNode()
 
 
 def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _Building | None:
@@ -69,7 +76,7 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
         text = syntax.check(file, text, problems)
     if text is None:
         return None
-    if text and text[-1] not in _BREAKS:
+    if text and text[-1] not in BREAKS:
         text += "\n"  # a block text that ends with the file would lose its last line break
     building = _Building(file, text, problems)
     try:
@@ -81,8 +88,8 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
     return None
 
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
-_BREAKS = "\n\r\x85\u2028\u2029"
+LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+BREAKS = "\n\r\x85\u2028\u2029"
 _YAML = (1, 2)
 _QUOTED = frozenset("'\"|>")
 
@@ -154,8 +161,8 @@ class _Building:
         left = MAX_VALUES
         try:
             while (event := next_event()) is not None:
-                if strict is not None and (complaint := strict.complaint(event)) is not None:
-                    self._problem(self._value_spot(self._spot(event)), complaint)
+                if strict is not None and (problem := strict.problem_of(event)) is not None:
+                    self._problem(self._value_spot(self._spot(event)), problem)
                 handler = _HANDLERS.get(type(event))
                 if handler is not None and not handler(self, event):
                     return False
@@ -372,9 +379,9 @@ class _Building:
             self._value_spot(spot), f"the tag {name} is not read; leave it out, or quote the text"
         )
 
-    def _indented(self, complaint: syntax.Complaint | None) -> None:
-        if complaint is not None:
-            self.problems.append(syntax.at(self.file, self.text, *complaint))
+    def _indented(self, problem: syntax.Finding | None) -> None:
+        if problem is not None:
+            self.problems.append(syntax.at(self.file, self.text, *problem))
 
     def _problem(self, spot: Spot, message: str) -> None:
         self.problems.append(

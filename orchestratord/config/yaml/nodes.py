@@ -2,7 +2,7 @@
 
 A `Spot` is where a person is sent to: the key of a value in a mapping, the item itself in a list.
 Nodes know nothing of where they stand, their parents do; so a node that an alias repeats, or that
-many endpoints inherit, is one object. Once a file is read nobody changes them; that they are not
+many endpoints inherit, is one object. Once a file is read they do not change; that they are not
 frozen makes them three times as fast to build, and there are hundreds of thousands.
 """
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 
 class Spot(NamedTuple):
@@ -56,6 +56,10 @@ class MapNode:
         """The same with these keys alone."""
         return MapNode({key: entry for key, entry in self.entries.items() if key in keys})
 
+    def child(self, key: str) -> Node | None:
+        """What stands under a key; None where the key is missing."""
+        return self.entries[key][1] if key in self.entries else None
+
 
 Node = Scalar | ListNode | MapNode
 
@@ -87,7 +91,29 @@ def is_null(node: Node) -> bool:
     return isinstance(node, Scalar) and node.value is None
 
 
-# -- A place inside a text, found in the file that the text was read from --------------------------
+def mapping_of(node: Node | None) -> MapNode:
+    """The node itself, or an empty mapping where it is none."""
+    return node if isinstance(node, MapNode) else MapNode()
+
+
+def items_of(node: Node | None) -> list[Node]:
+    """The items of a list; none of what is no list."""
+    return [item for _, item in node.items] if isinstance(node, ListNode) else []
+
+
+def name_of(item: Node) -> str | None:
+    """The name of a mapping in a list, as lists are united by it."""
+    name = mapping_of(item).child("name")
+    return name.text if isinstance(name, Scalar) and name.value is not None else None
+
+
+def data_of(node: Node) -> Any:
+    """A node as JSON-like data; texts as they stand in the file, references unresolved."""
+    if isinstance(node, Scalar):
+        return node.text if isinstance(node.value, str) else node.value
+    if isinstance(node, ListNode):
+        return [data_of(item) for _, item in node.items]
+    return {key: data_of(item) for key, (_, item) in node.entries.items()}
 
 
 _WORD = re.compile(r"\W?\w+|.", re.DOTALL)

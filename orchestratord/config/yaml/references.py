@@ -57,14 +57,20 @@ class References:
         self._credentials = credentials
         self._folder = folder
         self._files: dict[tuple[Path, int], bytes | ValueError] = {}
-        self._marks: dict[tuple[Path, int], str] = {}
+        self._fingerprints: dict[tuple[Path, int], str] = {}
+
+    @classmethod
+    def of(cls, environ: Mapping[str, str], folder: Path = Path()) -> References:
+        """Those of an environment, with the folder of credentials that it names."""
+        credentials = environ.get("CREDENTIALS_DIRECTORY")
+        return cls(environ, Path(credentials) if credentials else None, folder)
 
     @property
     def files(self) -> dict[str, str]:
         """Each file that was asked for, and the fingerprint of what was read of it."""
         found: dict[str, str] = {}
         for path, limit in self._files:
-            found[str(path)] = found.get(str(path)) or self._mark(path, limit)
+            found[str(path)] = found.get(str(path)) or self._fingerprint(path, limit)
         return found
 
     def attach(self, name: str, limit: int, *, inside: bool) -> tuple[str, bytes]:
@@ -121,7 +127,7 @@ class References:
         file that has this fingerprint."""
         try:
             if inside.startswith("@"):
-                return self._mark(Path(inside[1:]), LARGEST) == value
+                return self._fingerprint(Path(inside[1:]), LARGEST) == value
             return self._value(inside)[0] == value
         except ValueError:
             return False
@@ -187,15 +193,15 @@ class References:
         except ValueError as error:
             raise ValueError(f"${{{inside}}}: {path} {error}") from None
 
-    def _mark(self, path: Path, limit: int) -> str:
-        mark = self._marks.get((path, limit))
-        if mark is None:
+    def _fingerprint(self, path: Path, limit: int) -> str:
+        found = self._fingerprints.get((path, limit))
+        if found is None:
             try:
-                mark = fingerprint(self._bytes(path, limit))
+                found = fingerprint(self._bytes(path, limit))
             except ValueError:
-                mark = UNREADABLE
-            self._marks[path, limit] = mark
-        return mark
+                found = UNREADABLE
+            self._fingerprints[path, limit] = found
+        return found
 
     def _bytes(self, path: Path, limit: int) -> bytes:
         found = self._files.get((path, limit))

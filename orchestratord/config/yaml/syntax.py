@@ -75,13 +75,13 @@ def decode(file: str, content: bytes, problems: list[Problem]) -> str | None:
 def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     """One problem for an error of the YAML parser."""
     mark = error.problem_mark or error.context_mark
-    complaint = f"{error.problem or ''} {error.context or ''}"
-    unclosed = "unexpected end of stream" in complaint or "unexpected document" in complaint
+    problem = f"{error.problem or ''} {error.context or ''}"
+    unclosed = "unexpected end of stream" in problem or "unexpected document" in problem
     if unclosed and error.context_mark is not None:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)
-    if "node content" in complaint and not _rest(text, line, column).strip():
+    if "node content" in problem and not _rest(text, line, column).strip():
         # The parser does not say where the list or the mapping began that is not finished.
         place = _open_bracket(text)
         if place is not None:
@@ -160,7 +160,7 @@ class Strict:
         suspicious = any(character in text for character in "#?&*") or _DASH.search(text)
         return cls(text) if suspicious else None
 
-    def complaint(self, event: Any) -> str | None:
+    def problem_of(self, event: Any) -> str | None:
         """What is wrong with an event or in front of it; None where nothing is."""
         text, start = self._text, event.start_mark.index
         glued = self._glued(self._end, start)
@@ -174,7 +174,7 @@ class Strict:
                 "that begins with & or * needs quotes"
             )
         style = getattr(event, "style", None)
-        if style in ("|", ">") and _STRICT_HEADER.search(text, start, _line_end(text, start)):
+        if style in ("|", ">") and _STRICT_HEADER.search(text, start, line_end(text, start)):
             return "a comment begins behind a blank: put one before #"
         value = getattr(event, "value", None)
         if value is not None and not style:
@@ -190,11 +190,11 @@ class Strict:
         while (hash_ := text.find("#", start, end)) >= 0:
             if hash_ > 0 and not text[hash_ - 1].isspace():
                 return True
-            start = _line_end(text, hash_)
+            start = line_end(text, hash_)
         return False
 
 
-def _line_end(text: str, start: int) -> int:
+def line_end(text: str, start: int) -> int:
     end = text.find("\n", start)
     return len(text) if end < 0 else end
 
@@ -206,11 +206,11 @@ _LINE = re.compile(r"(?<=[\r\n])( *)[\t ]*([^\s])")
 _BLANK = re.compile(r"( *)([^\r\n]*)(?:\r\n|[\r\n]|\Z)")
 _INDENT_HEADER = re.compile(r"[|>][-+]?(\d?)[^\r\n]*[\r\n]+")
 
-Complaint = tuple[int, str]
+Finding = tuple[int, str]
 """Where a line stands wrongly, as an index of the text, and why."""
 
 
-def in_brackets(text: str, start: int, end: int, above: int) -> Complaint | None:
+def in_brackets(text: str, start: int, end: int, above: int) -> Finding | None:
     """The first line of a flow collection that is not indented enough; None where all are.
 
     A closing bracket and a comment may stand where they like.
@@ -223,14 +223,14 @@ def in_brackets(text: str, start: int, end: int, above: int) -> Complaint | None
     return _outdented(text, start, end, above, "]}#")
 
 
-def in_text(text: str, style: str, start: int, end: int, above: int) -> Complaint | None:
+def in_text(text: str, style: str, start: int, end: int, above: int) -> Finding | None:
     """The same for a text in quotes, or a block text; `style` is what it begins with."""
     if style in ("'", '"'):
         return _outdented(text, start, end, above, "")
     return _misjudged(text, start, end, above)
 
 
-def _outdented(text: str, start: int, end: int, above: int, free: str) -> Complaint | None:
+def _outdented(text: str, start: int, end: int, above: int, free: str) -> Finding | None:
     if above < 0 or text.find("\n", start, end) < 0:
         return None
     for line in _LINE.finditer(text, start, end):
@@ -243,7 +243,7 @@ def _outdented(text: str, start: int, end: int, above: int, free: str) -> Compla
     return None
 
 
-def _misjudged(text: str, start: int, end: int, above: int) -> Complaint | None:
+def _misjudged(text: str, start: int, end: int, above: int) -> Finding | None:
     """A block text's first lines, which decide how far all of it is indented."""
     header = _INDENT_HEADER.match(text, start)
     if header is None or header[1]:
@@ -281,9 +281,9 @@ def check(file: str, text: str, problems: list[Problem]) -> str | None:
     try:
         json.loads(text, parse_constant=_refuse, parse_int=str, parse_float=str)
     except json.JSONDecodeError as error:
-        complaint = error.msg[:1].lower() + error.msg[1:]
+        problem = error.msg[:1].lower() + error.msg[1:]
         problems.append(
-            Problem(f"is not JSON: {complaint}", file=file, line=error.lineno, column=error.colno)
+            Problem(f"is not JSON: {problem}", file=file, line=error.lineno, column=error.colno)
         )
         return None
     except ValueError as error:

@@ -1,4 +1,5 @@
 """Lanes: in which order due tasks are claimed, and how many may be in flight.
 
-The worker asks; attempts report back. Nothing here knows of the store.
+The worker asks `lane_set` what to claim; the pipe takes slots from it and tells it what has ended.
+`placement` puts keys into lanes by the configuration in force. Nothing here knows of the store.
 """

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import heapq
 import math
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
@@ -13,9 +14,9 @@ from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.model.task import Key, Task
 from orchestratord.values.rate_limit import RateLimit
 
-AHEAD_MS = 20.0
-"""What ends within this time is claimed ahead; a claim takes about a tenth of it."""
-FAR_AHEAD_MS = 60.0
+PREFETCH_MS = 20.0
+"""As many as end within this time are prefetched; a claim takes about a tenth of it."""
+FAR_PREFETCH_MS = 60.0
 """The same where claims are dear, and made for more at a time."""
 
 
@@ -27,19 +28,19 @@ class Lane:
     concurrency: int
     in_flight: int = 0
     claimed: int = 0
-    """In flight, waiting in `held`, or on their way from the store."""
-    held: deque[tuple[Task, int]] = field(default_factory=deque)
+    """In flight, prefetched, or on their way from the store."""
+    prefetched: deque[tuple[Task, int]] = field(default_factory=deque)
     """Claimed tasks that wait for a slot, and since when."""
     line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
     """Not a deque: a key may leave from the middle of a long line."""
     pace: float = 0.0
-    """How many ended within about the last `ahead` milliseconds, at the time `paced_at`."""
+    """How many ended within about the last `horizon` milliseconds, at the time `paced_at`."""
     paced_at: int = 0
-    ahead: float = AHEAD_MS
-    gate: Throttle | None = None
+    horizon: float = PREFETCH_MS
+    throttle: Throttle | None = None
     """What else it may have to wait for; None for nothing."""
-    aside: bool = False
-    """Its gate had no room: it is not looked at until that may have changed."""
+    throttled: bool = False
+    """Its throttle had no room: it is not looked at until that may have changed."""
     opens_at: int | None = None
     """When it is looked at again, where time alone changes that."""
     openings: int = 0
@@ -48,7 +49,7 @@ class Lane:
     @property
     def free(self) -> int:
         """How many more may be claimed now."""
-        if self.gate is not None and self.gate.window is not None:
+        if self.throttle is not None and self.throttle.window is not None:
             # What its rate is reserved for would keep others from beginning.
             return max(self.concurrency - self.claimed, 0)
         # One that ended does not make a quick lane.
@@ -59,177 +60,19 @@ class Lane:
         passed = now - self.paced_at
         self.paced_at = now
         if passed > 0 and self.pace:
-            self.pace *= math.exp(-passed / self.ahead)
+            self.pace *= math.exp(-passed / self.horizon)
 
 
 class Choice(NamedTuple):
     """Claim up to `limit` tasks of `key`; that many slots of `lane` are taken for them.
 
-    `probe`: the lane is shut, and this one finds out whether it still has to be.
+    `probe`: only probes may pass, and this one finds out whether that still has to be so.
     """
 
     key: Key
     limit: int
     lane: str
     probe: bool = False
-
-
-# -- The gates of all lanes ------------------------------------------------------------------------
-
-
-class Throttles:
-    """Of one daemon's lanes. Times are milliseconds since the epoch."""
-
-    def __init__(self, lanes: Mapping[str, Lane], ready: Callable[[Lane], None]) -> None:
-        """`ready`: puts a lane among those that are looked at, if it has something to claim."""
-        self._lanes = lanes
-        self._ready = ready
-        self.aside: list[tuple[int, str]] = []
-        """A heap: when lanes are looked at again, some of it out of date."""
-        self.now = 0
-        """When one of them was last looked at."""
-        self._past: dict[str, Sequence[int]] | None = {}
-        self._told: dict[str, tuple[int, str]] = {}
-        """Of lanes that there are not yet: until when their receiver has asked another daemon for
-        patience, and why."""
-        self.shared = False
-        """Whether rates count for other daemons as well, who learn of a task as it is claimed."""
-
-    # -- for the choice ------------------------------------------------------------------------
-
-    def advance(self, now: int) -> None:
-        """Have those looked at whose time has come."""
-        self.now = now
-        while self.aside and self.aside[0][0] <= now:
-            when, name = heapq.heappop(self.aside)
-            lane = self._lanes[name]
-            if lane.opens_at == when:
-                lane.opens_at, lane.aside = None, False
-                self._ready(lane)
-
-    def next_look(self) -> int | None:
-        """When the next one is looked at again; None where time alone changes nothing."""
-        while self.aside and self._lanes[self.aside[0][1]].opens_at != self.aside[0][0]:
-            heapq.heappop(self.aside)
-        return self.aside[0][0] if self.aside else None
-
-    def set_aside(self, lane: Lane, gate: Throttle, now: int) -> None:
-        """There is no room: nobody looks at the lane until that may have changed."""
-        lane.aside = True
-        when = gate.opens_at(now)
-        if when is not None and when != lane.opens_at:
-            lane.opens_at = when
-            heapq.heappush(self.aside, (when, lane.name))
-
-    def pass_newborn(self, gate: Throttle, now: int) -> bool:
-        """Let one pass that is new, and was not due before."""
-        # What was charged before the daemon started is not known at first.
-        unknown = (self._past is None or self.shared) and gate.window is not None
-        if unknown or gate.shut(now) or gate.room(now) <= 0:
-            return False
-        gate.take(1, now)
-        return True
-
-    def unused(self, lane: Lane, choice: Choice, got: int) -> None:
-        """Only `got` tasks of a choice were claimed."""
-        gate = lane.gate
-        if gate is not None:
-            gate.give_back(choice.limit - got)
-            if choice.probe and not got:
-                gate.probe_over()
-            self.changed(lane, self.now)
-
-    # -- for the tasks -------------------------------------------------------------------------
-
-    def probe(self, lane: str, task_id: int) -> None:
-        """The task that was claimed as the probe of a lane."""
-        gate = self._lanes[lane].gate
-        if gate is not None and gate.probing:
-            gate.probe = task_id
-
-    def withdrawn(self, lane: str, task_id: int, now: int) -> None:
-        """A claimed task goes back before it has begun."""
-        found = self._lanes[lane]
-        if found.gate is not None:
-            found.gate.give_back(1)
-            self._done(found, found.gate, task_id, now)
-
-    def began(self, lane: str, now: int) -> None:
-        """A claimed task begins."""
-        found = self._lanes[lane]
-        if found.gate is not None and found.gate.window is not None:
-            found.gate.window.begin(now)
-            self.changed(found, now)
-
-    def unsent(self, lane: str, task_id: int, since: int, now: int) -> None:
-        """A task that began at `since` has ended, and nothing was sent."""
-        found = self._lanes[lane]
-        if found.gate is not None:
-            if found.gate.window is not None:
-                found.gate.window.give_back(1, since, now)
-            self._done(found, found.gate, task_id, now)
-
-    def _done(self, lane: Lane, gate: Throttle, task_id: int, now: int) -> None:
-        if gate.probe == task_id:
-            gate.probe_over()
-        self.changed(lane, now)
-
-    # -- what changes them ---------------------------------------------------------------------
-
-    def of(self, lane: Lane, now: int) -> Throttle:
-        """The gate of a lane, which it has from now on. `changed` has to follow."""
-        if lane.gate is None:
-            lane.gate = Throttle(now)
-        return lane.gate
-
-    def changed(self, lane: Lane, now: int) -> None:
-        """Something happened at the gate of a lane: look at it again."""
-        if lane.gate is not None and lane.gate.idle(now):
-            lane.gate = None
-        lane.aside = False
-        self._ready(lane)
-
-    def limit(self, lane: Lane, rate: RateLimit | None) -> None:
-        """A lane has this rate limit from now on, or none."""
-        window = lane.gate.window if lane.gate is not None else None
-        if rate != (window.limit if window is not None else None):
-            self.of(lane, self.now).limit(rate)
-            self._charge_past(lane)
-            self.changed(lane, self.now)
-
-    def used_up(self, lane: str, until: int, now: int) -> None:
-        """Other daemons have taken what the rate of a lane has left until then."""
-        found = self._lanes[lane]
-        if found.gate is not None and found.gate.window is not None:
-            found.gate.window.used_up(until)
-            self.changed(found, now)
-
-    def told(self, lane: str, until: int, why: str, now: int) -> None:
-        """Another daemon was asked for patience by the receiver of a lane that is not here yet."""
-        self._told = {name: told for name, told in self._told.items() if told[0] > now}
-        self._told[lane] = until, why
-
-    def met(self, lane: Lane) -> None:
-        """A lane is new here."""
-        told = self._told.pop(lane.name, None)
-        if told is not None:
-            self.of(lane, self.now).hold(*told, here=False)
-            self.changed(lane, self.now)
-
-    def forget_past(self) -> None:
-        """What was charged before the daemon started is learnt later."""
-        self._past = None
-
-    def learn_past(self, charges: Mapping[str, Sequence[int]]) -> None:
-        """Of lanes with a rate limit: when they were charged, in ascending order."""
-        self._past = dict(charges)
-        for lane in self._lanes.values():
-            self._charge_past(lane)
-
-    def _charge_past(self, lane: Lane) -> None:
-        if self._past and lane.gate is not None and lane.gate.window is not None:
-            for at in self._past.pop(lane.name, ()):
-                lane.gate.window.charge(1, at)
 
 
 # -- The order of due work, in memory --------------------------------------------------------------
@@ -257,23 +100,44 @@ _NOTHING = 1 << 62
 
 
 class LaneSet:
-    """All lanes of one daemon. Times are milliseconds since the epoch."""
+    """All lanes of one daemon, and the one place that counts. Times are milliseconds since the
+    epoch."""
 
-    def __init__(self, concurrency: int = 100) -> None:
-        """`concurrency`: how many may be in flight in all lanes together."""
+    def __init__(self, concurrency: int = 100, *, shared: bool = False) -> None:
+        """
+        Args:
+            concurrency: how many may be in flight in all lanes together.
+            shared: whether other daemons work on the queue: rates count for them as well, who learn
+                of a task as it is claimed, and a claim is dear, so that it is rather made for many,
+                and further ahead.
+        """
         self.concurrency = concurrency
+        self.shared = shared
         self.in_flight = 0
         self.claimed = 0
-        """In flight, held, or on their way from the store, in all lanes together."""
+        """In flight, prefetched, or on their way from the store, in all lanes together."""
+        self.unsettled = 0
+        """Attempts that have ended and are not written yet."""
+        self.draining = False
+        """The daemon stops: nothing new is begun."""
+        self.wake = asyncio.Event()
+        """Set where there may be something to choose: a slot is free, or something has changed."""
         self.lanes: dict[str, Lane] = {}
         self._entries: dict[Key, _Entry] = {}
         self._parked: dict[Key, int] = {}
         self._heap: list[tuple[int, Key]] = []
         self._ready: deque[str] = deque()
         self._ready_names: set[str] = set()
-        self.gates = Throttles(self.lanes, self._make_ready)
-        self.thrifty = False
-        """Whether a claim is dear, so that it is rather made for many, and further ahead."""
+        self._throttled: list[tuple[int, str]] = []
+        """A heap: when throttled lanes are looked at again, some of it out of date."""
+        self._looked = 0
+        """When one of the throttles was last looked at."""
+        self._past: dict[str, Sequence[int]] | None = {}
+        """Of lanes with a rate limit: when they were charged before the daemon started; None while
+        that is not known."""
+        self._told: dict[str, tuple[int, str]] = {}
+        """Of lanes that there are not yet: until when their receiver told another daemon to wait,
+        and why."""
 
     # -- what is known of the keys -----------------------------------------------------------
 
@@ -322,14 +186,15 @@ class LaneSet:
 
     # -- choosing ----------------------------------------------------------------------------
 
-    def choose(self, now: int, held: int = 0) -> list[Choice]:
-        """What to claim now. `held` slots count as taken where that is more than are claimed.
+    def choose(self, now: int) -> list[Choice]:
+        """What to claim now.
 
-        The slots of what is chosen are taken until `answered` gives back what was not needed.
+        The slots of what is chosen are taken until `answered` releases what was not needed.
         """
         self._advance(now)
-        most = MANY_AT_ONCE if self.thrifty else AT_ONCE
-        free = min(self.concurrency - max(self.claimed, held), most)
+        most = MANY_AT_ONCE if self.shared else AT_ONCE
+        # Claims wait while settlements pile up: the store is what is slow then.
+        free = min(self.concurrency - max(self.claimed, self.unsettled), most)
         chosen: list[Choice] = []
         waiting: list[Lane] = []
         for _ in range(len(self._ready)):
@@ -342,15 +207,15 @@ class LaneSet:
             # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
             # need it at once.
             slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
-            gate = lane.gate
-            if gate is not None:
-                self.gates.now = now
-                room = gate.room(now)
+            throttle = lane.throttle
+            if throttle is not None:
+                self._looked = now
+                room = throttle.room(now)
                 if room <= 0:
-                    self.gates.set_aside(lane, gate, now)
+                    self._put_off(lane, throttle, now)
                     continue
                 slots = min(slots, room)
-            if self.thrifty and slots < len(lane.held):
+            if self.shared and slots < len(lane.prefetched):
                 waiting.append(lane)
                 continue
             while lane.line and slots > 0:
@@ -358,7 +223,7 @@ class LaneSet:
                 key, _ = lane.line.popitem(last=False)
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
-                probe = gate is not None and gate.take(share, now)
+                probe = throttle is not None and throttle.take(share, now)
                 chosen.append(Choice(key, share, name, probe))
                 lane.claimed += share
                 self.claimed += share
@@ -374,8 +239,11 @@ class LaneSet:
         lane = self.lanes[choice.lane]
         lane.claimed -= choice.limit - got
         self.claimed -= choice.limit - got
-        if lane.gate is not None and got < choice.limit:
-            self.gates.unused(lane, choice, got)
+        if lane.throttle is not None and got < choice.limit:
+            lane.throttle.return_token(choice.limit - got)
+            if choice.probe and not got:
+                lane.throttle.probe_over()
+            self.throttle_changed(lane, self._looked)
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -402,7 +270,7 @@ class LaneSet:
         found.fade(now)
         if found.free <= 0:
             return False
-        if found.gate is not None and not self.gates.pass_newborn(found.gate, now):
+        if found.throttle is not None and not self._passes(found.throttle, now):
             return False
         found.claimed += 1
         self.claimed += 1
@@ -411,91 +279,103 @@ class LaneSet:
     # -- the slots -----------------------------------------------------------------------------
 
     def begin(self, lane: str, task: Task, now: int) -> Task | None:
-        """Hold a claimed task until its lane has a slot. Returns the one that has it now.
+        """Prefetch a claimed task until its lane has a slot. Returns the one that has it now.
 
         It is the same one, unless a cap that was raised left an older one behind.
         """
         found = self.lanes[lane]
-        if found.held or self._full(found):
-            found.held.append((task, now))
+        if found.prefetched or self._full(found):
+            found.prefetched.append((task, now))
             if self._full(found):
                 return None
-            task, _ = found.held.popleft()
+            task, _ = found.prefetched.popleft()
         found.in_flight += 1
         self.in_flight += 1
         return task
 
-    def release(self, lane: str, now: int) -> Task | None:
-        """A task of `lane` is no longer in flight. Returns the held one that now has its slot."""
+    def release_slot(self, lane: str, now: int) -> Task | None:
+        """A task of `lane` is no longer in flight. Returns the prefetched one that now has its
+        slot."""
         found = self.lanes[lane]
         found.in_flight -= 1
         self.in_flight -= 1
         found.fade(now)
         found.pace += 1
-        self.forgo(lane)
-        if not found.held or self._full(found):
+        self.suspend(lane)
+        if not found.prefetched or self._full(found):
             return None
-        task, _ = found.held.popleft()
+        task, _ = found.prefetched.popleft()
         found.in_flight += 1
         self.in_flight += 1
         return task
 
-    def forgo(self, lane: str) -> None:
-        """A claimed task of `lane` goes back, or is done with."""
+    def release_claim(self, lane: str, now: int, task_id: int = 0) -> None:
+        """A claimed task goes back before it has begun; `task_id` is 0 for one that was not even
+        written."""
+        self.suspend(lane)
+        found = self.lanes[lane]
+        if found.throttle is not None:
+            found.throttle.return_token(1)
+            self._end_probe(found, found.throttle, task_id, now)
+
+    def return_token(self, lane: str, now: int, task_id: int, since: int) -> None:
+        """A task that began at `since` has ended, and nothing was sent."""
+        found = self.lanes[lane]
+        if found.throttle is not None:
+            if found.throttle.window is not None:
+                found.throttle.window.return_token(1, since, now)
+            self._end_probe(found, found.throttle, task_id, now)
+
+    def suspend(self, lane: str) -> None:
+        """A claimed task of `lane` takes none of what may be claimed: it is done with, or waits
+        for something else until `resume`."""
         found = self.lanes[lane]
         found.claimed -= 1
         self.claimed -= 1
         self._make_ready(found)
 
-    def retake(self, lane: str) -> None:
-        """A claimed task of `lane` whose slot was given up wants one again."""
+    def resume(self, lane: str) -> None:
+        """A claimed task of `lane` that was suspended wants a slot again."""
         self.lanes[lane].claimed += 1
         self.claimed += 1
 
-    def take_held(self, now: int, longer_than: int) -> list[Task]:
-        """Take out what is held in the lanes where one has waited for so many milliseconds.
+    def take_prefetched(self, now: int, longer_than: int) -> list[Task]:
+        """Take out what is prefetched in the lanes where one has waited for so many milliseconds.
 
         The younger ones go with it, so as not to run before it. A clock that was put back says
         nothing about how long one has waited: it was long enough.
         """
         taken: list[Task] = []
         for lane in self.lanes.values():
-            if lane.held and not 0 <= now - lane.held[0][1] < longer_than:
-                taken += self.take_held_of(lane.name, now)
+            if lane.prefetched and not 0 <= now - lane.prefetched[0][1] < longer_than:
+                taken += self.take_prefetched_of(lane.name, now)
         return taken
 
-    def take_held_of(self, lane: str, now: int) -> list[Task]:
-        """Take out all that is held in one lane."""
+    def take_prefetched_of(self, lane: str, now: int) -> list[Task]:
+        """Take out all that is prefetched in one lane."""
         found = self.lanes[lane]
         taken: list[Task] = []
-        while found.held:
-            task, _ = found.held.popleft()
+        while found.prefetched:
+            task, _ = found.prefetched.popleft()
             taken.append(task)
-            self.forgo(lane)
-            self.gates.withdrawn(lane, task.id, now)
+            self.release_claim(lane, now, task.id)
         return taken
 
-    def try_now(self, key: Key, now: int) -> None:
-        """Somebody wants a task of `key` tried: where its lane is shut, it is the next probe."""
-        entry = self._entries.get(key)
-        if entry is None:
-            return
-        lane = self.lanes[entry.lane]
-        if lane.gate is not None and lane.gate.shut(now):
-            self._advance(now)
-            if key in lane.line:
-                lane.line.move_to_end(key, last=False)
-            lane.gate.by_hand = True
-            self.gates.changed(lane, now)
+    def prefetched_ids(self) -> list[int]:
+        """The tasks that wait for a slot."""
+        return [task.id for lane in self.lanes.values() for task, _ in lane.prefetched]
+
+    # -- when to look again --------------------------------------------------------------------
 
     def next_look(self) -> int | None:
         """When there may be something to choose if nothing happens meanwhile; None for never."""
-        times = [when for when in (self.next_due(), self.gates.next_look()) if when is not None]
-        return min(times, default=None)
-
-    def held_ids(self) -> list[int]:
-        """The tasks that wait for a slot."""
-        return [task.id for lane in self.lanes.values() for task, _ in lane.held]
+        throttled = self._throttled
+        while throttled and self.lanes[throttled[0][1]].opens_at != throttled[0][0]:
+            heapq.heappop(throttled)
+        due = self.next_due()
+        if not throttled:
+            return due
+        return throttled[0][0] if due is None else min(due, throttled[0][0])
 
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
@@ -505,6 +385,97 @@ class LaneSet:
                 return when
             heapq.heappop(self._heap)
         return None
+
+    # -- throttles -----------------------------------------------------------------------------
+
+    def throttle_of(self, lane: Lane, now: int) -> Throttle:
+        """The throttle of a lane, which it has from now on. `throttle_changed` has to follow."""
+        if lane.throttle is None:
+            lane.throttle = Throttle(now)
+        return lane.throttle
+
+    def throttle_changed(self, lane: Lane, now: int) -> None:
+        """Something happened at the throttle of a lane: look at it again."""
+        if lane.throttle is not None and lane.throttle.idle(now):
+            lane.throttle = None
+        lane.throttled = False
+        self._make_ready(lane)
+
+    def probe_claimed(self, lane: str, task_id: int) -> None:
+        """The task that was claimed as the probe of a lane."""
+        throttle = self.lanes[lane].throttle
+        if throttle is not None and throttle.probing:
+            throttle.probe = task_id
+
+    def began(self, lane: str, now: int) -> None:
+        """A claimed task begins."""
+        found = self.lanes[lane]
+        if found.throttle is not None and found.throttle.window is not None:
+            found.throttle.window.begin(now)
+            self.throttle_changed(found, now)
+
+    def try_now(self, key: Key, now: int) -> None:
+        """A task of `key` is wanted now: where only probes may pass, it is the next one."""
+        entry = self._entries.get(key)
+        if entry is None:
+            return
+        lane = self.lanes[entry.lane]
+        if lane.throttle is not None and lane.throttle.probes_only(now):
+            self._advance(now)
+            if key in lane.line:
+                lane.line.move_to_end(key, last=False)
+            lane.throttle.by_hand = True
+            self.throttle_changed(lane, now)
+
+    def used_up(self, lane: str, until: int, now: int) -> None:
+        """Other daemons have taken what the rate of a lane has left until then."""
+        found = self.lanes[lane]
+        if found.throttle is not None and found.throttle.window is not None:
+            found.throttle.window.used_up(until)
+            self.throttle_changed(found, now)
+
+    def told_to_wait(self, lane: str, until: int, why: str, now: int) -> None:
+        """The receiver of a lane that is not here yet told another daemon to wait."""
+        self._told = {name: told for name, told in self._told.items() if told[0] > now}
+        self._told[lane] = until, why
+
+    def forget_past(self) -> None:
+        """What was charged before the daemon started is learnt later."""
+        self._past = None
+
+    def learn_past(self, charges: Mapping[str, Sequence[int]]) -> None:
+        """Of lanes with a rate limit: when they were charged, in ascending order."""
+        self._past = dict(charges)
+        for lane in self.lanes.values():
+            self._charge_past(lane)
+
+    def _charge_past(self, lane: Lane) -> None:
+        if self._past and lane.throttle is not None and lane.throttle.window is not None:
+            for at in self._past.pop(lane.name, ()):
+                lane.throttle.window.charge(1, at)
+
+    def _put_off(self, lane: Lane, throttle: Throttle, now: int) -> None:
+        """There is no room: the lane is not looked at until that may have changed."""
+        lane.throttled = True
+        when = throttle.opens_at(now)
+        if when is not None and when != lane.opens_at:
+            lane.opens_at = when
+            heapq.heappush(self._throttled, (when, lane.name))
+
+    def _passes(self, throttle: Throttle, now: int) -> bool:
+        """Let one pass that is new, and was not due before."""
+        # What was charged before the daemon started is not known at first.
+        unknown = (self._past is None or self.shared) and throttle.window is not None
+        if unknown or throttle.probes_only(now) or throttle.room(now) <= 0:
+            return False
+        throttle.take(1, now)
+        return True
+
+    def _end_probe(self, lane: Lane, throttle: Throttle, task_id: int, now: int) -> None:
+        """If it was the probe, it has found nothing out; in any case there may be room again."""
+        if throttle.probe == task_id:
+            throttle.probe_over()
+        self.throttle_changed(lane, now)
 
     # -- within --------------------------------------------------------------------------------
 
@@ -532,8 +503,15 @@ class LaneSet:
         return entry
 
     def _advance(self, now: int) -> None:
-        if self.gates.aside:
-            self.gates.advance(now)
+        throttled = self._throttled
+        if throttled:
+            self._looked = now
+            while throttled and throttled[0][0] <= now:
+                when, name = heapq.heappop(throttled)
+                lane = self.lanes[name]
+                if lane.opens_at == when:
+                    lane.opens_at, lane.throttled = None, False
+                    self._make_ready(lane)
         heap = self._heap
         while heap and heap[0][0] <= now:
             when, key = heapq.heappop(heap)
@@ -550,7 +528,12 @@ class LaneSet:
             entry.waiting = False
 
     def _make_ready(self, lane: Lane) -> None:
-        if lane.line and not lane.aside and lane.free > 0 and lane.name not in self._ready_names:
+        if (
+            lane.line
+            and not lane.throttled
+            and lane.free > 0
+            and lane.name not in self._ready_names
+        ):
             self._ready_names.add(lane.name)
             self._ready.append(lane.name)
 
@@ -558,10 +541,17 @@ class LaneSet:
         lane = self.lanes.get(name)
         if lane is None:
             lane = self.lanes[name] = Lane(name, concurrency)
-            lane.ahead = FAR_AHEAD_MS if self.thrifty else AHEAD_MS
-            self.gates.met(lane)
+            lane.horizon = FAR_PREFETCH_MS if self.shared else PREFETCH_MS
+            told = self._told.pop(name, None)
+            if told is not None:
+                self.throttle_of(lane, self._looked).wait_until(*told, here=False)
+                self.throttle_changed(lane, self._looked)
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)
-        if rate is not None or lane.gate is not None:
-            self.gates.limit(lane, rate)
+        if rate is not None or lane.throttle is not None:
+            window = lane.throttle.window if lane.throttle is not None else None
+            if rate != (window.limit if window is not None else None):
+                self.throttle_of(lane, self._looked).limit(rate)
+                self._charge_past(lane)
+                self.throttle_changed(lane, self._looked)

@@ -1,15 +1,17 @@
-"""Where the tasks of each key stand under today's configuration: run, wait, or fail."""
+"""Where the tasks of each key go under today's configuration: into a lane, to wait, or to fail."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterator, Mapping
 
+from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key, Kind, Reason
 from orchestratord.plugin.executor import Doomed, Executor, Parked, Standing, Target
 from orchestratord.plugin.registry import Registry
+from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -20,11 +22,28 @@ REMOVED_AFTER = 60.0
 """Seconds for which an endpoint has to be gone before its tasks fail."""
 
 
-class Placement:
-    """Answers where a key stands, and remembers it until something changes."""
+def differ(before: Config | None, after: Config) -> Callable[[Key], bool]:
+    """Whether a key may be placed elsewhere by another configuration.
 
-    def __init__(self, registry: Registry) -> None:
+    An endpoint whose files did not change is the same object, and its keys are placed where they
+    were, unless the daemon's own settings changed, which anything may depend on.
+    """
+    if before is None or before.daemon != after.daemon or before.settings != after.settings:
+        return lambda key: True
+    was, now = before.endpoints, after.endpoints
+    return lambda key: was.get(key.endpoint_id) is not now.get(key.endpoint_id)
+
+
+class Placement:
+    """Holds the configuration in force, and puts each key into the lane that it names.
+
+    What it has found for a key is remembered until something changes.
+    """
+
+    def __init__(self, registry: Registry, lanes: LaneSet, clock: Clock) -> None:
         self._registry = registry
+        self._lanes = lanes
+        self._clock = clock
         self._config: Config | None = None
         self._paused: frozenset[str] = frozenset()
         self._elsewhere: Mapping[str, bool] = {}
@@ -36,37 +55,79 @@ class Placement:
         self._again: set[Key] = set()
         """Keys for which another task came while they were swept."""
 
-    def adopt(self, config: Config) -> Callable[[Key], bool]:
-        """A new configuration is in force. Returns whether a key may stand elsewhere by it.
+    @property
+    def config(self) -> Config:
+        """The configuration in force."""
+        if self._config is None:
+            raise RuntimeError("the worker has no configuration yet")
+        return self._config
 
-        An endpoint whose files did not change is the same object, and its keys stand where they
-        stood, unless the daemon's own settings changed, which anything may depend on.
-        """
-        before, self._config = self._config, config
-        if before is None or before.daemon != config.daemon or before.settings != config.settings:
-            self._known.clear()
-            return lambda key: True
-        was, now = before.endpoints, config.endpoints
+    # -- what changes it -----------------------------------------------------------------------
 
-        def changed(key: Key) -> bool:
-            return was.get(key.endpoint_id) is not now.get(key.endpoint_id)
-
+    def adopt(self, config: Config) -> None:
+        """Take up a new configuration: waiting tasks follow it, those in flight keep theirs."""
+        changed = differ(self._config, config)
+        self._config = config
         for key in [key for key in self._known if changed(key)]:
             del self._known[key]
-        return changed
+        self._lanes.concurrency = config.daemon.concurrency
+        for key in self._lanes.all_keys():
+            if changed(key):
+                self.place(key)
+                # What kept a receiver from answering may be mended by this.
+                self._lanes.try_now(key, self._clock.now_ms())
+        self._lanes.wake.set()
 
     def set_paused(self, paused: set[str]) -> frozenset[str]:
-        """Which endpoints' calls wait. Returns those for which that changed."""
+        """The endpoints whose calls wait; their deliveries go on. Returns those for which that
+        changed."""
         changed = self._paused ^ paused
         self._paused = frozenset(paused)
+        for endpoint_id in changed:
+            self.standing_changed(endpoint_id)
         return changed
 
-    def set_elsewhere(self, elsewhere: Mapping[str, bool]) -> set[str]:
-        """The endpoints that other daemons of the queue declare, and whether as we do. Returns
-        those for which that changed."""
+    def set_elsewhere(self, elsewhere: Mapping[str, bool]) -> None:
+        """The endpoints that other daemons of the queue declare, and whether as we do: their tasks
+        are left to those."""
         before, self._elsewhere = self._elsewhere, elsewhere
-        names = before.keys() | elsewhere.keys()
-        return {name for name in names if before.get(name) != elsewhere.get(name)}
+        for name in before.keys() | elsewhere.keys():
+            if before.get(name) != elsewhere.get(name):
+                self.standing_changed(name)
+
+    def standing_changed(self, endpoint_id: str | None) -> None:
+        """Place the keys of an endpoint (all of them for None) anew."""
+        self.forget(endpoint_id)
+        for key in self._lanes.all_keys():
+            if endpoint_id is None or key.endpoint_id == endpoint_id:
+                self.place(key)
+        self._lanes.wake.set()
+
+    def learn_secrets(self, owner: str, secrets: tuple[str, ...]) -> None:
+        """Mask what has come up while the configuration is in force, as tokens."""
+        self.config.redactor.learn(owner, secrets)
+
+    # -- for the lanes -------------------------------------------------------------------------
+
+    def touched(self, key: Key, next_try: int) -> None:
+        """A task of `key` is pending and due at `next_try` (milliseconds)."""
+        if self._lanes.draining:
+            return
+        if not self._lanes.known(key) or isinstance(self.of(key), Doomed):
+            self.place(key)
+        self._lanes.touch(key, next_try)
+        self._lanes.wake.set()
+
+    def place(self, key: Key) -> None:
+        """Put a key where it belongs today: into its lane, or among the parked ones."""
+        standing = self.of(key)
+        self.arm(key, self._clock.now())
+        if isinstance(standing, Target):
+            self._lanes.place(key, standing.lane, standing.concurrency, standing.rate)
+        else:
+            self._lanes.park(key)
+
+    # -- what is known of a key ----------------------------------------------------------------
 
     def forget(self, endpoint_id: str | None) -> None:
         """Ask again for this endpoint's keys; for all of them if None."""
@@ -79,10 +140,6 @@ class Placement:
     def of(self, key: Key) -> Standing:
         """Where the tasks of `key` stand."""
         return self.look(key)[0]
-
-    def executor(self, key: Key) -> Executor | None:
-        """Who carries out the tasks of `key`; None where its plugin is not there."""
-        return self.look(key)[1]
 
     def arm(self, key: Key, now: float) -> None:
         """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
@@ -110,7 +167,7 @@ class Placement:
         self._again.discard(key)
 
     def look(self, key: Key) -> tuple[Standing, Executor | None]:
-        """Both at once."""
+        """The same, and what carries them out; None where its plugin is not there."""
         try:
             return self._known[key]
         except KeyError:
@@ -119,9 +176,8 @@ class Placement:
             return found
 
     def _ask(self, key: Key) -> tuple[Standing, Executor | None]:
-        assert self._config is not None
         kind = Kind.WEBHOOK if key.webhook else Kind.CALL
-        endpoint = self._config.endpoints.get(key.endpoint_id)
+        endpoint = self.config.endpoints.get(key.endpoint_id)
         if endpoint is None:
             if key.endpoint_id in self._elsewhere:
                 return Parked("another daemon declares it and carries it out"), None
@@ -135,7 +191,7 @@ class Placement:
                 return Parked("the endpoint is disabled"), executor
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
-        standing = self._standing(executor, endpoint, key, self._config)
+        standing = self._standing(executor, endpoint, key, self.config)
         if isinstance(standing, Doomed) and standing.after and not self._alike(key.endpoint_id):
             # What is gone here may be there still, where the configuration is another one.
             return Parked("another daemon declares the endpoint otherwise"), executor

@@ -1,7 +1,7 @@
-"""The gate of a lane: how many of its tasks may be claimed now, and when the next one may.
+"""The throttle of a lane: how many of its tasks may be claimed now, and when the next one may.
 
 A lane has one while it has a rate limit, while something of it failed lately, and while its
-receiver has asked for patience. Most lanes have none.
+receiver has told it to wait, by Retry-After. Most lanes have none.
 """
 
 from __future__ import annotations
@@ -16,25 +16,24 @@ ANY = 1 << 30
 class Throttle:
     """Of one lane. Times are milliseconds since the epoch.
 
-    It is shut while the breaker is open or the receiver has asked for patience. Then only a probe
-    passes, one at a time.
+    While the breaker is open or the receiver has told it to wait, only probes pass, one at a time.
     """
 
     __slots__ = (
-        "breaker", "by_hand", "held_here", "held_until", "held_why", "probe", "probing", "window",
+        "breaker", "by_hand", "probe", "probing", "told_here", "told_until", "told_why", "window",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
         self.window: RateWindow | None = None
         """What the rate limit counts; None where there is none."""
         self.breaker = Breaker(now)
-        self.held_until = 0
-        """Until when the receiver has asked for patience, by Retry-After."""
-        self.held_why = ""
-        self.held_here = True
+        self.told_until = 0
+        """Until when the receiver has told it to wait, by Retry-After."""
+        self.told_why = ""
+        self.told_here = True
         """It has told this daemon, and not another one."""
         self.by_hand = False
-        """Somebody wants one to be tried now."""
+        """One is wanted now, whatever the throttle says."""
         self.probing = False
         """A probe was chosen, and it is not known yet how it ends."""
         self.probe: int | None = None
@@ -50,22 +49,22 @@ class Throttle:
             self.window.adopt(rate)
 
     def idle(self, now: int) -> bool:
-        """True where the lane needs no gate any more."""
+        """True where the lane needs no throttle any more."""
         return (
             self.window is None
             and not self.probing
-            and self.held_until <= now
+            and self.told_until <= now
             and self.breaker.quiet(now)
         )
 
-    def shut(self, now: int) -> bool:
+    def probes_only(self, now: int) -> bool:
         """True where only a probe may pass."""
-        return self.breaker.opened_at is not None or self.held_until > now
+        return self.breaker.opened_at is not None or self.told_until > now
 
     def room(self, now: int) -> int:
         """How many may be claimed now."""
         room = ANY
-        if self.shut(now):
+        if self.probes_only(now):
             if self.probing or not (self.by_hand or self._probe_at(now) <= now):
                 return 0
             room = 1
@@ -74,7 +73,7 @@ class Throttle:
     def opens_at(self, now: int) -> int | None:
         """When there is room if nothing happens meanwhile; None where something has to."""
         at = now
-        if self.shut(now):
+        if self.probes_only(now):
             if self.probing:
                 return None
             at = now if self.by_hand else self._probe_at(now)
@@ -85,39 +84,39 @@ class Throttle:
 
     def take(self, count: int, now: int) -> bool:
         """So many are claimed, of those for which there is room. True where it is a probe."""
-        probe = self.shut(now)
+        probe = self.probes_only(now)
         if probe:
             self.probing, self.probe, self.by_hand = True, None, False
         if self.window is not None:
             self.window.reserve(count)
         return probe
 
-    def give_back(self, count: int) -> None:
+    def return_token(self, count: int) -> None:
         """So many that were taken do not begin."""
         if self.window is not None:
-            self.window.release(count)
+            self.window.unreserve(count)
 
     def admits(self, task_id: int, now: int) -> bool:
-        """Whether a claimed task may begin: it may have been claimed before the gate was shut.
+        """Whether a claimed task may begin: it may have been claimed before only probes might.
 
-        One that may not goes back, and is `unsent`.
+        The claim of one that may not is released.
         """
-        return task_id == self.probe or not self.shut(now)
+        return task_id == self.probe or not self.probes_only(now)
 
     def probe_over(self) -> None:
         """The probe has ended, however it did, or was not sent at all."""
         self.probing, self.probe = False, None
 
-    def hold(self, until: int, why: str, *, here: bool = True) -> None:
-        """The receiver asks for patience; `here`: it has told this daemon, and not another one."""
-        if until > self.held_until:
-            self.held_until, self.held_why, self.held_here = until, why, here
+    def wait_until(self, until: int, why: str, *, here: bool = True) -> None:
+        """The receiver has told it to wait; `here`: it told this daemon, and not another one."""
+        if until > self.told_until:
+            self.told_until, self.told_why, self.told_here = until, why, here
 
     def _probe_at(self, now: int) -> int:
         breaker = self.breaker
         if breaker.opened_at is None:
-            return self.held_until
+            return self.told_until
         if breaker.next_probe > now + LONGEST_PAUSE_MS:
             breaker.next_probe = now  # the clock was put back
         # Whoever has said when to come back is not asked before.
-        return max(breaker.next_probe, self.held_until)
+        return max(breaker.next_probe, self.told_until)

@@ -31,19 +31,19 @@ def waits(standing: Standing, next_try: int, lanes: LaneSet, now: int) -> Waitin
     lane = lanes.lanes.get(standing.lane)
     if lane is None:
         return None
-    gate, name, due = lane.gate, lane.name, next_try <= now
-    if gate is not None:
-        until = gate.opens_at(now)
+    throttle, name, due = lane.throttle, lane.name, next_try <= now
+    if throttle is not None:
+        until = throttle.opens_at(now)
         if until is not None and until <= (now if due else next_try):
             pass  # by then there is room
-        elif gate.breaker.opened_at is not None:
-            why = f"the breaker of {name} is open: {gate.breaker.why}"
-            return Waiting("breaker", why, name, gate.breaker.opened_at, until)
-        elif gate.held_until > now:
-            why = f"{name} has asked for patience: {gate.held_why}"
-            return Waiting("retry_after", why, name, None, gate.held_until)
-        elif gate.window is not None:
-            why = f"rate_limit {gate.window.limit} of {name}"
+        elif throttle.breaker.opened_at is not None:
+            why = f"the breaker of {name} is open: {throttle.breaker.why}"
+            return Waiting("breaker", why, name, throttle.breaker.opened_at, until)
+        elif throttle.told_until > now:
+            why = f"{name} has asked for patience: {throttle.told_why}"
+            return Waiting("retry_after", why, name, None, throttle.told_until)
+        elif throttle.window is not None:
+            why = f"rate_limit {throttle.window.limit} of {name}"
             return Waiting("rate_limit", why, name, None, until)
     if due and lane.claimed >= lane.concurrency:
         why = f"{name} has {lane.in_flight} of {lane.concurrency} in flight"

@@ -1,14 +1,17 @@
-"""What daemons know of each other's lanes: which of them wait for their receiver."""
+"""The baseline: all tables, from the models."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from peewee import Database, TextField
+from peewee import Database, PostgresqlDatabase
 
-from orchestratord.queue.schema import stamp
+from orchestratord.queue.models import POSTGRES_TABLES, TABLES
+
+COMPATIBLE_FROM = 4
 
 
 def up(migrator: Any, db: Database) -> None:
-    migrator.migrate(migrator.add_column("daemons", "lanes", TextField(null=True)))
-    stamp(db, version=7, compatible_from=4)
+    tables = POSTGRES_TABLES if isinstance(db, PostgresqlDatabase) else TABLES
+    with db.bind_ctx(tables):
+        db.create_tables(tables)

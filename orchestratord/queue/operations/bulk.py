@@ -7,14 +7,15 @@ between, and the hot path waits for none of the looking.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from typing import Any
 
 from orchestratord.errors import NotFound
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection
+from orchestratord.queue.models import BulkRow, sql
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import RETRY as RETRYING
@@ -24,16 +25,7 @@ from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
 
-COLUMNS = (
-    "id, filter, rate, dry_run, status, highest_id, cursor, matched, moved, skipped, "
-    "created_at, updated_at, finished_at, action, owner, lease_until"
-)
-
-CREATE = """
-INSERT INTO bulks (filter, rate, dry_run, status, highest_id, matched, created_at, updated_at,
-    finished_at, action, owner, lease_until)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
+COLUMNS = [BulkRow._meta.columns[field.name] for field in fields(Bulk)]
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
@@ -60,17 +52,6 @@ WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
 ASK_TO_CANCEL = f"""
 UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
-"""
-
-ADVANCE = f"""
-UPDATE bulks
-SET cursor = ?, moved = moved + ?, skipped = skipped + ?, status = ?, updated_at = ?,
-    finished_at = ?, owner = ?, lease_until = ?
-WHERE id = ? RETURNING {COLUMNS}
-"""
-
-RELEASE = """
-UPDATE bulks SET owner = NULL, lease_until = NULL WHERE owner = ? AND status = 'running'
 """
 
 
@@ -126,10 +107,20 @@ def write_down(
     """Write a bulk down that was surveyed."""
     now = session.now()
     status = "running" if matched else "finished"
-    values = (search.dump(wanted), rate, 0, status, highest, matched, now, now)
-    whose = (session.owner, session.lease_until())
-    id_ = session.db.insert(CREATE, (*values, None if matched else now, action, *whose))
-    return _get(session.db, id_)
+    new = BulkRow.insert(
+        filter_=search.dump(wanted),
+        rate=rate,
+        status=status,
+        highest_id=highest,
+        matched=matched,
+        created_at=now,
+        updated_at=now,
+        finished_at=None if matched else now,
+        action=action,
+        owner=session.owner,
+        lease_until=session.lease_until(),
+    )
+    return _get(session.db, session.db.insert(*sql(new)))
 
 
 def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
@@ -168,19 +159,23 @@ def move_on(
         for id_, *key in rows:
             keys.setdefault(Key(*key), []).append(id_)
             session.waits(Key(*key), now)
-    cursor = bulk.highest_id if last else ids[-1]
-    end = ("finished", now, now) if last else ("running", now, None)
-    whose = (session.owner, session.lease_until())
-    values = (cursor, moved, len(ids) - moved, *end, *whose, bulk.id)
-    row = session.db.one(ADVANCE, values)
-    assert row is not None
-    return _bulk_of(row), keys
+    changes = {
+        "cursor": bulk.highest_id if last else ids[-1],
+        "moved": BulkRow.moved + moved,
+        "skipped": BulkRow.skipped + len(ids) - moved,
+        "owner": session.owner,
+        "lease_until": session.lease_until(),
+    }
+    if last:
+        changes |= {"status": "finished", "finished_at": now}
+    return _change(session, bulk.id, changes, now), keys
 
 
 @writes(Rank.KEEP)
 def release(session: Session) -> None:
     """Leave those that are carried out here to other daemons, which need not wait then."""
-    session.db.run(RELEASE, (session.owner,))
+    ours = BulkRow.owner == session.owner, BulkRow.status == "running"
+    session.db.run(*sql(BulkRow.update(owner=None, lease_until=None).where(*ours)))
 
 
 def _others(session: Session, bulk: Bulk) -> bool:
@@ -222,9 +217,12 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
     if bulk.status != "running":
         return bulk
     now = session.now()
-    whose = (bulk.owner, bulk.lease_until)
-    values = (bulk.cursor, 0, 0, "cancelled", now, now, *whose, bulk_id)
-    row = session.db.one(ADVANCE, values)
+    return _change(session, bulk_id, {"status": "cancelled", "finished_at": now}, now)
+
+
+def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int) -> Bulk:
+    query = BulkRow.update(**changes, updated_at=now).where(BulkRow.id == bulk_id)
+    row = session.db.one(*sql(query.returning(*COLUMNS)))
     assert row is not None
     return _bulk_of(row)
 
@@ -237,9 +235,10 @@ def get(db: Connection, bulk_id: int) -> Bulk:
 
 def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     """`lock` is the connection's `for_update`, or nothing."""
-    row = db.one(f"SELECT {COLUMNS} FROM bulks WHERE id = ?{lock}", (bulk_id,))
+    text, values = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == bulk_id))
+    row = db.one(text + lock, values)
     if row is None:
-        raise NotFound(f"there is no bulk {bulk_id}")
+        raise NotFound.of("bulk", bulk_id)
     return _bulk_of(row)
 
 
@@ -264,15 +263,15 @@ def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
 
 
 def _running(db: Connection) -> list[Bulk]:
-    rows = db.all(f"SELECT {COLUMNS} FROM bulks WHERE status = 'running' ORDER BY id")
-    return [_bulk_of(row) for row in rows]
+    query = BulkRow.select(*COLUMNS).where(BulkRow.status == "running").order_by(BulkRow.id)
+    return [_bulk_of(row) for row in db.all(*sql(query))]
 
 
 @reads
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
-    rows = db.all(f"SELECT {COLUMNS} FROM bulks ORDER BY id DESC LIMIT ?", (limit,))
-    return [_bulk_of(row) for row in rows]
+    query = BulkRow.select(*COLUMNS).order_by(BulkRow.id.desc()).limit(limit)
+    return [_bulk_of(row) for row in db.all(*sql(query))]
 
 
 def _bulk_of(row: tuple[Any, ...]) -> Bulk:

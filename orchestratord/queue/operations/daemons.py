@@ -7,31 +7,12 @@ from collections.abc import Collection
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
+from orchestratord.queue.models import BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.session import Session
 
 FORGOTTEN_MS = 3600 * 1000
 """How long after its lease a daemon that said nothing more is still listed, as gone."""
-
-BEAT = """
-UPDATE daemons SET generation = ?, lanes = ?, beat_at = ?, lease_until = ? WHERE owner = ?
-RETURNING fingerprint
-"""
-
-FIRST = """
-INSERT INTO daemons (owner, host, pid, version, generation, fingerprint, declared, lanes,
-    started_at, beat_at, lease_until)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-DECLARE = "UPDATE daemons SET fingerprint = ?, declared = ? WHERE owner = ?"
-
-KEEP_BULKS = "UPDATE bulks SET lease_until = ? WHERE owner = ? AND status = 'running'"
-
-SEEN = """
-SELECT owner, host, pid, version, generation, fingerprint, started_at, beat_at, lease_until, lanes
-FROM daemons ORDER BY started_at, owner
-"""
 
 
 @writes(Rank.CLAIM)
@@ -39,46 +20,62 @@ def give_sign(session: Session, beat: Beat) -> int:
     """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
     leases = session.leases
     now, until = leases.now(session.clock), leases.until(session.clock)
-    lanes = json.dumps(list(beat.lanes))
-    row = session.db.one(BEAT, (beat.generation, lanes, now, until, session.owner))
+    own = DaemonRow.owner == session.owner
+    alive = {"generation": beat.generation, "lanes": json.dumps(list(beat.lanes))}
+    alive |= {"beat_at": now, "lease_until": until}
+    told = DaemonRow.update(**alive).where(own).returning(DaemonRow.fingerprint)
+    row = session.db.one(*sql(told))
     if row is None:
-        fixed = (session.owner, beat.host, beat.pid, beat.version, beat.generation)
-        said = (beat.fingerprint, _declared(beat), lanes)
-        session.db.run(FIRST, (*fixed, *said, now - beat.age, now, until))
+        first = DaemonRow.insert(
+            owner=session.owner,
+            host=beat.host,
+            pid=beat.pid,
+            version=beat.version,
+            started_at=now - beat.age,
+            **alive,
+            **_said(beat),
+        )
+        session.db.run(*sql(first))
     elif row[0] != beat.fingerprint:
-        session.db.run(DECLARE, (beat.fingerprint, _declared(beat), session.owner))
-    session.db.run(KEEP_BULKS, (until, session.owner))
-    if session.db.shared:
-        session.db.run("DELETE FROM daemons WHERE lease_until < ?", (now - FORGOTTEN_MS,))
-    else:  # one daemon has the file
-        session.db.run("DELETE FROM daemons WHERE owner <> ?", (session.owner,))
+        session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
+    bulks = BulkRow.owner == session.owner, BulkRow.status == "running"
+    session.db.run(*sql(BulkRow.update(lease_until=until).where(*bulks)))
+    # One file has one daemon.
+    others = DaemonRow.owner != session.owner
+    gone = DaemonRow.lease_until < now - FORGOTTEN_MS if session.db.shared else others
+    session.db.run(*sql(DaemonRow.delete().where(gone)))
     return now
 
 
-def _declared(beat: Beat) -> str:
+def _said(beat: Beat) -> dict[str, str]:
     parts = {"endpoints": beat.endpoints, "schedules": beat.schedules, "plugins": beat.plugins}
-    return json.dumps({name: dict(part) for name, part in parts.items()})
+    declared = json.dumps({name: dict(part) for name, part in parts.items()})
+    return {"fingerprint": beat.fingerprint, "declared": declared}
 
 
 @writes(Rank.KEEP)
 def leave(session: Session) -> None:
     """The daemon ends: it is no longer listed."""
-    session.db.run("DELETE FROM daemons WHERE owner = ?", (session.owner,))
+    session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == session.owner)))
 
 
 @reads
 def seen(db: Connection) -> list[DaemonSeen]:
     """All that gave a sign of life within the last hour, the oldest first."""
-    rows = ((*row[:-1], json.loads(row[-1] or "[]")) for row in db.all(SEEN))
-    return [DaemonSeen(*row) for row in rows]
+    row = DaemonRow
+    fixed = (row.owner, row.host, row.pid, row.version, row.generation, row.fingerprint)
+    times = (row.started_at, row.beat_at, row.lease_until)
+    query = row.select(*fixed, *times, row.lanes).order_by(row.started_at, row.owner)
+    rows = ((*found[:-1], json.loads(found[-1] or "[]")) for found in db.all(*sql(query)))
+    return [DaemonSeen(*found) for found in rows]
 
 
 @reads
 def declared(db: Connection, owners: Collection[str]) -> dict[str, Beat]:
     """What these daemons can carry out; those that have gone meanwhile are left out."""
-    found: dict[str, Beat] = {}
-    for owner in owners:
-        row = db.one("SELECT fingerprint, declared FROM daemons WHERE owner = ?", (owner,))
-        if row is not None:
-            found[owner] = Beat(fingerprint=row[0], **json.loads(row[1]))
-    return found
+    row = DaemonRow
+    query = row.select(row.owner, row.fingerprint, row.declared).where(row.owner.in_(owners))
+    return {
+        owner: Beat(fingerprint=fingerprint, **json.loads(declared))
+        for owner, fingerprint, declared in db.all(*sql(query))
+    }

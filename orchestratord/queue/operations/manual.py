@@ -9,6 +9,7 @@ from orchestratord.errors import Conflict
 from orchestratord.model.task import Action, Status, Task
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_DUE, Connection
+from orchestratord.queue.models import ActionRow, EndpointState, sql
 from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.records import Done
 from orchestratord.queue.rows import TASK, task_of
@@ -37,11 +38,6 @@ WHERE id = ? RETURNING {TASK}
 
 ASK_TO_CANCEL = f"""
 UPDATE retry_schedule SET cancel_requested = 1, updated_at = ? WHERE id = ? RETURNING {TASK}
-"""
-
-PAUSE = """
-INSERT INTO endpoint_state (endpoint_id, paused) VALUES (?, ?)
-ON CONFLICT (endpoint_id) DO UPDATE SET paused = excluded.paused
 """
 
 
@@ -95,7 +91,11 @@ def cancel(session: Session, task_id: int) -> Task:
 @writes(Rank.HAND)
 def pause(session: Session, endpoint_id: str, paused: bool) -> None:
     """Remember whether the calls of an endpoint wait."""
-    session.db.run(PAUSE, (endpoint_id, int(paused)))
+    query = EndpointState.insert(endpoint_id=endpoint_id, paused=paused)
+    query = query.on_conflict(
+        conflict_target=[EndpointState.endpoint_id], preserve=[EndpointState.paused]
+    )
+    session.db.run(*sql(query))
 
 
 @reads
@@ -107,33 +107,25 @@ def paused(db: Connection) -> set[str]:
 
 # -- The action log --------------------------------------------------------------------------------
 
-RECORD = """
-INSERT INTO actions (at, who, action, endpoint_id, webhook, task_id, bulk_id, detail)
-VALUES (?, ?, ?, ?, ?, ?, ?, ?)
-"""
-
-NEWEST = """
-SELECT id, at, who, action, endpoint_id, webhook, task_id, bulk_id, detail FROM actions
-WHERE id < ? ORDER BY id DESC LIMIT ?
-"""
-
-_ANY = (1 << 63) - 1
-
 
 @writes(Rank.HAND)
 def record_action(session: Session, who: str, action: Action) -> int:
-    """Write down what somebody did; its number."""
-    values = (action.name, action.endpoint, action.webhook, action.task, action.bulk)
-    return session.db.insert(
-        RECORD, (session.now(), who, *values, json.dumps(action.detail, default=dict))
-    )
+    """Write down what a person did; its number."""
+    query = ActionRow.insert(
+        at=session.now(), who=who, action=action.name, endpoint_id=action.endpoint,
+        webhook=action.webhook, task_id=action.task, bulk_id=action.bulk,
+        detail=json.dumps(action.detail, default=dict),
+    )  # fmt: skip
+    return session.db.insert(*sql(query))
 
 
 @reads
 def newest_actions(db: Connection, limit: int, after: int | None = None) -> list[Done]:
     """Up to `limit` of what people did, newest first, older than the number `after`."""
-    rows = db.all(NEWEST, (_ANY if after is None else after, limit))
-    return [_done(*row) for row in rows]
+    query = ActionRow.select().order_by(ActionRow.id.desc()).limit(limit)
+    if after is not None:
+        query = query.where(ActionRow.id < after)
+    return [_done(*row) for row in db.all(*sql(query))]
 
 
 def _done(id_: int, at: int, who: str, name: str, *rest: Any) -> Done:

@@ -2,35 +2,26 @@
 
 from __future__ import annotations
 
+from peewee import Case
+
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
+from orchestratord.queue.models import ScheduleSlot, sql
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
-
-FIRST = """
-INSERT INTO schedules (endpoint_id, spec, last_slot) VALUES (?, ?, ?)
-ON CONFLICT (endpoint_id) DO NOTHING
-"""
-
-NEXT = """
-UPDATE schedules
-SET spec = ?, last_slot = ?, before = CASE WHEN spec = ? THEN before ELSE spec END
-WHERE endpoint_id = ? AND last_slot = ? AND spec = ?
-"""
 
 UNFINISHED = """
 SELECT 1 FROM schedules JOIN retry_schedule ON retry_schedule.id = schedules.task_id
 WHERE schedules.endpoint_id = ? AND status IN ('pending', 'running')
 """
 
-MADE = "UPDATE schedules SET task_id = ? WHERE endpoint_id = ?"
-
 
 @reads
 def slots(db: Connection) -> dict[str, tuple[str, int]]:
     """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
-    rows = db.all("SELECT endpoint_id, spec, last_slot FROM schedules")
+    query = ScheduleSlot.select(ScheduleSlot.endpoint_id, ScheduleSlot.spec, ScheduleSlot.last_slot)
+    rows = db.all(*sql(query))
     return {endpoint_id: (spec, last_slot) for endpoint_id, spec, last_slot in rows}
 
 
@@ -41,8 +32,9 @@ SlotRow = tuple[str, int, str | None]
 @reads
 def slot(db: Connection, endpoint_id: str) -> SlotRow | None:
     """How far the schedule of one endpoint has come."""
-    row = db.one("SELECT spec, last_slot, before FROM schedules WHERE endpoint_id = ?",
-                 (endpoint_id,))  # fmt: skip
+    columns = (ScheduleSlot.spec, ScheduleSlot.last_slot, ScheduleSlot.before)
+    query = ScheduleSlot.select(*columns).where(ScheduleSlot.endpoint_id == endpoint_id)
+    row = db.one(*sql(query))
     return None if row is None else (row[0], row[1], row[2])
 
 
@@ -65,16 +57,25 @@ def take_slot(
     None where somebody else has moved it meanwhile, or where the slot has no task. Raises
     StorageFull.
     """
+    table = ScheduleSlot
 
     def take(session: Session) -> Inserted | None:
         if previous is None:
-            taken = session.db.run(FIRST, (endpoint_id, spec, slot))
+            first = table.insert(endpoint_id=endpoint_id, spec=spec, last_slot=slot)
+            taken = session.db.run(*sql(first.on_conflict_ignore()))
         else:
-            taken = session.db.run(NEXT, (spec, slot, spec, endpoint_id, previous[1], previous[0]))
+            before = Case(None, [(table.spec == spec, table.before)], table.spec)
+            moved = table.update(spec=spec, last_slot=slot, before=before).where(
+                table.endpoint_id == endpoint_id,
+                table.spec == previous[0],
+                table.last_slot == previous[1],
+            )
+            taken = session.db.run(*sql(moved))
         if not taken or insert is None:
             return None
         inserted = insert_one(session, insert, session.now())
-        session.db.run(MADE, (inserted.id, endpoint_id))
+        made = table.update(task_id=inserted.id).where(table.endpoint_id == endpoint_id)
+        session.db.run(*sql(made))
         return inserted
 
     return Write(Rank.NEW, take, needs_room=insert is not None)

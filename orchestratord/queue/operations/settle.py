@@ -8,12 +8,20 @@ from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Attempt, Delete, Status, Task, Upsert
+from orchestratord.model.task import Attempt, Status, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.insert import NewRows, insert_one
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
-from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, Start, Started
+from orchestratord.queue.records import (
+    Insert,
+    Inserted,
+    Settled,
+    Settlement,
+    Start,
+    Started,
+    StoredEffect,
+)
 from orchestratord.queue.rows import code_text, json_text, plain
 from orchestratord.queue.session import HELD, RUNNING, SUCCESS, Session, fence
 
@@ -202,7 +210,7 @@ def _attempt(task_id: int, row: Attempt) -> tuple[Any, ...]:
 
 log = logging.getLogger("orchestratord.queue")
 
-Effects = Sequence[Insert | Upsert | Delete]
+Effects = Sequence[StoredEffect]
 
 NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
@@ -268,9 +276,7 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     return results
 
 
-def _leave_out(
-    effect: Insert | Upsert | Delete, error: Exception, inserted: list[Inserted]
-) -> None:
+def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
     what = f"a task of {effect.task.key}" if isinstance(effect, Insert) else effect.table
     log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
     if isinstance(effect, Insert):

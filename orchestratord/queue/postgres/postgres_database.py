@@ -17,12 +17,13 @@ from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
 
-from peewee import PeeweeException, PostgresqlDatabase
+from peewee import PeeweeException
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.database import Database
+from orchestratord.queue.models import PostgresTables
 from orchestratord.queue.postgres import shared_rates
 from orchestratord.queue.postgres.claim_postgres import PostgresSession, any_run_out
 from orchestratord.queue.postgres.notify import PostgresMessenger
@@ -414,9 +415,9 @@ class PostgresDatabase(Database):
             raise FAILURES.named(error) from None
 
     @contextmanager
-    def models(self, connection: Connection) -> Iterator[PostgresqlDatabase]:
+    def models(self, connection: Connection) -> Iterator[PostgresTables]:
         """As in the interface; a connection of its own."""
-        orm = PostgresqlDatabase("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
+        orm = PostgresTables("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
         orm.connect()
         try:
             yield orm

@@ -1,14 +1,62 @@
 // What a page does in the browser: it keeps itself up to date, and its buttons ask the API.
 //
 // A page is complete as the server sends it. To bring it up to date it is fetched again, and what
-// has changed is taken over into the elements that have `data-morph` and an id. Other scripts of
-// the dashboard import `say`, `confirmed` and `refresh` from here, and from `ask.js` what asks the API.
+// has changed is taken over into the elements that have `data-morph` and an id. The scripts of single
+// pages import from here what asks the API (`ask`, `why`, `guard`), `say` and `refresh`.
 
-import { LOGGED_OUT, ask, logIn, why } from "./ask.js";
-import { morph } from "./morph.js";
-import { tell } from "./times.js";
+// -- asking the API -------------------------------------------------------------------------------
 
-// -- telling ------------------------------------------------------------------------------------
+class Refused extends Error {
+  constructor(status, problem) {
+    super(problem.detail || `the daemon answered ${status}`);
+    this.status = status;
+    this.problem = problem;
+  }
+}
+
+// The JSON of an answer; throws Refused for one that is no success.
+export async function ask(method, address, body, headers = {}) {
+  const options = { method, headers: { Accept: "application/json", ...headers } };
+  if (body !== undefined) {
+    options.headers["Content-Type"] = "application/json";
+    options.body = JSON.stringify(body);
+  }
+  let response;
+  try {
+    response = await fetch(address, options);
+  } catch {
+    throw new Refused(0, { detail: "The daemon cannot be reached." });
+  }
+  const answer = await response.json().catch(() => ({}));
+  if (response.status === 401 && !logIn()) answer.detail = `${LOGGED_OUT}.`;
+  if (!response.ok) throw new Refused(response.status, answer);
+  return answer;
+}
+
+// Sessions end with the daemon. A page on which something is unsaved is not left for that.
+const LOGGED_OUT = "You are logged out: log in again in another tab, and go on here";
+let unsaved = () => false;
+
+// `check` says whether something would be lost if this page were left.
+export function guard(check) {
+  unsaved = check;
+}
+
+// Go and log in, unless something would be lost; whether that was done.
+function logIn() {
+  if (unsaved()) return false;
+  location.assign("/login?next=" + encodeURIComponent(location.pathname + location.search));
+  return true;
+}
+
+// What is wrong, in a sentence for people.
+export function why(error) {
+  const errors = error.problem?.errors;
+  if (!errors?.length) return error.message;
+  return errors.map((one) => (one.key ? `${one.key}: ${one.message}` : one.message)).join("; ");
+}
+
+// -- telling --------------------------------------------------------------------------------------
 
 export function say(text, bad = false) {
   const place = document.getElementById("said");
@@ -21,7 +69,7 @@ export function say(text, bad = false) {
 }
 
 // Ask before something that cannot be undone; whether the answer is yes.
-export function confirmed(text, yes) {
+function confirmed(text, yes) {
   const dialog = document.createElement("dialog");
   dialog.setAttribute("aria-labelledby", "asked");
   const form = document.createElement("form");
@@ -72,9 +120,84 @@ document.addEventListener("click", async (event) => {
   }
   button.ariaDisabled = null;
   await refresh();
-  // What was pressed may be gone: whoever uses the keyboard is not to start at the top again.
+  // What was pressed may be gone: the keyboard is not to start at the top again.
   if (!button.isConnected) document.getElementById("main").focus();
 });
+
+// -- times that stay true while a page is open ----------------------------------------------------
+
+const UNITS = [["d", 86400], ["h", 3600], ["m", 60], ["s", 1]];
+
+function duration(seconds) {
+  const parts = [];
+  let left = Math.round(seconds);
+  for (const [unit, size] of UNITS) {
+    const count = Math.floor(left / size);
+    left -= count * size;
+    if (count || parts.length) parts.push(count ? `${count}${unit}` : "");
+  }
+  return parts.slice(0, 2).filter(Boolean).join(" ") || "0s";
+}
+
+// The clocks of the daemon and of the browser need not agree.
+const served = Number(document.documentElement.dataset.now) || Date.now();
+const skew = served - Date.now();
+
+function tell() {
+  const now = Date.now() + skew;
+  for (const time of document.querySelectorAll("time[data-when]")) {
+    const away = (Date.parse(time.dateTime) - now) / 1000;
+    const text = away > 0.5 ? `in ${duration(Math.max(away, 1))}` : `${duration(Math.max(-away, 1))} ago`;
+    if (time.textContent !== text) time.textContent = text;
+  }
+}
+
+// -- making an element like another ---------------------------------------------------------------
+
+// Make one element like another, and touch nothing that is alike: what has the focus, what is
+// opened, ticked or selected stays so.
+function morph(old, fresh) {
+  for (const { name } of [...old.attributes]) {
+    if (!fresh.hasAttribute(name) && !kept(old, name)) old.removeAttribute(name);
+  }
+  for (const { name, value } of fresh.attributes) {
+    if (old.getAttribute(name) !== value && !kept(old, name)) old.setAttribute(name, value);
+  }
+  const coming = [...fresh.childNodes];
+  const byKey = new Map();
+  for (const child of old.children) if (child.dataset.key) byKey.set(child.dataset.key, child);
+  let place = old.firstChild;
+  for (const next of coming) {
+    const key = next.dataset?.key;
+    let match = key ? byKey.get(key) : place;
+    if (match && !alike(match, next)) match = null;
+    if (!match) {
+      old.insertBefore(document.importNode(next, true), place);
+      continue;
+    }
+    if (match !== place) old.insertBefore(match, place);
+    else place = place.nextSibling;
+    if (match.nodeType === Node.ELEMENT_NODE) morph(match, next);
+    else if (match.nodeValue !== next.nodeValue) match.nodeValue = next.nodeValue;
+  }
+  while (place) {
+    const after = place.nextSibling;
+    place.remove();
+    place = after;
+  }
+}
+
+function kept(element, name) {
+  return name === "open" || (name === "disabled" && element.tagName === "BUTTON");
+}
+
+function alike(old, fresh) {
+  return (
+    old.nodeType === fresh.nodeType &&
+    old.nodeName === fresh.nodeName &&
+    old.dataset?.key === fresh.dataset?.key
+  );
+}
 
 // -- keeping up to date ---------------------------------------------------------------------------
 
@@ -129,8 +252,8 @@ async function fetchAgain() {
   return undefined;
 }
 
-// Events say that something has changed, the page itself says what. While nobody looks, nothing is
-// fetched and nothing followed. Where no events come, because too many follow them already, the
+// Events say that something has changed, the page itself says what. While the page is hidden, nothing
+// is fetched and nothing followed. Where no events come, because too many follow them already, the
 // page is still fetched now and then. What goes on without events has `data-every`.
 const SOONEST = 1000;
 const ANYHOW = 5000;
@@ -215,7 +338,7 @@ if (document.body.dataset.live) {
 
 setInterval(() => document.hidden || tell(), 1000);
 
-// -- light and dark ---------------------------------------------------------------------------------
+// -- light and dark -------------------------------------------------------------------------------
 
 document.getElementById("theme").addEventListener("change", (event) => {
   const theme = event.target.value;
@@ -224,7 +347,7 @@ document.getElementById("theme").addEventListener("change", (event) => {
   document.cookie = `theme=${theme}; Path=/; SameSite=Strict; Max-Age=${theme ? 31536000 : 0}`;
 });
 
-// -- small things -----------------------------------------------------------------------------------
+// -- small things ---------------------------------------------------------------------------------
 
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-copy]");

@@ -1,7 +1,6 @@
 // One endpoint: calling it with the parameters of the form.
 
-import { ask, guard, why } from "./ask.js";
-import { say } from "./dashboard.js";
+import { ask, guard, say, why } from "./dashboard.js";
 
 const form = document.getElementById("call-form");
 

@@ -1,13 +1,14 @@
 // The form of one webhook. It changes the webhook as it stands in the file, key by key, so that keys
 // without a field of their own stay.
 
-import { fillRetry, optionsShown, takeRetry } from "./webhook-retry.js";
-import { codes, joined, typed } from "./webhook-values.js";
-
 let count = 0;
 
 const SIMPLE = ["name", "phase", "url", "timeout"];
 const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "enabled"];
+
+const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
+const BACKOFF_KEYS = ["delay", "factor", "delays"];
+const BACKOFF_OF = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
 
 function element(tag, attributes = {}, ...children) {
   const made = document.createElement(tag);
@@ -25,7 +26,7 @@ export class Form {
   constructor(item, from, changed) {
     this.item = item;
     this.from = from;
-    this.fresh = from === null && !item.url; // too new for complaints
+    this.fresh = from === null && !item.url; // too new for its problems to be shown
     this.references = [];
     this.inherited = null;
     this.name = item.name ?? "";
@@ -125,7 +126,7 @@ export class Form {
     const marks = [];
     if (item.enabled === false) marks.push("switched off");
     if (this.disabled) marks.push(`disabled: ${this.disabled}`);
-    if (this.mistakes) marks.push(this.mistakes === 1 ? "1 mistake" : `${this.mistakes} mistakes`);
+    if (this.problems) marks.push(this.problems === 1 ? "1 problem" : `${this.problems} problems`);
     this.element.querySelector(".marks").replaceChildren(
       ...marks.map((text) => element("span", { class: "mark" }, text)),
     );
@@ -145,7 +146,7 @@ export class Form {
     place.replaceChildren(
       ...shown.map((value, index) => {
         const select = element("select", { "aria-label": index ? `Secret ${index + 1}, while it is rotated` : "Secret" });
-        const none = this.inherited?.secret !== undefined && !index ? "as inherited" : index ? "no other" : "nobody: not signed";
+        const none = this.inherited?.secret !== undefined && !index ? "as inherited" : index ? "no other" : "none: not signed";
         select.append(new Option(none, ""));
         const choices = value ? [value, ...usable] : usable;
         for (const one of choices) select.append(new Option(one === "***" ? "*** (written out in the file)" : one, one));
@@ -157,7 +158,7 @@ export class Form {
     this.field("secret").querySelector(".hint").textContent =
       this.references.length || given.length
         ? "References that stand at this scheme, host and port already; the newest first, while one is rotated."
-        : "No reference stands at this scheme, host and port yet. Write the first one into the file by hand.";
+        : "No reference stands at this scheme, host and port yet. Add the first one to the file manually.";
   }
 
   addHeader(name, value, focus = false) {
@@ -244,7 +245,7 @@ export class Form {
       }
     }
     if (kind !== "standard") delete this.item.include;
-    this.complain("payload", this.unreadable);
+    this.markProblem("payload", this.unreadable);
   }
 
   takeInclude() {
@@ -267,14 +268,14 @@ export class Form {
   // -- what is wrong ------------------------------------------------------------------------------
 
   clear() {
-    this.mistakes = 0;
+    this.problems = 0;
     for (const wrong of this.element.querySelectorAll(".wrong")) wrong.hidden = true;
     for (const input of this.element.querySelectorAll("[aria-invalid]")) input.removeAttribute("aria-invalid");
-    if (this.unreadable) this.complain("payload", this.unreadable);
+    if (this.unreadable) this.markProblem("payload", this.unreadable);
   }
 
   // Show what is wrong beside the field of a key such as `retry.backoff`; the input to go to.
-  complain(key, text) {
+  markProblem(key, text) {
     let field = null;
     for (let path = key; path && !(field = this.field(path)); path = path.slice(0, Math.max(path.lastIndexOf("."), 0)));
     field ??= this.field("name");
@@ -283,7 +284,7 @@ export class Form {
     wrong.textContent = text && !wrong.hidden && wrong.textContent !== text ? `${wrong.textContent}; ${text}` : text;
     wrong.hidden = !text;
     if (text) {
-      this.mistakes += 1;
+      this.problems += 1;
       input.setAttribute("aria-invalid", "true");
     } else input.removeAttribute("aria-invalid");
     const hint = field.querySelector(":scope > .hint");
@@ -305,4 +306,74 @@ export class Form {
     for (let place = input.closest("details"); place; place = place.parentElement.closest("details")) place.open = true;
     input.focus();
   }
+}
+
+// -- the fields of `retry` ------------------------------------------------------------------------
+
+function backoffOf(retry) {
+  return typeof retry.backoff === "string" ? { strategy: retry.backoff } : (retry.backoff ?? {});
+}
+
+function fillRetry(form) {
+  const retry = form.item.retry ?? {};
+  for (const key of RETRY_KEYS) form.input(`retry.${key}`).value = retry[key] ?? "";
+  form.input("retry.when").value = joined(retry.when);
+  const backoff = backoffOf(retry);
+  const select = form.input("retry.backoff");
+  if (backoff.strategy && ![...select.options].some((one) => one.value === backoff.strategy)) {
+    select.append(new Option(backoff.strategy));
+  }
+  select.value = backoff.strategy ?? "";
+  for (const key of BACKOFF_KEYS) form.input(`retry.backoff.${key}`).value = joined(backoff[key]);
+}
+
+// Only the options of the strategy that is chosen.
+function optionsShown(form) {
+  const known = BACKOFF_OF[form.input("retry.backoff").value] ?? [];
+  for (const key of BACKOFF_KEYS) form.field(`retry.backoff.${key}`).hidden = !known.includes(key);
+}
+
+// What the fields say; undefined where they say nothing. A strategy without fields stays as it is.
+function takeRetry(form) {
+  const retry = { ...form.item.retry };
+  const set = (key, value) => (value === "" || value === undefined ? delete retry[key] : (retry[key] = value));
+  for (const key of RETRY_KEYS) set(key, typed(form.input(`retry.${key}`).value, retry[key]));
+  set("when", codes(form.input("retry.when").value, retry.when));
+  const strategy = form.input("retry.backoff").value;
+  if (!strategy) delete retry.backoff;
+  else if (strategy in BACKOFF_OF) {
+    const old = backoffOf(retry);
+    const backoff = { strategy };
+    for (const key of BACKOFF_OF[strategy]) {
+      const text = form.input(`retry.backoff.${key}`).value;
+      if (text) backoff[key] = key === "delays" ? listed(text).map((one, i) => typed(one, old.delays?.[i])) : typed(text, old[key]);
+    }
+    retry.backoff = Object.keys(backoff).length > 1 ? backoff : strategy;
+  }
+  return Object.keys(retry).length ? retry : undefined;
+}
+
+// -- texts of fields, and the values of keys that they stand for ----------------------------------
+
+// A text as its key takes it: a number where one is meant, and where one stood.
+function typed(text, old) {
+  if (typeof old === "number" && String(old) === text) return old;
+  return /^\d+(\.\d+)?$/.test(text) ? Number(text) : text;
+}
+
+function listed(text) {
+  return text.split(",").map((part) => part.trim()).filter(Boolean);
+}
+
+function joined(value) {
+  return value === undefined || value === null ? "" : [value].flat().join(", ");
+}
+
+// Status codes: one alone as it is, unless a list stood there.
+function codes(text, old) {
+  const found = listed(text).map((code) => {
+    if ([old].flat().includes(code)) return code;
+    return /^\d{3}$/.test(code) ? Number(code) : code;
+  });
+  return found.length > 1 || (found.length && Array.isArray(old)) ? found : found[0];
 }

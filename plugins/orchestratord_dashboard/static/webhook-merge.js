@@ -12,7 +12,7 @@ function canonical(value) {
   );
 }
 
-export function words(value) {
+function words(value) {
   if (value === undefined) return "nothing";
   return typeof value === "string" ? value : JSON.stringify(value);
 }

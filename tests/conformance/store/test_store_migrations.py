@@ -16,20 +16,19 @@ from orchestratord.queue.store import open_database
 from tests.postgres import Postgres
 
 INDEX = """
-from orchestratord.queue.schema import build_index, stamp
+from orchestratord.queue.schema import build_index
+COMPATIBLE_FROM = 4
 atomic = False
 
 def up(migrator, db):
     build_index(db, "later", "retry_schedule (updated_at) WHERE status = 'failed'")
-    stamp(db, version={version}, compatible_from=4)
 """
 
 COLUMN = """
-from orchestratord.queue.schema import stamp
+COMPATIBLE_FROM = 4
 
 def up(migrator, db):
     db.execute_sql("ALTER TABLE retry_schedule ADD COLUMN colour text")
-    stamp(db, version={version}, compatible_from=4)
 """
 
 
@@ -69,11 +68,10 @@ def upgrade(url: str, tmp_path: Path) -> Callable[[str], Any]:
     """Has a daemon of a later version change the schema; in a thread."""
 
     def change(source: str) -> None:
-        own = schema.MIGRATIONS / "postgres"
-        for migration in own.glob("[0-9]*.py"):
+        for migration in schema.MIGRATIONS.glob("[0-9]*.py"):
             (tmp_path / migration.name).write_text(migration.read_text())
         later = schema.VERSION + 1
-        (tmp_path / f"{later:04}_later.py").write_text(source.format(version=later))
+        (tmp_path / f"{later:04}_later.py").write_text(source)
         database = open_database(url)
         connection = database.connect(writes=True)
         with database.models(connection) as orm, database.alone():

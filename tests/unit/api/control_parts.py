@@ -12,7 +12,7 @@ import httpx
 
 from orchestratord.api.api_routes import application
 from orchestratord.api.server.server import Listener, Server
-from orchestratord.api.verbs import Verbs
+from orchestratord.api.service import Service
 from orchestratord.config.changes import Changes, Difference
 from orchestratord.engine import http_executor
 from orchestratord.engine.worker import Worker
@@ -22,6 +22,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
 from orchestratord.queue.operations import manual
 from orchestratord.queue.store import Store
+from orchestratord.runtime.fleet import Fleet
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
 
@@ -134,16 +135,21 @@ class Parts:
         self.host.events.open(self.clock, observed=observed)
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
-        self.worker.adopt(self.loader.config)
-        self.worker.set_paused(await self.store.read(manual.paused()))
-        self.verbs = Verbs(
-            self.store, self.worker, self.loader, self.host, self.clock, self.scheduler
+        self.worker.placement.adopt(self.loader.config)
+        self.worker.placement.set_paused(await self.store.read(manual.paused()))
+        scheduler: Any = self.scheduler
+        reloader: Any = self.loader
+        fleet = Fleet(
+            self.store, self.worker, scheduler, reloader, self.host, self.clock, lease=30.0
         )
-        self.server = Server(application(self.verbs), Listener(self.path))
+        self.service = Service(
+            self.store, self.worker, scheduler, reloader, fleet, self.host, self.clock
+        )
+        self.server = Server(application(self.service, self.host), Listener(self.path))
         self.server.start()
         self._running = [
             asyncio.create_task(self.worker.run()),
-            asyncio.create_task(self.verbs.bulks.run()),
+            asyncio.create_task(self.service.bulk_runner.run()),
         ]
         self.client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self.path)), base_url="http://daemon"
@@ -153,7 +159,7 @@ class Parts:
         await self.client.aclose()
         self.receiver.gate.set()
         await self.worker.drain(2.0)
-        self.verbs.close()
+        self.service.close()
         self.host.events.close()
         await self.server.stop()
         for running in self._running:

@@ -5,7 +5,7 @@ import json
 
 import pytest
 
-from orchestratord.api import verbs as verbs_module
+from orchestratord.api import service as service_module
 from orchestratord.queue.operations import manual
 from tests.unit.api.control_parts import Parts, until
 
@@ -175,7 +175,7 @@ async def test_the_mistakes_of_a_batch_are_not_endless(parts: Parts) -> None:
 
 
 async def test_a_batch_has_a_size_and_no_key(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(verbs_module, "MAX_BATCH", 3)
+    monkeypatch.setattr(service_module, "MAX_BATCH", 3)
     assert (await parts.post(CALLS, {"batch": [{}] * 4})).status_code == 422
     keyed = await parts.post(CALLS, {"batch": [{}]}, headers={"Idempotency-Key": "k"})
     assert keyed.json()["errors"][0]["key"] == "Idempotency-Key"

@@ -292,7 +292,7 @@ async def test_a_fault_of_the_daemon_says_nothing_of_itself(
     async def broken() -> None:
         raise RuntimeError("a secret thing")
 
-    monkeypatch.setattr(parts.verbs, "status", broken)
+    monkeypatch.setattr(parts.service, "status", broken)
     answer = await parts.client.get("/v1/status")
     assert (answer.status_code, answer.json()["code"]) == (500, "internal")
     assert "secret thing" not in answer.text

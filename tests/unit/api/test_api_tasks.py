@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.api import verbs as vigil_module
+from orchestratord.api import service as service_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
 from orchestratord.queue.operations import manual
 from orchestratord.values.clock import rfc3339
@@ -51,17 +51,17 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
         return found
 
     [lane] = worker.lanes.lanes.values()
-    gate = worker.lanes.gates.of(lane, now)
+    throttle = worker.lanes.throttle_of(lane, now)
     for at in [now - LASTING_MS] * LEAST + [now]:
-        gate.breaker.failed(at, f"cannot connect to {parts.SECRET}")
-    gate.breaker.next_probe = now + 8_000
+        throttle.breaker.failed(at, f"cannot connect to {parts.SECRET}")
+    throttle.breaker.next_probe = now + 8_000
     task_id = await parts.made()
     assert await waits(task_id) == {
         "for": "breaker", "why": "the breaker of api:demo is open: cannot connect to ***",
         "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 8_000),
     }  # fmt: skip
-    gate.breaker.answered(now)
-    gate.hold(now + 40_000, "429 with Retry-After")
+    throttle.breaker.answered(now)
+    throttle.wait_until(now + 40_000, "429 with Retry-After")
     assert await waits(task_id) == {
         "for": "retry_after", "why": "api:demo has asked for patience: 429 with Retry-After",
         "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000),
@@ -75,7 +75,7 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     answer = await parts.post(f"/v1/retries/{task_id}/trigger")
     assert answer.status_code == 202
     assert (await parts.ended(task_id))["status"] == "succeeded"  # by hand, it is the probe
-    lane.gate = None
+    lane.throttle = None
     parts.receiver.gate.clear()
     ids = [await parts.made() for _ in range(11)]
     await until(lambda: lane.in_flight == 10)
@@ -227,7 +227,7 @@ async def test_waiting_ends_with_a_cancel(parts: Parts) -> None:
 async def test_waiting_notices_what_nobody_told(
     parts: Parts, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(vigil_module, "LOOK_AGAIN", 0.05)
+    monkeypatch.setattr(service_module, "LOOK_AGAIN", 0.05)
     [task_id] = await parts.later(1)
     waiting = asyncio.create_task(parts.ended(task_id))
     await asyncio.sleep(0.1)
@@ -239,7 +239,7 @@ async def test_waiting_ends_when_the_daemon_stops(parts: Parts) -> None:
     [task_id] = await parts.later(1)
     waiting = asyncio.create_task(parts.ended(task_id))
     await asyncio.sleep(0.1)
-    parts.verbs.close()
+    parts.service.close()
     assert (await waiting)["status"] == "pending"
 
 

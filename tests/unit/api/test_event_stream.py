@@ -244,7 +244,7 @@ async def test_a_head_request_follows_nothing(parts: Parts) -> None:
 async def test_the_stream_ends_in_order_when_the_daemon_stops(parts: Parts) -> None:
     async with following(parts) as stream:
         await begun(stream)
-        await parts.worker.write([NewTask("call", "demo/off")])
+        await parts.worker.enqueue.write([NewTask("call", "demo/off")])
         parts.host.events.close()
         assert (await stream.event())["type"] == "task.created"
         assert await stream.block() == {}  # and no error: the last chunk was there

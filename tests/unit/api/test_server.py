@@ -437,7 +437,7 @@ async def test_stopping_lets_requests_end(parts: Parts) -> None:
     await busy.send(POST + b"Content-Length: 2\r\n\r\n{")
     await waits.send(f"GET /v1/retries/{task_id}?wait=30 HTTP/1.1\r\nHost: d\r\n\r\n".encode())
     await until(lambda: len(parts.server._state.tasks) == 2)
-    parts.verbs.close()
+    parts.service.close()
     stopping = asyncio.create_task(parts.server.stop())
     status, _, task = await waits.answer()
     assert (status, task["status"]) == (200, "running")

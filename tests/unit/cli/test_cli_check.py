@@ -1,3 +1,5 @@
+"""`check`: each error is one clear line, with its place."""
+
 from __future__ import annotations
 
 import json
@@ -5,9 +7,10 @@ import re
 from pathlib import Path
 
 import pytest
+from cli_parts import EXAMPLE, GOOD, run, write
 from click.testing import CliRunner, Result
 
-from orchestratorctl.excerpt import excerpt
+from orchestratorctl.formats import excerpt
 from orchestratord.cli.main import main
 from orchestratord.errors import Problem
 
@@ -189,3 +192,107 @@ def test_an_address_that_egress_denies_is_a_warning(folder: Path) -> None:
     assert ended.exit_code == 0
     (first, *_) = ended.stderr.splitlines()
     assert first.startswith(f"warning: {GET}:3:23: webhooks.0.url: 169.254.169.254 is ")
+
+
+def test_check_of_the_example() -> None:
+    result = run("check", "--config", EXAMPLE)
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout == f"{EXAMPLE} is good: 3 APIs, 7 endpoints\n"
+    assert result.stderr == ""
+
+
+def test_check_reports_every_error_with_its_place(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(
+        tmp_path,
+        {
+            "orchestratord.yaml": "log: {level: loud}\n",
+            "apis/shop/endpoints/a.yaml": "path: /a\nretry:\n  backoff: expo\n",
+            "apis/shop/endpoints/b.yaml": "pth: /b\n",
+        },
+    )
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 78
+    assert result.stdout == ""
+    lines = result.stderr.splitlines()
+    assert any(line.startswith("orchestratord.yaml:1:7: log.level: ") for line in lines)
+    assert (
+        "apis/shop/endpoints/a.yaml:3:3: retry.backoff: unknown strategy 'expo', "
+        "did you mean 'exponential'?"
+    ) in lines
+    assert any(line.startswith("apis/shop/endpoints/b.yaml:1:1: pth: ") for line in lines)
+    errors = [line for line in lines if re.match(r"(orchestratord|apis/.*)\.yaml:", line)]
+    assert lines[-1] == f"{len(errors)} errors"
+
+
+def test_check_in_json(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    result = run("check", "--config", tmp_path, "-o", "json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == {"ok": True, "problems": [], "apis": 1, "endpoints": 1}
+
+    write(tmp_path, {"apis/shop/endpoints/getOrder.yaml": "path: /a\nretry: {backoff: expo}\n"})
+    result = run("check", "--config", tmp_path, "-o", "json")
+    assert result.exit_code == 78
+    document = json.loads(result.stdout)
+    assert document["ok"] is False
+    (problem,) = document["problems"]
+    assert problem["file"] == "apis/shop/endpoints/getOrder.yaml"
+    assert (problem["line"], problem["key"]) == (2, "retry.backoff")
+    assert problem["severity"] == "error"
+    assert problem["message"] in result.stderr
+
+
+def test_check_shows_warnings_and_is_content(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(
+        tmp_path,
+        {
+            "apis/shop/api.yaml": "base_url: https://shop.example.com\nauth: {bearer: abcdefgh}\n",
+            "orchestratord.yaml": "plugins: {dirs: [plugins], disabled: [nobody]}\n",
+            "plugins/broken.py": "raise RuntimeError('no\\nway')\n",
+        },
+    )
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 0
+    assert "1 API, 1 endpoint; 3 warnings" in result.stdout
+    lines = result.stderr.splitlines()
+    assert sum(line.startswith("warning: ") for line in lines) == 3
+    assert any(
+        "the plugin broken cannot be loaded: RuntimeError: no\\nway" in line for line in lines
+    )
+    assert any("'nobody'" in line for line in lines)
+    assert "abcdefgh" not in result.output
+
+
+def test_check_knows_where_requests_may_go(tmp_path: Path) -> None:
+    write(tmp_path, GOOD)
+    write(tmp_path, {"apis/shop/api.yaml": "base_url: http://127.0.0.1:9\n"})
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 0
+    assert "warning: apis/shop/api.yaml:1:1: base_url: 127.0.0.1 is a loopback" in result.stderr
+    assert "egress: {allow: [127.0.0.1:9]}" in result.stderr
+
+    write(tmp_path, {"orchestratord.yaml": "egress: {allow: [127.0.0.1:9]}\n"})
+    assert run("check", "--config", tmp_path).stderr == ""
+
+    write(tmp_path, {"orchestratord.yaml": "egress: {allow: [localhost]}\n"})
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 78
+    assert "orchestratord.yaml:1:18: egress.allow.0: 'localhost' is not a rule" in result.stderr
+
+
+def test_check_names_two_plugins_that_claim_one_name(tmp_path: Path) -> None:
+    plugin = (
+        "from orchestratord import Backoff, hookimpl\n"
+        "class Mine(Backoff):\n    def seconds(self, n): return 1\n"
+        "@hookimpl\ndef register_backoff(): return {'linear': Mine}\n"
+    )
+    write(tmp_path, GOOD)
+    write(
+        tmp_path,
+        {"orchestratord.yaml": "plugins: {dirs: [plugins]}\n", "plugins/mine.py": plugin},
+    )
+    result = run("check", "--config", tmp_path)
+    assert result.exit_code == 78
+    assert "'linear' is registered by backoff and by mine" in result.stderr

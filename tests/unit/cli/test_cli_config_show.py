@@ -11,7 +11,7 @@ from click.testing import CliRunner, Result
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestratord.cli.annotated import annotated
+from orchestratord.cli.inspect.config_show_command import annotated
 from orchestratord.cli.main import main
 from orchestratord.config.show.origins import Traced
 from orchestratord.config.yaml.document import read_document

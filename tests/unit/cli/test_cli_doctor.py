@@ -20,9 +20,8 @@ import pytest
 import trustme
 from click.testing import CliRunner, Result
 
-from orchestratord.cli.doctor import certificates, configuration, control, database, machine
-from orchestratord.cli.doctor.case import Case, open_case
-from orchestratord.cli.doctor.finding import Finding, Findings
+from orchestratord.cli.doctor import config_checks, daemon_checks, machine_checks, queue_checks
+from orchestratord.cli.doctor.installation import Finding, Findings, Installation, look_at
 from orchestratord.cli.main import main
 from orchestratord.queue.admin import inspect
 
@@ -53,11 +52,11 @@ def run(folder: Path, *arguments: str) -> Result:
     return CliRunner().invoke(main, ["doctor", "--config", str(folder), *arguments])
 
 
-def found(check: Callable[[Case], Findings], case: Case) -> list[tuple[str, str]]:
+def found(check: Callable[[Installation], Findings], case: Installation) -> list[tuple[str, str]]:
     return [(finding.status, finding.what) for finding in check(case)]
 
 
-def bad(check: Callable[[Case], Findings], case: Case) -> Finding:
+def bad(check: Callable[[Installation], Findings], case: Installation) -> Finding:
     """The one finding that is not ok."""
     (finding,) = (finding for finding in check(case) if finding.status != "ok")
     assert finding.remedy
@@ -127,13 +126,13 @@ def test_no_folder_at_all(home: Path) -> None:
 def test_a_check_that_cannot_be_made_does_not_keep_the_others(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def broken(case: Case) -> Findings:
+    def broken(case: Installation) -> Findings:
         raise OSError("no such luck")
 
-    monkeypatch.setattr(database, "check_disk", broken)
+    monkeypatch.setattr(queue_checks, "check_disk", broken)
     result = run(folder)
     assert result.exit_code == 1
-    assert "fail  disk        cannot be looked at: no such luck" in result.stdout
+    assert "fail  disk        cannot be checked: no such luck" in result.stdout
     assert "  inotify " in result.stdout
 
 
@@ -142,7 +141,7 @@ def test_a_check_that_cannot_be_made_does_not_keep_the_others(
 
 def test_settings_are_read_though_an_endpoint_is_bad(folder: Path, home: Path) -> None:
     (folder / "apis/example/endpoints/getPage.yaml").write_text("pth: /\n")
-    case = open_case(folder)
+    case = look_at(folder)
     assert case.config is None
     assert case.socket == home / "run/control.sock"
     assert case.database == f"sqlite:///{home}/state/queue.db"
@@ -152,19 +151,19 @@ def test_what_is_not_set_here_may_be_set_where_the_daemon_runs(folder: Path) -> 
     (folder / "apis/example/api.yaml").write_text(
         "base_url: https://example.com\nauth: {bearer: '${credential:token}'}\n"
     )
-    case = open_case(folder, {})
-    assert bad(configuration.check_config, case).status == "fail"
+    case = look_at(folder, {})
+    assert bad(config_checks.check_config, case).status == "fail"
     case.status = {"config": {"folder": str(folder), "error": None}}
-    finding = bad(configuration.check_config, case)
+    finding = bad(config_checks.check_config, case)
     assert finding.status == "warn"
     assert "this shell's environment" in finding.remedy
     case.status = {"config": {"folder": str(folder), "error": {"at": "…", "errors": []}}}
-    assert bad(configuration.check_config, case).status == "fail"
+    assert bad(config_checks.check_config, case).status == "fail"
 
 
 def test_warnings_are_told(folder: Path) -> None:
     (folder / "apis/example/api.yaml").write_text("base_url: http://127.0.0.1:9\n")
-    finding = bad(configuration.check_config, open_case(folder))
+    finding = bad(config_checks.check_config, look_at(folder))
     assert finding.status == "warn"
     assert "127.0.0.1 is a loopback" in finding.what
 
@@ -174,23 +173,23 @@ def test_who_can_read_a_secret(folder: Path, home: Path) -> None:
     (home / "token").chmod(0o644)
     api = folder / "apis/example/api.yaml"
     api.write_text(f"base_url: https://example.com\nauth: {{bearer: '${{file:{home}/token}}'}}\n")
-    finding = bad(configuration.check_files, open_case(folder))
+    finding = bad(config_checks.check_files, look_at(folder))
     assert (finding.status, finding.what) == (
         "warn",
-        f"everybody can read the secret in {home}/token",
+        f"every user can read the secret in {home}/token",
     )
     assert finding.remedy == f"chmod o-r {home}/token"
     (home / "token").chmod(0o640)
-    assert found(configuration.check_files, open_case(folder))[0][0] == "ok"
+    assert found(config_checks.check_files, look_at(folder))[0][0] == "ok"
 
     api.write_text("base_url: https://example.com\nauth: {bearer: written-out-secret}\n")
     api.chmod(0o644)
-    finding = bad(configuration.check_files, open_case(folder))
-    assert finding.what == f"everybody can read the secret in {api}"
+    finding = bad(config_checks.check_files, look_at(folder))
+    assert finding.what == f"every user can read the secret in {api}"
     assert "written-out" not in str(finding)
     # Nobody comes through a folder that is closed.
     folder.chmod(0o750)
-    assert found(configuration.check_files, open_case(folder))[0][0] == "ok"
+    assert found(config_checks.check_files, look_at(folder))[0][0] == "ok"
 
 
 def test_who_can_change_files_and_plugins(folder: Path, home: Path) -> None:
@@ -199,11 +198,11 @@ def test_who_can_change_files_and_plugins(folder: Path, home: Path) -> None:
     (plugins / "mine.py").write_text("")
     (plugins / "mine.py").chmod(0o666)
     (folder / "orchestratord.yaml").write_text(f"plugins: {{dirs: [{plugins}]}}\n")
-    finding = bad(configuration.check_files, open_case(folder))
-    assert (finding.status, finding.what) == ("fail", f"everybody can change {plugins}/mine.py")
+    finding = bad(config_checks.check_files, look_at(folder))
+    assert (finding.status, finding.what) == ("fail", f"every user can change {plugins}/mine.py")
     (plugins / "mine.py").chmod(0o644)
     (folder / "apis").chmod(0o777)
-    finding = bad(configuration.check_files, open_case(folder))
+    finding = bad(config_checks.check_files, look_at(folder))
     assert (finding.status, finding.remedy) == ("fail", f"chmod o-w {folder}/apis")
 
 
@@ -211,9 +210,9 @@ def test_plugins_that_fail_are_disabled_or_do_wrong(folder: Path) -> None:
     (folder / "orchestratord.yaml").write_text("plugins: {dirs: [p], disabled: [webhooks]}\n")
     (folder / "p").mkdir()
     (folder / "p" / "broken.py").write_text("1/0\n")
-    case = open_case(folder)
+    case = look_at(folder)
     case.status = {"plugins": [{"name": "mine", "faults": 3, "last_fault": "on_retry: boom"}]}
-    lines = found(configuration.check_plugins, case)
+    lines = found(config_checks.check_plugins, case)
     assert ("fail", "broken cannot be loaded: ZeroDivisionError: division by zero") in lines
     assert (
         "warn", "webhooks is disabled: its keys are not read and its tasks wait"
@@ -246,7 +245,7 @@ def test_a_database_that_is_whole(folder: Path, home: Path) -> None:
     path = home / "state/queue.db"
     make_database(path)
     before = tree(home)
-    (line,) = found(database.check_database, open_case(folder))
+    (line,) = found(queue_checks.check_database, look_at(folder))
     size = path.stat().st_size
     assert line == ("ok", f"{path}, {size / 1024:,.1f} KiB, is whole")
     assert tree(home) == before
@@ -262,15 +261,15 @@ def test_a_database_that_is_in_use(folder: Path, home: Path) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX)
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("INSERT INTO t (text) VALUES ('uncommitted')")
-        case = open_case(folder)
-        lines = found(database.check_database, case)
+        case = look_at(folder)
+        lines = found(queue_checks.check_database, case)
         assert lines[0][1].endswith("is whole")
         assert lines[1] == (
             "warn",
             f"the daemon with pid {os.getpid()} holds it, and does not answer at {case.socket}",
         )
         case.status = {}
-        assert found(database.check_database, case)[1][0] == "ok"
+        assert found(queue_checks.check_database, case)[1][0] == "ok"
         connection.rollback()
     assert inspect.holder(path) is None
 
@@ -281,11 +280,11 @@ def test_a_database_that_is_damaged(folder: Path, home: Path) -> None:
     content = bytearray(path.read_bytes())
     content[4096 * 3 : 4096 * 8] = os.urandom(4096 * 5)
     path.write_bytes(content)
-    finding = bad(database.check_database, open_case(folder))
+    finding = bad(queue_checks.check_database, look_at(folder))
     assert finding.status == "fail"
     assert finding.what.startswith(f"{path} is damaged: ")
     path.write_text("no database at all, though it is long enough to be one" * 100)
-    assert "file is not a database" in bad(database.check_database, open_case(folder)).what
+    assert "file is not a database" in bad(queue_checks.check_database, look_at(folder)).what
 
 
 def test_a_database_too_large_to_be_seen_whole(home: Path) -> None:
@@ -301,7 +300,7 @@ def test_a_database_of_a_newer_version(folder: Path, home: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.execute("UPDATE schema SET compatible_from = 999")
         connection.commit()
-    finding = bad(database.check_database, open_case(folder))
+    finding = bad(queue_checks.check_database, look_at(folder))
     assert finding.status == "fail"
     assert "knows schema 999" in finding.what
 
@@ -310,27 +309,27 @@ def test_a_database_that_everybody_may_open(folder: Path, home: Path) -> None:
     path = home / "state/queue.db"
     make_database(path)
     path.chmod(0o644)
-    finding = bad(database.check_database, open_case(folder))
+    finding = bad(queue_checks.check_database, look_at(folder))
     assert finding.remedy == f"chmod o= {path}"
 
 
 def test_the_file_system_is_known() -> None:
-    assert database.filesystem_of(Path("/proc/self")) == "proc"
-    assert database.filesystem_of(Path("/")) not in ("", "proc")
+    assert queue_checks.filesystem_of(Path("/proc/self")) == "proc"
+    assert queue_checks.filesystem_of(Path("/")) not in ("", "proc")
 
 
 def test_a_network_and_a_full_disk(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = open_case(folder)
-    assert found(database.check_disk, case)[0][0] in ("ok", "warn")
-    monkeypatch.setattr(database, "filesystem_of", lambda folder: "nfs4")
-    assert "(nfs4)" in bad(database.check_database, case).what
+    case = look_at(folder)
+    assert found(queue_checks.check_disk, case)[0][0] in ("ok", "warn")
+    monkeypatch.setattr(queue_checks, "filesystem_of", lambda folder: "nfs4")
+    assert "(nfs4)" in bad(queue_checks.check_database, case).what
     fields = os.statvfs(folder)
     for free, status in ((0.5, "ok"), (0.1, "warn"), (0.01, "fail")):
         values: list[Any] = list(fields[:10])
         values[2:8] = [1000, int(1000 * free), int(1000 * free), 1000, 900, 900]
         result = os.statvfs_result([*values, 0])
         monkeypatch.setattr(os, "statvfs", lambda path, result=result: result)
-        assert [line[0] for line in found(database.check_disk, case)] == [status]
+        assert [line[0] for line in found(queue_checks.check_disk, case)] == [status]
 
 
 # -- socket and daemon ---------------------------------------------------------------------------
@@ -340,12 +339,12 @@ def test_sockets_that_nobody_answers(folder: Path, home: Path) -> None:
     path = home / "run/control.sock"
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(path))
-    finding = bad(control.check_socket, open_case(folder))
+    finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "warn"
     assert "was left behind" in finding.what
     path.unlink()
     path.write_text("")
-    finding = bad(control.check_socket, open_case(folder))
+    finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
     assert "something else than a socket" in finding.what
 
@@ -353,31 +352,31 @@ def test_sockets_that_nobody_answers(folder: Path, home: Path) -> None:
 def test_a_socket_whose_listener_hangs_or_is_another(
     folder: Path, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestratord.cli.doctor.case.PATIENCE", 0.1)
+    monkeypatch.setattr("orchestratord.cli.doctor.installation.ANSWER_TIMEOUT", 0.1)
     with closing(socket.socket(socket.AF_UNIX)) as listener:
         listener.bind(str(home / "run/control.sock"))
         listener.listen()
-        finding = bad(control.check_socket, open_case(folder))
+        finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
     assert "does not answer" in finding.what
 
 
 def test_a_socket_where_others_can_put_one(folder: Path, home: Path) -> None:
     (home / "run").chmod(0o777)
-    findings = list(control.check_socket(open_case(folder)))
+    findings = list(daemon_checks.check_socket(look_at(folder)))
     assert findings[0].remedy == f"chmod go-w {home}/run"
 
 
 def test_a_socket_with_a_path_too_long(folder: Path, home: Path) -> None:
     (folder / "orchestratord.yaml").write_text(f"control_socket: {home}/{'x' * 120}\n")
-    finding = bad(control.check_socket, open_case(folder))
+    finding = bad(daemon_checks.check_socket, look_at(folder))
     assert finding.status == "fail"
     assert "the kernel takes 107" in finding.what
 
 
 def test_what_the_daemon_complains_of(folder: Path) -> None:
-    case = open_case(folder)
-    assert list(control.check_daemon(case)) == []
+    case = look_at(folder)
+    assert list(daemon_checks.check_daemon(case)) == []
     good = {
         "version": version("orchestratord"),
         "pid": 7,
@@ -386,7 +385,7 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
         "database": {"accepting": True},
     }
     case.status = good
-    (line,) = found(control.check_daemon, case)
+    (line,) = found(daemon_checks.check_daemon, case)
     assert line[0] == "ok"
     assert "generation 3" in line[1]
     config = good["config"]
@@ -402,7 +401,7 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
         ({"database": {"accepting": False}}, "fail", "the disk is full"),
     ):  # fmt: skip
         case.status = {**good, **change}  # type: ignore[dict-item]
-        finding = bad(control.check_daemon, case)
+        finding = bad(daemon_checks.check_daemon, case)
         assert finding.status == status
         assert words in finding.what
 
@@ -411,50 +410,50 @@ def test_what_the_daemon_complains_of(folder: Path) -> None:
 
 
 def test_a_clock_that_is_wrong(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(folder, {})
-    monkeypatch.setattr(machine, "_synchronised", lambda: None)
-    assert found(machine.check_clock, case)[0][0] == "ok"
-    monkeypatch.setattr(machine, "_synchronised", lambda: False)
-    assert bad(machine.check_clock, case).status == "warn"
-    monkeypatch.setattr(machine, "_synchronised", lambda: True)
-    monkeypatch.setattr(machine, "time", iter((1.8e9, 1.8e9 + 60)).__next__)
-    assert "moved by +59.8 s" in bad(machine.check_clock, case).what
-    monkeypatch.setattr(machine, "time", lambda: 0.0)
-    lines = found(machine.check_clock, case)
+    case = Installation(folder, {})
+    monkeypatch.setattr(machine_checks, "_synchronised", lambda: None)
+    assert found(machine_checks.check_clock, case)[0][0] == "ok"
+    monkeypatch.setattr(machine_checks, "_synchronised", lambda: False)
+    assert bad(machine_checks.check_clock, case).status == "warn"
+    monkeypatch.setattr(machine_checks, "_synchronised", lambda: True)
+    monkeypatch.setattr(machine_checks, "time", iter((1.8e9, 1.8e9 + 60)).__next__)
+    assert "moved by +59.8 s" in bad(machine_checks.check_clock, case).what
+    monkeypatch.setattr(machine_checks, "time", lambda: 0.0)
+    lines = found(machine_checks.check_clock, case)
     assert lines[0] == ("fail", "the clock says 1970-01-01T00:00:00Z")
 
 
 def test_open_files(folder: Path) -> None:
     (folder / "orchestratord.yaml").write_text("concurrency: 100000\n")
-    case = open_case(folder)
+    case = look_at(folder)
     case.status = {"pid": os.getpid()}
-    finding = bad(machine.check_files_limit, case)
+    finding = bad(machine_checks.check_files_limit, case)
     assert finding.what.startswith(f"the daemon, pid {os.getpid()}, may open ")
     assert "LimitNOFILE=100200" in finding.remedy
     (folder / "orchestratord.yaml").write_text("concurrency: 1\n")
-    assert found(machine.check_files_limit, open_case(folder))[0][0] == "ok"
+    assert found(machine_checks.check_files_limit, look_at(folder))[0][0] == "ok"
 
 
 def test_inotify(folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    case = Case(folder, {})
-    monkeypatch.setattr(machine, "_INOTIFY", tmp_path)
-    assert "does not tell" in bad(machine.check_inotify, case).what
+    case = Installation(folder, {})
+    monkeypatch.setattr(machine_checks, "_INOTIFY", tmp_path)
+    assert "does not tell" in bad(machine_checks.check_inotify, case).what
     (tmp_path / "max_user_watches").write_text("8192\n")
     (tmp_path / "max_user_instances").write_text("128\n")
-    assert found(machine.check_inotify, case) == [
+    assert found(machine_checks.check_inotify, case) == [
         ("ok", "8192 watches and 128 instances; 5 folders to watch")
     ]
-    monkeypatch.setattr(machine, "_instance_left", lambda: False)
-    assert "max_user_instances, 128" in bad(machine.check_inotify, case).what
+    monkeypatch.setattr(machine_checks, "_instance_left", lambda: False)
+    assert "max_user_instances, 128" in bad(machine_checks.check_inotify, case).what
     (tmp_path / "max_user_watches").write_text("10\n")
-    assert "max_user_watches is 10" in bad(machine.check_inotify, case).what
+    assert "max_user_watches is 10" in bad(machine_checks.check_inotify, case).what
 
 
 # -- certificates --------------------------------------------------------------------------------
 
 
 def test_certificates_of_apis(folder: Path) -> None:
-    def write(**dates: datetime) -> Case:
+    def write(**dates: datetime) -> Installation:
         ca = trustme.CA()
         leaf = ca.issue_cert("x", **dates)
         (folder / "ca.pem").write_bytes(ca.cert_pem.bytes())
@@ -462,10 +461,10 @@ def test_certificates_of_apis(folder: Path) -> None:
         (folder / "both.pem").chmod(0o600)
         api = folder / "apis/example/api.yaml"
         api.write_text("base_url: https://a.example\ntls: {ca: ca.pem, cert: both.pem}\n")
-        return open_case(folder)
+        return look_at(folder)
 
-    check = certificates.check_certificates
-    assert found(check, open_case(folder)) == []
+    check = config_checks.check_certificates
+    assert found(check, look_at(folder)) == []
     now, day = datetime.now(UTC), timedelta(days=1)
     ((status, what),) = found(check, write(not_after=now + 90 * day))
     assert (status, what) == (
@@ -481,5 +480,5 @@ def test_certificates_of_apis(folder: Path) -> None:
         f"tls.cert of example (both.pem) ended on {now - day:%Y-%m-%d}",
     )
     (folder / "both.pem").chmod(0o644)
-    secret = bad(configuration.check_files, case)
-    assert secret.what == f"everybody can read the secret in {folder}/both.pem"
+    secret = bad(config_checks.check_files, case)
+    assert secret.what == f"every user can read the secret in {folder}/both.pem"

@@ -373,7 +373,7 @@ def test_a_newer_document_adds_and_renews_and_leaves_edits_alone(folder: Path) -
     assert said[:4] == [
         f"wrote      {API}/endpoints/vets.yaml",
         f"renewed    {API}/endpoints/pets-get-pet.yaml",
-        f"left alone {API}/endpoints/putPet.yaml: somebody has edited it",
+        f"left alone {API}/endpoints/putPet.yaml: it has been edited",
         f"gone       {API}/endpoints/post-pets.yaml: the document has it no more; the file stays",
     ]
     assert f"{API}: 1 new, 1 renewed, 2 the same, 1 edited and left alone, 1 gone files\n" in (
@@ -399,7 +399,7 @@ def test_an_api_and_names_that_are_there_already(folder: Path) -> None:
     (folder / "apis/crm/api.yaml").write_text("base_url: https://own.test\n")
     (folder / "apis/crm/endpoints/PutPet.yaml").write_text("path: /own\n")
     result = run(folder, PETS, "--api", "crm")
-    assert "left alone apis/crm/api.yaml: somebody has edited it\n" in result.stdout
+    assert "left alone apis/crm/api.yaml: it has been edited\n" in result.stdout
     assert (folder / "apis/crm/api.yaml").read_text() == "base_url: https://own.test\n"
     names = sorted(path.stem for path in (folder / "apis/crm/endpoints").iterdir())
     assert names == ["PutPet", "pets-get-pet", "post-pets", "putPet-2", "putPet-3"]

@@ -8,7 +8,13 @@ from pathlib import Path
 import pytest
 from config_parts import ConfigFolder
 
-from orchestratord.config.folder import UNREADABLE, KnownFiles, combined, fingerprints, read_folder
+from orchestratord.config.folder import (
+    UNREADABLE,
+    KnownFiles,
+    combined,
+    current_fingerprint,
+    read_folder,
+)
 from orchestratord.config.loader import Loader
 from orchestratord.engine.http_executor import HttpBody
 
@@ -108,12 +114,16 @@ def test_a_secret_in_a_file_is_watched(config: ConfigFolder, tmp_path: Path) -> 
 def test_fingerprints(tmp_path: Path) -> None:
     known, path = KnownFiles(), tmp_path / "file"
     path.write_bytes(b"one")
-    first = fingerprints([str(path)], known)
-    assert fingerprints([str(path)], known) == first
+    first = current_fingerprint(str(path), known)
+    assert current_fingerprint(str(path), known) == first
     os.utime(path, (0, 0))
-    assert fingerprints([str(path)], known) == first
+    assert current_fingerprint(str(path), known) == first
     path.write_bytes(b"two")
-    assert fingerprints([str(path)], known) != first
-    assert fingerprints([str(tmp_path)], known) == {str(tmp_path): UNREADABLE}
+    assert current_fingerprint(str(path), known) != first
+    assert current_fingerprint(str(tmp_path), known) == UNREADABLE
+
+
+def test_a_digest_with_the_fingerprints_of_others() -> None:
+    first = {"file": "one"}
     assert combined("digest", {}) == "digest"
     assert combined("digest", first) != combined("other", first) != "other"

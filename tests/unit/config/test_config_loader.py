@@ -8,23 +8,16 @@ from config_parts import ConfigFolder
 
 from orchestratord.config.loader import Loader
 from orchestratord.errors import ConfigError
-from orchestratord.values.clock import Clock
-
-
-class StandingClock(Clock):
-    time = 1_000.0
-
-    def now(self) -> float:
-        return self.time
+from orchestratord.testing import FakeClock
 
 
 @pytest.fixture
-def clock() -> StandingClock:
-    return StandingClock()
+def clock() -> FakeClock:
+    return FakeClock(1_000.0)
 
 
 @pytest.fixture
-def loader(config: ConfigFolder, clock: StandingClock) -> Loader:
+def loader(config: ConfigFolder, clock: FakeClock) -> Loader:
     config.environ = {"TOKEN": "first-secret"}
     config.daemon("log: {level: info}\n")
     config.api("base_url: https://a.example\nauth: {bearer: '${secret:TOKEN}'}\n")
@@ -52,12 +45,12 @@ def test_without_a_change_nothing_changes(loader: Loader) -> None:
 
 
 def test_a_change_makes_a_whole_new_snapshot(
-    config: ConfigFolder, loader: Loader, clock: StandingClock
+    config: ConfigFolder, loader: Loader, clock: FakeClock
 ) -> None:
     before = loader.config
     config.endpoint("path: /y\n")
     config.endpoint(name="new")
-    clock.time = 2_000.0
+    clock.turn(1_000.0)
     result = loader.reload("file change")
     assert result.changed
     assert result.config is loader.config

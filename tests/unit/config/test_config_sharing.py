@@ -6,14 +6,14 @@ import sys
 
 import pytest
 
-from orchestratord.config.yield_gil import sharing
+from orchestratord.config.yield_gil import yield_gil
 
 
 def test_the_interval_is_shorter_as_long_as_anybody_works() -> None:
     usual = sys.getswitchinterval()
-    with sharing():
+    with yield_gil():
         assert sys.getswitchinterval() < 0.001
-        with pytest.raises(ZeroDivisionError), sharing():
+        with pytest.raises(ZeroDivisionError), yield_gil():
             1 / 0  # noqa: B018
         assert sys.getswitchinterval() < 0.001
     assert sys.getswitchinterval() == usual

@@ -9,7 +9,7 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.attempt_result import POISON_AFTER, AttemptResult, AttemptResults
+from orchestratord.engine.attempt_result import POISON_AFTER, AttemptResult, ResultTeller
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.retry import AMBIGUOUS, Decision
 from orchestratord.model.backoff import Fixed
@@ -20,13 +20,14 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.host import Reached
 from orchestratord.testing import START, FakeClock, Rig, answered, task, unanswered
 
 NOW = int(START * 1000)
 REQUEST = httpx.Request("GET", "http://h/")
 
 
-class Teller:
+class Listener:
     """Writes down what it is told, and wants a task written for each."""
 
     def __init__(self) -> None:
@@ -68,10 +69,10 @@ class Desk:
     """Endings, and a plugin that listens."""
 
     def __init__(self, **retry: Any) -> None:
-        self.teller = Teller()
+        self.teller = Listener()
         rig = Rig(self.teller)
         self.clock = FakeClock()
-        self.endings = AttemptResults(rig.host, self.clock)
+        self.results = ResultTeller(rig.host, self.clock)
         policy = RetryPolicy.model_validate({"backoff": Fixed(delay=60), "jitter": 0, **retry})
         self.endpoint = rig.endpoint("demo/get", retry=policy)
         self.config = rig.config(self.endpoint)
@@ -81,15 +82,14 @@ class Desk:
         self, outcome: Outcome, decision: Decision, after: str | None = "after_request"
     ) -> AttemptResult:
         row = Attempt(1, NOW, 5.0, outcome.status_code, outcome.error, decision.delay, decision.why)
-        return await self.endings.tell(
-            task(), self.endpoint, self.config, outcome, REQUEST, decision, row, after
-        )
+        reached = Reached(task(), self.endpoint, self.config, outcome, REQUEST)
+        return await self.results.tell(reached, decision, row, after)
 
     async def lost(self, known: bool = True, **fields: Any) -> AttemptResult:
         lost, config = task(**fields), self.config
         if not known:
-            return await self.endings.lost(lost, None, None, None, config)
-        return await self.endings.lost(lost, self.endpoint, self.target, HttpExecutor(), config)
+            return await self.results.lost(lost, None, None, None, config)
+        return await self.results.lost(lost, self.endpoint, self.target, HttpExecutor(), config)
 
     @property
     def effects(self) -> list[Effect]:
@@ -114,7 +114,7 @@ async def test_each_end_is_told_once(outcome: Outcome, decision: Decision, phase
     assert desk.teller.told == ["announce after_request", f"announce {phase}", phase]
     assert ended.effects == desk.effects
     assert (ended.decision, ended.request, ended.after) == (decision, REQUEST, "after_request")
-    assert not ended.give_back
+    assert not ended.uncounted
     for seen in desk.teller.seen:
         about = seen["task"]
         assert about == replace(
@@ -151,9 +151,8 @@ async def test_the_outcome_is_the_same_where_its_reason_is() -> None:
 async def test_who_does_not_listen_costs_nothing() -> None:
     rig = Rig(object())
     endpoint = rig.endpoint()
-    ended = await AttemptResults(rig.host, FakeClock()).tell(
-        task(), endpoint, rig.config(endpoint), answered(200), REQUEST, SUCCESS, None, None
-    )
+    reached = Reached(task(), endpoint, rig.config(endpoint), answered(200), REQUEST)
+    ended = await ResultTeller(rig.host, FakeClock()).tell(reached, SUCCESS, None, None)
     assert (ended.effects, ended.attempt) == ([], None)
 
 
@@ -164,12 +163,12 @@ async def test_who_does_not_listen_costs_nothing() -> None:
 async def test_what_fails_unsent(began: int | None) -> None:
     """It is logged as an attempt where one was made; a claim that only failed it does not count."""
     desk = Desk()
-    ended = await desk.endings.fail(
+    ended = await desk.results.fail(
         task(attempts=3), desk.endpoint, desk.config, Reason.REJECTED, "not on Sundays",
         request=REQUEST, began=began,
     )  # fmt: skip
     assert ended.decision == Decision(Status.FAILED, "rejected", Reason.REJECTED)
-    assert ended.give_back is (began is None)
+    assert ended.uncounted is (began is None)
     row = Attempt(3, NOW - 250, 250.0, None, "not on Sundays", None, "rejected")
     assert ended.attempt == (None if began is None else row)
     assert ended.outcome is not None
@@ -182,7 +181,7 @@ async def test_what_fails_unsent(began: int | None) -> None:
 
 async def test_what_has_no_endpoint_any_more_is_told_without_one() -> None:
     desk = Desk()
-    ended = await desk.endings.fail(
+    ended = await desk.results.fail(
         task(), None, desk.config, Reason.ENDPOINT_REMOVED, "it is not declared any more"
     )
     assert desk.teller.told == ["on_final_failure"]  # no phase of an endpoint is reached
@@ -211,7 +210,7 @@ async def test_what_was_lost_with_a_daemon(
     ended = await desk.lost(started_at=NOW - 900, **fields)
     assert (ended.decision.status, ended.decision.reason) == (status, reason)
     assert ended.deaths == fields.get("deaths", 0) + 1
-    assert not ended.give_back
+    assert not ended.uncounted
     assert ended.attempt is not None
     assert why is None or ended.attempt.why == why
     assert (ended.attempt.started_at, ended.attempt.status_code) == (NOW - 900, "error")
@@ -240,7 +239,7 @@ async def test_a_cancel_takes_the_place_of_the_next_try() -> None:
     desk = Desk()
     ended = replace(await desk.tell(answered(503), RETRY), deaths=2)
     desk.teller.told.clear()
-    cancelled = await desk.endings.cancelled(task(), ended, desk.target, desk.config)
+    cancelled = await desk.results.cancelled(task(), ended, desk.target, desk.config)
     assert cancelled.decision == CANCEL
     assert cancelled.outcome is not None
     assert cancelled.outcome.status_code == 503
@@ -250,15 +249,15 @@ async def test_a_cancel_takes_the_place_of_the_next_try() -> None:
     assert (told.status, told.next_try) == ("cancelled", None)
     assert ended.attempt is not None
     assert cancelled.attempt == replace(ended.attempt, delay=None, why=CANCEL.why)
-    assert (cancelled.deaths, cancelled.give_back, cancelled.request) == (2, False, REQUEST)
+    assert (cancelled.deaths, cancelled.uncounted, cancelled.request) == (2, False, REQUEST)
 
 
 async def test_a_cancel_of_what_was_not_sent_or_is_declared_no_more() -> None:
     desk = Desk()
-    snoozed = AttemptResult(RETRY, None, None, give_back=True)
-    cancelled = await desk.endings.cancelled(task(), snoozed, desk.target, desk.config)
-    assert (cancelled.decision, cancelled.give_back, cancelled.effects) == (CANCEL, True, [])
+    snoozed = AttemptResult(RETRY, None, None, uncounted=True)
+    cancelled = await desk.results.cancelled(task(), snoozed, desk.target, desk.config)
+    assert (cancelled.decision, cancelled.uncounted, cancelled.effects) == (CANCEL, True, [])
     ended = await desk.tell(answered(503), RETRY)
     desk.teller.told.clear()
-    cancelled = await desk.endings.cancelled(task(), ended, None, desk.config)
+    cancelled = await desk.results.cancelled(task(), ended, None, desk.config)
     assert (cancelled.decision, cancelled.effects, desk.teller.told) == (CANCEL, [], [])

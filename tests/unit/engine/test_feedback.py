@@ -53,7 +53,7 @@ async def test_no_second_holds_more_requests_than_the_rate_and_none_costs_an_att
 ) -> None:
     bench.adopt(concurrency=10, rate="10/s")
     bench.be_quick()
-    inserted = await bench.worker.accept([CALL] * 12)  # some are born running
+    inserted = await bench.worker.enqueue.accept([CALL] * 12)  # some are born running
     ids = [item.id for item in inserted] + await bench.put([CALL] * 13)
     await bench.idle(ids)
     times = sorted(bench.receiver.times)
@@ -68,15 +68,15 @@ async def test_a_task_that_waits_for_its_rate_says_so_and_holds_no_slot(bench: B
     bench.adopt(concurrency=10, rate="2/min")
     ids = await bench.put([CALL] * 3)
     await ended(bench, ids[:2])
-    await bench.until(lambda: bench.lane.aside)
+    await bench.until(lambda: bench.lane.throttled)
     assert bench.worker.lanes.claimed == 0
     assert await bench.states(ids[2:]) == [("pending", 0)]
     assert await why(bench, ids[2]) == ("rate_limit", "rate_limit 2/min of api:a")
     [lane] = bench.worker.snapshot()["lanes"]
     assert (lane["rate"]["limit"], lane["rate"]["used"], lane["due"]) == ("2/min", 2, 1)
     assert 55_000 < lane["rate"]["next"] - bench.clock.now_ms() <= 61_000
-    bench.clock.offset += 61
-    bench.worker.wake()
+    bench.clock.turn(61)
+    bench.worker.lanes.wake.set()
     await bench.idle(ids)
 
 
@@ -87,12 +87,12 @@ async def test_a_restart_does_not_forget_what_was_charged(tmp_path: Path) -> Non
         await bench.idle(await bench.put([CALL] * 3))
     async with working(tmp_path, rate="3/min") as bench:
         bench.receiver.open.set()
-        [late] = [item.id for item in await bench.worker.accept([CALL])]
-        await bench.until(lambda: bench.lane.aside)
+        [late] = [item.id for item in await bench.worker.enqueue.accept([CALL])]
+        await bench.until(lambda: bench.lane.throttled)
         assert await bench.states([late]) == [("pending", 0)]
         assert bench.receiver.tasks == []
-        bench.clock.offset += 61
-        bench.worker.wake()
+        bench.clock.turn(61)
+        bench.worker.lanes.wake.set()
         await bench.idle([late])
 
 
@@ -116,8 +116,8 @@ async def test_what_is_not_sent_is_not_charged(tmp_path: Path) -> None:
         bench.receiver.open.set()
         bench.adopt(concurrency=10, rate="1/h")
         ids = await bench.put([CALL] * 4)
-        await bench.until(lambda: len(bench.receiver.tasks) == 1 and bench.lane.aside)
-        await bench.until(lambda: not bench.worker._runner.running)
+        await bench.until(lambda: len(bench.receiver.tasks) == 1 and bench.lane.throttled)
+        await bench.until(lambda: not bench.worker.claims.running)
         assert sorted(state for state, _ in await bench.states(ids)) == [
             "failed", "pending", "pending", "succeeded",
         ]  # fmt: skip
@@ -143,7 +143,7 @@ async def test_on_retry_after_the_lane_waits_and_no_task_of_it_loses_an_attempt(
     bench.receiver.status, bench.receiver.headers = 429, b"Retry-After: 40\r\n"
     first, *others = ids = await bench.put([CALL] * 5)
     await ended(bench, [first])
-    await bench.until(lambda: bench.lane.aside)
+    await bench.until(lambda: bench.lane.throttled)
     bench.receiver.status, bench.receiver.headers = 200, b""
     assert await bench.states(ids) == [("pending", 1)] + [("pending", 0)] * 4
     assert await why(bench, others[0]) == (
@@ -152,13 +152,13 @@ async def test_on_retry_after_the_lane_waits_and_no_task_of_it_loses_an_attempt(
     said = [record.message for record in caplog.records if "patience" in record.message]
     assert len(said) == 1
     assert said[0].startswith("api:a asks for patience (429 with Retry-After): its tasks wait unt")
-    bench.clock.offset += 41
-    bench.worker.wake()
+    bench.clock.turn(41)
+    bench.worker.lanes.wake.set()
     await bench.idle(others)
     assert await bench.states(others) == [("succeeded", 1)] * 4
-    bench.clock.offset += 60
+    bench.clock.turn(60)
     await bench.idle(ids)
-    assert bench.lane.gate is None
+    assert bench.lane.throttle is None
 
 
 @pytest.mark.parametrize(
@@ -182,44 +182,44 @@ async def test_patience_ends_with_max_retry_after(bench: Bench) -> None:
     bench.adopt(retry=policy.model_copy(update={"max_retry_after": 5.0}))
     bench.receiver.status, bench.receiver.headers = 429, b"Retry-After: 4000000\r\n"
     await ended(bench, await bench.put([CALL]))
-    gate = bench.lane.gate
-    assert gate is not None
-    assert 4_000 < gate.held_until - bench.clock.now_ms() <= 5_000
+    throttle = bench.lane.throttle
+    assert throttle is not None
+    assert 4_000 < throttle.told_until - bench.clock.now_ms() <= 5_000
 
 
 async def test_what_another_daemon_was_asked_for_holds_here_too(bench: Bench) -> None:
     turned: list[bool] = []
-    bench.worker.turned = lambda: turned.append(True)
+    bench.worker.feedback.turned = lambda: turned.append(True)
     await bench.idle(await bench.put([CALL]))
     until = bench.clock.now_ms() + 40_000
-    bench.worker.told_to_wait("api:a", until, "429 with Retry-After")
-    bench.worker.told_to_wait("api:a", until - 1, "an earlier one counts no more")
+    bench.worker.feedback.told_to_wait("api:a", until, "429 with Retry-After")
+    bench.worker.feedback.told_to_wait("api:a", until - 1, "an earlier one counts no more")
     [late] = await bench.put([CALL])
-    await bench.until(lambda: bench.lane.aside)
+    await bench.until(lambda: bench.lane.throttled)
     assert await why(bench, late) == (
         "retry_after", "api:a has asked for patience: 429 with Retry-After",
     )  # fmt: skip
     # It is not told on: who was asked does that.
     assert bench.worker.waiting_lanes() == []
     assert len(turned) == 1
-    bench.clock.offset += 41
-    bench.worker.wake()
+    bench.clock.turn(41)
+    bench.worker.lanes.wake.set()
     await bench.idle([late])
     assert await bench.states([late]) == [("succeeded", 1)]
-    bench.worker.told_to_wait("api:a", until, "it is over")
-    assert bench.lane.gate is None
+    bench.worker.feedback.told_to_wait("api:a", until, "it is over")
+    assert bench.lane.throttle is None
 
 
 async def test_what_the_others_are_told(bench: Bench) -> None:
     turned: list[bool] = []
-    bench.worker.turned = lambda: turned.append(True)
+    bench.worker.feedback.turned = lambda: turned.append(True)
     await broken(bench, waiting=10)
     [told] = bench.worker.waiting_lanes()
     assert (told["lane"], told["retry_after"]) == ("api:a", None)
     assert told["breaker"]["why"].startswith("503")
     bench.receiver.status = 200
-    bench.clock.offset += LONGEST_PAUSE_MS / 1000
-    bench.worker.wake()
+    bench.clock.turn(LONGEST_PAUSE_MS / 1000)
+    bench.worker.lanes.wake.set()
     await bench.until(lambda: bench.worker.waiting_lanes() == [])
     assert len(turned) == 2
 
@@ -228,11 +228,11 @@ async def test_by_hand_one_is_tried_and_where_it_is_taken_the_rest_follow(bench:
     bench.receiver.status, bench.receiver.headers = 503, b"Retry-After: 4000\r\n"
     ids = await bench.put([CALL] * 5)
     await ended(bench, ids[:1])
-    await bench.until(lambda: bench.lane.aside)
+    await bench.until(lambda: bench.lane.throttled)
     bench.receiver.status, bench.receiver.headers = 200, b""
     task = await bench.store.write(manual.trigger(ids[3]))
     assert task.next_try is not None
-    bench.worker.touched(KEY, task.next_try)
+    bench.worker.placement.touched(KEY, task.next_try)
     bench.worker.try_now(KEY)
     await bench.idle(ids[1:])
     assert bench.receiver.tasks[1] == ids[3]
@@ -247,16 +247,18 @@ async def broken(bench: Bench, *, waiting: int) -> list[int]:
     bench.receiver.status = 503
     first = await bench.put([CALL])
     await ended(bench, first)
-    bench.clock.offset += LASTING_MS / 1000
+    bench.clock.turn(LASTING_MS / 1000)
     ids = await bench.put([CALL] * (LEAST + waiting))
-    await bench.until(lambda: bench.lane.gate is not None and bench.lane.gate.shut(0))
-    gate = bench.lane.gate
-    assert gate is not None
+    await bench.until(
+        lambda: bench.lane.throttle is not None and bench.lane.throttle.probes_only(0)
+    )
+    throttle = bench.lane.throttle
+    assert throttle is not None
     # The first probes would come within the seconds that this takes.
-    gate.breaker._pause = LONGEST_PAUSE_MS
-    gate.breaker.next_probe = bench.clock.now_ms() + LONGEST_PAUSE_MS
-    bench.worker.lanes.gates.changed(bench.lane, bench.clock.now_ms())
-    await bench.until(lambda: not bench.worker.lanes.claimed and not bench.worker._runner.running)
+    throttle.breaker._pause = LONGEST_PAUSE_MS
+    throttle.breaker.next_probe = bench.clock.now_ms() + LONGEST_PAUSE_MS
+    bench.worker.lanes.throttle_changed(bench.lane, bench.clock.now_ms())
+    await bench.until(lambda: not bench.worker.lanes.claimed and not bench.worker.claims.running)
     states = await bench.states(ids)
     assert set(states) <= {("pending", 0), ("pending", 1)}
     waits = [task for task, state in zip(ids, states, strict=True) if state[1] == 0]
@@ -273,8 +275,8 @@ async def test_while_a_receiver_is_down_tasks_wait_and_lose_no_attempt(bench: Be
     what, words = await why(bench, waiting[-1]) or ("", "")
     assert (what, words) == ("breaker", "the breaker of api:a is open: 503 X")
     for _ in range(3):
-        bench.clock.offset += 31
-        bench.worker.wake()
+        bench.clock.turn(31)
+        bench.worker.lanes.wake.set()
         probes += 1
         await bench.until(lambda: len(bench.receiver.tasks) == probes)  # noqa: B023
         await bench.until(lambda: not bench.worker.lanes.claimed)
@@ -285,8 +287,8 @@ async def test_while_a_receiver_is_down_tasks_wait_and_lose_no_attempt(bench: Be
     await asyncio.sleep(0.1)
     assert len(bench.receiver.tasks) == probes
     bench.receiver.status = 200
-    bench.clock.offset += 31
-    bench.worker.wake()
+    bench.clock.turn(31)
+    bench.worker.lanes.wake.set()
     left = [id_ for id_ in waiting if (await bench.store.read(search.get(id_))).attempts == 0]
     await bench.idle(left)
     assert await bench.states(left) == [("succeeded", 1)] * len(left)
@@ -309,12 +311,12 @@ async def test_claims_that_come_after_it_has_opened_go_back(bench: Bench) -> Non
     bench.receiver.status = 503
     bench.receiver.open.clear()
     ids = await bench.hold(LEAST + 10)
-    assert bench.lane.gate is None
-    gate = bench.worker.lanes.gates.of(bench.lane, bench.clock.now_ms())
+    assert bench.lane.throttle is None
+    throttle = bench.worker.lanes.throttle_of(bench.lane, bench.clock.now_ms())
     for _ in range(LEAST - 1):
-        gate.breaker.failed(bench.clock.now_ms() - LASTING_MS, "503")
+        throttle.breaker.failed(bench.clock.now_ms() - LASTING_MS, "503")
     bench.receiver.open.set()
-    await bench.until(lambda: not bench.worker.lanes.claimed and bench.lane.aside)
+    await bench.until(lambda: not bench.worker.lanes.claimed and bench.lane.throttled)
     assert await bench.states(ids[1:]) == [("pending", 0)] * (LEAST + 9)
 
 
@@ -323,7 +325,7 @@ async def test_by_hand_a_task_is_the_probe(bench: Bench) -> None:
     bench.receiver.status = 200
     task = await bench.store.write(manual.trigger(waiting[-1]))
     assert task.next_try is not None
-    bench.worker.touched(KEY, task.next_try)
+    bench.worker.placement.touched(KEY, task.next_try)
     before = len(bench.receiver.tasks)
     bench.worker.try_now(KEY)
     await bench.idle(waiting)
@@ -342,14 +344,14 @@ async def test_what_expires_meanwhile_is_no_probe(bench: Bench) -> None:
     policy = RetryPolicy(give_up_after=100.0)
     bench.adopt(concurrency=5, retry=policy)
     bench.receiver.status = 200
-    bench.clock.offset += 101
+    bench.clock.turn(101)
     await bench.idle(waiting)
     assert {status for status, _ in await bench.states(waiting)} == {"failed"}
     # The next one that is due is it; a claim that finds nothing may still be under way.
-    await bench.until(lambda: bench.lane.gate is not None and not bench.lane.gate.probing)
+    await bench.until(lambda: bench.lane.throttle is not None and not bench.lane.throttle.probing)
     bench.adopt(concurrency=5)
     await bench.idle(await bench.put([CALL]))
-    await bench.until(lambda: bench.lane.gate is None)
+    await bench.until(lambda: bench.lane.throttle is None)
 
 
 async def test_ten_minutes_of_an_outage(tmp_path: Path) -> None:

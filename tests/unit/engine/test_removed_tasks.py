@@ -18,7 +18,7 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path:
     async with working(tmp_path) as bench:
         calls = [NewTask("call", f"gone/{number}") for number in range(3 * TURNS)]
         ids = await bench.put([call for call in calls for _ in range(BATCH)])
-        bench.clock.offset = REMOVED_AFTER + 1
+        bench.clock.turn(REMOVED_AFTER + 1)
         most = 0
 
         async def look() -> int:

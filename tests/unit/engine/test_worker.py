@@ -93,7 +93,7 @@ async def bench(tmp_path: Path) -> AsyncIterator[Bench]:
     config = Config(
         tmp_path, DaemonSettings(), {"a": api}, {endpoint.id: endpoint}, Redactor(), "d"
     )
-    worker.adopt(config)
+    worker.placement.adopt(config)
     made = Bench(store, worker, config, told=told)
     holder.append(made)
     loop = asyncio.create_task(worker.run())
@@ -111,7 +111,7 @@ CALL = NewTask("call", "a/post")
 
 async def test_what_is_accepted_while_the_daemon_drains_goes_back(bench: Bench) -> None:
     # The slot is taken before the drain begins, the row is written after it.
-    accepting = asyncio.create_task(bench.worker.accept([CALL, CALL]))
+    accepting = asyncio.create_task(bench.worker.enqueue.accept([CALL, CALL]))
     await asyncio.sleep(0)
     await bench.worker.drain(5)
     tasks = [await bench.task(item.id) for item in await accepting]
@@ -121,7 +121,7 @@ async def test_what_is_accepted_while_the_daemon_drains_goes_back(bench: Bench) 
 
 
 async def test_a_drain_interrupts_what_does_not_end(bench: Bench) -> None:
-    [item] = await bench.worker.accept([CALL])
+    [item] = await bench.worker.enqueue.accept([CALL])
     await bench.until(lambda: bench.requests == 1)
     await bench.worker.drain(0.05)
     task = await bench.task(item.id)
@@ -129,22 +129,22 @@ async def test_a_drain_interrupts_what_does_not_end(bench: Bench) -> None:
 
 
 async def test_whoever_asked_may_go_away(bench: Bench) -> None:
-    accepting = asyncio.create_task(bench.worker.accept([CALL]))
+    accepting = asyncio.create_task(bench.worker.enqueue.accept([CALL]))
     await asyncio.sleep(0)
     accepting.cancel()
     bench.answer.set()
     await bench.until(lambda: bench.requests == 1)
-    await bench.until(lambda: not bench.worker._runner.running)
+    await bench.until(lambda: not bench.worker.claims.running)
     assert (await bench.task(1)).status == "succeeded"
 
 
 async def test_a_task_that_is_cancelled_while_it_runs_tells_of_no_retry(bench: Bench) -> None:
     bench.status = 503
-    [item] = await bench.worker.accept([CALL])
+    [item] = await bench.worker.enqueue.accept([CALL])
     await bench.until(lambda: bench.requests == 1)
     await bench.store.write(manual.cancel(item.id))
     bench.answer.set()
-    await bench.worker.wait_final(item.id, 5)
+    await bench.worker.waiters.wait(item.id, 5)
     task = await bench.task(item.id)
     [attempt] = await bench.store.read(search.attempts(item.id))
     assert (task.status, task.next_try, task.last_status_code) == ("cancelled", None, 503)
@@ -155,16 +155,16 @@ async def test_a_task_that_is_cancelled_while_it_runs_tells_of_no_retry(bench: B
 
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
     tasks = [replace(CALL, delay=3600)] * 120
-    ids = [item.id for item in await bench.worker.accept(tasks)]
+    ids = [item.id for item in await bench.worker.enqueue.accept(tasks)]
     gone = replace(bench.config, endpoints={})
     clock = bench.worker.clock
-    bench.worker.adopt(gone)
+    bench.worker.placement.adopt(gone)
     # As if it had been gone for a minute.
-    standings = bench.worker._standings
+    standings = bench.worker.placement
     standings._ripe[Key("a/post")] = ("endpoint_removed", clock.now() - 1)
-    bench.worker.standing_changed(None)
+    bench.worker.placement.standing_changed(None)
     await bench.until(lambda: len(bench.told) >= 20)
-    bench.worker.adopt(bench.config)
+    bench.worker.placement.adopt(bench.config)
     await bench.until(lambda: not standings._sweeping)
     states = [(await bench.task(id_)).status for id_ in ids]
     assert 20 <= states.count("failed") < 120
@@ -194,7 +194,7 @@ async def test_a_header_that_cannot_be_one_fails_its_calls_and_sends_nothing(
         bench.adopt()
         for task_id in ids:
             task = await bench.store.write(manual.trigger(task_id))
-            bench.worker.touched(task.key, task.next_try or 0)
+            bench.worker.placement.touched(task.key, task.next_try or 0)
         await bench.idle(ids)
         assert sorted(bench.receiver.tasks) == ids
 

@@ -27,23 +27,13 @@ from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.redact import Redactor
 
 CALL = NewTask("call", "a/get")
 KEY = CALL.key
 SPEC: dict[str, Any] = {"path": "/x", "headers": {"X-Task": "{{ task.id }}"}}
-
-
-class TurnedClock(Clock):
-    """The wall clock, and how far somebody has put it."""
-
-    offset = 0.0
-    """Seconds."""
-
-    def now(self) -> float:
-        return super().now() + self.offset
 
 
 class Receiver:
@@ -121,7 +111,7 @@ class ExecutorPlugin:
 class Bench:
     """One worker with one API, and what is on both sides of it."""
 
-    def __init__(self, store: Store, worker: Worker, clock: TurnedClock, config: Config) -> None:
+    def __init__(self, store: Store, worker: Worker, clock: FakeClock, config: Config) -> None:
         self.store = store
         self.worker = worker
         self.clock = clock
@@ -153,15 +143,15 @@ class Bench:
             apis={"a": api},
             endpoints={"a/get": endpoint},
         )
-        self.worker.adopt(self.config)
-        self.worker.place(KEY)
+        self.worker.placement.adopt(self.config)
+        self.worker.placement.place(KEY)
 
     async def put(self, tasks: Sequence[NewTask]) -> list[int]:
         """Write tasks that wait to be claimed; their ids."""
         inserted = await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
         for item in inserted:
             assert item.next_try is not None
-            self.worker.touched(item.key, item.next_try)
+            self.worker.placement.touched(item.key, item.next_try)
         return [item.id for item in inserted]
 
     def be_quick(self) -> None:
@@ -172,7 +162,9 @@ class Bench:
         """So many tasks of which the first is in flight, and all others wait for its slot."""
         self.be_quick()
         ids = await self.put([CALL] * count)
-        await self.until(lambda: len(self.lane.held) == count - 1 and self.receiver.in_flight == 1)
+        await self.until(
+            lambda: len(self.lane.prefetched) == count - 1 and self.receiver.in_flight == 1
+        )
         self.lane.pace = 0
         return ids
 
@@ -184,7 +176,7 @@ class Bench:
     async def idle(self, ids: Sequence[int]) -> None:
         """Return when all of these have ended."""
         for task_id in ids:
-            await self.worker.wait_final(task_id, 0)
+            await self.worker.waiters.wait(task_id, 0)
         async with asyncio.timeout(30):
             while any(task.status in ("pending", "running") for task in await self.tasks(ids)):
                 await asyncio.sleep(0.02)
@@ -205,7 +197,7 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
     host.register(HttpPlugin(), "http")
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
-    clock = TurnedClock()
+    clock = FakeClock(time.time(), running=True)
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)
@@ -225,6 +217,6 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
         server.close()
         await client.aclose()
         await store.close()
-    life, runner = worker._life, worker._runner
-    assert [*life.sending, *life.overdue, *life.preparing, *runner.running] == []
-    assert worker.lanes.claimed == worker.lanes.in_flight == runner.unsettled == 0
+    pipe, lanes = worker.pipe, worker.lanes
+    assert [*pipe.sending, *pipe.overdue, *pipe.preparing, *worker.claims.running] == []
+    assert lanes.claimed == lanes.in_flight == lanes.unsettled == 0

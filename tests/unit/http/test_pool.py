@@ -9,7 +9,7 @@ import pytest
 
 from orchestratord.http.egress import Egress, parse_rule
 from orchestratord.http.http1 import Http1Connection, open_connection
-from orchestratord.http.pool import ConnectionPool, PoolKey
+from orchestratord.http.pool import IdleConnections, PoolKey
 
 EGRESS = Egress((parse_rule("127.0.0.1"),))
 
@@ -51,7 +51,7 @@ async def connect() -> AsyncIterator[Open]:
 
 async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = ConnectionPool(10, 10, 5.0)
+    pool = IdleConnections(10, 10, 5.0)
     key, first = await connect()
     _, second = await connect()
     pool.give(key, first, loop)
@@ -64,7 +64,7 @@ async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
 
 async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = ConnectionPool(10, 10, 5.0)
+    pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key, EGRESS, connection.idle_since + 5.0) is None
@@ -74,7 +74,7 @@ async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
 
 async def test_one_key_does_not_serve_another(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = ConnectionPool(10, 10, 5.0)
+    pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key._replace(host="other"), EGRESS, loop.time()) is None
@@ -85,7 +85,7 @@ async def test_one_key_does_not_serve_another(connect: Open) -> None:
 
 async def test_other_rules_check_the_address_again(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = ConnectionPool(10, 10, 5.0)
+    pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
     pool.give(key, connection, loop)
     assert pool.take(key, Egress(), loop.time()) is None
@@ -96,7 +96,7 @@ async def test_other_rules_check_the_address_again(connect: Open) -> None:
 
 async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
     loop = asyncio.get_running_loop()
-    pool = ConnectionPool(1, 10, 0.02)
+    pool = IdleConnections(1, 10, 0.02)
     key, connection = await connect()
     pool.give(key, connection, loop)
     async with asyncio.timeout(5):
@@ -140,7 +140,7 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
         connection._socket.send(b"x")
         while connection._peek() is None:
             await asyncio.sleep(0.01)
-        pool, key = ConnectionPool(10, 10, 5.0), PoolKey("127.0.0.1", port, None)
+        pool, key = IdleConnections(10, 10, 5.0), PoolKey("127.0.0.1", port, None)
         pool.give(key, connection, loop)
         taken = pool.take(key, EGRESS, connection.idle_since + idle_for)
         assert taken is (None if idle_for else connection)

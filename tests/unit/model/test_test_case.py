@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
-from orchestratord.model.test_case import NOON, Expected, Pretended, parse_code
+from orchestratord.model.test_case import NOON, Expected, FakeAnswer, parse_code
 from orchestratord.model.test_case import TestCase as Case
 
 GIVEN = {"answer": {"status_code": 200}, "expect": {"outcome": "succeeded"}}
@@ -27,9 +27,9 @@ def test_what_is_no_single_status_code(text: Any) -> None:
 
 
 def test_defaults() -> None:
-    trial = Case.model_validate(GIVEN)
-    assert (trial.name, dict(trial.params), trial.attempt) == ("", {}, 1)
-    assert Case.model_validate({**GIVEN, "now": NOON}).now == trial.now == 1798804800.0
+    case = Case.model_validate(GIVEN)
+    assert (case.name, dict(case.params), case.attempt) == ("", {}, 1)
+    assert Case.model_validate({**GIVEN, "now": NOON}).now == case.now == 1798804800.0
 
 
 @pytest.mark.parametrize("now", ["2027-01-01", "2027-01-01T12:00:00", "noon", [], True])
@@ -65,7 +65,7 @@ def test_what_is_no_delay(delay: Any) -> None:
     ],
 )
 def test_an_answer(answer: dict[str, Any], code: Any) -> None:
-    assert Pretended.model_validate(answer).code == code
+    assert FakeAnswer.model_validate(answer).code == code
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,7 @@ def test_an_answer(answer: dict[str, Any], code: Any) -> None:
 )
 def test_what_is_no_answer(answer: dict[str, Any], complaint: str) -> None:
     with pytest.raises(ValidationError, match=complaint):
-        Pretended.model_validate(answer)
+        FakeAnswer.model_validate(answer)
 
 
 @pytest.mark.parametrize(

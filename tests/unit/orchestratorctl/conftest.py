@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from scripted_daemon import Daemon, Result, command
+from scripted_daemon import CALLS, Daemon, Result, command
 
 from orchestratorctl.main import main
 
@@ -33,6 +33,12 @@ def daemon(folder: Path) -> Iterator[Daemon]:
     daemon.start()
     yield daemon
     daemon.stop()
+
+
+@pytest.fixture
+def accepted(daemon: Daemon) -> None:
+    """A call of `a/b` becomes task 42."""
+    daemon.on("POST", CALLS, (202, {"id": 42, "status": "pending"}))
 
 
 @pytest.fixture(autouse=True)
@@ -71,7 +77,7 @@ def terminal(daemon: Daemon) -> Callable[..., Result]:
         while True:
             try:
                 piece = os.read(ours, 65536)
-            except OSError:  # Linux says so when nobody holds the other end any more
+            except OSError:  # Linux says so when the other end is closed
                 break
             if not piece:
                 break

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+CALLS = "/v1/endpoints/a/b/calls"
 Reply = tuple[int, Any]
 # Instead of a reply: the connection is closed without one.
 DROP = "drop"

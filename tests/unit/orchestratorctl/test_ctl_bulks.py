@@ -11,9 +11,7 @@ from typing import Any
 import pytest
 from scripted_daemon import DROP, Daemon, Request, Result, a_problem, command
 
-from orchestratorctl import client as client_module
-from orchestratorctl import progress
-from orchestratorctl.verbs import bulks
+from orchestratorctl import socket_client, waiting
 
 RETRY = ("retry", "--all", "--status", "failed")
 
@@ -34,15 +32,15 @@ def a_bulk(moved: int, status: str = "running", **changes: Any) -> tuple[int, di
 
 @pytest.fixture(autouse=True)
 def quick(daemon: Daemon, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bulks, "POLL", 0.01)
-    monkeypatch.setattr(client_module, "AWAY_PAUSE", 0.01)
+    monkeypatch.setattr(waiting, "BULK_POLL", 0.01)
+    monkeypatch.setattr(socket_client, "AWAY_PAUSE", 0.01)
     daemon.on("POST", "/v1/retries/trigger", (202, {"matched": 4000, "bulk": 7}))
 
 
 def test_progress_in_plain_lines(
     daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(progress, "LINE_EVERY", 0.0)
+    monkeypatch.setattr(waiting, "LINE_EVERY", 0.0)
     daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(1200), a_bulk(3900, "finished", skipped=100))
     result = ctl(*RETRY)
     assert result.code == 0
@@ -111,7 +109,7 @@ def test_it_goes_on_though_the_daemon_restarts(daemon: Daemon, ctl: Callable[...
 def test_a_daemon_that_stays_away(
     daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(client_module, "PATIENCE", 0.1)
+    monkeypatch.setattr(socket_client, "AWAY_TIMEOUT", 0.1)
 
     def stop(request: Request) -> str:
         threading.Thread(target=daemon.stop).start()

@@ -18,7 +18,7 @@ from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.task import Explanation, Table, Task
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.hookspecs import PHASES, hookimpl, only_for
-from orchestratord.plugin.host import Host
+from orchestratord.plugin.host import Host, Reached
 from orchestratord.testing import Rig, task
 
 LOG = "orchestratord.plugins"
@@ -453,8 +453,8 @@ async def test_a_hook_is_only_asked_about_the_tasks_that_it_is_for() -> None:
     for endpoint in (wanted, other, wanted):
         for kind in ("webhook", "call"):
             about = task(endpoint_id=endpoint.id, kind=kind)
-            arguments = {"task": about, "endpoint": endpoint, "outcome": None, "config": None}
-            await rig.host.collect("on_final_failure", arguments)
+            reached = Reached(about, endpoint, rig.config(endpoint))
+            await rig.host.collect("on_final_failure", reached)
     assert choosy.told == [("webhook", "demo/wanted"), ("webhook", "demo/wanted")]
     assert choosy.questions == 4  # once for each kind of each endpoint that was read
     assert rig.host.concerned("on_final_failure", "call", other) is None
@@ -462,8 +462,7 @@ async def test_a_hook_is_only_asked_about_the_tasks_that_it_is_for() -> None:
     rig.host.register(registering("on_final_failure", []), "eager")
     concerned = rig.host.concerned("on_final_failure", "call", other) or ()
     assert [item.plugin for item in concerned] == ["eager"]
-    gone = {"task": task(), "endpoint": None, "outcome": None, "config": None}
-    await rig.host.collect("on_final_failure", gone)
+    await rig.host.collect("on_final_failure", Reached(task(), None, rig.config()))
     assert choosy.told[-1] == ("call", "gone")
 
 
@@ -496,7 +495,7 @@ async def test_a_hook_whose_question_fails_is_asked(
 
     rig = Rig(Plugin(), name="broken")
     endpoint = rig.endpoint("demo/get")
-    await rig.host.collect("on_success", {"task": task(), "endpoint": endpoint})
+    await rig.host.collect("on_success", Reached(task(), endpoint, rig.config(endpoint)))
     assert told == ["call"]
     assert f"plugin broken: on_success {words}" in caplog.text
 

@@ -8,6 +8,7 @@ import math
 import sys
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
@@ -17,14 +18,18 @@ import pytest
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
 from orchestratord.model.outcome import Outcome
+from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, NewTask, Table, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
-from orchestratord.plugin.host import Host
+from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import call
+from orchestratord.testing import task as a_task
+from orchestratord.values.redact import Redactor
 
 REQUEST = httpx.Request("GET", "http://x/")
 OUTCOME = Outcome("retry", 503, error="503 Service Unavailable", answered=True)
 TASK = NewTask("call", "a/b")
+CONFIG = Config(Path(), DaemonSettings(), {}, {}, Redactor(), "")
 
 BEFORE = ("before_request", "request", {"request": REQUEST, "task": None, "endpoint": None})
 AFTER = ("after_request", "outcome", {"outcome": OUTCOME, "request": REQUEST, "task": None,
@@ -55,9 +60,8 @@ async def fold(host: Host, case: tuple[str, str, dict[str, Any]]) -> Any:
     return await host.fold(hook, name, dict(arguments))
 
 
-async def tell(host: Host) -> list[Any]:
-    arguments = {"outcome": OUTCOME, "task": None, "endpoint": None}
-    return await host.collect("on_success", arguments)
+async def tell(host: Host, hook: str = "on_success") -> list[Any]:
+    return await host.collect(hook, Reached(a_task(), None, CONFIG, OUTCOME))
 
 
 def both(function: Callable[..., Any]) -> list[Callable[..., Any]]:
@@ -176,7 +180,7 @@ async def test_no_other_hook_may_refuse(
     add(host, late=after_request, teller=on_success, good=good, sleeper=on_retry)
     assert await fold(host, AFTER) is OUTCOME
     assert await tell(host) == [TASK]
-    assert await host.collect("on_retry", {}) == []
+    assert await tell(host, "on_retry") == []
     for name, hook in (
         ("late", "after_request"),
         ("teller", "on_success"),
@@ -773,8 +777,8 @@ async def test_hooks_take_the_arguments_that_they_want(host: Host) -> None:
 
     some.__name__ = "on_success"
     add(host, none=on_success, some=some)
-    await host.collect("on_success", {"outcome": OUTCOME, "task": "T", "endpoint": None})
-    assert seen == {"none": (), "some": ("T", OUTCOME)}
+    await tell(host)
+    assert seen == {"none": (), "some": (a_task(), OUTCOME)}
 
 
 async def test_the_plugin_that_holds_up_the_loop_is_found_by_its_frame(host: Host) -> None:

@@ -6,7 +6,13 @@ import time
 from typing import Any
 
 import pytest
-from orchestratord_dashboard import endpoints, lanes, overview, retries, words
+from orchestratord_dashboard import (
+    charts,
+    overview_pages,
+    task_pages,
+    template_filters,
+    throttled_lanes,
+)
 
 from orchestratord import NotFound
 
@@ -17,7 +23,7 @@ def wait(delay: float, jitter: float = 0.1) -> dict[str, float]:
 
 
 def test_each_step_up_is_ten_times_as_long() -> None:
-    one, ten, hundred = endpoints.draw([wait(1), wait(10), wait(100)])
+    one, ten, hundred = charts.retry_bars([wait(1), wait(10), wait(100)])
     assert one.y - ten.y == pytest.approx(ten.y - hundred.y)
     assert one.x < ten.x < hundred.x
     for bar in (one, ten, hundred):
@@ -27,7 +33,7 @@ def test_each_step_up_is_ten_times_as_long() -> None:
 
 @pytest.mark.parametrize("delays", [[], [0.0], [0.0, 0.0], [5.0], [0.0, 1e9], [1e-9, 86400.0]])
 def test_any_delays_can_be_drawn(delays: list[float]) -> None:
-    bars = endpoints.draw([wait(delay) for delay in delays])
+    bars = charts.retry_bars([wait(delay) for delay in delays])
     assert len(bars) == len(delays)
     assert all(0 <= bar.top <= bar.bottom <= 100 for bar in bars)
 
@@ -35,12 +41,12 @@ def test_any_delays_can_be_drawn(delays: list[float]) -> None:
 @pytest.mark.parametrize("count", [0, 1, 8, 9, 14, 15, 40])
 def test_labels_stand_below_their_bars_and_have_room(count: int) -> None:
     waits = [wait(60.0 * n) for n in range(1, count + 1)]
-    found = endpoints.label(waits)
-    assert len(found) == max(count, endpoints.PLACES)
+    found = charts.retry_labels(waits)
+    assert len(found) == max(count, charts.PLACES)
     assert sum(bool(text) for text, _ in found) <= 14
     assert sum(bool(text) for text, kind in found if not kind) <= 7
     for n, (text, _) in enumerate(found):
-        assert not text or text == words.seconds(waits[n]["delay"])
+        assert not text or text == template_filters.seconds(waits[n]["delay"])
     assert not count or found[0] == ("1m", "")
 
 
@@ -52,7 +58,7 @@ UNTIL, SINCE = "2026-11-24T22:00:40.000Z", "2026-11-24T21:58:04.000Z"
 BREAKER = {"state": "open", "why": "503", "next_probe": UNTIL, "since": SINCE, "probes": 7}
 
 
-def test_what_lanes_wait_for() -> None:
+def test_throttled_lanes() -> None:
     status = {
         "breakers": [{"lane": "api:shop", "due": 412, **BREAKER}],
         "lanes": [
@@ -63,18 +69,20 @@ def test_what_lanes_wait_for() -> None:
             lane("hooks:443", retry_after={"until": UNTIL, "why": "429"}),
         ],
     }
-    found = list(lanes.waiting(status))
+    found = list(throttled_lanes.throttled(status))
     assert [(one.name, one.what, one.until, one.since, one.history) for one in found] == [
-        ("api:shop", "breaker", UNTIL, SINCE, "7 probes failed"),
+        ("api:shop", "circuit breaker", UNTIL, SINCE, "7 probes failed"),
         ("api:crm", "rate limit", UNTIL, None, ""),
         ("hooks:443", "Retry-After", UNTIL, None, ""),
     ]
     assert [one.endpoints for one in found] == ["shop/*", "crm/*", None]
-    assert lanes.of_calls(status, "shop/getOrder") == found[0]
-    assert lanes.of_calls(status, "free/get") is None
+    assert throttled_lanes.of_calls(status, "shop/getOrder") == found[0]
+    assert throttled_lanes.of_calls(status, "free/get") is None
     probing = {"lane": "a", "due": 1, **BREAKER, "state": "half_open", "next_probe": None}
     status = {"breakers": [probing], "lanes": []}
-    assert [(one.what, one.until) for one in lanes.waiting(status)] == [("probing", None)]
+    assert [(one.what, one.until) for one in throttled_lanes.throttled(status)] == [
+        ("probing", None)
+    ]
 
 
 def test_this_daemon_comes_first_and_a_dead_one_last() -> None:
@@ -82,21 +90,21 @@ def test_this_daemon_comes_first_and_a_dead_one_last() -> None:
         return {"host": name, "alive": alive, "this": this, "started_at": name}
 
     fleet = [daemon("a", alive=False), daemon("b"), daemon("c", this=True)]
-    assert [one["host"] for one in overview.fleet(fleet)] == ["c", "b", "a"]
-    assert overview.fleet(fleet[-1:]) == []  # one alone is no fleet
+    assert [one["host"] for one in overview_pages.fleet(fleet)] == ["c", "b", "a"]
+    assert overview_pages.fleet(fleet[-1:]) == []  # one alone is no fleet
 
 
 def test_a_filter_as_an_address() -> None:
-    assert retries.address({}) == "/retries"
+    assert task_pages.address({}) == "/retries"
     given = {"status": "failed,pending", "endpoint": "shop/*", "text": "a&b=c <x>", "kind": ""}
     expected = "/retries?status=failed,pending&endpoint=shop/*&text=a%26b%3Dc+%3Cx%3E"
-    assert retries.address(given) == expected
+    assert task_pages.address(given) == expected
 
 
 @pytest.mark.parametrize("text", ["-1", "1.5", "x", "９", "9" * 19])
 def test_what_is_no_number_of_a_task(text: str) -> None:
     with pytest.raises(NotFound):
-        retries.number(text, "task")
+        task_pages.number(text, "task")
 
 
 @pytest.mark.parametrize(
@@ -110,13 +118,58 @@ def test_what_is_no_number_of_a_task(text: str) -> None:
     ],
 )  # fmt: skip
 def test_schedules_in_words(declared: Any, text: str) -> None:
-    assert words.schedule(declared) == text
+    assert template_filters.schedule(declared) == text
 
 
 def test_times_are_escaped_and_exact() -> None:
-    assert 'datetime="2026-11-24T22:00:00.000+00:00"' in words.clock("2026-11-24T22:00:00.000Z")
-    assert "2026-11-24 22:00:00 UTC" in words.clock(1795557600000)
-    assert "ago" in words.when(1)
-    assert "in 1h" in words.when((time.time() + 3601) * 1000)
-    assert words.when(None) == "–"
-    assert words.cut("x" * 500) == "x" * 400 + "…"
+    assert 'datetime="2026-11-24T22:00:00.000+00:00"' in template_filters.clock(
+        "2026-11-24T22:00:00.000Z"
+    )
+    assert "2026-11-24 22:00:00 UTC" in template_filters.clock(1795557600000)
+    assert "ago" in template_filters.when(1)
+    assert "in 1h" in template_filters.when((time.time() + 3601) * 1000)
+    assert template_filters.when(None) == "–"
+    assert template_filters.cut("x" * 500) == "x" * 400 + "…"
+
+
+@pytest.mark.parametrize(
+    ("value", "text"),
+    [
+        (None, "–"), (0, "0s"), (0.0034, "3.4ms"), (0.9, "900ms"), (2.5, "2.5s"), (59.96, "1m"),
+        (90, "1m 30s"), (3600, "1h"), (90061, "1d 1h"),
+    ],
+)  # fmt: skip
+def test_durations(value: float | None, text: str) -> None:
+    assert template_filters.seconds(value) == text
+
+
+def test_numbers_and_sizes() -> None:
+    assert (
+        template_filters.number(1234567)
+        == "1\N{NARROW NO-BREAK SPACE}234\N{NARROW NO-BREAK SPACE}567"
+    )
+    assert [template_filters.size(n) for n in (5, 2048, 150 << 20)] == ["5 B", "2.0 KiB", "150 MiB"]
+
+
+def test_names_are_escaped_and_break_at_their_slash() -> None:
+    assert template_filters.name("shop/get") == "shop/<wbr>get"
+    assert template_filters.name("<b>/&") == "&lt;b&gt;/<wbr>&amp;"
+
+
+def test_json_is_made_readable_and_all_else_stays() -> None:
+    assert template_filters.pretty('{"a":1}') == '{\n  "a": 1\n}'
+    assert template_filters.pretty("plain") == "plain"
+    assert template_filters.pretty("12") == "12"
+    assert template_filters.pretty("[" * 100_000) == "[" * 100_000
+    assert template_filters.pretty({"ä": None}) == '{\n  "ä": null\n}'
+
+
+def test_codes_are_graded() -> None:
+    found = [template_filters.grade(code) for code in (200, 404, 503, "error", "ok", None)]
+    assert found == ["good", "odd", "bad", "bad", "good", "none"]
+    # A plugin's table keeps them as texts.
+    assert [template_filters.grade(code) for code in ("200", "410", "503")] == [
+        "good",
+        "odd",
+        "bad",
+    ]

@@ -6,9 +6,9 @@ from typing import Any
 
 import pytest
 from observed import UNLIMITED, created, ended, started, status
-from orchestratord_metrics import process
+from orchestratord_metrics import exposition
+from orchestratord_metrics.counters import EventCounters
 from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
-from orchestratord_metrics.tally import Tally
 from prometheus_client import parser
 
 from orchestratord.testing import Rig
@@ -17,7 +17,7 @@ SECRET = "hunter2-hunter2"
 
 
 def samples(
-    tally: Tally | None = None, named: Sequence[str] = ("api:shop",), /, **changes: Any
+    tally: EventCounters | None = None, named: Sequence[str] = ("api:shop",), /, **changes: Any
 ) -> dict[tuple[str, tuple[tuple[str, str], ...]], float]:
     """(name, labels) → value, as a parser of the format finds them."""
     rig = Rig(object())
@@ -52,7 +52,7 @@ def test_the_queue() -> None:
 
 
 def test_counters_and_histograms() -> None:
-    tally = Tally()
+    tally = EventCounters()
     tally.observe([created(), started(20), ended("succeeded", duration_ms=30), ended("retried")])
     found = samples(tally)
     of_task = {"endpoint": "shop/get", "kind": "call"}
@@ -105,7 +105,7 @@ def test_lanes_that_are_not_named_are_added_up() -> None:
 
 
 def test_no_label_holds_a_secret() -> None:
-    tally = Tally()
+    tally = EventCounters()
     webhooks = [f"after-{SECRET}.example.com", "after-***.example.com"]
     tally.observe([ended("succeeded", webhook=webhook) for webhook in webhooks])
     found = samples(tally)
@@ -115,7 +115,7 @@ def test_no_label_holds_a_secret() -> None:
 
 
 def test_labels_are_escaped() -> None:
-    tally = Tally()
+    tally = EventCounters()
     tally.observe([ended("succeeded", webhook='a"b\\c\nd')])
     found = samples(tally)
     labels = {"endpoint": "shop/get", "webhook": 'a"b\\c\nd', "status": "succeeded"}
@@ -123,7 +123,7 @@ def test_labels_are_escaped() -> None:
 
 
 def test_the_process() -> None:
-    found = {family.name: family.samples[0].value for family in process.families()}
+    found = {family.name: family.samples[0].value for family in exposition.process_families()}
     assert found["process_resident_memory_bytes"] > 1 << 20
     assert found["process_virtual_memory_bytes"] >= found["process_resident_memory_bytes"]
     assert found["process_open_fds"] >= 3

@@ -54,9 +54,9 @@ async def test_register_routes_gives_the_scrape(rig: Rig) -> None:
 
 async def test_config_adopted_forgets_endpoints_that_are_gone(rig: Rig) -> None:
     orchestratord_metrics.observe([ended("succeeded")])
-    assert orchestratord_metrics.tally.attempts.copy()
+    assert orchestratord_metrics.counters.attempts.copy()
     rig.adopt(rig.config(rig.endpoint("shop/other")))
-    assert not orchestratord_metrics.tally.attempts.copy()
+    assert not orchestratord_metrics.counters.attempts.copy()
 
 
 async def test_the_lanes_that_were_seen_first_keep_their_names(rig: Rig) -> None:

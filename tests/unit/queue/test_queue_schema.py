@@ -1,38 +1,94 @@
-"""Migrations: every version that was ever released leads to this one, and to the same tables."""
+"""The schema: the models make what queues had before, and each version leads to the next."""
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 from peewee import SqliteDatabase
-from playhouse.schema_diff import diff_models
 
 from orchestratord.errors import DatabaseInUse
-from orchestratord.model.task import Key, Status
+from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue import schema
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, manual, schedules, search, settle
-from orchestratord.queue.records import Pick, TaskFilter
+from orchestratord.queue.operations import claim, insert, manual, schedules, search, settle
+from orchestratord.queue.records import Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
+from tests.postgres import Postgres
 
-VERSION_1 = Path(__file__).parent / "schema_v1.sql"
+DATA = Path(__file__).parent
+HISTORY = "schema_migration"
 
 
 def dump(path: Path) -> None:
-    """Make a database as the first version left it, with rows of each kind."""
+    """Make a file as the version of the baseline left it, with rows of each kind."""
     path.parent.mkdir(parents=True, exist_ok=True)
     with sqlite3.connect(path) as database:
-        database.executescript(VERSION_1.read_text())
+        database.executescript((DATA / "schema_v7_sqlite.sql").read_text())
     database.close()
 
 
-def shape(path: Path) -> list[tuple[str, str]]:
+def dump_postgres(url: str) -> None:
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute((DATA / "schema_v7_postgres.sql").read_bytes())
+
+
+@pytest.fixture
+def new_url(postgres: Postgres) -> Iterator[Any]:
+    made: list[str] = []
+
+    def create() -> str:
+        made.append(postgres.create())
+        return made[-1]
+
+    yield create
+    for url in made:
+        postgres.drop(url)
+
+
+def shape(path: Path) -> dict[str, Any]:
+    """What each table and index is, however the statement was written that made it."""
     database = sqlite3.connect(path)
-    rows = database.execute("SELECT name, sql FROM sqlite_schema WHERE sql IS NOT NULL").fetchall()
+    found: dict[str, Any] = {}
+    rows = database.execute("SELECT type, name, sql FROM sqlite_schema WHERE sql IS NOT NULL")
+    for kind, name, sql in rows.fetchall():
+        if kind == "table":
+            columns = database.execute(f"PRAGMA table_xinfo({name})").fetchall()
+            assert "COLLATE" not in sql
+            found[name] = (columns, "AUTOINCREMENT" in sql)
+        else:
+            found[name] = sql
     database.close()
-    return sorted(rows)
+    return found
+
+
+POSTGRES_SHAPE = """
+SELECT c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+    a.attidentity, pg_get_expr(d.adbin, d.adrelid), l.collname, c.reloptions::text
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
+LEFT JOIN pg_collation l ON l.oid = a.attcollation
+WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
+UNION ALL
+SELECT indexname, indexdef, 0, NULL, NULL, NULL, NULL, NULL, NULL
+FROM pg_indexes WHERE schemaname = 'public'
+UNION ALL
+SELECT conname, pg_get_constraintdef(oid), 0, NULL, NULL, NULL, NULL, NULL, NULL
+FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n'
+UNION ALL
+SELECT c.relname, s.seqtypid::regtype::text, 0, s.seqstart::text, NULL, NULL, NULL, NULL, NULL
+FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
+ORDER BY 1, 3, 2
+"""
+
+
+def shape_postgres(url: str) -> list[Any]:
+    with psycopg.connect(url) as database:
+        return database.execute(POSTGRES_SHAPE).fetchall()
 
 
 def version(path: Path) -> tuple[int, int]:
@@ -47,28 +103,39 @@ async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> 
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
-async def test_the_migrations_lead_to_the_models(path: Path, tmp_path: Path) -> None:
-    await (await Store.open(f"sqlite:///{path}")).close()
-    models = list(schema.TABLES)
-    migrated = SqliteDatabase(str(path))
-    assert not diff_models(migrated, models)
-    migrated.close()
-    # Indexes that are partial, or hinted at by name, are more than the difference looks at.
-    fresh = SqliteDatabase(str(tmp_path / "models.db"))
-    with fresh.bind_ctx(models):
-        fresh.create_tables(models)
-    fresh.close()
-    history = "schema_migration"
-    assert indexes(path, history) == indexes(tmp_path / "models.db", history)
+async def test_the_models_make_what_queues_had_before(
+    path: Path, store: Store, tmp_path: Path
+) -> None:
+    old = tmp_path / "old.db"
+    dump(old)
+    await (await Store.open(f"sqlite:///{old}")).close()
+    assert shape(old) == shape(path)
 
 
-def indexes(path: Path, without: str) -> list[tuple[str, str]]:
-    return [(name, sql) for name, sql in shape(path) if "INDEX" in sql and without not in sql]
+async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any) -> None:
+    old, new = new_url(), new_url()
+    dump_postgres(old)
+    for url in (old, new):
+        await (await Store.open(url)).close()
+    assert shape_postgres(old) == shape_postgres(new)
 
 
-async def test_from_version_1(path: Path) -> None:
+async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
-    store = await Store.open(f"sqlite:///{path}")
+    await goes_on(f"sqlite:///{path}")
+    assert version(path) == (schema.VERSION, 4)
+
+
+async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
+    url = new_url()
+    dump_postgres(url)
+    with psycopg.connect(url, autocommit=True) as database:
+        database.execute("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
+    await goes_on(url)
+
+
+async def goes_on(url: str) -> None:
+    store = await Store.open(url)
     assert store.instance == "5eed5eed5eed5eed"
     tasks = {task.id: task for task in (await store.read(search.page(TaskFilter(), 10)))[0]}
     assert [tasks[n].status for n in (1, 2, 3, 4)] == ["succeeded", "failed", "running", "pending"]
@@ -87,30 +154,22 @@ async def test_from_version_1(path: Path) -> None:
     claimed = await store.write(claim.claim([Pick(Key("crm/get", "ops"), 5, True, 10**14)]))
     assert [(task.id, task.payload) for task in claimed.tasks] == [(4, '{"a":1}')]
     assert (await store.write(manual.trigger(2))).status == Status.PENDING
+    new = [Insert(NewTask(kind="call", endpoint_id="a/b"))]
+    assert (await store.write(insert.enqueue(new)))[0].id == 5
     await store.close()
-    assert version(path)[0] == schema.VERSION
 
 
-async def test_before_the_schema_changes_a_copy_is_kept(path: Path) -> None:
+async def test_before_the_schema_changes_a_copy_is_kept(path: Path, later: Path) -> None:
     dump(path)
     copy = path.with_name(f"{path.name}.before-schema-{schema.VERSION}")
     await (await Store.open(f"sqlite:///{path}")).close()
-    assert version(copy)[0] == 1
+    assert version(copy)[0] == schema.BASELINE
     assert shape(copy) != shape(path)
     assert copy.stat().st_mode & 0o777 == 0o640
     kept = copy.read_bytes()
     await (await Store.open(f"sqlite:///{path}")).close()  # nothing is changed any more
     assert copy.read_bytes() == kept
     assert [child.name for child in path.parent.glob("*before*")] == [copy.name]
-
-
-async def test_version_1_and_a_new_database_have_the_same_shape(
-    path: Path, store: Store, tmp_path: Path
-) -> None:
-    old = tmp_path / "old.db"
-    dump(old)
-    await (await Store.open(f"sqlite:///{old}")).close()
-    assert shape(old) == shape(path)
 
 
 async def test_opening_again_changes_nothing(path: Path) -> None:
@@ -144,13 +203,26 @@ async def test_a_newer_database_is_refused_only_where_it_must_be(
     assert version(path) == (99, compatible_from)
 
 
+async def test_one_from_before_the_baseline_is_refused(path: Path) -> None:
+    dump(path)
+    with sqlite3.connect(path) as database:
+        database.execute("UPDATE schema SET version = 3, compatible_from = 1")
+    database.close()
+    before = path.read_bytes()
+    with pytest.raises(DatabaseInUse, match=r"has schema 3, from before the first release"):
+        await Store.open(f"sqlite:///{path}")
+    assert path.read_bytes() == before
+
+
 NEXT = """
-from orchestratord.queue.schema import stamp
+from peewee import SQL, TextField
+
+COMPATIBLE_FROM = {version}
 
 def up(migrator, db):
-    db.execute_sql("ALTER TABLE retry_schedule ADD COLUMN colour TEXT")
+    colour = TextField(constraints=[SQL("DEFAULT 'red'")])
+    migrator.migrate(migrator.add_column("retry_schedule", "colour", colour, allow_not_null=True))
     {last}
-    stamp(db, version={version}, compatible_from={version})
 """
 
 
@@ -163,32 +235,68 @@ def next_versions(tmp_path: Path) -> Path:
     return folder
 
 
-def test_a_later_migration_is_applied_once(path: Path, next_versions: Path) -> None:
-    later = schema.VERSION + 1
+@pytest.fixture
+def later(next_versions: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """What the version after this one would have; the folder of its migrations."""
+    after = schema.VERSION + 1
+    (next_versions / f"{after:04}_colour.py").write_text(NEXT.format(version=after, last=""))
+    monkeypatch.setattr(schema, "VERSION", after)
+    monkeypatch.setattr(schema, "MIGRATIONS", next_versions)
+    return next_versions
+
+
+async def test_a_later_migration_is_applied_once(path: Path, later: Path) -> None:
     dump(path)
-    (next_versions / f"{later:04}_colour.py").write_text(NEXT.format(version=later, last=""))
     for _ in range(2):
-        database = SqliteDatabase(str(path))
-        # As the version that brings it would: it knows what it is compatible with.
-        if version(path)[0] < later:
-            schema.migrate(database, next_versions)
-        database.close()
-    assert version(path) == (later, later)
-    assert "colour" in dict(shape(path))["retry_schedule"]
+        await (await Store.open(f"sqlite:///{path}")).close()
+    assert version(path) == (schema.VERSION, schema.VERSION)
+    columns, _ = shape(path)["retry_schedule"]
+    assert columns[-1][1:5] == ("colour", "TEXT", 1, "'red'")
+
+
+async def test_a_later_migration_on_postgresql(new_url: Any, later: Path) -> None:
+    url = new_url()
+    dump_postgres(url)
+    for _ in range(2):
+        await (await Store.open(url)).close()
+    [colour] = [row for row in shape_postgres(url) if row[1] == "colour"]
+    assert colour[3:8] == ("text", True, "", "'red'::text", "C")
+
+
+async def test_an_empty_database_does_not_go_through_later_migrations(
+    path: Path, later: Path, tmp_path: Path
+) -> None:
+    """It has at once what the models have, which is what those lead to."""
+    await (await Store.open(f"sqlite:///{path}")).close()
+    assert version(path) == (schema.VERSION, schema.VERSION)
+    columns, _ = shape(path)["retry_schedule"]
+    assert "colour" not in [column[1] for column in columns]
+    with sqlite3.connect(path) as database:
+        names = database.execute(f"SELECT name FROM {HISTORY} ORDER BY id").fetchall()
+    database.close()
+    assert [name for (name,) in names] == sorted(file.stem for file in later.glob("[0-9]*.py"))
 
 
 def test_one_that_fails_leaves_the_version_before(path: Path, next_versions: Path) -> None:
-    later = schema.VERSION + 1
+    after = schema.VERSION + 1
     dump(path)
-    database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
-    schema.migrate(database)
-    database.close()
     before = shape(path)
-    broken = NEXT.format(version=later, last='raise RuntimeError("half-way")')
-    (next_versions / f"{later:04}_colour.py").write_text(broken)
+    broken = NEXT.format(version=after, last='raise RuntimeError("half-way")')
+    (next_versions / f"{after:04}_colour.py").write_text(broken)
     database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
     with pytest.raises(RuntimeError, match="half-way"):
         schema.migrate(database, next_versions)
     database.close()
     assert version(path)[0] == schema.VERSION
     assert shape(path) == before
+
+
+def test_an_empty_database_that_fails_stays_empty(path: Path, next_versions: Path) -> None:
+    [baseline] = next_versions.glob("[0-9]*.py")
+    baseline.write_text(baseline.read_text() + '    raise RuntimeError("half-way")\n')
+    path.parent.mkdir()
+    database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
+    with pytest.raises(RuntimeError, match="half-way"):
+        schema.migrate(database, next_versions)
+    database.close()
+    assert not shape(path)

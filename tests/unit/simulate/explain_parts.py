@@ -1,4 +1,4 @@
-"""A configuration that is explained: read from files, with the shipped plugins and others."""
+"""A configuration that is report: read from files, with the shipped plugins and others."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ import orchestratord_webhooks
 from orchestratord.config.load import load
 from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.model.settings import Config
-from orchestratord.model.test_case import Pretended
+from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.host import Host
 from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.report import Explained, explained_json
+from orchestratord.simulate.report import Report, report_json
 from orchestratord.testing import FakeClock
 
 API = """
@@ -86,24 +86,24 @@ class Shop:
         *,
         answer: dict[str, Any] | int | None = None,
         **more: Any,
-    ) -> Explained:
+    ) -> Report:
         """What is said of an attempt; `answer`: a status code, or what a test's answer holds."""
         if isinstance(answer, int):
             answer = {"status_code": answer}
         return await self.explainer.explain(
             self.config.endpoints[f"shop/{name}"],
             {"id": 7} if params is None else params,
-            answer=None if answer is None else Pretended.model_validate(answer),
+            answer=None if answer is None else FakeAnswer.model_validate(answer),
             **more,
         )
 
-    def json(self, explained: Explained) -> dict[str, Any]:
+    def json(self, report: Report) -> dict[str, Any]:
         """The same for people."""
-        return explained_json(explained, self.config.redactor)
+        return report_json(report, self.config.redactor)
 
 
-def rules(explained: Explained) -> dict[str, tuple[bool, str]]:
+def rules(report: Report) -> dict[str, tuple[bool, str]]:
     """Of each webhook whether it fires, and why."""
-    found = [item.explanation for item in explained.consequences]
+    found = [item.explanation for item in report.consequences]
     assert len({item.name for item in found}) == len(found)
     return {item.name: (item.happens, item.why) for item in found}

@@ -32,51 +32,51 @@ from orchestratord.model.task import Reason, Status
 
 async def test_the_request_as_it_would_go_out(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    explained = await shop.explain()
-    request = shop.json(explained)["request"]
+    report = await shop.explain()
+    request = shop.json(report)["request"]
     assert (request["method"], request["url"]) == ("GET", "https://shop.example.com/v1/orders/7")
     assert request["headers"]["Host"] == "shop.example.com"
     assert request["headers"]["Authorization"] == "***"
     assert request["body"] is None
-    assert isinstance(explained.request, httpx.Request)
-    assert explained.request.headers["authorization"] == "Bearer hunter22-token"
+    assert isinstance(report.request, httpx.Request)
+    assert report.request.headers["authorization"] == "Bearer hunter22-token"
 
 
 async def test_without_an_answer_only_the_request_and_its_phase(tmp_path: Path) -> None:
-    explained = await Shop(tmp_path).explain()
-    assert (explained.outcome, explained.decision, explained.span) == (None, None, None)
-    assert explained.reached == ("before_request",)
-    assert explained.happening("webhook") == ["asked"]
+    report = await Shop(tmp_path).explain()
+    assert (report.outcome, report.decision, report.span) == (None, None, None)
+    assert report.reached == ("before_request",)
+    assert report.happening("webhook") == ["asked"]
 
 
 async def test_a_success(tmp_path: Path) -> None:
-    explained = await Shop(tmp_path).explain(answer=200)
-    assert explained.decision is not None
-    assert explained.decision.status is Status.SUCCEEDED
-    assert explained.reached == ("before_request", "after_request", "on_success")
-    assert sorted(explained.happening("webhook")) == ["asked", "read"]
+    report = await Shop(tmp_path).explain(answer=200)
+    assert report.decision is not None
+    assert report.decision.status is Status.SUCCEEDED
+    assert report.reached == ("before_request", "after_request", "on_success")
+    assert sorted(report.happening("webhook")) == ["asked", "read"]
 
 
 async def test_a_retry_with_its_delay(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    explained = await shop.explain(answer=503, attempt=2)
-    decision = explained.decision
+    report = await shop.explain(answer=503, attempt=2)
+    decision = report.decision
     assert decision is not None
     assert (decision.status, decision.delay) == (Status.PENDING, 20.0)
     assert decision.why == "exponential 10s·2^1=20s"
-    assert explained.span == pytest.approx((18.0, 22.0))
+    assert report.span == pytest.approx((18.0, 22.0))
     assert decision.next_try == shop.clock.now_ms() + 20_000
-    assert explained.task.next_try == decision.next_try
-    assert explained.reached[-1] == "on_retry"
+    assert report.task.next_try == decision.next_try
+    assert report.reached[-1] == "on_retry"
 
 
 async def test_retry_after_counts(tmp_path: Path) -> None:
     answer = {"status_code": 503, "headers": {"Retry-After": "60"}}
-    explained = await Shop(tmp_path).explain(answer=answer)
-    assert explained.decision is not None
-    assert explained.decision.delay == 60.0
-    assert explained.span == (60.0, 60.0)
-    assert "Retry-After 1m won" in explained.decision.why
+    report = await Shop(tmp_path).explain(answer=answer)
+    assert report.decision is not None
+    assert report.decision.delay == 60.0
+    assert report.span == (60.0, 60.0)
+    assert "Retry-After 1m won" in report.decision.why
 
 
 @pytest.mark.parametrize(
@@ -97,11 +97,11 @@ async def test_what_becomes_of_it(
     tmp_path: Path, name: str, answer: dict[str, Any], attempt: int, reason: Reason | None
 ) -> None:
     params = {"id": 7} if name == "get" else {"item": "hat"}
-    explained = await Shop(tmp_path).explain(name, params, answer=answer, attempt=attempt)
-    assert explained.decision is not None
-    assert explained.decision.reason is reason
+    report = await Shop(tmp_path).explain(name, params, answer=answer, attempt=attempt)
+    assert report.decision is not None
+    assert report.decision.reason is reason
     status = Status.PENDING if reason is None else Status.FAILED
-    assert explained.decision.status is explained.task.status is status
+    assert report.decision.status is report.task.status is status
 
 
 async def test_give_up_after_counts_from_the_first_attempt(tmp_path: Path) -> None:
@@ -127,11 +127,11 @@ async def test_each_webhook_and_the_rule_that_decided(tmp_path: Path) -> None:
 
 
 async def test_one_phase_alone(tmp_path: Path) -> None:
-    explained = await Shop(tmp_path).explain(answer=503, phase="on_success")
-    assert explained.told == ("on_success",)
-    assert "on_success" not in explained.reached
-    assert explained.happening("webhook") == ["read"]
-    assert rules(explained)["ops"] == (False, "phase is after_request")
+    report = await Shop(tmp_path).explain(answer=503, phase="on_success")
+    assert report.told == ("on_success",)
+    assert "on_success" not in report.reached
+    assert report.happening("webhook") == ["read"]
+    assert rules(report)["ops"] == (False, "phase is after_request")
 
 
 async def test_what_a_webhook_would_send(tmp_path: Path) -> None:
@@ -171,12 +171,12 @@ async def test_a_payload_that_does_not_render(tmp_path: Path) -> None:
 
 async def test_a_request_that_cannot_be_made(tmp_path: Path) -> None:
     shop = Shop(tmp_path)
-    explained = await shop.explain(params={}, answer=200)
-    assert explained.reached == ("on_final_failure",)
-    assert explained.decision is not None
-    assert explained.decision.reason is Reason.INVALID_PAYLOAD
-    assert explained.happening("webhook") == ["lost"]
-    document = shop.json(explained)
+    report = await shop.explain(params={}, answer=200)
+    assert report.reached == ("on_final_failure",)
+    assert report.decision is not None
+    assert report.decision.reason is Reason.INVALID_PAYLOAD
+    assert report.happening("webhook") == ["lost"]
+    document = shop.json(report)
     assert document["request"] is None
     assert document["status_code"] is None
     assert "there is no 'id'" in document["error"]
@@ -184,10 +184,10 @@ async def test_a_request_that_cannot_be_made(tmp_path: Path) -> None:
 
 async def test_now_is_the_clocks_or_what_is_given(tmp_path: Path) -> None:
     shop = Shop(tmp_path, get="path: /x\nheaders: {X-Now: '{{ now }}'}\n")
-    explained = await shop.explain(params={})
-    assert explained.request.headers["x-now"] == "2027-01-15T08:00:00.000Z"
-    explained = await shop.explain(params={}, now=0.0)
-    assert explained.request.headers["x-now"] == "1970-01-01T00:00:00.000Z"
+    report = await shop.explain(params={})
+    assert report.request.headers["x-now"] == "2027-01-15T08:00:00.000Z"
+    report = await shop.explain(params={}, now=0.0)
+    assert report.request.headers["x-now"] == "1970-01-01T00:00:00.000Z"
 
 
 async def test_an_answers_body_and_headers_reach_the_payload(tmp_path: Path) -> None:
@@ -203,10 +203,10 @@ async def test_an_answers_body_and_headers_reach_the_payload(tmp_path: Path) -> 
 
 async def test_an_encoding_that_is_only_said_harms_nothing(tmp_path: Path) -> None:
     answer = {"status_code": 200, "headers": {"Content-Encoding": "gzip"}, "body": "plain"}
-    explained = await Shop(tmp_path).explain(answer=answer)
-    assert explained.outcome is not None
-    assert explained.outcome.response is not None
-    assert explained.outcome.response.text == "plain"
+    report = await Shop(tmp_path).explain(answer=answer)
+    assert report.outcome is not None
+    assert report.outcome.response is not None
+    assert report.outcome.response.text == "plain"
 
 
 # -- plugins -------------------------------------------------------------------------------------
@@ -225,12 +225,12 @@ class Deciding:
 
 
 async def test_deciding_hooks_are_named_and_not_run(tmp_path: Path) -> None:
-    explained = await Shop(tmp_path, Deciding()).explain(answer=200)
-    assert dict(explained.hooks) == {
+    report = await Shop(tmp_path, Deciding()).explain(answer=200)
+    assert dict(report.hooks) == {
         "before_request": ("plugin1",),
         "after_request": ("plugin1",),
     }
-    assert explained.notes == ()
+    assert report.notes == ()
 
 
 class Following:
@@ -257,11 +257,11 @@ class Judge:
 
 async def test_hooks_that_only_look_are_run(tmp_path: Path) -> None:
     shop = Shop(tmp_path, Judge())
-    explained = await shop.explain(answer={"status_code": 200, "body": "ERROR 17"})
-    assert explained.decision is not None
-    assert (explained.decision.status, explained.decision.reason) == ("failed", "not_retryable")
-    assert explained.hooks == {"before_request": (), "after_request": ()}
-    assert explained.reached == ("before_request", "after_request", "on_final_failure")
+    report = await shop.explain(answer={"status_code": 200, "body": "ERROR 17"})
+    assert report.decision is not None
+    assert (report.decision.status, report.decision.reason) == ("failed", "not_retryable")
+    assert report.hooks == {"before_request": (), "after_request": ()}
+    assert report.reached == ("before_request", "after_request", "on_final_failure")
     fine = await shop.explain(answer={"status_code": 200, "body": "fine"})
     assert fine.decision is not None
     assert fine.decision.status == "succeeded"
@@ -276,8 +276,8 @@ class Elsewhere:
 
 
 async def test_plugins_that_would_not_be_asked_are_not_named(tmp_path: Path) -> None:
-    explained = await Shop(tmp_path, Elsewhere()).explain(answer=200)
-    assert explained.hooks == {"before_request": (), "after_request": ()}
+    report = await Shop(tmp_path, Elsewhere()).explain(answer=200)
+    assert report.hooks == {"before_request": (), "after_request": ()}
 
 
 async def test_what_a_plugin_says_of_its_own_tasks(tmp_path: Path) -> None:
@@ -302,12 +302,12 @@ class Faulty:
 
 async def test_a_fault_is_a_note_and_harms_nobody_else(tmp_path: Path) -> None:
     shop = Shop(tmp_path, Faulty())
-    explained = await shop.explain(answer=200)
-    assert explained.notes == (
+    report = await shop.explain(answer=200)
+    assert report.notes == (
         "the plugin plugin1: explain: RuntimeError: no idea",
         "the plugin plugin1: explain: returned a str among its explanations",
     )
-    assert sorted(explained.happening("webhook")) == ["asked", "read"]
+    assert sorted(report.happening("webhook")) == ["asked", "read"]
 
 
 class Hopeless(Backoff):
@@ -324,10 +324,10 @@ class HopelessPlugin:
 async def test_a_fault_of_a_strategy_is_a_note(tmp_path: Path) -> None:
     get = "path: /x\nretry: {backoff: hopeless}\n"
     shop = Shop(tmp_path, HopelessPlugin(), get=get)
-    explained = await shop.explain(params={}, answer=503)
-    assert explained.notes == ("the strategy hopeless raised RuntimeError: no idea",)
-    assert explained.decision is not None
-    assert explained.decision.delay == 5.0
+    report = await shop.explain(params={}, answer=503)
+    assert report.notes == ("the strategy hopeless raised RuntimeError: no idea",)
+    assert report.decision is not None
+    assert report.decision.delay == 5.0
 
 
 class Echo(Executor):
@@ -371,9 +371,9 @@ async def test_what_is_not_sent_is_not_carried_out_either(
 ) -> None:
     text = ECHO.replace("true", str(idempotent).lower())
     shop = Shop(tmp_path, EchoPlugin(), get=text)
-    explained = await shop.explain(answer=answer)
-    assert explained.reached == ("before_execute", "after_execute", phase)
-    assert shop.json(explained)["request"] == {"statement": "echo 7 ***"}
+    report = await shop.explain(answer=answer)
+    assert report.reached == ("before_execute", "after_execute", phase)
+    assert shop.json(report)["request"] == {"statement": "echo 7 ***"}
 
 
 async def test_an_executor_that_fails_is_named(tmp_path: Path) -> None:

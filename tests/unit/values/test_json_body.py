@@ -8,8 +8,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import InvalidPayload
-from orchestratord.values.json_body import JsonText
-from orchestratord.values.template import TemplateTree, to_text
+from orchestratord.values.template import JsonText, TemplateTree, to_text
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from config_parts import host_of
 from hypothesis import event, given, settings
 from hypothesis import strategies as st
 
-from orchestratord.config.edit.edited_file import Content, Surroundings
+from orchestratord.config.edit.edited_file import EditedFile, Surroundings
 from orchestratord.config.edit.render_yaml import json_text
 from orchestratord.config.inherit import Merger
 from orchestratord.config.validate.node_reader import NodeReader
@@ -183,7 +183,7 @@ def edits(draw: st.DrawFn, items: list[Any]) -> list[Any]:
 def test_edits_after_edits(data: st.DataObject) -> None:
     file = data.draw(written())
     around = surroundings()
-    content = Content(around, file.text.encode())
+    content = EditedFile(around, file.text.encode())
     assert list(content.items) == file.items
     known = {item["name"]: (item, own) for item, own in zip(file.items, file.comments, strict=True)}
     before, after = file.before, file.after

@@ -140,75 +140,75 @@ def test_an_answer_closes_it_and_nothing_of_before_counts() -> None:
 
 
 def test_a_clock_that_is_put_back_does_not_keep_a_probe_waiting() -> None:
-    gate = Throttle(0)
-    gate.breaker = opened(10_000_000)
-    assert gate.room(50) == 1
-    assert gate.opens_at(50) == 50
+    throttle = Throttle(0)
+    throttle.breaker = opened(10_000_000)
+    assert throttle.room(50) == 1
+    assert throttle.opens_at(50) == 50
 
 
-# -- the gate -------------------------------------------------------------------------------------
+# -- the throttle ---------------------------------------------------------------------------------
 
 
-def shut(now: int = 0) -> Throttle:
-    gate = Throttle(now)
-    gate.breaker = opened(now)
-    return gate
+def only_probes_pass(now: int = 0) -> Throttle:
+    throttle = Throttle(now)
+    throttle.breaker = opened(now)
+    return throttle
 
 
 def test_one_probe_passes_at_a_time() -> None:
-    gate = shut()
-    assert gate.room(FIRST_PAUSE_MS - 1) == 0
-    assert gate.opens_at(0) == FIRST_PAUSE_MS
-    assert gate.room(FIRST_PAUSE_MS) == 1
-    assert gate.take(1, FIRST_PAUSE_MS)
-    assert gate.room(10_000_000) == 0
-    assert gate.opens_at(10_000_000) is None
-    gate.probe = 7
-    assert gate.admits(7, 600)
-    assert not gate.admits(8, 600)
-    gate.probe_over()
-    gate.breaker.probe_failed(600, "503")
-    assert gate.room(600) == 0
-    assert gate.opens_at(600) == 1_600
+    throttle = only_probes_pass()
+    assert throttle.room(FIRST_PAUSE_MS - 1) == 0
+    assert throttle.opens_at(0) == FIRST_PAUSE_MS
+    assert throttle.room(FIRST_PAUSE_MS) == 1
+    assert throttle.take(1, FIRST_PAUSE_MS)
+    assert throttle.room(10_000_000) == 0
+    assert throttle.opens_at(10_000_000) is None
+    throttle.probe = 7
+    assert throttle.admits(7, 600)
+    assert not throttle.admits(8, 600)
+    throttle.probe_over()
+    throttle.breaker.probe_failed(600, "503")
+    assert throttle.room(600) == 0
+    assert throttle.opens_at(600) == 1_600
 
 
 def test_by_hand_one_passes_at_once() -> None:
-    gate = shut()
-    gate.by_hand = True
-    assert gate.room(0) == 1
-    assert gate.opens_at(0) == 0
-    assert gate.take(1, 0)
-    assert not gate.by_hand
+    throttle = only_probes_pass()
+    throttle.by_hand = True
+    assert throttle.room(0) == 1
+    assert throttle.opens_at(0) == 0
+    assert throttle.take(1, 0)
+    assert not throttle.by_hand
 
 
 def test_who_has_said_when_to_come_back_is_not_asked_before() -> None:
-    gate = shut()
-    gate.hold(90_000, "503 with Retry-After")
-    gate.hold(60_000, "an earlier one counts no more")
-    assert gate.room(89_999) == 0
-    assert gate.opens_at(1) == 90_000
-    assert gate.room(90_000) == 1
+    throttle = only_probes_pass()
+    throttle.wait_until(90_000, "503 with Retry-After")
+    throttle.wait_until(60_000, "an earlier one counts no more")
+    assert throttle.room(89_999) == 0
+    assert throttle.opens_at(1) == 90_000
+    assert throttle.room(90_000) == 1
 
 
 def test_a_lane_that_is_only_held_opens_wide() -> None:
-    gate = Throttle(0)
-    gate.hold(5_000, "429 with Retry-After")
-    assert gate.shut(4_999)
-    assert not gate.idle(4_999)
-    assert gate.room(4_999) == 0
-    assert gate.room(5_000) > 1_000
-    assert gate.idle(5_000)
+    throttle = Throttle(0)
+    throttle.wait_until(5_000, "429 with Retry-After")
+    assert throttle.probes_only(4_999)
+    assert not throttle.idle(4_999)
+    assert throttle.room(4_999) == 0
+    assert throttle.room(5_000) > 1_000
+    assert throttle.idle(5_000)
 
 
 def test_the_rate_counts_for_probes_too() -> None:
-    gate = shut()
-    gate.limit(RateLimit.parse("1/min"))
-    assert gate.take(1, FIRST_PAUSE_MS)
-    gate.probe_over()
-    assert gate.window is not None
-    assert gate.opens_at(FIRST_PAUSE_MS) is None
-    gate.window.begin(FIRST_PAUSE_MS)
-    assert gate.room(30_000) == 0
-    assert gate.opens_at(30_000) == FIRST_PAUSE_MS + 61_000
-    gate.limit(None)
-    assert gate.window is None
+    throttle = only_probes_pass()
+    throttle.limit(RateLimit.parse("1/min"))
+    assert throttle.take(1, FIRST_PAUSE_MS)
+    throttle.probe_over()
+    assert throttle.window is not None
+    assert throttle.opens_at(FIRST_PAUSE_MS) is None
+    throttle.window.begin(FIRST_PAUSE_MS)
+    assert throttle.room(30_000) == 0
+    assert throttle.opens_at(30_000) == FIRST_PAUSE_MS + 61_000
+    throttle.limit(None)
+    assert throttle.window is None

@@ -60,7 +60,7 @@ def test_what_was_not_needed_is_given_back() -> None:
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 4
     lanes.answered(choice, 1, None)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 1
-    lanes.forgo("api:x")
+    lanes.release_claim("api:x", 0)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 0
 
 
@@ -131,7 +131,7 @@ def test_a_key_that_moves_while_it_is_claimed_gives_its_slots_back_to_the_old_la
     lanes.answered(choice, 1, 5)
     assert lanes.lanes["api:x"].claimed == 1
     assert lanes.choose(10) == [Choice(A, 5, "api:y")]
-    lanes.forgo("api:x")
+    lanes.release_claim("api:x", 0)
     assert lanes.lanes["api:x"].claimed == 0
 
 
@@ -141,9 +141,9 @@ def test_a_cap_that_is_lowered_waits_until_enough_is_done() -> None:
     [choice] = lanes.choose(1)
     lanes.answered(choice, 3, 1)
     lanes.place(A, "api:x", 2)
-    lanes.forgo("api:x")
+    lanes.release_claim("api:x", 0)
     assert lanes.choose(10) == []
-    lanes.forgo("api:x")
+    lanes.release_claim("api:x", 0)
     assert lanes.choose(10) == [Choice(A, 1, "api:x")]
 
 
@@ -168,7 +168,7 @@ def test_a_full_lane_holds_up_no_other() -> None:
         [choice] = lanes.choose(10)
         assert choice.key == B
         lanes.answered(choice, 1, 2)
-        lanes.forgo("healthy")
+        lanes.release_claim("healthy", 0)
 
 
 def test_slots_are_shared_among_the_keys_of_a_lane() -> None:
@@ -182,8 +182,10 @@ def test_slots_are_shared_among_the_keys_of_a_lane() -> None:
 def test_what_is_held_elsewhere_counts_as_taken() -> None:
     lanes = placed(A, concurrency=10, total=5)
     lanes.touch(A, 0)
-    assert lanes.choose(1, held=5) == []
-    assert lanes.choose(1, held=3) == [Choice(A, 2, "api:x")]
+    lanes.unsettled = 5
+    assert lanes.choose(1) == []
+    lanes.unsettled = 3
+    assert lanes.choose(1) == [Choice(A, 2, "api:x")]
 
 
 def test_born_running_takes_a_slot_and_waits_behind_a_line() -> None:
@@ -191,7 +193,7 @@ def test_born_running_takes_a_slot_and_waits_behind_a_line() -> None:
     assert lanes.occupy("api:x", 0)
     assert lanes.occupy("api:x", 0)
     assert not lanes.occupy("api:x", 0)
-    lanes.forgo("api:x")
+    lanes.release_claim("api:x", 0)
     lanes.touch(A, 5)
     assert not lanes.occupy("api:x", 5)  # something due is before it
     assert not lanes.occupy("nowhere", 5)
@@ -205,7 +207,7 @@ def test_born_running_leaves_a_slot_for_each_lane_that_waits() -> None:
     assert lanes.occupy("one", 0)
     lanes.touch(B, 0)
     assert lanes.choose(1) == []  # the daemon is full
-    lanes.forgo("one")
+    lanes.release_claim("one", 0)
     assert not lanes.occupy("one", 1)
     assert lanes.choose(1) == [Choice(B, 1, "two")]
 
@@ -239,7 +241,7 @@ def quick(lanes: LaneSet, ended: int, now: int, lane: str = "api:x") -> None:
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, None)
         assert lanes.begin(lane, claimed(number), now) is not None
-        assert lanes.release(lane, now) is None
+        assert lanes.release_slot(lane, now) is None
 
 
 def test_what_has_a_slot_begins_and_the_rest_is_held_in_order() -> None:
@@ -251,14 +253,14 @@ def test_what_has_a_slot_begins_and_the_rest_is_held_in_order() -> None:
     assert lanes.begin("api:x", second, 11) is second
     assert lanes.begin("api:x", third, 12) is None
     assert lanes.begin("api:x", fourth, 13) is None
-    assert list(lane.held) == [(third, 12), (fourth, 13)]
+    assert list(lane.prefetched) == [(third, 12), (fourth, 13)]
     assert (lane.in_flight, lanes.in_flight, lane.claimed, lanes.claimed) == (2, 2, 4, 4)
-    assert lanes.release("api:x", 20) is third
-    assert lanes.release("api:x", 20) is fourth
-    assert lanes.release("api:x", 20) is None
-    assert lanes.release("api:x", 20) is None
+    assert lanes.release_slot("api:x", 20) is third
+    assert lanes.release_slot("api:x", 20) is fourth
+    assert lanes.release_slot("api:x", 20) is None
+    assert lanes.release_slot("api:x", 20) is None
     assert (lane.in_flight, lanes.in_flight, lane.claimed, lanes.claimed) == (0, 0, 0, 0)
-    assert not lane.held
+    assert not lane.prefetched
 
 
 def test_a_lane_whose_tasks_never_end_is_never_claimed_ahead() -> None:
@@ -309,7 +311,7 @@ def test_a_born_task_is_taken_ahead_only_of_a_quick_lane() -> None:
     quick(lanes, 5, 100)
     assert [lanes.occupy("api:x", 100) for _ in range(6)] == [True] * 5 + [False]
     for _ in range(5):
-        lanes.forgo("api:x")
+        lanes.release_claim("api:x", 0)
     assert [lanes.occupy("api:x", 1000) for _ in range(2)] == [True, False]
 
 
@@ -320,19 +322,18 @@ def test_the_pace_of_a_steady_lane_is_what_ends_in_twenty_milliseconds(rate: int
     for now in range(1000):
         for _ in range(rate):
             lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
-            lanes.release("api:x", now)
+            lanes.release_slot("api:x", now)
     assert 19 * rate <= lane.pace <= 22 * rate
 
 
 def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> None:
-    lanes = LaneSet(1000)
-    lanes.thrifty = True
+    lanes = LaneSet(1000, shared=True)
     lanes.place(A, "api:x", 10)
     lane = lanes.lanes["api:x"]
     for now in range(1000):
         for _ in range(5):
             lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
-            lanes.release("api:x", now)
+            lanes.release_slot("api:x", now)
     assert 5 * 59 <= lane.pace <= 5 * 62
     lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 0
     lanes.touch(A, 0)
@@ -340,11 +341,11 @@ def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> Non
     for _ in range(400):
         for choice in lanes.choose(1000):
             lanes.answered(choice, choice.limit, 0)
-            claims.append((len(lane.held), choice.limit))
+            claims.append((len(lane.prefetched), choice.limit))
             for _ in range(choice.limit):
                 number += 1
                 lanes.begin("api:x", claimed(number), 1000)
-        lanes.release("api:x", 1000)
+        lanes.release_slot("api:x", 1000)
     # Each that ends leaves room for one more; it is not claimed before many can be.
     assert len(claims) > 3
     assert all(limit >= held for held, limit in claims)
@@ -376,7 +377,7 @@ def test_what_is_held_counts_for_the_daemon() -> None:
     assert other == Choice(B, 2, "other")
     lanes.answered(other, 2, 200)
     assert lanes.choose(200) == []
-    assert lanes.release("api:x", 200) is not None
+    assert lanes.release_slot("api:x", 200) is not None
     assert lanes.choose(200) == [Choice(B, 1, "other")]
 
 
@@ -399,11 +400,11 @@ def test_what_is_held_for_too_long_is_taken_out(now: int, longer_than: int, take
     """All of its lane: who came later must not run before it. So does a clock put back."""
     lanes = placed(A, concurrency=1)
     held(lanes, 100, 600, 601)
-    assert [task.id for task in lanes.take_held(now, longer_than)] == [1, 2, 3][:taken]
+    assert [task.id for task in lanes.take_prefetched(now, longer_than)] == [1, 2, 3][:taken]
     assert (lanes.in_flight, lanes.claimed) == (1, 4 - taken)
     assert lanes.lanes["api:x"].claimed == 4 - taken
-    assert lanes.take_held(now, longer_than) == []
-    following = lanes.release("api:x", now)
+    assert lanes.take_prefetched(now, longer_than) == []
+    following = lanes.release_slot("api:x", now)
     assert (following is None) is (taken == 3)
 
 
@@ -412,9 +413,9 @@ def test_only_the_lanes_that_wait_too_long_give_back() -> None:
     lanes.place(B, "other", 1)
     held(lanes, 0)
     held(lanes, 900, lane="other")
-    assert len(lanes.take_held(1000, 1000)) == 1
-    assert not lanes.lanes["api:x"].held
-    assert len(lanes.lanes["other"].held) == 1
+    assert len(lanes.take_prefetched(1000, 1000)) == 1
+    assert not lanes.lanes["api:x"].prefetched
+    assert len(lanes.lanes["other"].prefetched) == 1
 
 
 def test_slots_of_what_was_held_can_be_claimed_by_others() -> None:
@@ -423,7 +424,7 @@ def test_slots_of_what_was_held_can_be_claimed_by_others() -> None:
     held(lanes, 10, 10)
     lanes.touch(B, 0)
     assert lanes.choose(20) == []
-    assert len(lanes.take_held(20, 0)) == 2
+    assert len(lanes.take_prefetched(20, 0)) == 2
     assert lanes.choose(20) == [Choice(B, 2, "other")]
 
 
@@ -436,7 +437,7 @@ def test_a_cap_that_is_raised_keeps_the_order_of_what_is_held() -> None:
     began = lanes.begin("api:x", claimed(3), 12)
     assert began is not None
     assert began.id == 1
-    assert [task.id for task, _ in lanes.lanes["api:x"].held] == [2, 3]
+    assert [task.id for task, _ in lanes.lanes["api:x"].prefetched] == [2, 3]
 
 
 def test_a_cap_that_is_lowered_lets_what_is_held_wait() -> None:
@@ -446,8 +447,8 @@ def test_a_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     assert lanes.begin("api:x", claimed(1), 0) is not None
     assert lanes.begin("api:x", claimed(2), 0) is None
     lanes.place(A, "api:x", 1)
-    assert lanes.release("api:x", 1) is None
-    following = lanes.release("api:x", 1)
+    assert lanes.release_slot("api:x", 1) is None
+    following = lanes.release_slot("api:x", 1)
     assert following is not None
     assert following.id == 2
 
@@ -460,11 +461,11 @@ def test_a_daemons_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     lanes.claimed += 1
     assert lanes.begin("other", claimed(9), 0) is not None
     lanes.concurrency = 1
-    assert lanes.release("api:x", 1) is None  # the other one is still in flight
-    assert [task.id for task in lanes.take_held(1000, 1000)] == [1]
+    assert lanes.release_slot("api:x", 1) is None  # the other one is still in flight
+    assert [task.id for task in lanes.take_prefetched(1000, 1000)] == [1]
 
 
-# -- gates ----------------------------------------------------------------------------------------
+# -- throttles -------------------------------------------------------------------------------------
 
 PER_SECOND = RateLimit.parse("3/s")
 
@@ -479,21 +480,21 @@ def limited(rate: RateLimit = PER_SECOND, *keys: Key) -> LaneSet:
 def broken(lanes: LaneSet, now: int, lane: str = "api:x") -> Throttle:
     """Open the breaker of a lane."""
     found = lanes.lanes[lane]
-    gate = lanes.gates.of(found, now)
+    throttle = lanes.throttle_of(found, now)
     for _ in range(LEAST):
-        gate.breaker.failed(now - LASTING_MS, "503")
-    gate.breaker.failed(now, "503")
-    assert gate.shut(now)
-    lanes.gates.changed(found, now)
-    return gate
+        throttle.breaker.failed(now - LASTING_MS, "503")
+    throttle.breaker.failed(now, "503")
+    assert throttle.probes_only(now)
+    lanes.throttle_changed(found, now)
+    return throttle
 
 
 def begun(lanes: LaneSet, count: int, now: int, lane: str = "api:x") -> None:
     """Let so many claimed tasks begin and end, as the runner does."""
     for number in range(count):
         assert lanes.begin(lane, claimed(number), now) is not None
-        lanes.gates.began(lane, now)
-        lanes.release(lane, now)
+        lanes.began(lane, now)
+        lanes.release_slot(lane, now)
 
 
 def test_no_more_is_chosen_than_the_rate_allows() -> None:
@@ -526,10 +527,9 @@ def test_born_running_is_charged_and_waits_where_nothing_is_left() -> None:
     assert [lanes.occupy("api:x", 0) for _ in range(4)] == [True, True, True, False]
     begun(lanes, 2, 0)
     assert not lanes.occupy("api:x", 0)
-    lanes.gates.unsent("api:x", 1, 0, 1)  # one came to nothing
+    lanes.return_token("api:x", 1, 1, 0)  # one came to nothing
     assert lanes.occupy("api:x", 1)
-    lanes.forgo("api:x")
-    lanes.gates.withdrawn("api:x", 1, 2)  # one was not written
+    lanes.release_claim("api:x", 2, 1)  # one was not written
     assert lanes.occupy("api:x", 2)
     assert not lanes.occupy("api:x", 2)
 
@@ -565,16 +565,16 @@ def test_a_lane_that_waits_for_its_rate_or_its_breaker_holds_up_no_other() -> No
         assert choice.key == C
         lanes.answered(choice, 1, 0)
         assert now % 2 or lanes.occupy("healthy", now) is False  # it has a line
-        lanes.forgo("healthy")
+        lanes.release_claim("healthy", 0)
     assert lanes.claimed == 0
 
 
 def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
     lanes = LaneSet()
-    lanes.gates.forget_past()
+    lanes.forget_past()
     lanes.place(A, "api:x", 10, PER_SECOND)
     assert not lanes.occupy("api:x", 900)
-    lanes.gates.learn_past({"api:x": [100, 800], "api:y": [1, 2, 3]})
+    lanes.learn_past({"api:x": [100, 800], "api:y": [1, 2, 3]})
     assert lanes.occupy("api:x", 900)
     assert not lanes.occupy("api:x", 900)
     lanes.place(B, "api:y", 10, PER_SECOND)
@@ -585,7 +585,7 @@ def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
 def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
     lanes = limited()
     lanes.touch(A, 0)
-    lanes.gates.used_up("api:x", 800, 5)
+    lanes.used_up("api:x", 800, 5)
     assert lanes.choose(5) == []
     assert lanes.next_look() == 800
     assert lanes.choose(800) == [Choice(A, 3, "api:x")]
@@ -593,9 +593,9 @@ def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
 
 def test_what_another_daemon_was_asked_for_is_kept_for_a_lane_that_comes_later() -> None:
     lanes = LaneSet()
-    lanes.gates.told("api:old", 50, "is over by then", 1)
-    lanes.gates.told("api:x", 900, "429 with Retry-After", 60)
-    assert list(lanes.gates._told) == ["api:x"]
+    lanes.told_to_wait("api:old", 50, "is over by then", 1)
+    lanes.told_to_wait("api:x", 900, "429 with Retry-After", 60)
+    assert list(lanes._told) == ["api:x"]
     lanes.place(A, "api:x", 10)
     lanes.place(B, "api:y", 10)
     for key in (A, B):
@@ -608,14 +608,14 @@ def test_what_another_daemon_was_asked_for_is_kept_for_a_lane_that_comes_later()
 def test_a_rate_comes_and_goes_with_the_configuration() -> None:
     lanes = placed(A)
     lanes.touch(A, 0)
-    assert lanes.lanes["api:x"].gate is None
+    assert lanes.lanes["api:x"].throttle is None
     lanes.place(A, "api:x", 10, RateLimit.parse("2/min"))
     [choice] = lanes.choose(0)
     assert choice.limit == 2
     lanes.answered(choice, 2, 0)
     assert lanes.choose(1) == []
     lanes.place(A, "api:x", 10)
-    assert lanes.lanes["api:x"].gate is None
+    assert lanes.lanes["api:x"].throttle is None
     assert lanes.choose(1) == [Choice(A, 8, "api:x")]
 
 
@@ -623,7 +623,7 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     lanes = placed(A, B)
     for key in (A, B):
         lanes.touch(key, 0)
-    gate = broken(lanes, 0)
+    throttle = broken(lanes, 0)
     assert lanes.choose(0) == []
     assert lanes.next_look() == FIRST_PAUSE_MS
     assert not lanes.occupy("api:x", FIRST_PAUSE_MS)
@@ -635,8 +635,8 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     [choice] = lanes.choose(FIRST_PAUSE_MS)
     assert choice.key == B
     lanes.answered(choice, 1, None)
-    lanes.gates.probe("api:x", 7)
-    assert gate.admits(7, FIRST_PAUSE_MS)
+    lanes.probe_claimed("api:x", 7)
+    assert throttle.admits(7, FIRST_PAUSE_MS)
 
 
 def test_by_hand_the_key_is_the_next_probe() -> None:
@@ -656,9 +656,9 @@ def test_held_claims_of_one_lane_go_back() -> None:
     lanes.place(B, "other", 1)
     held(lanes, 10, 11)
     held(lanes, 10, lane="other")
-    assert [task.id for task in lanes.take_held_of("api:x", 12)] == [1, 2]
+    assert [task.id for task in lanes.take_prefetched_of("api:x", 12)] == [1, 2]
     assert lanes.lanes["api:x"].claimed == 1
-    assert len(lanes.lanes["other"].held) == 1
+    assert len(lanes.lanes["other"].prefetched) == 1
 
 
 # -- whatever happens, in whatever order ----------------------------------------------------------
@@ -741,24 +741,28 @@ class LanesMachine(RuleBasedStateMachine):
             return
         broken(self.lanes, self.now, lane)
         self.broken.add(lane)
-        for task in self.lanes.take_held_of(lane, self.now):
+        for task in self.lanes.take_prefetched_of(lane, self.now):
             self.held[lane].pop(0)
             self.back(task)
 
     @rule(lane=st.sampled_from(LANES), ms=st.integers(1, 2_000))
-    def receiver_asks_for_patience(self, lane: str, ms: int) -> None:
+    def receiver_tells_it_to_wait(self, lane: str, ms: int) -> None:
         if lane not in self.lanes.lanes:
             return
         found = self.lanes.lanes[lane]
-        self.lanes.gates.of(found, self.now).hold(self.now + ms, "429")
-        self.lanes.gates.changed(found, self.now)
-        for task in self.lanes.take_held_of(lane, self.now):
+        self.lanes.throttle_of(found, self.now).wait_until(self.now + ms, "429")
+        self.lanes.throttle_changed(found, self.now)
+        for task in self.lanes.take_prefetched_of(lane, self.now):
             self.held[lane].pop(0)
             self.back(task)
 
-    def shut(self, lane: str) -> bool:
+    def probes_only(self, lane: str) -> bool:
         known = self.lanes.lanes.get(lane)
-        return known is not None and known.gate is not None and known.gate.shut(self.now)
+        return (
+            known is not None
+            and known.throttle is not None
+            and known.throttle.probes_only(self.now)
+        )
 
     @rule(key=st.sampled_from(KEYS))
     def by_hand(self, key: Key) -> None:
@@ -785,10 +789,11 @@ class LanesMachine(RuleBasedStateMachine):
     def choose(self, unsettled: int) -> None:
         free = self.lanes.concurrency - max(self.lanes.claimed, unsettled)
         before = {name: lane.free for name, lane in self.lanes.lanes.items()}
-        shut = {name for name in self.lanes.lanes if self.shut(name)}
+        probing = {name for name in self.lanes.lanes if self.probes_only(name)}
         look = self.lanes.next_look()
         ready = set(self.lanes._ready_names)
-        self.choices = self.lanes.choose(self.now, unsettled)
+        self.lanes.unsettled = unsettled
+        self.choices = self.lanes.choose(self.now)
         # Whoever sleeps until then misses nothing.
         assert not self.choices or ready or (look is not None and look <= self.now)
         keys = [choice.key for choice in self.choices]
@@ -798,8 +803,8 @@ class LanesMachine(RuleBasedStateMachine):
             assert self.lane_of[choice.key] == choice.lane
             assert choice.limit >= 1
             before[choice.lane] -= choice.limit
-            assert choice.probe is (choice.lane in shut)
-            assert shut >= self.broken
+            assert choice.probe is (choice.lane in probing)
+            assert probing >= self.broken
             assert not choice.probe or choice.limit == 1
             assert not choice.probe or [c.lane for c in self.choices].count(choice.lane) == 1
         assert all(left >= 0 for name, left in before.items())
@@ -822,7 +827,7 @@ class LanesMachine(RuleBasedStateMachine):
             due, earliest = self.answers[choice]
             self.lanes.answered(choice, len(due), earliest)
             if choice.probe and due:
-                self.lanes.gates.probe(choice.lane, len(self.origins))
+                self.lanes.probe_claimed(choice.lane, len(self.origins))
             for when in due:
                 self.start(choice.key, when, choice.lane)
         self.choices, self.answers = [], {}
@@ -841,7 +846,7 @@ class LanesMachine(RuleBasedStateMachine):
         room = known.free if known else 0
         if self.lanes.occupy(lane, self.now):
             assert room > 0
-            assert not self.shut(lane)
+            assert not self.probes_only(lane)
             assert self.lanes.claimed <= self.lanes.concurrency
             self.born[lane] += 1
 
@@ -853,8 +858,7 @@ class LanesMachine(RuleBasedStateMachine):
         if written:
             self.start(KEYS[0], self.now, lane)
         else:
-            self.lanes.forgo(lane)
-            self.lanes.gates.withdrawn(lane, -1, self.now)
+            self.lanes.release_claim(lane, self.now, -1)
 
     @precondition(lambda self: any(self.running.values()))
     @rule(data=st.data(), how=st.sampled_from(["answered", "down", "unsent"]))
@@ -863,14 +867,14 @@ class LanesMachine(RuleBasedStateMachine):
         self.end_one(lane, how)
 
     @rule(longer_than=st.sampled_from([0, 0, 5, 20]))
-    def put_back(self, longer_than: int) -> None:
+    def release_prefetched(self, longer_than: int) -> None:
         expected: list[Task] = []
         for name in self.lanes.lanes:
             line = self.held[name]
             if line and not 0 <= self.now - line[0][1] < longer_than:
                 expected += [task for task, _ in line]
                 line.clear()
-        assert self.lanes.take_held(self.now, longer_than) == expected
+        assert self.lanes.take_prefetched(self.now, longer_than) == expected
         for task in expected:
             self.back(task)
 
@@ -879,11 +883,10 @@ class LanesMachine(RuleBasedStateMachine):
     def start(self, key: Key, when: int, lane: str) -> None:
         task = claimed(len(self.origins))
         self.origins[task.id] = (key, when)
-        gate = self.lanes.lanes[lane].gate
-        if gate is not None and not gate.admits(task.id, self.now):
-            assert self.shut(lane)
-            self.lanes.forgo(lane)
-            self.lanes.gates.withdrawn(lane, task.id, self.now)
+        throttle = self.lanes.lanes[lane].throttle
+        if throttle is not None and not throttle.admits(task.id, self.now):
+            assert self.probes_only(lane)
+            self.lanes.release_claim(lane, self.now, task.id)
             self.back(task)
             return
         self.held[lane].append((task, self.now))
@@ -897,11 +900,11 @@ class LanesMachine(RuleBasedStateMachine):
         self.running[lane].append(task)
         self.began[task.id] = self.now
         self.charges.append((lane, self.elapsed, task.id))
-        self.lanes.gates.began(lane, self.now)
-        if self.shut(lane):
-            gate = self.lanes.lanes[lane].gate
-            assert gate is not None
-            assert gate.probe == task.id
+        self.lanes.began(lane, self.now)
+        if self.probes_only(lane):
+            throttle = self.lanes.lanes[lane].throttle
+            assert throttle is not None
+            assert throttle.probe == task.id
         found = self.lanes.lanes[lane]
         assert found.in_flight <= found.concurrency
         assert self.lanes.in_flight <= self.lanes.concurrency
@@ -916,21 +919,21 @@ class LanesMachine(RuleBasedStateMachine):
         task = self.running[lane].pop()
         self.ended.add(lane)
         found = self.lanes.lanes[lane]
-        gate = found.gate
+        throttle = found.throttle
         if how == "unsent":
             self.charges = [charge for charge in self.charges if charge[2] != task.id]
-            self.lanes.gates.unsent(lane, task.id, self.began[task.id], self.now)
-        elif gate is not None:
-            probe = gate.probe == task.id
+            self.lanes.return_token(lane, self.now, task.id, self.began[task.id])
+        elif throttle is not None:
+            probe = throttle.probe == task.id
             if probe:
-                gate.probe_over()
+                throttle.probe_over()
             if how == "answered":
-                gate.breaker.answered(self.now)
+                throttle.breaker.answered(self.now)
                 self.broken.discard(lane)
             elif probe:
-                gate.breaker.probe_failed(self.now, "503")
-            self.lanes.gates.changed(found, self.now)
-        self.launch(lane, self.lanes.release(lane, self.now))
+                throttle.breaker.probe_failed(self.now, "503")
+            self.lanes.throttle_changed(found, self.now)
+        self.launch(lane, self.lanes.release_slot(lane, self.now))
 
     # What always holds.
 
@@ -940,9 +943,9 @@ class LanesMachine(RuleBasedStateMachine):
         for choice in self.choices:
             taken[choice.lane] += choice.limit
         for name, lane in self.lanes.lanes.items():
-            assert list(lane.held) == self.held[name]
+            assert list(lane.prefetched) == self.held[name]
             assert lane.in_flight == len(self.running[name])
-            taken[name] += lane.in_flight + len(lane.held)
+            taken[name] += lane.in_flight + len(lane.prefetched)
             assert lane.claimed == taken[name]
             assert lane.concurrency == self.caps[name]
             assert lane.in_flight <= self.highest[name]
@@ -974,10 +977,9 @@ class LanesMachine(RuleBasedStateMachine):
                 self.commit_claim()
             self.answer_claim()
         for lane in self.born.elements():
-            self.lanes.forgo(lane)
-            self.lanes.gates.withdrawn(lane, -1, self.now)
+            self.lanes.release_claim(lane, self.now, -1)
         self.born.clear()
-        self.put_back(0)
+        self.release_prefetched(0)
         while self.unheard:
             self.lanes.touch(*self.unheard.pop())
         for key in self.lane_of:
@@ -1043,7 +1045,7 @@ def test_every_due_key_is_chosen_in_bounded_turns(
         # One slot at a time is given back, and whoever is quicker has it.
         for lane in running[:]:
             running.remove(lane)
-            lanes.forgo(lane)
+            lanes.release_claim(lane, 0)
             if newborn and lanes.occupy("idle", turn):
                 running.append("idle")
     assert all(4 * bound - turn <= bound + 1 for turn in last.values())
@@ -1073,7 +1075,7 @@ def test_a_quick_lane_leaves_the_others_their_turn(
     for now in range(1, 4 * bound):
         for ending in [item for item in running if item[0] <= now]:
             running.remove(ending)
-            if lanes.release(ending[1], now) is not None:
+            if lanes.release_slot(ending[1], now) is not None:
                 running.append((now + lasts[ending[1]], ending[1]))
         for choice in lanes.choose(now):
             last[choice.lane] = now
@@ -1118,7 +1120,7 @@ def test_choosing_costs_what_is_chosen_and_not_what_waits() -> None:
     first = calls(lambda: lanes.choose(MANY))
     assert first < 20 * MANY  # all of them get into line
     for _ in range(10):
-        lanes.forgo("api:x")
+        lanes.release_claim("api:x", 0)
     again = calls(lambda: lanes.choose(MANY))
     assert again < 400
 
@@ -1166,7 +1168,7 @@ def test_a_busy_key_with_a_task_for_tomorrow_leaves_nothing_behind() -> None:
         lanes.touch(A, now)
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, tomorrow)
-        lanes.forgo("api:x")
+        lanes.release_claim("api:x", 0)
     assert len(lanes._heap) < 100
     assert lanes.next_due() == tomorrow
     [choice] = lanes.choose(tomorrow)

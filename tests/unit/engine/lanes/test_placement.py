@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 
 from orchestratord.engine.http_executor import HttpExecutor
-from orchestratord.engine.lanes.placement import REMOVED_AFTER, Placement
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.placement import REMOVED_AFTER, Placement, differ
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Key
 from orchestratord.plugin.executor import Doomed, Executor, Parked, Target
 from orchestratord.plugin.registry import Registry
+from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
 
 API = Api(name="shop", concurrency=7, egress=("10.0.0.0/8",))
@@ -61,75 +63,75 @@ def deliveries() -> Deliveries:
 
 
 @pytest.fixture
-def standings(deliveries: Deliveries) -> Placement:
-    standings = Placement(Registry(executors=[HttpExecutor(), deliveries]))
-    standings.adopt(config(endpoint()))
-    return standings
+def placement(deliveries: Deliveries) -> Placement:
+    placement = Placement(Registry(executors=[HttpExecutor(), deliveries]), LaneSet(), FakeClock())
+    placement.adopt(config(endpoint()))
+    return placement
 
 
-def ripe(standings: Placement, now: float) -> list[tuple[Key, str]]:
-    return [(key, doomed.reason) for key, doomed in standings.ripe(now)]
+def ripe(placement: Placement, now: float) -> list[tuple[Key, str]]:
+    return [(key, doomed.reason) for key, doomed in placement.ripe(now)]
 
 
 # -- run or wait ----------------------------------------------------------------------------------
 
 
-def test_a_declared_endpoint_runs_in_the_lane_of_its_api(standings: Placement) -> None:
-    target = standings.of(CALL)
+def test_a_declared_endpoint_runs_in_the_lane_of_its_api(placement: Placement) -> None:
+    target = placement.of(CALL)
     assert isinstance(target, Target)
     assert (target.lane, target.concurrency, target.egress) == ("api:shop", 7, ("10.0.0.0/8",))
-    assert isinstance(standings.executor(CALL), HttpExecutor)
+    assert isinstance(placement.look(CALL)[1], HttpExecutor)
 
 
 def test_a_disabled_endpoints_calls_wait_and_its_deliveries_go_on(
-    standings: Placement, deliveries: Deliveries
+    placement: Placement, deliveries: Deliveries
 ) -> None:
     deliveries.says = Parked("asked")
-    standings.adopt(config(endpoint(enabled=False)))
-    assert standings.of(CALL) == Parked("the endpoint is disabled")
-    assert standings.of(HOOK) == Parked("asked")
+    placement.adopt(config(endpoint(enabled=False)))
+    assert placement.of(CALL) == Parked("the endpoint is disabled")
+    assert placement.of(HOOK) == Parked("asked")
 
 
 def test_a_paused_endpoints_calls_wait_and_its_deliveries_go_on(
-    standings: Placement, deliveries: Deliveries
+    placement: Placement, deliveries: Deliveries
 ) -> None:
     deliveries.says = Parked("asked")
-    assert standings.set_paused({"shop/get"}) == {"shop/get"}
-    standings.forget("shop/get")
-    assert standings.of(CALL) == Parked("the endpoint is paused")
-    assert standings.of(HOOK) == Parked("asked")
-    assert standings.set_paused({"shop/get", "shop/other"}) == {"shop/other"}
-    assert standings.set_paused(set()) == {"shop/get", "shop/other"}
-    standings.forget(None)
-    assert isinstance(standings.of(CALL), Target)
+    assert placement.set_paused({"shop/get"}) == {"shop/get"}
+    placement.forget("shop/get")
+    assert placement.of(CALL) == Parked("the endpoint is paused")
+    assert placement.of(HOOK) == Parked("asked")
+    assert placement.set_paused({"shop/get", "shop/other"}) == {"shop/other"}
+    assert placement.set_paused(set()) == {"shop/get", "shop/other"}
+    placement.forget(None)
+    assert isinstance(placement.of(CALL), Target)
 
 
 def test_without_its_plugin_a_task_waits() -> None:
-    standings = Placement(Registry())
-    standings.adopt(config(endpoint()))
+    placement = Placement(Registry(), LaneSet(), FakeClock())
+    placement.adopt(config(endpoint()))
     for key in (CALL, HOOK):
-        assert standings.of(key) == Parked("the plugin that carries it out is not loaded")
-        assert standings.executor(key) is None
-    standings = Placement(Registry(executors=[HttpExecutor()]))
-    standings.adopt(config(endpoint(type="sql")))
-    assert isinstance(standings.of(CALL), Parked)
+        assert placement.of(key) == Parked("the plugin that carries it out is not loaded")
+        assert placement.look(key)[1] is None
+    placement = Placement(Registry(executors=[HttpExecutor()]), LaneSet(), FakeClock())
+    placement.adopt(config(endpoint(type="sql")))
+    assert isinstance(placement.of(CALL), Parked)
 
 
 def test_an_answer_is_remembered_until_something_changes(
-    standings: Placement, deliveries: Deliveries
+    placement: Placement, deliveries: Deliveries
 ) -> None:
     for _ in range(5):
-        standings.of(HOOK)
-        standings.executor(HOOK)
+        placement.of(HOOK)
+        placement.look(HOOK)[1]
     assert deliveries.asked == 1
-    standings.forget("shop/other")
-    standings.of(HOOK)
+    placement.forget("shop/other")
+    placement.of(HOOK)
     assert deliveries.asked == 1
-    standings.forget("shop/get")
-    standings.of(HOOK)
+    placement.forget("shop/get")
+    placement.of(HOOK)
     assert deliveries.asked == 2
-    standings.adopt(config(endpoint()))
-    standings.of(HOOK)
+    placement.adopt(config(endpoint()))
+    placement.of(HOOK)
     assert deliveries.asked == 3
 
 
@@ -137,128 +139,134 @@ def test_an_answer_is_remembered_until_something_changes(
     "says", [ValueError("no"), None, "run", 5, Doomed("because", "x"), Target, RecursionError()]
 )
 def test_an_executor_that_cannot_say_it_lets_its_tasks_wait(
-    standings: Placement, deliveries: Deliveries, says: Any, caplog: pytest.LogCaptureFixture
+    placement: Placement, deliveries: Deliveries, says: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     deliveries.says = says
-    standing = standings.of(HOOK)
+    standing = placement.of(HOOK)
     assert isinstance(standing, Parked)
     assert "failed" in standing.why
     assert "cannot say where its tasks stand" in caplog.text
-    assert isinstance(standings.of(CALL), Target)
+    assert isinstance(placement.of(CALL), Target)
 
 
 # -- fail -----------------------------------------------------------------------------------------
 
 
-def test_tasks_of_a_removed_endpoint_fail_after_a_minute(standings: Placement) -> None:
-    standings.adopt(config())
+def test_tasks_of_a_removed_endpoint_fail_after_a_minute(placement: Placement) -> None:
+    placement.adopt(config())
     for key in (CALL, HOOK):
-        standing = standings.of(key)
+        standing = placement.of(key)
         assert isinstance(standing, Doomed)
         assert (standing.reason, standing.after) == ("endpoint_removed", REMOVED_AFTER)
-        standings.arm(key, 1000.0)
+        placement.arm(key, 1000.0)
     assert REMOVED_AFTER == 60
-    assert ripe(standings, 1059.9) == []
-    assert sorted(ripe(standings, 1060)) == [(CALL, "endpoint_removed"), (HOOK, "endpoint_removed")]
+    assert ripe(placement, 1059.9) == []
+    assert sorted(ripe(placement, 1060)) == [(CALL, "endpoint_removed"), (HOOK, "endpoint_removed")]
 
 
-def test_arming_it_again_does_not_postpone_it(standings: Placement) -> None:
-    standings.adopt(config())
-    standings.arm(CALL, 1000.0)
-    standings.adopt(config())
-    standings.arm(CALL, 1050.0)
-    assert ripe(standings, 1060) == [(CALL, "endpoint_removed")]
+def test_arming_it_again_does_not_postpone_it(placement: Placement) -> None:
+    placement.adopt(config())
+    placement.arm(CALL, 1000.0)
+    placement.adopt(config())
+    placement.arm(CALL, 1050.0)
+    assert ripe(placement, 1060) == [(CALL, "endpoint_removed")]
 
 
-def test_an_endpoint_that_comes_back_in_time_is_spared(standings: Placement) -> None:
-    standings.adopt(config())
-    standings.arm(CALL, 1000.0)
-    standings.adopt(config(endpoint()))
-    standings.arm(CALL, 1030.0)
-    assert ripe(standings, 9999) == []
+def test_an_endpoint_that_comes_back_in_time_is_spared(placement: Placement) -> None:
+    placement.adopt(config())
+    placement.arm(CALL, 1000.0)
+    placement.adopt(config(endpoint()))
+    placement.arm(CALL, 1030.0)
+    assert ripe(placement, 9999) == []
     # Gone again, it has a minute again.
-    standings.adopt(config())
-    standings.arm(CALL, 1040.0)
-    assert ripe(standings, 1099) == []
-    assert ripe(standings, 1100) == [(CALL, "endpoint_removed")]
+    placement.adopt(config())
+    placement.arm(CALL, 1040.0)
+    assert ripe(placement, 1099) == []
+    assert ripe(placement, 1100) == [(CALL, "endpoint_removed")]
 
 
-def test_a_key_that_nobody_armed_anew_is_not_failed_when_it_is_back(standings: Placement) -> None:
-    standings.adopt(config())
-    standings.arm(CALL, 1000.0)
-    standings.adopt(config(endpoint()))
-    assert ripe(standings, 9999) == []
+def test_a_key_that_nobody_armed_anew_is_not_failed_when_it_is_back(placement: Placement) -> None:
+    placement.adopt(config())
+    placement.arm(CALL, 1000.0)
+    placement.adopt(config(endpoint()))
+    assert ripe(placement, 9999) == []
 
 
-def test_a_ripe_key_is_given_once_until_it_is_swept(standings: Placement) -> None:
-    standings.adopt(config())
-    standings.arm(CALL, 0.0)
-    assert len(ripe(standings, 100)) == 1
-    assert ripe(standings, 100) == []
-    standings.swept(CALL, done=False)
-    assert len(ripe(standings, 100)) == 1
-    standings.swept(CALL, done=True)
-    assert ripe(standings, 100) == []
+def test_a_ripe_key_is_given_once_until_it_is_swept(placement: Placement) -> None:
+    placement.adopt(config())
+    placement.arm(CALL, 0.0)
+    assert len(ripe(placement, 100)) == 1
+    assert ripe(placement, 100) == []
+    placement.swept(CALL, done=False)
+    assert len(ripe(placement, 100)) == 1
+    placement.swept(CALL, done=True)
+    assert ripe(placement, 100) == []
     # A task retried by hand meanwhile is doomed anew.
-    standings.arm(CALL, 200.0)
-    assert ripe(standings, 259) == []
-    assert len(ripe(standings, 260)) == 1
+    placement.arm(CALL, 200.0)
+    assert ripe(placement, 259) == []
+    assert len(ripe(placement, 260)) == 1
 
 
-def test_a_task_that_comes_while_its_key_is_swept_is_not_passed_over(standings: Placement) -> None:
-    standings.adopt(config())
-    standings.arm(CALL, 0.0)
-    assert len(ripe(standings, 100)) == 1
-    standings.arm(CALL, 101.0)
-    assert ripe(standings, 9999) == []
-    standings.swept(CALL, done=True)
-    assert len(ripe(standings, 9999)) == 1
-    standings.swept(CALL, done=True)
-    assert ripe(standings, 9999) == []
+def test_a_task_that_comes_while_its_key_is_swept_is_not_passed_over(placement: Placement) -> None:
+    placement.adopt(config())
+    placement.arm(CALL, 0.0)
+    assert len(ripe(placement, 100)) == 1
+    placement.arm(CALL, 101.0)
+    assert ripe(placement, 9999) == []
+    placement.swept(CALL, done=True)
+    assert len(ripe(placement, 9999)) == 1
+    placement.swept(CALL, done=True)
+    assert ripe(placement, 9999) == []
 
 
-def test_another_reason_has_a_time_of_its_own(standings: Placement, deliveries: Deliveries) -> None:
+def test_another_reason_has_a_time_of_its_own(placement: Placement, deliveries: Deliveries) -> None:
     removed = Doomed("webhook_removed", "gone", after=60)
     disabled = Doomed("webhook_disabled", "410", after=0)
     deliveries.says = removed
-    standings.arm(HOOK, 1000.0)
+    placement.arm(HOOK, 1000.0)
     deliveries.says = disabled
-    standings.forget("shop/get")
-    standings.arm(HOOK, 1010.0)
-    assert ripe(standings, 1010) == [(HOOK, "webhook_disabled")]
-    standings.swept(HOOK, done=False)
+    placement.forget("shop/get")
+    placement.arm(HOOK, 1010.0)
+    assert ripe(placement, 1010) == [(HOOK, "webhook_disabled")]
+    placement.swept(HOOK, done=False)
     deliveries.says = removed
-    standings.forget("shop/get")
-    standings.arm(HOOK, 1020.0)
-    assert ripe(standings, 1079) == []
-    assert ripe(standings, 1080) == [(HOOK, "webhook_removed")]
+    placement.forget("shop/get")
+    placement.arm(HOOK, 1020.0)
+    assert ripe(placement, 1079) == []
+    assert ripe(placement, 1080) == [(HOOK, "webhook_removed")]
 
 
 def test_a_reload_asks_again_only_of_what_changed(
-    standings: Placement, deliveries: Deliveries
+    placement: Placement, deliveries: Deliveries
 ) -> None:
     kept, other = endpoint(), endpoint(id="shop/put")
-    standings.adopt(config(kept, other))
+    before = config(kept, other)
+    placement.adopt(before)
     other_hook = Key("shop/put", "ops")
     for key in (HOOK, other_hook):
-        standings.of(key)
+        placement.of(key)
     asked = deliveries.asked
-    changed = standings.adopt(config(kept, replace(other, timeout=5.0)))
+    after = config(kept, replace(other, timeout=5.0))
+    changed = differ(before, after)
+    placement.adopt(after)
     assert not changed(HOOK)
     assert changed(other_hook)
     for key in (HOOK, other_hook):
-        standings.of(key)
+        placement.of(key)
     assert deliveries.asked == asked + 1
 
 
 def test_a_reload_of_the_daemons_settings_asks_again_of_everything(
-    standings: Placement, deliveries: Deliveries
+    placement: Placement, deliveries: Deliveries
 ) -> None:
     kept = endpoint()
-    standings.adopt(config(kept))
-    standings.of(HOOK)
+    before = config(kept)
+    placement.adopt(before)
+    placement.of(HOOK)
     asked = deliveries.asked
-    changed = standings.adopt(replace(config(kept), daemon=DaemonSettings(concurrency=5)))
+    after = replace(config(kept), daemon=DaemonSettings(concurrency=5))
+    changed = differ(before, after)
+    placement.adopt(after)
     assert changed(HOOK)
-    standings.of(HOOK)
+    placement.of(HOOK)
     assert deliveries.asked == asked + 1

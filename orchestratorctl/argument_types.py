@@ -1,0 +1,170 @@
+"""What the command line's words may be, each read into the value that it stands for.
+
+Every function takes one word and raises `argparse.ArgumentTypeError` where it makes no sense.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from argparse import ArgumentTypeError
+from datetime import UTC, datetime
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+KINDS = ("call", "webhook")
+STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
+EVENTS = (
+    "task.created",
+    "task.started",
+    "task.succeeded",
+    "task.retried",
+    "task.snoozed",
+    "task.failed",
+    "task.cancelled",
+    "task.triggered",
+    "webhook.disabled",
+    "webhook.enabled",
+    "breaker.opened",
+    "breaker.closed",
+    "endpoint.paused",
+    "endpoint.resumed",
+    "config.adopted",
+    "config.refused",
+    "plugin.fault",
+    "daemon.started",
+    "daemon.draining",
+)
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+_ENDPOINT = re.compile(f"{_NAME}/{_NAME}")
+_ENDPOINTS = re.compile(rf"{_NAME}/({_NAME}|\*)")
+
+
+def utf8_text(word: str) -> str:
+    """The word itself, which must be UTF-8."""
+    try:
+        word.encode()
+    except UnicodeEncodeError:
+        raise ArgumentTypeError("that is no UTF-8 text") from None
+    return word
+
+
+def endpoint_id(word: str) -> str:
+    """An endpoint's id, API/NAME."""
+    if _ENDPOINT.fullmatch(word) is None:
+        raise ArgumentTypeError(f"'{word}' is no endpoint; one is named API/NAME")
+    return word
+
+
+def endpoint_or_api(word: str) -> str:
+    """An endpoint's id, or API/* for all endpoints of an api."""
+    if _ENDPOINTS.fullmatch(word) is None:
+        raise ArgumentTypeError(f"'{word}' is no endpoint; write API/NAME, or API/* for all of one")
+    return word
+
+
+def whole_number(word: str) -> int:
+    """A whole number from 1: an id or a count."""
+    if not (word.isascii() and word.isdecimal() and int(word) > 0):
+        raise ArgumentTypeError(f"'{word}' is no whole number from 1")
+    return int(word)
+
+
+def duration(word: str) -> float:
+    """Seconds of `500ms`, `10s`, `5m`, `2h`, `1d` or a number of seconds."""
+    match = _DURATION.fullmatch(word.strip())
+    if match is None:
+        raise ArgumentTypeError(f"'{word}' is no duration; write 500ms, 10s, 5m, 2h, 1d or seconds")
+    return float(match[1]) * _UNITS[match[2] or "s"]
+
+
+def interval(word: str) -> float:
+    """Seconds from one look to the next."""
+    seconds = duration(word)
+    if seconds < 0.1:
+        raise ArgumentTypeError("an interval below 100ms shows nothing more")
+    return seconds
+
+
+def since(word: str) -> str:
+    """A duration with its unit, or a time in UTC, as the API reads it."""
+    word = word.strip()
+    match = _DURATION.fullmatch(word)
+    if match is not None:
+        return word if match[2] else f"{word}s"
+    try:
+        when = datetime.fromisoformat(word)
+    except ValueError:
+        raise ArgumentTypeError(
+            f"'{word}' is neither a duration (2h) nor a time (2026-11-24T22:00:00Z)"
+        ) from None
+    if when.tzinfo is None:
+        when = when.replace(tzinfo=UTC)
+    return when.astimezone(UTC).replace(tzinfo=None).isoformat() + "Z"
+
+
+def statuses(word: str) -> str:
+    """One status of a task, or several with commas."""
+    for status in word.split(","):
+        if status not in STATUSES:
+            raise ArgumentTypeError(f"'{status}' is no status; there are {', '.join(STATUSES)}")
+    return word
+
+
+def event_types(word: str) -> str:
+    """One type of event or several with commas; `task.*` for all that begin like that."""
+    for item in word.split(","):
+        known = item in EVENTS or f"{item.removesuffix('.*')}." in {
+            event[: event.index(".") + 1] for event in EVENTS if item.endswith(".*")
+        }
+        if not known:
+            raise ArgumentTypeError(f"'{item}' is no type of event; there are {', '.join(EVENTS)}")
+    return word
+
+
+def key_value(word: str) -> tuple[str, str]:
+    """The name and the text of KEY=VALUE."""
+    name, equals, value = utf8_text(word).partition("=")
+    if not equals or not name:
+        raise ArgumentTypeError(f"'{word}' is not KEY=VALUE")
+    return name, value
+
+
+def header_value(word: str) -> str:
+    """What may stand as the value of an HTTP header."""
+    if not word or not word.isascii() or not word.isprintable() or word != word.strip():
+        raise ArgumentTypeError("a key is printable ASCII without blanks at its ends")
+    return word
+
+
+def json_object(word: str) -> dict[str, Any]:
+    """A JSON object, written out or in the file that `@PATH` names; `@-` is standard input."""
+    document = _content(word[1:]) if word.startswith("@") else utf8_text(word)
+    try:
+        value = json.loads(document, parse_constant=_no_constant)
+    except (ValueError, RecursionError) as error:
+        raise ArgumentTypeError(f"no JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise ArgumentTypeError("parameters are a JSON object, {...}")
+    return value
+
+
+def _content(path: str) -> str:
+    try:
+        if path == "-":
+            return sys.stdin.read()
+        with open(path, encoding="utf-8-sig") as file:
+            return file.read()
+    except OSError as error:
+        raise ArgumentTypeError(f"{path}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        raise ArgumentTypeError(f"{path}: no UTF-8 text") from None
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(f"{name} is no JSON value")

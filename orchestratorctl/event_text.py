@@ -1,0 +1,109 @@
+"""What is said of an event: one line."""
+
+from __future__ import annotations
+
+from orchestratorctl.console import Console
+from orchestratorctl.formats import compact, cut, escape, number, short_time, span
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+_TYPE = 16
+"""Characters of the longest type."""
+
+_COLOURS = {
+    "task.succeeded": "green",
+    "task.retried": "yellow",
+    "task.failed": "red",
+    "task.cancelled": "dim",
+    "webhook.disabled": "yellow",
+    "breaker.opened": "red",
+    "breaker.closed": "green",
+    "endpoint.paused": "yellow",
+    "config.refused": "red",
+    "plugin.fault": "red",
+    "daemon.draining": "yellow",
+}
+"""Of the types that stand out."""
+
+
+def event_line(type_: str, event: dict[str, Any], console: Console) -> str:
+    """The event with its time and type, cut to the width of the terminal."""
+    time = short_time(event.get("at"))[-8:]
+    text = escape(_sentence(event))
+    if console.width is not None:
+        text = cut(text, max(console.width - len(time) - _TYPE - 4, 20))
+    painted = console.paint(type_.ljust(_TYPE), _COLOURS.get(type_))
+    return f"{console.paint(time, 'dim')}  {painted}  {text}".rstrip()
+
+
+def missed_line(count: object) -> str:
+    """That events were lost on the way."""
+    if count is None:
+        return "Some events may have been missed here."
+    return f"{number(count)} events were missed here, of all types."
+
+
+def _sentence(event: dict[str, Any]) -> str:
+    """What an event says, without its time and type."""
+    what = str(event.get("type")).partition(".")[0]
+    words = {
+        "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon, "breaker": _breaker
+    }.get(what)  # fmt: skip
+    return words(event) if words is not None else _named(event)
+
+
+def _task(event: dict[str, Any]) -> str:
+    parts = [f"{compact(event.get('kind'))} {compact(event.get('id'))} {_name(event)}"]
+    if event.get("started_at") is not None:
+        parts[0] += f" #{compact(event.get('attempt'))}"
+    took = event.get("duration_ms")
+    if took is not None:
+        in_ = f" in {span(took / 1000)}" if isinstance(took, int | float) else ""
+        parts.append(f"{compact(event.get('status_code'))}{in_}")
+    if event.get("reason"):
+        parts.append(compact(event["reason"]))
+    delay = event.get("delay")
+    if event.get("type") == "task.retried" and isinstance(delay, int | float):
+        parts.append(f"again in {span(delay)}")
+    text = ", ".join(parts)
+    return f"{text}: {event['error']}" if event.get("error") else text
+
+
+def _config(event: dict[str, Any]) -> str:
+    generation, cause = compact(event.get("generation")), compact(event.get("cause"))
+    if event.get("type") == "config.refused":
+        problems = number(event.get("problems"))
+        return f"generation {generation} goes on ({cause}), {problems} wrong: {event.get('error')}"
+    counts = event.get("counts") or {}
+    parts = [f"{number(count)} {kind}" for kind, count in counts.items() if count]
+    parts += [f"settings {', '.join(event['settings'])}"] if event.get("settings") else []
+    changed = f": {', '.join(parts)}" if parts else ""
+    return f"generation {generation} ({cause}), {number(event.get('endpoints'))} endpoints{changed}"
+
+
+def _breaker(event: dict[str, Any]) -> str:
+    lane = compact(event.get("lane"))
+    if event.get("type") == "breaker.opened":
+        return f"{lane} after {number(event.get('failures'))} failures: {event.get('error')}"
+    took = event.get("duration_ms")
+    after = f" after {span(took / 1000)}" if isinstance(took, int | float) else ""
+    return f"{lane}{after}, {number(event.get('probes'))} probes had failed"
+
+
+def _plugin(event: dict[str, Any]) -> str:
+    return f"{compact(event.get('plugin'))}: {compact(event.get('hook'))} {event.get('error')}"
+
+
+def _daemon(event: dict[str, Any]) -> str:
+    return f"orchestratord {compact(event.get('version'))}"
+
+
+def _named(event: dict[str, Any]) -> str:
+    reason = f": {event['reason']}" if event.get("reason") else ""
+    return f"{_name(event)}{reason}"
+
+
+def _name(event: dict[str, Any]) -> str:
+    return " ".join(str(event[name]) for name in ("endpoint", "webhook") if event.get(name))

@@ -1,0 +1,367 @@
+"""What is said of the daemon: its status page, the picture of `watch`, and what lanes wait for."""
+
+from __future__ import annotations
+
+import time
+from operator import itemgetter
+
+from orchestratorctl.console import Console
+from orchestratorctl.formats import (
+    ago,
+    compact,
+    cut,
+    error_excerpt,
+    error_lines,
+    escape,
+    number,
+    seconds_at,
+    size,
+    span,
+    until,
+    with_age,
+    wrap,
+)
+from orchestratorctl.tables import Painted, TableColumn, fields, table, value_of
+from orchestratorctl.task_text import probe_time, time_of_day
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Document = dict[str, Any]
+    Facts = list[tuple[str, str | Painted]]
+    Row = list[str | Painted]
+
+_WAITING = (
+    TableColumn("WAITING LANE", itemgetter(0), cut="middle"),
+    TableColumn("DUE", itemgetter(1), right=True),
+    TableColumn("FOR", itemgetter(2)),
+    TableColumn("NEXT", itemgetter(3)),
+    TableColumn("WHY", itemgetter(4), cut="end"),
+)
+_FAILING = (
+    TableColumn("FAILING", lambda item: Painted(_failing_name(item), "red"), cut="middle"),
+    TableColumn("IN A ROW", value_of("failures", number), right=True),
+    TableColumn("LAST", value_of("last", ago), right=True),
+    TableColumn("CODE", value_of("status_code"), right=True),
+    TableColumn("ERROR", value_of("error"), cut="end"),
+)
+_MOST_FAILING = 8
+
+
+def status_page(document: Document, console: Console) -> list[str]:
+    """All that `status` shows: configuration, queue, database, plugins and lanes."""
+    pairs: Facts = [
+        ("running", _running(document)),
+        *_config(document.get("config")),
+        ("queue", _queue(document)),
+        ("due", _due(document)),
+        ("in flight", _in_flight(document)),
+        *_database(document.get("database")),
+        *_daemons(document.get("daemons")),
+        *_plugins(document.get("plugins")),
+    ]
+    if document.get("paused"):
+        paused = ", ".join(compact(item) for item in document["paused"])
+        pairs.append(("paused", Painted(paused, "yellow")))
+    title = f"orchestratord {document.get('version') or ''}".rstrip()
+    lines = [console.paint(title, "bold"), "", *fields(pairs, console)]
+    busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
+    lines += _lanes(busy, console) + _waiting_lanes(document, console)
+    return [*lines, *_errors(document, console)]
+
+
+def watch_page(document: Document, console: Console, trouble: str = "") -> list[str]:
+    """The lines of one picture of `watch`.
+
+    Args:
+        document: the daemon's status.
+        trouble: why the document is not of this moment.
+    """
+    config = document.get("config") or {}
+    uptime = document.get("uptime")
+    head = [f"orchestratord {document.get('version') or ''}".rstrip()]
+    head += [f"up {span(uptime)}"] if isinstance(uptime, int | float) else []
+    head += [f"{number(config.get('endpoints'))} endpoints"]
+    head += [f"generation {compact(config.get('generation'))}"]
+    lines = [_line(", ".join(head), "bold", console)]
+    if trouble:
+        lines += [console.paint(line, "red") for line in wrap(escape(trouble), console.width)]
+    if document.get("draining"):
+        lines.append(_line("draining: no new task starts", "yellow", console))
+    if config.get("error"):
+        lines.append(_line("the files are in error; see `orchestratorctl status`", "red", console))
+    pairs: list[tuple[str, str | Painted]] = [
+        ("queue", _queue(document)),
+        ("due", _due(document)),
+        ("in flight", _in_flight(document)),
+        ("per second", _rates(document.get("rates"))),
+    ]
+    if paused := document.get("paused"):
+        pairs.append(("paused", Painted(", ".join(compact(item) for item in paused), "yellow")))
+    lines += ["", *fields(pairs, console)]
+    full = [lane for lane in document.get("lanes") or [] if _is_full(lane)]
+    lines += _failing(document.get("failing") or [], console)
+    lines += _waiting_lanes(document, console)
+    return lines + (_lanes(full, console, "FULL LANE") or ["", "No lane is full."])
+
+
+# -- queue and lanes -----------------------------------------------------------------------------
+
+
+def _queue(document: Document) -> str:
+    """How many tasks there are of each status."""
+    counts = document.get("queue")
+    if not isinstance(counts, dict):
+        return "-"
+    names = ("pending", "running", "failed", "succeeded", "cancelled")
+    return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts)
+
+
+def _due(document: Document) -> str:
+    """How many tasks are due, for how long, and when the next one will be."""
+    counts = document.get("queue")
+    counts = counts if isinstance(counts, dict) else {}
+    count, age = counts.get("due"), counts.get("oldest_due_age")
+    words = []
+    if count is not None:
+        words.append(f"{number(count)} now")
+    if count and isinstance(age, int | float):
+        words.append(f"the oldest for {span(age)}")
+    if document.get("next_due"):
+        due = until(document["next_due"])
+        words.append("the next at once" if due == "due" else f"the next {due}")
+    return ", ".join(words) or "-"
+
+
+def _in_flight(document: Document) -> str:
+    """How many attempts are under way, and how many may be."""
+    limit = document.get("concurrency")
+    words = number(document.get("in_flight"))
+    return words if limit is None else f"{words} of {number(limit)}"
+
+
+def _lanes(found: list[Document], console: Console, title: str = "LANE") -> list[str]:
+    """A table of lanes, after an empty line; nothing where there are none."""
+    columns = (
+        TableColumn(title, value_of("name"), cut="middle"),
+        TableColumn("IN FLIGHT", value_of("in_flight", number), right=True),
+        TableColumn("OF", value_of("concurrency", number), right=True),
+        TableColumn("DUE", value_of("due", number), right=True),
+    )
+    return ["", *table(columns, found, console)] if found else []
+
+
+def _errors(document: Document, console: Console) -> list[str]:
+    """The errors of the configuration: a line that an editor understands, and where that is."""
+    config = document.get("config")
+    error = config.get("error") if isinstance(config, dict) else None
+    if not error:
+        return []
+    found = error.get("errors") if isinstance(error, dict) else [error]
+    lines = [""]
+    for item in found or []:
+        first, *below = error_excerpt(item)
+        lines += [console.paint(first, "red"), *(console.paint(line, None) for line in below)]
+    return lines
+
+
+def _waiting_lanes(document: Document, console: Console) -> list[str]:
+    """A table of the lanes that are throttled, after an empty line; nothing where none is."""
+    rows: list[Row] = [
+        [
+            Painted(compact(item.get("lane")), "red"),
+            number(item.get("due")),
+            f"breaker, open since {time_of_day(item.get('since'))}",
+            probe_time(item.get("next_probe")),
+            compact(item.get("why")),
+        ]
+        for item in document.get("breakers") or []
+    ]
+    for lane in document.get("lanes") or []:
+        if not isinstance(lane, dict) or lane.get("breaker"):
+            continue
+        told, rate = lane.get("retry_after"), lane.get("rate")
+        if told:
+            what, at, why = "Retry-After", told.get("until"), compact(told.get("why"))
+        elif rate and rate.get("next") and lane.get("due"):
+            what, at, why = f"rate_limit {compact(rate.get('limit'))}", rate["next"], "-"
+        else:
+            continue
+        rows.append([compact(lane.get("name")), number(lane.get("due")), what, until(at), why])
+    rows += _elsewhere(document.get("daemons"))
+    return ["", *table(_WAITING, rows, console)] if rows else []
+
+
+def _elsewhere(daemons: object) -> list[Row]:
+    """The open breakers of other daemons. A Retry-After that one of them got holds for all."""
+    rows: list[Row] = []
+    for daemon in daemons if isinstance(daemons, list) else ():
+        if daemon.get("this") or not daemon.get("alive"):
+            continue
+        for lane in daemon.get("waiting") or []:
+            if breaker := lane.get("breaker"):
+                where = f"pid {compact(daemon.get('pid'))} on {compact(daemon.get('host'))}"
+                what = f"breaker, open since {time_of_day(breaker.get('since'))}"
+                why = f"{where}: {compact(breaker.get('why'))}"
+                rows.append([Painted(compact(lane.get("lane")), "red"), "-", what, "-", why])
+    return rows
+
+
+def _line(text: str, colour: str, console: Console) -> str:
+    return console.paint(text if console.width is None else cut(text, console.width), colour)
+
+
+def _rates(rates: Any) -> str:
+    if not isinstance(rates, dict):
+        return "-"
+    words = [f"{rate:,.1f} {name}" for name, rate in rates.items() if isinstance(rate, int | float)]
+    return ", ".join(words)
+
+
+def _failing(found: list[Document], console: Console) -> list[str]:
+    if not found:
+        return ["", "Nothing is failing."]
+    return ["", *table(_FAILING, found[:_MOST_FAILING], console)]
+
+
+def _failing_name(item: Document) -> str:
+    return " ".join(str(item[part]) for part in ("endpoint", "webhook") if item.get(part))
+
+
+def _is_full(lane: Any) -> bool:
+    if not isinstance(lane, dict):
+        return False
+    limit, count = lane.get("concurrency"), lane.get("in_flight")
+    return isinstance(limit, int) and isinstance(count, int) and count >= limit
+
+
+# -- facts of the status page --------------------------------------------------------------------
+
+
+def _running(document: dict[str, Any]) -> str | Painted:
+    uptime = document.get("uptime")
+    if not isinstance(uptime, int | float):
+        started = seconds_at(document.get("started_at"))
+        uptime = None if started is None else time.time() - started
+    words = [f"for {span(uptime)}"] if uptime is not None else []
+    words += [
+        f"{name} {compact(document[name])}"
+        for name in ("pid", "instance")
+        if document.get(name) is not None
+    ]
+    if document.get("draining"):
+        return Painted(", ".join(["draining: no new task starts", *words]), "yellow")
+    return ", ".join(words) or "yes"
+
+
+def _config(config: Any) -> Facts:
+    if not isinstance(config, dict):
+        return []
+    words = [compact(config["folder"])] if config.get("folder") else []
+    if config.get("endpoints") is not None:
+        words.append(f"{number(config['endpoints'])} endpoints")
+    adopted = compact(config.get("generation"))
+    if config.get("adopted_at"):
+        adopted += f" since {with_age(config['adopted_at'])}"
+    if config.get("cause"):
+        adopted += f", by {compact(config['cause'])}"
+    facts: Facts = [("config", ", ".join(words) or "-"), ("generation", adopted)]
+    if changed := _changes(config.get("changes")):
+        facts.append(("", changed))
+    error = config.get("error")
+    if error:
+        at = error.get("at") if isinstance(error, dict) else None
+        since = f" since {with_age(at)}" if at else ""
+        text = f"the files are in error{since}; generation {compact(config.get('generation'))}"
+        facts.append(("", Painted(f"{text} goes on", "red")))
+    if config.get("restart_required"):
+        keys = ", ".join(compact(key) for key in config["restart_required"])
+        facts.append(("", Painted(f"restart required for {keys}", "yellow")))
+    facts += [
+        ("", Painted(f"warning: {line}", "yellow"))
+        for line in error_lines(config.get("warnings") or [])
+    ]
+    return facts
+
+
+def _changes(changes: Any) -> str:
+    """What the last reload changed, in a few words."""
+    if not isinstance(changes, dict):
+        return ""
+    words = []
+    for kind, count in (changes.get("counts") or {}).items():
+        if count:
+            ids = [compact(item) for item in changes.get(kind) or []]
+            more = ", …" if count > 3 else ""
+            words.append(f"{number(count)} {compact(kind)} ({', '.join(ids[:3])}{more})")
+    if changes.get("daemon"):
+        words.append(f"settings: {', '.join(compact(key) for key in changes['daemon'])}")
+    return "; ".join(words)
+
+
+def _database(database: Any) -> Facts:
+    if not isinstance(database, dict):
+        return []
+    words = [compact(database["url"])] if database.get("url") else []
+    if database.get("size") is not None:
+        words.append(size(database["size"]))
+    if database.get("accepting") is False:
+        return [("database", Painted(", ".join([*words, "full: no new work is taken"]), "red"))]
+    return [("database", ", ".join(words) or "-")]
+
+
+def _daemons(daemons: Any) -> Facts:
+    """The daemons of the queue, where there are several, and what they lack."""
+    if not isinstance(daemons, list) or len(daemons) < 2:
+        return []
+    facts: Facts = []
+    for daemon in daemons:
+        words = [f"pid {compact(daemon.get('pid'))} on {compact(daemon.get('host'))}",
+                 f"version {compact(daemon.get('version'))}",
+                 f"generation {compact(daemon.get('generation'))}"]  # fmt: skip
+        if daemon.get("this"):
+            words.append("this one")
+        beat = seconds_at(daemon.get("heartbeat_at"))
+        alive = daemon.get("alive")
+        if beat is not None:
+            age = span(max(time.time() - beat, 0.0))
+            words.append(f"heard of {age} ago" if alive else f"not heard of for {age}")
+        lacks = daemon.get("lacks") or {}
+        lacking = [*(lacks.get("endpoints") or []), *(lacks.get("plugins") or [])]
+        if lacking and alive:
+            more = (lacks.get("endpoints_count") or 0) - len(lacks.get("endpoints") or [])
+            rest = f" and {more} more" if more > 0 else ""
+            words.append(f"lacks {', '.join(map(compact, lacking))}{rest}")
+        text = ", ".join(words)
+        label = "" if facts else "daemons"
+        facts.append((label, text if alive and not lacking else Painted(text, "yellow")))
+    return facts
+
+
+def _plugins(plugins: Any) -> Facts:
+    if not isinstance(plugins, list) or not plugins:
+        return []
+    words = ", ".join(_plugin(plugin) for plugin in plugins)
+    return [("plugins", Painted(words, "yellow" if any(map(_is_faulty, plugins)) else None))]
+
+
+def _plugin(plugin: Any) -> str:
+    if not isinstance(plugin, dict):
+        return compact(plugin)
+    words = [compact(plugin.get(name)) for name in ("name", "version") if plugin.get(name)]
+    state = plugin.get("status")
+    notes = [compact(state)] if state and state != "loaded" else []
+    if faults := plugin.get("faults"):
+        notes.append("1 fault" if faults == 1 else f"{number(faults)} faults")
+    return " ".join([*words, *([f"({', '.join(notes)})"] if notes else [])])
+
+
+def _is_faulty(plugin: Any) -> bool:
+    return isinstance(plugin, dict) and bool(
+        plugin.get("faults") or plugin.get("status") == "failed"
+    )
+
+
+def _is_busy(lane: Any) -> bool:
+    return isinstance(lane, dict) and bool(lane.get("in_flight") or lane.get("due"))

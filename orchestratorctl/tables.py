@@ -1,0 +1,326 @@
+"""Every list that is shown, column by column, and how tables and labelled fields are laid out.
+
+A column is one row here: its heading and the function that makes its cell of an item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+
+from orchestratorctl.console import Console
+from orchestratorctl.formats import GAP, ago, compact, cut, cut_middle, escape, number, until, wrap
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+    Document = dict[str, Any]
+    Cell = Callable[[Any], "str | Painted"]
+
+_NARROWEST = 8
+_COMFORTABLE = 16
+
+
+class Painted:
+    """A text that stands out, in one of the screen's colours."""
+
+    __slots__ = ("colour", "text")
+
+    def __init__(self, text: str, colour: str | None) -> None:
+        self.text = text
+        self.colour = colour
+
+
+class TableColumn:
+    """A column of a table.
+
+    Args:
+        title: its heading.
+        cell: what stands in the row of an item.
+        right: whether its cells stand at the right, as numbers do.
+        cut: `end` or `middle`, where a cell may be shortened when the line is too short;
+            None, and it stays whole.
+        spare: whether it is left out before others are shortened much.
+    """
+
+    __slots__ = ("cell", "cut", "right", "spare", "title")
+
+    def __init__(
+        self,
+        title: str,
+        cell: Cell,
+        *,
+        right: bool = False,
+        cut: str | None = None,
+        spare: bool = False,
+    ) -> None:
+        self.title = title
+        self.cell = cell
+        self.right = right
+        self.cut = cut
+        self.spare = spare
+
+
+def value_of(name: str, write: Callable[[Any], str] = compact) -> Cell:
+    """The cell of a column that shows a value of the API as it is."""
+    return lambda item: write(item.get(name))
+
+
+def table(columns: Sequence[TableColumn], items: Iterable[Any], console: Console) -> list[str]:
+    """The lines of a table: headings, then one line an item, none longer than the terminal's."""
+    rows = [[column.cell(item) for column in columns] for item in items]
+    cells = [
+        [cell if isinstance(cell, Painted) else Painted(cell, None) for cell in row] for row in rows
+    ]
+    texts = [[escape(cell.text) for cell in row] for row in cells]
+    widths = [
+        max([len(column.title), *(len(row[at]) for row in texts)])
+        for at, column in enumerate(columns)
+    ]
+    shown = list(range(len(columns)))
+    if console.width is not None:
+        silent = [at for at in shown if texts and all(row[at] in ("", "-") for row in texts)]
+        shown = _fit(columns, widths, silent, console.width)
+    lines = []
+    head = [columns[at].title for at in shown]
+    lines.append(console.paint(_line(columns, widths, shown, head), "dim"))
+    for row, painted in zip(texts, cells, strict=True):
+        line = [_shorten(row[at], widths[at], columns[at].cut) for at in shown]
+        lines.append(
+            _line(columns, widths, shown, line, [painted[at].colour for at in shown], console)
+        )
+    return lines
+
+
+def _fit(
+    columns: Sequence[TableColumn], widths: list[int], silent: Sequence[int], width: int
+) -> list[int]:
+    """Shortens `widths` to fit; the numbers of the columns that remain.
+
+    Columns are left out, silent ones first and then the spare, only where the others would have
+    to be shortened too much.
+    """
+    shown = list(range(len(columns)))
+
+    def excess(longest: int | None = None) -> int:
+        texts = (
+            min(widths[at], longest) if longest and columns[at].cut else widths[at] for at in shown
+        )
+        return sum(texts) + len(GAP) * (len(shown) - 1) - width
+
+    spare = [at for at in shown if columns[at].spare]
+    for at in dict.fromkeys([*silent, *spare]):
+        if excess(_COMFORTABLE) > 0:
+            shown.remove(at)
+    flexible = [at for at in shown if columns[at].cut]
+    while excess() > 0 and flexible:
+        widest = max(flexible, key=lambda at: widths[at])
+        if widths[widest] <= max(_NARROWEST, len(columns[widest].title)):
+            break
+        widths[widest] -= 1
+    return shown
+
+
+def _shorten(text: str, width: int, how: str | None) -> str:
+    return cut_middle(text, width) if how == "middle" else cut(text, width)
+
+
+def _line(
+    columns: Sequence[TableColumn],
+    widths: Sequence[int],
+    shown: Sequence[int],
+    texts: Sequence[str],
+    colours: Sequence[str | None] = (),
+    console: Console | None = None,
+) -> str:
+    parts = []
+    for place, at in enumerate(shown):
+        text = texts[place]
+        last = place == len(shown) - 1
+        blank = "" if last and not columns[at].right else " " * (widths[at] - len(text))
+        if console is not None:
+            text = console.paint(text, colours[place])
+        parts.append(blank + text if columns[at].right else text + blank)
+    return GAP.join(parts).rstrip()
+
+
+def fields(
+    pairs: Iterable[tuple[str, str | Painted]], console: Console, indent: str = "  "
+) -> list[str]:
+    """The lines of labelled values; a long value goes on below itself."""
+    given = [
+        (label, value if isinstance(value, Painted) else Painted(value, None))
+        for label, value in pairs
+    ]
+    label_width = max((len(label) for label, _ in given), default=0)
+    taken = len(indent) + label_width + len(GAP)
+    room = None if console.width is None else max(console.width - taken, 20)
+    lines = []
+    for label, value in given:
+        for at, text in enumerate(wrap(escape(value.text), room)):
+            head = console.paint(label.ljust(label_width), "dim") if at == 0 else " " * label_width
+            lines.append(f"{indent}{head}{GAP}{console.paint(text, value.colour)}".rstrip())
+    return lines
+
+
+# -- tasks ---------------------------------------------------------------------------------------
+
+STATUS_COLOURS = {"succeeded": "green", "failed": "red", "running": "cyan", "cancelled": "dim"}
+
+
+def target(task: Document) -> str:
+    """What the task calls: an endpoint, or an endpoint's webhook as `api/name → webhook`."""
+    endpoint, webhook = compact(task.get("endpoint")), task.get("webhook")
+    return f"{endpoint} → {webhook}" if webhook else endpoint
+
+
+def task_status(task: Document) -> Painted:
+    """The task's status and its reason, as `failed exhausted`."""
+    name, reason = compact(task.get("status")), task.get("reason")
+    return Painted(f"{name} {reason}" if reason else name, STATUS_COLOURS.get(name))
+
+
+def _attempts(task: Document) -> str:
+    """How many attempts of how many, as `2/15`."""
+    limit = task.get("max_attempts")
+    made = compact(task.get("attempts"))
+    return made if limit is None else f"{made}/{limit}"
+
+
+def _next_try(task: Document) -> str:
+    return until(task.get("next_try")) if task.get("status") == "pending" else "-"
+
+
+TASKS = (
+    TableColumn("ID", value_of("id"), right=True),
+    TableColumn("KIND", value_of("kind"), spare=True),
+    TableColumn("ENDPOINT", target, cut="middle"),
+    TableColumn("STATUS", task_status, cut="end"),
+    TableColumn("ATTEMPTS", _attempts, right=True),
+    TableColumn("CODE", value_of("last_status_code"), right=True),
+    TableColumn("NEXT TRY", _next_try, right=True),
+    TableColumn("CREATED", value_of("created_at", ago), right=True),
+)
+NEW_CALL = (
+    TableColumn("ID", value_of("id"), right=True),
+    TableColumn("STATUS", value_of("status")),
+    TableColumn("ENDPOINT", value_of("endpoint")),
+)
+
+
+# -- bulks ---------------------------------------------------------------------------------------
+
+_BULK_COLOURS = {"finished": "green", "running": "cyan", "cancelled": "yellow"}
+
+
+def _bulk_status(bulk: Document) -> Painted:
+    status = compact(bulk.get("status"))
+    return Painted(status, _BULK_COLOURS.get(status))
+
+
+MATCHED = TableColumn("MATCHED", value_of("matched", number), right=True)
+
+
+def bulk_table(bulk: Document, console: Console) -> list[str]:
+    """The lines of a table of one bulk, how far it has come."""
+    moved = "CANCELLED" if bulk.get("action") == "cancel" else "RETRIED"
+    columns = (
+        TableColumn("BULK", value_of("id"), right=True),
+        TableColumn("STATUS", _bulk_status),
+        MATCHED,
+        TableColumn(moved, value_of("moved", number), right=True),
+        TableColumn("SKIPPED", value_of("skipped", number), right=True),
+        TableColumn("RATE", value_of("rate"), right=True),
+    )
+    return table(columns, [bulk], console)
+
+
+# -- endpoints -----------------------------------------------------------------------------------
+
+
+def endpoint_state(endpoint: Document) -> Painted:
+    """Whether an endpoint is enabled, paused or disabled."""
+    if endpoint.get("enabled") is False:
+        return Painted("disabled", "dim")
+    if endpoint.get("paused"):
+        return Painted("paused", "yellow")
+    return Painted("enabled", None)
+
+
+def _request(endpoint: Document) -> str:
+    where = endpoint.get("path")
+    if where is None:
+        statement = endpoint.get("statement")
+        return compact(" ".join(str(statement).split()) if statement else endpoint.get("type"))
+    return f"{endpoint.get('method') or 'GET'} {compact(where)}"
+
+
+def _schedule(schedule: Any) -> str:
+    if not isinstance(schedule, dict):
+        return compact(schedule)
+    if schedule.get("cron"):
+        return compact(schedule["cron"])
+    words = [f"every {compact(schedule['every'])}"] if schedule.get("every") else []
+    words += [f"at {compact(schedule['at'])}"] if schedule.get("at") else []
+    return " ".join(words) or compact(schedule)
+
+
+ENDPOINTS = (
+    TableColumn("ENDPOINT", value_of("id")),
+    TableColumn("STATE", endpoint_state),
+    TableColumn("TARGET", _request, cut="middle"),
+    TableColumn("SCHEDULE", value_of("schedule", _schedule), cut="end"),
+    TableColumn("WEBHOOKS", lambda item: str(len(item.get("webhooks") or [])), right=True),
+)
+
+
+# -- webhooks ------------------------------------------------------------------------------------
+
+
+def _codes(value: Any) -> str:
+    """The status codes that a webhook fires on, as `5xx,error`; `any` where it names none."""
+    if value is None or value == []:
+        return "any"
+    if isinstance(value, list):
+        return ",".join(str(item) for item in value)
+    return compact(value)
+
+
+def _webhook_state(webhook: Document) -> Painted:
+    if webhook.get("enabled") is not False:
+        return Painted("enabled", "green")
+    reason = webhook.get("disabled_reason")
+    return Painted(f"disabled ({reason})" if reason else "disabled", "red")
+
+
+def _last_answer(webhook: Document) -> str:
+    tried = webhook.get("last_attempt_at")
+    last = compact(webhook.get("last_status_code"))
+    return f"{last} {ago(tried)}" if tried else last
+
+
+def _failures(webhook: Document) -> Painted:
+    failures = webhook.get("failures") or 0
+    return Painted(compact(failures), "yellow" if failures else None)
+
+
+DECLARED_WEBHOOKS = (
+    TableColumn("NAME", value_of("name")),
+    TableColumn("PHASE", value_of("phase")),
+    TableColumn("STATUS CODE", value_of("status_code", _codes)),
+    TableColumn("URL", value_of("url"), cut="middle"),
+    TableColumn("ENABLED", lambda item: "no" if item.get("enabled") is False else "yes"),
+)
+"""Of the webhooks of one endpoint, as it declares them."""
+
+WEBHOOKS = (
+    TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+    TableColumn("WEBHOOK", value_of("name"), cut="middle"),
+    TableColumn("PHASE", value_of("phase")),
+    TableColumn("ON", value_of("status_code", _codes)),
+    TableColumn("URL", value_of("url"), cut="middle", spare=True),
+    TableColumn("STATE", _webhook_state, cut="end"),
+    TableColumn("LAST", _last_answer, right=True),
+    TableColumn("FAILED", _failures, right=True, spare=True),
+)
+TEST_DELIVERY = (TableColumn("ID", value_of("id"), right=True), TableColumn("ENDPOINT", target))

@@ -1,0 +1,435 @@
+"""The one table of the verbs: their words, options, help, and the function that each runs.
+
+The parser, the help, the completion of shells and the tests of the documentation are made from
+it. A new verb is a row here and a function in `verbs/`; a new option is a `VerbArgument` here.
+"""
+
+from __future__ import annotations
+
+import argparse
+
+from orchestratorctl import argument_types as types
+from orchestratorctl.console import PROGRAM
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+    Check = Callable[[argparse.Namespace], None]
+
+SHELLS = ("bash", "zsh", "fish")
+
+
+class ArgumentValue:
+    """What may stand for an argument.
+
+    Args:
+        metavar: what the help calls it.
+        type: reads the word, as argparse has it.
+        complete: what a shell offers: these words, or the name of a source in `shell_completion`.
+    """
+
+    def __init__(
+        self, metavar: str, type_: Callable[[str], Any], complete: str | tuple[str, ...] = ()
+    ) -> None:
+        self.metavar = metavar
+        self.type = type_
+        self.complete = complete
+
+
+class VerbArgument:
+    """A word or an option of a verb.
+
+    Args:
+        names: one word, or an option's names, with a blank between them.
+        about: what the help says of it.
+        takes: its value; an option without one is a switch.
+        group: the heading below which the help shows it.
+        settings: everything else that argparse is told; `choices` take the place of `takes`.
+    """
+
+    def __init__(
+        self,
+        names: str,
+        about: str | None = None,
+        takes: ArgumentValue | None = None,
+        group: str = "",
+        **settings: Any,
+    ) -> None:
+        self.names = names.split()
+        self.is_option = names.startswith("-")
+        self.group = group
+        self.complete = takes.complete if takes else settings.get("choices", ())
+        self.takes_value = takes is not None or "choices" in settings
+        if takes is not None:
+            settings = {"metavar": takes.metavar, "type": takes.type, **settings}
+        elif not self.takes_value:
+            settings = {"action": "store_true", **settings}
+        self.settings = {"help": about, **settings}
+        self.dest: str = settings.get("dest") or self.names[-1].lstrip("-").replace("-", "_")
+
+
+class Verb:
+    """A row of the table.
+
+    Args:
+        name: the word that stands on the command line.
+        run: `module:function` below `orchestratorctl`, imported when the verb is said; empty for
+            one that only has verbs below it.
+        about: what it does, in a few words; a sentence for the whole command.
+        arguments: its words and options, beside those that every verb takes.
+        checks: what arguments make no sense together; each raises `ArgumentTypeError`.
+        verbs: the verbs below it.
+        defaults: arguments that only verbs below it take.
+        offline: it needs no daemon.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        run: str,
+        about: str,
+        *arguments: VerbArgument,
+        checks: tuple[Check, ...] = (),
+        verbs: tuple[Verb, ...] = (),
+        defaults: dict[str, object] | None = None,
+        offline: bool = False,
+    ) -> None:
+        self.name = name
+        self.run = run
+        self.about = about
+        self.arguments = arguments
+        self.checks = checks
+        self.verbs = verbs
+        self.defaults = defaults or {}
+        self.offline = offline
+
+
+class _Version(argparse.Action):
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from importlib import metadata
+
+        try:
+            version = metadata.version("orchestratord")
+        except metadata.PackageNotFoundError:
+            version = "(version unknown)"
+        print(f"{PROGRAM} {version}")
+        parser.exit()
+
+
+def filters(arguments: argparse.Namespace) -> dict[str, str]:
+    """The filters that were given, named as the API names them."""
+    given = {
+        argument.dest: getattr(arguments, argument.dest)
+        for argument in arguments.verb.arguments
+        if argument.group == "filters"
+    }
+    return {
+        name: ",".join(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if value is not None
+    }
+
+
+def _check_waiting(arguments: argparse.Namespace) -> None:
+    if arguments.timeout is not None and not arguments.wait:
+        raise argparse.ArgumentTypeError("--timeout needs --wait")
+
+
+def _check_bulk(arguments: argparse.Namespace) -> None:
+    message = None
+    if not arguments.all:
+        options = [
+            option.names[0]
+            for option in (*_FILTERS, *_BULK)
+            if getattr(arguments, option.dest) not in (None, False)
+        ]
+        if not arguments.ids:
+            message = "name the tasks by ID, or choose them with --all and a filter"
+        elif options:
+            message = f"{', '.join(options)}: only with --all"
+    elif arguments.ids:
+        message = "--all chooses by filters; leave the IDs out"
+    elif getattr(arguments, "wait", False) or getattr(arguments, "force", False):
+        message = "--wait and --force are for tasks named by ID, not for --all"
+    elif not filters(arguments):
+        message = "--all needs a filter, such as --status failed or --endpoint API/NAME"
+    if message is not None:
+        raise argparse.ArgumentTypeError(message)
+
+
+def _check_params(arguments: argparse.Namespace) -> None:
+    names = [name for name, _ in arguments.text_params]
+    twice = {name for name in names if names.count(name) > 1 or name in (arguments.params or {})}
+    if twice:
+        raise argparse.ArgumentTypeError(f"given twice: {', '.join(sorted(twice))}")
+
+
+# -- what several verbs take ---------------------------------------------------------------------
+
+_API_NAME = ArgumentValue("API/NAME", types.endpoint_id, "endpoints")
+_API_ANY = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
+_STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
+_TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
+_WHEN = ArgumentValue("WHEN", types.since)
+_DURATION = ArgumentValue("DURATION", types.duration)
+
+EVERYWHERE = (
+    VerbArgument("-h --help", "show this help and exit", action="help"),
+    # Suppressed defaults: what stands before the verb is not undone by the verb's own parser.
+    VerbArgument(
+        "--socket",
+        "the daemon's control socket",
+        ArgumentValue("PATH", str, "files"),
+        "everywhere",
+        default=argparse.SUPPRESS,
+    ),
+    VerbArgument(
+        "-o --output",
+        "how data is written (table)",
+        group="everywhere",
+        choices=("table", "json", "yaml"),
+        default=argparse.SUPPRESS,
+    ),
+)
+"""What every verb takes."""
+
+_ENDPOINT = VerbArgument("endpoint", None, _API_NAME)
+_WEBHOOK = VerbArgument(
+    "webhook", "its name", ArgumentValue("WEBHOOK", types.utf8_text, "webhooks")
+)
+_OF_ENDPOINT = VerbArgument(
+    "--endpoint", "of one endpoint, or of all of an api: 'API/*'", _API_ANY, "filters"
+)
+_OF_KIND = VerbArgument("--kind", " or ".join(types.KINDS), _TASK_KIND, "filters")
+_FILTERS = (
+    VerbArgument(
+        "--status",
+        f"{', '.join(types.STATUSES)}; several with commas",
+        _STATUS,
+        "filters",
+        action="append",
+    ),
+    VerbArgument(
+        "--status-code",
+        "of the last answer: 503, 5xx, error",
+        ArgumentValue("CODE", types.utf8_text),
+        "filters",
+        action="append",
+    ),
+    _OF_ENDPOINT,
+    _OF_KIND,
+    VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
+    VerbArgument("--until", "created before that", _WHEN, "filters"),
+    VerbArgument(
+        "--text",
+        "in parameters, last error or name",
+        ArgumentValue("TEXT", types.utf8_text),
+        "filters",
+    ),
+)
+_EVENT_FILTERS = (
+    VerbArgument(
+        "--type",
+        "such as task.failed or 'task.*'; several with commas",
+        ArgumentValue("TYPE", types.event_types, types.EVENTS),
+        "filters",
+        action="append",
+    ),
+    _OF_ENDPOINT,
+    _OF_KIND,
+    VerbArgument(
+        "--status",
+        "the task's from then on; several with commas",
+        _STATUS,
+        "filters",
+        action="append",
+    ),
+)
+_BULK = (
+    VerbArgument("--dry-run", "with --all: count them, change nothing"),
+    VerbArgument(
+        "--rate",
+        "with --all: at most this many a second, as 10/s",
+        ArgumentValue("N/s", types.utf8_text),
+    ),
+)
+_WAITING = (
+    VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
+    VerbArgument("--timeout", "with --wait: exit 6 after this long", _DURATION),
+)
+
+
+def _task_id(statuses: str = "") -> ArgumentValue:
+    """The id of a task, of which a shell offers those of these statuses."""
+    return ArgumentValue("ID", types.whole_number, f"tasks {statuses}")
+
+
+# -- the table -----------------------------------------------------------------------------------
+
+VERBS = (
+    Verb("status", "verbs.daemon_verbs:status", "show the state of the daemon"),
+    Verb(
+        "endpoints",
+        "verbs.endpoint_verbs:endpoints",
+        "list the endpoints, or show one",
+        VerbArgument("id", None, _API_NAME, nargs="?"),
+    ),
+    Verb(
+        "list",
+        "verbs.task_verbs:list_tasks",
+        "list calls and deliveries, newest first",
+        *_FILTERS,
+        VerbArgument(
+            "--limit",
+            "at most this many (100)",
+            ArgumentValue("N", types.whole_number),
+            default=100,
+        ),
+    ),
+    Verb("events", "verbs.daemon_verbs:events", "follow the events", *_EVENT_FILTERS),
+    Verb(
+        "watch",
+        "verbs.daemon_verbs:watch",
+        "show the state of the daemon, again and again",
+        VerbArgument(
+            "--interval",
+            "the time between two pictures (1s)",
+            ArgumentValue("DURATION", types.interval),
+            default=1.0,
+        ),
+        VerbArgument("--once", "show one picture and exit"),
+    ),
+    Verb(
+        "show",
+        "verbs.task_verbs:show",
+        "show a task, its last answer and its attempts",
+        VerbArgument("id", None, _task_id()),
+    ),
+    Verb(
+        "call",
+        "verbs.task_verbs:call",
+        "call an endpoint",
+        _ENDPOINT,
+        VerbArgument(
+            "-p",
+            "a parameter; its text becomes what the endpoint declares",
+            ArgumentValue("KEY=VALUE", types.key_value, "params"),
+            dest="text_params",
+            action="append",
+            default=[],
+        ),
+        VerbArgument(
+            "--params",
+            "parameters as a JSON object; @- stdin",
+            ArgumentValue("JSON|@FILE", types.json_object),
+        ),
+        VerbArgument("--delay", "wait this long before the first attempt", _DURATION),
+        VerbArgument(
+            "--idempotency-key",
+            "the same key at the same endpoint is the same call for 24 hours",
+            ArgumentValue("KEY", types.header_value),
+        ),
+        *_WAITING,
+        checks=(_check_waiting, _check_params),
+    ),
+    Verb(
+        "retry",
+        "verbs.task_verbs:retry",
+        "retry tasks now",
+        VerbArgument("ids", None, _task_id("pending,failed,cancelled"), nargs="*"),
+        VerbArgument("--force", "repeat tasks that succeeded, too"),
+        *_WAITING,
+        VerbArgument("--all", "all that the filters match; failed without --status"),
+        *_FILTERS,
+        *_BULK,
+        checks=(_check_waiting, _check_bulk),
+    ),
+    Verb(
+        "cancel",
+        "verbs.task_verbs:cancel",
+        "cancel tasks",
+        VerbArgument("ids", None, _task_id("pending,running"), nargs="*"),
+        VerbArgument("--all", "all that the filters match; pending without --status"),
+        *_FILTERS,
+        *_BULK,
+        checks=(_check_bulk,),
+    ),
+    Verb(
+        "pause",
+        "verbs.endpoint_verbs:pause",
+        "hold back the calls of an endpoint until it is resumed",
+        _ENDPOINT,
+    ),
+    Verb(
+        "resume",
+        "verbs.endpoint_verbs:resume",
+        "let the calls of a paused endpoint go on",
+        _ENDPOINT,
+    ),
+    Verb(
+        "bulks",
+        "verbs.task_verbs:bulks",
+        "show a retry or cancel of many tasks, or end it early",
+        VerbArgument("id", "as `retry --all` names it", ArgumentValue("ID", types.whole_number)),
+        VerbArgument("--cancel", "change no more tasks"),
+    ),
+    Verb(
+        "reload",
+        "verbs.daemon_verbs:reload",
+        "read the configuration again",
+        VerbArgument("--diff", "show what differs, key by key"),
+    ),
+    Verb(
+        "webhooks",
+        "verbs.webhook_verbs:list_webhooks",
+        "list, enable, disable and test webhooks",
+        verbs=(
+            Verb(
+                "list",
+                "verbs.webhook_verbs:list_webhooks",
+                "list webhooks and their state",
+                VerbArgument("endpoint", None, _API_NAME, nargs="?"),
+            ),
+            Verb(
+                "enable",
+                "verbs.webhook_verbs:enable",
+                "deliver to a webhook again",
+                _ENDPOINT,
+                _WEBHOOK,
+            ),
+            Verb(
+                "disable",
+                "verbs.webhook_verbs:disable",
+                "stop deliveries to a webhook",
+                _ENDPOINT,
+                _WEBHOOK,
+            ),
+            Verb(
+                "test",
+                "verbs.webhook_verbs:test",
+                "send a test delivery to a webhook",
+                _ENDPOINT,
+                _WEBHOOK,
+            ),
+        ),
+        defaults={"endpoint": None},
+    ),
+    Verb(
+        "completion",
+        "shell_completion:print_script",
+        "print the script that lets a shell complete",
+        VerbArgument("shell", "the name of your shell", choices=SHELLS),
+        offline=True,
+    ),
+)
+
+COMMAND = Verb(
+    PROGRAM,
+    "",
+    "Speaks to a running orchestratord over its control socket.",
+    VerbArgument("--version", "print the version and exit", action=_Version, nargs=0),
+    verbs=VERBS,
+)
+"""The whole command: a row whose verbs are the table."""

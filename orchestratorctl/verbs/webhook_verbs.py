@@ -1,0 +1,58 @@
+"""`webhooks`: lists, enables, disables and tests them."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from orchestratorctl.console import Console
+from orchestratorctl.exit_codes import OK
+from orchestratorctl.socket_client import SocketClient, endpoint_path
+from orchestratorctl.tables import TEST_DELIVERY, WEBHOOKS, table
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+
+def list_webhooks(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Lists the webhooks of all endpoints, or of one, and how they fare."""
+    document = client.get("/v1/webhooks", {"endpoint": arguments.endpoint})
+    webhooks = document.get("webhooks") or []
+    if webhooks or not console.tables:
+        console.show(document, lambda: table(WEBHOOKS, webhooks, console))
+    else:
+        console.say("No webhook is declared.")
+    return OK
+
+
+def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Enables a webhook that was disabled."""
+    console.report(_post(client, arguments, "enable"), f"{_name(arguments)} is enabled.")
+    return OK
+
+
+def disable(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Disables a webhook until it is enabled again."""
+    console.report(
+        _post(client, arguments, "disable"),
+        f"{_name(arguments)} is disabled: nothing is delivered to it until it is enabled.",
+    )
+    return OK
+
+
+def test(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Sends a webhook a test delivery."""
+    answer = _post(client, arguments, "test")
+    shown = {"id": answer.get("id"), "endpoint": arguments.endpoint, "webhook": arguments.webhook}
+    console.show(answer, lambda: table(TEST_DELIVERY, [shown], console))
+    if console.tables:
+        console.hint(f"See how it went with: orchestratorctl show {answer.get('id')}")
+    return OK
+
+
+def _post(client: SocketClient, arguments: Namespace, action: str) -> dict[str, Any]:
+    return client.post(endpoint_path(arguments.endpoint, "webhooks", arguments.webhook, action))
+
+
+def _name(arguments: Namespace) -> str:
+    return f"{arguments.endpoint} → {arguments.webhook}"

@@ -1,0 +1,59 @@
+"""A new plugin: a package with one hook, and a test that passes."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+
+from orchestratord.cli.create.scaffold import make_empty, template, write_new
+from orchestratord.cli.opened_config import host_of
+from orchestratord.plugin.registry import CORE
+
+_NAME = re.compile(r"[a-z][a-z0-9]*([-_][a-z0-9]+)*")
+
+_FILES = {
+    "pyproject.toml.in": "pyproject.toml",
+    "module.py.in": "@MODULE@.py",
+    "test.py.in": "tests/test_@MODULE@.py",
+    "README.md.in": "README.md",
+}
+
+
+def write_plugin(config: Path, name: str, folder: Path | None) -> None:
+    """Write the package and say which files.
+
+    Args:
+        config: the config folder, whose plugins have their names already.
+        name: what orchestratord is to call the plugin.
+        folder: where to write it; None for a folder named like the package.
+
+    Raises:
+        click.ClickException: the name cannot be used, or the files cannot be written.
+        ConfigError: orchestratord.yaml cannot be read.
+    """
+    if _NAME.fullmatch(name) is None:
+        raise click.ClickException(
+            f"the name {name!r} cannot be used: a plugin's name is made of words of small letters "
+            "and digits, with '-' or '_' between them"
+        )
+    host, _ = host_of(config)
+    if name == CORE or name in host.plugins:
+        raise click.ClickException(f"there is a plugin {name} already")
+    distribution = f"orchestratord-{name.replace('_', '-')}"
+    module = distribution.replace("-", "_")
+    folder = folder or Path(distribution)
+    make_empty(folder)
+    for source, target in _FILES.items():
+        text = template(f"plugin/{source}", name=name, module=module, distribution=distribution)
+        write_new(folder / target.replace("@MODULE@", module), text)
+    where = shlex.quote(str(folder))
+    click.echo(
+        "\nNext, in the environment that orchestratord is installed in:\n"
+        f"  cd {where}\n"
+        "  pip install -e '.[test]'\n"
+        "  pytest\n"
+        "  orchestratord plugins"
+    )

@@ -1,0 +1,85 @@
+"""Files that a command writes for a beginning: from templates, and the JSON Schemas beside them.
+
+The first line of each file of a configuration names its schema; an editor with a YAML language
+server completes and checks by it. The schemas' folder begins with a dot, so that it is no part of
+the configuration.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, get_args
+
+import click
+
+if TYPE_CHECKING:
+    from orchestratord.plugin.registry import Registry
+
+TEMPLATES = Path(__file__).parent / "templates"
+
+SCHEMA_FOLDER = ".schema"
+
+SchemaKind = Literal["endpoint", "api", "daemon"]
+SCHEMA_KINDS: tuple[SchemaKind, ...] = get_args(SchemaKind)
+
+
+def template(file: str, **values: str) -> str:
+    """The text of a template, with each `@KEY@` replaced by its value.
+
+    Args:
+        file: its path, below `templates`.
+        values: by key, in lower case.
+    """
+    text = (TEMPLATES / file).read_text(encoding="utf-8")
+    for key, value in values.items():
+        text = text.replace(f"@{key.upper()}@", value)
+    return text
+
+
+def make_empty(folder: Path) -> None:
+    """Make a folder. Raises ClickException where there is one already that holds something."""
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        if any(entry.name != ".git" for entry in folder.iterdir()):
+            raise click.ClickException(f"{folder} is not empty; name a new folder, or an empty one")
+    except OSError as error:
+        raise unwritable(folder, error) from None
+
+
+def write_new(path: Path, text: str) -> None:
+    """Write a file that is not there yet, and say so. Raises ClickException."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with path.open("x", encoding="utf-8") as file:
+            file.write(text)
+    except FileExistsError:
+        raise click.ClickException(f"{path} is there already") from None
+    except OSError as error:
+        raise unwritable(path, error) from None
+    click.echo(f"wrote {path}")
+
+
+def schema_text(kind: SchemaKind, registry: Registry) -> str:
+    """The schema of one kind of file, with the keys of these plugins."""
+    from orchestratord.config.show.json_schema import json_schema
+
+    return json.dumps(json_schema(kind, registry), indent=2) + "\n"
+
+
+def write_schemas(folder: Path, registry: Registry) -> None:
+    """Write all schemas into the config folder, over what was there. Raises ClickException."""
+    paths = {kind: folder / SCHEMA_FOLDER / f"{kind}.json" for kind in SCHEMA_KINDS}
+    try:
+        (folder / SCHEMA_FOLDER).mkdir(exist_ok=True)
+        for kind, path in paths.items():
+            path.write_text(schema_text(kind, registry), encoding="utf-8")
+    except OSError as error:
+        raise unwritable(folder / SCHEMA_FOLDER, error) from None
+    for path in paths.values():
+        click.echo(f"wrote {path}")
+
+
+def unwritable(path: Path, error: OSError) -> click.ClickException:
+    """What to raise where `path` cannot be written."""
+    return click.ClickException(f"{path} cannot be written: {error.strerror or error}")

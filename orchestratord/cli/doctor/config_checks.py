@@ -1,0 +1,187 @@
+"""The configuration, its files, its plugins, and what it needs: certificates and databases."""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
+from orchestratord.cli.options import counted
+from orchestratord.errors import Problem
+from orchestratord.values.certificate import certificates, ends
+
+_SHOWN = 3
+"""Problems that are quoted; `check` has them all."""
+
+_SOON = timedelta(days=14)
+
+_FILE_REFERENCE = re.compile(r"(?<!\$)\$\{file:([^{}]+)\}")
+
+
+def check_config(installed: Installation) -> Findings:
+    """Can it be read, and is it good?"""
+    errors = [problem for problem in installed.problems if problem.severity == "error"]
+    warnings = [problem for problem in installed.problems if problem.severity == "warning"]
+    look = f"see all with: orchestratord check --config {installed.folder}"
+    if installed.config is not None:
+        apis, endpoints = len(installed.config.apis), len(installed.config.endpoints)
+        yield ok(
+            f"{installed.folder} is good: {counted(apis, 'API')}, {counted(endpoints, 'endpoint')}"
+        )
+    elif installed.daemon_is_ours and not _refused(installed):
+        yield warn(
+            f"the running daemon has taken it, but read from here it has {_quoted(errors)}",
+            f"references are read from this shell's environment, not the daemon's; {look}",
+        )
+    else:
+        yield fail(f"{installed.folder} is bad: {_quoted(errors)}", look)
+    if warnings:
+        yield warn(f"there are warnings: {_quoted(warnings)}", look)
+
+
+def _refused(installed: Installation) -> bool:
+    return bool(installed.status and installed.status["config"].get("error"))
+
+
+def _quoted(problems: list[Problem]) -> str:
+    texts = [str(problem) for problem in problems[:_SHOWN]]
+    more = len(problems) - len(texts)
+    return "; ".join(texts) + (f"; and {more} more" if more else "")
+
+
+def check_files(installed: Installation) -> Findings:
+    """Can others read a secret, or change what the daemon does?"""
+    changed = [path for path in _that_matter(installed) if _others(path, stat.S_IWOTH)]
+    for path in changed:
+        yield fail(f"every user can change {path}", f"chmod o-w {path}")
+    secret = [path for path in _with_secrets(installed) if _others(path, stat.S_IROTH)]
+    for path in secret:
+        yield warn(f"every user can read the secret in {path}", f"chmod o-r {path}")
+    if not changed and not secret:
+        yield ok("no other user can change a file or read a secret in one")
+
+
+def _that_matter(installed: Installation) -> Iterator[Path]:
+    """The folders and files that decide what the daemon does, its plugins among them."""
+    for folder in (installed.folder, *_plugin_folders(installed)):
+        for root, folders, files in os.walk(folder):
+            folders[:] = [name for name in folders if not name.startswith((".", "__"))]
+            yield Path(root)
+            yield from (Path(root) / name for name in files if not name.startswith("."))
+
+
+def _plugin_folders(installed: Installation) -> list[Path]:
+    folders = [installed.folder / name for name in installed.settings.plugins.dirs]
+    return [path for path in folders if installed.folder not in path.parents]
+
+
+def _with_secrets(installed: Installation) -> Iterator[Path]:
+    """Files in which a secret is written out, and those that a reference names."""
+    if installed.config is None:
+        return
+    named = set()
+    for name in installed.config.files:
+        text = (installed.folder / name).read_text(encoding="utf-8", errors="replace")
+        if installed.config.redactor.text(text) != text:
+            yield installed.folder / name
+        named.update(_FILE_REFERENCE.findall(text))
+    for api in installed.config.apis.values():
+        tls = api.tls
+        held = (tls.key or tls.cert) if tls is not None else None
+        if held is not None and "${" not in held.name:
+            named.add(str(installed.folder / held.name))
+    yield from (Path(name) for name in sorted(named))
+
+
+def _others(path: Path, right: int) -> bool:
+    """True where a user who is neither the owner nor in the group has this right."""
+    try:
+        if path.is_symlink():
+            path = path.resolve()
+        mode = path.stat().st_mode
+        if not mode & right or (path.is_dir() and mode & stat.S_ISVTX):
+            return False
+        # A user who cannot pass through the folders above does not reach the file.
+        return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.absolute().parents)
+    except OSError:
+        return False
+
+
+def check_plugins(installed: Installation) -> Findings:
+    """Are all plugins loaded, and do they behave?"""
+    if installed.host is None:
+        return
+    names = []
+    for info in installed.host.plugins.values():
+        if info.status == "failed":
+            yield fail(
+                f"{info.name} cannot be loaded: {info.error}",
+                f"repair or remove it ({info.source}), or name it in plugins.disabled",
+            )
+        elif info.status == "disabled":
+            yield warn(
+                f"{info.name} is disabled: its keys are not read and its tasks wait",
+                "take it out of plugins.disabled, if that is not meant",
+            )
+        else:
+            names.append(f"{info.name} {info.version}" if info.name != "http" else info.name)
+    for told in (installed.status or {}).get("plugins") or []:
+        if told.get("faults"):
+            yield _faults(told["name"], told["faults"], told.get("last_fault"))
+    if names:
+        yield ok(f"loaded: {', '.join(names)}")
+
+
+def _faults(name: str, count: int, last: str | None) -> Finding:
+    return warn(
+        f"{name} has failed {counted(count, 'time')} since the daemon started, last in {last}",
+        "the log has each of them with its traceback",
+    )
+
+
+def check_certificates(installed: Installation) -> Findings:
+    """Do some end soon, or have they ended?"""
+    now = datetime.now(UTC)
+    dates: list[datetime] = []
+    good = True
+    for what, date in _ends(installed):
+        dates.append(date)
+        renew = "renew it; a running daemon takes a new file by itself"
+        if date < now:
+            good = False
+            yield fail(f"{what} ended on {date:%Y-%m-%d}", renew)
+        elif date < now + _SOON:
+            good = False
+            yield warn(f"{what} ends on {date:%Y-%m-%d}", renew)
+    if dates and good:
+        count = counted(len(dates), "certificate")
+        yield ok(f"{count} of APIs; the first to end does so on {min(dates):%Y-%m-%d}")
+
+
+def _ends(installed: Installation) -> Iterator[tuple[str, datetime]]:
+    """When each file ends: a chain with its first certificate, authorities with the last one."""
+    for api in installed.config.apis.values() if installed.config is not None else ():
+        if api.tls is None:
+            continue
+        for key, file in (("ca", api.tls.ca), ("cert", api.tls.cert)):
+            found = [ends(one) for one in certificates(file.content)] if file is not None else []
+            dates = [date for date in found if date is not None]
+            if file is not None and dates:
+                date = max(dates) if key == "ca" else dates[0]
+                yield f"tls.{key} of {api.name} ({file.name})", date
+
+
+def check_needs(installed: Installation) -> Findings:
+    """Each executor knows what it needs, and tries it."""
+    if installed.host is None or installed.config is None:
+        return
+    for executor in installed.host.registry.executors:
+        for need in executor.needs(installed.config):
+            if need.fault:
+                yield fail(f"{need.what}: {need.fault}", need.remedy)
+            else:
+                yield ok(need.what)

@@ -1,0 +1,140 @@
+"""The control socket, the API over TCP, and what the daemon behind them says."""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from orchestratord.cli.doctor.installation import Findings, Installation, Unready, fail, ok, warn
+from orchestratord.cli.doctor.queue_checks import nearest_folder
+from orchestratord.config.validate.bind_address import parse_bind
+
+LONGEST = 107
+"""Bytes that the kernel takes as the path of a socket."""
+
+_START = "start it with `systemctl start orchestratord` or `orchestratord run`"
+
+
+def check_socket(installed: Installation) -> Findings:
+    """Can it be there, and does a daemon listen?"""
+    path = installed.socket
+    length = len(os.fsencode(path))
+    if length > LONGEST:
+        yield fail(
+            f"its path has {length} bytes, the kernel takes {LONGEST}: {path}",
+            "set control_socket to a shorter path",
+        )
+        return
+    yield from _folder(path)
+    if installed.status is not None:
+        yield ok(f"a daemon answers at {path}")
+    elif installed.refusal is not None:
+        yield from _refusal(path, installed.refusal)
+
+
+def _folder(path: Path) -> Findings:
+    folder = path.parent
+    if not folder.is_dir():
+        nearest = nearest_folder(path)
+        if not os.access(nearest, os.W_OK | os.X_OK):
+            yield warn(
+                f"there is no {folder}, and this user cannot make it in {nearest}",
+                "the daemon's user, or systemd, has to; or set control_socket",
+            )
+        return
+    status = folder.stat()
+    others = stat.S_IWOTH if status.st_gid == os.getegid() else stat.S_IWOTH | stat.S_IWGRP
+    if status.st_mode & others and not status.st_mode & stat.S_ISVTX:
+        yield warn(
+            f"other users can put a socket of their own into {folder}",
+            f"chmod go-w {folder}",
+        )
+
+
+def _refusal(path: Path, error: OSError) -> Findings:
+    if isinstance(error, PermissionError):
+        yield warn(f"this user may not use {path}", "join the socket's group, or become root")
+    elif error.errno == errno.ECONNREFUSED and _is_socket(path):
+        yield warn(f"{path} was left behind: no daemon listens", f"{_START}; it takes its place")
+    elif isinstance(error, FileNotFoundError | NotADirectoryError):
+        yield warn(f"no daemon runs: there is no {path}", _START)
+    elif isinstance(error, Unready):
+        yield fail(
+            f"a daemon is up at {path}, and cannot work: {error}",
+            "it goes on by itself once that is over; its log says since when it is so",
+        )
+    elif not _is_socket(path):
+        yield fail(f"{path} is something else than a socket", "remove it, or set control_socket")
+    else:
+        why = "it hangs, or has too many" if isinstance(error, TimeoutError) else error.strerror
+        yield fail(
+            f"the process that listens at {path} does not answer: {why}",
+            "look into its log: journalctl -u orchestratord",
+        )
+
+
+def _is_socket(path: Path) -> bool:
+    try:
+        return stat.S_ISSOCK(path.stat().st_mode)
+    except OSError:
+        return False
+
+
+def check_http(installed: Installation) -> Findings:
+    """Who can reach the API over TCP?"""
+    http = installed.settings.http
+    if http is None:
+        return
+    address, _ = parse_bind(http.bind)
+    if address.is_loopback:
+        yield ok(f"the API is at http://{http.bind}, for this machine alone, with a token")
+    else:
+        yield warn(
+            f"the API is at http://{http.bind}, and tokens pass over the network unencrypted",
+            "bind 127.0.0.1 and let a proxy with TLS stand before it; name it in http.hosts",
+        )
+
+
+def check_daemon(installed: Installation) -> Findings:
+    """What does the daemon report of itself?"""
+    status = installed.status
+    if status is None:
+        return
+    config: dict[str, Any] = status.get("config") or {}
+    there, here = status.get("version"), version("orchestratord")
+    yield ok(
+        f"pid {status.get('pid')}, version {there}, up for {status.get('uptime', 0):,.0f} s, "
+        f"generation {config.get('generation')}"
+    )
+    if there != here:
+        yield warn(f"it runs version {there}, and {here} is installed", "restart it")
+    if not installed.daemon_is_ours:
+        yield warn(
+            f"it has read another folder: {config.get('folder')}",
+            "name that one with --config, or set another control_socket",
+        )
+    if config.get("error"):
+        yield fail(
+            f"it has refused the files since {config['error'].get('at')}; "
+            f"generation {config.get('generation')} goes on",
+            "correct them; `orchestratord check` says where",
+        )
+    if config.get("restart_required"):
+        yield warn(
+            f"it keeps old values of {', '.join(config['restart_required'])}",
+            "restart it, and it takes the new ones",
+        )
+    for breaker in status.get("breakers") or ():
+        yield warn(
+            f"{breaker.get('lane')} is down since {breaker.get('since')}: {breaker.get('why')}; "
+            f"{breaker.get('due')} endpoints or webhooks wait for it",
+            "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
+        )
+    if status.get("draining"):
+        yield warn("it is draining: nothing new is begun", "wait until it has ended")
+    if (status.get("database") or {}).get("accepting") is False:
+        yield fail("it takes no new calls: the disk is full", "make room")

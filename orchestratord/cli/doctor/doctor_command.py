@@ -1,0 +1,93 @@
+"""`orchestratord doctor`: looks for what is wrong, and prints it."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from dataclasses import asdict
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestratord.cli.options import config_option, folder_of, output_option
+
+if TYPE_CHECKING:
+    from orchestratord.cli.doctor.installation import Finding, Findings, Installation
+
+_INDENT = len("warn  open files  ")
+_COLOURS = {"ok": "green", "warn": "yellow", "fail": "red"}
+
+
+@click.command()
+@config_option
+@output_option("text", "json", about="How the findings are written to stdout.")
+def doctor(config: str | None, output: str) -> None:
+    """Look for what is wrong with the daemon and on this machine.
+
+    Configuration, files, plugins, certificates, the queue's database, disk, the databases of
+    endpoints, control socket, API over TCP, clock and limits: each line says ok, warn or fail, what
+    is so, and what to do. Exits with 1 if something fails. Nothing is changed, and nothing is sent
+    but a question to the daemon and to the databases.
+    """
+    from orchestratord.cli.doctor.installation import look_at
+
+    found = list(_check(look_at(folder_of(config))))
+    failed = any(finding.status == "fail" for _, finding in found)
+    if output == "json":
+        rows = [{"check": about, **asdict(finding)} for about, finding in found]
+        click.echo(json.dumps({"ok": not failed, "findings": rows}, indent=2))
+    else:
+        for about, finding in found:
+            _print(about, finding)
+    raise SystemExit(1 if failed else 0)
+
+
+def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
+    from orchestratord.cli.doctor import config_checks, daemon_checks, machine_checks, queue_checks
+    from orchestratord.cli.doctor.installation import fail
+
+    checks: dict[str, Callable[[Installation], Findings]] = {
+        "program": machine_checks.check_program,
+        "config": config_checks.check_config,
+        "files": config_checks.check_files,
+        "plugins": config_checks.check_plugins,
+        "certs": config_checks.check_certificates,
+        "database": queue_checks.check_database,
+        "disk": queue_checks.check_disk,
+        "needs": config_checks.check_needs,
+        "socket": daemon_checks.check_socket,
+        "http": daemon_checks.check_http,
+        "daemon": daemon_checks.check_daemon,
+        "clock": machine_checks.check_clock,
+        "open files": machine_checks.check_files_limit,
+        "inotify": machine_checks.check_inotify,
+    }
+    for about, check in checks.items():
+        try:
+            for finding in check(installed):
+                yield about, finding
+        except Exception as error:  # one that cannot be made does not keep the others
+            yield about, fail(f"cannot be checked: {error}", "check it manually")
+
+
+def _print(about: str, finding: Finding) -> None:
+    from orchestratord.log import escape
+
+    colour = None if os.environ.get("NO_COLOR") else _COLOURS[finding.status]
+    first, *rest = _lines(escape(finding.what))
+    click.echo(f"{click.style(finding.status.ljust(4), fg=colour)}  {about:<10}  {first}")
+    remedy = _lines(escape(finding.remedy)) if finding.remedy else []
+    for line in rest + [("  " if number else "→ ") + text for number, text in enumerate(remedy)]:
+        click.echo(" " * _INDENT + line)
+
+
+def _lines(text: str) -> list[str]:
+    """."""
+    if not sys.stdout.isatty():
+        return [text]
+    room = max(shutil.get_terminal_size().columns - _INDENT - 2, 30)
+    return textwrap.wrap(text, room, break_on_hyphens=False) or [""]

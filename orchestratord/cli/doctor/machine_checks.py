@@ -1,0 +1,160 @@
+"""The machine: its clock, and the limits that it sets."""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import os
+import platform
+import re
+import resource
+import shutil
+import subprocess
+import zoneinfo
+from datetime import UTC, datetime
+from importlib.metadata import version
+from pathlib import Path
+from time import monotonic, sleep, time
+
+from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
+from orchestratord.cli.options import counted
+
+_NO_EARLIER = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
+"""No clock that is right says less."""
+
+_STEP = 0.5
+"""Seconds by which two clocks may differ after `_WATCHED` seconds; a busy machine is no step."""
+
+_WATCHED = 0.2
+_SPARE_FILES = 200
+"""Open files beside those of requests: the database, the control socket's connections, the log."""
+
+_SPARE_WATCHES = 64
+_INOTIFY = Path("/proc/sys/fs/inotify")
+
+
+def check_program(installed: Installation) -> Findings:
+    """What runs here."""
+    yield ok(
+        f"orchestratord {version('orchestratord')}, Python {platform.python_version()}, "
+        f"{platform.system()} {platform.release()}"
+    )
+
+
+def check_clock(installed: Installation) -> Findings:
+    """Does it go right, and are the time zones there?"""
+    wall, steady = time(), monotonic()
+    sleep(_WATCHED)
+    drift = (time() - wall) - (monotonic() - steady)
+    good = True
+    if wall < _NO_EARLIER:
+        good = False
+        yield fail(f"the clock says {_shown(wall)}", "set it: everything that waits would be late")
+    if abs(drift) > _STEP:
+        good = False
+        yield warn(
+            f"the clock was moved by {drift:+.1f} s during this check", "let one program set it"
+        )
+    if _synchronised() is False:
+        good = False
+        yield warn(
+            "systemd says that the clock is not synchronised",
+            "timedatectl set-ntp true, or start the program that keeps the time",
+        )
+    try:
+        zoneinfo.ZoneInfo("Europe/Paris")
+    except (zoneinfo.ZoneInfoNotFoundError, OSError):
+        good = False
+        yield fail("there is no time zone data", "pip install tzdata")
+    if good:
+        yield ok(f"it is {_shown(wall)}")
+
+
+def _shown(moment: float) -> str:
+    return f"{datetime.fromtimestamp(moment, UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _synchronised() -> bool | None:
+    """What systemd says; None where it is not there to be asked."""
+    program = shutil.which("timedatectl")
+    if program is None or not os.path.isdir("/run/systemd/system"):
+        return None
+    try:
+        told = subprocess.run(  # noqa: S603
+            [program, "show", "--property=NTPSynchronized", "--value"],
+            capture_output=True,
+            text=True,
+            timeout=5,
+            check=False,
+        ).stdout.strip()
+    except (OSError, subprocess.TimeoutExpired):
+        return None
+    return {"yes": True, "no": False}.get(told)
+
+
+def check_files_limit(installed: Installation) -> Findings:
+    """May enough files be open for what is in flight at once?"""
+    pid = (installed.status or {}).get("pid")
+    limit, whose = _limit_of(pid), f"the daemon, pid {pid},"
+    if limit is None:
+        limit, whose = resource.getrlimit(resource.RLIMIT_NOFILE)[0], "a daemon started here"
+    wanted = installed.settings.concurrency + _SPARE_FILES
+    words = f"{whose} may open {limit} files; concurrency {installed.settings.concurrency}"
+    if limit != resource.RLIM_INFINITY and limit < wanted:
+        yield warn(
+            f"{words} needs about {wanted}",
+            f"LimitNOFILE={wanted} in the unit, `ulimit -n {wanted}`, or a lower concurrency",
+        )
+    else:
+        yield ok(words)
+
+
+def _limit_of(pid: object) -> int | None:
+    if not isinstance(pid, int):
+        return None
+    try:
+        limits = Path(f"/proc/{pid}/limits").read_text(encoding="ascii")
+    except OSError:
+        return None
+    found = re.search(r"^Max open files +(\d+)", limits, re.MULTILINE)
+    return int(found[1]) if found else None
+
+
+def check_inotify(installed: Installation) -> Findings:
+    """Are changes of the files noticed at once?"""
+    watches = _number(_INOTIFY / "max_user_watches")
+    instances = _number(_INOTIFY / "max_user_instances")
+    if watches is None or instances is None:
+        yield warn(
+            "this system does not tell of changes of files",
+            "none is needed: the daemon looks by itself, every 10 s",
+        )
+        return
+    count = sum(1 for _ in os.walk(installed.folder))
+    folders = counted(count, "folder")
+    raise_it = "raise it with sysctl; until then changes are noticed after up to 10 s"
+    if watches < count + _SPARE_WATCHES:
+        yield warn(
+            f"fs.inotify.max_user_watches is {watches}, for {folders} and others",
+            raise_it,
+        )
+    elif not _instance_left():
+        yield warn(f"this user has used up fs.inotify.max_user_instances, {instances}", raise_it)
+    else:
+        yield ok(f"{watches} watches and {instances} instances; {folders} to watch")
+
+
+def _number(path: Path) -> int | None:
+    try:
+        return int(path.read_text(encoding="ascii"))
+    except (OSError, ValueError):
+        return None
+
+
+def _instance_left() -> bool:
+    """True unless the kernel refuses to watch one thing more for this user."""
+    library = ctypes.CDLL(None, use_errno=True)
+    handle = library.inotify_init1(os.O_CLOEXEC)
+    if handle >= 0:
+        os.close(handle)
+    return handle >= 0 or ctypes.get_errno() != errno.EMFILE

@@ -1,0 +1,154 @@
+"""`orchestratord import`: endpoint files from another description of an API."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestratord.cli.options import bad_config_ends, config_option, folder_of
+
+if TYPE_CHECKING:
+    from orchestratord.cli.importing.imported_files import ImportResult
+    from orchestratord.cli.importing.openapi_document import OpenApiDocument
+    from orchestratord.cli.importing.openapi_operation import ImportedOperation
+    from orchestratord.cli.importing.security_schemes import SecurityScheme
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
+
+@click.group("import")
+def import_() -> None:
+    """Write endpoint files from another description of an API."""
+
+
+@import_.command()
+@config_option
+@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.option("--api", metavar="NAME", help="What the API is called; else by the document's title.")
+def openapi(config: str | None, file: Path, api: str | None) -> None:
+    """Write an endpoint file for each operation of an OpenAPI document, and its api.yaml.
+
+    FILE is JSON or YAML, of OpenAPI 2.0 (Swagger), 3.0 or 3.1. What is written is good at once. Run
+    it again with a newer document: new operations are added, files that have not been edited are
+    renewed, and those that have been are left alone.
+    """
+    from orchestratord.cli.importing.openapi_document import read_openapi, text
+    from orchestratord.cli.importing.openapi_operation import operations_of
+    from orchestratord.cli.importing.security_schemes import schemes_of
+
+    document = read_openapi(file)
+    name = _api_name(document, api)
+    operations, left = operations_of(document)
+    if not operations:
+        raise click.ClickException(f"{file} has no operations under `paths`")
+    schemes = schemes_of(document, name)
+    with bad_config_ends():
+        written = _write(folder_of(config), document, name, operations, schemes)
+    for operation in left:
+        click.echo(f"left out   {operation}: this method cannot be called")
+    for reference in sorted(document.followed):
+        what = text(reference)
+        click.echo(f"left out   {what}: it is in another file; bundle them into one first")
+    _tell_next(document, name, schemes, written)
+
+
+def _api_name(document: OpenApiDocument, given: str | None) -> str:
+    from orchestratord.cli.importing.openapi_operation import name_of
+
+    if given is None:
+        title = re.sub(r"'s\b", "", document.title).lower()
+        return name_of(re.sub("[^a-z0-9.]+", "-", title), "api", "")
+    if not _NAME.fullmatch(given):
+        raise click.UsageError(
+            f"--api {given}: a name is made of letters, digits, '.', '_' and '-', and begins with "
+            "a letter or digit"
+        )
+    return given
+
+
+def _write(
+    folder: Path,
+    document: OpenApiDocument,
+    api: str,
+    operations: list[ImportedOperation],
+    schemes: list[SecurityScheme],
+) -> ImportResult:
+    """Write the files and say which. Raises ConfigError and ClickException."""
+    from orchestratord.cli.importing import imported_files
+    from orchestratord.cli.importing.endpoint_yaml import api_text, endpoint_text
+    from orchestratord.cli.opened_config import existing_folder, host_of
+    from orchestratord.config.folder import read_folder
+
+    host, _ = host_of(folder)
+    files = read_folder(existing_folder(folder))
+    names = imported_files.names_for(operations, files, api)
+    own = files.apis.get(api) or f"apis/{api}/api.yaml"
+    texts = {own: imported_files.stamped(api_text(document, schemes))}
+    for operation in operations:
+        text = imported_files.stamped(endpoint_text(operation, schemes), operation.key)
+        texts[names[operation.key]] = text
+    untouched = {
+        file
+        for file in texts
+        if file not in files.contents or imported_files.is_untouched(files.contents[file])
+    }
+    tried = {file: text for file, text in texts.items() if file in untouched}
+    for problem in imported_files.errors_of(host, files, tried):
+        if problem.file == own:
+            raise click.ClickException(f"nothing was written, as it would not be good: {problem}")
+        if texts.pop(problem.file, None) is not None:
+            click.echo(f"left out   {problem}")
+    known = set(names.values())
+    gone = [
+        file
+        for identity, file in files.endpoints.items()
+        if identity.startswith(f"{api}/")
+        and file not in known
+        and imported_files.is_imported(files.contents.get(file, b""))
+    ]
+    written = imported_files.write(folder, files, texts, gone)
+    _tell(written, operations, names)
+    return written
+
+
+def _tell(
+    written: ImportResult, operations: list[ImportedOperation], names: dict[str, str]
+) -> None:
+    for word, files, why in (
+        ("wrote", written.new, ""),
+        ("renewed", written.renewed, ""),
+        ("left alone", written.edited, ": it has been edited"),
+        ("gone", written.gone, ": the document has it no more; the file stays"),
+    ):
+        for file in files:
+            click.echo(f"{word:<10} {file}{why}")
+    for operation in operations:
+        for problem in operation.request.problems:
+            off = ", so it is switched off" if operation.request.obstacle == problem else ""
+            click.echo(f"note       {names[operation.key]}: {problem}{off}")
+
+
+def _tell_next(
+    document: OpenApiDocument, api: str, schemes: list[SecurityScheme], written: ImportResult
+) -> None:
+    counts = {
+        "new": len(written.new),
+        "renewed": len(written.renewed),
+        "the same": len(written.same),
+        "edited and left alone": len(written.edited),
+        "gone": len(written.gone),
+    }
+    said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
+    click.echo(f"\napis/{api}: {said} files")
+    if not written.new:
+        return
+    steps = []
+    if document.base_url() is None:
+        steps.append("write the host into base_url")
+    if schemes:
+        steps.append("set a secret and take the # before `auth` away")
+    if steps:
+        click.echo(f"Next, in apis/{api}/api.yaml: {'; '.join(steps)}.")

@@ -1,0 +1,256 @@
+"""`orchestratord backoff`: the delays of a policy or a strategy, as a table and a picture."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestratord.cli.argument_completion import endpoints_and_strategies
+from orchestratord.cli.options import config_option, output_option
+
+if TYPE_CHECKING:
+    from orchestratord.cli.opened_config import OpenedConfig
+    from orchestratord.model.retry_policy import RetryPolicy
+    from orchestratord.plugin.registry import Registry
+
+_WIDTH = 80
+_HEADS = ("AFTER", "DELAY", "WITH JITTER", "AT")
+_BLOCKS = ("█", "▒")
+_ASCII = ("#", "-")
+
+
+@click.command()
+@config_option
+@click.argument("what", metavar="ENDPOINT|STRATEGY", shell_complete=endpoints_and_strategies)
+@click.option("--webhook", metavar="NAME", help="The deliveries of this webhook of the endpoint.")
+@click.option("--max-attempts", metavar="N", help="Instead of what is declared.")
+@click.option("--max-delay", metavar="DURATION", help="Instead of what is declared.")
+@click.option("--jitter", metavar="PART", help="Instead of what is declared; from 0 to 1.")
+@output_option("text", "json", about="How it is written to stdout.")
+def backoff(
+    config: str | None,
+    what: str,
+    webhook: str | None,
+    max_attempts: str | None,
+    max_delay: str | None,
+    jitter: str | None,
+    output: str,
+) -> None:
+    """Show when a failing call is tried again: each delay with its jitter range, and the total.
+
+    For an endpoint (API/NAME) by its declaration; for a strategy with its options, such as
+    exponential:delay=5s,factor=2 or list:delays=5s,5m,30m, and the defaults of `retry` beside them.
+    """
+    from orchestratord.cli.opened_config import opened_config, opened_host
+    from orchestratord.simulate.timetable import timetable
+
+    given = {"max_attempts": max_attempts, "max_delay": max_delay, "jitter": jitter}
+    changes: dict[str, Any] = {key: value for key, value in given.items() if value is not None}
+    title: str | None
+    policy: RetryPolicy | None
+    if "/" in what:
+        title, policy, registry = _declared(opened_config(config), what, webhook)
+        changes |= {"backoff": policy.backoff}
+    else:
+        if webhook is not None:
+            raise click.UsageError("--webhook belongs to an endpoint, API/NAME")
+        registry = opened_host(config).registry
+        title, policy = None, None
+        changes |= {"backoff": _strategy(what, registry)}
+    if policy is None or len(changes) > 1:
+        policy = _changed(policy, changes, registry)
+    faults: list[str] = []
+    waits = timetable(policy, lambda name, fault: faults.append(f"{name}: {fault}"))
+    document: dict[str, Any] = {
+        "of": title,
+        "policy": _policy(policy),
+        "delays": [
+            {
+                "after_attempt": wait.after,
+                "delay": wait.delay,
+                "shortest": wait.shortest,
+                "longest": wait.longest,
+                "since_first": wait.since,
+                "why": wait.why,
+            }
+            for wait in waits
+        ],
+        "attempts": len(waits) + 1,
+        "expires": len(waits) + 1 < policy.max_attempts,
+        "total": sum(wait.delay for wait in waits),
+        "shortest_total": sum(wait.shortest for wait in waits),
+        "longest_total": sum(wait.longest for wait in waits),
+    }
+    for fault in dict.fromkeys(faults):
+        click.echo(f"the strategy {fault}", err=True)
+    click.echo(json.dumps(document, indent=2) if output == "json" else backoff_text(document))
+
+
+def _declared(
+    open_: OpenedConfig, endpoint_id: str, webhook: str | None
+) -> tuple[str, RetryPolicy, Registry]:
+    """The policy of an endpoint's calls, or of the deliveries of one of its webhooks."""
+    from orchestratord.cli.opened_config import NOT_FOUND
+    from orchestratord.errors import Conflict
+    from orchestratord.values.suggest import suggest
+
+    endpoint = open_.endpoint(endpoint_id)
+    if webhook is None:
+        return endpoint.id, endpoint.retry, open_.host.registry
+    names = [str(item.get("name")) for item in endpoint.shown.get("webhooks", ())]
+    if webhook not in names:
+        message = f"{endpoint.id} has no webhook {webhook!r}{suggest(webhook, names)}"
+        click.echo(message, err=True)
+        raise SystemExit(NOT_FOUND)
+    try:
+        _, target = open_.explainer().target(endpoint, webhook)
+    except Conflict as conflict:
+        raise click.ClickException(f"{webhook}: {conflict}") from None
+    return f"{endpoint.id} {webhook}", target.retry, open_.host.registry
+
+
+def _strategy(text: str, registry: Registry) -> dict[str, Any]:
+    """`exponential:delay=5s,factor=2` as it would stand in the YAML. Raises UsageError."""
+    from orchestratord.config.validate.shapes import fields_of
+    from orchestratord.values.suggest import suggest
+
+    name, _, rest = text.partition(":")
+    if name not in registry.backoffs:
+        near = suggest(name, registry.backoffs)
+        raise click.UsageError(f"unknown strategy {name!r}{near}")
+    options: dict[str, list[str]] = {}
+    last = ""
+    for piece in rest.split(",") if rest else ():
+        key, equals, value = piece.partition("=")
+        if equals:
+            last = key.strip()
+            if last in options:
+                raise click.UsageError(f"{last} is given twice")
+            options[last] = [value.strip()]
+        elif last:
+            options[last].append(piece.strip())
+        else:
+            raise click.UsageError(f"{piece!r}: write KEY=VALUE, such as {name}:delay=5s")
+    shapes = fields_of(registry.backoffs[name])
+    declared: dict[str, Any] = {"strategy": name}
+    for key, values in options.items():
+        listed = len(values) > 1 or (key in shapes and shapes[key].member("list") is not None)
+        declared[key] = values if listed else values[0]
+    return declared
+
+
+def _changed(
+    policy: RetryPolicy | None, changes: dict[str, Any], registry: Registry
+) -> RetryPolicy:
+    """The policy with what the command line says. Raises UsageError."""
+    from pydantic import ValidationError
+
+    from orchestratord.config.validate.error_text import expectation, sentence, shown
+    from orchestratord.model.retry_policy import RetryPolicy
+
+    given: dict[str, Any] = changes
+    if policy is not None:
+        given = {name: getattr(policy, name) for name in type(policy).model_fields} | changes
+    type_ = type(policy) if policy is not None else RetryPolicy
+    try:
+        return type_.model_validate(given, context={"backoffs": registry.backoffs})
+    except ValidationError as error:
+        lines = []
+        for item in error.errors(include_url=False):
+            wanted = expectation(item)
+            text = f"expected {wanted}, not {shown(item['input'])}" if wanted else sentence(item)
+            lines.append(f"{'.'.join(map(str, item['loc']))}: {text}")
+        raise click.UsageError("\n".join(lines)) from None
+
+
+def _policy(policy: RetryPolicy) -> dict[str, Any]:
+    return {
+        "backoff": {"strategy": policy.backoff.name, **policy.backoff.model_dump(mode="json")},
+        **policy.model_dump(mode="json", exclude={"backoff", "when"}),
+    }
+
+
+def backoff_text(document: Mapping[str, Any]) -> str:
+    """A table of delays with a picture, no wider than a terminal of 80 columns."""
+    return "\n".join(_lines(document))
+
+
+def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    from orchestratord.simulate.timetable import about, between
+
+    policy, delays = document["policy"], document["delays"]
+    options = ", ".join(f"{key} {_plain(value)}" for key, value in policy["backoff"].items())
+    title = "" if document["of"] is None else f"{document['of']}: "
+    yield f"{title}{options.removeprefix('strategy ')}"
+    said = [f"{key} {_plain(policy[key])}" for key in ("max_attempts", "max_delay", "jitter")]
+    if policy["give_up_after"] is not None:
+        said.append(f"give_up_after {policy['give_up_after']}")
+    yield ", ".join(said)
+    if delays:
+        yield ""
+        yield from _table(delays)
+    yield ""
+    if document["expires"]:
+        yield f"The next attempt would lie past give_up_after: {_attempts(document)}."
+    else:
+        yield f"Then it has failed for good (exhausted): {_attempts(document)}."
+    total = f"Total: {about(document['total'])}"
+    if document["shortest_total"] != document["longest_total"]:
+        total += f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
+    yield f"{total}, and the time that the attempts take."
+
+
+def _attempts(document: Mapping[str, Any]) -> str:
+    count = document["attempts"]
+    return f"{count} attempt" if count == 1 else f"{count} attempts"
+
+
+def _table(delays: list[Mapping[str, Any]]) -> Iterator[str]:
+    from orchestratord.simulate.timetable import about, between
+
+    rows = [
+        (
+            str(item["after_attempt"]),
+            about(item["delay"]),
+            between(item["shortest"], item["longest"]),
+            about(item["since_first"]),
+        )
+        for item in delays
+    ]
+    widths = [max(map(len, column)) for column in zip(_HEADS, *rows, strict=True)]
+    yield "  ".join(head.ljust(width) for head, width in zip(_HEADS, widths, strict=True)).rstrip()
+    room = _WIDTH - sum(widths) - 2 * len(widths)
+    longest = max(item["longest"] for item in delays)
+    for row, item in zip(rows, delays, strict=True):
+        cells = [row[0].rjust(widths[0]), row[1].rjust(widths[1])]
+        cells += [row[2].ljust(widths[2]), row[3].rjust(widths[3])]
+        yield f"{'  '.join(cells)}  {_bar(item, longest, room)}".rstrip()
+
+
+def _bar(item: Mapping[str, Any], longest: float, room: int) -> str:
+    """As long as the longest delay; what only jitter can add is lighter."""
+    if longest <= 0:
+        return ""
+    full, light = _characters()
+    sure = round(item["shortest"] / longest * room)
+    whole = round(item["longest"] / longest * room)
+    bar = full * sure + light * (whole - sure)
+    return bar or (light if item["longest"] > 0 else "")
+
+
+def _characters() -> tuple[str, str]:
+    try:
+        "".join(_BLOCKS).encode(sys.stdout.encoding or "ascii")
+    except (UnicodeEncodeError, LookupError):
+        return _ASCII
+    return _BLOCKS
+
+
+def _plain(value: Any) -> str:
+    if isinstance(value, float):
+        return f"{value:g}"
+    return " ".join(map(_plain, value)) if isinstance(value, list | tuple) else str(value)

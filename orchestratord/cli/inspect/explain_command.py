@@ -1,0 +1,329 @@
+"""`orchestratord explain`: what an attempt would send, and what would follow from its answer."""
+
+from __future__ import annotations
+
+import json
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestratord.cli import argument_completion
+from orchestratord.cli.options import config_option, output_option
+
+if TYPE_CHECKING:
+    from orchestratord.model.endpoint import Endpoint
+    from orchestratord.model.test_case import FakeAnswer
+
+_WIDTH = 80
+_VERBS = {"webhook": ("fires", "does not fire")}
+_FOLLOWS = "follows", "does not follow"
+_ALIKE = 3
+"""Things of one name that are shown; of a thousand calls the first few say it all."""
+
+
+@click.command()
+@config_option
+@click.argument("endpoint", metavar="ENDPOINT", shell_complete=argument_completion.endpoints)
+@click.option(
+    "--phase",
+    metavar="PHASE",
+    help="What follows from this phase alone.",
+    shell_complete=argument_completion.phases,
+)
+@click.option("--status-code", metavar="CODE", help="The answer: a number, or error for none.")
+@click.option("--body", metavar="TEXT|@FILE", help="The body of the answer; @- for stdin.")
+@click.option(
+    "--error",
+    metavar="KIND",
+    help="In which way no answer comes, such as connect.",
+    shell_complete=argument_completion.errors,
+)
+@click.option(
+    "--attempt",
+    type=click.IntRange(1, 1000),
+    default=1,
+    show_default=True,
+    help="Which attempt it is.",
+)
+@click.option(
+    "-p",
+    "text_params",
+    metavar="KEY=VALUE",
+    multiple=True,
+    help="A parameter; its text becomes what the endpoint declares.",
+)
+@click.option("--params", metavar="JSON|@FILE", help="Parameters as a JSON object; @- stdin.")
+@output_option("text", "json", about="How it is written to stdout.")
+def explain(
+    config: str | None,
+    endpoint: str,
+    phase: str | None,
+    status_code: str | None,
+    body: str | None,
+    error: str | None,
+    attempt: int,
+    text_params: tuple[str, ...],
+    params: str | None,
+    output: str,
+) -> None:
+    """Explain one attempt of a call, without sending anything.
+
+    Shows the request as it would go out, also as a command line of curl; with --status-code what
+    becomes of the call and when it is tried again; and which webhooks fire and which calls follow,
+    which do not and why, each with what it would send. Secrets are masked.
+    """
+    import asyncio
+
+    from orchestratord.cli.opened_config import opened_config
+    from orchestratord.errors import Conflict
+    from orchestratord.simulate.report import report_json
+
+    answer = _answer(status_code, error, _body(body))
+    _check_phase(phase, answer)
+    open_ = opened_config(config)
+    declared = open_.endpoint(endpoint)
+    values = _params(declared, text_params, params)
+    explainer = open_.explainer()
+    try:
+        report = asyncio.run(
+            explainer.explain(declared, values, attempt=attempt, answer=answer, phase=phase)
+        )
+    except Conflict as conflict:
+        raise click.ClickException(f"{endpoint}: {conflict}") from None
+    document = report_json(report, open_.config.redactor)
+    if output == "json":
+        click.echo(json.dumps(document, indent=2))
+    else:
+        click.echo(explain_text(document))
+
+
+def _answer(status_code: str | None, error: str | None, body: str | None) -> FakeAnswer | None:
+    """The answer that is supposed to come. Raises UsageError."""
+    from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
+    from orchestratord.values.suggest import suggest
+
+    if error is not None and error not in ERRORS:
+        raise click.UsageError(f"--error: unknown kind {error!r}{suggest(error, ERRORS)}")
+    if status_code is None:
+        if body is not None:
+            raise click.UsageError("--body is that of an answer: say which with --status-code")
+        return None if error is None else FakeAnswer.model_validate({"error": error})
+    try:
+        code = parse_code(status_code)
+    except ValueError as wrong:
+        raise click.UsageError(f"--status-code: {wrong}") from None
+    if error is not None and code != "error":
+        raise click.UsageError(f"--error says that no answer comes, --status-code that {code} does")
+    if body is not None and (error or code == "error"):
+        raise click.UsageError("--body is that of an answer, and there is none")
+    given = {"error": error} if error else {"status_code": code, "body": body}
+    return FakeAnswer.model_validate(given)
+
+
+def _check_phase(phase: str | None, answer: FakeAnswer | None) -> None:
+    from orchestratord.plugin.hookspecs import PHASES
+    from orchestratord.values.suggest import suggest
+
+    if phase is None:
+        return
+    if phase not in PHASES:
+        raise click.UsageError(f"--phase: unknown phase {phase!r}{suggest(phase, PHASES)}")
+    if answer is None and not phase.startswith("before_"):
+        raise click.UsageError(f"{phase} comes after an answer: say which with --status-code")
+
+
+def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) -> dict[str, Any]:
+    """The parameters of the call, defaults filled in. Raises UsageError."""
+    from orchestratord.config.params import check_params
+    from orchestratord.errors import InvalidParams
+
+    text: dict[str, str] = {}
+    for pair in texts:
+        name, equals, value = pair.partition("=")
+        if not equals or not name:
+            raise click.UsageError(f"-p {pair}: write KEY=VALUE")
+        if name in text:
+            raise click.UsageError(f"-p {name}: is given twice")
+        text[name] = value
+    given = _object(document) if document is not None else {}
+    if twice := given.keys() & text.keys():
+        raise click.UsageError(f"{', '.join(sorted(twice))}: is given twice")
+    try:
+        return check_params(endpoint, given, text=text)
+    except InvalidParams as invalid:
+        lines = [f"-p {name}: {message}" for name, message in invalid.problems.items()]
+        raise click.UsageError("\n".join(lines)) from None
+
+
+def _object(text: str) -> dict[str, Any]:
+    """The JSON object of `--params`. Raises UsageError."""
+    try:
+        value = json.loads(_content(text))
+    except (OSError, ValueError, RecursionError) as error:
+        raise click.UsageError(f"--params: {error}") from None
+    if not isinstance(value, dict):
+        raise click.UsageError('--params: expected a JSON object, such as {"id": 7}')
+    return value
+
+
+def _body(text: str | None) -> str | None:
+    """What `--body` names. Raises UsageError."""
+    try:
+        return text if text is None else _content(text)
+    except (OSError, ValueError) as error:
+        raise click.UsageError(f"--body: {error}") from None
+
+
+def _content(text: str) -> str:
+    """A text as it is given, `@FILE` or `@-` for stdin. Raises OSError and ValueError."""
+    import sys
+    from pathlib import Path
+
+    if text == "@-":
+        return sys.stdin.read()
+    return Path(text[1:]).read_text() if text.startswith("@") else text
+
+
+def explain_text(document: Mapping[str, Any]) -> str:
+    """The text for what `report_json` made."""
+    from orchestratord.log import escape
+
+    lines = [*_head(document), "", *_request(document)]
+    if document["decision"] is not None:
+        lines += ["", "What becomes of it", *_decision(document)]
+    lines += ["", *_consequences(document)]
+    lines += _wrapped("Note: ", document["notes"])
+    return "\n".join(escape(line) for line in lines)
+
+
+def _head(document: Mapping[str, Any]) -> Iterator[str]:
+    title = f"{document['endpoint']}, attempt {document['attempt']}"
+    title += f" of {document['max_attempts']}"
+    if document["status_code"] is not None:
+        title += f", status code {document['status_code']}"
+    yield title
+    if not document["enabled"]:
+        yield "Its calls are refused, and tasks wait: enabled is false."
+
+
+def _request(document: Mapping[str, Any]) -> Iterator[str]:
+    request = document["request"]
+    yield "The request"
+    if request is None:
+        yield from _wrapped("  ", [f"cannot be made: {document['error']}"])
+        return
+    yield from _sent(request, "  ")
+    if document["rate_limit"] is not None:
+        limit = f"rate_limit {document['rate_limit']}: before it is claimed it waits until the "
+        yield from _wrapped("  ", [f"{limit}calls of its API in all daemons leave room for it."])
+    before = next(iter(document["hooks"]))
+    plugins = document["hooks"][before]
+    if plugins:
+        yield from _wrapped(
+            "  ", [f"{_and(plugins)} may still change or refuse it ({before}); that is not shown."]
+        )
+    if "curl" in request:
+        yield ""
+        # Within quotes a line of the body stays what it is.
+        indent = "" if "\n" in (request["body"] or "") else "  "
+        yield from (f"{indent}{line}" for line in request["curl"].split("\n"))
+
+
+def _sent(request: Mapping[str, Any], indent: str) -> Iterator[str]:
+    if "statement" in request:
+        if "database" in request:
+            yield f"{indent}in the database {request['database']}:"
+        yield from _lines(request["statement"], indent)
+        for name, value in request.get("params", {}).items():
+            yield f"{indent}:{name} = {json.dumps(value, ensure_ascii=False)}"
+        return
+    yield f"{indent}{request['method']} {request['url']}"
+    for name, value in request["headers"].items():
+        yield f"{indent}{name}: {value}"
+    for name in request.get("added", ()):
+        yield f"{indent}{name}: (made when it is sent)"
+    if "body_file" in request:
+        yield ""
+        yield f"{indent}(what is in {request['body_file']})"
+    if request["body"] is not None:
+        yield ""
+        yield from _lines(request["body"], indent)
+
+
+def _lines(text: str, indent: str) -> Iterator[str]:
+    for line in text.splitlines():
+        yield f"{indent}{line}"
+
+
+def _decision(document: Mapping[str, Any]) -> Iterator[str]:
+    from orchestratord.simulate.timetable import about
+
+    decision = document["decision"]
+    if decision["outcome"] == "succeeded":
+        yield "  succeeded"
+    elif decision["outcome"] == "retry":
+        code = document["status_code"]
+        why = f"retry.when covers {code}" if decision["covered"] else "it can be repeated"
+        yield from _wrapped("  ", [f"{document['error']}: {why}, so it is tried again"])
+        yield f"  in {about(decision['delay'])}{_range(decision)}: {decision['why']}"
+    else:
+        said = f"{document['error']}: " if document["error"] else ""
+        yield from _wrapped("  ", [f"{said}it failed for good, {decision['reason']}"])
+        if decision["why"] != decision["reason"]:
+            yield from _wrapped("  ", [decision["why"]])
+    after = list(document["hooks"])[-1]
+    plugins = document["hooks"][after]
+    if plugins and document["request"] is not None:
+        yield from _wrapped("  ", [f"{_and(plugins)} may decide otherwise ({after})."])
+
+
+def _range(decision: Mapping[str, Any]) -> str:
+    from orchestratord.simulate.timetable import between
+
+    if decision["shortest"] == decision["longest"]:
+        return ""
+    return f" ({between(decision['shortest'], decision['longest'])} with jitter)"
+
+
+def _consequences(document: Mapping[str, Any]) -> Iterator[str]:
+    phases = document["phases"]
+    yield f"What follows in {_and(phases)}"
+    unreached = [phase for phase in phases if phase not in document["reached"]]
+    if unreached:
+        reached = f"this goes through {_and(document['reached'])}"
+        yield from _wrapped("  ", [f"{_and(unreached)} is not reached: {reached}."])
+    items = document["consequences"]
+    if not items:
+        yield "  nothing"
+    happening = [item for item in items if item["happens"]]
+    shown: Counter[tuple[str, str]] = Counter()
+    for item in [*happening, *(item for item in items if not item["happens"])]:
+        named = item["kind"], item["name"]
+        shown[named] += 1
+        if shown[named] > _ALIKE:
+            continue
+        yes, no = _VERBS.get(item["kind"], _FOLLOWS)
+        verb = yes if item["happens"] else no
+        yield from _wrapped("  ", [f"{item['kind']} {item['name']} {verb}: {item['why']}"])
+        if item["error"] is not None:
+            yield from _wrapped("    ", [f"it will fail: {item['error']}"])
+        if item["request"] is not None:
+            yield from _sent(item["request"], "    ")
+            yield ""
+    for (kind, name), count in shown.items():
+        if count > _ALIKE:
+            yield f"  and {count - _ALIKE} more of {kind} {name}"
+
+
+def _wrapped(indent: str, texts: list[str]) -> Iterator[str]:
+    for text in texts:
+        yield from textwrap.wrap(
+            text, _WIDTH, initial_indent=indent, subsequent_indent=" " * len(indent)
+        )
+
+
+def _and(words: list[str]) -> str:
+    return " and ".join([", ".join(words[:-1]), words[-1]]) if len(words) > 1 else "".join(words)

@@ -1,0 +1,181 @@
+"""`orchestratord test`: the tests that endpoints have in their YAML."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from orchestratord.cli.argument_completion import endpoints as named_endpoints
+from orchestratord.cli.options import config_option, output_option
+
+if TYPE_CHECKING:
+    from orchestratord.cli.opened_config import OpenedConfig
+    from orchestratord.simulate.test_runner import CaseResult
+
+FAILED = 1
+
+
+@dataclass(frozen=True, slots=True)
+class PlacedResult:
+    """One test as it is reported. `misses` are places (file:line:column), keys and messages."""
+
+    endpoint: str
+    name: str
+    file: str
+    line: int
+    misses: list[dict[str, Any]]
+
+
+@click.command()
+@config_option
+@click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=named_endpoints)
+@output_option("text", "json", "junit", about="How the results are written to stdout.")
+def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
+    """Carry out the `tests` of all endpoints, or of some, without sending anything.
+
+    Exits with 0 if all passed, with 1 if one failed, with 78 if the configuration is not good.
+    """
+    from orchestratord.cli.opened_config import opened_config
+
+    open_ = opened_config(config)
+    names = endpoints or tuple(open_.config.endpoints)
+    for name in names:
+        open_.endpoint(name)
+    results = _results(open_, names)
+    write = {"text": _text, "json": _json, "junit": _junit}[output]
+    for line in write(results):
+        click.echo(line)
+    raise SystemExit(FAILED if any(result.misses for result in results) else 0)
+
+
+def _results(open_: OpenedConfig, names: Sequence[str]) -> list[PlacedResult]:
+    import asyncio
+
+    from orchestratord.simulate.test_runner import run_cases
+
+    explainer = open_.explainer()
+
+    async def run() -> list[CaseResult]:
+        found: list[CaseResult] = []
+        for name in dict.fromkeys(names):
+            endpoint = open_.config.endpoints[name]
+            found += await run_cases(explainer, endpoint, open_.config.redactor)
+        return found
+
+    found = asyncio.run(run())
+    _note_hooks(open_, found)
+    return [_placed(open_, item) for item in found]
+
+
+def _note_hooks(open_: OpenedConfig, results: Sequence[CaseResult]) -> None:
+    """Say which plugins decide in the daemon, and were not asked here."""
+    from orchestratord.simulate.explain import impure
+
+    registry = open_.host.registry
+    found: dict[str, dict[str, None]] = {}
+    for item in results:
+        executor = registry.executor("call", item.endpoint.type)
+        for phase in executor.phases if executor else ():
+            plugins = impure(open_.host, phase, item.endpoint)
+            found.setdefault(phase, {}).update(dict.fromkeys(plugins))
+    for phase, names in sorted(found.items()):
+        if names:
+            message = f"not run in tests: {phase} of {', '.join(names)}"
+            click.echo(f"note: {message}, which may decide otherwise", err=True)
+
+
+def _placed(open_: OpenedConfig, result: CaseResult) -> PlacedResult:
+    """With the place of the test, and of each expectation that was not met."""
+    from orchestratord.config.yaml.document import read_document
+    from orchestratord.config.yaml.nodes import MapNode, locate
+
+    source = result.endpoint.source
+    document = read_document(source, (open_.folder / source).read_bytes())
+    root = document.root or MapNode()
+    here = ("tests", result.index)
+    misses: list[dict[str, Any]] = []
+    for miss in result.misses:
+        spot, _, _ = locate(document.spot, root, (*here, *miss.path))
+        misses.append(
+            {
+                "file": spot.file,
+                "line": spot.line,
+                "column": spot.column,
+                "key": ".".join(map(str, (*here, *miss.path))),
+                "message": miss.message,
+            }
+        )
+    spot, _, _ = locate(document.spot, root, here)
+    return PlacedResult(result.endpoint.id, result.label, spot.file, spot.line, misses)
+
+
+def _sentence(miss: dict[str, Any]) -> str:
+    from orchestratord.log import escape
+
+    place = f"{miss['file']}:{miss['line']}:{miss['column']}"
+    return escape(f"{place}: {miss['key']}: {miss['message']}")
+
+
+def _text(results: Sequence[PlacedResult]) -> Iterator[str]:
+    from orchestratord.log import escape
+
+    endpoint = ""
+    for result in results:
+        if result.endpoint != endpoint:
+            endpoint = result.endpoint
+            yield endpoint
+        yield f"  {'FAIL' if result.misses else 'ok  '}  {escape(result.name)}"
+        for miss in result.misses:
+            yield f"        {_sentence(miss)}"
+    failed = sum(1 for result in results if result.misses)
+    yield f"{len(results) - failed} passed, {failed} failed" if results else "there are no tests"
+
+
+def _json(results: Sequence[PlacedResult]) -> Iterator[str]:
+    import json
+
+    failed = sum(1 for result in results if result.misses)
+    document = {
+        "passed": len(results) - failed,
+        "failed": failed,
+        "tests": [
+            {
+                "endpoint": result.endpoint,
+                "name": result.name,
+                "file": result.file,
+                "line": result.line,
+                "passed": not result.misses,
+                "misses": result.misses,
+            }
+            for result in results
+        ],
+    }
+    yield json.dumps(document, indent=2)
+
+
+def _junit(results: Sequence[PlacedResult]) -> Iterator[str]:
+    """The XML that CI systems read; a failure holds every miss, one a line."""
+    from xml.etree import ElementTree as Xml
+
+    from orchestratord.log import escape
+
+    failed = sum(1 for result in results if result.misses)
+    suite = Xml.Element(
+        "testsuite", name="orchestratord", tests=str(len(results)), failures=str(failed)
+    )
+    for result in results:
+        case = Xml.SubElement(
+            suite,
+            "testcase",
+            classname=result.endpoint,
+            name=escape(result.name),
+            file=result.file,
+            line=str(result.line),
+        )
+        if result.misses:
+            failure = Xml.SubElement(case, "failure", message=_sentence(result.misses[0]))
+            failure.text = "\n".join(_sentence(miss) for miss in result.misses)
+    yield Xml.tostring(suite, encoding="unicode", xml_declaration=False)

@@ -1,1 +1,0 @@
-"""`orchestratord new`: an endpoint, or a plugin, to begin with."""

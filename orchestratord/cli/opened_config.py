@@ -1,0 +1,132 @@
+"""The configuration and its plugins, read for a command."""
+
+from __future__ import annotations
+
+import logging
+import os
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestratord.cli.options import bad_config_ends, complain, folder_of
+from orchestratord.config.load import load
+from orchestratord.daemon.bootstrap import ADDRESSES, open_host
+from orchestratord.errors import ConfigError, PluginError, Problem
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config
+from orchestratord.plugin.host import Host
+from orchestratord.values.suggest import suggest
+
+if TYPE_CHECKING:
+    from orchestratord.simulate.explain import Explainer
+
+NOT_FOUND = 4
+
+QUEUE = "queue"
+"""Takes the place of the random name of a queue in the ids that are sent out; no queue is open."""
+
+
+def host_of(folder: Path) -> tuple[Host, list[Problem]]:
+    """The plugins, and a warning for each that cannot be loaded. Raises ConfigError."""
+    # A daemon logs it with a traceback; a command shows one line, the warning below.
+    logging.getLogger("orchestratord").addHandler(logging.NullHandler())
+    try:
+        host = open_host(folder)
+    except PluginError as error:
+        raise ConfigError([Problem(str(error))]) from None
+    return host, [
+        Problem(f"the plugin {plugin.name} cannot be loaded: {plugin.error}", severity="warning")
+        for plugin in host.plugins.values()
+        if plugin.status == "failed"
+    ]
+
+
+def opened_host(option: str | None) -> Host:
+    """The plugins of the folder that `--config` names; where it is bad, the command ends with 78.
+
+    Warns of those that cannot be loaded.
+    """
+    with bad_config_ends():
+        host, missing = host_of(folder_of(option))
+    complain(missing)
+    return host
+
+
+def config_of(folder: Path, host: Host) -> Config:
+    """The configuration as the daemon would read it here and now. Raises ConfigError."""
+    return load(folder, host, environ=os.environ, addresses=ADDRESSES)
+
+
+@dataclass(frozen=True, slots=True)
+class OpenedConfig:
+    """A good configuration, and the plugins that it was read with."""
+
+    folder: Path
+    host: Host
+    config: Config
+
+    def endpoint(self, identity: str) -> Endpoint:
+        """One endpoint; ends the command where there is none of this name."""
+        found = self.config.endpoints.get(identity)
+        if found is None:
+            near = suggest(identity, self.config.endpoints)
+            click.echo(f"there is no endpoint {identity!r}{near}", err=True)
+            raise SystemExit(NOT_FOUND)
+        return found
+
+    def explainer(self) -> Explainer:
+        """What tells of its endpoints' attempts without sending anything."""
+        from orchestratord.simulate.explain import Explainer
+        from orchestratord.values.clock import Clock
+
+        return Explainer(self.host, self.config, Clock())
+
+
+def opened_config(option: str | None) -> OpenedConfig:
+    """Read the folder that `--config` names; where it is bad, the command ends with 78.
+
+    Of warnings only those are shown that say that a plugin is missing.
+    """
+    folder = folder_of(option)
+    with bad_config_ends():
+        host, missing = host_of(folder)
+        config = config_of(folder, host)
+    complain(missing)
+    for executor in host.registry.executors:
+        if not executor.instance:
+            executor.bind(QUEUE, {})
+    return OpenedConfig(folder, host, config)
+
+
+@contextmanager
+def copy_of(contents: Mapping[str, bytes]) -> Iterator[Path]:
+    """A config folder of its own with these files, to try what is not written yet."""
+    with tempfile.TemporaryDirectory(prefix="orchestratord-") as name:
+        folder = Path(name)
+        for file, content in contents.items():
+            (folder / file).parent.mkdir(parents=True, exist_ok=True)
+            (folder / file).write_bytes(content)
+        yield folder
+
+
+def errors_in(folder: Path, host: Host) -> list[Problem]:
+    """The errors that `check` would report of a config folder."""
+    try:
+        config_of(folder, host)
+    except ConfigError as error:
+        return [problem for problem in error.problems if problem.severity == "error"]
+    return []
+
+
+def existing_folder(folder: Path) -> Path:
+    """The config folder itself. Raises ClickException where there is none."""
+    if not folder.is_dir():
+        raise click.ClickException(
+            f"there is no config folder {folder}; `orchestratord init DIR` makes one"
+        )
+    return folder

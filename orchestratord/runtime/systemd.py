@@ -1,0 +1,98 @@
+"""Telling systemd how the daemon is: ready, reloading, stopping, a status line, and alive.
+
+The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.
+Outside of systemd the variable is missing, and nothing is sent.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import socket
+import time
+from collections.abc import Mapping
+
+log = logging.getLogger("orchestratord.notify")
+
+_SEND_TIMEOUT = 1.0
+"""Seconds that a change of state may wait for a full socket; a status line never waits."""
+
+
+class SystemdNotifier:
+    """The service manager's socket, or none.
+
+    Nothing here raises: a message that cannot be sent is logged, and the daemon goes on.
+    """
+
+    def __init__(self, address: str | None, watchdog: float | None = None) -> None:
+        """
+        Args:
+            address: a path, `@name` for an abstract socket, or None where nothing listens.
+            watchdog: seconds within which the service manager wants to hear `watchdog()`.
+        """
+        self._address = _abstract(address) if address else None
+        self.watchdog_timeout = watchdog
+        """Seconds; None where no watchdog waits. Half of it is a good interval."""
+
+    @classmethod
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> SystemdNotifier:
+        """What `$NOTIFY_SOCKET`, `$WATCHDOG_USEC` and `$WATCHDOG_PID` say."""
+        address = environ.get("NOTIFY_SOCKET", "")
+        if not address.startswith(("/", "@")):
+            return cls(None)
+        return cls(address, _watchdog(environ))
+
+    @property
+    def listening(self) -> bool:
+        """True where a service manager was named."""
+        return self._address is not None
+
+    def ready(self, status: str = "") -> None:
+        """The daemon serves: after its start, and again after each reload."""
+        self._send("READY=1", *_status(status), wait=_SEND_TIMEOUT)
+
+    def reloading(self, status: str = "") -> None:
+        """A reload begins; `ready` ends it, however it went."""
+        # The service manager compares this with its own clock: an older READY does not count.
+        now = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
+        self._send("RELOADING=1", f"MONOTONIC_USEC={now}", *_status(status), wait=_SEND_TIMEOUT)
+
+    def stopping(self, status: str = "") -> None:
+        """The daemon drains and will end."""
+        self._send("STOPPING=1", *_status(status), wait=_SEND_TIMEOUT)
+
+    def status(self, text: str) -> None:
+        """One line for `systemctl status`."""
+        self._send(*_status(text))
+
+    def watchdog(self) -> None:
+        """The daemon is alive. Call it only where the parts that matter have answered."""
+        self._send("WATCHDOG=1")
+
+    def _send(self, *lines: str, wait: float = 0.0) -> None:
+        if self._address is None or not lines:
+            return
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC) as sock:
+                sock.settimeout(wait)
+                sock.sendto("\n".join(lines).encode(), self._address)
+        except OSError as error:
+            log.warning("the service manager did not get %s: %s", lines[0], error)
+
+
+def _abstract(address: str) -> str:
+    return "\0" + address[1:] if address.startswith("@") else address
+
+
+def _status(text: str) -> tuple[str, ...]:
+    # A line break would begin another field.
+    return (f"STATUS={' '.join(text.split())}",) if text.strip() else ()
+
+
+def _watchdog(environ: Mapping[str, str]) -> float | None:
+    microseconds, pid = environ.get("WATCHDOG_USEC", ""), environ.get("WATCHDOG_PID", "")
+    if pid and pid != str(os.getpid()):
+        return None
+    if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
+        return None
+    return int(microseconds) / 1_000_000

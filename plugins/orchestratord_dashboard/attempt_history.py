@@ -1,0 +1,204 @@
+"""How the attempts of the last 24 hours went, counted in memory as `observe` is told of them.
+
+The first page is to show at once how the last hour went, over a million rows as well; counting them
+would take too long. After a restart it is empty, which pages say.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from orchestratord import ConfigEvent, Event, EventType, TaskEvent
+
+MINUTE = 60_000
+MINUTES = 24 * 60
+"""How far back it goes."""
+
+SLICE = 5 * MINUTE
+SLICES = 12
+"""For single endpoints: an hour, in slices of five minutes."""
+MAX_ENDPOINTS = 5_000
+"""That are counted by themselves in one slice."""
+
+BOUNDS = tuple(1.2**n for n in range(64))
+"""Milliseconds: what an attempt took is known to a fifth, up to a day."""
+
+# An enumeration's members are found slowly.
+_SUCCEEDED, _RETRIED, _FAILED = (
+    EventType.TASK_SUCCEEDED,
+    EventType.TASK_RETRIED,
+    EventType.TASK_FAILED,
+)
+
+
+@dataclass(slots=True)
+class TimeBucket:
+    """Attempts that ended within a span of time. `start`: milliseconds since the epoch."""
+
+    start: int
+    succeeded: int = 0
+    retried: int = 0
+    failed: int = 0
+    took: list[int] = field(default_factory=lambda: [0] * (len(BOUNDS) + 1))
+    """How many took up to each of `BOUNDS`."""
+
+    def add(self, other: TimeBucket) -> None:
+        """Count what another one has counted, too."""
+        self.succeeded += other.succeeded
+        self.retried += other.retried
+        self.failed += other.failed
+        self.took = [mine + more for mine, more in zip(self.took, other.took, strict=True)]
+
+    @property
+    def attempts(self) -> int:
+        """All of them."""
+        return self.succeeded + self.retried + self.failed
+
+    def quantile(self, part: float) -> float | None:
+        """Milliseconds that this part of the attempts took at most; None where there were none."""
+        total = sum(self.took)
+        if not total:
+            return None
+        seen, wanted = 0, part * total
+        for bound, count in zip((*BOUNDS, BOUNDS[-1]), self.took, strict=True):
+            seen += count
+            if seen >= wanted:
+                return bound
+        return BOUNDS[-1]
+
+
+@dataclass(slots=True)
+class EndpointAttempts:
+    """How the attempts of one endpoint went."""
+
+    endpoint: str
+    attempts: int = 0
+    failures: int = 0
+    took: float = 0.0
+    """Milliseconds, all together."""
+    succeeded_at: int = 0
+    """When its last success ended, in milliseconds since the epoch; 0 for none."""
+    failed_at: int = 0
+    """The same for its last failure."""
+
+    @property
+    def recovered(self) -> bool:
+        """Whether its last attempt succeeded."""
+        return self.succeeded_at > self.failed_at
+
+    def add(self, later: EndpointAttempts) -> None:
+        """Count what another one has counted, too."""
+        self.attempts += later.attempts
+        self.failures += later.failures
+        self.took += later.took
+        self.succeeded_at = later.succeeded_at or self.succeeded_at
+        self.failed_at = later.failed_at or self.failed_at
+
+    @property
+    def mean(self) -> float | None:
+        """Milliseconds that an attempt took."""
+        return self.took / self.attempts if self.attempts else None
+
+
+class AttemptHistory:
+    """The last 24 hours."""
+
+    def __init__(self, now: Callable[[], float] = time.time) -> None:
+        self.config_error: str | None = None
+        """Why the configuration files are refused; None while they are in force."""
+        self.since = now() * 1000
+        """From when on it has counted."""
+        self._now = now
+        self._minutes: deque[TimeBucket] = deque(maxlen=MINUTES)
+        self._slices: deque[tuple[int, dict[str, EndpointAttempts]]] = deque(maxlen=SLICES)
+
+    # -- counting --------------------------------------------------------------------------------
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Count these events."""
+        for event in events:
+            if isinstance(event, TaskEvent):
+                if event.started_at is not None:
+                    self._count_attempt(event)
+            elif isinstance(event, ConfigEvent):
+                adopted = event.type is EventType.CONFIG_ADOPTED
+                self.config_error = None if adopted else event.error or "the files are in error"
+
+    def _count_attempt(self, event: TaskEvent) -> None:
+        kind = event.type
+        if kind is not _SUCCEEDED and kind is not _RETRIED and kind is not _FAILED:
+            return
+        minute = self._minute(event.at)
+        if kind is _SUCCEEDED:
+            minute.succeeded += 1
+        elif kind is _RETRIED:
+            minute.retried += 1
+        else:
+            minute.failed += 1
+        took = event.duration_ms or 0.0
+        minute.took[bisect_left(BOUNDS, took)] += 1
+        record = self._record(event)
+        if record is not None:
+            record.attempts += 1
+            record.took += took
+            if kind is _SUCCEEDED:
+                record.succeeded_at = event.at
+            else:
+                record.failures += 1
+                record.failed_at = event.at
+
+    def _minute(self, at: int) -> TimeBucket:
+        start = at - at % MINUTE
+        # A clock that was set back does not begin a minute again.
+        if not self._minutes or self._minutes[-1].start < start:
+            self._minutes.append(TimeBucket(start))
+        return self._minutes[-1]
+
+    def _record(self, event: TaskEvent) -> EndpointAttempts | None:
+        start = event.at - event.at % SLICE
+        if not self._slices or self._slices[-1][0] < start:
+            self._slices.append((start, {}))
+        endpoints = self._slices[-1][1]
+        found = endpoints.get(event.endpoint)
+        if found is None and len(endpoints) < MAX_ENDPOINTS:
+            found = endpoints[event.endpoint] = EndpointAttempts(event.endpoint)
+        return found
+
+    # -- looking ---------------------------------------------------------------------------------
+
+    def spans(self, minutes: int, step: int) -> list[TimeBucket]:
+        """The last `minutes` in spans of `step` minutes, oldest first; the last goes on."""
+        length = step * MINUTE
+        now = int(self._now() * 1000)
+        last = now - now % length
+        count = minutes // step
+        found = [TimeBucket(last - length * n) for n in range(count - 1, -1, -1)]
+        for minute in self._minutes:
+            index = count - 1 - (last - (minute.start - minute.start % length)) // length
+            if 0 <= index < count:
+                found[index].add(minute)
+        return found
+
+    def records(self) -> list[EndpointAttempts]:
+        """How the attempts of each endpoint went in the last hour, those that failed most first."""
+        found: dict[str, EndpointAttempts] = {}
+        for _, endpoints in self._recent():
+            for name, record in endpoints.items():
+                found.setdefault(name, EndpointAttempts(name)).add(record)
+        return sorted(found.values(), key=lambda one: (-one.failures, -one.attempts, one.endpoint))
+
+    def record(self, endpoint: str) -> EndpointAttempts:
+        """The same of one endpoint."""
+        record = EndpointAttempts(endpoint)
+        for _, endpoints in self._recent():
+            if endpoint in endpoints:
+                record.add(endpoints[endpoint])
+        return record
+
+    def _recent(self) -> list[tuple[int, dict[str, EndpointAttempts]]]:
+        oldest = self._now() * 1000 - SLICE * SLICES
+        return [(start, endpoints) for start, endpoints in self._slices if start >= oldest]

@@ -1,0 +1,92 @@
+"""The first page: is all well, and if not, where to look; and the action log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestratord import Control, InvalidParams
+from orchestratord_dashboard import charts, template_filters
+from orchestratord_dashboard.attempt_history import AttemptHistory, TimeBucket
+from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+from orchestratord_dashboard.task_pages import STATES
+from orchestratord_dashboard.throttled_lanes import throttled
+
+RANGES = {"1h": (60, 1), "24h": (24 * 60, 15)}
+"""What can be looked at → its minutes, and those of one bar."""
+MAX_ROWS = 8
+"""Of each list."""
+ACTIONS = 50
+"""Entries of the action log on a page."""
+_MAX_ID = (1 << 63) - 1
+QUIET = 50
+"""Attempts a second up to which a browser hears of each one."""
+
+
+def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
+    """The pages at `/` and `/actions`."""
+
+    async def show(visit: PageVisit) -> Mapping[str, Any]:
+        wanted = visit.query.get("range", "1h")
+        if wanted not in RANGES:
+            raise InvalidParams({"range": f"must be one of {', '.join(RANGES)}"})
+        minutes, step = RANGES[wanted]
+        spans = history.spans(minutes, step)
+        status = await control.status(all_lanes=True)
+        total = TimeBucket(spans[0].start)
+        for span in spans:
+            total.add(span)
+        failing = {item["endpoint"]: item for item in reversed(status["failing"])}
+        return {
+            "status": status,
+            "states": [(state, status["queue"][state]) for state in STATES],
+            "range": wanted,
+            "ranges": list(RANGES),
+            "total": total,
+            "since": history.since if history.since > spans[0].start else None,
+            "throughput": charts.throughput(spans, _attempts),
+            "latency": charts.latency(spans, _took),
+            "records": [one for one in history.records() if one.failures][:MAX_ROWS],
+            "failing": failing,
+            "throttled": list(throttled(status)),
+            "most_rows": MAX_ROWS,
+            "fleet": fleet(status["daemons"]),
+            "due": await control.due_next(MAX_ROWS),
+            "quiet": sum(status["rates"].values()) < QUIET,
+        }
+
+    async def show_actions(visit: PageVisit) -> Mapping[str, Any]:
+        after = visit.query.get("after")
+        if after and not (after.isascii() and after.isdigit() and int(after) <= _MAX_ID):
+            raise InvalidParams({"after": "must be a number"})
+        found = await control.actions(limit=ACTIONS, after=int(after) if after else None)
+        return {"actions": found["actions"], "older": found["next"], "newest": bool(after)}
+
+    yield DashboardPage("/", "overview.html", "overview", show)
+    yield DashboardPage("/actions", "actions.html", "actions", show_actions)
+
+
+def fleet(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """The daemons of a queue that has several, this one first, dead ones last; else none."""
+    if len(daemons) < 2:
+        return []
+    return sorted(daemons, key=lambda one: (not one["this"], not one["alive"], one["started_at"]))
+
+
+def _attempts(span: TimeBucket) -> str:
+    parts = [f"{template_filters.number(span.succeeded)} succeeded"]
+    parts += [f"{template_filters.number(span.retried)} to be tried again"] if span.retried else []
+    parts += [f"{template_filters.number(span.failed)} failed for good"] if span.failed else []
+    return f"{_at(span)}: {', '.join(parts)}"
+
+
+def _took(span: TimeBucket) -> str:
+    if not span.attempts:
+        return f"{_at(span)}: nothing"
+    p50, p95 = (template_filters.milliseconds(span.quantile(part)) for part in (0.5, 0.95))
+    return f"{_at(span)}: p50 {p50}, p95 {p95}"
+
+
+def _at(span: TimeBucket) -> str:
+    return datetime.fromtimestamp(span.start / 1000, UTC).strftime("%H:%M UTC")

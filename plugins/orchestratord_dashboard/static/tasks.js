@@ -1,0 +1,113 @@
+// The list of tasks: what is selected, and what is done to many at once.
+
+import { ask, say, why } from "./dashboard.js";
+
+const LIKE = { retry: ["pending", "failed", "cancelled"], cancel: ["pending", "running", "failed"] };
+const MEANT = { retry: ["failed"], cancel: ["pending"] };
+const VERB = { retry: "Retry", cancel: "Cancel" };
+const PATH = { retry: "/v1/retries/trigger", cancel: "/v1/retries/cancel" };
+
+// -- the filter -----------------------------------------------------------------------------------
+
+const filter = document.getElementById("filter");
+
+// What is empty stays out of the address.
+filter.addEventListener("formdata", (event) => {
+  for (const [name, value] of [...event.formData]) if (!value.trim()) event.formData.delete(name);
+  const states = event.formData.getAll("status");
+  if (states.length) event.formData.set("status", states.join(","));
+});
+filter.addEventListener("change", (event) => {
+  if (event.target.matches("input[type=checkbox], select")) filter.requestSubmit();
+});
+
+// -- what is selected -----------------------------------------------------------------------------
+
+const bar = document.querySelector(".bulkbar");
+
+function boxes() {
+  return [...document.querySelectorAll("#list tbody input[type=checkbox]")];
+}
+
+function selected() {
+  return boxes().filter((box) => box.checked).map((box) => Number(box.value));
+}
+
+function count() {
+  const all = boxes();
+  const number = selected().length;
+  document.getElementById("count").textContent = number ? `${number} selected` : "None selected";
+  for (const button of bar.querySelectorAll("[data-scope=selected]")) button.disabled = !number;
+  const every = document.getElementById("every");
+  if (every) {
+    every.checked = number > 0 && number === all.length;
+    every.indeterminate = number > 0 && number < all.length;
+  }
+}
+
+let last = null;
+
+if (bar) {
+  document.getElementById("list").addEventListener("click", (event) => {
+    const box = event.target.closest("input[type=checkbox]");
+    if (!box) return;
+    if (box.id === "every") {
+      for (const one of boxes()) one.checked = box.checked;
+    } else if (event.shiftKey && last?.isConnected) {
+      const all = boxes();
+      const [from, to] = [all.indexOf(last), all.indexOf(box)].sort((a, b) => a - b);
+      for (const one of all.slice(from, to + 1)) one.checked = box.checked;
+    }
+    if (box.id !== "every") last = box;
+    count();
+  });
+  document.addEventListener("refreshed", count);
+  addEventListener("pageshow", count);
+  bar.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-many]");
+    if (button) many(button.dataset.many, button.dataset.scope).catch((e) => say(why(e), true));
+  });
+}
+
+// -- many at once ---------------------------------------------------------------------------------
+
+function wanted(action, scope) {
+  if (scope === "selected") return { id: selected(), status: LIKE[action] };
+  const given = JSON.parse(bar.dataset.filter);
+  if (!given.status) return { ...given, status: MEANT[action] };
+  return { ...given, status: given.status.split(",").filter((one) => LIKE[action].includes(one)) };
+}
+
+async function many(action, scope) {
+  const chosen = wanted(action, scope);
+  if (!chosen.status.length) {
+    return say(`Of these, none can be ${action === "retry" ? "retried" : "cancelled"}.`, true);
+  }
+  const { matched } = await ask("POST", PATH[action], { filter: chosen, dry_run: true });
+  if (!matched) return say("No task matches.", true);
+  const number = new Intl.NumberFormat().format(matched).replaceAll(",", "\u202f");
+  const tasks = `${number} ${matched === 1 ? "task" : "tasks"}`;
+  const dialog = document.getElementById("many");
+  document.getElementById("many-title").textContent = `${VERB[action]} ${tasks}?`;
+  document.getElementById("many-what").textContent = sentence(chosen, scope);
+  document.getElementById("many-yes").textContent = `${VERB[action]} ${tasks}`;
+  document.getElementById("rate").value = scope === "selected" || action === "cancel" ? "" : "10/s";
+  dialog.returnValue = "no";
+  dialog.showModal();
+  await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
+  if (dialog.returnValue !== "yes") return undefined;
+  const rate = document.getElementById("rate").value;
+  const body = { filter: chosen, ...(rate && { rate }) };
+  const { bulk } = await ask("POST", PATH[action], body);
+  location.assign(`/bulks/${bulk}`);
+  return undefined;
+}
+
+function sentence(chosen, scope) {
+  const states = chosen.status.join(", ");
+  if (scope === "selected") return `Those of the selected ones that are ${states}.`;
+  const parts = Object.entries(chosen)
+    .filter(([name]) => name !== "status")
+    .map(([name, value]) => `${name.replace("_", " ")} ${value}`);
+  return [`State ${states}`, ...parts].join("; ") + ".";
+}

@@ -1,0 +1,103 @@
+"""The list of tasks, one task, and what many of them are put through at once."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Any
+from urllib.parse import urlencode
+
+from orchestratord import Conflict, Control, InvalidParams, NotFound
+from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+
+FILTERS = ("status", "endpoint", "kind", "status_code", "since", "until", "text", "id", "parent")
+"""What tasks are chosen by; the names are those of the API, and stand in the address."""
+ORDERS = ("newest", "ended")
+"""Of the list: by when they were made, or by when they ended; the last ones first."""
+STATES = ("pending", "running", "failed", "succeeded", "cancelled")
+PAGE = 50
+CHILDREN = 100
+"""Of one task, that are shown."""
+LATEST = 5
+"""Bulks that are named where one has just been."""
+
+
+def pages(control: Control) -> Iterable[DashboardPage]:
+    """The pages at `/retries` and `/bulks`."""
+
+    async def show_list(visit: PageVisit) -> Mapping[str, Any]:
+        known = (*FILTERS, "order", "after")
+        if unknown := [name for name in visit.query if name not in known]:
+            raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
+        given = {name: visit.query[name] for name in FILTERS if visit.query.get(name)}
+        order, after = visit.query.get("order") or ORDERS[0], visit.query.get("after")
+        found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
+        sorted_ = given if order == ORDERS[0] else {**given, "order": order}
+        older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
+        return {
+            "tasks": found["retries"],
+            "given": given,
+            "chosen": given.get("status", "").split(","),
+            "states": STATES,
+            "narrowed": {name: value for name, value in given.items() if name != "status"},
+            "without_status": address({n: v for n, v in given.items() if n != "status"}),
+            "older": older and address(older),
+            "newest": address(sorted_) if after else None,
+            "order": order,
+            "names": list(control.config.endpoints)[:MOST_NAMES],
+            "running": [bulk for bulk in await control.bulks() if bulk["status"] == "running"],
+        }
+
+    async def show_one(visit: PageVisit) -> Mapping[str, Any]:
+        task_id = number(visit.path["id"], "task")
+        task = await control.retry(task_id)
+        request, why = None, None
+        try:
+            request = await control.request(task_id)
+        except (Conflict, NotFound) as error:
+            why = str(error)
+        children = await control.retries({"parent": task_id}, limit=CHILDREN)
+        return {
+            "task": task,
+            "request": request,
+            "no_request": why,
+            "children": children["retries"],
+            "more_children": children["next"] is not None,
+            "step": STEPS[task["status"]],
+        }
+
+    async def show_bulk(visit: PageVisit) -> Mapping[str, Any]:
+        bulk_id = number(visit.path["id"], "bulk")
+        bulk = await control.bulk(bulk_id)
+        given = {name: value for name, value in bulk["filter"].items() if name != "id"}
+        done = bulk["moved"] + bulk["skipped"]
+        return {"bulk": bulk, "done": done, "given": given, "back": address(given)}
+
+    yield DashboardPage("/retries", "tasks.html", "retries", show_list)
+    yield DashboardPage("/retries/{id}", "task.html", "retries", show_one)
+    yield DashboardPage("/bulks/{id}", "bulk.html", "retries", show_bulk)
+
+
+MOST_NAMES = 500
+"""Endpoints that are offered while one is typed."""
+
+STEPS = {
+    "pending": {"retry": "Try now", "cancel": "Cancel"},
+    "running": {"cancel": "Do not try again"},
+    "failed": {"retry": "Retry", "cancel": "Cancel"},
+    "cancelled": {"retry": "Retry"},
+    "succeeded": {"again": "Run again"},
+}
+"""What can be done with a task → what its button says."""
+
+
+def address(given: Mapping[str, Any]) -> str:
+    """The list with these filters."""
+    query = urlencode({name: value for name, value in given.items() if value}, safe=",/:*")
+    return f"/retries?{query}" if query else "/retries"
+
+
+def number(text: str, what: str) -> int:
+    """The number of a task or bulk in an address. Raises NotFound for what cannot be one."""
+    if not (text.isascii() and text.isdigit() and len(text) < 19):
+        raise NotFound.of(what, text)
+    return int(text)

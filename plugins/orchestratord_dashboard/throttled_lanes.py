@@ -1,0 +1,77 @@
+"""Throttled lanes: what is due there may not start, by a breaker, a rate limit or Retry-After."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord_dashboard import template_filters
+
+
+@dataclass(frozen=True, slots=True)
+class ThrottledLane:
+    """A lane, and what throttles it.
+
+    Args:
+        name: of the lane.
+        due: how many endpoints or webhooks have something that is due.
+        what: throttles it, in two words at most.
+        grade: how bad that is, for the style sheet.
+        why: in the receiver's or the configuration's words.
+        until: when it may begin its next task; None while a probe is under way.
+        since: when that began; None where that is not kept.
+        probes: of a breaker, how many have failed so far.
+    """
+
+    name: str
+    due: int
+    what: str
+    grade: str
+    why: str
+    until: str | None
+    since: str | None = None
+    probes: int = 0
+
+    @property
+    def endpoints(self) -> str | None:
+        """The filter that finds its calls; None where no filter does."""
+        kind, _, api = self.name.partition(":")
+        return f"{api}/*" if kind == "api" else None
+
+    @property
+    def history(self) -> str:
+        """What is known of a breaker beside its beginning; empty for others."""
+        if not self.probes:
+            return ""
+        return (
+            f"{template_filters.number(self.probes)} probe{'s' if self.probes > 1 else ''} failed"
+        )
+
+
+def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
+    """The throttled lanes of a status document, those of open breakers first."""
+    for one in status["breakers"]:
+        what = "circuit breaker" if one["state"] == "open" else "probing"
+        yield ThrottledLane(
+            one["lane"], one["due"], what, "bad", one["why"], one["next_probe"], one["since"],
+            one["probes"],
+        )  # fmt: skip
+    for lane in status["lanes"]:
+        rate, asked = lane["rate"], lane["retry_after"]
+        if lane["breaker"] is not None:
+            continue
+        if asked is not None:
+            yield ThrottledLane(
+                lane["name"], lane["due"], "Retry-After", "odd", asked["why"], asked["until"]
+            )
+        elif rate is not None and rate["next"] and lane["due"]:
+            yield ThrottledLane(
+                lane["name"], lane["due"], "rate limit", "odd", rate["limit"], rate["next"]
+            )
+
+
+def of_calls(status: Mapping[str, Any], endpoint: str) -> ThrottledLane | None:
+    """What throttles the calls of an endpoint; None where nothing does."""
+    api = endpoint.partition("/")[0]
+    return next((one for one in throttled(status) if one.name == f"api:{api}"), None)

@@ -1,0 +1,241 @@
+"""What is counted: by labels, for a bounded number of label sets, from what happened.
+
+`EventCounters` is told of events; `LoopLag` looks how late the event loop is, for which everything
+else waits.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import weakref
+from bisect import bisect_left
+from collections.abc import Callable, Collection, Sequence
+
+from orchestratord import ConfigEvent, Event, EventType, TaskEvent
+
+Labels = tuple[str, ...]
+"""The values of a metric's labels, in the order of their names."""
+
+MAX_SETS = 500
+"""Label sets of one metric; what comes after them is counted under the endpoint `other`."""
+OTHER = "other"
+"""No endpoint has this id: theirs have a slash."""
+
+DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+"""Seconds; an attempt may take 30 by default."""
+LATENESS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
+"""Seconds; a task may have been paused, or its daemon stopped."""
+
+# An enumeration's members are found slowly.
+_CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
+_OUTCOMES = {
+    EventType.TASK_SUCCEEDED: "succeeded",
+    EventType.TASK_RETRIED: "retried",
+    EventType.TASK_FAILED: "failed",
+    EventType.TASK_CANCELLED: "cancelled",
+    EventType.TASK_SNOOZED: "snoozed",
+}
+_CLASSES: dict[object, str] = {None: "none"}
+"""Of each status code that was seen."""
+
+EVERY = 0.25
+"""Seconds between two looks."""
+LAG_BUCKETS = (0.001, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5)
+
+
+class Counts:
+    """How often something happened and, with limits, how long it took: a counter or a histogram."""
+
+    def __init__(
+        self,
+        name: str,
+        help: str,  # noqa: A002  # as the exposition calls it
+        labels: Sequence[str],
+        limits: Sequence[float] = (),
+        most: int = MAX_SETS,
+    ) -> None:
+        """
+        Args:
+            name: without what the exposition appends, such as `_total` and `_bucket`.
+            help: what is counted.
+            labels: their names; `endpoint` comes first where it is one of them.
+            limits: seconds, ascending; of a counter, none.
+            most: how many label sets there are at most, those of `other` not counted.
+        """
+        self.name = name
+        self.help = help
+        self.labels = tuple(labels)
+        self.limits = tuple(limits)
+        self._most = most
+        self._of_endpoint = "endpoint" in self.labels
+        self._named = 0
+        """Label sets that are not those of `other`."""
+        self._found: dict[Labels, list[float]] = {}
+
+    def add(self, labels: Labels, seconds: float = 0.0) -> None:
+        """It happened once more, and took so long."""
+        found = self._found.get(labels)
+        if found is None:
+            found = self._begin(labels)
+        found[bisect_left(self.limits, seconds)] += 1
+        found[-1] += seconds
+
+    def _begin(self, labels: Labels) -> list[float]:
+        if self._named < self._most:
+            self._named += 1
+        elif self._of_endpoint:
+            labels = (OTHER, *labels[1:])
+        return self._found.setdefault(labels, [0.0] * (len(self.limits) + 2))
+
+    def forget(self, declared: Collection[str]) -> None:
+        """Drop the label sets of endpoints that are not among those that are `declared`."""
+        if self._of_endpoint:
+            for labels in list(self._found):
+                if labels[0] not in declared and labels[0] != OTHER:
+                    del self._found[labels]
+                    self._named -= 1
+
+    def copy(self) -> dict[Labels, list[float]]:
+        """Of each label set: how often up to each limit but not the one before it, how often over
+        the last one, and the sum of the seconds."""
+        return {labels: list(found) for labels, found in self._found.items()}
+
+
+def masked(
+    found: dict[Labels, list[float]], text: Callable[[str], str]
+) -> dict[Labels, list[float]]:
+    """The same with `text` of each label's value; what becomes the same is added up."""
+    shown: dict[Labels, list[float]] = {}
+    for labels, numbers in found.items():
+        names = tuple(map(text, labels))
+        known = shown.get(names)
+        if known is not None:
+            numbers = [a + b for a, b in zip(known, numbers, strict=True)]
+        shown[names] = numbers
+    return shown
+
+
+class EventCounters:
+    """Everything that is counted since the daemon started."""
+
+    def __init__(self) -> None:
+        of_task = ("endpoint", "kind")
+        self.created = Counts(
+            "orchestratord_tasks_created", "Tasks that were accepted or followed.", of_task
+        )
+        self.attempts = Counts(
+            "orchestratord_attempts",
+            "Attempts that have ended.",
+            (*of_task, "status_class", "outcome"),
+        )
+        self.durations = Counts(
+            "orchestratord_attempt_duration_seconds",
+            "How long attempts took.",
+            of_task,
+            DURATIONS,
+        )
+        self.retries = Counts(
+            "orchestratord_retries",
+            "Attempts that failed and are followed by another one.",
+            of_task,
+        )
+        self.deliveries = Counts(
+            "orchestratord_deliveries",
+            "Deliveries of webhooks that have ended.",
+            ("endpoint", "webhook", "status"),
+        )
+        self.final_failures = Counts(
+            "orchestratord_final_failures", "Tasks that failed for good.", (*of_task, "reason")
+        )
+        self.lateness = Counts(
+            "orchestratord_lateness_seconds",
+            "How long after they were due attempts began.",
+            ("kind",),
+            LATENESS,
+        )
+        self.config_changes = Counts(
+            "orchestratord_config_changes",
+            "Configurations that were adopted or refused.",
+            ("result",),
+        )
+
+    def all(self) -> Sequence[Counts]:
+        """In the order in which they are shown."""
+        return (
+            self.created,
+            self.attempts,
+            self.durations,
+            self.retries,
+            self.deliveries,
+            self.final_failures,
+            self.lateness,
+            self.config_changes,
+        )
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Count these events."""
+        for event in events:
+            if isinstance(event, TaskEvent):
+                kind = event.type
+                if kind is _STARTED:
+                    if event.lateness_ms is not None:
+                        self.lateness.add((event.kind,), event.lateness_ms / 1000)
+                elif kind is _CREATED:
+                    self.created.add((event.endpoint, event.kind))
+                elif (outcome := _OUTCOMES.get(kind)) is not None:
+                    self._count_attempt(event, outcome)
+            elif isinstance(event, ConfigEvent):
+                adopted = event.type is EventType.CONFIG_ADOPTED
+                self.config_changes.add(("adopted" if adopted else "refused",))
+
+    def _count_attempt(self, event: TaskEvent, outcome: str) -> None:
+        of_task = endpoint, kind = event.endpoint, event.kind
+        if event.started_at is not None:
+            code = event.status_code
+            self.attempts.add((endpoint, kind, _CLASSES.get(code) or _class_of(code), outcome))
+            if event.duration_ms is not None:
+                self.durations.add(of_task, event.duration_ms / 1000)
+        if outcome == "retried":
+            self.retries.add(of_task)
+            return
+        if outcome == "failed":
+            self.final_failures.add((endpoint, kind, event.reason or ""))
+        if event.webhook is not None and outcome != "snoozed":
+            self.deliveries.add((endpoint, event.webhook, outcome))
+
+    def forget(self, declared: Collection[str]) -> None:
+        """Drop what was counted of endpoints that are not among those that are `declared`."""
+        for counted in self.all():
+            counted.forget(declared)
+
+
+def _class_of(code: int | str | None) -> str:
+    """`2xx` for a number; the word where it is one, such as `error`."""
+    if isinstance(code, int):
+        name = f"{code // 100}xx" if 100 <= code < 600 else "other"
+        _CLASSES[code] = name
+        return name
+    return code or "none"
+
+
+class LoopLag:
+    """Sets a timer again and again, and notes how much too late it goes off."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        """`loop`: watched as long as it runs, and this object is in use."""
+        self.found = Counts(
+            "orchestratord_loop_lag_seconds",
+            "How much too late a timer of the event loop went off, tried four times a second.",
+            (),
+            LAG_BUCKETS,
+        )
+        _look(weakref.ref(self), loop, None)
+
+
+def _look(lag: weakref.ref[LoopLag], loop: asyncio.AbstractEventLoop, due: float | None) -> None:
+    watching, now = lag(), loop.time()
+    if watching is None:
+        return
+    if due is not None:
+        watching.found.add((), max(now - due, 0.0))
+    loop.call_later(EVERY, _look, lag, loop, now + EVERY)

@@ -1,0 +1,299 @@
+"""From an answer to the child tasks that follow from it, worked out step by step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any, NoReturn
+
+import httpx
+
+from orchestratord import (
+    Config,
+    Endpoint,
+    Explanation,
+    InvalidParams,
+    NewTask,
+    Outcome,
+    Redactor,
+    Task,
+    check_params,
+    header_items,
+)
+from orchestratord_then.declaration import THEN, Then
+
+NAMES = frozenset({"status_code", "headers", "body", "params", "task"})
+ITEM = "item"
+"""The name that `each` adds."""
+WHOLE = "@"
+"""All of them together, as `Expression.names` has it."""
+
+MAX_TASKS = 10_000
+"""Calls that one answer may cause; as many as are taken in one batch."""
+MAX_BYTES = 16 * 1024 * 1024
+"""Of all their parameters together, as JSON."""
+PLAN_TIMEOUT = 5.0
+"""Seconds that working it out may take, and at most half of `plugins.timeout`."""
+
+PHASE = "on_success"
+
+_END = object()
+_NO_ITEM = object()
+
+
+class UnreadableAnswer(Exception):
+    """The answer has no body that could be looked at; the message says why."""
+
+
+class AnswerDocument:
+    """One answer, as expressions see it; what none of them names is not read.
+
+    Args:
+        outcome: of the attempt.
+        task: the call.
+        redactor: knows which headers are secret; these are left out.
+    """
+
+    def __init__(self, outcome: Outcome, task: Task, redactor: Redactor) -> None:
+        self._outcome = outcome
+        self._task = task
+        self._redactor = redactor
+        self._known: dict[str, Any] = {}
+
+    def document(self, names: frozenset[str]) -> Mapping[str, Any]:
+        """All that can be looked at, at least what `names` names.
+
+        Raises UnreadableAnswer where the body is wanted, and is not all there or no JSON.
+        """
+        if not self._known:
+            self._known = {
+                "status_code": self._outcome.status_code,
+                "params": self._task.params,
+                "task": _about(self._task),
+            }
+        if {"headers", WHOLE} & names and "headers" not in self._known:
+            self._known["headers"] = self._headers()
+        if {"body", WHOLE} & names and "body" not in self._known:
+            self._known["body"] = _body(self._outcome.response)
+        return self._known
+
+    def _headers(self) -> dict[str, str]:
+        headers: dict[str, str] = {}
+        response = self._outcome.response
+        found = header_items(response) if response is not None else ()
+        for name, value in self._redactor.headers(found):
+            if value != "***":
+                headers[name] = f"{headers[name]}, {value}" if name in headers else value
+        return headers
+
+
+def _about(task: Task) -> dict[str, Any]:
+    slot = datetime.fromtimestamp(task.scheduled_at / 1000, UTC)
+    return {
+        "id": task.id,
+        "attempt": task.attempts,
+        "scheduled_at": slot.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+    }
+
+
+def _body(response: httpx.Response | None) -> Any:
+    content = response.content if response is not None else b""
+    if response is not None and response.extensions.get("truncated"):
+        raise UnreadableAnswer(
+            f"the answer was cut after {len(content)} bytes; ask for less at once, or give it a "
+            "larger max_response"
+        )
+    if not content.strip():
+        raise UnreadableAnswer("the answer has no body")
+    try:
+        return json.loads(content, parse_constant=_refuse)
+    except RecursionError:
+        raise UnreadableAnswer("the body of the answer is nested too deeply") from None
+    except ValueError as error:
+        raise UnreadableAnswer(f"the body of the answer is not JSON: {error}") from None
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")
+
+
+class Impossible(Exception):
+    """What is to follow cannot be worked out; the message says what is wrong and where."""
+
+
+class ChildPlan:
+    """The child tasks of one answer.
+
+    Args:
+        outcome: of the attempt, a success.
+        task: the call.
+        endpoint: with its `then`.
+        config: the configuration in force.
+    """
+
+    def __init__(self, outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> None:
+        self.tasks: list[NewTask] = []
+        """What was worked out so far."""
+        self.reasons: list[tuple[int, str, Sequence[NewTask]]] = []
+        """Of each entry of `then` that was worked out: its index, in words why, and its tasks."""
+        self.timeout = min(PLAN_TIMEOUT, config.daemon.plugins.timeout / 2)
+        """Seconds that it may take."""
+        self._task = task
+        self._entries = endpoint[THEN]
+        self._config = config
+        self._answer = AnswerDocument(outcome, task, config.redactor)
+        self._bytes = 0
+        self._steps = self._work()
+
+    def is_of(self, task: Task) -> bool:
+        """Whether it was made of this attempt of this task."""
+        return (task.id, task.attempts) == (self._task.id, self._task.attempts)
+
+    def advance(self, steps: int) -> bool:
+        """Go on for so many steps; True where it is complete. Raises Impossible."""
+        return any(next(self._steps, _END) is _END for _ in range(steps))
+
+    # -- within --------------------------------------------------------------------------------
+
+    def _work(self) -> Iterator[None]:
+        for index, entry in enumerate(self._entries):
+            first = len(self.tasks)
+            key = f"then.{index}"
+            try:
+                why = yield from self._entry(entry, key)
+            except UnreadableAnswer as error:
+                raise Impossible(f"{key}: {error}") from None
+            self.reasons.append((index, why, self.tasks[first:]))
+
+    def _entry(self, entry: Then, key: str) -> Generator[None, None, str]:
+        """The tasks of one entry; returns in words why these. A step is an item of `each`."""
+        when = entry.when
+        once = when is None or ITEM not in when.names
+        if when is not None and once and not self._holds(when, key, _NO_ITEM):
+            return f"`when` is not true: {when.source}"
+        said = "" if when is None else f"`when` is true: {when.source}"
+        if entry.each is None:
+            self._add(entry, key, _NO_ITEM)
+            yield
+            return said or "it follows each success"
+        items = self._find(entry.each, f"{key}.each", _NO_ITEM)
+        if not isinstance(items, list):
+            raise Impossible(f"{key}.each: {entry.each.source} is {_kind(items)}, and not a list")
+        if not items:
+            return f"{entry.each.source} is empty"
+        added = 0
+        for number, item in enumerate(items):
+            place = f"{key}, item {number}"
+            if once or (when is not None and self._holds(when, place, item)):
+                self._add(entry, place, item)
+                added += 1
+            yield
+        if added == len(items):
+            return f"each of {len(items)} in {entry.each.source}"
+        return f"{added} of {len(items)} in {entry.each.source}, by `when`: {when and when.source}"
+
+    def _add(self, entry: Then, place: str, item: Any) -> None:
+        target = self._config.endpoints.get(entry.call)
+        if target is None:
+            raise Impossible(f"{place}: there is no endpoint {entry.call}")
+        depth = self._task.depth + 1
+        if entry.limit is not None and depth >= entry.limit:
+            raise Impossible(
+                f"{place}: {entry.call} would be call {depth + 1} of a chain, and limit is "
+                f"{entry.limit}"
+            )
+        given: dict[str, Any] = {}
+        for name, value in entry.params.items():
+            found = value.constant
+            if value.expression is not None:
+                found = self._find(value.expression, f"{place}: params.{name}", item)
+            if found is not None:
+                given[name] = found
+        try:
+            params = check_params(target, given)
+        except InvalidParams as error:
+            wrong = "; ".join(f"params.{name}: {why}" for name, why in error.problems.items())
+            raise Impossible(f"{place}: {entry.call}: {wrong}") from None
+        self._measure(params, place)
+        self.tasks.append(
+            NewTask(
+                "call",
+                entry.call,
+                params,
+                parent_id=self._task.id,
+                max_attempts=target.retry.max_attempts,
+                depth=depth,
+            )
+        )
+
+    def _measure(self, params: Mapping[str, Any], place: str) -> None:
+        """Raise Impossible for what must not be stored, or is too much."""
+        if self._config.redactor.value(params) != params:
+            raise Impossible(
+                f"{place}: the parameters would hold a secret of this configuration, and "
+                "parameters are stored"
+            )
+        if len(self.tasks) == MAX_TASKS:
+            raise Impossible(f"{place}: more than {MAX_TASKS} calls would follow from one answer")
+        self._bytes += len(json.dumps(params))
+        if self._bytes > MAX_BYTES:
+            raise Impossible(
+                f"{place}: the parameters of what follows from one answer would have more than "
+                f"{MAX_BYTES >> 20} MiB"
+            )
+
+    def _find(self, expression: Any, place: str, item: Any) -> Any:
+        return self._over(expression.search, expression, place, item)
+
+    def _holds(self, expression: Any, place: str, item: Any) -> bool:
+        return bool(self._over(expression.holds, expression, f"{place}: when", item))
+
+    def _over(self, look: Any, expression: Any, place: str, item: Any) -> Any:
+        document = self._answer.document(expression.names)
+        if item is not _NO_ITEM:
+            document = {**document, ITEM: item}
+        try:
+            return look(document)
+        except ValueError as error:
+            raise Impossible(f"{place}: {error}") from None
+
+
+def explanations(
+    phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
+) -> list[Explanation]:
+    """What each entry of `then` makes of this phase, and why."""
+    entries = endpoint[THEN]
+    calls = [entry.call for entry in entries]
+    names = [
+        call if calls.count(call) == 1 else f"{call} (then.{index})"
+        for index, call in enumerate(calls)
+    ]
+    if phase != PHASE or outcome is None:
+        why = f"its phase is {PHASE}"
+        return [Explanation("call", name, PHASE, False, why) for name in names]
+    plan = ChildPlan(outcome, task, endpoint, config)
+    failed = None
+    try:
+        while not plan.advance(MAX_TASKS):
+            pass
+    except Impossible as error:
+        failed = str(error)
+    found: list[Explanation] = []
+    for index, why, tasks in plan.reasons if failed is None else ():
+        found += [Explanation("call", names[index], PHASE, True, why, new) for new in tasks]
+        if not tasks:
+            found.append(Explanation("call", names[index], PHASE, False, why))
+    if failed is not None:
+        found += [Explanation("call", name, PHASE, False, failed) for name in names]
+    return found
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, dict):
+        return "a mapping"
+    return "a text" if isinstance(value, str) else "a number"

@@ -1,0 +1,149 @@
+"""What the templates of a webhook may use, and its URL, which may hold some.
+
+Where a URL goes is fixed; what follows the host may be rendered for each delivery.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Annotated, Any
+from urllib.parse import quote, unquote
+
+import httpx
+from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
+
+from orchestratord import InvalidPayload, Template, TemplateTree, Text
+
+DATA = frozenset(
+    {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
+     "error", "next_try"}
+)  # fmt: skip
+"""The fields of the envelope's data."""
+
+PAYLOAD = DATA | {"task", "now"}
+"""For a payload, which is rendered when the event happens."""
+
+DELIVERY = frozenset({"params", "task", "now", "endpoint", "phase", "task_id"})
+"""For URL and headers, which are rendered when a delivery is sent."""
+
+FIELDS = {
+    "task": frozenset({"id", "attempt", "scheduled_at", "last_success_at"}),
+    "request": frozenset({"method", "url", "database", "statement", "params"}),
+    "response": frozenset({"headers", "body", "encoding", "truncated"}),
+}
+"""What these names hold."""
+
+_AUTHORITY_ENDS = re.compile(r"[/?#]")
+_UNFIT = re.compile(r"[\s\\%$<>\"`|^]")
+_PORTS = {"http": 80, "https": 443}
+
+
+def check_names(template: Template | TemplateTree, known: frozenset[str]) -> None:
+    """Raises ValueError where a template uses a name that there is not."""
+    wrong = [
+        f"{name!r} is not known in this template: {why}" for name, why in _wrong(template, known)
+    ]
+    if wrong:
+        raise ValueError("; ".join(wrong))
+
+
+def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator[tuple[str, str]]:
+    for name in sorted(template.names - known):
+        if name in PAYLOAD:
+            yield name, "only a payload can use it; it is not kept until the delivery is sent"
+        else:
+            yield name, _remedy(name, known)
+    for path in sorted(template.paths):
+        root, _, field = path.partition(".")
+        # What every mapping can do, such as `response.get("truncated")`, is no name of ours.
+        if root in known and root in FIELDS and not hasattr(dict, field):
+            fields = {f"{root}.{name}" for name in FIELDS[root]}
+            if path not in fields:
+                yield path, _remedy(path, frozenset(fields))
+
+
+def _remedy(name: str, known: frozenset[str]) -> str:
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+
+
+@dataclass(frozen=True, slots=True)
+class WebhookUrl:
+    """A parsed URL.
+
+    `receiver` is its `host:port`, known before anything is rendered; `shown` is the URL for
+    people, with what came from a secret reference masked.
+    """
+
+    template: Template
+    receiver: str
+    shown: str
+
+    @classmethod
+    def parse(cls, value: Any) -> WebhookUrl:
+        """Read a URL. Raises ValueError, without the URL: it may be a secret as a whole."""
+        if not isinstance(value, str):
+            raise ValueError("a URL is a text, such as https://ops.example.com/hook")
+        pieces = value.parts if isinstance(value, Text) else ((value, False),)
+        secret = isinstance(value, Text) and value.secret
+        shown = "".join("***" if referenced and secret else text for text, referenced in pieces)
+        return cls(Template(value), _receiver(pieces), shown)
+
+    def render(self, context: Mapping[str, Any]) -> str:
+        """The URL for one delivery; values are percent-encoded, `/` included.
+
+        Raises InvalidPayload where a template fails or a value would lead to another path.
+        """
+        url: str = self.template.render(context, quote=lambda text: quote(text, safe=""))
+        if not self.template.constant:
+            path = _AUTHORITY_ENDS.split(url.split("://", 1)[1].split("?", 1)[0])[1:]
+            if any(unquote(segment) in (".", "..") for segment in path):
+                raise InvalidPayload("a value would make the path of the webhook's URL climb")
+        return url
+
+
+def _receiver(pieces: tuple[tuple[str, bool], ...]) -> str:
+    """`host:port` of the text that stands before the first template. Raises ValueError."""
+    head, templated = "", False
+    for text, referenced in pieces:
+        # What a reference stands for is never read as a template.
+        literal, braces, _ = (text, "", "") if referenced else text.partition("{{")
+        head += literal
+        if braces:
+            templated = True
+            break
+    scheme, separator, rest = head.partition("://")
+    authority = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
+    if templated and (not separator or authority == rest):
+        raise ValueError("no template can stand in the scheme, host or port of a URL")
+    scheme = scheme.lower()
+    if scheme not in _PORTS or not authority:
+        raise ValueError("a URL begins with http:// or https:// and a host")
+    if "@" in authority:
+        raise ValueError("a URL holds no user name or password; write them into a header")
+    try:
+        url = httpx.URL(f"{scheme}://{authority}/")
+    except httpx.InvalidURL:
+        url = httpx.URL()
+    port = url.port or _PORTS[scheme]
+    if not url.host or _UNFIT.search(authority) or port > 65535:
+        raise ValueError("the host or the port of the URL is not valid")
+    host = url.raw_host.decode("ascii")
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+UrlKey = Annotated[
+    WebhookUrl,
+    PlainValidator(WebhookUrl.parse),
+    PlainSerializer(lambda url: url.shown),
+    WithJsonSchema(
+        {
+            "type": "string",
+            "description": "http:// or https://; templates may stand in its path and query",
+        }
+    ),
+]
+"""A key that holds a URL."""

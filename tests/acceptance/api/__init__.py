@@ -1,0 +1,1 @@
+"""The API over the socket and over TCP, its events and its metrics."""

@@ -1,0 +1,1 @@
+"""orchestratord and orchestratorctl, as they are typed and as systemd starts them."""

@@ -1,0 +1,1 @@
+"""Pages of a real daemon in a real browser."""

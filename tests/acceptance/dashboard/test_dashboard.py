@@ -1,0 +1,493 @@
+"""The dashboard in a real browser, of a real daemon."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.acceptance.conftest import MakeDaemon
+from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.dashboard.browser import axe, open_browser, playwright_or_skip
+from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.waiting import until
+
+playwright_or_skip()
+from playwright.sync_api import expect  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, ConsoleMessage, Page, Response
+
+TOKEN, READ = "the-token-of-the-operators", "the-token-of-the-spectators"
+EVIL = "\"'><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+WIDE, NARROW = {"width": 1440, "height": 900}, {"width": 390, "height": 844}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with open_browser() as browser:
+        yield browser
+
+
+@pytest.fixture(scope="module")
+def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
+    daemon = make_shared(
+        environ={"TOKEN": TOKEN, "READ": READ},
+        http={"bind": "127.0.0.1:0", "token": "${secret:TOKEN}", "read_token": "${secret:READ}"},
+    )
+    daemon.api("shop", shared_receiver.url, retry=retry(delay="1h", attempts=3))
+    daemon.endpoint("shop/good", "/good", schedule={"every": "1h"})
+    daemon.endpoint("shop/mended", "/mended")
+    daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
+    daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
+    daemon.endpoint(
+        "shop/evil",
+        "/evil",
+        method="POST",
+        body={"json": {"text": "{{ params.text }}"}},
+        params={"text": {"default": EVIL, "description": EVIL}, "list": {"type": "array"}},
+        webhooks=[
+            {"name": "ops", "phase": "after_request", "url": f"{shared_receiver.url}/hook"},
+        ],
+    )
+    shared_receiver.on("/hook", 200)
+    shared_receiver.on("/evil", Answer(422, EVIL, {"X-Evil": EVIL, "Content-Type": "text/html"}))
+    return daemon.start()
+
+
+@pytest.fixture(scope="module")
+def address(daemon: Daemon) -> str:
+    line = daemon.logged(r"ready: .*http://127\.0\.0\.1:")
+    return next(word.strip(",") for word in line.split() if word.startswith("http://127"))
+
+
+@contextmanager
+def visit(
+    browser: Browser, address: str, path: str = "/", token: str = TOKEN, **options: Any
+) -> Iterator[Page]:
+    """A page, as somebody sees it who has followed a link to it and logs in.
+
+    What the browser complains of (a policy that is broken, a script that fails) fails the test.
+    """
+    options.setdefault("viewport", WIDE)
+    context = browser.new_context(base_url=address, **options)
+    page = context.new_page()
+    complaints: list[str] = []
+
+    def complain(message: ConsoleMessage) -> None:
+        # The page that asks for the token is a 401, and what a test has refused is a refusal.
+        if message.type in ("error", "warning") and "Failed to load resource" not in message.text:
+            complaints.append(message.text)
+
+    def look(response: Response) -> None:
+        if "/assets/" in response.url and not response.ok:
+            complaints.append(f"{response.status} {response.url}")
+
+    page.on("console", complain)
+    page.on("response", look)
+    page.on("pageerror", lambda error: complaints.append(str(error)))
+    page.goto(path)
+    page.get_by_label("Token").fill(token)
+    page.get_by_role("button", name="Log in").click()
+    page.wait_for_selector("main h1", state="attached")
+    yield page
+    context.close()
+    assert complaints == []
+
+
+def done(daemon: Daemon, *names: str) -> list[dict[str, Any]]:
+    """The newest entries of the action log, oldest first; their names have to be these."""
+    found: list[dict[str, Any]] = daemon.get("/v1/actions", limit=len(names)).json()["actions"]
+    assert [entry["action"] for entry in found][::-1] == list(names)
+    return found[::-1]
+
+
+# -- doing -----------------------------------------------------------------------------------------
+
+
+def test_a_failed_task_is_retried_by_its_button_and_succeeds(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 404, Answer(200, '{"mended": true}'))
+    task = daemon.call("shop/mended")
+    assert daemon.finish(task)["status"] == "failed"
+    with visit(browser, address, "/retries?status=failed&endpoint=shop/mended") as page:
+        page.get_by_role("link", name=str(task), exact=True).click()
+        expect(page.get_by_role("heading", level=1)).to_contain_text("failed")
+        page.get_by_role("button", name="Retry").click()
+        # Nobody reloads the page.
+        expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
+        expect(page.locator("#attempts li")).to_have_count(2)
+        expect(page.locator("#answer")).to_contain_text('"mended": true')
+        expect(page.get_by_role("button", name="Retry")).to_have_count(0)
+    (entry,) = done(daemon, "retry")
+    assert entry["task"] == task
+    assert re.fullmatch(r"a session of token, 127\.0\.0\.1", entry["who"])
+
+
+def test_many_are_retried_with_progress(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/many", *[500] * 500, 200)
+    ids = daemon.batch("shop/many", [{"n": n} for n in range(500)])
+    until(lambda: not daemon.tasks(endpoint="shop/many", status="running"), "500 failures")
+    assert len(daemon.tasks(endpoint="shop/many", status="pending")) == 500
+    with visit(browser, address, "/retries?endpoint=shop/many&status=pending") as page:
+        page.get_by_role("button", name="Retry all that match").click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("heading")).to_have_text("Retry 500 tasks?")
+        dialog.get_by_label("How fast").select_option("100/s")
+        dialog.get_by_role("button", name="Retry 500 tasks").click()
+        page.wait_for_url("**/bulks/*")
+        bar = page.locator("progress")
+        seen: set[str] = set()
+
+        def is_done() -> bool:
+            seen.add(bar.get_attribute("value") or "")
+            page.wait_for_timeout(50)
+            return "finished" in page.locator("h1").inner_text()
+
+        until(is_done, "the end of the bulk")
+        between = [value for value in seen if 0 < float(value) < 500]
+        assert between, seen
+        expect(page.locator("#progress")).to_contain_text("All 500 done")
+        page.get_by_role("link", name="The list").click()
+        page.wait_for_url("**/retries?*endpoint=shop/many*")
+    daemon.settle(endpoint="shop/many")
+    assert {task["status"] for task in daemon.tasks(endpoint="shop/many")} == {"succeeded"}
+    assert len(ids) == 500
+    (entry,) = done(daemon, "retry many")
+    assert entry["detail"]["matched"] == 500
+
+
+def test_the_selected_ones_are_cancelled(browser: Browser, address: str, daemon: Daemon) -> None:
+    ids = [daemon.call("shop/later", "1h") for _ in range(4)]
+    with visit(browser, address, "/retries?endpoint=shop/later") as page:
+        cancel = page.get_by_role("button", name="Cancel selected")
+        expect(cancel).to_be_disabled()
+        for task in ids[:2]:
+            page.get_by_label(f"Select task {task}").check()
+        expect(page.locator("#count")).to_have_text("2 selected")
+        cancel.click()
+        dialog = page.get_by_role("dialog")
+        expect(dialog.get_by_role("heading")).to_have_text("Cancel 2 tasks?")
+        dialog.get_by_role("button", name="Back").click()
+        assert daemon.task(ids[0])["status"] == "pending"
+        cancel.click()
+        dialog.get_by_role("button", name="Cancel 2 tasks").click()
+        expect(page.locator("#progress")).to_contain_text("All 2 done")
+    assert [daemon.task(task)["status"] for task in ids] == [*["cancelled"] * 2, *["pending"] * 2]
+
+
+def test_an_endpoint_is_called_and_paused(browser: Browser, address: str, daemon: Daemon) -> None:
+    with visit(browser, address, "/endpoints/shop/many") as page:
+        page.get_by_label("n", exact=True).fill("9007199254740993")  # more than a script can count
+        page.get_by_role("button", name="Call", exact=True).click()
+        page.wait_for_url("**/retries/*")
+        made = int(page.url.rpartition("/")[2])
+        assert daemon.finish(made)["params"] == {"n": 9007199254740993}
+        page.goto("/endpoints/shop/evil")
+        page.get_by_label("list", exact=True).fill("[1, 2")
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("list: this is not JSON")
+        page.get_by_label("list", exact=True).fill('{"a": 1}')
+        page.get_by_role("button", name="Call", exact=True).click()
+        expect(page.get_by_role("alert")).to_contain_text("list: ")
+        page.goto("/endpoints/shop/good")
+        expect(page.locator("#runs")).to_contain_text("every 1h")
+        page.get_by_role("button", name="Pause").click()
+        page.get_by_role("dialog").get_by_role("button", name="Pause").click()
+        expect(page.get_by_role("button", name="Resume")).to_be_visible()
+        assert daemon.get("/v1/endpoints/shop/good").json()["paused"]
+        page.get_by_role("button", name="Resume").click()
+        expect(page.get_by_role("button", name="Pause")).to_be_visible()
+        page.goto("/actions")
+        expect(page.locator("#actions tbody tr").first).to_contain_text("resume")
+    done(daemon, "call", "pause", "resume")
+
+
+def test_by_keyboard_only(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 404, 404, 200)
+    task = daemon.call("shop/mended")
+    daemon.finish(task)
+
+    def tab_to(page: Page, name: str) -> None:
+        for _ in range(60):
+            page.keyboard.press("Tab")
+            focused = page.evaluate("document.activeElement.textContent.trim()")
+            if focused == name:
+                # Whoever cannot see the focus is lost.
+                style = "getComputedStyle(document.activeElement).outlineStyle"
+                assert page.evaluate(style) != "none"
+                return
+        raise AssertionError(f"no way to {name!r} by the tabulator key")
+
+    with visit(browser, address) as page:
+        page.keyboard.press("Tab")
+        assert page.evaluate("document.activeElement.className") == "skip"
+        tab_to(page, "Retries")
+        page.keyboard.press("Enter")
+        page.wait_for_url("**/retries")
+        tab_to(page, str(task))
+        page.keyboard.press("Enter")
+        page.wait_for_url(f"**/retries/{task}")
+        tab_to(page, "Retry")
+        page.keyboard.press("Enter")
+        until(lambda: daemon.task(task)["attempts"] == 2, "the second attempt")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("failed")
+        # The focus stays where it was, for the page was not loaded anew.
+        focus = "document.activeElement.textContent.trim()"
+        until(lambda: page.evaluate(focus) == "Retry", "the focus on the button")
+        page.keyboard.press("Space")
+        expect(page.get_by_role("heading", level=1)).to_contain_text("succeeded")
+        tab_to(page, "Overview")
+        # Questions close with Escape, and nothing has happened.
+        page.goto("/endpoints/shop/good")
+        tab_to(page, "Pause")
+        page.keyboard.press("Enter")
+        expect(page.get_by_role("dialog")).to_be_visible()
+        page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        assert not daemon.get("/v1/endpoints/shop/good").json()["paused"]
+
+
+# -- looking ---------------------------------------------------------------------------------------
+
+
+def test_what_happens_shows_by_itself_and_not_while_nobody_looks(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 404)
+    with visit(browser, address) as page:
+        expect(page.locator("#live")).to_have_attribute("data-state", "on")
+        failed = page.locator("a.tile.failed b")
+        before = int(failed.inner_text())
+        daemon.finish(daemon.call("shop/mended"))
+        expect(failed).to_have_text(str(before + 1))
+        expect(page.locator("#failing")).to_contain_text("shop/mended")
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {value: true, configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        expect(page.locator("#live")).to_have_attribute("data-state", "off")
+        asked: list[str] = []
+        page.on("request", lambda request: asked.append(request.url))
+        daemon.finish(daemon.call("shop/mended"))
+        page.wait_for_timeout(1500)
+        assert asked == []
+        page.evaluate(
+            "Object.defineProperty(document, 'hidden', {value: false, configurable: true});"
+            "document.dispatchEvent(new Event('visibilitychange'))"
+        )
+        expect(failed).to_have_text(str(before + 2))
+
+
+def test_a_configuration_that_is_refused_is_shown_with_its_place(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    with visit(browser, address, "/endpoints") as page:
+        daemon.expect("the configuration is refused", r"broken\.yaml")
+        path = daemon.write("apis/shop/endpoints/broken.yaml", {"path": "/x", "timeout": "soon"})
+        daemon.post("/v1/reload")
+        page.goto("/")
+        alert = page.locator("#alerts")
+        expect(alert).to_contain_text("The configuration files are refused")
+        expect(alert).to_contain_text(re.compile(r"apis/shop/endpoints/broken\.yaml:\d+:\d+"))
+        page.goto("/retries")
+        expect(page.locator("#notes")).to_contain_text("The configuration files are refused")
+        path.unlink()
+        daemon.reload()
+        page.goto("/")
+        expect(alert).not_to_contain_text("refused")
+
+
+def test_the_filter_stands_in_the_address(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 503)
+    task = daemon.call("shop/mended")
+    until(lambda: daemon.task(task)["attempts"] == 1, "its attempt")
+    with visit(browser, address, "/retries") as page:
+        page.get_by_label("Endpoint").fill("shop/mended")
+        page.get_by_label("Code").fill("5xx,error")
+        page.get_by_label("Since").fill("1h")
+        page.get_by_role("button", name="Show").click()
+        page.wait_for_url("**/retries?endpoint=shop*")
+        page.get_by_label("pending").check()
+        page.wait_for_url("**status=pending*")
+        assert "text=" not in page.url
+        shared = page.url
+    with visit(browser, address, shared) as page:
+        assert page.get_by_label("Code").input_value() == "5xx,error"
+        ids = page.locator("#list a.id").all_inner_texts()
+        assert str(task) in ids
+        page.goto("/retries?text=no-such-text-anywhere")
+        expect(page.locator("#list")).to_contain_text("No task matches")
+        page.goto("/retries?status=wrong")
+        expect(page.locator("main")).to_contain_text("This address makes no sense")
+        page.goto("/retries/999999")
+        expect(page.locator("main")).to_contain_text("There is no such thing")
+
+
+def test_pages_go_on_where_the_last_one_ended(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/many", 200)
+    ids = daemon.batch("shop/many", [{}] * 120)
+    daemon.settle(endpoint="shop/many")
+    with visit(browser, address, f"/retries?id={','.join(map(str, ids))}") as page:
+        seen = page.locator("#list a.id").all_inner_texts()
+        for _ in range(2):
+            page.get_by_role("link", name="Older").click()
+            page.wait_for_url(f"**after={seen[-1]}")
+            seen += page.locator("#list a.id").all_inner_texts()
+        expect(page.get_by_role("link", name="Older")).to_have_count(0)
+        assert [int(text) for text in seen] == ids[::-1]
+        # The same by their end, which the address says as well.
+        page.get_by_label("Order").select_option("last ended first")
+        page.wait_for_url("**order=ended*")
+        seen = page.locator("#list a.id").all_inner_texts()
+        for number in (2, 3):
+            page.get_by_role("link", name="Older").click()
+            page.wait_for_url("**after=*")
+            expect(page.locator("#list a.id")).not_to_have_text(seen[-50:])
+            seen += page.locator("#list a.id").all_inner_texts()
+            assert len(seen) == min(50 * number, 120)
+    assert sorted(map(int, seen)) == ids
+
+
+# -- who may do what -------------------------------------------------------------------------------
+
+
+def test_who_may_only_look_sees_all_and_can_do_nothing(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 404)
+    task = daemon.call("shop/mended")
+    daemon.finish(task)
+    paths = ["/", "/retries", f"/retries/{task}", "/endpoints", "/endpoints/shop/many", "/actions"]
+    with visit(browser, address, token=READ) as page:
+        for path in paths:
+            page.goto(path)
+            expect(page.locator("#notes")).to_contain_text("for looking only")
+            assert (
+                page.locator("button[data-post], button[data-many], form[data-post]").count() == 0
+            )
+            assert page.locator("#list input[type=checkbox]").count() == 0
+        # Nor by hand: what the page does not offer is refused as well.
+        ask = "path => fetch(path, {method: 'POST'}).then(answer => answer.status)"
+        for path in (f"/v1/retries/{task}/trigger", "/v1/endpoints/shop/good/pause", "/v1/reload"):
+            assert page.evaluate(ask, path) == 403
+    assert daemon.task(task)["attempts"] == 1
+
+
+def test_scripts_in_bodies_and_names_are_text(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    task = daemon.call("shop/evil")
+    daemon.finish(task)
+    daemon.settle(endpoint="shop/evil")
+    hook = daemon.deliveries(task)[0]["id"]
+    with visit(browser, address, f"/retries/{task}") as page:
+        for path in (
+            f"/retries/{task}",
+            f"/retries/{hook}",
+            "/retries",
+            "/retries?text=" + "%22'><script>document.title='owned'</script>",
+            "/retries?endpoint=" + "<script>document.title='owned'</script>",
+            "/endpoints/shop/evil",
+            "/endpoints?text=<script>document.title='owned'</script>",
+            "/actions",
+            "/",
+        ):
+            page.goto(path)
+            page.wait_for_timeout(100)
+            assert page.title().endswith("orchestratord"), path
+            assert page.locator("main script, main img").count() == 0, path
+        page.goto(f"/retries/{task}")
+        expect(page.locator("#answer pre").last).to_have_text(EVIL)
+        expect(page.locator("main")).to_contain_text(EVIL)  # the parameter, too
+        page.goto("/endpoints/shop/evil")
+        expect(page.get_by_label("text", exact=True)).to_have_attribute("placeholder", EVIL)
+
+
+def test_nobody_frames_a_page_or_asks_from_elsewhere(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    """A page of another origin, in the browser of somebody who is logged in."""
+    port = address.rpartition(":")[2]
+    page_of_others = f"""<!doctype html><title>other</title>
+        <iframe src="{address}/"></iframe>
+        <form id="f" method="post" action="{address}/v1/endpoints/shop/good/pause"></form>
+        <img src="{address}/">"""
+    headers = {"Content-Type": "text/html"}
+    shared_receiver.on("/other", Answer(200, page_of_others, headers))
+    with visit(browser, address) as page:
+        other = page.context.new_page()
+        # `localhost` and `127.0.0.1` are two sites, and ports are no border for cookies.
+        other.goto(f"{shared_receiver.url}/other")
+        frame = other.frames[1]
+        assert frame.locator("main").count() == 0
+        ask = """async (address) => {
+            const options = {method: "POST", credentials: "include"};
+            try { return (await fetch(address, options)).status; } catch { return "refused"; }
+        }"""
+        pause = f"{address}/v1/endpoints/shop/good/pause"
+        assert other.evaluate(ask, pause) == "refused"
+        rebound = f"http://localhost:{port}/v1/endpoints/shop/good/pause"
+        assert other.evaluate(ask, rebound) == "refused"
+        with other.expect_response("**/pause") as answered:
+            other.evaluate("document.getElementById('f').submit()")
+        assert answered.value.status == 403
+    assert not daemon.get("/v1/endpoints/shop/good").json()["paused"]
+
+
+# -- how it looks ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("theme", ["light", "dark"])
+def test_both_themes_and_no_barrier_on_any_page(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver, theme: Any
+) -> None:
+    shared_receiver.on("/mended", 503)
+    task = daemon.call("shop/mended")
+    until(lambda: daemon.task(task)["attempts"] == 1, "its attempt")
+    bulk = daemon.post(
+        "/v1/retries/trigger", {"filter": {"endpoint": "shop/mended", "status": "failed"}}
+    ).json()["bulk"]
+    paths = [
+        "/", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
+        f"/bulks/{bulk}", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later", "/actions",
+        "/retries/999999",
+    ]  # fmt: skip
+    size = WIDE if theme == "light" else NARROW
+    with visit(browser, address, viewport=size, color_scheme=theme) as page:
+        ground = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        red = int(re.findall(r"\d+", ground)[0])
+        assert (red > 200) == (theme == "light")
+        for path in paths:
+            page.goto(path)
+            wide = "document.documentElement.scrollWidth - document.documentElement.clientWidth"
+            assert page.evaluate(wide) == 0, f"{path} is wider than the window"
+            assert axe(page) == [], path
+        # A choice outlives the page, and begins with its first pixel: the server writes it.
+        other = "dark" if theme == "light" else "light"
+        page.get_by_label("Theme").select_option(other)
+        page.goto("/")
+        assert page.locator("html").get_attribute("data-theme") == other
+        after = page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert after != ground
+
+
+def test_without_a_script_all_can_be_looked_at(
+    browser: Browser, address: str, daemon: Daemon
+) -> None:
+    with visit(browser, address, "/retries", java_script_enabled=False) as page:
+        page.get_by_label("Endpoint").fill("shop/*")
+        page.get_by_role("button", name="Show").click()
+        expect(page.locator("#list table")).to_be_visible()

@@ -1,0 +1,1 @@
+"""Where requests go, through what, and what comes back from there."""

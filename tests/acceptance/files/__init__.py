@@ -1,0 +1,1 @@
+"""Declarations in YAML: what they make requests of, and where their secrets go."""

@@ -1,0 +1,1 @@
+"""Phases and hooks: calls, statements, what follows from them, and plugins that take part."""

@@ -1,0 +1,239 @@
+"""Plugins that are not shipped, in one file or installed with pip, do what they are for."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.acceptance.conftest import MakeDaemon
+from tests.acceptance.daemon import Daemon
+from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.waiting import until
+
+PROJECT = Path(__file__).parent / "plugin_project"
+DOCS = Path(__file__).parents[3] / "docs/plugins.md"
+
+GATE = """
+import time
+from orchestratord import Reject, Snooze, hookimpl
+
+STARTED = time.monotonic()
+
+@hookimpl
+def before_request(request, task):
+    if task.kind != "call":
+        return None
+    if task.params["n"] == "refused":
+        raise Reject("not today")
+    if time.monotonic() < STARTED + 2:
+        raise Snooze(0.1)
+    request.headers["X-Gate"] = "open"
+    return request
+"""
+
+TELLS = """
+from orchestratord import NewTask, Table, Upsert, hookimpl
+
+@hookimpl
+def register_tables():
+    return [Table("told", {"endpoint_id": "TEXT NOT NULL", "last_task": "INTEGER",
+                           "calls": "INTEGER"}, key=("endpoint_id",))]
+
+@hookimpl
+async def on_success(outcome, task, endpoint):
+    if task.kind != "call":
+        return []
+    effects = [Upsert("told", {"endpoint_id": endpoint.id}, {"last_task": task.id},
+                      add={"calls": 1})]
+    if endpoint.id == "shop/first":
+        effects.append(NewTask("call", "shop/second", {"from": task.params["n"]},
+                               parent_id=task.id))
+    return effects
+"""
+
+
+def test_a_hook_may_refuse_and_may_put_off(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/", 200)
+    receiver.on("/told", 204)
+    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon.plugin("gate", GATE)
+    told = {"name": "told", "phase": "on_final_failure", "url": f"{receiver.url}/told"}
+    coded = {"name": "coded", "phase": "after_request", "url": f"{receiver.url}/told"}
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/", params={"n": {}}, webhooks=[told, coded])
+    daemon.start()
+
+    task = daemon.finish(daemon.call("shop/get", n="refused"))
+    assert (task["status"], task["reason"]) == ("failed", "rejected")
+    assert (task["attempts"], task["last_status_code"]) == (1, None)
+    assert "not today" in task["last_error"]
+    daemon.settle()
+    assert receiver.count("/") == 0
+    # It never was a request, so there is nothing after it to tell of.
+    (delivery,) = receiver.received("/told")
+    assert delivery.json()["type"] == "on_final_failure"
+    assert delivery.json()["data"]["status_code"] is None
+
+    task = daemon.finish(daemon.call("shop/get", n="later"))
+    assert (task["status"], task["attempts"]) == ("succeeded", 1)
+    (sent,) = receiver.received("/")
+    assert sent.headers["x-gate"] == "open"
+
+
+def test_without_the_webhooks_plugin_calls_go_on_and_deliveries_wait(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/", 200)
+    receiver.on("/hook", 503, 204)
+    hook = {"name": "hook", "phase": "on_success", "url": f"{receiver.url}/hook",
+            "retry": {"backoff": {"strategy": "fixed", "delay": "1h"}}}  # fmt: skip
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/", webhooks=[hook])
+    daemon.start()
+    daemon.finish(daemon.call("shop/get"))
+    (delivery,) = until(lambda: daemon.tasks(kind="webhook"), "the delivery")
+    until(lambda: receiver.count("/hook") == 1, "its first attempt")
+    daemon.until_status(delivery["id"], "pending")
+
+    daemon.write("orchestratord.yaml", {**daemon.settings, "plugins": {"disabled": ["webhooks"]}})
+    daemon.restart()
+    (warning,) = daemon.status()["config"]["warnings"]
+    assert warning["key"] == "webhooks"
+    assert daemon.post(f"/v1/retries/{delivery['id']}/trigger").status_code == 202
+    assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"
+    assert [task["id"] for task in daemon.tasks(kind="webhook")] == [delivery["id"]]
+    assert daemon.task(delivery["id"])["status"] == "pending"
+
+    daemon.write("orchestratord.yaml", daemon.settings)
+    daemon.restart()
+    assert daemon.finish(delivery["id"])["status"] == "succeeded"
+
+
+def test_one_file_tells(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    receiver.on("/first", 200)
+    receiver.on("/second", 200)
+    daemon = make_daemon(plugins={"dirs": ["plugins"]})
+    daemon.plugin("tells", TELLS)
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/first", "/first", params={"n": {"type": "integer"}})
+    daemon.endpoint(
+        "shop/second", "/second", params={"from": {}}, query={"from": "{{ params['from'] }}"}
+    )
+    daemon.start()
+    first = daemon.call("shop/first", n=7)
+    daemon.call("shop/first", n=8)
+    until(lambda: receiver.count("/second") == 2, "the calls that follow")
+    daemon.settle()
+    assert {item.query["from"] for item in receiver.received("/second")} == {"7", "8"}
+    (second,) = [t for t in daemon.tasks(endpoint="shop/second") if t["parent_id"] == first]
+    assert second["params"] == {"from": 7}
+    rows = {row["endpoint_id"]: row for row in daemon.rows("SELECT * FROM told")}
+    assert {name: row["calls"] for name, row in rows.items()} == {
+        "shop/first": 2,
+        "shop/second": 2,
+    }
+    daemon.restart()
+    daemon.call("shop/first", n=9)
+    until(lambda: receiver.count("/second") == 3, "the call that follows")
+    daemon.settle()
+    rows = {row["endpoint_id"]: row for row in daemon.rows("SELECT * FROM told")}
+    assert rows["shop/first"]["calls"] == 3
+
+
+@pytest.fixture(scope="module")
+def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder into which pip has installed the plugin of `plugin_project`."""
+    target = tmp_path_factory.mktemp("site")
+    subprocess.run(
+        [sys.executable, "-m", "pip", "install", "--quiet", "--disable-pip-version-check",
+         "--no-index", "--no-deps", "--no-build-isolation", "--target", str(target), str(PROJECT)],
+        check=True,
+        timeout=120,
+    )  # fmt: skip
+    return target
+
+
+def test_a_plugin_that_pip_installed(
+    make_daemon: MakeDaemon, receiver: Receiver, installed: Path
+) -> None:
+    receiver.on("/waits", 503, 503, 503, 503, 200)
+    receiver.on("/lies", Answer(200, '{"error": "no such order"}'))
+    receiver.on("/later", Answer(200, '{"error": "later"}'), Answer(200, '{"order": 1}'))
+    daemon = make_daemon(environ={"PYTHONPATH": str(installed)})
+    daemon.api("shop", receiver.url)
+    backoff = {"backoff": {"strategy": "fibonacci", "delay": "50ms"}, "jitter": 0}
+    for name in ("waits", "lies", "later"):
+        daemon.endpoint(f"shop/{name}", f"/{name}", retry=backoff)
+    daemon.start()
+
+    waits, lies, later = (daemon.call(f"shop/{name}") for name in ("waits", "lies", "later"))
+    task = daemon.finish(waits)
+    assert task["status"] == "succeeded"
+    delays = [item["delay"] for item in task["attempt_log"][:-1]]
+    assert delays == pytest.approx([0.05, 0.05, 0.1, 0.15])
+    task = daemon.finish(lies)
+    assert (task["status"], task["reason"]) == ("failed", "not_retryable")
+    assert task["last_status_code"] == 200
+    assert task["last_error"] == "the body says error"
+    assert "fibonacci" in task["attempt_log"][0]["why"]
+    task = daemon.finish(later)
+    assert (task["status"], task["attempts"]) == ("succeeded", 2)
+
+    shown = {item["name"]: item for item in daemon.status()["plugins"]}["fibonacci"]
+    assert shown["version"] == "1.2.3"
+    assert set(shown["hooks"]) == {"after_request", "register_backoff"}
+
+
+def test_without_it_its_strategy_is_unknown(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/", retry={"backoff": "fibonacci"})
+    assert check(daemon) == (78, True)
+
+
+def check(daemon: Daemon) -> tuple[int, bool]:
+    ended = subprocess.run(
+        [sys.executable, "-m", "orchestratord", "check", "--config", str(daemon.config)],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=daemon.environ,
+    )
+    return ended.returncode, "unknown strategy 'fibonacci'" in ended.stderr
+
+
+def test_a_type_of_endpoint_goes_the_way_of_its_api(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    """The example in the docs, with a token, and a rate that it shares with other calls."""
+    (example,) = (
+        block
+        for block in re.findall(
+            r"^```python\n(.*?)^```$", DOCS.read_text(), re.DOTALL | re.MULTILINE
+        )
+        if "class PingExecutor" in block
+    )
+    tokens = (Answer(200, f'{{"access_token": "a-token-{number}"}}') for number in (1, 2))
+    receiver.on("/token", *tokens)
+    receiver.on("/", 401, 204)
+    daemon = make_daemon(environ={"CLIENT": "a-client-secret"}, plugins={"dirs": ["plugins"]})
+    daemon.plugin("ping", example)
+    oauth2 = {"token_url": f"{receiver.url}/token", "client_id": "daemon",
+              "client_secret": "${secret:CLIENT}"}  # fmt: skip
+    daemon.api("shop", receiver.url, auth={"oauth2": oauth2}, rate_limit="2/min")
+    daemon.write("apis/shop/endpoints/ping.yaml", {"type": "ping", "url": receiver.url})
+    with daemon.start():
+        task = daemon.finish(daemon.call("shop/ping"))
+        assert (task["status"], task["attempts"], task["last_status_code"]) == ("succeeded", 1, 204)
+        heard = [item.headers["authorization"] for item in receiver.received("/")]
+        assert heard == ["Bearer a-token-1", "Bearer a-token-2"]
+        shown = daemon.get(f"/v1/retries/{task['id']}/request").json()
+        assert shown["headers"]["Authorization"] == "***"
+        first, second = daemon.batch("shop/ping", [{}, {}])
+        daemon.finish(first)
+        assert daemon.task(second)["waits"]["for"] == "rate_limit"

@@ -1,0 +1,1 @@
+"""The table: what a kill leaves behind, and what waits in lanes."""

@@ -1,0 +1,23 @@
+"""kill -9 at random moments under load.
+
+The long form is `python -m tests.acceptance.queue.campaign`.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.acceptance.queue.campaign import run
+
+
+@pytest.mark.campaign
+def test_fifty_kills_lose_nothing(tmp_path_factory: pytest.TempPathFactory) -> None:
+    report = run(tmp_path_factory.mktemp("k"), cycles=50, seed=20_261_125)
+    print("\n".join(report.lines()))
+    assert report.wrong == []
+    # The load was one, and the kills hit something.
+    assert report.accepted > 1000
+    assert report.calls["succeeded"] > 500
+    assert report.deliveries["succeeded"] > 500
+    assert report.calls["ambiguous"] > 10
+    assert report.lost_attempts > 50

@@ -1,0 +1,1 @@
+"""Changed files, taken up while it runs."""

@@ -1,0 +1,1 @@
+"""Deliveries to a receiver of others, and webhooks written over the API."""

@@ -1,0 +1,111 @@
+"""The command `orchestratord` itself, what all commands have in common, and `run`."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import click
+from cli_parts import GOOD, run, write
+
+from orchestratord.cli.main import LazyCommands, main
+
+
+def test_version() -> None:
+    result = run("--version")
+    assert result.exit_code == 0
+    assert importlib.metadata.version("orchestratord") in result.stdout
+
+
+def test_help_names_every_command() -> None:
+    result = run("--help")
+    assert result.exit_code == 0
+    for name in main.commands:
+        assert f"\n  {name} " in result.stdout
+
+
+def every_command() -> Iterator[tuple[str, click.Command]]:
+    for name, command in main.commands.items():
+        if isinstance(command, click.Group):
+            yield from ((f"{name} {inner}", one) for inner, one in command.commands.items())
+        else:
+            yield name, command
+
+
+def test_every_command_takes_config() -> None:
+    commands = dict(every_command())
+    assert {"run", "check", "schema", "plugins", "demo", "init", "doctor"} <= set(commands)
+    assert {"new endpoint", "new plugin"} <= set(commands)
+    for name, command in commands.items():
+        options = {option for param in command.params for option in param.opts}
+        assert "--config" in options, name
+
+
+def test_help_and_completion_load_nothing_heavy() -> None:
+    code = (
+        "import sys\nfrom click.testing import CliRunner\n"
+        "from orchestratord.cli.main import main\n"
+        "assert CliRunner().invoke(main, ['--help']).exit_code == 0\n"
+        "assert [main.commands[name].get_short_help_str() for name in main.commands]\n"
+        "print(*sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert not {"pydantic", "httpx", "jinja2", "peewee", "yaml"} & set(done.stdout.split())
+
+
+def test_a_command_is_imported_when_it_is_asked_for() -> None:
+    code = "import sys, orchestratord.cli.main\nprint(*sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "orchestratord.cli.inspect.check_command" not in done.stdout.split()
+
+
+def test_commands_are_a_mapping() -> None:
+    commands = LazyCommands({"check": "inspect.check_command"})
+    commands["other"] = main.commands["run"]
+    assert (sorted(commands), len(commands)) == (["check", "other"], 2)
+    assert commands["check"] is main.commands["check"]
+    assert commands["other"] is main.commands["run"]
+    del commands["other"]
+    assert "other" not in commands
+
+
+def test_usage_errors_exit_with_2() -> None:
+    assert run("no-such-command").exit_code == 2
+    assert run("schema", "no-such-file").exit_code == 2
+    assert run("check", "-o", "xml").exit_code == 2
+
+
+def test_as_a_module() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestratord", "--version"], capture_output=True, text=True
+    )
+    assert done.returncode == 0
+    assert done.stdout.startswith("orchestratord, version ")
+
+
+def test_the_folder_comes_from_the_environment(tmp_path: Path) -> None:
+    first, second = write(tmp_path / "first", GOOD), write(tmp_path / "second", GOOD)
+    env = {"ORCHESTRATORD_CONFIG": str(first), "CONFIGURATION_DIRECTORY": str(second)}
+    assert str(first) in run("check", env=env).stdout
+    assert str(second) in run("check", env={**env, "ORCHESTRATORD_CONFIG": ""}).stdout
+    assert str(second) in run("check", "--config", second, env=env).stdout
+
+
+def test_a_missing_folder(tmp_path: Path) -> None:
+    result = run("check", "--config", tmp_path / "nowhere")
+    assert result.exit_code == 78
+    assert str(tmp_path / "nowhere") in result.stderr
+
+
+def test_run_refuses_a_bad_configuration(tmp_path: Path) -> None:
+    write(tmp_path, {"apis/shop/endpoints/a.yaml": "pth: /a\n"})
+    done = subprocess.run(
+        [sys.executable, "-m", "orchestratord", "run", "--config", str(tmp_path)],
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 78
+    assert "apis/shop/endpoints/a.yaml:1:1: pth: " in done.stderr

@@ -1,0 +1,308 @@
+"""`call`, `list`, `retry` and `cancel`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from scripted_daemon import CALLS, Daemon, Reply, Request, Result, a_problem, a_task, at
+
+# -- call ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.usefixtures("accepted")
+def test_a_call_is_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    assert ctl("call", "a/b") == (0, "ID  STATUS   ENDPOINT\n42  pending  a/b\n", "")
+    assert daemon.requests[0].body == {"params": {}}
+    assert ctl("call", "a/b", "-o", "json").json == {"id": 42, "status": "pending"}
+
+
+@pytest.mark.usefixtures("accepted")
+def test_typed_params_and_texts_travel_apart(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    params = '{"n": 7, "list": [1, null], "s": "007"}'
+    ctl("call", "a/b", "-p", "id=007", "--params", params, "-p", "q=a=b", "-p", "empty=")
+    assert daemon.requests[0].body == {
+        "params": {"n": 7, "list": [1, None], "s": "007"},
+        "text_params": {"id": "007", "q": "a=b", "empty": ""},
+    }
+
+
+@pytest.mark.usefixtures("accepted")
+def test_delay_and_idempotency_key(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    ctl("call", "a/b", "--delay", "500ms", "--idempotency-key", "k 1")
+    (request,) = daemon.requests
+    assert request.body["delay"] == 0.5
+    assert request.headers["idempotency-key"] == "k 1"
+
+
+def test_a_key_used_before_is_said(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", CALLS, (200, {"id": 41, "status": "succeeded"}))
+    result = ctl("call", "a/b", "--idempotency-key", "k")
+    assert result.code == 0
+    assert "41" in result.out
+    assert "it is task 41, and no new call was made" in result.err
+
+
+@pytest.mark.parametrize(("status", "code"), [(409, 5), (422, 2), (404, 4), (507, 1)])
+def test_a_refused_call(daemon: Daemon, ctl: Callable[..., Result], status: int, code: int) -> None:
+    daemon.on("POST", CALLS, a_problem(status, "no"))
+    assert ctl("call", "a/b", "--wait") == (code, "", "orchestratorctl: no\n")
+
+
+# -- list ------------------------------------------------------------------------------------------
+
+
+def some_tasks() -> list[dict[str, Any]]:
+    return [
+        a_task(1044, next_try=at(9000)),
+        a_task(
+            1043,
+            kind="webhook",
+            webhook="ops",
+            status="failed",
+            reason="exhausted",
+            attempts=10,
+            max_attempts=10,
+            last_status_code=410,
+        ),
+        a_task(1042, status="running", last_status_code=None, created_at=at(-330)),
+        a_task(1041, next_try=at(-3), last_status_code="error"),
+    ]
+
+
+def test_a_row_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/retries", (200, {"retries": some_tasks(), "next": None}))
+    result = ctl("list")
+    assert (result.code, result.err) == (0, "")
+    users = "salesforce/getUsers"
+    assert [" ".join(line.split()) for line in result.out.splitlines()] == [
+        "ID KIND ENDPOINT STATUS ATTEMPTS CODE NEXT TRY CREATED",
+        f"1044 call {users} pending 1/15 503 in 2h 2h ago",
+        f"1043 webhook {users} → ops failed exhausted 10/10 410 - 2h ago",
+        f"1042 call {users} running 1/15 - - 5m ago",
+        f"1041 call {users} pending 1/15 error due 2h ago",
+    ]
+
+
+def test_80_columns_hold_it(daemon: Daemon, terminal: Callable[..., Result]) -> None:
+    long = a_task(
+        7,
+        kind="webhook",
+        endpoint="a" * 30 + "/" + "b" * 30,
+        webhook="hook" * 5,
+        status="failed",
+        reason="webhook_disabled",
+    )
+    daemon.on("GET", "/v1/retries", (200, {"retries": [*some_tasks(), long], "next": None}))
+    result = terminal("list", NO_COLOR="1")
+    assert result.code == 0
+    lines = result.out.splitlines()
+    assert len(lines) == 6
+    assert max(len(line) for line in lines) <= 80
+    assert "\x1b" not in result.out
+    assert "\x1b[31mfailed" in terminal("list").out
+
+
+def test_the_filters_travel(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/retries", (200, {"retries": [], "next": None}))
+    result = ctl(
+        "list",
+        "--status",
+        "failed,pending",
+        "--status-code",
+        "5xx",
+        "--endpoint",
+        "a/b",
+        "--kind",
+        "call",
+        "--since",
+        "2h",
+        "--limit",
+        "7",
+    )
+    assert result == (0, "", "No task matches.\n")
+    assert daemon.requests[0].query == {
+        "status": "failed,pending",
+        "status_code": "5xx",
+        "endpoint": "a/b",
+        "kind": "call",
+        "since": "2h",
+        "limit": "7",
+    }
+    assert ctl("list").err == "There are no tasks.\n"
+
+
+@pytest.fixture
+def many(daemon: Daemon) -> None:
+    """5,000 tasks in pages of at most 1,000."""
+
+    def page(request: Request) -> Reply:
+        first = int(request.query.get("after", "5001")) - 1
+        limit = int(request.query["limit"])
+        assert limit <= 1000
+        ids = list(range(first, max(first - limit, 0), -1))
+        return 200, {
+            "retries": [{"id": i} for i in ids],
+            "next": ids[-1] if ids and ids[-1] > 1 else None,
+        }
+
+    daemon.on("GET", "/v1/retries", page)
+
+
+@pytest.mark.usefixtures("many")
+@pytest.mark.parametrize(
+    ("limit", "asked"),
+    [(100, [100]), (1000, [1000]), (2500, [1000, 1000, 500]), (9000, [1000] * 5)],
+)
+def test_pages_are_followed_as_far_as_the_limit(
+    daemon: Daemon, ctl: Callable[..., Result], limit: int, asked: list[int]
+) -> None:
+    result = ctl("list", "--limit", str(limit), "-o", "json")
+    ids = [task["id"] for task in result.json["retries"]]
+    assert ids == list(range(5000, max(5000 - limit, 0), -1))
+    assert [int(request.query["limit"]) for request in daemon.requests] == asked
+    assert (result.json["next"] is None) == (limit == 9000)
+
+
+@pytest.mark.usefixtures("many")
+def test_more_than_shown_is_said(ctl: Callable[..., Result]) -> None:
+    assert "There are more than these 3" in ctl("list", "--limit", "3").err
+    assert ctl("list", "--limit", "3", "-o", "json").err == ""
+    assert ctl("list", "--limit", "5000").err == ""
+
+
+# -- retry and cancel ------------------------------------------------------------------------------
+
+
+def test_one_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/42/trigger", (202, a_task(42, next_try=at(-1))))
+    result = ctl("retry", "42")
+    assert (result.code, result.err) == (0, "")
+    assert result.out.splitlines()[1].split()[:4] == [
+        "42",
+        "call",
+        "salesforce/getUsers",
+        "pending",
+    ]
+    assert daemon.requests[0].body == {"force": False}
+    assert ctl("retry", "42", "--force", "-o", "json").json["id"] == 42
+    assert daemon.requests[1].body == {"force": True}
+
+
+@pytest.mark.parametrize(
+    ("problems", "code"), [({43: 409}, 5), ({43: 404, 44: 404}, 4), ({43: 404, 44: 409}, 1)]
+)
+def test_one_that_cannot_be_retried_does_not_keep_the_others(
+    daemon: Daemon, ctl: Callable[..., Result], problems: dict[int, int], code: int
+) -> None:
+    for task_id in (42, 43, 44, 45):
+        reply = (202, a_task(task_id))
+        if task_id in problems:
+            reply = a_problem(problems[task_id], "it cannot be")
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", reply)
+    result = ctl("retry", "42", "43", "44", "45", "-o", "json")
+    assert result.code == code
+    assert {task["id"] for task in result.json["retries"]} == {42, 43, 44, 45} - set(problems)
+    assert result.err.splitlines() == [
+        f"orchestratorctl: {task_id}: it cannot be" for task_id in problems
+    ]
+
+
+def test_a_single_conflict(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/42/trigger", a_problem(409, "task 42 is running"))
+    expected = (5, "", "orchestratorctl: task 42 is running\n")
+    assert ctl("retry", "42") == ctl("retry", "42", "-o", "json") == expected
+    assert ctl("retry", "42", "--wait") == expected
+
+
+def test_waiting_for_several(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    for task_id, status in ((42, "succeeded"), (43, "failed")):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+        task = a_task(task_id, status=status, response={"body": f"answer {task_id}"})
+        daemon.on("GET", f"/v1/retries/{task_id}", (200, task))
+    result = ctl("retry", "42", "43", "--wait")
+    assert result.code == 1
+    assert result.out == "answer 42\nanswer 43\n"
+    assert result.err == "orchestratorctl: task 43 failed after 1 attempt with 503\n"
+    result = ctl("retry", "42", "43", "--wait", "-o", "json")
+    assert [task["status"] for task in result.json["retries"]] == ["succeeded", "failed"]
+    assert ctl("retry", "42", "--wait", "-o", "json").json["status"] == "succeeded"
+
+
+def test_waiting_for_what_could_be_retried(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/42/trigger", a_problem(404, "no"))
+    daemon.on("POST", "/v1/retries/43/trigger", (202, a_task(43)))
+    daemon.on("GET", "/v1/retries/43", (200, a_task(43, status="succeeded", response="ok")))
+    result = ctl("retry", "42", "43", "--wait")
+    assert (result.code, result.out) == (4, "ok\n")
+
+
+def test_a_timeout_is_for_all_together(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    for task_id in (42, 43):
+        daemon.on("POST", f"/v1/retries/{task_id}/trigger", (202, a_task(task_id)))
+        daemon.on("GET", f"/v1/retries/{task_id}", (200, a_task(task_id)))
+    result = ctl("retry", "42", "43", "--wait", "--timeout", "200ms", "-o", "json")
+    assert result.code == 6
+    assert [task["id"] for task in result.json["retries"]] == [42, 43]
+    assert "task 42 has not ended in time" in result.err
+    assert "task 43 has not ended in time" in result.err
+
+
+def test_all_that_match_means_failed_where_no_status_is_named(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("POST", "/v1/retries/trigger", (200, {"matched": 1234, "bulk": None}))
+    result = ctl("retry", "--all", "--endpoint", "a/b", "--since", "2h", "--dry-run")
+    assert result == (0, "MATCHED\n  1,234\n", "This was a dry run: nothing has changed.\n")
+    ctl("retry", "--all", "--status", "cancelled", "--status-code", "5xx", "--rate", "10/s")
+    assert [request.body for request in daemon.requests] == [
+        {"filter": {"status": "failed", "endpoint": "a/b", "since": "2h"}, "dry_run": True},
+        {
+            "filter": {"status": "cancelled", "status_code": "5xx"},
+            "dry_run": False,
+            "rate": "10/s",
+        },
+    ]
+
+
+def test_a_dry_run_as_json(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/trigger", (200, {"matched": 5, "bulk": None}))
+    result = ctl("retry", "--all", "--kind", "call", "--dry-run", "-o", "json")
+    assert result.json == {"matched": 5, "bulk": None}
+
+
+def test_a_filter_that_the_daemon_refuses(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/trigger", a_problem(422, "rate: 'fast' is no rate"))
+    result = ctl("retry", "--all", "--kind", "call", "--rate", "fast")
+    assert result == (2, "", "orchestratorctl: rate: 'fast' is no rate\n")
+
+
+def test_cancelling(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/42/cancel", (202, a_task(42, status="cancelled")))
+    daemon.on("POST", "/v1/retries/43/cancel", (202, a_task(43, status="running")))
+    daemon.on("POST", "/v1/retries/44/cancel", a_problem(409, "task 44 has succeeded"))
+    result = ctl("cancel", "42", "43", "44")
+    assert result.code == 5
+    assert [line.split()[3] for line in result.out.splitlines()[1:]] == ["cancelled", "running"]
+    assert "44: task 44 has succeeded" in result.err
+    assert "Task 43 is in flight; it will not be tried again." in result.err
+    assert ctl("cancel", "42", "-o", "json").json["status"] == "cancelled"
+
+
+def test_cancelling_all_that_match_means_pending_where_no_status_is_named(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("POST", "/v1/retries/cancel", (200, {"matched": 3, "bulk": None}))
+    result = ctl("cancel", "--all", "--text", "4711", "--until", "1h", "--dry-run")
+    assert (result.code, result.out.split()) == (0, ["MATCHED", "3"])
+    (request,) = daemon.requests
+    wanted = {"status": "pending", "until": "1h", "text": "4711"}
+    assert request.body == {"filter": wanted, "dry_run": True}
+
+
+@pytest.mark.parametrize(
+    "words", [(), ("7", "--all", "--kind", "call"), ("--all",), ("7", "--dry-run")]
+)
+def test_what_cancel_does_not_take(ctl: Callable[..., Result], words: tuple[str, ...]) -> None:
+    assert ctl("cancel", *words).code == 2

@@ -1,0 +1,234 @@
+from __future__ import annotations
+
+import io
+import json
+from argparse import ArgumentTypeError
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+
+from orchestratorctl.argument_types import duration, since
+from orchestratorctl.main import main, parse
+from orchestratorctl.shell_completion import _SOURCES
+from orchestratorctl.verb_table import EVERYWHERE, VERBS, Verb, filters
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--socket /s -o json status",
+        "status --socket /s -o json",
+        "--socket /s status --output json",
+        "-o yaml --socket /x status -o json --socket /s",
+        "webhooks --socket /s -o json",
+        "--socket /s webhooks list -o json",
+        "-o json webhooks --socket /s list",
+        "webhooks enable -o json a/b hook --socket /s",
+    ],
+)
+def test_what_holds_everywhere_stands_before_or_after_the_verb(line: str) -> None:
+    arguments = parse(line.split())
+    assert (arguments.socket, arguments.output) == ("/s", "json")
+
+
+def test_tables_and_the_usual_sockets_are_the_default() -> None:
+    arguments = parse(["status"])
+    assert (arguments.socket, arguments.output) == (None, "table")
+
+
+def rows(verbs: tuple[Verb, ...] = VERBS) -> Iterator[Verb]:
+    """Every row of the table, those below others too."""
+    for verb in verbs:
+        yield verb
+        yield from rows(verb.verbs)
+
+
+@pytest.mark.parametrize("verb", [*rows()], ids=lambda verb: verb.name)
+def test_each_verb_has_its_function(verb: Verb) -> None:
+    module, _, function = verb.run.partition(":")
+    assert callable(getattr(import_module(f"orchestratorctl.{module}"), function))
+
+
+def test_each_source_of_the_completion_exists() -> None:
+    named = {
+        argument.complete.partition(" ")[0]
+        for verb in rows()
+        for argument in (*EVERYWHERE, *verb.arguments)
+        if isinstance(argument.complete, str)
+    }
+    assert named == set(_SOURCES)
+
+
+@pytest.mark.parametrize(
+    ("line", "run"),
+    [
+        ("status", "status"),
+        ("endpoints", "endpoints"),
+        ("endpoints a/b", "endpoints"),
+        ("list", "list_tasks"),
+        ("show 1", "show"),
+        ("call a/b", "call"),
+        ("retry 1 2 --wait --timeout 5s", "retry"),
+        ("retry --force --wait 1 2", "retry"),
+        ("cancel 1 2", "cancel"),
+        ("pause a/b", "pause"),
+        ("resume a/b", "resume"),
+        ("bulks 1", "bulks"),
+        ("reload", "reload"),
+        ("webhooks", "list_webhooks"),
+        ("webhooks list", "list_webhooks"),
+        ("webhooks list a/b", "list_webhooks"),
+        ("webhooks enable a/b c", "enable"),
+        ("webhooks disable a/b c", "disable"),
+        ("webhooks test a/b c", "test"),
+    ],
+)
+def test_a_line_is_read_as_its_verb(line: str, run: str) -> None:
+    assert parse(line.split()).verb.run.partition(":")[2] == run
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("", "VERB"),
+        ("stauts", "invalid choice: 'stauts'"),
+        ("status -o xml", "invalid choice: 'xml'"),
+        ("endpoints foo", "'foo' is no endpoint"),
+        ("endpoints ../x", "'../x' is no endpoint"),
+        ("endpoints a/b/c", "'a/b/c' is no endpoint"),
+        ("show", "ID"),
+        ("show 0", "'0' is no whole number"),
+        ("show ٣", "is no whole number"),
+        ("list --limit -1", "--limit"),
+        ("list --status pending,done", "'done' is no status"),
+        ("list --since yesterday", "neither a duration"),
+        ("list --endpoint shop", "API/* for all of one"),
+        ("list --endpoint */get", "'*/get' is no endpoint"),
+        ("list --endpoint shop/get*", "'shop/get*' is no endpoint"),
+        ("pause shop/*", "'shop/*' is no endpoint"),
+        ("call", "API/NAME"),
+        ("call a/b -p x", "'x' is not KEY=VALUE"),
+        ("call a/b -p =x", "'=x' is not KEY=VALUE"),
+        ("call a/b -p x=1 -p x=2", "given twice: x"),
+        ('call a/b -p x=1 --params {"x":1}', "given twice: x"),
+        ("call a/b --params [1]", "a JSON object"),
+        ("call a/b --params {", "no JSON"),
+        ('call a/b --params {"x":NaN}', "NaN is no JSON value"),
+        ("call a/b --params @/no/such/file", "/no/such/file"),
+        ("call a/b -p x=\udcff", "no UTF-8"),
+        ("call a/b --delay soon", "'soon' is no duration"),
+        ("call a/b --idempotency-key ü", "printable ASCII"),
+        ("call a/b --timeout 5s", "--timeout needs --wait"),
+        ("retry", "by ID, or choose them with --all"),
+        ("retry x", "'x' is no whole number"),
+        ("retry 1 --timeout 5s", "--timeout needs --wait"),
+        ("retry 1 --dry-run --rate 1/s --status failed", "--status, --dry-run, --rate: only"),
+        ("retry --all", "--all needs a filter"),
+        ("retry --all --dry-run --rate 5/s", "--all needs a filter"),
+        ("retry --all --status failed 5", "leave the IDs out"),
+        ("retry --all --status failed --wait", "not for --all"),
+        ("retry --all --status failed --force", "not for --all"),
+        ("retry --al --status failed", "unrecognized arguments"),
+        ("cancel", "ID"),
+        ("webhooks enable a/b", "WEBHOOK"),
+        ("webhooks off a/b", "invalid choice"),
+    ],
+)
+def test_what_makes_no_sense_is_usage(
+    line: str, words: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(line.split(" ") if line else []) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert words in err
+
+
+def test_params_come_from_a_file_or_from_standard_input(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "params.json"
+    file.write_bytes(b"\xef\xbb\xbf" + json.dumps({"n": 7}).encode())
+    assert parse(["call", "a/b", "--params", f"@{file}"]).params == {"n": 7}
+    monkeypatch.setattr("sys.stdin", io.StringIO('{"n": 8}'))
+    assert parse(["call", "a/b", "--params", "@-"]).params == {"n": 8}
+
+
+def test_filters_are_named_as_the_api_names_them() -> None:
+    line = "list --status failed,cancelled --status pending --status-code 5xx --status-code error"
+    assert filters(parse(f"{line} --endpoint a/b --kind call --since 90".split())) == {
+        "status": "failed,cancelled,pending",
+        "status_code": "5xx,error",
+        "endpoint": "a/b",
+        "kind": "call",
+        "since": "90s",
+    }
+    assert filters(parse(["list"])) == {}
+
+
+@pytest.mark.parametrize("line", ["list", "retry --all"])
+def test_all_endpoints_of_an_api_are_a_filter(line: str) -> None:
+    assert filters(parse([*line.split(), "--endpoint", "shop/*"])) == {"endpoint": "shop/*"}
+
+
+@pytest.mark.parametrize("line", ["-h", "retry -h", "webhooks enable -h", "--version"])
+def test_help_and_version_are_data(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(line.split()) == 0
+    out, err = capsys.readouterr()
+    assert "orchestratorctl" in out
+    assert err == ""
+
+
+def test_the_help_names_the_sockets_and_the_exit_codes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    main(["--help"])
+    out = capsys.readouterr().out
+    assert "/run/orchestratord/control.sock" in out
+    assert "78 bad configuration" in out
+
+
+# -- durations and times -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("500ms", 0.5),
+        ("10s", 10),
+        ("5m", 300),
+        ("2h", 7200),
+        ("1d", 86400),
+        ("90", 90),
+        ("1.5", 1.5),
+    ],
+)
+def test_durations(text: str, seconds: float) -> None:
+    assert duration(text) == seconds
+
+
+@pytest.mark.parametrize("text", ["", "s", "-5s", "1h30m", "5 m", "nan", "inf", "1e3", "٣s", "5w"])
+def test_what_is_no_duration(text: str) -> None:
+    with pytest.raises(ArgumentTypeError, match="no duration"):
+        duration(text)
+
+
+@pytest.mark.parametrize(
+    ("text", "sent"),
+    [
+        ("2h", "2h"),
+        ("90", "90s"),
+        ("2026-11-24T22:00:00Z", "2026-11-24T22:00:00Z"),
+        ("2026-11-24T23:00:00+01:00", "2026-11-24T22:00:00Z"),
+        ("2026-11-24 22:00", "2026-11-24T22:00:00Z"),
+        ("2026-11-24", "2026-11-24T00:00:00Z"),
+    ],
+)
+def test_since_is_sent_as_a_duration_or_a_time_in_utc(text: str, sent: str) -> None:
+    assert since(text) == sent
+
+
+def test_what_is_no_since() -> None:
+    with pytest.raises(ArgumentTypeError, match="neither a duration"):
+        since("yesterday")
