@@ -41,7 +41,6 @@ from orchestratord.simulate.next_request import request_of, upcoming_runs
 from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values.clock import Clock, rfc3339
-from orchestratord.values.redact import Redactor
 
 log = logging.getLogger("orchestratord.control")
 
@@ -120,21 +119,17 @@ class Service:
         """The configuration in force."""
         return self._reloader.config
 
-    @property
-    def _redactor(self) -> Redactor:
-        return self._reloader.config.redactor
-
     def unready(self) -> str | None:
         """Why new work would not be taken and carried out now; None where it would."""
         if self._worker.lanes.draining:
             return "the daemon is draining"
-        if (why := self._store.unreachable) is not None:
+        if (why := self._store.health.unreachable) is not None:
             return why
-        return None if self._store.accepting else "the disk has no room for new work"
+        return None if self._store.health.accepting else "the disk has no room for new work"
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
-        store, redactor, now = self._store, self._redactor, self._clock.now_ms()
+        store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
         snapshot = status.with_rates(self._worker.snapshot(), await store.read(claim.rates()), now)
         return {
             **status.process_status(self._version, store.instance, self._started_at, now),
@@ -150,7 +145,9 @@ class Service:
 
     def plugins(self) -> list[dict[str, Any]]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
-        return [serialize.plugin_json(one, self._redactor) for one in self._host.plugins.values()]
+        return [
+            serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
+        ]
 
     async def reload(self, *, diff: bool = False) -> dict[str, Any]:
         """Read the configuration again; with `diff`, name the keys that differ.
@@ -187,7 +184,7 @@ class Service:
             )
         else:
             raise InvalidParams({"order": f"must be one of {', '.join(ORDERS)}"})
-        shown = [serialize.task_json(task, self._redactor) for task in tasks]
+        shown = [serialize.task_json(task, self.config.redactor) for task in tasks]
         return {"retries": shown, "next": following}
 
     async def retry(self, task_id: int, wait: float = 0.0) -> dict[str, Any]:
@@ -199,7 +196,7 @@ class Service:
         response = await self._store.read(search.response(task_id))
         attempts = await self._store.read(search.attempts(task_id))
         waits = self._worker.waits(task)
-        return serialize.task_page_json(task, response, attempts, waits, self._redactor)
+        return serialize.task_page_json(task, response, attempts, waits, self.config.redactor)
 
     async def _ended(self, task_id: int, wait: float) -> Task:
         """The task once it has ended, or as it is after `wait` seconds. Raises NotFound."""
@@ -226,12 +223,12 @@ class Service:
         """What a task would send as things stand. Raises NotFound, Conflict."""
         task = await self._store.read(search.get(task_id))
         request = request_of(task, self.config, self._host, self._clock)
-        return with_curl(request_json(request, self._redactor)) or {}
+        return with_curl(request_json(request, self.config.redactor)) or {}
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         """Whose tasks are due next, and when the first of each is."""
         earliest = await self._store.read(claim.earliest())
-        text = self._redactor.text
+        text = self.config.redactor.text
         return [
             {
                 "endpoint": text(key.endpoint_id),
@@ -251,7 +248,7 @@ class Service:
             self._worker.placement.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
         self.publish(task_events.triggered(task, self._clock.now_ms()))
-        return serialize.task_json(task, self._redactor)
+        return serialize.task_json(task, self.config.redactor)
 
     async def cancel(self, task_id: int) -> dict[str, Any]:
         """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
@@ -261,7 +258,7 @@ class Service:
             self._worker.waiters.finished(task_id)
             if before.status != task.status:
                 self.publish(task_events.cancelled(task, self._clock.now_ms()))
-        return serialize.task_json(task, self._redactor)
+        return serialize.task_json(task, self.config.redactor)
 
     # -- many tasks ----------------------------------------------------------------------------
 
@@ -295,20 +292,22 @@ class Service:
         bulk = await bulks.create(self._store, wanted, rate, dry_run, action)
         if not dry_run:
             self.bulk_runner.begin(bulk)
-        return serialize.bulk_json(bulk, self._redactor)
+        return serialize.bulk_json(bulk, self.config.redactor)
 
     async def bulks(self) -> list[dict[str, Any]]:
         """The latest retries and cancels of many, the latest first."""
         found = await self._store.read(bulks.newest(MAX_BULKS))
-        return [serialize.bulk_json(bulk, self._redactor) for bulk in found]
+        return [serialize.bulk_json(bulk, self.config.redactor) for bulk in found]
 
     async def bulk(self, bulk_id: int) -> dict[str, Any]:
         """A retry or cancel of many. Raises NotFound."""
-        return serialize.bulk_json(await self._store.read(bulks.get(bulk_id)), self._redactor)
+        return serialize.bulk_json(await self._store.read(bulks.get(bulk_id)), self.config.redactor)
 
     async def cancel_bulk(self, bulk_id: int) -> dict[str, Any]:
         """Move no more tasks; those that were moved stay so. Raises NotFound."""
-        return serialize.bulk_json(await self._store.write(bulks.cancel(bulk_id)), self._redactor)
+        return serialize.bulk_json(
+            await self._store.write(bulks.cancel(bulk_id)), self.config.redactor
+        )
 
     # -- endpoints -----------------------------------------------------------------------------
 
@@ -323,7 +322,7 @@ class Service:
         """These endpoints, or all of them, as they are declared and stand. Raises NotFound."""
         paused, runs = await self._store.read(manual.paused()), self._scheduler.next_runs()
         return [
-            serialize.endpoint_json(one, one.id in paused, runs.get(one.id), self._redactor)
+            serialize.endpoint_json(one, one.id in paused, runs.get(one.id), self.config.redactor)
             for one in map(self.declared, self.config.endpoints if ids is None else ids)
         ]
 
@@ -365,7 +364,7 @@ class Service:
             answer=answer,
             phase=body.phase,
         )
-        return report_json(report, config.redactor.merged(self._redactor))
+        return report_json(report, config.redactor.merged(self.config.redactor))
 
     async def _drafted(self, endpoint_id: str, draft: Mapping[str, Any]) -> Config:
         """The configuration as it would be with another list under one key of an endpoint's file.
@@ -479,7 +478,7 @@ class Service:
         """What was done manually, newest first; the number to go on after, None at the end."""
         found = await self._store.read(manual.newest_actions(limit + 1, after))
         following = found[limit - 1].id if len(found) > limit else None
-        done = [serialize.done_json(one, self._redactor) for one in found[:limit]]
+        done = [serialize.done_json(one, self.config.redactor) for one in found[:limit]]
         return {"actions": done, "next": following}
 
     # -- what plugins keep and tell ------------------------------------------------------------

@@ -1,5 +1,5 @@
-"""What happens to a running daemon as a whole: a new configuration, the other
-daemons, the service manager.
+"""What happens to a running daemon as a whole: a reload, the other daemons, the service manager.
 
-Above the engine, whose worker is told; below the API, which asks.
+`reload` tells the engine of a new configuration, and `fleet` of what other daemons have changed;
+both are asked by the API above.
 """

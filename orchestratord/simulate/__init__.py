@@ -1,5 +1,5 @@
-"""What would happen, without sending anything: explained attempts, timetables, test cases.
+"""What would happen, without sending anything: one attempt explained, timetables, test cases.
 
-The configuration and a fake answer come in; the request, the decision and what follows from it go
-out. The engine's own rules decide.
+The configuration and a fake answer go into `explain`, which calls the engine's own rules of retry;
+a `report` of the request, the decision and what follows comes out. `test_runner` compares it.
 """

@@ -18,7 +18,6 @@ from orchestratord.engine.retry_delay import Fault, base_delay
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
@@ -88,7 +87,8 @@ class Explainer:
         fault = _noting(notes)
         # Earlier attempts, if any, were as far apart as the strategy says.
         waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
-        task = _task(endpoint, target.retry, params, attempt, moment, waited)
+        new = NewTask(Kind.CALL, endpoint.id, params, max_attempts=target.retry.max_attempts)
+        task = _running(new, moment, attempt, waited, idempotent=endpoint.idempotent)
         before, after = executor.phases
         request: Any = None
         outcome: Outcome | None = None
@@ -97,9 +97,7 @@ class Explainer:
         try:
             request = executor.prepare(task, target, moment)
         except InvalidPayload as error:
-            reason = Reason.INVALID_PAYLOAD
-            outcome = Outcome("failure", None, error=str(error), final_reason=reason)
-            decision = Decision(Status.FAILED, reason.value, reason)
+            outcome, decision = _unprepared(error)
             reached: tuple[str, ...] = ("on_final_failure",)
         except Exception as error:  # an executor may be a plugin's
             raise Conflict(f"its request cannot be prepared: {words(error)}") from error
@@ -111,17 +109,9 @@ class Explainer:
                 decision, span = decide_within(task, target, outcome, moment, fault)
                 reached = (before, after, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
-            task = _settled(task, outcome, decision)
-            outcome = replace(outcome, final_reason=decision.reason)
+            task, outcome = _settled(task, outcome, decision)
         told = reached if phase is None else (phase,)
-        arguments = {
-            "outcome": outcome,
-            "request": request,
-            "endpoint": endpoint,
-            "next_try": decision.next_try if decision else None,
-            "config": self._config,
-            "now": moment,
-        }
+        arguments = {"outcome": outcome, "request": request, "endpoint": endpoint, "now": moment}
         consequences = self._consequences(told, task, arguments, notes)
         return Report(
             endpoint=endpoint,
@@ -163,10 +153,11 @@ class Explainer:
         """What plugins say, one entry for each thing: where it happens, else its own phase's."""
         found: dict[tuple[str, str, str], list[tuple[str, Explanation]]] = {}
         for phase in phases:
-            about = {**arguments, "phase": phase, "task": task}
+            about = {**arguments, "phase": phase, "task": task, "config": self._config}
             if phase.startswith("before_"):
                 running = replace(task, status=Status.RUNNING, reason=None, next_try=None)
-                about |= {"outcome": None, "next_try": None, "task": running}
+                about |= {"outcome": None, "task": running}
+            about["next_try"] = about["task"].next_try
             for plugin, item in self._ask(about, notes):
                 found.setdefault((plugin, item.kind, item.name), []).append((phase, item))
         consequences: list[Consequence] = []
@@ -210,7 +201,7 @@ class Explainer:
             if endpoint is None:
                 raise NotFound.of("endpoint", new.endpoint_id)
             executor, target = self.target(endpoint, new.webhook)
-            request = executor.prepare(_first(new, now), target, now)
+            request = executor.prepare(_running(new, now), target, now)
         except (Conflict, NotFound, InvalidPayload) as error:
             return Consequence(plugin, explanation, error=str(error))
         return Consequence(plugin, explanation, request)
@@ -237,52 +228,11 @@ def _noting(notes: list[str]) -> Fault:
     return note
 
 
-def _task(
-    endpoint: Endpoint,
-    policy: RetryPolicy,
-    params: Mapping[str, Any],
-    attempt: int,
-    now: float,
-    waited: float,
+def _running(
+    new: NewTask, now: float, attempt: int = 1, waited: float = 0.0, *, idempotent: bool = True
 ) -> Task:
-    """The call in this attempt; its first one was `waited` seconds ago."""
-    created = int((now - waited) * 1000)
-    return Task(
-        id=TASK_ID,
-        kind=Kind.CALL,
-        endpoint_id=endpoint.id,
-        webhook="",
-        phase=None,
-        status=Status.RUNNING,
-        reason=None,
-        attempts=attempt,
-        max_attempts=policy.max_attempts,
-        next_try=None,
-        params=params,
-        payload=None,
-        parent_id=None,
-        created_at=created,
-        updated_at=int(now * 1000),
-        scheduled_at=created,
-        started_at=int(now * 1000),
-        idempotent=endpoint.idempotent,
-    )
-
-
-def _settled(task: Task, outcome: Outcome, decision: Decision) -> Task:
-    return replace(
-        task,
-        status=decision.status,
-        reason=decision.reason,
-        next_try=decision.next_try,
-        last_status_code=outcome.status_code,
-        last_error=outcome.error,
-    )
-
-
-def _first(new: NewTask, now: float) -> Task:
-    """A new task in its first attempt."""
-    moment = int(now * 1000)
+    """A task in this attempt; its first one was `waited` seconds ago."""
+    moment, created = int(now * 1000), int((now - waited) * 1000)
     return Task(
         id=TASK_ID,
         kind=new.kind,
@@ -291,14 +241,30 @@ def _first(new: NewTask, now: float) -> Task:
         phase=new.phase,
         status=Status.RUNNING,
         reason=None,
-        attempts=1,
+        attempts=attempt,
         max_attempts=new.max_attempts,
         next_try=None,
         params=new.params,
         payload=new.payload,
         parent_id=new.parent_id,
-        created_at=moment,
+        created_at=created,
         updated_at=moment,
-        scheduled_at=new.scheduled_at or moment,
+        scheduled_at=new.scheduled_at or created,
+        started_at=moment,
+        idempotent=idempotent,
         last_error=new.error,
     )
+
+
+def _unprepared(error: InvalidPayload) -> tuple[Outcome, Decision]:
+    """What becomes of a task whose request cannot be made."""
+    reason = Reason.INVALID_PAYLOAD
+    outcome = Outcome("failure", None, error=str(error), final_reason=reason)
+    return outcome, Decision(Status.FAILED, reason.value, reason)
+
+
+def _settled(task: Task, outcome: Outcome, decision: Decision) -> tuple[Task, Outcome]:
+    """Both as plugins see them once it is decided."""
+    code, error = outcome.status_code, outcome.error
+    settled = task.after(decision.status, decision.reason, decision.next_try, code, error)
+    return settled, replace(outcome, final_reason=decision.reason)

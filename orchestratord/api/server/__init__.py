@@ -1,5 +1,5 @@
 """HTTP as the daemon serves it: sockets, connections, who may ask, and errors as problem+json.
 
-Bytes come in; the guard checks who asks; checked requests go through the handler to the routes of
-the API and of plugins.
+Bytes come in at `server` and `http_connection`; over TCP `guard` lets requests through or not;
+`handler` takes them apart for the routes and sends what these answer.
 """
