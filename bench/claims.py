@@ -16,6 +16,8 @@ from bench.processes import disk_reads
 from bench.servers import Postgres
 from bench.table import Table
 from orchestratord.model.task import Attempt, Key, Task
+from orchestratord.queue.operations import claim as claiming
+from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -194,7 +196,7 @@ async def claim(store: Store, keys: Sequence[Key], ahead: int = 1_000) -> tuple[
     until = int(time.time() * 1000) + ahead
     picks = [Pick(key, AT_ONCE // len(keys), True, until) for key in keys]
     began = time.perf_counter()
-    tasks = (await store.claim(picks)).tasks
+    tasks = (await store.write(claiming.claim(picks))).tasks
     took = (time.perf_counter() - began) * 1000
     if len(tasks) != AT_ONCE:
         raise RuntimeError(f"{len(tasks)} were claimed")
@@ -210,7 +212,7 @@ async def settle(store: Store, tasks: Sequence[Task]) -> float:
         for task in tasks
     ]
     began = time.perf_counter()
-    settled = await asyncio.gather(*map(store.settle, done))
+    settled = await asyncio.gather(*map(store.write, map(settling.settle, done)))
     if not all(item.accepted for item in settled):
         raise RuntimeError("a settlement was not accepted")
     return (time.perf_counter() - began) * 1000

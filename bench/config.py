@@ -120,10 +120,10 @@ def serve(folder: Path) -> int:
                 worst = 0.0
 
     class Probed(daemon.Daemon):
-        async def serve(self) -> int:
+        async def serve(self, folder: Path, path: Path) -> int:
             self._probe = asyncio.create_task(probe())
             try:
-                return await super().serve()
+                return await super().serve(folder, path)
             finally:
                 self._probe.cancel()
 

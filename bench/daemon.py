@@ -10,6 +10,7 @@ from typing import Any
 
 from bench.servers import Nginx
 from orchestratord.model.task import NewTask
+from orchestratord.queue.operations import insert
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from tests.acceptance.daemon import Daemon
@@ -55,9 +56,9 @@ def enqueue(made: Daemon, tasks: Iterable[NewTask]) -> None:
             for task in tasks:
                 batch.append(Insert(task))
                 if len(batch) == BATCH:
-                    await store.enqueue(batch)
+                    await store.write(insert.enqueue(batch))
                     batch = []
-            await store.enqueue(batch)
+            await store.write(insert.enqueue(batch))
         finally:
             await store.close()
 

@@ -35,6 +35,9 @@ from bench.processes import thread_seconds
 from bench.servers import Nginx
 from bench.table import Table
 from orchestratord.model.task import Key, NewTask
+from orchestratord.queue.operations import claim as claims
+from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.runtime import fleet
@@ -93,13 +96,13 @@ def race(count: int, daemons: int, spent: dict[str, float] | None = None) -> Dra
 async def _queue(url: str, count: int) -> None:
     store = await Store.open(url)
     try:
-        await store.pause(POST.endpoint_id, True)
+        await store.write(manual.pause(POST.endpoint_id, True))
         for first in range(0, count, BATCH):
             numbers = range(first, min(first + BATCH, count))
-            await store.enqueue(
+            await store.write(insert.enqueue(
                 [Insert(NewTask("call", POST.endpoint_id, {"number": n, "text": TEXT}))
                  for n in numbers]
-            )  # fmt: skip
+            ))  # fmt: skip
     finally:
         await store.close()
 
@@ -132,8 +135,8 @@ async def horizon(url: str, seconds: float, rate: int) -> dict[str, list[float]]
                     idle.execute("SELECT count(*) FROM retry_schedule")
                 end, turn = time.monotonic() + length, time.monotonic()
                 while (now := time.monotonic()) < end:
-                    await store.enqueue([Insert(NewTask("call", POST.endpoint_id, {"n": 1}))
-                                         for _ in range(AT_ONCE)])  # fmt: skip
+                    new = [Insert(NewTask("call", POST.endpoint_id, {"n": 1}))] * AT_ONCE
+                    await store.write(insert.enqueue(new))
                     took, tasks = await claim(store, [POST])
                     await settle(store, tasks)
                     times[phase].append(took)
@@ -153,11 +156,11 @@ async def _look(store: Store) -> None:
     queue = 0.0
     while True:
         began = time.monotonic()
-        await store.paused()
-        await store.last_success()
-        await store.reclaim()
+        await store.read(manual.paused())
+        await store.read(settling.last_success())
+        await claims.reclaim(store)
         if began >= queue:
-            store.expect(await store.earliest())
+            store.expect(await store.read(claims.earliest()))
             took = time.monotonic() - began
             queue = began + min(max(fleet.LOOK, fleet.BUSY_LOOK * took), fleet.LONGEST_LOOK)
         await asyncio.sleep(fleet.LOOK)

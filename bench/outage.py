@@ -35,6 +35,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
@@ -85,7 +86,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
     config = Config(folder, DaemonSettings(), {"a": api}, {"a/get": endpoint}, Redactor(), "d")
     worker.placement.adopt(config)
     inserts = [Insert(NewTask("call", "a/get")) for _ in range(tasks)]
-    ids = [item.id for item in await store.enqueue(inserts)]
+    ids = [item.id for item in await store.write(insert.enqueue(inserts))]
     back = clock.now() + down
     running = asyncio.create_task(worker.run())
     up: asyncio.Server | None = None
@@ -138,8 +139,8 @@ async def _ended(store: Store) -> int:
 
 
 async def _outcome(store: Store, ids: list[int], back: float) -> Outage:
-    attempts = [await store.attempts(id_) for id_ in ids]
-    tasks: list[Task] = [await store.get(id_) for id_ in ids]
+    attempts = [await store.read(search.attempts(id_)) for id_ in ids]
+    tasks: list[Task] = [await store.read(search.get(id_)) for id_ in ids]
     ends = [
         (row.started_at + row.duration_ms) / 1000 - back
         for rows in attempts

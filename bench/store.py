@@ -26,6 +26,7 @@ import click
 from bench.fill import FULL, SPLITS, Filling, fill
 from bench.table import Table, insert
 from orchestratord.model.task import Attempt, Key, Status, Task
+from orchestratord.queue.operations import claim, settle
 from orchestratord.queue.records import Pick, Settlement
 from orchestratord.queue.store import Store
 
@@ -83,7 +84,7 @@ async def measure(folder: Path, filling: Filling) -> Times:
         store = await Store.open(url)
     try:
         with times.step("first due of each key"):
-            keys = await store.earliest()
+            keys = await store.read(claim.earliest())
         if FULL not in keys:
             raise RuntimeError(f"the full key is not among the {len(keys)} with pending tasks")
         for split in SPLITS:
@@ -102,12 +103,12 @@ async def _claims(
         now = int(time.time() * 1000)
         picks = [Pick(key, AT_ONCE // len(keys), True, now) for key in keys]
         with times.step(step, counts=number >= 0):
-            claimed = await store.claim(picks)
+            claimed = await store.write(claim.claim(picks))
         if len(claimed.tasks) != AT_ONCE:
             raise RuntimeError(f"{step}: {len(claimed.tasks)} were claimed")
         settlements = [_succeeded(task, now) for task in claimed.tasks]
         with times.step("settle 100", counts=number >= 0):
-            settled = await asyncio.gather(*map(store.settle, settlements))
+            settled = await asyncio.gather(*map(store.write, map(settle.settle, settlements)))
         if not all(result.accepted for result in settled):
             raise RuntimeError("a settlement was not accepted")
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from orchestratorctl.excerpt import error_excerpt
+from orchestratorctl.formats import error_excerpt
 
 TYPE_CHECKING = False  # the typing module would cost more than all that is typed here
 if TYPE_CHECKING:

@@ -6,11 +6,12 @@ import time
 from operator import itemgetter
 
 from orchestratorctl.console import Console
-from orchestratorctl.excerpt import error_excerpt, error_lines
 from orchestratorctl.formats import (
     ago,
     compact,
     cut,
+    error_excerpt,
+    error_lines,
     escape,
     number,
     seconds_at,

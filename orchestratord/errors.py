@@ -36,6 +36,10 @@ SendErrorKind = Literal[
 token is given, or a proxy lets nothing through."""
 
 
+Severity = Literal["error", "warning"]
+"""An error refuses the configuration; a warning is shown."""
+
+
 class OrchestratordError(Exception):
     """Root of everything that orchestratord raises on purpose. `str()` is one line for a person."""
 
@@ -55,7 +59,7 @@ class Problem:
     line: int | None = None
     column: int | None = None
     key: str = ""
-    severity: Literal["error", "warning"] = "error"
+    severity: Severity = "error"
     hint: str = field(default="", compare=False)
     source: str = field(default="", compare=False, repr=False)
     offset: int | None = field(default=None, compare=False, repr=False)

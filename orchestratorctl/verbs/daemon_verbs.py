@@ -12,9 +12,8 @@ from contextlib import contextmanager
 
 from orchestratorctl.console import Console
 from orchestratorctl.event_text import event_line, missed_line
-from orchestratorctl.excerpt import error_lines
 from orchestratorctl.exit_codes import OK, Lost, NoDaemon, RequestRefused, TimedOut, UsageError
-from orchestratorctl.formats import compact, cut
+from orchestratorctl.formats import compact, cut, error_lines
 from orchestratorctl.socket_client import SocketClient, follow
 from orchestratorctl.status_text import status_page, watch_page
 from orchestratorctl.verb_table import filters

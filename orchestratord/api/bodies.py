@@ -19,7 +19,7 @@ from pydantic import (
 from pydantic_core import ErrorDetails
 
 from orchestratord.api.filters import whole_number
-from orchestratord.config.validate.error_text import sentence, shown
+from orchestratord.config.validate.error_text import sentence, value_text
 from orchestratord.errors import InvalidParams
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
@@ -194,4 +194,4 @@ def _problem_text(model: type[RequestBody], error: ErrorDetails) -> str:
 def _in_json(value: Any) -> str:
     if value is None:
         return "null"
-    return "an object" if isinstance(value, Mapping) else shown(value)
+    return "an object" if isinstance(value, Mapping) else value_text(value)

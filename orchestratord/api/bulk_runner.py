@@ -14,6 +14,7 @@ from orchestratord.engine.worker import Worker
 from orchestratord.errors import QueueError
 from orchestratord.model.task import Key
 from orchestratord.plugin.event_bus import EventBus
+from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.records import CANCEL, Bulk
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -59,16 +60,13 @@ class BulkRunner:
         finally:
             for mover in list(self._movers.values()):
                 await _stop(mover)
-            if self._store.shared:
-                with suppress(QueueError):
-                    await self._store.release_bulks()
+            with suppress(QueueError):
+                await self._store.write(bulks.release())
 
     async def _look(self) -> None:
-        for bulk in await self._store.running_bulks():
-            ours = not self._store.shared or bulk.owner in (None, self._store.owner)
-            # Whether another's lease has run out says the database, whose clock it goes by.
-            late = (bulk.lease_until or 0) < self._clock.now_ms()
-            if bulk.id not in self._movers and (ours or late):
+        owner, now = self._store.owner, self._clock.now_ms()
+        for bulk in await self._store.read(bulks.left_to(owner, now)):
+            if bulk.id not in self._movers:
                 done = bulk.moved + bulk.skipped
                 log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
                 self.begin(bulk)
@@ -87,12 +85,12 @@ class BulkRunner:
         while bulk.status == RUNNING:
             before = bulk.moved
             try:
-                bulk, keys = await self._store.step_bulk(bulk.id, _step(bulk.rate))
+                bulk, keys = await bulks.step(self._store, bulk.id, _step(bulk.rate))
             except Exception as error:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
                 await asyncio.sleep(AGAIN)
                 continue
-            if self._store.shared and bulk.owner != self._store.owner:
+            if bulk.status == RUNNING and bulk.owner != self._store.owner:
                 log.info("bulk %d is carried out by another daemon", bulk.id)
                 return
             now = self._clock.now_ms()

@@ -30,6 +30,8 @@ from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, Kind, NewTask, Status, Task
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, manual, plugin_rows, search
 from orchestratord.queue.records import CANCEL, RETRY, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
@@ -128,7 +130,7 @@ class Service:
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
-        snapshot = status.with_rates(self._worker.snapshot(), await store.rates(), now)
+        snapshot = status.with_rates(self._worker.snapshot(), await store.read(claim.rates()), now)
         return {
             **status.process_status(self._version, store.instance, self._started_at, now),
             "config": status.config_status(self._reloader),
@@ -138,7 +140,7 @@ class Service:
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": self._fleet.daemons(),
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
-            "paused": sorted(await store.paused()),
+            "paused": sorted(await store.read(manual.paused())),
         }
 
     def plugins(self) -> list[dict[str, Any]]:
@@ -173,11 +175,13 @@ class Service:
         following: int | str | None
         if order == "ended":
             place = read_place(None if after is None else str(after))
-            tasks, last = await self._store.last_ended(wanted, limit, place)
+            tasks, last = await self._store.read(search.last_ended(wanted, limit, place))
             following = place_text(last)
         elif order == "newest":
             after_id = read_id(after)
-            tasks, following = await self._store.page(wanted, limit, after_id, bounded=bounded)
+            tasks, following = await self._store.read(
+                search.page(wanted, limit, after_id, bounded=bounded)
+            )
         else:
             raise InvalidParams({"order": f"must be one of {', '.join(ORDERS)}"})
         shown = [serialize.task_json(task, self.config.redactor) for task in tasks]
@@ -188,9 +192,9 @@ class Service:
 
         `wait`: seconds that it may take until the task has ended.
         """
-        task = await (self._ended(task_id, wait) if wait else self._store.get(task_id))
-        response = await self._store.response(task_id)
-        attempts = await self._store.attempts(task_id)
+        task = await (self._ended(task_id, wait) if wait else self._store.read(search.get(task_id)))
+        response = await self._store.read(search.response(task_id))
+        attempts = await self._store.read(search.attempts(task_id))
         waits = self._worker.waits(task)
         return serialize.task_page_json(task, response, attempts, waits, self.config.redactor)
 
@@ -206,7 +210,7 @@ class Service:
                 end = loop.create_task(self._worker.waiters.wait(task_id, min(rest, LOOK_AGAIN)))
                 try:
                     await asyncio.sleep(0)
-                    task = await self._store.get(task_id)
+                    task = await self._store.read(search.get(task_id))
                     if task.status in FINAL or rest == 0 or self._closing.is_set():
                         return task
                     await asyncio.wait((end, closing), return_when=asyncio.FIRST_COMPLETED)
@@ -217,13 +221,13 @@ class Service:
 
     async def request(self, task_id: int) -> dict[str, Any]:
         """What a task would send as things stand. Raises NotFound, Conflict."""
-        task = await self._store.get(task_id)
+        task = await self._store.read(search.get(task_id))
         request = request_of(task, self.config, self._host, self._clock)
         return with_curl(request_json(request, self.config.redactor)) or {}
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         """Whose tasks are due next, and when the first of each is."""
-        earliest = await self._store.earliest()
+        earliest = await self._store.read(claim.earliest())
         text = self.config.redactor.text
         return [
             {
@@ -239,7 +243,7 @@ class Service:
 
         `force`: also one that succeeded.
         """
-        task = await self._store.trigger(task_id, force=force)
+        task = await self._store.write(manual.trigger(task_id, force=force))
         if task.next_try is not None:
             self._worker.placement.touched(task.key, task.next_try)
             self._worker.try_now(task.key)
@@ -248,8 +252,8 @@ class Service:
 
     async def cancel(self, task_id: int) -> dict[str, Any]:
         """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
-        before = await self._store.get(task_id)
-        task = await self._store.cancel(task_id)
+        before = await self._store.read(search.get(task_id))
+        task = await self._store.write(manual.cancel(task_id))
         if task.status in FINAL:
             self._worker.waiters.finished(task_id)
             if before.status != task.status:
@@ -285,23 +289,25 @@ class Service:
         if wrong := [item for item in wanted.status if item not in allowed]:
             text = f"{', '.join(wrong)} tasks are not {done} in bulk; {', '.join(allowed)} are"
             raise InvalidParams({"filter.status": text})
-        bulk = await self._store.create_bulk(wanted, rate, dry_run, action)
+        bulk = await bulks.create(self._store, wanted, rate, dry_run, action)
         if not dry_run:
             self.bulk_runner.begin(bulk)
         return serialize.bulk_json(bulk, self.config.redactor)
 
     async def bulks(self) -> list[dict[str, Any]]:
         """The latest retries and cancels of many, the latest first."""
-        found = await self._store.newest_bulks(MAX_BULKS)
+        found = await self._store.read(bulks.newest(MAX_BULKS))
         return [serialize.bulk_json(bulk, self.config.redactor) for bulk in found]
 
     async def bulk(self, bulk_id: int) -> dict[str, Any]:
         """A retry or cancel of many. Raises NotFound."""
-        return serialize.bulk_json(await self._store.get_bulk(bulk_id), self.config.redactor)
+        return serialize.bulk_json(await self._store.read(bulks.get(bulk_id)), self.config.redactor)
 
     async def cancel_bulk(self, bulk_id: int) -> dict[str, Any]:
         """Move no more tasks; those that were moved stay so. Raises NotFound."""
-        return serialize.bulk_json(await self._store.cancel_bulk(bulk_id), self.config.redactor)
+        return serialize.bulk_json(
+            await self._store.write(bulks.cancel(bulk_id)), self.config.redactor
+        )
 
     # -- endpoints -----------------------------------------------------------------------------
 
@@ -314,7 +320,7 @@ class Service:
 
     async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """These endpoints, or all of them, as they are declared and stand. Raises NotFound."""
-        paused, runs = await self._store.paused(), self._scheduler.next_runs()
+        paused, runs = await self._store.read(manual.paused()), self._scheduler.next_runs()
         return [
             serialize.endpoint_json(one, one.id in paused, runs.get(one.id), self.config.redactor)
             for one in map(self.declared, self.config.endpoints if ids is None else ids)
@@ -381,10 +387,10 @@ class Service:
         One that is paused can be resumed though it is no longer declared.
         """
         async with self._pausing:
-            known = await self._store.paused()
+            known = await self._store.read(manual.paused())
             if paused or endpoint_id not in known:
                 self.declared(endpoint_id)
-            await self._store.pause(endpoint_id, paused)
+            await self._store.write(manual.pause(endpoint_id, paused))
             waiting = await self._fleet.apply_paused()
             self._store.tell("paused")
         if waiting != known:
@@ -424,7 +430,7 @@ class Service:
         if not inserted.duplicate:
             # It may run already, born with a slot; a caller that is told only now need not care.
             return Accepted(inserted.id, Status.PENDING)
-        first = await self._store.get(inserted.id)
+        first = await self._store.read(search.get(inserted.id))
         return Accepted(first.id, first.status, repeated=True)
 
     async def call_batch(
@@ -463,14 +469,14 @@ class Service:
     async def record(self, who: str, action: Action) -> None:
         """Write down what `who` has done manually."""
         try:
-            await self._store.record(who, action)
+            await self._store.write(manual.record_action(who, action))
         except OrchestratordError as error:
             # It is done: the client is not to think that it is not.
             log.error("cannot write to the action log that %s did %r: %s", who, action.name, error)
 
     async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
         """What was done manually, newest first; the number to go on after, None at the end."""
-        found = await self._store.actions(limit + 1, after)
+        found = await self._store.read(manual.newest_actions(limit + 1, after))
         following = found[limit - 1].id if len(found) > limit else None
         done = [serialize.done_json(one, self.config.redactor) for one in found[:limit]]
         return {"actions": done, "next": following}
@@ -479,7 +485,7 @@ class Service:
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
         """The rows of a plugin's table."""
-        return await self._store.rows(table)
+        return await plugin_rows.rows(self._store, table)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""

@@ -13,6 +13,7 @@ from orchestratord.engine.stats import Failing
 from orchestratord.errors import Problem
 from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
+from orchestratord.queue.operations import claim, prune
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import Reloader
@@ -37,7 +38,7 @@ async def queue_status(store: Store, now: int) -> dict[str, Any]:
     `now`: milliseconds since the epoch; the age is in seconds, None where nothing is due.
     """
     counts = await store.counts()
-    due, oldest = await store.due(now)
+    due, oldest = await store.read(claim.due(now))
     return {
         **{status.value: counts.get(status, 0) for status in Status},
         "due": due,
@@ -66,10 +67,10 @@ async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> dic
     """The database: whether it takes new work, and what keeps it from cleaning up."""
     return {
         "url": redactor.text(store.url),
-        "size": await store.size(),
+        "size": await store.read(prune.size()),
         "accepting": store.accepting,
         "unreachable": store.unreachable and redactor.text(store.unreachable),
-        "listening": store.listening if store.shared else None,
+        "listening": store.listening,
         "holding_back": list(fleet.holding_back),
     }
 

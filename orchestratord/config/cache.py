@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
-class _Kept:
+class _Part:
     """A value, what it was made from, and what the making brought along."""
 
     value: Any
@@ -54,9 +54,9 @@ class Cache:
         self.files = KnownFiles()
         self.digest = ""
         """Of the folder as it was read last, good or bad."""
-        self._before: dict[Hashable, _Kept] = {}
-        self._now: dict[Hashable, _Kept] = {}
-        self._alike: dict[Hashable, _Kept] = {}
+        self._before: dict[Hashable, _Part] = {}
+        self._now: dict[Hashable, _Part] = {}
+        self._alike: dict[Hashable, _Part] = {}
 
     def close(self, breathe: Breathe) -> None:
         """A reading is over, however it went: what was good in it is for the next one.
@@ -98,8 +98,7 @@ class Cache:
     def alike(self, kind: str, node: Node | None, reader: NodeReader, make: Callable[[], T]) -> T:
         """What is made of `node`, once for all nodes with the same content.
 
-        Endpoints repeat each other a lot. What is complained about is not shared: each has a place
-        of its own.
+        Endpoints repeat each other a lot. A problem is not shared: each has a place of its own.
         """
         name = (kind, _content(node))
         kept = self._alike.get(name)
@@ -113,7 +112,7 @@ class Cache:
         return cast("T", kept.value)
 
 
-def _make(sources: tuple[object, ...], reader: NodeReader, make: Callable[[], Any]) -> _Kept:
+def _make(sources: tuple[object, ...], reader: NodeReader, make: Callable[[], Any]) -> _Part:
     """Make a part, and note what comes along."""
     secrets, references = reader.secrets, reader.references
     reader.secrets, reader.references = set(), {}
@@ -121,7 +120,7 @@ def _make(sources: tuple[object, ...], reader: NodeReader, make: Callable[[], An
     try:
         value = make()
         warnings = tuple(p for p in reader.problems.since(found) if p.severity == "warning")
-        return _Kept(value, sources, reader.references, tuple(reader.secrets), warnings)
+        return _Part(value, sources, reader.references, tuple(reader.secrets), warnings)
     finally:
         secrets |= reader.secrets
         references |= reader.references

@@ -13,7 +13,7 @@ MAX_DIFFERENCES = 1_000
 """That are listed; what changes more is best looked at in version control."""
 
 _UNSHOWN = ("database", "http")
-"""Settings whose values may hold what is nobody's business; those of plugins always may."""
+"""Settings whose values may hold what is not to be shown; those of plugins always may."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +69,11 @@ def changes(before: Config, after: Config, breathe: Breathe = no_breath) -> Chan
         changed=tuple(id_ for id_ in new if id_ in old and differs(id_)),
         daemon=(
             *_changed_settings(before.daemon, after.daemon),
-            *_changed_keys(before.settings, after.settings),
+            *(
+                key
+                for key in sorted({*before.settings, *after.settings})
+                if before.settings.get(key) != after.settings.get(key)
+            ),
         ),
     )
 
@@ -102,12 +106,6 @@ def _changed_settings(before: DaemonSettings, after: DaemonSettings) -> Iterator
             yield name
         else:
             yield from (f"{name}.{key}" for key in fields if getattr(old, key) != getattr(new, key))
-
-
-def _changed_keys(before: Mapping[str, Any], after: Mapping[str, Any]) -> Iterator[str]:
-    for key in sorted({*before, *after}):
-        if before.get(key) != after.get(key):
-            yield key
 
 
 def _setting(settings: DaemonSettings, key: str) -> Any:

@@ -42,7 +42,7 @@ class EndpointKeys(Shared):
     schedule: Schedule | None = None
     """When it is called by itself."""
     tests: tuple[TestCase, ...] = ()
-    """Pretended answers and what has to follow, for `orchestratord test`."""
+    """Test cases: answers, and what has to follow, for `orchestratord test`."""
 
 
 def _field(model: type[BaseModel], name: str) -> tuple[Any, Any]:

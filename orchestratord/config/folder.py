@@ -18,10 +18,9 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePath
-from typing import Literal
 
 from orchestratord.config.yield_gil import Breathe, no_breath
-from orchestratord.errors import Problem
+from orchestratord.errors import Problem, Severity
 from orchestratord.values.suggest import nearest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -30,8 +29,6 @@ MAX_BYTES = 1_048_576
 
 _SETTLED = 2.0
 """Seconds after which the times of a file are relied on to change with its content."""
-
-Severity = Literal["error", "warning"]
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAME_RULE = (
@@ -291,7 +288,7 @@ class _Reading:
         return True
 
     def _problem(self, path: str, message: str, severity: Severity = "error") -> None:
-        self.files.problems.append(Problem(message, file=_shown(path), severity=severity))
+        self.files.problems.append(Problem(message, file=_printable(path), severity=severity))
 
 
 def _is_folder(entry: os.DirEntry[str]) -> bool:
@@ -329,13 +326,13 @@ def _split(name: str) -> tuple[str, str]:
     return name, ""
 
 
-def _shown(path: str) -> str:
+def _printable(path: str) -> str:
     """A file's name for people: names that are not UTF-8, or hold control characters, escaped."""
     text = path.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# -- Files that are no YAML and belong to the configuration ---------------------------------------
+# -- files that are no YAML and belong to the configuration ----------------------------------------
 
 LARGEST = 16 << 20
 """Bytes that are looked at for a change."""

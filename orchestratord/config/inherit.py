@@ -1,4 +1,4 @@
-"""Defaults, api.yaml and the endpoint, laid over each other before anything is validated.
+"""Defaults, api.yaml and the endpoint, laid over each other, and what endpoints share validated.
 
 Mappings are merged by key, lists are replaced, `backoff` is replaced whole, and a plugin's key
 follows its `Setting.merge`: in lists that are united by name, two of one name are merged by key.
@@ -145,7 +145,7 @@ def _by_name(lower: Node, upper: Node) -> Node:
     return ListNode(items)
 
 
-# -- What endpoints share --------------------------------------------------------------------------
+# -- what endpoints share --------------------------------------------------------------------------
 
 NOWHERE = Spot("", 1, 1, "")
 
@@ -173,11 +173,7 @@ class SharedReader:
     """Reads what endpoints share."""
 
     def __init__(
-        self,
-        reader: NodeReader,
-        registry: Registry,
-        addresses: AddressRules | None,
-        cache: Cache,
+        self, reader: NodeReader, registry: Registry, addresses: AddressRules | None, cache: Cache
     ) -> None:
         self.merger = Merger(reader, registry.settings)
         self.request_rules = RequestRules(reader.problems, addresses)
@@ -291,7 +287,7 @@ class SharedReader:
             # One by one: most endpoints have some of their API, and some that others have, too.
             read = [
                 self._cache.alike(
-                    key, entry[1], self._reader, partial(self._read_item, entry, item)
+                    key, entry[1], self._reader, partial(self._reader.read, *entry, item)
                 )
                 for entry in child.items
             ]
@@ -300,9 +296,6 @@ class SharedReader:
             return Read(values if good else None, [one.data for one in read], {})
         value, data, _ = self._reader.read(spot, node.only({key}), Shared)
         return Read(value and getattr(value, key), data.get(key), {})
-
-    def _read_item(self, entry: tuple[Spot, Node], type_: Any) -> Read:
-        return self._reader.read(*entry, type_)
 
     def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
         merged = self.merger.merge(lower.node, upper)

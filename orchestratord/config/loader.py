@@ -13,7 +13,6 @@ from typing import Any
 from orchestratord.config.cache import Cache
 from orchestratord.config.changes import Changes, Difference, changes, differences
 from orchestratord.config.edit.editor import Editor
-from orchestratord.config.folder import KnownFiles
 from orchestratord.config.load import Reading, read, uncollected
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.yaml.references import References
@@ -73,7 +72,8 @@ class Loader:
         self._environ = environ
         self._addresses = addresses
         self._clock = clock or Clock()
-        self._cache = Cache()
+        self.cache = Cache()
+        """What the last reading has made; the digest of the folder, the files."""
         self._lock = threading.Lock()
         self._retired: list[Endpoint] = []
         found = self._read()
@@ -81,16 +81,6 @@ class Loader:
         self._reading = replace(found, config=config)
         self.problems: tuple[Problem, ...] = ()
         """Why the folder as it stands is refused; empty while it is not."""
-
-    @property
-    def files(self) -> KnownFiles:
-        """The files as they were read last."""
-        return self._cache.files
-
-    @property
-    def digest(self) -> str:
-        """Of the folder as it was read last, whether it was good or not."""
-        return self._cache.digest
 
     @property
     def config(self) -> Config:
@@ -150,7 +140,7 @@ class Loader:
             lambda: References.of(self._environ),
             self.check,
             lambda: self.config.redactor,
-            self.files,
+            self.cache.files,
         )
 
     def free_retired(self) -> None:
@@ -182,7 +172,7 @@ class Loader:
                     self._host,
                     self._environ,
                     self._addresses,
-                    self._cache,
+                    self.cache,
                     breathe,
                     instead,
                 )

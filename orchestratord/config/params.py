@@ -80,7 +80,7 @@ def fitted(param: Param, value: Any) -> Any:
         return None
     type_ = _type(param)
     if not type_.fits(value):
-        raise ValueError(f"expected {type_.words}, not {_shown(value)}")
+        raise ValueError(f"expected {type_.words}, not {_json_text(value)}")
     kind = type(value)
     if not (kind in _SIMPLE or (kind is str and value.isascii())):
         try:
@@ -134,7 +134,7 @@ def _fresh(default: Any) -> Any:
     return copy.deepcopy(default) if isinstance(default, dict | list) else default
 
 
-def _shown(value: Any) -> str:
+def _json_text(value: Any) -> str:
     try:
         text = json.dumps(value, default=str)
     except (ValueError, RecursionError):

@@ -3,7 +3,7 @@
 Events of the file system are a hint to look at once, and no more: they come for our own reading,
 and do not come for a folder that was replaced, for a network's, or where the system has no watches
 left. What counts is a digest of all that is read; it is compared after each burst of events, and
-every few seconds besides, with that of what was read last, whoever asked for it.
+every few seconds besides, with that of what was read last.
 """
 
 from __future__ import annotations
@@ -81,7 +81,7 @@ class Watcher:
             folder: the config folder; it may vanish and come back.
             changed: called with the cause, in the watcher's thread, each time the content changed.
             known: the digest of what was read last; by default of what was there at the last look.
-            files: those that whoever reads the folder knows; looking costs little then.
+            files: those that were read last; looking costs little then.
             debounce: seconds without an event that end a burst of them; a burst that does not end
                 is looked into after ten times as long.
             poll: seconds between two looks without any event.
@@ -262,7 +262,7 @@ def _identity(folder: Path) -> tuple[int, int] | None:
     return found.st_dev, found.st_ino
 
 
-# -- Which folders the kernel watches for this process, and which it does n ------------------------
+# -- which folders the kernel watches for this process, and which it does not ----------------------
 
 _WATCHED = re.compile(r"^inotify wd:\S+ ino:([0-9a-f]+)", re.MULTILINE)
 

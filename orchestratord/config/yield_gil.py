@@ -29,7 +29,7 @@ _usual = 0.0
 
 
 def no_breath() -> None:
-    """For work that nobody waits for."""
+    """For work that nothing waits for."""
 
 
 @contextmanager

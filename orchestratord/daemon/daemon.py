@@ -35,10 +35,11 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations.prune import prune as prune_some
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import SIGHUP, Reloader
-from orchestratord.runtime.systemd import Notifier
+from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord")
@@ -117,7 +118,7 @@ class Daemon:
         self._host = host
         self._loader = loader
         self._clock = clock
-        self._notifier = Notifier.from_environ()
+        self._notifier = SystemdNotifier.from_environ()
         self._tcp = TcpListener(settings.http.bind) if settings.http is not None else None
         own = frozenset({(self._tcp.address, self._tcp.port)}) if self._tcp else frozenset()
         self._client = HttpClient(listeners=own)
@@ -202,8 +203,8 @@ class Daemon:
         return Watcher(
             folder,
             changed,
-            known=lambda: self._loader.digest,
-            files=self._loader.files,
+            known=lambda: self._loader.cache.digest,
+            files=self._loader.cache.files,
         )
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
@@ -262,7 +263,7 @@ class Daemon:
 
         async def prune() -> None:
             retention = self._loader.config.daemon.retention
-            while await self._store.prune(retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
+            while await prune_some(self._store, retention, PRUNE_SLICE) >= PRUNE_SLICE:  # noqa: ASYNC110  # in between, others get their turn
                 await asyncio.sleep(0.05)
 
         async def status() -> None:

@@ -43,6 +43,7 @@ from orchestratord.model.task import (
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome
+from orchestratord.queue.operations.settle import start
 from orchestratord.queue.records import Born, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -276,7 +277,7 @@ class Pipe:
     async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
         items = self.items(effects)
         try:
-            ours, inserted = await self._store.start(task, self._clock.now_ms(), items)
+            ours, inserted = await self._store.write(start(task, self._clock.now_ms(), items))
         except BaseException:
             self.not_written(items)
             raise

@@ -16,18 +16,12 @@ from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Attempt, Effect, Reason, Status, Task
 from orchestratord.plugin.executor import Executor, Target
+from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.values.clock import Clock
 
 POISON_AFTER = 3
 """Starts that end with the daemon's death."""
-
-_TOLD = {
-    Status.SUCCEEDED: "on_success",
-    Status.PENDING: "on_retry",
-    Status.FAILED: "on_final_failure",
-}
-"""The phase that each decision reaches."""
 
 
 @dataclass(slots=True)
@@ -103,7 +97,7 @@ class ResultTeller:
             after: the after_ phase that was reached; None for none.
         """
         host, task, endpoint = self._host, reached.task, reached.endpoint
-        outcome, phase = reached.outcome, _TOLD.get(decision.status)
+        outcome, phase = reached.outcome, END_PHASES.get(decision.status)
         assert outcome is not None
         announcing = endpoint is not None and host.concerned("announce", task.kind, endpoint)
         telling = None

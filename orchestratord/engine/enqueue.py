@@ -8,6 +8,8 @@ from typing import Any, TypeVar
 
 from orchestratord.engine.attempt import Pipe
 from orchestratord.model.task import Effect, NewTask
+from orchestratord.queue.operations.insert import enqueue
+from orchestratord.queue.operations.settle import write_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 
@@ -38,7 +40,7 @@ class Enqueue:
         inserts: list[Insert] = []
         try:
             inserts.extend(self._pipe.insert(task) for task in tasks)
-            inserted = await self._store.enqueue(inserts)
+            inserted = await self._store.write(enqueue(inserts))
         except BaseException:
             self._pipe.not_written(inserts)
             raise
@@ -49,7 +51,7 @@ class Enqueue:
         items: list[StoredEffect] = []
         try:
             items = self._pipe.items(effects)
-            inserted = await self._store.write(items)
+            inserted = await self._store.write(write_effects(items))
         except BaseException:
             self._pipe.not_written(items)
             raise

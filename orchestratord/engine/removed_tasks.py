@@ -15,6 +15,7 @@ from orchestratord.engine.lanes.placement import FOREVER, Placement
 from orchestratord.engine.settlement import Claims
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
+from orchestratord.queue.operations import claim
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
 
@@ -60,7 +61,7 @@ class RemovedTasks:
         """
         unstarted = lost = 0
         while True:
-            count, tasks = await self._store.reclaim({*ours, *self.at_work})
+            count, tasks = await claim.reclaim(self._store, {*ours, *self.at_work})
             unstarted += count
             lost += len(tasks)
             if not count and not tasks:
@@ -102,7 +103,7 @@ class RemovedTasks:
     async def _fail_some(self, key: Key) -> bool:
         """Fail the next tasks of a key; False where there is none left."""
         pick = Pick(key, BATCH, idempotent=False, due_before=FOREVER)
-        tasks = (await self._store.claim([pick])).tasks
+        tasks = (await self._store.write(claim.claim([pick]))).tasks
         self.at_work.update(task.id for task in tasks)
         try:
             await self._fail_these(key, tasks)

@@ -25,6 +25,7 @@ from orchestratord.model.schedule_slots import next_slot, previous_slot, spec, s
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, NewTask
 from orchestratord.plugin.event_bus import EventBus
+from orchestratord.queue.operations import schedules
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -124,7 +125,7 @@ class Scheduler:
     async def _begin(self) -> None:
         while True:
             try:
-                self._rows = await self._store.slots()
+                self._rows = await self._store.read(schedules.slots())
                 return
             except QueueError as error:
                 log.warning("how far schedules have come is not known yet: %s", error)
@@ -167,7 +168,7 @@ class Scheduler:
             log.debug("a slot of %s is skipped: it is paused or disabled", name)
         elif missed and not schedule.catch_up:
             log.info("a slot of %s was missed while nothing ran, and is skipped", name)
-        elif schedule.overlap == "skip" and await self._store.unfinished(name):
+        elif schedule.overlap == "skip" and await self._store.read(schedules.unfinished(name)):
             log.info("a slot of %s is skipped: the call of the slot before is not done", name)
         else:
             insert = Insert(self._task(endpoint, slot))
@@ -176,7 +177,7 @@ class Scheduler:
     async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
         which is the older one: it makes no calls then."""
-        row = await self._store.slot(name)
+        row = await self._store.read(schedules.slot(name))
         if row is None:
             return False
         in_force, slot, before = row
@@ -222,15 +223,18 @@ class Scheduler:
         slot: int,
         insert: Insert | None,
     ) -> None:
-        inserted = await self._store.take_slot(endpoint.id, wanted, previous, slot, insert)
+        inserted = await self._store.write(
+            schedules.take_slot(endpoint.id, wanted, previous, slot, insert)
+        )
         self._rows[endpoint.id] = (wanted, slot)
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
             self._placement.touched(inserted.key, inserted.next_try)
-        elif insert is not None or self._store.shared:
-            log.debug("another daemon took the slot of %s", endpoint.id)
-            row = await self._store.slot(endpoint.id)
+        else:
+            if insert is not None:
+                log.debug("another daemon took the slot of %s", endpoint.id)
+            row = await self._store.read(schedules.slot(endpoint.id))
             if row is not None:
                 self._rows[endpoint.id] = row[:2]
         if self._rows[endpoint.id][0] == wanted:

@@ -23,6 +23,8 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
+from orchestratord.queue.operations import claim
+from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import Settled, Settlement, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -78,7 +80,7 @@ class Claims:
     async def release_claim(self, task: Task) -> None:
         """Release a claim that did not start, again and again until the database takes it."""
         self._leave(task)
-        released = await self._insist(task, lambda: self._store.release([task]))
+        released = await self._insist(task, lambda: self._store.write(claim.release_claims([task])))
         if released is None:
             return
         status, now = released[0][0], self._clock.now_ms()
@@ -100,10 +102,10 @@ class Claims:
         self._leave(task)
         if task.id not in self._at_hand and not self.closing:  # as nearly always
             try:
-                return await self._store.settle(settlement)
+                return await self._store.write(settle(settlement))
             except Exception as refused:
                 error = refused
-        written = await self._insist(task, lambda: self._store.settle(settlement), error)
+        written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
         return written[0] if written is not None else None
 
     def gone(self, task: Task, running: asyncio.Task[None]) -> None:

@@ -29,6 +29,7 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import claim, settle
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -140,12 +141,12 @@ class Worker:
         """Learn how the queue stands, as soon as the database says it."""
         while not self.lanes.draining:
             try:
-                self.stats.last_success.update(await self.store.last_success())
+                self.stats.last_success.update(await self.store.read(settle.last_success()))
                 await self.take_over()
                 past = await self._past()
-                await self.store.charge_past(past)
+                await self.store.write(claim.charge_past(past))
                 self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
-                for key, next_try in (await self.store.earliest()).items():
+                for key, next_try in (await self.store.read(claim.earliest())).items():
                     self.placement.touched(key, next_try)
                 return
             except Unreachable as error:
@@ -164,7 +165,7 @@ class Worker:
             return {}
         reach = max(limit.window + limit.margin for limit in limits)
         past: dict[str, tuple[RateLimit, list[int]]] = {}
-        for key, began in await self.store.begun(self.clock.now_ms() - reach):
+        for key, began in await self.store.read(claim.begun(self.clock.now_ms() - reach)):
             standing = self.placement.of(key)
             if isinstance(standing, Target) and standing.rate is not None:
                 past.setdefault(standing.lane, (standing.rate, []))[1].append(began)
@@ -244,7 +245,7 @@ class Worker:
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
-            claimed = await self.store.claim(picks)
+            claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
             for lane, wait in claimed.used_up.items():
                 self.lanes.used_up(lane, self.clock.now_ms() + wait, now)

@@ -80,8 +80,8 @@ class HttpClient:
         max_idle_per_host: how many of them to one host and port.
         idle_timeout: seconds after which an idle connection is closed. Many servers close theirs
             after five, and a request that meets such a close gets no answer.
-        listeners: (address, port) of the daemon's own sockets, which whoever makes an `Egress` for
-            this client denies.
+        listeners: (address, port) of the daemon's own sockets, which every `Egress` for this client
+            denies.
     """
 
     def __init__(
@@ -205,7 +205,7 @@ def _response(request: httpx.Request, answer: ResponseParser) -> httpx.Response:
 def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
     """The request that follows a redirect, or None where it is not to be followed.
 
-    Only within the origin: the headers may hold credentials, which are nobody else's business.
+    Only within the origin: the headers may hold credentials, which are meant for that origin alone.
     After 303, and after 301 or 302 to a POST, it is a GET without a body.
     """
     status = response.status_code
@@ -229,11 +229,7 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
         headers = [field for field in headers if field[0].lower() not in _BODY_HEADERS]
     # Given as a stream, the body brings no headers of its own beside those that are there.
     following = httpx.Request(
-        method,
-        url,
-        headers=headers,
-        stream=httpx.ByteStream(body),
-        extensions=request.extensions,
+        method, url, headers=headers, stream=httpx.ByteStream(body), extensions=request.extensions
     )
     following.read()
     return following

@@ -89,7 +89,7 @@ async def _connect_socket(
         async with asyncio.timeout_at(until) as limit:
             await loop.sock_connect(sock, _sockaddr(family, address, port))
         if sock.getsockname() == sock.getpeername():
-            # Where nobody listens on a port that the system also hands out to clients, a socket
+            # Where nothing listens on a port that the system also hands out to clients, a socket
             # can be given that very port and connect to itself; it would be its own answer.
             raise ConnectionRefusedError(errno.ECONNREFUSED, os.strerror(errno.ECONNREFUSED))
     except OSError as error:
@@ -170,7 +170,7 @@ class SystemResolver:
     def _settled(self, host: str, future: asyncio.Future[Found]) -> None:
         del self._under_way[host]
         if not future.cancelled():
-            future.exception()  # everybody who waited for it may have gone
+            future.exception()  # all that waited for it may have gone
 
     def _work(self) -> None:
         while (lookup := self._queue.get()) is not None:

@@ -17,14 +17,7 @@ import socket
 from dataclasses import dataclass
 from enum import Enum
 from functools import lru_cache
-from ipaddress import (
-    IPv4Address,
-    IPv4Network,
-    IPv6Address,
-    IPv6Network,
-    ip_address,
-    ip_network,
-)
+from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
 from orchestratord.errors import EgressDenied
 

@@ -171,7 +171,7 @@ class Http1Connection(asyncio.Protocol):
         self.close()
         if self._waiter is not None and not self._waiter.done():
             self._waiter.set_exception(error)
-            self._waiter.exception()  # whoever waits for it may be cancelled at this moment
+            self._waiter.exception()  # what waits for it may be cancelled at this moment
 
     def _peer_closed(self, error: Exception | None) -> None:
         answer = self._answer
@@ -207,7 +207,7 @@ class Http1Connection(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
-        if answer is None:  # nobody asked for anything
+        if answer is None:  # nothing was asked for
             self.close()
             return
         try:

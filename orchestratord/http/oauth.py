@@ -265,7 +265,7 @@ class TokenKeeper:
             return
         self._refresh = new = KeptSecret(value)
         new.file = old.file
-        # Before anybody is told: another try to write it would not be shown in the log otherwise.
+        # Before it is written: else an error of that could show it in the log.
         self._learn(self._api, (value, old.reveal()))
         if old.file is None:
             log.warning(

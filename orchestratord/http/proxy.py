@@ -148,4 +148,4 @@ class ProxyAnswer(asyncio.Protocol):
     def _fail(self, what: str) -> None:
         error = SendError(f"the proxy {self._proxy} {what}", kind="connect", sent=False)
         self.status.set_exception(error)
-        self.status.exception()  # whoever waits for it may have gone
+        self.status.exception()  # what waits for it may have gone

@@ -144,7 +144,7 @@ class ResponseParser:
 
     def on_message_begin(self) -> None:
         if self.done:
-            self.reusable = False  # a second answer that nobody asked for
+            self.reusable = False  # a second answer that was not asked for
 
     def on_status(self, reason: bytes) -> None:
         self.reason += reason

@@ -21,7 +21,7 @@ from orchestratord.values.yaml_value import YamlValue
 
 _FILE = re.compile(r"\$\{file:(/[^{}]+)\}")
 _WRITTEN = "as it is written here"
-_HELD = re.compile("\ue000([0-9]+)\ue001")
+_PLACEHOLDER = re.compile("\ue000([0-9]+)\ue001")
 _AUTHORITY = re.compile(r"[A-Za-z0-9._~:\[\]-]+")
 
 
@@ -44,7 +44,7 @@ class PemFile(Attachment):
 
 
 class Tls(Model):
-    """Whom an API's TLS is trusted for, and what it is shown."""
+    """Which authorities an API's TLS trusts, and which certificate it shows."""
 
     ca: PemFile | None = None
     """The authorities that are trusted, instead of the usual ones."""
@@ -142,17 +142,17 @@ class Proxy(YamlValue):
         pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
         if len(pieces) == 1:
             pieces = ((pieces[0][0], False),)
-        # What a reference gave is held back while the URL is taken apart.
-        held = [text for text, referenced in pieces if referenced]
-        marks = iter(range(len(held)))
+        # Placeholders stand for what references gave while the URL is taken apart.
+        values = [text for text, referenced in pieces if referenced]
+        numbers = iter(range(len(values)))
         skeleton = "".join(
-            f"\ue000{next(marks)}\ue001" if referenced else text for text, referenced in pieces
+            f"\ue000{next(numbers)}\ue001" if referenced else text for text, referenced in pieces
         )
         scheme, separator, rest = skeleton.partition("://")
         who, _, address = rest.rstrip("/").rpartition("@")
 
         def whole(text: str) -> str:
-            return _HELD.sub(lambda match: held[int(match[1])], text)
+            return _PLACEHOLDER.sub(lambda match: values[int(match[1])], text)
 
         scheme, address = whole(scheme).lower(), whole(address)
         if not separator or scheme not in ("http", "https"):
@@ -168,17 +168,11 @@ class Proxy(YamlValue):
             raise ValueError("needs the port of the proxy, such as http://proxy.example.com:3128")
         name, _, password = who.partition(":")
         username = whole(unquote(name))
-        return cls(
-            scheme,
-            url.raw_host.decode("ascii"),
-            port,
-            username,
-            whole(unquote(password)),
-        )
+        return cls(scheme, url.raw_host.decode("ascii"), port, username, whole(unquote(password)))
 
 
 class KeptSecret(Secret):
-    """A secret that whoever it is shown to may replace by another one.
+    """A secret that its receiver may replace by another one.
 
     `file` is the file that it came from, None where it did not come from one alone.
     """

@@ -1,6 +1,6 @@
 """What happened: one value for each change of state, told after it was committed.
 
-They go to the hook `observe` and to whoever follows the daemon's events. `docs/events.md` lists the
+They go to the hook `observe` and to followers of the daemon's events. `docs/events.md` lists the
 types with their fields. Times are milliseconds since the epoch; errors have their secrets masked.
 
 Named tuples: one is made for each step of each task, and a frozen dataclass takes five times as
@@ -25,7 +25,7 @@ class EventType(StrEnum):
     TASK_SNOOZED = "task.snoozed"  # put back until next_try at no cost of an attempt
     TASK_FAILED = "task.failed"  # for good
     TASK_CANCELLED = "task.cancelled"
-    TASK_TRIGGERED = "task.triggered"  # made due by hand
+    TASK_TRIGGERED = "task.triggered"  # made due manually
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_ENABLED = "webhook.enabled"
     BREAKER_OPENED = "breaker.opened"  # a lane's receiver is down, and its tasks wait

@@ -1,5 +1,5 @@
 """Requests and answers as the daemon makes them: httpx's objects, whose URL and headers are made
-when somebody looks at them.
+when they are looked at.
 
 Hooks and plugins see `httpx.Request` and `httpx.Response`. Making these in full takes longer than
 sending the bytes, and most attempts meet no hook that looks: what the client and the store need
@@ -63,7 +63,7 @@ class Origin(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """A request as it goes out, whose URL and headers nobody has looked at."""
+    """A request as it goes out, whose URL and headers have not been looked at."""
 
     origin: Origin
     target: bytes
@@ -200,7 +200,7 @@ class Request(httpx.Request):
 
     @property
     def plain(self) -> Plain | None:
-        """The request as it goes out; None where somebody may have changed it."""
+        """The request as it goes out; None where it may have been changed."""
         seen = self.__dict__
         if "url" in seen or "headers" in seen or "stream" in seen:
             return None

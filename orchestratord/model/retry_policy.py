@@ -33,7 +33,7 @@ class RetryPolicy(Model):
     jitter: float = Field(0.1, ge=0, le=1)
     """The delay is drawn from d·(1 ± jitter); 0 for none."""
     give_up_after: Duration | None = None
-    """Since the task was created or last retried by hand; a next try past it fails at once."""
+    """Since the task was created or last retried manually; a next try past it fails at once."""
     inline: int = Field(0, ge=0, le=10)
     """Tries at once, inside one attempt and its timeout, where a repeat is safe."""
     when: StatusSet = CALL_WHEN
@@ -68,7 +68,7 @@ class RetryPolicy(Model):
         return strategy.model_validate(given, context=info.context)
 
     def covers(self, status_code: StatusCode) -> bool:
-        """True where a `when` that somebody wrote names this status code."""
+        """True where a `when` of the YAML names this status code."""
         return "when" in self.model_fields_set and status_code in self.when
 
 

@@ -58,9 +58,9 @@ class Http(Model):
     bind: str = "127.0.0.1:8420"
     """An address and a port; port 0 takes a free one."""
     token: Secret
-    """Whoever shows it may do everything."""
+    """Its bearer may do everything."""
     read_token: Secret | None = None
-    """Whoever shows it may look."""
+    """Its bearer may look."""
     hosts: tuple[str, ...] = ()
     """The values of the header Host that are answered; by default the address that is bound, and
     localhost, with the port."""

@@ -3,7 +3,7 @@
 pending → running → succeeded | failed | pending (next_try by the backoff)
 pending → failed (expired, endpoint_removed, webhook_removed, webhook_disabled)
 pending, failed → cancelled; running, with a cancel asked for → cancelled instead of a retry
-failed, cancelled, (with force) succeeded → pending, by hand
+failed, cancelled, (with force) succeeded → pending, manually
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Key(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Action:
-    """What somebody did by hand, for the action log.
+    """What was done manually, for the action log.
 
     Args:
         name: in words, such as `retry` or `edit webhooks`.
@@ -116,18 +116,18 @@ class Task:
     idempotent: bool = True
     """As it was when the running attempt was claimed."""
     granted: int = 0
-    """Attempts that were added by hand to the policy's `max_attempts`."""
+    """Attempts that were added manually to the policy's `max_attempts`."""
     deaths: int = 0
     """Starts that ended with the daemon's death."""
     generation: int = 0
     """How often a succeeded task was forced to run again; part of its webhook-id."""
     retried_at: int | None = None
-    """When it was last retried by hand; `give_up_after` counts from here."""
+    """When it was last retried manually; `give_up_after` counts from here."""
     cancel_requested: bool = False
     last_status_code: StatusCode = None
     last_error: str | None = None
     depth: int = 0
-    """How many calls led to it, one caused by the other; 0 where nobody counts."""
+    """How many calls led to it, one caused by the other; 0 where they are not counted."""
 
     @property
     def key(self) -> Key:
@@ -181,7 +181,7 @@ class NewTask:
     Args:
         kind: `call`, or the kind of a plugin's executor, such as `webhook`.
         endpoint_id: `api/name`.
-        params: the call's parameters, validated by whoever creates it.
+        params: the call's parameters, validated before.
         webhook: the webhook's name for a delivery, else empty.
         phase: for a delivery, the phase that caused it.
         payload: for a delivery, the body; None if it did not render (`error` says why).
@@ -191,7 +191,7 @@ class NewTask:
         unique_key: a client's idempotency key, kept for 24 hours.
         max_attempts: shown until the first attempt settles, which follows the configuration.
         scheduled_at: the slot it runs for, milliseconds; None: when it is due first.
-        depth: how many calls led to it, one caused by the other, for whoever bounds such chains.
+        depth: how many calls led to it, one caused by the other; plugins bound such chains by it.
     """
 
     kind: str

@@ -1,7 +1,7 @@
-"""The hub: takes what happened, and hands it on in batches to observers and to followers.
+"""The event bus: takes what happened, and hands it on in batches to observers and to followers.
 
 Publishing is on the way of every task, so it only puts the event into a list. A timer hands the
-list on: to the hook `observe`, and to whoever follows, such as a client of the API. Every list here
+list on: to the hook `observe`, and to followers, such as a client of the API. Every list here
 is bounded; what does not fit is dropped and counted, and who follows is told.
 """
 
@@ -44,7 +44,7 @@ Numbered = tuple[int, Event]
 
 
 class Follower:
-    """Somebody who follows what happens; made by `Hub.follow`."""
+    """A follower of what happens; made by `EventBus.follow`."""
 
     def __init__(self, wanted: Callable[[Event], bool], number: int) -> None:
         self._wanted = wanted
@@ -102,7 +102,7 @@ class EventBus:
     def __init__(self, observe: Callable[[Sequence[Event]], None]) -> None:
         """`observe`: calls the hook, and contains its faults."""
         self.listening = False
-        """Whether somebody wants to know of the steps of tasks: no event is made for nobody."""
+        """Whether there is an observer or a follower: else no event of a task's step is made."""
         self.dropped = 0
         """Events that were lost because too many came at once."""
         self.followers: set[Follower] = set()
@@ -221,7 +221,7 @@ class EventBus:
         if self.followers:
             return
         self.listening = False
-        # Who comes back after this has missed nobody knows what.
+        # Who comes back after this has missed an unknown number.
         self._remembered.clear()
         self._number += 1
         self._first = self._number

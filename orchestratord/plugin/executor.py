@@ -143,7 +143,7 @@ class Executor(ABC):
     def pretend(self, request: Any, target: Target, body: Any) -> Outcome | None:
         """How an attempt would end that was answered `ok`; None where it cannot be told.
 
-        For calls that are not sent by HTTP: `explain` and the tests in the YAML ask. `body` is
+        For calls that are not sent by HTTP: `explain` and the test cases of the YAML ask. `body` is
         what the answer is supposed to hold, as JSON has it. Raises ValueError where none is so.
         """
         return None

@@ -7,7 +7,7 @@ that names both plugins.
 
 *Deciding* hooks change the request or the outcome. They run one after the other, each seeing what
 the one before returned; None leaves it as it is. An after_ hook that only looks at its arguments
-says so by `@pure`, and is then run where somebody asks what would happen, too.
+says so by `@pure`, and is then run where it is asked what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
 `Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
@@ -37,7 +37,7 @@ from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config, DaemonSetting
-from orchestratord.model.task import Delete, Effect, Explanation, Table, Task, Upsert
+from orchestratord.model.task import Delete, Effect, Explanation, Status, Table, Task, Upsert
 from orchestratord.plugin.executor import Executor
 
 if TYPE_CHECKING:
@@ -88,10 +88,16 @@ REGISTRATIONS = (
     "config_adopted",
 )
 DECIDING = ("before_request", "after_request", "before_execute", "after_execute")
-TELLING = ("announce", "on_success", "on_retry", "on_final_failure", "explain")
+END_PHASES = {
+    Status.SUCCEEDED: "on_success",
+    Status.PENDING: "on_retry",
+    Status.FAILED: "on_final_failure",
+}
+"""The phase that each decision reaches, by what becomes of the task."""
+TELLING = ("announce", *END_PHASES.values(), "explain")
 OBSERVING = ("observe",)
 ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *OBSERVING)
-PHASES = (*DECIDING, "on_success", "on_retry", "on_final_failure")
+PHASES = (*DECIDING, *END_PHASES.values())
 """The seven phases of the lifecycle, in order."""
 
 
@@ -234,7 +240,7 @@ def explain(
 ) -> Iterable[Explanation]:
     """What would follow from this phase, what would not, and by which rule.
 
-    Somebody asks; nothing has happened, and nothing is written or remembered. The arguments are
+    It is only asked; nothing has happened, and nothing is written or remembered. The arguments are
     those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
     """
 

@@ -1,7 +1,7 @@
 """Finding, loading and isolating plugins, and calling a phase.
 
 A phase is compiled once into a tuple of (plugin, function, argument names), and is None where
-nobody implements it. Each function is called by itself, so that its fault is its plugin's alone.
+no plugin implements it. Each function is called by itself, so that its fault is its plugin's alone.
 """
 
 from __future__ import annotations

@@ -158,7 +158,7 @@ def check_decision(hook: str, result: Any, before: Any) -> None:
 
 def check_outcome(outcome: object) -> None:
     """Raise HookFault for what is no outcome, and for one that cannot be written down or counted
-    with afterwards, when nobody could tell any more whose it is."""
+    with afterwards, when it could not be told any more whose it is."""
     if not isinstance(outcome, Outcome):
         raise HookFault(f"returned {type(outcome).__name__}, not an Outcome")
     if (

@@ -1,5 +1,6 @@
 """The queue on disk: `retry_schedule` and the tables beside it, on SQLite or PostgreSQL.
 
-Operations come in through the store, are committed by the writer or looked up by the reader, and go
-out as the model's tasks. Nothing here knows of configuration, plugins or the network.
+`operations` make what is to be done, the store has the writer commit it or the reader look it up,
+and what comes back are the model's tasks. Nothing here knows of configuration, plugins or the
+network.
 """

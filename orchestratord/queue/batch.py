@@ -1,4 +1,4 @@
-"""What is submitted to the writing thread, and waits for its turn."""
+"""Operations: what can be done to the queue, as values, and how the writing thread batches them."""
 
 from __future__ import annotations
 
@@ -6,14 +6,17 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
+from functools import wraps
 from itertools import groupby
-from typing import Any, Generic, TypeVar
+from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
-from orchestratord.queue.database import Connection
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.session import Session
 
 A = TypeVar("A")
+P = ParamSpec("P")
 R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
 
 
 class Rank(IntEnum):
@@ -45,30 +48,73 @@ class Batch(Generic[A, R]):
     each is done alone."""
 
 
-class Singly(Exception):
-    """One of them is not as it usually is: each has to be looked at by itself."""
+@dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
+class Write(Generic[R_co]):
+    """An operation that writes: what is to be done, when, and together with what.
+
+    It is made by a function in `operations`, and is done by `Store.write`. `writes` makes such a
+    function; where operations of a kind come in numbers, it has a batch.
+    """
+
+    rank: Rank
+    do: Callable[[Session], R_co] | None
+    """What to do; None where it is a part of a batch."""
+    batch: Batch[Any, R_co] | None = None
+    item: Any = None
+    """What the batch is to be done for."""
+    patient: bool = False
+    """Nobody needs it done at once; while there is much to do, it waits for more."""
+    needs_room: bool = False
+    """It is refused while the disk has no room for new work."""
+
+    def run(self, session: Session) -> R_co:
+        """Do it alone; raises what the operation raises."""
+        if self.batch is not None:
+            return self.batch.alone(session, self.item)
+        assert self.do is not None
+        return self.do(session)
+
+
+@dataclass(frozen=True, slots=True)
+class Read(Generic[R_co]):
+    """An operation that only looks something up, for `Store.read`."""
+
+    look: Callable[[Connection], R_co]
+
+
+def writes(
+    rank: Rank,
+) -> Callable[[Callable[Concatenate[Session, P], R]], Callable[P, Write[R]]]:
+    """Decorates what is done to a session: called without one, it makes the operation."""
+
+    def decorate(do: Callable[Concatenate[Session, P], R]) -> Callable[P, Write[R]]:
+        @wraps(do)
+        def make(*args: P.args, **kwargs: P.kwargs) -> Write[R]:
+            return Write(rank, lambda session: do(session, *args, **kwargs))
+
+        return make
+
+    return decorate
+
+
+def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
+    """Decorates what looks something up: called without a connection, it makes the operation."""
+
+    @wraps(look)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:
+        return Read(lambda db: look(db, *args, **kwargs))
+
+    return make
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """One thing to do, and who waits for it."""
+    """An operation on its way, and who waits for it."""
 
-    rank: Rank
-    operation: Callable[[Session], Any] | None
-    """What to do; None where it is a part of a batch."""
+    operation: Write[Any]
     future: asyncio.Future[Any]
-    batch: Batch[Any, Any] | None = None
-    item: Any = None
-    """What the batch is to be done for."""
     result: Any = None
     error: Exception | None = None
-
-    def run(self, session: Session) -> Any:
-        """Do it alone; raises what the operation raises."""
-        if self.batch is not None:
-            return self.batch.alone(session, self.item)
-        assert self.operation is not None
-        return self.operation(session)
 
 
 def in_order(jobs: Sequence[Job]) -> list[list[Job]]:
@@ -93,34 +139,8 @@ def deliver(jobs: Sequence[Job]) -> None:
 
 
 def _rank(job: Job) -> int:
-    return job.rank
+    return job.operation.rank
 
 
 def _batch(job: Job) -> Batch[Any, Any] | None:
-    return job.batch
-
-
-# -- One statement over many rows ------------------------------------------------------------------
-
-
-class ManyRows:
-    """A statement with `VALUES {rows}` where its rows go."""
-
-    def __init__(self, sql: str, *types: str) -> None:
-        """`types`: of the columns of a row, which are called `column1` and so on: bigint, text or
-        float8."""
-        self.sql = sql
-        self.types = types
-
-    def run(self, db: Connection, rows: Sequence[Sequence[Any]]) -> int:
-        """Run it for all of them, in their order; the number of rows that were changed.
-
-        Raises Singly where the database does not take one of them; what it did is undone then, or
-        is for the caller to undo.
-        """
-        if not rows:
-            return 0
-        try:
-            return db.many(self.sql, self.types, rows)
-        except Exception as error:
-            raise Singly(str(error)) from error
+    return job.operation.batch

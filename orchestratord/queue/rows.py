@@ -7,9 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from orchestratord.errors import NotFound
 from orchestratord.model.task import Attempt, Task
-from orchestratord.queue.database import Connection
+from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 
 TASK_COLUMNS = tuple(field.name for field in fields(Task))
@@ -17,8 +16,6 @@ TASK_COLUMNS = tuple(field.name for field in fields(Task))
 
 TASK = ", ".join(TASK_COLUMNS)
 """The same as SQL."""
-
-GET = f"SELECT {TASK} FROM retry_schedule WHERE id = ?"  # noqa: S608
 
 _PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE = (
     TASK_COLUMNS.index(name)
@@ -79,17 +76,6 @@ def tasks_of(db: Connection, ids: Sequence[int]) -> list[Task]:
                 at += size
             found[values[0]] = task_of(values)
     return [found[id_] for id_ in ids if id_ in found]
-
-
-def get(db: Connection, task_id: int, lock: str = "") -> Task:
-    """One task, on either connection; `lock` is the connection's `for_update`, or nothing.
-
-    Raises NotFound.
-    """
-    row = db.one(f"{GET}{lock}", (task_id,))
-    if row is None:
-        raise NotFound.of("task", task_id)
-    return task_of(row)
 
 
 def attempt_of(row: Sequence[Any]) -> Attempt:

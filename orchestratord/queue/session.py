@@ -3,25 +3,36 @@
 from __future__ import annotations
 
 import time
+from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from orchestratord.model.task import Key, Table
-from orchestratord.queue.database import Connection
+from orchestratord.model.task import Key, Table, Task
+from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.records import Claimed, Pick
 from orchestratord.values.clock import Clock
+from orchestratord.values.rate_limit import RateLimit
 
 LEASE = 90.0
 """Seconds for which a claim stands without a word from its daemon, if nothing else is said."""
 
-FRONT = -(1 << 62)
-NEVER = 1 << 62
+
+SUCCESS = ManyRows(
+    """
+INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) VALUES {rows}
+ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
+WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
+""",
+    "text",
+    "bigint",
+)
 
 
 @dataclass(slots=True)
-class Session:
-    """The writing connection, and who writes."""
+class Session(ABC):
+    """The writing connection, and who writes. How each database claims is its session's."""
 
     db: Connection
     owner: str
@@ -40,11 +51,6 @@ class Session:
     successes: dict[str, int] = field(default_factory=dict)
     """Endpoints that had a success in the transaction, and when that call began. They are written
     just before COMMIT: all daemons change the same few rows, and wait for each other there."""
-    floors: dict[Key, int] = field(default_factory=dict)
-    """Of keys that were claimed from in a database that is shared: before which `next_try` nothing
-    was left."""
-    told: dict[Key, int] = field(default_factory=dict)
-    """What was heard of since."""
 
     def now(self) -> int:
         """Milliseconds since the epoch."""
@@ -74,16 +80,71 @@ class Session:
             self.due[key] = next_try
         self.heard(key, next_try)
 
-    def heard(self, key: Key, next_try: int) -> None:
+    def write_successes(self) -> None:
+        """Write what was noted of successes. Raises Singly."""
+        SUCCESS.run(self.db, sorted(self.successes.items()))
+
+    def begin(self, committed: bool) -> None:
+        """Forget what was noted for the last transaction; `committed`: whether that was."""
+        self.moves, self.due, self.successes = Counter(), {}, {}
+
+    # -- what each database does in its own way ------------------------------------------------
+
+    @abstractmethod
+    def claim(self, picks: Sequence[Pick]) -> Claimed:
+        """Take up to so many due tasks of each key."""
+
+    @abstractmethod
+    def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
+        """Take over what other owners held and have lost: how many claims had not started and are
+        pending again, and a page of those that had, which are ours now.
+
+        `held`: the tasks that we know to hold; they stay as they are.
+        """
+
+    def renew(self, held: Collection[int]) -> int:
+        """Renew the leases of tasks that we hold, as far as they need it; how many did."""
+        return 0
+
+    def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:  # noqa: B027  # not every database has that
+        """Charge lanes whose rate daemons keep together with what began before any of them did.
+
+        `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
+        Nothing happens to lanes that others have charged lately.
+        """
+
+    def heard(self, key: Key, next_try: int) -> None:  # noqa: B027  # not every database has that
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
         thread."""
-        if next_try < self.told.get(key, NEVER):
-            self.told[key] = next_try
 
-    def floor(self, key: Key) -> int:
-        """Before which `next_try` there is nothing to be claimed of a key."""
-        told, known = self.told.pop(key, NEVER), self.floors.get(key, FRONT)
-        return min(told, known)
+
+# -- What tells a claim of ours from another -------------------------------------------------------
+
+RUNNING = "retry_schedule.status || '' = 'running'"
+"""So that rows whose ids are known are found by these: to PostgreSQL the index of what runs looks
+shorter, and is full of entries that are dead and cannot be removed yet."""
+
+HELD = f"id = ? AND {RUNNING} AND locked_by = ? AND attempts = ?"
+"""The fence: true while a claim stands. Parameters from `fence`."""
+
+RELEASE_CLAIM = """
+UPDATE retry_schedule
+SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
+    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE next_try END,
+    finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
+    attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
+    cancel_requested = 0, updated_at = ?
+"""
+
+
+def fence(task: Task) -> tuple[int, str | None, int]:
+    """What `HELD` compares."""
+    return task.id, task.locked_by, task.attempts
+
+
+def turn(task: Task) -> tuple[int, int]:
+    """What the tasks of a key are in order by."""
+    return task.next_try or 0, task.id
 
 
 # -- How long a claim stands, and by which clock ---------------------------------------------------

@@ -3,7 +3,7 @@
 It takes what there is and does not linger for more: while one transaction reaches the disk, the
 next one gathers. Only where transactions are dear, and while there is much to do, settlements wait
 a moment for each other. Within it settlements come first, then claims, then what people and clients
-bring, then housekeeping. What comes in numbers is done in few statements (`jobs.Batch`). An
+bring, then housekeeping. What comes in numbers is done in few statements (`Batch`). An
 operation that fails, fails alone; a COMMIT that fails, fails for all. One that is not answered,
 since the server or the way to it is lost, has done neither: the thread connects again and asks what
 became of it.
@@ -19,17 +19,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError
 from orchestratord.model.task import Status
-from orchestratord.queue.batch import Batch, Job, Rank, deliver, in_order
-from orchestratord.queue.database import BY_STATUS, Connection, Database
+from orchestratord.queue.batch import Batch, Job, Rank, Write, deliver, in_order
+from orchestratord.queue.connection import BY_STATUS, Connection
+from orchestratord.queue.database import Database
 from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.queue")
 
-A = TypeVar("A")
 T = TypeVar("T")
 
 IDLE = 1.0
@@ -88,8 +88,6 @@ class Writer:
         self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
-        self.last: Callable[[Session], None] = lambda session: None
-        """Called on the thread before COMMIT, for what is to be locked for others only briefly."""
         self._database = database
         self._failures = database.failures
         self._troubles: tuple[type[Exception], ...] = (*database.failures.errors, OSError)
@@ -130,30 +128,18 @@ class Writer:
         """False once the thread has died of a bug: nothing is written any more."""
         return self._failure is None and (self._closed or self._thread.is_alive())
 
-    async def submit(self, rank: Rank, operation: Callable[[Session], T]) -> T:
-        """Run `operation` in the next transaction and return its result after the COMMIT.
+    def submit(self, operation: Write[T]) -> asyncio.Future[T]:
+        """Do it in the next transaction; the future has its result after the COMMIT.
 
-        It runs although the caller is cancelled. Raises what it raises, StorageFull, or QueueError
-        where the database refused.
+        It is done although who waits for it is cancelled. The future has what it raises,
+        StorageFull, or QueueError where the database refused.
         """
-        return cast("T", await self._put(Job(rank, operation, self._loop.create_future())))
-
-    async def submit_item(
-        self, rank: Rank, batch: Batch[A, T], item: A, patient: bool = False
-    ) -> T:
-        """The same for one item of a batch, which is done together with others that wait.
-
-        `patient`: nobody needs it done at once; while there is much to do, it waits for more.
-        """
-        job = Job(rank, None, self._loop.create_future(), batch, item)
-        return cast("T", await self._put(job, patient))
-
-    def _put(self, job: Job, patient: bool = False) -> asyncio.Future[Any]:
         self._check_alive()
         if self._closed:
             raise QueueError("the queue is closed")
+        job = Job(operation, self._loop.create_future())
         self._inbox.put(job)
-        if self._gather and (not patient or self._inbox.qsize() >= ENOUGH):
+        if self._gather and (not operation.patient or self._inbox.qsize() >= ENOUGH):
             self._hurry.set()
         try:
             self._check_alive()  # it may have died in this moment, without having seen the job
@@ -300,12 +286,12 @@ class Writer:
         """All in one transaction; False, and nothing written, where one fails half-way."""
         self._begin(session)
         for run in runs:
-            batch = run[0].batch
+            batch = run[0].operation.batch
             if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
                 session.db.rollback()
                 return False
         try:
-            self.last(session)
+            session.write_successes()
         except Exception as error:
             log.debug("done one by one: %s", error)
             session.db.rollback()
@@ -317,7 +303,7 @@ class Writer:
         """One by itself; False where it fails and has to be undone."""
         before = session.db.written
         try:
-            job.result, job.error = job.run(session), None
+            job.result, job.error = job.operation.run(session), None
         except Exception as error:
             if isinstance(error, self._failures.errors) or session.db.written != before:
                 return False
@@ -339,7 +325,7 @@ class Writer:
         moves, due = Counter(session.moves), dict(session.due)
         session.db.savepoint()
         try:
-            job.result, job.error = job.run(session), None
+            job.result, job.error = job.operation.run(session), None
         except Exception as error:
             if self._for_all(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
@@ -356,9 +342,7 @@ class Writer:
         return f.is_full(error) or f.is_lost(error) or f.is_passing(error)
 
     def _begin(self, session: Session) -> None:
-        session.moves, session.due, session.successes = Counter(), {}, {}
-        if self._open:
-            session.floors.clear()  # the last one was not committed
+        session.begin(not self._open)
         try:
             session.db.begin()
         except self._failures.errors as error:
@@ -393,7 +377,7 @@ class Writer:
             named = self._failures.named(cause)
             log.error("%s; no new work is accepted until there is some", named)
         self._full, self.accepting = True, False
-        rest = [job for job in jobs if job.rank != Rank.NEW]
+        rest = [job for job in jobs if job.operation.rank != Rank.NEW]
         if rest and len(rest) < len(jobs):
             try:
                 self._one_by_one(session, rest)
@@ -471,7 +455,7 @@ def counted(db: Connection) -> dict[str, int]:
 def _all(session: Session, batch: Batch[Any, Any], jobs: Sequence[Job]) -> bool:
     """All of a batch at once; False where each has to be done alone."""
     try:
-        results = batch.together(session, [job.item for job in jobs])
+        results = batch.together(session, [job.operation.item for job in jobs])
     except Exception as error:
         log.debug("done one by one: %s", error)
         return False

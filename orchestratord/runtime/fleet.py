@@ -28,6 +28,7 @@ from orchestratord.model.schedule_slots import spec
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import claim, daemons, manual, prune, settle
 from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
 from orchestratord.queue.store import Store
@@ -195,7 +196,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """The daemon ends."""
-        await self._try("take leave", self._store.leave)
+        await self._try("take leave", lambda: self._store.write(daemons.leave()))
 
     async def _try(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -209,19 +210,18 @@ class Fleet:
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
-        await store.renew(self._worker.claimed_ids())
+        await store.write(claim.renew(self._worker.claimed_ids()))
         config = self._reloader.config
         if self._said_for is not config or self._said is None:
             self._said = await asyncio.to_thread(self._say, config)
             self._said_for = config
         age = round((time.monotonic() - self._started) * 1000)
         said = self._said
-        self._now = await store.give_sign(
-            Beat(
-                said.host, said.pid, said.version, said.generation, age, said.fingerprint,
-                said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
-            )
+        beat = Beat(
+            said.host, said.pid, said.version, said.generation, age, said.fingerprint,
+            said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
         )  # fmt: skip
+        self._now = await store.write(daemons.give_sign(beat))
         if turned:
             store.tell("lanes")
         apart = self._now - self._clock.now_ms()
@@ -267,7 +267,7 @@ class Fleet:
     async def _learn(self) -> None:
         """Who else is there, and what they can carry out."""
         store = self._store
-        seen = await store.daemons()
+        seen = await store.read(daemons.seen())
         fingerprints = {d.owner: d.fingerprint for d in seen if d.owner != store.owner}
         others = {
             owner: beat
@@ -275,7 +275,7 @@ class Fleet:
             if fingerprints.get(owner) == beat.fingerprint
         }
         if new := fingerprints.keys() - others.keys():
-            others |= await store.declared(new)
+            others |= await store.read(daemons.declared(new))
         for daemon in seen:
             if daemon.owner != store.owner and daemon.owner not in {d.owner for d in self._seen}:
                 log.info("another daemon works on the queue: %s", name_of(daemon))
@@ -327,7 +327,7 @@ class Fleet:
 
     async def apply_paused(self) -> set[str]:
         """Have worker and scheduler follow what is paused by now; these endpoints."""
-        paused = await self._store.paused()
+        paused = await self._store.read(manual.paused())
         self._worker.placement.set_paused(paused)
         self._scheduler.set_paused(paused)
         return paused
@@ -336,7 +336,7 @@ class Fleet:
         """What others have changed, and what dead ones left."""
         store = self._store
         await self.apply_paused()
-        for endpoint_id, at in (await store.last_success()).items():
+        for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
         away = store.unreachable is not None or time.monotonic() < store.back_at + self._grace
@@ -344,10 +344,10 @@ class Fleet:
             self._look_at_all = True
 
     async def _queue(self) -> None:
-        self._touch(await self._store.earliest())
+        self._touch(await self._store.read(claim.earliest()))
 
     async def _clean(self) -> None:
-        found = await self._store.holding_back(OLD_TRANSACTION)
+        found = await self._store.read(prune.holding_back(OLD_TRANSACTION))
         known = {subject(words) for words in self.holding_back}
         for words in found:
             if subject(words) not in known:

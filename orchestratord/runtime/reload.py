@@ -21,8 +21,9 @@ from orchestratord.model.task import Effect
 from orchestratord.plugin.host import Host, Implementation
 from orchestratord.plugin.isolation import check_effects
 from orchestratord.plugin.registry import plain
+from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.store import Store
-from orchestratord.runtime.systemd import Notifier
+from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
@@ -55,7 +56,7 @@ class Reloader:
         scheduler: Scheduler,
         clock: Clock,
         handler: LogHandler,
-        notifier: Notifier,
+        notifier: SystemdNotifier,
     ) -> None:
         """
         Args:
@@ -226,7 +227,9 @@ class Reloader:
         self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
-        return {name: await self._store.rows(name) for name in self._host.registry.tables}
+        return {
+            name: await plugin_rows.rows(self._store, name) for name in self._host.registry.tables
+        }
 
     async def _adopt(self, config: Config, tables: Tables) -> None:
         effects = await self._noted(config, tables)

@@ -18,7 +18,7 @@ _SEND_TIMEOUT = 1.0
 """Seconds that a change of state may wait for a full socket; a status line never waits."""
 
 
-class Notifier:
+class SystemdNotifier:
     """The service manager's socket, or none.
 
     Nothing here raises: a message that cannot be sent is logged, and the daemon goes on.
@@ -35,7 +35,7 @@ class Notifier:
         """Seconds; None where no watchdog waits. Half of it is a good interval."""
 
     @classmethod
-    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> Notifier:
+    def from_environ(cls, environ: Mapping[str, str] = os.environ) -> SystemdNotifier:
         """What `$NOTIFY_SOCKET`, `$WATCHDOG_USEC` and `$WATCHDOG_PID` say."""
         address = environ.get("NOTIFY_SOCKET", "")
         if not address.startswith(("/", "@")):

@@ -22,6 +22,7 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
+from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Implementation
 from orchestratord.plugin.isolation import HookFault, words
 from orchestratord.simulate.fake_answer import outcome_of
@@ -32,12 +33,6 @@ from orchestratord.values.clock import Clock
 HOOK = "explain"
 TASK_ID = 0
 """The number of a task that does not exist."""
-
-_ON = {
-    Status.SUCCEEDED: "on_success",
-    Status.PENDING: "on_retry",
-    Status.FAILED: "on_final_failure",
-}
 
 
 class Explainer:
@@ -112,7 +107,7 @@ class Explainer:
                 outcome = await outcome_of(executor, request, task, target, answer)
                 outcome = await self._decided(after, outcome, request, task, endpoint, notes)
                 decision, span = decide_within(task, target, outcome, moment, fault)
-                reached = (before, after, _ON[decision.status])
+                reached = (before, after, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
         told = reached if phase is None else (phase,)

@@ -2,7 +2,7 @@
 
 The library knows the language; what is added is that a wrong expression is found before it is
 used, unknown functions included, and that evaluating one costs no more than so much: the body is
-somebody else's, and a slip in an expression can double a list with every step.
+the receiver's, and a slip in an expression can double a list with every step.
 """
 
 from __future__ import annotations
@@ -23,6 +23,15 @@ from jmespath.functions import signature
 from orchestratord.values.secret import Text
 from orchestratord.values.yaml_value import YamlValue
 
+LONGEST = 4_000
+"""Characters of an expression."""
+BUDGET = 500_000
+"""Steps of one evaluation, some microseconds each at most."""
+
+_SHOWN = 100
+"""Characters of an expression in an error."""
+_PER_STEP = 64
+"""Characters of a text, or items that a function goes through, that cost one step."""
 _TEXT = {"types": ["string", "null"]}
 
 
@@ -46,19 +55,6 @@ class Functions(Known):  # type: ignore[misc]  # it publishes no types
         links = httpx.Response(200, headers={"link": header or ""}).links
         found: str | None = links.get(rel, {}).get("url")
         return found
-
-
-# -- JMESPath over the body of an answer, checked when the files are read a ------------------------
-
-LONGEST = 4_000
-"""Characters of an expression."""
-BUDGET = 500_000
-"""Steps of one evaluation, some microseconds each at most."""
-
-_SHOWN = 100
-"""Characters of an expression in an error."""
-_PER_STEP = 64
-"""Characters of a text, or items that a function goes through, that cost one step."""
 
 
 class Expression(YamlValue):

@@ -1,7 +1,7 @@
 """How often something may happen: `100/min`, and the window in which it is counted.
 
-Never more than so many in any minute, not only in those that begin with a full one: whoever is on
-the other side counts in windows of its own, and its windows begin when it likes. What was free for
+Never more than so many in any minute, not only in those that begin with a full one: the
+other side counts in windows of its own, and its windows begin when it likes. What was free for
 a while may go at once; a bucket that is filled while it is used would let nearly twice as many
 through in one minute.
 """

@@ -36,7 +36,7 @@ class Text(str):
 
 
 class Secret(YamlValue):
-    """A value that nothing prints. `reveal()` gives it to whoever sends it."""
+    """A value that nothing prints. `reveal()` gives it to what sends it."""
 
     __slots__ = ("_value",)
 

@@ -76,6 +76,11 @@ class StatusSet(YamlValue):
     def _problem(item: Any) -> str:
         return f"{item!r} is not a status code: write 200, 2xx, 500-599, error, or a list of these"
 
+    @property
+    def codes(self) -> list[int | str]:
+        """What is in it, as the YAML would list it."""
+        return [int(code) if code.isdecimal() else code for code in self.text.split(",")]
+
     def __contains__(self, code: object) -> bool:
         if isinstance(code, int):
             return any(first <= code <= last for first, last in self.ranges)

@@ -11,7 +11,7 @@ _LISTED = 12
 
 
 def suggest(word: str, known: Iterable[str]) -> str:
-    """What to append to a complaint about `word`: the nearest known one, else all, else nothing.
+    """What to append to a problem with `word`: the nearest known one, else all, else nothing.
 
     It begins with a comma or a semicolon, or is empty where there is nothing to say.
     """
@@ -25,7 +25,7 @@ def suggest(word: str, known: Iterable[str]) -> str:
 
 
 def choices(word: str, known: Iterable[str]) -> str:
-    """The hint beside such a complaint: all the words, where `suggest` names only the nearest."""
+    """The hint beside such a problem: all the words, where `suggest` names only the nearest."""
     words = sorted(set(known))
     return f"known are {', '.join(words)}" if nearest(word, words) is not None else ""
 

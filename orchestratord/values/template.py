@@ -24,7 +24,7 @@ from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
 from orchestratord.values.yaml_value import YamlValue
 
 MAX_EXPRESSION = 10_000
-"""Characters; reading a long one takes long, and nobody writes it."""
+"""Characters; reading a long one takes long, and none is written."""
 
 _TOKEN = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[{}]""", re.DOTALL)
 """What decides where an expression ends: a brace within a text or a mapping does not."""

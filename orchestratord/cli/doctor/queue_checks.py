@@ -15,7 +15,7 @@ from orchestratord.queue.admin.inspect import Seen, faults, holder, look, too_ne
 from orchestratord.queue.postgres.vacuum import subject
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
-from orchestratord.queue.sqlite_database import CROWDED
+from orchestratord.queue.sqlite.sqlite_database import CROWDED
 
 LOOK_TIME = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""

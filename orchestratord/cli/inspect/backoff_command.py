@@ -149,7 +149,7 @@ def _changed(
     """The policy with what the command line says. Raises UsageError."""
     from pydantic import ValidationError
 
-    from orchestratord.config.validate.error_text import expectation, sentence, shown
+    from orchestratord.config.validate.error_text import expectation, sentence, value_text
     from orchestratord.model.retry_policy import RetryPolicy
 
     given: dict[str, Any] = changes
@@ -162,7 +162,9 @@ def _changed(
         lines = []
         for item in error.errors(include_url=False):
             wanted = expectation(item)
-            text = f"expected {wanted}, not {shown(item['input'])}" if wanted else sentence(item)
+            text = (
+                f"expected {wanted}, not {value_text(item['input'])}" if wanted else sentence(item)
+            )
             lines.append(f"{'.'.join(map(str, item['loc']))}: {text}")
         raise click.UsageError("\n".join(lines)) from None
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from orchestratorctl.excerpt import excerpt
+from orchestratorctl.formats import excerpt
 from orchestratord.cli.options import (
     BAD_CONFIG,
     config_option,

@@ -93,7 +93,7 @@ class Block:
             elif number > 0 and apart and not blank:
                 lead = lines.newline + lead
             if old is None:
-                body = lines.joined(list_lines([value], column, 2))
+                body = lines.joined(list_lines([value], column))
             else:
                 extent, node = list_.children[old], before[old]
                 body = self._item(extent, starts[old], ends[old], value, node, column)
@@ -137,7 +137,7 @@ class Block:
             return head + self._flow.value(item, value, before) + rest + tail
         if not item.in_lines and item.end > item.start and not isinstance(value, Mapping | list):
             return head + scalar(value, before) + rest + tail
-        return lines.joined(list_lines([value], column, 2, [before])) + tail
+        return lines.joined(list_lines([value], column, [before])) + tail
 
     def _mapping(self, mapping: Extent, new: Mapping[str, Any], before: MapNode) -> str:
         """The lines of a mapping, each key with what stands above it. Raises Unfit."""
@@ -161,7 +161,7 @@ class Block:
             written += lead + " " * column + lines.closed(body)
         added = (name for name in new if name not in before.entries)
         for name in added:
-            written += lines.joined(entry_lines(name, new[name], column, 2))
+            written += lines.joined(entry_lines(name, new[name], column))
         return written
 
     def _entry(self, key: Extent, child: Extent, colon: int, end: int, new: Any, old: Node) -> str:
@@ -180,7 +180,7 @@ class Block:
                 written = self.items(child, begin, new, before, kept)
                 return text[key.start : begin] + written + behind
         name = text[key.start : key.end] + ":"
-        fresh = list(value_lines(name, new, key.column, 2, old))
+        fresh = list(value_lines(name, new, key.column, old))
         inside = lines.end(max(child.end, colon))
         head, rest, tail = text[key.start : child.start], text[child.end : inside], text[inside:end]
         if child.in_lines:

@@ -1,8 +1,8 @@
 """What an edit may do with references and secrets: keep them where they are, and nothing else.
 
-An item's `url` says to whom its secrets go. A reference, or a secret that is written out, may stand
+An item's `url` says where its secrets go. A reference, or a secret that is written out, may stand
 in an item only if one with the same origin (scheme, host and port) held it before. So no edit sends
-a secret to anybody who did not get it already.
+a secret to a receiver that did not get it already.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class SecretsByOrigin:
             for leaf in leaves(item, spot):
                 here = leaf.spot if leaf.spot.file == file else place
                 if (message := self._problem(leaf, at)) is not None:
-                    yield Problem(message, here.file, here.line, here.column, here.key)
+                    yield here.problem(message)
 
     def _problem(self, leaf: Leaf, at: str) -> str | None:
         if leaf.text in self._texts.get(at, ()):
@@ -84,7 +84,7 @@ class SecretsByOrigin:
             return "`${` cannot be written here; write it into the file by hand"
         for token in tokens:
             if token not in self._tokens.get(at, ()):
-                # The default of a variable may be anybody's secret.
+                # The default of a variable may be a secret.
                 return (
                     f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
                     "webhook of this endpoint with the same scheme, host and port; write it into "
@@ -119,7 +119,7 @@ def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> It
 
 
 def origin(item: Node) -> str:
-    """To whom an item sends: scheme, host and port, or the whole URL where it hides these.
+    """Where an item sends to: scheme, host and port, or the whole URL where it hides these.
 
     Where references are a part of the host, up to the first `/` behind it: whatever they stand for,
     what follows that is not a part of it. A Host header of its own is a host as well.
@@ -166,22 +166,24 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
     return spot
 
 
-# -- What people see of secrets that are written out, and what it means whe ------------------------
+# -- what people see of secrets that are written out, and what a mask stands for -------------------
 
 
-def shown(node: Node, redactor: Redactor) -> Any:
+def masked_item(node: Node, redactor: Redactor) -> Any:
     """An item for people: references as they stand in the file, secrets written out masked."""
-    return _shown(node, redactor, "", secret=False, above="")
+    return _masked(node, redactor, "", secret=False, above="")
 
 
-def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
+def _masked(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
     if isinstance(node, MapNode):
         return {
-            name: _shown(child, redactor, name, secret=secret or is_secret(name, key), above=key)
+            name: _masked(child, redactor, name, secret=secret or is_secret(name, key), above=key)
             for name, (_, child) in node.entries.items()
         }
     if isinstance(node, ListNode):
-        return [_shown(child, redactor, key, secret=secret, above=above) for _, child in node.items]
+        return [
+            _masked(child, redactor, key, secret=secret, above=above) for _, child in node.items
+        ]
     leaf = leaf_of(node, key, secret=secret, above=above)
     if leaf is not None and leaf.secret and is_written_out(leaf.text):
         return MASK
@@ -190,11 +192,11 @@ def _shown(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str
 
 
 def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[str, str]) -> Any:
-    """What somebody sent, with what they saw masked as it stands in the file.
+    """What was sent, with what was shown masked as it stands in the file.
 
     Args:
         value: what was sent.
-        seen: what `shown` made of `node`.
+        seen: what `masked_item` made of `node`.
         node: what stood there; None where nothing did.
         path: where the value stands, for problems.
         wrong: problems, by path; masks that stand for nothing are added.
@@ -218,16 +220,12 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
             for key, item in value.items()
         }
     if isinstance(value, list):
-        # Of a list with another length, nobody knows which of its masks is which.
+        # Of a list with another length, it is not known which of its masks is which.
         nodes = items_of(node)
         known = len(nodes) == len(value)
         return [
             unmasked(
-                item,
-                seen[i] if known else None,
-                nodes[i] if known else None,
-                f"{path}.{i}",
-                wrong,
+                item, seen[i] if known else None, nodes[i] if known else None, f"{path}.{i}", wrong
             )
             for i, item in enumerate(value)
         ]
@@ -243,7 +241,7 @@ def secrets_in(node: Node | None) -> Iterator[str]:
                 yield from (line.strip() for line in leaf.text.splitlines())
 
 
-def hidden(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
+def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor) -> str:
     """A file's text for people: no secret in it, however it is written.
 
     Args:

@@ -11,9 +11,9 @@ from typing import Any
 
 from orchestratord.config.edit.edit_secrets import (
     SecretsByOrigin,
-    hidden,
+    masked_item,
+    masked_text,
     secrets_in,
-    shown,
     unmasked,
 )
 from orchestratord.config.edit.item_matching import matched, same
@@ -59,14 +59,14 @@ class Surroundings:
 
 @dataclass(frozen=True, slots=True)
 class Wanted:
-    """The list that somebody asks for; `kept`: for each item, which one of the file it is."""
+    """The list that is asked for; `kept`: for each item, which one of the file it is."""
 
     items: list[Any]
     kept: list[int | None]
 
 
 class EditedFile:
-    """See above. Raises ConfigError where the content cannot be read."""
+    """The file with one content. Raises ConfigError where that cannot be read."""
 
     def __init__(self, surroundings: Surroundings, content: bytes) -> None:
         self.bytes = content
@@ -98,7 +98,7 @@ class EditedFile:
     @property
     def items(self) -> tuple[Any, ...]:
         """What the file says, for people."""
-        return tuple(shown(item, self.redactor) for item in items_of(self._own))
+        return tuple(masked_item(item, self.redactor) for item in items_of(self._own))
 
     @property
     def inherited(self) -> tuple[dict[str, Any], ...]:
@@ -109,7 +109,7 @@ class EditedFile:
             {
                 "origin": f"{spot.file}:{spot.line}",
                 "overridden": name_of(item) in own,
-                "item": shown(item, self.redactor),
+                "item": masked_item(item, self.redactor),
             }
             for spot, item in (inherited.items if isinstance(inherited, ListNode) else ())
         )
@@ -121,23 +121,23 @@ class EditedFile:
 
     @property
     def secrets(self) -> SecretsByOrigin:
-        """What is sent to whom; also what would be, were it not overridden."""
+        """What is sent where; also what would be, were it not overridden."""
         return SecretsByOrigin(self._merged, self._inherited)
 
-    def references(self, held: SecretsByOrigin) -> tuple[tuple[str, ...], ...]:
-        """For each item, which of the references that are `held` it may hold."""
+    def references(self, allowed: SecretsByOrigin) -> tuple[tuple[str, ...], ...]:
+        """For each item, which of the references that are `allowed` it may hold."""
         merged = {name_of(item): item for item in items_of(self._merged)}
         own = items_of(self._named)
-        return tuple(held.references(merged.get(name_of(item), item)) for item in own)
+        return tuple(allowed.references(merged.get(name_of(item), item)) for item in own)
 
-    def problems(self, held: SecretsByOrigin) -> Iterator[Problem]:
-        """What would be sent to whom did not get it before."""
-        return held.problems(self._merged, self.file)
+    def problems(self, allowed: SecretsByOrigin) -> Iterator[Problem]:
+        """What would be sent where it was not sent before."""
+        return allowed.problems(self._merged, self.file)
 
-    # -- what somebody wants it to say ---------------------------------------------------------
+    # -- what it is to say ---------------------------------------------------------------------
 
     def wanted(self, value: Any) -> Wanted:
-        """The list that somebody sent, with what is masked in it as it stands in the file.
+        """The list that was sent, with what is masked in it as it stands in the file.
 
         Raises InvalidParams where it is none.
         """
@@ -169,7 +169,7 @@ class EditedFile:
         if name is None and self._setting.name_of is not None:
             try:
                 name = self._setting.name_of(item)
-            except Exception:  # a plugin's function over what nobody has validated yet
+            except Exception:  # a plugin's function over what is not validated yet
                 return None
         return str(name) if isinstance(name, str | int | float) else None
 
@@ -202,9 +202,10 @@ class EditedFile:
             why = str(error)
         except UnicodeEncodeError:
             why = "it holds what is no character"
-        spot = self._root.entries[self._key][0] if own is not None else Spot(self.file, 1, 1, "")
+        begin = Spot(self.file, 1, 1, self._key)
+        spot, _ = self._root.entries.get(self._key, (begin, own))
         message = self.redactor.text(f"{why}; edit the file by hand")
-        raise ConfigError([Problem(message, spot.file, spot.line, spot.column, self._key)])
+        raise ConfigError([spot.problem(message)])
 
     def diff(self, after: EditedFile) -> str:
         """How the file changes, as a unified diff, without secrets."""
@@ -224,7 +225,7 @@ class EditedFile:
             extent = extents_of(text)[0]
         except NoPlace:
             extent = None
-        return hidden(text, self._root, extent, redactor).splitlines(keepends=True)
+        return masked_text(text, self._root, extent, redactor).splitlines(keepends=True)
 
     @property
     def _own(self) -> Node | None:

@@ -104,10 +104,10 @@ class Editor:
             check_writable(opened.path())
         problems: tuple[Problem, ...] = ()
         config: Config | None = None
-        after, held = before, before.secrets
+        after, allowed = before, before.secrets
         try:
             after = before.changed(wanted)
-            if found := tuple(after.problems(held)):
+            if found := tuple(after.problems(allowed)):
                 raise ConfigError(found)
             config = self._check(after.file, after.bytes)
         except ConfigError as error:
@@ -122,13 +122,9 @@ class Editor:
                 opened.path(), after.bytes, before.bytes
             ):
                 raise _outdated(before)
-        declaration = _declared(opened, after, held if dry_run else after.secrets)
+        declaration = _declared(opened, after, allowed if dry_run else after.secrets)
         return Edit(
-            declaration,
-            before.diff(after),
-            problems,
-            written,
-            config=config if dry_run else None,
+            declaration, before.diff(after), problems, written, config=config if dry_run else None
         )
 
     def _open(self, endpoint_id: str, key: str) -> _Opened:
@@ -163,22 +159,22 @@ class _Opened:
         return target(self.folder, self.content.file, self.files.contents)
 
 
-def _declared(opened: _Opened, content: EditedFile, held: SecretsByOrigin) -> Declaration:
+def _declared(opened: _Opened, file: EditedFile, allowed: SecretsByOrigin) -> Declaration:
     reason = ""
     try:
         check_writable(opened.path())
     except NotWritable as error:
         reason = str(error)
     return Declaration(
-        content.file,
-        content.items,
-        content.inherited,
-        content.etag,
+        file.file,
+        file.items,
+        file.inherited,
+        file.etag,
         reason,
-        content.references(held),
-        content.names,
+        file.references(allowed),
+        file.names,
     )
 
 
-def _outdated(content: EditedFile) -> Outdated:
-    return Outdated(f"{content.file} has changed since it was read; read it again")
+def _outdated(file: EditedFile) -> Outdated:
+    return Outdated(f"{file.file} has changed since it was read; read it again")

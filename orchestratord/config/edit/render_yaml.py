@@ -20,6 +20,8 @@ _FLOW_WORD = re.compile(r"[A-Za-z0-9/_.][A-Za-z0-9/_.@%+=&~;:\- ]*")
 _WORDS_11 = frozenset({"y", "n", "yes", "no", "on", "off", "true", "false", "null", "none"})
 """What some reader of YAML takes for something else than a text."""
 _SPECIAL = re.compile("[\x7f-\xa0\ud800-\udfff\u2028\u2029\ufeff\ufffe\uffff]")
+STEP = 2
+"""Columns by which what is nested is indented."""
 _LINE = 80
 """Columns up to which a list of words stays in one line."""
 _STR = "tag:yaml.org,2002:str"
@@ -27,57 +29,52 @@ _RESOLVER: Any = yaml.SafeLoader("")
 
 
 def list_lines(
-    values: Sequence[Any], column: int, step: int, before: Sequence[Node | None] = ()
+    values: Sequence[Any], column: int, before: Sequence[Node | None] = ()
 ) -> Iterator[str]:
     """The lines of a list in block style.
 
     Args:
         values: its items.
         column: of its dashes, from 0.
-        step: columns by which what is nested is indented.
         before: the nodes that stood there, for numbers and words to stay as they are written.
     """
     pad = " " * column
     for number, value in enumerate(values):
         old = before[number] if number < len(before) else None
         if isinstance(value, Mapping) and value:
-            first, *rest = mapping_lines(value, column + 2, step, old)
+            first, *rest = mapping_lines(value, column + 2, old)
             yield f"{pad}- {first.lstrip(' ')}"
             yield from rest
         elif isinstance(value, list) and value:
             yield f"{pad}-"
-            yield from list_lines(value, column + step, step, items_of(old))
+            yield from list_lines(value, column + STEP, items_of(old))
         else:
             yield f"{pad}- {scalar(value, old)}"
 
 
 def mapping_lines(
-    values: Mapping[str, Any], column: int, step: int, before: Node | None = None
+    values: Mapping[str, Any], column: int, before: Node | None = None
 ) -> Iterator[str]:
     """The lines of a mapping; the arguments are those of `list_lines`."""
     entries = before.entries if isinstance(before, MapNode) else {}
     for key, value in values.items():
         old = entries[key][1] if key in entries else None
-        yield from entry_lines(key, value, column, step, old)
+        yield from entry_lines(key, value, column, old)
 
 
-def entry_lines(
-    key: str, value: Any, column: int, step: int, before: Node | None = None
-) -> Iterator[str]:
+def entry_lines(key: str, value: Any, column: int, before: Node | None = None) -> Iterator[str]:
     """The lines of one key with its value; the arguments are those of `list_lines`."""
     pad = " " * column
-    first, *rest = value_lines(f"{_key(key)}:", value, column, step, before)
+    first, *rest = value_lines(f"{_key(key)}:", value, column, before)
     yield pad + first
     yield from rest
 
 
-def value_lines(
-    head: str, value: Any, column: int, step: int, before: Node | None = None
-) -> Iterator[str]:
+def value_lines(head: str, value: Any, column: int, before: Node | None = None) -> Iterator[str]:
     """The same behind `head`, the key with its colon; the first line is not indented."""
     if isinstance(value, Mapping) and value:
         yield head
-        yield from mapping_lines(value, column + step, step, before)
+        yield from mapping_lines(value, column + STEP, before)
     elif isinstance(value, list) and value:
         old = items_of(before)
         words = [scalar(item, old[i] if i < len(old) else None) for i, item in enumerate(value)]
@@ -86,10 +83,10 @@ def value_lines(
             yield line
         else:
             yield head
-            yield from list_lines(value, column + step, step, old)
+            yield from list_lines(value, column + STEP, old)
     elif isinstance(value, str) and _is_text_of_lines(value):
         yield f"{head} {'|' if value.endswith(chr(10)) else '|-'}"
-        pad = " " * (column + step)
+        pad = " " * (column + STEP)
         yield from (pad + line if line else "" for line in value.removesuffix("\n").split("\n"))
     else:
         yield f"{head} {scalar(value, before)}"

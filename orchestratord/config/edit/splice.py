@@ -12,7 +12,7 @@ from typing import Any
 
 from orchestratord.config.edit.block_style import Block, Unfit
 from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.render_yaml import list_lines
+from orchestratord.config.edit.render_yaml import STEP, list_lines
 from orchestratord.config.edit.text_positions import Extent, NoPlace, TextLines, extents_of
 from orchestratord.config.yaml.nodes import Node, items_of
 
@@ -111,15 +111,13 @@ class Splice:
             gap = "  " if rest and not rest[0].isspace() else ""
             head = text[:colon] + gap + rest + lines.newline
         olds = [None if old is None else self._before[old] for old in kept]
-        return (
-            head + lines.joined(list_lines(new, column, 2, olds)) + text[self._end(value, colon) :]
-        )
+        return head + lines.joined(list_lines(new, column, olds)) + text[self._end(value, colon) :]
 
     def _added(self, new: Sequence[Any], entries: Sequence[tuple[Extent, Extent]]) -> str:
         """With the key behind all others."""
         lines, text = self._lines, self._text
         column = entries[0][0].column if entries else 0
-        written = list_lines(new, column + _step(entries), 2)
+        written = list_lines(new, column + _step(entries))
         before, after = text[: self._finish], text[self._finish :]
         return (
             lines.closed(before) + lines.joined([f"{' ' * column}{self._key}:", *written]) + after
@@ -140,4 +138,4 @@ def _step(entries: Sequence[tuple[Extent, Extent]]) -> int:
     for key, value in entries:
         if value.kind == "list" and value.style == "block" and not value.anchored:
             return max(value.column - key.column, 0)
-    return 2
+    return STEP

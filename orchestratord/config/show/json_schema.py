@@ -1,4 +1,7 @@
-"""JSON Schema of the files, for editors: made from the models that validate them."""
+"""JSON Schema of the files, for editors: made from the models that validate them.
+
+`as_read` adds what the reader takes beside the values themselves: empty keys, and references.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,8 @@ from orchestratord.plugin.registry import Registry
 from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
+
+_ABOUT = ("title", "description", "default")
 
 File = Literal["endpoint", "api", "daemon"]
 
@@ -129,11 +134,6 @@ class _Generator(GenerateJsonSchema):
 
 def _or_reference(schema: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [schema, REFERENCE]}
-
-
-# -- What the reader takes beside the values themselves, added to a JSON Sc ------------------------
-
-_ABOUT = ("title", "description", "default")
 
 
 def as_read(schema: Any, *, optional: bool = False) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.values.durations import format_duration
@@ -94,7 +95,10 @@ def _text(text: Text) -> str:
 
 
 def _retry(retry: RetryPolicy) -> dict[str, Any]:
-    backoff = {"strategy": retry.backoff.name, **retry.backoff.model_dump(mode="json")}
-    codes = [int(c) if c.isdecimal() else c for c in retry.when.text.split(",")]
     rest = retry.model_dump(mode="json", exclude={"backoff", "when"})
-    return {"backoff": backoff, **rest, "when": codes}
+    return {"backoff": backoff_data(retry.backoff), **rest, "when": retry.when.codes}
+
+
+def backoff_data(backoff: Backoff) -> dict[str, Any]:
+    """A strategy as it would be written, with all of its options."""
+    return {"strategy": backoff.name, **backoff.model_dump(mode="json")}

@@ -14,6 +14,7 @@ from pydantic import BaseModel, TypeAdapter
 from orchestratord.config.file_models import ApiKeys, shared_keys
 from orchestratord.config.folder import read_folder
 from orchestratord.config.inherit import Merger
+from orchestratord.config.show.merged_endpoint import backoff_data
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.shapes import key_of
@@ -116,8 +117,7 @@ class _Tracer:
         if isinstance(value, Backoff):
             if not isinstance(data, Mapping):
                 data = {}
-            options = value.model_dump(mode="json")
-            data = {"strategy": value.name, **options, **data}
+            data = {**backoff_data(value), **data}
             if isinstance(node, Scalar) and spot is not None:
                 node = MapNode({"strategy": (spot, node)})
         elif isinstance(value, BaseModel) and isinstance(data, Mapping):
@@ -168,12 +168,11 @@ def _dumped(owner: BaseModel, name: str) -> Any:
     """A field that is not written, as it would be."""
     value = getattr(owner, name)
     if isinstance(value, Backoff):
-        return {"strategy": value.name, **value.model_dump(mode="json")}
+        return backoff_data(value)
     if isinstance(value, BaseModel):
         return _defaults(value, {})
     if isinstance(value, StatusSet):
-        codes = [int(code) if code.isdecimal() else code for code in value.text.split(",")]
-        return codes if len(codes) > 1 else codes[0]
+        return value.codes if len(value.codes) > 1 else value.codes[0]
     return owner.model_dump(mode="json", include={name})[name]
 
 

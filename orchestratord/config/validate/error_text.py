@@ -62,7 +62,7 @@ def expectation(error: ErrorDetails) -> str | None:
 
 def sentence(error: ErrorDetails) -> str:
     """What is wrong with one value, where it is not merely of another type."""
-    kind, value = error["type"], shown(error["input"])
+    kind, value = error["type"], value_text(error["input"])
     context: Mapping[str, Any] = error.get("ctx", {})
     if kind in _WORD_ERRORS:
         words = _words(error)
@@ -92,7 +92,7 @@ def _words(error: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
 
 
-def shown(value: Any) -> str:
+def value_text(value: Any) -> str:
     """A value for a message of one line, without secrets."""
     if isinstance(value, Text) and value.secret:
         return MASK

@@ -16,7 +16,7 @@ from orchestratord.config.validate.error_text import (
     choice,
     expectation,
     sentence,
-    shown,
+    value_text,
 )
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.request_rules import host_and_port
@@ -64,7 +64,7 @@ class NodeReader:
         self._adapters: dict[int, tuple[Any, TypeAdapter[Any], Shape]] = {}
         self._field_adapters: dict[tuple[type[BaseModel], str], TypeAdapter[Any]] = {}
         self._bad: set[Spot] = set()
-        """Where something was complained about in the present reading."""
+        """Where a problem was found in the present reading."""
         self._unresolved: set[Spot] = set()
         """Where a reference stands for nothing, so that the value is none."""
 
@@ -87,7 +87,7 @@ class NodeReader:
                 data = {**data, **given}
             value = adapter.validate_python(data, context=self._context)
         except ValidationError as error:
-            self._complain(spot, node, error)
+            self._report(spot, node, error)
         except Exception as error:  # a type may be a plugin's, and its validators raise anything
             self._error(spot, f"cannot be validated: {type(error).__name__}: {error}")
         return Read(None if self._bad else value, data, self._fields(node, type_, value, data))
@@ -269,7 +269,7 @@ class NodeReader:
         return Text.of([(str(text), True)], secret=True, source=text.source)
 
     def _password(self, spot: Spot, written: str, text: str) -> None:
-        """A password in a URL is a secret, whoever reads the URL."""
+        """A password in a URL is a secret, whatever reads the URL."""
         found = _passwords(text)
         # One that is percent-encoded there stands elsewhere as it is.
         for password in {*found, *map(unquote, found)}:
@@ -304,14 +304,14 @@ class NodeReader:
                 spot, f"a secret of less than {SHORTEST_SECRET} characters cannot be masked"
             )
 
-    # -- complaints ------------------------------------------------------------------------
+    # -- problems --------------------------------------------------------------------------
 
     def _error(self, spot: Spot, message: str, hint: str = "") -> None:
         self._bad.add(spot)
         self.problems.error(spot, message, hint)
 
-    def _complain(self, spot: Spot, node: Node, error: ValidationError) -> None:
-        """Report pydantic's errors, but for values that were complained about before."""
+    def _report(self, spot: Spot, node: Node, error: ValidationError) -> None:
+        """Report pydantic's errors, but for values that had a problem before."""
         expected: dict[Spot, tuple[list[str], str]] = {}
         known_bad = _holders(self._bad)
         # The innermost first: a list of which no item is good is too short only in consequence.
@@ -326,7 +326,7 @@ class NodeReader:
                 continue
             self._bad.add(place)
             if (wanted := expectation(item)) is not None:
-                words = expected.setdefault(place, ([], shown(item["input"])))[0]
+                words = expected.setdefault(place, ([], value_text(item["input"])))[0]
                 if wanted not in words:
                     words.append(wanted)
             else:

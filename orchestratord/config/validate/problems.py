@@ -1,4 +1,7 @@
-"""All that is wrong, gathered: each thing once, however many endpoints inherit it."""
+"""All that is wrong, gathered: each thing once, however many endpoints inherit it.
+
+`SourceLines` has the line of a file that a problem is in, as it may be shown.
+"""
 
 from __future__ import annotations
 
@@ -13,6 +16,16 @@ from orchestratord.values.redact import MASK, Redactor
 
 _LONGEST = 600
 """Characters of a message."""
+WIDTH = 400
+"""Characters; the rest of a longer line is not shown."""
+_LONGEST_LINE = 10 * WIDTH
+"""Characters; a longer line that holds a secret is not shown."""
+
+_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
+"""Where YAML begins another line."""
+_KEY = re.compile(r"""(?<![\w.-])([\w.-]+)['"]?\s*:\s+['"]?""")
+_NO_TEXT = ("${", "{", "[", "|", ">", "#", MASK)
+"""How a value begins that is a reference, or no text in this line."""
 
 
 class Problems:
@@ -20,7 +33,7 @@ class Problems:
 
     def __init__(self) -> None:
         self.errors = 0
-        """How many errors there were to complain about, those that were said already included."""
+        """How many errors there were, those that were said already included."""
         self._found: list[Problem] = []
         self._said: set[tuple[Spot, str]] = set()
 
@@ -33,14 +46,14 @@ class Problems:
 
     def error(self, spot: Spot, message: str, hint: str = "") -> None:
         """Something that refuses the configuration. `hint`: what could stand there."""
-        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key, hint=hint))
+        self.add(spot.problem(message, hint=hint))
 
     def warn(self, spot: Spot, message: str) -> None:
         """Something that is shown, and refuses nothing."""
-        self.add(Problem(message, spot.file, spot.line, spot.column, spot.key, "warning"))
+        self.add(spot.problem(message, "warning"))
 
     def once(self, spot: Spot, message: str, *, about: str) -> None:
-        """An error about one thing at one place, of which many endpoints may complain."""
+        """An error about one thing at one place, which many endpoints may have."""
         key = (spot, about)
         if key in self._said:
             self.errors += 1
@@ -66,7 +79,7 @@ class Problems:
             redactor: of the present reading.
             contents: what the files hold, for the lines that problems are in.
         """
-        # Each once: what endpoints inherit is complained about for each of them.
+        # Each once: what endpoints inherit is reported for each of them.
         found = {(p.file, p.line, p.column, p.key, p.message): p for p in reversed(self._found)}
         chosen = sorted(
             found.values(),
@@ -97,20 +110,6 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-# -- The line of a file that a problem is in, as it may be shown -----------------------------------
-
-WIDTH = 400
-"""Characters; the rest of a longer line is not shown."""
-_LONGEST_LINE = 10 * WIDTH
-"""Characters; a longer line that holds a secret is not shown."""
-
-_ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
-"""Where YAML begins another line."""
-_KEY = re.compile(r"""(?<![\w.-])([\w.-]+)['"]?\s*:\s+['"]?""")
-_NO_TEXT = ("${", "{", "[", "|", ">", "#", MASK)
-"""How a value begins that is a reference, or no text in this line."""
-
-
 class SourceLines:
     """The lines of files as they may be shown.
 
@@ -124,13 +123,15 @@ class SourceLines:
         self._redactor = redactor
         self._lines: dict[str, list[str]] = {}
         self._shown: dict[tuple[str, int], str | None] = {}
-        """Line → as it is shown, whatever is complained about; None where that depends on it."""
+        """Line → as it is shown, whatever the problem is; None where that depends on it."""
 
     def of(self, problem: Problem) -> str:
         """The line that a problem is in; empty where it has no place, or one that is cut off."""
         if problem.line is None or problem.file not in self._contents:
             return ""
-        lines = self._lines_of(problem.file)
+        lines = self._lines.get(problem.file)
+        if lines is None:
+            lines = self._lines[problem.file] = lines_of(self._contents[problem.file])
         column = (problem.column or 1) - 1
         if problem.line > len(lines) or column > WIDTH:
             return ""
@@ -140,11 +141,6 @@ class SourceLines:
             self._shown[place] = None if secret else _fit(_without_values(line))
         shown = self._shown[place]
         return self._masked(line, column) if shown is None else shown
-
-    def _lines_of(self, file: str) -> list[str]:
-        if file not in self._lines:
-            self._lines[file] = lines_of(self._contents[file])
-        return self._lines[file]
 
     def _masked(self, line: str, column: int) -> str:
         if len(line) > _LONGEST_LINE:
@@ -167,7 +163,7 @@ def lines_of(content: bytes) -> list[str]:
 
 
 def _without_values(line: str) -> str:
-    """The line up to a value that may be a secret, which nobody knows if the file is no YAML."""
+    """The line up to a value that may be a secret, which is not known if the file is no YAML."""
     for match in _KEY.finditer(line):
         value = line[match.end() :]
         secret = is_secret_key(match[1]) or match[1] in ("bearer", "value")

@@ -1,4 +1,4 @@
-"""What a `base_url`, a `token_url` and a `path` may be."""
+"""Whether requests can go where the files send them: URLs, headers, addresses, certificates."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ from orchestratord.values.secret import Text
 from orchestratord.values.template import Template
 
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
+_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_FRAMING = frozenset({"content-length", "transfer-encoding"})
 _PORTS = {"http": 80, "https": 443}
 
 
@@ -70,16 +73,9 @@ def host_and_port(url: str) -> tuple[str, int] | None:
     return (host, port) if host and 0 < port <= 65535 else None
 
 
-# -- Whether requests can go where the files send them ---------------------------------------------
-
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
-_CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
-
-
 @dataclass(frozen=True, slots=True)
 class AddressRules:
-    """What the engine knows about addresses, handed in by whoever puts the program together.
+    """What the engine knows about addresses, handed in where the program is put together.
 
     Args:
         check: raises ValueError for an entry of `egress.allow` that cannot be read.

@@ -1,4 +1,4 @@
-"""Which keys hold secrets, by their names."""
+"""Which keys hold secrets, by their names; and where secrets stand that would be stored."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from functools import lru_cache
 from typing import Any
 
 from orchestratord.values.secret import Text
+
+Path = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(
     r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
@@ -21,16 +23,11 @@ def is_secret_key(key: str) -> bool:
     return bool(_SECRET_KEY.search(key))
 
 
-# -- What the files say that ends up in the database -----------------------------------------------
-
-Path = tuple[str | int, ...]
-
-
 def secret_values(data: Any) -> Iterator[Path]:
     """Where secrets stand in the defaults of parameters and in the schedule's `params`.
 
     Args:
-        data: an endpoint's own keys as `Reader.read` gives them, whatever is wrong with them.
+        data: an endpoint's own keys as `NodeReader.read` gives them, whatever is wrong with them.
     """
     params = _mapping(_mapping(data).get("params"))
     for name, param in params.items():

@@ -31,7 +31,7 @@ class Shape:
     """What a value may look like.
 
     `members` are the possibilities; most types have one. `null` says that None is a value, not
-    only a key that somebody left empty.
+    only a key that is left empty.
     """
 
     members: tuple[Member, ...]

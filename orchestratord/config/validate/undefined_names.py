@@ -47,7 +47,7 @@ def templates_in(value: Any, path: Path = ()) -> Iterator[tuple[Path, Template |
 
 
 def undefined(template: Template | TemplateTree) -> Iterator[str]:
-    """Complaints about names that no template of a call has."""
+    """What is wrong: names that no template of a call has."""
     for name in sorted(template.names - ROOTS):
         yield f"{name!r} is not known in a template{suggest(name, ROOTS)}"
     for path in sorted(template.paths):
@@ -56,6 +56,6 @@ def undefined(template: Template | TemplateTree) -> Iterator[str]:
 
 
 def undeclared(template: Template | TemplateTree, declared: Container[str]) -> list[str]:
-    """The parameters that a template uses and nobody declares."""
+    """The parameters that a template uses and the endpoint does not declare."""
     used = (path.partition(".") for path in sorted(template.paths))
     return [name for root, _, name in used if root == "params" and name not in declared]

@@ -195,7 +195,7 @@ class _Building:
         return False
 
     def _scalar(self, event: yaml.ScalarEvent) -> bool:
-        # Nine of ten events come here, so that spots are made only where somebody needs them.
+        # Nine of ten events come here, so that spots are made only where they are needed.
         text = event.value
         plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         frame = self.frames[-1] if self.frames else None
@@ -384,9 +384,7 @@ class _Building:
             self.problems.append(syntax.at(self.file, self.text, *problem))
 
     def _problem(self, spot: Spot, message: str) -> None:
-        self.problems.append(
-            Problem(message, file=spot.file, line=spot.line, column=spot.column, key=spot.key)
-        )
+        self.problems.append(spot.problem(message))
 
 
 _HANDLERS: dict[type, Callable[[_Building, Any], bool]] = {
@@ -403,10 +401,10 @@ _HANDLERS: dict[type, Callable[[_Building, Any], bool]] = {
 @lru_cache(maxsize=4096)
 def _path(above: str, key: str) -> str:
     """The path of a key. Many files hold the same ones, and share these texts."""
-    return f"{above}.{_shown(key)}" if above else _shown(key)
+    return f"{above}.{_key_text(key)}" if above else _key_text(key)
 
 
-def _shown(key: str) -> str:
+def _key_text(key: str) -> str:
     """A key for a message of one line."""
     text = key if key.isprintable() else key.encode("unicode_escape").decode()
     return text if len(text) <= 80 else text[:79] + "…"

@@ -13,6 +13,8 @@ from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from orchestratord.errors import Problem, Severity
+
 
 class Spot(NamedTuple):
     """A place in a file: `line` and `column` count from 1, `key` is the dotted path in it."""
@@ -26,6 +28,10 @@ class Spot(NamedTuple):
         """The same place, for a key below it that is not written there."""
         path = f"{self.key}.{key}" if self.key else str(key)
         return Spot(self.file, self.line, self.column, path)
+
+    def problem(self, message: str, severity: Severity = "error", hint: str = "") -> Problem:
+        """Something wrong at this place."""
+        return Problem(message, self.file, self.line, self.column, self.key, severity, hint)
 
 
 @dataclass(slots=True, eq=False)

@@ -1,4 +1,7 @@
-"""What is wrong with the text of a file, in words that say what to write instead."""
+"""What is wrong with the text of a file, in words that say what to write instead.
+
+The parser's errors are put into words; what it lets pass is looked for here.
+"""
 
 from __future__ import annotations
 
@@ -75,13 +78,13 @@ def decode(file: str, content: bytes, problems: list[Problem]) -> str | None:
 def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:
     """One problem for an error of the YAML parser."""
     mark = error.problem_mark or error.context_mark
-    problem = f"{error.problem or ''} {error.context or ''}"
-    unclosed = "unexpected end of stream" in problem or "unexpected document" in problem
+    said = f"{error.problem or ''} {error.context or ''}"
+    unclosed = "unexpected end of stream" in said or "unexpected document" in said
     if unclosed and error.context_mark is not None:
         mark = error.context_mark  # where the quote begins, not where the file ends
     line, column = (mark.line, mark.column) if mark is not None else (0, 0)
     message = _message(_line(text, line), column, error)
-    if "node content" in problem and not _rest(text, line, column).strip():
+    if "node content" in said and not _rest(text, line, column).strip():
         # The parser does not say where the list or the mapping began that is not finished.
         place = _open_bracket(text)
         if place is not None:
@@ -140,7 +143,7 @@ def at(file: str, text: str, offset: int, message: str) -> Problem:
     return Problem(message, file=file, line=line + 1, column=column + 1)
 
 
-# -- What the parser lets pass and YAML 1.2 does not -----------------------------------------------
+# -- what the parser lets pass and YAML 1.2 does not -----------------------------------------------
 
 _DASH = re.compile(r"-\s*[,\]}]")
 _STRICT_HEADER = re.compile(r"[|>][-+\d]*#")
@@ -199,7 +202,7 @@ def line_end(text: str, start: int) -> int:
     return len(text) if end < 0 else end
 
 
-# -- Lines that begin too far to the left, which YAML 1.2 does not allow an ------------------------
+# -- lines that begin too far to the left, which the parser lets pass as well ----------------------
 
 _LINE = re.compile(r"(?<=[\r\n])( *)[\t ]*([^\s])")
 """The blanks of a line that holds something, and the first character of that."""
@@ -266,7 +269,7 @@ def _misjudged(text: str, start: int, end: int, above: int) -> Finding | None:
     return None
 
 
-# -- A `.json` file is held to the rules of JSON, then read by the same roa ------------------------
+# -- a `.json` file is held to the rules of JSON, then read by the same reader ---------------------
 
 _ESCAPE = re.compile(
     r"\\(?:u([dD][89abAB][0-9a-fA-F]{2})\\u([dD][c-fC-F][0-9a-fA-F]{2})|u([0-9a-fA-F]{4})|.)"

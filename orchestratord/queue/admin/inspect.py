@@ -10,10 +10,12 @@ from pathlib import Path
 from urllib.parse import quote
 
 from orchestratord.errors import QueueError
-from orchestratord.queue.database import Connection, Database, open_database
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.database import Database
 from orchestratord.queue.operations.daemons import seen
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import HALF, VERSION
+from orchestratord.queue.store import open_database
 
 _LOCKS = Path("/proc/locks")
 _LISTED = 5
@@ -166,7 +168,7 @@ def _look(database: Database, connection: Connection) -> Seen:
         too_new=schema[1] if schema is not None and not usable else None,
         half=half[0] if half is not None else None,
         rights=bool(rights and rights[0]),
-        size=database.size(connection) if usable else 0,
-        daemons=tuple(seen(connection)) if usable else (),
-        complaints=tuple(database.holding_back(connection, OLD_TRANSACTION)) if usable else (),
+        size=connection.size() if usable else 0,
+        daemons=tuple(seen().look(connection)) if usable else (),
+        complaints=tuple(connection.holding_back(OLD_TRANSACTION)) if usable else (),
     )

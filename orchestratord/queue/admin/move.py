@@ -22,7 +22,8 @@ from peewee import FloatField, IntegerField, Model
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
 from orchestratord.queue import schema
-from orchestratord.queue.database import Connection, Database, open_database
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
     ActionRow,
     AttemptRow,
@@ -31,9 +32,10 @@ from orchestratord.queue.models import (
     RetrySchedule,
     ScheduleSlot,
 )
-from orchestratord.queue.operations.claim_postgres import CLOCK
+from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
-from orchestratord.queue.sqlite_database import SqliteFile
+from orchestratord.queue.sqlite.sqlite_database import SqliteFile
+from orchestratord.queue.store import open_database
 
 # ruff: noqa: S608  # what is pasted here are names of tables and columns, never values
 

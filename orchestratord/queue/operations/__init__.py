@@ -1,4 +1,6 @@
-"""What can be done to the queue, one subject a module, run inside a transaction of the store.
+"""What can be done to the queue, one subject a module: functions that make operations.
 
-Each takes a session or a connection and values of `records`, and gives values of the model back.
+An operation (`batch.Write`, `batch.Read`) is a value that the store carries out; what takes several
+is an async function that takes the store. Each takes values of `records` and gives those of the
+model back.
 """

@@ -13,12 +13,15 @@ from typing import Any
 
 from orchestratord.errors import NotFound
 from orchestratord.model.task import Key, Status
-from orchestratord.queue.database import BY_ID, Connection
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import BY_ID, Connection
 from orchestratord.queue.models import BulkRow, sql
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import CANCEL as CANCELLING
+from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.records import Bulk, TaskFilter
 from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
 
@@ -52,31 +55,57 @@ WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
 
+async def create(
+    store: Store, wanted: TaskFilter, rate: float | None, dry_run: bool, action: str = RETRYING
+) -> Bulk:
+    """Begin to retry or cancel all that match; one that has nothing to do is finished at once.
+
+    A filter without a status means the failed ones; where they are cancelled, those that wait.
+    `rate`: tasks a second, for whoever steps it. A dry run only counts and leaves no trace: it has
+    the id 0, and is finished.
+    """
+    wanted = with_default(action, wanted)
+    highest, matched = await store.read(survey(wanted))
+    if dry_run:
+        now = store.clock.now_ms()
+        return Bulk(
+            0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now, action
+        )
+    return await store.write(write_down(action, wanted, rate, highest, matched))
+
+
+async def step(store: Store, bulk_id: int, limit: int) -> tuple[Bulk, dict[Key, list[int]]]:
+    """Look at the next `limit` tasks of a bulk; the bulk now, and those moved, by their key.
+
+    They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
+    not among those. Raises NotFound.
+    """
+    seen = await store.read(get(bulk_id))
+    if seen.status != "running":
+        return seen, {}
+    ids = await store.read(upcoming(seen, limit))
+    return await store.write(move_on(seen, ids, last=len(ids) < limit))
+
+
+@reads
 def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
-    """(The newest id, how many tasks match up to it); on the reading connection."""
+    """(The newest id, how many tasks match up to it)."""
     row = db.one("SELECT max(id) FROM retry_schedule")
     highest = (row[0] if row else None) or 0
     return highest, search.count(db, wanted, highest)
 
 
-def create(
+@writes(Rank.HAND)
+def write_down(
     session: Session,
     action: str,
     wanted: TaskFilter,
     rate: float | None,
-    dry_run: bool,
     highest: int,
     matched: int,
 ) -> Bulk:
-    """Write a bulk down; one that has nothing to do is finished at once.
-
-    A dry run leaves no trace: it has the id 0, and is finished.
-    """
+    """Write a bulk down that was surveyed."""
     now = session.now()
-    if dry_run:
-        return Bulk(
-            0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now, action
-        )
     status = "running" if matched else "finished"
     new = BulkRow.insert(
         filter_=search.dump(wanted),
@@ -91,7 +120,7 @@ def create(
         owner=session.owner,
         lease_until=session.lease_until(),
     )
-    return get(session.db, session.db.insert(*sql(new)))
+    return _get(session.db, session.db.insert(*sql(new)))
 
 
 def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
@@ -100,21 +129,22 @@ def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
     return wanted if wanted.status else replace(wanted, status=(str(status),))
 
 
+@reads
 def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
-    """The next tasks of a bulk; on the reading connection."""
+    """The next tasks of a bulk."""
     return search.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
 
 
-def step(
+@writes(Rank.KEEP)
+def move_on(
     session: Session, seen: Bulk, ids: Sequence[int], last: bool
 ) -> tuple[Bulk, dict[Key, list[int]]]:
     """Move these tasks and the cursor past them; the bulk now, and key → moved tasks.
 
-    They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
-    not among those. `seen` is the bulk as it was when `ids` were looked for; where it has moved on
-    since, or another daemon carries it out, nothing is done. `last`: there are none after these.
+    `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, or another
+    daemon carries it out, nothing is done. `last`: there are none after these.
     """
-    bulk = get(session.db, seen.id, session.db.for_update)
+    bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != "running" or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
     now = session.now()
@@ -141,8 +171,9 @@ def step(
     return _change(session, bulk.id, changes, now), keys
 
 
+@writes(Rank.KEEP)
 def release(session: Session) -> None:
-    """Leave those that we carry out to whoever comes first."""
+    """Leave those that are carried out here to other daemons, which need not wait then."""
     ours = BulkRow.owner == session.owner, BulkRow.status == "running"
     session.db.run(*sql(BulkRow.update(owner=None, lease_until=None).where(*ours)))
 
@@ -179,9 +210,10 @@ def _cancel(
     return rows, 0
 
 
+@writes(Rank.HAND)
 def cancel(session: Session, bulk_id: int) -> Bulk:
     """Stop where it is; one that has ended stays as it is. Raises NotFound."""
-    bulk = get(session.db, bulk_id, session.db.for_update)
+    bulk = _get(session.db, bulk_id, session.db.for_update)
     if bulk.status != "running":
         return bulk
     now = session.now()
@@ -195,8 +227,14 @@ def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int
     return _bulk_of(row)
 
 
-def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
-    """One bulk; `lock` is the connection's `for_update`, or nothing. Raises NotFound."""
+@reads
+def get(db: Connection, bulk_id: int) -> Bulk:
+    """One bulk. Raises NotFound."""
+    return _get(db, bulk_id)
+
+
+def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
+    """`lock` is the connection's `for_update`, or nothing."""
     text, values = sql(BulkRow.select(*COLUMNS).where(BulkRow.id == bulk_id))
     row = db.one(text + lock, values)
     if row is None:
@@ -204,12 +242,32 @@ def get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
     return _bulk_of(row)
 
 
+@reads
 def running(db: Connection) -> list[Bulk]:
     """Those that go on."""
+    return _running(db)
+
+
+@reads
+def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
+    """Those that go on, and that no other daemon than `owner` seems to carry out at `now`.
+
+    Whether another's lease has run out says the database, whose clock it goes by, as a step is
+    taken. One file has one daemon.
+    """
+    return [
+        bulk
+        for bulk in _running(db)
+        if not db.shared or bulk.owner in (None, owner) or (bulk.lease_until or 0) < now
+    ]
+
+
+def _running(db: Connection) -> list[Bulk]:
     query = BulkRow.select(*COLUMNS).where(BulkRow.status == "running").order_by(BulkRow.id)
     return [_bulk_of(row) for row in db.all(*sql(query))]
 
 
+@reads
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
     query = BulkRow.select(*COLUMNS).order_by(BulkRow.id.desc()).limit(limit)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 from collections.abc import Collection
 
-from orchestratord.queue.database import Connection
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.session import Session
@@ -14,11 +15,9 @@ FORGOTTEN_MS = 3600 * 1000
 """How long after its lease a daemon that said nothing more is still listed, as gone."""
 
 
-def beat(session: Session, beat: Beat, *, alone: bool) -> int:
-    """Give a sign of life; the time by the database's clock.
-
-    `alone`: nobody else can be alive, as where one daemon has the file.
-    """
+@writes(Rank.CLAIM)
+def give_sign(session: Session, beat: Beat) -> int:
+    """Give a sign of life; the time by the database's clock, milliseconds since the epoch."""
     leases = session.leases
     now, until = leases.now(session.clock), leases.until(session.clock)
     own = DaemonRow.owner == session.owner
@@ -41,8 +40,9 @@ def beat(session: Session, beat: Beat, *, alone: bool) -> int:
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
     bulks = BulkRow.owner == session.owner, BulkRow.status == "running"
     session.db.run(*sql(BulkRow.update(lease_until=until).where(*bulks)))
+    # One file has one daemon.
     others = DaemonRow.owner != session.owner
-    gone = others if alone else DaemonRow.lease_until < now - FORGOTTEN_MS
+    gone = DaemonRow.lease_until < now - FORGOTTEN_MS if session.db.shared else others
     session.db.run(*sql(DaemonRow.delete().where(gone)))
     return now
 
@@ -53,11 +53,13 @@ def _said(beat: Beat) -> dict[str, str]:
     return {"fingerprint": beat.fingerprint, "declared": declared}
 
 
+@writes(Rank.KEEP)
 def leave(session: Session) -> None:
-    """The daemon ends."""
+    """The daemon ends: it is no longer listed."""
     session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == session.owner)))
 
 
+@reads
 def seen(db: Connection) -> list[DaemonSeen]:
     """All that gave a sign of life within the last hour, the oldest first."""
     row = DaemonRow
@@ -68,6 +70,7 @@ def seen(db: Connection) -> list[DaemonSeen]:
     return [DaemonSeen(*found) for found in rows]
 
 
+@reads
 def declared(db: Connection, owners: Collection[str]) -> dict[str, Beat]:
     """What these daemons can carry out; those that have gone meanwhile are left out."""
     row = DaemonRow

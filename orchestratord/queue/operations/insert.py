@@ -7,7 +7,8 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, NewTask, Status, Task
-from orchestratord.queue.batch import Batch, ManyRows
+from orchestratord.queue.batch import Batch, Rank, Write
+from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_text, plain, same_json, worded
 from orchestratord.queue.session import Session
@@ -33,17 +34,13 @@ COLUMNS = (
     )
 )  # fmt: skip
 
-_INTO = f"INTO retry_schedule ({', '.join(COLUMNS)}) VALUES"
-
-INSERT = f"INSERT {_INTO} ({', '.join('?' * len(COLUMNS))})"
-
 _TEXTS = {
     "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
     "locked_by", "last_error",
 }  # fmt: skip
 
-INSERT_MANY = ManyRows(
-    f"INSERT OR ROLLBACK {_INTO} {{rows}}",
+INSERT = ManyRows(
+    f"INSERT OR ROLLBACK INTO retry_schedule ({', '.join(COLUMNS)}) VALUES {{rows}}",  # noqa: S608  # no values
     *("text" if name in _TEXTS else "bigint" for name in COLUMNS),
 )
 
@@ -54,19 +51,23 @@ SELECT id, params, created_at, next_try FROM retry_schedule WHERE endpoint_id = 
 Row = tuple[Any, ...]
 
 
-def enqueue(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
-    """Write all of them or none.
+def enqueue(new: Sequence[Insert]) -> Write[list[Inserted]]:
+    """Write new tasks, all or none of them.
 
-    Raises UniqueKeyReused where the idempotency key of one was used for other parameters.
+    Raises StorageFull, and UniqueKeyReused where an idempotency key of the last 24 hours comes
+    back with other parameters; with the same ones the first task is the answer.
     """
+    return Write(Rank.NEW, None, CALLS, new, needs_room=True)
+
+
+def _enqueue_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
     now = session.now()
     return [insert_one(session, insert, now) for insert in inserts]
 
 
-def enqueue_all(
+def _enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
-    """What several calls of `enqueue` do."""
     new = NewRows(session, sum(map(len, calls)))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
@@ -80,7 +81,8 @@ def enqueue_all(
     return results
 
 
-ENQUEUE = Batch(enqueue, enqueue_all)
+CALLS = Batch(_enqueue_alone, _enqueue_all)
+"""New tasks, as clients bring them: those of one call are written all or none."""
 
 
 class NewRows:
@@ -119,7 +121,7 @@ class NewRows:
     def flush(self) -> None:
         """Write what was added."""
         if self._rows:
-            INSERT_MANY.run(self._session.db, self._rows)
+            INSERT.run(self._session.db, self._rows)
             born = 0
             for row in self._rows:
                 if row[STATUS] == Status.RUNNING:
@@ -139,7 +141,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
             return duplicate
     [id_] = session.db.reserve("retry_schedule", 1)
     row = _row(session, insert, now, id_)
-    session.db.run(INSERT, row)
+    INSERT.one(session.db, row)
     session.moved(None, row[STATUS])
     if insert.born is None:
         session.waits(insert.task.key, row[NEXT_TRY])

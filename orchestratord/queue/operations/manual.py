@@ -7,10 +7,12 @@ from typing import Any
 
 from orchestratord.errors import Conflict
 from orchestratord.model.task import Action, Status, Task
-from orchestratord.queue.database import BY_DUE, Connection
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import BY_DUE, Connection
 from orchestratord.queue.models import ActionRow, EndpointState, sql
+from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.records import Done
-from orchestratord.queue.rows import TASK, get, task_of
+from orchestratord.queue.rows import TASK, task_of
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
@@ -39,13 +41,14 @@ UPDATE retry_schedule SET cancel_requested = 1, updated_at = ? WHERE id = ? RETU
 """
 
 
-def trigger(session: Session, task_id: int, force: bool) -> Task:
+@writes(Rank.HAND)
+def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     """Make a task due now, before all others of its key.
 
     One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs,
     or has succeeded and `force` is not given.
     """
-    task = get(session.db, task_id, session.db.for_update)
+    task = find_task(session.db, task_id, session.db.for_update)
     if task.status == Status.RUNNING:
         raise Conflict(f"task {task_id} is running")
     if task.status == Status.SUCCEEDED and not force:
@@ -64,12 +67,13 @@ def trigger(session: Session, task_id: int, force: bool) -> Task:
     return task_of(changed)
 
 
+@writes(Rank.HAND)
 def cancel(session: Session, task_id: int) -> Task:
     """End a task that waits or has failed; ask one that runs not to be tried again.
 
     Raises NotFound, and Conflict where it has succeeded.
     """
-    task = get(session.db, task_id, session.db.for_update)
+    task = find_task(session.db, task_id, session.db.for_update)
     now = session.now()
     if task.status == Status.CANCELLED:
         return task
@@ -84,6 +88,7 @@ def cancel(session: Session, task_id: int) -> Task:
     return task_of(row)
 
 
+@writes(Rank.HAND)
 def pause(session: Session, endpoint_id: str, paused: bool) -> None:
     """Remember whether the calls of an endpoint wait."""
     query = EndpointState.insert(endpoint_id=endpoint_id, paused=paused)
@@ -93,11 +98,19 @@ def pause(session: Session, endpoint_id: str, paused: bool) -> None:
     session.db.run(*sql(query))
 
 
+@reads
+def paused(db: Connection) -> set[str]:
+    """The endpoints whose calls wait."""
+    rows = db.all("SELECT endpoint_id FROM endpoint_state WHERE paused = 1")
+    return {endpoint_id for (endpoint_id,) in rows}
+
+
 # -- The action log --------------------------------------------------------------------------------
 
 
+@writes(Rank.HAND)
 def record_action(session: Session, who: str, action: Action) -> int:
-    """Write one down; its number."""
+    """Write down what a person did; its number."""
     query = ActionRow.insert(
         at=session.now(), who=who, action=action.name, endpoint_id=action.endpoint,
         webhook=action.webhook, task_id=action.task, bulk_id=action.bulk,
@@ -106,8 +119,9 @@ def record_action(session: Session, who: str, action: Action) -> int:
     return session.db.insert(*sql(query))
 
 
-def newest_actions(db: Connection, limit: int, after: int | None) -> list[Done]:
-    """Up to `limit`, newest first, older than `after`."""
+@reads
+def newest_actions(db: Connection, limit: int, after: int | None = None) -> list[Done]:
+    """Up to `limit` of what people did, newest first, older than the number `after`."""
     query = ActionRow.select().order_by(ActionRow.id.desc()).limit(limit)
     if after is not None:
         query = query.where(ActionRow.id < after)

@@ -6,9 +6,12 @@ from collections.abc import Hashable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from orchestratord.errors import QueueError
 from orchestratord.model.task import Delete, Table, Upsert
-from orchestratord.queue.batch import ManyRows
+from orchestratord.queue.batch import Read
+from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are names that were declared, never values
 
@@ -65,6 +68,22 @@ def delete(session: Session, effect: Delete) -> None:
     _check_columns(table, key, set())
     where = " AND ".join(f'"{name}" = ?' for name in key)
     session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))
+
+
+async def rows(store: Store, table: str) -> list[dict[str, Any]]:
+    """Every row of a plugin's table in the order of its key, by the names of its columns.
+
+    Raises QueueError where no plugin registered it.
+    """
+    declared = store.tables.get(table)
+    if declared is None:
+        raise QueueError(f"no plugin has registered a table {table!r}")
+    names = list(declared.columns)
+    columns = ", ".join(f'"{name}"' for name in names)
+    key = ", ".join(f'"{name}"' for name in declared.key)
+    sql = f'SELECT {columns} FROM "{declared.name}" ORDER BY {key}'
+    found = await store.read(Read(lambda db: db.all(sql)))
+    return [dict(zip(names, row, strict=True)) for row in found]
 
 
 class Upserts:

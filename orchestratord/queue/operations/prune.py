@@ -6,9 +6,11 @@ from collections.abc import Sequence
 
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Status
-from orchestratord.queue.database import BY_FINISHED, BY_ID, Connection
+from orchestratord.queue.batch import Rank, Read, reads, writes
+from orchestratord.queue.connection import BY_FINISHED, BY_ID, Connection
 from orchestratord.queue.operations.insert import UNIQUE_KEY_MS
 from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are hints and question marks, never values
 
@@ -35,6 +37,20 @@ DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at
 """
 
 
+async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
+    """Delete up to `limit` tasks that have been kept long enough; how many there were."""
+    now, gone = store.clock.now_ms(), 0
+    for status, seconds in limits(kept):
+        if gone >= limit:
+            break
+        if ids := await store.read(old(status, seconds, now, limit - gone)):
+            gone += await store.write(delete(status, seconds, ids))
+    await store.write(delete_bulks(kept.failed))
+    await store.write(delete_actions(kept.failed))
+    return gone
+
+
+@reads
 def old(db: Connection, status: str, kept: float, now: int, limit: int) -> list[int]:
     """Tasks that ended in `status` more than `kept` seconds ago; on the reading connection."""
     rows = db.all(OLD, (status, _before(now, kept), now - UNIQUE_KEY_MS, limit))
@@ -50,6 +66,7 @@ def limits(retention: Retention) -> list[tuple[Status, float]]:
     ]
 
 
+@writes(Rank.KEEP)
 def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> int:
     """Delete those that are still as `old` found them, with their attempts; how many they were."""
     values = (*ids, status, _before(session.now(), kept))
@@ -61,14 +78,26 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
     return len(gone)
 
 
+@writes(Rank.KEEP)
 def delete_bulks(session: Session, kept: float) -> int:
     """Delete the bulks that ended more than `kept` seconds ago."""
     return session.db.run(DELETE_BULKS, (_before(session.now(), kept),))
 
 
+@writes(Rank.KEEP)
 def delete_actions(session: Session, kept: float) -> int:
     """Delete some of what people did more than `kept` seconds ago."""
     return session.db.run(DELETE_ACTIONS, (_before(session.now(), kept),))
+
+
+def holding_back(longer_than: float) -> Read[list[str]]:
+    """What has kept the database from cleaning up for so many seconds, in words."""
+    return Read(lambda db: db.holding_back(longer_than))
+
+
+def size() -> Read[int]:
+    """Bytes on disk."""
+    return Read(lambda db: db.size())
 
 
 def _before(now: int, kept: float) -> int:

@@ -1,4 +1,4 @@
-"""Finding tasks by a filter. Runs on the reading connection, whatever it is for.
+"""Looking tasks up: by their id, or by a filter. Runs on the reading connection.
 
 Each status is walked by itself, along an index that has the ids in order, and the walks are merged:
 one statement over several would sort all that match before it could give the first.
@@ -10,8 +10,10 @@ import json
 from dataclasses import replace
 from typing import Any
 
-from orchestratord.model.task import FINAL, Status
-from orchestratord.queue.database import (
+from orchestratord.errors import NotFound
+from orchestratord.model.task import FINAL, Attempt, Status, Task
+from orchestratord.queue.batch import reads
+from orchestratord.queue.connection import (
     BY_CREATED,
     BY_ENDPOINT,
     BY_FINISHED,
@@ -21,9 +23,76 @@ from orchestratord.queue.database import (
     Connection,
 )
 from orchestratord.queue.records import Place, TaskFilter
+from orchestratord.queue.rows import TASK, TASK_WITHOUT_PAYLOAD, attempt_of, task_of
 from orchestratord.values.status_set import StatusSet
 
 # ruff: noqa: A002, S608  # a filter is called so; what is pasted are conditions, never values
+
+GET = f"SELECT {TASK} FROM retry_schedule WHERE id = ?"
+
+RESPONSE = "SELECT response FROM retry_schedule WHERE id = ?"
+
+ATTEMPTS = """
+SELECT attempt, started_at, duration_ms, status_code, error, delay, why
+FROM attempts WHERE task_id = ? ORDER BY id
+"""
+
+
+@reads
+def get(db: Connection, task_id: int) -> Task:
+    """One task. Raises NotFound."""
+    return find_task(db, task_id)
+
+
+def find_task(db: Connection, task_id: int, lock: str = "") -> Task:
+    """One task, on either connection; `lock` is the connection's `for_update`, or nothing.
+
+    Raises NotFound.
+    """
+    row = db.one(f"{GET}{lock}", (task_id,))
+    if row is None:
+        raise NotFound(f"there is no task {task_id}")
+    return task_of(row)
+
+
+@reads
+def response(db: Connection, task_id: int) -> dict[str, Any] | None:
+    """The last answer of a task, None where there is none. Raises NotFound."""
+    row = db.one(RESPONSE, (task_id,))
+    if row is None:
+        raise NotFound(f"there is no task {task_id}")
+    return None if row[0] is None else dict(json.loads(row[0]))
+
+
+@reads
+def attempts(db: Connection, task_id: int) -> list[Attempt]:
+    """The attempts of a task, in the order in which they were made."""
+    return [attempt_of(row) for row in db.all(ATTEMPTS, (task_id,))]
+
+
+# -- Tasks that a filter finds, the newest first ---------------------------------------------------
+
+
+@reads
+def page(
+    db: Connection, wanted: TaskFilter, limit: int, after: int | None = None, bounded: bool = False
+) -> tuple[list[Task], int | None]:
+    """Up to `limit` tasks, newest first, below the id `after`; without their payloads.
+
+    Beside them the id below which there is more to look at; None where there is nothing.
+    Where a text is looked for, a page may be short or empty though another one follows; if
+    `bounded` also where it is looked for by something else that has no index.
+    """
+    ids, following = newest(db, wanted, limit, after, bounded)
+    if not ids:
+        return [], following
+    marks = ", ".join("?" * len(ids))
+    rows = db.all(
+        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks}) ORDER BY id DESC",
+        ids,
+    )
+    return [task_of(row) for row in rows], following
+
 
 LOOKED = 20_000
 """Tasks of each status that a page is looked for among, at most, where that is bounded."""
@@ -197,8 +266,6 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
 
 # -- Tasks by when they ended, the last one first --------------------------------------------------
 
-# ruff: noqa: S608  # what is pasted here are hints and conditions, never values
-
 LAST = f"""
 SELECT finished_at, id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND {{where}}
@@ -206,6 +273,27 @@ ORDER BY finished_at DESC, id DESC LIMIT ? OFFSET ?
 """
 BEFORE = "(finished_at, id) < (?, ?)"
 FROM = "(finished_at, id) >= (?, ?)"
+
+
+@reads
+def last_ended(
+    db: Connection, wanted: TaskFilter, limit: int, after: Place | None = None
+) -> tuple[list[Task], Place | None]:
+    """Up to `limit` tasks that have ended, the last one first; without their payloads.
+
+    Beside them the place after which there is more to look at; None where there is nothing.
+    A page may be short or empty though there is.
+    """
+    places, following = last_ended_places(db, wanted, limit, after)
+    if not places:
+        return [], following
+    marks = ", ".join("?" * len(places))
+    rows = db.all(
+        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks})",
+        [place.id for place in places],
+    )
+    found = {task.id: task for task in map(task_of, rows)}
+    return [found[place.id] for place in places if place.id in found], following
 
 
 def last_ended_places(

@@ -8,10 +8,9 @@ from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Attempt, Status, Upsert
-from orchestratord.queue.batch import Batch, ManyRows, Singly
-from orchestratord.queue.database import BY_ID
-from orchestratord.queue.operations.claim_sqlite import HELD, RUNNING, fence
+from orchestratord.model.task import Attempt, Status, Task, Upsert
+from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
+from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.insert import NewRows, insert_one
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
@@ -24,62 +23,30 @@ from orchestratord.queue.records import (
     StoredEffect,
 )
 from orchestratord.queue.rows import code_text, json_text, plain
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import HELD, RUNNING, SUCCESS, Session, fence
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
-START = f"UPDATE retry_schedule SET started_at = ?, updated_at = ? WHERE {HELD}"
-
-# A cancel that was asked for while it ran takes the place of another try, and of nothing else.
-SETTLE = f"""
-UPDATE retry_schedule
-SET status = CASE WHEN cancel_requested = 1 AND ? THEN 'cancelled' ELSE ? END,
-    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE CAST(? AS bigint) END,
-    finished_at = CASE WHEN cancel_requested = 1 OR NOT ? THEN CAST(? AS bigint) END,
-    started_at = CASE WHEN ? THEN NULL ELSE started_at END,
-    attempts = attempts - ?, reason = ?, last_status_code = ?, last_error = ?,
-    response = COALESCE(?, response), max_attempts = COALESCE(?, max_attempts),
-    deaths = COALESCE(?, deaths), locked_by = NULL, lease_until = NULL, cancel_requested = 0,
-    updated_at = ?
-WHERE {HELD}
-"""
-
-CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"
-
-STATUS = "SELECT status FROM retry_schedule WHERE id = ?"
-
-_ATTEMPT = """
-INTO attempts (task_id, attempt, started_at, duration_ms, status_code, error, delay, why)
-"""
-
-ATTEMPT = f"INSERT {_ATTEMPT} VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
-
-_SUCCESS = """
-ON CONFLICT (endpoint_id) DO UPDATE SET last_success_at = excluded.last_success_at
-WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
-"""
-
-SUCCESS = f"INSERT INTO endpoint_state (endpoint_id, last_success_at) VALUES (?, ?) {_SUCCESS}"
-
-# The same for many. A cancel that was asked for, or a claim that no longer stands, shows as a row
-# that is missing in the number of those that were changed; nobody else changes rows meanwhile.
-# `column1` and so on are what SQLite calls the columns of VALUES.
+# A claim that no longer stands, and to `WAIT` a cancel that was asked for, shows as a row that is
+# missing in the number of those that were changed; nobody else changes rows meanwhile. `column1`
+# and so on are what SQLite calls the columns of VALUES.
 _HELD = f"""
 WHERE id = new.column1 AND {RUNNING}
     AND retry_schedule.locked_by = new.column2 AND retry_schedule.attempts = new.column3
 """
 
-_SHARED = """
+_ENDED = """
 last_status_code = new.column5, last_error = new.column6,
 response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
-deaths = COALESCE(new.column9, deaths), locked_by = NULL, lease_until = NULL,
-cancel_requested = 0, updated_at = new.column4
+deaths = COALESCE(new.column9, deaths), reason = new.column10, attempts = attempts - new.column11,
+started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
+locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.column4
 """
 
 _FENCE = ("bigint", "text", "bigint")
-_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint")
+_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint")
 
-START_MANY = ManyRows(
+START = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET started_at = new.column4, updated_at = new.column4 FROM (VALUES {{rows}}) AS new {_HELD}
@@ -88,85 +55,98 @@ SET started_at = new.column4, updated_at = new.column4 FROM (VALUES {{rows}}) AS
     "bigint",
 )
 
-END_MANY = ManyRows(
+END = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET status = new.column10, reason = new.column11, next_try = NULL, finished_at = new.column4,
-    {_SHARED}
+SET status = new.column12, next_try = NULL, finished_at = new.column4, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_ENDS,
     "text",
-    "text",
 )
 
-WAIT_MANY = ManyRows(
+# A cancel that was asked for while it ran takes the place of another try, and of nothing else.
+WAIT = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET status = 'pending', reason = NULL, next_try = new.column10, finished_at = NULL,
-    started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
-    attempts = attempts - new.column11, {_SHARED}
+SET status = 'pending', next_try = new.column12, finished_at = NULL, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,
     *_ENDS,
     "bigint",
-    "bigint",
 )
 
-ATTEMPT_MANY = ManyRows(
-    f"INSERT OR ROLLBACK {_ATTEMPT} VALUES {{rows}}",
+CANCEL_ASKED = f"SELECT 1 FROM retry_schedule WHERE {HELD} AND cancel_requested = 1"
+
+ATTEMPT = ManyRows(
+    """
+INSERT OR ROLLBACK INTO attempts
+    (task_id, attempt, started_at, duration_ms, status_code, error, delay, why)
+VALUES {rows}
+""",
     "bigint", "bigint", "bigint", "float8", "text", "text", "float8", "text",
 )  # fmt: skip
 
-SUCCESS_MANY = ManyRows(
-    "INSERT OR ROLLBACK INTO endpoint_state (endpoint_id, last_success_at) "
-    f"VALUES {{rows}} {_SUCCESS}",
-    "text",
-    "bigint",
-)
+
+def start(task: Task, at: int, effects: Effects) -> Write[Started]:
+    """Note, before the first byte is sent, that a claimed task starts; False if it may not.
+
+    `effects`, those of the `before_` phase, are written with it.
+    """
+    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects))
 
 
-def start(session: Session, begun: Start) -> Started:
-    """Note that the task may send from now on. False, and nothing written, if it is not ours."""
-    if not session.db.run(START, (begun.at, begun.at, *fence(begun.task))):
+def settle(settlement: Settlement) -> Write[Settled]:
+    """Write how a claim ended, with all that follows from it."""
+    # What was born has a slot, and waits for it.
+    effects = settlement.effects
+    patient = not effects or not any(isinstance(effect, Insert) for effect in effects)
+    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
+
+
+@reads
+def last_success(db: Connection) -> dict[str, int]:
+    """Of each endpoint that ever had one: when its last call that succeeded began."""
+    return dict(
+        db.all(
+            "SELECT endpoint_id, last_success_at FROM endpoint_state "
+            "WHERE last_success_at IS NOT NULL"
+        )
+    )
+
+
+def _start_alone(session: Session, begun: Start) -> Started:
+    if not START.one(session.db, (*fence(begun.task), begun.at)):
         return False, []
     return True, apply_effects(session, begun.effects)
 
 
-def settle(session: Session, settlement: Settlement) -> Settled:
+def _settle_alone(session: Session, s: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
-    s, task = settlement, settlement.task
-    waits = s.status == Status.PENDING
-    if waits and s.ask and session.db.one(CANCEL_ASKED, fence(task)):
-        return Settled(False, Status.CANCELLED, [])
-    held = session.db.run(
-        SETTLE,
-        (
-            waits, s.status, s.next_try, waits, s.at, s.uncounted, int(s.uncounted), s.reason,
-            code_text(s.status_code), plain(s.error),
-            None if s.response is None else json_text(s.response), s.max_attempts, s.deaths, s.at,
-            *fence(task),
-        ),
-    )  # fmt: skip
-    if not held:
+    task, status, row = s.task, s.status, _ended(s)
+    if status == Status.PENDING and not WAIT.one(session.db, (*row, s.next_try)):
+        if not session.db.one(CANCEL_ASKED, fence(task)):
+            return Settled(False, status, [])
+        status = Status.CANCELLED
+        if s.ask:
+            return Settled(False, status, [])
+    if status != Status.PENDING and not END.one(session.db, (*row, str(status))):
         return Settled(False, s.status, [])
-    status = s.status
-    if waits and (row := session.db.one(STATUS, (task.id,))):  # RETURNING is dearer, for all
-        status = row[0]
     session.moved(Status.RUNNING, status)
     if s.attempt is not None:
-        session.db.run(ATTEMPT, _attempt(task.id, s.attempt))
+        ATTEMPT.one(session.db, _attempt(task.id, s.attempt))
     if s.last_success_at is not None:
-        session.db.run(SUCCESS, (task.endpoint_id, s.last_success_at))
+        SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
     return Settled(True, status, apply_effects(session, s.effects))
 
 
-def alone(session: Session, step: Start | Settlement) -> Started | Settled:
-    """Start or settle one task."""
-    return start(session, step) if isinstance(step, Start) else settle(session, step)
+def _alone(session: Session, step: Start | Settlement) -> Any:
+    if isinstance(step, Start):
+        return _start_alone(session, step)
+    return _settle_alone(session, step)
 
 
-def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Started | Settled]:
+def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any]:
     """Start and settle several tasks.
 
     Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
@@ -177,35 +157,25 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
     attempts: list[tuple[Any, ...]] = []
     moves: dict[str, int] = {}
     for s in steps:
-        id_, owner, number = fence(s.task)
         if isinstance(s, Start):
-            starts.append((id_, owner, number, s.at))
+            starts.append((*fence(s.task), s.at))
             continue
-        shared = (
-            id_, owner, number, s.at, code_text(s.status_code), plain(s.error),
-            None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
-        )  # fmt: skip
         if s.status == Status.PENDING:
-            if s.reason is not None:
-                raise Singly
-            waits.append((*shared, s.next_try, int(s.uncounted)))
+            waits.append((*_ended(s), s.next_try))
         else:
-            if s.uncounted or s.next_try is not None:
-                raise Singly
-            reason = None if s.reason is None else str(s.reason)
-            ends.append((*shared, str(s.status), reason))
+            ends.append((*_ended(s), str(s.status)))
         moves[s.status] = moves.get(s.status, 0) + 1
         if s.attempt is not None:
-            attempts.append(_attempt(id_, s.attempt))
+            attempts.append(_attempt(s.task.id, s.attempt))
         if s.last_success_at is not None:
             session.succeeded(s.task.endpoint_id, s.last_success_at)
-    for statement, rows in ((START_MANY, starts), (END_MANY, ends), (WAIT_MANY, waits)):
+    for statement, rows in ((START, starts), (END, ends), (WAIT, waits)):
         rows.sort(key=_first)  # whoever changes several rows takes them in one order
         if statement.run(session.db, rows) != len(rows):
             raise Singly
     for status, count in moves.items():
         session.moved(Status.RUNNING, status, count)
-    ATTEMPT_MANY.run(session.db, attempts)
+    ATTEMPT.run(session.db, attempts)
     inserted = apply_all_effects(session, [s.effects for s in steps])
     return [
         (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
@@ -216,13 +186,17 @@ def together(session: Session, steps: Sequence[Start | Settlement]) -> list[Star
 _first = itemgetter(0)
 
 
-def write_successes(session: Session) -> None:
-    """Write what was noted of successes. Raises what the database raises."""
-    SUCCESS_MANY.run(session.db, sorted(session.successes.items()))
-
-
-STEPS = Batch(alone, together)
+STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together)
 """What becomes of tasks that are claimed: they start, and they are settled."""
+
+
+def _ended(s: Settlement) -> tuple[Any, ...]:
+    """The columns that `END` and `WAIT` have in common."""
+    return (
+        *fence(s.task), s.at, code_text(s.status_code), plain(s.error),
+        None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
+        None if s.reason is None else str(s.reason), int(s.uncounted),
+    )  # fmt: skip
 
 
 def _attempt(task_id: int, row: Attempt) -> tuple[Any, ...]:
@@ -240,6 +214,12 @@ Effects = Sequence[StoredEffect]
 
 NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
+
+
+@writes(Rank.HAND)
+def write_effects(session: Session, effects: Effects) -> list[Inserted]:
+    """Write what hooks returned outside of any task; one result for each `Insert` among it."""
+    return apply_effects(session, effects)
 
 
 def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
@@ -267,9 +247,10 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
 
 
 def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[Inserted]]:
-    """What `apply` does, for the effects of several changes.
+    """What `apply_effects` does, for the effects of several changes.
 
-    Raises what the database raises for what it does not take: then `apply` has to look at each.
+    Raises what the database raises for what it does not take: then `apply_effects` has to look at
+    each.
     """
     if not any(groups):
         return [[] for _ in groups]

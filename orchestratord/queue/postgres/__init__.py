@@ -1,4 +1,5 @@
-"""What PostgreSQL does in its own way: connections, LISTEN and NOTIFY, what holds vacuum back.
+"""What the queue does in its own way in a PostgreSQL, which several daemons share.
 
-`database` says what the queue asks of a database; the store opens one.
+Connections, claims, rates, LISTEN and NOTIFY, and what holds vacuum back; behind the interfaces of
+`database`, `connection` and `session`. Only the store opens it.
 """

@@ -16,14 +16,12 @@ import select
 import threading
 import time
 from collections.abc import Callable, Mapping
-from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from contextlib import AbstractContextManager, suppress
+from typing import Any
 
 from orchestratord.model.task import Key
+from orchestratord.queue.database import Notifier
 from orchestratord.queue.records import Wakeup
-
-if TYPE_CHECKING:
-    from orchestratord.queue.postgres.postgres_database import PostgresDatabase
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -42,16 +40,19 @@ TRIED_AGAIN_POOLED = 600.0
 """The same behind a pooler, which gives connections up over what it does not expect."""
 
 
-class Wakeups:
+class PostgresNotifier(Notifier):
     """Tells others, and hears from them."""
 
     def __init__(
-        self, database: PostgresDatabase, owner: str, heard: Callable[[Wakeup], None]
+        self,
+        dial: Callable[[], AbstractContextManager[Any]],
+        owner: str,
+        heard: Callable[[Wakeup], None],
     ) -> None:
-        """`heard` is called on the thread."""
-        self.listening = False
+        """`dial` makes a connection; `heard` is called on the thread."""
+        self.listening: bool = False
         """Whether notifications come through."""
-        self._database = database
+        self._dial = dial
         self._owner = owner
         self._heard = heard
         self._lock = threading.Lock()
@@ -103,7 +104,7 @@ class Wakeups:
         tries = 0
         while not self._stopped:
             try:
-                with self._database.dial() as raw:
+                with self._dial() as raw:
                     tries = 0
                     self._serve(raw)
             except Exception as error:  # whatever it is: others are found by looking meanwhile
@@ -153,7 +154,7 @@ class Wakeups:
         if not pooled:
             raw.execute(*notify)
             return
-        with self._database.dial() as other:
+        with self._dial() as other:
             other.prepare_threshold = None
             other.execute(*notify)
 

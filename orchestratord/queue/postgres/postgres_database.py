@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -20,11 +20,17 @@ from typing import Any
 from peewee import PeeweeException
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.model.task import Table
+from orchestratord.queue.connection import Connection, Failures, Row
+from orchestratord.queue.database import Database
 from orchestratord.queue.models import PostgresTables
-from orchestratord.queue.postgres.notify import Wakeups
+from orchestratord.queue.postgres import shared_rates
+from orchestratord.queue.postgres.claim_postgres import PostgresSession, any_run_out
+from orchestratord.queue.postgres.notify import PostgresNotifier
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import Wakeup
+from orchestratord.queue.session import LEASE, Leases
+from orchestratord.values.clock import Clock
 from orchestratord.values.postgres_url import hidden, problem
 
 try:
@@ -329,6 +335,25 @@ class PostgresConnection(Connection):
         finally:
             self.rollback()
 
+    def size(self) -> int:
+        """As in the interface: of the tables that grow."""
+        row = self.one(
+            "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
+        )
+        return int(row[0]) if row else 0
+
+    def holding_back(self, longer_than: float) -> list[str]:
+        """As in the interface."""
+        return self._database.horizon.look(self, longer_than)
+
+    def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
+        """As in the interface."""
+        return any_run_out(self, self._database.leases, owner, held)
+
+    def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
+        """As in the interface."""
+        return shared_rates.charged(self)
+
     def close(self) -> None:
         """Close it; in the thread that made it."""
         if self._number and not self._raw.closed:
@@ -344,14 +369,18 @@ class PostgresDatabase(Database):
     shared = True
     gather = 0.08
 
-    def __init__(self, url: str) -> None:
-        """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""
+    def __init__(self, url: str, lease: float = LEASE) -> None:
+        """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it.
+
+        `lease`: seconds for which a claim stands without a word from its daemon.
+        """
         if (wrong := problem(url)) is not None:
             raise QueueError(f"{hidden(url)} is not a database: {wrong}")
         said = conninfo_to_dict(url)
         self._conninfo = make_conninfo(url, **{k: v for k, v in UNASKED.items() if k not in said})
         self._url = url
-        self._horizon = Horizon()
+        self.horizon = Horizon()
+        self.leases = Leases(lease)
         self.shown = hidden(url)
 
     def open(self) -> None:
@@ -419,20 +448,17 @@ class PostgresDatabase(Database):
             yield
             raw.execute("COMMIT")
 
-    def wakeups(self, owner: str, heard: Callable[[Wakeup], None]) -> Wakeups:
+    def session(
+        self, connection: Connection, owner: str, clock: Clock, tables: Mapping[str, Table]
+    ) -> PostgresSession:
         """As in the interface."""
-        return Wakeups(self, owner, heard)
+        session = PostgresSession(connection, owner, clock, tables, self.leases)
+        session.ask_clock()
+        return session
 
-    def holding_back(self, connection: Connection, longer_than: float) -> list[str]:
+    def notifier(self, owner: str, heard: Callable[[Wakeup], None]) -> PostgresNotifier:
         """As in the interface."""
-        return self._horizon.look(connection, longer_than)
-
-    def size(self, connection: Connection) -> int:
-        """As in the interface: of the tables that grow."""
-        row = connection.one(
-            "SELECT pg_total_relation_size('retry_schedule') + pg_total_relation_size('attempts')"
-        )
-        return int(row[0]) if row else 0
+        return PostgresNotifier(self.dial, owner, heard)
 
 
 @lru_cache(maxsize=1024)

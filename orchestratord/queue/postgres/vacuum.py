@@ -11,7 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-from orchestratord.queue.database import Connection
+from orchestratord.queue.connection import Connection
 
 HOLDING_BACK = """
 (SELECT 'session', jsonb_build_array(pid, COALESCE(usename, 'somebody'),

@@ -13,6 +13,7 @@ import psycopg
 import pytest
 
 from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
+from orchestratord.queue.operations import claim, insert, manual, settle
 from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -87,7 +88,7 @@ class Queue:
         return (await self.add_all([self.new(key, **fields)]))[0].id
 
     async def add_all(self, tasks: list[NewTask]) -> list[Inserted]:
-        return await self.store.enqueue([Insert(task) for task in tasks])
+        return await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
 
     def new(self, key: Key = KEY, **fields: Any) -> NewTask:
         kind = "webhook" if key.webhook else "call"
@@ -98,11 +99,11 @@ class Queue:
     ) -> list[Task]:
         """Claim what is due of one key."""
         pick = Pick(key, limit, idempotent, self.clock.ms)
-        return (await self.store.claim([pick])).tasks
+        return (await self.store.write(claim.claim([pick]))).tasks
 
     async def settle(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settled:
         """Settle a claimed task, now."""
-        return await self.store.settle(self.settlement(task, status, **fields))
+        return await self.store.write(settle.settle(self.settlement(task, status, **fields)))
 
     def settlement(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settlement:
         return Settlement(task=task, status=status, at=self.clock.ms, **fields)
@@ -116,7 +117,7 @@ class Queue:
         """A task that has gone all the way to `status`; its id."""
         id_ = await self.add(key, **fields)
         if status == Status.CANCELLED:
-            await self.store.cancel(id_)
+            await self.store.write(manual.cancel(id_))
         else:
             code = 200 if status == Status.SUCCEEDED else 503
             for task in await self.claim(key):

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from orchestratord.model.task import Key, Status, Upsert
+from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.store import Store
 
@@ -18,14 +19,14 @@ async def test_a_claim_takes_what_is_due_in_its_order(queue: Any) -> None:
     later = await queue.add(delay=9)
     queue.clock.turn(5)
     assert [task.id for task in await queue.claim()] == [first, second, third]
-    assert (await queue.store.get(later)).status == Status.PENDING
+    assert (await queue.store.read(search.get(later))).status == Status.PENDING
 
 
 async def test_a_claimed_task_is_running_and_ours(queue: Any, store: Store) -> None:
     await queue.add(params={"id": 1})
     queue.clock.turn(1)
     [task] = await queue.claim()
-    assert task == await store.get(task.id)
+    assert task == await store.read(search.get(task.id))
     assert (task.status, task.attempts, task.locked_by) == ("running", 1, store.owner)
     assert task.updated_at == queue.clock.ms
     assert task.next_try == queue.clock.ms - 1000
@@ -48,24 +49,26 @@ async def test_several_keys_at_once(queue: Any, store: Store) -> None:
     await queue.add(ONE, delay=7)
     b = await queue.add(TWO)
     hook = await queue.add(Key("crm/one", "ops"))
-    claimed = await store.claim(
-        [Pick(ONE, 5, True, queue.clock.ms), Pick(TWO, 5, True, queue.clock.ms)]
+    claimed = await store.write(
+        claim.claim([Pick(ONE, 5, True, queue.clock.ms), Pick(TWO, 5, True, queue.clock.ms)])
     )
     assert [task.id for task in claimed.tasks] == [a, b]
     assert claimed.earliest == {ONE: queue.clock.ms + 7000, TWO: None}
-    assert (await store.get(hook)).status == Status.PENDING
+    assert (await store.read(search.get(hook))).status == Status.PENDING
 
 
 async def test_a_limit_leaves_the_rest(queue: Any, store: Store) -> None:
     ids = [await queue.add() for _ in range(5)]
-    claimed = await store.claim([Pick(Key("crm/get"), 2, True, queue.clock.ms)])
+    claimed = await store.write(claim.claim([Pick(Key("crm/get"), 2, True, queue.clock.ms)]))
     assert [task.id for task in claimed.tasks] == ids[:2]
     assert claimed.earliest == {Key("crm/get"): queue.clock.ms}
 
 
 async def test_due_before_may_lie_in_the_future(queue: Any, store: Store) -> None:
     id_ = await queue.add(delay=3600)
-    claimed = await store.claim([Pick(Key("crm/get"), 2, False, queue.clock.ms + 10**10)])
+    claimed = await store.write(
+        claim.claim([Pick(Key("crm/get"), 2, False, queue.clock.ms + 10**10)])
+    )
     assert [task.id for task in claimed.tasks] == [id_]
 
 
@@ -81,25 +84,27 @@ class TestStart:
         await queue.add()
         [task] = await queue.claim(idempotent=False)
         queue.clock.turn(1)
-        assert await store.start(task, queue.clock.ms, ()) == (True, [])
-        assert (await store.get(task.id)).started_at == queue.clock.ms
+        assert await store.write(settle.start(task, queue.clock.ms, ())) == (True, [])
+        assert (await store.read(search.get(task.id))).started_at == queue.clock.ms
 
     async def test_its_effects_are_written_with_it(self, queue: Any, store: Store) -> None:
         await queue.add()
         [task] = await queue.claim(idempotent=False)
         hook = queue.new(Key("crm/get", "ops"), parent_id=task.id)
         upsert = Upsert("health", {"name": "ops"}, {"url": "u"})
-        ours, [inserted] = await store.start(task, queue.clock.ms, [upsert, Insert(hook)])
+        ours, [inserted] = await store.write(
+            settle.start(task, queue.clock.ms, [upsert, Insert(hook)])
+        )
         assert ours
-        assert (await store.get(inserted.id)).parent_id == task.id
-        assert len(await store.rows("health")) == 1
+        assert (await store.read(search.get(inserted.id))).parent_id == task.id
+        assert len(await plugin_rows.rows(store, "health")) == 1
 
     async def test_it_is_refused_once_the_claim_is_gone(self, queue: Any, store: Store) -> None:
         await queue.add()
         [task] = await queue.claim(idempotent=False)
-        await store.release([task])
+        await store.write(claim.release_claims([task]))
         hook = queue.new(Key("crm/get", "ops"))
-        assert await store.start(task, queue.clock.ms, [Insert(hook)]) == (False, [])
+        assert await store.write(settle.start(task, queue.clock.ms, [Insert(hook)])) == (False, [])
         assert (await store.counts())["pending"] == 1
 
 
@@ -109,25 +114,25 @@ class TestRelease:
         due = queue.clock.ms
         queue.clock.turn(1)
         [task] = await queue.claim()
-        assert await store.release([task]) == ["pending"]
-        back = await store.get(id_)
+        assert await store.write(claim.release_claims([task])) == ["pending"]
+        back = await store.read(search.get(id_))
         assert (back.status, back.attempts, back.next_try) == ("pending", 0, due)
         assert (back.locked_by, back.started_at) == (None, None)
-        assert await store.attempts(id_) == []
+        assert await store.read(search.attempts(id_)) == []
 
     async def test_a_settled_task_stays_settled(self, queue: Any, store: Store) -> None:
         await queue.add()
         [task] = await queue.claim()
         await queue.settle(task)
-        assert await store.release([task]) == [None]
-        assert (await store.get(task.id)).status == Status.SUCCEEDED
+        assert await store.write(claim.release_claims([task])) == [None]
+        assert (await store.read(search.get(task.id))).status == Status.SUCCEEDED
 
     async def test_one_with_a_cancel_asked_for_is_cancelled(self, queue: Any, store: Store) -> None:
         await queue.add()
         [task] = await queue.claim()
-        await store.cancel(task.id)
-        assert await store.release([task]) == ["cancelled"]
-        back = await store.get(task.id)
+        await store.write(manual.cancel(task.id))
+        assert await store.write(claim.release_claims([task])) == ["cancelled"]
+        back = await store.read(search.get(task.id))
         assert (back.status, back.finished_at) == ("cancelled", queue.clock.ms)
         assert (await store.counts())["cancelled"] == 1
 
@@ -144,14 +149,14 @@ class TestReclaim:
         dead = queue.store.owner
         store = await queue.successor()
         assert store.owner != dead
-        count, tasks = await store.reclaim()
+        count, tasks = await claim.reclaim(store)
         assert count == 1
         assert [task.id for task in tasks] == sent
         assert {task.locked_by for task in tasks} == {store.owner}
-        assert await store.reclaim() == (0, [])
-        back = await store.get(claimed)
+        assert await claim.reclaim(store) == (0, [])
+        back = await store.read(search.get(claimed))
         assert (back.status, back.attempts, back.locked_by) == ("pending", 0, None)
-        assert (await store.get(waiting)).status == Status.PENDING
+        assert (await store.read(search.get(waiting))).status == Status.PENDING
         # The late result of the dead owner is refused, the new owner's is taken.
         assert not (await queue.settle(started[0])).accepted
         assert (await queue.settle(tasks[0])).accepted
@@ -166,7 +171,7 @@ class TestReclaim:
         store = await queue.successor()
         counts, ids = 0, []
         while True:
-            count, tasks = await store.reclaim()
+            count, tasks = await claim.reclaim(store)
             counts += count
             ids += [task.id for task in tasks]
             if not count and not tasks:
@@ -177,7 +182,7 @@ class TestReclaim:
     async def test_ours_is_left_alone(self, queue: Any, store: Store) -> None:
         await queue.add()
         await queue.claim()
-        assert await store.reclaim() == (0, [])
+        assert await claim.reclaim(store) == (0, [])
 
     async def test_a_cancel_that_was_asked_for_is_kept(self, unopened: Callable[[], Any]) -> None:
         queue = unopened()
@@ -187,9 +192,9 @@ class TestReclaim:
         claimed = await queue.add()
         await queue.claim(idempotent=False)
         for id_ in (sent, claimed):
-            await queue.store.cancel(id_)
+            await queue.store.write(manual.cancel(id_))
         store = await queue.successor()
-        _, [task] = await store.reclaim()
+        _, [task] = await claim.reclaim(store)
         assert (task.id, task.cancel_requested) == (sent, True)
-        assert (await store.get(claimed)).status == Status.CANCELLED
+        assert (await store.read(search.get(claimed))).status == Status.CANCELLED
         await store.close()

@@ -15,29 +15,34 @@ import pytest
 
 from orchestratord.errors import Conflict, DatabaseInUse, QueueError
 from orchestratord.model.task import Key, Status
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.operations import insert, manual, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 
 WORKLOAD = """
 import asyncio, sys
+from orchestratord.model.task import Key, NewTask
+from orchestratord.queue.operations.claim import claim
+from orchestratord.queue.operations.insert import enqueue
+from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.model.task import Key, NewTask
 
 KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
 
 async def bring(store):
     while True:
         tasks = [NewTask("call", "crm/get", {"x": "y" * 300}) for _ in range(3)]
-        for item in await store.enqueue([Insert(task) for task in tasks]):
+        for item in await store.write(enqueue([Insert(task) for task in tasks])):
             print("accepted", item.id, flush=True)
 
 async def work(store):
     while True:
-        for task in (await store.claim([Pick(KEY, 5, True, 10**14)])).tasks:
+        for task in (await store.write(claim([Pick(KEY, 5, True, 10**14)]))).tasks:
             hook = NewTask("webhook", "crm/get", webhook="ops", parent_id=task.id)
             done = Settlement(task, "succeeded", 1, status_code=200, effects=[Insert(hook)])
-            settled = await store.settle(done)
+            settled = await store.write(settle(done))
             print("settled", task.id, settled.inserted[0].id, flush=True)
 
 async def main():
@@ -75,7 +80,7 @@ async def test_nothing_acknowledged_is_lost_by_kill(url: str, tmp_path: Path) ->
     try:
         found: dict[int, Any] = {}
         after = None
-        while page := await store.list(TaskFilter(), 1000, after):
+        while page := (await store.read(search.page(TaskFilter(), 1000, after)))[0]:
             found |= {task.id: task for task in page}
             after = page[-1].id
         assert accepted <= set(found)
@@ -122,7 +127,9 @@ async def test_closing_writes_what_waits(unopened: Callable[[], Any]) -> None:
     await store.close()
     ids = await asyncio.gather(*waiting)
     store = await queue.open()
-    assert [task.id for task in await store.list(TaskFilter(), 100)] == sorted(ids, reverse=True)
+    assert [task.id for task in (await store.read(search.page(TaskFilter(), 100)))[0]] == sorted(
+        ids, reverse=True
+    )
     await store.close()
 
 
@@ -134,7 +141,7 @@ async def test_a_closed_store_says_so(unopened: Callable[[], Any]) -> None:
     with pytest.raises(QueueError, match="the queue is closed"):
         await queue.add()
     with pytest.raises(QueueError, match="the queue is closed"):
-        await store.get(1)
+        await store.read(search.get(1))
 
 
 async def test_what_a_cancelled_caller_asked_for_still_happens(queue: Any, store: Store) -> None:
@@ -143,7 +150,7 @@ async def test_what_a_cancelled_caller_asked_for_still_happens(queue: Any, store
     asked.cancel()
     with contextlib.suppress(asyncio.CancelledError):
         await asked
-    await store.ping()
+    await store.write(Write(Rank.KEEP, lambda session: None))
     assert (await store.counts())["pending"] == 1
 
 
@@ -155,20 +162,20 @@ async def test_a_bad_operation_fails_alone(queue: Any, store: Store) -> None:
     results = await asyncio.gather(
         *(queue.add() for _ in range(5)),
         queue.add_all(bad),
-        store.trigger(done),
+        store.write(manual.trigger(done)),
         *(queue.add() for _ in range(5)),
         return_exceptions=True,
     )
     failures = [str(item) for item in results if isinstance(item, Exception)]
     assert len(failures) == 2
     assert isinstance(results[6], Conflict)
-    assert await store.list(TaskFilter(endpoint="crm/bad"), 10) == []
+    assert (await store.read(search.page(TaskFilter(endpoint="crm/bad"), 10)))[0] == []
     assert (await store.counts())["pending"] == 11
 
 
 async def test_many_at_once(queue: Any, store: Store) -> None:
     inserted = await asyncio.gather(
-        *(store.enqueue([Insert(queue.new()) for _ in range(10)]) for _ in range(100))
+        *(store.write(insert.enqueue([Insert(queue.new()) for _ in range(10)])) for _ in range(100))
     )
     ids = [item.id for batch in inserted for item in batch]
     assert len(set(ids)) == 1000
@@ -180,7 +187,7 @@ async def test_many_at_once(queue: Any, store: Store) -> None:
 
 async def test_it_is_healthy_and_shows_it(store: Store) -> None:
     before = store.beat
-    await store.ping()
+    await store.write(Write(Rank.KEEP, lambda session: None))
     await asyncio.sleep(0.01)
     assert store.healthy
     assert store.accepting

@@ -7,6 +7,7 @@ import pytest
 from orchestratord.errors import NotFound, UniqueKeyReused
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.queue.operations import insert, prune, search
 from orchestratord.queue.records import Born, Insert
 from orchestratord.queue.store import Store
 
@@ -15,7 +16,7 @@ DAY = 86400.0
 
 async def test_a_new_task_is_a_pending_row_that_is_due_now(queue: Any, store: Store) -> None:
     [inserted] = await queue.add_all([queue.new(params={"id": 7}, parent_id=3)])
-    task = await store.get(inserted.id)
+    task = await store.read(search.get(inserted.id))
     assert inserted.next_try == queue.clock.ms
     assert inserted.running is None
     assert inserted.key == Key("crm/get") == task.key
@@ -29,7 +30,7 @@ async def test_a_new_task_is_a_pending_row_that_is_due_now(queue: Any, store: St
 
 async def test_a_delay_is_counted_in_seconds(queue: Any, store: Store) -> None:
     id_ = await queue.add(delay=1.5)
-    assert (await store.get(id_)).next_try == queue.clock.ms + 1500
+    assert (await store.read(search.get(id_))).next_try == queue.clock.ms + 1500
     assert await queue.claim() == []
     queue.clock.turn(1.5)
     assert [task.id for task in await queue.claim()] == [id_]
@@ -37,17 +38,17 @@ async def test_a_delay_is_counted_in_seconds(queue: Any, store: Store) -> None:
 
 async def test_a_delay_below_nothing_is_none(queue: Any, store: Store) -> None:
     id_ = await queue.add(delay=-5)
-    assert (await store.get(id_)).next_try == queue.clock.ms
+    assert (await store.read(search.get(id_))).next_try == queue.clock.ms
 
 
 async def test_the_length_of_the_chain_that_led_to_it_is_kept(queue: Any, store: Store) -> None:
-    assert (await store.get(await queue.add(depth=7))).depth == 7
-    assert (await store.get(await queue.add())).depth == 0
+    assert (await store.read(search.get(await queue.add(depth=7)))).depth == 7
+    assert (await store.read(search.get(await queue.add()))).depth == 0
 
 
 async def test_a_slot_is_kept(queue: Any, store: Store) -> None:
     id_ = await queue.add(scheduled_at=1_700_000_000_000, delay=5)
-    task = await store.get(id_)
+    task = await store.read(search.get(id_))
     assert task.scheduled_at == 1_700_000_000_000
     assert task.next_try == queue.clock.ms + 5000
 
@@ -56,11 +57,11 @@ async def test_a_delivery_keeps_payload_and_phase(queue: Any, store: Store) -> N
     key = Key("crm/get", "ops")
     good = await queue.add(key, payload='{"a": 1}', phase="on_retry", max_attempts=10)
     bad = await queue.add(key, error="payload: 'x' is undefined")
-    task = await store.get(good)
+    task = await store.read(search.get(good))
     assert (task.kind, task.webhook, task.phase) == ("webhook", "ops", "on_retry")
     assert (task.payload, task.max_attempts) == ('{"a": 1}', 10)
-    assert (await store.get(bad)).payload is None
-    assert (await store.get(bad)).last_error == "payload: 'x' is undefined"
+    assert (await store.read(search.get(bad))).payload is None
+    assert (await store.read(search.get(bad))).last_error == "payload: 'x' is undefined"
 
 
 @pytest.mark.parametrize(
@@ -76,7 +77,7 @@ async def test_params_come_back_as_they_were(
     queue: Any, store: Store, params: dict[str, Any]
 ) -> None:
     id_ = await queue.add(params=params)
-    assert (await store.get(id_)).params == params
+    assert (await store.read(search.get(id_))).params == params
 
 
 async def test_params_that_are_no_json_are_refused_and_nothing_is_written(
@@ -102,7 +103,7 @@ async def test_ids_grow_in_the_order_of_the_batch(queue: Any) -> None:
 async def test_an_id_is_never_used_twice(queue: Any, store: Store) -> None:
     last = await queue.ended(Status.SUCCEEDED)
     queue.clock.turn(2 * DAY)
-    assert await store.prune(Retention()) == 1
+    assert await prune.prune(store, Retention()) == 1
     store = await queue.reopen()
     assert await queue.add() > last
 
@@ -110,11 +111,11 @@ async def test_an_id_is_never_used_twice(queue: Any, store: Store) -> None:
 @pytest.mark.parametrize("idempotent", [True, False])
 async def test_born_running(queue: Any, store: Store, idempotent: bool) -> None:
     new = queue.new(params={"id": 1})
-    [inserted] = await store.enqueue([Insert(new, Born(idempotent))])
+    [inserted] = await store.write(insert.enqueue([Insert(new, Born(idempotent))]))
     task = inserted.running
     assert task is not None
     assert inserted.next_try is None
-    assert task == await store.get(inserted.id)
+    assert task == await store.read(search.get(inserted.id))
     assert (task.status, task.attempts, task.locked_by) == ("running", 1, store.owner)
     # Only what may be sent twice counts as started by its claim alone.
     assert task.started_at == (queue.clock.ms if idempotent else None)
@@ -149,8 +150,8 @@ class TestIdempotencyKeys:
         queue.clock.turn(DAY)
         second = await queue.add(unique_key="k", params={"a": 2})
         assert second != first
-        assert (await store.get(first)).unique_key is None
-        assert (await store.get(second)).unique_key == "k"
+        assert (await store.read(search.get(first))).unique_key is None
+        assert (await store.read(search.get(second))).unique_key == "k"
 
     async def test_it_counts_in_whatever_state_the_task_is(self, queue: Any) -> None:
         first = await queue.ended(Status.FAILED, unique_key="k")
@@ -164,7 +165,7 @@ class TestIdempotencyKeys:
     async def test_a_duplicate_is_not_born(self, queue: Any, store: Store) -> None:
         await queue.add(unique_key="k")
         new = NewTask("call", "crm/get", unique_key="k")
-        [again] = await store.enqueue([Insert(new, Born(True))])
+        [again] = await store.write(insert.enqueue([Insert(new, Born(True))]))
         assert again.duplicate
         assert again.running is None
         assert (await store.counts())["running"] == 0
@@ -172,4 +173,4 @@ class TestIdempotencyKeys:
 
 async def test_an_unknown_task_is_not_found(store: Store) -> None:
     with pytest.raises(NotFound, match="there is no task 99"):
-        await store.get(99)
+        await store.read(search.get(99))

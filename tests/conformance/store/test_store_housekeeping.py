@@ -11,6 +11,8 @@ import pytest
 from orchestratord.errors import NotFound, PluginError
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Action, Key, Status, Table, Upsert
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import manual, plugin_rows, prune, schedules, search, settle
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -19,47 +21,58 @@ TABLE = Table("health", {"name": "TEXT NOT NULL", "seen": "INTEGER"}, ("name",))
 
 
 async def test_what_people_did_is_kept_for_as_long_as_failures(queue: Any, store: Store) -> None:
-    first = await store.record("uid 0", Action("pause", "crm/get"))
+    first = await store.write(manual.record_action("uid 0", Action("pause", "crm/get")))
     queue.clock.turn(3600)
     detail = {"diff": "- a\n+ b"}
-    second = await store.record("uid 0", Action("edit webhooks", "crm/get", "ops", detail=detail))
-    third = await store.record("token", Action("retry many", task=4, bulk=7))
-    done = await store.actions(10)
+    second = await store.write(
+        manual.record_action("uid 0", Action("edit webhooks", "crm/get", "ops", detail=detail))
+    )
+    third = await store.write(manual.record_action("token", Action("retry many", task=4, bulk=7)))
+    done = await store.read(manual.newest_actions(10))
     assert [one.id for one in done] == [third, second, first]
     assert done[1].action == Action("edit webhooks", "crm/get", "ops", detail=detail)
     assert (done[0].who, done[0].action.task, done[0].action.bulk) == ("token", 4, 7)
     assert done[2].at == queue.clock.ms - 3600_000
-    assert [one.id for one in await store.actions(1, third)] == [second]
-    await store.prune(Retention(failed=1800.0))
-    assert [one.id for one in await store.actions(10)] == [third, second]
+    assert [one.id for one in await store.read(manual.newest_actions(1, third))] == [second]
+    await prune.prune(store, Retention(failed=1800.0))
+    assert [one.id for one in await store.read(manual.newest_actions(10))] == [third, second]
 
 
 class TestSlots:
     async def test_a_slot_makes_one_task(self, queue: Any, store: Store) -> None:
-        assert await store.slots() == {}
+        assert await store.read(schedules.slots()) == {}
         insert = Insert(queue.new(scheduled_at=100))
-        takes = [store.take_slot("crm/get", "every 15m", None, 100, insert) for _ in range(5)]
+        takes = [
+            store.write(schedules.take_slot("crm/get", "every 15m", None, 100, insert))
+            for _ in range(5)
+        ]
         taken = [item for item in await asyncio.gather(*takes) if item is not None]
         assert len(taken) == 1
-        assert (await store.get(taken[0].id)).scheduled_at == 100
-        assert await store.slots() == {"crm/get": ("every 15m", 100)}
+        assert (await store.read(search.get(taken[0].id))).scheduled_at == 100
+        assert await store.read(schedules.slots()) == {"crm/get": ("every 15m", 100)}
         assert (await store.counts())["pending"] == 1
 
     async def test_it_moves_on_from_the_one_before(self, queue: Any, store: Store) -> None:
         insert = Insert(queue.new())
-        assert await store.take_slot("crm/get", "a", None, 100, insert)
-        assert await store.take_slot("crm/get", "b", ("a", 100), 200, insert)
-        assert await store.take_slot("crm/get", "b", ("b", 100), 300, insert) is None
+        assert await store.write(schedules.take_slot("crm/get", "a", None, 100, insert))
+        assert await store.write(schedules.take_slot("crm/get", "b", ("a", 100), 200, insert))
+        assert (
+            await store.write(schedules.take_slot("crm/get", "b", ("b", 100), 300, insert)) is None
+        )
         # Who does not know that another schedule is in force, which had a slot at that time, too.
-        assert await store.take_slot("crm/get", "a", ("a", 200), 300, insert) is None
-        assert await store.take_slot("crm/new", "b", ("b", 100), 300, insert) is None
-        assert await store.slots() == {"crm/get": ("b", 200)}
+        assert (
+            await store.write(schedules.take_slot("crm/get", "a", ("a", 200), 300, insert)) is None
+        )
+        assert (
+            await store.write(schedules.take_slot("crm/new", "b", ("b", 100), 300, insert)) is None
+        )
+        assert await store.read(schedules.slots()) == {"crm/get": ("b", 200)}
         assert (await store.counts())["pending"] == 2
 
     async def test_a_slot_may_pass_without_a_task(self, queue: Any, store: Store) -> None:
-        assert await store.take_slot("crm/get", "a", None, 100, None) is None
+        assert await store.write(schedules.take_slot("crm/get", "a", None, 100, None)) is None
         store = await queue.reopen()
-        assert await store.slots() == {"crm/get": ("a", 100)}
+        assert await store.read(schedules.slots()) == {"crm/get": ("a", 100)}
         assert (await store.counts())["pending"] == 0
 
 
@@ -70,21 +83,25 @@ class TestPrune:
         pending = await queue.add()
         left = {"succeeded": 1, "cancelled": 1, "failed": 1, "pending": 1, "running": 0}
         for days, gone in ((1, "succeeded"), (7, "cancelled"), (30, "failed")):
-            assert await store.prune(Retention()) == 0
+            assert await prune.prune(store, Retention()) == 0
             queue.clock.ms = 1_800_000_000_000 + round(days * DAY * 1000) + 1
-            assert await store.prune(Retention()) == 1
+            assert await prune.prune(store, Retention()) == 1
             left[gone] = 0
             assert await store.counts() == left
-        assert [task.id for task in await store.list(TaskFilter(), 10)] == [pending]
+        assert [task.id for task in (await store.read(search.page(TaskFilter(), 10)))[0]] == [
+            pending
+        ]
 
     async def test_in_slices_the_oldest_first(self, queue: Any, store: Store) -> None:
         ids = [await queue.ended(Status.SUCCEEDED) for _ in range(5)]
         queue.clock.turn(2 * DAY)
-        assert await store.prune(Retention(), 2) == 2
-        assert [task.id for task in await store.list(TaskFilter(), 9)] == ids[:1:-1]
-        assert await store.prune(Retention(), 2) == 2
-        assert await store.prune(Retention(), 2) == 1
-        assert await store.prune(Retention(), 2) == 0
+        assert await prune.prune(store, Retention(), 2) == 2
+        assert [task.id for task in (await store.read(search.page(TaskFilter(), 9)))[0]] == ids[
+            :1:-1
+        ]
+        assert await prune.prune(store, Retention(), 2) == 2
+        assert await prune.prune(store, Retention(), 2) == 1
+        assert await prune.prune(store, Retention(), 2) == 0
 
     async def test_attempts_go_with_their_task(self, queue: Any, store: Store) -> None:
         ids = []
@@ -93,54 +110,54 @@ class TestPrune:
             [task] = await queue.claim()
             await queue.settle(task, attempt=queue.attempt(task))
             queue.clock.turn(DAY)
-        assert await store.prune(Retention()) == 1
-        assert [len(await store.attempts(id_)) for id_ in ids] == [0, 1]
+        assert await prune.prune(store, Retention()) == 1
+        assert [len(await store.read(search.attempts(id_))) for id_ in ids] == [0, 1]
 
     async def test_a_key_that_still_counts_is_kept(self, queue: Any, store: Store) -> None:
         kept = await queue.ended(Status.SUCCEEDED, unique_key="k")
         await queue.ended(Status.SUCCEEDED)
         queue.clock.turn(DAY - 1)
         hour = Retention(succeeded=3600)
-        assert await store.prune(hour) == 1
+        assert await prune.prune(store, hour) == 1
         [again] = await queue.add_all([queue.new(unique_key="k")])
         assert (again.id, again.duplicate) == (kept, True)
         queue.clock.turn(1)
-        assert await store.prune(hour) == 1
+        assert await prune.prune(store, hour) == 1
 
     async def test_a_child_outlives_its_parent(self, queue: Any, store: Store) -> None:
         parent = await queue.ended(Status.SUCCEEDED)
         child = await queue.add(Key("crm/get", "ops"), parent_id=parent)
         queue.clock.turn(2 * DAY)
-        assert await store.prune(Retention()) == 1
-        assert (await store.get(child)).parent_id == parent
+        assert await prune.prune(store, Retention()) == 1
+        assert (await store.read(search.get(child))).parent_id == parent
 
     async def test_bulks_that_ended_long_ago_go_too(self, queue: Any, store: Store) -> None:
-        bulk = await store.create_bulk(TaskFilter(), None, False)
-        await store.step_bulk(bulk.id, 10)
+        bulk = await bulks.create(store, TaskFilter(), None, False)
+        await bulks.step(store, bulk.id, 10)
         queue.clock.turn(29 * DAY)
-        await store.prune(Retention())
-        assert await store.get_bulk(bulk.id)
+        await prune.prune(store, Retention())
+        assert await store.read(bulks.get(bulk.id))
         queue.clock.turn(2 * DAY)
-        await store.prune(Retention())
+        await prune.prune(store, Retention())
         store = await queue.reopen()
-        assert await store.running_bulks() == []
+        assert await store.read(bulks.running()) == []
         with pytest.raises(NotFound, match="there is no bulk"):
-            await store.get_bulk(bulk.id)
+            await store.read(bulks.get(bulk.id))
 
 
 class TestTablesOfPlugins:
     async def test_they_are_kept(self, unopened: Callable[[], Any]) -> None:
         queue = unopened()
         store = await queue.open(TABLE)
-        await store.write([Upsert("health", {"name": "a"}, {"seen": 1})])
+        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
         store = await queue.reopen(TABLE)
-        assert await store.rows("health") == [{"name": "a", "seen": 1}]
+        assert await plugin_rows.rows(store, "health") == [{"name": "a", "seen": 1}]
         await store.close()
 
     async def test_new_columns_are_added(self, unopened: Callable[[], Any]) -> None:
         queue = unopened()
         store = await queue.open(TABLE)
-        await store.write([Upsert("health", {"name": "a"}, {"seen": 1})])
+        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 1})]))
         columns = {
             **TABLE.columns,
             "url": "TEXT NOT NULL",
@@ -148,15 +165,17 @@ class TestTablesOfPlugins:
             "n": "INTEGER NOT NULL",
         }
         store = await queue.reopen(Table("health", columns, ("name",), version=2))
-        await store.write([Upsert("health", {"name": "b"}, {"url": "u"}, {"n": 2})])
-        assert await store.rows("health") == [
+        await store.write(
+            settle.write_effects([Upsert("health", {"name": "b"}, {"url": "u"}, {"n": 2})])
+        )
+        assert await plugin_rows.rows(store, "health") == [
             {"name": "a", "seen": 1, "url": "", "score": None, "n": 0},
             {"name": "b", "seen": None, "url": "u", "score": None, "n": 2},
         ]
         # An older plugin goes on with what it knows.
         store = await queue.reopen(TABLE)
-        await store.write([Upsert("health", {"name": "a"}, {"seen": 9})])
-        assert (await store.rows("health"))[0] == {"name": "a", "seen": 9}
+        await store.write(settle.write_effects([Upsert("health", {"name": "a"}, {"seen": 9})]))
+        assert (await plugin_rows.rows(store, "health"))[0] == {"name": "a", "seen": 9}
         await store.close()
 
     async def test_a_key_of_two_columns(self, unopened: Callable[[], Any]) -> None:
@@ -164,8 +183,10 @@ class TestTablesOfPlugins:
         columns = {"a": "TEXT NOT NULL", "b": "TEXT NOT NULL", "n": "INTEGER"}
         store = await queue.open(Table("pairs", columns, ("a", "b")))
         for b in ("x", "y", "x"):
-            await store.write([Upsert("pairs", {"b": b, "a": "1"}, {}, {"n": 1})])
-        assert sorted((row["b"], row["n"]) for row in await store.rows("pairs")) == [
+            await store.write(
+                settle.write_effects([Upsert("pairs", {"b": b, "a": "1"}, {}, {"n": 1})])
+            )
+        assert sorted((row["b"], row["n"]) for row in await plugin_rows.rows(store, "pairs")) == [
             ("x", 2),
             ("y", 1),
         ]

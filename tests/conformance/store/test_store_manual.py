@@ -6,6 +6,7 @@ import pytest
 
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import Key, Reason, Status
+from orchestratord.queue.operations import manual, search, settle
 from orchestratord.queue.store import Store
 
 
@@ -28,8 +29,8 @@ async def exhausted(queue: Any, attempts: int = 2, **settlement: Any) -> int:
 class TestTrigger:
     async def test_a_pending_task_is_due_now(self, queue: Any, store: Store) -> None:
         id_ = await queue.add(delay=3600)
-        task = await store.trigger(id_)
-        assert task == await store.get(id_)
+        task = await store.write(manual.trigger(id_))
+        assert task == await store.read(search.get(id_))
         assert (task.status, task.next_try, task.granted) == ("pending", queue.clock.ms, 0)
         assert task.retried_at == queue.clock.ms
 
@@ -40,12 +41,12 @@ class TestTrigger:
         late = [await queue.add() for _ in range(2)]
         failed = await queue.ended(Status.CANCELLED)
         for id_ in (late[1], failed):
-            task = await store.trigger(id_)
+            task = await store.write(manual.trigger(id_))
             assert task.next_try is not None
             assert task.next_try <= queue.clock.ms
         ids = [task.id for task in await queue.claim()]
         assert ids == [failed, late[1], early, late[0]]
-        assert (await store.get(other)).status == Status.PENDING
+        assert (await store.read(search.get(other))).status == Status.PENDING
 
     async def test_one_that_is_first_already_is_not_moved_back(
         self, queue: Any, store: Store
@@ -53,13 +54,13 @@ class TestTrigger:
         first = await queue.add()
         queue.clock.turn(10)
         await queue.add()
-        due = (await store.get(first)).next_try
-        assert (await store.trigger(first)).next_try == due
+        due = (await store.read(search.get(first))).next_try
+        assert (await store.write(manual.trigger(first))).next_try == due
 
     async def test_a_failed_one_gets_one_attempt_more(self, queue: Any, store: Store) -> None:
         id_ = await exhausted(queue, 2, status_code=503)
         queue.clock.turn(60)
-        task = await store.trigger(id_)
+        task = await store.write(manual.trigger(id_))
         assert (task.status, task.reason, task.finished_at) == ("pending", None, None)
         assert (task.attempts, task.max_attempts, task.granted) == (2, 3, 1)
         assert (task.retried_at, task.generation) == (queue.clock.ms, 0)
@@ -69,41 +70,41 @@ class TestTrigger:
 
     async def test_only_where_none_is_left(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.FAILED)
-        task = await store.trigger(id_)
+        task = await store.write(manual.trigger(id_))
         assert (task.attempts, task.max_attempts, task.granted) == (1, 15, 0)
 
     async def test_enough_where_the_policy_was_lowered_below_what_was_used(
         self, queue: Any, store: Store
     ) -> None:
         id_ = await exhausted(queue, 3, max_attempts=1)
-        task = await store.trigger(id_)
+        task = await store.write(manual.trigger(id_))
         assert (task.attempts, task.max_attempts, task.granted) == (3, 4, 3)
 
     async def test_a_cancelled_one(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.CANCELLED)
-        task = await store.trigger(id_)
+        task = await store.write(manual.trigger(id_))
         assert (task.status, task.finished_at, task.cancel_requested) == ("pending", None, False)
 
     async def test_a_succeeded_one_only_with_force(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.SUCCEEDED, max_attempts=1)
         with pytest.raises(Conflict, match=f"task {id_} has succeeded"):
-            await store.trigger(id_)
-        task = await store.trigger(id_, force=True)
+            await store.write(manual.trigger(id_))
+        task = await store.write(manual.trigger(id_, force=True))
         assert (task.status, task.generation, task.granted) == ("pending", 1, 1)
 
     async def test_force_changes_nothing_for_the_others(self, queue: Any, store: Store) -> None:
-        assert (await store.trigger(await queue.add(), force=True)).generation == 0
+        assert (await store.write(manual.trigger(await queue.add(), force=True))).generation == 0
 
     @pytest.mark.parametrize("force", [True, False])
     async def test_a_running_one_is_a_conflict(self, queue: Any, store: Store, force: bool) -> None:
         id_ = await queue.add()
         await queue.claim()
         with pytest.raises(Conflict, match=f"task {id_} is running"):
-            await store.trigger(id_, force=force)
+            await store.write(manual.trigger(id_, force=force))
 
     async def test_an_unknown_one(self, store: Store) -> None:
         with pytest.raises(NotFound, match="there is no task 5"):
-            await store.trigger(5)
+            await store.write(manual.trigger(5))
 
 
 class TestCancel:
@@ -111,8 +112,8 @@ class TestCancel:
     async def test_what_waits_or_has_failed(self, queue: Any, store: Store, status: Status) -> None:
         id_ = await (exhausted(queue) if status == Status.FAILED else queue.add())
         queue.clock.turn(1)
-        task = await store.cancel(id_)
-        assert task == await store.get(id_)
+        task = await store.write(manual.cancel(id_))
+        assert task == await store.read(search.get(id_))
         assert (task.status, task.reason, task.next_try) == ("cancelled", None, None)
         assert task.finished_at == queue.clock.ms
         assert await queue.claim() == []
@@ -120,36 +121,36 @@ class TestCancel:
     async def test_a_running_one_is_asked(self, queue: Any, store: Store) -> None:
         id_ = await queue.add()
         await queue.claim()
-        task = await store.cancel(id_)
+        task = await store.write(manual.cancel(id_))
         assert (task.status, task.cancel_requested) == ("running", True)
 
     async def test_a_cancelled_one_stays_as_it_is(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.CANCELLED)
-        before = await store.get(id_)
+        before = await store.read(search.get(id_))
         queue.clock.turn(1)
-        assert await store.cancel(id_) == before
+        assert await store.write(manual.cancel(id_)) == before
 
     async def test_a_succeeded_one_is_a_conflict(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.SUCCEEDED)
         with pytest.raises(Conflict, match="has succeeded"):
-            await store.cancel(id_)
+            await store.write(manual.cancel(id_))
 
     async def test_an_unknown_one(self, store: Store) -> None:
         with pytest.raises(NotFound, match="there is no task 5"):
-            await store.cancel(5)
+            await store.write(manual.cancel(5))
 
 
 async def test_a_pause_lasts(queue: Any, store: Store) -> None:
-    await store.pause("crm/get", True)
-    await store.pause("crm/put", True)
-    await store.pause("crm/put", False)
+    await store.write(manual.pause("crm/get", True))
+    await store.write(manual.pause("crm/put", True))
+    await store.write(manual.pause("crm/put", False))
     store = await queue.reopen()
-    assert await store.paused() == {"crm/get"}
+    assert await store.read(manual.paused()) == {"crm/get"}
     await queue.settle((await _claimed(queue)), last_success_at=5)
-    assert await store.paused() == {"crm/get"}
-    await store.pause("crm/get", False)
-    assert await store.paused() == set()
-    assert await store.last_success() == {"crm/get": 5}
+    assert await store.read(manual.paused()) == {"crm/get"}
+    await store.write(manual.pause("crm/get", False))
+    assert await store.read(manual.paused()) == set()
+    assert await store.read(settle.last_success()) == {"crm/get": 5}
 
 
 async def _claimed(queue: Any) -> Any:

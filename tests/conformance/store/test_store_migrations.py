@@ -12,7 +12,7 @@ import psycopg
 import pytest
 
 from orchestratord.queue import schema
-from orchestratord.queue.database import open_database
+from orchestratord.queue.store import open_database
 from tests.postgres import Postgres
 
 INDEX = """

@@ -12,6 +12,8 @@ import pytest
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.admin import move
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, daemons, manual, schedules, search, settle
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
@@ -47,11 +49,13 @@ async def old(unopened: Callable[[], Any]) -> Any:
     [task] = await queue.claim(HOOK, limit=1)
     await queue.settle(task, attempt=queue.attempt(task, 503, error="e\x00", delay=1.5),
                        last_success_at=7)  # fmt: skip
-    await store.pause("crm/get", True)
-    await store.take_slot("crm/get", "every 15m", None, 100, None)
-    await store.create_bulk(TaskFilter(status=("failed",)), 1.5, False)
-    await store.write([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
-    queue.last = (await store.list(TaskFilter(), 1))[0].id
+    await store.write(manual.pause("crm/get", True))
+    await store.write(schedules.take_slot("crm/get", "every 15m", None, 100, None))
+    await bulks.create(store, TaskFilter(status=("failed",)), 1.5, False)
+    await store.write(
+        settle.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
+    )
+    queue.last = ((await store.read(search.page(TaskFilter(), 1)))[0])[0].id
     await store.close()
     return queue
 
@@ -76,9 +80,11 @@ async def test_everything_is_there_and_goes_on(old: Any, url: str, target: str) 
     assert old.run("SELECT value FROM meta WHERE name = 'instance'") == instance
     store = await old.open()
     assert await old.add() > old.last
-    assert len((await store.reclaim())[1]) == 1  # what its daemon had under way
+    assert len((await claim.reclaim(store))[1]) == 1  # what its daemon had under way
     old.clock.turn(100)
-    [payload] = {(await store.get(t.id)).payload for t in await old.claim(HOOK, limit=1)}
+    [payload] = {
+        (await store.read(search.get(t.id))).payload for t in await old.claim(HOOK, limit=1)
+    }
     assert "\x00" in (payload or "")
     await store.close()
 
@@ -182,7 +188,7 @@ async def test_a_daemon_on_the_target_is_waited_for_until_its_lease_has_run_out(
     old: Any, url: str, target: str
 ) -> None:
     store = await Store.open(target, lease=60)
-    await store.give_sign(Beat("alpha", 7, "1.0"))
+    await store.write(daemons.give_sign(Beat("alpha", 7, "1.0")))
     await store.close()  # as one that was killed, it has not taken leave
     with pytest.raises(DatabaseInUse, match="works on the target, pid 7 on alpha: stop it first"):
         move.move(url, target, [HEALTH])

@@ -10,6 +10,8 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import Status
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, search
 from orchestratord.queue.postgres import notify
 from orchestratord.queue.records import TaskFilter
 from tests.pooler import Pooler
@@ -53,16 +55,16 @@ async def test_it_works_and_says_what_does_not(
                 )
             )
             assert all(item.accepted for item in settled)
-            assert len(await other.store.list(TaskFilter(), 10)) == 10
-        bulk = await one.store.create_bulk(TaskFilter(status=("failed",)), None, False)
-        bulk, _ = await one.store.step_bulk(bulk.id, 1000)
+            assert len((await other.store.read(search.page(TaskFilter(), 10)))[0]) == 10
+        bulk = await bulks.create(one.store, TaskFilter(status=("failed",)), None, False)
+        bulk, _ = await bulks.step(one.store, bulk.id, 1000)
         while await one.claim():
             pass
         async with asyncio.timeout(10):
             while "do not come through, as behind a pooler" not in caplog.text:
                 await asyncio.sleep(0.05)
     assert bulk.moved == bulk.matched > 0
-    assert (await other.store.due(10**14))[0] == 0
+    assert (await other.store.read(claim.due(10**14)))[0] == 0
     attempts = one.run(
         "SELECT status, attempts, count(*) AS tasks FROM retry_schedule GROUP BY 1, 2"
     )

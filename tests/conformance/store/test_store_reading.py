@@ -6,7 +6,7 @@ import pytest
 
 from orchestratord.errors import NotFound, QueueError
 from orchestratord.model.task import Key, NewTask, Status
-from orchestratord.queue.operations import search
+from orchestratord.queue.operations import claim, plugin_rows, prune, schedules, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
@@ -15,7 +15,9 @@ GET, PUT, HOOK, ERP = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops"), Key
 
 
 async def ids(store: Store, limit: int = 100, after: int | None = None, **fields: Any) -> list[int]:
-    return [task.id for task in await store.list(TaskFilter(**fields), limit, after)]
+    return [
+        task.id for task in (await store.read(search.page(TaskFilter(**fields), limit, after)))[0]
+    ]
 
 
 class TestList:
@@ -128,14 +130,14 @@ class TestList:
         needles += [await queue.add(params={"a": "needle"})]
         seen, after, pages = [], None, 0
         while True:
-            tasks, after = await store.page(wanted, 100, after)
+            tasks, after = await store.read(search.page(wanted, 100, after))
             seen += [task.id for task in tasks]
             pages += 1
             if after is None:
                 break
         assert seen == needles[::-1]
         assert pages == 3
-        tasks, after = await store.page(wanted, 1)
+        tasks, after = await store.read(search.page(wanted, 1))
         assert ([task.id for task in tasks], after) == ([needles[2]], 19)
 
     async def test_what_has_no_index_is_looked_for_likewise_if_that_is_asked(
@@ -145,11 +147,11 @@ class TestList:
         hook = await queue.add(HOOK)
         await queue.add_all([queue.new() for _ in range(15)])
         for wanted in (TaskFilter(kind="webhook"), TaskFilter(endpoint="crm/*", kind="webhook")):
-            tasks, after = await store.page(wanted, 100, bounded=True)
+            tasks, after = await store.read(search.page(wanted, 100, bounded=True))
             assert (tasks, after) == ([], 7)
-            tasks, after = await store.page(wanted, 100, after, bounded=True)
+            tasks, after = await store.read(search.page(wanted, 100, after, bounded=True))
             assert ([task.id for task in tasks], after) == ([hook], None)
-            tasks, after = await store.page(wanted, 100)
+            tasks, after = await store.read(search.page(wanted, 100))
             assert ([task.id for task in tasks], after) == ([hook], None)
 
     async def test_by_their_end(
@@ -167,10 +169,12 @@ class TestList:
 
         async def walk(limit: int, **fields: Any) -> list[int]:
             seen: list[int] = []
-            tasks, after = await store.last_ended(TaskFilter(**fields), limit)
+            tasks, after = await store.read(search.last_ended(TaskFilter(**fields), limit))
             seen += [task.id for task in tasks]
             while after is not None:
-                tasks, after = await store.last_ended(TaskFilter(**fields), limit, after)
+                tasks, after = await store.read(
+                    search.last_ended(TaskFilter(**fields), limit, after)
+                )
                 seen += [task.id for task in tasks]
             return seen
 
@@ -185,7 +189,9 @@ class TestList:
         # What no index finds is looked for among so many at a time.
         monkeypatch.setattr(search, "LOOKED", 4)
         assert await walk(100, status=("failed",), kind="webhook") == [hook]
-        tasks, after = await store.last_ended(TaskFilter(status_code=StatusSet.parse("418")), 9)
+        tasks, after = await store.read(
+            search.last_ended(TaskFilter(status_code=StatusSet.parse("418")), 9)
+        )
         assert tasks == []
         assert after is not None
         assert await walk(1, status_code=StatusSet.parse("418")) == [old, new]
@@ -206,9 +212,9 @@ class TestList:
 
     async def test_payloads_are_left_out(self, queue: Any, store: Store) -> None:
         await queue.add(HOOK, payload="x" * 1000)
-        [task] = await store.list(TaskFilter(), 10)
+        [task] = (await store.read(search.page(TaskFilter(), 10)))[0]
         assert task.payload is None
-        assert (await store.get(task.id)).payload == "x" * 1000
+        assert (await store.read(search.get(task.id))).payload == "x" * 1000
 
     async def test_an_empty_queue(self, store: Store) -> None:
         assert await ids(store) == []
@@ -223,12 +229,12 @@ async def test_counts_name_every_status(queue: Any, store: Store) -> None:
 
 async def test_what_is_due(queue: Any, store: Store) -> None:
     now = queue.clock.ms
-    assert await store.due(now) == (0, None)
+    assert await store.read(claim.due(now)) == (0, None)
     for delay in (5, 1, 9):
         await queue.add(delay=delay)
     await queue.add(PUT, delay=2)
-    assert await store.due(now + 5000) == (3, now + 1000)
-    assert await store.due(now) == (0, None)
+    assert await store.read(claim.due(now + 5000)) == (3, now + 1000)
+    assert await store.read(claim.due(now)) == (0, None)
 
 
 async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:
@@ -237,31 +243,35 @@ async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:
         for delay in (7, 3, 9):
             await queue.add(key, delay=delay)
     await queue.ended(Status.SUCCEEDED, Key("crm/done"))
-    assert await store.earliest() == dict.fromkeys((GET, PUT, HOOK, ERP), now + 3000)
+    assert await store.read(claim.earliest()) == dict.fromkeys((GET, PUT, HOOK, ERP), now + 3000)
 
 
 class TestUnfinished:
     async def test_the_call_of_the_last_slot(self, queue: Any, store: Store) -> None:
-        assert not await store.unfinished("crm/get")
-        await store.take_slot("crm/get", "every 15m", None, 1000, None)
-        assert not await store.unfinished("crm/get")
+        assert not await store.read(schedules.unfinished("crm/get"))
+        await store.write(schedules.take_slot("crm/get", "every 15m", None, 1000, None))
+        assert not await store.read(schedules.unfinished("crm/get"))
         insert = Insert(NewTask("call", "crm/get"))
-        assert await store.take_slot("crm/get", "every 15m", ("every 15m", 1000), 2000, insert)
-        assert await store.unfinished("crm/get")
+        assert await store.write(
+            schedules.take_slot("crm/get", "every 15m", ("every 15m", 1000), 2000, insert)
+        )
+        assert await store.read(schedules.unfinished("crm/get"))
         # A slot that is skipped leaves the call of the one before as it is.
-        await store.take_slot("crm/get", "every 15m", ("every 15m", 2000), 3000, None)
-        assert await store.unfinished("crm/get")
+        await store.write(
+            schedules.take_slot("crm/get", "every 15m", ("every 15m", 2000), 3000, None)
+        )
+        assert await store.read(schedules.unfinished("crm/get"))
         [task] = await queue.claim()
-        assert await store.unfinished("crm/get")
+        assert await store.read(schedules.unfinished("crm/get"))
         await queue.settle(task)
-        assert not await store.unfinished("crm/get")
+        assert not await store.read(schedules.unfinished("crm/get"))
 
     async def test_other_calls_do_not_count(self, queue: Any, store: Store) -> None:
-        await store.take_slot("crm/get", "every 15m", None, 1000, None)
+        await store.write(schedules.take_slot("crm/get", "every 15m", None, 1000, None))
         await queue.add(GET)
         await queue.add(HOOK)
         await queue.claim(HOOK)
-        assert not await store.unfinished("crm/get")
+        assert not await store.read(schedules.unfinished("crm/get"))
 
 
 async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, store: Store) -> None:
@@ -272,22 +282,22 @@ async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, st
             task, Status.PENDING, next_try=queue.clock.ms, attempt=queue.attempt(task, code),
             uncounted=True,
         )  # fmt: skip
-    rows = await store.attempts(id_)
+    rows = await store.read(search.attempts(id_))
     assert [(row.attempt, row.status_code) for row in rows] == [(1, 503), (1, 500)]
-    assert await store.attempts(99) == []
+    assert await store.read(search.attempts(99)) == []
 
 
 async def test_the_answer_of_an_unknown_task(store: Store) -> None:
     with pytest.raises(NotFound, match="there is no task 9"):
-        await store.response(9)
+        await store.read(search.response(9))
 
 
 async def test_an_unknown_table(store: Store) -> None:
     with pytest.raises(QueueError, match="no plugin has registered a table 'x'"):
-        await store.rows("x")
+        await plugin_rows.rows(store, "x")
 
 
 async def test_the_size_grows(queue: Any, store: Store) -> None:
-    before = await store.size()
+    before = await store.read(prune.size())
     await queue.add_all([queue.new(params={"x": "y" * 1000}) for _ in range(500)])
-    assert await store.size() > before + 400_000
+    assert await store.read(prune.size()) > before + 400_000

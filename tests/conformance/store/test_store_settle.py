@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
+from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -28,13 +29,13 @@ async def test_success(queue: Any, store: Store) -> None:
         task, status_code=200, response=answer, attempt=queue.attempt(task), max_attempts=4
     )
     assert (settled.accepted, settled.status, settled.inserted) == (True, "succeeded", [])
-    row = await store.get(task.id)
+    row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.max_attempts) == ("succeeded", 1, 4)
     assert row.finished_at == row.updated_at == queue.clock.ms
     assert (row.next_try, row.locked_by, row.last_error) == (None, None, None)
     assert row.last_status_code == 200
-    assert await store.response(task.id) == answer
-    assert await store.attempts(task.id) == [queue.attempt(task)]
+    assert await store.read(search.response(task.id)) == answer
+    assert await store.read(search.attempts(task.id)) == [queue.attempt(task)]
 
 
 async def test_final_failure(queue: Any, store: Store) -> None:
@@ -42,7 +43,7 @@ async def test_final_failure(queue: Any, store: Store) -> None:
     await queue.settle(
         task, Status.FAILED, reason=Reason.AMBIGUOUS, status_code="error", error="reset", deaths=2
     )
-    row = await store.get(task.id)
+    row = await store.read(search.get(task.id))
     assert (row.status, row.reason, row.deaths) == ("failed", "ambiguous", 2)
     assert (row.last_status_code, row.last_error) == ("error", "reset")
     assert row.finished_at == queue.clock.ms
@@ -54,10 +55,10 @@ async def test_another_try(queue: Any, store: Store) -> None:
     await queue.settle(
         task, Status.PENDING, next_try=queue.clock.ms + 5250, status_code=503, attempt=row
     )
-    back = await store.get(task.id)
+    back = await store.read(search.get(task.id))
     assert (back.status, back.attempts, back.finished_at) == ("pending", 1, None)
     assert back.next_try == queue.clock.ms + 5250
-    assert await store.attempts(task.id) == [row]
+    assert await store.read(search.attempts(task.id)) == [row]
     queue.clock.turn(5.25)
     [again] = await queue.claim()
     assert again.attempts == 2
@@ -71,8 +72,8 @@ async def test_a_status_code_comes_back_as_what_it_was(
     task = await claimed(queue)
     await queue.settle(task, status_code=code, attempt=queue.attempt(task, code))
     for seen in (
-        (await store.get(task.id)).last_status_code,
-        (await store.attempts(task.id))[0].status_code,
+        (await store.read(search.get(task.id))).last_status_code,
+        (await store.read(search.attempts(task.id)))[0].status_code,
     ):
         assert seen == code
         assert type(seen) is type(code)
@@ -86,19 +87,19 @@ async def test_what_is_not_given_keeps_its_value(queue: Any, store: Store) -> No
     )  # fmt: skip
     [task] = await queue.claim()
     await queue.settle(task)
-    row = await store.get(task.id)
+    row = await store.read(search.get(task.id))
     assert (row.max_attempts, row.deaths) == (3, 1)
-    assert await store.response(task.id) == {"body": "x"}
+    assert await store.read(search.response(task.id)) == {"body": "x"}
 
 
 async def test_a_task_without_an_answer_has_none(queue: Any, store: Store) -> None:
-    assert await store.response(await queue.add()) is None
+    assert await store.read(search.response(await queue.add())) is None
 
 
 async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
     task = await claimed(queue)
     await queue.settle(task, Status.PENDING, next_try=queue.clock.ms + 9, uncounted=True)
-    row = await store.get(task.id)
+    row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.started_at) == ("pending", 0, None)
 
 
@@ -108,8 +109,8 @@ async def test_text_that_is_no_utf8_does_not_stop_it(queue: Any, store: Store) -
     await queue.settle(
         task, error="bad \udc80", attempt=row, response={"body": "\udc80"}, status_code="error"
     )
-    assert (await store.get(task.id)).last_error == "bad ?"
-    assert await store.response(task.id) == {"body": "\udc80"}
+    assert (await store.read(search.get(task.id))).last_error == "bad ?"
+    assert await store.read(search.response(task.id)) == {"body": "\udc80"}
 
 
 class TestFence:
@@ -120,8 +121,8 @@ class TestFence:
             task, Status.FAILED, attempt=queue.attempt(task), effects=[Insert(queue.new(HOOK))]
         )
         assert (late.accepted, late.inserted) == (False, [])
-        assert (await store.get(task.id)).status == Status.SUCCEEDED
-        assert await store.attempts(task.id) == []
+        assert (await store.read(search.get(task.id))).status == Status.SUCCEEDED
+        assert await store.read(search.attempts(task.id)) == []
         assert (await store.counts())["pending"] == 0
 
     async def test_the_result_of_an_older_claim_is_refused(self, queue: Any, store: Store) -> None:
@@ -135,30 +136,30 @@ class TestFence:
 class TestCancelWhileRunning:
     async def test_it_ends_instead_of_its_next_try(self, queue: Any, store: Store) -> None:
         task = await claimed(queue)
-        assert (await store.cancel(task.id)).cancel_requested
+        assert (await store.write(manual.cancel(task.id))).cancel_requested
         settled = await queue.settle(
             task, Status.PENDING, next_try=queue.clock.ms + 5000, attempt=queue.attempt(task, 503),
             effects=[Insert(queue.new(HOOK))],
         )  # fmt: skip
         assert (settled.accepted, settled.status) == (True, "cancelled")
-        row = await store.get(task.id)
+        row = await store.read(search.get(task.id))
         assert (row.status, row.next_try, row.reason) == ("cancelled", None, None)
         assert row.finished_at == queue.clock.ms
         assert not row.cancel_requested
-        assert len(settled.inserted) == len(await store.attempts(task.id)) == 1
+        assert len(settled.inserted) == len(await store.read(search.attempts(task.id))) == 1
 
     @pytest.mark.parametrize("status", [Status.SUCCEEDED, Status.FAILED])
     async def test_an_end_of_its_own_stands(self, queue: Any, store: Store, status: Status) -> None:
         task = await claimed(queue)
-        await store.cancel(task.id)
+        await store.write(manual.cancel(task.id))
         assert (await queue.settle(task, status)).status == status
-        assert (await store.get(task.id)).status == status
+        assert (await store.read(search.get(task.id))).status == status
 
     async def test_the_next_claim_knows_nothing_of_it(self, queue: Any, store: Store) -> None:
         task = await claimed(queue)
-        await store.cancel(task.id)
+        await store.write(manual.cancel(task.id))
         await queue.settle(task, Status.PENDING, next_try=queue.clock.ms)
-        await store.trigger(task.id)
+        await store.write(manual.trigger(task.id))
         [again] = await queue.claim()
         assert (await queue.settle(again, Status.PENDING, next_try=1)).status == Status.PENDING
 
@@ -188,21 +189,27 @@ class TestEffects:
                 for n, task in enumerate(tasks)
             )
         )
-        assert await store.rows("health") == [
+        assert await plugin_rows.rows(store, "health") == [
             {"name": "ops", "url": "u9", "seen": 20, "note": None}
         ]
 
     async def test_an_upsert_leaves_other_columns(self, store: Store) -> None:
-        await store.write([Upsert("health", OPS, {"url": "u", "note": "n"})])
-        await store.write([Upsert("health", OPS, {}, {"seen": 3})])
-        await store.write([Upsert("health", OPS, {})])
-        assert await store.rows("health") == [{"name": "ops", "url": "u", "seen": 3, "note": "n"}]
+        await store.write(settle.write_effects([Upsert("health", OPS, {"url": "u", "note": "n"})]))
+        await store.write(settle.write_effects([Upsert("health", OPS, {}, {"seen": 3})]))
+        await store.write(settle.write_effects([Upsert("health", OPS, {})]))
+        assert await plugin_rows.rows(store, "health") == [
+            {"name": "ops", "url": "u", "seen": 3, "note": "n"}
+        ]
 
     async def test_delete(self, store: Store) -> None:
         for name in ("ops", "dev"):
-            await store.write([Upsert("health", {"name": name}, {"url": "u"})])
-        await store.write([Delete("health", OPS), Delete("health", {"name": "never"})])
-        assert [row["name"] for row in await store.rows("health")] == ["dev"]
+            await store.write(
+                settle.write_effects([Upsert("health", {"name": name}, {"url": "u"})])
+            )
+        await store.write(
+            settle.write_effects([Delete("health", OPS), Delete("health", {"name": "never"})])
+        )
+        assert [row["name"] for row in await plugin_rows.rows(store, "health")] == ["dev"]
 
     @pytest.mark.parametrize(
         "nonsense",
@@ -230,10 +237,10 @@ class TestEffects:
         hook = Insert(queue.new(HOOK))
         settled = await queue.settle(task, effects=[good, nonsense, hook])
         assert settled.accepted
-        assert (await store.get(task.id)).status == Status.SUCCEEDED
-        assert [row["name"] for row in await store.rows("health")] == ["good"]
+        assert (await store.read(search.get(task.id))).status == Status.SUCCEEDED
+        assert [row["name"] for row in await plugin_rows.rows(store, "health")] == ["good"]
         *dropped, written = settled.inserted
-        assert (await store.get(written.id)).key == HOOK
+        assert (await store.read(search.get(written.id))).key == HOOK
         # One answer for each task that was to be written, so that slots can be given back.
         assert [item.id for item in dropped] == ([0] if isinstance(nonsense, Insert) else [])
         assert "what a plugin wrote is left out" in caplog.text
@@ -244,7 +251,7 @@ async def test_the_last_success_of_an_endpoint(queue: Any, store: Store) -> None
     for at in (2000, 3000, 1000):
         await queue.settle(await claimed(queue), last_success_at=at)
     await queue.settle(await claimed(queue), Status.FAILED)
-    assert await store.last_success() == {"crm/get": 3000}
+    assert await store.read(settle.last_success()) == {"crm/get": 3000}
 
 
 async def test_counts_are_right_whatever_happens(queue: Any, store: Store) -> None:
@@ -254,18 +261,20 @@ async def test_counts_are_right_whatever_happens(queue: Any, store: Store) -> No
         for task in await queue.claim(limit=3):
             move = chance.randrange(6)
             if move == 0:
-                await store.release([task])
+                await store.write(claim.release_claims([task]))
             elif move == 1:
-                await store.cancel(task.id)
+                await store.write(manual.cancel(task.id))
             if move < 5:
                 status = chance.choice(["succeeded", "failed", "pending"])
                 effects = [Insert(queue.new(HOOK))] * chance.randrange(2)
                 await queue.settle(task, status, next_try=queue.clock.ms, effects=effects)
         for status in ("pending", "failed", "cancelled"):
-            for task in await store.list(TaskFilter(status=(status,)), chance.randrange(2)):
-                await (store.cancel if chance.random() < 0.5 else store.trigger)(task.id)
+            wanted = search.page(TaskFilter(status=(status,)), chance.randrange(2))
+            for task in (await store.read(wanted))[0]:
+                move_on = manual.cancel if chance.random() < 0.5 else manual.trigger
+                await store.write(move_on(task.id))
         queue.clock.turn(20)
-    seen = [task.status for task in await store.list(TaskFilter(), 1000)]
+    seen = [task.status for task in (await store.read(search.page(TaskFilter(), 1000)))[0]]
     expected = {str(status): seen.count(status) for status in Status}
     assert await store.counts() == expected
     assert min(expected.values()) > 0

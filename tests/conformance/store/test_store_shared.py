@@ -16,7 +16,10 @@ import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, UniqueKeyReused, Unreachable
 from orchestratord.model.task import Key, NewTask, Status, Task, Upsert
-from orchestratord.queue.operations.shared_rates import BUSY_MS
+from orchestratord.queue.batch import Write
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, daemons, insert, plugin_rows, search, settle
+from orchestratord.queue.postgres.shared_rates import BUSY_MS
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter, Wakeup
 from orchestratord.queue.store import Store
 from orchestratord.values.rate_limit import RateLimit
@@ -64,18 +67,23 @@ async def test_a_result_that_comes_after_the_lease_is_refused(two: list[Any]) ->
     one, other = two
     await one.add()
     [task] = await one.claim()
-    assert await other.store.reclaim() == (0, [])  # its lease stands
+    assert await claim.reclaim(other.store) == (0, [])  # its lease stands
     one.run("UPDATE retry_schedule SET lease_until = lease_until - 90000")
-    assert await one.store.reclaim({task.id}) == (0, [])  # what we know to hold we do not take
-    count, [taken] = await other.store.reclaim()
+    assert await claim.reclaim(one.store, {task.id}) == (
+        0,
+        [],
+    )  # what we know to hold we do not take
+    count, [taken] = await claim.reclaim(other.store)
     assert (count, taken.id, taken.locked_by) == (0, task.id, other.store.owner)
     hook = Insert(one.new(Key("crm/get", "ops")))
     late = await one.settle(task, effects=[hook], attempt=one.attempt(task))
     assert not late.accepted
-    assert await one.store.attempts(task.id) == []
+    assert await one.store.read(search.attempts(task.id)) == []
     assert (await other.settle(taken, Status.FAILED)).accepted
-    assert (await one.store.get(task.id)).status == Status.FAILED
-    assert (await one.store.due(10**14))[0] == 0  # nor was anything written that follows from it
+    assert (await one.store.read(search.get(task.id))).status == Status.FAILED
+    assert (await one.store.read(claim.due(10**14)))[
+        0
+    ] == 0  # nor was anything written that follows from it
 
 
 async def test_leases_are_renewed_for_what_is_held(two: list[Any]) -> None:
@@ -84,9 +92,9 @@ async def test_leases_are_renewed_for_what_is_held(two: list[Any]) -> None:
     tasks = await one.claim()
     one.run("UPDATE retry_schedule SET lease_until = lease_until - 90000")
     held = {tasks[0].id, tasks[1].id}
-    assert await one.store.renew(held) == 2
-    assert await one.store.renew(held) == 0  # most of the lease is left
-    _, taken = await other.store.reclaim()
+    assert await one.store.write(claim.renew(held)) == 2
+    assert await one.store.write(claim.renew(held)) == 0  # most of the lease is left
+    _, taken = await claim.reclaim(other.store)
     assert [task.id for task in taken] == [tasks[2].id]  # nobody knew of that one any more
 
 
@@ -100,7 +108,7 @@ async def test_an_idempotency_key_counts_for_all(two: list[Any]) -> None:
         assert [a.duplicate, b.duplicate].count(True) == 1
     with pytest.raises(UniqueKeyReused):
         await other.add_all([other.new(unique_key="k1", params={"n": 0})])
-    assert len(await one.store.list(TaskFilter(), 100)) == 20
+    assert len((await one.store.read(search.page(TaskFilter(), 100)))[0]) == 20
 
 
 async def test_rows_that_all_write_to_do_not_deadlock(two: list[Any]) -> None:
@@ -111,13 +119,17 @@ async def test_rows_that_all_write_to_do_not_deadlock(two: list[Any]) -> None:
         rows = names[::-1] if turn % 2 else names
         await asyncio.gather(
             *(
-                queue.store.write([Upsert("health", {"name": name}, {"url": "u"}, {"seen": 1})])
+                queue.store.write(
+                    settle.write_effects(
+                        [Upsert("health", {"name": name}, {"url": "u"}, {"seen": 1})]
+                    )
+                )
                 for name in rows
             )
         )
 
     await asyncio.gather(*(write(queue, n + t) for n, queue in enumerate(two) for t in range(10)))
-    assert {row["seen"] for row in await two[0].store.rows("health")} == {20}
+    assert {row["seen"] for row in await plugin_rows.rows(two[0].store, "health")} == {20}
 
 
 async def test_what_comes_from_a_clock_that_is_behind_is_found(two: list[Any]) -> None:
@@ -127,7 +139,7 @@ async def test_what_comes_from_a_clock_that_is_behind_is_found(two: list[Any]) -
     assert len(await one.claim()) == 3
     other.clock.turn(-60)
     await other.add()
-    due = await one.store.earliest()
+    due = await one.store.read(claim.earliest())
     one.store.expect(due)
     assert len(await one.claim()) == 1
 
@@ -137,7 +149,7 @@ async def test_a_claim_begins_where_the_last_one_ended(two: list[Any]) -> None:
     one, _ = two
 
     async def floor() -> int:
-        found: int = await one.store._writer.submit(1, lambda session: session.floor(KEY))
+        found: int = await one.store._writer.submit(Write(1, lambda session: session.floor(KEY)))
         return found
 
     assert await floor() < 0
@@ -162,14 +174,16 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     for key in (KEY, other_key):
         await one.add_all([one.new(key) for _ in range(100)])
     picks = [Pick(key, 20, True, one.clock.ms, "api:crm", limit) for key in (KEY, other_key)]
-    claims = await asyncio.gather(*(queue.store.claim(picks) for _ in range(4) for queue in two))
+    claims = await asyncio.gather(
+        *(queue.store.write(claim.claim(picks)) for _ in range(4) for queue in two)
+    )
     assert sum(len(claimed.tasks) for claimed in claims) == 30
     waits = [claimed.used_up["api:crm"] for claimed in claims if claimed.used_up]
     assert len(waits) >= 7
     # Whoever came while the other one was claiming looks again at once.
     assert all(wait == BUSY_MS or 50_000 < wait <= 62_000 for wait in waits)
     free = Pick(Key("crm/get"), 7, True, one.clock.ms, "api:crm", None)
-    assert len((await one.store.claim([free])).tasks) == 7  # a lane without a limit
+    assert len((await one.store.write(claim.claim([free]))).tasks) == 7  # a lane without a limit
 
 
 async def test_what_began_before_rates_were_kept_together_is_charged_once(two: list[Any]) -> None:
@@ -179,10 +193,10 @@ async def test_what_began_before_rates_were_kept_together_is_charged_once(two: l
     pick = Pick(KEY, 50, True, one.clock.ms, "api:crm", limit)
     now = round(time.time() * 1000)  # about what the database's clock says
     past = {"api:crm": (limit, [now - 200_000, *(now - 20_000 + n for n in range(20))])}
-    await asyncio.gather(*(queue.store.charge_past(past) for queue in two))
-    await one.store.charge_past(past)  # as one that is started again
-    assert len((await one.store.claim([pick])).tasks) == 10
-    [(_, stamps)] = (await one.store.rates()).values()
+    await asyncio.gather(*(queue.store.write(claim.charge_past(past)) for queue in two))
+    await one.store.write(claim.charge_past(past))  # as one that is started again
+    assert len((await one.store.write(claim.claim([pick]))).tasks) == 10
+    [(_, stamps)] = (await one.store.read(claim.rates())).values()
     assert sum(count for _, count in stamps) == 30
 
 
@@ -196,26 +210,26 @@ async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
         Pick(KEY, 3, True, one.clock.ms, "api:crm", RateLimit(30, "min")),
         Pick(Key("other/get"), 3, True, one.clock.ms, "api:other"),
     ]
-    assert len((await one.store.claim(picks)).tasks) == 4
+    assert len((await one.store.write(claim.claim(picks))).tasks) == 4
     with psycopg.connect(url) as cut_off:
         cut_off.execute("SELECT stamps FROM rates FOR UPDATE")
         await one.add(Key("other/get"))
-        claimed = await one.store.claim(picks)
+        claimed = await one.store.write(claim.claim(picks))
         assert [task.key for task in claimed.tasks] == [Key("other/get")]
         assert claimed.used_up == {"api:crm": BUSY_MS}
-    assert len((await one.store.claim(picks)).tasks) == 3
+    assert len((await one.store.write(claim.claim(picks))).tasks) == 3
 
 
 async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
     one, other = two
     for _ in range(6):
         await one.ended(Status.FAILED)
-    bulk = await one.store.create_bulk(TaskFilter(status=("failed",)), None, False)
-    seen, keys = await other.store.step_bulk(bulk.id, 2)
+    bulk = await bulks.create(one.store, TaskFilter(status=("failed",)), None, False)
+    seen, keys = await bulks.step(other.store, bulk.id, 2)
     assert (seen.moved, keys, seen.owner) == (0, {}, one.store.owner)
-    await one.store.step_bulk(bulk.id, 2)
+    await bulks.step(one.store, bulk.id, 2)
     one.run("UPDATE bulks SET lease_until = 1")
-    seen, keys = await other.store.step_bulk(bulk.id, 100)
+    seen, keys = await bulks.step(other.store, bulk.id, 100)
     assert (seen.moved, len(keys[KEY]), seen.owner) == (6, 4, other.store.owner)
 
 
@@ -223,10 +237,10 @@ async def test_a_bulk_that_is_released_need_not_be_waited_for(two: list[Any]) ->
     one, other = two
     for _ in range(4):
         await one.ended(Status.FAILED)
-    bulk = await one.store.create_bulk(TaskFilter(status=("failed",)), None, False)
-    await one.store.step_bulk(bulk.id, 2)
-    await one.store.release_bulks()
-    seen, _ = await other.store.step_bulk(bulk.id, 100)
+    bulk = await bulks.create(one.store, TaskFilter(status=("failed",)), None, False)
+    await bulks.step(one.store, bulk.id, 2)
+    await one.store.write(bulks.release())
+    seen, _ = await bulks.step(other.store, bulk.id, 100)
     assert (seen.moved, seen.owner) == (4, other.store.owner)
 
 
@@ -295,19 +309,21 @@ async def test_signs_of_life(two: list[Any]) -> None:
     beat = Beat(
         "host", 7, "1.0", 1, 5000, "abc", {"crm/get": "d"}, {"crm/get": "every"}, {"x": "1"}, lanes
     )
-    now = await one.store.give_sign(beat)
+    now = await one.store.write(daemons.give_sign(beat))
     assert abs(now - time.time() * 1000) < 5000
-    await other.store.give_sign(Beat("second", 8, "1.0", fingerprint="other"))
-    [first, second] = await other.store.daemons()
+    await other.store.write(daemons.give_sign(Beat("second", 8, "1.0", fingerprint="other")))
+    [first, second] = await other.store.read(daemons.seen())
     assert (first.owner, first.host, first.pid) == (one.store.owner, "host", 7)
     assert first.lease_until > now
     assert second.owner == other.store.owner
     assert (first.lanes, second.lanes) == (lanes, [])
-    said = await other.store.declared([first.owner, "nobody"])
+    said = await other.store.read(daemons.declared([first.owner, "nobody"]))
     assert said[first.owner].endpoints == {"crm/get": "d"}
     assert list(said) == [first.owner]
-    await one.store.leave()
-    assert [daemon.owner for daemon in await other.store.daemons()] == [other.store.owner]
+    await one.store.write(daemons.leave())
+    assert [daemon.owner for daemon in await other.store.read(daemons.seen())] == [
+        other.store.owner
+    ]
 
 
 class Line:
@@ -379,18 +395,23 @@ async def far(url: str, line: Line, postgres: Postgres) -> AsyncIterator[Store]:
 async def test_a_commit_whose_answer_is_lost_counts_once(far: Store, line: Line) -> None:
     for _ in range(3):
         line.cut_at = b"COMMIT"
-        before = len(await far.list(TaskFilter(), 100))
-        inserted = await far.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))] * 3)
+        before = len((await far.read(search.page(TaskFilter(), 100)))[0])
+        inserted = await far.write(
+            insert.enqueue([Insert(NewTask("call", "crm/get", {"x": 1}))] * 3)
+        )
         assert line.cut_at is None
-        found = await far.list(TaskFilter(), 100)
+        found = (await far.read(search.page(TaskFilter(), 100)))[0]
         assert sorted(task.id for task in found)[before:] == [item.id for item in inserted]
         assert (await far.counts())["pending"] == before + 3
-    tasks: list[Task] = (await far.claim([Pick(KEY, 9, True, 10**14)])).tasks
+    tasks: list[Task] = (await far.write(claim.claim([Pick(KEY, 9, True, 10**14)]))).tasks
     assert len(tasks) == 9
     line.cut_at = b"COMMIT"
     hook = [Insert(NewTask("webhook", "crm/get", webhook="ops"))]
     settled = await asyncio.gather(
-        *(far.settle(Settlement(task, "succeeded", 1, effects=hook)) for task in tasks)
+        *(
+            far.write(settle.settle(Settlement(task, "succeeded", 1, effects=hook)))
+            for task in tasks
+        )
     )
     assert all(item.accepted and len(item.inserted) == 1 for item in settled)
     assert (await far.counts())["pending"] == 9
@@ -400,9 +421,11 @@ async def test_a_commit_that_a_crash_swallowed_is_done_again(
     far: Store, line: Line, url: str, postgres: Postgres
 ) -> None:
     """Though the server gives its number again, to somebody who commits."""
-    await far.enqueue([Insert(NewTask("call", "crm/get"))])
+    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     line.cut_at, line.delivers = b"COMMIT", False
-    lost = asyncio.create_task(far.enqueue([Insert(NewTask("call", "crm/put", {"x": 1}))]))
+    lost = asyncio.create_task(
+        far.write(insert.enqueue([Insert(NewTask("call", "crm/put", {"x": 1}))]))
+    )
     async with asyncio.timeout(10):
         while not line.down:
             await asyncio.sleep(0.01)
@@ -413,17 +436,21 @@ async def test_a_commit_that_a_crash_swallowed_is_done_again(
         postgres.run(name, "UPDATE meta SET value = value WHERE name = 'instance'")
     line.down = False
     [inserted] = await lost
-    assert (await far.get(inserted.id)).params == {"x": 1}
+    assert (await far.read(search.get(inserted.id))).params == {"x": 1}
     assert (await far.counts())["pending"] == 2
 
 
 async def test_a_transaction_that_is_lost_before_its_commit_is_done_again(
     far: Store, line: Line
 ) -> None:
-    await far.enqueue([Insert(NewTask("call", "crm/get"))])
+    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     line.cut_at = b"INTO retry_schedule"
-    [inserted] = await far.enqueue([Insert(NewTask("call", "crm/get", {"again": True}))])
-    assert next(task.id for task in await far.list(TaskFilter(), 9)) == inserted.id
+    [inserted] = await far.write(
+        insert.enqueue([Insert(NewTask("call", "crm/get", {"again": True}))])
+    )
+    assert (
+        next(task.id for task in (await far.read(search.page(TaskFilter(), 9)))[0]) == inserted.id
+    )
     assert (await far.counts())["pending"] == 2
 
 
@@ -433,21 +460,21 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     monkeypatch.setattr("orchestratord.queue.writer.PATIENCE", 0.3)
     line.down, line.cut_at = True, b"BEGIN"
     with pytest.raises(Unreachable, match="the database cannot be reached"):
-        await far.enqueue([Insert(NewTask("call", "crm/get"))])
+        await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert far.unreachable is not None
     assert far.healthy
     await asyncio.sleep(0.4)
     began = time.monotonic()
     with pytest.raises(Unreachable):
-        await far.enqueue([Insert(NewTask("call", "crm/get"))])
+        await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     with pytest.raises(Unreachable):
-        await far.list(TaskFilter(), 1)
+        (await far.read(search.page(TaskFilter(), 1)))[0]
     assert time.monotonic() - began < 0.1  # nobody waits any more
     line.down = False
     async with asyncio.timeout(10):
         while far.unreachable is not None:
             await asyncio.sleep(0.02)
-    await far.enqueue([Insert(NewTask("call", "crm/get"))])
+    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert (await far.counts())["pending"] == 1
 
 
@@ -479,19 +506,18 @@ async def test_a_password_that_is_not_encoded_is_not_shown(line: Line, password:
 
 
 async def test_a_claim_follows_its_index(two: list[Any]) -> None:
-    from orchestratord.queue.operations import claim_postgres
+    from orchestratord.queue.postgres import claim_postgres
     from orchestratord.queue.postgres import postgres_database as dialect
-    from orchestratord.queue.session import Session
 
     await two[0].add_all([two[0].new() for _ in range(100)])
 
-    def plan(session: Session) -> str:
+    def plan(session: claim_postgres.PostgresSession) -> str:
         text, _ = dialect._translated(f"EXPLAIN {claim_postgres.CLAIM}")
-        picked = claim_postgres._picked(session, [Pick(KEY, 5, True, 10**14)])
+        picked = session._picked([Pick(KEY, 5, True, 10**14)])
         rows = session.db._raw.execute(text, (picked, "me", 1, 1, 1)).fetchall()  # type: ignore[attr-defined]
         return "\n".join(row[0] for row in rows)
 
-    steps = await two[0].store._writer.submit(1, plan)
+    steps = await two[0].store._writer.submit(Write(1, plan))
     assert "Index Scan using retry_schedule_due" in steps, steps
     assert "Index Scan using retry_schedule_pkey" in steps, steps
     assert "Seq Scan" not in steps

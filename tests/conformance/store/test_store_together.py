@@ -12,6 +12,7 @@ import pytest
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
+from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, Pick, Settlement, Start
 from orchestratord.queue.store import Store
 
@@ -60,8 +61,8 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
 
 async def take(store: Store, what: Start | Settlement) -> Any:
     if isinstance(what, Start):
-        return await store.start(what.task, what.at, what.effects)
-    return await store.settle(what)
+        return await store.write(settle.start(what.task, what.at, what.effects))
+    return await store.write(settle.settle(what))
 
 
 def shown(result: Any) -> str:
@@ -114,7 +115,7 @@ async def test_many_steps_at_once_are_the_same_as_one_after_the_other(
         for _ in range(4):
             tasks = [task for key in KEYS for task in await claimed(queue, 12, key)]
             for task in chance.sample(tasks, chance.choice([0, 0, 3])):
-                await store.cancel(task.id)
+                await store.write(manual.cancel(task.id))
             for task in chance.sample(tasks, chance.choice([0, 0, 3])):
                 await queue.settle(task)  # what follows is a late result
             steps = [step(chance, queue, task, n) for n, task in enumerate(tasks)]
@@ -147,7 +148,9 @@ async def test_what_is_in_order_is_never_done_one_by_one(
             Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 1}),
             Upsert("health", {"name": "dev"}, {"url": "u", "note": None}),
         ]
-        await asyncio.gather(*(store.start(task, queue.clock.ms, effects) for task in tasks))
+        await asyncio.gather(
+            *(store.write(settle.start(task, queue.clock.ms, effects)) for task in tasks)
+        )
         end = {"status": Status.PENDING, "next_try": 1} if waits else {"last_success_at": 7}
         await asyncio.gather(
             *(queue.settle(task, attempt=queue.attempt(task, 503, error="e", delay=0.5),
@@ -163,8 +166,8 @@ async def test_a_late_result_among_others_is_refused_alone(queue: Any, store: St
         *(queue.settle(task, attempt=queue.attempt(task)) for task in tasks)
     )
     assert [item.accepted for item in settled] == [n != 7 for n in range(20)]
-    assert await store.attempts(tasks[7].id) == []
-    assert len(await store.attempts(tasks[8].id)) == 1
+    assert await store.read(search.attempts(tasks[7].id)) == []
+    assert len(await store.read(search.attempts(tasks[8].id))) == 1
     assert (await store.counts())["succeeded"] == 20
 
 
@@ -188,7 +191,7 @@ async def test_what_a_plugin_cannot_write_costs_the_others_nothing(
     )
     assert all(item.accepted and len(item.inserted) == 1 for item in settled)
     assert caplog.text.count("what a plugin wrote is left out") == 1
-    [row] = await store.rows("health")
+    [row] = await plugin_rows.rows(store, "health")
     assert (row["name"], row["seen"]) == ("good", 9)
 
 
@@ -201,7 +204,7 @@ async def test_new_tasks_of_many_clients_have_ids_in_their_order(queue: Any, sto
         ids = [item.id for items in answers for item in items]
         assert ids == sorted(set(ids))
         for n, items in enumerate(answers, first):
-            assert (await store.get(items[0].id)).params == {"n": n}
+            assert (await store.read(search.get(items[0].id))).params == {"n": n}
     # Never used twice, even after the newest are gone.
     newest = max(ids)
     await store.close()
@@ -234,7 +237,7 @@ async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
     keys = [Key(f"crm/e{n}", "ops" * (n % 2)) for n in range(300)]
     await queue.add_all([queue.new(key, delay=d) for d in (0, 0, 7) for key in keys])
     picks = [Pick(key, n % 4, bool(n % 3), queue.clock.ms) for n, key in enumerate(keys)]
-    taken = await store.claim(picks)
+    taken = await store.write(claim.claim(picks))
     by_key: dict[Key, list[Task]] = {key: [] for key in keys}
     for task in taken.tasks:
         by_key[task.key].append(task)
@@ -247,7 +250,7 @@ async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
         assert taken.earliest[key] == queue.clock.ms + (7000 if len(tasks) == 2 else 0)
     assert [task.id for task in taken.tasks] != []
     assert {task.id: task for task in taken.tasks} == {
-        task.id: await store.get(task.id) for task in taken.tasks
+        task.id: await store.read(search.get(task.id)) for task in taken.tasks
     }
     assert (await store.counts())["running"] == len(taken.tasks)
 
@@ -255,7 +258,7 @@ async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
 async def test_a_key_that_is_named_twice_is_claimed_once(queue: Any, store: Store) -> None:
     await queue.add()
     pick = Pick(Key("crm/get"), 5, True, queue.clock.ms)
-    assert len((await store.claim([pick, pick])).tasks) == 1
+    assert len((await store.write(claim.claim([pick, pick]))).tasks) == 1
     assert (await store.counts())["running"] == 1
 
 
@@ -284,7 +287,7 @@ async def test_a_payload_comes_out_as_it_went_in(
     assert [task.payload for task in tasks] == texts
     assert [task.last_error for task in tasks] == texts
     assert [task.params for task in tasks] == [params] * 5
-    assert tasks[1] == await store.get(tasks[1].id)
+    assert tasks[1] == await store.read(search.get(tasks[1].id))
 
 
 async def test_more_are_claimed_than_are_read_at_once(queue: Any, store: Store) -> None:

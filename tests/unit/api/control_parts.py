@@ -20,6 +20,7 @@ from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Param
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Table
+from orchestratord.queue.operations import manual
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.testing import Rig
@@ -135,7 +136,7 @@ class Parts:
         self.http = HttpClient()
         self.worker = Worker(self.store, self.host, self.http, self.clock)
         self.worker.placement.adopt(self.loader.config)
-        self.worker.placement.set_paused(await self.store.paused())
+        self.worker.placement.set_paused(await self.store.read(manual.paused()))
         scheduler: Any = self.scheduler
         reloader: Any = self.loader
         fleet = Fleet(

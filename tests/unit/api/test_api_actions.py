@@ -8,6 +8,8 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import QueueError
+from orchestratord.queue.batch import Write
+from orchestratord.queue.operations import manual
 from tests.unit.api.control_parts import Parts
 
 
@@ -67,10 +69,10 @@ async def test_pages_of_it(parts: Parts) -> None:
 async def test_what_is_done_is_not_said_to_have_failed(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    async def full(who: str, action: Any) -> int:
+    def full(who: str, action: Any) -> Write[int]:
         raise QueueError("the disk is full")
 
-    monkeypatch.setattr(parts.store, "record", full)
+    monkeypatch.setattr(manual, "record_action", full)
     with caplog.at_level(logging.ERROR):
         answer = await parts.post("/v1/endpoints/demo/get/pause")
     assert (answer.status_code, answer.json()["paused"]) == (200, True)

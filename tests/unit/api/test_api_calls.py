@@ -6,6 +6,7 @@ import json
 import pytest
 
 from orchestratord.api import service as service_module
+from orchestratord.queue.operations import manual
 from tests.unit.api.control_parts import Parts, until
 
 CALLS = "/v1/endpoints/demo/get/calls"
@@ -205,9 +206,9 @@ async def test_pausing_what_is_not_there(parts: Parts) -> None:
     assert (await parts.post("/v1/endpoints/demo/nope/pause")).status_code == 404
     assert (await parts.post("/v1/endpoints/demo/nope/resume")).status_code == 404
     # It was paused, then its file was removed; the pause can still be lifted.
-    await parts.store.pause("demo/gone", True)
+    await parts.store.write(manual.pause("demo/gone", True))
     assert (await parts.post("/v1/endpoints/demo/gone/resume")).status_code == 200
-    assert await parts.store.paused() == set()
+    assert await parts.store.read(manual.paused()) == set()
 
 
 async def test_many_pauses_at_once_leave_the_last_state(parts: Parts) -> None:
@@ -216,4 +217,4 @@ async def test_many_pauses_at_once_leave_the_last_state(parts: Parts) -> None:
         await asyncio.gather(
             *(parts.post(f"/v1/endpoints/demo/{name}/{word}") for name in ("get", "other", "off"))
         )
-        assert parts.scheduler.paused == await parts.store.paused()
+        assert parts.scheduler.paused == await parts.store.read(manual.paused())

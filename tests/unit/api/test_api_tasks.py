@@ -9,6 +9,7 @@ import pytest
 
 from orchestratord.api import service as service_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
+from orchestratord.queue.operations import manual
 from orchestratord.values.clock import rfc3339
 from tests.unit.api.control_parts import Parts, until
 
@@ -230,7 +231,7 @@ async def test_waiting_notices_what_nobody_told(
     [task_id] = await parts.later(1)
     waiting = asyncio.create_task(parts.ended(task_id))
     await asyncio.sleep(0.1)
-    await parts.store.cancel(task_id)
+    await parts.store.write(manual.cancel(task_id))
     assert (await waiting)["status"] == "cancelled"
 
 

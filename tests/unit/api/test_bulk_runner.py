@@ -11,6 +11,8 @@ from orchestratord.api import bulk_runner as bulk_module
 from orchestratord.api.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import QueueError
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.store import Store
 from orchestratord.values.durations import parse_rate
 from tests.unit.api.control_parts import Parts, until
 
@@ -184,14 +186,14 @@ async def test_a_step_that_fails_is_taken_again(
     parts: Parts, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(bulk_module, "AGAIN", 0.01)
-    step_bulk, failures = parts.store.step_bulk, [QueueError("busy"), QueueError("busy")]
+    step, failures = bulks.step, [QueueError("busy"), QueueError("busy")]
 
-    async def fails_at_first(bulk_id: int, limit: int) -> Any:
+    async def fails_at_first(store: Store, bulk_id: int, limit: int) -> Any:
         if failures:
             raise failures.pop()
-        return await step_bulk(bulk_id, limit)
+        return await step(store, bulk_id, limit)
 
-    monkeypatch.setattr(parts.store, "step_bulk", fails_at_first)
+    monkeypatch.setattr(bulks, "step", fails_at_first)
     await parts.failed()
     with caplog.at_level(logging.ERROR, "orchestratord.bulk"):
         answer = await retry_all(parts, filter={"status": "failed"})

@@ -10,7 +10,7 @@ import pytest
 from cli_parts import EXAMPLE, GOOD, run, write
 from click.testing import CliRunner, Result
 
-from orchestratorctl.excerpt import excerpt
+from orchestratorctl.formats import excerpt
 from orchestratord.cli.main import main
 from orchestratord.errors import Problem
 

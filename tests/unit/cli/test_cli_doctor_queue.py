@@ -15,6 +15,7 @@ from click.testing import CliRunner
 from orchestratord.cli.doctor.queue_checks import check_server
 from orchestratord.cli.main import main
 from orchestratord.queue.admin import move
+from orchestratord.queue.operations import daemons
 from orchestratord.queue.records import Beat
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -53,7 +54,7 @@ async def test_a_queue_on_postgresql(tmp_path: Path, url: str, postgres: Postgre
     store = await Store.open(url, clock=Clock(), lease=60)
     try:
         beat = Beat(host="alpha", pid=7, version="1.2", generation=1, age=0, fingerprint="x")
-        await store.give_sign(beat)
+        await store.write(daemons.give_sign(beat))
         first, second = found(folder, "database")
     finally:
         await store.close()

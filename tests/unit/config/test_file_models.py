@@ -6,6 +6,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+from orchestratord.config.file_models import ApiKeys, EndpointKeys
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.plugin.registry import CORE, Registry
+
 WITH_NEW_KEYS = """
 import importlib.util, sys
 spec = importlib.util.find_spec("orchestratord.config.file_models")
@@ -54,3 +58,11 @@ def test_a_new_key_is_checked_shown_and_described(tmp_path: Path) -> None:
     assert wrong.returncode == 78
     for line in ("put.yaml:2:1: grace", "put.yaml:3:1: owner", "did you mean 'owner'"):
         assert line in wrong.stderr
+
+
+def test_no_plugin_can_bring_a_key_of_the_core() -> None:
+    """`plugin.registry` lies below the models, and names the keys of endpoints by itself."""
+    keys = {
+        name for (what, name), owner in Registry().owners.items() if (what, owner) == ("key", CORE)
+    }
+    assert keys == {*fields_of(EndpointKeys), *fields_of(ApiKeys)}

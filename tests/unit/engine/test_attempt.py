@@ -22,8 +22,9 @@ from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.hookspecs import hookimpl, only_for
-from orchestratord.queue.batch import Rank
-from orchestratord.queue.records import Settled, Settlement
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.operations import claim, manual, search
+from orchestratord.queue.records import Settlement
 from orchestratord.queue.session import Session
 
 
@@ -67,7 +68,7 @@ async def test_a_claim_that_others_gave_back_and_that_comes_again_is_one(bench: 
             "WHERE status = 'running' AND started_at IS NULL"
         )
 
-    await bench.store._writer.submit(Rank.KEEP, release_claims)
+    await bench.store._writer.submit(Write(Rank.KEEP, release_claims))
     bench.adopt(concurrency=10, idempotent=False)
     bench.worker.placement.touched(CALL.key, 0)
     async with asyncio.timeout(10):
@@ -90,7 +91,7 @@ async def test_what_is_given_back_may_be_claimed_in_the_same_transaction(bench: 
         loop.call_soon_threadsafe(stopped.set)
         stop.wait(10)
 
-    holding = asyncio.ensure_future(bench.store._writer.submit(Rank.KEEP, hold_the_writer))
+    holding = asyncio.ensure_future(bench.store._writer.submit(Write(Rank.KEEP, hold_the_writer)))
     await stopped.wait()
     # A claim is on its way while those that wait for a slot are given back: it takes these.
     bench.be_quick()
@@ -181,7 +182,7 @@ async def test_what_waits_too_long_goes_back_and_its_attempt_with_it(bench: Benc
     await bench.idle(ids)
     assert bench.receiver.tasks == ids
     assert await bench.states(ids) == [("succeeded", 1)] * 5
-    assert [len(await bench.store.attempts(task_id)) for task_id in ids] == [1] * 5
+    assert [len(await bench.store.read(search.attempts(task_id))) for task_id in ids] == [1] * 5
 
 
 @pytest.mark.parametrize("turned_back", [0.0, 3600.0])
@@ -298,7 +299,7 @@ async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench,
     events.open(bench.clock, observed=False)
     follower = events.follow(lambda event: event.type == EventType.TASK_CANCELLED)
     ids = await bench.hold(3)
-    await bench.store.cancel(ids[1])
+    await bench.store.write(manual.cancel(ids[1]))
     ended = asyncio.create_task(bench.worker.waiters.wait(ids[1], 10))
     await asyncio.sleep(0)
     if how == "drain":
@@ -314,7 +315,7 @@ async def test_a_cancel_of_what_is_held_is_heard_when_it_goes_back(bench: Bench,
     await bench.until(lambda: len(bench.worker.claims.running) <= (how == "wait"))
     first = ("running" if how == "wait" else "succeeded", 1)
     assert await bench.states(ids) == [first, ("cancelled", 0), ("pending", 0)]
-    cancelled = await bench.store.get(ids[1])
+    cancelled = await bench.store.read(search.get(ids[1]))
     assert cancelled.finished_at is not None
     assert bench.receiver.tasks == ids[:1]
     assert ended.done()
@@ -328,19 +329,19 @@ async def test_a_cancel_of_what_is_held_takes_the_place_of_its_next_try(
     bench: Bench, status: int, state: str
 ) -> None:
     ids = await bench.hold(2)
-    await bench.store.cancel(ids[1])
+    await bench.store.write(manual.cancel(ids[1]))
     bench.receiver.status = status
     bench.receiver.open.set()
     await bench.worker.waiters.wait(ids[1], 10)
     assert await bench.states(ids[1:]) == [(state, 1)]
-    assert (await bench.store.get(ids[1])).next_try is None
+    assert (await bench.store.read(search.get(ids[1]))).next_try is None
 
 
 async def test_what_another_owner_has_taken_over_meanwhile_is_not_settled(bench: Bench) -> None:
     """Its claim was lost while it was held: it may be sent again, and its result is refused."""
     ids = await bench.hold(2)
     task, _ = bench.lane.prefetched[0]
-    await bench.store.release([task])
+    await bench.store.write(claim.release_claims([task]))
     bench.worker.placement.set_paused({"a/get"})
     bench.receiver.open.set()
     await bench.until(lambda: bench.worker.lanes.claimed == 0)
@@ -353,14 +354,14 @@ async def test_what_another_owner_has_taken_over_meanwhile_is_not_settled(bench:
 async def test_a_settlement_that_the_database_refuses_is_written_later(
     bench: Bench, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    settle, refusals = bench.store.settle, [QueueError("no room"), QueueError("no room yet")]
+    write, refusals = bench.store.write, [QueueError("no room"), QueueError("no room yet")]
 
-    async def refuse(settlement: Settlement) -> Settled:
-        if refusals:
+    async def refuse(operation: Write[Any]) -> Any:
+        if isinstance(operation.item, Settlement) and refusals:
             raise refusals.pop(0)
-        return await settle(settlement)
+        return await write(operation)
 
-    monkeypatch.setattr(bench.store, "settle", refuse)
+    monkeypatch.setattr(bench.store, "write", refuse)
     monkeypatch.setattr(settlement, "AGAIN", (0.01, 0.02))
     bench.receiver.open.set()
     ids = await bench.put([CALL])
@@ -483,7 +484,7 @@ async def test_an_executor_that_does_not_end_is_ended(tmp_path: Path) -> None:
         ):
             got = (task.status, task.last_status_code, task.last_error, task.attempts)
             assert got == (status, code, error, 1), function.__name__
-            [attempt] = await bench.store.attempts(task.id)
+            [attempt] = await bench.store.read(search.attempts(task.id))
             assert (attempt.status_code, attempt.error) == (code, error)
             late = error is not CANCELLED
             assert (attempt.duration_ms >= 1100) is late, function.__name__
@@ -496,7 +497,7 @@ async def test_what_may_have_been_carried_out_is_left_to_a_person(tmp_path: Path
         doing(bench, idempotent=False)
         [task_id] = await bench.put([DO])
         await bench.worker.waiters.wait(task_id, 10)
-        task = await bench.store.get(task_id)
+        task = await bench.store.read(search.get(task_id))
         assert (task.status, task.reason, task.last_error) == ("failed", "ambiguous", TIMED_OUT)
 
 
@@ -534,7 +535,7 @@ async def test_an_executor_that_does_not_end_is_ended_during_a_drain_too(tmp_pat
         began = loop.time()
         await bench.worker.drain(60)
         assert loop.time() - began < 10
-        task = await bench.store.get(task_id)
+        task = await bench.store.read(search.get(task_id))
         assert (task.status, task.attempts, task.last_error) == ("pending", 1, TIMED_OUT)
 
 
@@ -544,7 +545,7 @@ async def test_a_drain_that_is_over_gives_back_what_hangs(tmp_path: Path) -> Non
         [task_id] = await bench.put([DO])
         await bench.until(lambda: bool(bench.worker.pipe.sending))
         await bench.worker.drain(0.05)
-        task = await bench.store.get(task_id)
+        task = await bench.store.read(search.get(task_id))
         assert (task.status, task.attempts) == ("pending", 0)
         assert "stopped before an answer came" in str(task.last_error)
 
@@ -611,7 +612,10 @@ async def test_poison_candidates_that_wait_for_their_turn_hold_up_nobody_else(
             await bench.put([NewTask("call", "h/get")] * 3)
             candidates = await bench.put([CALL] * 3)
             await bench.store._writer.submit(
-                Rank.HAND, lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1")
+                Write(
+                    Rank.HAND,
+                    lambda session: session.db.run("UPDATE retry_schedule SET deaths = 1"),
+                )
             )
             [fresh] = await bench.put([CALL])
             bench.worker.placement.set_paused(set())

@@ -18,6 +18,7 @@ from orchestratord.model.event import BreakerEvent, Event, EventType
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Task
 from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.queue.operations import manual, search
 
 
 @pytest.fixture
@@ -40,7 +41,7 @@ async def ended(bench: Bench, ids: list[int]) -> None:
 
 
 async def why(bench: Bench, task_id: int) -> tuple[str, str] | None:
-    waits = bench.worker.waits(await bench.store.get(task_id))
+    waits = bench.worker.waits(await bench.store.read(search.get(task_id)))
     return None if waits is None else (waits.what, waits.why)
 
 
@@ -229,7 +230,7 @@ async def test_by_hand_one_is_tried_and_where_it_is_taken_the_rest_follow(bench:
     await ended(bench, ids[:1])
     await bench.until(lambda: bench.lane.throttled)
     bench.receiver.status, bench.receiver.headers = 200, b""
-    task = await bench.store.trigger(ids[3])
+    task = await bench.store.write(manual.trigger(ids[3]))
     assert task.next_try is not None
     bench.worker.placement.touched(KEY, task.next_try)
     bench.worker.try_now(KEY)
@@ -288,7 +289,7 @@ async def test_while_a_receiver_is_down_tasks_wait_and_lose_no_attempt(bench: Be
     bench.receiver.status = 200
     bench.clock.turn(31)
     bench.worker.lanes.wake.set()
-    left = [id_ for id_ in waiting if (await bench.store.get(id_)).attempts == 0]
+    left = [id_ for id_ in waiting if (await bench.store.read(search.get(id_))).attempts == 0]
     await bench.idle(left)
     assert await bench.states(left) == [("succeeded", 1)] * len(left)
     async with asyncio.timeout(5):
@@ -322,7 +323,7 @@ async def test_claims_that_come_after_it_has_opened_go_back(bench: Bench) -> Non
 async def test_by_hand_a_task_is_the_probe(bench: Bench) -> None:
     waiting = await broken(bench, waiting=20)
     bench.receiver.status = 200
-    task = await bench.store.trigger(waiting[-1])
+    task = await bench.store.write(manual.trigger(waiting[-1]))
     assert task.next_try is not None
     bench.worker.placement.touched(KEY, task.next_try)
     before = len(bench.receiver.tasks)

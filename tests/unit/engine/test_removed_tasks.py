@@ -10,6 +10,7 @@ from worker_parts import working
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.removed_tasks import BATCH, TURNS
 from orchestratord.model.task import NewTask
+from orchestratord.queue.batch import Rank, Write
 
 
 async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path: Path) -> None:
@@ -28,6 +29,6 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path:
 
         async with asyncio.timeout(30):
             while await look() < len(ids):
-                await bench.store.ping()
+                await bench.store.write(Write(Rank.KEEP, lambda session: None))
         assert 0 < most <= TURNS * BATCH
         assert {task.reason for task in await bench.tasks(ids[::BATCH])} == {"endpoint_removed"}

@@ -22,6 +22,7 @@ from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import manual, search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -58,7 +59,7 @@ class Bench:
                 await asyncio.sleep(0.01)
 
     async def task(self, task_id: int) -> Task:
-        return await self.store.get(task_id)
+        return await self.store.read(search.get(task_id))
 
 
 @pytest.fixture
@@ -141,15 +142,15 @@ async def test_a_task_that_is_cancelled_while_it_runs_tells_of_no_retry(bench: B
     bench.status = 503
     [item] = await bench.worker.enqueue.accept([CALL])
     await bench.until(lambda: bench.requests == 1)
-    await bench.store.cancel(item.id)
+    await bench.store.write(manual.cancel(item.id))
     bench.answer.set()
     await bench.worker.waiters.wait(item.id, 5)
     task = await bench.task(item.id)
-    [attempt] = await bench.store.attempts(item.id)
+    [attempt] = await bench.store.read(search.attempts(item.id))
     assert (task.status, task.next_try, task.last_status_code) == ("cancelled", None, 503)
     assert (attempt.status_code, attempt.delay) == (503, None)
     # It was asked before the cancel was seen; what it wanted written is not.
-    assert await bench.store.list(TaskFilter(), 10) == [task]
+    assert (await bench.store.read(search.page(TaskFilter(), 10)))[0] == [task]
 
 
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
@@ -187,12 +188,12 @@ async def test_a_header_that_cannot_be_one_fails_its_calls_and_sends_nothing(
         for task in await bench.tasks(ids):
             assert (task.status, task.reason, task.attempts) == ("failed", "invalid_payload", 1)
             assert "X-A would hold a control character" in str(task.last_error)
-            [attempt] = await bench.store.attempts(task.id)
+            [attempt] = await bench.store.read(search.attempts(task.id))
             assert attempt.status_code is None
         # A reload that mends it, and they can be tried again.
         bench.adopt()
         for task_id in ids:
-            task = await bench.store.trigger(task_id)
+            task = await bench.store.write(manual.trigger(task_id))
             bench.worker.placement.touched(task.key, task.next_try or 0)
         await bench.idle(ids)
         assert sorted(bench.receiver.tasks) == ids
@@ -239,7 +240,7 @@ async def test_nonsense_of_a_telling_hook_is_not_the_tasks(tmp_path: Path, nonse
         await bench.idle(ids)
         assert bench.receiver.tasks == ids
         assert await bench.states(ids) == [("succeeded", 1)] * 2
-        written = await bench.store.list(TaskFilter(status=("pending",)), 10)
+        written = (await bench.store.read(search.page(TaskFilter(status=("pending",)), 10)))[0]
         assert sorted(task.parent_id or 0 for task in written) == ids
         assert bench.worker.host.plugins["plugin_0"].faults >= 4
 

@@ -24,6 +24,7 @@ from orchestratord.model.task import NewTask, Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
+from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
@@ -147,7 +148,7 @@ class Bench:
 
     async def put(self, tasks: Sequence[NewTask]) -> list[int]:
         """Write tasks that wait to be claimed; their ids."""
-        inserted = await self.store.enqueue([Insert(task) for task in tasks])
+        inserted = await self.store.write(insert.enqueue([Insert(task) for task in tasks]))
         for item in inserted:
             assert item.next_try is not None
             self.worker.placement.touched(item.key, item.next_try)
@@ -182,7 +183,7 @@ class Bench:
         await self.until(lambda: self.worker.lanes.claimed == 0)
 
     async def tasks(self, ids: Sequence[int]) -> list[Task]:
-        return [await self.store.get(task_id) for task_id in ids]
+        return [await self.store.read(search.get(task_id)) for task_id in ids]
 
     async def states(self, ids: Sequence[int]) -> list[tuple[str, int]]:
         """Status and attempts of each."""

@@ -12,10 +12,11 @@ import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
 from orchestratord.model.task import NewTask
-from orchestratord.queue.database import open_database
+from orchestratord.queue.batch import Write
+from orchestratord.queue.operations import insert
 from orchestratord.queue.records import Insert
-from orchestratord.queue.sqlite_database import FAILURES
-from orchestratord.queue.store import Store
+from orchestratord.queue.sqlite.sqlite_database import FAILURES
+from orchestratord.queue.store import Store, open_database
 
 
 @pytest.mark.parametrize(
@@ -27,7 +28,7 @@ def test_what_is_no_url_of_ours(url: str) -> None:
 
 
 async def test_files_and_their_modes(path: Path, store: Store) -> None:
-    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     names = {child.name: stat.S_IMODE(child.stat().st_mode) for child in path.parent.iterdir()}
     assert names == dict.fromkeys(
         [path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}.lock"], 0o640
@@ -37,7 +38,7 @@ async def test_files_and_their_modes(path: Path, store: Store) -> None:
 
 async def test_after_closing_everything_is_in_one_file(path: Path) -> None:
     store = await Store.open(f"sqlite:///{path}")
-    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     await store.close()
     assert sorted(child.name for child in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
 
@@ -48,7 +49,7 @@ async def test_the_connections_are_as_safe_as_promised(store: Store) -> None:
         return [db.all(f"PRAGMA {name}")[0][0] for name in names]  # type: ignore[attr-defined]
 
     full = 2
-    writes = await store._writer.submit(4, lambda s: pragmas(s.db))  # type: ignore[arg-type]
+    writes = await store._writer.submit(Write(4, lambda s: pragmas(s.db)))  # type: ignore[arg-type]
     reads = await store._reader.run(pragmas)
     assert writes == ["wal", full, 5000, 64 << 20, 0]
     assert reads == ["wal", full, 5000, 64 << 20, 1]
@@ -127,10 +128,12 @@ def test_failures_are_told_apart() -> None:
 RUNS_FULL = """
 import asyncio, os, pathlib, sys
 from orchestratord.errors import StorageFull
-from orchestratord.queue import sqlite_database, writer
-from orchestratord.queue.records import Insert, TaskFilter
-from orchestratord.queue.store import Store
 from orchestratord.model.task import NewTask
+from orchestratord.queue import writer
+from orchestratord.queue.operations import insert, search
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.sqlite import sqlite_database
+from orchestratord.queue.store import Store
 
 writer.IDLE = 0.02
 disk = pathlib.Path(sys.argv[1])
@@ -139,7 +142,8 @@ ballast = disk / "ballast"
 
 async def fill(store, accepted):
     while True:
-        [item] = await store.enqueue([Insert(NewTask("call", "crm/get", {"x": "y" * 50_000}))])
+        new = [Insert(NewTask("call", "crm/get", {"x": "y" * 50_000}))]
+        [item] = await store.write(insert.enqueue(new))
         accepted.append(item.id)
 
 
@@ -166,8 +170,8 @@ async def main():
     assert store.healthy and not store.accepting
     ballast.unlink()
     await accepts(store, True)
-    [item] = await store.enqueue([Insert(NewTask("call", "crm/get"))])
-    tasks = await store.list(TaskFilter(), 1000)
+    [item] = await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    tasks, _ = await store.read(search.page(TaskFilter(), 1000))
     assert [task.id for task in tasks] == [item.id, *reversed(accepted)]
     await store.close()
     print("done")

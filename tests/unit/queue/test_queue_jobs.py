@@ -3,7 +3,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from orchestratord.queue.batch import Batch, Job, Rank, deliver, in_order
+from orchestratord.queue.batch import Batch, Job, Rank, Write, deliver, in_order
 
 ONE: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
 TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
@@ -11,7 +11,8 @@ TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: 
 
 def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Job:
     future = asyncio.get_running_loop().create_future()
-    return Job(rank, None if batch else (lambda session: item), future, batch, item)
+    do = None if batch else (lambda session: item)
+    return Job(Write(rank, do, batch, item), future)
 
 
 async def test_ranks_come_in_their_order_and_batches_together() -> None:
@@ -25,7 +26,7 @@ async def test_ranks_come_in_their_order_and_batches_together() -> None:
         job(Rank.SETTLE, "g", ONE),
         job(Rank.NEW, "h", TWO),
     ]
-    runs = [[each.item for each in run] for run in in_order(jobs)]
+    runs = [[each.operation.item for each in run] for run in in_order(jobs)]
     assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["c"], ["a", "h"]]
 
 

@@ -6,9 +6,10 @@ from typing import Any
 
 import pytest
 
-from orchestratord.queue.batch import ManyRows, Rank, Singly
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite_database import MOST, statement
+from orchestratord.queue.sqlite.sqlite_database import MOST, statement
 from orchestratord.queue.store import Store
 
 INSERT = ManyRows("INSERT OR ROLLBACK INTO meta (name, value) VALUES {rows}", "text", "text")
@@ -27,7 +28,7 @@ async def test_any_number_of_rows(store: Store, count: int) -> None:
         inserted = INSERT.run(session.db, rows)
         return inserted, UPDATE.run(session.db, [(name, value * 2) for name, value in rows])
 
-    assert await store._writer.submit(Rank.NEW, write) == (count, count)
+    assert await store._writer.submit(Write(Rank.NEW, write)) == (count, count)
     found = await store._reader.run(
         lambda db: db.all("SELECT name, value FROM meta WHERE name LIKE 'name %' ORDER BY rowid")
     )
@@ -36,7 +37,7 @@ async def test_any_number_of_rows(store: Store, count: int) -> None:
 
 async def test_rows_that_are_not_there_are_not_counted(store: Store) -> None:
     rows = [("instance", "x"), ("nobody", "x"), ("nobody else", "x")]
-    assert await store._writer.submit(Rank.NEW, lambda s: UPDATE.run(s.db, rows)) == 1
+    assert await store._writer.submit(Write(Rank.NEW, lambda s: UPDATE.run(s.db, rows))) == 1
 
 
 async def test_a_few_statements_are_all_that_are_prepared(store: Store) -> None:
@@ -51,7 +52,7 @@ async def test_a_few_statements_are_all_that_are_prepared(store: Store) -> None:
             assert INSERT.run(db, [("a", "b")] * count) == count
         db.run = original  # type: ignore[method-assign]
 
-    await store._writer.submit(Rank.NEW, write)
+    await store._writer.submit(Write(Rank.NEW, write))
     assert seen == sizes
 
 
@@ -75,4 +76,4 @@ async def test_one_that_is_not_taken_is_told(store: Store, rows: list[Any], mess
         return None
 
     with pytest.raises(Singly, match=message):
-        raise await store._writer.submit(Rank.NEW, write) or ValueError
+        raise await store._writer.submit(Write(Rank.NEW, write)) or ValueError

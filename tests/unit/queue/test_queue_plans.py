@@ -8,12 +8,21 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import NewTask
-from orchestratord.queue import reader, rows, writer
-from orchestratord.queue.batch import ManyRows
-from orchestratord.queue.database import Connection
-from orchestratord.queue.operations import bulk, claim_sqlite, insert, manual, prune, search, settle
+from orchestratord.queue import rows, writer
+from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.operations import (
+    bulk,
+    claim,
+    insert,
+    manual,
+    prune,
+    schedules,
+    search,
+    settle,
+)
 from orchestratord.queue.records import Insert, TaskFilter
-from orchestratord.queue.sqlite_database import SqliteConnection, statement
+from orchestratord.queue.sqlite import claim_sqlite
+from orchestratord.queue.sqlite.sqlite_database import SqliteConnection, statement
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
 
@@ -29,15 +38,13 @@ STATEMENTS = {
     "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "claim": (claim_sqlite.CLAIM, [BY_ID]),
     "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
-    "start": (settle.START, [BY_ID]),
-    "start many": (many(settle.START_MANY), [BY_ID]),
-    "release": (claim_sqlite.RELEASE, [BY_ID]),
+    "start": (many(settle.START), [BY_ID]),
+    "release": (claim.RELEASE, [BY_ID]),
     "reclaim unstarted": (claim_sqlite.RECLAIM_UNSTARTED, [BY_ID, "INDEX retry_schedule_running"]),
     "reclaim started": (claim_sqlite.RECLAIM_STARTED, [BY_ID, "INDEX retry_schedule_running"]),
-    "settle": (settle.SETTLE, [BY_ID]),
-    "end many": (many(settle.END_MANY), [BY_ID]),
-    "wait many": (many(settle.WAIT_MANY), [BY_ID]),
-    "settled status": (settle.STATUS, [BY_ID]),
+    "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
+    "end": (many(settle.END), [BY_ID]),
+    "wait": (many(settle.WAIT), [BY_ID]),
     "idempotency key": (insert.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
     "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
     "retry": (manual.RETRY, [BY_ID]),
@@ -46,10 +53,10 @@ STATEMENTS = {
     "bulk pending": (bulk.HASTEN.format(ids="?, ?"), [BY_ID]),
     "bulk cancel": (bulk.CANCEL.format(ids="?, ?"), [BY_ID]),
     "bulk ask to cancel": (bulk.ASK_TO_CANCEL.format(ids="?, ?"), [BY_ID]),
-    "get": (rows.GET, [BY_ID]),
-    "attempts": (reader.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
-    "next key": (reader.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
-    "unfinished": (reader.UNFINISHED, ["sqlite_autoindex_schedules_1", BY_ID]),
+    "get": (search.GET, [BY_ID]),
+    "attempts": (search.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
+    "next key": (claim.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
+    "unfinished": (schedules.UNFINISHED, ["sqlite_autoindex_schedules_1", BY_ID]),
     "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
     "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
     "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
@@ -77,7 +84,7 @@ async def test_a_statement_follows_its_index(store: Store, name: str) -> None:
 
 
 async def test_the_count_of_what_is_due_reads_only_the_pending_index(store: Store) -> None:
-    assert await store._reader.run(lambda db: plan(db, reader.DUE)) == [
+    assert await store._reader.run(lambda db: plan(db, claim.DUE)) == [
         f"SCAN retry_schedule USING COVERING INDEX {DUE}"
     ]
 
@@ -105,7 +112,7 @@ async def test_lists_walk_an_index_in_the_order_of_ids(
     store: Store, wanted: TaskFilter, index: str
 ) -> None:
     """So that a page costs as much as it shows, however many tasks there are."""
-    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     seen: list[list[str]] = []
 
     class Explaining(SqliteConnection):

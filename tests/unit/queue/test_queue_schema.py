@@ -14,6 +14,8 @@ from peewee import SqliteDatabase
 from orchestratord.errors import DatabaseInUse
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue import schema
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, insert, manual, schedules, search, settle
 from orchestratord.queue.records import Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
 from tests.postgres import Postgres
@@ -135,24 +137,25 @@ async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
 async def goes_on(url: str) -> None:
     store = await Store.open(url)
     assert store.instance == "5eed5eed5eed5eed"
-    tasks = {task.id: task for task in await store.list(TaskFilter(), 10)}
+    tasks = {task.id: task for task in (await store.read(search.page(TaskFilter(), 10)))[0]}
     assert [tasks[n].status for n in (1, 2, 3, 4)] == ["succeeded", "failed", "running", "pending"]
     assert tasks[2].last_status_code == 503
     assert tasks[1].params == {"id": 7}
-    assert await store.response(1) == {"status_code": 200, "headers": {}, "body": "ok"}
-    [attempt] = await store.attempts(2)
+    assert await store.read(search.response(1)) == {"status_code": 200, "headers": {}, "body": "ok"}
+    [attempt] = await store.read(search.attempts(2))
     assert (attempt.status_code, attempt.delay, attempt.why) == (503, None, "the last attempt")
-    assert await store.paused() == {"crm/put"}
-    assert await store.last_success() == {"crm/get": 1_800_000_000_000}
-    assert await store.slots() == {"crm/get": ("every 15m", 1_799_999_100_000)}
-    [bulk] = await store.running_bulks()
+    assert await store.read(manual.paused()) == {"crm/put"}
+    assert await store.read(settle.last_success()) == {"crm/get": 1_800_000_000_000}
+    assert await store.read(schedules.slots()) == {"crm/get": ("every 15m", 1_799_999_100_000)}
+    [bulk] = await store.read(bulks.running())
     assert (bulk.filter.status, bulk.matched, bulk.cursor) == (("failed",), 4, 1)
-    _, [running] = await store.reclaim()
+    _, [running] = await claim.reclaim(store)
     assert running.id == 3
-    claimed = await store.claim([Pick(Key("crm/get", "ops"), 5, True, 10**14)])
+    claimed = await store.write(claim.claim([Pick(Key("crm/get", "ops"), 5, True, 10**14)]))
     assert [(task.id, task.payload) for task in claimed.tasks] == [(4, '{"a":1}')]
-    assert (await store.trigger(2)).status == Status.PENDING
-    assert (await store.enqueue([Insert(NewTask(kind="call", endpoint_id="a/b"))]))[0].id == 5
+    assert (await store.write(manual.trigger(2))).status == Status.PENDING
+    new = [Insert(NewTask(kind="call", endpoint_id="a/b"))]
+    assert (await store.write(insert.enqueue(new)))[0].id == 5
     await store.close()
 
 
@@ -195,7 +198,7 @@ async def test_a_newer_database_is_refused_only_where_it_must_be(
         assert path.read_bytes() == before
     else:
         store = await Store.open(f"sqlite:///{path}")
-        assert len(await store.list(TaskFilter(), 10)) == 4
+        assert len((await store.read(search.page(TaskFilter(), 10)))[0]) == 4
         await store.close()
     assert version(path) == (99, compatible_from)
 

@@ -12,12 +12,13 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 from orchestratord.model.task import Delete, Table, Upsert
-from orchestratord.queue.batch import Rank
-from orchestratord.queue.database import Connection
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.operations.plugin_rows import MOST_SHAPES, Upserts
 from orchestratord.queue.operations.settle import apply_all_effects, apply_effects
 from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite_database import SqliteConnection
+from orchestratord.queue.sqlite.sqlite_database import SqliteConnection
 from orchestratord.queue.store import Store
 
 LOOSE = Table(
@@ -101,11 +102,11 @@ async def test_gathered_is_the_same_as_one_after_the_other(
         return True
 
     caplog.clear()
-    await store._writer.submit(Rank.HAND, clear)
-    await store._writer.submit(Rank.HAND, one_after_the_other)
+    await store._writer.submit(Write(Rank.HAND, clear))
+    await store._writer.submit(Write(Rank.HAND, one_after_the_other))
     expected = await tables(store)
-    await store._writer.submit(Rank.HAND, clear)
-    if await store._writer.submit(Rank.HAND, gathered):
+    await store._writer.submit(Write(Rank.HAND, clear))
+    if await store._writer.submit(Write(Rank.HAND, gathered)):
         event("gathered")
         assert await tables(store) == expected
 
@@ -138,7 +139,7 @@ async def statements(store: Store, effects: list[Upsert]) -> list[str]:
             session.db = watched._db
         return watched.statements
 
-    return await store._writer.submit(Rank.HAND, write)
+    return await store._writer.submit(Write(Rank.HAND, write))
 
 
 async def test_one_row_written_again_and_again_is_written_once(store: Store) -> None:
@@ -146,7 +147,7 @@ async def test_one_row_written_again_and_again_is_written_once(store: Store) -> 
     found = await statements(store, [Upsert("loose", row, {"x": str(n)}) for n in range(100)])
     assert len(found) == 1
     assert found[0].count("(?") == 1
-    assert (await store.rows("loose"))[0]["x"] == "99"
+    assert (await plugin_rows.rows(store, "loose"))[0]["x"] == "99"
 
 
 @pytest.mark.parametrize("other", [{"a": "one", "n": "1"}, {"n": 1, "a": "one"}])
@@ -155,7 +156,7 @@ async def test_one_row_under_two_names_keeps_the_order(store: Store, other: dict
     await statements(
         store, [Upsert("loose", key, {"x": x}) for key, x in ((row, "1"), (other, "2"), (row, "3"))]
     )
-    assert [row["x"] for row in await store.rows("loose")] == ["3"]
+    assert [row["x"] for row in await plugin_rows.rows(store, "loose")] == ["3"]
 
 
 async def test_two_kinds_of_upserts_of_many_rows_are_few_statements(store: Store) -> None:
@@ -164,7 +165,9 @@ async def test_two_kinds_of_upserts_of_many_rows_are_few_statements(store: Store
         for n in range(128)
     ]
     assert len(await statements(store, mixed)) == 2
-    assert [row["y"] for row in await store.rows("loose") if row["n"] % 2 == 0] == [1] * 64
+    assert [row["y"] for row in await plugin_rows.rows(store, "loose") if row["n"] % 2 == 0] == [
+        1
+    ] * 64
 
 
 async def test_what_is_prepared_is_bounded(store: Store) -> None:
@@ -176,4 +179,4 @@ async def test_what_is_prepared_is_bounded(store: Store) -> None:
             del session.tables[table.name]  # type: ignore[attr-defined]
         return len(session.statements)
 
-    assert 0 < await store._writer.submit(Rank.HAND, write) <= MOST_SHAPES
+    assert 0 < await store._writer.submit(Write(Rank.HAND, write)) <= MOST_SHAPES

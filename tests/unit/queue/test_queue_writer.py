@@ -13,7 +13,10 @@ import pytest
 
 from orchestratord.errors import QueueError, StorageFull
 from orchestratord.model.task import Key, NewTask
-from orchestratord.queue.batch import Batch, Rank, Singly
+from orchestratord.queue.batch import Batch, Rank, Write
+from orchestratord.queue.connection import Singly
+from orchestratord.queue.operations import claim as claims
+from orchestratord.queue.operations import insert, schedules, search, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -34,7 +37,7 @@ class Gate:
         self._reached = threading.Event()
 
     async def __aenter__(self) -> Gate:
-        self._held = asyncio.ensure_future(self._writer.submit(Rank.SETTLE, self._hold))
+        self._held = asyncio.ensure_future(self._writer.submit(Write(Rank.SETTLE, self._hold)))
         await asyncio.to_thread(self._reached.wait)
         return self
 
@@ -70,13 +73,15 @@ def fail(name: str, error: Exception) -> Any:
 
 
 async def notes(writer: Writer) -> set[str]:
-    rows = await writer.submit(Rank.KEEP, lambda s: s.db.all("SELECT name FROM meta"))
+    rows = await writer.submit(Write(Rank.KEEP, lambda s: s.db.all("SELECT name FROM meta")))
     return {row[0] for row in rows} - {"instance"}
 
 
 async def together(writer: Writer, *operations: Any) -> list[Any]:
     async with Gate(writer):
-        waiting = [asyncio.ensure_future(writer.submit(Rank.NEW, each)) for each in operations]
+        waiting = [
+            asyncio.ensure_future(writer.submit(Write(Rank.NEW, each))) for each in operations
+        ]
     return await asyncio.gather(*waiting, return_exceptions=True)
 
 
@@ -88,7 +93,7 @@ async def test_what_waits_is_one_transaction_in_order_of_rank(writer: Writer) ->
     ranks = [Rank.KEEP, Rank.NEW, Rank.CLAIM, Rank.HAND, Rank.NEW, Rank.SETTLE]
     async with Gate(writer):
         waiting = [
-            asyncio.ensure_future(writer.submit(rank, note(f"{n}{rank.name}", order)))
+            asyncio.ensure_future(writer.submit(Write(rank, note(f"{n}{rank.name}", order))))
             for n, rank in enumerate(ranks)
         ]
     assert await asyncio.gather(*waiting) == [f"{n}{rank.name}" for n, rank in enumerate(ranks)]
@@ -105,14 +110,16 @@ async def test_where_there_is_much_to_do_what_can_wait_is_gathered(writer: Write
     batch: Batch[str, str] = Batch(lambda session, item: item, lambda session, items: items)
 
     def patient(name: str) -> asyncio.Future[str]:
-        return asyncio.ensure_future(writer.submit_item(Rank.SETTLE, batch, name, patient=True))
+        return asyncio.ensure_future(
+            writer.submit(Write(Rank.SETTLE, None, batch, name, patient=True))
+        )
 
     assert await patient("a") == "a"  # little to do: it does not wait
     await together(writer, *(note(str(n)) for n in range(TOGETHER)))
     waiting = patient("b")
     assert not (await asyncio.wait([waiting], timeout=0.1))[0]
     commits.clear()
-    assert await writer.submit(Rank.CLAIM, note("c")) == "c"
+    assert await writer.submit(Write(Rank.CLAIM, note("c"))) == "c"
     assert await waiting == "b"
     assert len(commits) == 1
     await together(writer, *(note(f"more{n}") for n in range(TOGETHER)))
@@ -175,13 +182,13 @@ async def test_a_commit_that_fails_fails_for_all(writer: Writer) -> None:
     def orphan(session: Session) -> None:
         session.db.run("INSERT INTO child VALUES (7)")  # found out by COMMIT
 
-    await writer.submit(Rank.KEEP, prepare)
+    await writer.submit(Write(Rank.KEEP, prepare))
     results = await together(writer, note("a"), orphan, note("b"))
     assert [type(item) for item in results] == [QueueError] * 3
     assert "FOREIGN KEY constraint failed" in str(results[0])
     assert len({id(item) for item in results}) == 3  # one exception each: each is raised somewhere
     assert await notes(writer) == set()
-    assert await writer.submit(Rank.NEW, note("c")) == "c"
+    assert await writer.submit(Write(Rank.NEW, note("c"))) == "c"
 
 
 class TestFullDisk:
@@ -192,7 +199,7 @@ class TestFullDisk:
             now = session.db.all("PRAGMA page_count")[0][0]
             session.db.all(f"PRAGMA max_page_count = {now + pages}")
 
-        await store._writer.submit(Rank.KEEP, operation)
+        await store._writer.submit(Write(Rank.KEEP, operation))
 
     def big(self, size: int = 300_000) -> list[Insert]:
         return [Insert(NewTask("call", "crm/get", {"x": "y" * size}))]
@@ -203,22 +210,24 @@ class TestFullDisk:
         monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
         await self.limit(store, 10)
         with pytest.raises(StorageFull, match="the disk takes no more: database or disk is full"):
-            await store.enqueue(self.big())
+            await store.write(insert.enqueue(self.big()))
         assert not store.accepting
         with pytest.raises(StorageFull, match="what is queued goes on"):
-            await store.enqueue(self.big(10))
+            await store.write(insert.enqueue(self.big(10)))
         with pytest.raises(StorageFull):
-            await store.take_slot("crm/get", "s", None, 1, self.big(10)[0])
+            await store.write(schedules.take_slot("crm/get", "s", None, 1, self.big(10)[0]))
         assert "no new work is accepted" in caplog.text
         await asyncio.sleep(0.1)
         assert not store.accepting  # what is tried is more than would fit
-        await store._writer.submit(Rank.KEEP, lambda s: s.db.all("PRAGMA max_page_count = 100000"))
+        await store._writer.submit(
+            Write(Rank.KEEP, lambda s: s.db.all("PRAGMA max_page_count = 100000"))
+        )
         async with asyncio.timeout(5):
             while not store.accepting:
                 await asyncio.sleep(0.01)
         assert "new work is accepted again" in caplog.text
-        [inserted] = await store.enqueue(self.big())
-        assert (await store.get(inserted.id)).status == "pending"
+        [inserted] = await store.write(insert.enqueue(self.big()))
+        assert (await store.read(search.get(inserted.id))).status == "pending"
         assert await notes(store._writer) == set()  # no trace of what was tried
 
     async def test_what_is_queued_goes_on_beside_it(self, store: Store, writer: Writer) -> None:
@@ -227,10 +236,10 @@ class TestFullDisk:
             waiting = [
                 asyncio.ensure_future(each)
                 for each in (
-                    writer.submit(Rank.SETTLE, note("settled")),
-                    store.enqueue(self.big()),
-                    store.enqueue(self.big(10)),
-                    writer.submit(Rank.CLAIM, note("claimed")),
+                    writer.submit(Write(Rank.SETTLE, note("settled"))),
+                    store.write(insert.enqueue(self.big())),
+                    store.write(insert.enqueue(self.big(10))),
+                    writer.submit(Write(Rank.CLAIM, note("claimed"))),
                 )
             ]
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -247,8 +256,8 @@ class TestFullDisk:
             session.db.run("INSERT INTO meta VALUES ('big', ?)", ("x" * 300_000,))
 
         with pytest.raises(StorageFull):
-            await writer.submit(Rank.SETTLE, grow)
-        assert await writer.submit(Rank.SETTLE, note("small")) == "small"
+            await writer.submit(Write(Rank.SETTLE, grow))
+        assert await writer.submit(Write(Rank.SETTLE, note("small"))) == "small"
 
 
 async def test_a_crowded_disk_is_refused_before_it_is_full(
@@ -260,13 +269,15 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
         while store.accepting:
             await asyncio.sleep(0.01)
     with pytest.raises(StorageFull):
-        await store.enqueue([Insert(NewTask("call", "crm/get"))])
-    await store.write([Insert(NewTask("webhook", "crm/get", webhook="ops"))])  # goes on
+        await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.write(
+        settle.write_effects([Insert(NewTask("webhook", "crm/get", webhook="ops"))])
+    )  # goes on
     monkeypatch.setattr(store._database, "crowded", lambda: False)
     async with asyncio.timeout(5):
         while not store.accepting:
             await asyncio.sleep(0.01)
-    await store.enqueue([Insert(NewTask("call", "crm/get"))])
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
 
 
 async def test_a_writer_that_dies_fails_everything_and_says_so(
@@ -277,14 +288,14 @@ async def test_a_writer_that_dies_fails_everything_and_says_so(
 
     async with Gate(writer):
         waiting = [
-            asyncio.ensure_future(writer.submit(Rank.NEW, each))
+            asyncio.ensure_future(writer.submit(Write(Rank.NEW, each)))
             for each in (note("a"), die, note("b"))
         ]
     results = await asyncio.gather(*waiting, return_exceptions=True)
     assert [type(item) for item in results] == [QueueError] * 3
     assert "the writing thread has died: a bug" in str(results[0])
     with pytest.raises(QueueError, match="the writing thread has died"):
-        await store.ping()
+        await store.write(Write(Rank.KEEP, lambda session: None))
     assert not store.healthy
     assert "the writing thread has died" in caplog.text
 
@@ -293,7 +304,7 @@ async def test_another_programs_changes_are_counted(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
-    await store.enqueue([Insert(NewTask("call", "crm/get"))] * 3)
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))] * 3))
     with sqlite3.connect(path) as other:
         other.execute("DELETE FROM retry_schedule WHERE id = 1")
     other.close()
@@ -328,7 +339,7 @@ class Notes:
     async def submit(self, writer: Writer, *names: str) -> list[Any]:
         async with Gate(writer):
             waiting = [
-                asyncio.ensure_future(writer.submit_item(Rank.NEW, self.batch, name))
+                asyncio.ensure_future(writer.submit(Write(Rank.NEW, None, self.batch, name)))
                 for name in names
             ]
         return await asyncio.gather(*waiting, return_exceptions=True)
@@ -364,10 +375,10 @@ class TestBatch:
             waiting = [
                 asyncio.ensure_future(item)
                 for item in (
-                    writer.submit(Rank.SETTLE, note("before")),
-                    writer.submit_item(Rank.NEW, each.batch, "a"),
-                    writer.submit_item(Rank.NEW, each.batch, "bad"),
-                    writer.submit(Rank.KEEP, note("after")),
+                    writer.submit(Write(Rank.SETTLE, note("before"))),
+                    writer.submit(Write(Rank.NEW, None, each.batch, "a")),
+                    writer.submit(Write(Rank.NEW, None, each.batch, "bad")),
+                    writer.submit(Write(Rank.KEEP, note("after"))),
                 )
             ]
         results = await asyncio.gather(*waiting, return_exceptions=True)
@@ -380,17 +391,20 @@ async def test_settlements_and_the_next_claim_share_a_commit(
 ) -> None:
     """So that a slot that becomes free costs no commit of its own to be filled again."""
     key = Key("crm/get")
-    await store.enqueue([Insert(NewTask("call", "crm/get"))] * 40)
-    first = (await store.claim([Pick(key, 20, True, 10**14)])).tasks
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))] * 40))
+    first = (await store.write(claims.claim([Pick(key, 20, True, 10**14)]))).tasks
     commits: list[int] = []
     original = writer._commit
     monkeypatch.setattr(writer, "_commit", lambda s: (commits.append(1), original(s))[1])
     async with Gate(writer):
         waiting = [
-            asyncio.ensure_future(store.settle(Settlement(task, "succeeded", 1))) for task in first
+            asyncio.ensure_future(store.write(settle.settle(Settlement(task, "succeeded", 1))))
+            for task in first
         ]
-        claim = asyncio.ensure_future(store.claim([Pick(key, 20, True, 10**14)]))
-        new = asyncio.ensure_future(store.enqueue([Insert(NewTask("call", "crm/get"))]))
+        claim = asyncio.ensure_future(store.write(claims.claim([Pick(key, 20, True, 10**14)])))
+        new = asyncio.ensure_future(
+            store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+        )
     assert all(settled.accepted for settled in await asyncio.gather(*waiting))
     assert len((await claim).tasks) == 20
     await new

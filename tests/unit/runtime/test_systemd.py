@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from orchestratord.runtime.systemd import Notifier
+from orchestratord.runtime.systemd import SystemdNotifier
 
 
 @pytest.fixture(params=["path", "abstract"])
@@ -31,7 +31,7 @@ def manager(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[st
 
 def test_each_message(manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
-    notifier = Notifier.from_environ({"NOTIFY_SOCKET": address})
+    notifier = SystemdNotifier.from_environ({"NOTIFY_SOCKET": address})
     assert notifier.listening
 
     notifier.ready("12 endpoints")
@@ -47,7 +47,7 @@ def test_each_message(manager: tuple[str, socket.socket]) -> None:
 def test_reloading_carries_the_monotonic_clock(manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
     before = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
-    Notifier(address).reloading("reading the configuration")
+    SystemdNotifier(address).reloading("reading the configuration")
     after = time.clock_gettime_ns(time.CLOCK_MONOTONIC) // 1000
     first, second, third = sock.recv(4096).decode().split("\n")
     assert first == "RELOADING=1"
@@ -59,13 +59,13 @@ def test_reloading_carries_the_monotonic_clock(manager: tuple[str, socket.socket
 
 def test_a_status_is_one_field(manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
-    Notifier(address).status("one\nREADY=1\r\ntwo")
+    SystemdNotifier(address).status("one\nREADY=1\r\ntwo")
     assert sock.recv(4096) == b"STATUS=one READY=1 two"
 
 
 def test_an_empty_status_is_not_sent(manager: tuple[str, socket.socket]) -> None:
     address, sock = manager
-    notifier = Notifier(address)
+    notifier = SystemdNotifier(address)
     notifier.status("  ")
     notifier.watchdog()
     assert sock.recv(4096) == b"WATCHDOG=1"
@@ -73,7 +73,7 @@ def test_an_empty_status_is_not_sent(manager: tuple[str, socket.socket]) -> None
 
 @pytest.mark.parametrize("value", ["", "relative", "vsock:2:1234"])
 def test_without_a_usable_socket_nothing_is_sent(value: str) -> None:
-    notifier = Notifier.from_environ({"NOTIFY_SOCKET": value, "WATCHDOG_USEC": "30000000"})
+    notifier = SystemdNotifier.from_environ({"NOTIFY_SOCKET": value, "WATCHDOG_USEC": "30000000"})
     assert not notifier.listening
     assert notifier.watchdog_timeout is None
     notifier.ready("up")
@@ -82,7 +82,7 @@ def test_without_a_usable_socket_nothing_is_sent(value: str) -> None:
 
 def test_a_dead_socket_is_logged_only(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     with caplog.at_level(logging.WARNING, "orchestratord.notify"):
-        Notifier(str(tmp_path / "gone")).ready()
+        SystemdNotifier(str(tmp_path / "gone")).ready()
     assert "READY=1" in caplog.text
 
 
@@ -90,7 +90,7 @@ def test_a_full_socket_does_not_hold_the_watchdog(
     manager: tuple[str, socket.socket], caplog: pytest.LogCaptureFixture
 ) -> None:
     address, sock = manager
-    notifier = Notifier(address)
+    notifier = SystemdNotifier(address)
     sock.setblocking(False)
     with caplog.at_level(logging.WARNING, "orchestratord.notify"):
         for _ in range(5000):
@@ -113,5 +113,5 @@ def test_a_full_socket_does_not_hold_the_watchdog(
     ],
 )
 def test_the_watchdogs_time(environ: dict[str, str], seconds: float | None) -> None:
-    notifier = Notifier.from_environ({"NOTIFY_SOCKET": "/run/x", **environ})
+    notifier = SystemdNotifier.from_environ({"NOTIFY_SOCKET": "/run/x", **environ})
     assert notifier.watchdog_timeout == seconds

@@ -9,7 +9,7 @@ from __future__ import annotations
 import fcntl
 import os
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from functools import lru_cache
 from itertools import chain
@@ -19,7 +19,12 @@ from typing import Any
 from peewee import PeeweeException, SqliteDatabase
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.queue.database import Connection, Database, Failures, Row
+from orchestratord.model.task import Table
+from orchestratord.queue.connection import Connection, Failures, Row
+from orchestratord.queue.database import Database
+from orchestratord.queue.session import LEASE, Leases
+from orchestratord.queue.sqlite.claim_sqlite import SqliteSession
+from orchestratord.values.clock import Clock
 
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only a person with a shell can hold one."""
@@ -164,6 +169,12 @@ class SqliteConnection(Connection):
         """Let go of the pages that are kept in memory."""
         self.one("PRAGMA shrink_memory")
 
+    def size(self) -> int:
+        """Bytes on disk, the journal included."""
+        path = Path(self.orm.database)
+        names = (path, path.with_name(path.name + "-wal"))
+        return sum(name.stat().st_size for name in names if name.exists())
+
     def close(self) -> None:
         """Close it; in the thread that made it."""
         self.orm.close()
@@ -174,14 +185,18 @@ class SqliteFile(Database):
 
     failures = FAILURES
 
-    def __init__(self, url: str) -> None:
-        """`url`: `sqlite:////absolute/path`. Raises QueueError for any other."""
+    def __init__(self, url: str, lease: float = LEASE) -> None:
+        """`url`: `sqlite:////absolute/path`. Raises QueueError for any other.
+
+        `lease`: seconds for which a claim stands without a word from its daemon.
+        """
         prefix, path = url[:10], url[10:]
         if prefix != "sqlite:///" or not path.startswith("/"):
             raise QueueError(
                 f"{url!r} is not a database: write sqlite:////absolute/path or postgresql://…"
             )
         self.shown = url
+        self.leases = Leases(lease)
         # Two names of one file must meet at one lock.
         self.path = Path(os.path.realpath(path))
         self._lock: int | None = None
@@ -242,6 +257,12 @@ class SqliteFile(Database):
             database.close()
             raise QueueError(f"the database {self.path} cannot be opened: {error}") from error
 
+    def session(
+        self, connection: Connection, owner: str, clock: Clock, tables: Mapping[str, Table]
+    ) -> SqliteSession:
+        """As in the interface."""
+        return SqliteSession(connection, owner, clock, tables, self.leases)
+
     def crowded(self) -> bool:
         """True where the disk is too full for new work."""
         disk = os.statvfs(self.path)
@@ -272,11 +293,6 @@ class SqliteFile(Database):
         os.fsync(descriptor)
         os.close(descriptor)
         half.rename(copy)
-
-    def size(self, connection: Connection) -> int:
-        """As in the interface, the journal included."""
-        names = (self.path, self.path.with_name(self.path.name + "-wal"))
-        return sum(name.stat().st_size for name in names if name.exists())
 
     def close(self) -> None:
         """Give the lock up. Connections are closed by their threads before."""

@@ -77,26 +77,26 @@ def test_a_change_of_one_is_a_change(config: ConfigFolder) -> None:
     config.endpoint("path: /y\n", "other")
     loader = Loader(config.path, config.host, environ={})
     other = loader.config.endpoints["shop/other"]
-    assert loader.config.digest == read_folder(config.path, loader.files).whole
+    assert loader.config.digest == read_folder(config.path, loader.cache.files).whole
     assert not loader.reload("test").changed
 
     path.write_bytes(b"second")
-    assert loader.config.digest != read_folder(config.path, loader.files).whole
+    assert loader.config.digest != read_folder(config.path, loader.cache.files).whole
     result = loader.reload("test")
     assert result.changes.changed == ("shop/get",)
     file = body_of(loader).file
     assert file is not None
     assert file.content == b"second"
     assert loader.config.endpoints["shop/other"] is other
-    assert loader.config.digest == read_folder(config.path, loader.files).whole
+    assert loader.config.digest == read_folder(config.path, loader.cache.files).whole
 
     path.unlink()
     (problem,) = loader.reload("test").problems
     assert str(problem).endswith("bodies/order.xml cannot be read: No such file or directory")
     assert body_of(loader).file == file, "the last good one goes on"
-    looked = read_folder(config.path, loader.files).whole
+    looked = read_folder(config.path, loader.cache.files).whole
     path.write_bytes(b"third")
-    assert read_folder(config.path, loader.files).whole != looked, "what is mended is noticed"
+    assert read_folder(config.path, loader.cache.files).whole != looked, "what is mended is noticed"
     assert loader.reload("test").changed
 
 
@@ -105,9 +105,9 @@ def test_a_secret_in_a_file_is_watched(config: ConfigFolder, tmp_path: Path) -> 
     secret.write_text("one-secret")
     config.endpoint(f"path: /x\nheaders: {{X-Token: '${{file:{secret}}}'}}\n")
     loader = Loader(config.path, config.host, environ={})
-    before = read_folder(config.path, loader.files).whole
+    before = read_folder(config.path, loader.cache.files).whole
     secret.write_text("another-secret")
-    assert read_folder(config.path, loader.files).whole != before
+    assert read_folder(config.path, loader.cache.files).whole != before
     assert loader.reload("test").changed
 
 

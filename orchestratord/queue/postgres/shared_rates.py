@@ -11,14 +11,14 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
-from orchestratord.queue.database import Connection
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.records import Pick
 from orchestratord.queue.session import Session
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 
 MAKE = "INSERT INTO rates (lane, stamps) VALUES (?, '[]') ON CONFLICT DO NOTHING"
-SKIP_LOCKED = " SKIP LOCKED"
 LOOK = "SELECT stamps FROM rates WHERE lane = ?"
+LOCK = f"{LOOK} FOR UPDATE SKIP LOCKED"  # no values
 CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
 BUSY_MS = 20
 """When to look again at a lane from which somebody else is just claiming."""
@@ -51,11 +51,10 @@ def charge_past(session: Session, past: Mapping[str, tuple[RateLimit, Sequence[i
 def _locked(session: Session, lane: str, limit: RateLimit) -> RateWindow | None:
     """What of a lane began lately; nobody else charges it before the COMMIT. None where somebody
     else is just doing that."""
-    look = f"{LOOK}{session.db.for_update}{SKIP_LOCKED if session.db.shared else ''}"
-    row = session.db.one(look, (lane,))
+    row = session.db.one(LOCK, (lane,))
     if row is None and session.db.one(LOOK, (lane,)) is None:
         session.db.run(MAKE, (lane,))
-        row = session.db.one(look, (lane,))
+        row = session.db.one(LOCK, (lane,))
     if row is None:
         return None
     window = RateWindow(limit)

@@ -2,7 +2,7 @@
 
 More of it, and what was longest:
 
-    pytest -rP --hypothesis-profile=campaign tests/unit/config/test_config_fuzz.py
+    pytest -rP --hypothesis-profile=campaign tests/unit/config/yaml/test_yaml_fuzz.py
 """
 
 from __future__ import annotations

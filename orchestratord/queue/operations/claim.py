@@ -1,0 +1,161 @@
+"""Claims: taken, given back, taken over from dead daemons; and when there is something to claim."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+from orchestratord.model.task import Key, Status, Task
+from orchestratord.queue.batch import Rank, Read, Write, reads, writes
+from orchestratord.queue.connection import BY_DUE, Connection
+from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence
+from orchestratord.queue.store import Store
+from orchestratord.values.rate_limit import RateLimit
+
+# ruff: noqa: S608  # what is pasted here are hints and the fence, never values
+
+RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status"
+
+DUE = f"""
+SELECT count(*), min(next_try) FROM retry_schedule {BY_DUE}
+WHERE status = 'pending' AND next_try <= ?
+"""
+
+NEXT_KEY = f"""
+SELECT endpoint_id, webhook, next_try FROM retry_schedule {BY_DUE}
+WHERE status = 'pending' AND (endpoint_id, webhook) > (?, ?)
+ORDER BY endpoint_id, webhook, next_try LIMIT 1
+"""
+
+NEXT_KEYS = """
+WITH RECURSIVE key AS (
+    (SELECT endpoint_id, webhook, next_try FROM retry_schedule WHERE status = 'pending'
+     ORDER BY endpoint_id, webhook, next_try, id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM key CROSS JOIN LATERAL (
+        SELECT endpoint_id, webhook, next_try FROM retry_schedule
+        WHERE status = 'pending' AND (endpoint_id, webhook) > (key.endpoint_id, key.webhook)
+        ORDER BY endpoint_id, webhook, next_try, id LIMIT 1
+    ) AS next
+)
+SELECT endpoint_id, webhook, next_try FROM key
+"""
+"""The same as `NEXT_KEY` again and again, without a journey to the server for each."""
+
+LAST_ATTEMPT = "SELECT max(id) FROM attempts"
+
+BEGUN = """
+SELECT endpoint_id, webhook, attempts.started_at, duration_ms FROM attempts
+JOIN retry_schedule ON retry_schedule.id = attempts.task_id
+WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
+"""
+
+_PAGE, _PAGES = 2_000, 100
+
+
+def claim(picks: Sequence[Pick]) -> Write[Claimed]:
+    """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
+    return Write(Rank.CLAIM, lambda session: session.claim(picks))
+
+
+@writes(Rank.SETTLE)
+def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
+    """Give claims back that did not start; their attempt does not count.
+
+    The status of each now: `cancelled` where that was asked for, None where the claim no longer
+    stood.
+    """
+    now = session.now()
+    statuses: list[str | None] = []
+    for task in tasks:
+        row = session.db.one(RELEASE, (now, now, *fence(task)))
+        if row is not None:
+            session.moved(Status.RUNNING, row[0])
+            if row[0] == Status.PENDING and task.next_try is not None:
+                session.waits(task.key, task.next_try)
+        statuses.append(None if row is None else row[0])
+    return statuses
+
+
+async def reclaim(store: Store, held: Collection[int] = ()) -> tuple[int, list[Task]]:
+    """Take over what dead daemons held; call it until there is nothing.
+
+    Claims that did not start are pending again: how many. Those that did are returned, ours.
+    One file has one daemon: every other owner is dead. In a shared database those are whose
+    lease has run out. `held`: the tasks that we know to hold; they stay as they are.
+    """
+    ours = frozenset(held)
+    if not await store.read(Read(lambda db: db.claims_run_out(store.owner, ours))):
+        return 0, []
+    return await store.write(Write(Rank.CLAIM, lambda session: session.reclaim(ours)))
+
+
+def renew(held: Collection[int]) -> Write[int]:
+    """Renew the leases of tasks that we hold, as far as they need it; how many did."""
+    ours = frozenset(held)
+    return Write(Rank.CLAIM, lambda session: session.renew(ours))
+
+
+# -- What there is to claim ------------------------------------------------------------------------
+
+
+@reads
+def due(db: Connection, now: int) -> tuple[int, int | None]:
+    """How many pending tasks are due at `now`, and since when the first one is."""
+    row = db.one(DUE, (now,))
+    assert row is not None
+    return row[0], row[1]
+
+
+@reads
+def earliest(db: Connection) -> dict[Key, int]:
+    """Every key with pending tasks, and when its first one is due.
+
+    One look into the index a key, however many tasks a key has.
+    """
+    if db.shared:
+        return {Key(*names): next_try for *names, next_try in db.all(NEXT_KEYS)}
+    found: dict[Key, int] = {}
+    key = Key("")
+    while row := db.one(NEXT_KEY, key):
+        key = Key(row[0], row[1])
+        found[key] = row[2]
+    return found
+
+
+# -- What of a rate is used up ---------------------------------------------------------------------
+
+
+@reads
+def begun(db: Connection, since: int) -> list[tuple[Key, int]]:
+    """Attempts that have ended, sent something, and began at `since` (milliseconds) or later: whose
+    they are, and when they began. Of the last 200,000 at most.
+
+    By their ids, which are in the order in which they ended: no index holds their times.
+    """
+    found: list[tuple[Key, int]] = []
+    row = db.one(LAST_ATTEMPT)
+    last = row[0] or 0 if row is not None else 0
+    for _ in range(_PAGES):
+        rows = db.all(BEGUN, (last - _PAGE, last))
+        found += [(Key(row[0], row[1]), row[2]) for row in rows if row[2] >= since]
+        last -= _PAGE
+        if last <= 0 or (rows and max(row[2] + row[3] for row in rows) < since):
+            break
+    return found
+
+
+def charge_past(past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> Write[None]:
+    """Charge lanes whose rate daemons keep together with what began before any of them did.
+
+    `past`: of each lane its limit, and when attempts began (milliseconds), in ascending order.
+    Nothing happens to lanes that others have charged lately, nor where there is one daemon.
+    """
+    return Write(Rank.CLAIM, lambda session: session.charge_past(past))
+
+
+@reads
+def rates(db: Connection) -> dict[str, tuple[int, list[list[int]]]]:
+    """Of lanes with a rate that daemons keep together: the time by the database's clock, and what
+    of it began lately, pairs of a time and how many. Nothing where there is one daemon."""
+    return db.charged_rates()
