@@ -11,7 +11,7 @@ from orchestratord.config.file_models import HTTP, EndpointKeys, Shared, shared_
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
 from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
-from orchestratord.config.validate.node_reader import NodeReader, Read
+from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.request_rules import path_problem
 from orchestratord.config.validate.schedule_rules import schedule_problems
 from orchestratord.config.validate.secret_keys import secret_values
@@ -66,7 +66,7 @@ class EndpointReader:
         given = {key: read[key].value for key in fields_of(Shared) if read[key].value is not None}
         own = root.only(set(fields_of(EndpointKeys)) - shared)
         keys, data, fields = self._reader.read(spot, own, EndpointKeys, given)
-        spec = Read(None, {}, {})
+        spec = ReadNode(None, {}, {})
         if model is not None:
             spec = self._reader.read(spot, root.only(spec_keys), model)
 

@@ -16,7 +16,7 @@ from pydantic import BaseModel
 
 from orchestratord.config.cache import Cache
 from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
-from orchestratord.config.validate.node_reader import NodeReader, Read
+from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.request_rules import AddressRules, RequestRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
@@ -155,7 +155,7 @@ class Inherited:
     """What the endpoints of one API get: the merged keys, and those of them already validated."""
 
     node: MapNode = field(default_factory=MapNode)
-    read: dict[str, Read] = field(default_factory=dict)
+    read: dict[str, ReadNode] = field(default_factory=dict)
     """By key. One with errors has None as its value."""
     api: Api | None = None
     """None where api.yaml has errors."""
@@ -260,12 +260,12 @@ class SharedReader:
                 self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
         return node.only(known)
 
-    def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, Read]:
+    def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, ReadNode]:
         """Validate the shared keys of a merged node.
 
         What came down unchanged was validated before, and is the same object for all.
         """
-        read: dict[str, Read] = {}
+        read: dict[str, ReadNode] = {}
         for key in (*fields_of(Shared), *self._registry.settings):
             entry = node.entries.get(key)
             before = inherited.node.entries.get(key)
@@ -277,7 +277,7 @@ class SharedReader:
                 )
         return read
 
-    def _read_key(self, key: str, spot: Spot, node: MapNode) -> Read:
+    def _read_key(self, key: str, spot: Spot, node: MapNode) -> ReadNode:
         if key in self._registry.settings:
             place, child = node.entries[key]
             type_ = self._registry.settings[key].type
@@ -293,9 +293,9 @@ class SharedReader:
             ]
             values = tuple(one.value for one in read)
             good = all(value is not None for value in values)
-            return Read(values if good else None, [one.data for one in read], {})
+            return ReadNode(values if good else None, [one.data for one in read], {})
         value, data, _ = self._reader.read(spot, node.only({key}), Shared)
-        return Read(value and getattr(value, key), data.get(key), {})
+        return ReadNode(value and getattr(value, key), data.get(key), {})
 
     def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
         merged = self.merger.merge(lower.node, upper)

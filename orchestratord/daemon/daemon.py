@@ -286,7 +286,10 @@ class Daemon:
             if interval is not None and now - fed >= interval:
                 stalled = [
                     name
-                    for name, beat in (("worker", worker.beat), ("database", self._store.beat))
+                    for name, beat in (
+                        ("worker", worker.beat),
+                        ("database", self._store.health.beat),
+                    )
                     # A draining worker goes round no more; it waits for what is in flight.
                     if now - beat > STALLED_AFTER
                     and not (name == "worker" and worker.lanes.draining)

@@ -35,7 +35,7 @@ _SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
 _FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
 
 
-class Read(NamedTuple):
+class ReadNode(NamedTuple):
     """A value that was read.
 
     `value` is None where there are errors. `data` holds what stands in the file, with references
@@ -68,7 +68,7 @@ class NodeReader:
         self._unresolved: set[Spot] = set()
         """Where a reference stands for nothing, so that the value is none."""
 
-    def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> Read:
+    def read(self, spot: Spot, node: Node, type_: Any, given: Mapping[str, Any] = {}) -> ReadNode:
         """Validate a node as `type_`.
 
         Args:
@@ -90,7 +90,7 @@ class NodeReader:
             self._report(spot, node, error)
         except Exception as error:  # a type may be a plugin's, and its validators raise anything
             self._error(spot, f"cannot be validated: {type(error).__name__}: {error}")
-        return Read(None if self._bad else value, data, self._fields(node, type_, value, data))
+        return ReadNode(None if self._bad else value, data, self._fields(node, type_, value, data))
 
     def stands_for(self, reference: str, value: str) -> bool:
         """True where a reference, given as in `references`, has this value."""
