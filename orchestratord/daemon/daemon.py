@@ -144,6 +144,8 @@ class Daemon:
             folder: of the configuration, which is watched.
             path: of the control socket.
         """
+        # First: what plugins write of the configuration may be tasks, which begin at once.
+        await self._fleet.apply_paused()
         await self._reloader.begin()
         await self._fleet.begin()
         servers = self._servers(path)

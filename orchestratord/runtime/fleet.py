@@ -150,7 +150,6 @@ class Fleet:
         that others may speak of."""
         self._store.heard = self._hear
         self._worker.feedback.turned = self._turn
-        await self.apply_paused()
         await self._beat()
 
     async def run(self) -> None:
