@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,6 @@ from orchestratord.plugin.isolation import (
     ask,
     check_decision,
     check_effects,
-    decided,
     settle,
     valid_refusal,
     words,
@@ -284,7 +283,7 @@ class Host:
                 self.fault(item.plugin, hook, fault)
                 continue
             if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
-                result = decided(result, item.plugin)
+                result = replace(result, decided_by=item.plugin)
             arguments[name] = result
         return arguments[name]
 
@@ -337,14 +336,8 @@ class Host:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
         cause = error.__cause__ if isinstance(error, HookFault) else error
-        log.error(
-            "plugin %s: %s %s",
-            plugin,
-            hook,
-            text,
-            exc_info=cause,
-            extra={"plugin": plugin, "hook": hook},
-        )
+        beside = {"plugin": plugin, "hook": hook}
+        log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(time.time() * 1000)
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
