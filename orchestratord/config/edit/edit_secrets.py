@@ -26,6 +26,7 @@ from orchestratord.config.yaml.nodes import (
     mapping_of,
 )
 from orchestratord.errors import Problem
+from orchestratord.model.http_message import PORTS
 from orchestratord.values.redact import MASK, Redactor, is_secret_header
 
 _TOKEN = re.compile(r"\$\$\{|\$\{[^{}]*\}|\$\{")
@@ -37,7 +38,6 @@ _ORIGIN = re.compile(
 _REFERRED = re.compile(
     r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
 )
-_PORTS = {"http": "80", "https": "443"}
 
 
 class Leaf(NamedTuple):
@@ -154,7 +154,7 @@ def origin(item: Node) -> str:
     text = node.text if isinstance(node, Scalar) else ""
     if (match := _ORIGIN.match(text)) is not None:
         scheme = match[1].lower()
-        found = f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
+        found = f"{scheme}://{match[2].lower()}:{match[3] or PORTS[scheme]}"
     elif (match := _REFERRED.match(text)) is not None:
         found = f"={match[0]}"
     else:
