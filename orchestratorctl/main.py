@@ -101,17 +101,9 @@ def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
     if verb.verbs:
         inner = parser.add_subparsers(title="verbs", metavar="VERB", required=not verb.run)
         for one in verb.verbs:
-            description = f"{one.about[0].upper()}{one.about[1:]}."
-            _fill(
-                inner.add_parser(
-                    one.name,
-                    help=one.about,
-                    description=description,
-                    allow_abbrev=False,
-                    add_help=False,
-                ),
-                one,
-            )
+            child = inner.add_parser(one.name, help=one.about, allow_abbrev=False, add_help=False)
+            child.description = f"{one.about[0].upper()}{one.about[1:]}."
+            _fill(child, one)
 
 
 def _run(console: Console, arguments: argparse.Namespace) -> int:

@@ -170,6 +170,15 @@ _STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
 _TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
 _WHEN = ArgumentValue("WHEN", types.since)
 _DURATION = ArgumentValue("DURATION", types.duration)
+_CODE = ArgumentValue("CODE", types.utf8_text)
+_TEXT = ArgumentValue("TEXT", types.utf8_text)
+_RATE = ArgumentValue("N/s", types.utf8_text)
+_INTERVAL = ArgumentValue("DURATION", types.interval)
+_COUNT = ArgumentValue("N", types.whole_number)
+_EVENT_TYPE = ArgumentValue("TYPE", types.event_types, types.EVENTS)
+_PARAM = ArgumentValue("KEY=VALUE", types.key_value, "params")
+_JSON = ArgumentValue("JSON|@FILE", types.json_object)
+_KEY = ArgumentValue("KEY", types.header_value)
 
 EVERYWHERE = (
     VerbArgument("-h --help", "show this help and exit", action="help"),
@@ -208,28 +217,19 @@ _FILTERS = (
         action="append",
     ),
     VerbArgument(
-        "--status-code",
-        "of the last answer: 503, 5xx, error",
-        ArgumentValue("CODE", types.utf8_text),
-        "filters",
-        action="append",
+        "--status-code", "of the last answer: 503, 5xx, error", _CODE, "filters", action="append"
     ),
     _OF_ENDPOINT,
     _OF_KIND,
     VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
     VerbArgument("--until", "created before that", _WHEN, "filters"),
-    VerbArgument(
-        "--text",
-        "in parameters, last error or name",
-        ArgumentValue("TEXT", types.utf8_text),
-        "filters",
-    ),
+    VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
 )
 _EVENT_FILTERS = (
     VerbArgument(
         "--type",
         "such as task.failed or 'task.*'; several with commas",
-        ArgumentValue("TYPE", types.event_types, types.EVENTS),
+        _EVENT_TYPE,
         "filters",
         action="append",
     ),
@@ -245,11 +245,7 @@ _EVENT_FILTERS = (
 )
 _BULK = (
     VerbArgument("--dry-run", "with --all: count them, change nothing"),
-    VerbArgument(
-        "--rate",
-        "with --all: at most this many a second, as 10/s",
-        ArgumentValue("N/s", types.utf8_text),
-    ),
+    VerbArgument("--rate", "with --all: at most this many a second, as 10/s", _RATE),
 )
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
@@ -282,24 +278,14 @@ VERBS = (
         "verbs.task_verbs:list_tasks",
         "list calls and deliveries, newest first",
         *_FILTERS,
-        VerbArgument(
-            "--limit",
-            "at most this many (100)",
-            ArgumentValue("N", types.whole_number),
-            default=100,
-        ),
+        VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
     ),
     Verb("events", "verbs.daemon_verbs:events", "follow the events", *_EVENT_FILTERS),
     Verb(
         "watch",
         "verbs.daemon_verbs:watch",
         "show the state of the daemon, again and again",
-        VerbArgument(
-            "--interval",
-            "the time between two pictures (1s)",
-            ArgumentValue("DURATION", types.interval),
-            default=1.0,
-        ),
+        VerbArgument("--interval", "the time between two pictures (1s)", _INTERVAL, default=1.0),
         VerbArgument("--once", "show one picture and exit"),
     ),
     Verb(
@@ -316,21 +302,17 @@ VERBS = (
         VerbArgument(
             "-p",
             "a parameter; its text becomes what the endpoint declares",
-            ArgumentValue("KEY=VALUE", types.key_value, "params"),
+            _PARAM,
             dest="text_params",
             action="append",
             default=[],
         ),
-        VerbArgument(
-            "--params",
-            "parameters as a JSON object; @- stdin",
-            ArgumentValue("JSON|@FILE", types.json_object),
-        ),
+        VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
         VerbArgument("--delay", "wait this long before the first attempt", _DURATION),
         VerbArgument(
             "--idempotency-key",
             "the same key at the same endpoint is the same call for 24 hours",
-            ArgumentValue("KEY", types.header_value),
+            _KEY,
         ),
         *_WAITING,
         checks=(_check_waiting, _check_params),

@@ -17,8 +17,6 @@ STATES = ("pending", "running", "failed", "succeeded", "cancelled")
 PAGE = 50
 CHILDREN = 100
 """Of one task, that are shown."""
-LATEST = 5
-"""Bulks that are named where one has just been."""
 
 
 def pages(control: Control) -> Iterable[DashboardPage]:

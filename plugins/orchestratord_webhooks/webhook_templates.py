@@ -5,7 +5,6 @@ Where a URL goes is fixed; what follows the host may be rendered for each delive
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -15,7 +14,7 @@ from urllib.parse import quote, unquote
 import httpx
 from pydantic import PlainSerializer, PlainValidator, WithJsonSchema
 
-from orchestratord import InvalidPayload, Template, TemplateTree, Text
+from orchestratord import InvalidPayload, Template, TemplateTree, Text, suggest
 
 DATA = frozenset(
     {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
@@ -44,7 +43,7 @@ _PORTS = {"http": 80, "https": 443}
 def check_names(template: Template | TemplateTree, known: frozenset[str]) -> None:
     """Raises ValueError where a template uses a name that there is not."""
     wrong = [
-        f"{name!r} is not known in this template: {why}" for name, why in _wrong(template, known)
+        f"{name!r} is not known in this template{why}" for name, why in _wrong(template, known)
     ]
     if wrong:
         raise ValueError("; ".join(wrong))
@@ -53,21 +52,16 @@ def check_names(template: Template | TemplateTree, known: frozenset[str]) -> Non
 def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(template.names - known):
         if name in PAYLOAD:
-            yield name, "only a payload can use it; it is not kept until the delivery is sent"
+            yield name, ": only a payload can use it; it is not kept until the delivery is sent"
         else:
-            yield name, _remedy(name, known)
+            yield name, suggest(name, known)
     for path in sorted(template.paths):
         root, _, field = path.partition(".")
         # What every mapping can do, such as `response.get("truncated")`, is no name of ours.
         if root in known and root in FIELDS and not hasattr(dict, field):
             fields = {f"{root}.{name}" for name in FIELDS[root]}
             if path not in fields:
-                yield path, _remedy(path, frozenset(fields))
-
-
-def _remedy(name: str, known: frozenset[str]) -> str:
-    near = difflib.get_close_matches(name, known, n=1)
-    return f"did you mean {near[0]!r}?" if near else f"known are {', '.join(sorted(known))}"
+                yield path, suggest(path, fields)
 
 
 @dataclass(frozen=True, slots=True)

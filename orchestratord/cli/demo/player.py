@@ -130,7 +130,7 @@ class _Demo:
             while upcoming and upcoming[0].at <= self._screen.seconds:
                 self._place(upcoming.pop(0))
             if self._retry_exit_code is None and self._screen.seconds >= story.RETRY_AT:
-                self._retry_by_hand()
+                self._retry_manually()
             self._look()
             told = not upcoming and self._retry_exit_code is not None
             over = told and not story.unfinished(self._watch.tasks.values())
@@ -162,9 +162,9 @@ class _Demo:
         self._shown = arrived
         self._screen.footer(self._watch.waiting())
 
-    def _retry_by_hand(self) -> None:
+    def _retry_manually(self) -> None:
         number = next(id_ for id_, call in self._placed.items() if call.endpoint == story.RETRIED)
-        self._screen.heading("a person looks, and tries the order again by hand")
+        self._screen.heading("a person looks, and retries the order manually")
         self._screen.event((f"$ orchestratorctl retry {number} --wait", "bold"))
         environ = {**os.environ, "ORCHESTRATORD_SOCKET": str(self._daemon.socket)}
         done = subprocess.run(  # noqa: S603  # this very interpreter

@@ -267,11 +267,11 @@ def test_unknown_names_are_errors_with_their_place(rig: Rig) -> None:
     loc, message = complaint(rig, payload={"text": "{{ statuscode }}", "n": "{{ nonsense }}"})
     assert loc == (0, "payload")
     assert "did you mean 'status_code'?" in message
-    assert "'nonsense' is not known in this template: known are attempt, endpoint" in message
+    assert "'nonsense' is not known in this template; known are attempt, endpoint" in message
     _, message = complaint(
         rig, payload="{{ response.bdy }}{{ task.idd }}{{ response.get('body') }}"
     )
-    assert "'response.bdy' is not known in this template: did you mean 'response.body'?" in message
+    assert "'response.bdy' is not known in this template, did you mean 'response.body'?" in message
     assert "did you mean 'task.id'?" in message
     assert "response.get" not in message
     loc, message = complaint(rig, url="https://ops.example.com/{{ status_code }}")
