@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from random import Random
 from typing import Any
@@ -275,7 +275,7 @@ class Pipe:
         return True
 
     async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
-        items = self.items(effects)
+        items = list(self.items(effects))
         try:
             ours, inserted = await self._store.write(start(task, self._clock.now_ms(), items))
         except BaseException:
@@ -382,7 +382,7 @@ class Pipe:
     ) -> None:
         """Write how an attempt ended, again and again until the database takes it; then do what
         follows from it."""
-        items = self.items(result.effects) if result.effects else []
+        items = list(self.items(result.effects)) if result.effects else []
         now = self._clock.now_ms()
         settlement = settlement_of(task, result, config, target, items, now)
         settled = await self._claims.settle(settlement)
@@ -425,10 +425,11 @@ class Pipe:
 
     # -- what follows --------------------------------------------------------------------------
 
-    def items(self, effects: Sequence[Effect]) -> list[StoredEffect]:
+    def items(self, effects: Sequence[Effect]) -> Iterator[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
         from now on. `written` or `not_written` has to follow."""
-        return [self.insert(item) if isinstance(item, NewTask) else item for item in effects]
+        for item in effects:
+            yield self.insert(item) if isinstance(item, NewTask) else item
 
     def insert(self, task: NewTask) -> Insert:
         """What to write for a new task; `written` or `not_written` has to follow."""

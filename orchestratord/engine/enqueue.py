@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Sequence
-from typing import Any, TypeVar
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from orchestratord.engine.attempt import Pipe
 from orchestratord.model.task import Effect, NewTask
+from orchestratord.queue.batch import Write
 from orchestratord.queue.operations.insert import enqueue
 from orchestratord.queue.operations.settle import write_effects
-from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Inserted, StoredEffect
 from orchestratord.queue.store import Store
 
-T = TypeVar("T")
+Operation = Callable[[Any], Write[list[Inserted]]]
+"""Makes the operation that writes what it is given."""
 
 
 class Enqueue:
@@ -30,37 +32,26 @@ class Enqueue:
 
         Raises what `Store.enqueue` raises.
         """
-        return await self._whole(self._accept(tasks))
+        return await self._whole(tasks, enqueue)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order."""
-        return await self._whole(self._write(effects))
+        return [item.id for item in await self._whole(effects, write_effects)]
 
-    async def _accept(self, tasks: Sequence[NewTask]) -> list[Inserted]:
-        inserts: list[Insert] = []
-        try:
-            inserts.extend(self._pipe.insert(task) for task in tasks)
-            inserted = await self._store.write(enqueue(inserts))
-        except BaseException:
-            self._pipe.not_written(inserts)
-            raise
-        self._pipe.written(inserts, inserted)
-        return inserted
-
-    async def _write(self, effects: Sequence[Effect]) -> list[int]:
+    async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
         items: list[StoredEffect] = []
         try:
-            items = self._pipe.items(effects)
-            inserted = await self._store.write(write_effects(items))
+            items.extend(self._pipe.items(effects))
+            inserted = await self._store.write(operation(items))
         except BaseException:
             self._pipe.not_written(items)
             raise
         self._pipe.written(items, inserted)
-        return [item.id for item in inserted]
+        return inserted
 
-    async def _whole(self, step: Coroutine[Any, Any, T]) -> T:
-        """Finish `step` although whoever asked for it goes away: it may be written already."""
-        task = asyncio.get_running_loop().create_task(step)
+    async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
+        """Write to the end although the caller is cancelled: it may be written already."""
+        task = asyncio.get_running_loop().create_task(self._write(effects, operation))
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
         return await asyncio.shield(task)

@@ -65,6 +65,8 @@ class Connection(ABC):
     statement is a journey."""
     for_update: str = ""
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
+    _raw: Any
+    """The driver's own connection."""
 
     @abstractmethod
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
@@ -117,13 +119,13 @@ class Connection(ABC):
     def in_transaction(self) -> bool:
         """False once the transaction has ended, however it has."""
 
-    @abstractmethod
     def savepoint(self) -> None:
         """Mark the point that `undo` goes back to."""
+        self._raw.execute("SAVEPOINT operation")
 
-    @abstractmethod
     def keep(self) -> None:
         """Forget the savepoint and keep what was written since."""
+        self._raw.execute("RELEASE operation")
 
     @abstractmethod
     def undo(self) -> None:

@@ -19,6 +19,7 @@ import random
 import socket
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from orchestratord.engine.scheduler import Scheduler
@@ -216,11 +217,7 @@ class Fleet:
             self._said = await asyncio.to_thread(self._say, config)
             self._said_for = config
         age = round((time.monotonic() - self._started) * 1000)
-        said = self._said
-        beat = Beat(
-            said.host, said.pid, said.version, said.generation, age, said.fingerprint,
-            said.endpoints, said.schedules, said.plugins, self._worker.waiting_lanes(),
-        )  # fmt: skip
+        beat = replace(self._said, age=age, lanes=self._worker.waiting_lanes())
         self._now = await store.write(daemons.give_sign(beat))
         if turned:
             store.tell("lanes")

@@ -10,8 +10,6 @@ answered, 4xx and 429 too, shows that somebody is there.
 
 from __future__ import annotations
 
-from typing import Literal
-
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Reason
 
@@ -34,8 +32,6 @@ PART = 60
 cost their tasks attempts, which have to last for a night."""
 LONGEST_PAUSE_MS = 30_000
 """Between two probes, and so about the longest that a receiver is back unnoticed."""
-
-State = Literal["closed", "open", "half_open"]
 
 
 def is_down(outcome: Outcome) -> bool:

@@ -192,13 +192,11 @@ class Placement:
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
         standing = self._standing(executor, endpoint, key, self.config)
-        if isinstance(standing, Doomed) and standing.after and not self._alike(key.endpoint_id):
+        alike = self._elsewhere.get(key.endpoint_id, True)
+        if isinstance(standing, Doomed) and standing.after and not alike:
             # What is gone here may be there still, where the configuration is another one.
             return Parked("another daemon declares the endpoint otherwise"), executor
         return standing, executor
-
-    def _alike(self, endpoint_id: str) -> bool:
-        return self._elsewhere.get(endpoint_id, True)
 
     def _standing(
         self, executor: Executor, endpoint: Endpoint, key: Key, config: Config

@@ -45,8 +45,7 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
             break
         if ids := await store.read(old(status, seconds, now, limit - gone)):
             gone += await store.write(delete(status, seconds, ids))
-    await store.write(delete_bulks(kept.failed))
-    await store.write(delete_actions(kept.failed))
+    await store.write(delete_records(kept.failed))
     return gone
 
 
@@ -79,15 +78,10 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 
 
 @writes(Rank.KEEP)
-def delete_bulks(session: Session, kept: float) -> int:
-    """Delete the bulks that ended more than `kept` seconds ago."""
-    return session.db.run(DELETE_BULKS, (_before(session.now(), kept),))
-
-
-@writes(Rank.KEEP)
-def delete_actions(session: Session, kept: float) -> int:
-    """Delete some of what people did more than `kept` seconds ago."""
-    return session.db.run(DELETE_ACTIONS, (_before(session.now(), kept),))
+def delete_records(session: Session, kept: float) -> None:
+    """Delete the bulks that ended more than `kept` seconds ago, and some of what people did."""
+    for statement in (DELETE_BULKS, DELETE_ACTIONS):
+        session.db.run(statement, (_before(session.now(), kept),))
 
 
 def holding_back(longer_than: float) -> Read[list[str]]:

@@ -7,7 +7,7 @@ one statement over several would sort all that match before it could give the fi
 from __future__ import annotations
 
 import json
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 from orchestratord.errors import NotFound
@@ -84,14 +84,17 @@ def page(
     `bounded` also where it is looked for by something else that has no index.
     """
     ids, following = newest(db, wanted, limit, after, bounded)
+    return _listed(db, ids), following
+
+
+def _listed(db: Connection, ids: list[int]) -> list[Task]:
+    """These tasks, in this order, without their payloads."""
     if not ids:
-        return [], following
+        return []
     marks = ", ".join("?" * len(ids))
-    rows = db.all(
-        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks}) ORDER BY id DESC",
-        ids,
-    )
-    return [task_of(row) for row in rows], following
+    select = f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks})"
+    found = {task.id: task for task in map(task_of, db.all(select, ids))}
+    return [found[id_] for id_ in ids if id_ in found]
 
 
 LOOKED = 20_000
@@ -156,35 +159,17 @@ def count(db: Connection, filter: TaskFilter, last: int) -> int:
 def dump(filter: TaskFilter) -> str:
     """A filter as it is stored."""
     code = filter.status_code
-    return json.dumps(
-        {
-            "status": filter.status,
-            "status_code": None if code is None else str(code).split(","),
-            "endpoint": filter.endpoint,
-            "kind": filter.kind,
-            "since": filter.since,
-            "until": filter.until,
-            "text": filter.text,
-            "ids": filter.ids,
-            "parent": filter.parent,
-        }
-    )
+    values = {field.name: getattr(filter, field.name) for field in fields(TaskFilter)}
+    return json.dumps(values | {"status_code": None if code is None else str(code).split(",")})
 
 
 def parse(text: str) -> TaskFilter:
-    """A filter that was stored."""
+    """A filter that was stored, perhaps by a version that knew less of it."""
     values = json.loads(text)
-    code = values["status_code"]
+    code, ids = values["status_code"], values.get("ids")
+    read = {"status": tuple(values["status"]), "ids": None if ids is None else tuple(ids)}
     return TaskFilter(
-        status=tuple(values["status"]),
-        status_code=None if code is None else StatusSet.parse(code),
-        endpoint=values["endpoint"],
-        kind=values["kind"],
-        since=values["since"],
-        until=values.get("until"),
-        text=values.get("text"),
-        ids=None if values.get("ids") is None else tuple(values["ids"]),
-        parent=values.get("parent"),
+        **values | read | {"status_code": None if code is None else StatusSet.parse(code)}
     )
 
 
@@ -285,15 +270,7 @@ def last_ended(
     A page may be short or empty though there is.
     """
     places, following = last_ended_places(db, wanted, limit, after)
-    if not places:
-        return [], following
-    marks = ", ".join("?" * len(places))
-    rows = db.all(
-        f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks})",
-        [place.id for place in places],
-    )
-    found = {task.id: task for task in map(task_of, rows)}
-    return [found[place.id] for place in places if place.id in found], following
+    return _listed(db, [place.id for place in places]), following
 
 
 def last_ended_places(

@@ -162,7 +162,7 @@ class PostgresConnection(Connection):
         self._connect()
 
     def _connect(self) -> None:
-        self._raw = self._database.dial()
+        self._raw: psycopg.Connection[Row] = self._database.dial()
         if not self._prepare:
             self._raw.prepare_threshold = None
         with self._raw.cursor() as cursor:
@@ -281,14 +281,6 @@ class PostgresConnection(Connection):
         return self._raw.info.transaction_status in (
             TransactionStatus.INTRANS, TransactionStatus.INERROR, TransactionStatus.ACTIVE,
         )  # fmt: skip
-
-    def savepoint(self) -> None:
-        """Mark the point that `undo` goes back to."""
-        self._raw.execute("SAVEPOINT operation")
-
-    def keep(self) -> None:
-        """Forget the savepoint and keep what was written since."""
-        self._raw.execute("RELEASE operation")
 
     def undo(self) -> None:
         """Undo what was written since the savepoint."""

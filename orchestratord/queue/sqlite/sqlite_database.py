@@ -138,14 +138,6 @@ class SqliteConnection(Connection):
         """False once the transaction has ended, however it has."""
         return self._raw.in_transaction
 
-    def savepoint(self) -> None:
-        """Mark the point that `undo` goes back to."""
-        self._raw.execute("SAVEPOINT operation")
-
-    def keep(self) -> None:
-        """Forget the savepoint and keep what was written since."""
-        self._raw.execute("RELEASE operation")
-
     def undo(self) -> None:
         """Undo what was written since the savepoint."""
         self._raw.execute("ROLLBACK TO operation")
