@@ -123,9 +123,9 @@ class Service:
         """Why new work would not be taken and carried out now; None where it would."""
         if self._worker.lanes.draining:
             return "the daemon is draining"
-        if (why := self._store.unreachable) is not None:
+        if (why := self._store.health.unreachable) is not None:
             return why
-        return None if self._store.accepting else "the disk has no room for new work"
+        return None if self._store.health.accepting else "the disk has no room for new work"
 
     async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""

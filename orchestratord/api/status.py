@@ -68,8 +68,8 @@ async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> dic
     return {
         "url": redactor.text(store.url),
         "size": await store.read(prune.size()),
-        "accepting": store.accepting,
-        "unreachable": store.unreachable and redactor.text(store.unreachable),
+        "accepting": store.health.accepting,
+        "unreachable": store.health.unreachable and redactor.text(store.health.unreachable),
         "listening": store.listening,
         "holding_back": list(fleet.holding_back),
     }

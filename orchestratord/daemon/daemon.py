@@ -144,6 +144,8 @@ class Daemon:
             folder: of the configuration, which is watched.
             path: of the control socket.
         """
+        # First: what plugins write of the configuration may be tasks, which begin at once.
+        await self._fleet.apply_paused()
         await self._reloader.begin()
         await self._fleet.begin()
         servers = self._servers(path)
@@ -284,7 +286,10 @@ class Daemon:
             if interval is not None and now - fed >= interval:
                 stalled = [
                     name
-                    for name, beat in (("worker", worker.beat), ("database", self._store.beat))
+                    for name, beat in (
+                        ("worker", worker.beat),
+                        ("database", self._store.health.beat),
+                    )
                     # A draining worker goes round no more; it waits for what is in flight.
                     if now - beat > STALLED_AFTER
                     and not (name == "worker" and worker.lanes.draining)

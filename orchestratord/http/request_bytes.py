@@ -8,13 +8,18 @@ from typing import NamedTuple
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.model.http_message import Plain, Request, asks_to_close
+from orchestratord.model.http_message import (
+    FRAMING,
+    HEADER_LINES,
+    REQUEST_LINE,
+    Plain,
+    Request,
+    asks_to_close,
+)
 
-_METHOD = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
-_TARGET = re.compile(rb"[\x21-\x7e]+")
-_LINE = re.compile(rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+")
-_FIELDS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*")
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding", b"connection"})
+_LINE = re.compile(REQUEST_LINE)
+_FIELDS = re.compile(HEADER_LINES)
+_LOOKED_AT = FRAMING | {b"connection"}
 
 
 class Encoded(NamedTuple):
@@ -42,9 +47,8 @@ def encode(request: httpx.Request) -> Encoded:
         body = request.content
     except httpx.RequestNotRead:
         raise unsendable("its content has not been read") from None
-    method = request.method.encode()
-    target = request.url.raw_path
-    if not _METHOD.fullmatch(method) or not _TARGET.fullmatch(target):
+    line = b"%b %b" % (request.method.encode(), request.url.raw_path)
+    if not _LINE.fullmatch(line):
         raise unsendable("its method or its URL holds characters that cannot be sent")
     headers = request.headers.raw
     lengths: list[bytes] = []
@@ -53,7 +57,7 @@ def encode(request: httpx.Request) -> Encoded:
     closes = False
     for name, value in headers:
         lowered = name.lower()
-        if lowered not in _FRAMING:
+        if lowered not in _LOOKED_AT:
             continue
         if lowered == b"host":
             hosts += 1
@@ -71,7 +75,7 @@ def encode(request: httpx.Request) -> Encoded:
     # One line a header: a line break within a value would match as a header of its own.
     if fields.count(b"\n") != len(headers) or not _FIELDS.fullmatch(fields):
         raise unsendable("a header holds characters that cannot be sent")
-    head = b"%b %b HTTP/1.1\r\n%b\r\n" % (method, target, fields)
+    head = b"%b HTTP/1.1\r\n%b\r\n" % (line, fields)
     if codings or lengths or body:
         body = _framed(body, lengths, codings)
     return Encoded(request, head, body, closes)

@@ -30,13 +30,19 @@ _PLAIN = re.compile(
     r"(https?://[^/?#\\@:][^/?#\\@]*)(/(?:[A-Za-z0-9\-._~!$&()*+,;=:@/]|%[0-9A-Fa-f]{2})*"
     r"(?:\?(?:[A-Za-z0-9\-._~!$&()*+,;=:@/?]|%[0-9A-Fa-f]{2})*)?)"
 )
-_SENDABLE = re.compile(
-    rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+ [\x21-\x7e]+ HTTP/1.1\r\n"
-    rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+: [^\x00\r\n]*\r\n)*"
-)
+TOKEN = rb"[!#$%&'*+\-.^_`|~0-9A-Za-z]+"
+"""As a regular expression: a method, and the name of a header."""
+REQUEST_LINE = TOKEN + rb" [\x21-\x7e]+"
+"""As a regular expression: a request's line, but for the version."""
+HEADER_LINES = rb"(?:" + TOKEN + rb": [^\x00\r\n]*\r\n)*"
+"""As a regular expression: headers that can be sent."""
+_SENDABLE = re.compile(REQUEST_LINE + rb" HTTP/1.1\r\n" + HEADER_LINES)
 _LONGEST = 65_536
 """Characters of a URL; httpx takes no longer one."""
-_FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
+"""Headers that say where a request goes and where it ends."""
+PORTS = {"http": 80, "https": 443}
+"""Of the schemes, where a URL names none."""
 _CONNECTION = len(b"connection")
 NO_HEADERS: Mapping[str, str] = {}
 
@@ -93,7 +99,7 @@ class Form:
 
     def __init__(self, method: str, url: str, headers: Mapping[str, str]) -> None:
         self._whole = method, url, headers
-        self._names = _FRAMING | {name.encode("ascii").lower() for name in headers}
+        self._names = FRAMING | {name.encode("ascii").lower() for name in headers}
         plain = Request(method, url, headers=headers, content=b"-").plain
         self._plain: Plain | None = None
         if plain is not None:
@@ -165,7 +171,7 @@ class Request(httpx.Request):
         parts = _PLAIN.fullmatch(url) if len(url) <= _LONGEST else None
         target = parts[2] if parts else "/."
         # httpx resolves dots in a path, and keeps to lengths and hosts that are given.
-        framed = any(name.lower() in _FRAMING for name, _ in given)
+        framed = any(name.lower() in FRAMING for name, _ in given)
         if parts is None or "/." in target or framed:
             super().__init__(method, url, headers=given, content=content)
             return
@@ -283,7 +289,7 @@ def put_headers(
     """
     gone = {name.encode("ascii") for name in (*headers, *instead_of)}
     # What frames a request is looked at again before it goes out.
-    plain = request.plain if isinstance(request, Request) and not gone & _FRAMING else None
+    plain = request.plain if isinstance(request, Request) and not gone & FRAMING else None
     fields = plain.fields if plain else request.headers.raw
     fields = [field for field in fields if field[0].lower() not in gone]
     if plain and fields[: plain.ready] != plain.fields[: plain.ready]:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import wraps
 from itertools import groupby
+from operator import attrgetter
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from orchestratord.queue.connection import Connection
@@ -66,6 +67,10 @@ class Write(Generic[R_co]):
     """Nobody needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
+    future: asyncio.Future[R_co] = field(init=False)
+    """Who waits for it, once it is on its way; it goes there once."""
+    result: R_co | None = field(init=False, default=None)
+    error: Exception | None = field(init=False, default=None)
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
@@ -107,40 +112,22 @@ def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]
     return make
 
 
-@dataclass(slots=True, eq=False)
-class Job:
-    """An operation on its way, and who waits for it."""
-
-    operation: Write[Any]
-    future: asyncio.Future[Any]
-    result: Any = None
-    error: Exception | None = None
-
-
-def in_order(jobs: Sequence[Job]) -> list[list[Job]]:
-    """The jobs by rank, those together that can be done at once."""
-    ranked = sorted(jobs, key=_rank)
+def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
+    """The operations by rank, those together that can be done at once."""
+    ranked = sorted(operations, key=attrgetter("rank"))
     return [
         run
-        for batch, found in groupby(ranked, key=_batch)
-        for run in ([list(found)] if batch is not None else [[job] for job in found])
+        for batch, found in groupby(ranked, key=attrgetter("batch"))
+        for run in ([list(found)] if batch is not None else [[operation] for operation in found])
     ]
 
 
-def deliver(jobs: Sequence[Job]) -> None:
+def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell everybody who still waits; on the loop."""
-    for job in jobs:
-        if job.future.done():
+    for operation in operations:
+        if operation.future.done():
             continue  # whoever waited was cancelled
-        if job.error is not None:
-            job.future.set_exception(job.error)
+        if operation.error is not None:
+            operation.future.set_exception(operation.error)
         else:
-            job.future.set_result(job.result)
-
-
-def _rank(job: Job) -> int:
-    return job.operation.rank
-
-
-def _batch(job: Job) -> Batch[Any, Any] | None:
-    return job.operation.batch
+            operation.future.set_result(operation.result)

@@ -19,7 +19,7 @@ from orchestratord.queue.session import Leases, Session
 from orchestratord.values.clock import Clock
 
 
-class Notifier:
+class Messenger:
     """Tells other daemons, and hears from them; this one has none to tell."""
 
     listening: bool | None = None
@@ -78,12 +78,12 @@ class Database(ABC):
     ) -> Session:
         """What operations see of a connection that writes; `tables`: those of plugins, by name."""
 
-    def notifier(self, owner: str, heard: Callable[[Wakeup], None]) -> Notifier:
+    def messenger(self, owner: str, heard: Callable[[Wakeup], None]) -> Messenger:
         """What tells other daemons of what is due, and hears of it.
 
         `heard` is called on a thread of its own.
         """
-        return Notifier()
+        return Messenger()
 
     def crowded(self) -> bool:
         """True where the disk is too full for new work, as far as that can be seen from here."""

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
 
-from orchestratord.errors import QueueError, Unreachable
+from orchestratord.errors import QueueError
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
 
@@ -17,11 +17,8 @@ T = TypeVar("T")
 class Reader:
     """One thread with a connection that cannot write."""
 
-    def __init__(self, database: Database, refusing: Callable[[], str | None]) -> None:
-        """`refusing`: why nothing can be read for now, since the database is out of reach: each try
-        to connect may take seconds, and others wait behind it."""
+    def __init__(self, database: Database) -> None:
         self._database = database
-        self._refusing = refusing
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="orchestratord-reader")
         self._connection: Connection | None = None
         self._closed = False
@@ -30,8 +27,6 @@ class Reader:
         """Run `read` on the reading thread. Raises QueueError where the database fails."""
         if self._closed:
             raise QueueError("the queue is closed")
-        if (why := self._refusing()) is not None:
-            raise Unreachable(why)
         return await asyncio.get_running_loop().run_in_executor(self._thread, self._run, read)
 
     def _run(self, read: Callable[[Connection], T]) -> T:

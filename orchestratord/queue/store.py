@@ -19,7 +19,7 @@ from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read, Write
-from orchestratord.queue.database import Database, Notifier
+from orchestratord.queue.database import Database, Messenger
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import LEASE, Session
@@ -76,8 +76,10 @@ class Store:
         self._count_again = 0.0
         self._session: Session | None = None
         self._writer = Writer(self._database, self._setup)
-        self._reader = Reader(self._database, lambda: self._writer.refusing)
-        self._notifier = Notifier()
+        self._reader = Reader(self._database)
+        self.health = self._writer.health
+        """How the database is."""
+        self._messenger = Messenger()
         self._loop = asyncio.get_running_loop()
 
     @classmethod
@@ -110,8 +112,8 @@ class Store:
             raise
         if store.shared:
             store._writer.committed = store._committed
-        store._notifier = store._database.notifier(store.owner, store._hear)
-        store._notifier.start()
+        store._messenger = store._database.messenger(store.owner, store._hear)
+        store._messenger.start()
         return store
 
     def _setup(self) -> Session:
@@ -134,8 +136,8 @@ class Store:
 
     async def close(self) -> None:
         """Write what waits, close the database and give it up."""
-        notifier, self._notifier = self._notifier, Notifier()
-        await asyncio.to_thread(notifier.stop)
+        messenger, self._messenger = self._messenger, Messenger()
+        await asyncio.to_thread(messenger.stop)
         await self._reader.close()
         await self._writer.close()
         self._database.close()
@@ -148,52 +150,30 @@ class Store:
         Raises what the operation raises, and StorageFull.
         """
         if operation.needs_room:
-            if (why := self._writer.refusing) is not None:
-                raise Unreachable(why)
-            if not self._writer.accepting:
+            self._check_reachable()
+            if not self.health.accepting:
                 raise StorageFull("the disk has no room for new work; what is queued goes on")
         return await self._writer.submit(operation)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""
+        self._check_reachable()
         return await self._reader.run(operation.look)
+
+    def _check_reachable(self) -> None:
+        """Each try to connect may take seconds, and others wait behind it."""
+        if (why := self.health.refusing) is not None:
+            raise Unreachable(why)
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""
         if self.shared and time.monotonic() >= self._count_again:
             began = time.monotonic()
             self._count_again = began + 1.0
-            self._writer.counts = await self._reader.run(counted)
+            self._writer.counts = await self.read(Read(counted))
             took = time.monotonic() - began
             self._count_again = time.monotonic() + max(COUNTED_FOR, took * COUNT_SHARE)
         return dict(self._writer.counts)
-
-    # -- health ----------------------------------------------------------------------------------
-
-    @property
-    def accepting(self) -> bool:
-        """False while the disk is over 95 % or was full; recovers by itself."""
-        return self._writer.accepting
-
-    @property
-    def unreachable(self) -> str | None:
-        """Why the database cannot be reached; None while it can. Recovers by itself."""
-        return self._writer.unreachable
-
-    @property
-    def back_at(self) -> float:
-        """When it could be reached again, after it could not (`time.monotonic`)."""
-        return self._writer.back_at
-
-    @property
-    def healthy(self) -> bool:
-        """False once the writing thread has died of a bug."""
-        return self._writer.healthy
-
-    @property
-    def beat(self) -> float:
-        """When the writing thread last went round (`time.monotonic`); at least once a second."""
-        return self._writer.beat
 
     # -- what daemons tell each other ------------------------------------------------------------
 
@@ -201,11 +181,11 @@ class Store:
     def listening(self) -> bool | None:
         """Whether what other daemons queue is heard of at once, and not only found by looking; None
         where there are no others."""
-        return self._notifier.listening
+        return self._messenger.listening
 
     def tell(self, *flags: str) -> None:
         """Have the other daemons told of what `Wakeup` has a flag for."""
-        self._notifier.tell(None, *flags)
+        self._messenger.tell(None, *flags)
 
     def expect(self, due: Mapping[Key, int]) -> None:
         """Others have tasks of these keys that are due then: the next claims are to find them."""
@@ -214,7 +194,7 @@ class Store:
                 self._session.heard(key, next_try)
 
     def _hear(self, wakeup: Wakeup) -> None:
-        """On the notifier's thread."""
+        """On the messenger's thread."""
         with suppress(RuntimeError):  # the loop has ended
             self._loop.call_soon_threadsafe(lambda: self.heard(wakeup))
 
@@ -223,4 +203,4 @@ class Store:
         soon = session.now() + DUE_SOON_MS
         due = {key: next_try for key, next_try in session.due.items() if next_try <= soon}
         if due:
-            self._notifier.tell(due)
+            self._messenger.tell(due)

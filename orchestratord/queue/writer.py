@@ -19,11 +19,12 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 from orchestratord.errors import QueueError
 from orchestratord.model.task import Status
-from orchestratord.queue.batch import Batch, Job, Rank, Write, deliver, in_order
+from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
 from orchestratord.queue.connection import BY_STATUS, Connection
 from orchestratord.queue.database import Database
 from orchestratord.queue.session import Session
@@ -70,30 +71,47 @@ class _Refused(Exception):
         super().__init__(str(cause))
 
 
+@dataclass(slots=True)
+class DatabaseHealth:
+    """How the writing thread and its database are. What is wrong with the database, or its disk,
+    recovers by itself."""
+
+    healthy: bool = True
+    """False once the thread has died of a bug: nothing is written any more."""
+    beat: float = field(default_factory=time.monotonic)
+    """When the thread last went round (`time.monotonic`); at least once a second."""
+    accepting: bool = True
+    """False while the disk has no room for new work: it is over 95 %, or was full."""
+    unreachable: str | None = None
+    """Why the database cannot be reached; None while it can."""
+    lost_at: float = 0.0
+    """Since when (`time.monotonic`)."""
+    back_at: float = float("-inf")
+    """Since when it can be reached again (`time.monotonic`)."""
+
+    @property
+    def refusing(self) -> str | None:
+        """Why nobody need wait for the database; None where it may be back in a moment."""
+        lost = self.unreachable is not None and time.monotonic() - self.lost_at > PATIENCE
+        return self.unreachable if lost else None
+
+
 class Writer:
     """The writing thread of one store."""
 
     def __init__(self, database: Database, setup: Callable[[], Session]) -> None:
         """`setup` runs first, on the thread: it opens the database and may raise."""
-        self.beat = time.monotonic()
-        """When the thread last went round (`time.monotonic`)."""
-        self.accepting = True
-        """False while the disk has no room for new work."""
+        self.health = DatabaseHealth()
         self.counts: dict[str, int] = {}
         """How many tasks each status has, as of the last transaction."""
-        self.unreachable: str | None = None
-        """Why the database cannot be reached; None while it can."""
-        self.back_at = float("-inf")
-        """Since when it can be reached again (`time.monotonic`)."""
-        self._lost_at = 0.0
         self.committed: Callable[[Session], None] = lambda session: None
         """Called on the thread after each COMMIT that wrote something."""
         self._database = database
         self._failures = database.failures
         self._troubles: tuple[type[Exception], ...] = (*database.failures.errors, OSError)
         self._setup = setup
-        self._inbox: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._in_hand: list[Job] = []
+        self._inbox: queue.SimpleQueue[Write[Any] | None] = queue.SimpleQueue()
+        self._in_hand: list[Write[Any]] = []
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Session] = self._loop.create_future()
         self._failure: BaseException | None = None
@@ -117,17 +135,6 @@ class Writer:
         self._thread.start()
         return await self._ready
 
-    @property
-    def refusing(self) -> str | None:
-        """Why new work need not wait for the database; None where it may be back in a moment."""
-        lost = self.unreachable is not None and time.monotonic() - self._lost_at > PATIENCE
-        return self.unreachable if lost else None
-
-    @property
-    def healthy(self) -> bool:
-        """False once the thread has died of a bug: nothing is written any more."""
-        return self._failure is None and (self._closed or self._thread.is_alive())
-
     def submit(self, operation: Write[T]) -> asyncio.Future[T]:
         """Do it in the next transaction; the future has its result after the COMMIT.
 
@@ -137,16 +144,16 @@ class Writer:
         self._check_alive()
         if self._closed:
             raise QueueError("the queue is closed")
-        job = Job(operation, self._loop.create_future())
-        self._inbox.put(job)
+        operation.future = self._loop.create_future()
+        self._inbox.put(operation)
         if self._gather and (not operation.patient or self._inbox.qsize() >= ENOUGH):
             self._hurry.set()
         try:
-            self._check_alive()  # it may have died in this moment, without having seen the job
+            self._check_alive()  # it may have died in this moment, without having seen it
         except QueueError:
-            job.future.cancel()
+            operation.future.cancel()
             raise
-        return job.future
+        return operation.future
 
     def _check_alive(self) -> None:
         if self._failure is not None:
@@ -178,20 +185,20 @@ class Writer:
         self._tell(self._ready.set_result, session)
         try:
             while self._round(session):
-                self.beat = time.monotonic()
+                self.health.beat = time.monotonic()
         except BaseException as error:
             self._died(error)
         finally:
             session.db.close()
 
     def _round(self, session: Session) -> bool:
-        jobs, last = self._take()
-        if jobs:
-            self._began = time.monotonic() if len(jobs) >= TOGETHER else 0.0
-            self._in_hand = jobs
-            self._write(session, jobs)
+        operations, last = self._take()
+        if operations:
+            self._began = time.monotonic() if len(operations) >= TOGETHER else 0.0
+            self._in_hand = operations
+            self._write(session, operations)
             self._in_hand = []
-            self._tell(deliver, jobs)
+            self._tell(deliver, operations)
         try:
             if last:
                 session.db.checkpoint()
@@ -202,18 +209,18 @@ class Writer:
             log.warning("the database cannot be looked after: %s", error)
         return not last
 
-    def _take(self) -> tuple[list[Job], bool]:
-        jobs: list[Job] = []
+    def _take(self) -> tuple[list[Write[Any]], bool]:
+        operations: list[Write[Any]] = []
         try:
-            job = self._inbox.get(timeout=IDLE)
+            operation = self._inbox.get(timeout=IDLE)
             if self._gather:
                 self._wait_for_more()
-            while job is not None:
-                jobs.append(job)
-                job = self._inbox.get_nowait()
+            while operation is not None:
+                operations.append(operation)
+                operation = self._inbox.get_nowait()
         except queue.Empty:
-            return jobs, False
-        return jobs, True
+            return operations, False
+        return operations, True
 
     def _wait_for_more(self) -> None:
         rest = self._began + self._gather - time.monotonic()
@@ -221,21 +228,21 @@ class Writer:
             self._hurry.wait(rest)
         self._hurry.clear()
 
-    def _write(self, session: Session, jobs: list[Job]) -> None:
-        runs = in_order(jobs)
+    def _write(self, session: Session, operations: list[Write[Any]]) -> None:
+        runs = in_order(operations)
         deadline, tries = time.monotonic(), 0
-        if self.unreachable is None:
+        if self.health.unreachable is None:
             deadline += PATIENCE
         while True:
             try:
                 if not self._together(session, runs):
-                    self._one_by_one(session, [job for run in runs for job in run])
+                    self._one_by_one(session, [operation for run in runs for operation in run])
                 return
             except _Refused as refused:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
                     log.debug("the transaction is done again: %s", cause)
-                    self.beat = time.monotonic()
+                    self.health.beat = time.monotonic()
                     time.sleep(PAUSES[0] * tries * random.random())  # noqa: S311  # no secret
                     continue
                 if self._failures.is_lost(cause):
@@ -245,7 +252,7 @@ class Writer:
                         return
                     if committed is False:
                         continue
-                self._refuse(session, jobs, cause)
+                self._refuse(session, operations, cause)
                 return
 
     def _mend(self, session: Session, cause: Exception, deadline: float) -> bool | None:
@@ -257,12 +264,12 @@ class Writer:
         """
         tries = 0
         while True:
-            if self.unreachable is None and tries:
+            if self.health.unreachable is None and tries:
                 log.error("%s; trying again", self._failures.named(cause))
-                self.unreachable = str(self._failures.named(cause))
-                self._lost_at = time.monotonic()
+                self.health.unreachable = str(self._failures.named(cause))
+                self.health.lost_at = time.monotonic()
             time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
-            self.beat = time.monotonic()
+            self.health.beat = time.monotonic()
             try:
                 committed = session.db.mend()
             except self._failures.errors as error:
@@ -278,15 +285,15 @@ class Writer:
                 return None  # the daemon ends; whoever finds the claims later takes them over
 
     def _back(self) -> None:
-        if self.unreachable is not None:
+        if self.health.unreachable is not None:
             log.warning("the database is back")
-            self.back_at, self.unreachable = time.monotonic(), None
+            self.health.back_at, self.health.unreachable = time.monotonic(), None
 
-    def _together(self, session: Session, runs: Sequence[Sequence[Job]]) -> bool:
+    def _together(self, session: Session, runs: Sequence[Sequence[Write[Any]]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""
         self._begin(session)
         for run in runs:
-            batch = run[0].operation.batch
+            batch = run[0].batch
             if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
                 session.db.rollback()
                 return False
@@ -299,40 +306,40 @@ class Writer:
         self._commit(session)
         return True
 
-    def _single(self, session: Session, job: Job) -> bool:
+    def _single(self, session: Session, operation: Write[Any]) -> bool:
         """One by itself; False where it fails and has to be undone."""
         before = session.db.written
         try:
-            job.result, job.error = job.operation.run(session), None
+            operation.result, operation.error = operation.run(session), None
         except Exception as error:
             if isinstance(error, self._failures.errors) or session.db.written != before:
                 return False
-            job.error = error  # it had written nothing: there is nothing to undo
+            operation.error = error  # it had written nothing: there is nothing to undo
         return True
 
-    def _one_by_one(self, session: Session, jobs: Sequence[Job]) -> None:
+    def _one_by_one(self, session: Session, operations: Sequence[Write[Any]]) -> None:
         """Each in a savepoint of its own, so that the one that fails can be undone."""
         self._begin(session)
         try:
-            for job in jobs:
-                self._alone(session, job)
+            for operation in operations:
+                self._alone(session, operation)
         except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
         self._commit(session)
 
-    def _alone(self, session: Session, job: Job) -> None:
+    def _alone(self, session: Session, operation: Write[Any]) -> None:
         moves, due = Counter(session.moves), dict(session.due)
         session.db.savepoint()
         try:
-            job.result, job.error = job.operation.run(session), None
+            operation.result, operation.error = operation.run(session), None
         except Exception as error:
             if self._for_all(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
             session.moves, session.due = moves, due
             ours = isinstance(error, self._failures.errors)
-            job.error = self._failures.named(error) if ours else error
+            operation.error = self._failures.named(error) if ours else error
         else:
             session.db.keep()
 
@@ -367,27 +374,27 @@ class Writer:
             self.counts = dict(total)
         self.committed(session)
 
-    def _refuse(self, session: Session, jobs: Sequence[Job], cause: Exception) -> None:
+    def _refuse(self, session: Session, operations: Sequence[Write[Any]], cause: Exception) -> None:
         """A full disk refuses new work first: what is queued may still fit, and goes on."""
-        for job in jobs:
-            job.error = self._failures.named(cause)
+        for operation in operations:
+            operation.error = self._failures.named(cause)
         if not self._failures.is_full(cause):
             return
-        if self.accepting:
+        if self.health.accepting:
             named = self._failures.named(cause)
             log.error("%s; no new work is accepted until there is some", named)
-        self._full, self.accepting = True, False
-        rest = [job for job in jobs if job.operation.rank != Rank.NEW]
-        if rest and len(rest) < len(jobs):
+        self._full, self.health.accepting = True, False
+        rest = [operation for operation in operations if operation.rank != Rank.NEW]
+        if rest and len(rest) < len(operations):
             try:
                 self._one_by_one(session, rest)
             except _Refused as again:
-                for job in rest:
-                    job.error = self._failures.named(again.cause)
+                for operation in rest:
+                    operation.error = self._failures.named(again.cause)
 
     def _look(self, session: Session) -> None:
         """Look at the disk, and for another program that has written; or for the server."""
-        if self.unreachable is not None:
+        if self.health.unreachable is not None:
             try:
                 session.db.mend()
             except self._failures.errors:
@@ -397,8 +404,8 @@ class Writer:
         if self._full and not crowded:
             self._full = not self._probe(session)
         accepting = not (crowded or self._full)
-        if accepting != self.accepting:
-            self.accepting = accepting
+        if accepting != self.health.accepting:
+            self.health.accepting = accepting
             if accepting:
                 log.warning("the disk has room: new work is accepted again")
             else:
@@ -428,17 +435,18 @@ class Writer:
     def _died(self, error: BaseException) -> None:
         """A bug: fail everything that waits, and everything that will come."""
         self._failure = error
+        self.health.healthy = False
         log.critical("the writing thread has died", exc_info=error)
-        jobs = self._in_hand
+        operations = self._in_hand
         try:
             while True:
-                if (job := self._inbox.get_nowait()) is not None:
-                    jobs.append(job)
+                if (operation := self._inbox.get_nowait()) is not None:
+                    operations.append(operation)
         except queue.Empty:
             pass
-        for job in jobs:
-            job.error = QueueError(f"the writing thread has died: {error}")
-        self._tell(deliver, jobs)
+        for operation in operations:
+            operation.error = QueueError(f"the writing thread has died: {error}")
+        self._tell(deliver, operations)
 
     def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -452,14 +460,14 @@ def counted(db: Connection) -> dict[str, int]:
     return {str(status): db.all(COUNT, (str(status),))[0][0] for status in Status}
 
 
-def _all(session: Session, batch: Batch[Any, Any], jobs: Sequence[Job]) -> bool:
+def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
     """All of a batch at once; False where each has to be done alone."""
     try:
-        results = batch.together(session, [job.operation.item for job in jobs])
+        results = batch.together(session, [operation.item for operation in operations])
     except Exception as error:
         log.debug("done one by one: %s", error)
         return False
-    for job, result in zip(jobs, results, strict=True):
+    for operation, result in zip(operations, results, strict=True):
         failed = isinstance(result, Exception)
-        job.result, job.error = (None, result) if failed else (result, None)
+        operation.result, operation.error = (None, result) if failed else (result, None)
     return True

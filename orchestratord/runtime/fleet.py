@@ -150,7 +150,6 @@ class Fleet:
         that others may speak of."""
         self._store.heard = self._hear
         self._worker.feedback.turned = self._turn
-        await self.apply_paused()
         await self._beat()
 
     async def run(self) -> None:
@@ -163,7 +162,7 @@ class Fleet:
         while True:
             now = time.monotonic()
             changed = self._said_for is not self._reloader.config or self._turned
-            if changed or self._beaten < store.back_at:
+            if changed or self._beaten < store.health.back_at:
                 due["beat"] = 0.0
             if now >= due["beat"]:
                 due["beat"] = now + self._beat_each
@@ -187,7 +186,7 @@ class Fleet:
                 await self._try("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
             pause = min(due["beat"], due["look"]) - time.monotonic()
-            if store.unreachable is not None:
+            if store.health.unreachable is not None:
                 pause = min(pause, AWAY)
             timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
             try:
@@ -203,7 +202,7 @@ class Fleet:
         try:
             await step()
         except Exception as error:
-            if self._store.unreachable is None:
+            if self._store.health.unreachable is None:
                 log.warning("could not %s: %s", what, error)
 
     # -- what it says ------------------------------------------------------------------------------
@@ -340,7 +339,10 @@ class Fleet:
         for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
                 self._worker.stats.last_success[endpoint_id] = at
-        away = store.unreachable is not None or time.monotonic() < store.back_at + self._grace
+        away = (
+            store.health.unreachable is not None
+            or time.monotonic() < store.health.back_at + self._grace
+        )
         if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 

@@ -16,6 +16,7 @@ from orchestratord.config.edit.text_positions import Extent
 from orchestratord.config.validate.secret_keys import is_secret_key
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, data_of, items_of
 from orchestratord.errors import Problem
+from orchestratord.model.http_message import PORTS
 from orchestratord.values.redact import MASK, Redactor, is_secret_header
 
 _TOKEN = re.compile(r"\$\$\{|\$\{[^{}]*\}|\$\{")
@@ -27,7 +28,6 @@ _ORIGIN = re.compile(
 _REFERRED = re.compile(
     r"https?://(?:[A-Za-z0-9.:-]|\$\{[^{}]*\})+(?=[/?#]|\Z)", re.IGNORECASE | re.ASCII
 )
-_PORTS = {"http": "80", "https": "443"}
 
 
 class Leaf(NamedTuple):
@@ -130,7 +130,7 @@ def origin(item: Node) -> str:
     text = node.text if isinstance(node, Scalar) else ""
     if (match := _ORIGIN.match(text)) is not None:
         scheme = match[1].lower()
-        found = f"{scheme}://{match[2].lower()}:{match[3] or _PORTS[scheme]}"
+        found = f"{scheme}://{match[2].lower()}:{match[3] or PORTS[scheme]}"
     elif (match := _REFERRED.match(text)) is not None:
         found = f"={match[0]}"
     else:

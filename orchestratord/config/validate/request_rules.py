@@ -15,15 +15,14 @@ from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.undefined_names import literal, written
 from orchestratord.config.yaml.nodes import MapNode, Node, Spot, is_null, locate
 from orchestratord.model.auth import Auth, Proxy, Tls
+from orchestratord.model.http_message import PORTS, TOKEN
 from orchestratord.values.certificate import certificates, ends
 from orchestratord.values.secret import Text
 from orchestratord.values.template import Template
 
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
-_HEADER = re.compile(r"[A-Za-z0-9!#$%&'*+.^_`|~-]+")
+_HEADER = re.compile(TOKEN.decode())
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_FRAMING = frozenset({"content-length", "transfer-encoding"})
-_PORTS = {"http": 80, "https": 443}
 
 
 def url_problem(url: str, *, query: bool = False) -> str | None:
@@ -32,7 +31,7 @@ def url_problem(url: str, *, query: bool = False) -> str | None:
     if "{{" in url:
         return "takes no template; what changes from call to call belongs into an endpoint's path"
     scheme, separator, rest = url.partition("://")
-    if not separator or scheme.lower() not in _PORTS:
+    if not separator or scheme.lower() not in PORTS:
         return "begins with http:// or https://"
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     if "@" in authority:
@@ -62,13 +61,13 @@ def host_and_port(url: str) -> tuple[str, int] | None:
     """The host (without brackets) and the port of an http or https URL; None for others."""
     scheme, separator, rest = url.partition("://")
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
-    if not separator or scheme.lower() not in _PORTS or _UNFIT.search(authority):
+    if not separator or scheme.lower() not in PORTS or _UNFIT.search(authority):
         return None
     try:
         parsed = httpx.URL(f"{scheme.lower()}://{authority}/")
     except (httpx.InvalidURL, ValueError):
         return None
-    port = _PORTS[scheme.lower()] if parsed.port is None else parsed.port
+    port = PORTS[scheme.lower()] if parsed.port is None else parsed.port
     host = parsed.raw_host.decode("ascii")
     return (host, port) if host and 0 < port <= 65535 else None
 
@@ -165,7 +164,7 @@ class RequestRules:
             place = locate(spot, node, ("headers", name))[0]
             if not _HEADER.fullmatch(name):
                 self._problems.error(place, "is not the name of a header")
-            elif name.lower() in _FRAMING:
+            elif name.lower() in ("content-length", "transfer-encoding"):
                 self._problems.error(place, "is set by the client itself; leave it out")
             elif name.lower() in seen:
                 self._problems.error(place, f"the same header as {seen[name.lower()]}; keep one")

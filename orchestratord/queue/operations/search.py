@@ -51,7 +51,7 @@ def find_task(db: Connection, task_id: int, lock: str = "") -> Task:
     """
     row = db.one(f"{GET}{lock}", (task_id,))
     if row is None:
-        raise NotFound(f"there is no task {task_id}")
+        raise NotFound.of("task", task_id)
     return task_of(row)
 
 
@@ -60,7 +60,7 @@ def response(db: Connection, task_id: int) -> dict[str, Any] | None:
     """The last answer of a task, None where there is none. Raises NotFound."""
     row = db.one(RESPONSE, (task_id,))
     if row is None:
-        raise NotFound(f"there is no task {task_id}")
+        raise NotFound.of("task", task_id)
     return None if row[0] is None else dict(json.loads(row[0]))
 
 

@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 from orchestratord.model.task import Key
-from orchestratord.queue.database import Notifier
+from orchestratord.queue.database import Messenger
 from orchestratord.queue.records import Wakeup
 
 log = logging.getLogger("orchestratord.queue")
@@ -40,7 +40,7 @@ TRIED_AGAIN_POOLED = 600.0
 """The same behind a pooler, which gives connections up over what it does not expect."""
 
 
-class PostgresNotifier(Notifier):
+class PostgresMessenger(Messenger):
     """Tells others, and hears from them."""
 
     def __init__(

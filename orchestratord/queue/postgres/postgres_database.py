@@ -26,7 +26,7 @@ from orchestratord.queue.database import Database
 from orchestratord.queue.models import PostgresTables
 from orchestratord.queue.postgres import shared_rates
 from orchestratord.queue.postgres.claim_postgres import PostgresSession, any_run_out
-from orchestratord.queue.postgres.notify import PostgresNotifier
+from orchestratord.queue.postgres.notify import PostgresMessenger
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import LEASE, Leases
@@ -456,9 +456,9 @@ class PostgresDatabase(Database):
         session.ask_clock()
         return session
 
-    def notifier(self, owner: str, heard: Callable[[Wakeup], None]) -> PostgresNotifier:
+    def messenger(self, owner: str, heard: Callable[[Wakeup], None]) -> PostgresMessenger:
         """As in the interface."""
-        return PostgresNotifier(self.dial, owner, heard)
+        return PostgresMessenger(self.dial, owner, heard)
 
 
 @lru_cache(maxsize=1024)

@@ -186,9 +186,9 @@ async def test_many_at_once(queue: Any, store: Store) -> None:
 
 
 async def test_it_is_healthy_and_shows_it(store: Store) -> None:
-    before = store.beat
+    before = store.health.beat
     await store.write(Write(Rank.KEEP, lambda session: None))
     await asyncio.sleep(0.01)
-    assert store.healthy
-    assert store.accepting
-    assert store.beat > before
+    assert store.health.healthy
+    assert store.health.accepting
+    assert store.health.beat > before

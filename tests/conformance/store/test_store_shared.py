@@ -461,8 +461,8 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     line.down, line.cut_at = True, b"BEGIN"
     with pytest.raises(Unreachable, match="the database cannot be reached"):
         await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
-    assert far.unreachable is not None
-    assert far.healthy
+    assert far.health.unreachable is not None
+    assert far.health.healthy
     await asyncio.sleep(0.4)
     began = time.monotonic()
     with pytest.raises(Unreachable):
@@ -472,7 +472,7 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     assert time.monotonic() - began < 0.1  # nobody waits any more
     line.down = False
     async with asyncio.timeout(10):
-        while far.unreachable is not None:
+        while far.health.unreachable is not None:
             await asyncio.sleep(0.02)
     await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
     assert (await far.counts())["pending"] == 1

@@ -149,7 +149,7 @@ async def fill(store, accepted):
 
 async def accepts(store, wanted):
     async with asyncio.timeout(10):
-        while store.accepting != wanted:
+        while store.health.accepting != wanted:
             await asyncio.sleep(0.01)
 
 
@@ -167,7 +167,7 @@ async def main():
     except StorageFull:
         pass
     assert len(accepted) > 10
-    assert store.healthy and not store.accepting
+    assert store.health.healthy and not store.health.accepting
     ballast.unlink()
     await accepts(store, True)
     [item] = await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))

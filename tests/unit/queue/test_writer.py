@@ -211,19 +211,19 @@ class TestFullDisk:
         await self.limit(store, 10)
         with pytest.raises(StorageFull, match="the disk takes no more: database or disk is full"):
             await store.write(insert.enqueue(self.big()))
-        assert not store.accepting
+        assert not store.health.accepting
         with pytest.raises(StorageFull, match="what is queued goes on"):
             await store.write(insert.enqueue(self.big(10)))
         with pytest.raises(StorageFull):
             await store.write(schedules.take_slot("crm/get", "s", None, 1, self.big(10)[0]))
         assert "no new work is accepted" in caplog.text
         await asyncio.sleep(0.1)
-        assert not store.accepting  # what is tried is more than would fit
+        assert not store.health.accepting  # what is tried is more than would fit
         await store._writer.submit(
             Write(Rank.KEEP, lambda s: s.db.all("PRAGMA max_page_count = 100000"))
         )
         async with asyncio.timeout(5):
-            while not store.accepting:
+            while not store.health.accepting:
                 await asyncio.sleep(0.01)
         assert "new work is accepted again" in caplog.text
         [inserted] = await store.write(insert.enqueue(self.big()))
@@ -266,7 +266,7 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
     monkeypatch.setattr("orchestratord.queue.writer.IDLE", 0.02)
     monkeypatch.setattr(store._database, "crowded", lambda: True)
     async with asyncio.timeout(5):
-        while store.accepting:
+        while store.health.accepting:
             await asyncio.sleep(0.01)
     with pytest.raises(StorageFull):
         await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
@@ -275,7 +275,7 @@ async def test_a_crowded_disk_is_refused_before_it_is_full(
     )  # goes on
     monkeypatch.setattr(store._database, "crowded", lambda: False)
     async with asyncio.timeout(5):
-        while not store.accepting:
+        while not store.health.accepting:
             await asyncio.sleep(0.01)
     await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
 
@@ -296,7 +296,7 @@ async def test_a_writer_that_dies_fails_everything_and_says_so(
     assert "the writing thread has died: a bug" in str(results[0])
     with pytest.raises(QueueError, match="the writing thread has died"):
         await store.write(Write(Rank.KEEP, lambda session: None))
-    assert not store.healthy
+    assert not store.health.healthy
     assert "the writing thread has died" in caplog.text
 
 

@@ -3,16 +3,17 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-from orchestratord.queue.batch import Batch, Job, Rank, Write, deliver, in_order
+from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
 
 ONE: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
 TWO: Batch[Any, Any] = Batch(lambda session, item: item, lambda session, items: list(items))
 
 
-def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Job:
-    future = asyncio.get_running_loop().create_future()
+def job(rank: Rank, item: Any, batch: Batch[Any, Any] | None = None) -> Write[Any]:
     do = None if batch else (lambda session: item)
-    return Job(Write(rank, do, batch, item), future)
+    made = Write(rank, do, batch, item)
+    made.future = asyncio.get_running_loop().create_future()
+    return made
 
 
 async def test_ranks_come_in_their_order_and_batches_together() -> None:
@@ -26,7 +27,7 @@ async def test_ranks_come_in_their_order_and_batches_together() -> None:
         job(Rank.SETTLE, "g", ONE),
         job(Rank.NEW, "h", TWO),
     ]
-    runs = [[each.operation.item for each in run] for run in in_order(jobs)]
+    runs = [[each.item for each in run] for run in in_order(jobs)]
     assert runs == [["b", "d"], ["e"], ["f"], ["g"], ["c"], ["a", "h"]]
 
 
