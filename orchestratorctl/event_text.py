@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from orchestratorctl.console import Console
-from orchestratorctl.formats import compact, cut, escape, number, short_time, span
+from orchestratorctl.formats import compact, cut, escape, named, number, short_time, span
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ def _sentence(event: dict[str, Any]) -> str:
 
 
 def _task(event: dict[str, Any]) -> str:
-    parts = [f"{compact(event.get('kind'))} {compact(event.get('id'))} {_name(event)}"]
+    parts = [f"{compact(event.get('kind'))} {compact(event.get('id'))} {named(event)}"]
     if event.get("started_at") is not None:
         parts[0] += f" #{compact(event.get('attempt'))}"
     took = event.get("duration_ms")
@@ -102,8 +102,4 @@ def _daemon(event: dict[str, Any]) -> str:
 
 def _named(event: dict[str, Any]) -> str:
     reason = f": {event['reason']}" if event.get("reason") else ""
-    return f"{_name(event)}{reason}"
-
-
-def _name(event: dict[str, Any]) -> str:
-    return " ".join(str(event[name]) for name in ("endpoint", "webhook") if event.get(name))
+    return f"{named(event)}{reason}"

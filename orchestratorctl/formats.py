@@ -98,18 +98,19 @@ def seconds_at(value: object) -> float | None:
 
 def clock_time(value: object) -> str:
     """A time to the second in UTC, as `2026-11-24 22:00:00Z`; anything else as its text."""
-    seconds = seconds_at(value)
-    if seconds is None:
-        return "-" if value is None else str(value)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}Z"
+    return _written_time(value, "%Y-%m-%d %H:%M:%SZ")
 
 
 def short_time(value: object) -> str:
     """A time to the second in UTC without its year, as `11-24 22:00:00`."""
+    return _written_time(value, "%m-%d %H:%M:%S")
+
+
+def _written_time(value: object, form: str) -> str:
     seconds = seconds_at(value)
     if seconds is None:
         return "-" if value is None else str(value)
-    return f"{datetime.fromtimestamp(seconds, UTC):%m-%d %H:%M:%S}"
+    return datetime.fromtimestamp(seconds, UTC).strftime(form)
 
 
 def span(seconds: float) -> str:
@@ -171,6 +172,11 @@ def compact(value: Any) -> str:
     if isinstance(value, str):
         return value
     return json.dumps(value, ensure_ascii=False)
+
+
+def named(item: dict[str, Any]) -> str:
+    """The endpoint and the webhook of an event or of what fails, as far as it has them."""
+    return " ".join(str(item[name]) for name in ("endpoint", "webhook") if item.get(name))
 
 
 def number(value: Any) -> str:

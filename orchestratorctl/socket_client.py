@@ -94,17 +94,14 @@ def _is_socket(path: str) -> bool:
 
 
 def _denied(path: str) -> NoDaemon:
-    message = f"permission denied at {path}"
     group = _group_in_charge(path)
-    if group is None:
-        return NoDaemon(message, ["Run the command as the daemon's user or as root."])
-    return NoDaemon(
-        message,
-        [
+    advice = "Run the command as the daemon's user or as root."
+    if group is not None:
+        advice = (
             f"The group '{group}' may use it. Join with `sudo usermod -aG {group} $USER` and log "
             "in again, or run the command as root."
-        ],
-    )
+        )
+    return NoDaemon(f"permission denied at {path}", [advice])
 
 
 def _group_in_charge(path: str) -> str | None:
@@ -197,6 +194,7 @@ class SocketClient:
             timeout: seconds that the daemon may be silent.
         """
         sent = {"Accept": "application/json", "Connection": "close", **(headers or {})}
+        unsure = [] if method == "GET" else ["Whether it did what was asked is not known."]
         payload = None
         if body is not None:
             sent["Content-Type"] = "application/json"
@@ -208,15 +206,11 @@ class SocketClient:
             response = connection.getresponse()
             return self._read(response.status, response.reason, response.read())
         except TimeoutError:
-            raise TimedOut(
-                f"the daemon at {self.path} has not answered within {timeout:g} s",
-                [] if method == "GET" else ["Whether it did what was asked is not known."],
-            ) from None
+            message = f"the daemon at {self.path} has not answered within {timeout:g} s"
+            raise TimedOut(message, unsure) from None
         except (OSError, http.client.HTTPException):
-            raise Lost(
-                f"the daemon at {self.path} closed the connection before it had answered",
-                [] if method == "GET" else ["Whether it did what was asked is not known."],
-            ) from None
+            message = f"the daemon at {self.path} closed the connection before it had answered"
+            raise Lost(message, unsure) from None
         finally:
             connection.close()
 
@@ -308,13 +302,8 @@ class SocketClient:
 
 def endpoint_path(endpoint: str, *rest: str) -> str:
     """The path of an endpoint given as `API/NAME`, and of what lies below it."""
-    return "/".join(
-        [
-            "/v1/endpoints",
-            *(quote(part, safe="") for part in endpoint.split("/")),
-            *(quote(part, safe="") for part in rest),
-        ]
-    )
+    parts = (*endpoint.split("/"), *rest)
+    return "/".join(["/v1/endpoints", *(quote(part, safe="") for part in parts)])
 
 
 def follow(

@@ -1,4 +1,4 @@
-"""What is said of the daemon: its status page, the picture of `watch`, and what lanes wait for."""
+"""What is said of the daemon: its status page, the picture of `watch`, and the throttled lanes."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from orchestratorctl.formats import (
     error_excerpt,
     error_lines,
     escape,
+    named,
     number,
     seconds_at,
     size,
@@ -32,15 +33,15 @@ if TYPE_CHECKING:
     Facts = list[tuple[str, str | Painted]]
     Row = list[str | Painted]
 
-_WAITING = (
-    TableColumn("WAITING LANE", itemgetter(0), cut="middle"),
+_THROTTLED = (
+    TableColumn("THROTTLED LANE", itemgetter(0), cut="middle"),
     TableColumn("DUE", itemgetter(1), right=True),
     TableColumn("FOR", itemgetter(2)),
     TableColumn("NEXT", itemgetter(3)),
     TableColumn("WHY", itemgetter(4), cut="end"),
 )
 _FAILING = (
-    TableColumn("FAILING", lambda item: Painted(_failing_name(item), "red"), cut="middle"),
+    TableColumn("FAILING", lambda item: Painted(named(item), "red"), cut="middle"),
     TableColumn("IN A ROW", value_of("failures", number), right=True),
     TableColumn("LAST", value_of("last", ago), right=True),
     TableColumn("CODE", value_of("status_code"), right=True),
@@ -60,14 +61,12 @@ def status_page(document: Document, console: Console) -> list[str]:
         *_database(document.get("database")),
         *_daemons(document.get("daemons")),
         *_plugins(document.get("plugins")),
+        *_paused(document),
     ]
-    if document.get("paused"):
-        paused = ", ".join(compact(item) for item in document["paused"])
-        pairs.append(("paused", Painted(paused, "yellow")))
     title = f"orchestratord {document.get('version') or ''}".rstrip()
     lines = [console.paint(title, "bold"), "", *fields(pairs, console)]
     busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
-    lines += _lanes(busy, console) + _waiting_lanes(document, console)
+    lines += _lanes(busy, console) + _throttled_lanes(document, console)
     return [*lines, *_errors(document, console)]
 
 
@@ -91,18 +90,17 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
         lines.append(_line("draining: no new task starts", "yellow", console))
     if config.get("error"):
         lines.append(_line("the files are in error; see `orchestratorctl status`", "red", console))
-    pairs: list[tuple[str, str | Painted]] = [
+    pairs: Facts = [
         ("queue", _queue(document)),
         ("due", _due(document)),
         ("in flight", _in_flight(document)),
         ("per second", _rates(document.get("rates"))),
+        *_paused(document),
     ]
-    if paused := document.get("paused"):
-        pairs.append(("paused", Painted(", ".join(compact(item) for item in paused), "yellow")))
     lines += ["", *fields(pairs, console)]
     full = [lane for lane in document.get("lanes") or [] if _is_full(lane)]
     lines += _failing(document.get("failing") or [], console)
-    lines += _waiting_lanes(document, console)
+    lines += _throttled_lanes(document, console)
     return lines + (_lanes(full, console, "FULL LANE") or ["", "No lane is full."])
 
 
@@ -166,7 +164,7 @@ def _errors(document: Document, console: Console) -> list[str]:
     return lines
 
 
-def _waiting_lanes(document: Document, console: Console) -> list[str]:
+def _throttled_lanes(document: Document, console: Console) -> list[str]:
     """A table of the lanes that are throttled, after an empty line; nothing where none is."""
     rows: list[Row] = [
         [
@@ -190,7 +188,7 @@ def _waiting_lanes(document: Document, console: Console) -> list[str]:
             continue
         rows.append([compact(lane.get("name")), number(lane.get("due")), what, until(at), why])
     rows += _elsewhere(document.get("daemons"))
-    return ["", *table(_WAITING, rows, console)] if rows else []
+    return ["", *table(_THROTTLED, rows, console)] if rows else []
 
 
 def _elsewhere(daemons: object) -> list[Row]:
@@ -223,10 +221,6 @@ def _failing(found: list[Document], console: Console) -> list[str]:
     if not found:
         return ["", "Nothing is failing."]
     return ["", *table(_FAILING, found[:_MOST_FAILING], console)]
-
-
-def _failing_name(item: Document) -> str:
-    return " ".join(str(item[part]) for part in ("endpoint", "webhook") if item.get(part))
 
 
 def _is_full(lane: Any) -> bool:
@@ -355,6 +349,11 @@ def _plugin(plugin: Any) -> str:
     if faults := plugin.get("faults"):
         notes.append("1 fault" if faults == 1 else f"{number(faults)} faults")
     return " ".join([*words, *([f"({', '.join(notes)})"] if notes else [])])
+
+
+def _paused(document: Document) -> Facts:
+    paused = ", ".join(map(compact, document.get("paused") or ()))
+    return [("paused", Painted(paused, "yellow"))] if paused else []
 
 
 def _is_faulty(plugin: Any) -> bool:

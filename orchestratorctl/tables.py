@@ -5,6 +5,7 @@ A column is one row here: its heading and the function that makes its cell of an
 
 from __future__ import annotations
 
+from collections import namedtuple
 from collections.abc import Callable, Iterable, Sequence
 
 from orchestratorctl.console import Console
@@ -21,17 +22,17 @@ _NARROWEST = 8
 _COMFORTABLE = 16
 
 
-class Painted:
-    """A text that stands out, in one of the screen's colours."""
+class Painted(namedtuple("Painted", ["text", "colour"])):
+    """A text that stands out, in one of the screen's colours; None for none."""
 
-    __slots__ = ("colour", "text")
-
-    def __init__(self, text: str, colour: str | None) -> None:
-        self.text = text
-        self.colour = colour
+    __slots__ = ()
 
 
-class TableColumn:
+class TableColumn(
+    namedtuple(
+        "TableColumn", ["title", "cell", "right", "cut", "spare"], defaults=[False, None, False]
+    )
+):
     """A column of a table.
 
     Args:
@@ -43,22 +44,7 @@ class TableColumn:
         spare: whether it is left out before others are shortened much.
     """
 
-    __slots__ = ("cell", "cut", "right", "spare", "title")
-
-    def __init__(
-        self,
-        title: str,
-        cell: Cell,
-        *,
-        right: bool = False,
-        cut: str | None = None,
-        spare: bool = False,
-    ) -> None:
-        self.title = title
-        self.cell = cell
-        self.right = right
-        self.cut = cut
-        self.spare = spare
+    __slots__ = ()
 
 
 def value_of(name: str, write: Callable[[Any], str] = compact) -> Cell:

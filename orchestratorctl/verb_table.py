@@ -7,6 +7,7 @@ it. A new verb is a row here and a function in `verbs/`; a new option is a `Verb
 from __future__ import annotations
 
 import argparse
+from collections import namedtuple
 
 from orchestratorctl import argument_types as types
 from orchestratorctl.console import PROGRAM
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
 SHELLS = ("bash", "zsh", "fish")
 
 
-class ArgumentValue:
+class ArgumentValue(namedtuple("ArgumentValue", ["metavar", "type", "complete"], defaults=[()])):
     """What may stand for an argument.
 
     Args:
@@ -30,12 +31,7 @@ class ArgumentValue:
         complete: what a shell offers: these words, or the name of a source in `shell_completion`.
     """
 
-    def __init__(
-        self, metavar: str, type_: Callable[[str], Any], complete: str | tuple[str, ...] = ()
-    ) -> None:
-        self.metavar = metavar
-        self.type = type_
-        self.complete = complete
+    __slots__ = ()
 
 
 class VerbArgument:
@@ -266,6 +262,11 @@ def _task_id(statuses: str = "") -> ArgumentValue:
     return ArgumentValue("ID", types.whole_number, f"tasks {statuses}")
 
 
+def _webhook_verb(name: str, about: str) -> Verb:
+    """What is done with one webhook, by the function of this name."""
+    return Verb(name, f"verbs.webhook_verbs:{name}", about, _ENDPOINT, _WEBHOOK)
+
+
 # -- the table -----------------------------------------------------------------------------------
 
 VERBS = (
@@ -392,27 +393,9 @@ VERBS = (
                 "list webhooks and their state",
                 VerbArgument("endpoint", None, _API_NAME, nargs="?"),
             ),
-            Verb(
-                "enable",
-                "verbs.webhook_verbs:enable",
-                "deliver to a webhook again",
-                _ENDPOINT,
-                _WEBHOOK,
-            ),
-            Verb(
-                "disable",
-                "verbs.webhook_verbs:disable",
-                "stop deliveries to a webhook",
-                _ENDPOINT,
-                _WEBHOOK,
-            ),
-            Verb(
-                "test",
-                "verbs.webhook_verbs:test",
-                "send a test delivery to a webhook",
-                _ENDPOINT,
-                _WEBHOOK,
-            ),
+            _webhook_verb("enable", "deliver to a webhook again"),
+            _webhook_verb("disable", "stop deliveries to a webhook"),
+            _webhook_verb("test", "send a test delivery to a webhook"),
         ),
         defaults={"endpoint": None},
     ),

@@ -26,6 +26,7 @@ BULK_POLL = 0.5
 # Seconds between the lines of a log, where stderr is no terminal.
 LINE_EVERY = 10.0
 _BAR = 24
+_NO_ANSWER = "the daemon does not answer; waiting for it"
 
 
 class TaskWaiter:
@@ -53,7 +54,7 @@ class TaskWaiter:
                 {"wait": f"{seconds:.3f}"} if seconds else None,
                 timeout=seconds + GRACE,
                 deadline=self._deadline,
-                away=lambda: self._tell(f"task {task_id}: the daemon is away, waiting for it"),
+                away=lambda: self._tell(f"task {task_id}: {_NO_ANSWER}"),
             )
             now = time.monotonic()
             if task.get("status") in FINAL:
@@ -95,7 +96,8 @@ def wait_for_tasks(
                 f"task {task_id}: {failure}", [*failure.details, "The task goes on."]
             ) from None
         tasks.append(task)
-        code = _worse(code, _report(task, console))
+        ended = _report(task, console)
+        code = TIMED_OUT if TIMED_OUT in (code, ended) else max(code, ended)
     if not console.tables:
         print_tasks(tasks, console, len(ids) == 1)
     return code
@@ -122,10 +124,6 @@ def _report(task: dict[str, Any], console: Console) -> int:
         f"It goes on. Follow it with: orchestratorctl show {task.get('id')}",
     )
     return TIMED_OUT
-
-
-def _worse(one: int, other: int) -> int:
-    return TIMED_OUT if TIMED_OUT in (one, other) else max(one, other)
 
 
 def follow_bulk(client: SocketClient, console: Console, bulk_id: object) -> dict[str, Any]:
@@ -192,7 +190,7 @@ class BulkProgress:
 
     def away(self) -> None:
         """Says that the daemon does not answer at the moment."""
-        words = f"{self._name}: the daemon is away, waiting for it"
+        words = f"{self._name}: {_NO_ANSWER}"
         if self._console.watched:
             self._draw(words)
         elif not self._is_away:

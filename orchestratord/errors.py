@@ -156,7 +156,7 @@ class StorageFull(QueueError):
 
 
 class Unreachable(QueueError):
-    """The database's server does not answer, or takes nobody in; the daemon goes on trying."""
+    """The database's server does not answer, or refuses connections; the daemon goes on trying."""
 
 
 class DatabaseInUse(QueueError):

@@ -146,7 +146,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         return f"<{priority(record.levelno)}>{line}" if self._journal else line
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """A log that cannot be written (its reader is gone, the disk is full) harms nobody."""
+        """A log that cannot be written (its reader is gone, the disk is full) stops nothing."""
 
     def _sentence(self, record: logging.LogRecord) -> str:
         name = record.name.removeprefix("orchestratord.")
@@ -210,11 +210,11 @@ def set_up(
     for name in QUIET:
         logging.getLogger(name).setLevel(logging.WARNING)
     logging.captureWarnings(True)
-    # Nobody asks which thread, process or line of code a record comes from, and to find that out
+    # No format shows which thread, process or line of code a record comes from; to find that out
     # takes longer than to write it. All of these are what logging's documentation advises.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     logging._srcfile = None
-    # What nobody catches would be printed raw, over many lines.
+    # An uncaught exception would be printed raw, over many lines.
     sys.excepthook = _uncaught
     threading.excepthook = _uncaught_in_thread
     sys.unraisablehook = _unraisable

@@ -249,9 +249,8 @@ class Rig:
     ) -> Any:
         """The request as the before_ hooks leave it. Raises `Reject` and `Snooze` as they do."""
         name = "request" if phase == "before_request" else "statement"
-        about = self._about(task, endpoint)
-        arguments = {name: request, "config": config or self.config(about["endpoint"]), **about}
-        result = await self.host.fold(phase, name, arguments)
+        about = self._about(task, endpoint, config)
+        result = await self.host.fold(phase, name, {name: request, **about})
         self._fail_on_fault()
         return result
 
@@ -266,14 +265,8 @@ class Rig:
         config: Config | None = None,
     ) -> Outcome:
         """The outcome as the after_ hooks leave it."""
-        about = self._about(task, endpoint)
-        arguments = {
-            "outcome": outcome,
-            "request": request,
-            "statement": request,
-            "config": config or self.config(about["endpoint"]),
-            **about,
-        }
+        about = self._about(task, endpoint, config)
+        arguments = {"outcome": outcome, "request": request, "statement": request, **about}
         result: Outcome = await self.host.fold(phase, "outcome", arguments)
         self._fail_on_fault()
         return result
@@ -293,11 +286,8 @@ class Rig:
 
         `next_try` is in milliseconds since the epoch.
         """
-        about = self._about(task, endpoint)
-        reached = Reached(
-            config=config or self.config(about["endpoint"]), outcome=outcome, request=request,
-            phase=phase, next_try=next_try, **about,
-        )  # fmt: skip
+        about = self._about(task, endpoint, config)
+        reached = Reached(outcome=outcome, request=request, phase=phase, next_try=next_try, **about)
         effects = await self.host.collect("announce", reached)
         if phase.startswith("on_"):
             effects += await self.host.collect(phase, reached)
@@ -317,13 +307,12 @@ class Rig:
         now: float = START,
     ) -> list[Explanation]:
         """What `explain` says of one of the seven phases; `now` in seconds since the epoch."""
-        about = self._about(task, endpoint)
+        about = self._about(task, endpoint, config)
         arguments = {
             "phase": phase,
             "outcome": outcome,
             "request": request,
             "next_try": next_try,
-            "config": config or self.config(about["endpoint"]),
             "now": now,
             **about,
         }
@@ -331,9 +320,12 @@ class Rig:
 
     # -- within ----------------------------------------------------------------------------------
 
-    def _about(self, given: Task | None, endpoint: Endpoint | None) -> dict[str, Any]:
+    def _about(
+        self, given: Task | None, endpoint: Endpoint | None, config: Config | None
+    ) -> dict[str, Any]:
         endpoint = endpoint or self.endpoint(given.endpoint_id if given else "demo/get")
-        return {"task": given or task(endpoint_id=endpoint.id), "endpoint": endpoint}
+        given = given or task(endpoint_id=endpoint.id)
+        return {"task": given, "endpoint": endpoint, "config": config or self.config(endpoint)}
 
     def _ask(self, hook: str, arguments: dict[str, Any]) -> list[Any]:
         answers = [item for _, found in self.host.ask(hook, arguments) for item in found]

@@ -64,13 +64,13 @@ def watch(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def events(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Follows the events until it is interrupted, or the daemon is gone for good."""
+    """Follows the events until it is interrupted, or the daemon does not come back."""
     is_away = False
 
     def away() -> None:
         nonlocal is_away
         if not is_away:
-            console.say("The daemon is away; waiting for it.")
+            console.say("The daemon does not answer; waiting for it.")
         is_away = True
 
     for event in follow(client, filters(arguments), away):

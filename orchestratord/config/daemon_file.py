@@ -10,9 +10,10 @@ from typing import Any, NamedTuple
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
 from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import MapNode, Spot, is_null, locate
+from orchestratord.config.yaml.nodes import MapNode, is_null
 from orchestratord.model.settings import DaemonSettings, Http, Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.values.postgres_url import problem
@@ -55,7 +56,7 @@ class DaemonReader:
         defaults = self._shared.defaults(place, node)
         known = self._known(root)
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
-        self._check(fields, document, known)
+        self._check(fields, KeyProblems(self._problems, spot, known))
         return DaemonFile(settings, self._of_plugins(root), defaults)
 
     def _known(self, root: MapNode) -> MapNode:
@@ -74,74 +75,64 @@ class DaemonReader:
                 found[key] = value
         return MappingProxyType(found)
 
-    def _check(self, fields: Mapping[str, Any], document: YamlDocument, node: MapNode) -> None:
-        def error(message: str, *path: str) -> None:
-            self._problems.error(locate(document.spot, node, path)[0], message)
-
+    def _check(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
         database = fields.get("database")
         if database is not None and _POSTGRES.fullmatch(database):
             if (wrong := problem(database)) is not None:
-                error(wrong, "database")
+                keys.error(wrong, "database")
         elif database is not None and not _DATABASE.fullmatch(database):
-            error(
+            keys.error(
                 "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
                 "postgresql://user@host/database",
                 "database",
             )
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
-            error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
+            keys.error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
-            self._shared.request_rules.check_allow(fields["egress"].allow, document.spot, node)
+            self._shared.request_rules.check_allow(fields["egress"].allow, keys)
         if fields.get("http") is not None:
-            self._check_http(fields["http"], document, node)
+            _check_http(fields["http"], keys)
         if "plugins" in fields:
             if fields["plugins"].timeout <= 0:
-                error("must be more than 0", "plugins", "timeout")
-            self._check_plugins(fields["plugins"], document, node)
+                keys.error("must be more than 0", "plugins", "timeout")
+            self._check_plugins(fields["plugins"], keys)
 
-    def _check_http(self, http: Http, document: YamlDocument, node: MapNode) -> None:
-        def spot(*path: str | int) -> Spot:
-            return locate(document.spot, node, ("http", *path))[0]
-
-        try:
-            address, _ = parse_bind(http.bind)
-        except ValueError as error:
-            self._problems.error(spot("bind"), str(error))
-        else:
-            if not address.is_loopback:
-                self._problems.warn(
-                    spot("bind"),
-                    "what goes over the network here is not encrypted, tokens included: bind "
-                    "127.0.0.1, and let a proxy with TLS stand before it",
-                )
-            if address.is_unspecified and not http.hosts:
-                self._problems.warn(
-                    spot("bind"), "name in http.hosts what the daemon is called, to be reached"
-                )
-        for index, host in enumerate(http.hosts):
-            if (wrong := host_problem(host)) is not None:
-                self._problems.error(spot("hosts", index), wrong)
-        for name, token in (("token", http.token), ("read_token", http.read_token)):
-            if token is None:
-                continue
-            if not _TOKEN.fullmatch(token.reveal()):
-                self._problems.error(spot(name), "expected letters, digits and signs of ASCII")
-            elif len(token.reveal()) < SHORTEST_TOKEN:
-                self._problems.warn(
-                    spot(name), f"less than {SHORTEST_TOKEN} characters can be guessed"
-                )
-        if http.read_token == http.token:
-            self._problems.error(spot("read_token"), "must be another one than token")
-
-    def _check_plugins(self, plugins: Plugins, document: YamlDocument, node: MapNode) -> None:
+    def _check_plugins(self, plugins: Plugins, keys: KeyProblems) -> None:
         installed = self._host.plugins
-        named: list[tuple[tuple[str | int, ...], str]] = [
-            *((("plugins", "disabled", i), name) for i, name in enumerate(plugins.disabled)),
-            *((("plugins", "settings", name), name) for name in plugins.settings),
+        named: list[tuple[str, str | int, str]] = [
+            *(("disabled", index, name) for index, name in enumerate(plugins.disabled)),
+            *(("settings", name, name) for name in plugins.settings),
         ]
-        for path, name in named:
+        for key, item, name in named:
             if name not in installed:
-                spot = locate(document.spot, node, path)[0]
-                self._problems.warn(
-                    spot, f"no plugin {name!r} is installed" + suggest(name, installed)
-                )
+                message = f"no plugin {name!r} is installed" + suggest(name, installed)
+                keys.warn(message, "plugins", key, item)
+
+
+def _check_http(http: Http, keys: KeyProblems) -> None:
+    try:
+        address, _ = parse_bind(http.bind)
+    except ValueError as error:
+        keys.error(str(error), "http", "bind")
+    else:
+        if not address.is_loopback:
+            message = (
+                "what goes over the network here is not encrypted, tokens included: bind "
+                "127.0.0.1, and let a proxy with TLS stand before it"
+            )
+            keys.warn(message, "http", "bind")
+        if address.is_unspecified and not http.hosts:
+            message = "name in http.hosts what the daemon is called, to be reached"
+            keys.warn(message, "http", "bind")
+    for index, host in enumerate(http.hosts):
+        if (wrong := host_problem(host)) is not None:
+            keys.error(wrong, "http", "hosts", index)
+    for name, token in (("token", http.token), ("read_token", http.read_token)):
+        if token is None:
+            continue
+        if not _TOKEN.fullmatch(token.reveal()):
+            keys.error("expected letters, digits and signs of ASCII", "http", name)
+        elif len(token.reveal()) < SHORTEST_TOKEN:
+            keys.warn(f"less than {SHORTEST_TOKEN} characters can be guessed", "http", name)
+    if http.read_token == http.token:
+        keys.error("must be another one than token", "http", "read_token")

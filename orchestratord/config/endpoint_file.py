@@ -12,13 +12,14 @@ from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
 from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
+from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import path_problem
 from orchestratord.config.validate.schedule_rules import schedule_problems
 from orchestratord.config.validate.secret_keys import secret_values
-from orchestratord.config.validate.shapes import fields_of
-from orchestratord.config.validate.undefined_names import templates_in, undeclared, undefined
+from orchestratord.config.validate.shapes import fields_of, leaves_of
+from orchestratord.config.validate.undefined_names import undeclared, undefined
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Endpoint, Param, Schedule
 from orchestratord.model.test_case import TestCase
@@ -26,6 +27,7 @@ from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.secret import Text
 from orchestratord.values.suggest import suggest
+from orchestratord.values.template import Template, TemplateTree
 
 
 @dataclass(frozen=True, slots=True)
@@ -70,10 +72,11 @@ class EndpointReader:
         if model is not None:
             spec = self._reader.read(spot, root.only(spec_keys), model)
 
-        self._check_spec(spec.fields, spot, root, inherited)
-        self._check_url(type_, inherited, spec.fields, spot, root)
-        self._check_stored(data, spot, own)
-        params, schedule, tests = self._calls(fields, spot, node)
+        problems = KeyProblems(self._problems, spot, node)
+        self._check_spec(spec.fields, problems, inherited)
+        if type_ == HTTP:
+            self._check_url(spec.fields, problems, inherited)
+        params, schedule, tests = _Calls(problems).read(fields, data)
         good = all(item.value is not None for item in read.values())
         if model is not None and spec.value is None:
             good = False
@@ -98,10 +101,8 @@ class EndpointReader:
             tests=tests,
         )
         for key in settings:
-            place, child = node.entries[key]
-            self._shared.request_rules.check_urls(
-                read[key].data, inherited.api.egress, place, child
-            )
+            keyed = KeyProblems(self._problems, *node.entries[key])
+            self._shared.request_rules.check_urls(read[key].data, inherited.api.egress, keyed)
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
         written.pop("tests", None)  # they say nothing of what the endpoint is
         shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
@@ -138,149 +139,115 @@ class EndpointReader:
         return said
 
     def _check_url(
-        self,
-        type_: str | None,
-        inherited: Inherited,
-        spec: Mapping[str, Any],
-        spot: Spot,
-        root: MapNode,
+        self, spec: Mapping[str, Any], problems: KeyProblems, inherited: Inherited
     ) -> None:
-        if type_ != HTTP:
-            return
         if "path" in spec and (wrong := path_problem(spec["path"])) is not None:
-            self._problems.error(locate(spot, root, ("path",))[0], wrong)
-        api = inherited.api
-        if api is not None and api.base_url is None:
+            problems.error(wrong, "path")
+        if inherited.api is not None and inherited.api.base_url is None:
             self._problems.error(
                 inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
             )
 
     def _check_spec(
-        self, spec: Mapping[str, Any], spot: Spot, root: MapNode, inherited: Inherited
+        self, spec: Mapping[str, Any], problems: KeyProblems, inherited: Inherited
     ) -> None:
         """Names in templates and headers, of the endpoint and of its API."""
-        node = root.entries.get("params", (spot, MapNode()))[1]
-        declared = node.entries if isinstance(node, MapNode) else {}
-        for value, place, tree in (
-            (spec, spot, root),
-            ({"headers": inherited.headers}, inherited.spot, inherited.own),
-        ):
-            for path, template in templates_in(value):
-                at = locate(place, tree, path)[0]
+        root = mapping_of(problems.node)
+        declared = mapping_of(root.child("params")).entries
+        of_api = KeyProblems(self._problems, inherited.spot, inherited.own)
+        for value, keys in ((spec, problems), ({"headers": inherited.headers}, of_api)):
+            for path, template in leaves_of(value):
+                if not isinstance(template, Template | TemplateTree):
+                    continue
                 for message in undefined(template):
-                    self._problems.error(at, message)
+                    keys.error(message, *path)
                 for name in undeclared(template, declared):
                     self._problems.once(
-                        at,
-                        f"'params.{name}' is not declared under params of {spot.file}"
+                        keys.at(*path),
+                        f"'params.{name}' is not declared under params of {problems.spot.file}"
                         + suggest(name, declared),
                         about=name,
                     )
         headers = spec.get("headers")
         if isinstance(headers, Mapping):
-            self._shared.request_rules.check_headers(headers, spot, root)
+            self._shared.request_rules.check_headers(headers, problems)
 
-    def _check_stored(self, data: Any, spot: Spot, own: MapNode) -> None:
-        """Whether a parameter's value, which is a part of each task's row, holds a secret."""
-        for path in secret_values(data):
-            self._problems.error(
-                locate(spot, own, path)[0],
-                "a secret here would be stored in the database; put the reference into headers, "
-                "query or body",
-            )
 
-    def _calls(
-        self, fields: Mapping[str, Any], spot: Spot, node: Node
+class _Calls:
+    """Reads the parameters of one endpoint, and what gives them values: the schedule and the tests.
+
+    Values become what the declared types make of them.
+    """
+
+    def __init__(self, problems: KeyProblems) -> None:
+        self._problems = problems
+        self._params: dict[str, Param] = {}
+
+    def read(
+        self, fields: Mapping[str, Any], data: Any
     ) -> tuple[dict[str, Param], Schedule | None, tuple[TestCase, ...]]:
-        """The parameters, and what gives them values: the schedule and the tests."""
-        params = self._params(fields.get("params", {}), spot, node)
+        """What the endpoint's own keys say, by their fields and their data; problems are reported.
+
+        A parameter's value is a part of each task's row, and must not hold a secret.
+        """
+        stored = (
+            "a secret here would be stored in the database; put the reference into headers, "
+            "query or body"
+        )
+        for path in secret_values(data):
+            self._problems.error(stored, *path)
+        for name, param in fields.get("params", {}).items():
+            self._params[name] = self._with_default(name, param)
         schedule: Schedule | None = fields.get("schedule")
         if schedule is not None:
-            schedule = self._schedule(schedule, params, spot, node)
-            if "params" in fields:
-                self._check_given(schedule.params, params, spot, node, ("schedule", "params"))
+            for key, message in schedule_problems(schedule):
+                self._problems.error(message, "schedule", *([key] if key else []))
         tests: tuple[TestCase, ...] = fields.get("tests", ())
         if "params" in fields:
-            tests = self._tests(tests, params, spot, node)
-        return params, schedule, tests
+            if schedule is not None:
+                values = self._given(schedule.params, "schedule", "params")
+                schedule = schedule.model_copy(update={"params": values})
+            tests = tuple(
+                test.model_copy(update={"params": self._given(test.params, "tests", i, "params")})
+                for i, test in enumerate(tests)
+            )
+        return self._params, schedule, tests
 
-    def _params(self, params: Mapping[str, Param], spot: Spot, node: Node) -> dict[str, Param]:
-        """The parameters with their defaults as the declared types have them."""
-        checked: dict[str, Param] = {}
-        for name, param in params.items():
-            at = locate(spot, node, ("params", name, "default"))
-            checked[name] = param
-            if "default" not in param.model_fields_set:
-                continue
-            if param.required:
-                self._problems.warn(at[0], "is never used, as the parameter is required")
-            try:
-                value = _as_declared(param, param.default, at[1])
-                checked[name] = param.model_copy(update={"default": value})
-            except ValueError as error:
-                self._problems.error(at[0], str(error))
-        return checked
+    def _with_default(self, name: str, param: Param) -> Param:
+        """The parameter with its default as the declared type has it."""
+        if "default" not in param.model_fields_set:
+            return param
+        path = ("params", name, "default")
+        if param.required:
+            self._problems.warn("is never used, as the parameter is required", *path)
+        try:
+            value = _as_declared(param, param.default, self._problems.located(*path)[1])
+        except ValueError as error:
+            self._problems.error(str(error), *path)
+            return param
+        return param.model_copy(update={"default": value})
 
-    def _schedule(
-        self, schedule: Schedule, params: Mapping[str, Param], spot: Spot, node: Node
-    ) -> Schedule:
-        """The schedule, checked, with its params as the declared types have them."""
-        for key, message in schedule_problems(schedule):
-            path = ("schedule", key) if key else ("schedule",)
-            self._problems.error(locate(spot, node, path)[0], message)
-        values = self._given(schedule.params, params, spot, node, ("schedule", "params"))
-        return schedule.model_copy(update={"params": values}) if schedule.params else schedule
-
-    def _tests(
-        self, tests: tuple[TestCase, ...], params: Mapping[str, Param], spot: Spot, node: Node
-    ) -> tuple[TestCase, ...]:
-        """The tests, with their params as the declared types have them."""
-        checked: list[TestCase] = []
-        for index, test in enumerate(tests):
-            path = ("tests", index, "params")
-            values = self._given(test.params, params, spot, node, path)
-            self._check_given(values, params, spot, node, path)
-            checked.append(test.model_copy(update={"params": values}))
-        return tuple(checked)
-
-    def _given(
-        self,
-        given: Mapping[str, Any],
-        params: Mapping[str, Param],
-        spot: Spot,
-        node: Node,
-        path: tuple[str | int, ...],
-    ) -> dict[str, Any]:
-        """What the YAML gives for parameters at `path`, as the declared types have it."""
+    def _given(self, given: Mapping[str, Any], *path: str | int) -> dict[str, Any]:
+        """What the YAML gives for parameters at `path`; the endpoint can be called with it."""
         values = dict(given)
         for name, value in given.items():
-            at, child, _ = locate(spot, node, (*path, name))
-            if name in params:
+            if name in self._params:
                 try:
-                    values[name] = _as_declared(params[name], value, child)
+                    node = self._problems.located(*path, name)[1]
+                    values[name] = _as_declared(self._params[name], value, node)
                 except ValueError as error:
-                    self._problems.error(at, str(error))
-        return values
-
-    def _check_given(
-        self,
-        given: Mapping[str, Any],
-        params: Mapping[str, Param],
-        spot: Spot,
-        node: Node,
-        path: tuple[str | int, ...],
-    ) -> None:
-        """Whether the endpoint can be called with what stands at `path`."""
+                    self._problems.error(str(error), *path, name)
         try:
-            fill(params, given)
+            fill(self._params, values)
         except InvalidParams as invalid:
             for name, message in invalid.problems.items():
-                at, _, skipped = locate(spot, node, (*path, name))
-                if not skipped and name in params:
+                at, _, skipped = self._problems.located(*path, name)
+                if not skipped and name in self._params:
                     continue  # a wrong type, which was said where it was read
                 for part in skipped:
                     at = at.below(part)
-                self._problems.error(at, message)
+                self._problems.problems.error(at, message)
+        return values
 
 
 def _as_declared(param: Param, value: Any, node: Node) -> Any:

@@ -17,17 +17,18 @@ from pydantic import BaseModel
 from orchestratord.config.cache import Cache
 from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
+from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import AddressRules, RequestRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import (
+    NOWHERE,
     ListNode,
     MapNode,
     Node,
     Scalar,
     Spot,
     is_null,
-    locate,
     mapping_of,
     name_of,
 )
@@ -147,8 +148,6 @@ def _by_name(lower: Node, upper: Node) -> Node:
 
 # -- what endpoints share --------------------------------------------------------------------------
 
-NOWHERE = Spot("", 1, 1, "")
-
 
 @dataclass(slots=True)
 class Inherited:
@@ -210,11 +209,11 @@ class SharedReader:
         inherited = self._inherited(spot, defaults, known.only(shared))
         inherited.own, inherited.spot = known.only(own), spot
         keys, inherited.data, fields = self._reader.read(spot, inherited.own, ApiKeys)
-        self.request_rules.check_api(fields, spot, inherited.own, allow)
+        problems = KeyProblems(self._problems, spot, inherited.own)
+        self.request_rules.check_api(fields, problems, allow)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None and proxy.password:
-            place = locate(spot, inherited.own, ("proxy",))[0]
-            self._reader.secret(place, proxy.password)
+            self._reader.secret(problems.at("proxy"), proxy.password)
         inherited.headers = fields.get("headers", {})
         if keys is not None:
             written = {key: getattr(keys, key) for key in keys.model_fields_set if key != "egress"}

@@ -36,6 +36,24 @@ _HOOK = "check_endpoint"
 
 
 @dataclass(frozen=True, slots=True)
+class Sources:
+    """What a configuration is made from.
+
+    Args:
+        folder: the config folder.
+        host: the plugins, loaded as this folder asks for.
+        environ: what references read.
+        addresses: the engine's rules; without them, egress rules and literal addresses are not
+            checked.
+    """
+
+    folder: Path
+    host: Host
+    environ: Mapping[str, str]
+    addresses: AddressRules | None
+
+
+@dataclass(frozen=True, slots=True)
 class Reading:
     """A snapshot, and what its references stood for when it was made."""
 
@@ -50,28 +68,18 @@ def load(
     environ: Mapping[str, str] = os.environ,
     addresses: AddressRules | None = None,
 ) -> Config:
-    """Read the folder.
-
-    Args:
-        folder: the config folder.
-        host: the plugins, loaded as this folder asks for.
-        environ: what references read.
-        addresses: the engine's rules; without them, egress rules and literal addresses are not
-            checked.
+    """Read the folder. The arguments are those of `Sources`.
 
     Raises:
         ConfigError: with every error of every file, in the order of the files, and then with every
             warning.
     """
     with uncollected():
-        return read(folder, host, environ, addresses, Cache()).config
+        return read(Sources(folder, host, environ, addresses), Cache()).config
 
 
 def read(
-    folder: Path,
-    host: Host,
-    environ: Mapping[str, str],
-    addresses: AddressRules | None,
+    sources: Sources,
     cache: Cache,
     breathe: Breathe = no_breath,
     instead: Mapping[str, bytes] = MappingProxyType({}),
@@ -81,15 +89,14 @@ def read(
     `cache` has what the reading before has made. `breathe` is called every now and then, for other
     threads to have their turn. `instead` has what some of the files are taken to hold.
     """
-    references = References.of(environ, folder)
+    references = References.of(sources.environ, sources.folder)
     try:
-        files = read_folder(folder, cache.files, breathe)
+        files = read_folder(sources.folder, cache.files, breathe)
         if not instead:
             cache.digest = files.whole
         files.contents.update(instead)
         try:
-            reader = _FolderReader(files, folder, host, references, addresses, cache, breathe)
-            return reader.read()
+            return _FolderReader(sources, files, references, cache, breathe).read()
         finally:
             # Good or bad: what was named is what a change can mend or break.
             cache.files.attached = frozenset(references.files)
@@ -125,36 +132,32 @@ class _FolderReader:
     """Makes one snapshot of the files.
 
     Args:
-        files: of the folder.
-        folder: the folder.
-        host: the plugins.
+        sources: what it is made from.
+        files: those of the folder.
         references: resolve what the files refer to.
-        addresses: the engine's rules.
         cache: what the reading before has made.
         breathe: called between two endpoints, for other threads to have their turn.
     """
 
     def __init__(
         self,
+        sources: Sources,
         files: Files,
-        folder: Path,
-        host: Host,
         references: References,
-        addresses: AddressRules | None,
         cache: Cache,
         breathe: Breathe,
     ) -> None:
         self._files = files
-        self._folder = folder
-        self._host = host
+        self._folder, self._host = sources.folder, sources.host
         self._references = references
         self._cache = cache
         self._breathe = breathe
         self._problems = Problems()
         self._problems.extend(files.problems)
-        self._reader = NodeReader(references, host.registry, self._problems)
-        self._shared = SharedReader(self._reader, host.registry, addresses, cache)
-        self._endpoint_reader = EndpointReader(self._reader, host.registry, self._shared)
+        registry = sources.host.registry
+        self._reader = NodeReader(references, registry, self._problems)
+        self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
+        self._endpoint_reader = EndpointReader(self._reader, registry, self._shared)
         self._apis: dict[str, Inherited] = {}
 
     def read(self) -> Reading:

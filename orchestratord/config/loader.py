@@ -12,10 +12,8 @@ from typing import Any
 
 from orchestratord.config.cache import Cache
 from orchestratord.config.changes import Changes, Difference, changes, differences
-from orchestratord.config.edit.editor import Editor
-from orchestratord.config.load import Reading, read, uncollected
+from orchestratord.config.load import Reading, Sources, read, uncollected
 from orchestratord.config.validate.request_rules import AddressRules
-from orchestratord.config.yaml.references import References
 from orchestratord.config.yield_gil import Breathe, no_breath, yield_gil
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
@@ -62,15 +60,12 @@ class Loader:
         addresses: AddressRules | None = None,
         clock: Clock | None = None,
     ) -> None:
-        """Read the folder for the first time. The arguments are those of `load`.
+        """Read the folder for the first time. The arguments are those of `Sources`.
 
         Raises:
             ConfigError: with every error of every file.
         """
-        self._folder = folder
-        self._host = host
-        self._environ = environ
-        self._addresses = addresses
+        self.sources = Sources(folder, host, environ, addresses)
         self._clock = clock or Clock()
         self.cache = Cache()
         """What the last reading has made; the digest of the folder, the files."""
@@ -103,24 +98,21 @@ class Loader:
             self.problems = ()
             before = self._reading
             daemon, restart = _kept(before.config.daemon, found.config.daemon)
-            same = (
-                found.config.digest == before.config.digest
-                and found.references == before.references
-            )
-            if same:
+            old, new = before.config, found.config
+            if new.digest == old.digest and found.references == before.references:
                 return Reload(False, self.config, (), restart, cause)
             config = replace(
-                found.config,
+                new,
                 daemon=daemon,
                 # What was a secret a minute ago still is one, in answers that are on their way.
-                redactor=found.config.redactor.merged(before.config.redactor),
+                redactor=new.redactor.merged(old.redactor),
+                generation=old.generation + 1,
+                adopted_at=self._clock.now_ms(),
             )
-            generation = before.config.generation + 1
-            config = replace(config, generation=generation, adopted_at=self._clock.now_ms())
-            found_changes = changes(before.config, config, breathe)
-            named = differences(before.config, config, found_changes) if diff else ()
+            found_changes = changes(old, config, breathe)
+            named = differences(old, config, found_changes) if diff else ()
             self._reading = replace(found, config=config)
-            self._retired += before.config.endpoints.values()
+            self._retired += old.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
 
     def check(self, file: str, content: bytes) -> Config:
@@ -129,19 +121,7 @@ class Loader:
         Raises ConfigError.
         """
         with self._lock, yield_gil() as breathe:
-            return self._read(breathe, {file: content}, freeze=False).config
-
-    @property
-    def editor(self) -> Editor:
-        """Writes what endpoints say back to their files."""
-        return Editor(
-            self._folder,
-            self._host.registry,
-            lambda: References.of(self._environ),
-            self.check,
-            lambda: self.config.redactor,
-            self.cache.files,
-        )
+            return self._read(breathe, {file: content}).config
 
     def free_retired(self) -> None:
         """Free the endpoints of snapshots that are no longer in use, one by one.
@@ -159,23 +139,11 @@ class Loader:
                 breathe()
 
     def _read(
-        self,
-        breathe: Breathe = no_breath,
-        instead: Mapping[str, bytes] = MappingProxyType({}),
-        *,
-        freeze: bool = True,
+        self, breathe: Breathe = no_breath, instead: Mapping[str, bytes] = MappingProxyType({})
     ) -> Reading:
         try:
-            with uncollected(freeze=freeze):
-                return read(
-                    self._folder,
-                    self._host,
-                    self._environ,
-                    self._addresses,
-                    self.cache,
-                    breathe,
-                    instead,
-                )
+            with uncollected(freeze=not instead):
+                return read(self.sources, self.cache, breathe, instead)
         except ConfigError as error:
             # A warning is no reason to refuse anything.
             raise ConfigError([p for p in error.problems if p.severity == "error"]) from None

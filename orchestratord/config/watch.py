@@ -19,19 +19,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
 
-from watchdog.events import (
-    DirCreatedEvent,
-    DirDeletedEvent,
-    DirModifiedEvent,
-    DirMovedEvent,
-    FileClosedEvent,
-    FileCreatedEvent,
-    FileDeletedEvent,
-    FileModifiedEvent,
-    FileMovedEvent,
-    FileSystemEvent,
-    FileSystemEventHandler,
-)
+from watchdog import events
 from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
@@ -49,8 +37,9 @@ _GLANCE = 1.0
 """Seconds between two looks at whether the folder itself is still the same one."""
 
 _EVENTS = [
-    DirCreatedEvent, DirDeletedEvent, DirModifiedEvent, DirMovedEvent,
-    FileClosedEvent, FileCreatedEvent, FileDeletedEvent, FileModifiedEvent, FileMovedEvent,
+    events.DirCreatedEvent, events.DirDeletedEvent, events.DirModifiedEvent, events.DirMovedEvent,
+    events.FileClosedEvent, events.FileCreatedEvent, events.FileDeletedEvent,
+    events.FileModifiedEvent, events.FileMovedEvent,
 ]  # fmt: skip
 """All but those that reading causes, our own first of all."""
 _WRITING = frozenset({"modified", "closed"})
@@ -130,7 +119,7 @@ class Watcher:
             try:
                 self._look()
             except Exception:
-                log.exception("the config folder cannot be looked at; the next look follows")
+                log.exception("the config folder cannot be checked; the next check follows")
 
     def _wait(self) -> bool:
         """Until a burst of events is over, or the time for a poll has come; False to end."""
@@ -186,19 +175,14 @@ class Watcher:
             reason = OSError(errno.ENOSPC, "inotify watch limit reached")
             self._report(f"{self._unwatched[0]}{others}", reason)
         elif self._reported:
-            log.info("events come from %s again", self._folder)
+            log.info("file events come from %s again", self._folder)
             self._reported = ""
 
     def _report(self, where: str, error: Exception) -> None:
         """Say once that no events come from somewhere."""
         if str(error) != self._reported:
-            log.warning(
-                "no events come from %s: %s; changes are found by looking every %g s%s",
-                where,
-                _reason(error),
-                self._poll,
-                _remedy(error),
-            )
+            said = "no file events come from %s: %s; the folder is polled every %g s%s"
+            log.warning(said, where, _reason(error), self._poll, _remedy(error))
         self._reported = str(error)
 
     def _unwatch(self) -> None:
@@ -224,14 +208,14 @@ class Watcher:
             self._woken.notify()
 
 
-class _Handler(FileSystemEventHandler):
+class _Handler(events.FileSystemEventHandler):
     """Passes on what may matter. It must not raise: that would end the observer."""
 
     def __init__(self, tell: Callable[[], None], files: KnownFiles) -> None:
         self._tell = tell
         self._files = files
 
-    def on_any_event(self, event: FileSystemEvent) -> None:
+    def on_any_event(self, event: events.FileSystemEvent) -> None:
         # A database in the folder is written to all the time; files come and go more seldom, and
         # under names that say little: editors rename, a ConfigMap moves `..data`.
         path = os.fsdecode(event.src_path)

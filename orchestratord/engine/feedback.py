@@ -138,12 +138,9 @@ class Feedback:
             )  # fmt: skip
 
     def _answered(self, lane: Lane, throttle: Throttle, redactor: Redactor) -> None:
-        now, opened_at, probes = (
-            self._clock.now_ms(),
-            throttle.breaker.opened_at,
-            throttle.breaker.probes,
-        )
-        if not throttle.breaker.answered(now) or opened_at is None:
+        now, breaker = self._clock.now_ms(), throttle.breaker
+        opened_at, probes = breaker.opened_at, breaker.probes
+        if not breaker.answered(now) or opened_at is None:
             return
         passed = max(now - opened_at, 0)
         log.warning(
@@ -161,7 +158,7 @@ class Feedback:
     def _wait_until(self, lane: Lane, throttle: Throttle, until: int, why: str) -> None:
         now = self._clock.now_ms()
         if throttle.told_until <= now:
-            log.info("%s asks for patience (%s): its tasks wait until %s",
+            log.info("%s was told to wait (%s): its tasks wait until %s",
                      lane.name, why, rfc3339(until))  # fmt: skip
         throttle.wait_until(until, why)
 

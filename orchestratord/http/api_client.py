@@ -64,7 +64,10 @@ class ApiClient:
         was carried out. Raises SendError.
         """
         keeper = self._keeper
-        if keeper is None or not _awaits_token(request):
+        if keeper is None or (
+            _WITH_TOKEN not in request.extensions
+            and request_header(request, "authorization") != AWAITED
+        ):  # no token, or a hook has set an Authorization of its own
             return await self._client.send(request, options=options)
         until = asyncio.get_running_loop().time() + options.timeout
         token = await keeper.token(self._fetch, until)
@@ -89,13 +92,6 @@ class ApiClient:
 
     async def _fetch(self, request: httpx.Request) -> httpx.Response:
         return await self._client.send(request, options=self._for_token)
-
-
-def _awaits_token(request: httpx.Request) -> bool:
-    """Whether no hook has set an Authorization of its own."""
-    if _WITH_TOKEN in request.extensions:
-        return True
-    return request_header(request, "authorization") == AWAITED
 
 
 class Sender:

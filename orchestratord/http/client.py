@@ -18,8 +18,8 @@ from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, SystemResolver
 from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import open_connection
-from orchestratord.http.pool import IdleConnections, PoolKey
-from orchestratord.http.proxy import ProxyRoute
+from orchestratord.http.pool import IdleConnections
+from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, unsendable
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import context_of
@@ -119,7 +119,7 @@ class HttpClient:
         redirects = 0
         while True:
             try:
-                response = await self._send_once(loop, request, options, deadline)
+                response = await self._send_once(request, options, deadline)
             except SendError as error:
                 # The redirect was an answer to a request that was sent, whatever became of this.
                 error.sent = error.sent or redirects > 0
@@ -141,12 +141,9 @@ class HttpClient:
         await asyncio.sleep(0)  # the loop closes their sockets in its next round
 
     async def _send_once(
-        self,
-        loop: asyncio.AbstractEventLoop,
-        request: httpx.Request,
-        options: SendOptions,
-        deadline: float,
+        self, request: httpx.Request, options: SendOptions, deadline: float
     ) -> httpx.Response:
+        loop = asyncio.get_running_loop()
         now = loop.time()
         if now >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
@@ -158,14 +155,9 @@ class HttpClient:
             encoded = key.route.handed(encoded, origin)
         connection = None if options.fresh else self._pool.take(key, options.egress, now)
         if connection is None:
+            until = min(deadline, now + options.connect_timeout)
             connection = await open_connection(
-                key.host,
-                key.port,
-                resolver=self._resolver,
-                egress=options.egress,
-                ssl_context=key.ssl_context,
-                deadline=min(deadline, now + options.connect_timeout),
-                route=key.route,
+                key, resolver=self._resolver, egress=options.egress, deadline=until
             )
         try:
             answer = await connection.exchange(encoded, options.max_response, deadline)

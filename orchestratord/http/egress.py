@@ -124,13 +124,11 @@ def parse_rule(text: str) -> Rule:
     network = _parse_network(body, text)
     if bracketed and ":" not in body:
         raise ValueError(f"{text!r} is not a rule: only IPv6 stands in brackets")
-    return Rule(network, None if port is None else _parse_port(port, text))
-
-
-def _parse_port(port: str, text: str) -> int:
+    if port is None:
+        return Rule(network)
     if not (port.isascii() and port.isdecimal() and 1 <= int(port) <= 65535):
         raise ValueError(f"{text!r} is not a rule: the port is a number from 1 to 65535")
-    return int(port)
+    return Rule(network, int(port))
 
 
 def _parse_network(body: str, text: str) -> Network:
@@ -229,11 +227,13 @@ class Egress:
                 and ip in rule.network
             ):
                 return
+        # Brackets open a list in YAML: an IPv6 rule needs its quotes to be the exact line.
+        entry = f'"[{ip}]:{port}"' if ip.version == 6 else f"{ip}:{port}"
         article = "an" if label[0] in "aeiouI" else "a"
         only = ", which only its exact address opens" if tier is _Tier.HARD else ""
         raise EgressDenied(
             f"{_named(ip, host)} is {article} {label} address{only}; to allow it, add"
-            f"  egress: {{allow: [{_yaml(ip, port)}]}}"
+            f"  egress: {{allow: [{entry}]}}"
         )
 
     def literal_problem(self, host: str, port: int) -> str | None:
@@ -288,8 +288,3 @@ def _is_this_machine(ip: str, address: str) -> bool:
 
 def _named(ip: Address, host: str) -> str:
     return str(ip) if host == str(ip) else f"{ip} ({host})"
-
-
-def _yaml(ip: Address, port: int) -> str:
-    # Brackets open a list in YAML: an IPv6 rule needs its quotes to be the exact line.
-    return f'"[{ip}]:{port}"' if ip.version == 6 else f"{ip}:{port}"

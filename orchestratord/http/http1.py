@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import ssl
 from typing import cast
 
 from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, address_text, connect
 from orchestratord.http.egress import Egress
-from orchestratord.http.proxy import ProxyAnswer, ProxyRoute, connect_through
+from orchestratord.http.proxy import PoolKey, ProxyAnswer, connect_through
 from orchestratord.http.request_bytes import Encoded
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
@@ -237,42 +236,32 @@ class Http1Connection(asyncio.Protocol):
 
 
 async def open_connection(
-    host: str,
-    port: int,
-    *,
-    resolver: Resolver,
-    egress: Egress,
-    ssl_context: ssl.SSLContext | None,
-    deadline: float,
-    route: ProxyRoute | None = None,
+    key: PoolKey, *, resolver: Resolver, egress: Egress, deadline: float
 ) -> Http1Connection:
-    """Open a connection to a name.
+    """Open a connection to a name, or an address; TLS verifies it.
 
     Args:
-        host: a name or an address; TLS verifies it.
-        port: the port.
+        key: where to; of a proxy, its addresses are those that are tried, and checked.
         resolver: asked once.
         egress: the rules.
-        ssl_context: for TLS; None for a plain connection.
         deadline: the loop's time at which the connection has to stand.
-        route: through which proxy; its addresses are those that are tried, and checked.
 
     Raises:
         EgressDenied: no address of the name is allowed.
         SendError: of kind dns, connect, tls, certificate, access or timeout.
     """
     loop = asyncio.get_running_loop()
-    peer, peer_port, context = host, port, ssl_context
+    peer, peer_port, context, route = key
+    tunnel = route is not None and context is not None
     if route is not None:
-        route.check_target(egress, host, port)
+        route.check_target(egress, peer, peer_port)
         peer, peer_port, context = route.proxy.host, route.proxy.port, route.context
     sock, address = await connect(
         peer, peer_port, resolver=resolver, egress=egress, deadline=deadline
     )
     connection = Http1Connection(loop, sock, address, egress)
-    # Without TLS the proxy is handed the requests themselves.
-    tunnel = route is not None and ssl_context is not None
-    # asyncio closes the socket itself when what follows does not succeed.
+    # Without TLS with the target, the proxy is handed the requests themselves. asyncio closes the
+    # socket itself when what follows does not succeed.
     if context is None and not tunnel:
         await loop.create_connection(lambda: connection, sock=sock)
         return connection
@@ -280,7 +269,7 @@ async def open_connection(
     what = f"{peer} ({address_text(address, peer_port)})"
     try:
         async with asyncio.timeout_at(deadline) as limit:
-            if route is None or ssl_context is None:
+            if route is None or not tunnel:
                 await loop.create_connection(
                     lambda: connection, sock=sock, ssl=context, server_hostname=name
                 )
@@ -289,9 +278,7 @@ async def open_connection(
                     lambda: ProxyAnswer(loop, route.proxy),
                     sock=sock, ssl=context, server_hostname=name,
                 )  # fmt: skip
-                await connect_through(
-                    loop, transport, answer, route, host, port, ssl_context, connection
-                )
+                await connect_through(transport, answer, key, connection)
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():
             late = f"the TLS handshake with {what} did not end in time"

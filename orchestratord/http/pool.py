@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
-from typing import NamedTuple
 
 from orchestratord.errors import EgressDenied
 from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import Http1Connection
-from orchestratord.http.proxy import ProxyRoute
+from orchestratord.http.proxy import PoolKey
 
 _MOMENT = 0.002
 """Seconds after an exchange for which a connection is taken to be open without a look at its
 socket, which would let all other threads go first. Should it have been closed within them, the
 request fails as one on any connection that is closed at the moment of sending."""
-
-
-class PoolKey(NamedTuple):
-    """What a request and a connection must have in common. `ssl_context` is None without TLS,
-    `route` without a proxy."""
-
-    host: str
-    port: int
-    ssl_context: ssl.SSLContext | None
-    route: ProxyRoute | None = None
 
 
 class IdleConnections:

@@ -6,6 +6,7 @@ import asyncio
 import re
 import ssl
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.http.egress import Egress
@@ -59,31 +60,33 @@ class ProxyRoute:
         return b"" if value is None else f"Proxy-Authorization: {value}\r\n".encode()
 
 
+class PoolKey(NamedTuple):
+    """What a request and a connection must have in common. `ssl_context` is None without TLS,
+    `route` without a proxy."""
+
+    host: str
+    port: int
+    ssl_context: ssl.SSLContext | None
+    route: ProxyRoute | None = None
+
+
 async def connect_through(
-    loop: asyncio.AbstractEventLoop,
-    transport: asyncio.Transport,
-    answer: ProxyAnswer,
-    route: ProxyRoute,
-    host: str,
-    port: int,
-    context: ssl.SSLContext,
-    connection: asyncio.Protocol,
+    transport: asyncio.Transport, answer: ProxyAnswer, key: PoolKey, connection: asyncio.Protocol
 ) -> None:
     """Have the proxy open a tunnel to the target, and secure it.
 
     Args:
-        loop: the loop.
         transport: of the connection to the proxy, whose protocol is `answer`.
         answer: reads what it says.
-        route: how it is asked.
-        host: of the target.
-        port: of the target.
-        context: for TLS with the target.
+        key: the target, and how the proxy is asked.
         connection: what is spoken with the target, once there is TLS with it.
 
     Raises:
         SendError: the proxy does not open one, or there is no TLS with the target.
     """
+    host, port, context, route = key
+    assert context is not None
+    assert route is not None
     try:
         transport.write(route.connect(host, port))
         status, words = await answer.status
@@ -91,7 +94,7 @@ async def connect_through(
             raise _refusal(route.proxy, f"{host}:{port}", status, words)
         # What comes before a request has it close its transport: until there is TLS, this one.
         connection.connection_made(transport)
-        secured = await loop.start_tls(
+        secured = await asyncio.get_running_loop().start_tls(
             transport, connection, context, server_hostname=certificate_name(host)
         )
         if secured is None:

@@ -2,7 +2,7 @@
 
 Publishing is on the way of every task, so it only puts the event into a list. A timer hands the
 list on: to the hook `observe`, and to followers, such as a client of the API. Every list here
-is bounded; what does not fit is dropped and counted, and who follows is told.
+is bounded; what does not fit is dropped and counted, and followers are told.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ BATCH = 1_000
 WAITING = 50_000
 """Events that wait to be handed on."""
 REMEMBERED = 5_000
-"""Events that a follower who comes back can still have."""
+"""Events that a follower that comes back can still get."""
 UNREAD = 5_000
 """Events that wait for a follower."""
 LINGER = 60.0
@@ -120,7 +120,7 @@ class EventBus:
     def open(self, clock: Clock, *, observed: bool) -> None:
         """Begin, on the running loop. `observed`: whether there is an `observe` hook."""
         self._loop = asyncio.get_running_loop()
-        # Numbers grow over restarts, too: who comes back after one is not given a wrong place.
+        # Numbers grow over restarts, too: a follower that comes back is not given a wrong place.
         self._first = self._number = clock.now_ms() * 1000
         self._observed = self.listening = observed
 
@@ -211,7 +211,7 @@ class EventBus:
 
     def _drop(self) -> None:
         if not self.dropped:
-            log.warning("more happens than can be told of; events are dropped")
+            log.warning("more events than can be handed on; some are dropped")
         self.dropped += 1
         self._number += 1
         for follower in self.followers:
@@ -221,7 +221,7 @@ class EventBus:
         if self.followers:
             return
         self.listening = False
-        # Who comes back after this has missed an unknown number.
+        # A follower that comes back after this has missed an unknown number.
         self._remembered.clear()
         self._number += 1
         self._first = self._number

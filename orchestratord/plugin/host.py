@@ -13,7 +13,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -35,7 +35,6 @@ from orchestratord.plugin.isolation import (
     ask,
     check_decision,
     check_effects,
-    decided,
     settle,
     valid_refusal,
     words,
@@ -210,25 +209,19 @@ class Host:
             return found
         known = endpoint.remembered.get((hook, kind))
         if known is None or known[0] is not found:
-            known = found, self._those_concerned(found, hook, kind, endpoint)
-            endpoint.remembered[hook, kind] = known
+            asked: list[Implementation] = []
+            for item in found:
+                try:
+                    if item.concerns(kind, endpoint):
+                        asked.append(item)
+                except KeyboardInterrupt:
+                    raise
+                except BaseException as fault:  # a plugin may raise anything
+                    self.fault(item.plugin, hook, fault)
+                    asked.append(item)
+            known = endpoint.remembered[hook, kind] = found, tuple(asked) or None
         concerned: tuple[Implementation, ...] | None = known[1]
         return concerned
-
-    def _those_concerned(
-        self, found: tuple[Implementation, ...], hook: str, kind: str, endpoint: Endpoint
-    ) -> tuple[Implementation, ...] | None:
-        concerned: list[Implementation] = []
-        for item in found:
-            try:
-                if item.concerns(kind, endpoint):
-                    concerned.append(item)
-            except KeyboardInterrupt:
-                raise
-            except BaseException as fault:  # a plugin may raise anything
-                self.fault(item.plugin, hook, fault)
-                concerned.append(item)
-        return tuple(concerned) or None
 
     def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
         task, endpoint = arguments.get("task"), arguments.get("endpoint")
@@ -284,7 +277,7 @@ class Host:
                 self.fault(item.plugin, hook, fault)
                 continue
             if isinstance(result, Outcome) and _gave_verdict(result, arguments[name]):
-                result = decided(result, item.plugin)
+                result = replace(result, decided_by=item.plugin)
             arguments[name] = result
         return arguments[name]
 
@@ -337,14 +330,8 @@ class Host:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
         cause = error.__cause__ if isinstance(error, HookFault) else error
-        log.error(
-            "plugin %s: %s %s",
-            plugin,
-            hook,
-            text,
-            exc_info=cause,
-            extra={"plugin": plugin, "hook": hook},
-        )
+        beside = {"plugin": plugin, "hook": hook}
+        log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(time.time() * 1000)
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))

@@ -8,8 +8,8 @@ import json
 import logging
 import math
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from dataclasses import replace
-from typing import Any, get_args
+from types import UnionType
+from typing import Any, get_args, get_origin, get_type_hints
 
 import httpx
 
@@ -205,11 +205,6 @@ _LONGEST_CODE = 32
 """Characters of a status code."""
 
 
-def decided(outcome: Outcome, plugin: str) -> Outcome:
-    """The outcome with the plugin named that changed its verdict."""
-    return replace(outcome, decided_by=plugin)
-
-
 def valid_refusal(refusal: Reject | Snooze) -> bool:
     """True where a snooze has a delay that can be waited for."""
     return isinstance(refusal, Reject) or _is_delay(refusal.delay)
@@ -264,21 +259,16 @@ def _check_task(task: NewTask) -> None:
 
 
 _KINDS = frozenset(Kind)
-_TASK: Mapping[str, tuple[type, ...]] = {
-    "kind": (str,),
-    "endpoint_id": (str,),
-    "params": (Mapping,),
-    "webhook": (str,),
-    "phase": (str, _NOTHING),
-    "payload": (str, _NOTHING),
-    "error": (str, _NOTHING),
-    "delay": (int, float),
-    "parent_id": (int, _NOTHING),
-    "unique_key": (str, _NOTHING),
-    "max_attempts": (int,),
-    "scheduled_at": (int, _NOTHING),
-    "depth": (int,),
-}
+
+
+def _types(hint: Any) -> tuple[type, ...]:
+    """The classes whose instances an annotation allows; where it says float, int is meant too."""
+    hints = get_args(hint) if isinstance(hint, UnionType) else (hint,)
+    found = tuple(get_origin(one) or one for one in hints)
+    return (*found, int) if float in found else found
+
+
+_TASK = {name: _types(hint) for name, hint in get_type_hints(NewTask).items()}
 
 
 _STORABLE = (str, int, float, _NOTHING)

@@ -61,7 +61,7 @@ class Control(Protocol):
         """The latest of them, as `GET /v1/bulks` lists them."""
 
     async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
-        """What people did by hand: the document of `GET /v1/actions`."""
+        """What was done manually: the document of `GET /v1/actions`."""
 
     async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
         """These endpoints, or all of them, as `GET /v1/endpoints` lists them. Raises NotFound."""
@@ -152,7 +152,7 @@ class Answer:
         status: the status code.
         headers: further headers.
         media_type: such as `text/plain`.
-        done: what was done by hand, for the action log; it is written down before this is sent.
+        done: what was done manually, for the action log; it is written down before this is sent.
     """
 
     body: Any
@@ -164,7 +164,7 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Caller:
-    """Who asks.
+    """The client that sent the request.
 
     Args:
         name: for the log.

@@ -39,7 +39,7 @@ IDLE = 1.0
 # Each status by itself: to group them by their status would compare the texts of all rows.
 COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ?"  # noqa: S608
 
-PATIENCE = 5.0
+RECONNECT_WAIT = 5.0
 """Seconds for which what waits to be written waits for the database to be back."""
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
@@ -92,7 +92,7 @@ class DatabaseHealth:
     @property
     def refusing(self) -> str | None:
         """Why nobody need wait for the database; None where it may be back in a moment."""
-        lost = self.unreachable is not None and time.monotonic() - self.lost_at > PATIENCE
+        lost = self.unreachable is not None and time.monotonic() - self.lost_at > RECONNECT_WAIT
         return self.unreachable if lost else None
 
 
@@ -232,7 +232,7 @@ class Writer:
         runs = in_order(operations)
         deadline, tries = time.monotonic(), 0
         if self.health.unreachable is None:
-            deadline += PATIENCE
+            deadline += RECONNECT_WAIT
         while True:
             try:
                 if not self._together(session, runs):

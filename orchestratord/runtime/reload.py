@@ -71,6 +71,8 @@ class Reloader:
         """
         self._loader = loader
         self._config = loader.config
+        self.editor = Editor(loader)
+        """Writes what endpoints say back to their files."""
         self._store = store
         self._host = host
         self._worker = worker
@@ -95,11 +97,6 @@ class Reloader:
     def config(self) -> Config:
         """The configuration in force."""
         return self._config
-
-    @property
-    def editor(self) -> Editor:
-        """Writes what endpoints say back to their files."""
-        return self._loader.editor
 
     async def begin(self) -> None:
         """Take up the configuration that the daemon started with."""

@@ -7,6 +7,7 @@ one that cannot be used leaves the last good one in force.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
 from pydantic import GetCoreSchemaHandler, ValidationInfo
@@ -20,10 +21,13 @@ Attach = Callable[[str, int, bool], bytes]
 config folder. Raises ValueError. It comes as validation context, under `attach`."""
 
 
+@dataclass(frozen=True)
 class Attachment(YamlValue):
     """A file. Equal names and contents are equal."""
 
-    __slots__ = ("content", "name")
+    name: str
+    """As it stands in the YAML."""
+    content: bytes = field(repr=False)
 
     limit: ClassVar[int] = 1_048_576
     """Bytes."""
@@ -34,24 +38,6 @@ class Attachment(YamlValue):
         "minLength": 1,
         "description": "the path of a file",
     }
-
-    def __init__(self, name: str, content: bytes) -> None:
-        self.name = name
-        """As it stands in the YAML."""
-        self.content = content
-
-    def __eq__(self, other: object) -> bool:
-        return (
-            type(other) is type(self)
-            and isinstance(other, Attachment)
-            and (other.name, other.content) == (self.name, self.content)
-        )
-
-    def __hash__(self) -> int:
-        return hash((type(self), self.name, self.content))
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({self.name!r}, {len(self.content)} bytes)"
 
     @classmethod
     def parse(cls, value: Any, info: ValidationInfo) -> Self:

@@ -13,21 +13,7 @@ from urllib.parse import quote, quote_plus
 MASK = "***"
 
 SECRET_HEADERS = frozenset(
-    {
-        "authorization",
-        "proxy-authorization",
-        "cookie",
-        "set-cookie",
-        "x-api-key",
-        "api-key",
-        "apikey",
-        "x-auth-token",
-        "x-access-token",
-        "x-csrf-token",
-        "x-amz-security-token",
-        "x-goog-api-key",
-        "www-authenticate",
-    }
+    {"authorization", "proxy-authorization", "cookie", "set-cookie", "www-authenticate"}
 )
 _SECRET_NAME = re.compile(r"(secret|token|password|passwd|api[-_]?key|credential)", re.IGNORECASE)
 _HEX = re.compile("%[0-9A-F]{2}")

@@ -137,16 +137,5 @@ def schedule(declared: Mapping[str, Any] | None) -> str:
     return text if zone == "UTC" else f"{text} ({zone})"
 
 
-FILTERS: dict[str, Callable[..., Any]] = {
-    "number": number,
-    "seconds": seconds,
-    "milliseconds": milliseconds,
-    "size": size,
-    "when": when,
-    "clock": clock,
-    "name": name,
-    "cut": cut,
-    "pretty": pretty,
-    "grade": grade,
-    "schedule": schedule,
-}
+_FILTERS = (number, seconds, milliseconds, size, when, clock, name, cut, pretty, grade, schedule)
+FILTERS: Mapping[str, Callable[..., Any]] = {written.__name__: written for written in _FILTERS}

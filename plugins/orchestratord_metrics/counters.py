@@ -161,16 +161,7 @@ class EventCounters:
 
     def all(self) -> Sequence[Counts]:
         """In the order in which they are shown."""
-        return (
-            self.created,
-            self.attempts,
-            self.durations,
-            self.retries,
-            self.deliveries,
-            self.final_failures,
-            self.lateness,
-            self.config_changes,
-        )
+        return tuple(vars(self).values())
 
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""

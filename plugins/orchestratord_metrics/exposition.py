@@ -6,6 +6,7 @@ import os
 import platform
 import resource
 import time
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from functools import cache
@@ -27,6 +28,13 @@ from orchestratord_metrics.counters import OTHER, Counts, Labels, masked
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SELF = Path("/proc/self")
+_LANE_GAUGES = {
+    "in_flight": "Attempts under way in a lane.",
+    "concurrency": "The most of them at once.",
+    "breaker_open": "1 while the breaker of a lane is open, else 0.",
+    "rate_limit": "How many calls may begin in its unit.",
+    "rate_used": "How many of them count now.",
+}
 
 
 class Exposition(Collector):
@@ -70,51 +78,31 @@ class Exposition(Collector):
         status = self._status
         yield _gauge("in_flight", "Attempts under way.", status["in_flight"])
         yield _gauge("concurrency", "The most attempts at once.", status["concurrency"])
-        lanes: dict[str, list[int]] = {}
-        for lane in status["lanes"]:
-            name = lane["name"] if lane["name"] in self._lanes else OTHER
-            sums = lanes.setdefault(name, [0, 0])
-            sums[0] += lane["in_flight"]
-            sums[1] += lane["concurrency"]
-        in_flight = _gauge("lane_in_flight", "Attempts under way in a lane.", labels=("lane",))
-        most = _gauge("lane_concurrency", "The most of them at once.", labels=("lane",))
-        for name, (now, limit) in lanes.items():
-            in_flight.add_metric((name,), now)
-            most.add_metric((name,), limit)
-        yield in_flight
-        yield most
-        yield from self._limits()
+        yield from self._lane_families()
 
-    def _limits(self) -> Iterator[Metric]:
-        """Breakers and rate limits; `other` adds those of the other lanes up."""
-        open_ = _gauge(
-            "lane_breaker_open", "1 while the breaker of a lane is open, else 0.", labels=("lane",)
-        )
-        openings = CounterMetricFamily(
+    def _lane_families(self) -> Iterator[Metric]:
+        """What is known of each lane; `other` adds up that of the lanes without a name here."""
+        families: dict[str, GaugeMetricFamily | CounterMetricFamily] = {
+            name: _gauge(f"lane_{name}", meaning, labels=("lane",))
+            for name, meaning in _LANE_GAUGES.items()
+        }
+        families["openings"] = CounterMetricFamily(
             "orchestratord_lane_breaker_openings",
             "How often the breaker of a lane has opened.",
             labels=("lane",),
         )
-        limit = _gauge("lane_rate_limit", "How many calls may begin in its unit.", labels=("lane",))
-        used = _gauge("lane_rate_used", "How many of them count now.", labels=("lane",))
-        sums: dict[str, list[int]] = {}
-        rates: dict[str, list[int]] = {}
+        sums: dict[str, Counter[str]] = {}
         for lane in self._status["lanes"]:
             name = lane["name"] if lane["name"] in self._lanes else OTHER
-            found = sums.setdefault(name, [0, 0])
-            found[0] += lane["breaker"] is not None
-            found[1] += lane["openings"]
+            found = sums.setdefault(name, Counter())
+            found.update({key: lane[key] for key in ("in_flight", "concurrency", "openings")})
+            found.update(breaker_open=lane["breaker"] is not None)
             if lane["rate"] is not None:
-                rate = rates.setdefault(name, [0, 0])
-                rate[0] += lane["rate"]["times"]
-                rate[1] += lane["rate"]["used"]
-        for name, (now, count) in sums.items():
-            open_.add_metric((name,), now)
-            openings.add_metric((name,), count)
-        for name, (times, taken) in rates.items():
-            limit.add_metric((name,), times)
-            used.add_metric((name,), taken)
-        yield from (open_, openings, limit, used)
+                found.update(rate_limit=lane["rate"]["times"], rate_used=lane["rate"]["used"])
+        for name, found in sums.items():
+            for key, count in found.items():
+                families[key].add_metric((name,), count)
+        yield from families.values()
 
     def _configuration(self) -> Iterator[Metric]:
         config, status = self._config, self._status

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -125,7 +125,7 @@ class SqlExecutor(Executor):
             return _rejected(str(error))
         result = QueryResult(target.endpoint.api.max_response)
         ends = time.monotonic() + target.timeout
-        accept = partial(_accept, result, target.endpoint.spec.success_if)
+        accept = partial(_judge, result.data, target.endpoint.spec.success_if)
         run = StatementRun(scanned, values, ends, target.timeout, result, accept)
         try:
             await self._pool(place).execute(run)
@@ -148,7 +148,7 @@ class SqlExecutor(Executor):
         statement: Statement = request
         answer = fake_answer(body, reads=reads_only(statement.text))
         try:
-            _judge(answer, target.endpoint.spec.success_if)
+            _judge(lambda: answer, target.endpoint.spec.success_if)
         except StatementFailed as failure:
             return _failed(failure, target)
         return Outcome("success", "ok", httpx.Response(200, json=answer), answered=True)
@@ -200,17 +200,12 @@ def _value(value: Any) -> Any:
     return value
 
 
-def _accept(result: QueryResult, success_if: Expression | None) -> None:
+def _judge(answer: Callable[[], Any], success_if: Expression | None) -> None:
     """Raise StatementFailed where the answer is not what the endpoint wants."""
-    if success_if is not None:
-        _judge(result.data(), success_if)
-
-
-def _judge(answer: Any, success_if: Expression | None) -> None:
     if success_if is None:
         return
     try:
-        holds = success_if.holds(answer)
+        holds = success_if.holds(answer())
     except ValueError as error:
         raise StatementFailed(
             f"success_if cannot be told: {error}; rolled back", retryable=False
@@ -223,21 +218,17 @@ def _judge(answer: Any, success_if: Expression | None) -> None:
 def _connect(place: DatabaseTarget) -> Connect:
     """What opens connections. A driver is imported when its first statement is executed."""
     url = place.database.url
-    if url.dialect == "sqlite":
-        return partial(_sqlite, url.path(place.folder))
-    return partial(_postgresql, url.text)
 
+    def connect(run: StatementRun) -> Driver:
+        if url.dialect == "sqlite":
+            from orchestratord_sql.sqlite_driver import SqliteDriver
 
-def _sqlite(path: Path, run: StatementRun) -> Driver:
-    from orchestratord_sql.sqlite_driver import SqliteDriver
+            return SqliteDriver(url.path(place.folder), run)
+        from orchestratord_sql.postgresql_driver import PostgresqlDriver
 
-    return SqliteDriver(path, run)
+        return PostgresqlDriver(url.text, run)
 
-
-def _postgresql(url: str, run: StatementRun) -> Driver:
-    from orchestratord_sql.postgresql_driver import PostgresqlDriver
-
-    return PostgresqlDriver(url, run)
+    return connect
 
 
 def _rejected(error: str) -> Outcome:

@@ -20,7 +20,6 @@ from typing import Any
 from orchestratord import (
     Config,
     Endpoint,
-    Explanation,
     NewTask,
     Outcome,
     Problem,
@@ -31,20 +30,16 @@ from orchestratord import (
     pure,
 )
 from orchestratord_then import checks
-from orchestratord_then.child_tasks import ChildPlan, Impossible, explanations
+from orchestratord_then.child_tasks import ChildPlan, Impossible, concerned, explain
 from orchestratord_then.declaration import THEN, Then
 
-__all__ = ["THEN", "Then"]
+__all__ = ["THEN", "Then", "explain"]
 
 AT_ONCE = 100
 """Steps of a plan, a task each at most, after which everything else has its turn."""
 
 _KEPT = "orchestratord_then"
 """Where an answer keeps the plan that was made of it."""
-
-
-def _concerned(kind: str, endpoint: Endpoint) -> bool:
-    return kind == "call" and bool(endpoint[THEN])
 
 
 @hookimpl
@@ -60,7 +55,7 @@ def check_endpoint(endpoint: Endpoint, config: Config) -> Iterable[Problem]:
 # Last: what others make of the outcome is what counts.
 @hookimpl(trylast=True)
 @pure
-@only_for(_concerned)
+@only_for(concerned)
 def after_request(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
@@ -69,7 +64,7 @@ def after_request(
 
 @hookimpl(trylast=True)
 @pure
-@only_for(_concerned)
+@only_for(concerned)
 def after_execute(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
@@ -77,20 +72,12 @@ def after_execute(
 
 
 @hookimpl
-@only_for(_concerned)
+@only_for(concerned)
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
     plan = _kept(outcome, task) or ChildPlan(outcome, task, endpoint, config)
     return plan.tasks if plan.advance(AT_ONCE) else _tasks(plan)
-
-
-@hookimpl
-@only_for(_concerned)
-def explain(
-    phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
-) -> Iterable[Explanation]:
-    return explanations(phase, outcome, task, endpoint, config)
 
 
 def _judge(

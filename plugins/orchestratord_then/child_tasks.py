@@ -20,6 +20,8 @@ from orchestratord import (
     Task,
     check_params,
     header_items,
+    hookimpl,
+    only_for,
 )
 from orchestratord_then.declaration import THEN, Then
 
@@ -259,10 +261,17 @@ class ChildPlan:
             raise Impossible(f"{place}: {error}") from None
 
 
-def explanations(
+def concerned(kind: str, endpoint: Endpoint) -> bool:
+    """Whether something follows from the tasks of this kind and endpoint."""
+    return kind == "call" and bool(endpoint[THEN])
+
+
+@hookimpl
+@only_for(concerned)
+def explain(
     phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
 ) -> list[Explanation]:
-    """What each entry of `then` makes of this phase, and why."""
+    """The hook `explain`: what each entry of `then` makes of this phase, and why."""
     entries = endpoint[THEN]
     calls = [entry.call for entry in entries]
     names = [

@@ -26,17 +26,12 @@ from orchestratord import (
     Delete,
     Endpoint,
     Executor,
-    Explanation,
-    NewTask,
-    Outcome,
     Problem,
     Route,
     Setting,
     Table,
-    Task,
     Upsert,
     hookimpl,
-    only_for,
 )
 from orchestratord_webhooks import checks
 from orchestratord_webhooks.announcement import Announcer
@@ -84,56 +79,5 @@ def config_adopted(
     return health.adopt(config, tables[TABLE.name], elsewhere)
 
 
-def _declares(kind: str, endpoint: Endpoint) -> bool:
-    return kind == "call" and bool(endpoint[WEBHOOKS])
-
-
-def _delivers(kind: str, endpoint: Endpoint) -> bool:
-    return kind == "webhook"
-
-
-@hookimpl
-@only_for(_declares)
-def announce(
-    phase: str,
-    outcome: Outcome | None,
-    request: Any,
-    task: Task,
-    endpoint: Endpoint,
-    next_try: int | None,
-    config: Config,
-) -> Iterable[NewTask]:
-    return announcer.announce(phase, outcome, request, task, endpoint, next_try, config)
-
-
-@hookimpl
-@only_for(_declares)
-def explain(
-    phase: str,
-    outcome: Outcome | None,
-    request: Any,
-    task: Task,
-    endpoint: Endpoint,
-    next_try: int | None,
-    config: Config,
-    now: float,
-) -> Iterable[Explanation]:
-    return announcer.explain(phase, outcome, request, task, endpoint, next_try, config, now)
-
-
-@hookimpl
-@only_for(_delivers)
-def on_success(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
-    return health.record(outcome, task, endpoint)
-
-
-@hookimpl
-@only_for(_delivers)
-def on_retry(outcome: Outcome, task: Task, endpoint: Endpoint) -> Iterable[Upsert]:
-    return health.record(outcome, task, endpoint)
-
-
-@hookimpl
-@only_for(_delivers)
-def on_final_failure(outcome: Outcome, task: Task, endpoint: Endpoint | None) -> Iterable[Upsert]:
-    return health.record(outcome, task, endpoint)
+announce, explain = announcer.announce, announcer.explain
+on_success = on_retry = on_final_failure = health.record

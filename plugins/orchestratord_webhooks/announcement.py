@@ -16,6 +16,8 @@ from orchestratord import (
     Outcome,
     Redactor,
     Task,
+    hookimpl,
+    only_for,
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
@@ -31,6 +33,10 @@ Context = Callable[[Task, float], Mapping[str, Any]]
 """The names that the templates of a task may use, at a time in seconds since the epoch."""
 
 
+def _declares(kind: str, endpoint: Endpoint) -> bool:
+    return kind == "call" and bool(endpoint[WEBHOOKS])
+
+
 class Announcer:
     """Makes the deliveries of what happens to calls. Deliveries themselves cause none."""
 
@@ -42,6 +48,8 @@ class Announcer:
         self._now = now
         self._large: set[tuple[str, str]] = set()
 
+    @hookimpl
+    @only_for(_declares)
     def announce(
         self,
         phase: str,
@@ -74,6 +82,8 @@ class Announcer:
             self._notice_size(delivery)
         return deliveries
 
+    @hookimpl
+    @only_for(_declares)
     def explain(
         self,
         phase: str,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import hmac
 import json
@@ -34,6 +33,7 @@ from orchestratord import (
     Template,
     TemplateTree,
     Text,
+    suggest,
 )
 from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
@@ -68,9 +68,7 @@ class Retry(RetryPolicy):
 def _known_phase(value: str) -> str:
     if value in PHASES:
         return value
-    near = difflib.get_close_matches(value, PHASES, n=1)
-    remedy = f", did you mean {near[0]!r}?" if near else f"; it is one of {', '.join(PHASES)}"
-    raise ValueError(f"unknown phase {value!r}{remedy}")
+    raise ValueError(f"unknown phase {value!r}{suggest(value, PHASES)}")
 
 
 def _parse_payload(value: Any) -> Template | TemplateTree:

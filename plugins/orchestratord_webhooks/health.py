@@ -22,6 +22,8 @@ from orchestratord import (
     Task,
     Upsert,
     WebhookEvent,
+    hookimpl,
+    only_for,
 )
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
@@ -59,6 +61,10 @@ _LIFTED = {"disabled_at": None, "disabled_reason": None}
 
 Name = tuple[str, str]
 """Endpoint and webhook."""
+
+
+def _delivers(kind: str, endpoint: Endpoint) -> bool:
+    return kind == "webhook"
 
 
 class Health:
@@ -123,8 +129,10 @@ class Health:
 
     # -- the deliveries ----------------------------------------------------------------------
 
+    @hookimpl
+    @only_for(_delivers)
     def record(self, outcome: Outcome, task: Task, endpoint: Endpoint | None) -> list[Upsert]:
-        """What is to be written when an attempt of a delivery was decided.
+        """The hooks `on_…` of a delivery: what is to be written when an attempt was decided.
 
         `endpoint` is as it was when the attempt began.
         """

@@ -5,18 +5,17 @@ from __future__ import annotations
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
-import httpx
-
+from orchestratorctl.exit_codes import CommandError
+from orchestratorctl.socket_client import SocketClient
 from orchestratord.errors import OrchestratordError
 
 START_TIMEOUT = 20.0
@@ -65,29 +64,18 @@ class DemoDaemon:
                 env=environ,
                 start_new_session=True,
             )
-        self._client = httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(self.socket)),
-            base_url="http://orchestratord",
-            timeout=10,
-        )
+        self._client = SocketClient(str(self.socket))
 
     def wait_until_ready(self) -> float:
         """Seconds until it served. Raises DemoFailed where it ends or takes too long."""
         begun = time.monotonic()
         while time.monotonic() - begun < START_TIMEOUT:
             self.check()
-            try:
-                if self._listens() and self._client.get("/readyz").status_code == 200:
-                    return time.monotonic() - begun
-            except httpx.TransportError:
-                pass
+            with suppress(CommandError):
+                self._client.get("/readyz")
+                return time.monotonic() - begun
             time.sleep(0.05)
         raise DemoFailed(f"the daemon was not ready within {START_TIMEOUT:g}s")
-
-    def _listens(self) -> bool:
-        # Asked first: the client leaves a socket open where nobody is at the other end.
-        with socket.socket(socket.AF_UNIX) as probe:
-            return probe.connect_ex(str(self.socket)) == 0
 
     def check(self) -> None:
         """Raises DemoFailed where the daemon has ended."""
@@ -96,28 +84,19 @@ class DemoDaemon:
 
     def get(self, path: str) -> dict[str, Any]:
         """The JSON that the API answers. Raises DemoFailed for anything but 2xx."""
-        return self._answer(self._request("GET", path))
+        return self._request("GET", path)
 
     def call(self, endpoint: str, params: Mapping[str, Any]) -> int:
         """Place a call; the id of its task. Raises DemoFailed where it is not accepted."""
         path = f"/v1/endpoints/{endpoint}/calls"
-        return int(self._answer(self._request("POST", path, {"params": dict(params)}))["id"])
+        return int(self._request("POST", path, {"params": dict(params)})["id"])
 
-    def _request(self, method: str, path: str, body: Any = None) -> httpx.Response:
+    def _request(self, method: str, path: str, body: Any = None) -> dict[str, Any]:
         try:
-            return self._client.request(method, path, json=body)
-        except httpx.TransportError as error:
+            return self._client.request(method, path, body)[1]
+        except CommandError as error:
             self.check()
             raise DemoFailed(f"{method} {path}: {error}") from error
-
-    @staticmethod
-    def _answer(response: httpx.Response) -> dict[str, Any]:
-        if not response.is_success:
-            request = response.request
-            raise DemoFailed(
-                f"{request.method} {request.url.path}: {response.status_code} {response.text}"
-            )
-        return cast("dict[str, Any]", response.json())
 
     def rows(self) -> int:
         """How many items are in the table that statements write to."""
@@ -130,7 +109,6 @@ class DemoDaemon:
 
     def stop(self) -> int:
         """Let it drain and end; its exit code. One that does not end is killed."""
-        self._client.close()
         if self._process.poll() is None:
             self._process.send_signal(signal.SIGTERM)
         try:

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
+from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
 from orchestratord.errors import Problem
 from orchestratord.values.certificate import certificates, ends
@@ -131,35 +131,29 @@ def check_plugins(installed: Installation) -> Findings:
             names.append(f"{info.name} {info.version}" if info.name != "http" else info.name)
     for told in (installed.status or {}).get("plugins") or []:
         if told.get("faults"):
-            yield _faults(told["name"], told["faults"], told.get("last_fault"))
+            yield warn(
+                f"{told['name']} has failed {counted(told['faults'], 'time')} since the daemon "
+                f"started, last in {told.get('last_fault')}",
+                "the log has each of them with its traceback",
+            )
     if names:
         yield ok(f"loaded: {', '.join(names)}")
-
-
-def _faults(name: str, count: int, last: str | None) -> Finding:
-    return warn(
-        f"{name} has failed {counted(count, 'time')} since the daemon started, last in {last}",
-        "the log has each of them with its traceback",
-    )
 
 
 def check_certificates(installed: Installation) -> Findings:
     """Do some end soon, or have they ended?"""
     now = datetime.now(UTC)
-    dates: list[datetime] = []
-    good = True
-    for what, date in _ends(installed):
-        dates.append(date)
-        renew = "renew it; a running daemon takes a new file by itself"
+    renew = "renew it; a running daemon takes a new file by itself"
+    found = list(_ends(installed))
+    for what, date in found:
         if date < now:
-            good = False
             yield fail(f"{what} ended on {date:%Y-%m-%d}", renew)
         elif date < now + _SOON:
-            good = False
             yield warn(f"{what} ends on {date:%Y-%m-%d}", renew)
-    if dates and good:
-        count = counted(len(dates), "certificate")
-        yield ok(f"{count} of APIs; the first to end does so on {min(dates):%Y-%m-%d}")
+    first = min((date for _, date in found), default=now)
+    if first >= now + _SOON:
+        count = counted(len(found), "certificate")
+        yield ok(f"{count} of APIs; the first to end does so on {first:%Y-%m-%d}")
 
 
 def _ends(installed: Installation) -> Iterator[tuple[str, datetime]]:

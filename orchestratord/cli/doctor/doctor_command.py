@@ -86,7 +86,7 @@ def _print(about: str, finding: Finding) -> None:
 
 
 def _lines(text: str) -> list[str]:
-    """."""
+    """The text in lines that fit beside the status on the terminal."""
     if not sys.stdout.isatty():
         return [text]
     room = max(shutil.get_terminal_size().columns - _INDENT - 2, 30)

@@ -10,8 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-import httpx
-
+from orchestratorctl.exit_codes import CommandError, RequestRefused
+from orchestratorctl.socket_client import SocketClient
 from orchestratord.cli.opened_config import copy_of, host_of
 from orchestratord.config.folder import read_daemon_file
 from orchestratord.config.load import load
@@ -133,21 +133,13 @@ def ask(path: Path) -> dict[str, Any]:
     """The status of the daemon at a socket. Raises OSError where none answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         probe.settimeout(ANSWER_TIMEOUT)
-        probe.connect(os.fspath(path))  # tells why it cannot be reached, which httpx does not
+        probe.connect(os.fspath(path))  # tells why it cannot be reached
     try:
-        with httpx.Client(
-            transport=httpx.HTTPTransport(uds=str(path)), timeout=ANSWER_TIMEOUT
-        ) as client:
-            response = client.get("http://localhost/v1/status")
-            answer = response.json()
-            if response.status_code == httpx.codes.SERVICE_UNAVAILABLE:
-                raise Unready(str(answer["detail"]))
-            response.raise_for_status()
-    except (httpx.HTTPError, ValueError, LookupError, TypeError) as error:
+        return SocketClient(os.fspath(path)).get("/v1/status", timeout=ANSWER_TIMEOUT)
+    except CommandError as error:
+        if isinstance(error, RequestRefused) and error.status == 503:
+            raise Unready(str(error)) from None
         raise OSError(errno.EPROTO, f"no answer that makes sense: {error}") from None
-    if not isinstance(answer, dict):
-        raise OSError(errno.EPROTO, "no answer that makes sense")
-    return answer
 
 
 def _as_the_unit(folder: Path, environ: Mapping[str, str]) -> Mapping[str, str]:

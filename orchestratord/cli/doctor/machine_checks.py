@@ -46,28 +46,21 @@ def check_clock(installed: Installation) -> Findings:
     wall, steady = time(), monotonic()
     sleep(_WATCHED)
     drift = (time() - wall) - (monotonic() - steady)
-    good = True
+    found = []
     if wall < _NO_EARLIER:
-        good = False
-        yield fail(f"the clock says {_shown(wall)}", "set it: everything that waits would be late")
+        remedy = "set it: everything that waits would be late"
+        found.append(fail(f"the clock says {_shown(wall)}", remedy))
     if abs(drift) > _STEP:
-        good = False
-        yield warn(
-            f"the clock was moved by {drift:+.1f} s during this check", "let one program set it"
-        )
+        moved = f"the clock was moved by {drift:+.1f} s during this check"
+        found.append(warn(moved, "let one program set it"))
     if _synchronised() is False:
-        good = False
-        yield warn(
-            "systemd says that the clock is not synchronised",
-            "timedatectl set-ntp true, or start the program that keeps the time",
-        )
+        remedy = "timedatectl set-ntp true, or start the program that keeps the time"
+        found.append(warn("systemd says that the clock is not synchronised", remedy))
     try:
         zoneinfo.ZoneInfo("Europe/Paris")
     except (zoneinfo.ZoneInfoNotFoundError, OSError):
-        good = False
-        yield fail("there is no time zone data", "pip install tzdata")
-    if good:
-        yield ok(f"it is {_shown(wall)}")
+        found.append(fail("there is no time zone data", "pip install tzdata"))
+    return found or [ok(f"it is {_shown(wall)}")]
 
 
 def _shown(moment: float) -> str:

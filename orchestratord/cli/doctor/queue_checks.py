@@ -145,7 +145,7 @@ def check_server(url: str, known: Iterable[str] = ()) -> Findings:
             "let it own them, or the schema that they are in",
         )
     yield from _daemons(seen)
-    for complaint in {subject(words): words for words in (*known, *seen.complaints)}.values():
+    for complaint in {subject(words): words for words in (*known, *seen.problems)}.values():
         what, _, remedy = complaint.partition(": ")
         yield warn(what, remedy)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestratord.cli.argument_completion import endpoints_and_strategies
-from orchestratord.cli.options import config_option, output_option
+from orchestratord.cli.options import config_option, counted, output_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened_config import OpenedConfig
@@ -87,7 +87,7 @@ def backoff(
     }
     for fault in dict.fromkeys(faults):
         click.echo(f"the strategy {fault}", err=True)
-    click.echo(json.dumps(document, indent=2) if output == "json" else backoff_text(document))
+    click.echo(json.dumps(document, indent=2) if output == "json" else "\n".join(_lines(document)))
 
 
 def _declared(
@@ -176,12 +176,8 @@ def _policy(policy: RetryPolicy) -> dict[str, Any]:
     }
 
 
-def backoff_text(document: Mapping[str, Any]) -> str:
-    """A table of delays with a picture, no wider than a terminal of 80 columns."""
-    return "\n".join(_lines(document))
-
-
 def _lines(document: Mapping[str, Any]) -> Iterator[str]:
+    """A table of delays with a picture, no wider than a terminal of 80 columns."""
     from orchestratord.simulate.timetable import about, between
 
     policy, delays = document["policy"], document["delays"]
@@ -196,19 +192,15 @@ def _lines(document: Mapping[str, Any]) -> Iterator[str]:
         yield ""
         yield from _table(delays)
     yield ""
+    attempts = counted(document["attempts"], "attempt")
     if document["expires"]:
-        yield f"The next attempt would lie past give_up_after: {_attempts(document)}."
+        yield f"The next attempt would lie past give_up_after: {attempts}."
     else:
-        yield f"Then it has failed for good (exhausted): {_attempts(document)}."
+        yield f"Then it has failed for good (exhausted): {attempts}."
     total = f"Total: {about(document['total'])}"
     if document["shortest_total"] != document["longest_total"]:
         total += f" ({between(document['shortest_total'], document['longest_total'])} with jitter)"
     yield f"{total}, and the time that the attempts take."
-
-
-def _attempts(document: Mapping[str, Any]) -> str:
-    count = document["attempts"]
-    return f"{count} attempt" if count == 1 else f"{count} attempts"
 
 
 def _table(delays: list[Mapping[str, Any]]) -> Iterator[str]:

@@ -20,22 +20,13 @@ def plugins(config: str | None, output: str) -> None:
     from orchestratord.cli.opened_config import opened_host
 
     host = opened_host(config)
-    rows = [
-        {
-            "name": info.name,
-            "version": info.version,
-            "status": info.status,
-            "source": info.source,
-            "hooks": list(info.hooks),
-            "error": info.error,
-        }
-        for info in host.plugins.values()
-    ]
+    keys = ("name", "version", "status", "source", "hooks", "error")
+    rows = [{key: getattr(info, key) for key in keys} for info in host.plugins.values()]
     if output == "json":
         click.echo(json.dumps({"plugins": rows}, indent=2))
     else:
-        table = [[str(row[key]) for key in ("name", "version", "status", "source")] for row in rows]
-        hooks = [", ".join(info.hooks) for info in host.plugins.values()]
+        table = [[str(row[key]) for key in keys[:4]] for row in rows]
+        hooks = [", ".join(row["hooks"]) for row in rows]
         _print_table(["PLUGIN", "VERSION", "STATUS", "SOURCE", "HOOKS"], table, hooks)
 
 

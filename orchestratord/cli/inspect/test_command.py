@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -18,15 +17,8 @@ if TYPE_CHECKING:
 FAILED = 1
 
 
-@dataclass(frozen=True, slots=True)
-class PlacedResult:
-    """One test as it is reported. `misses` are places (file:line:column), keys and messages."""
-
-    endpoint: str
-    name: str
-    file: str
-    line: int
-    misses: list[dict[str, Any]]
+Report = dict[str, Any]
+"""One test as `-o json` has it. `misses` are places (file:line:column), keys and messages."""
 
 
 @click.command()
@@ -48,10 +40,10 @@ def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
     write = {"text": _text, "json": _json, "junit": _junit}[output]
     for line in write(results):
         click.echo(line)
-    raise SystemExit(FAILED if any(result.misses for result in results) else 0)
+    raise SystemExit(0 if all(result["passed"] for result in results) else FAILED)
 
 
-def _results(open_: OpenedConfig, names: Sequence[str]) -> list[PlacedResult]:
+def _results(open_: OpenedConfig, names: Sequence[str]) -> list[Report]:
     import asyncio
 
     from orchestratord.simulate.test_runner import run_cases
@@ -87,7 +79,7 @@ def _note_hooks(open_: OpenedConfig, results: Sequence[CaseResult]) -> None:
             click.echo(f"note: {message}, which may decide otherwise", err=True)
 
 
-def _placed(open_: OpenedConfig, result: CaseResult) -> PlacedResult:
+def _placed(open_: OpenedConfig, result: CaseResult) -> Report:
     """With the place of the test, and of each expectation that was not met."""
     from orchestratord.config.yaml.document import read_document
     from orchestratord.config.yaml.nodes import MapNode, locate
@@ -109,7 +101,14 @@ def _placed(open_: OpenedConfig, result: CaseResult) -> PlacedResult:
             }
         )
     spot, _, _ = locate(document.spot, root, here)
-    return PlacedResult(result.endpoint.id, result.label, spot.file, spot.line, misses)
+    return {
+        "endpoint": result.endpoint.id,
+        "name": result.label,
+        "file": spot.file,
+        "line": spot.line,
+        "passed": not misses,
+        "misses": misses,
+    }
 
 
 def _sentence(miss: dict[str, Any]) -> str:
@@ -119,63 +118,55 @@ def _sentence(miss: dict[str, Any]) -> str:
     return escape(f"{place}: {miss['key']}: {miss['message']}")
 
 
-def _text(results: Sequence[PlacedResult]) -> Iterator[str]:
+def _failed(results: Sequence[Report]) -> int:
+    return sum(not result["passed"] for result in results)
+
+
+def _text(results: Sequence[Report]) -> Iterator[str]:
     from orchestratord.log import escape
 
     endpoint = ""
     for result in results:
-        if result.endpoint != endpoint:
-            endpoint = result.endpoint
+        if result["endpoint"] != endpoint:
+            endpoint = result["endpoint"]
             yield endpoint
-        yield f"  {'FAIL' if result.misses else 'ok  '}  {escape(result.name)}"
-        for miss in result.misses:
+        yield f"  {'ok  ' if result['passed'] else 'FAIL'}  {escape(result['name'])}"
+        for miss in result["misses"]:
             yield f"        {_sentence(miss)}"
-    failed = sum(1 for result in results if result.misses)
+    failed = _failed(results)
     yield f"{len(results) - failed} passed, {failed} failed" if results else "there are no tests"
 
 
-def _json(results: Sequence[PlacedResult]) -> Iterator[str]:
+def _json(results: Sequence[Report]) -> Iterator[str]:
     import json
 
-    failed = sum(1 for result in results if result.misses)
+    failed = _failed(results)
     document = {
         "passed": len(results) - failed,
         "failed": failed,
-        "tests": [
-            {
-                "endpoint": result.endpoint,
-                "name": result.name,
-                "file": result.file,
-                "line": result.line,
-                "passed": not result.misses,
-                "misses": result.misses,
-            }
-            for result in results
-        ],
+        "tests": results,
     }
     yield json.dumps(document, indent=2)
 
 
-def _junit(results: Sequence[PlacedResult]) -> Iterator[str]:
+def _junit(results: Sequence[Report]) -> Iterator[str]:
     """The XML that CI systems read; a failure holds every miss, one a line."""
     from xml.etree import ElementTree as Xml
 
     from orchestratord.log import escape
 
-    failed = sum(1 for result in results if result.misses)
-    suite = Xml.Element(
-        "testsuite", name="orchestratord", tests=str(len(results)), failures=str(failed)
-    )
+    counts = {"tests": str(len(results)), "failures": str(_failed(results))}
+    suite = Xml.Element("testsuite", {"name": "orchestratord", **counts})
     for result in results:
         case = Xml.SubElement(
             suite,
             "testcase",
-            classname=result.endpoint,
-            name=escape(result.name),
-            file=result.file,
-            line=str(result.line),
+            classname=result["endpoint"],
+            name=escape(result["name"]),
+            file=result["file"],
+            line=str(result["line"]),
         )
-        if result.misses:
-            failure = Xml.SubElement(case, "failure", message=_sentence(result.misses[0]))
-            failure.text = "\n".join(_sentence(miss) for miss in result.misses)
+        if misses := result["misses"]:
+            failure = Xml.SubElement(case, "failure", message=_sentence(misses[0]))
+            failure.text = "\n".join(map(_sentence, misses))
     yield Xml.tostring(suite, encoding="unicode", xml_declaration=False)

@@ -12,10 +12,10 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from orchestratord.config.edit.flow_style import Flow
-from orchestratord.config.edit.item_matching import matched, same
+from orchestratord.config.edit.item_matching import ListChange, same
 from orchestratord.config.edit.render_yaml import entry_lines, list_lines, scalar, value_lines
 from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of, items_of
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of
 
 _COLON = re.compile(r"[ \t]*:(?=\s|$)")
 _BLANK = re.compile(r"(?:[ \t]*\r?\n)+")
@@ -51,22 +51,13 @@ class Block:
         """Where the lines of a list or mapping end, comments behind its last item included."""
         return self._lines.after_comments(self._lines.end(extent.end), extent.column)
 
-    def items(
-        self,
-        list_: Extent,
-        begin: int,
-        new: Sequence[Any],
-        before: Sequence[Node],
-        kept: Sequence[int | None],
-    ) -> str:
+    def items(self, list_: Extent, begin: int, change: ListChange) -> str:
         """The lines of a list with other items, up to `end` of it.
 
         Args:
             list_: the list.
             begin: where the first of its lines begins.
-            new: the items, one at least.
-            before: those that stood there.
-            kept: for each new one, which of these it is.
+            change: which items it is to have, one at least.
 
         Raises:
             Unfit: it cannot be done.
@@ -83,9 +74,9 @@ class Block:
         leads = [text[a:b] for a, b in zip([begin, *ends[:-1]], starts, strict=True)]
         close = not _BLANK.match(leads[0])
         apart = len(leads) > 1 and all(_BLANK.match(lead) for lead in leads[1:])
-        rest = _keep_sections(leads, kept)
+        rest = _keep_sections(leads, change.kept)
         written = ""
-        for number, (value, old) in enumerate(zip(new, kept, strict=True)):
+        for number, (value, old) in enumerate(zip(change.new, change.kept, strict=True)):
             lead = "" if old is None else leads[old]
             blank = _BLANK.match(lead)
             if number == 0 and old != 0 and close and blank:
@@ -95,7 +86,7 @@ class Block:
             if old is None:
                 body = lines.joined(list_lines([value], column))
             else:
-                extent, node = list_.children[old], before[old]
+                extent, node = list_.children[old], change.before[old]
                 body = self._item(extent, starts[old], ends[old], value, node, column)
             written += lead + lines.closed(body)
         written += rest
@@ -175,9 +166,7 @@ class Block:
                     self._mapping(child, new, old) + behind
                 )
             if isinstance(new, list) and isinstance(old, ListNode):
-                before = items_of(old)
-                kept = matched([data_of(item) for item in before], new)
-                written = self.items(child, begin, new, before, kept)
+                written = self.items(child, begin, ListChange.of(old, new))
                 return text[key.start : begin] + written + behind
         name = text[key.start : key.end] + ":"
         fresh = list(value_lines(name, new, key.column, old))

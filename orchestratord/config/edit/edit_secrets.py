@@ -14,7 +14,17 @@ from typing import Any, NamedTuple
 
 from orchestratord.config.edit.text_positions import Extent
 from orchestratord.config.validate.secret_keys import is_secret_key
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, data_of, items_of
+from orchestratord.config.yaml.nodes import (
+    NOWHERE,
+    ListNode,
+    MapNode,
+    Node,
+    Scalar,
+    Spot,
+    data_of,
+    items_of,
+    mapping_of,
+)
 from orchestratord.errors import Problem
 from orchestratord.model.http_message import PORTS
 from orchestratord.values.redact import MASK, Redactor, is_secret_header
@@ -36,6 +46,20 @@ class Leaf(NamedTuple):
     spot: Spot
     text: str
     secret: bool
+
+
+class _Under(NamedTuple):
+    """The keys that a value stands under: the last one, the one above it, and whether any is a
+    secret's by its name."""
+
+    key: str = ""
+    above: str = ""
+    secret: bool = False
+
+    def below(self, name: str) -> _Under:
+        """The same for what stands under another key there."""
+        named = is_secret_key(name) or (self.key == "headers" and is_secret_header(name))
+        return _Under(name, self.key, self.secret or named)
 
 
 class SecretsByOrigin:
@@ -77,45 +101,45 @@ class SecretsByOrigin:
         tokens = _TOKEN.findall(leaf.text)
         if leaf.secret and is_written_out(leaf.text):
             return (
-                "a secret cannot be written here; write a reference into the file by hand, and it "
+                "a secret cannot be written here; write a reference into the file manually, and it "
                 "can be used at this origin"
             )
         if "$${" in tokens or "${" in tokens:
-            return "`${` cannot be written here; write it into the file by hand"
+            return "`${` cannot be written here; write it into the file manually"
         for token in tokens:
             if token not in self._tokens.get(at, ()):
                 # The default of a variable may be a secret.
                 return (
                     f"the reference {token.partition(':-')[0].rstrip('}')}}} does not stand in a "
                     "webhook of this endpoint with the same scheme, host and port; write it into "
-                    "the file by hand"
+                    "the file manually"
                 )
         return None
 
 
-def leaves(item: Node, spot: Spot | None = None) -> Iterator[Leaf]:
+def leaves(item: Node, spot: Spot = NOWHERE) -> Iterator[Leaf]:
     """All values of an item."""
-    yield from _leaves(spot or Spot("", 1, 1, ""), item, "", secret=False, above="")
+    return _leaves(spot, item, _Under())
 
 
-def leaf_of(node: Node, key: str, *, secret: bool, above: str) -> Leaf | None:
-    """The value that a scalar is, below the keys `above` and `key`; None for nothing to keep."""
-    spot = Spot("", 1, 1, "")
-    return next(_leaves(spot, node, key, secret=secret, above=above), None)
-
-
-def _leaves(spot: Spot, node: Node, key: str, *, secret: bool, above: str) -> Iterator[Leaf]:
+def _leaves(spot: Spot, node: Node, under: _Under) -> Iterator[Leaf]:
     if isinstance(node, MapNode):
         for name, (place, child) in node.entries.items():
-            inside = secret or is_secret(name, key)
-            yield from _leaves(place, child, name, secret=inside, above=key)
+            yield from _leaves(place, child, under.below(name))
     elif isinstance(node, ListNode):
         for place, child in node.items:
-            yield from _leaves(place, child, key, secret=secret, above=above)
-    elif node.value is not None and (secret or isinstance(node.value, str)):
+            yield from _leaves(place, child, under)
+    elif node.value is not None and (under.secret or isinstance(node.value, str)):
         number = not isinstance(node.value, str)
         # A number under such a key is rather a limit, but for where a text is meant.
-        yield Leaf(spot, node.text, secret and (not number or above in ("", "headers")))
+        secret = under.secret and (not number or under.above in ("", "headers"))
+        yield Leaf(spot, node.text, secret)
+
+
+def _is_secret(node: Scalar, under: _Under) -> bool:
+    """Whether a secret is written out in a scalar."""
+    found = _leaves(NOWHERE, node, under)
+    return any(leaf.secret and is_written_out(leaf.text) for leaf in found)
 
 
 def origin(item: Node) -> str:
@@ -152,11 +176,6 @@ def is_written_out(text: str) -> bool:
     return not _SCHEME.fullmatch(_TOKEN.sub("", text))
 
 
-def is_secret(key: str, above: str) -> bool:
-    """Whether what stands under a key is a secret by its name; `above`: the key above it."""
-    return is_secret_key(key) or (above == "headers" and is_secret_header(key))
-
-
 def _place(spot: Spot, item: Node, file: str) -> Spot:
     """The place of an item in the file; its URL's, or its name's, where it is another's as well."""
     if isinstance(item, MapNode):
@@ -171,21 +190,16 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
 
 def masked_item(node: Node, redactor: Redactor) -> Any:
     """An item for people: references as they stand in the file, secrets written out masked."""
-    return _masked(node, redactor, "", secret=False, above="")
+    return _masked(node, redactor, _Under())
 
 
-def _masked(node: Node, redactor: Redactor, key: str, *, secret: bool, above: str) -> Any:
+def _masked(node: Node, redactor: Redactor, under: _Under) -> Any:
     if isinstance(node, MapNode):
-        return {
-            name: _masked(child, redactor, name, secret=secret or is_secret(name, key), above=key)
-            for name, (_, child) in node.entries.items()
-        }
+        entries = node.entries.items()
+        return {name: _masked(child, redactor, under.below(name)) for name, (_, child) in entries}
     if isinstance(node, ListNode):
-        return [
-            _masked(child, redactor, key, secret=secret, above=above) for _, child in node.items
-        ]
-    leaf = leaf_of(node, key, secret=secret, above=above)
-    if leaf is not None and leaf.secret and is_written_out(leaf.text):
+        return [_masked(child, redactor, under) for _, child in node.items]
+    if _is_secret(node, under):
         return MASK
     value = data_of(node)
     return redactor.text(value) if isinstance(value, str) else value
@@ -208,15 +222,10 @@ def unmasked(value: Any, seen: Any, node: Node | None, path: str, wrong: dict[st
             wrong[path] = "*** keeps what stands there, and nothing does"
         return value
     if isinstance(value, Mapping):
-        entries = node.entries if isinstance(node, MapNode) else {}
+        there = mapping_of(node)
+        known = seen if there.entries else {}
         return {
-            key: unmasked(
-                item,
-                seen[key] if key in entries else None,
-                entries[key][1] if key in entries else None,
-                f"{path}.{key}",
-                wrong,
-            )
+            key: unmasked(item, known.get(key), there.child(key), f"{path}.{key}", wrong)
             for key, item in value.items()
         }
     if isinstance(value, list):
@@ -251,27 +260,19 @@ def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor
         redactor: knows what else is secret.
     """
     if extent is not None:
-        spans = _secret_spans(root, extent, "", secret=False, above="")
-        for start, end in sorted(spans, reverse=True):
+        for start, end in sorted(_secret_spans(root, extent, _Under()), reverse=True):
             breaks = text[end - 1 : end] == "\n"
             text = text[:start] + MASK + ("\n" if breaks else "") + text[end:]
     return redactor.text(text)
 
 
-def _secret_spans(
-    node: Node, extent: Extent, key: str, *, secret: bool, above: str
-) -> Iterator[tuple[int, int]]:
+def _secret_spans(node: Node, extent: Extent, under: _Under) -> Iterator[tuple[int, int]]:
     if isinstance(node, MapNode) and extent.kind == "map":
-        for name, child in extent.entries:
-            if name.text in node.entries:
-                inside = secret or is_secret(name.text, key)
-                yield from _secret_spans(
-                    node.entries[name.text][1], child, name.text, secret=inside, above=key
-                )
+        for key, child in extent.entries:
+            if (inside := node.child(key.text)) is not None:
+                yield from _secret_spans(inside, child, under.below(key.text))
     elif isinstance(node, ListNode) and extent.kind == "list":
         for item, child in zip(items_of(node), extent.children, strict=True):
-            yield from _secret_spans(item, child, key, secret=secret, above=above)
-    elif isinstance(node, Scalar) and extent.kind == "scalar":
-        leaf = leaf_of(node, key, secret=secret, above=above)
-        if leaf is not None and leaf.secret and is_written_out(leaf.text):
-            yield extent.start, extent.end
+            yield from _secret_spans(item, child, under)
+    elif isinstance(node, Scalar) and extent.kind == "scalar" and _is_secret(node, under):
+        yield extent.start, extent.end

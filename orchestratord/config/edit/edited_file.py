@@ -5,7 +5,7 @@ from __future__ import annotations
 import codecs
 import difflib
 import hashlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from orchestratord.config.edit.edit_secrets import (
     secrets_in,
     unmasked,
 )
-from orchestratord.config.edit.item_matching import matched, same
+from orchestratord.config.edit.item_matching import ListChange, matched, same
 from orchestratord.config.edit.splice import Splice
 from orchestratord.config.edit.text_positions import NoPlace, extents_of
 from orchestratord.config.folder import MAX_BYTES
@@ -55,14 +55,6 @@ class Surroundings:
     merger: Merger
     inherited: MapNode
     redactor: Redactor
-
-
-@dataclass(frozen=True, slots=True)
-class Wanted:
-    """The list that is asked for; `kept`: for each item, which one of the file it is."""
-
-    items: list[Any]
-    kept: list[int | None]
 
 
 class EditedFile:
@@ -136,7 +128,7 @@ class EditedFile:
 
     # -- what it is to say ---------------------------------------------------------------------
 
-    def wanted(self, value: Any) -> Wanted:
+    def wanted(self, value: Any) -> ListChange:
         """The list that was sent, with what is masked in it as it stands in the file.
 
         Raises InvalidParams where it is none.
@@ -161,7 +153,7 @@ class EditedFile:
                 items.append(unmasked(item, seen[old], nodes[old], path, wrong))
         if wrong:
             raise InvalidParams(wrong)
-        return Wanted(items, kept)
+        return ListChange(items, nodes, kept)
 
     def _name_of(self, item: Any) -> str | None:
         """The name of an item as people see it."""
@@ -173,10 +165,10 @@ class EditedFile:
                 return None
         return str(name) if isinstance(name, str | int | float) else None
 
-    def changed(self, wanted: Wanted) -> EditedFile:
+    def changed(self, wanted: ListChange) -> EditedFile:
         """The file with the list that is wanted, read again and compared. Raises ConfigError."""
         own = self._own
-        if same(wanted.items, [] if own is None or is_null(own) else data_of(own)):
+        if same(wanted.new, [] if own is None or is_null(own) else data_of(own)):
             return self
         problems: list[Problem] = []
         text = syntax.decode(self.file, self.bytes, problems)
@@ -185,8 +177,7 @@ class EditedFile:
         mark = codecs.BOM_UTF8 if self.bytes.startswith(codecs.BOM_UTF8) else b""
         why = "the file would say something else than what was asked for"
         try:
-            splice = Splice(text, self._key, own)
-            for proposal in splice.proposals(wanted.items, wanted.kept):
+            for proposal in Splice(text, self._key, wanted).proposals():
                 content = mark + proposal.encode()
                 if len(content) > MAX_BYTES:
                     why = f"the file would be larger than {MAX_BYTES} bytes"
@@ -196,7 +187,7 @@ class EditedFile:
                 except ConfigError as error:
                     why = f"the file could not be read afterwards: {error.problems[0]}"
                     continue
-                if after._says(wanted.items) and self._rest() == after._rest():
+                if after._says(wanted.new) and self._rest() == after._rest():
                     return after
         except NoPlace as error:
             why = str(error)
@@ -204,7 +195,7 @@ class EditedFile:
             why = "it holds what is no character"
         begin = Spot(self.file, 1, 1, self._key)
         spot, _ = self._root.entries.get(self._key, (begin, own))
-        message = self.redactor.text(f"{why}; edit the file by hand")
+        message = self.redactor.text(f"{why}; edit the file manually")
         raise ConfigError([spot.problem(message)])
 
     def diff(self, after: EditedFile) -> str:
@@ -244,7 +235,7 @@ class EditedFile:
         own = self._root.only({self._key})
         return self._merger.merge(MapNode(), own).child(self._key)
 
-    def _says(self, items: list[Any]) -> bool:
+    def _says(self, items: Sequence[Any]) -> bool:
         own = self._own
         return same(items, [] if own is None else data_of(own))
 

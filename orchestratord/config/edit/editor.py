@@ -6,7 +6,6 @@ the whole folder is validated with it in its place.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,8 +13,9 @@ from typing import Any
 from orchestratord.config.edit.edit_secrets import SecretsByOrigin
 from orchestratord.config.edit.edited_file import EditedFile, Surroundings
 from orchestratord.config.edit.write_file import check_writable, replace, target
-from orchestratord.config.folder import Files, KnownFiles, read_folder
+from orchestratord.config.folder import Files, read_folder
 from orchestratord.config.inherit import Merger
+from orchestratord.config.loader import Loader
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.yaml.document import root_of
@@ -30,37 +30,17 @@ from orchestratord.errors import (
 )
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.settings import Config
-from orchestratord.plugin.registry import Registry
-from orchestratord.values.redact import Redactor
 
 
 class Editor:
     """Reads and writes the lists of endpoints' files. Edits take turns.
 
     Args:
-        folder: the config folder.
-        registry: which keys there are.
-        references: makes what references are resolved by, for names that are made from URLs.
-        check: the configuration with another content of one file; raises ConfigError.
-        redactor: the one of the configuration in force.
-        known: the files as they were read last.
+        loader: holds the configuration in force, and says how another one would be.
     """
 
-    def __init__(
-        self,
-        folder: Path,
-        registry: Registry,
-        references: Callable[[], References],
-        check: Callable[[str, bytes], Config],
-        redactor: Callable[[], Redactor],
-        known: KnownFiles | None = None,
-    ) -> None:
-        self._folder = folder
-        self._registry = registry
-        self._references = references
-        self._check = check
-        self._redactor = redactor
-        self._known = known
+    def __init__(self, loader: Loader) -> None:
+        self._loader = loader
 
     def declaration(self, endpoint_id: str, key: str) -> Declaration:
         """What the endpoint's file says under `key`.
@@ -109,7 +89,7 @@ class Editor:
             after = before.changed(wanted)
             if found := tuple(after.problems(allowed)):
                 raise ConfigError(found)
-            config = self._check(after.file, after.bytes)
+            config = self._loader.check(after.file, after.bytes)
         except ConfigError as error:
             if not dry_run:
                 raise
@@ -128,22 +108,24 @@ class Editor:
         )
 
     def _open(self, endpoint_id: str, key: str) -> _Opened:
-        setting = self._registry.settings.get(key)
+        sources, registry = self._loader.sources, self._loader.sources.host.registry
+        setting = registry.settings.get(key)
         if setting is None or setting.merge != "by_name":
             raise NotFound(f"there is no list {key!r} that can be edited")
-        files = read_folder(self._folder, self._known)
+        files = read_folder(sources.folder, self._loader.cache.files)
         file = files.endpoints.get(endpoint_id)
         if file is None:
             raise NotFound(f"there is no endpoint {endpoint_id!r}")
         if file not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == file])
-        reader = NodeReader(self._references(), self._registry, Problems())
-        merger = Merger(reader, self._registry.settings)
+        reader = NodeReader(References.of(sources.environ), registry, Problems())
+        merger = Merger(reader, registry.settings)
         daemon = root_of(files, files.daemon)
         api = root_of(files, files.apis[endpoint_id.partition("/")[0]])
         inherited = merger.inherited(daemon, api, {key})
-        surroundings = Surroundings(file, setting, merger, inherited, self._redactor())
-        return _Opened(self._folder, files, EditedFile(surroundings, files.contents[file]))
+        redactor = self._loader.config.redactor
+        surroundings = Surroundings(file, setting, merger, inherited, redactor)
+        return _Opened(sources.folder, files, EditedFile(surroundings, files.contents[file]))
 
 
 @dataclass(frozen=True, slots=True)

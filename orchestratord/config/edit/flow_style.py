@@ -7,10 +7,10 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import Any
 
-from orchestratord.config.edit.item_matching import matched, same
+from orchestratord.config.edit.item_matching import ListChange, same
 from orchestratord.config.edit.render_yaml import flow, json_text, quoted
 from orchestratord.config.edit.text_positions import Extent, TextLines
-from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of, items_of
+from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, data_of
 
 _GAP = re.compile(r"\s*,\s*")
 _BRACKETS = {"map": "{}", "list": "[]"}
@@ -50,28 +50,23 @@ class Flow:
             if extent.kind == "map" and isinstance(new, Mapping) and isinstance(old, MapNode):
                 return self._mapping(extent, new, old)
             if extent.kind == "list" and isinstance(new, list) and isinstance(old, ListNode):
-                before = items_of(old)
-                kept = matched([data_of(item) for item in before], new)
-                return self.items(extent, new, before, kept)
+                return self.items(extent, ListChange.of(old, new))
         return self._written(new)
 
-    def items(
-        self, list_: Extent, new: Sequence[Any], before: Sequence[Node], kept: Sequence[int | None]
-    ) -> str:
-        """The text of a list with other items; `kept`: for each, which one before it is."""
+    def items(self, list_: Extent, change: ListChange) -> str:
+        """The text of a list with other items."""
         spans = [(item.start, item.end) for item in list_.children]
         several = bool(spans) and "\n" in self._text[list_.start : spans[0][0]]
         pad = list_.children[0].column if several else 0
         pieces: list[Piece] = []
-        for value, old in zip(new, kept, strict=True):
+        for value, old in zip(change.new, change.kept, strict=True):
             if old is None:
                 pieces.append((None, self._written(value, pad)))
             else:
-                pieces.append((old, self.value(list_.children[old], value, before[old])))
+                pieces.append((old, self.value(list_.children[old], value, change.before[old])))
         return self._joined(list_, spans, pieces)
 
-    def root(self, key: str, new: Sequence[Any], before: Sequence[Node], kept: Sequence[int | None],
-             *, fine: bool) -> str:  # fmt: skip
+    def root(self, key: str, change: ListChange, *, fine: bool) -> str:
         """The text of the root with this list under a key, which an empty one takes out."""
         assert self._root is not None
         pieces: list[Piece] = []
@@ -80,18 +75,18 @@ class Flow:
             written = self._text[name.start : child.end]
             if name.text == key:
                 found = True
-                if not new:
+                if not change.new:
                     continue
                 if fine and child.style == "flow" and child.children and child.kind == "list":
-                    value = self.items(child, new, before, kept)
+                    value = self.items(child, change)
                 else:
-                    value = self._list(new, name.column)
+                    value = self._list(change.new, name.column)
                 written = self._head(name, child) + value
             pieces.append((number, written))
-        if not found and new:
+        if not found and change.new:
             entries = self._root.entries
             column = entries[0][0].column if entries else 0
-            pieces.append((None, f"{self._key(key)}: {self._list(new, column)}"))
+            pieces.append((None, f"{self._key(key)}: {self._list(change.new, column)}"))
         return self._joined(self._root, _spans(self._root), pieces)
 
     def _mapping(self, extent: Extent, new: Mapping[str, Any], old: MapNode) -> str:

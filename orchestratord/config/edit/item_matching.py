@@ -5,7 +5,9 @@ from __future__ import annotations
 import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
+
+from orchestratord.config.yaml.nodes import Node, data_of, items_of
 
 _FEW = 200
 
@@ -49,7 +51,7 @@ def matched(
     take(lambda item: json.dumps(item, sort_keys=True))
     if name is not None:
         take(name)
-        # Who sends thousands has not renamed one of them.
+        # A list of thousands was made by a program, which has not renamed one of them.
         for number, item in enumerate(new[:_FEW]):
             if found[number] is None and 0 < len(free) <= _FEW:
                 most = max(free, key=lambda old: _alike(before[old], item))
@@ -57,6 +59,21 @@ def matched(
                     found[number] = most
                     del free[most]
     return found
+
+
+class ListChange(NamedTuple):
+    """A list as it is to be: its items, JSON-like; those that stand there; and for each new one,
+    which of these it is, None for one that was not there."""
+
+    new: Sequence[Any]
+    before: Sequence[Node]
+    kept: Sequence[int | None]
+
+    @classmethod
+    def of(cls, list_: Node, new: Sequence[Any]) -> ListChange:
+        """Of a list inside an item, whose own items go by what is the same in them."""
+        before = items_of(list_)
+        return cls(new, before, matched([data_of(item) for item in before], new))
 
 
 def _alike(one: Any, other: Any) -> float:

@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
-from typing import Any
 
 from orchestratord.config.edit.block_style import Block, Unfit
 from orchestratord.config.edit.flow_style import Flow
+from orchestratord.config.edit.item_matching import ListChange
 from orchestratord.config.edit.render_yaml import STEP, list_lines
 from orchestratord.config.edit.text_positions import Extent, NoPlace, TextLines, extents_of
-from orchestratord.config.yaml.nodes import Node, items_of
 
 
 class Splice:
@@ -23,41 +22,36 @@ class Splice:
     Args:
         text: the file's, without a byte-order mark.
         key: the key.
-        before: what is read from it; None where the key is missing.
+        change: what the list is to be; without any new item, the key goes.
 
     Raises:
         NoPlace: nothing can be changed in this text.
     """
 
-    def __init__(self, text: str, key: str, before: Node | None) -> None:
+    def __init__(self, text: str, key: str, change: ListChange) -> None:
         self._text = text
         self._key = key
-        self._before = items_of(before)
+        self._change = change
         self._lines = TextLines(text)
         self._root, self._finish = extents_of(text)
         self._flow = Flow(self._lines, self._root)
         self._block = Block(self._lines, self._flow)
 
-    def proposals(self, new: Sequence[Any], kept: Sequence[int | None]) -> Iterator[str]:
-        """Texts with the list `new`, those first that leave more of it as it is.
+    def proposals(self) -> Iterator[str]:
+        """Texts with the other list, those first that leave more of it as it is.
 
-        Args:
-            new: the items, JSON-like; without any, the key goes.
-            kept: for each, which of the items before it is, or None.
-
-        Raises:
-            NoPlace: it cannot be done.
+        Raises NoPlace where it cannot be done.
         """
         root = self._root
         if root is not None and root.style == "flow":
             for fine in (True, False):
-                written = self._flow.root(self._key, new, self._before, kept, fine=fine)
+                written = self._flow.root(self._key, self._change, fine=fine)
                 yield self._text[: root.start] + written + self._text[root.end :]
             return
         entries = root.entries if root is not None and root.kind == "map" else []
         found = next((entry for entry in entries if entry[0].text == self._key), None)
         if found is None:
-            yield self._added(new, entries)
+            yield self._added(entries)
             return
         try:
             colon = self._block.colon(found[0])
@@ -66,38 +60,30 @@ class Splice:
         start = self._lines.start(found[0].start)
         if not self._lines.begins_at(found[0].start):
             raise self._unable("does not stand in a line of its own")
-        if not new:
+        if not self._change.new:
             end = self._end(found[1], colon)
             yield self._text[:start] + self._text[end:]
             # A text above it may take blank lines below it for its own.
             yield f"{self._text[:colon]} []{self._lines.newline}{self._text[end:]}"
             return
         with suppress(Unfit):
-            yield self._in_place(found[1], colon, new, kept)
-        yield self._anew(*found, colon, entries, new, kept)
+            yield self._in_place(found[1], colon)
+        yield self._anew(*found, colon, entries)
 
-    def _in_place(
-        self, value: Extent, colon: int, new: Sequence[Any], kept: Sequence[int | None]
-    ) -> str:
+    def _in_place(self, value: Extent, colon: int) -> str:
         """With the items that are as they were as they stand. Raises Unfit."""
-        text, before = self._text, self._before
+        text, before = self._text, self._change.before
         if value.kind != "list" or not before or len(value.children) != len(before):
             raise Unfit
         if value.style == "flow":
-            written = self._flow.items(value, new, before, kept)
+            written = self._flow.items(value, self._change)
             return text[: value.start] + written + text[value.end :]
         begin = self._lines.end(colon)
-        written = self._block.items(value, begin, new, before, kept)
+        written = self._block.items(value, begin, self._change)
         return text[:begin] + written + text[self._block.end(value) :]
 
     def _anew(
-        self,
-        key: Extent,
-        value: Extent,
-        colon: int,
-        entries: Sequence[tuple[Extent, Extent]],
-        new: Sequence[Any],
-        kept: Sequence[int | None],
+        self, key: Extent, value: Extent, colon: int, entries: Sequence[tuple[Extent, Extent]]
     ) -> str:
         """With all items written anew, below the key."""
         lines, text = self._lines, self._text
@@ -110,14 +96,15 @@ class Splice:
             rest = text[value.end : lines.end(max(value.end, colon))].rstrip("\r\n")
             gap = "  " if rest and not rest[0].isspace() else ""
             head = text[:colon] + gap + rest + lines.newline
-        olds = [None if old is None else self._before[old] for old in kept]
+        new, before, kept = self._change
+        olds = [None if old is None else before[old] for old in kept]
         return head + lines.joined(list_lines(new, column, olds)) + text[self._end(value, colon) :]
 
-    def _added(self, new: Sequence[Any], entries: Sequence[tuple[Extent, Extent]]) -> str:
+    def _added(self, entries: Sequence[tuple[Extent, Extent]]) -> str:
         """With the key behind all others."""
         lines, text = self._lines, self._text
         column = entries[0][0].column if entries else 0
-        written = list_lines(new, column + _step(entries))
+        written = list_lines(self._change.new, column + _step(entries))
         before, after = text[: self._finish], text[self._finish :]
         return (
             lines.closed(before) + lines.joined([f"{' ' * column}{self._key}:", *written]) + after

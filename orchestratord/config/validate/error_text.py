@@ -17,20 +17,11 @@ SHORTEST_SECRET = 4
 
 _EXPECTED = {
     "int": "a whole number",
-    "float": "a number",
-    "finite": "a number",
-    "decimal": "a number",
+    **dict.fromkeys(("float", "finite", "decimal"), "a number"),
     "bool": "true or false",
     "string": "a text",
-    "dict": "a mapping",
-    "mapping": "a mapping",
-    "model": "a mapping",
-    "dataclass": "a mapping",
-    "list": "a list",
-    "tuple": "a list",
-    "set": "a list",
-    "frozen": "a list",
-    "iterable": "a list",
+    **dict.fromkeys(("dict", "mapping", "model", "dataclass"), "a mapping"),
+    **dict.fromkeys(("list", "tuple", "set", "frozen", "iterable"), "a list"),
     "none": "nothing",
 }
 _SENTENCES = {

@@ -133,22 +133,17 @@ class NodeReader:
         for name, info in model.model_fields.items():
             key = key_of(model, name)
             if isinstance(data, Mapping) and key in data:
-                adapter = self._field_adapter(model, name)
+                adapter = self._field_adapters.get((model, name))
+                if adapter is None:
+                    type_: Any = info.annotation
+                    if info.metadata:
+                        type_ = Annotated[(type_, *info.metadata)]
+                    adapter = self._field_adapters[model, name] = TypeAdapter(type_)
                 with contextlib.suppress(Exception):
                     good[key] = adapter.validate_python(data[key], context=self._context)
             elif not info.is_required():
                 good[key] = info.get_default(call_default_factory=True, validated_data={})
         return good
-
-    def _field_adapter(self, model: type[BaseModel], name: str) -> TypeAdapter[Any]:
-        found = self._field_adapters.get((model, name))
-        if found is None:
-            info = model.model_fields[name]
-            type_: Any = info.annotation
-            if info.metadata:
-                type_ = Annotated[(type_, *info.metadata)]
-            found = self._field_adapters[model, name] = TypeAdapter(type_)
-        return found
 
     # -- data ------------------------------------------------------------------------------
 

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from orchestratord.config.validate.secret_keys import is_secret_key
-from orchestratord.config.yaml.nodes import Spot
+from orchestratord.config.yaml.nodes import Node, Spot, locate
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor
 
@@ -96,6 +96,37 @@ class Problems:
             )
             for p in chosen
         )
+
+
+@dataclass(frozen=True, slots=True)
+class KeyProblems:
+    """Reports problems of one tree, each at the key that a path leads to.
+
+    Args:
+        problems: where they are gathered.
+        spot: where the tree stands.
+        node: the tree.
+    """
+
+    problems: Problems
+    spot: Spot
+    node: Node
+
+    def located(self, *path: str | int) -> tuple[Spot, Node, list[str]]:
+        """See `locate`."""
+        return locate(self.spot, self.node, path)
+
+    def at(self, *path: str | int) -> Spot:
+        """The place that a path leads to, or the last one found on the way."""
+        return self.located(*path)[0]
+
+    def error(self, message: str, *path: str | int) -> None:
+        """See `Problems.error`."""
+        self.problems.error(self.at(*path), message)
+
+    def warn(self, message: str, *path: str | int) -> None:
+        """See `Problems.warn`."""
+        self.problems.warn(self.at(*path), message)
 
 
 def _one_line(text: str) -> str:

@@ -11,9 +11,10 @@ from typing import Any
 
 import httpx
 
-from orchestratord.config.validate.problems import Problems
+from orchestratord.config.validate.problems import KeyProblems, Problems
+from orchestratord.config.validate.shapes import leaves_of
 from orchestratord.config.validate.undefined_names import literal, written
-from orchestratord.config.yaml.nodes import MapNode, Node, Spot, is_null, locate
+from orchestratord.config.yaml.nodes import MapNode, Spot, is_null
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.http_message import PORTS, TOKEN
 from orchestratord.values.certificate import certificates, ends
@@ -96,25 +97,24 @@ class RequestRules:
         self._denied: dict[tuple[tuple[str, ...], str, int], str | None] = {}
 
     def check_api(
-        self, fields: Mapping[str, Any], spot: Spot, node: Node, allow: tuple[str, ...]
+        self, fields: Mapping[str, Any], keys: KeyProblems, allow: tuple[str, ...]
     ) -> None:
-        """The fields of api.yaml, read from `node` at `spot`; `allow` is the daemon's."""
-        self.check_headers(fields.get("headers", {}), spot, node)
+        """The fields of api.yaml, whose problems go to `keys`; `allow` is the daemon's."""
+        self.check_headers(fields.get("headers", {}), keys)
         if (auth := fields.get("auth")) is not None:
-            self._check_auth(auth, spot, node)
+            self._check_auth(auth, keys)
         if (tls := fields.get("tls")) is not None:
-            self._check_dates(tls, spot, node)
+            self._check_dates(tls, keys)
         egress = fields.get("egress")
-        rules = self.check_allow(egress.allow if egress else (), spot, node)
+        allow = (*allow, *self.check_allow(egress.allow if egress else (), keys))
         if auth is not None and auth.oauth2 is not None:
-            place = locate(spot, node, ("auth", "oauth2", "token_url"))[0]
-            self._check_url(auth.oauth2.token_url, (*allow, *rules), place, query=True)
+            place = keys.at("auth", "oauth2", "token_url")
+            self._check_url(auth.oauth2.token_url, allow, place, query=True)
         proxy: Proxy | None = fields.get("proxy")
         if proxy is not None:
-            target = proxy.host, proxy.port
-            self._check_target(target, (*allow, *rules), locate(spot, node, ("proxy",))[0])
+            self._check_target((proxy.host, proxy.port), allow, keys.at("proxy"))
         if (base_url := fields.get("base_url")) is not None:
-            self._check_url(base_url, (*allow, *rules), locate(spot, node, ("base_url",))[0])
+            self._check_url(base_url, allow, keys.at("base_url"))
 
     def _check_url(
         self, url: str, allow: Sequence[str], place: Spot, *, query: bool = False
@@ -124,29 +124,27 @@ class RequestRules:
         else:
             self._check_address(url, allow, place)
 
-    def _check_dates(self, tls: Tls, spot: Spot, node: Node) -> None:
+    def _check_dates(self, tls: Tls, keys: KeyProblems) -> None:
         """Certificates that have ended; of several authorities, only where it is all of them."""
         now = datetime.now(UTC)
         for key, file in (("ca", tls.ca), ("cert", tls.cert)):
             found = certificates(file.content) if file is not None else []
             dates = [ends(one) for one in (found[:1] if key == "cert" else found)]
             if dates and all(date is not None and date < now for date in dates):
-                place = locate(spot, node, ("tls", key))[0]
                 date = max(date for date in dates if date is not None)
-                self._problems.warn(place, f"its certificate ended on {date:%Y-%m-%d}; renew it")
+                keys.warn(f"its certificate ended on {date:%Y-%m-%d}; renew it", "tls", key)
 
-    def _check_auth(self, auth: Auth, spot: Spot, node: Node) -> None:
-        place, written, _ = locate(spot, node, ("auth",))
+    def _check_auth(self, auth: Auth, keys: KeyProblems) -> None:
+        written = keys.located("auth")[1]
         if isinstance(written, MapNode):
             given = [child for _, child in written.entries.values() if not is_null(child)]
             if len(given) != 1:
-                self._problems.error(place, "give exactly one of bearer, basic, header and oauth2")
+                keys.error("give exactly one of bearer, basic, header and oauth2", "auth")
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
-            place = locate(spot, node, ("auth", "header", "name"))[0]
-            self._problems.error(place, "is not the name of a header")
+            keys.error("is not the name of a header", "auth", "header", "name")
 
-    def check_allow(self, allow: Iterable[str], spot: Spot, node: Node) -> tuple[str, ...]:
-        """The entries of `egress.allow` below `node` that can be read."""
+    def check_allow(self, allow: Iterable[str], keys: KeyProblems) -> tuple[str, ...]:
+        """The entries of `egress.allow` that can be read."""
         good: list[str] = []
         for index, rule in enumerate(allow):
             try:
@@ -154,29 +152,30 @@ class RequestRules:
                     self._addresses.check(rule)
                 good.append(rule)
             except ValueError as error:
-                self._problems.error(locate(spot, node, ("egress", "allow", index))[0], str(error))
+                keys.error(str(error), "egress", "allow", index)
         return tuple(good)
 
-    def check_headers(self, headers: Mapping[str, Template], spot: Spot, node: Node) -> None:
-        """The names of `headers` below `node`, and what is the same in each value."""
+    def check_headers(self, headers: Mapping[str, Template], keys: KeyProblems) -> None:
+        """The names of `headers`, and what is the same in each value."""
         seen: dict[str, str] = {}
         for name, value in headers.items():
-            place = locate(spot, node, ("headers", name))[0]
+            path = ("headers", name)
             if not _HEADER.fullmatch(name):
-                self._problems.error(place, "is not the name of a header")
+                keys.error("is not the name of a header", *path)
             elif name.lower() in ("content-length", "transfer-encoding"):
-                self._problems.error(place, "is set by the client itself; leave it out")
+                keys.error("is set by the client itself; leave it out", *path)
             elif name.lower() in seen:
-                self._problems.error(place, f"the same header as {seen[name.lower()]}; keep one")
+                keys.error(f"the same header as {seen[name.lower()]}; keep one", *path)
             seen.setdefault(name.lower(), name)
             if _CONTROL.search(literal(value)):
-                self._problems.error(place, "a header holds no line break or control character")
+                keys.error("a header holds no line break or control character", *path)
 
-    def check_urls(self, data: Any, allow: Sequence[str], spot: Spot, node: Node) -> None:
-        """Each `url` that stands anywhere in `data`, which was read from `node`."""
-        if self._addresses is not None:
-            for path, url in _urls(data, ()):
-                self._check_address(url, allow, locate(spot, node, path)[0])
+    def check_urls(self, data: Any, allow: Sequence[str], keys: KeyProblems) -> None:
+        """Each `url` that stands anywhere in `data`."""
+        for path, url in leaves_of(data) if self._addresses is not None else ():
+            secret = isinstance(url, Text) and url.secret
+            if path[-1:] == ("url",) and isinstance(url, str) and not secret:
+                self._check_address(url, allow, keys.at(*path))
 
     def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
         target = host_and_port(url)
@@ -194,16 +193,3 @@ class RequestRules:
                 return  # one of the rules cannot be read, which is said where it stands
         if (denied := self._denied[asked]) is not None:
             self._problems.warn(spot, denied)
-
-
-def _urls(data: Any, path: tuple[str | int, ...]) -> Iterable[tuple[tuple[str | int, ...], str]]:
-    if isinstance(data, Mapping):
-        for key, value in data.items():
-            if key == "url" and isinstance(value, str):
-                if not (isinstance(value, Text) and value.secret):
-                    yield (*path, key), value
-            else:
-                yield from _urls(value, (*path, key))
-    elif isinstance(data, list):
-        for index, value in enumerate(data):
-            yield from _urls(value, (*path, index))

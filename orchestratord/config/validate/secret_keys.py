@@ -7,9 +7,8 @@ from collections.abc import Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 
+from orchestratord.config.validate.shapes import Path, leaves_of
 from orchestratord.values.secret import Text
-
-Path = tuple[str | int, ...]
 
 _SECRET_KEY = re.compile(
     r"(^auth|authorization|cookie|secret|token|password|passwd|api[-_]?key|credentials?)$",
@@ -42,15 +41,7 @@ def secret_values(data: Any) -> Iterator[Path]:
 
 
 def _secrets(value: Any, path: Path) -> Iterator[Path]:
-    if isinstance(value, Text):
-        if value.secret:
-            yield path
-    elif isinstance(value, Mapping):
-        for key, item in value.items():
-            yield from _secrets(item, (*path, str(key)))
-    elif isinstance(value, list | tuple):
-        for index, item in enumerate(value):
-            yield from _secrets(item, (*path, index))
+    return (at for at, leaf in leaves_of(value, path) if isinstance(leaf, Text) and leaf.secret)
 
 
 def _mapping(value: Any) -> Mapping[str, Any]:

@@ -8,7 +8,7 @@ that is, and a secret is known as one. So the types are looked at beforehand.
 from __future__ import annotations
 
 import types
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from functools import lru_cache
@@ -22,6 +22,9 @@ from orchestratord.values.attached_file import Attachment
 from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.secret import Secret
 from orchestratord.values.template import Template
+
+Path = tuple[str | int, ...]
+"""The keys and indices that lead to a value."""
 
 Kind = Literal["any", "plain", "text", "secret", "map", "list", "model", "backoff"]
 
@@ -52,18 +55,12 @@ class Member:
     item: Shape | None = None
 
 
-_KINDS: tuple[tuple[type, Kind], ...] = (
-    (str, "text"),
-    (Template, "text"),
-    (Expression, "text"),
-    (Attachment, "text"),
-    (Proxy, "text"),
-    (Secret, "secret"),
-    (Backoff, "backoff"),
-    (BaseModel, "model"),
-    (bool, "plain"),
-    (int, "plain"),
-    (float, "plain"),
+_KINDS: tuple[tuple[tuple[type, ...], Kind], ...] = (
+    ((str, Template, Expression, Attachment, Proxy), "text"),
+    ((Secret,), "secret"),
+    ((Backoff,), "backoff"),
+    ((BaseModel,), "model"),
+    ((bool, int, float), "plain"),
 )
 
 ANY = Shape((Member("any"),), null=True)
@@ -106,8 +103,8 @@ def _collect(type_: Any, members: list[Member], aliases: tuple[Any, ...]) -> boo
 def _kind(type_: Any) -> Kind:
     if not isinstance(type_, type):
         return "any"
-    for base, kind in _KINDS:
-        if issubclass(type_, base):
+    for bases, kind in _KINDS:
+        if issubclass(type_, bases):
             return kind
     return "any"
 
@@ -118,6 +115,21 @@ def fields_of(model: type[BaseModel]) -> dict[str, Shape]:
     return {
         key_of(model, name): shape_of(info.annotation) for name, info in model.model_fields.items()
     }
+
+
+def leaves_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
+    """Each value in a tree of models, mappings and lists that is none of these, with its path."""
+    if isinstance(value, BaseModel):
+        for name in type(value).model_fields:
+            yield from leaves_of(getattr(value, name), (*path, key_of(type(value), name)))
+    elif isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from leaves_of(item, (*path, str(key)))
+    elif isinstance(value, list | tuple):
+        for index, item in enumerate(value):
+            yield from leaves_of(item, (*path, index))
+    else:
+        yield path, value
 
 
 def key_of(model: type[BaseModel], name: str) -> str:

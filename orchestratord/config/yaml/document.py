@@ -183,15 +183,12 @@ class _Building:
 
     def _document(self, event: yaml.DocumentStartEvent) -> bool:
         self.documents += 1
+        message = "a second document begins here; a file holds one"
         if event.tags or (event.version or _YAML) != _YAML:
-            self._problem(
-                self._spot(event),
-                "directives (%) are not read, the file is YAML 1.2; leave them out",
-            )
-            return False
-        if self.documents == 1:
+            message = "directives (%) are not read, the file is YAML 1.2; leave them out"
+        elif self.documents == 1:
             return True
-        self._problem(self._spot(event), "a second document begins here; a file holds one")
+        self._problem(self._spot(event), message)
         return False
 
     def _scalar(self, event: yaml.ScalarEvent) -> bool:
@@ -204,14 +201,15 @@ class _Building:
             assert event.end_mark is not None
             start, end = event.start_mark.index, event.end_mark.index
             above = -1 if frame is None else frame.column
-            self._indented(syntax.in_text(self.text, event.style, start, end, above))
-        if frame is not None and frame.entries is not None and not frame.waiting:
-            if event.tag is not None and event.tag not in _STR_TAGS:
-                self._tag(self._spot(event), event.tag)
-            self._key(frame, event, plain)
-            return True
+            if event.style in ("'", '"'):
+                self._indented(syntax.outdented(self.text, start, end, above))
+            else:
+                self._indented(syntax.misjudged(self.text, start, above))
         if event.tag is not None and event.tag not in _STR_TAGS:
             self._tag(self._spot(event), event.tag)
+        if frame is not None and frame.entries is not None and not frame.waiting:
+            self._key(frame, event, plain)
+            return True
         try:
             node = Scalar(resolve(text) if plain else text, text)
         except ValueError as error:
@@ -278,7 +276,7 @@ class _Building:
         if frame.begin is not None:
             assert event.end_mark is not None
             start, end = frame.begin, event.end_mark.index
-            self._indented(syntax.in_brackets(self.text, start, end, frame.column))
+            self._indented(syntax.outdented(self.text, start, end, frame.column, "]}#"))
         if frame.anchor is not None:
             self.anchors[frame.anchor] = (frame.node, frame.size, frame.height)
         self._grow(frame.size, frame.height)

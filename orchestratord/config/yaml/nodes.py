@@ -34,6 +34,9 @@ class Spot(NamedTuple):
         return Problem(message, self.file, self.line, self.column, self.key, severity, hint)
 
 
+NOWHERE = Spot("", 1, 1, "")
+
+
 @dataclass(slots=True, eq=False)
 class Scalar:
     """A value that is no collection.

@@ -213,27 +213,16 @@ Finding = tuple[int, str]
 """Where a line stands wrongly, as an index of the text, and why."""
 
 
-def in_brackets(text: str, start: int, end: int, above: int) -> Finding | None:
-    """The first line of a flow collection that is not indented enough; None where all are.
-
-    A closing bracket and a comment may stand where they like.
+def outdented(text: str, start: int, end: int, above: int, free: str = "") -> Finding | None:
+    """The first line of a text in quotes, or of a flow collection, that is not indented enough;
+    None where all are.
 
     Args:
         text: the whole file.
-        start, end: where the collection begins and ends.
+        start, end: where it begins and ends.
         above: the column of the block collection that it stands in, -1 where it stands in none.
+        free: what a line may begin with that stands where it likes, such as a closing bracket.
     """
-    return _outdented(text, start, end, above, "]}#")
-
-
-def in_text(text: str, style: str, start: int, end: int, above: int) -> Finding | None:
-    """The same for a text in quotes, or a block text; `style` is what it begins with."""
-    if style in ("'", '"'):
-        return _outdented(text, start, end, above, "")
-    return _misjudged(text, start, end, above)
-
-
-def _outdented(text: str, start: int, end: int, above: int, free: str) -> Finding | None:
     if above < 0 or text.find("\n", start, end) < 0:
         return None
     for line in _LINE.finditer(text, start, end):
@@ -246,8 +235,8 @@ def _outdented(text: str, start: int, end: int, above: int, free: str) -> Findin
     return None
 
 
-def _misjudged(text: str, start: int, end: int, above: int) -> Finding | None:
-    """A block text's first lines, which decide how far all of it is indented."""
+def misjudged(text: str, start: int, above: int) -> Finding | None:
+    """The same for a block text's first lines, which decide how far all of it is indented."""
     header = _INDENT_HEADER.match(text, start)
     if header is None or header[1]:
         return None

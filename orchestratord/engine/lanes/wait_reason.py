@@ -40,7 +40,7 @@ def waits(standing: Standing, next_try: int, lanes: LaneSet, now: int) -> Waitin
             why = f"the breaker of {name} is open: {throttle.breaker.why}"
             return Waiting("breaker", why, name, throttle.breaker.opened_at, until)
         elif throttle.told_until > now:
-            why = f"{name} has asked for patience: {throttle.told_why}"
+            why = f"{name} was told to wait: {throttle.told_why}"
             return Waiting("retry_after", why, name, None, throttle.told_until)
         elif throttle.window is not None:
             why = f"rate_limit {throttle.window.limit} of {name}"

@@ -117,7 +117,7 @@ class Seen:
         rights: this user may do with it what a daemon does.
         size: of the tables that grow, in bytes.
         daemons: those that gave a sign of life within the last hour.
-        complaints: what keeps it from cleaning up.
+        problems: what keeps it from cleaning up.
     """
 
     shown: str
@@ -130,7 +130,7 @@ class Seen:
     rights: bool
     size: int
     daemons: tuple[DaemonSeen, ...]
-    complaints: tuple[str, ...]
+    problems: tuple[str, ...]
 
 
 def look(url: str) -> Seen:
@@ -170,5 +170,5 @@ def _look(database: Database, connection: Connection) -> Seen:
         rights=bool(rights and rights[0]),
         size=connection.size() if usable else 0,
         daemons=tuple(seen().look(connection)) if usable else (),
-        complaints=tuple(connection.holding_back(OLD_TRANSACTION)) if usable else (),
+        problems=tuple(connection.holding_back(OLD_TRANSACTION)) if usable else (),
     )

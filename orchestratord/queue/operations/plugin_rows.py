@@ -34,6 +34,8 @@ class Statements:
     both: ManyRows | None
     """Many at once; None where an upsert may leave out a column that cannot be NULL: then only the
     row that is there or is not tells what becomes of it."""
+    filled: frozenset[str]
+    """The other columns that cannot be NULL."""
     exact: tuple[type, ...]
     """Of each column of the key, the type whose values are stored as they are: two that differ are
     two rows."""
@@ -104,7 +106,9 @@ class Upserts:
         shape = shape_of(effect)
         found = _statements(self._session, shape)
         key = tuple(effect.key.values())
-        rare = None in effect.add.values()  # which makes a sum unknown
+        # None makes a sum unknown, and is refused where a column cannot be NULL: that upsert alone.
+        rare = None in effect.add.values()
+        rare = rare or any(effect.values.get(name, "") is None for name in found.filled)
         rare = rare or not _PLAIN.issuperset(map(type, effect.values.values()))
         if found.both is None or rare or tuple(map(type, key)) != found.exact:
             self.flush()
@@ -177,6 +181,7 @@ def _make(session: Session, shape: Shape) -> Statements:
         both=ManyRows(many, *(_TYPES[_kind(table, column)] for column in columns))
         if whole
         else None,
+        filled=frozenset(needed.difference(key)),
         exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
 

@@ -32,7 +32,7 @@ LARGEST = 7_000
 """Bytes of a notification; the server takes 8,000."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds until it is tried again to connect."""
-TRIAL = 10.0
+ECHO_WAIT = 10.0
 """Seconds in which a notification of our own has to come back."""
 TRIED_AGAIN = 60.0
 """Seconds until that is tried again."""
@@ -121,15 +121,15 @@ class PostgresMessenger(Messenger):
         [pid] = raw.execute("SELECT pg_backend_pid()").fetchone()
         pooled = pid != raw.info.backend_pid
         raw.execute(f"LISTEN {CHANNEL}")
-        next_trial = patient_until = 0.0
+        next_trial = echo_until = 0.0
         while not self._stopped:
             now = time.monotonic()
             if now >= next_trial:
                 self._nonce = secrets.token_hex(8)
                 self._try(raw, pooled)
-                patient_until = now + TRIAL
+                echo_until = now + ECHO_WAIT
                 next_trial = now + (TRIED_AGAIN_POOLED if pooled else TRIED_AGAIN)
-            if self._nonce and now >= patient_until:
+            if self._nonce and now >= echo_until:
                 if not self._said:
                     self._said = True
                     log.warning(
@@ -142,7 +142,7 @@ class PostgresMessenger(Messenger):
             trying = pooled and bool(self._nonce)
             if not trying:
                 self._send(raw, now)
-            self._wait(raw, TRIAL / 10 if trying else self._pause(now))
+            self._wait(raw, ECHO_WAIT / 10 if trying else self._pause(now))
             raw.pgconn.consume_input()
             while found := raw.pgconn.notifies():
                 self._on_payload(found.extra.decode())

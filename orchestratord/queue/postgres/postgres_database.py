@@ -80,7 +80,7 @@ DURABLE = {"synchronous_commit": "on"}
 
 LOCK = 0x6F72636865737472
 """The advisory lock of whoever changes the schema; spells `orchestr`."""
-LOCK_PATIENCE = 120.0
+LOCK_WAIT = 120.0
 """Seconds that others may take to change it."""
 
 STATEMENTS = 200
@@ -430,7 +430,7 @@ class PostgresDatabase(Database):
         snapshot, for which a statement that is not prepared is needed: an index that is built
         meanwhile while others work waits for all that are older."""
         with psycopg.connect(self._conninfo, autocommit=True) as raw:
-            deadline = time.monotonic() + LOCK_PATIENCE
+            deadline = time.monotonic() + LOCK_WAIT
             while True:
                 raw.execute("BEGIN")
                 raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
@@ -442,7 +442,7 @@ class PostgresDatabase(Database):
                 if time.monotonic() > deadline:
                     raise DatabaseInUse(
                         f"another daemon has been changing the schema of {self.shown} for "
-                        f"{LOCK_PATIENCE:g} s"
+                        f"{LOCK_WAIT:g} s"
                     )
                 time.sleep(0.1)
             yield

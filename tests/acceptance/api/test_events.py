@@ -208,7 +208,7 @@ def test_a_restart_is_followed_through(shop: Callable[..., Daemon]) -> None:
         assert types.index("daemon.draining") < types.index("daemon.started")
         code, words = follower.end()
     assert code == 130
-    assert "The daemon is away" in words
+    assert "The daemon does not answer" in words
     assert "missed" in words
 
 

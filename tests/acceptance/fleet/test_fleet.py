@@ -329,7 +329,7 @@ def test_what_a_receiver_asks_of_one_holds_for_all(
     )
     assert [lane["lane"] for lane in shown[0]] == ["api:crm"]
     assert shown[0][0]["breaker"]["why"].startswith("503 ")
-    assert f"pid {one.pid} on " in two.ctl("status").out.partition("WAITING LANE")[2]
+    assert f"pid {one.pid} on " in two.ctl("status").out.partition("THROTTLED LANE")[2]
     receiver.on("/down", 200)
 
     def over() -> bool:

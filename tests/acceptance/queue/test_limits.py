@@ -57,7 +57,7 @@ def test_calls_wait_for_a_receiver_that_is_down_and_go_when_it_is_back(
         assert breaker["why"].startswith("503 ")
         waits = daemon.task(ids[-1])["waits"]
         assert (waits["for"], waits["lane"]) == ("breaker", "api:shop")
-        assert "WAITING LANE" in daemon.ctl("status").out
+        assert "THROTTLED LANE" in daemon.ctl("status").out
         assert 'orchestratord_lane_breaker_open{lane="api:shop"} 1.0' in daemon.get("/metrics").text
         overview = daemon.get("/").text.partition('<h2 id="throttled-title">')[2]
         assert "api:shop" in overview

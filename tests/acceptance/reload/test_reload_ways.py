@@ -36,7 +36,7 @@ def test_it_says_that_the_system_has_no_watches_left(daemon: Daemon) -> None:
         pytest.skip("no user namespaces here")
     ways.go(daemon, "no watches left", 2)
     daemon.logged(
-        r"WARNING config.watch: no events come from .*/shop( and 1 other folder)?: "
+        r"WARNING config.watch: no file events come from .*/shop( and 1 other folder)?: "
         r"inotify watch limit reached; "
-        r"changes are found by looking every 10 s \(raise fs\.inotify\.max_user_watches "
+        r"the folder is polled every 10 s \(raise fs\.inotify\.max_user_watches "
     )

@@ -178,7 +178,7 @@ def test_what_is_refused(daemon: Daemon, receiver: Receiver) -> None:
         {**mine, "url": evil + "?k=${secret:TOKEN}"},
     ):
         found = refused(422, "bad_config", [ops, stolen] if stolen["name"] == "x" else [stolen])
-        assert "write it into the file by hand" in found["errors"][0]["message"]
+        assert "write it into the file manually" in found["errors"][0]["message"]
 
     # Other files, and links to them.
     path = daemon.config / FILE

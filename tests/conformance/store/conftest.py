@@ -16,10 +16,9 @@ from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
 from orchestratord.queue.operations import claim, insert, manual, settle
 from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
 from orchestratord.queue.store import Store
-from orchestratord.values.clock import Clock
+from orchestratord.testing import FakeClock
 from tests.postgres import Postgres
 
-START = 1_800_000_000_000
 KEY = Key("crm/get")
 
 HEALTH = Table(
@@ -29,29 +28,12 @@ HEALTH = Table(
 )
 
 
-class StillClock(Clock):
-    """Stands still until it is turned."""
-
-    def __init__(self) -> None:
-        self.ms = START
-
-    def now(self) -> float:
-        return self.ms / 1000
-
-    def now_ms(self) -> int:
-        return self.ms
-
-    def turn(self, seconds: float) -> int:
-        self.ms += round(seconds * 1000)
-        return self.ms
-
-
 class Queue:
     """A store with the few moves that most tests begin with."""
 
     def __init__(self, url: str) -> None:
         self.url = url
-        self.clock = StillClock()
+        self.clock = FakeClock()
         self.store: Store
 
     async def open(self, *tables: Table) -> Store:
@@ -98,7 +80,7 @@ class Queue:
         self, key: Key = KEY, limit: int = 100, *, idempotent: bool = True
     ) -> list[Task]:
         """Claim what is due of one key."""
-        pick = Pick(key, limit, idempotent, self.clock.ms)
+        pick = Pick(key, limit, idempotent, self.clock.now_ms())
         return (await self.store.write(claim.claim([pick]))).tasks
 
     async def settle(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settled:
@@ -106,12 +88,12 @@ class Queue:
         return await self.store.write(settle.settle(self.settlement(task, status, **fields)))
 
     def settlement(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settlement:
-        return Settlement(task=task, status=status, at=self.clock.ms, **fields)
+        return Settlement(task=task, status=status, at=self.clock.now_ms(), **fields)
 
     def attempt(self, task: Task, status_code: int | str | None = 200, **fields: Any) -> Attempt:
         """The row of an attempt of `task`."""
         values: dict[str, Any] = {"error": None, "delay": None, "why": "it succeeded"} | fields
-        return Attempt(task.attempts, self.clock.ms, 12.5, status_code, **values)
+        return Attempt(task.attempts, self.clock.now_ms(), 12.5, status_code, **values)
 
     async def ended(self, status: str, key: Key = KEY, **fields: Any) -> int:
         """A task that has gone all the way to `status`; its id."""
@@ -167,7 +149,7 @@ def store(queue: Queue) -> Store:
 
 
 @pytest.fixture
-def clock(queue: Queue) -> StillClock:
+def clock(queue: Queue) -> FakeClock:
     return queue.clock
 
 

@@ -36,13 +36,13 @@ async def test_without_a_status_the_failed_ones_are_meant(queue: Any, store: Sto
     assert bulk.filter == TaskFilter(status=("failed",), endpoint="crm/*")
     bulk, keys = await bulks.step(store, bulk.id, 100)
     assert (bulk.status, bulk.moved, bulk.skipped) == ("finished", 3, 0)
-    assert bulk.finished_at == queue.clock.ms
+    assert bulk.finished_at == queue.clock.now_ms()
     assert list(keys) == [Key("crm/get")]
     for id_ in ids:
         task = await store.read(search.get(id_))
-        assert (task.status, task.next_try, task.reason) == ("pending", queue.clock.ms, None)
+        assert (task.status, task.next_try, task.reason) == ("pending", queue.clock.now_ms(), None)
         assert (task.granted, task.max_attempts) == (1, 2)
-        assert (task.retried_at, task.finished_at) == (queue.clock.ms, None)
+        assert (task.retried_at, task.finished_at) == (queue.clock.now_ms(), None)
     assert (await store.read(search.get(cancelled))).status == Status.CANCELLED
     assert (await store.read(search.get(succeeded))).status == Status.SUCCEEDED
     assert (await store.counts())["pending"] == 3
@@ -52,7 +52,7 @@ async def test_a_dry_run_only_counts(queue: Any, store: Store) -> None:
     await failed(queue, 3)
     bulk = await bulks.create(store, TaskFilter(kind="call"), None, True)
     assert (bulk.matched, bulk.moved, bulk.status, bulk.dry_run) == (3, 0, "finished", True)
-    assert bulk.finished_at == queue.clock.ms
+    assert bulk.finished_at == queue.clock.now_ms()
     assert bulk.filter == TaskFilter(status=("failed",), kind="call")
     assert (await store.counts())["failed"] == 3
 
@@ -114,7 +114,7 @@ async def test_it_goes_on_after_reopening(queue: Any, store: Store) -> None:
         status_code=StatusSet.parse(["5xx", "error"]),
         endpoint="crm/get",
         kind="call",
-        since=queue.clock.ms - 1000,
+        since=queue.clock.now_ms() - 1000,
     )
     bulk = await bulks.create(store, wanted, 5.0, False)
     bulk, _ = await bulks.step(store, bulk.id, 2)
@@ -143,8 +143,8 @@ async def test_pending_become_due_running_and_succeeded_are_skipped(
     assert (bulk.moved, bulk.skipped) == (2, 2)
     assert (await store.read(search.get(succeeded))).status == Status.SUCCEEDED
     assert (await store.read(search.get(running))).status == Status.RUNNING
-    assert (await store.read(search.get(late))).next_try == queue.clock.ms
-    assert (await store.read(search.get(early))).next_try == queue.clock.ms - 59_000
+    assert (await store.read(search.get(late))).next_try == queue.clock.now_ms()
+    assert (await store.read(search.get(early))).next_try == queue.clock.now_ms() - 59_000
 
 
 async def test_one_that_changed_before_its_turn_is_not_touched(queue: Any, store: Store) -> None:
@@ -175,7 +175,7 @@ async def test_cancelled_it_stops_where_it_is(queue: Any, store: Store) -> None:
     bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
     await bulks.step(store, bulk.id, 1)
     bulk = await store.write(bulks.cancel(bulk.id))
-    assert (bulk.status, bulk.moved, bulk.finished_at) == ("cancelled", 1, queue.clock.ms)
+    assert (bulk.status, bulk.moved, bulk.finished_at) == ("cancelled", 1, queue.clock.now_ms())
     assert await bulks.step(store, bulk.id, 10) == (bulk, {})
     assert await store.write(bulks.cancel(bulk.id)) == bulk
     assert (await store.counts())["failed"] == 3
@@ -199,7 +199,11 @@ async def test_cancelling_without_a_status_means_what_waits(queue: Any, store: S
     assert (bulk.status, bulk.moved, keys) == ("finished", 3, {GET: waits})
     for id_ in waits:
         task = await store.read(search.get(id_))
-        assert (task.status, task.next_try, task.finished_at) == ("cancelled", None, queue.clock.ms)
+        assert (task.status, task.next_try, task.finished_at) == (
+            "cancelled",
+            None,
+            queue.clock.now_ms(),
+        )
     assert (await store.read(search.get(broken))).status == Status.FAILED
     assert (await store.counts())["cancelled"] == 3
     assert (await store.read(bulks.get(bulk.id))).action == "cancel"
@@ -217,7 +221,7 @@ async def test_what_runs_is_asked_and_what_succeeded_is_left(queue: Any, store: 
     assert (bulk.moved, bulk.skipped, keys) == (2, 0, {GET: [broken]})
     assert (await store.read(search.get(done))).status == Status.SUCCEEDED
     assert (await store.read(search.get(running))).status == Status.RUNNING
-    settled = await queue.settle(claimed, Status.PENDING, next_try=queue.clock.ms + 1000)
+    settled = await queue.settle(claimed, Status.PENDING, next_try=queue.clock.now_ms() + 1000)
     assert settled.status == "cancelled"
 
 

@@ -28,14 +28,14 @@ async def test_a_claimed_task_is_running_and_ours(queue: Any, store: Store) -> N
     [task] = await queue.claim()
     assert task == await store.read(search.get(task.id))
     assert (task.status, task.attempts, task.locked_by) == ("running", 1, store.owner)
-    assert task.updated_at == queue.clock.ms
-    assert task.next_try == queue.clock.ms - 1000
+    assert task.updated_at == queue.clock.now_ms()
+    assert task.next_try == queue.clock.now_ms() - 1000
 
 
 async def test_the_claim_of_an_idempotent_task_is_its_start(queue: Any) -> None:
     await queue.add()
     [task] = await queue.claim(idempotent=True)
-    assert (task.idempotent, task.started_at) == (True, queue.clock.ms)
+    assert (task.idempotent, task.started_at) == (True, queue.clock.now_ms())
 
 
 async def test_the_claim_of_another_is_not(queue: Any) -> None:
@@ -50,24 +50,26 @@ async def test_several_keys_at_once(queue: Any, store: Store) -> None:
     b = await queue.add(TWO)
     hook = await queue.add(Key("crm/one", "ops"))
     claimed = await store.write(
-        claim.claim([Pick(ONE, 5, True, queue.clock.ms), Pick(TWO, 5, True, queue.clock.ms)])
+        claim.claim(
+            [Pick(ONE, 5, True, queue.clock.now_ms()), Pick(TWO, 5, True, queue.clock.now_ms())]
+        )
     )
     assert [task.id for task in claimed.tasks] == [a, b]
-    assert claimed.earliest == {ONE: queue.clock.ms + 7000, TWO: None}
+    assert claimed.earliest == {ONE: queue.clock.now_ms() + 7000, TWO: None}
     assert (await store.read(search.get(hook))).status == Status.PENDING
 
 
 async def test_a_limit_leaves_the_rest(queue: Any, store: Store) -> None:
     ids = [await queue.add() for _ in range(5)]
-    claimed = await store.write(claim.claim([Pick(Key("crm/get"), 2, True, queue.clock.ms)]))
+    claimed = await store.write(claim.claim([Pick(Key("crm/get"), 2, True, queue.clock.now_ms())]))
     assert [task.id for task in claimed.tasks] == ids[:2]
-    assert claimed.earliest == {Key("crm/get"): queue.clock.ms}
+    assert claimed.earliest == {Key("crm/get"): queue.clock.now_ms()}
 
 
 async def test_due_before_may_lie_in_the_future(queue: Any, store: Store) -> None:
     id_ = await queue.add(delay=3600)
     claimed = await store.write(
-        claim.claim([Pick(Key("crm/get"), 2, False, queue.clock.ms + 10**10)])
+        claim.claim([Pick(Key("crm/get"), 2, False, queue.clock.now_ms() + 10**10)])
     )
     assert [task.id for task in claimed.tasks] == [id_]
 
@@ -84,8 +86,8 @@ class TestStart:
         await queue.add()
         [task] = await queue.claim(idempotent=False)
         queue.clock.turn(1)
-        assert await store.write(settle.start(task, queue.clock.ms, ())) == (True, [])
-        assert (await store.read(search.get(task.id))).started_at == queue.clock.ms
+        assert await store.write(settle.start(task, queue.clock.now_ms(), ())) == (True, [])
+        assert (await store.read(search.get(task.id))).started_at == queue.clock.now_ms()
 
     async def test_its_effects_are_written_with_it(self, queue: Any, store: Store) -> None:
         await queue.add()
@@ -93,7 +95,7 @@ class TestStart:
         hook = queue.new(Key("crm/get", "ops"), parent_id=task.id)
         upsert = Upsert("health", {"name": "ops"}, {"url": "u"})
         ours, [inserted] = await store.write(
-            settle.start(task, queue.clock.ms, [upsert, Insert(hook)])
+            settle.start(task, queue.clock.now_ms(), [upsert, Insert(hook)])
         )
         assert ours
         assert (await store.read(search.get(inserted.id))).parent_id == task.id
@@ -104,14 +106,17 @@ class TestStart:
         [task] = await queue.claim(idempotent=False)
         await store.write(claim.release_claims([task]))
         hook = queue.new(Key("crm/get", "ops"))
-        assert await store.write(settle.start(task, queue.clock.ms, [Insert(hook)])) == (False, [])
+        assert await store.write(settle.start(task, queue.clock.now_ms(), [Insert(hook)])) == (
+            False,
+            [],
+        )
         assert (await store.counts())["pending"] == 1
 
 
 class TestRelease:
     async def test_the_attempt_is_given_back(self, queue: Any, store: Store) -> None:
         id_ = await queue.add()
-        due = queue.clock.ms
+        due = queue.clock.now_ms()
         queue.clock.turn(1)
         [task] = await queue.claim()
         assert await store.write(claim.release_claims([task])) == ["pending"]
@@ -133,7 +138,7 @@ class TestRelease:
         await store.write(manual.cancel(task.id))
         assert await store.write(claim.release_claims([task])) == ["cancelled"]
         back = await store.read(search.get(task.id))
-        assert (back.status, back.finished_at) == ("cancelled", queue.clock.ms)
+        assert (back.status, back.finished_at) == ("cancelled", queue.clock.now_ms())
         assert (await store.counts())["cancelled"] == 1
 
 

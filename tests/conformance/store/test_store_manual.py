@@ -19,7 +19,7 @@ async def exhausted(queue: Any, attempts: int = 2, **settlement: Any) -> int:
         await queue.settle(
             task,
             Status.FAILED if last else Status.PENDING,
-            next_try=None if last else queue.clock.ms,
+            next_try=None if last else queue.clock.now_ms(),
             reason=Reason.EXHAUSTED if last else None,
             **settlement,
         )
@@ -31,8 +31,8 @@ class TestTrigger:
         id_ = await queue.add(delay=3600)
         task = await store.write(manual.trigger(id_))
         assert task == await store.read(search.get(id_))
-        assert (task.status, task.next_try, task.granted) == ("pending", queue.clock.ms, 0)
-        assert task.retried_at == queue.clock.ms
+        assert (task.status, task.next_try, task.granted) == ("pending", queue.clock.now_ms(), 0)
+        assert task.retried_at == queue.clock.now_ms()
 
     async def test_it_goes_before_all_others_of_its_key(self, queue: Any, store: Store) -> None:
         early = await queue.add()
@@ -43,7 +43,7 @@ class TestTrigger:
         for id_ in (late[1], failed):
             task = await store.write(manual.trigger(id_))
             assert task.next_try is not None
-            assert task.next_try <= queue.clock.ms
+            assert task.next_try <= queue.clock.now_ms()
         ids = [task.id for task in await queue.claim()]
         assert ids == [failed, late[1], early, late[0]]
         assert (await store.read(search.get(other))).status == Status.PENDING
@@ -63,7 +63,7 @@ class TestTrigger:
         task = await store.write(manual.trigger(id_))
         assert (task.status, task.reason, task.finished_at) == ("pending", None, None)
         assert (task.attempts, task.max_attempts, task.granted) == (2, 3, 1)
-        assert (task.retried_at, task.generation) == (queue.clock.ms, 0)
+        assert (task.retried_at, task.generation) == (queue.clock.now_ms(), 0)
         assert task.last_status_code == 503
         [again] = await queue.claim()
         assert again.attempts == 3
@@ -115,7 +115,7 @@ class TestCancel:
         task = await store.write(manual.cancel(id_))
         assert task == await store.read(search.get(id_))
         assert (task.status, task.reason, task.next_try) == ("cancelled", None, None)
-        assert task.finished_at == queue.clock.ms
+        assert task.finished_at == queue.clock.now_ms()
         assert await queue.claim() == []
 
     async def test_a_running_one_is_asked(self, queue: Any, store: Store) -> None:

@@ -31,7 +31,7 @@ async def two(
     url: str, unopened: Callable[[], Any], monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[list[Any]]:
     """Two daemons' stores, which begin with an empty database at once."""
-    monkeypatch.setattr(notify, "TRIAL", 0.5)
+    monkeypatch.setattr(notify, "ECHO_WAIT", 0.5)
     queues = [unopened(), unopened()]
     await asyncio.gather(*(queue.open() for queue in queues))
     yield queues

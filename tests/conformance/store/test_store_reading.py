@@ -70,16 +70,16 @@ class TestList:
     async def test_since_it_was_created(self, queue: Any, store: Store) -> None:
         await queue.add()
         queue.clock.turn(60)
-        then = queue.clock.ms
+        then = queue.clock.now_ms()
         second = await queue.add()
         queue.clock.turn(60)
         third = await queue.add()
         assert await ids(store, since=then) == [third, second]
         assert await ids(store, since=then + 1) == [third]
-        assert await ids(store, since=queue.clock.ms + 1) == []
+        assert await ids(store, since=queue.clock.now_ms() + 1) == []
 
     async def test_since_with_a_clock_that_was_set_back(self, queue: Any, store: Store) -> None:
-        then = queue.clock.ms
+        then = queue.clock.now_ms()
         first = await queue.add()
         queue.clock.turn(-3600)
         await queue.add()
@@ -88,7 +88,7 @@ class TestList:
     async def test_until_it_was_created(self, queue: Any, store: Store) -> None:
         first = await queue.add()
         queue.clock.turn(60)
-        then = queue.clock.ms
+        then = queue.clock.now_ms()
         second = await queue.add()
         assert await ids(store, until=then) == [first]
         assert await ids(store, until=then + 1) == [second, first]
@@ -164,7 +164,7 @@ class TestList:
         for task, status in ((second, Status.SUCCEEDED), (first, Status.FAILED)):
             queue.clock.turn(1)
             await queue.settle(task, status, status_code=418)
-            ends[task.id] = queue.clock.ms
+            ends[task.id] = queue.clock.now_ms()
         assert set(ends) == {old, new}
 
         async def walk(limit: int, **fields: Any) -> list[int]:
@@ -199,7 +199,7 @@ class TestList:
     async def test_all_of_it_together(self, queue: Any, store: Store) -> None:
         await queue.ended(Status.FAILED)
         queue.clock.turn(60)
-        then = queue.clock.ms
+        then = queue.clock.now_ms()
         await queue.ended(Status.SUCCEEDED)
         await queue.ended(Status.FAILED, PUT)
         wanted = await queue.ended(Status.FAILED)
@@ -228,7 +228,7 @@ async def test_counts_name_every_status(queue: Any, store: Store) -> None:
 
 
 async def test_what_is_due(queue: Any, store: Store) -> None:
-    now = queue.clock.ms
+    now = queue.clock.now_ms()
     assert await store.read(claim.due(now)) == (0, None)
     for delay in (5, 1, 9):
         await queue.add(delay=delay)
@@ -238,7 +238,7 @@ async def test_what_is_due(queue: Any, store: Store) -> None:
 
 
 async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:
-    now = queue.clock.ms
+    now = queue.clock.now_ms()
     for key in (GET, PUT, HOOK, ERP):
         for delay in (7, 3, 9):
             await queue.add(key, delay=delay)
@@ -279,7 +279,7 @@ async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, st
     for code in (503, 500):
         [task] = await queue.claim()
         await queue.settle(
-            task, Status.PENDING, next_try=queue.clock.ms, attempt=queue.attempt(task, code),
+            task, Status.PENDING, next_try=queue.clock.now_ms(), attempt=queue.attempt(task, code),
             uncounted=True,
         )  # fmt: skip
     rows = await store.read(search.attempts(id_))

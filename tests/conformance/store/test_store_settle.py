@@ -31,7 +31,7 @@ async def test_success(queue: Any, store: Store) -> None:
     assert (settled.accepted, settled.status, settled.inserted) == (True, "succeeded", [])
     row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.max_attempts) == ("succeeded", 1, 4)
-    assert row.finished_at == row.updated_at == queue.clock.ms
+    assert row.finished_at == row.updated_at == queue.clock.now_ms()
     assert (row.next_try, row.locked_by, row.last_error) == (None, None, None)
     assert row.last_status_code == 200
     assert await store.read(search.response(task.id)) == answer
@@ -46,18 +46,18 @@ async def test_final_failure(queue: Any, store: Store) -> None:
     row = await store.read(search.get(task.id))
     assert (row.status, row.reason, row.deaths) == ("failed", "ambiguous", 2)
     assert (row.last_status_code, row.last_error) == ("error", "reset")
-    assert row.finished_at == queue.clock.ms
+    assert row.finished_at == queue.clock.now_ms()
 
 
 async def test_another_try(queue: Any, store: Store) -> None:
     task = await claimed(queue)
     row = queue.attempt(task, 503, error="503", delay=5.25, why="exponential 5s")
     await queue.settle(
-        task, Status.PENDING, next_try=queue.clock.ms + 5250, status_code=503, attempt=row
+        task, Status.PENDING, next_try=queue.clock.now_ms() + 5250, status_code=503, attempt=row
     )
     back = await store.read(search.get(task.id))
     assert (back.status, back.attempts, back.finished_at) == ("pending", 1, None)
-    assert back.next_try == queue.clock.ms + 5250
+    assert back.next_try == queue.clock.now_ms() + 5250
     assert await store.read(search.attempts(task.id)) == [row]
     queue.clock.turn(5.25)
     [again] = await queue.claim()
@@ -82,7 +82,7 @@ async def test_a_status_code_comes_back_as_what_it_was(
 async def test_what_is_not_given_keeps_its_value(queue: Any, store: Store) -> None:
     task = await claimed(queue)
     await queue.settle(
-        task, Status.PENDING, next_try=queue.clock.ms, response={"body": "x"}, max_attempts=3,
+        task, Status.PENDING, next_try=queue.clock.now_ms(), response={"body": "x"}, max_attempts=3,
         deaths=1,
     )  # fmt: skip
     [task] = await queue.claim()
@@ -98,7 +98,7 @@ async def test_a_task_without_an_answer_has_none(queue: Any, store: Store) -> No
 
 async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
     task = await claimed(queue)
-    await queue.settle(task, Status.PENDING, next_try=queue.clock.ms + 9, uncounted=True)
+    await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms() + 9, uncounted=True)
     row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.started_at) == ("pending", 0, None)
 
@@ -127,7 +127,7 @@ class TestFence:
 
     async def test_the_result_of_an_older_claim_is_refused(self, queue: Any, store: Store) -> None:
         first = await claimed(queue)
-        await queue.settle(first, Status.PENDING, next_try=queue.clock.ms)
+        await queue.settle(first, Status.PENDING, next_try=queue.clock.now_ms())
         [second] = await queue.claim()
         assert not (await queue.settle(first)).accepted
         assert (await queue.settle(second)).accepted
@@ -138,13 +138,13 @@ class TestCancelWhileRunning:
         task = await claimed(queue)
         assert (await store.write(manual.cancel(task.id))).cancel_requested
         settled = await queue.settle(
-            task, Status.PENDING, next_try=queue.clock.ms + 5000, attempt=queue.attempt(task, 503),
-            effects=[Insert(queue.new(HOOK))],
+            task, Status.PENDING, next_try=queue.clock.now_ms() + 5000,
+            attempt=queue.attempt(task, 503), effects=[Insert(queue.new(HOOK))],
         )  # fmt: skip
         assert (settled.accepted, settled.status) == (True, "cancelled")
         row = await store.read(search.get(task.id))
         assert (row.status, row.next_try, row.reason) == ("cancelled", None, None)
-        assert row.finished_at == queue.clock.ms
+        assert row.finished_at == queue.clock.now_ms()
         assert not row.cancel_requested
         assert len(settled.inserted) == len(await store.read(search.attempts(task.id))) == 1
 
@@ -158,7 +158,7 @@ class TestCancelWhileRunning:
     async def test_the_next_claim_knows_nothing_of_it(self, queue: Any, store: Store) -> None:
         task = await claimed(queue)
         await store.write(manual.cancel(task.id))
-        await queue.settle(task, Status.PENDING, next_try=queue.clock.ms)
+        await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms())
         await store.write(manual.trigger(task.id))
         [again] = await queue.claim()
         assert (await queue.settle(again, Status.PENDING, next_try=1)).status == Status.PENDING
@@ -174,7 +174,7 @@ class TestEffects:
         ]
         settled = await queue.settle(task, effects=effects)
         waits, runs = settled.inserted
-        assert waits.next_try == queue.clock.ms
+        assert waits.next_try == queue.clock.now_ms()
         assert runs.running is not None
         assert runs.running.parent_id == task.id
         assert (await store.counts())["running"] == 1
@@ -267,7 +267,7 @@ async def test_counts_are_right_whatever_happens(queue: Any, store: Store) -> No
             if move < 5:
                 status = chance.choice(["succeeded", "failed", "pending"])
                 effects = [Insert(queue.new(HOOK))] * chance.randrange(2)
-                await queue.settle(task, status, next_try=queue.clock.ms, effects=effects)
+                await queue.settle(task, status, next_try=queue.clock.now_ms(), effects=effects)
         for status in ("pending", "failed", "cancelled"):
             wanted = search.page(TaskFilter(status=(status,)), chance.randrange(2))
             for task in (await store.read(wanted))[0]:

@@ -154,16 +154,16 @@ async def test_a_claim_begins_where_the_last_one_ended(two: list[Any]) -> None:
 
     assert await floor() < 0
     await one.add_all([one.new() for _ in range(3)])
-    first = one.clock.ms
+    first = one.clock.now_ms()
     one.clock.turn(60)
     await one.add()
     assert len(await one.claim(limit=3)) == 3
-    assert one.clock.ms - 1000 < await floor() <= one.clock.ms
+    assert one.clock.now_ms() - 1000 < await floor() <= one.clock.now_ms()
     await one.add_all([one.new(delay=1)])
     assert len(await one.claim()) == 1
     one.clock.turn(60)
     assert [task.next_try for task in await one.claim()] == [first + 61_000]
-    assert one.clock.ms - 1000 < await floor() <= one.clock.ms
+    assert one.clock.now_ms() - 1000 < await floor() <= one.clock.now_ms()
     one.store.expect({KEY: first})
     assert await floor() == first
 
@@ -173,7 +173,7 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     limit, other_key = RateLimit(30, "min"), Key("crm/put")
     for key in (KEY, other_key):
         await one.add_all([one.new(key) for _ in range(100)])
-    picks = [Pick(key, 20, True, one.clock.ms, "api:crm", limit) for key in (KEY, other_key)]
+    picks = [Pick(key, 20, True, one.clock.now_ms(), "api:crm", limit) for key in (KEY, other_key)]
     claims = await asyncio.gather(
         *(queue.store.write(claim.claim(picks)) for _ in range(4) for queue in two)
     )
@@ -182,7 +182,7 @@ async def test_a_rate_is_for_all_together(two: list[Any]) -> None:
     assert len(waits) >= 7
     # Whoever came while the other one was claiming looks again at once.
     assert all(wait == BUSY_MS or 50_000 < wait <= 62_000 for wait in waits)
-    free = Pick(Key("crm/get"), 7, True, one.clock.ms, "api:crm", None)
+    free = Pick(Key("crm/get"), 7, True, one.clock.now_ms(), "api:crm", None)
     assert len((await one.store.write(claim.claim([free]))).tasks) == 7  # a lane without a limit
 
 
@@ -190,7 +190,7 @@ async def test_what_began_before_rates_were_kept_together_is_charged_once(two: l
     one, _ = two
     limit = RateLimit(30, "min")
     await one.add_all([one.new() for _ in range(100)])
-    pick = Pick(KEY, 50, True, one.clock.ms, "api:crm", limit)
+    pick = Pick(KEY, 50, True, one.clock.now_ms(), "api:crm", limit)
     now = round(time.time() * 1000)  # about what the database's clock says
     past = {"api:crm": (limit, [now - 200_000, *(now - 20_000 + n for n in range(20))])}
     await asyncio.gather(*(queue.store.write(claim.charge_past(past)) for queue in two))
@@ -207,8 +207,8 @@ async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
     await one.add_all([one.new() for _ in range(9)])
     await one.add(Key("other/get"))
     picks = [
-        Pick(KEY, 3, True, one.clock.ms, "api:crm", RateLimit(30, "min")),
-        Pick(Key("other/get"), 3, True, one.clock.ms, "api:other"),
+        Pick(KEY, 3, True, one.clock.now_ms(), "api:crm", RateLimit(30, "min")),
+        Pick(Key("other/get"), 3, True, one.clock.now_ms(), "api:other"),
     ]
     assert len((await one.store.write(claim.claim(picks))).tasks) == 4
     with psycopg.connect(url) as cut_off:
@@ -457,7 +457,7 @@ async def test_a_transaction_that_is_lost_before_its_commit_is_done_again(
 async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     far: Store, line: Line, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("orchestratord.queue.writer.PATIENCE", 0.3)
+    monkeypatch.setattr("orchestratord.queue.writer.RECONNECT_WAIT", 0.3)
     line.down, line.cut_at = True, b"BEGIN"
     with pytest.raises(Unreachable, match="the database cannot be reached"):
         await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))

@@ -38,14 +38,14 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         rare = [Insert(keyed), Delete("health", name), nonsense]
         effects.append(chance.choice(everyday * 5 + rare))
     if chance.random() < 0.2:
-        return Start(task, queue.clock.ms, effects)
+        return Start(task, queue.clock.now_ms(), effects)
     status = chance.choice([Status.SUCCEEDED] * 3 + [Status.FAILED, Status.PENDING])
     waits = status == Status.PENDING
     return queue.settlement(  # type: ignore[no-any-return]
         task,
         status,
         reason=Reason.EXHAUSTED if status == Status.FAILED else None,
-        next_try=queue.clock.ms + chance.randrange(1000) if waits else None,
+        next_try=queue.clock.now_ms() + chance.randrange(1000) if waits else None,
         status_code=chance.choice([200, 503, "error", None]),
         error=chance.choice([None, "bad", "bad \udc80"]),
         response=chance.choice([None, {"body": "ř"}, {"body": "\udc80"}]),
@@ -149,7 +149,7 @@ async def test_what_is_in_order_is_never_done_one_by_one(
             Upsert("health", {"name": "dev"}, {"url": "u", "note": None}),
         ]
         await asyncio.gather(
-            *(store.write(settle.start(task, queue.clock.ms, effects)) for task in tasks)
+            *(store.write(settle.start(task, queue.clock.now_ms(), effects)) for task in tasks)
         )
         end = {"status": Status.PENDING, "next_try": 1} if waits else {"last_success_at": 7}
         await asyncio.gather(
@@ -236,7 +236,7 @@ async def test_idempotency_keys_that_come_at_once(queue: Any, store: Store) -> N
 async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
     keys = [Key(f"crm/e{n}", "ops" * (n % 2)) for n in range(300)]
     await queue.add_all([queue.new(key, delay=d) for d in (0, 0, 7) for key in keys])
-    picks = [Pick(key, n % 4, bool(n % 3), queue.clock.ms) for n, key in enumerate(keys)]
+    picks = [Pick(key, n % 4, bool(n % 3), queue.clock.now_ms()) for n, key in enumerate(keys)]
     taken = await store.write(claim.claim(picks))
     by_key: dict[Key, list[Task]] = {key: [] for key in keys}
     for task in taken.tasks:
@@ -244,10 +244,10 @@ async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
     for n, key in enumerate(keys):
         tasks = by_key[key]
         assert [task.idempotent for task in tasks] == [bool(n % 3)] * min(n % 4, 2)
-        assert [task.started_at for task in tasks] == [queue.clock.ms if n % 3 else None] * len(
-            tasks
-        )
-        assert taken.earliest[key] == queue.clock.ms + (7000 if len(tasks) == 2 else 0)
+        assert [task.started_at for task in tasks] == [
+            queue.clock.now_ms() if n % 3 else None
+        ] * len(tasks)
+        assert taken.earliest[key] == queue.clock.now_ms() + (7000 if len(tasks) == 2 else 0)
     assert [task.id for task in taken.tasks] != []
     assert {task.id: task for task in taken.tasks} == {
         task.id: await store.read(search.get(task.id)) for task in taken.tasks
@@ -257,7 +257,7 @@ async def test_many_keys_are_claimed_at_once(queue: Any, store: Store) -> None:
 
 async def test_a_key_that_is_named_twice_is_claimed_once(queue: Any, store: Store) -> None:
     await queue.add()
-    pick = Pick(Key("crm/get"), 5, True, queue.clock.ms)
+    pick = Pick(Key("crm/get"), 5, True, queue.clock.now_ms())
     assert len((await store.write(claim.claim([pick, pick]))).tasks) == 1
     assert (await store.counts())["running"] == 1
 

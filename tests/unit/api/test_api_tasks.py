@@ -63,7 +63,7 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     throttle.breaker.answered(now)
     throttle.wait_until(now + 40_000, "429 with Retry-After")
     assert await waits(task_id) == {
-        "for": "retry_after", "why": "api:demo has asked for patience: 429 with Retry-After",
+        "for": "retry_after", "why": "api:demo was told to wait: 429 with Retry-After",
         "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000),
     }  # fmt: skip
     await parts.post("/v1/endpoints/demo/get/pause")

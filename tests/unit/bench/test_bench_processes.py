@@ -123,6 +123,7 @@ done.set()
 """
 
 
+@pytest.mark.serial  # it shares a processor with nothing else, as its other threads are to have one
 def test_threads_are_counted_apart() -> None:
     with subprocess.Popen(
         [sys.executable, "-S", "-c", WORKS],

@@ -257,8 +257,8 @@ def test_without_events_the_poll_serves(
         config.endpoint("path: /again\n")
         assert watched.change() == POLLED
     assert [record.message for record in caplog.records] == [
-        f"no events come from {config.path}: inotify watch limit reached; changes are found by "
-        "looking every 0.1 s (raise fs.inotify.max_user_watches for events)"
+        f"no file events come from {config.path}: inotify watch limit reached; the folder is "
+        "polled every 0.1 s (raise fs.inotify.max_user_watches for events)"
     ]
 
 

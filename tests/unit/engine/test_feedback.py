@@ -1,4 +1,4 @@
-"""What a lane waits for, over a real store and a real receiver: its rate, its breaker, patience."""
+"""What a lane waits for, over a real store and a receiver: its rate, its breaker, Retry-After."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ async def test_what_egress_denies_is_not_charged(bench: Bench) -> None:
     assert len(bench.receiver.tasks) == 1
 
 
-# -- patience -------------------------------------------------------------------------------------
+# -- Retry-After ---------------------------------------------------------------------------------
 
 
 async def test_on_retry_after_the_lane_waits_and_no_task_of_it_loses_an_attempt(
@@ -147,11 +147,11 @@ async def test_on_retry_after_the_lane_waits_and_no_task_of_it_loses_an_attempt(
     bench.receiver.status, bench.receiver.headers = 200, b""
     assert await bench.states(ids) == [("pending", 1)] + [("pending", 0)] * 4
     assert await why(bench, others[0]) == (
-        "retry_after", "api:a has asked for patience: 429 with Retry-After",
+        "retry_after", "api:a was told to wait: 429 with Retry-After",
     )  # fmt: skip
-    said = [record.message for record in caplog.records if "patience" in record.message]
+    said = [record.message for record in caplog.records if "told to wait" in record.message]
     assert len(said) == 1
-    assert said[0].startswith("api:a asks for patience (429 with Retry-After): its tasks wait unt")
+    assert said[0].startswith("api:a was told to wait (429 with Retry-After): its tasks wait unt")
     bench.clock.turn(41)
     bench.worker.lanes.wake.set()
     await bench.idle(others)
@@ -177,7 +177,7 @@ async def test_otherwise_only_the_task_waits(
     assert len(bench.receiver.tasks) == 5
 
 
-async def test_patience_ends_with_max_retry_after(bench: Bench) -> None:
+async def test_waiting_ends_with_max_retry_after(bench: Bench) -> None:
     policy = bench.config.endpoints["a/get"].retry
     bench.adopt(retry=policy.model_copy(update={"max_retry_after": 5.0}))
     bench.receiver.status, bench.receiver.headers = 429, b"Retry-After: 4000000\r\n"
@@ -197,7 +197,7 @@ async def test_what_another_daemon_was_asked_for_holds_here_too(bench: Bench) ->
     [late] = await bench.put([CALL])
     await bench.until(lambda: bench.lane.throttled)
     assert await why(bench, late) == (
-        "retry_after", "api:a has asked for patience: 429 with Retry-After",
+        "retry_after", "api:a was told to wait: 429 with Retry-After",
     )  # fmt: skip
     # It is not told on: who was asked does that.
     assert bench.worker.waiting_lanes() == []

@@ -9,7 +9,8 @@ import pytest
 
 from orchestratord.http.egress import Egress, parse_rule
 from orchestratord.http.http1 import Http1Connection, open_connection
-from orchestratord.http.pool import IdleConnections, PoolKey
+from orchestratord.http.pool import IdleConnections
+from orchestratord.http.proxy import PoolKey
 
 EGRESS = Egress((parse_rule("127.0.0.1"),))
 
@@ -31,16 +32,10 @@ async def connect() -> AsyncIterator[Open]:
 
     async def connect() -> tuple[PoolKey, Http1Connection]:
         deadline = asyncio.get_running_loop().time() + 5
-        connection = await open_connection(
-            "127.0.0.1",
-            port,
-            resolver=resolver,
-            egress=EGRESS,
-            ssl_context=None,
-            deadline=deadline,
-        )
+        key = PoolKey("127.0.0.1", port, None)
+        connection = await open_connection(key, resolver=resolver, egress=EGRESS, deadline=deadline)
         opened.append(connection)
-        return PoolKey("127.0.0.1", port, None), connection
+        return key, connection
 
     yield connect
     for connection in opened:
@@ -127,20 +122,16 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
     loop = asyncio.get_running_loop()
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     port = server.sockets[0].getsockname()[1]
+    key = PoolKey("127.0.0.1", port, None)
     connection = await open_connection(
-        "127.0.0.1",
-        port,
-        resolver=resolver,
-        egress=EGRESS,
-        ssl_context=None,
-        deadline=loop.time() + 5,
+        key, resolver=resolver, egress=EGRESS, deadline=loop.time() + 5
     )
     try:
         connection._transport.pause_reading()  # as a loop that is busy with something else
         connection._socket.send(b"x")
         while connection._peek() is None:
             await asyncio.sleep(0.01)
-        pool, key = IdleConnections(10, 10, 5.0), PoolKey("127.0.0.1", port, None)
+        pool = IdleConnections(10, 10, 5.0)
         pool.give(key, connection, loop)
         taken = pool.take(key, EGRESS, connection.idle_since + idle_for)
         assert taken is (None if idle_for else connection)

@@ -101,7 +101,7 @@ def test_it_goes_on_though_the_daemon_restarts(daemon: Daemon, ctl: Callable[...
     assert result.code == 0
     assert result.err.splitlines() == [
         "bulk 7: 10 of 4,000 tasks retried",
-        "bulk 7: the daemon is away, waiting for it",
+        "bulk 7: the daemon does not answer; waiting for it",
     ]
     assert result.out.splitlines()[1].split()[1] == "finished"
 

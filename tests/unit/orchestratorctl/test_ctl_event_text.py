@@ -160,8 +160,8 @@ def test_a_restart_in_between(daemon: Daemon, ctl: Callable[..., Result]) -> Non
     assert [line.split()[1] for line in result.out.splitlines()] == [
         "task.created", "daemon.started",
     ]  # fmt: skip
-    assert result.err.splitlines()[0] == "The daemon is away; waiting for it."
-    assert result.err.count("away") == 2  # once for each time that it went
+    assert result.err.splitlines()[0] == "The daemon does not answer; waiting for it."
+    assert result.err.count("does not answer") == 2  # once for each time that it went
     asked = [request.headers.get("last-event-id") for request in daemon.asked("GET", "/v1/events")]
     assert asked == [None, "101", "101", "101", "501"]
     assert result.code == 1
@@ -218,7 +218,7 @@ def test_an_interrupt_ends_it_without_a_word(daemon: Daemon) -> None:
     out, err = process.communicate(timeout=20)
     assert process.returncode == 130
     assert len(out.splitlines()) == 1
-    assert err == "The daemon is away; waiting for it.\n"
+    assert err == "The daemon does not answer; waiting for it.\n"
 
 
 def test_a_reader_that_has_seen_enough(daemon: Daemon) -> None:

@@ -173,7 +173,7 @@ def test_lanes_that_wait_are_shown_with_why(daemon: Daemon, ctl: Callable[..., R
     status = a_status(lanes=lanes, breakers=breakers, daemons=daemons)
     daemon.on("GET", "/v1/status", (200, status))
     out = ctl("status").out
-    table = [line.split("  ") for line in out.partition("WAITING LANE")[2].splitlines()]
+    table = [line.split("  ") for line in out.partition("THROTTLED LANE")[2].splitlines()]
     rows = [[cell.strip() for cell in row if cell.strip()] for row in table]
     assert rows[0] == ["DUE", "FOR", "NEXT", "WHY"]
     assert rows[1] == [

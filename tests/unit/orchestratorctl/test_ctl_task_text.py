@@ -167,8 +167,8 @@ def test_no_such_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
             "rate_limit 100/min of api:shop, the next of it in 40s",
         ),
         (
-            {"for": "retry_after", "why": "it has asked for patience: 429", "until": "in 40s"},
-            "it has asked for patience: 429, in 40s",
+            {"for": "retry_after", "why": "it was told to wait: 429", "until": "in 40s"},
+            "it was told to wait: 429, in 40s",
         ),
         ({"for": "parked", "why": "it is paused", "until": None}, "it is paused"),
     ],

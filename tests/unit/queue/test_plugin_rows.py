@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, event, given, settings
+from hypothesis import HealthCheck, event, example, given, settings
 from hypothesis import strategies as st
 
 from orchestratord.model.task import Delete, Table, Upsert
@@ -76,6 +76,14 @@ async def tables(store: Store) -> Any:
 @given(
     before=st.lists(effects(), max_size=4),
     groups=st.lists(st.lists(effects(), max_size=8), max_size=4),
+)
+@example(  # the first is refused alone, and nothing is added to what it did not write
+    before=[],
+    groups=[[Upsert("strict", {"a": "one"}, {"x": x}, {"y": 1})] for x in (None, "x")],
+)
+@example(
+    before=[],
+    groups=[[Upsert("strict", {"a": "one"}, {"x": x}, {"y": 1}) for x in (None, "x")]],
 )
 async def test_gathered_is_the_same_as_one_after_the_other(
     store: Store,

@@ -55,7 +55,7 @@ class Editing:
 
     @property
     def editor(self) -> Editor:
-        return self.loader.editor
+        return Editor(self.loader)
 
     @property
     def text(self) -> str:

@@ -267,7 +267,7 @@ def test_aliases_of_what_goes_are_not_left_behind(config: ConfigFolder) -> None:
         """,
     )
     before = other.text
-    with pytest.raises(Exception, match="edit the file by hand"):
+    with pytest.raises(Exception, match="edit the file manually"):
         other.change(lambda items: [])
     assert other.text == before
 

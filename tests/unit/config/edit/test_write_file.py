@@ -109,7 +109,7 @@ def test_what_is_no_list_of_webhooks(config: ConfigFolder, value: Any) -> None:
         ([webhook(), webhook()], "is taken by the one in line"),
         ([webhook(payload={"x": "y" * (1 << 20)})], "larger than 1048576 bytes"),
         ([webhook(payload={"": 1})], "could not be read afterwards"),
-        ([webhook(payload="\ud800")], "by hand"),
+        ([webhook(payload="\ud800")], "manually"),
         ([webhook(colour="red")], "unknown key"),
     ],
 )
@@ -234,19 +234,21 @@ def test_whoever_writes_meanwhile_wins(
     assert [path.name for path in editing.path.parent.iterdir()] == ["get.yaml"]
 
 
-def test_a_secret_that_is_inherited_meanwhile(config: ConfigFolder) -> None:
+def test_a_secret_that_is_inherited_meanwhile(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     editing = Editing(config, FILE, KEY="whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw")
-    read, loader, editor = editing.read(), editing.loader, editing.editor
+    read, editor, genuine = editing.read(), editing.editor, editing.loader.check
 
     def check(file: str, content: bytes) -> Any:
-        found = loader.check(file, content)
+        found = genuine(file, content)
         shared = (
             "{name: new, phase: on_retry, url: 'https://a.example.com', secret: '${secret:KEY}'}"
         )
         config.api(f"base_url: https://api.example.com\nwebhooks: [{shared}]\n")
         return found
 
-    editor._check = check
+    monkeypatch.setattr(editing.loader, "check", check)
     with pytest.raises(Outdated):
         editor.edit("shop/get", "webhooks", [webhook()], etag=read.etag)
     assert editing.text == FILE
