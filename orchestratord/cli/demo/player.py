@@ -164,7 +164,7 @@ class _Demo:
 
     def _retry_by_hand(self) -> None:
         number = next(id_ for id_, call in self._placed.items() if call.endpoint == story.RETRIED)
-        self._screen.heading("a person looks, and tries the order again by hand")
+        self._screen.heading("a person looks, and retries the order manually")
         self._screen.event((f"$ orchestratorctl retry {number} --wait", "bold"))
         environ = {**os.environ, "ORCHESTRATORD_SOCKET": str(self._daemon.socket)}
         done = subprocess.run(  # noqa: S603  # this very interpreter

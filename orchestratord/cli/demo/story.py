@@ -55,7 +55,7 @@ CALLS = (
     ),
     StoryCall(
         6.0,
-        "the weather service asks for patience: 429 with Retry-After: 3",
+        "the weather service limits the rate: 429 with Retry-After: 3",
         "weather/getForecast",
         {"city": "Paris"},
         "succeeded",
@@ -91,7 +91,7 @@ CALLS = (
 )
 
 RETRY_AT = 18.5
-"""Seconds after the start: the order is tried again by hand."""
+"""Seconds after the start: the order is retried manually."""
 RETRIED = "shop/createOrder"
 
 SCHEDULED = "shop/getStock"
@@ -216,7 +216,7 @@ def _retry(
     keys = [request.key for request in receiver.requests if request.method == "POST"]
     kept = exit_code == 0 and len(keys) == 2 and keys[0] == keys[1] and keys[0] is not None
     text = (
-        f"1 retry by hand: {len(keys)} requests with {len(set(keys))} Idempotency-Key "
+        f"1 manual retry: {len(keys)} requests with {len(set(keys))} Idempotency-Key "
         f"made {receiver.orders} order"
     )
     return Promise(kept and receiver.orders == 1, text)
