@@ -35,7 +35,7 @@ PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 CONFIG = "/etc/orchestratord"
 
-_PATIENCE = 10.0
+_TIMEOUT = 10.0
 """Seconds."""
 
 _BLOCK = re.compile(r"^```console\n(\$ (?s:.*?))^```$", re.MULTILINE)
@@ -86,7 +86,7 @@ class Stage:
         """The output of one command; `before`, where it differs by times and numbers alone."""
         if command.startswith("orchestratord ") and not any(x in command for x in (CONFIG, "|")):
             return output_of(command)
-        until = time.monotonic() + _PATIENCE
+        until = time.monotonic() + _TIMEOUT
         while True:
             output = self._beside_a_daemon(command)
             if shape(output) == shape(before):

@@ -265,6 +265,72 @@ def test_files_that_are_named_exist(page: Path) -> None:
         assert (ROOT / name).exists(), f"{page.name} names {name}"
 
 
+# -- words ---------------------------------------------------------------------------------------
+
+GLOSSARY = ROOT / "docs" / "glossary.md"
+OLD_WORDS = {
+    "adoption": "reload",
+    "by hand": "manually; manual retry",
+    "claim(?:s|ed)? ahead": "prefetch",
+    "complaints?": "problem",
+    "forgo": "release",
+    "gates?": "throttle",
+    "hub": "event bus",
+    "intake": "enqueue",
+    "(?:asks?|asked) for patience|patience": "throttled; told by Retry-After",
+    "pretence|pretended": "simulated",
+    "prospects?": "simulated",
+    "scoreboard": "stats",
+    "standings": "placement",
+    "suspects?": "poison candidate",
+    "trials?": "test case",
+    "verdicts": "outcome",
+    "vigil": "service",
+    "wait(?:ing|s)? lanes?|lanes? that waits?": "throttled lane",
+    "what (?:it|they) caused": "child tasks",
+    "withdrawn": "released",
+}
+"""What was said before, and the word of the glossary for it."""
+
+
+def prose_of(text: str) -> str:
+    """A page without its code, in which a name of a file or an option may hold any word."""
+    text = re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+    return " ".join(re.sub(r"(`+).+?\1", "", text).split())
+
+
+def old_words(text: str) -> list[str]:
+    return [
+        f"{found[0]}: write {instead}"
+        for word, instead in OLD_WORDS.items()
+        for found in re.finditer(rf"\b(?:{word})\b", text, re.IGNORECASE)
+    ]
+
+
+def test_the_glossary_has_each_word_once_and_in_order() -> None:
+    terms = re.findall(r"^## (.+)$", GLOSSARY.read_text(), re.MULTILINE)
+    assert len(terms) > 50
+    assert terms == sorted(set(terms), key=str.casefold)
+    for term in terms:
+        assert chapter(GLOSSARY, term).strip(), f"{term} is not explained"
+
+
+def test_pages_lead_to_the_glossary() -> None:
+    pages = [page.name for page in DOCS if "](glossary.md" in page.read_text()]
+    assert len(pages) > 10
+    assert "](docs/glossary.md)" in (ROOT / "README.md").read_text()
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_pages_use_the_words_of_the_glossary(page: Path) -> None:
+    assert old_words(prose_of(page.read_text())) == []
+
+
+def test_old_words_are_found() -> None:
+    text = "It is retried by\nhand; `suspects` are not.\n```python\ngate = 1\n```\nPatience!\n"
+    assert len(old_words(prose_of(text))) == 2
+
+
 # -- examples ------------------------------------------------------------------------------------
 
 

@@ -55,7 +55,7 @@ CALLS = (
     ),
     StoryCall(
         6.0,
-        "the weather service is rate-limited: it answers 429 with Retry-After: 3",
+        "the weather service limits the rate: 429 with Retry-After: 3",
         "weather/getForecast",
         {"city": "Paris"},
         "succeeded",
