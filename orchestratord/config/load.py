@@ -12,8 +12,8 @@ from pathlib import Path
 from types import MappingProxyType
 
 from orchestratord.config.cache import Cache
-from orchestratord.config.daemon_file import DaemonFile, DaemonReader
-from orchestratord.config.endpoint_file import Declared, EndpointReader
+from orchestratord.config.daemon_reader import DaemonFile, DaemonReader
+from orchestratord.config.endpoint_reader import Declared, EndpointReader
 from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.validate.node_reader import NodeReader
