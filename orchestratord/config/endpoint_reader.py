@@ -7,7 +7,6 @@ from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
 
-from orchestratord.config.file_models import HTTP, EndpointKeys, Shared, shared_keys
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
 from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
@@ -20,6 +19,7 @@ from orchestratord.config.validate.shapes import fields_of, leaves_of
 from orchestratord.config.validate.undefined_names import undeclared, undefined
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, mapping_of
+from orchestratord.config.yaml_keys import HTTP, EndpointKeys, Shared, shared_keys
 from orchestratord.errors import InvalidParams
 from orchestratord.model.endpoint import Endpoint, Param, Schedule
 from orchestratord.model.test_case import TestCase

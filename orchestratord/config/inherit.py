@@ -15,7 +15,6 @@ from typing import Any, get_args, get_origin
 from pydantic import BaseModel
 
 from orchestratord.config.cache import Cache
-from orchestratord.config.file_models import ApiKeys, Shared, shared_keys
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import AddressRules, RequestRules
@@ -32,6 +31,7 @@ from orchestratord.config.yaml.nodes import (
     mapping_of,
     name_of,
 )
+from orchestratord.config.yaml_keys import ApiKeys, Shared, shared_keys
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.plugin.registry import Registry

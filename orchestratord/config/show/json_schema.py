@@ -12,7 +12,7 @@ from pydantic import BaseModel
 from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
-from orchestratord.config.file_models import HTTP, api_model, daemon_model, endpoint_model
+from orchestratord.config.yaml_keys import HTTP, api_model, daemon_model, endpoint_model
 from orchestratord.model.backoff import Backoff
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.yaml_value import REFERENCE

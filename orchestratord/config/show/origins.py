@@ -11,7 +11,6 @@ from typing import Any
 
 from pydantic import BaseModel, TypeAdapter
 
-from orchestratord.config.file_models import ApiKeys, shared_keys
 from orchestratord.config.folder import read_folder
 from orchestratord.config.inherit import Merger
 from orchestratord.config.show.merged_endpoint import backoff_data
@@ -21,6 +20,7 @@ from orchestratord.config.validate.shapes import key_of
 from orchestratord.config.yaml.document import root_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, mapping_of
 from orchestratord.config.yaml.references import References
+from orchestratord.config.yaml_keys import ApiKeys, shared_keys
 from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.plugin.registry import Registry

@@ -1,4 +1,4 @@
-"""A key of the YAML is declared once, in `file_models`: all else follows from it."""
+"""A key of the YAML is declared once, in `yaml_keys`: all else follows from it."""
 
 from __future__ import annotations
 
@@ -6,13 +6,13 @@ import subprocess
 import sys
 from pathlib import Path
 
-from orchestratord.config.file_models import ApiKeys, EndpointKeys
 from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.yaml_keys import ApiKeys, EndpointKeys
 from orchestratord.plugin.registry import CORE, Registry
 
 WITH_NEW_KEYS = """
 import importlib.util, sys
-spec = importlib.util.find_spec("orchestratord.config.file_models")
+spec = importlib.util.find_spec("orchestratord.config.yaml_keys")
 source = spec.loader.get_source(spec.name)
 for name, line in (
     ("EndpointKeys(Shared)", "owner: str = 'nobody'"),
