@@ -14,16 +14,7 @@ from bench.daemon import CONCURRENCY, ROOM
 from bench.drain import Drained
 from bench.figures import Figure
 from bench.folder import Folder
-from bench.measures import (
-    accept,
-    calls,
-    crowd,
-    deliveries,
-    hanging,
-    lateness,
-    memory,
-    startup,
-)
+from bench.measures import accept, calls, crowd, deliveries, hanging, lateness, memory, startup
 from bench.peers.bullmq import BullMQ
 from bench.peers.dramatiq import Dramatiq, LeanDramatiq
 from bench.peers.graphile import Graphile

@@ -144,9 +144,8 @@ def header_value(word: str) -> str:
 
 def json_object(word: str) -> dict[str, Any]:
     """A JSON object, written out or in the file that `@PATH` names; `@-` is standard input."""
-    document = _content(word[1:]) if word.startswith("@") else utf8_text(word)
     try:
-        value = json.loads(document, parse_constant=_no_constant)
+        value = json.loads(text_or_file(word), parse_constant=_no_constant)
     except (ValueError, RecursionError) as error:
         raise ArgumentTypeError(f"no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -154,7 +153,11 @@ def json_object(word: str) -> dict[str, Any]:
     return value
 
 
-def _content(path: str) -> str:
+def text_or_file(word: str) -> str:
+    """A text as it stands, or what is in the file that `@PATH` names; `@-` is standard input."""
+    if not word.startswith("@"):
+        return utf8_text(word)
+    path = word[1:]
     try:
         if path == "-":
             return sys.stdin.read()

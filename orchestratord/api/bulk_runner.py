@@ -90,7 +90,7 @@ class BulkRunner:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
                 await asyncio.sleep(AGAIN)
                 continue
-            if bulk.status == RUNNING and bulk.owner != self._store.owner:
+            if self._store.shared and bulk.owner != self._store.owner:
                 log.info("bulk %d is carried out by another daemon", bulk.id)
                 return
             now = self._clock.now_ms()

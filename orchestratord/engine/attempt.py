@@ -31,15 +31,7 @@ from orchestratord.http.api_client import Sender
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import (
-    FINAL,
-    Attempt,
-    Effect,
-    NewTask,
-    Reason,
-    Status,
-    Task,
-)
+from orchestratord.model.task import FINAL, Attempt, Effect, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome

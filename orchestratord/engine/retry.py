@@ -21,7 +21,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Reason, Status, Task
 from orchestratord.values.durations import format_duration
 
-AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry by hand"
+AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
 
 
 @dataclass(frozen=True, slots=True)

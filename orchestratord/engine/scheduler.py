@@ -231,9 +231,8 @@ class Scheduler:
             if self._events.listening:
                 self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
             self._placement.touched(inserted.key, inserted.next_try)
-        else:
-            if insert is not None:
-                log.debug("another daemon took the slot of %s", endpoint.id)
+        elif insert is not None or self._store.shared:
+            log.debug("another daemon took the slot of %s", endpoint.id)
             row = await self._store.read(schedules.slot(endpoint.id))
             if row is not None:
                 self._rows[endpoint.id] = row[:2]

@@ -61,12 +61,12 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
 
 
 def cancelled(task: Task, at: int) -> TaskEvent:
-    """A task that did not run was given up by hand."""
+    """A task that did not run was given up manually."""
     return _by_hand(_CANCELLED, task, at)
 
 
 def triggered(task: Task, at: int) -> TaskEvent:
-    """A task was made due by hand."""
+    """A task was made due manually."""
     return _by_hand(_TRIGGERED, task, at)
 
 
@@ -80,7 +80,7 @@ def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
 
 
 def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
-    """A task was given up by hand, among many."""
+    """A task was given up manually, among many."""
     return triggered_in_bulk(task_id, key, at)._replace(
         type=_CANCELLED, status=Status.CANCELLED.value, next_try=None
     )

@@ -107,7 +107,7 @@ class RetrySchedule(_Row):
     attempts = IntegerField(constraints=ZERO)
     """Attempts claimed so far, the running one included."""
     max_attempts = IntegerField()
-    """How many it may use, those granted by hand included."""
+    """How many it may use, those granted manually included."""
     next_try = BigIntegerField(null=True)
     """When it is due; while it runs, when it was; NULL when it has ended."""
     params = TextField(constraints=NO_PARAMS)
@@ -141,13 +141,13 @@ class RetrySchedule(_Row):
     idempotent = IntegerField(constraints=ONE)
     """Whether the running attempt may be sent twice, as it was when it was claimed."""
     granted = IntegerField(constraints=ZERO)
-    """Attempts that were added by hand to those of the configuration."""
+    """Attempts that were added manually to those of the configuration."""
     deaths = IntegerField(constraints=ZERO)
     """Starts that ended with the daemon's death."""
     generation = IntegerField(constraints=ZERO)
     """How often it was made to run again after it had succeeded; part of its webhook-id."""
     retried_at = BigIntegerField(null=True)
-    """When it was last retried by hand; `give_up_after` counts from here."""
+    """When it was last retried manually; `give_up_after` counts from here."""
     cancel_requested = IntegerField(constraints=ZERO)
     """Cancelled while it ran: it ends instead of waiting for another try."""
     format = IntegerField(constraints=ONE)
@@ -205,7 +205,7 @@ _index("parent", _parent, where=_parent.is_null(False))
 
 class AttemptRow(_Row):
     """One row an attempt, only ever added. A number may come twice, after a claim that was given
-    back or a retry by hand."""
+    back or a manual retry."""
 
     id = IdField()
     task_id = BigIntegerField()
@@ -261,7 +261,7 @@ class ScheduleSlot(_Row):
 
 
 class BulkRow(_Row):
-    """A retry by hand, or the end, of many tasks, carried out in small steps and over restarts."""
+    """A manual retry, or the end, of many tasks, carried out in small steps and over restarts."""
 
     id = IdField()
     filter_ = TextField(column_name="filter")
@@ -321,7 +321,7 @@ class DaemonRow(_Row):
 
 
 class ActionRow(_Row):
-    """What people did by hand: written down before they are told that it is done."""
+    """What people did manually: written down before they are told that it is done."""
 
     id = IdField()
     at = BigIntegerField()

@@ -186,7 +186,7 @@ class Place(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Bulk:
-    """A retry by hand, or the end, of all tasks that match a filter, carried out in steps."""
+    """A manual retry, or the end, of all tasks that match a filter, carried out in steps."""
 
     id: int
     filter: TaskFilter
@@ -218,7 +218,7 @@ class Bulk:
 
 @dataclass(frozen=True, slots=True)
 class Done:
-    """An entry of the action log: what somebody did by hand."""
+    """An entry of the action log: what a person did manually."""
 
     id: int
     at: int

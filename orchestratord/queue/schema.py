@@ -16,13 +16,7 @@ from playhouse.migrations import Runner
 from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
-from orchestratord.queue.models import (
-    POSTGRES_TABLES,
-    REWRITTEN,
-    Fact,
-    PostgresTables,
-    SchemaRow,
-)
+from orchestratord.queue.models import POSTGRES_TABLES, REWRITTEN, Fact, PostgresTables, SchemaRow
 
 log = logging.getLogger("orchestratord.queue")
 

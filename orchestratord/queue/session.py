@@ -157,7 +157,11 @@ ALL_EACH = 300.0
 
 
 class Leases:
-    """The lease of one daemon's claims."""
+    """The lease of one daemon's claims: how long they stand, and by which clock.
+
+    One file has one daemon, and its clock is good enough. Where daemons share a database they go by
+    the clock of that: each knows how far its own is from it, as of the last time that it asked.
+    """
 
     def __init__(self, seconds: float) -> None:
         """`seconds`: how long a claim stands without a word from its daemon."""

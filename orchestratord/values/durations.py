@@ -43,19 +43,19 @@ def format_duration(seconds: float) -> str:
     return f"{round(seconds, 3):.12g}s"
 
 
+def _schema(pattern: str, number: str, description: str) -> WithJsonSchema:
+    written = [{"type": "string", "pattern": pattern}, {"type": number, "minimum": 0}, REFERENCE]
+    return WithJsonSchema({"anyOf": written, "description": description})
+
+
 Duration = Annotated[
     float,
     BeforeValidator(parse_duration),
     PlainSerializer(format_duration, return_type=str, when_used="json"),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\d+(\.\d+)?(ms|s|m|h|d)?$"},
-                {"type": "number", "minimum": 0},
-                REFERENCE,
-            ],
-            "description": "a duration: 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
-        }
+    _schema(
+        r"^\d+(\.\d+)?(ms|s|m|h|d)?$",
+        "number",
+        "a duration: 500ms, 10s, 5m, 2h, 1d, or a number of seconds",
     ),
 ]
 """Seconds, written as a duration."""
@@ -82,15 +82,10 @@ def parse_size(value: Any) -> int:
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string", "pattern": r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$"},
-                {"type": "integer", "minimum": 0},
-                REFERENCE,
-            ],
-            "description": "a size: 64KiB, 1MiB, or a number of bytes",
-        }
+    _schema(
+        r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$",
+        "integer",
+        "a size: 64KiB, 1MiB, or a number of bytes",
     ),
 ]
 """Bytes, written as a size."""

@@ -12,15 +12,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from orchestratord import (
-    Answer,
-    Caller,
-    Conflict,
-    InvalidParams,
-    NotFound,
-    Route,
-    Unreachable,
-)
+from orchestratord import Answer, Caller, Conflict, InvalidParams, NotFound, Route, Unreachable
 from orchestratord_dashboard import template_filters
 from orchestratord_dashboard.assets import Assets
 from orchestratord_dashboard.attempt_history import AttemptHistory

@@ -14,66 +14,39 @@ HTTP, SQL = "http", "sql"
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
     """All that is wrong or looks wrong with the webhooks of one endpoint."""
     webhooks = endpoint[WEBHOOKS]
-    yield from _expected(endpoint, frozenset(webhook.name for webhook in webhooks))
-    for index, webhook in enumerate(webhooks):
-        key = f"webhooks.{index}"
-        yield from _phase(webhook, endpoint, key)
-        yield from _payload(webhook, key)
-        yield from _headers(webhook, key)
-        yield from _secrets(webhook, key)
-
-
-def _expected(endpoint: Endpoint, known: frozenset[str]) -> Iterator[Problem]:
-    """The names of webhooks that the endpoint's tests expect."""
+    known = frozenset(webhook.name for webhook in webhooks)
     for number, test in enumerate(endpoint.tests):
         for index, name in enumerate(test.expect.webhooks or ()):
             if name not in known:
-                yield Problem(
-                    f"there is no webhook {name!r}{suggest(name, known)}",
-                    key=f"tests.{number}.expect.webhooks.{index}",
-                )
+                key = f"tests.{number}.expect.webhooks.{index}"
+                yield Problem(f"there is no webhook {name!r}{suggest(name, known)}", key=key)
+    for index, webhook in enumerate(webhooks):
+        for key, message in _warnings(webhook, endpoint):
+            yield Problem(message, key=f"webhooks.{index}.{key}", severity="warning")
 
 
-def _phase(webhook: Webhook, endpoint: Endpoint, key: str) -> Iterator[Problem]:
-    if endpoint.type == HTTP and webhook.phase.endswith("_execute"):
-        other, what = webhook.phase.replace("_execute", "_request"), "a call by HTTP"
-    elif endpoint.type == SQL and webhook.phase.endswith("_request"):
-        other, what = webhook.phase.replace("_request", "_execute"), "a statement"
-    else:
-        return
-    yield Problem(
-        f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?",
-        key=f"{key}.phase",
-        severity="warning",
-    )
-
-
-def _payload(webhook: Webhook, key: str) -> Iterator[Problem]:
+def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]:
+    """Each key of a webhook that looks wrong, and why."""
+    for type_, own, others, what in (
+        (HTTP, "_request", "_execute", "a call by HTTP"),
+        (SQL, "_execute", "_request", "a statement"),
+    ):
+        if endpoint.type == type_ and webhook.phase.endswith(others):
+            other = webhook.phase.replace(others, own)
+            message = f"never fires: {what} has no phase {webhook.phase}; did you mean {other!r}?"
+            yield "phase", message
     if webhook.payload is not None and webhook.include is not None:
-        yield Problem(
-            "`include` narrows the standard envelope; this webhook has a payload of its own",
-            key=f"{key}.include",
-            severity="warning",
-        )
-
-
-def _headers(webhook: Webhook, key: str) -> Iterator[Problem]:
+        message = "`include` narrows the standard envelope; this webhook has a payload of its own"
+        yield "include", message
     for name in webhook.headers:
         if name.lower() in signature.HEADERS:
-            yield Problem(
-                f"{name} is set by the signature; what stands here is not sent",
-                key=f"{key}.headers.{name}",
-                severity="warning",
-            )
-
-
-def _secrets(webhook: Webhook, key: str) -> Iterator[Problem]:
+            message = f"{name} is set by the signature; what stands here is not sent"
+            yield f"headers.{name}", message
     smallest, largest = signature.SIZES[0], signature.SIZES[-1]
     for secret in webhook.secret:
         if len(secret.value) not in signature.SIZES:
-            yield Problem(
+            yield (
+                "secret",
                 f"the secret has {len(secret.value)} bytes; Standard Webhooks asks for "
                 f"{smallest} to {largest}, and some receivers take no other",
-                key=f"{key}.secret",
-                severity="warning",
             )

@@ -3,7 +3,8 @@
 Over the control socket the file's mode answers that. Over TCP, a request has to be for a host of
 `http.hosts`, must not come from another site's page, and shows a token or a browser's session. The
 order is that of what is known: a request that is refused for where it comes from teaches its sender
-nothing about tokens.
+nothing about tokens. What a foreign page has its visitor's browser send is told apart by headers
+that no page can set: Host, Origin and Sec-Fetch-Site.
 """
 
 from __future__ import annotations

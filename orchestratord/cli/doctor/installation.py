@@ -24,10 +24,7 @@ ANSWER_TIMEOUT = 5.0
 """Seconds that a daemon may take to answer."""
 
 _SYSTEM = Path("/etc/orchestratord")
-_UNIT = {
-    "STATE_DIRECTORY": "/var/lib/orchestratord",
-    "RUNTIME_DIRECTORY": "/run/orchestratord",
-}
+_UNIT = {"STATE_DIRECTORY": "/var/lib/orchestratord", "RUNTIME_DIRECTORY": "/run/orchestratord"}
 """What systemd tells the daemon, and not the administrator's shell."""
 
 

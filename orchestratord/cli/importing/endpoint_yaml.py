@@ -15,6 +15,7 @@ from typing import Any
 from orchestratord.cli.importing.openapi_document import MISSING, OpenApiDocument, text
 from orchestratord.cli.importing.openapi_operation import ImportedOperation, ImportedParam
 from orchestratord.cli.importing.security_schemes import SecurityScheme
+from orchestratord.config.edit.render_yaml import visible
 
 _NO_HOST = "https://api.example.com"
 """Written where a document names no host."""
@@ -97,14 +98,7 @@ def scalar(value: Any) -> str:
     word = isinstance(value, str) and _WORD.fullmatch(value) is not None
     if word and value.lower() not in _READ_OTHERWISE:
         return str(value)
-    quoted = json.dumps(value, ensure_ascii=False)
-    if quoted.isprintable():
-        return quoted
-    return "".join(c if c.isprintable() else _escape(ord(c)) for c in quoted)
-
-
-def _escape(code: int) -> str:
-    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"
+    return visible(json.dumps(value, ensure_ascii=False))
 
 
 def escaped(value: Any) -> Any:

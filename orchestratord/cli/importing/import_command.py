@@ -11,7 +11,7 @@ import click
 from orchestratord.cli.options import bad_config_ends, config_option, folder_of
 
 if TYPE_CHECKING:
-    from orchestratord.cli.importing.imported_files import ImportResult
+    from orchestratord.cli.importing.imported_files import Outcomes
     from orchestratord.cli.importing.openapi_document import OpenApiDocument
     from orchestratord.cli.importing.openapi_operation import ImportedOperation
     from orchestratord.cli.importing.security_schemes import SecurityScheme
@@ -75,7 +75,7 @@ def _write(
     api: str,
     operations: list[ImportedOperation],
     schemes: list[SecurityScheme],
-) -> ImportResult:
+) -> Outcomes:
     """Write the files and say which. Raises ConfigError and ClickException."""
     from orchestratord.cli.importing import imported_files
     from orchestratord.cli.importing.endpoint_yaml import api_text, endpoint_text
@@ -114,16 +114,14 @@ def _write(
     return written
 
 
-def _tell(
-    written: ImportResult, operations: list[ImportedOperation], names: dict[str, str]
-) -> None:
-    for word, files, why in (
-        ("wrote", written.new, ""),
-        ("renewed", written.renewed, ""),
-        ("left alone", written.edited, ": it has been edited"),
-        ("gone", written.gone, ": the document has it no more; the file stays"),
+def _tell(written: Outcomes, operations: list[ImportedOperation], names: dict[str, str]) -> None:
+    for outcome, word, why in (
+        ("new", "wrote", ""),
+        ("renewed", "renewed", ""),
+        ("edited", "left alone", ": it has been edited"),
+        ("gone", "gone", ": the document has it no more; the file stays"),
     ):
-        for file in files:
+        for file in written[outcome]:
             click.echo(f"{word:<10} {file}{why}")
     for operation in operations:
         for problem in operation.request.problems:
@@ -132,18 +130,13 @@ def _tell(
 
 
 def _tell_next(
-    document: OpenApiDocument, api: str, schemes: list[SecurityScheme], written: ImportResult
+    document: OpenApiDocument, api: str, schemes: list[SecurityScheme], written: Outcomes
 ) -> None:
-    counts = {
-        "new": len(written.new),
-        "renewed": len(written.renewed),
-        "the same": len(written.same),
-        "edited and left alone": len(written.edited),
-        "gone": len(written.gone),
-    }
+    words = {"same": "the same", "edited": "edited and left alone"}
+    counts = {words.get(outcome, outcome): len(files) for outcome, files in written.items()}
     said = ", ".join(f"{count} {word}" for word, count in counts.items() if count)
     click.echo(f"\napis/{api}: {said} files")
-    if not written.new:
+    if not written["new"]:
         return
     steps = []
     if document.base_url() is None:

@@ -10,7 +10,6 @@ import hashlib
 import os
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
 
 import click
@@ -81,22 +80,12 @@ def names_for(operations: Iterable[ImportedOperation], files: Files, api: str) -
     return chosen
 
 
-@dataclass(slots=True)
-class ImportResult:
-    """What an import did, file by file."""
-
-    new: list[str] = field(default_factory=list)
-    renewed: list[str] = field(default_factory=list)
-    same: list[str] = field(default_factory=list)
-    edited: list[str] = field(default_factory=list)
-    """Edited since: left alone."""
-    gone: list[str] = field(default_factory=list)
-    """The document has their operation no more: left alone."""
+Outcomes = dict[str, list[str]]
+"""What an import did: the files that are new, renewed, the same, edited or gone. What was edited
+since, and what the document has no operation of any more, is left alone."""
 
 
-def write(
-    folder: Path, files: Files, texts: Mapping[str, str], gone: Iterable[str]
-) -> ImportResult:
+def write(folder: Path, files: Files, texts: Mapping[str, str], gone: Iterable[str]) -> Outcomes:
     """Write what is new and renew what has not been edited.
 
     Args:
@@ -108,22 +97,22 @@ def write(
     Raises:
         click.ClickException: a file cannot be written.
     """
-    done = ImportResult(gone=list(gone))
+    done: Outcomes = {"new": [], "renewed": [], "same": [], "edited": [], "gone": [*gone]}
     for file, text in texts.items():
         before, content = files.contents.get(file), text.encode()
         if before is None:
             _create(folder / file, content)
-            done.new.append(file)
+            done["new"].append(file)
         elif before == content:
-            done.same.append(file)
+            done["same"].append(file)
         elif not is_untouched(before):
-            done.edited.append(file)
+            done["edited"].append(file)
         else:
             try:
                 renewed = replace(folder / file, content, before)
             except (NotWritable, StorageFull) as error:
                 raise click.ClickException(str(error)) from None
-            (done.renewed if renewed else done.edited).append(file)
+            done["renewed" if renewed else "edited"].append(file)
     return done
 
 

@@ -13,13 +13,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestratorctl.formats import excerpt
-from orchestratord.cli.options import (
-    BAD_CONFIG,
-    config_option,
-    counted,
-    folder_of,
-    output_option,
-)
+from orchestratord.cli.options import BAD_CONFIG, config_option, counted, folder_of, output_option
 
 if TYPE_CHECKING:
     from orchestratord.errors import Problem

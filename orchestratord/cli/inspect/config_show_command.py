@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,6 @@ if TYPE_CHECKING:
 
 DEFAULT = "default"
 
-_PLAIN_TEXT = re.compile(r"[A-Za-z0-9/_.$](?:[\w./$%@+=~-]|:(?=\S)| (?=[^\s#]))*", re.ASCII)
-"""Texts that no rule of YAML sees anything else in."""
 _COMMENTS_AT = 48
 """The column of comments, unless a value is longer."""
 
@@ -99,18 +96,22 @@ def annotated(traced: Mapping[str, Traced], comment: _Comment) -> str:
 
 
 def _mapping(items: Mapping[str, Traced], indent: str, comment: _Comment) -> Iterator[_Line]:
+    from orchestratord.config.edit.render_yaml import flow
+
     for key, item in items.items():
-        yield from _entry(f"{indent}{_scalar(key)}:", f"{indent}  ", item, comment)
+        yield from _entry(f"{indent}{flow(key)}:", f"{indent}  ", item, comment)
 
 
 def _entry(head: str, indent: str, item: Traced, comment: _Comment) -> Iterator[_Line]:
     """What stands behind `head`, and below it with `indent`."""
+    from orchestratord.config.edit.render_yaml import flow
+
     value = item.value
     if isinstance(value, dict) and value:
         yield head, None
         yield from _mapping(value, indent, comment)
     elif isinstance(value, list) and value:
-        words = [_scalar(child.value) for child in value if not _nested(child)]
+        words = [flow(child.value) for child in value if not _nested(child)]
         if len(words) == len(value) and len({comment(child) for child in value}) == 1:
             yield f"{head} [{', '.join(words)}]", comment(value[0])
             return
@@ -118,13 +119,15 @@ def _entry(head: str, indent: str, item: Traced, comment: _Comment) -> Iterator[
         for child in value:
             yield from _item(indent, child, comment)
     else:
-        yield f"{head} {_leaf(item)}", comment(item)
+        yield f"{head} {flow(item.value)}", comment(item)
 
 
 def _item(indent: str, item: Traced, comment: _Comment) -> Iterator[_Line]:
     """An item of a list: its first line begins with a dash."""
+    from orchestratord.config.edit.render_yaml import flow
+
     if not _nested(item):
-        yield f"{indent}- {_leaf(item)}", comment(item)
+        yield f"{indent}- {flow(item.value)}", comment(item)
         return
     inner = f"{indent}  "
     if isinstance(item.value, dict):
@@ -138,28 +141,3 @@ def _item(indent: str, item: Traced, comment: _Comment) -> Iterator[_Line]:
 
 def _nested(item: Traced) -> bool:
     return isinstance(item.value, dict | list) and bool(item.value)
-
-
-def _leaf(item: Traced) -> str:
-    if isinstance(item.value, dict):
-        return "{}"
-    return "[]" if isinstance(item.value, list) else _scalar(item.value)
-
-
-def _scalar(value: object) -> str:
-    """A scalar as YAML 1.2 reads it back, and 1.1 too; quoted where it could be taken for more."""
-    import yaml
-
-    from orchestratord.config.yaml.scalars import resolve
-
-    if not isinstance(value, str):
-        return json.dumps(value)
-    if _PLAIN_TEXT.fullmatch(value) and resolve(value) == value == yaml.safe_load(value):
-        return value
-    # A text in JSON is one in YAML, too; but not its escapes of what takes two of them.
-    text = json.dumps(value, ensure_ascii=False)
-    return text if text.isprintable() else "".join(map(_escaped, text))
-
-
-def _escaped(character: str) -> str:
-    return character if character.isprintable() else f"\\U{ord(character):08x}"

@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import json
 import textwrap
+from argparse import ArgumentTypeError
 from collections import Counter
-from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from orchestratorctl.argument_types import json_object, key_value, text_or_file
 from orchestratord.cli import argument_completion
 from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
     from orchestratord.model.endpoint import Endpoint
     from orchestratord.model.test_case import FakeAnswer
+
+T = TypeVar("T")
 
 _WIDTH = 80
 _VERBS = {"webhook": ("fires", "does not fire")}
@@ -81,7 +85,8 @@ def explain(
     from orchestratord.errors import Conflict
     from orchestratord.simulate.report import report_json
 
-    answer = _answer(status_code, error, _body(body))
+    content = None if body is None else _read("--body", text_or_file, body)
+    answer = _answer(status_code, error, content)
     _check_phase(phase, answer)
     open_ = opened_config(config)
     declared = open_.endpoint(endpoint)
@@ -140,15 +145,12 @@ def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) ->
     from orchestratord.config.params import check_params
     from orchestratord.errors import InvalidParams
 
-    text: dict[str, str] = {}
-    for pair in texts:
-        name, equals, value = pair.partition("=")
-        if not equals or not name:
-            raise click.UsageError(f"-p {pair}: write KEY=VALUE")
-        if name in text:
+    pairs = [_read("-p", key_value, pair) for pair in texts]
+    text = dict(pairs)
+    for name, times in Counter(name for name, _ in pairs).items():
+        if times > 1:
             raise click.UsageError(f"-p {name}: is given twice")
-        text[name] = value
-    given = _object(document) if document is not None else {}
+    given = _read("--params", json_object, document) if document is not None else {}
     if twice := given.keys() & text.keys():
         raise click.UsageError(f"{', '.join(sorted(twice))}: is given twice")
     try:
@@ -158,33 +160,12 @@ def _params(endpoint: Endpoint, texts: tuple[str, ...], document: str | None) ->
         raise click.UsageError("\n".join(lines)) from None
 
 
-def _object(text: str) -> dict[str, Any]:
-    """The JSON object of `--params`. Raises UsageError."""
+def _read(option: str, read: Callable[[str], T], word: str) -> T:
+    """What stands behind an option, read as `orchestratorctl` does. Raises UsageError."""
     try:
-        value = json.loads(_content(text))
-    except (OSError, ValueError, RecursionError) as error:
-        raise click.UsageError(f"--params: {error}") from None
-    if not isinstance(value, dict):
-        raise click.UsageError('--params: expected a JSON object, such as {"id": 7}')
-    return value
-
-
-def _body(text: str | None) -> str | None:
-    """What `--body` names. Raises UsageError."""
-    try:
-        return text if text is None else _content(text)
-    except (OSError, ValueError) as error:
-        raise click.UsageError(f"--body: {error}") from None
-
-
-def _content(text: str) -> str:
-    """A text as it is given, `@FILE` or `@-` for stdin. Raises OSError and ValueError."""
-    import sys
-    from pathlib import Path
-
-    if text == "@-":
-        return sys.stdin.read()
-    return Path(text[1:]).read_text() if text.startswith("@") else text
+        return read(word)
+    except ArgumentTypeError as wrong:
+        raise click.UsageError(f"{option}: {wrong}") from None
 
 
 def explain_text(document: Mapping[str, Any]) -> str:

@@ -4,12 +4,7 @@ from __future__ import annotations
 
 import click
 
-from orchestratord.cli.create.scaffold import (
-    SCHEMA_KINDS,
-    SchemaKind,
-    schema_text,
-    write_schemas,
-)
+from orchestratord.cli.create.scaffold import SCHEMA_KINDS, SchemaKind, schema_text, write_schemas
 from orchestratord.cli.options import config_option, folder_of
 
 

@@ -109,7 +109,7 @@ def flow(value: Any) -> str:
         return f"[{', '.join(map(flow, value))}]"
     if isinstance(value, str):
         word = _FLOW_WORD.fullmatch(value) and _is_plain(value)
-        return value if word and _means_itself(value) else quoted(value)
+        return value if word and _means_itself(value) else visible(quoted(value))
     return json.dumps(value)
 
 
@@ -117,6 +117,14 @@ def json_text(value: Any, indent: str = "") -> str:
     """A value as JSON that is YAML as well; the indent is that of `json.dumps`."""
     text = json.dumps(value, ensure_ascii=False, indent=indent or None)
     return _SPECIAL.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
+
+
+def visible(text: str) -> str:
+    """With what cannot be seen, or turns the line around, written out as YAML reads it."""
+    return "".join(
+        c if c.isprintable() else f"\\u{ord(c):04x}" if c <= "\uffff" else f"\\U{ord(c):08x}"
+        for c in text
+    )
 
 
 def quoted(text: str) -> str:

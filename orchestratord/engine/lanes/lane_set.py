@@ -1,4 +1,20 @@
-"""A lane: what shares a fate, as an API, or one receiver's host and port."""
+"""The order of due work, in memory: which keys may be claimed now, and how many of each.
+
+A lane is what shares a fate: an API, or one receiver's host and port. Its cap counts what is in
+flight, so that a receiver that hangs holds its own lane and no other. Keys of a lane take turns,
+and so do lanes; tasks of one key go by `next_try`.
+
+Of a lane whose tasks end quickly more are claimed than its cap, as many as ended within the last
+moments: these are prefetched, and wait in memory for a slot, instead of each slot for a claim to
+reach the disk. A lane whose receiver is slow or hangs has none, and the daemon's own cap counts
+what is prefetched as well.
+
+A lane may have a throttle, which says how many of it may be claimed now: for a rate limit, and
+while its receiver is down. One that has no room is throttled, and no other lane waits for it.
+
+A key is in exactly one place: in the heap until it is due, then in its lane's line; a key that is
+parked, or has nothing pending, is in neither.
+"""
 
 from __future__ import annotations
 

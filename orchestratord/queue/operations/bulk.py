@@ -1,4 +1,4 @@
-"""Retrying or cancelling many tasks by hand: a row knows how far it is, and moves on in steps.
+"""Retrying or cancelling many tasks manually: a row knows how far it is, and moves on in steps.
 
 What matches is looked for on the reading connection; the writer only touches rows that it is given
 by id, and moves the cursor in the same transaction. So no task moves twice, whatever happens in

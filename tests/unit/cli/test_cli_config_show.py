@@ -145,3 +145,16 @@ def test_whatever_is_shown_reads_back(values: dict[str, object]) -> None:
     assert document.problems == []
     assert document.root is not None
     assert plain(document.root) == values
+
+
+def test_what_cannot_be_seen_is_written_out(tmp_path: Path) -> None:
+    hidden = "a\u202eb\u200bc\U000e0001"
+    endpoints = tmp_path / "apis/crm/endpoints"
+    endpoints.mkdir(parents=True)
+    (endpoints.parent / "api.yaml").write_text("base_url: https://crm.example\n")
+    written = json.dumps({"path": "/a", "params": {"x": {"description": hidden}}})
+    (endpoints / "get.json").write_text(written)
+    result = CliRunner().invoke(main, ["config", "show", "--config", str(tmp_path), "crm/get"])
+    assert result.exit_code == 0, result.output
+    assert result.stdout.replace("\n", "").isprintable()
+    assert r'"a\u202eb\u200bc\U000e0001"' in result.stdout

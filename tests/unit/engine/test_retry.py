@@ -194,7 +194,7 @@ def test_what_may_have_been_carried_out_waits_for_a_person(judge: Judge, code: i
     retry = policy()
     decision = judge(retry, answer(code, retry), idempotent=False)
     assert (decision.status, decision.reason) == (Status.FAILED, Reason.AMBIGUOUS)
-    assert "by hand" in decision.why
+    assert "manually" in decision.why
     assert decision.next_try is decision.delay is None
     assert judge(retry, answer(code, retry)).status is Status.PENDING
 

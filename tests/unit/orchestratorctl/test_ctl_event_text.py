@@ -14,10 +14,12 @@ import pytest
 import yaml
 from scripted_daemon import DROP, Daemon, Result, a_problem, command
 
-from orchestratorctl import socket_client
-from orchestratorctl.argument_types import EVENTS
+from orchestratorctl import argument_types, socket_client
+from orchestratorctl.argument_types import EVENTS, KINDS, STATUSES
 from orchestratorctl.shell_completion import complete
 from orchestratord.model.event import EventType
+from orchestratord.model.task import Kind, Status
+from orchestratord.values.durations import parse_duration
 
 AT = "2026-11-24T22:00:01.250Z"
 END = a_problem(500, "the end of the script")
@@ -55,6 +57,13 @@ def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_types_are_those_of_the_daemon() -> None:
     assert list(EVENTS) == [item.value for item in EventType]
+
+
+def test_states_kinds_and_units_are_those_of_the_daemon() -> None:
+    assert tuple(Status) == STATUSES
+    assert tuple(Kind) == KINDS
+    for unit in argument_types._UNITS:
+        assert argument_types.duration(f"3{unit}") == parse_duration(f"3{unit}")
 
 
 def test_types_are_completed() -> None:

@@ -8,14 +8,7 @@ from typing import Any
 
 import pytest
 from observed import adopted, created, ended, never_ran, refused, started
-from orchestratord_metrics.counters import (
-    EVERY,
-    OTHER,
-    Counts,
-    EventCounters,
-    LoopLag,
-    masked,
-)
+from orchestratord_metrics.counters import EVERY, OTHER, Counts, EventCounters, LoopLag, masked
 
 from orchestratord import DaemonEvent, EndpointEvent, EventType, WebhookEvent
 

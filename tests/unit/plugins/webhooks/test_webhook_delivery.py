@@ -13,15 +13,7 @@ from orchestratord_webhooks.delivery import Deliveries
 from orchestratord_webhooks.health import Health
 from webhook_parts import ENDPOINT, OLDER, SECRET, Receiver, declared, send
 
-from orchestratord import (
-    Doomed,
-    InvalidPayload,
-    Outcome,
-    Parked,
-    SendError,
-    Target,
-    Task,
-)
+from orchestratord import Doomed, InvalidPayload, Outcome, Parked, SendError, Target, Task
 from orchestratord.testing import Answers, FakeClock, Rig, task
 
 BODY = '{"text":"grüße"}'
