@@ -233,7 +233,11 @@ class PostgresConnection(Connection):
         """Begin to write; the transaction has a number by which it is known later."""
         if self._raw.closed:
             self._connect()
-        cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+        try:
+            cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+        except psycopg.Error:
+            self.rollback()  # the first of them may have been carried out
+            raise
         cursor.nextset()
         row = cursor.fetchone()
         assert row is not None
@@ -321,8 +325,8 @@ class PostgresConnection(Connection):
         """As in the interface."""
         if self._raw.closed:
             self._connect()
-        self._raw.execute(self._look, prepare=False)
         try:
+            self._raw.execute(self._look, prepare=False)  # may fail with its BEGIN carried out
             yield
         finally:
             self.rollback()
