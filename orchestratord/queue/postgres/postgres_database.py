@@ -107,15 +107,11 @@ def is_lost(error: BaseException) -> bool:
 
 
 def is_passing(error: BaseException) -> bool:
-    """True for deadlocks, locks that were not to be had, and a pooler that changed the session."""
-    return isinstance(
-        error,
-        pg.DeadlockDetected
-        | pg.SerializationFailure
-        | pg.LockNotAvailable
-        | pg.InvalidSqlStatementName
-        | pg.DuplicatePreparedStatement,
-    )
+    """True for deadlocks, locks that were not to be had, and a pooler that changed the session, or
+    gave one whose transaction another client has spoilt."""
+    taken = pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable
+    changed = pg.InvalidSqlStatementName | pg.DuplicatePreparedStatement | pg.InFailedSqlTransaction
+    return isinstance(error, taken | changed)
 
 
 def is_unfit(error: BaseException) -> bool:
@@ -233,11 +229,8 @@ class PostgresConnection(Connection):
         """Begin to write; the transaction has a number by which it is known later."""
         if self._raw.closed:
             self._connect()
-        try:
-            cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
-        except psycopg.Error:
-            self.rollback()  # the first of them may have been carried out
-            raise
+        self.rollback()  # of one that failed to begin, the first statement may be carried out
+        cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
         cursor.nextset()
         row = cursor.fetchone()
         assert row is not None
