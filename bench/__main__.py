@@ -1,7 +1,7 @@
 """How fast orchestratord is, beside others at the same work.
 
 \b
-    python -m bench                     everything, three rounds; about 20 minutes
+    python -m bench                     everything, three rounds; how long: docs/performance.md
     python -m bench --quick             orchestratord alone, a tenth of the work, one round
 
 The work is N jobs of one POST of 1 KB to an nginx on this machine, each durably marked done.
@@ -16,10 +16,12 @@ from pathlib import Path
 
 import click
 
-from bench import cases, machine, rounds, table
-from bench.folder import DEBIAN, Folder, install_debian
-from bench.report import Report
-from bench.servers import Missing
+from bench import cases
+from bench.environment import machine
+from bench.environment.folder import DEBIAN, Folder, install_debian
+from bench.environment.servers import Missing
+from bench.results import rounds, table
+from bench.results.report import Report
 
 
 @click.command(help=__doc__)

@@ -10,23 +10,25 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from bench.daemon import CONCURRENCY, ROOM
-from bench.drain import Drained
-from bench.figures import Figure
-from bench.folder import Folder
+from bench.environment.daemon import CONCURRENCY, ROOM
+from bench.environment.folder import Folder
+from bench.environment.servers import Nginx
 from bench.measures import accept, calls, crowd, deliveries, hanging, lateness, memory, startup
+from bench.measures.drain import Drained
 from bench.peers.bullmq import BullMQ
 from bench.peers.dramatiq import Dramatiq, LeanDramatiq
 from bench.peers.graphile import Graphile
 from bench.peers.huey import Huey
 from bench.peers.peer import Peer
-from bench.servers import Nginx
+from bench.results.figures import Figure
 
 SENT = 20_000
 """Requests of a race, for those that send up to some thousands a second."""
 SENT_BY_FAST = 60_000
 """For those that would be through with it before they are warm."""
 PEERS: tuple[Peer, ...] = (Huey(), Dramatiq(), LeanDramatiq(), BullMQ(), Graphile())
+WORKERS = 2
+"""As many as the machine of the figures in the docs has cores."""
 QUICK = 10
 """A quick run does a tenth."""
 
@@ -75,6 +77,20 @@ def own(quick: bool) -> Iterator[Case]:
         "template, and a webhook with the standard envelope, signed",
         partial(calls.measure, count=made),
     )
+    alone = f"concurrency {ROOM}, of the API {CONCURRENCY}; a POST of 1 KB from a template a call"
+    yield Race("calls-alone", "orchestratord, calls of one request", sent, alone,
+               partial(calls.measure, count=sent, told=False))  # fmt: skip
+    for name, what, race in (
+        ("deliveries", "webhook deliveries", partial(deliveries.measure, count=sent)),
+        ("calls-alone", "calls of one request", partial(calls.measure, count=sent, told=False)),
+    ):
+        yield Race(
+            f"{name}-{WORKERS}",
+            f"orchestratord with {WORKERS} workers, {what}",
+            sent,
+            f"the same, and workers: {WORKERS}",
+            partial(race, workers=WORKERS),
+        )
     yield Measure(
         "accept",
         "one connection, one batch after the other; the endpoint is paused",
@@ -84,6 +100,11 @@ def own(quick: bool) -> Iterator[Case]:
         "lateness",
         f"concurrency {ROOM}, of the API {CONCURRENCY}; arrival by the receiver's log",
         lateness.measure,
+    )
+    yield Measure(
+        f"lateness-{WORKERS}",
+        f"the same, and workers: {WORKERS}",
+        partial(lateness.measure, workers=WORKERS),
     )
     yield Measure(
         "hanging",

@@ -35,7 +35,7 @@ SETTLES = 7.0
 API = """\
 base_url: https://api.example.com
 headers: {Accept: application/json}
-auth: {bearer: "${TOKEN:-not a secret of anybody}"}
+auth: {bearer: "${TOKEN:-not a real secret}"}
 retry: {max_attempts: 8}
 webhooks:
   - {name: all, phase: on_final_failure, url: "https://ops.example.com/all"}

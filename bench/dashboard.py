@@ -23,7 +23,7 @@ from pathlib import Path
 import click
 import httpx
 
-from bench.daemon import daemon
+from bench.environment.daemon import daemon
 from tests.acceptance.daemon import Daemon
 
 TOKEN = "a-token-of-the-benchmark"  # noqa: S105

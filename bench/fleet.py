@@ -25,15 +25,15 @@ from pathlib import Path
 import click
 import psycopg
 
-from bench.claims import AT_ONCE, claim, settle, sizes
-from bench.daemon import BATCH, TEXT, daemon, declare_post
-from bench.drain import Drained, drain
-from bench.folder import Folder
+from bench.environment.daemon import BATCH, TEXT, daemon, declare_post
+from bench.environment.folder import Folder
+from bench.environment.postgres import queue_url, server
+from bench.environment.processes import thread_seconds
+from bench.environment.servers import Nginx
+from bench.measures.claims import AT_ONCE, claim, settle, sizes
+from bench.measures.drain import Drained, drain
 from bench.peers.graphile import Graphile
-from bench.postgres import queue_url, server
-from bench.processes import thread_seconds
-from bench.servers import Nginx
-from bench.table import Table
+from bench.results.table import Table
 from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.operations import claim as claims
 from orchestratord.queue.operations import insert, manual
@@ -170,7 +170,7 @@ async def _look(store: Store) -> None:
 
 
 def races(count: int, rounds: int, folder: Path) -> Table:
-    """Everybody once a round, in turn: what disturbs the machine disturbs them alike."""
+    """All of them once a round, in turn: what disturbs the machine disturbs them alike."""
     runners: dict[str, Callable[[], Drained]] = {
         f"{number} daemon{'s' * (number > 1)}": partial(race, count, number) for number in (1, 2, 4)
     }

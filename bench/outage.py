@@ -74,7 +74,7 @@ async def outage(folder: Path, tasks: int, down: float = DOWN) -> Outage:
     clock, client = FakeClock(time.time(), running=True), HttpClient()
     store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
     worker = Worker(store, host, client, clock, Random(1))  # noqa: S311
-    # Bound, so that nobody else gets the port, and refusing connections as nobody listens.
+    # Bound, so that nothing else gets the port, and refusing connections as nothing listens.
     receiver = socket.socket()
     receiver.bind((HOST, 0))
     port = receiver.getsockname()[1]

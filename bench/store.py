@@ -23,8 +23,8 @@ from pathlib import Path
 
 import click
 
-from bench.fill import FULL, SPLITS, Filling, fill
-from bench.table import Table, insert
+from bench.measures.fill import FULL, SPLITS, Filling, fill
+from bench.results.table import Table, insert
 from orchestratord.model.task import Attempt, Key, Status, Task
 from orchestratord.queue.operations import claim, settle
 from orchestratord.queue.records import Pick, Settlement

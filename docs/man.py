@@ -4,6 +4,9 @@
 
 shows one from a checkout. hatchling calls `ManPages`; the pages are installed into `share/man`,
 where `man` looks for them by the PATH.
+
+pip loads this file before it reads which Python the package needs. So older ones can load it, too:
+there it is pip that says which is needed, and not a traceback.
 """
 
 from __future__ import annotations
@@ -13,7 +16,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from datetime import UTC, datetime
+from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +49,7 @@ PAGES = {
 """Page → what it is, synopsis, and the file and chapter that it is made from."""
 
 _MARKDOWN = MarkdownIt("commonmark").enable("table")
+_UTC = timezone.utc  # noqa: UP017  # `datetime.UTC` came with Python 3.11
 _FONTS = {"strong": "B", "em": "I"}
 
 
@@ -59,7 +63,7 @@ def page(name: str, version: str) -> str:
     about, synopsis, file, title = PAGES[name]
     stem, _, section = name.rpartition(".")
     others = [other.rpartition(".") for other in PAGES if other != name]
-    day = datetime.fromtimestamp(float(os.environ.get("SOURCE_DATE_EPOCH") or _now()), UTC)
+    day = datetime.fromtimestamp(float(os.environ.get("SOURCE_DATE_EPOCH") or _now()), _UTC)
     lines = [
         f'.TH {stem.upper()} {section} {day:%Y-%m-%d} "orchestratord {version}"',
         ".SH NAME",
@@ -75,7 +79,7 @@ def page(name: str, version: str) -> str:
 
 
 def _now() -> float:
-    return datetime.now(UTC).timestamp()
+    return datetime.now(_UTC).timestamp()
 
 
 def _chapter(tokens: list[Token], title: str) -> tuple[list[Token], int]:

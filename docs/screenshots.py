@@ -220,7 +220,7 @@ params:
 schedule: {every: day, at: "06:30", timezone: Europe/Paris, params: {id: 1}}
 
 webhooks:
-  # Whoever asked for an order that there is not.
+  # For a call about an order that there is not.
   - name: orders
     phase: after_request
     status_code: 404         # nothing else is theirs

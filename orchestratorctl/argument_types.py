@@ -17,6 +17,19 @@ if TYPE_CHECKING:
 
 KINDS = ("call", "webhook")
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
+REASONS = (
+    "exhausted",
+    "not_retryable",
+    "ambiguous",
+    "rejected",
+    "expired",
+    "poisoned",
+    "invalid_payload",
+    "invalid",
+    "endpoint_removed",
+    "webhook_removed",
+    "webhook_disabled",
+)
 EVENTS = (
     "task.created",
     "task.started",
@@ -26,15 +39,24 @@ EVENTS = (
     "task.failed",
     "task.cancelled",
     "task.triggered",
+    "partition.held",
     "webhook.disabled",
     "webhook.enabled",
     "breaker.opened",
     "breaker.closed",
+    "inbound.refused",
+    "throttle.began",
+    "throttle.ended",
     "endpoint.paused",
     "endpoint.resumed",
+    "outbox.refused",
     "config.adopted",
     "config.refused",
     "plugin.fault",
+    "clock.jumped",
+    "clock.returned",
+    "clock.followed",
+    "clock.brought_back",
     "daemon.started",
     "daemon.draining",
 )
@@ -57,8 +79,24 @@ def utf8_text(word: str) -> str:
 def endpoint_id(word: str) -> str:
     """An endpoint's id, API/NAME."""
     if _ENDPOINT.fullmatch(word) is None:
-        raise ArgumentTypeError(f"'{word}' is no endpoint; one is named API/NAME")
+        if word.isdecimal():
+            raise ArgumentTypeError(
+                f"'{word}' is no endpoint, but the id of a task: orchestratorctl show {word}"
+            )
+        raise ArgumentTypeError(
+            f"'{word}' is no endpoint; one is named API/NAME: orchestratorctl endpoints"
+        )
     return word
+
+
+def is_endpoint(word: str) -> bool:
+    """Whether a word is an endpoint's id, API/NAME."""
+    return _ENDPOINT.fullmatch(word) is not None
+
+
+def scope(word: str) -> str:
+    """What can be throttled: an endpoint's id, API/NAME#WEBHOOK, a lane, or a URL."""
+    return utf8_text(word) if ":" in word or "#" in word else endpoint_id(word)
 
 
 def endpoint_or_api(word: str) -> str:
@@ -73,6 +111,15 @@ def whole_number(word: str) -> int:
     if not (word.isascii() and word.isdecimal() and int(word) > 0):
         raise ArgumentTypeError(f"'{word}' is no whole number from 1")
     return int(word)
+
+
+def numbered_id(word: str) -> int:
+    """The id of a task or of a bulk."""
+    if _ENDPOINT.fullmatch(word) is not None:
+        raise ArgumentTypeError(
+            f"'{word}' is an endpoint, no id of a task: orchestratorctl list --endpoint {word}"
+        )
+    return whole_number(word)
 
 
 def duration(word: str) -> float:
@@ -116,6 +163,14 @@ def statuses(word: str) -> str:
     return word
 
 
+def reasons(word: str) -> str:
+    """One reason of a failure, or several with commas."""
+    for reason in word.split(","):
+        if reason not in REASONS:
+            raise ArgumentTypeError(f"'{reason}' is no reason; there are {', '.join(REASONS)}")
+    return word
+
+
 def event_types(word: str) -> str:
     """One type of event or several with commas; `task.*` for all that begin like that."""
     for item in word.split(","):
@@ -145,7 +200,9 @@ def header_value(word: str) -> str:
 def json_object(word: str) -> dict[str, Any]:
     """A JSON object, written out or in the file that `@PATH` names; `@-` is standard input."""
     try:
-        value = json.loads(text_or_file(word), parse_constant=_no_constant)
+        value = json.loads(
+            text_or_file(word), parse_constant=_no_constant, object_pairs_hook=_no_key_twice
+        )
     except (ValueError, RecursionError) as error:
         raise ArgumentTypeError(f"no JSON: {error}") from None
     if not isinstance(value, dict):
@@ -167,6 +224,13 @@ def text_or_file(word: str) -> str:
         raise ArgumentTypeError(f"{path}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         raise ArgumentTypeError(f"{path}: no UTF-8 text") from None
+
+
+def _no_key_twice(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise ValueError("a key stands twice in one object")
+    return found
 
 
 def _no_constant(name: str) -> float:

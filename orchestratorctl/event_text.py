@@ -17,12 +17,19 @@ _COLOURS = {
     "task.retried": "yellow",
     "task.failed": "red",
     "task.cancelled": "dim",
+    "partition.held": "red",
     "webhook.disabled": "yellow",
     "breaker.opened": "red",
     "breaker.closed": "green",
+    "inbound.refused": "yellow",
+    "throttle.began": "yellow",
+    "throttle.ended": "green",
     "endpoint.paused": "yellow",
+    "outbox.refused": "red",
     "config.refused": "red",
     "plugin.fault": "red",
+    "clock.jumped": "yellow",
+    "clock.brought_back": "yellow",
     "daemon.draining": "yellow",
 }
 """Of the types that stand out."""
@@ -49,7 +56,9 @@ def _sentence(event: dict[str, Any]) -> str:
     """What an event says, without its time and type."""
     what = str(event.get("type")).partition(".")[0]
     words = {
-        "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon, "breaker": _breaker
+        "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon,
+        "breaker": _breaker, "throttle": _throttle, "clock": _clock, "outbox": _outbox,
+        "partition": _partition, "inbound": _inbound,
     }.get(what)  # fmt: skip
     return words(event) if words is not None else _named(event)
 
@@ -92,8 +101,38 @@ def _breaker(event: dict[str, Any]) -> str:
     return f"{lane}{after}, {number(event.get('probes'))} probes had failed"
 
 
+def _inbound(event: dict[str, Any]) -> str:
+    return f"{named(event)} from {compact(event.get('peer'))}: {compact(event.get('reason'))}"
+
+
+def _throttle(event: dict[str, Any]) -> str:
+    text = f"{compact(event.get('scope'))}, {compact(event.get('cause')).replace('_', ' ')}"
+    took = event.get("duration_ms")
+    if event.get("type") == "throttle.ended":
+        return f"{text} after {span(took / 1000)}" if isinstance(took, int | float) else text
+    until, rate = event.get("until"), event.get("rate")
+    more = f", until {short_time(until)}" if until else f", {rate} a second" if rate else ""
+    return f"{text}{more}: {compact(event.get('why'))}"
+
+
+def _partition(event: dict[str, Any]) -> str:
+    failed = f"task {compact(event.get('id'))} failed ({compact(event.get('reason'))})"
+    return f"{compact(event.get('partition'))} of {named(event)}: {failed}"
+
+
+def _outbox(event: dict[str, Any]) -> str:
+    return f"row {compact(event.get('id'))} {named(event)}: {event.get('error')}"
+
+
 def _plugin(event: dict[str, Any]) -> str:
     return f"{compact(event.get('plugin'))}: {compact(event.get('hook'))} {event.get('error')}"
+
+
+def _clock(event: dict[str, Any]) -> str:
+    by = event.get("by")
+    if isinstance(by, int | float):
+        return f"put {'forward' if by > 0 else 'back'} by {span(abs(by))}"
+    return f"{number(event.get('tasks'))} tasks: their times were still to come"
 
 
 def _daemon(event: dict[str, Any]) -> str:

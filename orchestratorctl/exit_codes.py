@@ -80,8 +80,8 @@ class RequestRefused(CommandError):
         found = errors if isinstance(errors, list) else []
         super().__init__(str(message), [line for error in found for line in error_excerpt(error)])
         self.status = status
-        bad_config = document.get("code") == "bad_config"
-        self.exit_code = BAD_CONFIG if bad_config else _BY_STATUS.get(status, FAILED)
+        self.code = document.get("code")
+        self.exit_code = BAD_CONFIG if self.code == "bad_config" else _BY_STATUS.get(status, FAILED)
 
 
 def combine(codes: Iterable[int]) -> int:

@@ -8,6 +8,7 @@ import time
 import unicodedata
 from collections.abc import Iterable
 from datetime import UTC, datetime
+from itertools import pairwise
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -85,6 +86,9 @@ def wrap(text: str, width: int | None) -> list[str]:
 # -- times and durations -------------------------------------------------------------------------
 
 
+_UNITS = ((86400, "d"), (3600, "h"), (60, "m"), (1, "s"))
+
+
 def seconds_at(value: object) -> float | None:
     """Seconds since the epoch of an RFC 3339 time, or None where `value` is no such text."""
     if not isinstance(value, str):
@@ -120,11 +124,7 @@ def span(seconds: float) -> str:
     if seconds < 59.95:
         return f"{seconds:.1f}".removesuffix(".0") + "s"
     whole = round(seconds)
-    for size, unit, smaller, smaller_unit in (
-        (86400, "d", 3600, "h"),
-        (3600, "h", 60, "m"),
-        (60, "m", 1, "s"),
-    ):
+    for (size, unit), (smaller, smaller_unit) in pairwise(_UNITS):
         if whole >= size:
             rest = whole % size // smaller
             return f"{whole // size}{unit}" + (f"{rest}{smaller_unit}" if rest else "")
@@ -133,10 +133,10 @@ def span(seconds: float) -> str:
 
 def coarse(seconds: float) -> str:
     """A length of time in one unit, rounded down: `12s`, `4m`, `2h`, `3d`."""
-    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+    for size, unit in _UNITS:
         if seconds >= size:
             return f"{int(seconds // size)}{unit}"
-    return f"{int(max(seconds, 0))}s"
+    return "0s"
 
 
 def ago(value: object, now: float | None = None) -> str:

@@ -4,21 +4,36 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from orchestratorctl.console import PROGRAM, Console
-from orchestratorctl.exit_codes import BROKEN_PIPE, FAILED, INTERRUPTED, CommandError
+from orchestratorctl.exit_codes import (
+    BROKEN_PIPE,
+    FAILED,
+    INTERRUPTED,
+    NOT_FOUND,
+    CommandError,
+)
 from orchestratorctl.socket_client import SocketClient, find_socket
 from orchestratorctl.verb_table import COMMAND, EVERYWHERE, Verb
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 COMPLETE = "__complete"
 """The word with which a shell asks; no verb for people, and in no help."""
 
+_NO_VERB = re.compile(r"argument VERB: invalid choice: (['\"])(.*?)\1 \(")
+
 _EPILOG = """\
-the socket: --socket, else $ORCHESTRATORD_SOCKET, else /run/orchestratord/control.sock,
-  else $XDG_RUNTIME_DIR/orchestratord/control.sock
+the socket: --socket, else $ORCHESTRATORD_SOCKET, else where a daemon listens by default:
+  $RUNTIME_DIRECTORY/control.sock, /run/orchestratord/control.sock,
+  $XDG_RUNTIME_DIR/orchestratord/control.sock, the same in /run/user/UID,
+  ~/.local/state/orchestratord/control.sock
 
 exit codes: 0 done, 1 failed, 2 usage, 3 no daemon at the socket, 4 no such thing,
   5 conflict, 6 timed out, 78 bad configuration
@@ -69,7 +84,7 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
     Raises:
         SystemExit: the help was asked for (0), or the command line makes no sense (2).
     """
-    parser = argparse.ArgumentParser(
+    parser = _Parser(
         prog=PROGRAM,
         description=COMMAND.about,
         epilog=_EPILOG,
@@ -87,6 +102,22 @@ def parse(argv: Sequence[str]) -> argparse.Namespace:
         except argparse.ArgumentTypeError as error:
             arguments.parser.error(str(error))
     return arguments
+
+
+class _Parser(argparse.ArgumentParser):
+    """Names the verb that was probably meant, where argparse lists all."""
+
+    def error(self, message: str) -> NoReturn:
+        """See `ArgumentParser.error`."""
+        match = _NO_VERB.match(message)
+        if match is not None:
+            from orchestratorctl.verbs.suggestions import nearest
+
+            names = [one.name for one in self.get_default("verb").verbs]
+            near = nearest(match[2], names)
+            remedy = f", did you mean '{near}'?" if near else f"; there are {', '.join(names)}"
+            message = f"there is no verb {match[1]}{match[2]}{match[1]}{remedy}"
+        super().error(message)
 
 
 def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
@@ -108,6 +139,7 @@ def _fill(parser: argparse.ArgumentParser, verb: Verb) -> None:
 
 def _run(console: Console, arguments: argparse.Namespace) -> int:
     verb: Verb = arguments.verb
+    client = None
     try:
         client = SocketClient("" if verb.offline else find_socket(arguments.socket, os.environ))
         module, _, function = verb.run.partition(":")
@@ -115,7 +147,12 @@ def _run(console: Console, arguments: argparse.Namespace) -> int:
         code: int = run(client, console, arguments)
         return code
     except CommandError as error:
-        console.complain(str(error), *error.details)
+        details = list(error.details)
+        if error.exit_code == NOT_FOUND and client is not None:
+            from orchestratorctl.verbs.suggestions import hints
+
+            details += hints(client, arguments)
+        console.complain(str(error), *details)
         return error.exit_code
 
 

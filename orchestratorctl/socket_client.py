@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 VARIABLE = "ORCHESTRATORD_SOCKET"
 SYSTEM_SOCKET = "/run/orchestratord/control.sock"
+SESSIONS = "/run/user"
+"""Where a user's session has its folder, also for programs that are not told of it, as in cron."""
+LONGEST_PATH = 107
+"""Bytes that the kernel takes as the path of a socket."""
 
 CONNECT_TIMEOUT = 5.0
 ANSWER_TIMEOUT = 30.0
@@ -50,9 +54,8 @@ def find_socket(option: str | None, environment: Mapping[str, str]) -> str:
     named = option or environment.get(VARIABLE)
     if named:
         return named
-    places = [SYSTEM_SOCKET]
-    if environment.get("XDG_RUNTIME_DIR"):
-        places.append(os.path.join(environment["XDG_RUNTIME_DIR"], "orchestratord/control.sock"))
+    places = usual_places(environment)
+    found: list[str] = []
     closed: list[str] = []
     for place in places:
         try:
@@ -62,17 +65,53 @@ def find_socket(option: str | None, environment: Mapping[str, str]) -> str:
         except OSError:
             continue
         else:
-            return place
-    if closed:
-        return closed[0]  # connecting to it tells whose permission is missing
-    looked = " and ".join(places)
+            found.append(place)
+    if len(found) + len(closed) > 1:
+        # What a daemon that was killed has left behind does not hide the one that runs.
+        found = [place for place in found if _listens(place)] or closed or found
+    if found or closed:
+        # Connecting to one that is closed tells whose permission is missing.
+        return (found or closed)[0]
+    looked = f"{', '.join(places[:-1])} or {places[-1]}"
     raise NoDaemon(f"no daemon: there is no socket at {looked}", [_START, _NAME_ANOTHER])
+
+
+def usual_places(environment: Mapping[str, str]) -> list[str]:
+    """Where a daemon listens whose `control_socket` is not set, the system's own first.
+
+    Args:
+        environment: this program's, which may have less than the daemon's, as in cron, or in
+            another shell of the same container.
+    """
+    runtime = environment.get("RUNTIME_DIRECTORY", "").split(":")[0]
+    session = environment.get("XDG_RUNTIME_DIR")
+    home = environment.get("HOME") or os.path.expanduser("~")
+    home = "/" if home == "~" else home  # a user of whom the system knows no home
+    places = [
+        os.path.join(runtime, "control.sock") if runtime else "",
+        SYSTEM_SOCKET,
+        os.path.join(session, "orchestratord/control.sock") if session else "",
+        f"{SESSIONS}/{os.geteuid()}/orchestratord/control.sock",
+        os.path.join(home, ".local/state/orchestratord/control.sock"),
+    ]
+    return list(dict.fromkeys(filter(None, places)))
+
+
+def _listens(path: str) -> bool:
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
+        try:
+            probe.connect(path)
+        except BlockingIOError:
+            return True  # its backlog is full
+        except OSError:
+            return False
+    return True
 
 
 def _unreachable(path: str, error: OSError) -> NoDaemon:
     """Why connecting to `path` failed, in words that say what to do."""
     if isinstance(error, PermissionError):
-        return _denied(path)
+        return NoDaemon(f"permission denied at {path}", [who_may(path)])
     if error.errno == errno.ECONNREFUSED:
         if _is_socket(path):
             why = "nothing listens there; the daemon has stopped or is about to start"
@@ -80,8 +119,10 @@ def _unreachable(path: str, error: OSError) -> NoDaemon:
             why = "that is no socket"
     elif error.errno in (errno.ENOENT, errno.ENOTDIR):
         why = "there is no such socket"
+    elif len(os.fsencode(path)) > LONGEST_PATH:
+        # Python reports it without an errno.
+        why = f"its path is too long: the kernel takes {LONGEST_PATH} bytes"
     else:
-        # Python reports a path that is too long for a socket without an errno.
         why = (error.strerror or str(error)).lower()
     return NoDaemon(f"no daemon at {path}: {why}", [_START, _NAME_ANOTHER])
 
@@ -93,15 +134,15 @@ def _is_socket(path: str) -> bool:
         return False
 
 
-def _denied(path: str) -> NoDaemon:
+def who_may(path: str) -> str:
+    """What to do about a socket that this user may not use."""
     group = _group_in_charge(path)
-    advice = "Run the command as the daemon's user or as root."
-    if group is not None:
-        advice = (
-            f"The group '{group}' may use it. Join with `sudo usermod -aG {group} $USER` and log "
-            "in again, or run the command as root."
-        )
-    return NoDaemon(f"permission denied at {path}", [advice])
+    if group is None:
+        return "Run the command as the daemon's user or as root."
+    return (
+        f"The group {group} may use it. Join with `sudo usermod -aG {group} $USER` and log in "
+        "again, or run the command as root."
+    )
 
 
 def _group_in_charge(path: str) -> str | None:

@@ -48,24 +48,31 @@ _FAILING = (
     TableColumn("ERROR", value_of("error"), cut="end"),
 )
 _MOST_FAILING = 8
+_MOST_HELD = 5
+_CLOCKS_APART = 2.0
+"""Seconds."""
 
 
 def status_page(document: Document, console: Console) -> list[str]:
     """All that `status` shows: configuration, queue, database, plugins and lanes."""
     pairs: Facts = [
         ("running", _running(document)),
+        *_health(document.get("health")),
         *_config(document.get("config")),
         ("queue", _queue(document)),
         ("due", _due(document)),
         ("in flight", _in_flight(document)),
         *_database(document.get("database")),
         *_daemons(document.get("daemons")),
+        *_clock(document.get("clock")),
         *_plugins(document.get("plugins")),
+        *_held(document),
         *_paused(document),
     ]
     title = f"orchestratord {document.get('version') or ''}".rstrip()
     lines = [console.paint(title, "bold"), "", *fields(pairs, console)]
-    busy = [lane for lane in document.get("lanes") or [] if _is_busy(lane)]
+    lanes = document.get("lanes") or []
+    busy = [lane for lane in lanes if lane.get("in_flight") or lane.get("due")]
     lines += _lanes(busy, console) + _throttled_lanes(document, console)
     return [*lines, *_errors(document, console)]
 
@@ -88,6 +95,9 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
         lines += [console.paint(line, "red") for line in wrap(escape(trouble), console.width)]
     if document.get("draining"):
         lines.append(_line("draining: no new task starts", "yellow", console))
+    for found in (document.get("health") or {}).get("troubles") or []:
+        if found.get("code") != "draining":
+            lines.append(_line(f"not ready: {compact(found.get('why'))}", "red", console))
     if config.get("error"):
         lines.append(_line("the files are in error; see `orchestratorctl status`", "red", console))
     pairs: Facts = [
@@ -95,6 +105,7 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
         ("due", _due(document)),
         ("in flight", _in_flight(document)),
         ("per second", _rates(document.get("rates"))),
+        *_held(document),
         *_paused(document),
     ]
     lines += ["", *fields(pairs, console)]
@@ -109,17 +120,14 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
 
 def _queue(document: Document) -> str:
     """How many tasks there are of each status."""
-    counts = document.get("queue")
-    if not isinstance(counts, dict):
-        return "-"
+    counts = document.get("queue") or {}
     names = ("pending", "running", "failed", "succeeded", "cancelled")
-    return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts)
+    return ", ".join(f"{number(counts[name])} {name}" for name in names if name in counts) or "-"
 
 
 def _due(document: Document) -> str:
     """How many tasks are due, for how long, and when the next one will be."""
-    counts = document.get("queue")
-    counts = counts if isinstance(counts, dict) else {}
+    counts = document.get("queue") or {}
     count, age = counts.get("due"), counts.get("oldest_due_age")
     words = []
     if count is not None:
@@ -130,6 +138,21 @@ def _due(document: Document) -> str:
         due = until(document["next_due"])
         words.append("the next at once" if due == "due" else f"the next {due}")
     return ", ".join(words) or "-"
+
+
+def _held(document: Document) -> Facts:
+    """Which partitions wait for a person, and because of which task."""
+    queue = document.get("queue") or {}
+    count, found = queue.get("held_partitions"), queue.get("held_by") or []
+    if not count:
+        return []
+    told = [
+        f"{compact(one.get('partition'))} of {named(one)} (task {compact(one.get('task'))})"
+        for one in found[:_MOST_HELD]
+    ]
+    more = [f"{number(count - len(told))} more"] if count > len(told) else []
+    words = f"{number(count)} by tasks that failed, to be retried or cancelled: "
+    return [("held", Painted(words + ", ".join([*told, *more]), "yellow"))]
 
 
 def _in_flight(document: Document) -> str:
@@ -152,13 +175,11 @@ def _lanes(found: list[Document], console: Console, title: str = "LANE") -> list
 
 def _errors(document: Document, console: Console) -> list[str]:
     """The errors of the configuration: a line that an editor understands, and where that is."""
-    config = document.get("config")
-    error = config.get("error") if isinstance(config, dict) else None
+    error = (document.get("config") or {}).get("error")
     if not error:
         return []
-    found = error.get("errors") if isinstance(error, dict) else [error]
     lines = [""]
-    for item in found or []:
+    for item in error.get("errors") or []:
         first, *below = error_excerpt(item)
         lines += [console.paint(first, "red"), *(console.paint(line, None) for line in below)]
     return lines
@@ -176,25 +197,29 @@ def _throttled_lanes(document: Document, console: Console) -> list[str]:
         ]
         for item in document.get("breakers") or []
     ]
-    for lane in document.get("lanes") or []:
-        if not isinstance(lane, dict) or lane.get("breaker"):
+    for lane in [*(document.get("lanes") or []), *(document.get("throttled") or [])]:
+        if lane.get("breaker"):
             continue
-        told, rate = lane.get("retry_after"), lane.get("rate")
+        told, rate, overload = lane.get("retry_after"), lane.get("rate"), lane.get("overload")
         if told:
             what, at, why = "Retry-After", told.get("until"), compact(told.get("why"))
+        elif overload and lane.get("due"):
+            what, at = "overload", None
+            why = f"{number(overload.get('rate'))} tasks a second begin, more step by step"
         elif rate and rate.get("next") and lane.get("due"):
             what, at, why = f"rate_limit {compact(rate.get('limit'))}", rate["next"], "-"
         else:
             continue
-        rows.append([compact(lane.get("name")), number(lane.get("due")), what, until(at), why])
+        when = until(at) if at else "-"
+        rows.append([compact(lane.get("name")), number(lane.get("due")), what, when, why])
     rows += _elsewhere(document.get("daemons"))
     return ["", *table(_THROTTLED, rows, console)] if rows else []
 
 
-def _elsewhere(daemons: object) -> list[Row]:
+def _elsewhere(daemons: Any) -> list[Row]:
     """The open breakers of other daemons. A Retry-After that one of them got holds for all."""
     rows: list[Row] = []
-    for daemon in daemons if isinstance(daemons, list) else ():
+    for daemon in daemons or ():
         if daemon.get("this") or not daemon.get("alive"):
             continue
         for lane in daemon.get("waiting") or []:
@@ -211,10 +236,7 @@ def _line(text: str, colour: str, console: Console) -> str:
 
 
 def _rates(rates: Any) -> str:
-    if not isinstance(rates, dict):
-        return "-"
-    words = [f"{rate:,.1f} {name}" for name, rate in rates.items() if isinstance(rate, int | float)]
-    return ", ".join(words)
+    return ", ".join(f"{rate:,.1f} {name}" for name, rate in (rates or {}).items()) or "-"
 
 
 def _failing(found: list[Document], console: Console) -> list[str]:
@@ -224,10 +246,8 @@ def _failing(found: list[Document], console: Console) -> list[str]:
 
 
 def _is_full(lane: Any) -> bool:
-    if not isinstance(lane, dict):
-        return False
     limit, count = lane.get("concurrency"), lane.get("in_flight")
-    return isinstance(limit, int) and isinstance(count, int) and count >= limit
+    return limit is not None and count is not None and bool(count >= limit)
 
 
 # -- facts of the status page --------------------------------------------------------------------
@@ -244,9 +264,24 @@ def _running(document: dict[str, Any]) -> str | Painted:
         for name in ("pid", "instance")
         if document.get(name) is not None
     ]
+    workers = document.get("workers")
+    words += [f"{number(workers)} workers"] if isinstance(workers, int) and workers > 1 else []
     if document.get("draining"):
         return Painted(", ".join(["draining: no new task starts", *words]), "yellow")
     return ", ".join(words) or "yes"
+
+
+def _health(health: Any) -> Facts:
+    """What keeps the daemon from its work; nothing where it is ready."""
+    found = health.get("troubles") if isinstance(health, dict) else None
+    facts: Facts = []
+    for trouble in found or []:
+        if trouble.get("code") == "draining":
+            continue
+        since = f", since {with_age(trouble['since'])}" if trouble.get("since") else ""
+        words = f"{compact(trouble.get('why'))}{since}"
+        facts.append(("" if facts else "not ready", Painted(words, "red")))
+    return facts
 
 
 def _config(config: Any) -> Facts:
@@ -265,8 +300,7 @@ def _config(config: Any) -> Facts:
         facts.append(("", changed))
     error = config.get("error")
     if error:
-        at = error.get("at") if isinstance(error, dict) else None
-        since = f" since {with_age(at)}" if at else ""
+        since = f" since {with_age(error['at'])}" if error.get("at") else ""
         text = f"the files are in error{since}; generation {compact(config.get('generation'))}"
         facts.append(("", Painted(f"{text} goes on", "red")))
     if config.get("restart_required"):
@@ -300,9 +334,20 @@ def _database(database: Any) -> Facts:
     words = [compact(database["url"])] if database.get("url") else []
     if database.get("size") is not None:
         words.append(size(database["size"]))
-    if database.get("accepting") is False:
-        return [("database", Painted(", ".join([*words, "full: no new work is taken"]), "red"))]
-    return [("database", ", ".join(words) or "-")]
+    facts: Facts = [("database", ", ".join(words) or "-")]
+    held_back = database.get("holding_back") or []
+    return [*facts, *(("", Painted(compact(held), "yellow")) for held in held_back)]
+
+
+def _clock(clock: Any) -> Facts:
+    """The clock, where the daemon does not go by this machine's as it stands."""
+    ahead = clock.get("machine_ahead") if isinstance(clock, dict) else None
+    if not isinstance(ahead, int | float) or abs(ahead) < _CLOCKS_APART:
+        return []
+    where = "ahead of" if ahead > 0 else "behind"
+    whose = "the database's" if clock.get("source") == "database" else "the daemon's time"
+    words = f"this machine's is {span(abs(ahead))} {where} {whose}, which counts"
+    return [("clock", Painted(words, "yellow"))]
 
 
 def _daemons(daemons: Any) -> Facts:
@@ -336,13 +381,12 @@ def _daemons(daemons: Any) -> Facts:
 def _plugins(plugins: Any) -> Facts:
     if not isinstance(plugins, list) or not plugins:
         return []
-    words = ", ".join(_plugin(plugin) for plugin in plugins)
-    return [("plugins", Painted(words, "yellow" if any(map(_is_faulty, plugins)) else None))]
+    words = ", ".join(map(_plugin, plugins))
+    faulty = any(one.get("faults") or one.get("status") == "failed" for one in plugins)
+    return [("plugins", Painted(words, "yellow" if faulty else None))]
 
 
 def _plugin(plugin: Any) -> str:
-    if not isinstance(plugin, dict):
-        return compact(plugin)
     words = [compact(plugin.get(name)) for name in ("name", "version") if plugin.get(name)]
     state = plugin.get("status")
     notes = [compact(state)] if state and state != "loaded" else []
@@ -354,13 +398,3 @@ def _plugin(plugin: Any) -> str:
 def _paused(document: Document) -> Facts:
     paused = ", ".join(map(compact, document.get("paused") or ()))
     return [("paused", Painted(paused, "yellow"))] if paused else []
-
-
-def _is_faulty(plugin: Any) -> bool:
-    return isinstance(plugin, dict) and bool(
-        plugin.get("faults") or plugin.get("status") == "failed"
-    )
-
-
-def _is_busy(lane: Any) -> bool:
-    return isinstance(lane, dict) and bool(lane.get("in_flight") or lane.get("due"))

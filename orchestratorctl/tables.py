@@ -54,28 +54,22 @@ def value_of(name: str, write: Callable[[Any], str] = compact) -> Cell:
 
 def table(columns: Sequence[TableColumn], items: Iterable[Any], console: Console) -> list[str]:
     """The lines of a table: headings, then one line an item, none longer than the terminal's."""
-    rows = [[column.cell(item) for column in columns] for item in items]
-    cells = [
-        [cell if isinstance(cell, Painted) else Painted(cell, None) for cell in row] for row in rows
-    ]
-    texts = [[escape(cell.text) for cell in row] for row in cells]
+    rows = [[_painted(column.cell(item)) for column in columns] for item in items]
     widths = [
-        max([len(column.title), *(len(row[at]) for row in texts)])
+        max([len(column.title), *(len(row[at].text) for row in rows)])
         for at, column in enumerate(columns)
     ]
     shown = list(range(len(columns)))
     if console.width is not None:
-        silent = [at for at in shown if texts and all(row[at] in ("", "-") for row in texts)]
+        silent = [at for at in shown if rows and all(row[at].text in ("", "-") for row in rows)]
         shown = _fit(columns, widths, silent, console.width)
-    lines = []
-    head = [columns[at].title for at in shown]
-    lines.append(console.paint(_line(columns, widths, shown, head), "dim"))
-    for row, painted in zip(texts, cells, strict=True):
-        line = [_shorten(row[at], widths[at], columns[at].cut) for at in shown]
-        lines.append(
-            _line(columns, widths, shown, line, [painted[at].colour for at in shown], console)
-        )
-    return lines
+    heads = [Painted(column.title, "dim") for column in columns]
+    return [_line(columns, widths, shown, row, console) for row in (heads, *rows)]
+
+
+def _painted(value: str | Painted) -> Painted:
+    text, colour = value if isinstance(value, Painted) else (value, None)
+    return Painted(escape(text), colour)
 
 
 def _fit(
@@ -107,26 +101,20 @@ def _fit(
     return shown
 
 
-def _shorten(text: str, width: int, how: str | None) -> str:
-    return cut_middle(text, width) if how == "middle" else cut(text, width)
-
-
 def _line(
     columns: Sequence[TableColumn],
     widths: Sequence[int],
     shown: Sequence[int],
-    texts: Sequence[str],
-    colours: Sequence[str | None] = (),
-    console: Console | None = None,
+    row: Sequence[Painted],
+    console: Console,
 ) -> str:
     parts = []
-    for place, at in enumerate(shown):
-        text = texts[place]
-        last = place == len(shown) - 1
-        blank = "" if last and not columns[at].right else " " * (widths[at] - len(text))
-        if console is not None:
-            text = console.paint(text, colours[place])
-        parts.append(blank + text if columns[at].right else text + blank)
+    for at in shown:
+        column, (text, colour) = columns[at], row[at]
+        text = (cut_middle if column.cut == "middle" else cut)(text, widths[at])
+        blank = "" if at == shown[-1] and not column.right else " " * (widths[at] - len(text))
+        text = console.paint(text, colour)
+        parts.append(blank + text if column.right else text + blank)
     return GAP.join(parts).rstrip()
 
 
@@ -134,16 +122,13 @@ def fields(
     pairs: Iterable[tuple[str, str | Painted]], console: Console, indent: str = "  "
 ) -> list[str]:
     """The lines of labelled values; a long value goes on below itself."""
-    given = [
-        (label, value if isinstance(value, Painted) else Painted(value, None))
-        for label, value in pairs
-    ]
+    given = [(label, _painted(value)) for label, value in pairs]
     label_width = max((len(label) for label, _ in given), default=0)
     taken = len(indent) + label_width + len(GAP)
     room = None if console.width is None else max(console.width - taken, 20)
     lines = []
     for label, value in given:
-        for at, text in enumerate(wrap(escape(value.text), room)):
+        for at, text in enumerate(wrap(value.text, room)):
             head = console.paint(label.ljust(label_width), "dim") if at == 0 else " " * label_width
             lines.append(f"{indent}{head}{GAP}{console.paint(text, value.colour)}".rstrip())
     return lines
@@ -205,20 +190,59 @@ def _bulk_status(bulk: Document) -> Painted:
 
 
 MATCHED = TableColumn("MATCHED", value_of("matched", number), right=True)
+COUNTS = (
+    TableColumn("TASKS", value_of("tasks", number), right=True),
+    TableColumn("REASON", value_of("reason")),
+    TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+)
+
+
+BULKS = (
+    TableColumn("BULK", value_of("id"), right=True),
+    TableColumn("ACTION", value_of("action")),
+    TableColumn("STATUS", _bulk_status),
+    MATCHED,
+    TableColumn("MOVED", value_of("moved", number), right=True),
+    TableColumn("SKIPPED", value_of("skipped", number), right=True),
+    TableColumn("RATE", value_of("rate"), right=True),
+    TableColumn("CREATED", value_of("created_at", ago), right=True),
+)
+
+
+def moved_word(bulk: Document) -> str:
+    """What a bulk does to its tasks, as `retried`."""
+    return "cancelled" if bulk.get("action") == "cancel" else "retried"
 
 
 def bulk_table(bulk: Document, console: Console) -> list[str]:
     """The lines of a table of one bulk, how far it has come."""
-    moved = "CANCELLED" if bulk.get("action") == "cancel" else "RETRIED"
     columns = (
         TableColumn("BULK", value_of("id"), right=True),
         TableColumn("STATUS", _bulk_status),
         MATCHED,
-        TableColumn(moved, value_of("moved", number), right=True),
+        TableColumn(moved_word(bulk).upper(), value_of("moved", number), right=True),
         TableColumn("SKIPPED", value_of("skipped", number), right=True),
         TableColumn("RATE", value_of("rate"), right=True),
     )
     return table(columns, [bulk], console)
+
+
+# -- the outbox ----------------------------------------------------------------------------------
+
+
+def _outbox_status(row: Document) -> Painted:
+    name, reason = compact(row.get("status")), row.get("reason")
+    return Painted(f"{name} {reason}" if reason else name, "red" if reason else None)
+
+
+OUTBOX = (
+    TableColumn("ROW", value_of("id"), right=True),
+    TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+    TableColumn("STATUS", _outbox_status, cut="end"),
+    TableColumn("KEY", value_of("key"), cut="end", spare=True),
+    TableColumn("WHY", value_of("error"), cut="end"),
+    TableColumn("CREATED", value_of("created_at", ago), right=True),
+)
 
 
 # -- endpoints -----------------------------------------------------------------------------------

@@ -54,7 +54,8 @@ def progress_text(task: dict[str, Any]) -> str:
     if (waits := task.get("waits")) and (wait is None or wait <= 0):
         return f"waits: {waits.get('why')}"
     if not made:
-        return f"first try in {coarse(wait + 0.999)}" if wait and wait > 0 else "waits for its turn"
+        later = f"first try in {coarse(wait + 0.999)}" if wait and wait > 0 else None
+        return (later or "waits for its turn") + _error(task)  # one that was given back says why
     what = f"attempt {made} failed{_with(task)}"
     if wait is None:
         return what
@@ -70,9 +71,13 @@ def result_text(task: dict[str, Any]) -> str:
 
 
 def _with(task: dict[str, Any]) -> str:
-    code, error = task.get("last_status_code"), task.get("last_error")
-    with_code = "" if code is None or code == "error" else f" with {code}"
-    return with_code + (f": {error}" if error and task.get("status") != "succeeded" else "")
+    code = task.get("last_status_code")
+    return ("" if code is None or code == "error" else f" with {code}") + _error(task)
+
+
+def _error(task: dict[str, Any]) -> str:
+    error = task.get("last_error")
+    return f": {error}" if error and task.get("status") != "succeeded" else ""
 
 
 def wait_reason(found: dict[str, Any]) -> str:
@@ -81,6 +86,10 @@ def wait_reason(found: dict[str, Any]) -> str:
     what = found.get("for")
     if what == "breaker":
         return f"{why}; open since {time_of_day(found.get('since'))}, next {probe_time(at)}"
+    if what == "overload":
+        return why
+    if what == "partition" and at:
+        return f"{why}, which is tried again: {until(at)}"
     if what == "rate_limit":
         return f"{why}, the next of it {until(at)}" if at else why
     return f"{why}, {until(at)}" if at else why
@@ -120,6 +129,10 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         ("status", task_status(task)),
         ("attempts", f"{compact(task.get('attempts'))} of {compact(task.get('max_attempts'))}"),
     ]
+    if task.get("deaths"):
+        facts.append(
+            ("deaths", f"{compact(task['deaths'])} of its starts ended with the daemon's death")
+        )
     if task.get("phase"):
         facts.append(("phase", compact(task["phase"])))
     if state == "pending":
@@ -127,6 +140,10 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("next try", f"{until(at)} ({clock_time(at)})" if at else "-"))
         if task.get("waits"):
             facts.append(("waits for", Painted(wait_reason(task["waits"]), "yellow")))
+    if task.get("partition") is not None:
+        facts.append(("partition", compact(task["partition"])))
+    if task.get("holds_partition"):
+        facts.append(("holds", Painted("its partition, until it is retried or cancelled", "red")))
     facts.append(("created", with_age(task.get("created_at"))))
     if state in FINAL:
         facts.append(("finished", with_age(task.get("finished_at"))))

@@ -138,8 +138,8 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
     if not arguments.all:
         options = [
             option.names[0]
-            for option in (*_FILTERS, *_BULK)
-            if getattr(arguments, option.dest) not in (None, False)
+            for option in (*_FILTERS, *_BULK, _DOUBTFUL)
+            if getattr(arguments, option.dest, None) not in (None, False)
         ]
         if not arguments.ids:
             message = "name the tasks by ID, or choose them with --all and a filter"
@@ -155,6 +155,11 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError(message)
 
 
+def _check_ended(arguments: argparse.Namespace) -> None:
+    if arguments.cancel and arguments.id is None:
+        raise argparse.ArgumentTypeError("--cancel needs the ID of the bulk")
+
+
 def _check_params(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.text_params]
     twice = {name for name in names if names.count(name) > 1 or name in (arguments.params or {})}
@@ -167,6 +172,7 @@ def _check_params(arguments: argparse.Namespace) -> None:
 _API_NAME = ArgumentValue("API/NAME", types.endpoint_id, "endpoints")
 _API_ANY = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
 _STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
+_REASON = ArgumentValue("REASON", types.reasons, types.REASONS)
 _TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
 _WHEN = ArgumentValue("WHEN", types.since)
 _DURATION = ArgumentValue("DURATION", types.duration)
@@ -219,11 +225,19 @@ _FILTERS = (
     VerbArgument(
         "--status-code", "of the last answer: 503, 5xx, error", _CODE, "filters", action="append"
     ),
+    VerbArgument(
+        "--reason",
+        "why it failed: exhausted, ambiguous, …; several with commas",
+        _REASON,
+        "filters",
+        action="append",
+    ),
     _OF_ENDPOINT,
     _OF_KIND,
     VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
     VerbArgument("--until", "created before that", _WHEN, "filters"),
     VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
+    VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
 )
 _EVENT_FILTERS = (
     VerbArgument(
@@ -247,6 +261,9 @@ _BULK = (
     VerbArgument("--dry-run", "with --all: count them, change nothing"),
     VerbArgument("--rate", "with --all: at most this many a second, as 10/s", _RATE),
 )
+_DOUBTFUL = VerbArgument(
+    "--include-ambiguous", "with --all: also what is ambiguous or poisoned, else left out"
+)
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
     VerbArgument("--timeout", "with --wait: exit 6 after this long", _DURATION),
@@ -255,7 +272,7 @@ _WAITING = (
 
 def _task_id(statuses: str = "") -> ArgumentValue:
     """The id of a task, of which a shell offers those of these statuses."""
-    return ArgumentValue("ID", types.whole_number, f"tasks {statuses}")
+    return ArgumentValue("ID", types.numbered_id, f"tasks {statuses}")
 
 
 def _webhook_verb(name: str, about: str) -> Verb:
@@ -327,6 +344,7 @@ VERBS = (
         VerbArgument("--all", "all that the filters match; failed without --status"),
         *_FILTERS,
         *_BULK,
+        _DOUBTFUL,
         checks=(_check_waiting, _check_bulk),
     ),
     Verb(
@@ -348,21 +366,39 @@ VERBS = (
     Verb(
         "resume",
         "verbs.endpoint_verbs:resume",
-        "let the calls of a paused endpoint go on",
-        _ENDPOINT,
+        "let a paused endpoint go on, and whatever is throttled: a lane, a URL, an endpoint",
+        VerbArgument(
+            "name",
+            "as `status` shows it: api:shop, hooks.example.com:443, a URL, API/NAME#WEBHOOK",
+            ArgumentValue("API/NAME", types.scope, "endpoints"),
+        ),
     ),
     Verb(
         "bulks",
         "verbs.task_verbs:bulks",
-        "show a retry or cancel of many tasks, or end it early",
-        VerbArgument("id", "as `retry --all` names it", ArgumentValue("ID", types.whole_number)),
+        "list retries and cancels of many tasks, show one, or end it early",
+        VerbArgument(
+            "id",
+            "as `retry --all` names it",
+            ArgumentValue("ID", types.numbered_id),
+            nargs="?",
+        ),
         VerbArgument("--cancel", "change no more tasks"),
+        checks=(_check_ended,),
     ),
     Verb(
         "reload",
         "verbs.daemon_verbs:reload",
         "read the configuration again",
         VerbArgument("--diff", "show what differs, key by key"),
+        VerbArgument(
+            "--accept-removals", "also where most of the endpoints that tasks wait for are removed"
+        ),
+    ),
+    Verb(
+        "upgrade",
+        "verbs.daemon_verbs:upgrade",
+        "have the daemon go on as the version that is installed by now",
     ),
     Verb(
         "webhooks",
@@ -380,6 +416,21 @@ VERBS = (
             _webhook_verb("test", "send a test delivery to a webhook"),
         ),
         defaults={"endpoint": None},
+    ),
+    Verb(
+        "outbox",
+        "verbs.outbox_verbs:list_outbox",
+        "list what applications have committed and is no task",
+        verbs=(
+            Verb(
+                "list",
+                "verbs.outbox_verbs:list_outbox",
+                "list the rows that wait or were refused, newest first",
+                VerbArgument("--status", "only these", choices=("waiting", "refused")),
+                VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+            ),
+        ),
+        defaults={"status": None, "limit": 100},
     ),
     Verb(
         "completion",

@@ -9,6 +9,7 @@ from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT, Lost, NoDaemon, TimedOut
 from orchestratorctl.formats import number, span
 from orchestratorctl.socket_client import SocketClient
+from orchestratorctl.tables import moved_word
 from orchestratorctl.task_text import FINAL, print_answer, progress_text, result_text
 
 TYPE_CHECKING = False
@@ -178,7 +179,8 @@ class BulkProgress:
         """Draws the bulk as it is."""
         self._is_away = False
         matched = int(bulk.get("matched") or 0)
-        done = int(bulk.get("moved") or 0) + int(bulk.get("skipped") or 0)
+        moved, skipped = int(bulk.get("moved") or 0), int(bulk.get("skipped") or 0)
+        done = moved + skipped
         now = time.monotonic()
         if self._started is None:
             self._started = (now, done)
@@ -186,7 +188,10 @@ class BulkProgress:
             self._draw(self._picture(matched, done, now))
         elif self._last_line is None or now - self._last_line >= LINE_EVERY:
             self._last_line = now
-            self._console.say(f"{self._name}: {number(done)} of {number(matched)} tasks retried")
+            words = f"{number(moved)} of {number(matched)} tasks {moved_word(bulk)}"
+            if skipped:
+                words += f", {number(skipped)} skipped"
+            self._console.say(f"{self._name}: {words}")
 
     def away(self) -> None:
         """Says that the daemon does not answer at the moment."""

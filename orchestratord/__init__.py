@@ -31,14 +31,20 @@ if TYPE_CHECKING:
     from orchestratord.model.edit import Edit as Edit
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import Endpoint as Endpoint
+    from orchestratord.model.endpoint import ParamRules as ParamRules
+    from orchestratord.model.endpoint import PartitionKey as PartitionKey
     from orchestratord.model.endpoint import Schedule as Schedule
     from orchestratord.model.endpoint import Setting as Setting
     from orchestratord.model.event import BreakerEvent as BreakerEvent
+    from orchestratord.model.event import ClockEvent as ClockEvent
     from orchestratord.model.event import ConfigEvent as ConfigEvent
     from orchestratord.model.event import DaemonEvent as DaemonEvent
     from orchestratord.model.event import EndpointEvent as EndpointEvent
     from orchestratord.model.event import Event as Event
     from orchestratord.model.event import EventType as EventType
+    from orchestratord.model.event import InboundEvent as InboundEvent
+    from orchestratord.model.event import OutboxEvent as OutboxEvent
+    from orchestratord.model.event import PartitionEvent as PartitionEvent
     from orchestratord.model.event import PluginEvent as PluginEvent
     from orchestratord.model.event import TaskEvent as TaskEvent
     from orchestratord.model.event import WebhookEvent as WebhookEvent
@@ -48,17 +54,22 @@ if TYPE_CHECKING:
     from orchestratord.model.http_message import header_items as header_items
     from orchestratord.model.http_message import put_headers as put_headers
     from orchestratord.model.http_message import url_text as url_text
+    from orchestratord.model.json_body import INLINE_BYTES as INLINE_BYTES
+    from orchestratord.model.json_body import free_json as free_json
+    from orchestratord.model.json_body import parse_json as parse_json
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
     from orchestratord.model.outcome import Statement as Statement
     from orchestratord.model.retry_policy import RetryPolicy as RetryPolicy
     from orchestratord.model.settings import Config as Config
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
+    from orchestratord.model.settings import Port as Port
     from orchestratord.model.task import Action as Action
     from orchestratord.model.task import Delete as Delete
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
     from orchestratord.model.task import NewTask as NewTask
+    from orchestratord.model.task import Partition as Partition
     from orchestratord.model.task import Reason as Reason
     from orchestratord.model.task import Status as Status
     from orchestratord.model.task import Table as Table
@@ -74,11 +85,21 @@ if TYPE_CHECKING:
     from orchestratord.plugin.hookspecs import hookimpl as hookimpl
     from orchestratord.plugin.hookspecs import only_for as only_for
     from orchestratord.plugin.hookspecs import pure as pure
+    from orchestratord.plugin.long_work import off_loop as off_loop
     from orchestratord.plugin.route import Answer as Answer
     from orchestratord.plugin.route import Caller as Caller
     from orchestratord.plugin.route import Control as Control
+    from orchestratord.plugin.route import PortHandler as PortHandler
+    from orchestratord.plugin.route import PortRequest as PortRequest
     from orchestratord.plugin.route import Route as Route
+    from orchestratord.plugin.route import described as described
+    from orchestratord.values.attached_file import Attachment as Attachment
+    from orchestratord.values.budget import INLINE_STEPS as INLINE_STEPS
+    from orchestratord.values.budget import Budget as Budget
+    from orchestratord.values.budget import TooCostly as TooCostly
+    from orchestratord.values.budget import within_budget as within_budget
     from orchestratord.values.durations import Duration as Duration
+    from orchestratord.values.durations import Size as Size
     from orchestratord.values.durations import format_duration as format_duration
     from orchestratord.values.durations import parse_duration as parse_duration
     from orchestratord.values.jmespath_expression import Expression as Expression
@@ -101,24 +122,28 @@ _HOMES = {
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",
-    "orchestratord.model.endpoint": "Api Endpoint Schedule Setting",
+    "orchestratord.model.endpoint": "Api Endpoint ParamRules PartitionKey Schedule Setting",
     "orchestratord.model.event": (
-        "BreakerEvent ConfigEvent DaemonEvent EndpointEvent Event EventType PluginEvent "
-        "TaskEvent WebhookEvent "
+        "BreakerEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
+        "InboundEvent OutboxEvent PartitionEvent PluginEvent TaskEvent WebhookEvent "
     ),
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
+    "orchestratord.model.json_body": "INLINE_BYTES free_json parse_json",
     "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
-    "orchestratord.model.settings": "Config DaemonSetting",
+    "orchestratord.model.settings": "Config DaemonSetting Port",
     "orchestratord.model.task": (
-        "Action Delete Effect Explanation NewTask Reason Status Table Task Upsert "
+        "Action Delete Effect Explanation NewTask Partition Reason Status Table Task Upsert "
     ),
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
-    "orchestratord.plugin.route": "Answer Caller Control Route",
-    "orchestratord.values.durations": "Duration format_duration parse_duration",
+    "orchestratord.plugin.long_work": "off_loop",
+    "orchestratord.plugin.route": ("Answer Caller Control PortHandler PortRequest Route described"),
+    "orchestratord.values.attached_file": "Attachment",
+    "orchestratord.values.durations": "Duration Size format_duration parse_duration",
+    "orchestratord.values.budget": "INLINE_STEPS Budget TooCostly within_budget",
     "orchestratord.values.jmespath_expression": "Expression",
     "orchestratord.values.rate_limit": "RateLimit",
     "orchestratord.values.redact": "Redactor",

@@ -13,7 +13,8 @@ OrchestratordError
 │   ├── Conflict           the task's state does not allow it
 │   ├── UniqueKeyReused    one idempotency key, two different parameter sets
 │   ├── StorageFull        the disk has no room for new work
-│   ├── Unreachable        the database's server does not answer
+│   ├── Unreachable        the database cannot be used now; it is tried again
+│   ├── OutboxUnusable     the database has no outbox, or does not let it be relayed
 │   └── DatabaseInUse      another daemon holds the database
 ├── EditRefused            a file of the configuration is not edited
 │   ├── Unconditional      it is not said which state of the file is meant
@@ -65,6 +66,12 @@ class Problem:
     offset: int | None = field(default=None, compare=False, repr=False)
     """For a plugin that complains about a part of a text: how many characters of the value of `key`
     stand before it. The core makes line and column of it."""
+    own: bool = field(default=False, compare=False, repr=False)
+    """For a plugin: it is one only where `key` stands in the endpoint's own file, and is not
+    inherited."""
+    unread: bool = field(default=False, compare=False, repr=False)
+    """Something in the file was not read as what it is, so that nothing tells which of the file's
+    values are secrets. The core says so of its own problems; what a plugin checks was read."""
 
     def __str__(self) -> str:
         place = self.file
@@ -99,7 +106,14 @@ class Snooze(OrchestratordError):
 
 
 class InvalidPayload(OrchestratordError):
-    """The request or the payload of a task cannot be built from its template and parameters."""
+    """The request or the payload of a task cannot be built from its template and parameters.
+
+    `stored`: because what its row holds cannot be read.
+    """
+
+    def __init__(self, message: str, *, stored: bool = False) -> None:
+        self.stored = stored
+        super().__init__(message)
 
 
 class SendError(OrchestratordError):
@@ -111,15 +125,27 @@ class SendError(OrchestratordError):
         sent: True when a byte of the request may have reached the peer, so that the request can
             have been carried out.
         stale: a kept-alive connection was closed before any byte of an answer.
+        shortage: this machine lacks what it takes to send: a descriptor, memory, a port. It says
+            nothing of the receiver, and costs no attempt where nothing was sent.
+        receiver_only: it lacks that towards this receiver alone, as a local port.
     """
 
     def __init__(
-        self, message: str, *, kind: SendErrorKind, sent: bool, stale: bool = False
+        self,
+        message: str,
+        *,
+        kind: SendErrorKind,
+        sent: bool,
+        stale: bool = False,
+        shortage: bool = False,
+        receiver_only: bool = False,
     ) -> None:
         self.message = message
         self.kind: SendErrorKind = kind
         self.sent = sent
         self.stale = stale
+        self.shortage = shortage
+        self.receiver_only = receiver_only
         super().__init__(message)
 
 
@@ -147,6 +173,20 @@ class Conflict(QueueError):
     """The state of the task does not allow what was asked."""
 
 
+class Overtaken(Conflict):
+    """A later task of its ordered partition has started: it would come out of order.
+
+    `by`: the number of that task.
+    """
+
+    def __init__(self, task_id: int, by: int) -> None:
+        self.by = by
+        super().__init__(
+            f"task {task_id} is overtaken: task {by} came after it in its partition, and has "
+            "started; it runs again only with force"
+        )
+
+
 class UniqueKeyReused(QueueError):
     """The idempotency key was used at this endpoint before, with other parameters."""
 
@@ -156,7 +196,19 @@ class StorageFull(QueueError):
 
 
 class Unreachable(QueueError):
-    """The database's server does not answer, or refuses connections; the daemon goes on trying."""
+    """The database cannot be used now: its server is away, another program holds it, its disk
+    fails. The daemon goes on trying.
+
+    `code`: which of them, in one word for programs.
+    """
+
+    def __init__(self, message: str, code: str = "database_unreachable") -> None:
+        self.code = code
+        super().__init__(message)
+
+
+class OutboxUnusable(QueueError):
+    """The database that is to have the outbox has none, or refuses what the relay asks."""
 
 
 class DatabaseInUse(QueueError):

@@ -7,6 +7,7 @@ time to the journal.
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import math
@@ -15,8 +16,8 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Mapping
-from contextlib import nullcontext, suppress
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
@@ -56,6 +57,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread = 0
         self._gathered: list[str] = []
+        self._turn: int | None = None
+        """A descriptor; who has locked the file writes, where other processes do so as well."""
         self._hooks = (sys.excepthook, threading.excepthook, sys.unraisablehook)
 
     def adopt(self, settings: Log, redactor: Redactor) -> None:
@@ -66,6 +69,11 @@ class LogHandler(logging.StreamHandler[TextIO]):
         self._json = settings.format == "json"
         self._redactor = self._redactor.merged(redactor)
         logging.getLogger().setLevel(settings.level.upper())
+
+    def share_stream(self) -> None:
+        """Processes that are forked from now on write to the same stream: no line is to come
+        within another, as long ones would in a pipe."""
+        self._turn = os.memfd_create("log")
 
     def gather(self, loop: asyncio.AbstractEventLoop) -> None:
         """Write what the running `loop` logs below WARNING a moment later, many lines at a time.
@@ -87,7 +95,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         if loop is None or not gathers:
             if self._gathered:
                 self.flush()
-            super().emit(record)
+            with self._our_turn():
+                super().emit(record)
             return
         try:
             line = self.format(record)
@@ -123,13 +132,24 @@ class LogHandler(logging.StreamHandler[TextIO]):
     def flush(self) -> None:
         """Write what was gathered, and flush the stream."""
         with self.lock or nullcontext(), suppress(OSError, ValueError):  # as in handleError
-            self._write_gathered()
-            super().flush()
+            if self._gathered:
+                lines, self._gathered = self._gathered, []
+                with self._our_turn():
+                    self.stream.write("\n".join(lines) + "\n")
+                    super().flush()
+            else:
+                super().flush()
 
-    def _write_gathered(self) -> None:
-        lines, self._gathered = self._gathered, []
-        if lines:
-            self.stream.write("\n".join(lines) + "\n")
+    @contextmanager
+    def _our_turn(self) -> Iterator[None]:
+        if self._turn is None:
+            yield
+            return
+        fcntl.lockf(self._turn, fcntl.LOCK_EX)
+        try:
+            yield
+        finally:
+            fcntl.lockf(self._turn, fcntl.LOCK_UN)
 
     def remove(self) -> None:
         """Undo `set_up`."""

@@ -41,11 +41,15 @@ class FakeClock(Clock):
 
     def __init__(self, start: float = START, *, running: bool = False) -> None:
         """`start`: seconds since the epoch."""
+        super().__init__()
         self._running = running
         self._now = start - super().now() if running else start
 
     def now(self) -> float:
         return super().now() + self._now if self._running else self._now
+
+    def steady(self) -> float:
+        return self.now()
 
     def turn(self, seconds: float) -> None:
         """Let time pass."""

@@ -24,7 +24,7 @@ from typing import Any
 from tests.network import NETWORK, Host
 
 HOST = "127.0.0.1"
-PATIENCE = 30.0
+PATIENCE = 60.0
 SETTINGS = {
     "listen_addresses": HOST,
     "unix_socket_directories": "",

@@ -9,8 +9,8 @@ from pathlib import Path
 
 import httpx
 
-from bench.daemon import BATCH, TEXT, daemon
-from bench.figures import Figure
+from bench.environment.daemon import BATCH, TEXT, daemon
+from bench.results.figures import Figure
 
 SIZES = {"params of 20 bytes": {}, "params of 1 KB": {"text": TEXT}}
 PATH = "/v1/endpoints/bench/post"

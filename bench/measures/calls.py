@@ -1,4 +1,4 @@
-"""Calls with one webhook each, and so two requests: template, hooks, signature and all.
+"""Calls with one webhook each, and so two requests: template, hooks, signature and all; or without.
 
 The calls are accepted while their endpoint is paused; the clock runs from its resumption.
 """
@@ -7,28 +7,39 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.daemon import SECRET, call_all, daemon, declare_post, succeeded, verify
-from bench.drain import Drained, drain
-from bench.servers import Nginx
+from bench.environment.daemon import SECRET, call_all, daemon, declare_post, succeeded, verify
+from bench.environment.servers import Nginx
+from bench.measures.drain import Drained, drain
 
 
-def measure(home: Path, nginx: Nginx, count: int) -> Drained:
-    """Make `count` calls and deliver what they tell; figures are of requests, two a call."""
+def measure(
+    home: Path, nginx: Nginx, count: int, *, told: bool = True, workers: int = 1
+) -> Drained:
+    """Make `count` calls and deliver what they tell; figures are of requests, two a call.
+
+    Args:
+        home: of the daemon.
+        nginx: the receiver.
+        count: of the calls.
+        told: each has a webhook; without one it is one request.
+        workers: of the daemon.
+    """
+    each = 2 if told else 1
     webhook = {
         "name": "told", "phase": "after_request", "url": nginx.url(1), "secret": SECRET,
     }  # fmt: skip
-    with daemon(home) as made:
-        declare_post(made, nginx, webhooks=[webhook])
+    with daemon(home, workers=workers) as made:
+        declare_post(made, nginx, webhooks=[webhook] if told else [])
         made.start()
         made.post("/v1/endpoints/bench/post/pause").raise_for_status()
         call_all(made, "bench/post", count)
         drained = drain(
             nginx,
-            2 * count,
-            lambda: 2 * count - succeeded(made),
+            each * count,
+            lambda: each * count - succeeded(made),
             [made.pid],
             begin=lambda: made.post("/v1/endpoints/bench/post/resume").raise_for_status(),
         )
         made.stop()
-        verify(made, 2 * count)
+        verify(made, each * count)
     return drained

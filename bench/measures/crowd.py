@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench import slow_receiver
-from bench.daemon import BATCH, STALL, daemon, succeeded
-from bench.drain import MIB
-from bench.figures import Figure
-from bench.processes import resident
-from bench.servers import HOST
+from bench.environment.daemon import BATCH, STALL, daemon, succeeded
+from bench.environment.processes import resident
+from bench.environment.servers import HOST
+from bench.measures import slow_receiver
+from bench.measures.drain import MIB
+from bench.results.figures import Figure
 from tests.acceptance.daemon import Daemon
 
 LIMIT = 120.0

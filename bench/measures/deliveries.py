@@ -8,17 +8,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from bench.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded, verify
-from bench.drain import Drained, drain
-from bench.servers import Nginx
+from bench.environment.daemon import SECRET, TEXT, daemon, declare_post, enqueue, succeeded, verify
+from bench.environment.servers import Nginx
+from bench.measures.drain import Drained, drain
 from orchestratord.model.task import NewTask
 
 RECEIVERS = 6
 """Ports that they go to in turn, since ten are in flight to one at most."""
 
 
-def measure(home: Path, nginx: Nginx, count: int) -> Drained:
-    """Deliver `count` payloads of 1 KB."""
+def measure(home: Path, nginx: Nginx, count: int, workers: int = 1) -> Drained:
+    """Deliver `count` payloads of 1 KB, by so many workers."""
     webhooks = [
         {
             "name": f"told{number}",
@@ -29,7 +29,7 @@ def measure(home: Path, nginx: Nginx, count: int) -> Drained:
         for number in range(RECEIVERS)
     ]
     payload = json.dumps({"text": TEXT})
-    with daemon(home) as made:
+    with daemon(home, workers=workers) as made:
         declare_post(made, nginx, webhooks=webhooks)
         enqueue(
             made,

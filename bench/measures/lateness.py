@@ -6,9 +6,9 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.daemon import CONCURRENCY, daemon, succeeded
-from bench.figures import Figure, percentile
-from bench.servers import Nginx
+from bench.environment.daemon import CONCURRENCY, daemon, succeeded
+from bench.environment.servers import Nginx
+from bench.results.figures import Figure, percentile
 
 COUNT = 1000
 DELAY = 3.0
@@ -17,9 +17,10 @@ LIMIT = 60.0
 """Seconds after which they are not going to come."""
 
 
-def measure(home: Path, nginx: Nginx) -> Iterator[Figure]:
+def measure(home: Path, nginx: Nginx, workers: int = 1) -> Iterator[Figure]:
     """Milliseconds between `next_try` and the arrival, at the median and at 99 %."""
-    with daemon(home) as made:
+    by = f" by {workers} workers" if workers > 1 else ""
+    with daemon(home, workers=workers) as made:
         made.api("bench", nginx.logged_url, concurrency=CONCURRENCY)
         made.endpoint(
             "bench/post", "/", method="POST", idempotent=True, headers={"X-Job": "{{ task.id }}"},
@@ -44,5 +45,5 @@ def measure(home: Path, nginx: Nginx) -> Iterator[Figure]:
     late = [(when - due[job]) * 1000 for when, job in nginx.arrivals()]
     if len(late) != COUNT:
         raise RuntimeError(f"{len(late)} requests came for {COUNT} calls")
-    yield Figure(f"{COUNT:,} due in one instant: lateness, median", percentile(late, 0.5), "ms")
-    yield Figure(f"{COUNT:,} due in one instant: lateness, 99 %", percentile(late, 0.99), "ms")
+    yield Figure(f"{COUNT:,} due in one instant{by}: lateness, median", percentile(late, 0.5), "ms")
+    yield Figure(f"{COUNT:,} due in one instant{by}: lateness, 99 %", percentile(late, 0.99), "ms")

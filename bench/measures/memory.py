@@ -6,12 +6,12 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from bench.daemon import SECRET, call_all, daemon, declare_post, enqueue, succeeded
-from bench.drain import MIB
-from bench.figures import Figure
-from bench.fill import FULL, Filling, fill
-from bench.processes import resident
-from bench.servers import Nginx
+from bench.environment.daemon import SECRET, call_all, daemon, declare_post, enqueue, succeeded
+from bench.environment.processes import resident
+from bench.environment.servers import Nginx
+from bench.measures.drain import MIB
+from bench.measures.fill import FULL, Filling, fill
+from bench.results.figures import Figure
 
 SETTLED = 3.0
 """Seconds after the start."""

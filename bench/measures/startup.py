@@ -11,8 +11,8 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
-from bench.daemon import daemon
-from bench.figures import Figure
+from bench.environment.daemon import daemon
+from bench.results.figures import Figure
 from tests.acceptance.daemon import Daemon
 
 EACH = 50

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from bench.folder import Folder
+from bench.environment.folder import Folder
+from bench.environment.servers import Postgres, Redis
 from bench.peers.peer import Peer
-from bench.servers import Postgres, Redis
 
 CONCURRENCY = 100
 

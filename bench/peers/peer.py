@@ -12,10 +12,10 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import ClassVar
 
-from bench.drain import Drained, drain
-from bench.figures import Figure, percentile
-from bench.folder import PROGRAMS, Folder
-from bench.servers import Nginx, Postgres, Redis
+from bench.environment.folder import PROGRAMS, Folder
+from bench.environment.servers import Nginx, Postgres, Redis
+from bench.measures.drain import Drained, drain
+from bench.results.figures import Figure, percentile
 
 BODY = '{"text": "' + "x" * 1000 + '"}'
 DELAY = 8.0

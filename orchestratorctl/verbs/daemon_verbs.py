@@ -12,7 +12,15 @@ from contextlib import contextmanager
 
 from orchestratorctl.console import Console
 from orchestratorctl.event_text import event_line, missed_line
-from orchestratorctl.exit_codes import OK, Lost, NoDaemon, RequestRefused, TimedOut, UsageError
+from orchestratorctl.exit_codes import (
+    OK,
+    CommandError,
+    Lost,
+    NoDaemon,
+    RequestRefused,
+    TimedOut,
+    UsageError,
+)
 from orchestratorctl.formats import compact, cut, error_lines
 from orchestratorctl.socket_client import SocketClient, follow
 from orchestratorctl.status_text import status_page, watch_page
@@ -24,6 +32,7 @@ if TYPE_CHECKING:
     from typing import Any
 
 ANSWER_WITHIN = 10.0
+UPGRADED_WITHIN = 120.0
 TERMINATED = 143
 
 # To the other screen and back, with the cursor hidden meanwhile.
@@ -87,7 +96,8 @@ def events(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 def reload(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Adopts what the files say now; a bad configuration changes nothing (78)."""
-    answer = client.post("/v1/reload", {"diff": True} if arguments.diff else None)
+    body = {name: True for name in ("diff", "accept_removals") if getattr(arguments, name)}
+    answer = client.post("/v1/reload", body or None)
     if not console.tables:
         console.data(answer)
     generation = compact(answer.get("generation"))
@@ -102,6 +112,31 @@ def reload(client: SocketClient, console: Console, arguments: Namespace) -> int:
     for key in answer.get("restart_required") or []:
         console.say(f"{compact(key)} keeps its old value until the daemon is restarted.")
     return OK
+
+
+def upgrade(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Has the daemon go on as the version that is installed by now, and waits until that works."""
+    before = client.get("/v1/status").get("started_at")
+    answer = client.post("/v1/upgrade")
+    console.say(
+        f"Version {compact(answer.get('version'))} takes over"
+        + (" once what is in flight has ended." if answer.get("drains_first") else ".")
+    )
+    end = time.monotonic() + UPGRADED_WITHIN
+    while time.monotonic() < end:
+        time.sleep(0.2)
+        try:
+            status = client.get("/v1/status")
+        except CommandError:
+            continue  # one version has closed its connections, and the next one opens its own
+        if status.get("started_at") != before and (status.get("health") or {}).get("ready"):
+            if not console.tables:
+                console.data(answer)
+            console.say(f"Version {compact(status.get('version'))} works.")
+            return OK
+    raise TimedOut(
+        f"the new version does not work after {UPGRADED_WITHIN:g} s: see the daemon's log"
+    )
 
 
 def _diff(answer: dict[str, Any], console: Console) -> Iterator[str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from argparse import Namespace
 
+from orchestratorctl.argument_types import is_endpoint
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK
 from orchestratorctl.formats import compact
@@ -46,9 +47,14 @@ def pause(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def resume(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Lets a paused endpoint go on."""
-    answer = client.post(endpoint_path(arguments.endpoint, "resume"))
-    console.report(answer, f"{arguments.endpoint} goes on.")
+    """Lets a paused endpoint go on, and whatever is throttled."""
+    name = arguments.name
+    if is_endpoint(name):
+        answer = client.post(endpoint_path(name, "resume"))
+    else:
+        answer = client.post("/v1/resume", {"name": name})
+    nothing = answer.get("lifted") is False and "paused" not in answer
+    console.report(answer, f"{name} was not throttled." if nothing else f"{name} goes on.")
     return OK
 
 

@@ -6,8 +6,9 @@ from argparse import Namespace
 
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import FAILED, OK, RequestRefused, combine
+from orchestratorctl.formats import compact, number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
-from orchestratorctl.tables import MATCHED, NEW_CALL, TASKS, bulk_table, table
+from orchestratorctl.tables import BULKS, COUNTS, MATCHED, NEW_CALL, TASKS, bulk_table, table
 from orchestratorctl.task_text import task_page
 from orchestratorctl.verb_table import filters
 from orchestratorctl.waiting import follow_bulk, print_tasks, wait_for_tasks
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from typing import Any
 
 _PAGE = 1000
+# Rows of a dry run's counts that fit on a screen.
+_COUNTS = 20
 
 
 def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -102,12 +105,34 @@ def cancel(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Shows how far a bulk is; with --cancel, ends it."""
+    """Lists the latest bulks, or shows how far one is; with --cancel, ends it."""
+    if arguments.id is None:
+        return _list_bulks(client, console)
     if arguments.cancel:
         client.post(f"/v1/bulks/{arguments.id}/cancel")
-    bulk = client.get(f"/v1/bulks/{arguments.id}")
-    console.show(bulk, lambda: bulk_table(bulk, console))
+    _show_bulk(client.get(f"/v1/bulks/{arguments.id}"), console)
     return OK
+
+
+def _list_bulks(client: SocketClient, console: Console) -> int:
+    answer = client.get("/v1/bulks")
+    found = answer.get("bulks") or []
+    if found or not console.tables:
+        console.show(answer, lambda: table(BULKS, found, console))
+    else:
+        console.say("There are no bulks: no `retry --all` or `cancel --all` yet.")
+    return OK
+
+
+def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
+    console.show(bulk, lambda: bulk_table(bulk, console))
+    for reason, count in (bulk.get("why_skipped") or {}).items():
+        why = f"they would not be sent ({compact(reason)})"
+        if reason == "changed":
+            why = "others had moved them, or they ran, before their turn came"
+        elif reason == "overtaken":
+            why = "later ones of their partition had started; `retry ID --force` sends one"
+        console.say(f"{number(count)} skipped: {why}.")
 
 
 def _act_on_each(
@@ -122,7 +147,10 @@ def _act_on_each(
         except RequestRefused as problem:
             # The one sentence of a single failure needs no number in front of it.
             name = f"{task_id}: " if len(ids) > 1 else ""
-            console.complain(f"{name}{problem}", *problem.details)
+            details = problem.details
+            if problem.code == "overtaken":
+                details += (f"orchestratorctl retry {task_id} --force sends it all the same",)
+            console.complain(f"{name}{problem}", *details)
             codes.append(problem.exit_code)
     return tasks, combine(codes)
 
@@ -139,23 +167,51 @@ def _print_results(tasks: list[dict[str, Any]], console: Console, single: bool) 
 def _begin_bulk(
     client: SocketClient, console: Console, arguments: Namespace, path: str, status: str
 ) -> int:
-    """Begins a bulk and follows it; with --dry-run, only counts. `status` is meant without one."""
+    """Begins a bulk and follows it; with --dry-run, only tells what it would move.
+
+    `status` is meant without one.
+    """
     body: dict[str, Any] = {
         "filter": {"status": status, **filters(arguments)},
         "dry_run": arguments.dry_run,
     }
     if arguments.rate is not None:
         body["rate"] = arguments.rate
+    if getattr(arguments, "include_ambiguous", False):
+        body["include_ambiguous"] = True
     answer = client.post(path, body)
+    if left_out := answer.get("left_out"):
+        console.say(*_left_out(left_out))
     bulk_id = answer.get("bulk")
     if arguments.dry_run or bulk_id is None:
-        console.show(answer, lambda: table([MATCHED], [answer], console))
+        console.show(answer, lambda: _dry_run(answer, console))
         if arguments.dry_run:
             console.say("This was a dry run: nothing has changed.")
         return OK
     bulk = follow_bulk(client, console, bulk_id)
-    console.show(bulk, lambda: bulk_table(bulk, console))
+    _show_bulk(bulk, console)
     if bulk.get("status") == "cancelled":
         console.complain(f"bulk {bulk_id} was cancelled before it was done")
         return FAILED
-    return OK
+    return FAILED if (bulk.get("why_skipped") or {}).keys() - {"changed"} else OK
+
+
+def _left_out(left_out: dict[str, Any]) -> tuple[str, str]:
+    numbers = " and ".join(f"{number(count)} {compact(why)}" for why, count in left_out.items())
+    return (
+        f"Left out: {numbers}, which may have been carried out, or ended the daemon.",
+        "Choose them with --reason, or take all with --include-ambiguous.",
+    )
+
+
+def _dry_run(answer: dict[str, Any], console: Console) -> list[str]:
+    """The lines of what a bulk would move: how many, which, and the first of them."""
+    lines = table([MATCHED], [answer], console)
+    counts, examples = answer.get("counts") or [], answer.get("examples") or []
+    if counts:
+        lines += ["", *table(COUNTS, counts[:_COUNTS], console)]
+    if len(counts) > _COUNTS:
+        lines.append(f"and {number(len(counts) - _COUNTS)} more; -o json has all")
+    if examples:
+        lines += ["", *table(TASKS, examples, console)]
+    return lines

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -11,15 +10,52 @@ from starlette.routing import Route
 from starlette.types import Receive, Scope, Send
 
 from orchestratord.api import bodies, event_stream, plugin_api
+from orchestratord.api.answer_documents import (
+    AcceptedBatch,
+    AcceptedCall,
+    ActionLog,
+    BegunBulk,
+    BulkDocument,
+    BulksDocument,
+    EndpointDocument,
+    EndpointsDocument,
+    ExplanationDocument,
+    LiftedDocument,
+    OutboxDocument,
+    PausedDocument,
+    RequestDocument,
+    SurveyDocument,
+    TaskDocument,
+    TaskPageDocument,
+    TasksDocument,
+)
+from orchestratord.api.daemon_documents import (
+    NoDashboard,
+    OkDocument,
+    PluginsDocument,
+    ReadyDocument,
+    ReloadDocument,
+    StatusDocument,
+    UpgradeDocument,
+)
 from orchestratord.api.filters import MAX_ID, NAMES, whole_number
+from orchestratord.api.openapi import ApiDescription
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.api.service import MAX_PAGE, MAX_WAIT, Service
-from orchestratord.errors import InvalidParams, NotFound
+from orchestratord.api.service import Service
+from orchestratord.errors import (
+    ConfigError,
+    Conflict,
+    InvalidParams,
+    NotFound,
+    OutboxUnusable,
+    Overtaken,
+    UniqueKeyReused,
+)
 from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
-from orchestratord.plugin.route import Answer
+from orchestratord.plugin.route import Answer, described
 from orchestratord.queue.records import CANCEL, RETRY
 
 
@@ -40,6 +76,7 @@ class ApiRoutes:
             ("GET", "/v1/plugins"): self.plugins,
             ("GET", "/v1/events"): self.events,
             ("POST", "/v1/reload"): self.reload,
+            ("POST", "/v1/upgrade"): self.upgrade,
             ("GET", "/v1/endpoints"): self.endpoints,
             ("GET", endpoint): self.endpoint,
             ("GET", f"{endpoint}/explain"): self.explain,
@@ -47,6 +84,7 @@ class ApiRoutes:
             ("POST", f"{endpoint}/calls"): self.call,
             ("POST", f"{endpoint}/pause"): self.pause,
             ("POST", f"{endpoint}/resume"): self.resume,
+            ("POST", "/v1/resume"): self.lift,
             ("GET", "/v1/retries"): self.retries,
             ("POST", "/v1/retries/trigger"): self.trigger_all,
             ("POST", "/v1/retries/cancel"): self.cancel_all,
@@ -58,30 +96,42 @@ class ApiRoutes:
             ("GET", bulk): self.bulk,
             ("POST", f"{bulk}/cancel"): self.cancel_bulk,
             ("GET", "/v1/actions"): self.actions,
+            ("GET", "/v1/outbox"): self.outbox,
         }
 
+    @described(answers={200: OkDocument})
     async def healthz(self, asked: Asked) -> Answer:
-        """The loop answers."""
+        """Whether the daemon lives."""
         return Answer({"status": "ok"})
 
+    @described(answers={200: ReadyDocument}, problems=["not_ready"])
     async def readyz(self, asked: Asked) -> Answer:
         """Whether new work would be taken and carried out."""
-        why = self._service.unready()
-        if why is not None:
-            raise Refusal(503, "not_ready", why)
+        if troubles := self._service.troubles():
+            errors = [{"key": found["code"], "message": found["why"]} for found in troubles]
+            why = "; ".join(found["why"] for found in troubles)
+            raise Refusal("not_ready", why, errors=errors)
         return Answer({"status": "ready"})
 
+    @described(answers={200: StatusDocument})
     async def status(self, asked: Asked) -> Answer:
         """How the daemon is."""
         return Answer(await self._service.status())
 
+    @described(answers={200: PluginsDocument})
     async def plugins(self, asked: Asked) -> Answer:
         """All plugins, those that are switched off or did not load as well."""
         return Answer({"plugins": self._service.plugins()})
 
+    @described(
+        query=bodies.EventsQuery,
+        headers={"Last-Event-ID": "the number of the last event that the client has"},
+        answers={200: event_stream.MEDIA_TYPE},
+        problems=["too_many_followers"],
+    )
     async def events(self, asked: Asked) -> Answer:
         """What happens, as it happens."""
-        bodies.refuse_unknown(asked.query, event_stream.NAMES)
+        bodies.refuse_unknown(asked.query, bodies.EventsQuery)
         wanted, after = (
             event_stream.read_wanted(asked.query),
             event_stream.read_number(asked.headers),
@@ -90,25 +140,43 @@ class ApiRoutes:
         chunks = self._feed.chunks(wanted, after)
         return Answer(chunks, headers=headers, media_type=event_stream.MEDIA_TYPE)
 
+    @described(body=bodies.ReloadBody, answers={200: ReloadDocument}, problems=[ConfigError])
     async def reload(self, asked: Asked) -> Answer:
-        """Adopt what the files say now."""
+        """Read the configuration again, and take it up."""
         body = bodies.read_body(bodies.ReloadBody, asked.body)
-        answer = await self._service.reload(diff=body.diff)
-        done = Action("reload", detail={"generation": answer["generation"]})
+        answer = await self._service.reload(diff=body.diff, accept_removals=body.accept_removals)
+        detail = {"generation": answer["generation"]}
+        if body.accept_removals:
+            detail["accept_removals"] = True
+        done = Action("reload", detail=detail)
         return Answer(answer, done=done)
 
+    @described(answers={202: UpgradeDocument}, problems=[Conflict])
+    async def upgrade(self, asked: Asked) -> Answer:
+        """Go on as the version that is installed by now."""
+        answer = await self._service.upgrade()
+        return Answer(answer, 202, done=Action("upgrade", detail=answer))
+
+    @described(answers={200: EndpointsDocument}, problems=[InvalidParams])
     async def endpoints(self, asked: Asked) -> Answer:
         """All endpoints as they are declared and merged."""
-        bodies.refuse_unknown(asked.query, ())
+        bodies.refuse_unknown(asked.query)
         return Answer({"endpoints": await self._service.endpoints()})
 
+    @described(answers={200: EndpointDocument})
     async def endpoint(self, asked: Asked) -> Answer:
         """One endpoint."""
         return Answer(await self._service.endpoint(_endpoint_id(asked)))
 
+    @described(
+        query=bodies.ExplainQuery,
+        body=bodies.ExplainBody,
+        answers={200: ExplanationDocument},
+        problems=[Conflict, ConfigError],
+    )
     async def explain(self, asked: Asked) -> Answer:
         """What would follow from an answer."""
-        bodies.refuse_unknown(asked.query, ("phase", "status_code", "error", "attempt"))
+        bodies.refuse_unknown(asked.query, bodies.ExplainQuery)
         question = asked.body
         if asked.query:
             if question is not None:
@@ -117,6 +185,12 @@ class ApiRoutes:
         body = bodies.read_body(bodies.ExplainBody, question).model_dump(exclude_unset=True)
         return Answer(await self._service.explain(_endpoint_id(asked), **body))
 
+    @described(
+        headers={"Idempotency-Key": "for 24 hours, the same key is the same call"},
+        body=bodies.CallBody,
+        answers={200: AcceptedCall | AcceptedBatch, 202: AcceptedCall | AcceptedBatch},
+        problems=[Conflict, UniqueKeyReused],
+    )
     async def call(self, asked: Asked) -> Answer:
         """Make a call, or a batch of them."""
         endpoint_id = _endpoint_id(asked)
@@ -125,12 +199,13 @@ class ApiRoutes:
         body = bodies.read_body(bodies.CallBody, asked.body)
         key = bodies.read_key(asked.headers)
         if body.batch is not None:
-            others = body.model_fields_set - {"batch", "delay"}
-            if others or key is not None:
-                what = ", ".join(sorted(others)) or "Idempotency-Key"
+            if others := body.model_fields_set - {"batch", "delay"}:
+                what = ", ".join(sorted(others))
                 raise InvalidParams({what: "goes with a single call, not with a batch"})
-            ids = await self._service.call_batch(endpoint_id, body.batch, delay=body.delay)
-            return Answer({"ids": ids}, 202)
+            ids, repeated = await self._service.call_batch(
+                endpoint_id, body.batch, delay=body.delay, key=key
+            )
+            return Answer({"ids": ids}, 200 if repeated else 202)
         made = await self._service.call(
             endpoint_id, body.params, text_params=body.text_params, delay=body.delay, key=key
         )
@@ -140,13 +215,25 @@ class ApiRoutes:
         answer = {"id": made.id, "status": made.status}
         return Answer(answer, 200 if made.repeated else 202, done=done)
 
+    @described(body=bodies.NoBody, answers={200: PausedDocument})
     async def pause(self, asked: Asked) -> Answer:
         """Let an endpoint's calls wait."""
         return await self._set_paused(asked, True)
 
+    @described(body=bodies.NoBody, answers={200: PausedDocument})
     async def resume(self, asked: Asked) -> Answer:
-        """Let them go on."""
-        return await self._set_paused(asked, False)
+        """Let an endpoint's calls go on, whatever they have waited for."""
+        answer = await self._set_paused(asked, False)
+        # One that is paused may not be declared any more.
+        answer.body["lifted"] = await self._service.throttles.lift(_endpoint_id(asked), known=True)
+        return answer
+
+    @described(body=bodies.ResumeBody, answers={200: LiftedDocument}, problems=[NotFound])
+    async def lift(self, asked: Asked) -> Answer:
+        """Let a lane, a URL, an endpoint or a webhook go on that is throttled."""
+        name = bodies.read_body(bodies.ResumeBody, asked.body).name
+        answer = {"name": name, "lifted": await self._service.throttles.lift(name)}
+        return Answer(answer, done=Action("resume", detail=answer))
 
     async def _set_paused(self, asked: Asked, paused: bool) -> Answer:
         bodies.read_body(bodies.NoBody, asked.body)
@@ -155,11 +242,12 @@ class ApiRoutes:
         done = Action("pause" if paused else "resume", endpoint_id)
         return Answer({"id": endpoint_id, "paused": paused}, done=done)
 
+    @described(query=bodies.TasksQuery, answers={200: TasksDocument})
     async def retries(self, asked: Asked) -> Answer:
-        """A page of tasks."""
-        bodies.refuse_unknown(asked.query, (*NAMES, "order", "limit", "after"))
+        """Tasks, the newest ones first, a page at a time."""
+        bodies.refuse_unknown(asked.query, bodies.TasksQuery)
         given = {name: value for name, value in asked.query.items() if name in NAMES}
-        limit = bodies.read_number(asked.query, "limit", 100, MAX_PAGE)
+        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
         assert limit is not None
         found = await self._service.retries(
             given,
@@ -169,73 +257,102 @@ class ApiRoutes:
         )
         return Answer(found)
 
+    @described(query=bodies.TaskPageQuery, answers={200: TaskPageDocument})
     async def retry(self, asked: Asked) -> Answer:
         """One task in full, once it has ended if `wait` is given."""
-        bodies.refuse_unknown(asked.query, ("wait",))
-        wait = bodies.read_wait(asked.query, MAX_WAIT)
+        bodies.refuse_unknown(asked.query, bodies.TaskPageQuery)
+        wait = bodies.read_wait(asked.query, bodies.MAX_WAIT)
         return Answer(await self._service.retry(_id(asked, "task"), wait))
 
+    @described(answers={200: RequestDocument}, problems=[Conflict])
     async def request(self, asked: Asked) -> Answer:
         """What a task would send."""
         return Answer(await self._service.request(_id(asked, "task")))
 
+    @described(body=bodies.TriggerBody, answers={202: TaskDocument}, problems=[Conflict, Overtaken])
     async def trigger(self, asked: Asked) -> Answer:
         """Have a task tried now."""
         body = bodies.read_body(bodies.TriggerBody, asked.body)
         return _done("retry", await self._service.trigger(_id(asked, "task"), force=body.force))
 
+    @described(body=bodies.NoBody, answers={202: TaskDocument}, problems=[Conflict])
     async def cancel(self, asked: Asked) -> Answer:
         """Give a task up."""
         bodies.read_body(bodies.NoBody, asked.body)
         return _done("cancel", await self._service.cancel(_id(asked, "task")))
 
+    @described(body=bodies.RetryAllBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def trigger_all(self, asked: Asked) -> Answer:
         """Have all tasks tried that match a filter."""
-        return await self._begin_bulk(asked, RETRY)
+        body = bodies.read_body(bodies.RetryAllBody, asked.body)
+        return await self._begin_bulk(RETRY, body, include_ambiguous=body.include_ambiguous)
 
+    @described(body=bodies.BulkBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def cancel_all(self, asked: Asked) -> Answer:
         """Give all tasks up that match a filter."""
-        return await self._begin_bulk(asked, CANCEL)
+        return await self._begin_bulk(CANCEL, bodies.read_body(bodies.BulkBody, asked.body))
 
-    async def _begin_bulk(self, asked: Asked, action: str) -> Answer:
-        body = bodies.read_body(bodies.BulkBody, asked.body)
-        bulk = await self._service.begin_bulk(
-            action, body.filter, rate=body.rate, dry_run=body.dry_run
+    async def _begin_bulk(self, action: str, body: bodies.BulkBody, **more: bool) -> Answer:
+        begun = await self._service.begin_bulk(
+            action, body.filter, rate=body.rate, dry_run=body.dry_run, **more
         )
         if body.dry_run:
-            return Answer({"matched": bulk["matched"], "bulk": None})
+            return Answer(begun)
         given = {name: value for name, value in body.filter.items() if value and name != "id"}
-        detail = {"matched": bulk["matched"], "filter": given}
-        done = Action(f"{action} many", bulk=bulk["id"], detail=detail)
-        return Answer({"matched": bulk["matched"], "bulk": bulk["id"]}, 202, done=done)
+        detail = {"matched": begun["matched"], "filter": given}
+        detail |= {name: True for name, value in more.items() if value}
+        done = Action(f"{action} many", bulk=begun["bulk"], detail=detail)
+        return Answer(begun, 202, done=done)
 
+    @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:
         """The latest retries and cancels of many."""
-        bodies.refuse_unknown(asked.query, ())
+        bodies.refuse_unknown(asked.query)
         return Answer({"bulks": await self._service.bulks()})
 
+    @described(answers={200: BulkDocument})
     async def bulk(self, asked: Asked) -> Answer:
         """How far a retry or cancel of many has come."""
         return Answer(await self._service.bulk(_id(asked, "bulk")))
 
+    @described(body=bodies.NoBody, answers={202: BulkDocument})
     async def cancel_bulk(self, asked: Asked) -> Answer:
-        """End it early."""
+        """End a retry or cancel of many early."""
         bodies.read_body(bodies.NoBody, asked.body)
         bulk = await self._service.cancel_bulk(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))
 
+    @described(query=bodies.ActionsQuery, answers={200: ActionLog})
     async def actions(self, asked: Asked) -> Answer:
         """What was done manually, newest first."""
-        bodies.refuse_unknown(asked.query, ("limit", "after"))
-        limit = bodies.read_number(asked.query, "limit", 100, MAX_PAGE)
+        bodies.refuse_unknown(asked.query, bodies.ActionsQuery)
+        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
         after = bodies.read_number(asked.query, "after", None, MAX_ID)
         assert limit is not None
         return Answer(await self._service.actions(limit=limit, after=after))
+
+    @described(
+        query=bodies.OutboxQuery,
+        answers={200: OutboxDocument},
+        problems=[NotFound, OutboxUnusable],
+    )
+    async def outbox(self, asked: Asked) -> Answer:
+        """A page of the outbox's rows."""
+        bodies.refuse_unknown(asked.query, bodies.OutboxQuery)
+        status = asked.query.get("status") or None
+        if status not in (None, "waiting", "refused"):
+            raise InvalidParams({"status": "must be waiting or refused"})
+        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
+        after = bodies.read_number(asked.query, "after", None, MAX_ID)
+        assert limit is not None
+        refused = None if status is None else status == "refused"
+        return Answer(await self._service.outbox(limit=limit, after=after, refused=refused))
 
 
 def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send], Awaitable[None]]:
     """The API as an ASGI application: the core's routes, then those of plugins."""
     handlers = ApiRoutes(service, host.events).handlers()
+    handlers["GET", "/openapi.json"] = ApiDescription(handlers).document
     for plugin, route in plugin_api.collect(host, service, set(handlers)):
         handlers[route.method, route.path] = plugin_api.Contained(host, plugin, route)
     handlers.setdefault(("GET", "/"), _front)
@@ -244,8 +361,10 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
         by_path.setdefault(path, {})[method] = handler
     starlette = Starlette(
         routes=[
-            Route(path, endpoint_of(methods, service.record), methods=list(methods))
-            for path, methods in by_path.items()
+            # Each takes every method, and refuses what it has not: else `GET /v1/retries/cancel`
+            # would be about a task of that name. So paths without a parameter come first.
+            Route(path, endpoint_of(methods, service.record), methods=())
+            for path, methods in sorted(by_path.items(), key=lambda item: "{" in item[0])
         ],
         exception_handlers={HTTPException: no_route},
     )
@@ -258,12 +377,13 @@ def application(service: Service, host: Host) -> Callable[[Scope, Receive, Send]
     return run
 
 
+@described(answers={200: NoDashboard})
 async def _front(asked: Asked) -> Answer:
     """What is answered instead of the dashboard where it is not installed."""
     return Answer({"detail": "no dashboard is installed; the API begins at /v1/status"})
 
 
-def _done(what: str, task: dict[str, Any]) -> Answer:
+def _done(what: str, task: TaskDocument) -> Answer:
     done = Action(what, task["endpoint"], task["webhook"], task["id"])
     return Answer(task, 202, done=done)
 

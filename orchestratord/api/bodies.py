@@ -1,7 +1,5 @@
 """What callers may send, told apart from what they may not."""
 
-from __future__ import annotations
-
 import json
 from collections.abc import Mapping
 from typing import Annotated, Any, TypeVar
@@ -11,21 +9,41 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetJsonSchemaHandler,
     StrictBool,
     StrictInt,
     StrictStr,
+    TypeAdapter,
     ValidationError,
+    WithJsonSchema,
 )
-from pydantic_core import ErrorDetails
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, ErrorDetails
+from typing_extensions import TypedDict
 
-from orchestratord.api.filters import whole_number
+from orchestratord.api.filters import (
+    ENDPOINTS,
+    MAX_ID,
+    ORDERS,
+    TaskFilterBody,
+    TaskQuery,
+    one_of,
+    whole_number,
+)
 from orchestratord.config.validate.error_text import sentence, value_text
 from orchestratord.errors import InvalidParams
+from orchestratord.model.task import Status
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
 from orchestratord.values.durations import Duration, parse_duration, parse_rate
 from orchestratord.values.suggest import suggest
 
+MAX_BATCH = 10_000
+"""Calls that are accepted at once."""
+MAX_WAIT = 30.0
+"""Seconds that a client can be kept waiting for the end of a task."""
+MAX_PAGE = 1_000
+"""Tasks of one page of a list."""
 MAX_KEY = 255
 """Characters of an idempotency key."""
 
@@ -38,13 +56,29 @@ _EXPECTED = {
 }
 """What would have fitted, by the kind of pydantic's error."""
 
+_RATE = WithJsonSchema(
+    {"type": "string", "pattern": r"^\d+(\.\d+)?/(s|sec|second|m|min|minute|h|hour)$"}
+)
+
 M = TypeVar("M", bound="RequestBody")
+
+
+class ShownAs:
+    """What a value is in the description of the API, which is read as something wider."""
+
+    def __init__(self, document: type) -> None:
+        self._document = document
+
+    def __get_pydantic_json_schema__(
+        self, schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return handler(TypeAdapter(self._document).core_schema)
 
 
 class RequestBody(BaseModel):
     """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
 
 
 class ReloadBody(RequestBody):
@@ -52,36 +86,47 @@ class ReloadBody(RequestBody):
 
     diff: StrictBool = False
     """Name the keys that differ."""
+    accept_removals: StrictBool = False
+    """Also where most of the endpoints that tasks wait for are removed."""
 
 
 class NoBody(RequestBody):
     """Nothing can be said; an empty object is taken."""
 
 
+class ResumeBody(RequestBody):
+    """What is to go on."""
+
+    name: str
+    """A lane (`api:shop`), the URL of deliveries, `api/name`, or `api/name#webhook`."""
+
+
 class CallBody(RequestBody):
     """A call, or a batch of calls."""
 
     params: dict[str, Any] = {}
+    """By their names."""
     text_params: dict[str, StrictStr] = {}
     """More parameters, as texts that become what the endpoint declares."""
     batch: list[dict[str, Any]] | None = None
-    """The params of each call."""
+    """The params of each call, 10,000 at most; `params` does not go with it."""
     delay: Duration = 0.0
+    """Until the first try."""
 
 
 class ExplainBody(RequestBody):
     """An attempt that is explained."""
 
-    phase: StrictStr | None = None
+    phase: Annotated[StrictStr, one_of(PHASES)] | None = None
     """What follows from this one alone."""
     status_code: StrictInt | StrictStr | None = None
     """The answer that is supposed to come."""
-    error: StrictStr | None = None
+    error: Annotated[StrictStr, one_of(ERRORS)] | None = None
     """In which way none comes."""
     attempt: Annotated[int, Field(ge=1, le=1000)] = 1
     params: dict[str, Any] = {}
     """Those that are required and left out are made up."""
-    draft: dict[str, Any] = {}
+    draft: Annotated[dict[str, Any], Field(json_schema_extra={"maxProperties": 1})] = {}
     """A key of the endpoint that is united by name → its list, as it would stand in the file."""
 
     def answer(self) -> FakeAnswer | None:
@@ -113,14 +158,89 @@ class TriggerBody(RequestBody):
     """A retry of one task."""
 
     force: StrictBool = False
+    """Also if it has succeeded."""
 
 
 class BulkBody(RequestBody):
+    """A cancel of all tasks that match."""
+
+    filter: Annotated[dict[str, Any], ShownAs(TaskFilterBody)]
+    """At least one condition. Without a status: the failed ones, of a cancel those that wait."""
+    dry_run: StrictBool = False
+    """Only count them."""
+    rate: Annotated[float, BeforeValidator(parse_rate), _RATE] | None = None
+    """At most so many at a time, such as `10/s`."""
+
+
+class RetryAllBody(BulkBody):
     """A retry of all tasks that match."""
 
-    filter: dict[str, Any]
-    dry_run: StrictBool = False
-    rate: Annotated[float, BeforeValidator(parse_rate)] | None = None
+    include_ambiguous: StrictBool = False
+    """Retry what may have been carried out, and what ended the daemon, as well."""
+
+
+# -- Query strings ---------------------------------------------------------------------------------
+
+
+class TasksQuery(TaskQuery, total=False):
+    """A page of tasks."""
+
+    order: Annotated[str, one_of(ORDERS)]
+    """`ended`: those that have ended, the last one first; a page may be short or empty then."""
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Tasks of a page; 100 by default."""
+    after: str
+    """The `next` of the page before."""
+
+
+class TaskPageQuery(TypedDict, total=False):
+    """One task."""
+
+    wait: str
+    """A duration, 30 s at most: answer once the task has ended, or then as it is."""
+
+
+class ActionsQuery(TypedDict, total=False):
+    """A page of the action log."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Actions of a page; 100 by default."""
+    after: Annotated[int, Field(ge=1, le=MAX_ID)]
+    """The `next` of the page before."""
+
+
+class OutboxQuery(TypedDict, total=False):
+    """Which rows of the outbox."""
+
+    status: Annotated[str, one_of(["waiting", "refused"])]
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Rows of a page; 100 by default."""
+    after: Annotated[int, Field(ge=1, le=MAX_ID)]
+    """The `next` of the page before."""
+
+
+class ExplainQuery(TypedDict, total=False):
+    """An attempt that is explained."""
+
+    phase: Annotated[str, one_of(PHASES)]
+    """What follows from this one alone."""
+    status_code: str
+    """The answer that is supposed to come."""
+    error: Annotated[str, one_of(ERRORS)]
+    """In which way none comes."""
+    attempt: Annotated[int, Field(ge=1, le=1000)]
+
+
+class EventsQuery(TypedDict, total=False):
+    """Which events; one that has no such field is not among them."""
+
+    endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
+    """`api/name`, or `api/*`."""
+    kind: list[str]
+    """`call`, `webhook`."""
+    status: list[Annotated[str, one_of(Status)]]
+    type: list[str]
+    """Such as `task.failed`, or `task.*`."""
 
 
 def read_body(model: type[M], value: Any) -> M:
@@ -160,14 +280,22 @@ def read_wait(query: Mapping[str, str], most: float) -> float:
 
 def read_key(headers: Mapping[str, str]) -> str | None:
     """The idempotency key of a request; None where it has none. Raises InvalidParams."""
-    key = headers.get("idempotency-key")
+    return check_key(headers.get("idempotency-key"), "Idempotency-Key")
+
+
+def check_key(key: str | None, name: str) -> str | None:
+    """An idempotency key, which is called `name` where it stands. Raises InvalidParams."""
     if key is not None and not (0 < len(key) <= MAX_KEY and key.isprintable()):
-        raise InvalidParams({"Idempotency-Key": f"must have 1 to {MAX_KEY} printable characters"})
+        raise InvalidParams({name: f"must have 1 to {MAX_KEY} printable characters"})
     return key
 
 
-def refuse_unknown(query: Mapping[str, str], known: tuple[str, ...]) -> None:
-    """Raise InvalidParams where the query string says something that is not understood."""
+def refuse_unknown(query: Mapping[str, str], understood: type | None = None) -> None:
+    """Raise InvalidParams where the query string says something that is not understood.
+
+    `understood`: the `TypedDict` of its parameters; None where there are none.
+    """
+    known = tuple(understood.__annotations__) if understood is not None else ()
     if unknown := [name for name in query if name not in known]:
         if not known:
             raise InvalidParams(dict.fromkeys(unknown, "there are no parameters here"))

@@ -85,12 +85,13 @@ class BulkRunner:
         while bulk.status == RUNNING:
             before = bulk.moved
             try:
-                bulk, keys = await bulks.step(self._store, bulk.id, _step(bulk.rate))
+                limit = _step(bulk.rate)
+                bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle)
             except Exception as error:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
                 await asyncio.sleep(AGAIN)
                 continue
-            if self._store.shared and bulk.owner != self._store.owner:
+            if bulk.status == RUNNING and bulk.owner != self._store.owner:
                 log.info("bulk %d is carried out by another daemon", bulk.id)
                 return
             now = self._clock.now_ms()
@@ -109,6 +110,11 @@ class BulkRunner:
             "cancelled" if bulk.action == CANCEL else "retried",
             bulk.skipped,
         )
+
+    def _obstacle(self, key: Key) -> str | None:
+        """For what reason the tasks of a key would only wait or fail again, if they would."""
+        obstacle = self._worker.placement.obstacle(key)
+        return obstacle.reason if obstacle else None
 
     def _tell(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
         """What became of these tasks, to whom it concerns."""

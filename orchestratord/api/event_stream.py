@@ -17,9 +17,6 @@ from orchestratord.values.suggest import suggest
 
 MEDIA_TYPE = "text/event-stream"
 
-NAMES = ("endpoint", "kind", "status", "type")
-"""What events can be chosen by."""
-
 MAX_FOLLOWERS = 16
 """At once: each holds one of the connections, and costs something for each event."""
 HEARTBEAT = 15.0
@@ -54,7 +51,7 @@ class Feed:
         """
         if len(self._events.followers) >= MAX_FOLLOWERS:
             detail = f"{MAX_FOLLOWERS} clients follow the events already; that is the limit"
-            raise Refusal(503, "too_many_followers", detail, headers={"Retry-After": "10"})
+            raise Refusal("too_many_followers", detail, headers={"Retry-After": "10"})
         return self._follow(wanted, after)
 
     async def _follow(self, wanted: Wanted, after: int | None) -> AsyncIterator[bytes]:
@@ -103,8 +100,8 @@ def read_wanted(given: Mapping[str, str]) -> Wanted:
     An event that has no such field, as a reload has no endpoint, is not among them.
 
     Args:
-        given: by the names of `NAMES`. Several kinds, statuses or types are separated by commas;
-            `task.*` stands for all types of tasks.
+        given: by the names of `EventsQuery`. Several kinds, statuses or types are separated by
+            commas; `task.*` stands for all types of tasks.
 
     Raises:
         InvalidParams: a value does not fit; all of them at once.

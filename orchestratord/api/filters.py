@@ -1,36 +1,133 @@
 """Reading filters over tasks, from a query string or from JSON."""
 
-from __future__ import annotations
-
 import re
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
+from typing import Annotated, Any
 
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
-from orchestratord.model.task import Status
-from orchestratord.queue.records import Place, TaskFilter
+from orchestratord.model.endpoint import MAX_PARTITION
+from orchestratord.model.task import Reason, Status
+from orchestratord.queue.operations.bulk import with_default
+from orchestratord.queue.records import CANCEL, RETRY, Place, TaskFilter
 from orchestratord.values.clock import from_rfc3339
-from orchestratord.values.durations import parse_duration
+from orchestratord.values.durations import MAX_DURATION, parse_duration
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.suggest import suggest
-
-NAMES = (
-    "status", "status_code", "endpoint", "kind", "since", "until", "text", "id", "parent",
-)  # fmt: skip
-"""What tasks can be chosen by."""
-
-ORDERS = ("newest", "ended")
-"""How tasks are listed: the newest first; or those that have ended, the last one first."""
 
 MAX_IDS = 1_000
 """Tasks that are named one by one."""
 MAX_TEXT = 200
 """Characters that are looked for."""
+
+
+def one_of(words: Iterable[str]) -> Any:
+    """For a description: a text is one of these words."""
+    return Field(json_schema_extra={"enum": [str(word) for word in words]})
+
+
+_ONE_CODE = r"[1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d-[1-5]\d\d|error|ok"
+ENDPOINTS = r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)"
+
+
+def _several(words: Iterable[str]) -> Any:
+    one = "|".join(words)
+    return Field(pattern=f"^(({one})(, *({one}))*)?$")
+
+
+_CODE = Annotated[int, Field(ge=100, le=599)]
+_TEXT_CODE = Annotated[str, Field(pattern=f"^({_ONE_CODE})$")]
+_CODES = Annotated[str, _several([_ONE_CODE])]
+_STATUSES = Annotated[str, _several(Status)]
+_REASONS = Annotated[str, _several(Reason)]
+_ID = Annotated[int, Field(ge=0, lt=10**19)]
+_TIME = (
+    Annotated[float, Field(ge=0, le=MAX_DURATION)]
+    | Annotated[str, Field(pattern=r"^([0-9]+(\.[0-9]+)?(ms|s|m|h|d)?)?$")]
+    | Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+)
+
+
+class TaskQuery(TypedDict, total=False):
+    """Which tasks, in a query string: those that meet all that is given."""
+
+    status: list[Annotated[str, one_of(Status)]]
+    """In any of these."""
+    status_code: list[_TEXT_CODE]
+    """Of the last answer: 503, 5xx, 500-599, `error` or `ok`."""
+    reason: list[Annotated[str, one_of(Reason)]]
+    """Failed for any of these."""
+    endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
+    """`api/name`, or `api/*`."""
+    kind: str
+    """`call` or `webhook`."""
+    since: str
+    """Made then or later: a duration back from now, such as `2h`, or a time."""
+    until: str
+    """Made before that."""
+    text: Annotated[str, Field(max_length=MAX_TEXT)]
+    """Stands in the parameters, the last error, or the name of the endpoint or webhook."""
+    id: list[_ID]
+    """One of these."""
+    parent: _ID
+    """The task whose child tasks they are."""
+    partition: Annotated[str, Field(max_length=MAX_PARTITION)]
+    """Of this partition."""
+
+
+@example({"endpoint": "shop/*", "status_code": "5xx", "since": "1d"})
+class TaskFilterBody(TypedDict, total=False):
+    """Which tasks, in JSON: those that meet all that is given. Null, an empty text and an empty
+    list are as good as nothing."""
+
+    status: _STATUSES | list[Annotated[str, one_of(Status)]] | None
+    """One status, several with commas between them, or a list."""
+    status_code: _CODE | _CODES | list[_CODE | _TEXT_CODE] | None
+    """Of the last answer: 503, 5xx, 500-599, `error`, `ok`, or several."""
+    reason: _REASONS | list[Annotated[str, one_of(Reason)]] | None
+    """Failed for any of these."""
+    endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
+    """`api/name`, or `api/*`."""
+    kind: str | None
+    """`call` or `webhook`."""
+    since: _TIME | None
+    """Made then or later: a duration back from now, such as `2h`, or a time."""
+    until: _TIME | None
+    """Made before that."""
+    text: Annotated[str, Field(max_length=MAX_TEXT)] | None
+    """Stands in the parameters, the last error, or the name of the endpoint or webhook."""
+    id: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19}(,[0-9]{1,19})*)?$")] | list[_ID] | None
+    """One of these, 1,000 at most."""
+    parent: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
+    """The task whose child tasks they are."""
+    partition: Annotated[str, Field(max_length=MAX_PARTITION)] | None
+    """Of this partition."""
+
+
+NAMES = tuple(TaskQuery.__annotations__)
+"""What tasks can be chosen by."""
+
+ORDERS = ("newest", "ended")
+"""How tasks are listed: the newest first; or those that have ended, the last one first."""
+
+IN_BULK = {
+    RETRY: ("retried", (Status.PENDING, Status.FAILED, Status.CANCELLED)),
+    CANCEL: ("cancelled", (Status.PENDING, Status.RUNNING, Status.FAILED)),
+}
+"""What a filter may retry or cancel; a task that succeeded is repeated one by one, by force."""
+
+DOUBTFUL = (Reason.AMBIGUOUS.value, Reason.POISONED.value)
+"""Reasons whose tasks a retry of many leaves out: they may have been carried out, or end the
+daemon."""
 _FIELDS = {"id": "ids"}
 """The fields of a filter that have another name."""
 MAX_ID = (1 << 63) - 1
 
-_ENDPOINT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)")
+_ENDPOINT = re.compile(ENDPOINTS)
 # `+` in a query string is a space to those who did not escape it.
 _PLACE = re.compile(r"([0-9]{1,18})\.([0-9]{1,18})")
 _LOST_PLUS = re.compile(r"(T[\d:.]+) (\d\d:\d\d)")
@@ -51,6 +148,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     read: dict[str, Callable[[Any], Any]] = {
         "status": statuses,
         "status_code": lambda value: StatusSet.parse(items(value)),
+        "reason": reasons,
         "endpoint": endpoint_filter,
         "kind": _word,
         "since": lambda value: _time(value, now),
@@ -58,6 +156,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "text": _text,
         "id": _ids,
         "parent": _id,
+        "partition": _partition,
     }
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}
@@ -72,6 +171,32 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
     if problems:
         raise InvalidParams(problems)
     return TaskFilter(**found)
+
+
+def read_bulk_filter(
+    action: str, given: Mapping[str, Any], now: int, *, include_ambiguous: bool
+) -> TaskFilter:
+    """The filter of a retry or cancel of many.
+
+    Args:
+        action: `RETRY` or `CANCEL`.
+        given: as `read_filter` takes it, with `now`.
+        include_ambiguous: retry also what failed for one of `DOUBTFUL`.
+
+    Raises:
+        InvalidParams: it is empty, or names what cannot be done in bulk.
+    """
+    wanted = read_filter(given, now)
+    if wanted == TaskFilter():
+        raise InvalidParams({"filter": "is empty; name at least one condition"})
+    done, allowed = IN_BULK[action]
+    if wrong := [item for item in wanted.status if item not in allowed]:
+        text = f"{', '.join(wrong)} tasks are not {done} in bulk; {', '.join(allowed)} are"
+        raise InvalidParams({"filter.status": text})
+    wanted = with_default(action, wanted)
+    if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
+        wanted = replace(wanted, left_out=DOUBTFUL)
+    return wanted
 
 
 def read_id(given: int | str | None) -> int | None:
@@ -122,6 +247,19 @@ def statuses(value: Any) -> tuple[str, ...]:
     return tuple(found)
 
 
+def reasons(value: Any) -> tuple[str, ...]:
+    """One reason of a failure or several. Raises ValueError for what is none."""
+    found = []
+    for item in items(value):
+        try:
+            found.append(Reason(item).value)
+        except ValueError:
+            known = [reason.value for reason in Reason]
+            hint = suggest(str(item), known) or f"; there are {', '.join(known)}"
+            raise ValueError(f"{item!r} is not a reason{hint}") from None
+    return tuple(found)
+
+
 def endpoint_filter(value: Any) -> str:
     """`api/name`, or `api/*`. Raises ValueError for anything else."""
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
@@ -141,6 +279,13 @@ def _text(value: Any) -> str:
     text = _word(value).strip()
     if not 0 < len(text) <= MAX_TEXT:
         raise ValueError(f"must have 1 to {MAX_TEXT} characters")
+    return text
+
+
+def _partition(value: Any) -> str:
+    text = _word(value)
+    if len(text) > MAX_PARTITION:
+        raise ValueError(f"must have 1 to {MAX_PARTITION} characters")
     return text
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Collection, Iterator
+from dataclasses import replace
+from functools import update_wrapper
 from typing import Any
 
 from starlette.routing import compile_path
 
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.handler import Asked
-from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.errors import OrchestratordError, PluginError
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, call
-from orchestratord.plugin.route import JSON, Answer, Caller, Control, Route
+from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Caller, Control, Route
 
 HOOK = "register_routes"
+FAULT = "plugin_fault"
+"""The `code` of what a plugin did wrong."""
 
 
 def collect(
@@ -59,6 +63,11 @@ class Contained:
         self._host = host
         self._plugin = plugin
         self._route = route
+        # What is said of the handler is said of this.
+        update_wrapper(self, route.handler)
+        if (found := getattr(route.handler, DESCRIPTION, None)) is not None:
+            problems = (*found.problems, FAULT)
+            setattr(self, DESCRIPTION, replace(found, problems=problems))
 
     async def __call__(self, asked: Asked) -> Answer:
         """Call it. Raises the errors that a handler may raise, and Refusal for all others."""
@@ -80,9 +89,11 @@ class Contained:
         return answer
 
     def _refusal(self, error: Exception) -> Refusal:
+        if (meaning := Refusal.of(error)).code == SHORTAGE:
+            return meaning  # which is no fault of the plugin's
         self._host.fault(self._plugin, f"{self._route.method} {self._route.path}", error)
         text = f"the plugin {self._plugin} failed; the daemon's log says more"
-        return Refusal(500, "plugin_fault", text)
+        return Refusal(FAULT, text)
 
 
 def _check_body(answer: Answer) -> None:

@@ -8,14 +8,27 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, cast
 
+from orchestratord.api.answer_documents import (
+    ActionDocument,
+    AttemptDocument,
+    BulkDocument,
+    EndpointDocument,
+    SurveyDocument,
+    TaskDocument,
+    TaskPageDocument,
+    WaitDocument,
+)
+from orchestratord.api.daemon_documents import PluginDocument, ProblemDocument
 from orchestratord.engine.lanes.wait_reason import Waiting
 from orchestratord.errors import Problem
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.task import Attempt, Status, Task
+from orchestratord.model.task import Attempt, Status, Task, TaskExcerpt
 from orchestratord.plugin.registry import PluginInfo
-from orchestratord.queue.records import Bulk, Done, TaskFilter
+from orchestratord.queue.operations.bulk import Survey
+from orchestratord.queue.operations.settle import holds
+from orchestratord.queue.records import CANCEL, Bulk, Done, TaskFilter
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.redact import Redactor
 
@@ -34,7 +47,7 @@ def _plain(value: Any) -> Any:
     raise TypeError(f"{type(value).__name__} is not JSON")
 
 
-def task_json(task: Task, redactor: Redactor) -> dict[str, Any]:
+def task_json(task: Task, redactor: Redactor) -> TaskDocument:
     """A task as lists show it."""
     return {
         "id": task.id,
@@ -46,10 +59,13 @@ def task_json(task: Task, redactor: Redactor) -> dict[str, Any]:
         "reason": task.reason,
         "attempts": task.attempts,
         "max_attempts": task.max_attempts,
+        "deaths": task.deaths,
         # The row keeps it while the task runs, for a claim that is given back.
         "next_try": rfc3339(task.next_try) if task.status == Status.PENDING else None,
         "params": redactor.value(task.params),
+        "truncated": isinstance(task, TaskExcerpt),
         "parent_id": task.parent_id,
+        "partition": redactor.value(task.partition),
         "last_status_code": task.last_status_code,
         "last_error": redactor.value(task.last_error),
         "created_at": rfc3339(task.created_at),
@@ -62,21 +78,21 @@ def task_page_json(
     task: Task,
     response: Mapping[str, Any] | None,
     attempts: Iterable[Attempt],
-    waits: Waiting | None,
     redactor: Redactor,
-) -> dict[str, Any]:
-    """One task in full: what it sends, what it waits for, the last answer, and all its attempts,
-    oldest first."""
+) -> TaskPageDocument:
+    """One task in full: what it sends, the last answer, and all its attempts, oldest first. What it
+    `waits` for has to be added."""
     return {
         **task_json(task, redactor),
-        "waits": None if waits is None else wait_json(waits, redactor),
+        "waits": None,
+        "holds_partition": holds(task, task.status, task.reason),
         "payload": redactor.value(task.payload),
         "response": redactor.value(response),
         "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
     }
 
 
-def wait_json(wait: Waiting, redactor: Redactor) -> dict[str, Any]:
+def wait_json(wait: Waiting, redactor: Redactor) -> WaitDocument:
     """What a pending task waits for beside its `next_try`."""
     return {
         "for": wait.what,
@@ -84,10 +100,11 @@ def wait_json(wait: Waiting, redactor: Redactor) -> dict[str, Any]:
         "lane": redactor.value(wait.lane),
         "since": rfc3339(wait.since),
         "until": rfc3339(wait.until),
+        "task": wait.task,
     }
 
 
-def attempt_json(attempt: Attempt, redactor: Redactor) -> dict[str, Any]:
+def attempt_json(attempt: Attempt, redactor: Redactor) -> AttemptDocument:
     """One entry of `attempt_log`."""
     return {
         "attempt": attempt.attempt,
@@ -102,24 +119,24 @@ def attempt_json(attempt: Attempt, redactor: Redactor) -> dict[str, Any]:
 
 def endpoint_json(
     endpoint: Endpoint, paused: bool, next_run: int | None, redactor: Redactor
-) -> dict[str, Any]:
+) -> EndpointDocument:
     """An endpoint: its merged declaration with secrets masked, and how it stands.
 
     `next_run`: when its schedule calls it next (milliseconds).
     """
     shown = {name: redactor.value(value) for name, value in endpoint.shown.items()}
-    return {
+    stands: EndpointDocument = {
         "id": endpoint.id,
-        **shown,
         "enabled": endpoint.enabled,
         "webhooks": shown.get("webhooks", []),
         "paused": paused,
         "next_run": rfc3339(next_run),
         "source": endpoint.source,
     }
+    return cast("EndpointDocument", {"id": endpoint.id, **shown, **stands})
 
 
-def bulk_json(bulk: Bulk, redactor: Redactor) -> dict[str, Any]:
+def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
     """A retry or cancel of many and how far it has come."""
     return {
         "id": bulk.id,
@@ -128,10 +145,27 @@ def bulk_json(bulk: Bulk, redactor: Redactor) -> dict[str, Any]:
         "matched": bulk.matched,
         "moved": bulk.moved,
         "skipped": bulk.skipped,
+        "why_skipped": dict(bulk.why_skipped),
         "filter": redactor.value(filter_json(bulk.filter)),
+        "include_ambiguous": None if bulk.action == CANCEL else not bulk.filter.left_out,
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),
+    }
+
+
+def survey_json(survey: Survey, examples: Iterable[Task], redactor: Redactor) -> SurveyDocument:
+    """What a retry or cancel of many would do: the most numerous tasks first."""
+    counts = sorted(survey.counts.items(), key=lambda item: (-item[1], item[0][1]))
+    return {
+        "matched": survey.matched,
+        "bulk": None,
+        "left_out": dict(survey.left_out),
+        "counts": [
+            {"reason": reason, "endpoint": redactor.text(endpoint), "tasks": number}
+            for (reason, endpoint), number in counts
+        ],
+        "examples": [task_json(task, redactor) for task in examples],
     }
 
 
@@ -141,6 +175,7 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
     found = {
         "status": ",".join(wanted.status),
         "status_code": wanted.status_code and str(wanted.status_code),
+        "reason": ",".join(wanted.reason),
         "endpoint": wanted.endpoint,
         "kind": wanted.kind,
         "since": rfc3339(wanted.since),
@@ -148,11 +183,12 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
         "text": wanted.text,
         "id": wanted.ids and ",".join(map(str, wanted.ids)),
         "parent": wanted.parent,
+        "partition": wanted.partition,
     }
     return {name: value for name, value in found.items() if value not in (None, "")}
 
 
-def done_json(done: Done, redactor: Redactor) -> dict[str, Any]:
+def done_json(done: Done, redactor: Redactor) -> ActionDocument:
     """An entry of the action log."""
     action = done.action
     return {
@@ -177,7 +213,7 @@ def format_rate(per_second: float) -> str:
     return f"{per_second:g}/s"
 
 
-def problem_json(problem: Problem) -> dict[str, Any]:
+def problem_json(problem: Problem) -> ProblemDocument:
     """One error or warning of the configuration, with its place."""
     return {
         "file": problem.file,
@@ -190,12 +226,12 @@ def problem_json(problem: Problem) -> dict[str, Any]:
     }
 
 
-def problems_json(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def problems_json(problems: Sequence[Problem]) -> list[ProblemDocument]:
     """Errors or warnings of the configuration, in their order."""
     return [problem_json(problem) for problem in problems]
 
 
-def plugin_json(plugin: PluginInfo, redactor: Redactor) -> dict[str, Any]:
+def plugin_json(plugin: PluginInfo, redactor: Redactor) -> PluginDocument:
     """One plugin: whether it is loaded, what it implements, and what it did wrong."""
     return {
         "name": plugin.name,

@@ -11,16 +11,20 @@ import asyncio
 import heapq
 import importlib.metadata
 import logging
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
-from typing import Any, NamedTuple
+from typing import Any, TypeVar, cast
 
-from orchestratord.api import serialize, status
-from orchestratord.api.bodies import ExplainBody, read_body
+from orchestratord.api import answer_documents as answers
+from orchestratord.api import daemon_documents, filters, serialize, status
+from orchestratord.api.bodies import MAX_BATCH, ExplainBody, read_body
 from orchestratord.api.bulk_runner import BulkRunner
-from orchestratord.api.filters import ORDERS, place_text, read_filter, read_id, read_place
-from orchestratord.config.params import check_params, exemplary
+from orchestratord.api.outbox_relay import OutboxRelay
+from orchestratord.api.throttle_service import ThrottleService
+from orchestratord.config.params import exemplary
 from orchestratord.engine import task_events
+from orchestratord.engine.enqueue import Accepted, callable_endpoint, new_call
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound, OrchestratordError
@@ -28,14 +32,17 @@ from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Action, Effect, Kind, NewTask, Status, Task
+from orchestratord.model.task import FINAL, Action, Effect, NewTask, Task, Upsert
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.isolation import check_sizes
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
-from orchestratord.queue.records import CANCEL, RETRY, TaskFilter
 from orchestratord.queue.store import Store
+from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
-from orchestratord.runtime.reload import Reloader
+from orchestratord.runtime.reload import COMMAND, Reloader
+from orchestratord.runtime.team import Team
+from orchestratord.runtime.upgrade import Upgrade
 from orchestratord.simulate.explain import Explainer
 from orchestratord.simulate.next_request import request_of, upcoming_runs
 from orchestratord.simulate.report import report_json, request_json, with_curl
@@ -44,40 +51,21 @@ from orchestratord.values.clock import Clock, rfc3339
 
 log = logging.getLogger("orchestratord.control")
 
-MAX_BATCH = 10_000
-"""Calls that are accepted at once."""
-MAX_PAGE = 1_000
-"""Tasks of one page of a list."""
-MAX_WAIT = 30.0
-"""Seconds that a client can be kept waiting for the end of a task."""
+T = TypeVar("T")
+MAX_WAITING = 64
+"""Clients that can be kept waiting at once."""
 MAX_BULKS = 20
-"""That are listed, the latest ones."""
-
-IN_BULK = {
-    RETRY: ("retried", (Status.PENDING, Status.FAILED, Status.CANCELLED)),
-    CANCEL: ("cancelled", (Status.PENDING, Status.RUNNING, Status.FAILED)),
-}
-"""What a filter may retry or cancel; a task that succeeded is repeated one by one, by force."""
-
-COMMAND = "command"
-"""The cause of a reload that was asked for here."""
-
+"""That are listed."""
+EXAMPLES = 5
+"""Tasks that a dry run names."""
 LOOK_AGAIN = 1.0
 """Seconds until a task whose end is waited for is read again: another process may have ended it,
 which is not told here."""
-
-_BREATH = 500
-"""Calls of a batch that are checked in one go; what else the loop has to do goes in between."""
+_AT_ONCE = 0.01
+"""Seconds for which the calls of a batch are checked; then what else the loop has to do has its
+turn."""
 _MAX_PROBLEMS = 100
 """Of a batch, that are named."""
-
-
-class Accepted(NamedTuple):
-    """A call that is on disk. `repeated`: its key was used before, and this is the first call."""
-
-    id: int
-    status: str
-    repeated: bool = False
 
 
 class Service:
@@ -92,9 +80,14 @@ class Service:
         fleet: Fleet,
         host: Host,
         clock: Clock,
+        clock_watch: ClockWatch,
+        team: Team,
+        upgrade: Upgrade,
+        relay: OutboxRelay,
     ) -> None:
         self.bulk_runner = BulkRunner(store, worker, clock, host.events)
         """Has to be run beside the worker."""
+        self.throttles = ThrottleService(worker, fleet)
         self._store = store
         self._worker = worker
         self._scheduler = scheduler
@@ -102,11 +95,12 @@ class Service:
         self._fleet = fleet
         self._host = host
         self._clock = clock
+        self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
+        self._relay = relay
         self._started_at = clock.now_ms()
         self._version = importlib.metadata.version("orchestratord")
-        self._pausing = asyncio.Lock()
-        self._editing = asyncio.Lock()
-        self._closing = asyncio.Event()
+        self._pausing, self._editing = asyncio.Lock(), asyncio.Lock()
+        self._closing, self._waiting = asyncio.Event(), 0
 
     def close(self) -> None:
         """Answer all that wait for the end of a task: the daemon stops."""
@@ -119,45 +113,55 @@ class Service:
         """The configuration in force."""
         return self._reloader.config
 
-    def unready(self) -> str | None:
-        """Why new work would not be taken and carried out now; None where it would."""
-        if self._worker.lanes.draining:
-            return "the daemon is draining"
-        if (why := self._store.health.unreachable) is not None:
-            return why
-        return None if self._store.health.accepting else "the disk has no room for new work"
+    def troubles(self) -> list[daemon_documents.TroubleDocument]:
+        """Why new work would not be taken and carried out now; nothing where it would."""
+        found = self._store.health, self.config.redactor, self._team.troubles()
+        return status.troubles_status(*found, draining=self._worker.lanes.draining)
 
-    async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
+    async def status(self, *, all_lanes: bool = False) -> daemon_documents.StatusDocument:
         """How the daemon is, as `/v1/status` shows it; there only the busiest lanes stand."""
         store, redactor, now = self._store, self.config.redactor, self._clock.now_ms()
-        snapshot = status.with_rates(self._worker.snapshot(), await store.read(claim.rates()), now)
+        all_workers = await self._team.snapshot(self._worker.snapshot())
+        snapshot = status.with_rates(all_workers, await store.read(claim.rates()), now)
         return {
-            **status.process_status(self._version, store.instance, self._started_at, now),
+            **status.process_status(
+                self._version, self._team, store.instance, self._started_at, now
+            ),
+            "health": {"ready": not (troubles := self.troubles()), "troubles": troubles},
             "config": status.config_status(self._reloader),
-            "queue": await status.queue_status(store, now),
+            "queue": await status.queue_status(store, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
-            "events_dropped": self._host.events.dropped,
+            "events_dropped": snapshot["events_dropped"],
             "database": await status.database_status(store, self._fleet, redactor),
-            "daemons": self._fleet.daemons(),
+            "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
+            "clock": cast("daemon_documents.ClockStatus", self._clock_watch.status()),
+            "outbox": cast("daemon_documents.OutboxStatus | None", self._relay.status()),
             "plugins": status.plugins_status(self._host.plugins.values(), redactor),
             "paused": sorted(await store.read(manual.paused())),
         }
 
-    def plugins(self) -> list[dict[str, Any]]:
+    def plugins(self) -> list[daemon_documents.PluginDocument]:
         """All plugins in the order in which they were loaded, those that did not load as well."""
         return [
             serialize.plugin_json(one, self.config.redactor) for one in self._host.plugins.values()
         ]
 
-    async def reload(self, *, diff: bool = False) -> dict[str, Any]:
+    async def reload(
+        self, *, diff: bool = False, accept_removals: bool = False
+    ) -> daemon_documents.ReloadDocument:
         """Read the configuration again; with `diff`, name the keys that differ.
 
-        Raises ConfigError where it is refused.
+        `accept_removals`: also where most of the endpoints that tasks wait for are removed. Raises
+        ConfigError where it is refused.
         """
-        result = await self._reloader.reload(COMMAND, diff=diff)
+        result = await self._reloader.reload(COMMAND, diff=diff, accept_removals=accept_removals)
         if result.problems:
             raise ConfigError(result.problems)
         return status.reload_json(result, diff=diff)
+
+    async def upgrade(self) -> daemon_documents.UpgradeDocument:
+        """Go on as the version that is installed by now. Raises Conflict where it cannot start."""
+        return cast("daemon_documents.UpgradeDocument", await self._upgrade.begin())
 
     # -- tasks ---------------------------------------------------------------------------------
 
@@ -169,37 +173,52 @@ class Service:
         after: int | str | None = None,
         bounded: bool = False,
         order: str = "newest",
-    ) -> dict[str, Any]:
+    ) -> answers.TasksDocument:
         """A page of tasks and the `next` after which there is more. See `Control.retries`."""
-        wanted = read_filter(filter, self._clock.now_ms())
+        wanted = filters.read_filter(filter, self._clock.now_ms())
         following: int | str | None
         if order == "ended":
-            place = read_place(None if after is None else str(after))
-            tasks, last = await self._store.read(search.last_ended(wanted, limit, place))
-            following = place_text(last)
+            place = filters.read_place(None if after is None else str(after))
+            found = search.last_ended(wanted, limit, place)
+            shown, last = await self._store.read(found.map(self._listed))
+            following = filters.place_text(last)
         elif order == "newest":
-            after_id = read_id(after)
-            tasks, following = await self._store.read(
-                search.page(wanted, limit, after_id, bounded=bounded)
-            )
+            after_id = filters.read_id(after)
+            page = search.page(wanted, limit, after_id, bounded=bounded)
+            shown, following = await self._store.read(page.map(self._listed))
         else:
-            raise InvalidParams({"order": f"must be one of {', '.join(ORDERS)}"})
-        shown = [serialize.task_json(task, self.config.redactor) for task in tasks]
+            raise InvalidParams({"order": f"must be one of {', '.join(filters.ORDERS)}"})
         return {"retries": shown, "next": following}
 
-    async def retry(self, task_id: int, wait: float = 0.0) -> dict[str, Any]:
+    def _listed(self, page: tuple[Sequence[Task], T]) -> tuple[list[answers.TaskDocument], T]:
+        """A page as it is shown; made on the reading thread."""
+        tasks, following = page
+        return [serialize.task_json(task, self.config.redactor) for task in tasks], following
+
+    async def retry(self, task_id: int, wait: float = 0.0) -> answers.TaskPageDocument:
         """One task with its last answer and its attempts. Raises NotFound.
 
-        `wait`: seconds that it may take until the task has ended.
+        `wait`: seconds that it may take until the task has ended; while `MAX_WAITING` wait already,
+        it is told as it is.
         """
-        task = await (self._ended(task_id, wait) if wait else self._store.read(search.get(task_id)))
-        response = await self._store.read(search.response(task_id))
-        attempts = await self._store.read(search.attempts(task_id))
-        waits = self._worker.waits(task)
-        return serialize.task_page_json(task, response, attempts, waits, self.config.redactor)
+        if wait and self._waiting < MAX_WAITING:
+            self._waiting += 1
+            try:
+                await self._ended(task_id, wait)
+            finally:
+                self._waiting -= 1
+        redactor = self.config.redactor
 
-    async def _ended(self, task_id: int, wait: float) -> Task:
-        """The task once it has ended, or as it is after `wait` seconds. Raises NotFound."""
+        def shown(found: search.WholeTask) -> tuple[Task, answers.TaskPageDocument]:
+            return found.task, serialize.task_page_json(*found, redactor)
+
+        task, page = await self._store.read(search.whole(task_id).map(shown))
+        waits = await self._worker.waits(task)
+        page["waits"] = None if waits is None else serialize.wait_json(waits, redactor)
+        return page
+
+    async def _ended(self, task_id: int, wait: float) -> None:
+        """Return once the task has ended, or after `wait` seconds. Raises NotFound."""
         loop = asyncio.get_running_loop()
         deadline = loop.time() + wait
         closing = loop.create_task(self._closing.wait())
@@ -212,18 +231,19 @@ class Service:
                     await asyncio.sleep(0)
                     task = await self._store.read(search.get(task_id))
                     if task.status in FINAL or rest == 0 or self._closing.is_set():
-                        return task
+                        return
                     await asyncio.wait((end, closing), return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     end.cancel()
         finally:
             closing.cancel()
 
-    async def request(self, task_id: int) -> dict[str, Any]:
+    async def request(self, task_id: int) -> answers.RequestDocument:
         """What a task would send as things stand. Raises NotFound, Conflict."""
         task = await self._store.read(search.get(task_id))
-        request = request_of(task, self.config, self._host, self._clock)
-        return with_curl(request_json(request, self.config.redactor)) or {}
+        request = await request_of(task, self.config, self._host, self._clock)
+        found = with_curl(request_json(request, self.config.redactor)) or {}
+        return cast("answers.RequestDocument", found)
 
     async def due_next(self, limit: int) -> list[dict[str, Any]]:
         """Whose tasks are due next, and when the first of each is."""
@@ -238,11 +258,15 @@ class Service:
             for key, next_try in heapq.nsmallest(limit, earliest.items(), key=lambda item: item[1])
         ]
 
-    async def trigger(self, task_id: int, *, force: bool = False) -> dict[str, Any]:
-        """Have a task tried now, before what else waits. Raises NotFound, Conflict.
+    async def trigger(self, task_id: int, *, force: bool = False) -> answers.TaskDocument:
+        """Have a task tried now, before what else waits.
 
-        `force`: also one that succeeded.
+        `force`: also one that succeeded. Raises NotFound, and Conflict, also where it would only
+        wait or fail again, since its endpoint or webhook is gone or disabled.
         """
+        asked = await self._store.read(search.get(task_id))
+        if obstacle := self._worker.placement.obstacle(asked.key):
+            raise Conflict(f"task {task_id} would not be sent: {obstacle.why}")
         task = await self._store.write(manual.trigger(task_id, force=force))
         if task.next_try is not None:
             self._worker.placement.touched(task.key, task.next_try)
@@ -250,7 +274,7 @@ class Service:
         self.publish(task_events.triggered(task, self._clock.now_ms()))
         return serialize.task_json(task, self.config.redactor)
 
-    async def cancel(self, task_id: int) -> dict[str, Any]:
+    async def cancel(self, task_id: int) -> answers.TaskDocument:
         """Give a task up; one in flight is not tried again. Raises NotFound, Conflict."""
         before = await self._store.read(search.get(task_id))
         task = await self._store.write(manual.cancel(task_id))
@@ -269,7 +293,8 @@ class Service:
         *,
         rate: float | None = None,
         dry_run: bool = False,
-    ) -> dict[str, Any]:
+        include_ambiguous: bool = False,
+    ) -> answers.SurveyDocument | answers.BegunBulk:
         """Have every task tried, or give every task up, that the filter matches.
 
         Args:
@@ -277,37 +302,44 @@ class Service:
                 every one that waits.
             filter: by the names of the parameters of `GET /v1/retries`.
             rate: tasks a second at most.
-            dry_run: only count them; nothing is written down, and the id of the bulk is 0.
+            dry_run: only count them; nothing is written down.
+            include_ambiguous: retry also what failed for one of `DOUBTFUL`; they are left out else,
+                unless the filter names reasons, or the tasks themselves.
+
+        Returns:
+            `matched`, the `bulk` (its id; None for a dry run), what is `left_out` by reason, and
+            for a dry run the `counts` by reason and endpoint, with `examples`.
 
         Raises:
-            InvalidParams: the filter is empty, or names what cannot be done in bulk.
+            InvalidParams: the filter is empty, names what cannot be done in bulk, or holds a secret
+                of the configuration, which would be stored.
         """
-        wanted = read_filter(filter, self._clock.now_ms())
-        if wanted == TaskFilter():
-            raise InvalidParams({"filter": "is empty; name at least one condition"})
-        done, allowed = IN_BULK[action]
-        if wrong := [item for item in wanted.status if item not in allowed]:
-            text = f"{', '.join(wrong)} tasks are not {done} in bulk; {', '.join(allowed)} are"
-            raise InvalidParams({"filter.status": text})
-        bulk = await bulks.create(self._store, wanted, rate, dry_run, action)
-        if not dry_run:
-            self.bulk_runner.begin(bulk)
-        return serialize.bulk_json(bulk, self.config.redactor)
+        now = self._clock.now_ms()
+        wanted = filters.read_bulk_filter(action, filter, now, include_ambiguous=include_ambiguous)
+        told = {f"filter.{name}": filter[name] for name in filter.keys() - {"id", "parent"}}
+        if not dry_run and (problems := self.config.redactor.problems_in(told)):
+            raise InvalidParams(problems)
+        survey = await self._store.read(bulks.survey(wanted))
+        if dry_run:
+            examples = await self._store.read(bulks.examples(survey, EXAMPLES))
+            return serialize.survey_json(survey, examples, self.config.redactor)
+        bulk = await self._store.write(bulks.create(action, survey, rate))
+        self.bulk_runner.begin(bulk)
+        return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
 
-    async def bulks(self) -> list[dict[str, Any]]:
+    async def bulks(self) -> list[answers.BulkDocument]:
         """The latest retries and cancels of many, the latest first."""
         found = await self._store.read(bulks.newest(MAX_BULKS))
         return [serialize.bulk_json(bulk, self.config.redactor) for bulk in found]
 
-    async def bulk(self, bulk_id: int) -> dict[str, Any]:
+    async def bulk(self, bulk_id: int) -> answers.BulkDocument:
         """A retry or cancel of many. Raises NotFound."""
         return serialize.bulk_json(await self._store.read(bulks.get(bulk_id)), self.config.redactor)
 
-    async def cancel_bulk(self, bulk_id: int) -> dict[str, Any]:
+    async def cancel_bulk(self, bulk_id: int) -> answers.BulkDocument:
         """Move no more tasks; those that were moved stay so. Raises NotFound."""
-        return serialize.bulk_json(
-            await self._store.write(bulks.cancel(bulk_id)), self.config.redactor
-        )
+        bulk = await self._store.write(bulks.cancel(bulk_id))
+        return serialize.bulk_json(bulk, self.config.redactor)
 
     # -- endpoints -----------------------------------------------------------------------------
 
@@ -316,9 +348,9 @@ class Service:
         try:
             return self.config.endpoints[endpoint_id]
         except KeyError:
-            raise NotFound(f"no endpoint {endpoint_id} is declared") from None
+            raise NotFound.of("endpoint", endpoint_id) from None
 
-    async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    async def endpoints(self, ids: Iterable[str] | None = None) -> list[answers.EndpointDocument]:
         """These endpoints, or all of them, as they are declared and stand. Raises NotFound."""
         paused, runs = await self._store.read(manual.paused()), self._scheduler.next_runs()
         return [
@@ -326,7 +358,7 @@ class Service:
             for one in map(self.declared, self.config.endpoints if ids is None else ids)
         ]
 
-    async def endpoint(self, endpoint_id: str) -> dict[str, Any]:
+    async def endpoint(self, endpoint_id: str) -> answers.EndpointDocument:
         """One endpoint. Raises NotFound."""
         return (await self.endpoints([endpoint_id]))[0]
 
@@ -340,7 +372,7 @@ class Service:
         found = upcoming_runs(self.declared(endpoint_id), self._clock.now_ms(), count)
         return [text for text in map(rfc3339, found) if text is not None]
 
-    async def explain(self, endpoint_id: str, **asked: Any) -> dict[str, Any]:
+    async def explain(self, endpoint_id: str, **asked: Any) -> answers.ExplanationDocument:
         """What would follow from an answer, by the configuration in force or by a draft of it.
 
         Args:
@@ -350,21 +382,22 @@ class Service:
         Raises:
             InvalidParams, NotFound, Conflict; ConfigError where a draft would be refused.
         """
-        body = read_body(ExplainBody, asked)
+        config, endpoint = self.config, self.declared(endpoint_id)
+        immediate = self._host.registry.is_immediate(endpoint.type)
+        body = read_body(ExplainBody, {"status_code": "ok", **asked} if immediate else asked)
         answer = body.answer()
-        config = self.config
-        endpoint = self.declared(endpoint_id)
         if body.draft:
             config = await self._drafted(endpoint_id, body.draft)
             endpoint = config.endpoints[endpoint_id]
         report = await Explainer(self._host, config, self._clock).explain(
             endpoint,
-            exemplary(endpoint, body.params),
+            exemplary(endpoint, body.params, config.daemon.max_params),
             attempt=body.attempt,
             answer=answer,
             phase=body.phase,
         )
-        return report_json(report, config.redactor.merged(self.config.redactor))
+        shown = report_json(report, config.redactor.merged(self.config.redactor))
+        return cast("answers.ExplanationDocument", shown)
 
     async def _drafted(self, endpoint_id: str, draft: Mapping[str, Any]) -> Config:
         """The configuration as it would be with another list under one key of an endpoint's file.
@@ -407,6 +440,7 @@ class Service:
         text_params: Mapping[str, str] | None = None,
         delay: float = 0.0,
         key: str | None = None,
+        once: Upsert | None = None,
     ) -> Accepted:
         """Make a call: it is on disk when this returns.
 
@@ -416,53 +450,77 @@ class Service:
             text_params: more of them, as texts that become what the endpoint declares.
             delay: seconds until the first try.
             key: for 24 hours the same key at the same endpoint is the same call.
+            once: see `Control.accept`; the id is 0 where it is there already.
 
         Raises:
-            NotFound, Conflict (the endpoint is disabled), InvalidParams, UniqueKeyReused,
-            StorageFull.
+            NotFound, Conflict (the endpoint is disabled), InvalidParams (also where a secret of
+            the configuration would be stored), UniqueKeyReused, StorageFull.
         """
-        endpoint = self._callable(endpoint_id)
         texts = text_params or {}
         if twice := params.keys() & texts.keys():
             raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
-        checked = check_params(endpoint, params, text=texts)
-        inserted = (await self._worker.enqueue.accept([_call(endpoint, checked, delay, key)]))[0]
-        if not inserted.duplicate:
-            # It may run already, born with a slot; a caller that is told only now need not care.
-            return Accepted(inserted.id, Status.PENDING)
+        endpoint = callable_endpoint(self.config, endpoint_id)
+        new = await new_call(self.config, endpoint, params, texts, delay=delay, key=key)
+        [inserted] = await self._worker.enqueue.accept([replace(new, once=once) if once else new])
+        if not inserted.duplicate or once is not None:
+            # It may run already.
+            return Accepted(inserted.id, "succeeded" if inserted.happened else "pending")
         first = await self._store.read(search.get(inserted.id))
         return Accepted(first.id, first.status, repeated=True)
 
     async def call_batch(
-        self, endpoint_id: str, batch: Sequence[Mapping[str, Any]], *, delay: float = 0.0
-    ) -> list[int]:
-        """Make many calls of one endpoint, all or none; their ids in the order of `batch`.
+        self,
+        endpoint_id: str,
+        batch: Sequence[Mapping[str, Any]],
+        *,
+        delay: float = 0.0,
+        key: str | None = None,
+    ) -> tuple[list[int], bool]:
+        """Make many calls of one endpoint, all or none.
 
-        Raises what `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
+        `delay` and `key` are as of `call`; each call has a key of its own, this and its number.
+        Returns their ids in the order of `batch`, and whether all had been made before. Raises what
+        `call` raises; the names in InvalidParams begin with `batch.N.`, N from 0.
         """
-        endpoint = self._callable(endpoint_id)
+        endpoint = callable_endpoint(self.config, endpoint_id)
         if len(batch) > MAX_BATCH:
             raise InvalidParams({"batch": f"holds {len(batch)} calls; {MAX_BATCH} are taken"})
         tasks: list[NewTask] = []
         problems: dict[str, str] = {}
+        breathed = time.monotonic()
         for number, params in enumerate(batch):
+            its_key = None if key is None else f"{key}/{number}"
             try:
-                tasks.append(_call(endpoint, check_params(endpoint, params), delay, None))
+                new = await new_call(self.config, endpoint, params, delay=delay, key=its_key)
+                tasks.append(new)
             except InvalidParams as error:
                 problems |= {f"batch.{number}.{name}": why for name, why in error.problems.items()}
                 if len(problems) >= _MAX_PROBLEMS:
                     break
-            if number % _BREATH == _BREATH - 1:
+            if time.monotonic() - breathed > _AT_ONCE:
                 await asyncio.sleep(0)
+                breathed = time.monotonic()
         if problems:
             raise InvalidParams(problems)
-        return [item.id for item in await self._worker.enqueue.accept(tasks)] if tasks else []
+        inserted = await self._worker.enqueue.accept(tasks) if tasks else []
+        repeated = bool(inserted) and all(item.duplicate for item in inserted)
+        return [item.id for item in inserted], repeated
 
-    def _callable(self, endpoint_id: str) -> Endpoint:
-        endpoint = self.declared(endpoint_id)
-        if not endpoint.enabled:
-            raise Conflict(f"{endpoint_id} is disabled (enabled: false)")
-        return endpoint
+    async def accept(
+        self, endpoint_id: str, params: Mapping[str, Any], once: Upsert | None = None
+    ) -> int | None:
+        """Make a call of a plugin's; its id, None where the row `once` is there already."""
+        return (await self.call(endpoint_id, params, once=once)).id or None
+
+    async def waiting(self, endpoint_id: str, most: int) -> int:
+        """How many calls of an endpoint wait, counted up to `most`."""
+        return await self._store.read(search.waiting(endpoint_id, most))
+
+    async def outbox(
+        self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
+    ) -> answers.OutboxDocument:
+        """A page of the outbox's rows, and the `next` after which there is more. See `Control`."""
+        return await self._relay.page(limit, filters.MAX_ID if after is None else after, refused)
 
     # -- what was done manually ----------------------------------------------------------------
 
@@ -474,7 +532,7 @@ class Service:
             # It is done: the client is not to think that it is not.
             log.error("cannot write to the action log that %s did %r: %s", who, action.name, error)
 
-    async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
+    async def actions(self, *, limit: int = 100, after: int | None = None) -> answers.ActionLog:
         """What was done manually, newest first; the number to go on after, None at the end."""
         found = await self._store.read(manual.newest_actions(limit + 1, after))
         following = found[limit - 1].id if len(found) > limit else None
@@ -488,7 +546,9 @@ class Service:
         return await plugin_rows.rows(self._store, table)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
-        """Write in one transaction; the ids of the new tasks, in order."""
+        """Write in one transaction; the ids of the new tasks, in order. Raises HookFault for what
+        is larger than what a hook may return."""
+        check_sizes(effects, self.config.daemon.max_params)
         ids = await self._worker.enqueue.write(effects)
         self._store.tell("tables")
         return ids
@@ -531,22 +591,7 @@ class Service:
         generation = result.config.generation
         log.info(
             "%s of %s written to %s by %s, generation %d",
-            key,
-            endpoint_id,
-            edit.declaration.file,
-            who or "somebody",
-            generation,
+            key, endpoint_id, edit.declaration.file, who or "a plugin", generation,
             extra={"endpoint": endpoint_id, "caller": who},
-        )
+        )  # fmt: skip
         return replace(edit, generation=generation, refused=tuple(result.problems))
-
-
-def _call(endpoint: Endpoint, params: Mapping[str, Any], delay: float, key: str | None) -> NewTask:
-    return NewTask(
-        Kind.CALL,
-        endpoint.id,
-        params,
-        delay=delay,
-        unique_key=key,
-        max_attempts=endpoint.retry.max_attempts,
-    )

@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestratord.api.serialize import plugin_json, problems_json
+from orchestratord.api.daemon_documents import (
+    BreakerStatus,
+    ChangesDocument,
+    ConfigStatus,
+    DatabaseStatus,
+    FailingStatus,
+    LaneStatus,
+    PluginStatus,
+    ProblemDocument,
+    ProcessStatus,
+    QueueStatus,
+    ReloadDocument,
+    ScopeStatus,
+    TroubleDocument,
+    WorkerStatus,
+)
+from orchestratord.api.serialize import problems_json
 from orchestratord.config.changes import Changes
 from orchestratord.config.loader import Reload
 from orchestratord.engine.stats import Failing
 from orchestratord.errors import Problem
 from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
-from orchestratord.queue.operations import claim, prune
+from orchestratord.queue.daemon_health import FATAL, DaemonHealth, Trouble
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import claim, partitions
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import Reloader
+from orchestratord.runtime.team import Team
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 from orchestratord.values.redact import Redactor
@@ -26,29 +44,65 @@ MAX_LANES = 20
 MAX_FAILING = 20
 """Endpoints and webhooks that are shown as failing, the latest ones."""
 
+MAX_PARTITIONS = 20
+"""Partitions that are named which a failed task holds."""
 MAX_CHANGES = 20
 """Endpoints of each kind that are named as added, removed or changed."""
 MAX_RELOADED = 1_000
 """The same, in the answer to a reload."""
 
 
-async def queue_status(store: Store, now: int) -> dict[str, Any]:
-    """How many tasks there are in each status, and how late the oldest one that is due is.
+async def queue_status(store: Store, now: int, redactor: Redactor) -> QueueStatus:
+    """How many tasks there are in each status, how late the oldest one that is due is, and which
+    partitions a failed task holds.
 
     `now`: milliseconds since the epoch; the age is in seconds, None where nothing is due.
     """
     counts = await store.counts()
     due, oldest = await store.read(claim.due(now))
+    held, stopped = await store.read(partitions.stopped(MAX_PARTITIONS))
     return {
-        **{status.value: counts.get(status, 0) for status in Status},
+        "pending": counts.get(Status.PENDING, 0),
+        "running": counts.get(Status.RUNNING, 0),
+        "succeeded": counts.get(Status.SUCCEEDED, 0),
+        "failed": counts.get(Status.FAILED, 0),
+        "cancelled": counts.get(Status.CANCELLED, 0),
         "due": due,
         "oldest_due_age": None if oldest is None else max(now - oldest, 0) / 1000,
+        "held_partitions": held,
+        "held_by": [
+            {
+                "endpoint": redactor.text(key.endpoint_id),
+                "webhook": redactor.text(key.webhook) or None,
+                "partition": redactor.text(value),
+                "task": task_id,
+            }
+            for key, value, task_id in stopped
+        ],
     }
 
 
-def config_status(reloader: Reloader) -> dict[str, Any]:
+def troubles_status(
+    health: DaemonHealth, redactor: Redactor, others: Iterable[Trouble] = (), *, draining: bool
+) -> list[TroubleDocument]:
+    """What keeps the daemon from its work: `code`, why, and since when; `others` is what keeps its
+    other workers from theirs."""
+    found = [Trouble("draining", "the daemon is draining", 0)] if draining else []
+    if health.fatal is not None:
+        found.append(Trouble(FATAL, health.fatal, 0))
+    return [
+        {
+            "code": trouble.code,
+            "why": redactor.text(trouble.why),
+            "since": rfc3339(trouble.since or None),
+        }
+        for trouble in (*found, *health.troubles.values(), *others)
+    ]
+
+
+def config_status(reloader: Reloader) -> ConfigStatus:
     """The configuration in force and, where the files are in error, why they were refused last."""
-    config, error = reloader.config, reloader.last_error
+    config, error = reloader.config, reloader.error
     redactor = config.redactor
     return {
         "folder": redactor.text(str(config.folder)),
@@ -63,7 +117,7 @@ def config_status(reloader: Reloader) -> dict[str, Any]:
     }
 
 
-async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> dict[str, Any]:
+async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> DatabaseStatus:
     """The database: whether it takes new work, and what keeps it from cleaning up."""
     return {
         "url": redactor.text(store.url),
@@ -71,32 +125,38 @@ async def database_status(store: Store, fleet: Fleet, redactor: Redactor) -> dic
         "accepting": store.health.accepting,
         "unreachable": store.health.unreachable and redactor.text(store.health.unreachable),
         "listening": store.listening,
-        "holding_back": list(fleet.holding_back),
+        "holding_back": [found.words for found in fleet.holding_back],
     }
 
 
-def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[dict[str, Any]]:
-    return [
-        {name: redactor.value(value) for name, value in problem.items()}
-        for problem in problems_json(problems)
-    ]
+def _problems(problems: Sequence[Problem], redactor: Redactor) -> list[ProblemDocument]:
+    shown = problems_json(problems)
+    for problem in shown:
+        for name in ("file", "key", "message", "hint", "source"):
+            problem[name] = redactor.value(problem[name])
+    return shown
 
 
-def changes_json(changes: Changes, redactor: Redactor, limit: int) -> dict[str, Any]:
+def changes_json(changes: Changes, redactor: Redactor, limit: int) -> ChangesDocument:
     """What a reload changed; at most `limit` ids of each kind, but all of them counted."""
-    kinds = {"added": changes.added, "removed": changes.removed, "changed": changes.changed}
     return {
-        **{kind: [redactor.text(id_) for id_ in ids[:limit]] for kind, ids in kinds.items()},
+        "added": [redactor.text(id_) for id_ in changes.added[:limit]],
+        "removed": [redactor.text(id_) for id_ in changes.removed[:limit]],
+        "changed": [redactor.text(id_) for id_ in changes.changed[:limit]],
         "daemon": list(changes.daemon),
-        "counts": {kind: len(ids) for kind, ids in kinds.items()},
+        "counts": {
+            "added": len(changes.added),
+            "removed": len(changes.removed),
+            "changed": len(changes.changed),
+        },
     }
 
 
-def reload_json(reload: Reload, *, diff: bool) -> dict[str, Any]:
+def reload_json(reload: Reload, *, diff: bool) -> ReloadDocument:
     """The answer to a reload that was asked for; with `diff`, the keys that differ."""
     config = reload.config
     redactor = config.redactor
-    answer: dict[str, Any] = {
+    answer: ReloadDocument = {
         "generation": config.generation,
         "changed": reload.changed,
         "adopted_at": rfc3339(config.adopted_at),
@@ -120,7 +180,7 @@ def reload_json(reload: Reload, *, diff: bool) -> dict[str, Any]:
 
 def worker_status(
     snapshot: Mapping[str, Any], redactor: Redactor, limit: int | None = MAX_LANES
-) -> dict[str, Any]:
+) -> WorkerStatus:
     """What the worker is at, and at most `limit` of its lanes.
 
     A lane may be named after a receiver whose URL is a secret.
@@ -134,13 +194,14 @@ def worker_status(
         "next_due": rfc3339(snapshot["next_due"]),
         "draining": snapshot["draining"],
         "lanes": [_lane(lane, redactor) for lane in lanes[:limit]],
+        "throttled": [_scope(scope, redactor) for scope in snapshot["throttled"][:limit]],
         "breakers": [
             {
                 "lane": redactor.text(lane["name"]),
                 "due": lane["due"],
                 **_breaker(lane["breaker"], redactor),
             }
-            for lane in lanes
+            for lane in (*lanes, *snapshot["throttled"])
             if lane["breaker"] is not None
         ],
         "rates": snapshot["rates"],
@@ -173,27 +234,48 @@ def with_rates(
     return {**snapshot, "lanes": lanes}
 
 
-def _lane(lane: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
-    rate, breaker, told = lane["rate"], lane["breaker"], lane["retry_after"]
+def _lane(lane: Mapping[str, Any], redactor: Redactor) -> LaneStatus:
     return {
-        **lane,
-        "name": redactor.text(lane["name"]),
-        "rate": rate and {**rate, "next": rfc3339(rate["next"])},
-        "breaker": breaker and _breaker(breaker, redactor),
-        "retry_after": told and {**told, "until": rfc3339(told["until"])},
+        **_scope(lane, redactor),
+        "in_flight": lane["in_flight"],
+        "concurrency": lane["concurrency"],
+        "openings": lane["openings"],
     }
 
 
-def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> dict[str, Any]:
+def _scope(scope: Mapping[str, Any], redactor: Redactor) -> ScopeStatus:
+    rate, breaker = scope["rate"], scope["breaker"]
+    told, overload = scope["retry_after"], scope["overload"]
+    shown: ScopeStatus = {
+        "name": redactor.text(scope["name"]),
+        "due": scope["due"],
+        "rate": None,
+        "breaker": None if breaker is None else _breaker(breaker, redactor),
+        "retry_after": None,
+        "overload": None,
+    }
+    if rate is not None:
+        following = rfc3339(rate["next"])
+        times, used = rate["times"], rate["used"]
+        shown["rate"] = {"limit": rate["limit"], "times": times, "used": used, "next": following}
+    if told is not None:
+        shown["retry_after"] = {"until": rfc3339(told["until"]), "why": told["why"]}
+    if overload is not None:
+        shown["overload"] = {"since": rfc3339(overload["since"]), "rate": overload["rate"]}
+    return shown
+
+
+def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> BreakerStatus:
     return {
-        **breaker,
+        "state": breaker["state"],
         "since": rfc3339(breaker["since"]),
         "why": redactor.text(breaker["why"]),
+        "probes": breaker["probes"],
         "next_probe": rfc3339(breaker["next_probe"]),
     }
 
 
-def _failing(item: Failing, redactor: Redactor) -> dict[str, Any]:
+def _failing(item: Failing, redactor: Redactor) -> FailingStatus:
     return {
         "endpoint": redactor.text(item.key.endpoint_id),
         "webhook": redactor.text(item.key.webhook) or None,
@@ -205,21 +287,30 @@ def _failing(item: Failing, redactor: Redactor) -> dict[str, Any]:
     }
 
 
-def process_status(version: str, instance: str, started_at: int, now: int) -> dict[str, Any]:
+def process_status(
+    version: str, team: Team, instance: str, started_at: int, now: int
+) -> ProcessStatus:
     """Which daemon this is, and for how long it has run (seconds)."""
     return {
         "version": version,
-        "pid": os.getpid(),
+        "pid": team.pid,
+        "workers": team.count,
         "instance": instance,
         "started_at": rfc3339(started_at),
         "uptime": max(now - started_at, 0) / 1000,
     }
 
 
-def plugins_status(plugins: Iterable[PluginInfo], redactor: Redactor) -> list[dict[str, Any]]:
+def plugins_status(plugins: Iterable[PluginInfo], redactor: Redactor) -> list[PluginStatus]:
     """The plugins in short; their sources and load errors are for the list of plugins."""
-    names = ("name", "version", "status", "hooks", "faults", "last_fault")
     return [
-        {name: value for name, value in plugin_json(plugin, redactor).items() if name in names}
+        {
+            "name": plugin.name,
+            "version": plugin.version,
+            "status": plugin.status,
+            "hooks": list(plugin.hooks),
+            "faults": plugin.faults,
+            "last_fault": redactor.value(plugin.last_fault),
+        }
         for plugin in plugins
     ]

@@ -32,7 +32,7 @@ def endpoints_and_strategies(
 
     found = endpoints(ctx, param, incomplete)
     try:
-        host, _ = host_of(folder_of(ctx.params.get("config")))
+        host = host_of(folder_of(ctx.params.get("config")))
     except OrchestratordError:
         return found
     return found + _items(sorted(host.registry.backoffs), incomplete)

@@ -31,19 +31,14 @@ QUEUE = "queue"
 """Takes the place of the random name of a queue in the ids that are sent out; no queue is open."""
 
 
-def host_of(folder: Path) -> tuple[Host, list[Problem]]:
-    """The plugins, and a warning for each that cannot be loaded. Raises ConfigError."""
-    # A daemon logs it with a traceback; a command shows one line, the warning below.
+def host_of(folder: Path) -> Host:
+    """The plugins; `config_of` says which of them cannot be loaded. Raises ConfigError."""
+    # A daemon logs it with a traceback; a command shows one line, that of the configuration.
     logging.getLogger("orchestratord").addHandler(logging.NullHandler())
     try:
-        host = open_host(folder)
+        return open_host(folder)
     except PluginError as error:
         raise ConfigError([Problem(str(error))]) from None
-    return host, [
-        Problem(f"the plugin {plugin.name} cannot be loaded: {plugin.error}", severity="warning")
-        for plugin in host.plugins.values()
-        if plugin.status == "failed"
-    ]
 
 
 def opened_host(option: str | None) -> Host:
@@ -52,14 +47,30 @@ def opened_host(option: str | None) -> Host:
     Warns of those that cannot be loaded.
     """
     with bad_config_ends():
-        host, missing = host_of(folder_of(option))
-    complain(missing)
+        host = host_of(folder_of(option))
+    _warn_of_missing(host)
     return host
 
 
-def config_of(folder: Path, host: Host) -> Config:
-    """The configuration as the daemon would read it here and now. Raises ConfigError."""
-    return load(folder, host, environ=os.environ, addresses=ADDRESSES)
+def _warn_of_missing(host: Host) -> None:
+    complain(
+        Problem(f"the plugin {plugin.name} cannot be loaded: {plugin.error}", severity="warning")
+        for plugin in host.plugins.values()
+        if plugin.status == "failed"
+    )
+
+
+def config_of(folder: Path, host: Host, *, pretend_secrets: bool = False) -> Config:
+    """The configuration as the daemon would read it here and now. Raises ConfigError.
+
+    `pretend_secrets`: those that are not here are taken to be good, and named on stderr.
+    """
+    pretended: set[str] | None = set() if pretend_secrets else None
+    try:
+        return load(folder, host, environ=os.environ, addresses=ADDRESSES, pretended=pretended)
+    finally:
+        if pretended:
+            click.echo(f"note: pretended, not checked: {', '.join(sorted(pretended))}", err=True)
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,16 +98,17 @@ class OpenedConfig:
         return Explainer(self.host, self.config, Clock())
 
 
-def opened_config(option: str | None) -> OpenedConfig:
+def opened_config(option: str | None, *, pretend_secrets: bool = False) -> OpenedConfig:
     """Read the folder that `--config` names; where it is bad, the command ends with 78.
 
-    Of warnings only those are shown that say that a plugin is missing.
+    Of warnings only those are shown that say that a plugin is missing. `pretend_secrets` is as for
+    `config_of`.
     """
     folder = folder_of(option)
     with bad_config_ends():
-        host, missing = host_of(folder)
-        config = config_of(folder, host)
-    complain(missing)
+        host = host_of(folder)
+        config = config_of(folder, host, pretend_secrets=pretend_secrets)
+    _warn_of_missing(host)
     for executor in host.registry.executors:
         if not executor.instance:
             executor.bind(QUEUE, {})
@@ -108,6 +120,7 @@ def copy_of(contents: Mapping[str, bytes]) -> Iterator[Path]:
     """A config folder of its own with these files, to try what is not written yet."""
     with tempfile.TemporaryDirectory(prefix="orchestratord-") as name:
         folder = Path(name)
+        (folder / "apis").mkdir()
         for file, content in contents.items():
             (folder / file).parent.mkdir(parents=True, exist_ok=True)
             (folder / file).write_bytes(content)

@@ -24,6 +24,13 @@ config_option = click.option(
 )
 
 
+pretend_secrets_option = click.option(
+    "--pretend-secrets",
+    is_flag=True,
+    help="Take secrets that are not on this machine to be good: for the check of a pull request.",
+)
+
+
 def output_option(*formats: str, about: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     """The option `--output` with these formats, of which the first is the default."""
     return click.option(

@@ -9,11 +9,19 @@ from orchestratord.cli.options import config_option, folder_of
 
 @click.command()
 @config_option
-def run(config: str | None) -> None:
+@click.option(
+    "--accept-removals",
+    is_flag=True,
+    help="Start although most of the endpoints that tasks wait for are not declared; those fail.",
+)
+@click.option("--examine", is_flag=True, hidden=True, help="Only say which version this is.")
+def run(config: str | None, accept_removals: bool, examine: bool) -> None:
     """Run the daemon in the foreground.
 
     HUP reloads the configuration; TERM and INT let it drain, a second one aborts.
     """
-    from orchestratord.daemon.daemon import run as run_daemon
+    from orchestratord.daemon import run as daemon_run
 
-    raise SystemExit(run_daemon(folder_of(config)))
+    if examine:
+        raise SystemExit(daemon_run.examine(folder_of(config)))
+    raise SystemExit(daemon_run.run(folder_of(config), accept_removals=accept_removals))

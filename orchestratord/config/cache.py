@@ -14,8 +14,8 @@ from typing import Any, TypeVar, cast
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.yaml.nodes import MapNode, Node, Scalar
-from orchestratord.config.yield_gil import Breathe
 from orchestratord.errors import Problem
+from orchestratord.plugin.long_work import Breathe
 
 T = TypeVar("T")
 

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.config.yield_gil import Breathe, no_breath
 from orchestratord.model.settings import Config, DaemonSettings
+from orchestratord.plugin.long_work import Breathe, no_breath
 
 MAX_DIFFERENCES = 1_000
 """That are listed; what changes more is best looked at in version control."""

@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from types import MappingProxyType
 from typing import Any, NamedTuple
 
 from orchestratord.config.inherit import Inherited, SharedReader
+from orchestratord.config.outbox_database import outbox_url
 from orchestratord.config.validate.bind_address import host_problem, parse_bind
 from orchestratord.config.validate.node_reader import NodeReader
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.validate.socket_path import length_problem
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import MapNode, is_null
-from orchestratord.model.settings import DaemonSettings, Http, Plugins
+from orchestratord.config.yaml.nodes import MapNode, is_null, mapping_of
+from orchestratord.model.settings import DaemonSettings, Http, Port
 from orchestratord.plugin.host import Host
-from orchestratord.values.postgres_url import problem
-from orchestratord.values.suggest import suggest
+from orchestratord.queue.postgres.postgres_url import may_lead_to_standby, problem
 
 _DATABASE = re.compile(r"sqlite:///(?!/*$)[^?#]+")
 _POSTGRES = re.compile(r"postgres(ql)?://\S*")
@@ -41,10 +43,18 @@ class DaemonFile(NamedTuple):
 class DaemonReader:
     """Reads orchestratord.yaml."""
 
-    def __init__(self, reader: NodeReader, host: Host, shared: SharedReader) -> None:
+    def __init__(
+        self,
+        reader: NodeReader,
+        host: Host,
+        shared: SharedReader,
+        socket_at: Callable[[str | None], Path],
+    ) -> None:
+        """`socket_at`: where the control socket is, from what `control_socket` says."""
         self._reader = reader
         self._host = host
         self._shared = shared
+        self._socket_at = socket_at
         self._problems = reader.problems
 
     def read(self, document: YamlDocument) -> DaemonFile:
@@ -56,8 +66,14 @@ class DaemonReader:
         defaults = self._shared.defaults(place, node)
         known = self._known(root)
         settings, _, fields = self._reader.read(spot, known, DaemonSettings)
-        self._check(fields, KeyProblems(self._problems, spot, known))
-        return DaemonFile(settings, self._of_plugins(root), defaults)
+        keys, of_plugins = KeyProblems(self._problems, spot, known), self._of_plugins(root)
+        self._check(fields, keys)
+        if fields.get("outbox") is not None:
+            try:
+                outbox_url(fields["outbox"].database, of_plugins)
+            except ValueError as error:
+                keys.error(str(error), "outbox", "database")
+        return DaemonFile(settings, of_plugins, defaults)
 
     def _known(self, root: MapNode) -> MapNode:
         keys, registry = fields_of(DaemonSettings), self._host.registry
@@ -71,42 +87,47 @@ class DaemonReader:
             if spot is None or node is None or is_null(node):
                 continue
             value = self._reader.read(spot, node, setting.type).value
+            if isinstance(value, Port):
+                self._check_port(value, KeyProblems(self._problems, spot, mapping_of(node)))
             if value is not None:
                 found[key] = value
         return MappingProxyType(found)
+
+    def _check_port(self, port: Port, keys: KeyProblems) -> None:
+        try:
+            parse_bind(port.bind)
+        except ValueError as error:
+            keys.error(str(error), "bind")
 
     def _check(self, fields: Mapping[str, Any], keys: KeyProblems) -> None:
         database = fields.get("database")
         if database is not None and _POSTGRES.fullmatch(database):
             if (wrong := problem(database)) is not None:
                 keys.error(wrong, "database")
+            elif may_lead_to_standby(database):
+                keys.warn(
+                    "may lead to a standby, which takes no tasks: write "
+                    "target_session_attrs=read-write",
+                    "database",
+                )
         elif database is not None and not _DATABASE.fullmatch(database):
             keys.error(
                 "expected sqlite:////absolute/path, sqlite:///path below the config folder, or "
                 "postgresql://user@host/database",
                 "database",
             )
+        if "control_socket" in fields:
+            wrong = length_problem(self._socket_at(fields["control_socket"]))
+            if wrong is not None:
+                keys.error(wrong, "control_socket")
         if fields.get("lease", SHORTEST_LEASE) < SHORTEST_LEASE:
             keys.error(f"must be at least {SHORTEST_LEASE:g}s", "lease")
         if "egress" in fields:
             self._shared.request_rules.check_allow(fields["egress"].allow, keys)
         if fields.get("http") is not None:
             _check_http(fields["http"], keys)
-        if "plugins" in fields:
-            if fields["plugins"].timeout <= 0:
-                keys.error("must be more than 0", "plugins", "timeout")
-            self._check_plugins(fields["plugins"], keys)
-
-    def _check_plugins(self, plugins: Plugins, keys: KeyProblems) -> None:
-        installed = self._host.plugins
-        named: list[tuple[str, str | int, str]] = [
-            *(("disabled", index, name) for index, name in enumerate(plugins.disabled)),
-            *(("settings", name, name) for name in plugins.settings),
-        ]
-        for key, item, name in named:
-            if name not in installed:
-                message = f"no plugin {name!r} is installed" + suggest(name, installed)
-                keys.warn(message, "plugins", key, item)
+        if "plugins" in fields and fields["plugins"].timeout <= 0:
+            keys.error("must be more than 0", "plugins", "timeout")
 
 
 def _check_http(http: Http, keys: KeyProblems) -> None:
@@ -133,6 +154,7 @@ def _check_http(http: Http, keys: KeyProblems) -> None:
         if not _TOKEN.fullmatch(token.reveal()):
             keys.error("expected letters, digits and signs of ASCII", "http", name)
         elif len(token.reveal()) < SHORTEST_TOKEN:
-            keys.warn(f"less than {SHORTEST_TOKEN} characters can be guessed", "http", name)
+            message = f"needs {SHORTEST_TOKEN} or more characters; a shorter one can be guessed"
+            keys.error(message, "http", name)
     if http.read_token == http.token:
         keys.error("must be another one than token", "http", "read_token")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -16,12 +17,12 @@ from orchestratord.config.validate.request_rules import path_problem
 from orchestratord.config.validate.schedule_rules import schedule_problems
 from orchestratord.config.validate.secret_keys import secret_values
 from orchestratord.config.validate.shapes import fields_of, leaves_of
-from orchestratord.config.validate.undefined_names import undeclared, undefined
+from orchestratord.config.validate.undefined_names import undeclared, undefined, unknown_yet
 from orchestratord.config.yaml.document import YamlDocument
-from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, mapping_of
+from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate, mapping_of
 from orchestratord.config.yaml_keys import HTTP, EndpointKeys, Shared, shared_keys
-from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import Endpoint, Param, Schedule
+from orchestratord.errors import InvalidParams, InvalidPayload
+from orchestratord.model.endpoint import Endpoint, Param, PartitionRule, Schedule
 from orchestratord.model.test_case import TestCase
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.registry import Registry
@@ -74,12 +75,14 @@ class EndpointReader:
 
         problems = KeyProblems(self._problems, spot, node)
         self._check_spec(spec.fields, problems, inherited)
+        if executor is not None:
+            self._check_type(executor, root, fields)
         if type_ == HTTP:
             self._check_url(spec.fields, problems, inherited)
         params, schedule, tests = _Calls(problems).read(fields, data)
+        self._check_partition(fields.get("partition"), problems, params, schedule)
         good = all(item.value is not None for item in read.values())
-        if model is not None and spec.value is None:
-            good = False
+        good = good and (model is None or spec.value is not None)
         if keys is None or type_ is None or inherited.api is None or not good:
             return None
 
@@ -95,6 +98,7 @@ class EndpointReader:
             enabled=keys.enabled,
             params=MappingProxyType(params),
             schedule=schedule,
+            partition=keys.partition,
             settings=MappingProxyType(settings),
             source=document.file,
             keys=keys,
@@ -128,6 +132,18 @@ class EndpointReader:
         self._problems.error(place, f"unknown type {type_!r}" + suggest(type_, self._executors))
         return None, None
 
+    def _check_type(self, executor: Executor, root: MapNode, fields: Mapping[str, Any]) -> None:
+        """Keys of the endpoint's own file that mean nothing for its type, or are missing."""
+        for key, remedy in executor.refused.items():
+            if key in root.entries:
+                at = root.entries[key][0]
+                self._problems.error(at, f"means nothing for `type: {executor.type}`: {remedy}")
+        tests: tuple[TestCase, ...] = fields.get("tests", ())
+        for index, test in enumerate(tests):
+            if test.answer is None and not executor.immediate:
+                at = locate(root.entries["tests"][0], root, ("tests", index))[0]
+                self._problems.error(at.below("answer"), "is required")
+
     def _elsewhere(self, executor: Executor) -> dict[str, str]:
         """Keys of other types → what to say of them here."""
         said: dict[str, str] = {}
@@ -147,6 +163,39 @@ class EndpointReader:
             self._problems.error(
                 inherited.spot.below("base_url"), "is required where an endpoint is called by HTTP"
             )
+
+    def _check_partition(
+        self,
+        rule: PartitionRule | None,
+        problems: KeyProblems,
+        params: Mapping[str, Param],
+        schedule: Schedule | None,
+    ) -> None:
+        """What `partition` uses, and whether it goes with the schedule."""
+        if rule is None:
+            return
+        wrong = [
+            *unknown_yet(rule.by),
+            *(
+                f"'params.{name}' is not declared under params" + suggest(name, params)
+                for name in undeclared(rule.by, params)
+            ),
+        ]
+        for message in wrong:
+            problems.error(message, "partition", "by")
+        if schedule is None or wrong:
+            return
+        if rule.ordered:
+            message = "an endpoint that has a schedule is not ordered, as slots can be skipped; "
+            problems.error(message + "take `schedule` or `ordered` out", "partition", "ordered")
+            return
+        with suppress(InvalidParams):  # which is told of the schedule
+            given = fill(params, schedule.params)
+            try:
+                rule.of({"params": given})
+            except InvalidPayload as error:
+                message = f"cannot be worked out for the calls of the schedule: {error}"
+                problems.error(message, "partition", "by")
 
     def _check_spec(
         self, spec: Mapping[str, Any], problems: KeyProblems, inherited: Inherited

@@ -19,8 +19,8 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path, PurePath
 
-from orchestratord.config.yield_gil import Breathe, no_breath
 from orchestratord.errors import Problem, Severity
+from orchestratord.plugin.long_work import Breathe, no_breath
 from orchestratord.values.suggest import nearest
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -34,6 +34,14 @@ _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 _NAME_RULE = (
     "a name is made of letters, digits, '.', '_' and '-', and begins with a letter or digit"
 )
+
+
+def home_folder(environ: Mapping[str, str]) -> Path:
+    """The user's home; `/` for a user of whom the system knows none, as in containers."""
+    try:
+        return Path(environ.get("HOME") or Path.home())
+    except RuntimeError:
+        return Path("/")
 
 
 def config_folder(option: str | None, environ: Mapping[str, str] = os.environ) -> Path:
@@ -194,6 +202,12 @@ class _Reading:
                 )
 
     def _apis(self) -> None:
+        if not os.path.exists(f"{self.folder}/apis"):
+            self._problem(
+                "apis",
+                "there is no such folder; an endpoint stands in apis/API/endpoints/NAME.yaml, "
+                "and a config folder without any has an empty apis/",
+            )
         for entry in self._entries("apis"):
             path = f"apis/{entry.name}"
             stem, suffix = _split(entry.name)

@@ -35,7 +35,6 @@ from orchestratord.config.yaml_keys import ApiKeys, Shared, shared_keys
 from orchestratord.model.auth import Proxy
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.plugin.registry import Registry
-from orchestratord.values.suggest import choices, suggest
 from orchestratord.values.template import Template
 
 WHOLE = frozenset({"backoff"})
@@ -187,7 +186,7 @@ class SharedReader:
         if isinstance(node, MapNode):
             upper = self.endpoint_keys(node, shared_keys(self._registry.settings))
         elif node is not None and not is_null(node):
-            self._problems.error(spot, "expected a mapping")
+            self._problems.error(spot, "expected a mapping", unread=True)
         return self._inherited(spot, Inherited(), upper)
 
     def api(
@@ -251,12 +250,14 @@ class SharedReader:
             if key in disabled:
                 plugin = disabled[key]
                 self._problems.warn(
-                    spot, f"belongs to the plugin {plugin}, which is disabled; it is not read"
+                    spot,
+                    f"belongs to the plugin {plugin}, which is disabled; it is not read",
+                    unread=True,
                 )
             elif key in elsewhere:
-                self._problems.error(spot, elsewhere[key])
+                self._problems.error(spot, elsewhere[key], unread=True)
             else:
-                self._problems.error(spot, "unknown key" + suggest(key, known), choices(key, known))
+                self._problems.unknown_key(spot, key, known)
         return node.only(known)
 
     def read_shared(self, spot: Spot, node: MapNode, inherited: Inherited) -> dict[str, ReadNode]:

@@ -16,18 +16,23 @@ from orchestratord.config.daemon_reader import DaemonFile, DaemonReader
 from orchestratord.config.endpoint_reader import Declared, EndpointReader
 from orchestratord.config.folder import Files, combined, read_daemon_file, read_folder
 from orchestratord.config.inherit import Inherited, SharedReader
+from orchestratord.config.params import TOO_LARGE
 from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.validate.plugin_rules import plugin_problems
 from orchestratord.config.validate.problems import Problems, lines_of
 from orchestratord.config.validate.request_rules import AddressRules
-from orchestratord.config.yaml.document import YamlDocument, read_document
-from orchestratord.config.yaml.nodes import MapNode, Scalar, locate, passage
+from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.validate.socket_path import socket_path
+from orchestratord.config.yaml.document import YamlDocument, read_document, root_of
+from orchestratord.config.yaml.nodes import MapNode, Scalar, Spot, locate, passage
 from orchestratord.config.yaml.references import References
-from orchestratord.config.yield_gil import Breathe, no_breath
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.json_body import is_larger
 from orchestratord.model.settings import Config, DaemonSettings, Plugins
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault
+from orchestratord.plugin.long_work import Breathe, no_breath
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import Redactor
 
@@ -45,20 +50,24 @@ class Sources:
         environ: what references read.
         addresses: the engine's rules; without them, egress rules and literal addresses are not
             checked.
+        pretended: gathers the secrets that are not here, which are taken to be good; None: each is
+            an error.
     """
 
     folder: Path
     host: Host
     environ: Mapping[str, str]
     addresses: AddressRules | None
+    pretended: set[str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """A snapshot, and what its references stood for when it was made."""
+    """A snapshot, what its references stood for when it was made, and the files."""
 
     config: Config
     references: Mapping[str, str]
+    files: Files
 
 
 def load(
@@ -67,6 +76,7 @@ def load(
     *,
     environ: Mapping[str, str] = os.environ,
     addresses: AddressRules | None = None,
+    pretended: set[str] | None = None,
 ) -> Config:
     """Read the folder. The arguments are those of `Sources`.
 
@@ -75,7 +85,7 @@ def load(
             warning.
     """
     with uncollected():
-        return read(Sources(folder, host, environ, addresses), Cache()).config
+        return read(Sources(folder, host, environ, addresses, pretended), Cache()).config
 
 
 def read(
@@ -83,15 +93,17 @@ def read(
     cache: Cache,
     breathe: Breathe = no_breath,
     instead: Mapping[str, bytes] = MappingProxyType({}),
+    given: Files | None = None,
 ) -> Reading:
     """The same as `load`, for a folder that is read again and again.
 
     `cache` has what the reading before has made. `breathe` is called every now and then, for other
-    threads to have their turn. `instead` has what some of the files are taken to hold.
+    threads to have their turn. `instead` has what some of the files are taken to hold; `given` are
+    the files to take for those of the folder.
     """
-    references = References.of(sources.environ, sources.folder)
+    references = References.of(sources.environ, sources.folder, sources.pretended)
     try:
-        files = read_folder(sources.folder, cache.files, breathe)
+        files = given or read_folder(sources.folder, cache.files, breathe)
         if not instead:
             cache.digest = files.whole
         files.contents.update(instead)
@@ -149,6 +161,7 @@ class _FolderReader:
     ) -> None:
         self._files = files
         self._folder, self._host = sources.folder, sources.host
+        self._socket_at = partial(socket_path, folder=sources.folder, environ=sources.environ)
         self._references = references
         self._cache = cache
         self._breathe = breathe
@@ -164,6 +177,8 @@ class _FolderReader:
         """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
         files, reader = self._files, self._reader
         settings, of_plugins, defaults = self._daemon_file()
+        if settings is not None:
+            self._check_plugins(settings.plugins)
         allow = settings.egress.allow if settings is not None else ()
         for api, file in files.apis.items():
             self._apis[api] = self._api(api, file, defaults, allow)
@@ -180,27 +195,36 @@ class _FolderReader:
             files=tuple(sorted(files.contents)),
             settings=of_plugins,
         )
+        self._check_sizes(config)
         self._check_with_plugins(config)
         problems = self._problems.sorted(redactor, files.contents)
         if self._problems.errors:
             raise ConfigError(problems)
-        return Reading(replace(config, warnings=problems), reader.references)
+        return Reading(replace(config, warnings=problems), reader.references, files)
 
     def _content(self, file: str | None) -> bytes | None:
         return self._files.contents.get(file or "")
 
     def _document(self, file: str | None, missing: str = "") -> YamlDocument:
         found = _document(self._files, file, missing)
-        self._problems.extend(found.problems)
+        self._problems.extend(replace(problem, unread=True) for problem in found.problems)
         return found
 
     def _daemon_file(self) -> DaemonFile:
         file = self._files.daemon
-        daemon_reader = DaemonReader(self._reader, self._host, self._shared)
+        daemon_reader = DaemonReader(self._reader, self._host, self._shared, self._socket_at)
         return self._cache.part(
             DAEMON_FILE, (self._content(file),), self._reader,
             lambda: daemon_reader.read(self._document(file, DAEMON_FILE)),
         )  # fmt: skip
+
+    def _check_plugins(self, plugins: Plugins) -> None:
+        # Apart from the file, which is not read again as long as it is the same: folders go and
+        # come.
+        file = self._files.daemon
+        spot, root = Spot(file or DAEMON_FILE, 1, 1, ""), root_of(self._files, file)
+        found = plugin_problems(plugins, self._host, self._folder, spot, root)
+        self._problems.extend(found)
 
     def _api(
         self, api: str, file: str | None, defaults: Inherited, allow: tuple[str, ...]
@@ -231,6 +255,16 @@ class _FolderReader:
         document = self._document(self._files.endpoints[identity])
         return self._endpoint_reader.read(identity, document, inherited)
 
+    def _check_sizes(self, config: Config) -> None:
+        """A schedule's calls are no larger than others."""
+        for identity, endpoint in config.endpoints.items():
+            given = endpoint.schedule.params if endpoint.schedule is not None else {}
+            if not is_larger(given, most := config.daemon.max_params):
+                continue
+            found = Problem(TOO_LARGE.format(most), key="schedule.params")
+            if (declared := self._declared(identity)) is not None:
+                self._problems.add(_placed(found, declared, self._files.contents))
+
     def _check_with_plugins(self, config: Config) -> None:
         """Ask each plugin about each of the endpoints, which are those that are good so far."""
         host = self._host
@@ -245,7 +279,8 @@ class _FolderReader:
                         declared = self._declared(identity)
                         contents = self._files.contents
                         placed = _placed(problem, declared, contents) if declared else problem
-                        self._problems.add(placed)
+                        if not problem.own or placed.file == endpoint.source:
+                            self._problems.add(placed)
                     else:
                         kind = type(problem).__name__
                         fault = HookFault(f"returned a {kind} among its problems")
@@ -300,3 +335,16 @@ def read_plugins(folder: Path) -> Plugins:
         if value is not None:
             fields[key] = getattr(value, key)
     return Plugins(**fields)
+
+
+def read_settings(folder: Path, host: Host, environ: Mapping[str, str]) -> DaemonSettings | None:
+    """What `orchestratord.yaml` says, though other files, or plugins, be wrong; None where it is
+    wrong itself."""
+    files = read_daemon_file(folder)
+    document = _document(files, files.daemon, DAEMON_FILE)
+    if document.root is None:
+        return None
+    reader = NodeReader(References.of(environ, folder), host.registry, Problems())
+    known = document.root.only(fields_of(DaemonSettings))
+    settings: DaemonSettings | None = reader.read(document.spot, known, DaemonSettings).value
+    return settings

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
@@ -12,17 +12,24 @@ from typing import Any
 
 from orchestratord.config.cache import Cache
 from orchestratord.config.changes import Changes, Difference, changes, differences
+from orchestratord.config.folder import Files
 from orchestratord.config.load import Reading, Sources, read, uncollected
 from orchestratord.config.validate.request_rules import AddressRules
-from orchestratord.config.yield_gil import Breathe, no_breath, yield_gil
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
+from orchestratord.plugin.long_work import Breathe, no_breath, yield_gil
 from orchestratord.values.clock import Clock
 
-AT_START = ("database", "control_socket", "plugins")
+AT_START = ("database", "control_socket", "plugins", "workers")
 """The daemon's settings that a running one cannot change."""
+
+PLUGIN_FILES = "plugins.dirs"
+"""What is said where the folders of plugins are the same, but not what is in them."""
+
+
+Judge = Callable[[Config, Config], tuple[Problem, ...]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +53,10 @@ class Reload:
     cause: str = ""
     changes: Changes = field(default_factory=Changes)
     differences: tuple[Difference, ...] = ()
+
+
+def _accept(before: Config, found: Config) -> tuple[Problem, ...]:
+    return ()
 
 
 class Loader:
@@ -73,7 +84,7 @@ class Loader:
         self._retired: list[Endpoint] = []
         found = self._read()
         config = replace(found.config, generation=1, adopted_at=self._clock.now_ms())
-        self._reading = replace(found, config=config)
+        self._reading = self._before = replace(found, config=config)
         self.problems: tuple[Problem, ...] = ()
         """Why the folder as it stands is refused; empty while it is not."""
 
@@ -82,12 +93,19 @@ class Loader:
         """The snapshot in force."""
         return self._reading.config
 
-    def reload(self, cause: str, *, diff: bool = False) -> Reload:
+    @property
+    def files(self) -> Files:
+        """Those of the snapshot in force."""
+        return self._reading.files
+
+    def reload(self, cause: str, *, diff: bool = False, judge: Judge = _accept) -> Reload:
         """Read the folder again; what is good is in force at once, what is not changes nothing.
 
         Args:
             cause: what asked for it, for the answer.
             diff: name the keys that differ, too.
+            judge: why a snapshot that can be read is refused all the same, if it is; it is given
+                the one in force and the new one.
         """
         with self._lock, yield_gil() as breathe:
             try:
@@ -95,15 +113,18 @@ class Loader:
             except ConfigError as error:
                 self.problems = error.problems
                 return Reload(False, self.config, error.problems, cause=cause)
-            self.problems = ()
             before = self._reading
-            daemon, restart = _kept(before.config.daemon, found.config.daemon)
-            old, new = before.config, found.config
+            self.problems = judge(before.config, found.config)
+            if self.problems:
+                return Reload(False, self.config, self.problems, cause=cause)
+            old = before.config
+            new, restart = _kept(old, found.config)
+            if PLUGIN_FILES not in restart and self.sources.host.files_differ():
+                restart = (*restart, PLUGIN_FILES)
             if new.digest == old.digest and found.references == before.references:
                 return Reload(False, self.config, (), restart, cause)
             config = replace(
                 new,
-                daemon=daemon,
                 # What was a secret a minute ago still is one, in answers that are on their way.
                 redactor=new.redactor.merged(old.redactor),
                 generation=old.generation + 1,
@@ -111,9 +132,38 @@ class Loader:
             )
             found_changes = changes(old, config, breathe)
             named = differences(old, config, found_changes) if diff else ()
-            self._reading = replace(found, config=config)
+            self._before, self._reading = before, replace(found, config=config)
             self._retired += old.endpoints.values()
             return Reload(True, config, (), restart, cause, found_changes, named)
+
+    def follow(self, generation: int, adopted_at: int, files: Files) -> None:
+        """Take up the snapshot that the first worker of the run has made of `files`.
+
+        Args:
+            generation: of it.
+            adopted_at: when it came into force (milliseconds since the epoch).
+            files: take the place of those in the folder.
+
+        Raises ConfigError where that cannot be done here.
+        """
+        with self._lock, yield_gil() as breathe:
+            self._before = before = self._reading
+            found = self._read(breathe, given=files)
+            old, (new, _) = before.config, _kept(before.config, found.config)
+            config = replace(
+                new,
+                redactor=new.redactor.merged(old.redactor),
+                generation=generation,
+                adopted_at=adopted_at,
+            )
+            self._reading = replace(found, config=config)
+            self._retired += old.endpoints.values()
+
+    def undo(self) -> None:
+        """Go back to the snapshot before the last one, which did not come into force everywhere;
+        nothing where that could not even be read."""
+        with self._lock:
+            self._reading = self._before
 
     def check(self, file: str, content: bytes) -> Config:
         """The configuration as it would be if `file` held `content`; nothing changes.
@@ -130,6 +180,7 @@ class Loader:
         while every other thread waits. So this is called in a thread, when a new snapshot is in
         use everywhere.
         """
+        self._before = self._reading
         # Not those of a reload that is waited for here: they are still in use.
         retired = self._retired[:]
         del self._retired[: len(retired)]
@@ -139,18 +190,29 @@ class Loader:
                 breathe()
 
     def _read(
-        self, breathe: Breathe = no_breath, instead: Mapping[str, bytes] = MappingProxyType({})
+        self,
+        breathe: Breathe = no_breath,
+        instead: Mapping[str, bytes] = MappingProxyType({}),
+        given: Files | None = None,
     ) -> Reading:
         try:
             with uncollected(freeze=not instead):
-                return read(self.sources, self.cache, breathe, instead)
+                return read(self.sources, self.cache, breathe, instead, given)
         except ConfigError as error:
             # A warning is no reason to refuse anything.
             raise ConfigError([p for p in error.problems if p.severity == "error"]) from None
 
 
-def _kept(before: DaemonSettings, found: DaemonSettings) -> tuple[DaemonSettings, tuple[str, ...]]:
-    """The settings found, with those of the start as they were; and which of them these are."""
+def _kept(before: Config, found: Config) -> tuple[Config, tuple[str, ...]]:
+    """What is found, with the settings of the start as they were; and which of them these are."""
+    daemon, restart = _kept_settings(before.daemon, found.daemon)
+    of_plugins, ports = _kept_ports(before, found)
+    return replace(found, daemon=daemon, settings=of_plugins), (*restart, *ports)
+
+
+def _kept_settings(
+    before: DaemonSettings, found: DaemonSettings
+) -> tuple[DaemonSettings, tuple[str, ...]]:
     kept: dict[str, Any] = {}
     restart: list[str] = []
     for name in AT_START:
@@ -172,3 +234,18 @@ def _kept(before: DaemonSettings, found: DaemonSettings) -> tuple[DaemonSettings
         kept["http"] = http
         restart.append("http.bind")
     return found.model_copy(update=kept), tuple(restart)
+
+
+def _kept_ports(before: Config, found: Config) -> tuple[Mapping[str, Any], tuple[str, ...]]:
+    """The same of plugins' settings, which name ports to listen at."""
+    old, new = before.ports, found.ports
+    settings, restart = dict(found.settings), []
+    for key in sorted(old.keys() | new.keys()):
+        if key in old and key in new and old[key].bind == new[key].bind:
+            continue
+        restart.append(f"{key}.bind")
+        settings.pop(key, None)
+        if key in old:
+            kept = new.get(key, old[key])
+            settings[key] = kept.model_copy(update={"bind": old[key].bind})
+    return settings, tuple(restart)

@@ -10,7 +10,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import Endpoint, Param
+from orchestratord.model.endpoint import Endpoint, Param, ParamRules
+from orchestratord.model.json_body import is_larger
+from orchestratord.model.settings import Config
 from orchestratord.values.suggest import suggest
 
 _SIMPLE = frozenset({int, bool, type(None)})
@@ -18,8 +20,30 @@ _ENCODER = json.JSONEncoder(ensure_ascii=False, allow_nan=False)
 _INTEGER = re.compile(r"[-+]?\d{1,300}")
 
 
+def check_call(
+    config: Config,
+    endpoint: Endpoint,
+    params: Mapping[str, Any],
+    texts: Mapping[str, str] = {},
+    key: str | None = None,
+) -> dict[str, Any]:
+    """What `check_params` makes of a call's parameters, which are going to be stored.
+
+    Raises InvalidParams, also where they or the call's key hold a secret of the configuration.
+    """
+    checked = check_params(endpoint, params, text=texts, most=config.daemon.max_params)
+    named = {**params, **texts} if key is None else {**params, **texts, "Idempotency-Key": key}
+    if problems := config.redactor.problems_in(named):
+        raise InvalidParams(problems)
+    return checked
+
+
 def check_params(
-    endpoint: Endpoint, given: Mapping[str, Any], *, text: Mapping[str, str] = {}
+    endpoint: Endpoint,
+    given: Mapping[str, Any],
+    *,
+    text: Mapping[str, str] = {},
+    most: int | None = None,
 ) -> dict[str, Any]:
     """The parameters of one call, defaults filled in.
 
@@ -27,11 +51,41 @@ def check_params(
         endpoint: what declares them.
         given: JSON values by name.
         text: the same as texts (`-p limit=5`), turned into the declared type; they win.
+        most: bytes that all of them may have as JSON: `max_params`; None for as many as there are.
 
     Raises:
-        InvalidParams: with everything that is wrong: unknown names, missing ones, wrong types.
+        InvalidParams: with everything that is wrong: unknown names, missing ones, wrong types, or
+            too much of it.
     """
-    return fill(endpoint.params, given, text)
+    if most is not None:
+        # Before anything is done with them.
+        defaults = {name: param.default for name, param in endpoint.params.items()}
+        if is_larger({**defaults, **given, **text}, most):
+            raise InvalidParams({"params": TOO_LARGE.format(most)})
+    rules = endpoint.spec if isinstance(endpoint.spec, ParamRules) else None
+    if rules is not None and rules.free and not endpoint.params:
+        params = _as_json({**given, **text})
+    else:
+        params = fill(endpoint.params, given, text)
+    if rules is not None and (problems := rules.problems(params)):
+        raise InvalidParams(problems)
+    return params
+
+
+TOO_LARGE = "are larger, as JSON, than the {} bytes that max_params in orchestratord.yaml allows"
+
+
+def _as_json(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The parameters of an endpoint that takes any. Raises InvalidParams for what is no JSON."""
+    problems: dict[str, str] = {}
+    for name, value in given.items():
+        try:
+            fitted(_ANY_PARAM, value)
+        except ValueError as error:
+            problems[name] = str(error)
+    if problems:
+        raise InvalidParams(problems)
+    return dict(given)
 
 
 def fill(
@@ -61,17 +115,19 @@ def fill(
     return values
 
 
-def exemplary(endpoint: Endpoint, given: Mapping[str, Any]) -> dict[str, Any]:
+def exemplary(
+    endpoint: Endpoint, given: Mapping[str, Any], most: int | None = None
+) -> dict[str, Any]:
     """The parameters of a call that is not made: what is required and missing is made up.
 
-    Raises InvalidParams.
+    `most` and what is raised are those of `check_params`.
     """
     made_up = {
         name: _type(param).example
         for name, param in endpoint.params.items()
         if param.required and name not in given
     }
-    return check_params(endpoint, {**made_up, **given})
+    return check_params(endpoint, {**made_up, **given}, most=most)
 
 
 def fitted(param: Param, value: Any) -> Any:
@@ -162,5 +218,6 @@ _TYPES = {
     "array": _Type("a list", lambda value: isinstance(value, list | tuple), [], _json),
     "object": _Type("a mapping", lambda value: isinstance(value, Mapping), {}, _json),
 }
+_ANY_PARAM = Param(required=True)
 _ANY = _Type("any value", lambda value: True, "example", str)
 """What a parameter without a type takes."""

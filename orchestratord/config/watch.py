@@ -24,7 +24,7 @@ from watchdog.observers import Observer
 from watchdog.observers.api import BaseObserver
 
 from orchestratord.config.folder import SUFFIXES, KnownFiles, read_folder
-from orchestratord.config.yield_gil import yield_gil
+from orchestratord.plugin.long_work import yield_gil
 
 log = logging.getLogger("orchestratord.config.watch")
 
@@ -83,10 +83,7 @@ class Watcher:
         self._debounce = debounce
         self._poll = poll
         self._stopping = False
-        self._woken = threading.Condition()
-        self._first: float | None = None
-        """When the present burst of events began; None while there is none."""
-        self._last = 0.0
+        self._burst = _Burst()
         self._cause = CHANGED
         self._observer: BaseObserver | None = None
         self._watched: tuple[int, int] | None = None
@@ -102,9 +99,9 @@ class Watcher:
 
     def stop(self) -> None:
         """End the watching; nothing is told afterwards."""
-        with self._woken:
+        with self._burst.woken:
             self._stopping = True
-            self._woken.notify()
+            self._burst.woken.notify()
         if self._thread.is_alive():
             self._thread.join(5)
         self._unwatch()
@@ -113,7 +110,7 @@ class Watcher:
 
     def _run(self) -> None:
         # A watch for each of many folders takes its time, in which the first changes may come.
-        self._first = self._last = time.monotonic()
+        self._burst.note()
         self._watch()
         while self._wait():
             try:
@@ -123,19 +120,19 @@ class Watcher:
 
     def _wait(self) -> bool:
         """Until a burst of events is over, or the time for a poll has come; False to end."""
-        deadline = time.monotonic() + self._poll
-        with self._woken:
+        deadline, burst = time.monotonic() + self._poll, self._burst
+        with burst.woken:
             while not self._stopping:
                 now = time.monotonic()
                 due = deadline
-                if self._first is not None:
-                    quiet = self._last + self._debounce
-                    due = min(quiet, self._first + 10 * self._debounce, deadline)
-                if now >= due or (self._first is None and self._replaced()):
-                    self._cause = POLLED if self._first is None else CHANGED
-                    self._first = None
+                if burst.first is not None:
+                    quiet = burst.last + self._debounce
+                    due = min(quiet, burst.first + 10 * self._debounce, deadline)
+                if now >= due or (burst.first is None and self._replaced()):
+                    self._cause = POLLED if burst.first is None else CHANGED
+                    burst.first = None
                     return True
-                self._woken.wait(min(due - now, _GLANCE))
+                burst.woken.wait(min(due - now, _GLANCE))
             return False
 
     def _replaced(self) -> bool:
@@ -160,7 +157,7 @@ class Watcher:
             return
         try:
             observer = Observer()
-            handler = _Handler(self._event, self._files)
+            handler = _Handler(self._burst, self._files)
             observer.schedule(handler, str(self._folder), recursive=True, event_filter=_EVENTS)
             observer.start()
         except Exception as error:  # no watches left, or whatever else the system says
@@ -200,19 +197,32 @@ class Watcher:
             and all(emitter.is_alive() for emitter in observer.emitters)
         )
 
-    def _event(self) -> None:
-        with self._woken:
-            self._last = time.monotonic()
-            if self._first is None:
-                self._first = self._last
-            self._woken.notify()
+
+class _Burst:
+    """Events that follow each other: from watchdog's thread to the watcher's."""
+
+    def __init__(self) -> None:
+        self.woken = threading.Condition()
+        """Notified of each event."""
+        self.first: float | None = None
+        """When the present burst began (`time.monotonic`); None while there is none."""
+        self.last = 0.0
+        """When its last event came."""
+
+    def note(self) -> None:
+        """There was an event."""
+        with self.woken:
+            self.last = time.monotonic()
+            if self.first is None:
+                self.first = self.last
+            self.woken.notify()
 
 
 class _Handler(events.FileSystemEventHandler):
     """Passes on what may matter. It must not raise: that would end the observer."""
 
-    def __init__(self, tell: Callable[[], None], files: KnownFiles) -> None:
-        self._tell = tell
+    def __init__(self, burst: _Burst, files: KnownFiles) -> None:
+        self._burst = burst
         self._files = files
 
     def on_any_event(self, event: events.FileSystemEvent) -> None:
@@ -221,7 +231,7 @@ class _Handler(events.FileSystemEventHandler):
         path = os.fsdecode(event.src_path)
         written = event.event_type in _WRITING
         if not written or path.endswith(SUFFIXES) or path in self._files.attached:
-            self._tell()
+            self._burst.note()
 
 
 def _reason(error: Exception) -> str:

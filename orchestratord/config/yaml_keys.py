@@ -9,7 +9,7 @@ from pydantic import BaseModel, Field, create_model
 
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.model.declared import Model
-from orchestratord.model.endpoint import Api, Param, Schedule, Setting
+from orchestratord.model.endpoint import Api, Param, PartitionKey, Schedule, Setting
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import DaemonSetting, DaemonSettings, EgressSettings
 from orchestratord.model.test_case import TestCase
@@ -23,24 +23,27 @@ class Shared(Model):
     """What an endpoint says, or api.yaml or `defaults` for all of theirs."""
 
     timeout: Annotated[Duration, Field(gt=0)] = 30.0
-    """Of the whole attempt: connecting, headers and the last byte."""
+    """How long an attempt may take, from connecting to the last byte: 30s."""
     retry: RetryPolicy = Field(default_factory=dict, validate_default=True)
-    """When a failed call is tried again."""
+    """When a failed call is tried again, and how often."""
 
 
 class EndpointKeys(Shared):
     """An endpoint's keys, but for those of its `type` and of plugins."""
 
     type: str = HTTP
-    """What carries the call out."""
+    """What carries the call out: `http`, or the type of a plugin, such as `sql`."""
     idempotent: bool | None = None
-    """Whether a repeat is safe; left out, the method says it."""
+    """Whether it is safe to repeat a call; left out, the method says it."""
     enabled: bool = True
-    """Where it is false calls are refused, and tasks wait."""
+    """Whether calls are taken; where it is false they are refused, and tasks wait."""
     params: Mapping[str, Param] = {}
-    """What a call is given."""
+    """The parameters of a call, and what each may be."""
     schedule: Schedule | None = None
     """When it is called by itself."""
+    partition: PartitionKey | None = None
+    """What its calls are divided by, into parts that have fair turns, or an order: a template over
+    `params`, or `{by, ordered, concurrency, on_failure}`."""
     tests: tuple[TestCase, ...] = ()
     """Test cases: answers, and what has to follow, for `orchestratord test`."""
 
@@ -58,7 +61,10 @@ ApiKeys: type[BaseModel] = create_model(
     __base__=Model,
     __doc__="What the endpoints of one API share.",
     **_API_FIELDS,
-    egress=(EgressSettings, EgressSettings()),
+    egress=(
+        EgressSettings,
+        Field(EgressSettings(), description="Which private addresses may be dialled as well."),
+    ),
 )
 """The keys of api.yaml, but for the defaults that it gives its endpoints."""
 
@@ -90,7 +96,8 @@ def daemon_model(
     """orchestratord.yaml, all keys in one model; `own` are the keys of plugins in that file."""
     title = "What endpoints get where neither they nor their api.yaml say something else."
     defaults = _described("Defaults", Shared, title, _of(settings))
-    empty = Field(default_factory=lambda: defaults.model_construct())
+    about = "What all endpoints get that neither they nor their api.yaml say."
+    empty = Field(default_factory=lambda: defaults.model_construct(), description=about)
     fields = {"defaults": (defaults, empty), **_of(own)}
     return _described("Daemon", DaemonSettings, DaemonSettings.__doc__, fields)
 
@@ -101,6 +108,12 @@ def _described(name: str, base: type[Any], doc: str | None, fields: dict[str, An
 
 def _of(settings: Iterable[Setting[Any] | DaemonSetting[Any]]) -> dict[str, Any]:
     return {
-        setting.key: (setting.type, Field(default_factory=lambda value=setting.default: value))
+        setting.key: (
+            setting.type,
+            Field(
+                default_factory=lambda value=setting.default: value,
+                description=setting.description or None,
+            ),
+        )
         for setting in settings
     }

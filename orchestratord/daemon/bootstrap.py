@@ -3,10 +3,10 @@ rules for addresses."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from orchestratord.config.folder import home_folder
 from orchestratord.config.load import read_plugins
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.engine.http_executor import HttpPlugin
@@ -18,8 +18,9 @@ from orchestratord.plugin.host import Host
 def open_host(folder: Path) -> Host:
     """Load the plugins that the settings in `folder` ask for, the core's HTTP executor first.
 
-    Raises ConfigError where `orchestratord.yaml` cannot be read, PluginError where two plugins
-    claim one name.
+    Those that cannot be loaded are problems of the configuration, once it is read. Raises
+    ConfigError where `orchestratord.yaml` cannot be read, PluginError where two plugins claim one
+    name.
     """
     settings = read_plugins(folder)
     host = Host(timeout=settings.timeout)
@@ -36,7 +37,7 @@ ADDRESSES = AddressRules(check=parse_rule, denied=_denied)
 """How `egress.allow` is read, and which addresses in the files would be denied."""
 
 
-# -- Where the database and the control socket are -------------------------------------------------
+# -- Where the database is -------------------------------------------------------------------------
 
 
 def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> str:
@@ -51,22 +52,5 @@ def database_url(settings: DaemonSettings, folder: Path, environ: Mapping[str, s
         return f"sqlite:///{path if path.is_absolute() else folder.resolve() / path}"
     state = environ.get("STATE_DIRECTORY", "").split(":")[0]
     if not state:
-        home = environ.get("HOME") or str(Path.home())
-        state = str(Path(home) / ".local" / "state" / "orchestratord")
+        state = str(home_folder(environ) / ".local" / "state" / "orchestratord")
     return f"sqlite:///{Path(state).resolve() / 'orchestratord.db'}"
-
-
-def control_socket(settings: DaemonSettings, folder: Path, environ: Mapping[str, str]) -> Path:
-    """The control socket's path: as set, else in the runtime directory of service or session."""
-    if settings.control_socket is not None:
-        path = Path(settings.control_socket)
-        return path if path.is_absolute() else folder.resolve() / path
-    runtime = environ.get("RUNTIME_DIRECTORY", "").split(":")[0]
-    if runtime:
-        return Path(runtime) / "control.sock"
-    session = environ.get("XDG_RUNTIME_DIR")
-    if session:
-        return Path(session) / "orchestratord" / "control.sock"
-    if os.geteuid() == 0:
-        return Path("/run/orchestratord/control.sock")
-    return Path(environ.get("HOME") or Path.home()) / ".local/state/orchestratord/control.sock"

@@ -8,194 +8,381 @@ socket, close the database.
 from __future__ import annotations
 
 import asyncio
-import gc
 import importlib.metadata
 import logging
+import math
 import os
 import signal
 import time
-from collections.abc import Collection, Coroutine
+from collections.abc import Collection, Coroutine, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from orchestratord import log as logs
 from orchestratord.api.api_routes import application
+from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.server.guard import Guard
-from orchestratord.api.server.server import Listener, Server, TcpListener
+from orchestratord.api.server.port_application import no_handler, port_applications
+from orchestratord.api.server.server import (
+    Listener,
+    Listening,
+    Server,
+    TcpListener,
+)
 from orchestratord.api.service import Service
 from orchestratord.config.loader import Loader
+from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.config.watch import Watcher
-from orchestratord.daemon.bootstrap import ADDRESSES, control_socket, database_url, open_host
+from orchestratord.daemon.bootstrap import database_url
 from orchestratord.daemon.chores import Chores
-from orchestratord.daemon.watchdog import LoopWatch
+from orchestratord.daemon.shutdown import Deadline
+from orchestratord.daemon.supervisor import BEYOND_HELP
+from orchestratord.daemon.watchdog import Watchdog, end
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import ConfigError, OrchestratordError, PluginError
+from orchestratord.errors import OrchestratordError
 from orchestratord.http.client import HttpClient
+from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.event import DaemonEvent, EventType
 from orchestratord.model.settings import Http
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations.prune import prune as prune_some
+from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_database
+from orchestratord.queue.database import Workers
+from orchestratord.queue.housekeeping.prune import prune as prune_some
 from orchestratord.queue.store import Store
+from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.reload import SIGHUP, Reloader
 from orchestratord.runtime.systemd import SystemdNotifier
+from orchestratord.runtime.team import Team
+from orchestratord.runtime.team_member import TeamMember
+from orchestratord.runtime.team_tokens import BorrowedToken, TokenBorrower
+from orchestratord.runtime.upgrade import HandedOver, Upgrade
+from orchestratord.runtime.worker_seat import Message, SeatNotifier, WorkerSeat, take_over
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord")
 
-EX_CONFIG = 78
-"""The exit code for a bad configuration, as in sysexits.h."""
+HTTP = "http"
+"""The key of the API's own port."""
 
 PRUNE_SLICE = 500
 """Rows in one transaction."""
 
-STALLED_AFTER = 15.0
-"""Seconds without a sign of life from a part, after which systemd is told nothing any more."""
-
-COLLECT = (10_000, 20, 20)
-"""How many new objects, and collections of the younger ones, begin a search for cycles."""
+LAST_TO_LEAVE = 1.0
+"""Seconds for which the first worker waits at least for the others, which were interrupted as it
+was."""
 
 
-def run(folder: Path) -> int:
-    """Run the daemon on this config folder until a signal ends it; the exit code."""
-    handler = logs.set_up()
-    # Until the handler stands, a reload that is asked for early must not end the daemon.
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)
-    try:
-        host = open_host(folder)
-        loader = Loader(folder, host, addresses=ADDRESSES)
-    except ConfigError as error:
-        return _bad_config(error)
-    except PluginError as error:
-        log.critical("%s", error)
-        return EX_CONFIG
-    handler.adopt(loader.config.daemon.log, loader.config.redactor)
-    # Each attempt makes hundreds of objects and hardly a cycle; looking for those so often as
-    # Python does by itself takes a twentieth of all time.
-    gc.set_threshold(*COLLECT)
-    try:
-        return asyncio.run(_serve(folder, host, loader, handler))
-    except ConfigError as error:
-        return _bad_config(error)
-    except (OrchestratordError, OSError) as error:
-        log.critical("%s", error)
-        return 1
+@dataclass(slots=True)
+class DaemonStart:
+    """What a daemon starts with, and so each of its workers: see `run`."""
+
+    folder: Path
+    host: Host
+    loader: Loader
+    handler: logs.LogHandler
+    accept_removals: bool
+    handed_over: HandedOver
+    """What the version before has left, or the service manager passes."""
+    left: HandedOver | None = None
+    """What this one leaves to the next, once it is to become that."""
+
+    @property
+    def url(self) -> str:
+        """Of the database."""
+        return database_url(self.loader.config.daemon, self.folder, os.environ)
+
+    @property
+    def socket_path(self) -> Path:
+        """Of the control socket."""
+        return socket_path(self.loader.config.daemon.control_socket, self.folder, os.environ)
+
+    def listen(self) -> Listener:
+        """The control socket. Raises OrchestratordError where it cannot be had."""
+        old = self.handed_over
+        return Listener(self.socket_path, old.control, activated="control" in old.activated)
+
+    def listen_tcp(self) -> dict[str, TcpListener]:
+        """The sockets of `http.bind` and of plugins' ports, by the keys of orchestratord.yaml.
+
+        Raises OrchestratordError where one cannot be had.
+        """
+        config, old = self.loader.config, self.handed_over
+        activated = "tcp" in old.activated
+        places = {key: port.bind for key, port in config.ports.items()}
+        if config.daemon.http is not None:
+            places = {HTTP: config.daemon.http.bind, **places}
+        left = [one for one in (old.tcp, *old.ports) if one is not None]
+        if activated and len(left) > len(places):
+            lacks = "has no `http`" if HTTP not in places else "names fewer places"
+            raise OrchestratordError(
+                f"http.bind: the socket unit listens for TCP, and orchestratord.yaml {lacks}: "
+                "write http: {bind: …} with that address, or take its ListenStream= out of the unit"
+            )
+        found: dict[str, TcpListener] = {}
+        try:
+            for key, bind in places.items():
+                old_one = next((one for one in left if TcpListener.is_at(one, bind)), None)
+                if old_one is None and activated and left and len(left) + len(found) == len(places):
+                    old_one = left[0]  # which it refuses, and says why
+                if old_one is not None:
+                    left.remove(old_one)
+                found[key] = TcpListener(bind, old_one, activated=activated, key=f"{key}.bind")
+        except BaseException:
+            for listener in found.values():
+                listener.socket.close()
+            raise
+        for descriptor in left:
+            os.close(descriptor)
+        return found
 
 
-def _bad_config(error: ConfigError) -> int:
-    for problem in error.problems:
-        log.critical("%s", problem)
-    return EX_CONFIG
+@dataclass(frozen=True, slots=True)
+class WorkerPlace:
+    """What a worker has from the supervisor that has forked it; nothing where there is none."""
 
+    seat: WorkerSeat | None = None
+    workers: Workers | None = None
+    control: Listening | None = None
+    tcp: Mapping[str, TcpListener] = field(default_factory=dict)
 
-async def _serve(folder: Path, host: Host, loader: Loader, handler: logs.LogHandler) -> int:
-    """Open the queue, run a daemon on it, and close it; the exit code."""
-    settings = loader.config.daemon
-    path = control_socket(settings, folder, os.environ)
-    url = database_url(settings, folder, os.environ)
-    clock = Clock()
-    tables = host.registry.tables.values()
-    store = await Store.open(url, tables=tables, clock=clock, lease=settings.lease)
-    handler.gather(asyncio.get_running_loop())
-    try:
-        return await Daemon(store, host, loader, clock, handler).serve(folder, path)
-    finally:
-        await store.close()
-        log.info("stopped")
-        handler.write_through()
+    @property
+    def first(self) -> bool:
+        """Whether what is done once for all workers is done here."""
+        return self.seat is None or self.seat.first
+
+    @property
+    def share(self) -> Share:
+        """What is this worker's of what all may do."""
+        return Share() if self.seat is None else Share(self.seat.number, self.seat.count)
 
 
 class Daemon:
     """One running daemon: its parts, from the network to the API."""
 
-    def __init__(
-        self, store: Store, host: Host, loader: Loader, clock: Clock, handler: logs.LogHandler
-    ) -> None:
-        settings, events = loader.config.daemon, host.events
-        events.open(clock, observed=host.compiled("observe") is not None)
+    def __init__(self, store: Store, start: DaemonStart, place: WorkerPlace, clock: Clock) -> None:
         self._store = store
-        self._host = host
-        self._loader = loader
+        self._start = start
+        self._place = place
         self._clock = clock
-        self._notifier = SystemdNotifier.from_environ()
-        self._tcp = TcpListener(settings.http.bind) if settings.http is not None else None
-        own = frozenset({(self._tcp.address, self._tcp.port)}) if self._tcp else frozenset()
+        self._host = host = start.host
+        self._loader = loader = start.loader
+        settings, seat = loader.config.daemon, place.seat
+        self._notifier = SystemdNotifier.from_environ() if seat is None else SeatNotifier(seat)
+        self._tcp = place.tcp if place.seat is not None else start.listen_tcp()
+        own = frozenset((one.address, one.port) for one in self._tcp.values())
         self._client = HttpClient(listeners=own)
-        self._worker = worker = Worker(store, host, self._client, clock)
-        self._scheduler = Scheduler(store, clock, worker.placement, events)
-        self._reloader = Reloader(
-            loader, store, host, worker, self._scheduler, clock, handler, self._notifier
+        self._borrower = None if place.first else TokenBorrower()
+        keeper = TokenKeeper if self._borrower is None else partial(BorrowedToken, self._borrower)
+        self._worker = worker = Worker(
+            store, host, self._client, clock, share=place.share, make_keeper=keeper
         )
+        self._scheduler = Scheduler(store, clock, worker.placement, host.events)
+        self._team = Team(host, worker, seat if place.first else None)
+        self._reloader = reloader = Reloader(
+            loader, store, host, worker, self._scheduler, clock, start.handler, self._notifier,
+            self._team, seat,
+        )  # fmt: skip
         self._fleet = Fleet(
-            store, worker, self._scheduler, self._reloader, host, clock, settings.lease
+            store, worker, self._scheduler, reloader, host, clock, settings.lease, self._team,
+            keeps_row=place.first,
+        )  # fmt: skip
+        self._member = (
+            None
+            if self._borrower is None
+            else TeamMember(store, worker, reloader, loader, host, self._fleet, self._borrower)
         )
+        self._clock_watch = ClockWatch(
+            clock, store, worker, self._scheduler, host.events, first=place.first
+        )
+        self._upgrade = Upgrade(seat)
+        self._relay = OutboxRelay(store, worker.enqueue, reloader, clock, host.events, start.url)
         self._service = Service(
-            store, worker, self._scheduler, self._reloader, self._fleet, host, clock
-        )
-        self._watch = LoopWatch(host)
+            store, worker, self._scheduler, reloader, self._fleet, host, clock,
+            self._clock_watch, self._team, self._upgrade, self._relay,
+        )  # fmt: skip
+        loops: dict[str, Worker | Scheduler | Fleet] = {"worker": worker, "fleet": self._fleet}
+        loops |= {"scheduler": self._scheduler} if place.first else {}
+        self._watchdog = Watchdog(
+            host, store.health, partial(_beats, store.health, worker.lanes, loops),
+            fatal_code=1 if seat is None else BEYOND_HELP,
+        )  # fmt: skip
         self._stop = asyncio.Event()
+        self._retires = False
+        """Workers of a newer version serve already."""
+        self._alone = asyncio.Event()
+        """No worker of the version before does what only one may do at a time."""
+        if not start.handed_over.workers:
+            self._alone.set()
+        # systemd is to hear that the daemon is ready before it hears that it is alive.
+        self._fed = math.inf if seat is None else 0.0
+        """When systemd, or the supervisor, was told last that it is (`time.monotonic`)."""
+        self._deadline = Deadline(host)
         self._signals = 0
 
-    async def serve(self, folder: Path, path: Path) -> int:
+    async def serve(self) -> int:
         """Start everything, serve until told to stop, drain; the exit code.
 
-        Args:
-            folder: of the configuration, which is watched.
-            path: of the control socket.
+        Raises ConfigError where the folder lacks most of what tasks wait for, and that is not
+        accepted.
         """
+        self._take_seat()
+        member = self._member
+        if member is not None:
+            self._handle_signals()
+        self._host.events.open(
+            self._clock, self._host.observer() if member is None else member.observe
+        )
+        if member is not None:
+            await self._while_not_stopped(member.may_serve())
         # First: what plugins write of the configuration may be tasks, which begin at once.
         await self._fleet.apply_paused()
-        await self._reloader.begin()
+        if member is None:
+            await self._reloader.begin(accept_removals=self._start.accept_removals)
+        else:
+            await self._reloader.follow()
         await self._fleet.begin()
-        servers = self._servers(path)
+        servers = [*(self._servers() if member is None else ()), *self._port_servers()]
         for server in servers:
             server.start()
-        self._handle_signals()
-        watcher = self._watcher(folder)
+        if member is None:
+            self._handle_signals()
+        watcher = self._watcher(self._start.folder) if member is None else None
         tasks = {name: asyncio.create_task(part, name=name) for name, part in self._parts().items()}
-        self._watch.start()
-        watcher.start()
-        self._notifier.ready(self._reloader.status_line)
-        self._tell(EventType.DAEMON_STARTED)
-        log.info(
-            "ready: %d endpoints, control socket %s, %sdatabase %s",
-            len(self._loader.config.endpoints),
-            path,
-            f"{self._tcp.url}, " if self._tcp else "",
-            self._store.url,
-        )
+        self._watchdog.start()
+        if watcher is not None:
+            watcher.start()
+            if await self._while_not_stopped(self._team.begin(self._reloader.in_force())):
+                self._ready()
+        elif member is not None:
+            member.serves()
         code = await self._until_stopped(tasks.values())
+        await self._drain(servers, watcher, tasks)
+        return code
+
+    async def _drain(
+        self, servers: list[Server], watcher: Watcher | None, tasks: dict[str, asyncio.Task[None]]
+    ) -> None:
+        """Begin nothing new, wait for what is in flight, and leave."""
         drain_timeout = self._loader.config.daemon.drain_timeout
-        self._notifier.stopping("draining")
-        self._tell(EventType.DAEMON_DRAINING)
-        log.info("draining: up to %gs for what is in flight", drain_timeout)
-        watcher.stop()
-        for name in ("scheduler", "bulks"):
-            tasks[name].cancel()
+        self._deadline.end_within(drain_timeout)
+        if self._upgrades:
+            self._notifier.reloading("draining, to go on as the new version")
+        else:
+            self._notifier.stopping("draining")
+        if self._retires:
+            await asyncio.gather(*(server.retire() for server in servers))
+        if watcher is not None:
+            self._tell(EventType.DAEMON_DRAINING)
+            why = "; the new version has taken over" if self._retires else ""
+            log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
+            watcher.stop()
+        for name in ("scheduler", "bulks", "outbox", "slices"):
+            if name in tasks:
+                tasks[name].cancel()
+        if self._retires and self._place.seat is not None:
+            self._place.seat.tell(retired=True)
+        end_by = time.monotonic() + drain_timeout
         await self._worker.drain(drain_timeout)
+        if self._stop.is_set():
+            # The others drain as well: until they have, they have tokens and the API from here.
+            await self._team.others_left(max(end_by - time.monotonic(), LAST_TO_LEAVE))
         self._service.close()
         self._host.events.close()
+        if self._upgrades:
+            # Callers wait at these until the new version accepts them.
+            found = [os.dup(server.listening) for server in servers]
+            activated = self._start.handed_over.activated
+            self._start.left = HandedOver(
+                control=found[0], ports=tuple(found[1:]), activated=activated
+            )
+        if self._start.left is not None or self._start.handed_over.activated:
+            await asyncio.gather(*(server.retire() for server in servers))
         await asyncio.gather(*(server.stop() for server in servers))
         for task in tasks.values():
             task.cancel()
         await asyncio.gather(*tasks.values(), return_exceptions=True)
-        self._watch.stop()
+        self._watchdog.stop()
+        await self._relay.leave()
         await self._fleet.leave()
         await self._close()
-        return code
 
-    def _servers(self, path: Path) -> list[Server]:
+    @property
+    def _upgrades(self) -> bool:
+        """Whether it drains to go on as another version; who has it stopped meanwhile wins."""
+        return self._upgrade.asked.is_set() and not self._stop.is_set()
+
+    def _ready(self) -> None:
+        if self._place.seat is not None:
+            self._place.seat.tell(serves=True)  # before what it passes on to systemd
+        self._notifier.ready(self._reloader.status_line)
+        self._fed = 0.0
+        self._tell(EventType.DAEMON_STARTED)
+        log.info(
+            "ready: %d endpoints, control socket %s, %sdatabase %s%s",
+            len(self._loader.config.endpoints),
+            self._start.socket_path,
+            "".join(f"{one.url}, " for one in self._tcp.values()),
+            self._store.url,
+            f", {self._team.count} workers" if self._team.count > 1 else "",
+        )
+
+    def _take_seat(self) -> None:
+        """Listen to the supervisor, where there is one."""
+        seat = self._place.seat
+        if seat is None:
+            return
+
+        def heard(message: Message, descriptors: list[int]) -> None:
+            if "link" in message and descriptors:
+                sock = take_over(descriptors.pop())
+                if self._member is not None:
+                    self._member.join(sock)
+                else:
+                    self._team.join(message["link"], sock, self._store.owner)
+            elif "retire" in message:
+                self._retires = True
+                self._stop.set()
+            elif "alone" in message:
+                self._alone.set()
+            elif "died" in message:
+                self._fleet.died(message["died"])
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+        def left() -> None:
+            end("the supervisor has died")
+
+        seat.listen(heard, left)
+        seat.tell(owner=self._store.owner)
+
+    def _servers(self) -> list[Server]:
         api = application(self._service, self._host)
-        servers = [Server(api, Listener(path))]
-        if (tcp := self._tcp) is not None:
+        start = self._start
+        control = self._place.control or start.listen()
+        servers = [Server(api, control)]
+        if (tcp := self._tcp.get(HTTP)) is not None:
             loader = self._loader
             guard = Guard(api, tcp.address, tcp.port, lambda: _http_settings(loader))
             servers.append(Server(guard, tcp))
         return servers
 
+    def _port_servers(self) -> list[Server]:
+        """Those of plugins' ports, which all workers serve: each has its own copy of the socket."""
+        places = {key: tcp for key, tcp in self._tcp.items() if key != HTTP}
+        if not places:
+            return []
+        ports = port_applications(self._host, self._service)
+        return [Server(ports.get(key, no_handler), tcp) for key, tcp in places.items()]
+
     def _watcher(self, folder: Path) -> Watcher:
-        loop, reloader = asyncio.get_running_loop(), self._reloader
+        loop, reloader, loader = asyncio.get_running_loop(), self._reloader, self._loader
 
         def changed(cause: str) -> None:  # in the watcher's thread
             loop.call_soon_threadsafe(reloader.begin_reload, cause)
@@ -203,20 +390,37 @@ class Daemon:
         return Watcher(
             folder,
             changed,
-            known=lambda: self._loader.cache.digest,
-            files=self._loader.cache.files,
+            known=lambda: loader.cache.digest,
+            files=loader.cache.files,
         )
 
     def _parts(self) -> dict[str, Coroutine[Any, Any, None]]:
         """What goes on until the daemon stops."""
-        return {
-            "scheduler": self._scheduler.run(),
+        parts = {
             "worker": self._worker.run(),
-            "bulks": self._service.bulk_runner.run(),
             "fleet": self._fleet.run(),
-            "chores": self._chores().run(),
+            "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
+            "slices": self._worker.enqueue.write_slices(),
         }
+        if self._member is not None:
+            return {**parts, "member": self._member.run()}
+        return {
+            **parts,
+            "scheduler": self._once_alone(self._scheduler.run()),
+            "bulks": self._once_alone(self._service.bulk_runner.run()),
+            "outbox": self._once_alone(self._relay.run()),
+            "chores": self._chores().run(),
+            "team": self._team.run(),
+        }
+
+    async def _once_alone(self, part: Coroutine[Any, Any, None]) -> None:
+        try:
+            await self._alone.wait()
+        except BaseException:
+            part.close()
+            raise
+        await part
 
     async def _close(self) -> None:
         """Close what holds connections."""
@@ -229,13 +433,25 @@ class Daemon:
 
     # -- while it runs -------------------------------------------------------------------------
 
+    async def _while_not_stopped(self, step: Coroutine[Any, Any, None]) -> bool:
+        """Wait for a step, or for the supervisor to go; whether the step was taken. Raises what
+        that raises."""
+        taken, stop = asyncio.create_task(step), asyncio.create_task(self._stop.wait())
+        done, _ = await asyncio.wait((taken, stop), return_when=asyncio.FIRST_COMPLETED)
+        for task in (taken, stop):
+            task.cancel()
+        if taken in done:
+            taken.result()
+        return taken in done
+
     async def _until_stopped(self, parts: Collection[asyncio.Task[None]]) -> int:
         """Wait for a signal, or for a part that ends on its own, which none should."""
-        stop = asyncio.create_task(self._stop.wait())
-        done, _ = await asyncio.wait({stop, *parts}, return_when=asyncio.FIRST_COMPLETED)
-        if stop in done:
+        stops = {asyncio.create_task(event.wait()) for event in (self._stop, self._upgrade.asked)}
+        done, _ = await asyncio.wait({*stops, *parts}, return_when=asyncio.FIRST_COMPLETED)
+        for stop in stops:
+            stop.cancel()
+        if stops & done:
             return 0
-        stop.cancel()
         for part in done:
             error = part.exception() if not part.cancelled() else None
             log.critical("the %s ended: %s", part.get_name(), error, exc_info=error)
@@ -243,16 +459,23 @@ class Daemon:
 
     def _handle_signals(self) -> None:
         loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, self._on_stop)
-        loop.add_signal_handler(signal.SIGHUP, self._reloader.begin_reload, SIGHUP)
 
-    def _on_stop(self) -> None:
-        self._signals += 1
-        if self._signals > 1:
-            log.critical("a second signal: aborting; the next start sorts out what was in flight")
-            os._exit(1)
-        self._stop.set()
+        def stop(_number: int, _frame: object) -> None:
+            # Not one of the loop's handlers: a hook may hold the loop, and this is called within.
+            self._signals += 1
+            if self._signals > 1:
+                self._deadline.abort()
+                return
+            self._deadline.end_within(self._loader.config.daemon.drain_timeout)
+            with suppress(RuntimeError):  # the loop is closed, and the process about to end
+                loop.call_soon_threadsafe(self._stop.set)
+
+        self._deadline.watch()
+        signal.signal(signal.SIGTERM, stop)
+        if self._place.seat is None:
+            signal.signal(signal.SIGINT, stop)
+        if self._place.first:
+            loop.add_signal_handler(signal.SIGHUP, self._reloader.begin_reload, SIGHUP)
 
     def _tell(self, type_: EventType) -> None:
         at, version = self._clock.now_ms(), importlib.metadata.version("orchestratord")
@@ -270,36 +493,35 @@ class Daemon:
             self._notifier.status(self._reloader.status_line)
 
         chores.every(30, "prune", prune)
+        chores.every(5, "whether what was refused may go", self._reloader.judge_again)
         chores.every(10, "what plugins note of the configuration", self._reloader.write)
         if self._notifier.listening:
             chores.every(10, "status line", status)
         return chores
 
     async def _feed_watchdog(self) -> None:
-        """Tell systemd that the loop, the worker and the database thread all are alive."""
-        worker, timeout = self._worker, self._notifier.watchdog_timeout
+        """Show that the loop goes round, to the watchdog and to systemd."""
+        timeout = self._notifier.watchdog_timeout
         interval = min(timeout / 2, 5.0) if timeout else None
-        fed = 0.0
         while True:
-            self._watch.beat()
+            self._watchdog.beat()
             now = time.monotonic()
-            if interval is not None and now - fed >= interval:
-                stalled = [
-                    name
-                    for name, beat in (
-                        ("worker", worker.beat),
-                        ("database", self._store.health.beat),
-                    )
-                    # A draining worker goes round no more; it waits for what is in flight.
-                    if now - beat > STALLED_AFTER
-                    and not (name == "worker" and worker.lanes.draining)
-                ]
-                if stalled:
-                    log.error("no sign of life from the %s", " and the ".join(stalled))
-                else:
+            if interval is not None and now - self._fed >= interval:
+                if self._watchdog.watches:  # which ends the daemon for whatever else stands still
                     self._notifier.watchdog()
-                fed = now
+                self._fed = now
             await asyncio.sleep(0.5)
+
+
+def _beats(
+    health: DaemonHealth, lanes: LaneSet, loops: Mapping[str, Worker | Scheduler | Fleet]
+) -> dict[str, float]:
+    """When each part last went round that should be going round now."""
+    beats = {DATABASE: health.beat}
+    # A worker that drains goes round no more, and all wait for a database that does not answer.
+    if not lanes.draining and not any(map(is_of_database, health.troubles)):
+        beats |= {name: loop.beat for name, loop in loops.items() if loop.beat is not None}
+    return beats
 
 
 def _http_settings(loader: Loader) -> Http:

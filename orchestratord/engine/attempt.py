@@ -13,30 +13,41 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from random import Random
-from typing import Any
 
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt_result import AttemptResult, ResultTeller, Run
+from orchestratord.engine.attempt_result import AttemptResult, Deadlines, ResultTeller, Run
 from orchestratord.engine.feedback import Feedback
+from orchestratord.engine.lanes.breaker import is_down
+from orchestratord.engine.lanes.call_partition import partition_of, with_partition
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.lanes.placement import Placement
-from orchestratord.engine.retry import Decision, decide, give_up_at
-from orchestratord.engine.settlement import Claims, log_settled, settlement_of
+from orchestratord.engine.lanes.placement import Immediate, Placement
+from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at, give_up_from
+from orchestratord.engine.retry_delay import SHORTEST_DELAY
+from orchestratord.engine.settlement import (
+    STORED_ERROR,
+    Claims,
+    error_record,
+    log_happened,
+    log_settled,
+    settlement_of,
+)
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import Sender
-from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Attempt, Effect, NewTask, Reason, Status, Task
-from orchestratord.plugin.executor import Doomed, Target
+from orchestratord.model.task import FINAL, Effect, NewTask, Reason, Status, Task
+from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.plugin.isolation import check_outcome
-from orchestratord.queue.operations.settle import start
-from orchestratord.queue.records import Born, Insert, Inserted, StoredEffect
+from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
+from orchestratord.plugin.long_work import bounded, count_anew
+from orchestratord.queue.operations import stored_throttles
+from orchestratord.queue.operations.settle import reserve_ids, start
+from orchestratord.queue.operations.slices import SLICE
+from orchestratord.queue.records import Born, Happened, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
@@ -44,9 +55,19 @@ from orchestratord.values.durations import format_duration
 log = logging.getLogger("orchestratord.attempt")
 worker_log = logging.getLogger("orchestratord.worker")
 
-GRACE = 1.0
-"""Seconds over its timeout after which an executor that does not end by itself is cancelled."""
+AT_ONCE = 500
+"""Tasks that follow from an attempt, or that were asked for together, that are gone through in one
+go."""
+EVENTS_AT_ONCE = 25
+"""The same for events, since hooks say what follows from each."""
+HALT = 0.25
+"""Seconds without a claim where this machine lacks what it takes to send."""
+SHORTAGE_DELAY = 1.0
+"""Seconds after which what could not be sent for that is tried again."""
+SHORTAGE_TOLD = 10.0
+"""Seconds between two lines of the log about it."""
 
+NO_PORT = "this machine has no local port left towards it"
 PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
 
@@ -79,35 +100,37 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self.results = ResultTeller(host, clock)
-        self.stopping = False
-        self.sending: dict[asyncio.Task[Any], float] = {}
-        """Attempts whose request is under way, and when they have to have ended
-        (`time.monotonic`)."""
-        self.preparing: set[asyncio.Task[Any]] = set()
-        """Attempts in the hands of before_ hooks, which may take their time."""
-        self.overdue: set[asyncio.Task[Any]] = set()
-        """Attempts that were cancelled because their executor did not end by itself."""
+        self.slices_wait = asyncio.Event()
+        """New tasks are beside the queue, to be written by slices."""
+        self._tell_shortage_at = 0.0
+        """When the log may speak of a shortage again (`time.monotonic`)."""
+        self.deadlines = Deadlines(store)
 
     # -- admit to a slot -----------------------------------------------------------------------
 
     def start(self, task: Task, lane: str) -> None:
         """Run a claimed task of `lane`, at once or when the lane has a slot."""
-        if not self._claims.take(task):
-            self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
-        elif self._lanes.draining:  # what is claimed or born while the daemon drains goes back
+        if self._lanes.draining:  # what is claimed or born while the daemon drains goes back
             self._release_claim(task, lane)
-        elif task.deaths and not self._claims.poison.admit(task, lane):
-            self._lanes.suspend(lane)
+        elif task.deaths:
+            self._claims.poison.admit(task, lane)
+            self._lanes.waits_for_turn(lane, task)
         else:
             self._admit(task, lane)
 
-    def start_candidate(self) -> None:
-        """Run the poison candidate whose turn it is, if it is one's."""
-        found = self._claims.poison.take_turn()
+    async def start_candidate(self) -> None:
+        """Run the poison candidate whose turn it is, if there is one."""
+        poison = self._claims.poison
+        alone = poison.company()
+        if alone is not None and await self._claims.note_company(alone):
+            poison.end_alone()
+        found = poison.take_turn()
         if found is not None:
             task, lane = found
-            self._lanes.resume(lane)
+            self._lanes.has_turn(lane, task)
             self._admit(task, lane)
+        elif self._lanes.held:
+            self.release_prefetched(0)
 
     def release_prefetched(self, longer_than: int = PREFETCHED_MS) -> None:
         """Release the claims that have waited for a slot for so many milliseconds."""
@@ -116,8 +139,7 @@ class Pipe:
 
     def _admit(self, task: Task, lane: str) -> None:
         now = self._clock.now_ms()
-        throttle = self._lanes.lanes[lane].throttle
-        if throttle is not None and not throttle.admits(task.id, now):
+        if not self._lanes.admits(lane, task, now):
             # Its lane was throttled while it was on its way from the store.
             self._release_claim(task, lane)
             return
@@ -126,7 +148,7 @@ class Pipe:
             self._launch(first, lane)
 
     def _release_claim(self, task: Task, lane: str) -> None:
-        self._lanes.release_claim(lane, self._clock.now_ms(), task.id)
+        self._lanes.release_claim(lane, task.key, self._clock.now_ms(), task.id)
         self._claims.release_claim_later(task)
 
     def _launch(self, task: Task, lane: str) -> None:
@@ -136,9 +158,9 @@ class Pipe:
             self._events.publish(task_events.started(task, self._clock.now_ms()))
         self._claims.running[task.id] = self._loop.create_task(self._run(task, lane))
 
-    def _release_slot(self, lane: str) -> None:
+    def _release_slot(self, task: Task, lane: str) -> None:
         """It goes to the next one that is prefetched in its lane, or to a claim."""
-        following = self._lanes.release_slot(lane, self._clock.now_ms())
+        following = self._lanes.release_slot(lane, task, self._clock.now_ms())
         if following is not None:
             self._launch(following, lane)
         self._lanes.wake.set()
@@ -147,7 +169,10 @@ class Pipe:
 
     async def _run(self, task: Task, lane: str) -> None:
         """One attempt of a task that has a slot."""
-        running, began, has_slot = self._claims.running[task.id], self._clock.now_ms(), True
+        # Its lease may have run out, and the same task be claimed here again: only the store tells
+        # the two claims apart.
+        running, began, has_slot = asyncio.current_task(), self._clock.now_ms(), True
+        assert running is not None
         try:
             run = self._begin(task, lane, running, began)
             if run is None:  # the configuration changed since it was claimed
@@ -155,24 +180,19 @@ class Pipe:
                 return
             if await self._prepare(run) and await self._started(run):
                 outcome = await self._send(run)
-                try:
-                    outcome = await self._after(run, outcome)
-                    decision = self._decide(run, outcome)
-                    run.result = await self._tell(run, outcome, decision)
-                except Exception as error:
-                    # It was sent: whatever goes wrong from here on must not make it look unsent.
-                    log.exception("how task %s ended cannot be told", task.id)
-                    run.result = self._unclear(run, error)
+                if outcome.shortage and not outcome.maybe_done:
+                    run.result = self._not_sent(run, outcome)
+                else:
+                    await self._conclude(run, outcome)
             self.feedback.note(run)
             has_slot = False
-            self._lanes.unsettled += 1
-            self._release_slot(lane)
+            self._lanes.ended()
+            self._release_slot(task, lane)
             try:
                 if run.result is not None:
                     await self.settle(task, run.result, run.config, run.target)
             finally:
-                self._lanes.unsettled -= 1
-                self._lanes.wake.set()
+                self._lanes.settled()
         except asyncio.CancelledError:
             # The daemon stops, and nothing was sent yet.
             await self._claims.release_claim(task)
@@ -183,7 +203,7 @@ class Pipe:
         finally:
             if has_slot:
                 self._lanes.return_token(lane, self._clock.now_ms(), task.id, began)
-                self._release_slot(lane)
+                self._release_slot(task, lane)
             self._claims.gone(task, running)
 
     # -- the steps, in their order -------------------------------------------------------------
@@ -205,7 +225,7 @@ class Pipe:
         """Make the request, and let the before_ hooks have it; False where it is not sent."""
         task, target, config = run.task, run.target, run.config
         endpoint, before = target.endpoint, run.executor.phases[0]
-        deadline = give_up_at(task, target.retry)
+        deadline = give_up_at(task, target.retry, self._skipped(task))
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
             run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -214,10 +234,15 @@ class Pipe:
         # death before, the claim had to wait for its turn, and it starts here.
         if target.idempotent and task.deaths and not await self._start(task, ()):
             return False
-        self.preparing.add(run.running)
+        self.deadlines.preparing.add(run.running)
         try:
-            run.request = run.executor.prepare(task, target, self._clock.now())
-            if self._host.concerned(before, task.kind, endpoint):
+            task.check_readable()
+            if endpoint.partition is not None and task.partition is None and not task.webhook:
+                await partition_of(endpoint, task.params)  # which did not render either before
+            run.request = await bounded(
+                task.is_large, run.executor.prepare, task, target, self._clock.now()
+            )
+            if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
                 arguments = {
                     name: run.request, "task": task, "endpoint": endpoint, "config": config
@@ -225,28 +250,33 @@ class Pipe:
                 run.request = await self._host.fold(before, name, arguments)
             return True
         except (InvalidPayload, Reject) as error:
-            reason = Reason.REJECTED if isinstance(error, Reject) else Reason.INVALID_PAYLOAD
+            reason = Reason.INVALID_PAYLOAD
+            if isinstance(error, Reject):
+                reason = Reason.REJECTED
+            elif error.stored:
+                reason = Reason.INVALID
             run.result = await self.results.fail(
                 task, endpoint, config, reason, str(error), request=run.request, began=run.began
             )
         except Snooze as snooze:
-            next_try = run.began + round(snooze.delay * 1000)
+            next_try = run.began + round(max(snooze.delay, SHORTEST_DELAY) * 1000)
             if deadline is not None and next_try > deadline:
                 why = f"{snooze}: past give_up_after"
                 run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
             else:
                 decision = Decision(Status.PENDING, str(snooze), None, next_try)
                 run.result = AttemptResult(decision, None, None, uncounted=True)
-        except (KeyboardInterrupt, asyncio.CancelledError):
+        except asyncio.CancelledError:
             raise
-        except BaseException as error:
-            # An executor is a plugin's, too.
+        except BaseException as error:  # an executor is a plugin's, too
+            if is_ctrl_c(error):
+                raise
             log.exception("the executor of task %s cannot prepare its request", task.id)
             run.request = None
             outcome = Outcome("retry", "error", error=f"{type(error).__name__}: {error}")
             run.result = await self._tell(run, outcome, self._decide(run, outcome))
         finally:
-            self.preparing.discard(run.running)
+            self.deadlines.preparing.discard(run.running)
         return False
 
     async def _started(self, run: Run) -> bool:
@@ -254,46 +284,54 @@ class Pipe:
         byte; False where the claim is no longer ours."""
         task, target = run.task, run.target
         effects: Sequence[Effect] = ()
-        if self._host.concerned("announce", task.kind, target.endpoint):
+        before = run.executor.phases[0]
+        if before and self._host.concerned("announce", task.kind, target.endpoint):
             reached = Reached(task, target.endpoint, run.config, None, run.request, run.running)
-            reached.phase = run.executor.phases[0]
+            reached.phase = before
             effects = await self._host.collect("announce", reached)
+        if task.ordered and self.deadlines.leases.may_be_lost(run.elapsed()):
+            raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
         if (effects or not claimed_as_start) and not await self._start(task, effects):
             return False
-        if self.stopping:
+        if self.deadlines.stopping:
             raise asyncio.CancelledError
-        return True
+        return not (task.ordered and self.deadlines.leases.may_be_lost(run.elapsed()))
 
     async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
-        items = list(self.items(effects))
+        items = await self.items(effects)
+        alone = self._claims.poison.is_alone(task)
         try:
-            ours, inserted = await self._store.write(start(task, self._clock.now_ms(), items))
+            begun = start(task, self._clock.now_ms(), items, alone=alone)
+            ours, inserted = await self._store.write(begun)
         except BaseException:
             self.not_written(items)
             raise
+        if alone:
+            self._claims.poison.written(task)
         if ours:
-            self.written(items, inserted)
+            await self.written(items, inserted)
         else:
             self.not_written(items)
         return ours
 
     async def _send(self, run: Run) -> Outcome:
         task, target, running = run.task, run.target, run.running
-        self.sending[running] = time.monotonic() + target.timeout + GRACE
+        count_anew(running)
+        self.deadlines.begin(running, target.timeout, run.elapsed() if task.ordered else None)
         try:
             outcome = await run.executor.execute(run.request, task, target, run.send)
             check_outcome(outcome)
             # What the executor judges is not a plugin's decision against the rules of retry.
             return replace(outcome, decided_by=None) if outcome.decided_by else outcome
-        except KeyboardInterrupt:
-            raise
         except BaseException as fault:  # it may be a plugin's, a cancellation of its own too
+            if is_ctrl_c(fault):
+                raise
             cancelled = isinstance(fault, asyncio.CancelledError)
-            if cancelled and running in self.overdue:
-                error = f"the executor did not end within {format_duration(target.timeout)}"
-            elif cancelled and self.stopping:
+            if cancelled and running in self.deadlines.overdue:
+                error = self.deadlines.overdue[running]
+            elif cancelled and self.deadlines.stopping:
                 # The daemon stops and cannot wait any longer for this answer.
                 running.uncancel()
                 run.interrupted = True
@@ -303,13 +341,41 @@ class Pipe:
                 log.exception("the executor of task %s failed", task.id)
                 error = f"{type(fault).__name__}: {fault}"
         finally:
-            del self.sending[running]
-            # Whatever it made of the cancel.
-            if running in self.overdue:
-                self.overdue.discard(running)
-                running.uncancel()
+            self.deadlines.end(running)
         verdict = "retry" if "error" in target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
+
+    def _not_sent(self, run: Run, outcome: Outcome) -> AttemptResult:
+        """Nothing was sent, and the receiver cannot help it: the attempt is given back."""
+        next_try = self._clock.now_ms() + round(SHORTAGE_DELAY * 1000)
+        if outcome.receiver_only:
+            self.feedback.wait_here(run.lane, next_try, NO_PORT)
+        else:
+            self._lanes.halt(HALT)
+        if time.monotonic() >= self._tell_shortage_at:
+            self._tell_shortage_at = time.monotonic() + SHORTAGE_TOLD
+            error = error_record(outcome.error, run.config.redactor)
+            worker_log.error(
+                "this daemon lacks what it takes to send (%s): such attempts are given back, and "
+                "made again after %gs; `orchestratord doctor` shows its limits",
+                error, SHORTAGE_DELAY,
+            )  # fmt: skip
+        why = "not sent, as this machine lacks something: the attempt is given back"
+        decision = Decision(Status.PENDING, why, None, next_try)
+        return AttemptResult(decision, outcome, None, uncounted=True)
+
+    async def _conclude(self, run: Run, outcome: Outcome) -> None:
+        """What follows from an attempt that was made: after, decide, tell."""
+        try:
+            outcome = await self._after(run, outcome)
+            decision = self._decide(run, outcome)
+            if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
+                decision = await self._decide_probe(run, decision)
+            run.result = await self._tell(run, outcome, decision)
+        except Exception as error:
+            # It was sent: whatever goes wrong from here on must not make it look unsent.
+            log.exception("how task %s ended cannot be told", run.task.id)
+            run.result = self._unclear(run, error)
 
     async def _after(self, run: Run, outcome: Outcome) -> Outcome:
         """The outcome as the after_ hooks leave it."""
@@ -343,21 +409,37 @@ class Pipe:
             outcome,
             now=now,
             chance=self._chance,
-            fault=self._backoff_fault,
+            fault=self._host.backoff_fault,
+            skipped=self._skipped(run.task),
         )
 
-    def _backoff_fault(self, strategy: str, error: BaseException | str) -> None:
-        """Log a strategy's fault under the name of the plugin that registered it."""
-        plugin = self._host.registry.owners.get(("backoff", strategy), strategy)
-        fault = error if isinstance(error, BaseException) else ValueError(error)
-        self._host.fault(plugin, f"backoff {strategy}", fault)
+    async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
+        task = run.task
+        since = give_up_from(task)
+        try:
+            first = await self._store.read(stored_throttles.first_attempt(task.id, since))
+        except Exception as error:  # the probe failed, and not what was asked of it
+            log.warning("when task %s was tried first is not known now: %s", task.id, error)
+            first = None
+        return decide_probe(
+            task,
+            run.target.retry,
+            decision,
+            now=self._clock.now_ms(),
+            first=run.began if first is None else first,
+            fault=self._host.backoff_fault,
+        )
+
+    def _skipped(self, task: Task) -> int:
+        return self._clock.skipped_since(give_up_from(task))
 
     async def _tell(self, run: Run, outcome: Outcome, decision: Decision) -> AttemptResult:
-        row = _row(run, outcome, decision)
+        row = run.row(outcome, decision)
         if run.interrupted and run.target.idempotent:
             return AttemptResult(decision, outcome, row, uncounted=True)
-        unsent = decision.reason is Reason.REJECTED and outcome.status_code is None
-        after = None if unsent else run.executor.phases[1]
+        before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
+        skipped = before_sending or run.executor.immediate
+        after = None if skipped else run.executor.phases[1]
         reached = Reached(
             run.task, run.target.endpoint, run.config, outcome, run.request, run.running
         )
@@ -367,14 +449,14 @@ class Pipe:
         text = f"{type(error).__name__}: {error}"
         outcome = Outcome("retry", "error", error=text, maybe_done=True)
         decision = self._decide(run, outcome)
-        return AttemptResult(decision, outcome, _row(run, outcome, decision))
+        return AttemptResult(decision, outcome, run.row(outcome, decision))
 
     async def settle(
         self, task: Task, result: AttemptResult, config: Config, target: Target | None
     ) -> None:
         """Write how an attempt ended, again and again until the database takes it; then do what
         follows from it."""
-        items = list(self.items(result.effects)) if result.effects else []
+        items = await self.items(result.effects) if result.effects else []
         now = self._clock.now_ms()
         settlement = settlement_of(task, result, config, target, items, now)
         settled = await self._claims.settle(settlement)
@@ -393,7 +475,9 @@ class Pipe:
             )
             return
         if items:
-            self.written(items, settled.inserted)
+            if len(items) > SLICE:
+                self.slices_wait.set()
+            await self.written(items, settled.inserted)
         log_settled(task, result, settled.status, config)
         self._stats.count(settlement, settled.status)
         if self._events.listening:
@@ -402,48 +486,84 @@ class Pipe:
             self._placement.touched(task.key, result.decision.next_try or now)
         elif settled.status in FINAL:
             self._claims.waiters.finished(task.id)
+        if settled.holds:
+            self._events.publish(task_events.partition_held(task, result.decision.reason, now))
         if result.decision.reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
-            self._webhook_disabled(task, now)
-
-    def _webhook_disabled(self, task: Task, now: int) -> None:
-        """Its receiver wants no more. Of several deliveries in flight, the first one tells."""
-        before = self._placement.of(task.key)
-        self._placement.standing_changed(task.endpoint_id)
-        self._store.tell("tables")
-        after = self._placement.of(task.key)
-        if isinstance(after, Doomed) and not isinstance(before, Doomed):
-            type_, name = EventType.WEBHOOK_DISABLED, task.webhook
-            self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
+            self._claims.webhook_disabled(task, now)
 
     # -- what follows --------------------------------------------------------------------------
 
-    def items(self, effects: Sequence[Effect]) -> Iterator[StoredEffect]:
+    async def items(self, effects: Sequence[Effect], level: int = 0) -> list[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
-        from now on. `written` or `not_written` has to follow."""
-        for item in effects:
-            yield self.insert(item) if isinstance(item, NewTask) else item
+        from now on, and events come with what follows from them. `written` or `not_written` has to
+        follow.
+
+        There may be ten thousand: so many that others have their turn in between, here as in
+        `written`. `level`: how many events led to them one after the other within this transaction.
+        """
+        items: list[StoredEffect] = []
+        events = self._placement.immediate(effects, level)
+        ids = iter(await self._ids(len(events)) if events else ())
+        try:
+            for number, item in enumerate(effects):
+                if not isinstance(item, NewTask):
+                    items.append(item)
+                elif number in events and (id_ := next(ids, None)) is not None:
+                    items.append(await self._event(item, id_, events[number], level))
+                else:
+                    items.append(self.insert(await with_partition(item, self._placement.config)))
+                if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
+                    await asyncio.sleep(0)
+        except BaseException:
+            self.not_written(items)
+            raise
+        return items
+
+    async def _ids(self, count: int) -> Sequence[int]:
+        """Ids for events; none where the database gives none now: they wait like others then."""
+        try:
+            return await self._store.write(reserve_ids(count))
+        except Exception as error:
+            log.warning("events wait for an attempt, as they cannot be given ids now: %s", error)
+            return ()
+
+    async def _event(self, new: NewTask, id_: int, place: Immediate, level: int) -> Insert:
+        """What to write for a task that needs no attempt: already succeeded, with what follows."""
+        effects = await self.results.happened(new, id_, *place, self._placement.config)
+        if effects is None:
+            return Insert(new)  # an attempt of it shows what is wrong
+        return Insert(new, happened=Happened(id_, await self.items(effects, level + 1)))
 
     def insert(self, task: NewTask) -> Insert:
         """What to write for a new task; `written` or `not_written` has to follow."""
-        # With an idempotency key it may turn out not to be new.
-        if self._lanes.draining or task.delay > 0 or task.unique_key is not None:
+        if task.error is not None and len(task.error) > STORED_ERROR:  # as long as a plugin likes
+            task = replace(task, error=error_record(task.error, self._placement.config.redactor))
+        # With an idempotency key it may turn out not to be new, and in a partition another may have
+        # its turn.
+        later = task.delay > 0 or task.unique_key is not None or task.partition is not None
+        if self._lanes.draining or later:
             return Insert(task)
         standing = self._placement.of(task.key)
         if not isinstance(standing, Target):
             return Insert(task)
         if not self._lanes.known(task.key):
             self._placement.place(task.key)
-        if not self._lanes.occupy(standing.lane, self._clock.now_ms()):
+        if not self._lanes.occupy(standing.lane, task.key, self._clock.now_ms()):
             return Insert(task)
         return Insert(task, Born(standing.idempotent, standing.lane))
 
-    def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
+    async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
         inserts = [item for item in items if isinstance(item, Insert)]
         now = self._clock.now_ms() if self._events.listening else None
-        for insert, item in zip(inserts, inserted, strict=True):
+        for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
+            if number % AT_ONCE == 0:
+                await asyncio.sleep(0)
             if now is not None and not item.duplicate:
                 self._events.publish(task_events.created(insert, item, now))
+            if insert.happened is not None:
+                await self._happened(insert, insert.happened, item)
+                continue
             if item.running is not None and insert.born is not None:
                 self.start(item.running, insert.born.lane)
                 continue
@@ -451,38 +571,26 @@ class Pipe:
             if item.next_try is not None and not item.duplicate:
                 self._placement.touched(item.key, item.next_try)
 
+    async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:
+        """A task that needed no attempt is on disk, or was there already."""
+        if item.duplicate:
+            self.not_written(happened.effects)
+            return
+        self._stats.happened(insert.task.key)
+        log_happened(insert, item)
+        if self._events.listening:
+            self._events.publish(task_events.happened(insert, item, self._clock.now_ms()))
+        if happened.effects:
+            if len(happened.effects) > SLICE:
+                self.slices_wait.set()
+            await self.written(happened.effects, item.following)
+
     def not_written(self, items: Sequence[StoredEffect]) -> None:
         """None of it was born running: release the slots that were taken for it."""
         for item in items:
-            if isinstance(item, Insert) and item.born is not None:
-                self._lanes.release_claim(item.born.lane, self._clock.now_ms())
-
-    # -- what does not end by itself -----------------------------------------------------------
-
-    def interrupt(self) -> None:
-        """The daemon stops and waits no longer: end what is under way, begin nothing.
-
-        An attempt that is under way ends by the rule for a daemon that stops; the claim of one that
-        has sent nothing is released.
-        """
-        self.stopping = True
-        for attempt in [*self.sending, *self.preparing]:
-            attempt.cancel()
-
-    def expire(self, now: float) -> None:
-        """End what its executor did not end in time; to be called about once a second.
-
-        A deadline for each attempt of its own would cost more than the rest of its bookkeeping;
-        the client keeps the exact one. `now` is of `time.monotonic`.
-        """
-        for attempt, limit in list(self.sending.items()):
-            if now > limit and attempt not in self.overdue:
-                self.overdue.add(attempt)
-                attempt.cancel()
-
-
-def _row(run: Run, outcome: Outcome, decision: Decision) -> Attempt:
-    return Attempt(
-        run.task.attempts, run.began, run.elapsed(), outcome.status_code, outcome.error,
-        decision.delay, decision.why,
-    )  # fmt: skip
+            if not isinstance(item, Insert):
+                continue
+            if item.happened is not None:
+                self.not_written(item.happened.effects)
+            elif item.born is not None:
+                self._lanes.release_claim(item.born.lane, item.task.key, self._clock.now_ms())

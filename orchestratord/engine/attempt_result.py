@@ -10,18 +10,21 @@ import time
 from dataclasses import dataclass, field, replace
 from typing import Any
 
-from orchestratord.engine.retry import AMBIGUOUS, Decision, last_one
+from orchestratord.engine.poison import POISON_AFTER
+from orchestratord.engine.retry import AMBIGUOUS, Decision
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Attempt, Effect, Reason, Status, Task
+from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.values.clock import Clock
-
-POISON_AFTER = 3
-"""Starts that end with the daemon's death."""
+from orchestratord.plugin.long_work import off_loop, seconds_queued
+from orchestratord.queue.operations.insert import HAPPENED_CODE
+from orchestratord.queue.operations.slices import SLICE, sliced
+from orchestratord.queue.store import Store
+from orchestratord.values.clock import Clock, elapsed
+from orchestratord.values.durations import format_duration
 
 
 @dataclass(slots=True)
@@ -59,6 +62,13 @@ class Run:
     def elapsed(self) -> float:
         """Milliseconds since it began."""
         return round((time.monotonic() - self.clock) * 1000, 3)
+
+    def row(self, outcome: Outcome, decision: Decision) -> Attempt:
+        """The row of the attempt, as it ends now."""
+        return Attempt(
+            self.task.attempts, self.began, self.elapsed(), outcome.status_code, outcome.error,
+            decision.delay, decision.why,
+        )  # fmt: skip
 
 
 @dataclass(slots=True)  # not frozen: it is made for each attempt, which takes twice as long then
@@ -119,42 +129,68 @@ class ResultTeller:
                         effects += await host.collect("announce", reached)
             if telling and phase is not None:
                 effects += await host.collect(phase, reached)
-        return AttemptResult(decision, outcome, row, effects, request=reached.request, after=after)
+            if len(effects) > SLICE:
+                effects = await off_loop(sliced, effects, self._clock.now_ms())
+        result = AttemptResult(decision, outcome, row, effects, decision.uncounted)
+        result.request, result.after = reached.request, after
+        return result
+
+    async def happened(
+        self, new: NewTask, id_: int, target: Target, executor: Executor, config: Config
+    ) -> list[Effect] | None:
+        """What the telling hooks want written with a task that needs no attempt, and is going to be
+        written as succeeded; None where a hook finds that it has not."""
+        now, endpoint, after = self._clock.now_ms(), target.endpoint, executor.phases[1]
+        task = Task(
+            id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook,
+            phase=new.phase, status=Status.RUNNING, reason=None, attempts=0,
+            max_attempts=new.max_attempts, next_try=None, params=new.params, payload=None,
+            parent_id=new.parent_id, created_at=now, updated_at=now,
+            scheduled_at=new.scheduled_at or now, depth=new.depth,
+        )  # fmt: skip
+        outcome = Outcome("success", HAPPENED_CODE)
+        if self._host.concerned(after, task.kind, endpoint):
+            arguments = {
+                "outcome": outcome, "request": None, "statement": None, "task": task,
+                "endpoint": endpoint, "config": config,
+            }  # fmt: skip
+            outcome = await self._host.fold(after, "outcome", arguments)
+        if outcome.verdict != "success":
+            return None
+        decision = Decision(Status.SUCCEEDED, "it has happened", None)
+        reached = Reached(task, endpoint, config, outcome)
+        return (await self.tell(reached, decision, None, None)).effects
 
     async def lost(
         self,
         task: Task,
         endpoint: Endpoint | None,
-        target: Target | None,
         executor: Executor | None,
         config: Config,
     ) -> AttemptResult:
-        """Settle an attempt that had started when its daemon died.
+        """Settle an attempt that had started when its daemon died: it costs a death, no attempt.
 
-        `target` and `executor` are None where today's configuration has none for it.
+        `executor` is None where today's configuration has none for it.
         """
         now = self._clock.now_ms()
         deaths = task.deaths + 1
         error = "the daemon died while this attempt was under way"
         outcome = Outcome("retry", "error", error=error, maybe_done=True)
-        allowed = task.max_attempts
-        if target is not None:
-            allowed = target.retry.max_attempts + task.granted
         if not task.idempotent:
             decision = Decision(Status.FAILED, AMBIGUOUS, Reason.AMBIGUOUS)
-        elif deaths >= POISON_AFTER:
-            why = f"{deaths} starts ended with the daemon's death"
+        elif deaths >= POISON_AFTER and task.alone:
+            why = f"{deaths} starts ended with the daemon's death, the last one while it ran alone"
             decision = Decision(Status.FAILED, why, Reason.POISONED)
-        elif task.attempts >= allowed:
-            decision = Decision(Status.FAILED, last_one(task, allowed), Reason.EXHAUSTED)
         else:
-            decision = Decision(Status.PENDING, "lost with the daemon: again at once", None, now, 0)
+            # In its former place, before what became due since.
+            due = min(task.next_try or now, now)
+            decision = Decision(Status.PENDING, "lost with the daemon: again at once", None, due, 0)
         began = task.started_at or now
         row = Attempt(task.attempts, began, 0.0, "error", error, decision.delay, decision.why)
         phase = executor.phases[1] if executor is not None else None
         reached = Reached(task, endpoint, config, outcome)
         result = await self.tell(reached, decision, row, phase)
-        result.deaths = deaths
+        result.deaths, result.uncounted = deaths, True
         return result
 
     async def fail(
@@ -199,3 +235,112 @@ class ResultTeller:
         told = await self.tell(reached, decision, row, result.after)
         told.uncounted, told.deaths = result.uncounted, result.deaths
         return told
+
+
+# -- What makes attempts end that do not: their timeout, their lease, the daemon's stop ------------
+
+GRACE = 1.0
+"""Seconds over its timeout after which an executor that does not end by itself is cancelled."""
+LEASE_MARGIN = 2.0
+"""Seconds before a lease may run out at which attempts of ordered partitions end; they are looked
+at each half a second."""
+LOST_SOON = "its lease could not be renewed, and another daemon may send it"
+
+
+class LeaseGuard:
+    """Which attempts of ordered partitions have to end, since their leases could not be renewed:
+    another daemon would send the same, and then what comes after it, while this one still sends."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self._began: dict[asyncio.Task[Any], float] = {}
+        self.renewed = elapsed()
+        """When the leases of all claims were last known to be renewed (`elapsed`)."""
+
+    def begin(self, attempt: asyncio.Task[Any], took: float) -> None:
+        """An attempt sends from now on; it has taken so many milliseconds until here."""
+        self._began[attempt] = elapsed() - took / 1000
+
+    def end(self, attempt: asyncio.Task[Any]) -> None:
+        """It sends no more."""
+        self._began.pop(attempt, None)
+
+    def lost(self) -> list[asyncio.Task[Any]]:
+        """Those that have to end now."""
+        if not self._began:
+            return []
+        now = elapsed()
+        return [one for one, began in self._began.items() if self._may_be_lost(now, began)]
+
+    def may_be_lost(self, took: float) -> bool:
+        """Whether the lease may run out soon of an attempt that began so many milliseconds ago."""
+        now = elapsed()
+        return self._may_be_lost(now, now - took / 1000)
+
+    def _may_be_lost(self, now: float, began: float) -> bool:
+        # What a renewal leaves alone has two thirds of its lease left, and what has begun since was
+        # claimed not long before.
+        lease = self._store.lease
+        sure = lease * 2 / 3 - min(LEASE_MARGIN, lease / 6)
+        return self._store.several_daemons and now > max(self.renewed, began) + sure
+
+
+class Deadlines:
+    """Attempts that are being prepared or sent, and when they have to end."""
+
+    def __init__(self, store: Store) -> None:
+        self.leases = LeaseGuard(store)
+        self.stopping = False
+        """The daemon stops, and waits no longer."""
+        self.sending: dict[asyncio.Task[Any], tuple[float, float]] = {}
+        """Attempts whose request is under way: since when (`time.monotonic`), and the seconds that
+        they may take."""
+        self.preparing: set[asyncio.Task[Any]] = set()
+        """Attempts in the hands of before_ hooks, which may take their time."""
+        self.overdue: dict[asyncio.Task[Any], str] = {}
+        """Attempts that were cancelled since they did not end in time, and why that is wrong."""
+
+    def begin(self, attempt: asyncio.Task[Any], timeout: float, took: float | None) -> None:
+        """An attempt sends from now on, for so many seconds at most. `took`: the milliseconds until
+        here of one whose partition is ordered; None for others."""
+        self.sending[attempt] = time.monotonic(), timeout + GRACE
+        if took is not None:
+            self.leases.begin(attempt, took)
+
+    def end(self, attempt: asyncio.Task[Any]) -> None:
+        """It sends no more, whatever it made of a cancel."""
+        del self.sending[attempt]
+        self.leases.end(attempt)
+        if self.overdue.pop(attempt, None) is not None:
+            attempt.uncancel()
+
+    def interrupt(self) -> None:
+        """The daemon stops and waits no longer: end what is under way, begin nothing.
+
+        An attempt that is under way ends by the rule for a daemon that stops; the claim of one that
+        has sent nothing is released.
+        """
+        self.stopping = True
+        for attempt in [*self.sending, *self.preparing]:
+            attempt.cancel()
+
+    def expire(self, now: float) -> None:
+        """End what its executor did not end in time; to be called about once a second.
+
+        A deadline for each attempt of its own would cost more than the rest of its bookkeeping;
+        the client keeps the exact one. `now` is of `time.monotonic`.
+        """
+        for attempt, (began, allowed) in list(self.sending.items()):
+            if now <= began + allowed or attempt in self.overdue:
+                continue
+            # Its answer is there: looking into it may take as long again, once it is its turn.
+            queued = seconds_queued(attempt)
+            if queued is not None and now <= began + queued + 2 * allowed:
+                continue
+            allowed_words = format_duration(allowed - GRACE)
+            self.overdue[attempt] = f"the executor did not end within {allowed_words}"
+            attempt.cancel()
+        for attempt in self.leases.lost():
+            if attempt not in self.overdue:
+                self.overdue[attempt] = LOST_SOON
+                attempt.cancel()

@@ -3,19 +3,47 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
-from typing import Any
+import logging
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from types import MappingProxyType
+from typing import Any, NamedTuple, TypeVar
 
+from orchestratord.config.params import check_call
 from orchestratord.engine.attempt import Pipe
-from orchestratord.model.task import Effect, NewTask
+from orchestratord.engine.lanes.call_partition import partition_of
+from orchestratord.errors import Conflict, InvalidParams, InvalidPayload, NotFound
+from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.json_body import INLINE_BYTES, is_larger
+from orchestratord.model.settings import Config
+from orchestratord.model.task import Effect, Kind, NewTask
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations.insert import enqueue
-from orchestratord.queue.operations.settle import write_effects
-from orchestratord.queue.records import Inserted, StoredEffect
+from orchestratord.queue.operations.settle import happen, write_effects
+from orchestratord.queue.operations.slices import oldest_slice, write_slice
+from orchestratord.queue.outbox.outbox_take import OutboxTask, Result, take
+from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.store import Store
+
+log = logging.getLogger("orchestratord.worker")
+
+LOOK = 30.0
+"""Seconds between two looks for slices that a daemon which died has left."""
+
+T = TypeVar("T")
 
 Operation = Callable[[Any], Write[list[Inserted]]]
 """Makes the operation that writes what it is given."""
+
+
+class Accepted(NamedTuple):
+    """A call that is on disk. `repeated`: its key was used before, and this is the first call."""
+
+    id: int
+    status: str
+    repeated: bool = False
 
 
 class Enqueue:
@@ -32,26 +60,127 @@ class Enqueue:
 
         Raises what `Store.enqueue` raises.
         """
-        return await self._whole(tasks, enqueue)
+        return await self._whole(tasks, _accepted)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write effects in one transaction; the ids of the new tasks, in order."""
         return [item.id for item in await self._whole(effects, write_effects)]
 
-    async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
-        items: list[StoredEffect] = []
+    async def write_slices(self) -> None:
+        """Write what waits in slices, also what other daemons have left, until cancelled."""
+        while True:
+            self._pipe.slices_wait.clear()
+            try:
+                while (found := await self._store.read(oldest_slice())) is not None:
+                    written = await self._whole(found.tasks, partial(write_slice, found))
+                    if made := sum(not item.duplicate for item in written):
+                        log.info("%d more tasks are written, of a slice", made)
+            except Exception as error:
+                log.error("what waits in slices cannot be written yet: %s", error)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._pipe.slices_wait.wait(), LOOK)
+
+    async def take(self, rows: Sequence[OutboxTask], *, same_database: bool) -> list[Result]:
+        """Make tasks of rows of the outbox, and start those that have a free slot; what became of
+        each. Raises what the operation `take` raises; then nothing was written."""
+        return await self._shielded(self._take(rows, same_database))
+
+    async def _take(self, rows: Sequence[OutboxTask], same_database: bool) -> list[Result]:
+        items = await self._pipe.items([row.task for row in rows])
+        inserts = [item for item in items if isinstance(item, Insert)]
         try:
-            items.extend(self._pipe.items(effects))
+            results = await self._store.write(take(rows, inserts, same_database=same_database))
+        except BaseException:
+            self._pipe.not_written(items)
+            raise
+        written, inserted = [], []
+        for insert, result in zip(inserts, results, strict=True):
+            if isinstance(result, Inserted):
+                written.append(insert)
+                inserted.append(result)
+            else:
+                self._pipe.not_written((insert,))
+        await self._pipe.written(written, inserted)
+        return results
+
+    async def _write(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
+        items = await self._pipe.items(effects)
+        try:
             inserted = await self._store.write(operation(items))
         except BaseException:
             self._pipe.not_written(items)
             raise
-        self._pipe.written(items, inserted)
+        await self._pipe.written(items, inserted)
         return inserted
 
     async def _whole(self, effects: Sequence[Effect], operation: Operation) -> list[Inserted]:
+        return await self._shielded(self._write(effects, operation))
+
+    async def _shielded(self, step: Coroutine[Any, Any, T]) -> T:
         """Write to the end although the caller is cancelled: it may be written already."""
-        task = asyncio.get_running_loop().create_task(self._write(effects, operation))
+        task = asyncio.get_running_loop().create_task(step)
         self.under_way.add(task)
         task.add_done_callback(self.under_way.discard)
         return await asyncio.shield(task)
+
+
+def _accepted(items: Sequence[Any]) -> Write[list[Inserted]]:
+    """The operation that writes new tasks, and with events what follows from them."""
+    events = any(item.happened is not None for item in items)
+    return happen(items) if events else enqueue(items)
+
+
+def callable_endpoint(config: Config, endpoint_id: str) -> Endpoint:
+    """An endpoint that takes calls. Raises NotFound, and Conflict where it is disabled."""
+    endpoint = config.endpoints.get(endpoint_id)
+    if endpoint is None:
+        raise NotFound.of("endpoint", endpoint_id)
+    if not endpoint.enabled:
+        raise Conflict(f"{endpoint_id} is disabled (enabled: false)")
+    return endpoint
+
+
+async def new_call(
+    config: Config,
+    endpoint: Endpoint,
+    params: Mapping[str, Any],
+    texts: Mapping[str, str] = MappingProxyType({}),
+    *,
+    delay: float = 0.0,
+    key: str | None = None,
+) -> NewTask:
+    """A task that calls an endpoint, its parameters checked; large ones beside the loop.
+
+    Args:
+        config: what `endpoint` is of.
+        params: by their names, as JSON values.
+        texts: more of them, as texts that become what the endpoint declares.
+        delay: seconds until the first try.
+        key: its idempotency key.
+
+    Raises what `check_call` raises, and InvalidParams where it has no partition, or would hold up
+    an ordered one.
+    """
+    if is_larger({**params, **texts}, INLINE_BYTES):
+        checked = await off_loop(check_call, config, endpoint, params, texts, key)
+    else:
+        checked = check_call(config, endpoint, params, texts, key)
+    # A repeat is told by what was sent: the defaults may have changed since.
+    asked = {name: checked[name] for name in (*params, *texts)} if key is not None else None
+    if delay > 0 and endpoint.partition is not None and endpoint.partition.ordered:
+        why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up those"
+        raise InvalidParams({"delay": f"{why} behind it; leave it out"})
+    try:
+        partition = await partition_of(endpoint, checked)
+    except InvalidPayload as error:
+        raise InvalidParams({"partition": str(error).removeprefix("partition: ")}) from None
+    return NewTask(
+        Kind.CALL,
+        endpoint.id,
+        checked,
+        delay=delay,
+        unique_key=key,
+        max_attempts=endpoint.retry.max_attempts,
+        asked=asked,
+        partition=partition,
+    )

@@ -1,20 +1,49 @@
-"""What the end of an attempt means for its lane: its receiver is down, is back, or asks to wait."""
+"""What the end of an attempt means for its scopes: its receiver is down, is back, asks to wait, or
+takes less than it is sent.
+
+Each answer speaks of one scope. What fails to connect speaks of the receiver, which is the lane. A
+timeout after that, a 5xx, an answer that was lost speak of the endpoint or webhook alone, unless
+all neighbours fail that were tried of late. A
+Retry-After with 429 or 503 speaks of the API, or by `retry_after_scope` of the endpoint; that of a
+delivery of its URL, however many endpoints share it. The same goes for a 429 and a 503 without it:
+they halve the pace. But as long as all of these come from one endpoint or webhook while its
+neighbours are served, it is the pace of that one alone.
+
+What throttles a scope is in memory, and a copy of it in the table `throttles`, which `fleet` writes
+a moment later, never while an attempt waits for it. Should the power fail in between, the next
+attempts are answered as these were. A hold by Retry-After is the whole fleet's; a breaker and a
+pace are a daemon's own, which the next start on its machine begins with. What was lifted stands in
+the table with its time, and wins over whatever began before.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import logging
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Iterable
 
 from orchestratord.engine.attempt_result import Run
-from orchestratord.engine.lanes.breaker import is_down
-from orchestratord.engine.lanes.lane_set import Lane, LaneSet
+from orchestratord.engine.lanes import throttle_view
+from orchestratord.engine.lanes.breaker import WINDOW_MS, is_down
+from orchestratord.engine.lanes.lane import Lane
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.pace import GENTLE, IN_VAIN_MS, QUIET_MS, SLOWEST, Pace
+from orchestratord.engine.lanes.scopes import own_scope
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.engine.settlement import Claims, error_record
-from orchestratord.model.event import BreakerEvent, EventType
+from orchestratord.model.endpoint import BreakerRule
+from orchestratord.model.event import BreakerEvent, EventType, ThrottleEvent
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import Reason, Status, Task
+from orchestratord.model.task import (
+    OVERLOAD,
+    RETRY_AFTER,
+    Key,
+    Reason,
+    Status,
+    StoredThrottle,
+    Task,
+)
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
 from orchestratord.values.clock import Clock, rfc3339
@@ -23,34 +52,51 @@ from orchestratord.values.redact import Redactor
 
 log = logging.getLogger("orchestratord.worker")
 
-RETRY_AFTER_CODES = frozenset({429, 503})
-"""Answers whose Retry-After is for all calls, and not only for this one."""
+TOO_MUCH = frozenset({429, 503})
+"""Answers that say so; their Retry-After is for all, and not only for this one."""
+ALONE_MS = 10_000
+"""For so long a refusal counts, where it is asked whether all of them come from one key."""
+LASTING_MS = 1_000
+"""For so long an overload has to have gone on to be told of."""
+DEFAULT = BreakerRule()
+"""Of deliveries: whose endpoint they are of says nothing of their receiver."""
 
 
 class Feedback:
-    """Tells the throttles of lanes how attempts have ended."""
+    """Tells the throttles of scopes how attempts have ended."""
 
     def __init__(self, lanes: LaneSet, claims: Claims, events: EventBus, clock: Clock) -> None:
         """
         Args:
             lanes: whose throttles they are.
             claims: where a claim is released that may not begin any more.
-            events: is told of breakers.
+            events: is told of what begins and ends.
             clock: the time.
         """
         self._lanes = lanes
+        self._scopes = lanes.scopes
         self._claims = claims
         self._events = events
         self._clock = clock
-        self.turned: Callable[[], None] = lambda: None
-        """Called when a lane begins to wait for its receiver, or does so no more."""
+        self._redactor = Redactor()
+        """That of the attempt which ended last."""
+        self.turned = asyncio.Event()
+        """Set when a scope begins to be throttled, or is so no more."""
+        self.reopened: set[Key] = set()
+        """Keys of which tasks were put off by failures that say nothing any more."""
+        self.lifted: dict[str, int] = {}
+        """Scopes that all daemons are to take for free again, and since when."""
+
+    # -- an attempt ended ------------------------------------------------------------------------
 
     def note(self, run: Run) -> None:
         """An attempt ended, and its slot is not yet free."""
         task, result, lane = run.task, run.result, self._lanes.lanes[run.lane]
-        throttle = lane.throttle
-        if throttle is None and result is not None and result.decision.status is Status.SUCCEEDED:
-            return
+        key = task.key
+        if result is not None and result.decision.status is Status.SUCCEEDED:
+            self._scopes.tried(key, self._clock.now_ms(), served=True)
+            if lane.throttle is None and key not in self._scopes.of:
+                return
         outcome = result.outcome if result is not None else None
         try:
             if (
@@ -58,165 +104,416 @@ class Feedback:
                 or outcome is None
                 or outcome.status_code is None
                 or outcome.final_reason == Reason.REJECTED
+                or outcome.shortage
             ):
                 self._lanes.return_token(run.lane, self._clock.now_ms(), task.id, run.began)
-            elif result.request is not None and not result.uncounted:
-                self._judge(lane, task, outcome, run.target, run.config.redactor)
-            elif throttle is not None and throttle.probe == task.id:
+            elif result.request is not None and not run.interrupted:
+                self._redactor = run.config.redactor
+                self._judge(run, lane, key, outcome)
+            else:
                 # It says nothing of the receiver: it was interrupted, or a hook failed at it.
-                throttle.probe_over()
-                self._lanes.throttle_changed(lane, self._clock.now_ms())
+                self._lanes.end_probe(run.lane, task.id, self._clock.now_ms())
         except Exception:
             # It was sent: whatever goes wrong here must not make it look unsent.
             log.exception("what the end of task %s means for %s is not noted", task.id, run.lane)
 
-    def _judge(
-        self, lane: Lane, task: Task, outcome: Outcome, target: Target, redactor: Redactor
-    ) -> None:
-        now, down = self._clock.now_ms(), is_down(outcome)
+    def probes_open_breaker(self, task: Task, lane: str) -> bool:
+        """Whether a task is the probe of a breaker that is open."""
+        throttle = self._lanes.lanes[lane].throttle
+        mine = self._scopes.probed_by(task.id)
+        if throttle is not None and throttle.probe == task.id:
+            mine = [throttle, *mine]
+        return any(one.breaker.opened_at is not None for one in mine)
+
+    def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome) -> None:
+        now, task, target = self._clock.now_ms(), run.task, run.target
+        down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
         until = _asked(outcome, target, now)
-        if lane.throttle is None and not down and until is None:
+        if down or refused:
+            self._scopes.tried(key, now, served=False, down=down)
+        elif outcome.verdict != "success":
+            self._scopes.tried(key, now, served=True)
+        if not (down or refused) and lane.throttle is None and key not in self._scopes.of:
             return
-        throttle = self._lanes.throttle_of(lane, now)
-        before, probe = throttle.probes_only(now), throttle.probe == task.id
-        if probe:
+        before = {id(one): one.probes_only(now) for one in self._concerned(lane, key)}
+        probes = self._scopes.probed_by(task.id)
+        if lane.throttle is not None and lane.throttle.probe == task.id:
+            probes = [lane.throttle, *probes]
+        wanted = any(one.probe_by_hand for one in probes)
+        for throttle in probes:
             throttle.probe_over()
-        if down:
-            self._down(lane, throttle, probe, error_record(outcome.error, redactor) or "", redactor)
-        else:
-            self._answered(lane, throttle, redactor)
-            if probe:
-                throttle.told_until = 0  # it takes something, before the time that it had named
+        self._scopes.probe_over(task.id)
+        error = error_record(outcome.error, self._redactor) or ""
+        self._note_breakers(lane, key, target, outcome, down, probes, error)
+        if not (down or refused):
+            for throttle in probes:
+                if throttle.told_until > now:
+                    # It takes something, before the time that it had named.
+                    self._lift(throttle, now)
+            if wanted:
+                self.lifted.update((one.name, now) for one in probes)
+                self.turned.set()
         if until is not None:
-            self._wait_until(lane, throttle, until, f"{outcome.status_code} with Retry-After")
-        self._changed(lane, throttle, before, now)
+            scope = self._scope_of_refusal(lane, key, target, now)
+            self._hold(scope, until, f"{outcome.status_code} with Retry-After", now)
+        elif refused:
+            self._refused(lane, key, run, now, f"it answers {outcome.status_code}", down)
+        self._changed(lane, key, before, now)
 
-    def told_to_wait(self, lane: str, until: int, why: str) -> None:
-        """Another daemon was told by the receiver of a lane to wait, until then (milliseconds)."""
-        now, found = self._clock.now_ms(), self._lanes.lanes.get(lane)
-        if found is None:
-            self._lanes.told_to_wait(lane, until, why, now)
-            return
-        if until <= now or (found.throttle is not None and until <= found.throttle.told_until):
-            return
-        throttle = self._lanes.throttle_of(found, now)
-        before = throttle.probes_only(now)
-        throttle.wait_until(until, why, here=False)
-        self._changed(found, throttle, before, now)
-        self._lanes.wake.set()
+    def _concerned(self, lane: Lane, key: Key) -> list[Throttle]:
+        mine = list(self._scopes.of.get(key, ()))
+        return mine if lane.throttle is None else [lane.throttle, *mine]
 
-    def _changed(self, lane: Lane, throttle: Throttle, before: bool, now: int) -> None:
-        """`before`: whether only probes might pass before."""
-        self._lanes.throttle_changed(lane, now)
-        if throttle.probes_only(now) == before:
-            return
-        self.turned()
-        if not before:
-            # What was claimed for the next slots would be sent with them.
-            for waiting in self._lanes.take_prefetched_of(lane.name, now):
+    def _changed(self, lane: Lane, key: Key, before: dict[int, bool], now: int) -> None:
+        """Have the scopes of a key looked at again. `before`: of which only probes might pass."""
+        for throttle in self._concerned(lane, key):
+            turned = throttle.probes_only(now) != before.get(id(throttle), False)
+            if turned:
+                self.turned.set()
+                if throttle.probes_only(now):
+                    # What was claimed for the next slots would be sent with them.
+                    self._release_prefetched(throttle, now)
+            self._look_again(throttle, now)
+
+    def _look_again(self, throttle: Throttle, now: int) -> None:
+        lane = self._lanes.lanes.get(throttle.name)
+        if lane is not None and lane.throttle is throttle:
+            self._lanes.throttle_changed(lane, now)
+        else:
+            self._lanes.scope_changed(throttle, now)
+
+    def _release_prefetched(self, throttle: Throttle, now: int) -> None:
+        keys = set(self._scopes.keys(throttle.name))
+        for name in {self._scopes.lane(key) for key in keys}:
+            for waiting in self._lanes.take_prefetched_of(name, now, keys):
                 self._claims.release_claim_later(waiting)
 
-    def _down(
-        self, lane: Lane, throttle: Throttle, probe: bool, why: str, redactor: Redactor
-    ) -> None:
-        now, breaker = self._clock.now_ms(), throttle.breaker
-        if probe and breaker.opened_at is not None:
-            breaker.probe_failed(now, why)
-        elif breaker.failed(now, why):
-            lane.openings += 1
-            log.warning(
-                "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
-                "and lose no attempt, while single ones find out whether it is back",
-                lane.name, breaker.failures, why,
-            )  # fmt: skip
-            name = redactor.text(lane.name)
-            self._events.publish(
-                BreakerEvent(
-                    EventType.BREAKER_OPENED, now, name, breaker.failures, why,
-                    next_probe=breaker.next_probe,
-                )
-            )  # fmt: skip
+    # -- breakers --------------------------------------------------------------------------------
 
-    def _answered(self, lane: Lane, throttle: Throttle, redactor: Redactor) -> None:
-        now, breaker = self._clock.now_ms(), throttle.breaker
+    def _note_breakers(
+        self,
+        lane: Lane,
+        key: Key,
+        target: Target,
+        outcome: Outcome,
+        down: bool,
+        probes: list[Throttle],
+        why: str,
+    ) -> None:
+        now = self._clock.now_ms()
+        rule = DEFAULT if key.webhook else target.endpoint.api.breaker
+        of_lane, own = lane.throttle, self._scopes.by_name.get(own_scope(key))
+        if not down or rule.off:
+            for throttle in (of_lane, own):
+                if throttle is not None:
+                    self._answered(throttle, now)
+            return
+        of_lane = self._lanes.throttle_of(lane, now)
+        if of_lane.breaker.opened_at is None:
+            due = of_lane.breaker.count(now, why, rule)
+            if due and (outcome.unreached or self._all_fail(lane, now)):
+                of_lane.breaker.open(now, now, why, by_keys=not outcome.unreached)
+                self._opened(of_lane, now)
+        elif not (outcome.unreached or of_lane.breaker.by_keys):
+            self._answered(of_lane, now)  # something answers there
+        elif of_lane in probes:
+            of_lane.breaker.probe_failed(now, why)
+        if own is not None and own in probes and own.breaker.opened_at is not None:
+            own.breaker.probe_failed(now, why)
+        elif not outcome.unreached and of_lane.breaker.opened_at is None:
+            own = self._scopes.get(own_scope(key), now)
+            if own.breaker.failed(now, why, rule):
+                self._opened(own, now)
+
+    def _all_fail(self, lane: Lane, now: int) -> bool:
+        """Whether the last attempt of each key of a lane failed that was tried of late."""
+        served = self._scopes.served
+        return all(served[k].down for k in self._scopes.tried_lately(lane.name, now, WINDOW_MS))
+
+    def _opened(self, throttle: Throttle, now: int) -> None:
+        breaker, name = throttle.breaker, throttle.name
+        failures = breaker.failures
+        throttle.served = self._scopes.last_rate(name)
+        self._end_pace(throttle, now)
+        lane = self._lanes.lanes.get(name)
+        if lane is not None and lane.throttle is throttle:
+            lane.openings += 1
+        self.turned.set()
+        log.warning(
+            "the breaker of %s is open: %d attempts failed, the last with: %s; its tasks wait, "
+            "and lose no attempt, while single ones find out whether it is back",
+            name,
+            failures,
+            breaker.why,
+        )
+        self._events.publish(
+            BreakerEvent(
+                EventType.BREAKER_OPENED,
+                now,
+                self._redactor.text(name),
+                failures,
+                breaker.why,
+                next_probe=breaker.next_probe,
+            )
+        )
+
+    def _answered(self, throttle: Throttle, now: int) -> None:
+        breaker = throttle.breaker
         opened_at, probes = breaker.opened_at, breaker.probes
         if not breaker.answered(now) or opened_at is None:
             return
+        if throttle.told_until <= now:
+            throttle.resume(now)
+        keys = self._scopes.keys(throttle.name)
+        self.reopened.update(keys)
+        for key in keys:
+            for other in self._scopes.of.get(key, ()):
+                # What its lane was down for may be over there as well.
+                other.breaker.next_probe = min(other.breaker.next_probe, now)
+        self._closed(throttle, opened_at, probes, now)
+
+    def _closed(self, throttle: Throttle, opened_at: int, probes: int, now: int) -> None:
         passed = max(now - opened_at, 0)
+        self.turned.set()
         log.warning(
             "the breaker of %s is closed again after %s; %d probes had failed",
-            lane.name, format_duration(round(passed / 1000, 1)), probes,
-        )  # fmt: skip
-        name = redactor.text(lane.name)
+            throttle.name,
+            format_duration(round(passed / 1000, 1)),
+            probes,
+        )
+        name = self._redactor.text(throttle.name)
         self._events.publish(
             BreakerEvent(
-                EventType.BREAKER_CLOSED, now, name, probes=probes, opened_at=opened_at,
+                EventType.BREAKER_CLOSED,
+                now,
+                name,
+                probes=probes,
+                opened_at=opened_at,
                 duration_ms=float(passed),
             )
-        )  # fmt: skip
+        )
 
-    def _wait_until(self, lane: Lane, throttle: Throttle, until: int, why: str) -> None:
+    # -- what the receiver asks for --------------------------------------------------------------
+
+    def _scope_of_refusal(self, lane: Lane, key: Key, target: Target, now: int) -> Throttle:
+        """The throttle of what a refusal speaks of."""
+        if key.webhook:
+            name = target.url
+        else:
+            alone = target.endpoint.api.retry_after_scope == "endpoint"
+            name = own_scope(key) if alone else ""
+        return self._scopes.get(name, now) if name else self._lanes.throttle_of(lane, now)
+
+    def _hold(self, throttle: Throttle, until: int, why: str, now: int) -> None:
+        begins = throttle.told_until <= now
+        throttle.end_hold(now)
+        if begins:
+            throttle.served = self._scopes.last_rate(throttle.name)
+            self._end_pace(throttle, now)
+        throttle.wait_until(until, why, now)
+        self.turned.set()
+        if begins:
+            self._began(throttle, RETRY_AFTER, why, until, now)
+
+    def _refused(self, lane: Lane, key: Key, run: Run, now: int, why: str, down: bool) -> None:
+        """The receiver takes less than it is sent: halve the pace."""
+        self._scopes.served[key].refused_at = now
+        throttle = self._scope_of_refusal(lane, key, run.target, now)
+        if self._is_alone(throttle.name, key, now):
+            throttle = self._scopes.get(own_scope(key), now)
+        if throttle.probes_only(now) or now < throttle.in_vain_until <= now + IN_VAIN_MS:
+            return
+        served, sure = self._scopes.served_rate(throttle.name, now)
+        throttle.refused_at = now
+        # Where nothing at all is served, the breaker has to find that out.
+        slowest = GENTLE if down and not served else SLOWEST
+        if throttle.pace is None:
+            throttle.pace = Pace.overloaded(now, served, sure=sure, slowest=slowest)
+            throttle.pace_since = now
+            throttle.quiet_ms = QUIET_MS
+            self._release_prefetched(throttle, now)
+        elif throttle.pace.refused(now, run.began, served, sure=sure, slowest=slowest):
+            self._release_prefetched(throttle, now)
+            if throttle.pace.is_in_vain:  # it answers so whatever it is sent
+                throttle.in_vain_until = now + IN_VAIN_MS
+                self._end_pace(throttle, now)
+            elif not throttle.pace_told and now - throttle.pace_since >= LASTING_MS:
+                throttle.pace_told = True
+                self.turned.set()
+                self._began(throttle, OVERLOAD, why, None, now)
+
+    def _end_pace(self, throttle: Throttle, now: int) -> None:
+        if throttle.pace_told:
+            self._ended(throttle, OVERLOAD, throttle.pace_since, now)
+        throttle.pace, throttle.pace_told = None, False
+
+    def _is_alone(self, name: str, key: Key, now: int) -> bool:
+        """Whether a key is refused while all neighbours are served that were tried of late."""
+        served = self._scopes.served
+        others = [k for k in self._scopes.tried_lately(name, now, ALONE_MS) if k != key]
+        return bool(others) and not any(now - served[k].refused_at < ALONE_MS for k in others)
+
+    def _began(self, throttle: Throttle, cause: str, why: str, until: int | None, now: int) -> None:
+        rate = None
+        if cause == RETRY_AFTER:
+            log.warning(
+                "%s was told to wait (%s): its tasks wait until %s",
+                throttle.name,
+                why,
+                rfc3339(until),
+            )
+        elif throttle.pace is not None:
+            rate = round(throttle.pace.rate, 1)
+            log.warning(
+                "%s takes less than it is sent (%s): %g tasks a second begin, more step by step",
+                throttle.name,
+                why,
+                rate,
+            )
+        name = self._redactor.text(throttle.name)
+        self._events.publish(
+            ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate)
+        )
+
+    def _ended(self, throttle: Throttle, cause: str, since: int, now: int) -> None:
+        passed = max(now - since, 0)
+        words = "does not wait any longer" if cause == RETRY_AFTER else "takes what it is sent"
+        self.turned.set()
+        log.warning(
+            "%s %s, after %s", throttle.name, words, format_duration(round(passed / 1000, 1))
+        )
+        name = self._redactor.text(throttle.name)
+        self._events.publish(
+            ThrottleEvent(
+                EventType.THROTTLE_ENDED, now, name, cause, since=since, duration_ms=float(passed)
+            )
+        )
+
+    # -- what time ends --------------------------------------------------------------------------
+
+    def tick(self) -> None:
+        """Tell of what has ended by itself; to be called about twice a second."""
         now = self._clock.now_ms()
-        if throttle.told_until <= now:
-            log.info("%s was told to wait (%s): its tasks wait until %s",
-                     lane.name, why, rfc3339(until))  # fmt: skip
-        throttle.wait_until(until, why)
+        for throttle in self._all():
+            throttle.end_hold(now)
+            if throttle.over is not None:
+                since, _ = throttle.over
+                throttle.over = None
+                self._ended(throttle, RETRY_AFTER, since, now)
+            if throttle.has_room_again(now):
+                self.reopened.update(self._scopes.keys(throttle.name))
+            if throttle.pace is not None and throttle.pace.over(now):
+                if throttle.pace_told:
+                    self.reopened.update(self._scopes.keys(throttle.name))
+                self._end_pace(throttle, now)
+            if throttle.idle(now):
+                self._look_again(throttle, now)
+        for name, throttle in list(self._scopes.by_name.items()):
+            if not self._scopes.keys(name):  # the endpoint is gone, or paused
+                self._lift(throttle, now)
+                self._scopes.drop(name)
+
+    def _all(self) -> list[Throttle]:
+        of_lanes = (lane.throttle for lane in self._lanes.lanes.values())
+        found = [throttle for throttle in of_lanes if throttle is not None]
+        return [*found, *self._scopes.by_name.values()]
+
+    # -- what others say, and people -------------------------------------------------------------
+
+    def wait_here(self, lane: str, until: int, why: str) -> None:
+        """Nothing can be sent to a lane from this machine until then (milliseconds)."""
+        now, found = self._clock.now_ms(), self._lanes.lanes[lane]
+        if until <= now:
+            return
+        throttle = self._lanes.throttle_of(found, now)
+        if throttle.told_until < until:
+            throttle.wait_until(until, why, now, here=True)
+            self._release_prefetched(throttle, now)
+            self._lanes.throttle_changed(found, now)
+
+    def restore(self, rows: Iterable[StoredThrottle], redactor: Redactor) -> None:
+        """What the queue keeps of throttles: what other daemons were told to wait for holds here
+        too, and what was known here before a restart."""
+        for row in rows:
+            if row.until is not None and row.until <= self._clock.now_ms():
+                continue
+            throttle = self._find(row.name, redactor)
+            if throttle is not None and throttle.told_until >= (row.until or 1 << 62):
+                continue  # it is known
+            if throttle is None:
+                self._scopes.keep_for_later(row)
+            else:
+                self._apply(throttle, row)
+
+    def _apply(self, throttle: Throttle, row: StoredThrottle) -> None:
+        now = self._clock.now_ms()
+        before = throttle.probes_only(now)
+        throttle.restore(row, now)
+        if throttle.probes_only(now) and not before:
+            self._release_prefetched(throttle, now)
+            self.turned.set()
+        self._look_again(throttle, now)
+        self._lanes.wake.set()
+
+    def knows(self, name: str, redactor: Redactor) -> bool:
+        """Whether anything is placed in a scope."""
+        if any(name in (lane, redactor.text(lane)) for lane in self._lanes.lanes):
+            return True
+        return bool(self._scopes.keys(name))
+
+    def _find(self, name: str, redactor: Redactor) -> Throttle | None:
+        """The throttle of a scope; None where nothing is placed there."""
+        now = self._clock.now_ms()
+        for lane in self._lanes.lanes.values():
+            if lane.name == name or redactor.text(lane.name) == name:
+                return self._lanes.throttle_of(lane, now)
+        return self._scopes.get(name, now) if self._scopes.keys(name) else None
+
+    def lift(self, name: str, at: int, redactor: Redactor) -> bool:
+        """End all that throttles a scope and began until `at`; whether there was anything."""
+        self._scopes.later.pop(name, None)
+        found = [one for one in self._all() if name in (one.name, redactor.text(one.name))]
+        return sum(self._lift(throttle, at) for throttle in found) > 0
+
+    def _lift(self, throttle: Throttle, at: int) -> bool:
+        now, breaker = self._clock.now_ms(), throttle.breaker
+        opened_at, probes, lifted = breaker.opened_at, breaker.probes, False
+        if throttle.told_until > 0 and throttle.told_since <= at:
+            since, throttle.told_until, throttle.told_since = throttle.told_since, 0, 0
+            self._ended(throttle, RETRY_AFTER, since, now)
+            lifted = True
+        if opened_at is not None and opened_at <= at:
+            breaker.answered(now)
+            self._closed(throttle, opened_at, probes, now)
+            lifted = True
+        if lifted and not throttle.probes_only(now):
+            throttle.resume(now)
+        if throttle.pace_told and throttle.pace_since <= at:
+            self._end_pace(throttle, now)
+            lifted = True
+        if lifted:
+            self.reopened.update(self._scopes.keys(throttle.name))
+            self._look_again(throttle, now)
+            self._lanes.wake.set()
+        return lifted
+
+    def rows(self, owner: str, redactor: Redactor) -> list[StoredThrottle]:
+        """What the queue is to keep of the throttles here."""
+        now = self._clock.now_ms()
+        return [row for one in self._all() for row in throttle_view.rows(one, now, owner, redactor)]
+
+    def waiting(self, redactor: Redactor) -> list[dict[str, object]]:
+        """The scopes that wait for their receiver, as other daemons show them."""
+        now = self._clock.now_ms()
+        found = (throttle_view.waiting_view(one, now, redactor) for one in self._all())
+        return [view for view in found if view is not None]
 
 
 def _asked(outcome: Outcome, target: Target, now: int) -> int | None:
     """Until when the receiver wants nothing more; None where it does not say."""
-    if outcome.status_code not in RETRY_AFTER_CODES or not target.retry.respect_retry_after:
+    if outcome.status_code not in TOO_MUCH or not target.retry.respect_retry_after:
         return None
     seconds = parse_retry_after(outcome.retry_after, now)
     if not seconds:
         return None
     return now + round(min(seconds, target.retry.max_retry_after) * 1000)
-
-
-def waiting_view(lane: Lane, now: int, redactor: Redactor) -> dict[str, Any] | None:
-    """What the other daemons are told of a lane; None where it does not wait for its receiver, or
-    has heard of that from them."""
-    throttle = lane.throttle
-    if throttle is None:
-        return None
-    breaker, told = None, None
-    if throttle.breaker.opened_at is not None:
-        breaker = {"since": throttle.breaker.opened_at, "why": redactor.text(throttle.breaker.why)}
-    if throttle.told_until > now and throttle.told_here:
-        told = {"until": throttle.told_until, "why": throttle.told_why}
-    if breaker is None and told is None:
-        return None
-    # One that is named after a secret is known by nobody.
-    return {"lane": redactor.text(lane.name), "breaker": breaker, "retry_after": told}
-
-
-def lane_view(lane: Lane, now: int) -> dict[str, Any]:
-    """What `status` shows of a lane; times in milliseconds."""
-    throttle = lane.throttle
-    view: dict[str, Any] = {
-        "name": lane.name, "in_flight": lane.in_flight, "concurrency": lane.concurrency,
-        "due": len(lane.line), "rate": None, "breaker": None, "retry_after": None,
-        "openings": lane.openings,
-    }  # fmt: skip
-    if throttle is None:
-        return view
-    if throttle.window is not None:
-        free = throttle.window.free(now)
-        view["rate"] = {
-            "limit": str(throttle.window.limit),
-            "times": throttle.window.limit.times,
-            "used": throttle.window.used + throttle.window.reserved,
-            "next": None if free else throttle.window.next_free(now),
-        }
-    breaker = throttle.breaker
-    if breaker.opened_at is not None:
-        view["breaker"] = {
-            "state": "half_open" if throttle.probing else "open",
-            "since": breaker.opened_at,
-            "why": breaker.why,
-            "probes": breaker.probes,
-            "next_probe": None if throttle.probing else throttle.opens_at(now),
-        }
-    if throttle.told_until > now:
-        view["retry_after"] = {"until": throttle.told_until, "why": throttle.told_why}
-    return view

@@ -21,12 +21,15 @@ from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import SUCCESS, Endpoint
 from orchestratord.model.http_message import BODY_FILE, NO_HEADERS, Form, Request
+from orchestratord.model.json_body import INLINE_BYTES, free_json, parse_json
 from orchestratord.model.outcome import Outcome, Send, Verdict
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.attached_file import BodyFile
+from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import JsonText, Template, TemplateTree, to_text
@@ -34,7 +37,7 @@ from orchestratord.values.template import JsonText, Template, TemplateTree, to_t
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 IDEMPOTENT_METHODS = SAFE_METHODS | {"PUT", "DELETE"}
 FINAL_KINDS: frozenset[SendErrorKind] = frozenset({"certificate", "access"})
-"""Ways in which no answer comes that no repeat mends: somebody has to look."""
+"""Ways in which no answer comes that no repeat mends: an operator has to look."""
 USER_AGENT = "orchestratord"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _JSON = json.JSONEncoder(
@@ -47,10 +50,13 @@ class HttpBody(Model):
     """The body of a request: one of `json`, `form`, `text`, `file`."""
 
     json_: TemplateTree | None = Field(None, alias="json")
+    """JSON; each text in it is a template."""
     form: Mapping[str, Template] | None = None
+    """Fields of a form, as `application/x-www-form-urlencoded`."""
     text: Template | None = None
+    """A text, which is a template."""
     file: BodyFile | None = None
-    """Sent as it is."""
+    """The path of a file that is sent as it is, relative to the config folder."""
 
     @property
     def content_type(self) -> str:
@@ -82,17 +88,19 @@ class HttpSpec(Model):
     """The keys of an endpoint with `type: http`."""
 
     method: Literal["GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"] = "GET"
+    """The method of the request."""
     path: Template
     """Added to the API's base_url; values in it are percent-encoded, `/` included."""
     query: Mapping[str, Template] = {}
-    """A value that renders to null is left out."""
+    """The parameters of the query; one that renders to null is left out."""
     headers: Mapping[str, Template] = {}
-    """One that renders to null is left out."""
+    """Headers of the request, beside those of the API; one that renders to null is left out."""
     body: HttpBody | None = None
+    """The body of the request: `json`, `form`, `text` or `file`."""
     success: StatusSet = SUCCESS
-    """Anything else is a failure."""
+    """Status codes that are a success, such as 2xx; anything else is a failure."""
     success_if: Expression | None = None
-    """What has to hold of the answer's body, too."""
+    """JMESPath over the answer's body, which has to hold for a success, too."""
 
 
 class HttpExecutor(Executor):
@@ -119,6 +127,7 @@ class HttpExecutor(Executor):
             detail=Planned(endpoint),
             rate=endpoint.api.rate_limit,
             access=None if endpoint.api.plain else endpoint.api,
+            global_concurrency=endpoint.api.global_concurrency,
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
@@ -178,7 +187,7 @@ class HttpExecutor(Executor):
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
                 if success_if is not None and outcome.verdict == "success":
-                    outcome = _looked_into(outcome, response, success_if, retry.when)
+                    outcome = await _looked_into(outcome, response, success_if, retry.when)
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
@@ -186,6 +195,9 @@ class HttpExecutor(Executor):
             fresh, inline = True, inline - 1
 
     def _key(self, task: Task) -> str:
+        """The Idempotency-Key: stable over attempts, and never that of another task."""
+        if task.nonce is not None:
+            return task.nonce
         suffix = f"-{task.generation}" if task.generation else ""
         return f"{self.instance}-{task.id}{suffix}"
 
@@ -302,11 +314,17 @@ def _type_of(name: str) -> str:
     return MimeTypes().guess_type(name)[0] or "application/octet-stream"
 
 
-def _looked_into(
+async def _looked_into(
     outcome: Outcome, response: httpx.Response, success_if: Expression, when: StatusSet
 ) -> Outcome:
     """The outcome of an answer whose status code alone says success."""
-    why = _unfulfilled(response, success_if)
+    try:
+        if len(response.content) > INLINE_BYTES:
+            why = await off_loop(_unfulfilled, response, success_if)
+        else:
+            why = _unfulfilled(response, success_if, Budget(INLINE_STEPS))
+    except TooCostly:
+        why = await off_loop(_unfulfilled, response, success_if)
     if why is None:
         return outcome
     code = response.status_code
@@ -314,19 +332,30 @@ def _looked_into(
     return replace(outcome, verdict=verdict, error=f"{code}, but {why}")
 
 
-def _unfulfilled(response: httpx.Response, success_if: Expression) -> str | None:
-    """Why `success_if` does not hold, None where it does. No body is null."""
+def _unfulfilled(
+    response: httpx.Response, success_if: Expression, budget: Budget | None = None
+) -> str | None:
+    """Why `success_if` does not hold, None where it does. No body is null.
+
+    `budget`: what it may cost, where it is not to be told whatever it costs. Raises TooCostly.
+    """
     if response.extensions.get("truncated"):
         return "success_if cannot be told: the body is longer than max_response"
     content = response.content
     try:
-        data = json.loads(content) if content.strip() else None
+        data = [parse_json(content) if content.strip() else None]
     except (ValueError, RecursionError):
         return "success_if cannot be told: the body is no JSON"
     try:
-        return None if success_if.holds(data) else f"success_if does not hold: {success_if.source}"
+        holds = success_if.holds(data[0], budget)
+        return None if holds else f"success_if does not hold: {success_if.source}"
     except ValueError as error:
+        if budget is not None and isinstance(error, TooCostly):
+            raise
         return f"success_if cannot be told: {error}"
+    finally:
+        if budget is None:
+            free_json(data)
 
 
 def _json(value: Any) -> str:
@@ -374,7 +403,7 @@ def _url(plan: RequestPlan, context: Mapping[str, Any]) -> str:
         for segment in re.split(r"[/\\]", unquote(path.split("?", 1)[0])):
             if segment in (".", ".."):
                 raise InvalidPayload(f"a parameter would make the path {path!r} climb")
-    # A request has no fragment: whoever writes the character means it.
+    # A request has no fragment: the character is meant as part of the path.
     path = path.replace("#", "%23")
     url = plan.base + (path if path.startswith("/") else f"/{path}")
     pairs = list(_pairs(spec.query, context)) if spec.query else []

@@ -1,23 +1,30 @@
 """Tasks that fail without being run: those of what is no longer declared, and of a dead daemon.
 
-They are claimed, go through the hooks and are settled like all others, so that nobody misses
-their `on_final_failure`.
+A folder that is away for a minute, or that belongs to another queue, reads like a configuration
+without endpoints: what takes away most of what tasks wait for is refused, unless it is meant.
+
+Tasks that fail are claimed, go through the hooks and are settled like all others, so that their
+`on_final_failure` is called as well.
 """
 
 from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Collection, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.engine.attempt import Pipe
 from orchestratord.engine.lanes.placement import FOREVER, Placement
 from orchestratord.engine.settlement import Claims
+from orchestratord.errors import Problem
 from orchestratord.model.task import Key, Reason, Task
 from orchestratord.plugin.executor import Doomed, Target
-from orchestratord.queue.operations import claim
+from orchestratord.queue.housekeeping import undeclared
+from orchestratord.queue.operations import claim, partitions
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
+from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.worker")
 
@@ -28,12 +35,59 @@ TURNS = 10
 """Doomed keys whose tasks are failed at the same time: the tasks are in memory meanwhile, and an
 API that is removed takes all its endpoints along."""
 
+JUDGE_EACH = 10.0
+"""Seconds between two looks whether tasks may fail whose endpoints were left to other daemons."""
+
+RELOAD = "orchestratorctl reload --accept-removals"
+"""How a person says that it is meant."""
+
+NAMED = 20
+"""Endpoints that are named at most."""
+
+
+def at_start(database: str) -> str:
+    """The same for a start, with what is meant where two folders share a database by default.
+
+    `database`: its URL, without a password.
+    """
+    return (
+        "orchestratord run --accept-removals; or, if this folder is another one's, set `database`: "
+        f"the tasks are those of {database}"
+    )
+
+
+def refusal(
+    waiting: Mapping[str, int], declared: Collection[str], remedy: str
+) -> tuple[Problem, ...]:
+    """Why a configuration is refused; nothing where it is not.
+
+    Args:
+        waiting: endpoint → how many tasks wait; of those that were declared until now.
+        declared: the endpoints of the configuration. It is refused where it lacks more than half
+            of those that tasks wait for.
+        remedy: the command that accepts it.
+    """
+    lacking = [name for name in waiting if name not in declared]
+    if 2 * len(lacking) <= len(waiting):
+        return ()
+    lacking.sort(key=lambda name: (-waiting[name], name))
+    named = ", ".join(f"{name} ({waiting[name]:,})" for name in lacking[:NAMED])
+    more = f" and {len(lacking) - NAMED:,} more" if len(lacking) > NAMED else ""
+    which = f"{len(lacking):,} of the {len(waiting):,} endpoints with tasks waiting are not"
+    if len(lacking) == len(waiting):
+        which = "none of the endpoints with tasks waiting is"
+    text = f"{which} declared: {named}{more}; their tasks would fail. If they are to go: {remedy}"
+    return (Problem(text, file="apis"),)
+
 
 class RemovedTasks:
     """Fails what is doomed, and settles what a dead daemon had under way."""
 
-    def __init__(self, store: Store, placement: Placement, pipe: Pipe, claims: Claims) -> None:
+    def __init__(
+        self, store: Store, placement: Placement, pipe: Pipe, claims: Claims, clock: Clock
+    ) -> None:
         self._store = store
+        self._clock = clock
         self._placement = placement
         self._pipe = pipe
         self._claims = claims
@@ -41,9 +95,25 @@ class RemovedTasks:
         self._turns = asyncio.Semaphore(TURNS)
         self.at_work: set[int] = set()
         """The tasks that are taken over or failed at this moment."""
+        self._refused: tuple[int, tuple[Problem, ...]] | None = None
+        self._judging = asyncio.Lock()
+        self._judged_until = 0.0
+        """Until when that is good enough (`time.monotonic`)."""
+        self._left: Collection[str] = ()
+        """The endpoints that no daemon declares any more, and whose removal was not judged yet."""
+
+    @property
+    def refused(self) -> tuple[int, tuple[Problem, ...]] | None:
+        """Since when (milliseconds) and why the tasks of endpoints that no daemon declares wait and
+        do not fail; None where it is not so."""
+        of = self._placement.of
+        gone = any(isinstance(of(Key(name)), Doomed) for name in self._left)
+        return self._refused if gone else None
 
     def sweep(self, now: float) -> None:
         """Begin to fail the tasks of keys that have been doomed for long enough."""
+        if self._refused and time.monotonic() < self._judged_until:
+            return
         for key, _ in self._placement.ripe(now):
             sweep = asyncio.get_running_loop().create_task(self._fail_all(key))
             self._sweeps.add(sweep)
@@ -55,7 +125,8 @@ class RemovedTasks:
             sweep.cancel()
 
     async def recover(self, ours: Collection[int] = ()) -> bool:
-        """Take over what dead daemons had claimed: claims are released, started attempts settled.
+        """Take over what dead daemons had claimed: claims are released, started attempts settled,
+        and partitions of which none has its turn go on.
 
         `ours`: what is claimed here. Returns whether there was anything.
         """
@@ -72,6 +143,7 @@ class RemovedTasks:
             finally:
                 self.at_work.difference_update(task.id for task in tasks)
         if unstarted or lost:
+            await self.mend_partitions()
             log.warning(
                 "took over from a dead daemon: %d claims went back, %d attempts were under way",
                 unstarted,
@@ -79,17 +151,24 @@ class RemovedTasks:
             )
         return bool(unstarted or lost)
 
+    async def mend_partitions(self) -> None:
+        """Have partitions go on in which none has its turn: who had to say whose it is has died."""
+        if stuck := await self._store.read(partitions.stuck()):
+            await self._store.write(partitions.touch(stuck))
+
     async def _lost(self, task: Task) -> None:
         config = self._placement.config
         standing, executor = self._placement.look(task.key)
         target = standing if isinstance(standing, Target) else None
         endpoint = config.endpoints.get(task.endpoint_id)
-        result = await self._pipe.results.lost(task, endpoint, target, executor, config)
+        result = await self._pipe.results.lost(task, endpoint, executor, config)
         await self._pipe.settle(task, result, config, target)
 
     async def _fail_all(self, key: Key) -> None:
         done = False
         try:
+            if await self._is_refused(key):
+                return
             while not done:
                 async with self._turns:
                     some = await self._fail_some(key)
@@ -99,6 +178,31 @@ class RemovedTasks:
             await asyncio.sleep(1.0)
         finally:
             self._placement.swept(key, done=done)
+
+    async def _is_refused(self, key: Key) -> bool:
+        """Whether the tasks of an endpoint that was left to other daemons have to wait.
+
+        Each start and each reload was judged when it came; but a daemon that is replaced by one
+        without an endpoint had others that declared it, until those were replaced as well.
+        """
+        if key.endpoint_id not in self._placement.left:
+            return False
+        async with self._judging:
+            if time.monotonic() >= self._judged_until:
+                declared = self._placement.config.endpoints
+                waiting = await self._store.write(undeclared.at_stake())
+                self._left = waiting.keys() - declared.keys()
+                problems = refusal(waiting, declared, RELOAD)
+                if not problems:
+                    await self._store.write(undeclared.accept(self._left, declared))
+                    self._refused = None
+                else:
+                    if self._refused is None:
+                        log.error("the daemons that declare them are gone: %s", problems[0])
+                    since = self._refused[0] if self._refused else self._clock.now_ms()
+                    self._refused = since, problems
+                self._judged_until = time.monotonic() + JUDGE_EACH
+        return self._refused is not None and key.endpoint_id in self._left
 
     async def _fail_some(self, key: Key) -> bool:
         """Fail the next tasks of a key; False where there is none left."""

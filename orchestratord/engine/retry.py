@@ -8,6 +8,8 @@ The rules, in the order in which they are asked:
 4. No attempt is left: `exhausted`.
 5. The delay: the strategy's, at most `max_delay`, then jitter, then the later Retry-After.
 6. The next try would lie past `give_up_after`: `expired`.
+
+What fails as the probe of an open breaker is asked 1 to 3, and then `decide_probe`.
 """
 
 from __future__ import annotations
@@ -15,11 +17,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from random import Random
 
-from orchestratord.engine.retry_delay import Fault, choose_delay
+from orchestratord.engine.retry_delay import Fault, choose_delay, longest
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.model.task import Reason, Status, Task
+from orchestratord.model.task import Kind, Reason, Status, Task
 from orchestratord.values.durations import format_duration
+
+CALLS_LAST = 86_400.0
+"""Seconds for which calls are probes at least, whatever their attempts would take."""
+FREE_PROBE = "a probe of an open breaker costs no attempt"
+_ENDS_OF_TIME = (Reason.EXHAUSTED, Reason.EXPIRED)
 
 AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
 
@@ -33,6 +40,10 @@ class Decision:
     reason: Reason | None = None
     next_try: int | None = None
     delay: float | None = None
+    backed_off: bool = False
+    """The backoff of a failure that counts puts it off."""
+    uncounted: bool = False
+    """It costs no attempt."""
 
 
 def decide(
@@ -44,6 +55,7 @@ def decide(
     now: int,
     chance: Random,
     fault: Fault,
+    skipped: int = 0,
 ) -> Decision:
     """Apply the rules above.
 
@@ -55,6 +67,7 @@ def decide(
         now: milliseconds since the epoch.
         chance: where jitter is drawn from.
         fault: told where the strategy misbehaves.
+        skipped: milliseconds since the task was made that a clock has jumped over.
     """
     if outcome.verdict == "success":
         return Decision(Status.SUCCEEDED, _by(outcome, "succeeded"))
@@ -68,15 +81,45 @@ def decide(
     allowed = policy.max_attempts + task.granted
     if task.attempts >= allowed:
         return Decision(Status.FAILED, last_one(task, allowed), Reason.EXHAUSTED)
-    delay, why = choose_delay(policy, task.attempts, outcome, now=now, chance=chance, fault=fault)
+    delay, why, backed_off = choose_delay(
+        policy, task.attempts, outcome, now=now, chance=chance, fault=fault
+    )
     next_try = now + round(delay * 1000)
-    deadline = give_up_at(task, policy)
+    deadline = give_up_at(task, policy, skipped)
     if deadline is not None and next_try > deadline:
         limit = format_duration(policy.give_up_after or 0)
         return Decision(
             Status.FAILED, f"{why}: past give_up_after {limit}", Reason.EXPIRED, delay=None
         )
-    return Decision(Status.PENDING, _by(outcome, why), None, next_try, delay)
+    return Decision(Status.PENDING, _by(outcome, why), None, next_try, delay, backed_off)
+
+
+def decide_probe(
+    task: Task, policy: RetryPolicy, decision: Decision, *, now: int, first: int, fault: Fault
+) -> Decision:
+    """Of a probe that has failed while the breaker is open: it costs no attempt, until the time has
+    passed that all attempts would have taken; a dead receiver ends its tasks too.
+
+    Args:
+        task: the task.
+        policy: today's retry policy.
+        decision: what `decide` says of a failure that counts.
+        now: milliseconds since the epoch.
+        first: when the first attempt began.
+        fault: told where the strategy misbehaves.
+    """
+    counted = decision.status is Status.PENDING or decision.reason in _ENDS_OF_TIME
+    if not counted:
+        return decision
+    limit = longest(policy, policy.max_attempts + task.granted, fault)
+    if task.kind == Kind.CALL:
+        limit = policy.give_up_after or max(limit, CALLS_LAST)
+    if now - first > limit * 1000:
+        passed = format_duration(round(limit))
+        return Decision(
+            Status.FAILED, f"the breaker is open, and {passed} have passed", Reason.EXHAUSTED
+        )
+    return Decision(Status.PENDING, FREE_PROBE, None, now, 0.0, uncounted=True)
 
 
 def last_one(task: Task, allowed: int) -> str:
@@ -84,11 +127,17 @@ def last_one(task: Task, allowed: int) -> str:
     return f"attempt {task.attempts} of {allowed} was the last"
 
 
-def give_up_at(task: Task, policy: RetryPolicy) -> int | None:
-    """When the task expires, milliseconds; None where it never does."""
+def give_up_from(task: Task) -> int:
+    """From when on `give_up_after` counts, milliseconds since the epoch: its acceptance, the last
+    manual retry, and in an ordered partition when its turn came."""
+    return max(task.first_at or 0, task.retried_at or 0) or task.created_at
+
+
+def give_up_at(task: Task, policy: RetryPolicy, skipped: int = 0) -> int | None:
+    """When the task expires, milliseconds; None where it never does. `skipped` as in `decide`."""
     if policy.give_up_after is None:
         return None
-    return (task.retried_at or task.created_at) + round(policy.give_up_after * 1000)
+    return give_up_from(task) + round(policy.give_up_after * 1000) + skipped
 
 
 def _reason(text: str | None) -> Reason:

@@ -1,12 +1,13 @@
 """Makes the calls of endpoints with a `schedule`: one task a slot, however often it restarts.
 
-The last slot of each schedule is a row that is advanced by compare-and-set in the transaction of
-the slot's task. A slot counts as missed when it passed while no scheduler was looking.
+Which slots of a schedule were taken is a row, changed by compare-and-set in the transaction of the
+slot's task: none is ever taken twice, wherever the clock goes meanwhile, and none that lies between
+two of them is left out. A slot counts as missed when it passed while no scheduler was looking.
 
 Where daemons disagree about a schedule, as while a change of the files reaches one after the other,
-the one that is new to the queue is in force; who still has the one before stands aside. Whoever
-goes back to that one in a running daemon means it; a daemon that comes up with it does not, for as
-long as others declare what is in force.
+the one that is new to the queue is in force; a daemon that still has the one before leaves it be.
+A reload that goes back to that one is meant; a daemon that starts with it leaves it be, for as long
+as others declare what is in force.
 """
 
 from __future__ import annotations
@@ -14,14 +15,25 @@ from __future__ import annotations
 import asyncio
 import heapq
 import logging
-from collections.abc import Collection, Mapping
+import time
+from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
+from orchestratord.engine.lanes.call_partition import partition_of
 from orchestratord.engine.lanes.placement import Placement
-from orchestratord.errors import InvalidParams, QueueError, Unreachable
+from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.schedule_slots import next_slot, previous_slot, spec, splay_offset
+from orchestratord.model.schedule_slots import (
+    Run,
+    is_taken,
+    next_free_slot,
+    previous_slot,
+    run_before,
+    spec,
+    splay_offset,
+    take,
+)
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, NewTask
 from orchestratord.plugin.event_bus import EventBus
@@ -53,7 +65,7 @@ class Scheduler:
         self._events = events
         self._config: Config | None = None
         self._paused: set[str] = set()
-        self._rows: dict[str, tuple[str, int]] = {}
+        self._rows: dict[str, schedules.SlotRow] = {}
         self._elsewhere: Mapping[str, Collection[str]] = {}
         self._meant: set[str] = set()
         """Endpoints whose schedule was changed while this daemon ran."""
@@ -63,6 +75,10 @@ class Scheduler:
         self._since: dict[str, int] = {}
         """Endpoint → from when on this scheduler looked at its schedule."""
         self._wake = asyncio.Event()
+        self.beat: float | None = None
+        """When it last went round."""
+        self._anew = False
+        """The clock was moved."""
 
     def adopt(self, config: Config) -> None:
         """Take up a new configuration."""
@@ -94,6 +110,11 @@ class Scheduler:
         """The schedules that other daemons of the queue declare, by their endpoints."""
         self._elsewhere = schedules
 
+    def clock_changed(self) -> None:
+        """The clock was moved: look at every schedule anew."""
+        self._anew = True
+        self._wake.set()
+
     def next_runs(self) -> dict[str, int]:
         """Endpoint → its next slot, for those that have one."""
         return {name: slot for slot, name in self._heap if slot}
@@ -104,10 +125,15 @@ class Scheduler:
         looked = 0
         while True:
             self._wake.clear()
+            self.beat = time.monotonic()
+            if self._anew:
+                self._anew = False
+                self._begin_anew()
             now = self._clock.now_ms()
             while self._heap and self._heap[0][0] <= now:
                 _, name = heapq.heappop(self._heap)
                 again = await self._look(name, now)
+                self.beat = time.monotonic()
                 if again is not None:
                     heapq.heappush(self._heap, (again, name))
                 looked += 1
@@ -129,7 +155,13 @@ class Scheduler:
                 return
             except QueueError as error:
                 log.warning("how far schedules have come is not known yet: %s", error)
+                self.beat = time.monotonic()
                 await asyncio.sleep(1.0)
+
+    def _begin_anew(self) -> None:
+        now = self._clock.now_ms()
+        self._since = {name: min(since, now) for name, since in self._since.items()}
+        self._heap = [(0, name) for name in self._since]
 
     async def _look(self, name: str, now: int) -> int | None:
         """Make the task of the slot that has come, if one has; when to look again."""
@@ -144,25 +176,41 @@ class Scheduler:
         except Exception:
             log.exception("the schedule of %s is tried again in 5 s", name)
             return now + AGAIN
-        return next_slot(endpoint.schedule, now)
+        known = self._rows.get(name)
+        return next_free_slot(known.runs(now) if known else (), endpoint.schedule, now)
 
     async def _take(self, endpoint: Endpoint, now: int) -> None:
         schedule = endpoint.schedule
         assert schedule is not None
         name, wanted = endpoint.id, spec(schedule)
         slot = previous_slot(schedule, now)
-        known = self._rows.get(name)
-        if slot is None:
-            return
-        if known is not None and known[0] != wanted and await self._is_overruled(name, wanted):
-            return
-        if known is None or known[0] != wanted:
-            # A schedule that is new, or another one now, has its first run at its next slot.
-            await self._advance(endpoint, wanted, self._rows.get(name), slot, None)
-            return
-        if slot <= known[1]:
-            return
-        insert = None
+        while slot is not None:
+            known = self._rows.get(name)
+            if known is not None and known.spec != wanted:
+                if await self._is_overruled(name, wanted):
+                    return
+                known = self._rows.get(name)
+            runs = [] if known is None else known.runs(now)
+            insert = None
+            if known is not None and known.spec == wanted:
+                self._meant.discard(name)
+                if is_taken(runs, slot):
+                    return
+                if run_before(runs, slot) is not None:
+                    insert = await self._insert(endpoint, slot)
+            # One that is new, another one now, or was first looked at by a clock that was ahead,
+            # has its first run at its next slot.
+            runs = take(runs, schedule, slot, now)
+            if await self._advance(endpoint, known, slot, runs, insert):
+                return
+            known = self._rows.get(name)
+            if known is None or known.spec != wanted:
+                return  # who declares that may not be known yet: the next look decides
+
+    async def _insert(self, endpoint: Endpoint, slot: int) -> Insert | None:
+        """The task of a slot; None where it is skipped."""
+        schedule, name = endpoint.schedule, endpoint.id
+        assert schedule is not None
         missed = slot < self._since[name]
         if name in self._paused or not endpoint.enabled:
             log.debug("a slot of %s is skipped: it is paused or disabled", name)
@@ -171,8 +219,8 @@ class Scheduler:
         elif schedule.overlap == "skip" and await self._store.read(schedules.unfinished(name)):
             log.info("a slot of %s is skipped: the call of the slot before is not done", name)
         else:
-            insert = Insert(self._task(endpoint, slot))
-        await self._advance(endpoint, wanted, known, slot, insert)
+            return Insert(await self._task(endpoint, slot))
+        return None
 
     async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
@@ -180,13 +228,9 @@ class Scheduler:
         row = await self._store.read(schedules.slot(name))
         if row is None:
             return False
-        in_force, slot, before = row
-        self._rows[name] = (in_force, slot)
-        if in_force == wanted:
-            self._overruled.discard(name)
-            return True  # the next look finds it so
-        declared = in_force in self._elsewhere.get(name, ())
-        if not declared or wanted != before or name in self._meant:
+        self._rows[name] = row
+        declared = row.spec in self._elsewhere.get(name, ())
+        if row.spec == wanted or not declared or wanted != row.before or name in self._meant:
             self._overruled.discard(name)
             return False
         if name not in self._overruled:
@@ -197,12 +241,14 @@ class Scheduler:
             )  # fmt: skip
         return True
 
-    def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
+    async def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule
         assert schedule is not None
+        partition = None
         try:
             params = check_params(endpoint, schedule.params)
-        except InvalidParams as error:
+            partition = await partition_of(endpoint, params)
+        except (InvalidParams, InvalidPayload) as error:
             # `check` refuses such a file; a plugin's change of mind could still bring it here.
             log.error("the schedule of %s has wrong params: %s", endpoint.id, error)
             params = dict(schedule.params)
@@ -213,28 +259,35 @@ class Scheduler:
             delay=splay_offset(endpoint.id, schedule.splay),
             max_attempts=endpoint.retry.max_attempts,
             scheduled_at=slot,
+            partition=partition,
         )
 
     async def _advance(
         self,
         endpoint: Endpoint,
-        wanted: str,
-        previous: tuple[str, int] | None,
+        previous: schedules.SlotRow | None,
         slot: int,
+        runs: Sequence[Run],
         insert: Insert | None,
-    ) -> None:
-        inserted = await self._store.write(
-            schedules.take_slot(endpoint.id, wanted, previous, slot, insert)
+    ) -> bool:
+        """Take a slot, with its task; False where another daemon has taken one meanwhile."""
+        assert endpoint.schedule is not None
+        name, wanted = endpoint.id, spec(endpoint.schedule)
+        taken = await self._store.write(
+            schedules.take_slot(name, wanted, previous, slot, runs, insert)
         )
-        self._rows[endpoint.id] = (wanted, slot)
+        if taken is None:
+            row = await self._store.read(schedules.slot(name))
+            if row is None:
+                self._rows.pop(name, None)
+            else:
+                self._rows[name] = row
+            return False
+        self._rows[name] = schedules.SlotRow(wanted, slot, None, schedules.runs_text(runs))
+        self._meant.discard(name)
+        inserted = taken.inserted
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:
                 self._events.publish(task_events.created(insert, inserted, self._clock.now_ms()))
             self._placement.touched(inserted.key, inserted.next_try)
-        elif insert is not None or self._store.shared:
-            log.debug("another daemon took the slot of %s", endpoint.id)
-            row = await self._store.read(schedules.slot(endpoint.id))
-            if row is not None:
-                self._rows[endpoint.id] = row[:2]
-        if self._rows[endpoint.id][0] == wanted:
-            self._meant.discard(endpoint.id)
+        return True

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import codecs
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
 
@@ -18,14 +18,15 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import PoisonCandidates
 from orchestratord.log import info
+from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.http_message import header_items
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, Status, Task
 from orchestratord.plugin.event_bus import EventBus
-from orchestratord.plugin.executor import Target
+from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.queue.operations import claim
-from orchestratord.queue.operations.settle import settle
-from orchestratord.queue.records import Settled, Settlement, StoredEffect
+from orchestratord.queue.operations.settle import settle, start
+from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
@@ -41,7 +42,7 @@ T = TypeVar("T")
 
 
 class Claims:
-    """The claims that are at hand here, and their way back to the store."""
+    """The claims that run here, and their way back to the store."""
 
     def __init__(
         self, store: Store, lanes: LaneSet, placement: Placement, events: EventBus, clock: Clock
@@ -55,31 +56,15 @@ class Claims:
         self.waiters = Waiters()
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task."""
-        self._at_hand: dict[int, Task] = {}
-        """Every claim, from its start until its end, or its return, is on the way to the store. Not
-        longer: the same transaction may claim what it releases."""
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
 
-    def take(self, task: Task) -> bool:
-        """A task was claimed; False where that claim is at hand already."""
-        at_hand = self._at_hand.get(task.id)
-        if at_hand is not None and at_hand.attempts == task.attempts:
-            # Its lease ran out before it had begun, as the database was out of reach. Others
-            # released it, and we have claimed it again: nothing tells the two claims apart, and
-            # what has the first one at hand goes on with it.
-            return False
-        self._at_hand[task.id] = task
-        return True
-
     def release_claim_later(self, task: Task) -> None:
         """Release a claim in the background."""
-        self._leave(task)
         self.running[task.id] = self._loop.create_task(self._release_claim(task))
 
     async def release_claim(self, task: Task) -> None:
         """Release a claim that did not start, again and again until the database takes it."""
-        self._leave(task)
         released = await self._insist(task, lambda: self._store.write(claim.release_claims([task])))
         if released is None:
             return
@@ -96,11 +81,10 @@ class Claims:
     async def settle(self, settlement: Settlement) -> Settled | None:
         """Write how a claim ended, again and again until the database takes it.
 
-        None where the daemon ends before, or where we have claimed the task again meanwhile.
+        None where the daemon ends before.
         """
         task, error = settlement.task, None
-        self._leave(task)
-        if task.id not in self._at_hand and not self.closing:  # as nearly always
+        if not self.closing:  # as nearly always
             try:
                 return await self._store.write(settle(settlement))
             except Exception as refused:
@@ -108,21 +92,36 @@ class Claims:
         written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
         return written[0] if written is not None else None
 
-    def gone(self, task: Task, running: asyncio.Task[None]) -> None:
+    async def note_company(self, task: Task) -> bool:
+        """Write that a poison candidate which has started no longer runs alone: others may begin,
+        and a death may be theirs. False where the database does not take it now."""
+        try:
+            await self._store.write(start(task, self._clock.now_ms(), ()))
+        except Exception as error:
+            log.warning("task %s runs alone for longer: %s", task.id, error)
+            return False
+        return True
+
+    def webhook_disabled(self, task: Task, now: int) -> None:
+        """Its receiver wants no more. Of several deliveries in flight, the first one tells."""
+        before = self._placement.of(task.key)
+        self._placement.standing_changed(task.endpoint_id)
+        self._store.tell("tables")
+        after = self._placement.of(task.key)
+        if isinstance(after, Doomed) and not isinstance(before, Doomed):
+            type_, name = EventType.WEBHOOK_DISABLED, task.webhook
+            self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
+
+    def gone(self, task: Task, running: asyncio.Task[None] | None) -> None:
         """What ran for a claim has ended."""
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
             del self.running[task.id]
-        self._leave(task)
         if task.deaths:
-            self.poison.ended(task.id)
-
-    def _leave(self, task: Task) -> None:
-        if self._at_hand.get(task.id) is task:
-            del self._at_hand[task.id]
+            self.poison.ended(task)
 
     async def _release_claim(self, task: Task) -> None:
-        running = self.running[task.id]
+        running = asyncio.current_task()
         try:
             await self.release_claim(task)
         finally:
@@ -133,8 +132,7 @@ class Claims:
     ) -> tuple[T] | None:
         """Repeat a write until the database takes it; `error` is what became of it by now.
 
-        None where the daemon ends before, or where we have claimed the task again meanwhile: what
-        tells the store that a claim is ours may be the same for both.
+        None where the daemon ends before.
         """
         tries = 0
         while True:
@@ -145,8 +143,6 @@ class Claims:
                 await asyncio.sleep(delay)
             if self.closing:
                 break
-            if task.id in self._at_hand:
-                return None
             try:
                 return (await write(),)
             except Exception as again:
@@ -201,6 +197,8 @@ def settlement_of(
     error = error_record(outcome.error, redactor) if outcome is not None else task.last_error
     if row is not None:
         why = redactor.text(row.why)
+        if len(why) > STORED_ERROR:  # a plugin's reason can be as long as it likes
+            why = f"{why[: STORED_ERROR - 1]}…"
         kept = error if outcome is not None and row.error == outcome.error else None
         kept = kept or error_record(row.error, redactor)
         if kept != row.error or why != row.why:
@@ -221,6 +219,7 @@ def settlement_of(
         uncounted=result.uncounted,
         max_attempts=target.retry.max_attempts + task.granted if target is not None else None,
         deaths=result.deaths,
+        backed_off=decision.backed_off,
         effects=effects,
         last_success_at=last_success_at,
         ask=True,
@@ -263,10 +262,20 @@ def log_settled(task: Task, result: AttemptResult, status: str, config: Config) 
         log.log(level, "%s", words, extra=fields())
 
 
+def log_happened(insert: Insert, inserted: Inserted) -> None:
+    """One line for a task that needed no attempt."""
+    new = insert.task
+    words = f"{new.kind} {inserted.id} {new.endpoint_id}: an event, succeeded"
+    about = {"task_id": inserted.id, "kind": new.kind, "endpoint": new.endpoint_id}
+    info(log, words, lambda: about)
+
+
 # -- What is kept of an answer in the table --------------------------------------------------------
 
 STORED_BODY = 20_000
 """Bytes."""
+STORED_HEADERS = 65_536
+"""Characters of all of them."""
 _LONGEST_SECRET = 16_384
 """Bytes."""
 STORED_ERROR = 2_000
@@ -302,7 +311,7 @@ def response_record(
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
     record: dict[str, Any] = {
         "status_code": status_code,
-        "headers": [list(pair) for pair in redactor.headers(header_items(response))],
+        "headers": _stored_headers(redactor.headers(header_items(response))),
     }
     if coding == "utf-8":
         fits = whole and len(masked) <= STORED_BODY
@@ -312,6 +321,17 @@ def response_record(
         record["encoding"] = "base64"
     record["truncated"] = truncated
     return record
+
+
+def _stored_headers(headers: Iterable[tuple[str, str]]) -> list[list[str]]:
+    """As many as a receiver can send: a plugin can answer with more."""
+    kept, room = [], STORED_HEADERS
+    for name, value in headers:
+        room -= len(name) + len(value)
+        if room < 0:
+            break
+        kept.append([name, value])
+    return kept
 
 
 def error_record(text: str | None, redactor: Redactor) -> str | None:

@@ -53,7 +53,7 @@ class Stats:
         """A claim ended, and its task has this status now."""
         if settlement.last_success_at is not None:
             self.last_success[settlement.task.endpoint_id] = settlement.last_success_at
-        if settlement.uncounted:
+        if settlement.uncounted and settlement.deaths is None:
             return
         self._ends[status] += 1
         if status == Status.SUCCEEDED:
@@ -61,6 +61,12 @@ class Stats:
                 self._failing.pop(settlement.task.key, None)
         elif settlement.attempt is not None:
             self._failed(settlement)
+
+    def happened(self, key: Key) -> None:
+        """A task succeeded that needed no attempt."""
+        self._ends[Status.SUCCEEDED] += 1
+        if self._failing:
+            self._failing.pop(key, None)
 
     def sample(self, now: float) -> None:
         """To be called about each half second; `now` of `time.monotonic`."""

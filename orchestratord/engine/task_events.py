@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from orchestratord.model.event import EventType, TaskEvent
+from orchestratord.model.event import EventType, PartitionEvent, TaskEvent
 from orchestratord.model.task import Key, Kind, Status, Task
+from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.records import Insert, Inserted, Settlement
 
 # Names of a module are found sooner than members of an enumeration.
@@ -23,10 +24,18 @@ def created(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
     """A task is on disk. `at` in milliseconds since the epoch, as everywhere here."""
     new, due = insert.task, inserted.next_try
     status = _PENDING if inserted.running is None else _RUNNING
+    if insert.happened is not None:
+        status = Status.SUCCEEDED.value
     return TaskEvent(
         _CREATED, at, inserted.id, new.kind, new.endpoint_id, new.webhook or None, status, 0,
         None, None, new.error, None, None, None, due, None, new.parent_id,
     )  # fmt: skip
+
+
+def happened(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
+    """A task that needed no attempt has succeeded."""
+    made = created(insert, inserted, at)
+    return made._replace(type=EventType.TASK_SUCCEEDED, status_code=HAPPENED_CODE)
 
 
 def started(task: Task, at: int) -> TaskEvent:
@@ -42,7 +51,7 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
     """A claim ended, and the task has this status now."""
     s, task, row = settlement, settlement.task, settlement.attempt
     webhook = task.webhook or None
-    back = s.uncounted and status == _PENDING
+    back = s.uncounted and s.deaths is None and status == _PENDING
     type_ = _SNOOZED if back else _SETTLED[status]
     next_try = s.next_try if status == _PENDING else None
     if row is None:
@@ -57,6 +66,14 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
         type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status, task.attempts,
         s.reason, row.status_code, row.error, began, row.duration_ms, row.delay, next_try, late,
         task.parent_id,
+    )  # fmt: skip
+
+
+def partition_held(task: Task, reason: str | None, at: int) -> PartitionEvent:
+    """A task failed for this reason, and those behind it in its partition wait for a person."""
+    return PartitionEvent(
+        EventType.PARTITION_HELD, at, task.endpoint_id, task.webhook or None, task.partition or "",
+        task.id, reason,
     )  # fmt: skip
 
 

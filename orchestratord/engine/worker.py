@@ -11,25 +11,29 @@ import asyncio
 import logging
 import time
 from contextlib import suppress
+from functools import partial
 from random import Random
 from typing import Any
 
 from orchestratord.engine.attempt import Pipe
 from orchestratord.engine.enqueue import Enqueue
-from orchestratord.engine.feedback import lane_view, waiting_view
 from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.placement import Placement
-from orchestratord.engine.lanes.wait_reason import Waiting, waits
+from orchestratord.engine.lanes.share import Share
+from orchestratord.engine.lanes.throttle_view import lane_view, scope_views
+from orchestratord.engine.lanes.wait_reason import Waiting, behind, waits
 from orchestratord.engine.removed_tasks import RemovedTasks
 from orchestratord.engine.settlement import Claims
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import Unreachable
-from orchestratord.http.api_client import Sender
+from orchestratord.http.api_client import MakeKeeper, Sender
 from orchestratord.http.client import HttpClient
+from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations import claim, settle
+from orchestratord.queue.daemon_health import CLAIMS_FAILING
+from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import Pick
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
@@ -40,8 +44,14 @@ log = logging.getLogger("orchestratord.worker")
 LONGEST_SLEEP = 1.0
 """Seconds; the clock may jump, and the watchdog wants a sign of life."""
 
-INTERRUPTED_WITHIN = 5.0
+INTERRUPTED_WITHIN = 2.0
 """Seconds for what was interrupted to be settled before the daemon goes."""
+
+CLAIMS_FAIL_AFTER = 10.0
+"""Seconds for which claiming may fail until the daemon is not ready."""
+
+FULL_MS = 100
+"""Milliseconds after which it is looked again whether one more may run in all daemons together."""
 
 TICK = 0.5
 """Seconds between two looks at what waits or runs for too long."""
@@ -57,29 +67,37 @@ class Worker:
         client: HttpClient,
         clock: Clock,
         chance: Random | None = None,
+        share: Share | None = None,
+        make_keeper: MakeKeeper = TokenKeeper,
     ) -> None:
         self.store = store
         self.host = host
         self.clock = clock
-        self.lanes = LaneSet(shared=store.shared)
+        self.lanes = LaneSet(several_daemons=store.several_daemons, share=share, now=clock.now_ms())
         # What is born running is not claimed, and would not be charged for all daemons.
         self.lanes.forget_past()
         self.placement = Placement(host.registry, self.lanes, clock)
         self.stats = Stats(time.monotonic())
-        self.beat = time.monotonic()
-        """When the loop last went round."""
+        self._failing_since = 0.0
+        """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
+        self.beat: float | None = None
+        """When the loop last went round; None until it does so."""
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
+        self.sender = Sender(client, self.placement.learn_secrets, make_keeper)
         self.pipe = Pipe(
-            store, host, Sender(client, self.placement.learn_secrets), self.lanes, self.placement,
-            self.claims, self.stats, clock, chance or Random(),  # noqa: S311  # jitter is no secret
+            store, host, self.sender, self.lanes, self.placement, self.claims, self.stats, clock,
+            chance or Random(),  # noqa: S311  # jitter is no secret
         )  # fmt: skip
         self.feedback, self.waiters = self.pipe.feedback, self.claims.waiters
         self.enqueue = Enqueue(store, self.pipe)
-        self._removed = RemovedTasks(store, self.placement, self.pipe, self.claims)
+        self._coming_forward: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._coming_forward.set_result(None)
+        self.removed = RemovedTasks(store, self.placement, self.pipe, self.claims, clock)
         self._stopped = asyncio.Event()
         self._next_tick = 0.0
         for executor in host.registry.executors:
             executor.bind(store.instance, self.stats.last_success)
+            executor.now = clock.now
 
     # -- what others ask of the worker ---------------------------------------------------------
 
@@ -87,11 +105,19 @@ class Worker:
         """The tasks that are claimed here, whether they run already or wait for a slot."""
         claims = self.claims
         waiting = [*self.lanes.prefetched_ids(), *claims.poison.waiting_ids()]
-        return {*claims.running, *waiting, *self._removed.at_work}
+        return {*claims.running, *waiting, *self.removed.at_work}
 
     async def take_over(self) -> bool:
         """Take over what daemons had claimed that have died since; whether there was anything."""
-        return await self._removed.recover(self.claimed_ids())
+        return await self.removed.recover(self.claimed_ids())
+
+    async def learn_last_success(self) -> None:
+        """Learn when each endpoint last succeeded; what is still to come was a wrong clock's."""
+        found, known = await self.store.read(settle.last_success()), self.stats.last_success
+        latest = self.clock.now_ms()
+        for endpoint_id in [name for name, at in known.items() if at > latest]:
+            del known[endpoint_id]
+        known.update(found)
 
     def try_now(self, key: Key) -> None:
         """A task of `key` is wanted now: where its lane waits, it is the next probe."""
@@ -99,17 +125,24 @@ class Worker:
         self.lanes.wake.set()
 
     def waiting_lanes(self) -> list[dict[str, Any]]:
-        """The lanes that wait for their receiver, as other daemons are told of them."""
-        now, redactor = self.clock.now_ms(), self.placement.config.redactor
-        found = (waiting_view(lane, now, redactor) for lane in self.lanes.lanes.values())
-        return [view for view in found if view is not None]
+        """The scopes that wait for their receiver, as other daemons are told of them."""
+        return self.feedback.waiting(self.placement.config.redactor)
 
-    def waits(self, task: Task) -> Waiting | None:
+    async def waits(self, task: Task) -> Waiting | None:
         """What a task waits for beside its `next_try`; None for nothing."""
+        if not task.held:
+            return self._waits(task)
+        found = await self.store.read(partitions.holder(task))
+        if found is None:  # its turn comes at this moment
+            return None
+        other = await self.store.read(search.get(found.id))
+        return behind(task, other, self._waits(other))
+
+    def _waits(self, task: Task) -> Waiting | None:
         if task.status != Status.PENDING or task.next_try is None:
             return None
         standing = self.placement.of(task.key)
-        return waits(standing, task.next_try, self.lanes, self.clock.now_ms())
+        return waits(task.key, standing, task.next_try, self.lanes, self.clock.now_ms())
 
     def snapshot(self) -> dict[str, Any]:
         """What `status` shows of the worker."""
@@ -119,30 +152,41 @@ class Worker:
         failing = [item for item in self.stats.failing() if item.key.endpoint_id in declared]
         return {
             "in_flight": self.lanes.in_flight,
-            "concurrency": self.lanes.concurrency,
+            "concurrency": self.lanes.declared,
             "draining": self.lanes.draining,
+            "events_dropped": self.host.events.dropped,
             "next_due": self.lanes.next_due(),
             "rates": self.stats.rates(time.monotonic()),
             "failing": failing,
             "lanes": lanes,
+            "throttled": scope_views(self.lanes, now),
         }
 
     # -- the loop ------------------------------------------------------------------------------
 
     async def run(self) -> None:
         """Take over what a dead daemon had claimed, then claim and run until `drain` is called."""
+        following = asyncio.get_running_loop().create_task(self._follow_elected())
         try:
             await self._begin()
             await self._go_round()
         finally:
+            following.cancel()
             self._stopped.set()
+
+    async def _follow_elected(self) -> None:
+        """In partitions the turn of other tasks comes with what is written here."""
+        while True:
+            for key, next_try in ((await self.store.elected.take()).due or {}).items():
+                self.placement.touched(key, next_try)
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
         while not self.lanes.draining:
             try:
-                self.stats.last_success.update(await self.store.read(settle.last_success()))
+                await self.learn_last_success()
                 await self.take_over()
+                await self.removed.mend_partitions()
                 past = await self._past()
                 await self.store.write(claim.charge_past(past))
                 self.lanes.learn_past({lane: times for lane, (_, times) in past.items()})
@@ -151,12 +195,19 @@ class Worker:
                 return
             except Unreachable as error:
                 log.warning("how the queue stands is not known yet: %s", error)
-            except Exception:
+            except Exception as error:
                 log.exception(
                     "what a dead daemon had claimed cannot be taken over; again in a second"
                 )
-            self.beat = time.monotonic()
+                self._claims_fail(error)
             await asyncio.sleep(1.0)
+
+    def _claims_fail(self, error: Exception) -> None:
+        """Be unready where it goes on: nothing is sent, and the database answers all the same."""
+        now = time.monotonic()
+        self._failing_since = self._failing_since or now
+        if now - self._failing_since >= CLAIMS_FAIL_AFTER:
+            self.store.health.begin(CLAIMS_FAILING, f"nothing can be claimed: {error}")
 
     async def _past(self) -> dict[str, tuple[RateLimit, list[int]]]:
         """Of lanes with a rate limit: that, and when calls began before this daemon did."""
@@ -176,10 +227,10 @@ class Worker:
     async def _go_round(self) -> None:
         loop, wake = asyncio.get_running_loop(), self.lanes.wake
         while not self.lanes.draining:
-            self.beat = time.monotonic()
+            self.beat = now = time.monotonic()
             wake.clear()
-            self._tick()
-            self.pipe.start_candidate()
+            self._tick(now)
+            await self.pipe.start_candidate()
             choices = self.lanes.choose(self.clock.now_ms())
             if choices:
                 await self._claim(choices)
@@ -188,14 +239,28 @@ class Worker:
             await wake.wait()
             timer.cancel()
 
-    def _tick(self) -> None:
-        if self.beat < self._next_tick:
+    def _tick(self, now: float) -> None:
+        if now < self._next_tick:
             return
-        self._next_tick = self.beat + TICK
-        self.stats.sample(self.beat)
-        self._removed.sweep(self.clock.now())
+        self._next_tick = now + TICK
+        self.stats.sample(now)
+        self.feedback.tick()
+        if self.feedback.reopened and self._coming_forward.done():
+            self._coming_forward = asyncio.get_running_loop().create_task(self._come_forward())
+        self.removed.sweep(self.clock.steady())
         self.pipe.release_prefetched()
-        self.pipe.expire(self.beat)
+        self.pipe.deadlines.expire(now)
+
+    async def _come_forward(self) -> None:
+        """What failures have put off is due, where these say nothing of the receiver any more; it
+        begins at the pace of its lane."""
+        while self.feedback.reopened:
+            key = self.feedback.reopened.pop()
+            touched = partial(self.placement.touched, key, self.clock.now_ms())
+            try:
+                await stored_throttles.bring_forward(self.store, key, touched)
+            except Exception as error:
+                log.warning("what failures have put off of %s %s waits on: %s", *key, error)
 
     async def drain(self, timeout: float) -> None:  # noqa: ASYNC109
         """No new claim; wait up to `timeout` seconds for what is in flight, then interrupt it."""
@@ -209,12 +274,13 @@ class Worker:
         with suppress(TimeoutError):
             await asyncio.wait_for(self._stopped.wait(), timeout)
         left = await self._wait(end - asyncio.get_running_loop().time())
-        self.pipe.interrupt()
+        self.pipe.deadlines.interrupt()
         if left:
             log.warning("%d attempts did not end within drain_timeout; interrupted", left)
             await self._wait(INTERRUPTED_WITHIN)
         self.claims.closing = True
-        self._removed.stop()
+        self.removed.stop()
+        self._coming_forward.cancel()
 
     async def _wait(self, timeout: float) -> int:  # noqa: ASYNC109
         """Wait until nothing is under way any more; how much still is."""
@@ -225,7 +291,7 @@ class Worker:
         ) and loop.time() < end:
             rest = min(end - loop.time(), TICK)
             await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
-            self.pipe.expire(time.monotonic())
+            self.pipe.deadlines.expire(time.monotonic())
         return len(busy)
 
     def _sleep(self) -> float:
@@ -241,18 +307,30 @@ class Worker:
             target = self.placement.of(choice.key)
             safe = isinstance(target, Target) and target.idempotent
             rate = target.rate if isinstance(target, Target) else None
-            picks.append(Pick(choice.key, choice.limit, safe, now, choice.lane, rate))
+            of_all = target.global_concurrency if isinstance(target, Target) else None
+            picks.append(
+                Pick(
+                    choice.key, choice.limit, safe, now, choice.lane, rate,
+                    avoid=choice.avoid, global_concurrency=of_all,
+                )
+            )  # fmt: skip
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
             claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
+            if self._failing_since:
+                self._failing_since = 0.0
+                self.store.health.end(CLAIMS_FAILING)
             for lane, wait in claimed.used_up.items():
                 self.lanes.used_up(lane, self.clock.now_ms() + wait, now)
+            for lane in claimed.full:
+                self.lanes.lanes[lane].full_until = self.clock.now_ms() + FULL_MS
         except Unreachable as error:
             log.warning("nothing is claimed for now: %s", error)
-        except Exception:
+        except Exception as error:
             log.exception("claiming failed; trying again in a second")
+            self._claims_fail(error)
         by_key: dict[Key, list[Task]] = {}
         for task in tasks:
             by_key.setdefault(task.key, []).append(task)
@@ -260,6 +338,6 @@ class Worker:
             found = by_key.get(choice.key, [])
             self.lanes.answered(choice, len(found), earliest.get(choice.key))
             if choice.probe and found:
-                self.lanes.probe_claimed(choice.lane, found[0].id)
+                self.lanes.probe_claimed(choice.lane, found[0].id, choice.key)
             for task in found:
                 self.pipe.start(task, choice.lane)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import replace
 from functools import lru_cache
 
@@ -11,7 +12,7 @@ import httpx
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient, SendOptions
 from orchestratord.http.egress import Egress, parse_rule
-from orchestratord.http.oauth import AWAITED, Learn, TokenKeeper
+from orchestratord.http.oauth import AWAITED, Keeper, Learn, Token, TokenKeeper
 from orchestratord.http.proxy import ProxyRoute
 from orchestratord.http.tls import context_of, proxy_context
 from orchestratord.model.auth import OAuth2
@@ -27,6 +28,9 @@ _TOKEN_TIMEOUT = 30.0
 _TOKEN_ANSWER = 65_536
 """Seconds, and bytes, of an answer with a token."""
 
+MakeKeeper = Callable[[str, OAuth2, Learn], Keeper]
+"""Makes what has the token of an API: see `TokenKeeper`."""
+
 
 class ApiClient:
     """Sends the requests of one API. It is made anew where its api.yaml changes.
@@ -38,9 +42,7 @@ class ApiClient:
         keeper: keeps its token, None without OAuth 2.0.
     """
 
-    def __init__(
-        self, client: HttpClient, api: Api, egress: Egress, keeper: TokenKeeper | None
-    ) -> None:
+    def __init__(self, client: HttpClient, api: Api, egress: Egress, keeper: Keeper | None) -> None:
         self._client = client
         self._keeper = keeper
         self.ssl_context = context_of(api.tls) if api.tls is not None else None
@@ -82,6 +84,21 @@ class ApiClient:
             token.accepted = True
         return response
 
+    async def token(self, refused: Token | None, until: float) -> Token | None:
+        """A token by `until`, of the loop's time: see `Keeper`. None, too, where it needs none.
+
+        Args:
+            refused: the one that the API has answered 401 to, if it has.
+            until: when it has to be there.
+
+        Raises SendError.
+        """
+        if self._keeper is None:
+            return None
+        if refused is None:
+            return await self._keeper.token(self._fetch, until)
+        return await self._keeper.instead_of(refused, self._fetch, until)
+
     async def _send_with(
         self, token: str, request: httpx.Request, options: SendOptions, until: float
     ) -> httpx.Response:
@@ -100,13 +117,20 @@ class Sender:
     Args:
         client: sends the requests.
         learn: is told of the tokens that come up, so that nothing shows them.
+        make_keeper: makes what has the token of an API.
     """
 
-    def __init__(self, client: HttpClient, learn: Learn = lambda owner, secrets: None) -> None:
+    def __init__(
+        self,
+        client: HttpClient,
+        learn: Learn = lambda owner, secrets: None,
+        make_keeper: MakeKeeper = TokenKeeper,
+    ) -> None:
         self._client = client
         self._learn = learn
+        self._make_keeper = make_keeper
         self._known: dict[str, tuple[Api, ApiClient]] = {}
-        self._keepers: dict[str, TokenKeeper] = {}
+        self._keepers: dict[str, Keeper] = {}
 
     def within(self, target: Target) -> Send:
         """A `send` whose deadline begins with its first call and covers all of them."""
@@ -143,6 +167,11 @@ class Sender:
 
         return send
 
+    async def token(self, api: Api, refused: Token | None, until: float) -> Token | None:
+        """A token of an API, as its own requests have it: see `ApiClient.token`."""
+        egress = _egress(api.egress, self._client.listeners)
+        return await self._api_client(api, egress).token(refused, until)
+
     def _api_client(self, api: Api, egress: Egress) -> ApiClient:
         """For an API as it is declared now; a token that can serve on does so."""
         known = self._known.get(api.name)
@@ -154,10 +183,10 @@ class Sender:
         self._known[api.name] = api, made
         return made
 
-    def _keeper(self, name: str, settings: OAuth2) -> TokenKeeper:
+    def _keeper(self, name: str, settings: OAuth2) -> Keeper:
         keeper = self._keepers.get(name)
         if keeper is None or not keeper.fits(settings):
-            keeper = self._keepers[name] = TokenKeeper(name, settings, self._learn)
+            keeper = self._keepers[name] = self._make_keeper(name, settings, self._learn)
         return keeper
 
 

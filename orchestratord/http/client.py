@@ -15,14 +15,14 @@ from datetime import timedelta
 import httpx
 
 from orchestratord.errors import SendError
-from orchestratord.http.connect import Resolver, SystemResolver
+from orchestratord.http.connect import Resolver, SystemResolver, is_shortage
 from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, unsendable
 from orchestratord.http.response_parser import ResponseParser
-from orchestratord.http.tls import context_of
+from orchestratord.http.tls import context_of, reason
 from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
 
 CONNECT_TIMEOUT = 5.0
@@ -173,8 +173,16 @@ class HttpClient:
         if ssl_context is None:
             ssl_context = self._default_context
             if ssl_context is None:  # made once, where it is needed
-                ssl_context = self._default_context = context_of()
+                ssl_context = self._default_context = _usual_context()
         return PoolKey(origin.name, origin.port or 443, ssl_context, options.route)
+
+
+def _usual_context() -> ssl.SSLContext:
+    try:
+        return context_of()
+    except OSError as error:
+        what = f"the authorities of this machine cannot be read: {reason(error)}"
+        raise SendError(what, kind="tls", sent=False, shortage=is_shortage(error)) from error
 
 
 def _origin(url: httpx.URL) -> Origin:

@@ -20,6 +20,11 @@ Found = Sequence[tuple[int, str]]
 Resolver = Callable[[str, int], Awaitable[Found]]
 """Called with host and port; raises OSError or ValueError where there is no address."""
 
+SHORTAGES = frozenset(
+    {errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL, errno.EAGAIN}
+)
+"""What says of this machine that it lacks something, and nothing of the peer."""
+
 _Lookup = tuple[str, asyncio.Future[Found]]
 
 
@@ -74,7 +79,9 @@ async def _resolve(host: str, port: int, resolver: Resolver, deadline: float) ->
     except (OSError, ValueError) as error:  # TimeoutError is an OSError
         if limit.expired():
             raise _failure("timeout", f"{host} could not be resolved in time") from None
-        raise _failure("dns", f"{host} cannot be resolved: {reason(error)}") from error
+        what = f"{host} cannot be resolved: {reason(error)}"
+        # The system's resolver has other words for that.
+        raise _failure("dns", what, is_shortage(error) or nothing_opens()) from error
 
 
 async def _connect_socket(
@@ -83,7 +90,8 @@ async def _connect_socket(
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:
-        raise _failure("connect", f"{address_text(address, port)}: {reason(error)}") from error
+        what = f"no connection to {address_text(address, port)}: {reason(error)}"
+        raise _failure("connect", what, is_shortage(error)) from error
     try:
         sock.setblocking(False)
         async with asyncio.timeout_at(until) as limit:
@@ -98,7 +106,14 @@ async def _connect_socket(
             what = f"no connection to {address_text(address, port)} in time"
             raise _failure("timeout", what) from None
         what = f"no connection to {address_text(address, port)}: {reason(error)}"
-        raise _failure("connect", what) from error
+        # Where IPv6 is switched off, there is no address that such a connection could come from.
+        ours = is_shortage(error) and not (
+            error.errno == errno.EADDRNOTAVAIL and family == socket.AF_INET6
+        )
+        failure = _failure("connect", what, ours)
+        # Each receiver has all local ports for itself.
+        failure.receiver_only = ours and error.errno == errno.EADDRNOTAVAIL
+        raise failure from error
     except BaseException:
         sock.close()
         raise
@@ -119,8 +134,24 @@ def address_text(address: str, port: int) -> str:
     return f"[{address}]:{port}" if ":" in address else f"{address}:{port}"
 
 
-def _failure(kind: SendErrorKind, message: str) -> SendError:
-    return SendError(message, kind=kind, sent=False)
+def is_shortage(error: Exception) -> bool:
+    """Whether this machine lacks a descriptor, memory or a port."""
+    if isinstance(error, socket.gaierror):  # its numbers are others
+        return error.errno == socket.EAI_MEMORY
+    return isinstance(error, OSError) and error.errno in SHORTAGES
+
+
+def nothing_opens() -> bool:
+    """Whether no descriptor is left at this moment."""
+    try:
+        socket.socket().close()
+    except OSError as error:
+        return is_shortage(error)
+    return False
+
+
+def _failure(kind: SendErrorKind, message: str, shortage: bool = False) -> SendError:
+    return SendError(message, kind=kind, sent=False, shortage=shortage)
 
 
 class SystemResolver:
@@ -152,13 +183,12 @@ class SystemResolver:
             pass
         future = self._under_way.get(host)
         if future is None:
+            if self._threads < self._limit:
+                self._begin_thread()
             future = asyncio.get_running_loop().create_future()
             future.add_done_callback(lambda done: self._settled(host, done))
             self._under_way[host] = future
             self._queue.put((host, future))
-            if self._threads < self._limit:
-                self._threads += 1
-                threading.Thread(target=self._work, name="resolver", daemon=True).start()
         return await asyncio.shield(future)
 
     def close(self) -> None:
@@ -166,6 +196,15 @@ class SystemResolver:
         for _ in range(self._threads):
             self._queue.put(None)
         self._threads = 0
+
+    def _begin_thread(self) -> None:
+        try:
+            threading.Thread(target=self._work, name="resolver", daemon=True).start()
+        except RuntimeError:  # the machine has no room for another one
+            if not self._threads:
+                raise OSError(errno.EAGAIN, "no thread can be started") from None
+        else:
+            self._threads += 1
 
     def _settled(self, host: str, future: asyncio.Future[Found]) -> None:
         del self._under_way[host]

@@ -6,16 +6,17 @@ can resolve to anything, and to something else a second later.
 Two tiers are closed. Private addresses (loopback, the private ranges, unique-local) are opened by
 a rule whose range holds them. Everything that is link-local, cloud metadata, multicast, reserved,
 or wraps another address (NAT64, 6to4, Teredo) is opened only by a rule for that single address,
-so that a generous range never opens it by accident. The daemon's own listeners stay closed
-whatever the rules say.
+so that a generous range never opens it by accident. Of IPv6, that is all but 2000::/3: what is
+allocated anywhere else one day is closed until it is known here. The daemon's own listeners stay
+closed whatever the rules say.
 """
 
 from __future__ import annotations
 
 import errno
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass
-from enum import Enum
 from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 
@@ -25,60 +26,45 @@ Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
 
 
-class _Tier(Enum):
-    PUBLIC = "public"
-    PRIVATE = "private"
-    HARD = "hard"
+def _networks(named: Mapping[str, str]) -> list[tuple[Network, str]]:
+    return [(ip_network(text), label) for label, texts in named.items() for text in texts.split()]
 
 
 # The hard list is looked at first: some of its entries lie inside a private range (a metadata
 # address in fc00::/7, another one in 100.64/10). Of several entries that hold an address the first
 # one names it.
-_HARD = [
-    (ip_network(text), label)
-    for text, label in (
-        ("169.254.169.254/32", "cloud metadata"),
-        ("168.63.129.16/32", "cloud metadata"),
-        ("100.100.100.200/32", "cloud metadata"),
-        ("fd00:ec2::254/128", "cloud metadata"),
-        ("0.0.0.0/8", "unspecified"),
-        ("169.254.0.0/16", "link-local"),
-        ("192.0.0.0/24", "reserved"),
-        ("192.0.2.0/24", "documentation"),
-        ("192.88.99.0/24", "6to4 relay"),
-        ("198.18.0.0/15", "benchmarking"),
-        ("198.51.100.0/24", "documentation"),
-        ("203.0.113.0/24", "documentation"),
-        ("224.0.0.0/4", "multicast"),
-        ("255.255.255.255/32", "broadcast"),
-        ("240.0.0.0/4", "reserved"),
-        ("::/128", "unspecified"),
-        ("::/96", "IPv4-compatible"),
-        ("64:ff9b::/96", "NAT64"),
-        ("64:ff9b:1::/48", "NAT64"),
-        ("100::/64", "discard-only"),
-        ("2001::/23", "protocol assignment"),
-        ("2001:db8::/32", "documentation"),
-        ("2002::/16", "6to4"),
-        ("3fff::/20", "documentation"),
-        ("5f00::/16", "segment routing"),
-        ("fe80::/10", "link-local"),
-        ("fec0::/10", "site-local"),
-        ("ff00::/8", "multicast"),
-    )
-]
-_PRIVATE = [
-    (ip_network(text), label)
-    for text, label in (
-        ("127.0.0.0/8", "loopback"),
-        ("::1/128", "loopback"),
-        ("10.0.0.0/8", "private"),
-        ("172.16.0.0/12", "private"),
-        ("192.168.0.0/16", "private"),
-        ("100.64.0.0/10", "carrier-grade NAT"),
-        ("fc00::/7", "unique-local"),
-    )
-]
+_HARD = _networks(
+    {
+        "cloud metadata": "169.254.169.254 168.63.129.16 100.100.100.200 fd00:ec2::254 "
+        "fd00:ec2::23 fd20:ce::254",
+        "unspecified": "0.0.0.0/8 ::",
+        "link-local": "169.254.0.0/16 fe80::/10",
+        "documentation": "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 2001:db8::/32 3fff::/20",
+        "6to4 relay": "192.88.99.0/24",
+        "benchmarking": "198.18.0.0/15",
+        "multicast": "224.0.0.0/4 ff00::/8",
+        "broadcast": "255.255.255.255",
+        "reserved": "192.0.0.0/24 240.0.0.0/4",
+        "IPv4-compatible": "::/96",
+        "IPv4-translated": "::ffff:0:0:0/96",
+        "NAT64": "64:ff9b::/96 64:ff9b:1::/48",
+        "discard-only": "100::/64",
+        "protocol assignment": "2001::/23",
+        "6to4": "2002::/16",
+        "segment routing": "5f00::/16",
+        "site-local": "fec0::/10",
+    }
+)
+_PRIVATE = _networks(
+    {
+        "loopback": "127.0.0.0/8 ::1",
+        "private": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16",
+        "carrier-grade NAT": "100.64.0.0/10",
+        "unique-local": "fc00::/7",
+    }
+)
+_GLOBAL_6 = IPv6Network("2000::/3")
+"""All of IPv6 that is given out to hosts of the Internet."""
 _MAPPED = IPv6Network("::ffff:0:0/96")
 _LOOPBACK_6 = IPv6Address("::1")  # lies in ::/96, and is private all the same
 
@@ -172,16 +158,16 @@ def _unwrap(address: str) -> Address:
 
 
 @lru_cache(maxsize=4096)
-def _classify(address: str) -> tuple[Address, _Tier, str]:
+def _classify(address: str) -> tuple[Address, str, bool]:
+    """The address, what it is called (empty: public), and whether it stands in the hard list."""
     ip = _unwrap(address)
-    if ip != _LOOPBACK_6:
-        for network, label in _HARD:
-            if ip in network:
-                return ip, _Tier.HARD, label
-    for network, label in _PRIVATE:
-        if ip in network:
-            return ip, _Tier.PRIVATE, label
-    return ip, _Tier.PUBLIC, ""
+    hard = () if ip == _LOOPBACK_6 else _HARD
+    if label := next((label for network, label in hard if ip in network), ""):
+        return ip, label, True
+    if label := next((label for network, label in _PRIVATE if ip in network), ""):
+        return ip, label, False
+    reserved = ip.version == 6 and ip not in _GLOBAL_6
+    return ip, "reserved" if reserved else "", reserved
 
 
 @dataclass(frozen=True, slots=True)
@@ -210,7 +196,7 @@ class Egress:
             EgressDenied: the message names the address, the reason, and the line that opens it.
         """
         try:
-            ip, tier, label = _classify(address)
+            ip, label, hard = _classify(address)
         except ValueError:
             raise EgressDenied(f"{host} resolved to {address!r}, which is no address") from None
         if self.denied_listeners and self._is_own_listener(address, ip, port):
@@ -218,19 +204,19 @@ class Egress:
                 f"{_named(ip, host)} port {port} is this daemon's own listener, which it never"
                 " calls"
             )
-        if tier is _Tier.PUBLIC:
+        if not label:
             return
         for rule in self.rules:
             if (
                 (rule.port is None or rule.port == port)
-                and (tier is _Tier.PRIVATE or rule.exact)
+                and (rule.exact or not hard)
                 and ip in rule.network
             ):
                 return
         # Brackets open a list in YAML: an IPv6 rule needs its quotes to be the exact line.
         entry = f'"[{ip}]:{port}"' if ip.version == 6 else f"{ip}:{port}"
         article = "an" if label[0] in "aeiouI" else "a"
-        only = ", which only its exact address opens" if tier is _Tier.HARD else ""
+        only = ", which only its exact address opens" if hard else ""
         raise EgressDenied(
             f"{_named(ip, host)} is {article} {label} address{only}; to allow it, add"
             f"  egress: {{allow: [{entry}]}}"

@@ -252,7 +252,7 @@ async def open_connection(
     """
     loop = asyncio.get_running_loop()
     peer, peer_port, context, route = key
-    tunnel = route is not None and context is not None
+    through = route is not None and context is not None
     if route is not None:
         route.check_target(egress, peer, peer_port)
         peer, peer_port, context = route.proxy.host, route.proxy.port, route.context
@@ -262,14 +262,14 @@ async def open_connection(
     connection = Http1Connection(loop, sock, address, egress)
     # Without TLS with the target, the proxy is handed the requests themselves. asyncio closes the
     # socket itself when what follows does not succeed.
-    if context is None and not tunnel:
+    if context is None and not through:
         await loop.create_connection(lambda: connection, sock=sock)
         return connection
     name = certificate_name(peer) if context is not None else None
     what = f"{peer} ({address_text(address, peer_port)})"
     try:
         async with asyncio.timeout_at(deadline) as limit:
-            if route is None or not tunnel:
+            if route is None or not through:
                 await loop.create_connection(
                     lambda: connection, sock=sock, ssl=context, server_hostname=name
                 )

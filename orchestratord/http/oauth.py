@@ -11,7 +11,7 @@ import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import quote_plus, urlencode
 
 import httpx
@@ -73,6 +73,29 @@ class Token:
     """Whether the API has answered anything else to it than 401."""
 
 
+class Keeper(Protocol):
+    """Has the token of one API, wherever it is kept."""
+
+    def fits(self, settings: OAuth2) -> bool:
+        """Whether its token can serve with these settings, too."""
+        ...
+
+    async def token(self, fetch: Fetch, until: float) -> Token:
+        """A token to call with; it is there by `until`, of the loop's time.
+
+        Raises SendError where there is none.
+        """
+        ...
+
+    async def instead_of(self, refused: Token, fetch: Fetch, until: float) -> Token | None:
+        """Another token where the API has answered 401 to this one; None where it would be refused
+        as well.
+
+        Raises SendError where there is none.
+        """
+        ...
+
+
 class TokenKeeper:
     """Keeps the token of one API.
 
@@ -101,10 +124,7 @@ class TokenKeeper:
         return same and refresh in (ours.refresh_token, self._refresh)
 
     async def token(self, fetch: Fetch, until: float) -> Token:
-        """A token to call with; it is there by `until`, of the loop's time.
-
-        Raises SendError where there is none.
-        """
+        """See `Keeper`."""
         now, token = self._loop.time(), self._token
         if token is not None:
             if now < token.renew_at:
@@ -116,17 +136,16 @@ class TokenKeeper:
         return await self._another(fetch, until, after_refusal=False)
 
     async def instead_of(self, refused: Token, fetch: Fetch, until: float) -> Token | None:
-        """Another token where the API has answered 401 to this one; None where it would be refused
-        as well.
-
-        Raises SendError where there is none.
-        """
-        if self._token is not None and self._token is not refused:
-            return self._token
-        now = self._loop.time()
-        if refused.after_refusal and not refused.accepted and now < refused.given + _UNPROVEN:
+        """See `Keeper`; `refused` may be a copy of the token, from another process."""
+        token, now, accepted = self._token, self._loop.time(), refused.accepted
+        if token is not None:
+            if token.given != refused.given:
+                return token
+            accepted = accepted or token.accepted
+        if refused.after_refusal and not accepted and now < refused.given + _UNPROVEN:
             return None
-        refused.renew_at = refused.ends_at = now
+        if token is not None:
+            token.renew_at = token.ends_at = now
         return await self._another(fetch, until, after_refusal=True)
 
     # -- within --------------------------------------------------------------------------------
@@ -155,6 +174,8 @@ class TokenKeeper:
         """Ask for a token, once; the error where there is none."""
         began, old = self._loop.time(), self._token
         try:
+            if old is None:
+                await self._read_refresh()
             answer = await self._ask(fetch)
             token = self._read(answer, began, after_refusal)
             await self._take_refresh(answer)
@@ -218,7 +239,7 @@ class TokenKeeper:
         except EgressDenied as error:
             raise EgressDenied(f"no token: {error}") from None
         except SendError as error:
-            raise SendError(f"no token: {error}", kind=error.kind, sent=False) from None
+            raise _for_call(f"no token: {error}", error) from None
 
     def _judge(self, response: httpx.Response) -> Mapping[str, Any]:
         """What an answer says. Raises SendError where it gives no token."""
@@ -258,6 +279,21 @@ class TokenKeeper:
         value = answer["access_token"]
         return Token(value, began, began + life - margin, began + life, after_refusal)
 
+    async def _read_refresh(self) -> None:
+        """Begin with the refresh token that was written last: the worker before this one, from
+        whose configuration it was forked, may have replaced the one that stood there."""
+        known = self._refresh
+        if known is None or known.file is None:
+            return
+        try:
+            value = (await asyncio.to_thread(Path(known.file).read_text)).rstrip("\r\n")
+        except (OSError, UnicodeDecodeError):
+            return  # the one that is known may serve
+        if value and value != known.reveal():
+            self._refresh = new = KeptSecret(value)
+            new.file = known.file
+            self._learn(self._api, (value, known.reveal()))
+
     async def _take_refresh(self, answer: Mapping[str, Any]) -> None:
         """Where the endpoint gives another refresh token, the one before may be worth nothing."""
         value, old = answer.get("refresh_token"), self._refresh
@@ -289,11 +325,18 @@ class TokenKeeper:
         return f"the token endpoint {url.host}"
 
 
+def _for_call(message: str, error: SendError) -> SendError:
+    """What an error on the way to a token means for a call, of which nothing was sent."""
+    found = SendError(message, kind=error.kind, sent=False, shortage=error.shortage)
+    found.receiver_only = error.receiver_only
+    return found
+
+
 def _again(error: SendError) -> SendError:
     """The same error for another call: each is raised, and changed, by itself."""
     if isinstance(error, EgressDenied):
         return EgressDenied(error.message)
-    return SendError(error.message, kind=error.kind, sent=False)
+    return _for_call(error.message, error)
 
 
 def _json(response: httpx.Response) -> Mapping[str, Any]:

@@ -112,13 +112,13 @@ async def connect_through(
 
 def _refusal(proxy: Proxy, target: str, status: int, words: str) -> SendError:
     said = f"{status} {words}".rstrip()
-    if status in (401, 407):
-        what = f"the proxy {proxy} wants a user and a password that it accepts ({said})"
-        return SendError(f"{what}; look at proxy in api.yaml", kind="access", sent=False)
     if status in _PASSING:
         what = f"the proxy {proxy} does not reach {target}: {said}"
         return SendError(what, kind="connect", sent=False)
     what = f"the proxy {proxy} refuses to connect to {target}: {said}"
+    if status in (401, 407):
+        what = f"the proxy {proxy} wants a user and a password that it accepts ({said})"
+        what += "; look at proxy in api.yaml"
     return SendError(what, kind="access", sent=False)
 
 

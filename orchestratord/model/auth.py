@@ -135,8 +135,6 @@ class Proxy(YamlValue):
     @classmethod
     def parse(cls, value: Any) -> Proxy:
         """Read the URL. Raises ValueError, without showing it."""
-        if isinstance(value, Proxy):
-            return value
         if not isinstance(value, str):
             raise ValueError("expected a URL, such as http://proxy.example.com:3128")
         pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
@@ -184,8 +182,6 @@ class KeptSecret(Secret):
     @classmethod
     def parse(cls, value: Any) -> KeptSecret:
         """See `Secret.parse`."""
-        if isinstance(value, KeptSecret):
-            return value
         secret = cls(Secret.parse(value).reveal())
         match = _FILE.fullmatch(value.source) if isinstance(value, Text) else None
         secret.file = match[1] if match else None
@@ -196,14 +192,17 @@ class OAuth2(Model):
     """A token by OAuth 2.0: for client credentials, or for a refresh token."""
 
     token_url: str
-    """Where tokens are given."""
+    """The URL at which tokens are given."""
     client_id: str
+    """Who asks for a token."""
     client_secret: Secret | None = None
+    """The client's secret, best a reference: ${credential:name}."""
     scope: str | None = None
-    """Several are separated by spaces."""
+    """What the token is for; several scopes are separated by spaces."""
     audience: str | None = None
+    """Whom the token is for, where the server asks for it."""
     refresh_token: KeptSecret | None = None
-    """With it, tokens are asked for by it and not by the client's credentials alone."""
+    """A secret by which tokens are asked for, instead of the client's credentials alone."""
 
     @model_validator(mode="after")
     def _check_grant(self) -> OAuth2:
@@ -216,20 +215,28 @@ class Basic(Model):
     """HTTP Basic."""
 
     username: str
+    """The user."""
     password: Secret
+    """The password, best a reference: ${credential:name}."""
 
 
 class HeaderAuth(Model):
     """A header with a secret value."""
 
     name: str
+    """The name of the header, such as X-Api-Key."""
     value: Secret
+    """Its value, best a reference: ${credential:name}."""
 
 
 class Auth(Model):
     """How an API is told who calls; one of the four."""
 
     bearer: Secret | None = None
+    """A token, which is sent as `Authorization: Bearer …`; best a reference."""
     basic: Basic | None = None
+    """A user and a password, which are sent as `Authorization: Basic …`."""
     header: HeaderAuth | None = None
+    """A header of any name with a secret value, such as X-Api-Key."""
     oauth2: OAuth2 | None = None
+    """A token by OAuth 2.0, which the daemon asks for and renews by itself."""

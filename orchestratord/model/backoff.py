@@ -23,7 +23,7 @@ class Backoff(BaseModel, ABC):
             def seconds(self, n): ...
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     name: ClassVar[str] = ""
     """Filled in at registration."""
@@ -41,6 +41,7 @@ class Fixed(Backoff):
     """The same delay each time."""
 
     delay: Duration = 5.0
+    """The delay before each further attempt: 5s."""
 
     def seconds(self, n: int) -> float:
         return self.delay

@@ -6,54 +6,211 @@ All of it is frozen: a change of the files makes new objects. Plugins bring keys
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
 
+from orchestratord.errors import InvalidPayload
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.declared import Model
 from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.task import Partition
 from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusSet
-from orchestratord.values.template import Template
+from orchestratord.values.template import Template, to_text
 
 SUCCESS = StatusSet.parse("2xx")
 
 T = TypeVar("T")
+
+MAX_PARTITION = 200
+"""Characters of a partition's name."""
+
+_UNFIT = re.compile(r"[\x00-\x1f\x7f\ud800-\udfff]")
+"""Control characters, and halves of characters, which no database keeps."""
 
 
 class Param(Model):
     """One parameter of an endpoint."""
 
     type: Literal["string", "integer", "number", "boolean", "array", "object"] | None = None
-    """Without a type any JSON value is taken."""
+    """What the value has to be; without a type any JSON value is taken."""
     required: bool = False
+    """Whether a call has to give it."""
     default: Any = None
+    """What it is where a call does not give it; null if nothing is written."""
     description: str = ""
+    """What it is for; the dashboard and OpenAPI show it."""
+
+
+class ParamRules(Model):
+    """The keys of a type of endpoint that say more of a call's parameters than `params` does."""
+
+    @property
+    def free(self) -> bool:
+        """Whether a call may give any parameters where the endpoint declares none."""
+        return False
+
+    def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with the parameters of one call, by the names of the parameters."""
+        return {}
 
 
 class Schedule(Model):
     """When an endpoint is called by itself: `every`, `every` with `at`, or `cron`."""
 
     every: str | float | None = None
-    """A duration counted from the Unix epoch, or minute, hour, day, monday … sunday."""
+    """A duration such as 15m, counted from the Unix epoch, or `minute`, `hour`, `day`, `monday` …
+    `sunday`."""
     at: str | None = None
-    """`10:30`, for an hour `:30`."""
+    """The time of day, `10:30`, with `every: day` or a weekday; for an hour `:30`."""
     timezone: str = "UTC"
+    """The time zone of `at` and `cron`, such as Europe/Paris."""
     cron: str | None = None
-    """Five fields."""
+    """Five fields: minute, hour, day, month, weekday, such as `*/15 * * * *`."""
     params: Mapping[str, Any] = {}
+    """What each call of the schedule is given."""
     overlap: Literal["skip", "allow"] = "skip"
-    """What happens to a slot whose predecessor is not done."""
+    """Whether a call is made while the one before is not done: `skip` or `allow`."""
     catch_up: bool = True
-    """Slots that were missed while nothing ran become one call."""
+    """Whether slots that were missed while nothing ran become one call."""
     splay: Duration = 0.0
-    """Each slot is delayed by up to this, always the same for one endpoint."""
+    """Each call is delayed by up to this, by always the same for one endpoint: 5m."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, value: Any) -> Any:
+        if isinstance(value, str | int | float):
+            raise ValueError(
+                "expected {every: 15m}, {every: day, at: '10:30'} or {cron: '*/15 * * * *'}, "
+                f"not {str(value)!r}"
+            )
+        return value
+
+
+OFF = "off"
+LASTING_MS = 4_000
+"""For how long failing has to have gone on by default: a receiver that is restarted is not down,
+and a few quick retries are none of its business. The first retries of the default backoff come
+later than this, so that a receiver that goes down costs a call one attempt and not two."""
+
+
+class BreakerRule(Model):
+    """When the breakers of an API's calls open."""
+
+    failures: int = Field(default=20, ge=1, le=100_000)
+    """How many attempts have to have failed, and nine of ten of all."""
+    window: Annotated[Duration, Field(gt=0)] = 120.0
+    """Within how long: 2m."""
+
+    @property
+    def off(self) -> bool:
+        """Whether there are no breakers."""
+        return not self.failures
+
+    @property
+    def lasting_ms(self) -> int:
+        """For how long it has to have gone on; a number that is written down decides alone."""
+        written = "failures" in self.model_fields_set
+        return 0 if written else min(LASTING_MS, round(self.window * 500))
+
+
+def _read(value: Any) -> Any:
+    if value == OFF:
+        return BreakerRule.model_construct(failures=0)
+    if isinstance(value, str | int | float):
+        raise ValueError(f"expected off, or {{failures: 20, window: 2m}}, not {value!r}")
+    return value
+
+
+def _schema(schema: dict[str, Any]) -> None:
+    schema["anyOf"] = [{"$ref": schema.pop("$ref")}, {"const": OFF}]
+
+
+BreakerKey = Annotated[BreakerRule, BeforeValidator(_read), Field(json_schema_extra=_schema)]
+"""As it stands in the YAML."""
+
+
+class PartitionRule(Model):
+    """How the tasks of one endpoint or webhook are divided, and what holds within a part."""
+
+    by: Template
+    """A template: tasks for which it makes the same text are in the same partition."""
+    ordered: bool = False
+    """Whether the tasks of a partition are sent one after the other, as they were accepted."""
+    concurrency: int | None = Field(None, ge=1)
+    """How many tasks of a partition are in flight at most, in all daemons; left out: any number."""
+    on_failure: Literal["continue", "hold"] = "continue"
+    """What a task that failed for good does to those behind it, where they are ordered: lets them
+    go on (`continue`), or has them wait for a person (`hold`)."""
+
+    def of(self, context: Mapping[str, Any]) -> Partition:
+        """The partition of one task.
+
+        Args:
+            context: the names that `by` may use.
+
+        Raises:
+            InvalidPayload: it does not render, or makes what is no name of a partition.
+        """
+        value = to_text(self.by.render(context))
+        if len(value) > MAX_PARTITION:
+            raise InvalidPayload(
+                f"partition: {value[:40]!r}… has {len(value)} characters; {MAX_PARTITION} are taken"
+            )
+        if _UNFIT.search(value):
+            raise InvalidPayload("partition: the value holds a control character")
+        concurrency = 1 if self.ordered else self.concurrency or 0
+        return Partition(value, concurrency, self.ordered, self.on_failure == "hold")
+
+    @field_validator("by")
+    @classmethod
+    def _public(cls, value: Template) -> Template:
+        if value.secret:
+            raise ValueError(
+                "a secret here would be stored in the database; name partitions by something else"
+            )
+        return value
+
+    @field_validator("concurrency")
+    @classmethod
+    def _one_at_a_time(cls, value: int | None, info: ValidationInfo) -> int | None:
+        if info.data.get("ordered") and value not in (None, 1):
+            raise ValueError(
+                "with `ordered: true` one task of a partition is in flight at a time, and not "
+                f"{value}; leave concurrency out"
+            )
+        return value
+
+    @field_validator("on_failure")
+    @classmethod
+    def _of_ordered(cls, value: str, info: ValidationInfo) -> str:
+        if info.data.get("ordered") is False:
+            raise ValueError(
+                "goes with `ordered: true`; tasks that are not ordered do not wait for each other"
+            )
+        return value
+
+
+def _whole(value: Any) -> Any:
+    """A template alone stands for its mapping. Raises ValueError for what is neither."""
+    if isinstance(value, Mapping | PartitionRule):
+        return value
+    if isinstance(value, str | int | float):
+        return {"by": value}
+    raise ValueError("expected a template, such as {{ params.account }}, or a mapping with `by`")
+
+
+PartitionKey = Annotated[
+    PartitionRule, BeforeValidator(_whole, json_schema_input_type=Template | PartitionRule)
+]
+"""The key of the YAML: a template, or a mapping."""
 
 
 class Api(Model):
@@ -61,18 +218,29 @@ class Api(Model):
 
     name: str
     base_url: str | None = None
+    """The URL that the paths of all endpoints are added to: https://api.example.com/v2."""
     headers: Mapping[str, Template] = {}
+    """Headers of every request; one that renders to null is left out."""
     auth: Auth | None = None
+    """How the API is told who calls: `bearer`, `basic`, `header` or `oauth2`."""
     tls: Tls | None = None
+    """Which authorities are trusted, and which certificate is shown."""
     proxy: Proxy | None = None
-    """The URL of the proxy that its calls go through."""
+    """The URL of the proxy that its calls go through: http://proxy.example.com:3128."""
     max_response: Size = Field(MAX_RESPONSE, ge=0, le=1 << 30)
-    """Bytes; a longer body is cut, the status decides."""
+    """How much of an answer is read, such as 1MiB; a longer body is cut, the status decides."""
     concurrency: int = Field(10, ge=1)
-    """In flight in one daemon."""
+    """How many of its calls are in flight at once in one daemon, at most."""
+    global_concurrency: int | None = Field(None, ge=1)
+    """How many of its calls are in flight at once in all daemons together, at most."""
     rate_limit: RateLimit | None = None
     """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/h."""
+    breaker: BreakerKey = BreakerRule()
+    """When the circuit breakers of its calls open: {failures: 20, window: 2m}, or `off`."""
+    retry_after_scope: Literal["api", "endpoint"] = "api"
+    """What waits where an answer carries Retry-After: all calls of the `api`, or the `endpoint`."""
     follow_redirects: bool = False
+    """Whether redirects are followed, at most 3 within the same origin."""
     egress: tuple[str, ...] = ()
     """Rules of `egress.allow`, the daemon's included."""
 
@@ -94,6 +262,7 @@ class Setting(Generic[T]):
         merge: `mapping` merges by key, `replace` takes the endpoint's whole, `by_name` unites two
             lists of mappings by their `name`, the endpoint's winning.
         name_of: for `by_name`: derives the name of a mapping that has none.
+        description: a sentence for users, which editors show beside the key.
     """
 
     key: str
@@ -101,6 +270,7 @@ class Setting(Generic[T]):
     default: T
     merge: Literal["mapping", "replace", "by_name"] = "mapping"
     name_of: Callable[[Mapping[str, Any]], str] | None = None
+    description: str = ""
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -124,6 +294,7 @@ class Endpoint:
     enabled: bool = True
     params: Mapping[str, Param] = field(default_factory=dict)
     schedule: Schedule | None = None
+    partition: PartitionRule | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)
     source: str = ""
     """The file it is declared in, relative to the config folder."""

@@ -26,15 +26,24 @@ class EventType(StrEnum):
     TASK_FAILED = "task.failed"  # for good
     TASK_CANCELLED = "task.cancelled"
     TASK_TRIGGERED = "task.triggered"  # made due manually
+    PARTITION_HELD = "partition.held"  # by a task that failed, until a person has looked
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_ENABLED = "webhook.enabled"
-    BREAKER_OPENED = "breaker.opened"  # a lane's receiver is down, and its tasks wait
+    BREAKER_OPENED = "breaker.opened"  # a receiver or an endpoint is down, and its tasks wait
     BREAKER_CLOSED = "breaker.closed"  # it is back
+    INBOUND_REFUSED = "inbound.refused"  # a request of a sender
+    THROTTLE_BEGAN = "throttle.began"  # a receiver asks for less, by Retry-After or by refusing
+    THROTTLE_ENDED = "throttle.ended"  # that is over, or was lifted manually
     ENDPOINT_PAUSED = "endpoint.paused"
     ENDPOINT_RESUMED = "endpoint.resumed"
+    OUTBOX_REFUSED = "outbox.refused"  # a row that makes no task
     CONFIG_ADOPTED = "config.adopted"
     CONFIG_REFUSED = "config.refused"
     PLUGIN_FAULT = "plugin.fault"
+    CLOCK_JUMPED = "clock.jumped"  # and is not followed yet
+    CLOCK_RETURNED = "clock.returned"  # before it was followed
+    CLOCK_FOLLOWED = "clock.followed"  # the jump has lasted
+    CLOCK_BROUGHT_BACK = "clock.brought_back"  # what lay ahead of now though it could not
     DAEMON_STARTED = "daemon.started"
     DAEMON_DRAINING = "daemon.draining"
 
@@ -73,7 +82,22 @@ class TaskEvent(NamedTuple):
     lateness_ms: int | None = None
     """How long after it was due the attempt began."""
     parent_id: int | None = None
-    """The task that caused it."""
+    """The task that it follows from."""
+
+
+class PartitionEvent(NamedTuple):
+    """`partition.held`."""
+
+    type: EventType
+    at: int
+    endpoint: str
+    webhook: str | None
+    """The webhook whose deliveries wait; None where it is the endpoint's calls."""
+    partition: str
+    id: int
+    """The task that has failed."""
+    reason: str | None = None
+    """Why it has."""
 
 
 class WebhookEvent(NamedTuple):
@@ -93,7 +117,8 @@ class BreakerEvent(NamedTuple):
     type: EventType
     at: int
     lane: str
-    """`api:NAME`, or the host and port of a receiver of webhooks."""
+    """`api:NAME`, the host and port of a receiver of webhooks, or where it is the breaker of an
+    endpoint or webhook alone, `api/name` or `api/name#webhook`."""
     failures: int = 0
     """Attempts that failed before it opened."""
     error: str | None = None
@@ -108,12 +133,61 @@ class BreakerEvent(NamedTuple):
     """For how long it was open."""
 
 
+class InboundEvent(NamedTuple):
+    """`inbound.refused`: a request of a sender became no event."""
+
+    type: EventType
+    at: int
+    endpoint: str
+    reason: str
+    """`signature`, `timestamp`, `verify_token`, `rate`, `disabled`, `full`, `invalid` or
+    `unavailable`."""
+    peer: str
+    """The address that it came from."""
+
+
+class ThrottleEvent(NamedTuple):
+    """`throttle.began`, `throttle.ended`."""
+
+    type: EventType
+    at: int
+    scope: str
+    """What is throttled: a lane, the URL of deliveries, `api/name`, or `api/name#webhook`."""
+    cause: str
+    """`retry_after` or `overload`."""
+    why: str = ""
+    """What the receiver has said."""
+    until: int | None = None
+    """When it ends by itself; None where that is not known."""
+    rate: float | None = None
+    """Of an overload: how many tasks a second are sent from now on."""
+    since: int | None = None
+    """When that had begun which has ended."""
+    duration_ms: float | None = None
+    """How long it lasted."""
+
+
 class EndpointEvent(NamedTuple):
     """`endpoint.paused`, `endpoint.resumed`."""
 
     type: EventType
     at: int
     endpoint: str
+
+
+class OutboxEvent(NamedTuple):
+    """`outbox.refused`."""
+
+    type: EventType
+    at: int
+    id: int
+    """The row's."""
+    endpoint: str
+    """As the row names it, which may be none."""
+    reason: str
+    """In a word, as the API's `code`: `invalid_params`, `not_found`."""
+    error: str
+    """In words."""
 
 
 class ConfigEvent(NamedTuple):
@@ -151,6 +225,18 @@ class PluginEvent(NamedTuple):
     error: str
 
 
+class ClockEvent(NamedTuple):
+    """`clock.…`: the clock that the daemon goes by was moved, or what it had written was set
+    right."""
+
+    type: EventType
+    at: int
+    by: float | None = None
+    """Seconds by which it was put forward; negative for back."""
+    tasks: int | None = None
+    """That had times which were still to come."""
+
+
 class DaemonEvent(NamedTuple):
     """`daemon.started`, `daemon.draining`."""
 
@@ -161,11 +247,16 @@ class DaemonEvent(NamedTuple):
 
 Event = (
     TaskEvent
+    | PartitionEvent
     | WebhookEvent
     | BreakerEvent
+    | InboundEvent
+    | ThrottleEvent
     | EndpointEvent
+    | OutboxEvent
     | ConfigEvent
     | PluginEvent
+    | ClockEvent
     | DaemonEvent
 )
 """Each has a `type` and the time `at` which it happened."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import httpx
@@ -187,22 +187,18 @@ class Request(httpx.Request):
         self._content = content or b""
         self._plain = Plain(origin, target.encode("ascii"), fields)
 
-    def __getattr__(self, name: str) -> Any:
-        """Make what is looked at for the first time."""
-        plain: Plain | None = self.__dict__.get("_plain")
-        made: Any
-        if plain is None:
-            raise AttributeError(name)
-        if name == "url":
-            made = httpx.URL(plain.origin.text + plain.target.decode("ascii"))
-        elif name == "headers":
-            made = httpx.Headers(plain.fields)
-        elif name == "stream":
-            made = httpx.ByteStream(self._content)
-        else:
-            raise AttributeError(name)
-        self.__dict__[name] = made
-        return made
+    @cached_property
+    def url(self) -> httpx.URL:  # type: ignore[override]
+        """Made where it is looked at, as are those below."""
+        return httpx.URL(self._plain.origin.text + self._plain.target.decode("ascii"))
+
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]
+        return httpx.Headers(self._plain.fields)
+
+    @cached_property
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]
+        return httpx.ByteStream(self._content)
 
     @property
     def plain(self) -> Plain | None:
@@ -245,17 +241,14 @@ class Response(httpx.Response):
         self.default_encoding = "utf-8"
         self._num_bytes_downloaded = len(content)
 
-    def __getattr__(self, name: str) -> Any:
-        """Make what is looked at for the first time."""
-        made: Any
-        if name == "headers":
-            made = httpx.Headers(self.__dict__["_fields"])
-        elif name == "stream":
-            made = httpx.ByteStream(self._content)
-        else:
-            raise AttributeError(name)
-        self.__dict__[name] = made
-        return made
+    @cached_property
+    def headers(self) -> httpx.Headers:  # type: ignore[override]
+        """Made where it is looked at, as is `stream`."""
+        return httpx.Headers(self._fields)
+
+    @cached_property
+    def stream(self) -> httpx.ByteStream:  # type: ignore[override]
+        return httpx.ByteStream(self._content)
 
 
 def url_text(request: httpx.Request) -> str:

@@ -9,12 +9,17 @@ from typing import Any, Literal, Protocol
 
 import httpx
 
-from orchestratord.errors import SendError
+from orchestratord.errors import SendError, SendErrorKind
 from orchestratord.model.http_message import MAX_RESPONSE, header
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 A_HOOK = "a hook"
 """Who decided, until the host puts its plugin's name there."""
+
+_UNREACHED: frozenset[SendErrorKind] = frozenset(
+    {"dns", "connect", "tls", "certificate", "access", "timeout"}
+)
+"""In which ways no connection came to stand, where nothing was sent."""
 
 Verdict = Literal["success", "retry", "failure"]
 
@@ -25,7 +30,10 @@ class Outcome:
 
     `maybe_done` is True when the request can have been carried out although no answer says so;
     `decided_by` names the plugin whose hook gave the verdict; `final_reason` is set where the
-    executor or a hook knows why a failure is final.
+    executor or a hook knows why a failure is final. `shortage` is True where this machine lacked
+    what it takes to send: nothing was sent then, and the attempt is given back; with
+    `receiver_only` to this receiver alone, whose lane waits then, and no other. `unreached` is True
+    where no connection stood: that says nothing of the endpoint, and much of the receiver.
     """
 
     verdict: Verdict
@@ -38,6 +46,9 @@ class Outcome:
     final_reason: str | None = None
     delay: float | None = None
     decided_by: str | None = None
+    shortage: bool = False
+    receiver_only: bool = False
+    unreached: bool = False
 
     def success(self) -> Outcome:
         """The same, taken as a success."""
@@ -89,7 +100,15 @@ class Outcome:
         if error.kind == "egress":
             return cls("failure", "error", error=str(error), final_reason="rejected")
         verdict: Verdict = "retry" if "error" in when else "failure"
-        return cls(verdict, "error", error=str(error), maybe_done=error.sent)
+        return cls(
+            verdict,
+            "error",
+            error=str(error),
+            maybe_done=error.sent,
+            shortage=error.shortage and not error.sent,
+            receiver_only=error.receiver_only,
+            unreached=error.kind in _UNREACHED and not error.sent,
+        )
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,19 +28,21 @@ class RetryPolicy(Model):
     backoff: Backoff = Field(default_factory=Fixed)
     """A strategy's name, or a mapping with `strategy` and its options."""
     max_attempts: int = Field(15, ge=1, le=1000)
-    """The first one counts."""
+    """How often it is tried in all; the first attempt counts."""
     max_delay: Duration = 3600.0
+    """The longest delay between two attempts, whatever the backoff says: 1h."""
     jitter: float = Field(0.1, ge=0, le=1)
-    """The delay is drawn from d·(1 ± jitter); 0 for none."""
+    """How much chance is in each delay: 0.1 is ±10 %, 0 is none."""
     give_up_after: Duration | None = None
-    """Since the task was created or last retried manually; a next try past it fails at once."""
+    """How long after it was created or last retried manually a task is given up: 1d."""
     inline: int = Field(0, ge=0, le=10)
     """Tries at once, inside one attempt and its timeout, where a repeat is safe."""
     when: StatusSet = CALL_WHEN
-    """Answers that are tried again."""
+    """Answers that are tried again: `5xx`, `429`, `error` for no answer, or a list of these."""
     respect_retry_after: bool = True
-    """The later of the backoff and the answer's Retry-After counts."""
+    """Whether the later of the backoff and the answer's Retry-After counts."""
     max_retry_after: Duration = 86400.0
+    """How long a Retry-After may put off the next attempt, at most: 1d."""
 
     @model_validator(mode="before")
     @classmethod

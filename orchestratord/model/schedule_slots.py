@@ -1,14 +1,19 @@
 """When a schedule has its slots: anchored to the clock and the time zone, never to a start.
 
 A slot is a time in milliseconds since the epoch. Everything here is a pure function of the
-schedule and a time.
+schedule and a time, or of the slots that were taken before.
+
+Which ones were is remembered as runs. A single time would not do: a clock that is ahead takes slots
+that lie in the future, those before them are still to come once it is right; and one that is behind
+comes to slots that were taken already.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from bisect import bisect
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from zoneinfo import ZoneInfo
 
@@ -19,6 +24,12 @@ from orchestratord.values.durations import parse_duration
 
 WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 UNITS = ("minute", "hour", "day", *WEEKDAYS)
+
+Run = tuple[int, int]
+"""The first and the last of slots that follow each other and were all taken."""
+MOST_RUNS = 16
+"""Runs that are remembered apart. Each time in which no daemon worked, and each jump of the clock
+that was followed, begins a new one."""
 
 
 def spec(schedule: Schedule) -> str:
@@ -49,6 +60,44 @@ def previous_slot(schedule: Schedule, at: int) -> int | None:
     # And there, the slots of the first hour are passed over in the second.
     while slot is not None and (later := next_slot(schedule, slot)) is not None and later <= at:
         slot = later
+    return slot
+
+
+def is_taken(runs: Sequence[Run], slot: int) -> bool:
+    """Whether `slot` was taken; `runs` are in order, and do not touch."""
+    run = run_before(runs, slot)
+    return run is not None and slot <= run[1]
+
+
+def run_before(runs: Sequence[Run], slot: int) -> Run | None:
+    """The run in which `slot` is, or the last one before it; None where it is before all."""
+    at = bisect(runs, slot, key=lambda run: run[0])
+    return runs[at - 1] if at else None
+
+
+def take(runs: Sequence[Run], schedule: Schedule, slot: int, now: int) -> list[Run]:
+    """The runs with `slot` as well. Of many, those that have long passed become one."""
+    if is_taken(runs, slot):
+        return list(runs)
+    at = bisect(runs, slot, key=lambda run: run[0])
+    before, after, run = list(runs[:at]), list(runs[at:]), (slot, slot)
+    if before and next_slot(schedule, before[-1][1]) == slot:
+        run = (before.pop()[0], slot)
+    if after and next_slot(schedule, slot) == after[0][0]:
+        run = (run[0], after.pop(0)[1])
+    found = [*before, run, *after]
+    while len(found) > MOST_RUNS and found[1][0] <= now:
+        found[:2] = [(found[0][0], found[1][1])]
+    return found
+
+
+def next_free_slot(runs: Sequence[Run], schedule: Schedule, after: int) -> int | None:
+    """The first slot later than `after` that was not taken; None where there is none."""
+    slot = next_slot(schedule, after)
+    while slot is not None and is_taken(runs, slot):
+        run = run_before(runs, slot)
+        assert run is not None
+        slot = next_slot(schedule, run[1])
     return slot
 
 

@@ -2,36 +2,72 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, WithJsonSchema, model_validator
 
 from orchestratord.errors import Problem
 from orchestratord.model.declared import Model
 from orchestratord.model.endpoint import Api, Endpoint
-from orchestratord.values.durations import Duration
+from orchestratord.values.durations import Duration, Size
 from orchestratord.values.redact import Redactor
 from orchestratord.values.secret import Secret
+from orchestratord.values.yaml_value import REFERENCE
 
 T = TypeVar("T")
+
+MAX_WORKERS = 64
+
+
+def parse_workers(value: Any) -> int | Literal["auto"]:
+    """A number of processes, or `auto`. Raises ValueError for anything else."""
+    if value == "auto":
+        return "auto"
+    number = int(value) if isinstance(value, str) and re.fullmatch("[0-9]{1,3}", value) else value
+    if isinstance(number, int) and not isinstance(number, bool) and 1 <= number <= MAX_WORKERS:
+        return number
+    raise ValueError(f"{value!r} is no number of workers: write 1 to {MAX_WORKERS}, or auto")
+
+
+Workers = Annotated[
+    int | Literal["auto"],
+    BeforeValidator(parse_workers),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "integer", "minimum": 1, "maximum": MAX_WORKERS},
+                {"const": "auto"},
+                REFERENCE,
+            ]
+        }
+    ),
+]
+"""How many processes; `auto`: as many as there are cores."""
 
 
 class Retention(Model):
     """How long finished tasks are kept, in seconds."""
 
     succeeded: Duration = 86400.0
+    """How long tasks that succeeded are kept: 1d, 12h."""
     failed: Duration = 30 * 86400.0
+    """How long tasks that failed are kept, and can be retried manually."""
     cancelled: Duration = 7 * 86400.0
+    """How long cancelled tasks are kept."""
 
 
 class Log(Model):
     """What is logged, and how."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
+    """What is logged: `debug`, `info`, `warning` or `error`, each with what is worse."""
     format: Literal["text", "json"] = "text"
+    """`text`, a line for people, or `json`, an object a line for programs."""
 
 
 class Plugins(Model):
@@ -40,47 +76,98 @@ class Plugins(Model):
     dirs: tuple[str, ...] = ()
     """Folders with single-file plugins, relative to the config folder."""
     disabled: tuple[str, ...] = ()
+    """The names of installed plugins that are not loaded."""
+    optional: tuple[str, ...] = ()
+    """The names of plugins without which the daemon starts where they cannot be loaded."""
     timeout: Duration = 10.0
-    """Seconds that an `async def` hook may take."""
+    """How long an `async def` hook may take: 10s, 500ms."""
     settings: Mapping[str, Mapping[str, Any]] = {}
+    """What plugins are given, by their names."""
 
 
 class EgressSettings(Model):
     """Which private addresses may be dialled."""
 
     allow: tuple[str, ...] = ()
-    """`cidr` or `cidr:port`."""
+    """The private addresses that may be dialled: `10.0.0.0/8`, or `127.0.0.1:9000` with a port."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, value: Any) -> Any:
+        if isinstance(value, str | list) and value:
+            rules = ", ".join(map(str, [value] if isinstance(value, str) else value))
+            raise ValueError(f"the rules stand below `allow`: write egress: {{allow: [{rules}]}}")
+        return value
+
+
+class OutboxSettings(Model):
+    """Where applications commit calls in their own transactions."""
+
+    database: str
+    """Which of the `databases`: the PostgreSQL that has the outbox."""
 
 
 class Http(Model):
     """The API over TCP."""
 
     bind: str = "127.0.0.1:8420"
-    """An address and a port; port 0 takes a free one."""
+    """Where the dashboard and the API listen: an address and a port; port 0 takes a free one."""
     token: Secret
-    """Its bearer may do everything."""
+    """A secret of 16 characters or more; who has it may do everything."""
     read_token: Secret | None = None
-    """Its bearer may look."""
+    """Another secret; who has it may look and change nothing."""
     hosts: tuple[str, ...] = ()
     """The values of the header Host that are answered; by default the address that is bound, and
     localhost, with the port."""
+
+
+class Port(Model):
+    """A port that a plugin has the daemon listen at, under a key of its own: see `DaemonSetting`.
+
+    A plugin may add keys to it.
+    """
+
+    bind: str
+    """Where it listens: an address and a port; port 0 takes a free one."""
 
 
 class DaemonSettings(Model):
     """`orchestratord.yaml`; every key is optional."""
 
     database: str | None = None
+    """Where the queue is kept: `sqlite:////absolute/path`, `sqlite:///path` below the config
+    folder, or `postgresql://user@host/database`."""
     control_socket: str | None = None
+    """The path of the socket at which orchestratorctl finds the daemon, 107 bytes at most."""
     http: Http | None = None
-    """The API over TCP; off where it is missing."""
+    """The dashboard and the API over TCP; off where it is missing."""
     concurrency: int = Field(100, ge=1, le=100_000)
-    """In flight in this daemon."""
+    """How many attempts this daemon has in flight at once, at most."""
+    workers: Workers = 1
+    """How many processes carry out attempts: a number, or `auto` for one for each core."""
     drain_timeout: Duration = 25.0
+    """How long attempts in flight may take to end when the daemon stops: 25s, 1m."""
     lease: Duration = 90.0
+    """How long a claim of this daemon is valid without being renewed; then others take over."""
+    max_params: Size = Field(256 << 10, ge=2, le=16 << 20)
+    """How large the parameters of one call may be, as JSON: 256KiB, 1MiB."""
     retention: Retention = Retention()
+    """How long finished tasks are kept."""
     egress: EgressSettings = EgressSettings()
+    """Which private addresses may be dialled, by all APIs."""
+    outbox: OutboxSettings | None = None
+    """Where applications commit calls in their own transactions, if not in the queue's database."""
     log: Log = Log()
+    """Which lines are logged, and in which form."""
     plugins: Plugins = Plugins()
+    """Which plugins are loaded, from where, and what they are given."""
+
+    @property
+    def worker_count(self) -> int:
+        """How many processes `workers` stands for on this machine."""
+        if self.workers == "auto":
+            return min(len(os.sched_getaffinity(0)), MAX_WORKERS)
+        return self.workers
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,13 +176,16 @@ class DaemonSetting(Generic[T]):
 
     Args:
         key: its name in the YAML.
-        type: what pydantic validates it to; frozen, best a `Model` or a mapping of them.
+        type: what pydantic validates it to; frozen, best a `Model` or a mapping of them. Where it
+            is a `Port`, the daemon listens there for what `register_ports` names the key of.
         default: the value where the key is missing.
+        description: a sentence for users, which editors show beside the key.
     """
 
     key: str
     type: Any
     default: T
+    description: str = ""
 
     def __hash__(self) -> int:
         return hash(self.key)
@@ -122,6 +212,11 @@ class Config:
     files: tuple[str, ...] = field(default=())
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What `orchestratord.yaml` says under the keys of plugins."""
+
+    @property
+    def ports(self) -> dict[str, Port]:
+        """Where plugins have the daemon listen, by their keys of `orchestratord.yaml`."""
+        return {key: one for key, one in self.settings.items() if isinstance(one, Port)}
 
     def __getitem__(self, setting: DaemonSetting[T]) -> T:
         value: T = self.settings.get(setting.key, setting.default)

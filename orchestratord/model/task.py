@@ -15,6 +15,8 @@ from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
+from orchestratord.errors import InvalidPayload
+from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.values.status_set import StatusCode
 
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -44,6 +46,7 @@ class Reason(StrEnum):
     EXPIRED = "expired"  # `give_up_after` is over
     POISONED = "poisoned"  # its starts ended with the daemon's death
     INVALID_PAYLOAD = "invalid_payload"  # its request or payload does not render
+    INVALID = "invalid"  # what its row holds cannot be read
     ENDPOINT_REMOVED = "endpoint_removed"
     WEBHOOK_REMOVED = "webhook_removed"
     WEBHOOK_DISABLED = "webhook_disabled"
@@ -84,6 +87,35 @@ class Action:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
+CONTINUE, HOLD = 1, 2
+"""What `Task.ordered` is: the next one goes once this one has failed; or waits for a person."""
+
+
+@dataclass(frozen=True, slots=True)
+class Partition:
+    """What a new task takes turns by, and how: a part of its endpoint's or webhook's tasks.
+
+    Args:
+        value: of its partition, as it is stored; the tasks of one have it in common.
+        concurrency: how many of the partition may run at once in all daemons; 0 for no bound.
+        ordered: whether they run one after the other, in the order in which they were accepted.
+        hold: where ordered: whether the next one waits for a person once this one has failed.
+    """
+
+    value: str
+    concurrency: int = 0
+    ordered: bool = False
+    hold: bool = False
+
+
+class UnreadableParams(dict[str, Any]):
+    """Stands for the parameters of a row whose JSON cannot be read: there are none, and `why`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__()
+        self.why = why
+
+
 @dataclass(frozen=True, slots=True)
 class Task:
     """A row of `retry_schedule`. Times are milliseconds since the epoch."""
@@ -94,11 +126,11 @@ class Task:
     webhook: str
     """The webhook's name, empty for a call."""
     phase: str | None
-    """For a delivery: the phase that caused it."""
+    """For a delivery: the phase that it tells of."""
     status: str
     reason: str | None
     attempts: int
-    """Attempts claimed so far; while one runs, it is counted."""
+    """Attempts that an answer or an error ended; while one runs, it is counted."""
     max_attempts: int
     next_try: int | None
     params: Mapping[str, Any]
@@ -120,7 +152,7 @@ class Task:
     deaths: int = 0
     """Starts that ended with the daemon's death."""
     generation: int = 0
-    """How often a succeeded task was forced to run again; part of its webhook-id."""
+    """How often a succeeded task was forced to run again."""
     retried_at: int | None = None
     """When it was last retried manually; `give_up_after` counts from here."""
     cancel_requested: bool = False
@@ -128,11 +160,37 @@ class Task:
     last_error: str | None = None
     depth: int = 0
     """How many calls led to it, one caused by the other; 0 where they are not counted."""
+    claims: int = 0
+    """How often it was claimed: tells one claim from another."""
+    nonce: str | None = None
+    """Random: what its receiver tells a repeat by. None in rows of before schema 8."""
+    alone: bool = False
+    """Of a poison candidate that has started: nothing else was under way in its daemon."""
+    partition: str | None = None
+    """The value of its partition; None for none."""
+    ordered: int = 0
+    """Whether its partition goes in the order of ids: `CONTINUE` or `HOLD`, 0 where it does not."""
+    held: bool = False
+    """It is pending, and waits for its turn in its partition."""
+    partition_limit: int = 0
+    """How many of its partition may run at once in all daemons; 0 for no bound."""
+    first_at: int | None = None
+    """When it was first in its ordered partition; `give_up_after` counts from here."""
 
     @property
     def key(self) -> Key:
         """What the task is claimed by."""
         return Key(self.endpoint_id, self.webhook)
+
+    def check_readable(self) -> None:
+        """Raise InvalidPayload where its row cannot be read."""
+        if isinstance(self.params, UnreadableParams):
+            raise InvalidPayload(self.params.why, stored=True)
+
+    @property
+    def is_large(self) -> bool:
+        """Whether going through its parameters would hold the event loop for long."""
+        return is_larger(self.params, INLINE_BYTES)
 
     def after(
         self,
@@ -148,6 +206,11 @@ class Task:
         for place, value in zip(_AFTER, changed, strict=True):
             values[place] = value
         return Task(*values)
+
+
+@dataclass(frozen=True, slots=True)
+class TaskExcerpt(Task):
+    """A task as a list has it: without its payload, and with the beginning of long parameters."""
 
 
 _NAMES = tuple(item.name for item in fields(Task))
@@ -183,15 +246,20 @@ class NewTask:
         endpoint_id: `api/name`.
         params: the call's parameters, validated before.
         webhook: the webhook's name for a delivery, else empty.
-        phase: for a delivery, the phase that caused it.
+        phase: for a delivery, the phase that it tells of.
         payload: for a delivery, the body; None if it did not render (`error` says why).
         error: what is already known to be wrong with it.
         delay: seconds until the first try.
-        parent_id: the task that caused it.
+        parent_id: the task that it follows from.
         unique_key: a client's idempotency key, kept for 24 hours.
         max_attempts: shown until the first attempt settles, which follows the configuration.
         scheduled_at: the slot it runs for, milliseconds; None: when it is due first.
         depth: how many calls led to it, one caused by the other; plugins bound such chains by it.
+        asked: with `unique_key`: the parameters as the client sent them, before defaults; None
+            where these are `params`.
+        once: a row of a plugin's own table that is written with it; where one with its key is there
+            already, neither is written.
+        partition: what it takes turns by; None for none.
     """
 
     kind: str
@@ -207,6 +275,9 @@ class NewTask:
     max_attempts: int = 15
     scheduled_at: int | None = None
     depth: int = 0
+    asked: Mapping[str, Any] | None = None
+    once: Upsert | None = None
+    partition: Partition | None = None
 
     @property
     def key(self) -> Key:
@@ -243,7 +314,7 @@ RowEffect = Upsert | Delete
 """What is done to a row of a plugin's own table."""
 
 Effect = NewTask | RowEffect
-"""What telling hooks return; written in the transaction of the change that caused it."""
+"""What telling hooks return; written in the transaction of the change that it follows from."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -278,12 +349,16 @@ class Table:
         columns: name → SQL type, one of TEXT, INTEGER, REAL, and optionally NOT NULL.
         key: the columns of its primary key.
         version: raise it when `columns` grows; new columns are added to a table that exists.
+        keep: seconds for which a row is kept, by its column `at` (milliseconds since the epoch), an
+            INTEGER NOT NULL; None for ever. What goes by itself may be much: `config_adopted` is
+            not given the rows of such a table.
     """
 
     name: str
     columns: Mapping[str, str]
     key: tuple[str, ...]
     version: int = 1
+    keep: float | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError for what no table can be made of."""
@@ -300,3 +375,29 @@ class Table:
             raise ValueError(f"the table {self.name!r}: two columns have one name")
         if not self.key or not set(self.key) <= set(self.columns):
             raise ValueError(f"the table {self.name!r}: its key names columns it does not have")
+        if self.keep is not None and self.columns.get("at", "").upper() != "INTEGER NOT NULL":
+            raise ValueError(f"the table {self.name!r}: what is not kept needs a column `at`")
+
+
+# -- What throttles lanes, URLs, endpoints and webhooks --------------------------------------------
+
+
+class StoredThrottle(NamedTuple):
+    """What throttles a scope, as the queue keeps it. Times are milliseconds since the epoch."""
+
+    name: str
+    """Of the scope: a lane, a URL, `api/name`, or `api/name#webhook`; secrets are masked."""
+    kind: str
+    """`BREAKER`, `RETRY_AFTER`, `OVERLOAD`, or `LIFTED`."""
+    owner: str
+    """Whose breaker or pace it is; empty for what holds for all daemons."""
+    since: int
+    until: int | None = None
+    """When it ends by itself."""
+    why: str = ""
+    served: float = 0.0
+    """How many tasks a second were served before."""
+
+
+BREAKER, RETRY_AFTER, OVERLOAD, LIFTED = "breaker", "retry_after", "overload", "lifted"
+"""What throttles a scope; or that all that did was lifted then."""

@@ -104,6 +104,7 @@ class FakeAnswer(Model):
     status_code: Code | None = None
     """A number; `error` for no answer to a request that was sent."""
     headers: Mapping[str, str] = {}
+    """The headers of the answer."""
     body: Any = None
     """A text as it stands; anything else is sent as JSON."""
     error: SendErrorKind | None = None
@@ -130,17 +131,19 @@ class ExpectedRequest(Model):
     """What the request has to be. What is left out is not looked at."""
 
     method: str | None = None
+    """The method, such as POST."""
     url: str | None = None
+    """The whole URL."""
     headers: Mapping[str, str] = {}
     """These, with these values; there may be others."""
     body: Any = None
     """A text as it stands; anything else is compared as JSON."""
     database: str | None = None
-    """Of a statement, as are the following."""
+    """The name of the database, for a statement."""
     statement: str | None = None
-    """White space may differ."""
+    """The statement; white space may differ."""
     params: Mapping[str, Any] | None = None
-    """Exactly the values that are bound to it."""
+    """Exactly the values that are bound to the statement."""
 
 
 class ExpectedCall(Model):
@@ -170,6 +173,7 @@ class Expected(Model):
     calls: tuple[Annotated[ExpectedCall, BeforeValidator(_parse_call)], ...] | None = None
     """Exactly the calls that follow, in their order: `api/name`, or with `params`."""
     request: ExpectedRequest | None = None
+    """What is sent; what is left out is not looked at."""
 
     @model_validator(mode="after")
     def _fitting(self) -> Expected:
@@ -188,11 +192,14 @@ class TestCase(Model):
     """One test of an endpoint: what is given, and what is expected."""
 
     name: str = ""
+    """What the test is called in the output."""
     params: Mapping[str, Any] = {}
-    """Of the call."""
+    """The parameters of the call."""
     attempt: int = Field(1, ge=1, le=1000)
-    """Which attempt it is."""
+    """Which attempt of the call it is, from 1."""
     now: Moment = Field(default_factory=lambda: from_rfc3339(NOON) / 1000)
-    """What time it is."""
-    answer: FakeAnswer
+    """What time it is: 2027-01-01T12:00:00Z."""
+    answer: FakeAnswer | None = None
+    """What comes back: a status code with headers and a body, or an error. An event has none."""
     expect: Expected
+    """What has to follow from it."""

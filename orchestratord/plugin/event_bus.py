@@ -41,6 +41,7 @@ class Missed:
 
 
 Numbered = tuple[int, Event]
+Observe = Callable[[Sequence[Event]], None]
 
 
 class Follower:
@@ -99,15 +100,15 @@ class Follower:
 class EventBus:
     """Where events are published; all of it on one loop, but for `report`."""
 
-    def __init__(self, observe: Callable[[Sequence[Event]], None]) -> None:
-        """`observe`: calls the hook, and contains its faults."""
+    def __init__(self) -> None:
         self.listening = False
         """Whether there is an observer or a follower: else no event of a task's step is made."""
+        self.turned = asyncio.Event()
+        """Set when that changes."""
         self.dropped = 0
         """Events that were lost because too many came at once."""
         self.followers: set[Follower] = set()
-        self._observe = observe
-        self._observed = False
+        self._observe: Observe | None = None
         self._observing = False
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.Handle | None = None
@@ -117,12 +118,12 @@ class EventBus:
         self._number = 0
         self._first = 0
 
-    def open(self, clock: Clock, *, observed: bool) -> None:
-        """Begin, on the running loop. `observed`: whether there is an `observe` hook."""
+    def open(self, clock: Clock, observe: Observe | None) -> None:
+        """Begin, on the running loop; `observe` has all events, where there is one."""
         self._loop = asyncio.get_running_loop()
         # Numbers grow over restarts, too: a follower that comes back is not given a wrong place.
         self._first = self._number = clock.now_ms() * 1000
-        self._observed = self.listening = observed
+        self._observe, self.listening = observe, observe is not None
 
     def publish(self, event: Event) -> None:
         """Hand an event on soon; before `open` and after `close`, forget it."""
@@ -154,7 +155,7 @@ class EventBus:
                     follower.lose(lost, before)
             follower.give(remembered)
         self.followers.add(follower)
-        self.listening = True
+        self._listen(True)
         if self._rest is not None:
             self._rest.cancel()
         return follower
@@ -162,7 +163,7 @@ class EventBus:
     def leave(self, follower: Follower) -> None:
         """Follow no longer."""
         self.followers.discard(follower)
-        if not self.followers and not self._observed and self._loop is not None:
+        if not self.followers and self._observe is None and self._loop is not None:
             self._rest = self._loop.call_later(LINGER, self._stop_listening)
 
     def close(self) -> None:
@@ -189,7 +190,7 @@ class EventBus:
         events = tuple(self._waiting[:BATCH])
         del self._waiting[:BATCH]
         self._note(events)
-        if self._observed and events:
+        if self._observe is not None and events:
             self._observing = True
             try:
                 self._observe(events)
@@ -217,10 +218,15 @@ class EventBus:
         for follower in self.followers:
             follower.lose(1, self._number)
 
+    def _listen(self, listening: bool) -> None:
+        if listening != self.listening:
+            self.listening = listening
+            self.turned.set()
+
     def _stop_listening(self) -> None:
         if self.followers:
             return
-        self.listening = False
+        self._listen(False)
         # A follower that comes back after this has missed an unknown number.
         self._remembered.clear()
         self._number += 1

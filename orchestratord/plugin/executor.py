@@ -6,8 +6,9 @@ brings the one that delivers webhooks.
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -37,6 +38,10 @@ class Target:
         detail: whatever the executor wants to keep (for a delivery: the webhook).
         rate: how many of the lane may begin, in all daemons together; None for any number.
         access: the API whose TLS, proxy and token its requests take; None for none of these.
+        url: of a delivery, where it goes, in a form that people may see: all that go there wait
+            together where its receiver says so by Retry-After. Empty for a call, whose lane waits.
+        global_concurrency: how many calls of the endpoint's API may be in flight in all daemons
+            together; None for any number.
     """
 
     endpoint: Endpoint
@@ -49,13 +54,22 @@ class Target:
     detail: Any = None
     rate: RateLimit | None = None
     access: Api | None = None
+    url: str = ""
+    global_concurrency: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Parked:
-    """The tasks of a key wait, for `why`."""
+    """The tasks of a key wait, for `why`.
+
+    Args:
+        why: in words.
+        reason: in a word, where a person who retries one of them is refused that, since it would
+            only wait until the files are changed; empty where it may wait.
+    """
 
     why: str
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,19 +105,36 @@ class Executor(ABC):
     Class attributes:
         kind: `call`, or the kind of the plugin's own tasks.
         type: for calls, the endpoint's `type`.
-        phases: the names of its before_ and after_ phase.
-        model: for calls, the pydantic model of the endpoint's keys of this type.
+        phases: the names of its before_ and after_ phase; the first one is empty where nothing is
+            sent, and so nothing comes before.
+        model: for calls, the pydantic model of the endpoint's keys of this type; a `ParamRules`
+            where they say something of the parameters.
+        immediate: for calls: nothing has to be sent, so that a new one is written already
+            succeeded, with what follows from it. Only what had to wait is executed.
+        refused: keys that mean nothing for endpoints of this type → what to write instead.
     """
 
     kind: ClassVar[str] = "call"
     type: ClassVar[str] = ""
     phases: ClassVar[tuple[str, str]] = ("before_request", "after_request")
     model: ClassVar[Any] = None
+    immediate: ClassVar[bool] = False
+    refused: ClassVar[Mapping[str, str]] = {}
 
     instance: str = ""
-    """The queue's random name; ids that are sent out are unique over queues with it."""
+    """The queue's random name. What is sent of a task by which a repeat is told comes from
+    `task.nonce`, or, where that is None, from this and the task's id."""
     last_success: Mapping[str, int] = {}
     """Endpoint → when its last successful call started (milliseconds); kept by the core."""
+
+    now: Callable[[], float] = staticmethod(time.time)
+    """What time it is (seconds since the epoch) for the daemon, which does not follow each jump of
+    a clock; kept by the core."""
+
+    @property
+    def sending_phases(self) -> tuple[str, ...]:
+        """The phases that an attempt goes through before its end; none where nothing is sent."""
+        return () if self.immediate else self.phases
 
     def bind(self, instance: str, last_success: Mapping[str, int]) -> None:
         """Called once, before the first task."""
@@ -157,7 +188,8 @@ class Executor(ABC):
 
     @abstractmethod
     def prepare(self, task: Task, target: Target, now: float) -> Any:
-        """The request of the next attempt. Pure, so that it can be shown without being sent.
+        """The request of the next attempt. Pure: it is shown without being sent, too, and for large
+        parameters, or dear templates, it is called in a thread.
 
         Raises InvalidPayload where it does not render.
         """

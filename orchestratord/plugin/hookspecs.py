@@ -10,7 +10,7 @@ the one before returned; None leaves it as it is. An after_ hook that only looks
 says so by `@pure`, and is then run where it is asked what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
-`Upsert` and `Delete`, in the same transaction as the change that caused them; for a `before_`
+`Upsert` and `Delete`, in the same transaction as the change they follow from; for a `before_`
 phase, before the first byte is sent. `explain` is the one of them that nothing is written of: it
 says what the others would return, and why.
 
@@ -41,7 +41,7 @@ from orchestratord.model.task import Delete, Effect, Explanation, Status, Table,
 from orchestratord.plugin.executor import Executor
 
 if TYPE_CHECKING:
-    from orchestratord.plugin.route import Control, Route
+    from orchestratord.plugin.route import Control, PortHandler, PortRequest, Route
 
 hookspec = pluggy.HookspecMarker("orchestratord")
 hookimpl = pluggy.HookimplMarker("orchestratord")
@@ -84,6 +84,8 @@ REGISTRATIONS = (
     "register_executor",
     "register_tables",
     "register_routes",
+    "register_ports",
+    "example_request",
     "check_endpoint",
     "config_adopted",
 )
@@ -129,6 +131,18 @@ def register_tables() -> Iterable[Table]:
 @hookspec
 def register_routes(control: Control) -> Iterable[Route]:
     """Routes of the plugin's own for the API, answered through `control`."""
+
+
+@hookspec
+def register_ports(control: Control) -> Iterable[PortHandler]:
+    """What answers at ports of the plugin's own, each under a key of `orchestratord.yaml` whose
+    `register_daemon_settings` has the type `Port`. No token is asked for there."""
+
+
+@hookspec
+def example_request(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
+    """What a sender would send to an endpoint at the plugin's port, signed, for `orchestratord
+    inbound test`; nothing where it takes nothing in. `body`: what is sent; None for an example."""
 
 
 @hookspec

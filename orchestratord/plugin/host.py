@@ -7,12 +7,16 @@ no plugin implements it. Each function is called by itself, so that its fault is
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import importlib.metadata
 import importlib.util
+import inspect
 import logging
 import sys
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -28,25 +32,31 @@ from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Task
 from orchestratord.plugin import hookspecs
-from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.event_bus import EventBus, Observe
 from orchestratord.plugin.isolation import (
     PLAIN_ANSWERS,
     HookFault,
     ask,
     check_decision,
     check_effects,
+    is_ctrl_c,
+    listed,
     settle,
     valid_refusal,
     words,
 )
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.plugin.registry import CORE, PluginInfo, Registry, plain
 from orchestratord.values.redact import Redactor
+from orchestratord.values.suggest import suggest
 
 log = logging.getLogger("orchestratord.plugins")
 
 GROUP = "orchestratord"
 """The entry-point group."""
 
+_AT_ONCE = 100
+"""Effects that are checked on the loop; ten thousand take a tenth of a second."""
 _TOLD = 2_000
 """Characters of a fault that are told of."""
 
@@ -104,9 +114,13 @@ class Host:
     def __init__(self, *, timeout: float = 10.0) -> None:
         """`timeout`: seconds that an `async def` hook may take."""
         self.timeout = timeout
+        self._dirs: list[Path] = []
+        self._digests: dict[str, str] = {}
+        self.max_params = 256 << 10
+        """Bytes that the parameters of a call may have which a hook returns."""
         self.redactor = Redactor()
         """What is masked in the faults that are told of."""
-        self.events = EventBus(self._observe)
+        self.events = EventBus()
         self.plugins: dict[str, PluginInfo] = {}
         self.registry = Registry()
         self._manager = pluggy.PluginManager("orchestratord")
@@ -118,23 +132,25 @@ class Host:
     def load(self, dirs: Iterable[Path] = (), disabled: Iterable[str] = ()) -> None:
         """Load the entry points and the single files of `dirs`.
 
-        A plugin that cannot be loaded is logged and listed as `failed`; the others load. One that
-        is disabled is imported only to know what its keys are. Raises PluginError where two plugins
-        claim one name.
+        A plugin that cannot be loaded is logged and listed as `failed`; the others load, and
+        whether they are needed is for the configuration to say. One that is disabled is imported
+        only to know what its keys are. Raises PluginError where two plugins claim one name.
         """
         off = set(disabled)
+        self._dirs = list(dirs)
+        self._digests = _digests(self._dirs)
         for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
             version = point.dist.version if point.dist else "?"
             self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
-        for folder in dirs:
-            if not folder.is_dir():
-                log.warning("plugins.dirs names %s, which is not a folder", folder)
-            for path in sorted(folder.glob("*.py")):
-                if not path.name.startswith((".", "_")):
-                    info = PluginInfo(path.stem, "file", str(path))
-                    self._add(info, partial(_import_file, path), off)
+        for path in map(Path, self._digests):
+            info = PluginInfo(path.stem, "file", str(path))
+            self._add(info, partial(_import_file, path), off)
         for name in sorted(off - set(self.plugins)):
             log.warning("plugins.disabled names %r, which is not installed", name)
+
+    def files_differ(self) -> bool:
+        """Whether the single files of plugins are others by now than those that were loaded."""
+        return _digests(self._dirs) != self._digests
 
     def register(self, plugin: object, name: str, *, version: str = "built in") -> None:
         """Register an object as a plugin, as tests and the core itself do."""
@@ -153,20 +169,20 @@ class Host:
                 info.status = "disabled"
                 self.registry.remember_disabled(plugin, info.name)
                 return
+            _check_hooks(plugin)
             self._manager.register(plugin, info.name)
             implementations = self._manager.get_hookcallers(plugin) or []
             info.hooks = tuple(sorted(caller.name for caller in implementations))
-            for caller in implementations:
-                _check_implementation(caller, info.name)
             self.registry.add(plugin, info.name)
         except PluginError:
             self._forget(info)
             raise
         except BaseException as error:  # a plugin's import may raise anything, SystemExit too
-            if isinstance(error, KeyboardInterrupt):
+            if is_ctrl_c(error):
                 raise
             self._forget(info)
-            info.error = words(error)
+            info.error = str(error) if isinstance(error, WrongHook) else words(error)
+            info.line = _line_of(error, info.source)
             if info.name in off:
                 info.status = "disabled"
                 log.warning(
@@ -174,6 +190,7 @@ class Host:
                 )
             else:
                 info.status = "failed"
+                info.faults, info.last_fault = 1, f"loading: {info.error}"
                 log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
         finally:
             self._compiled.clear()
@@ -214,9 +231,9 @@ class Host:
                 try:
                     if item.concerns(kind, endpoint):
                         asked.append(item)
-                except KeyboardInterrupt:
-                    raise
                 except BaseException as fault:  # a plugin may raise anything
+                    if is_ctrl_c(fault):
+                        raise
                     self.fault(item.plugin, hook, fault)
                     asked.append(item)
             known = endpoint.remembered[hook, kind] = found, tuple(asked) or None
@@ -230,7 +247,20 @@ class Host:
         return self.concerned(hook, task.kind, endpoint)
 
     def owner_of(self, frame: FrameType | None) -> tuple[str, str] | None:
-        """The plugin and the hook that this stack is in; None for none."""
+        """The plugin and the hook that this stack is in, or what else of the plugin's; None for
+        none."""
+        frames = []
+        while frame is not None:
+            frames.append(frame)
+            frame = frame.f_back
+        return self._owner(frames)
+
+    def raiser_of(self, error: BaseException) -> tuple[str, str] | None:
+        """The same for what an exception has come through."""
+        frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+        return self._owner(frames[::-1])
+
+    def _owner(self, frames: Sequence[FrameType]) -> tuple[str, str] | None:
         codes = {
             function.__code__: (item.plugin, hook)
             for hook in hookspecs.ALL
@@ -238,10 +268,14 @@ class Host:
             for function in (item.function, item.only_for)
             if function is not None and hasattr(function, "__code__")
         }
-        while frame is not None:
+        for frame in frames:
             if frame.f_code in codes:
                 return codes[frame.f_code]
-            frame = frame.f_back
+        for frame in frames:
+            for name, plugin in self._manager.list_name_plugin():
+                own = getattr(plugin, "__name__", type(plugin).__module__)
+                if frame.f_globals.get("__name__") == own and not own.startswith(f"{CORE}."):
+                    return name, frame.f_code.co_qualname
         return None
 
     async def fold(
@@ -293,8 +327,12 @@ class Host:
             try:
                 if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
                     result = await settle(result, raised, self.timeout, running, before)
-                if result is not None and (type(result) is not list or result):
-                    effects += check_effects(result, self.registry, item.plugin)
+                if type(result) is list and len(result) > _AT_ONCE:
+                    effects += await off_loop(
+                        check_effects, result, self.registry, item.plugin, self.max_params
+                    )
+                elif result is not None and (type(result) is not list or result):
+                    effects += check_effects(result, self.registry, item.plugin, self.max_params)
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects
@@ -305,22 +343,33 @@ class Host:
         for item in self._asked(hook, arguments) or ():
             try:
                 result = plain(item.function(*[arguments[name] for name in item.arguments]))
-                found = [value for value in result or () if value is not None]
+                found = [value for value in listed(result or ()) if value is not None]
                 answers.append((item.plugin, found))
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # a plugin may raise anything
+                if is_ctrl_c(error):
+                    raise
                 self.fault(item.plugin, hook, error)
         return answers
+
+    def observer(self) -> Observe | None:
+        """What hands events to the hook `observe`, and contains its faults; None where no plugin
+        has that hook."""
+        return self._observe if self.compiled("observe") is not None else None
 
     def _observe(self, events: Sequence[Event]) -> None:
         for item in self.compiled("observe") or ():
             try:
                 plain(item.function(*([events] if item.arguments else ())))
-            except KeyboardInterrupt:
-                raise
             except BaseException as error:  # a plugin may raise anything
+                if is_ctrl_c(error):
+                    raise
                 self.fault(item.plugin, "observe", error)
+
+    def backoff_fault(self, strategy: str, error: BaseException | str) -> None:
+        """Log a strategy's fault under the name of the plugin that registered it."""
+        plugin = self.registry.owners.get(("backoff", strategy), strategy)
+        fault = error if isinstance(error, BaseException) else ValueError(error)
+        self.fault(plugin, f"backoff {strategy}", fault)
 
     def fault(self, plugin: str, hook: str, error: BaseException) -> None:
         """Log a plugin's fault under its name, count it and tell of it."""
@@ -337,17 +386,93 @@ class Host:
         self.events.report(PluginEvent(EventType.PLUGIN_FAULT, at, plugin, hook, said))
 
 
-def _check_implementation(caller: pluggy.HookCaller, plugin: str) -> None:
-    for impl in caller.get_hookimpls():
-        if impl.plugin_name != plugin:
+class WrongHook(TypeError):
+    """A plugin's hooks are not what there is. `line` is where the first of them stands."""
+
+    def __init__(self, wrong: Sequence[tuple[str, Any]]) -> None:
+        super().__init__("; ".join(message for message, _ in wrong))
+        code = getattr(inspect.unwrap(wrong[0][1]), "__code__", None)
+        self.line: int | None = code.co_firstlineno if code is not None else None
+
+
+def _check_hooks(plugin: Any) -> None:
+    """Raise WrongHook for what would never be called, or not with what it asks for."""
+    wrong = []
+    for name in dir(plugin):
+        function = marks = None
+        with suppress(Exception):  # a property of the plugin's may raise anything
+            function = getattr(plugin, name)
+            marks = getattr(function, "orchestratord_impl", None)
+        if inspect.isroutine(function):
+            wrong += [(message, function) for message in _wrong_with(name, function, marks)]
+    if wrong:
+        raise WrongHook(wrong)
+
+
+_GATHERING = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+
+
+def _wrong_with(name: str, function: Any, marks: Mapping[str, Any] | None) -> Iterator[str]:
+    if marks is None:
+        if name in hookspecs.ALL:
+            yield f"{name} has the name of a hook, but no @hookimpl above it"
+        return
+    hook = marks.get("specname") or name
+    if hook not in hookspecs.ALL:
+        if not marks.get("optionalhook"):
+            yield f"there is no hook {hook!r}{suggest(hook, hookspecs.ALL)}"
+        return
+    if marks.get("wrapper") or marks.get("hookwrapper"):
+        yield f"{hook} is a hook wrapper; write a plain hook"
+    of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
+    if hook not in of_tasks and hasattr(function, "orchestratord_only_for"):
+        yield f"{hook} is marked only_for, but is not called for tasks"
+    known = inspect.signature(getattr(hookspecs, hook)).parameters
+    for argument in inspect.signature(function).parameters.values():
+        if argument.default is not argument.empty or argument.kind in _GATHERING:
             continue
-        if impl.wrapper or impl.hookwrapper:
-            raise TypeError(f"{caller.name} is a hook wrapper; write a plain hook")
-        if not (caller.has_spec() or impl.optionalhook):
-            raise TypeError(f"there is no hook {caller.name!r}")
-        of_tasks = (*hookspecs.DECIDING, *hookspecs.TELLING)
-        if caller.name not in of_tasks and hasattr(impl.function, "orchestratord_only_for"):
-            raise TypeError(f"{caller.name} is marked only_for, but is not called for tasks")
+        if argument.name not in known:
+            yield f"{hook} has no argument {argument.name!r}{suggest(argument.name, known)}"
+        elif argument.kind is argument.KEYWORD_ONLY:
+            yield f"{hook} is given {argument.name} by its position; leave the * before it out"
+
+
+def _line_of(error: BaseException, source: str) -> int | None:
+    """The line of a file that an error is in, or came out of last."""
+    if isinstance(error, WrongHook):
+        return error.line
+    if isinstance(error, SyntaxError) and error.filename == source:
+        return error.lineno
+    lines = [
+        line
+        for frame, line in traceback.walk_tb(error.__traceback__)
+        if frame.f_code.co_filename == source
+    ]
+    return lines[-1] if lines else None
+
+
+def _digests(folders: Iterable[Path]) -> dict[str, str]:
+    """The single files of plugins in these folders, in order, with what each holds."""
+    return {
+        str(path): _digest(path)
+        for folder in folders
+        for path in _files(folder)
+        if not path.name.startswith((".", "_"))
+    }
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:  # its import tells
+        return ""
+
+
+def _files(folder: Path) -> list[Path]:
+    try:
+        return sorted(folder.glob("*.py"))
+    except OSError:  # its name is too long, for example; that it is not there is an error of check
+        return []
 
 
 def _import_file(path: Path) -> Any:

@@ -7,7 +7,10 @@ import inspect
 import json
 import logging
 import math
+import signal
+import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, islice
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -15,8 +18,10 @@ import httpx
 
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
+from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Effect, Kind, NewTask, RowEffect, Table, Upsert
+from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.durations import MAX_DURATION
 
@@ -25,6 +30,33 @@ log = logging.getLogger("orchestratord.plugins")
 
 PLAIN_ANSWERS = frozenset({type(None), list, tuple, Outcome})
 """The types of what is neither awaited nor listed."""
+
+
+MAX_RETURNED = 100_000
+"""Items that a hook may return; as many as an answer's `then` may become. So many new tasks are
+written in slices."""
+
+
+def is_ctrl_c(error: BaseException) -> bool:
+    """True for a KeyboardInterrupt that the user of a command caused.
+
+    A daemon has handlers of its own for its signals, so that there the plugin raised it.
+    """
+    if not isinstance(error, KeyboardInterrupt):
+        return False
+    return signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def listed(items: Iterable[Any]) -> list[Any]:
+    """What a hook returned, as a list. Raises HookFault where it does not end, or is too much."""
+    found = list(islice(items, MAX_RETURNED + 1))
+    if len(found) > MAX_RETURNED:
+        raise HookFault(f"returned more than {MAX_RETURNED:,} items")
+    return found
+
+
+_LOOK_AGAIN = 0.05
+"""Seconds, at least, until it is looked again whether a hook has had its time."""
 
 
 class HookFault(Exception):
@@ -55,9 +87,9 @@ def ask(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, BaseEx
         result = function(*arguments)
         # The usual answers need no closer look.
         return (result if type(result) in PLAIN_ANSWERS else _listed(result)), None
-    except KeyboardInterrupt:
-        raise
     except BaseException as error:  # SystemExit and CancelledError are the plugin's here
+        if is_ctrl_c(error):
+            raise
         return None, error
 
 
@@ -90,7 +122,7 @@ def words(error: BaseException) -> str:
 
 
 def _refusal_or_fault(raised: BaseException) -> BaseException:
-    if isinstance(raised, Reject | Snooze):
+    if isinstance(raised, Reject | Snooze | HookFault):
         return raised
     fault = HookFault(f"raised {words(raised)}")
     fault.__cause__ = raised
@@ -100,15 +132,19 @@ def _refusal_or_fault(raised: BaseException) -> BaseException:
 def _listed(result: Any) -> Any:
     """The items of a generator: what runs only when they are asked for is the hook's, too."""
     if isinstance(result, Iterator) and not inspect.isawaitable(result):
-        return list(result)
+        return listed(result)
     return result
 
 
 async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
     # A task of its own: what cancels itself or hangs cannot take the attempt with it.
     task = asyncio.ensure_future(_contained(awaitable))
+    end = time.monotonic() + timeout
     try:
         done, _ = await asyncio.wait((task,), timeout=timeout)
+        # While others are before what it does off the loop, its own time stands still.
+        while not done and (left := end + (seconds_queued(task) or 0.0) - time.monotonic()) > 0:
+            done, _ = await asyncio.wait((task,), timeout=max(left, _LOOK_AGAIN))
     except asyncio.CancelledError:
         task.cancel()
         raise
@@ -169,7 +205,7 @@ def check_outcome(outcome: object) -> None:
         and type(outcome.response) is Response
         and (outcome.error is None or type(outcome.error) is str)
         and (outcome.retry_after is None or type(outcome.retry_after) is str)
-        and (outcome.final_reason is None or type(outcome.final_reason) is str)
+        and outcome.final_reason is None
     ):
         return  # an answer as the client makes it: nearly all of them
     for name, allowed in _OUTCOME.items():
@@ -185,6 +221,8 @@ def check_outcome(outcome: object) -> None:
         _ = outcome.response.content if outcome.response is not None else b""
     except Exception as error:  # a stream that was not read
         raise HookFault(f"returned a response that cannot be read: {error}") from error
+    if outcome.final_reason is not None and len(outcome.final_reason) > _LONGEST_REASON:
+        raise HookFault(f"returned an Outcome whose reason is longer than {_LONGEST_REASON}")
     if outcome.delay is not None and math.isnan(outcome.delay):
         raise HookFault("returned an Outcome whose delay is no number")
 
@@ -201,6 +239,8 @@ _OUTCOME: Mapping[str, tuple[type, ...]] = {
     "final_reason": (str, _NOTHING),
     "delay": (int, float, _NOTHING),
 }
+_LONGEST_REASON = 100
+"""Characters of a reason; it is one word in a column of the table."""
 _LONGEST_CODE = 32
 """Characters of a status code."""
 
@@ -213,17 +253,22 @@ def valid_refusal(refusal: Reject | Snooze) -> bool:
 _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
 
 
-def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
-    """What a telling hook returned, as a list; HookFault where it is something else."""
+def check_effects(
+    result: Any, registry: Registry, plugin: str, max_params: int = 256 << 10
+) -> list[Effect]:
+    """What a telling hook returned, as a list; HookFault where it is something else, or too large.
+
+    `max_params`: bytes that the parameters of a call may have as JSON.
+    """
     if result is None:
         return []
     if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
         raise HookFault(f"returned {type(result).__name__}, not a list of {', '.join(_EFFECTS)}")
     try:
-        effects = list(result)
-    except KeyboardInterrupt:
-        raise
+        effects = listed(result)
     except BaseException as error:
+        if isinstance(error, HookFault) or is_ctrl_c(error):
+            raise
         raise HookFault(f"raised {words(error)}") from error
     for effect in effects:
         if isinstance(effect, NewTask):
@@ -235,7 +280,62 @@ def check_effects(result: Any, registry: Registry, plugin: str) -> list[Effect]:
                 f"returned a {type(effect).__name__} among its effects; "
                 f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
             )
+    check_sizes(effects, max_params)
     return effects
+
+
+_LONGEST_NAME = 512
+"""Characters of a name in a task."""
+_LARGEST_TEXT = 1 << 20
+"""Bytes of a payload, and of a text in a table of a plugin's own."""
+_LARGEST_PARAMS = 16 << 20
+"""Bytes of what a delivery is given of its call's parameters: the most that `max_params` may be."""
+_LARGEST_SUM = 64 << 20
+"""Bytes of all payloads, texts and calls' parameters that a hook returns together."""
+_NAMES = ("kind", "endpoint_id", "webhook", "phase", "unique_key")
+
+
+def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
+    """Raise HookFault where effects are larger than what may be stored; see `check_effects`."""
+    room = _LARGEST_SUM
+    for effect in effects:
+        if isinstance(effect, NewTask):
+            try:
+                room -= _size_of_task(effect, max_params)
+            except (TypeError, ValueError, RecursionError) as error:
+                raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
+        else:
+            parts = [effect.key, effect.values] if isinstance(effect, Upsert) else [effect.key]
+            for name, value in chain.from_iterable(part.items() for part in parts):
+                if isinstance(value, str):
+                    room -= _size(value, f"a text in {effect.table}.{name}")
+        if room < 0:
+            raise HookFault(f"returned more than {_LARGEST_SUM >> 20} MiB")
+
+
+def _size_of_task(task: NewTask, max_params: int) -> int:
+    for name in _NAMES:
+        value = getattr(task, name)
+        if value is not None and len(value) > _LONGEST_NAME:
+            raise HookFault(f"returned a NewTask whose {name} is longer than {_LONGEST_NAME}")
+    most = max_params if task.kind == Kind.CALL else _LARGEST_PARAMS
+    for given in (task.params, task.asked):
+        if given and is_larger(given, most):
+            said = "max_params" if task.kind == Kind.CALL else "any may be"
+            raise HookFault(
+                f"returned a NewTask whose params are larger, as JSON, than {said}: {most} bytes"
+            )
+    size = len(json.dumps(task.params, allow_nan=False)) if task.params else 0
+    if task.kind != Kind.CALL:
+        size = 0  # of its call, and the same for all deliveries
+    return size + (_size(task.payload, "the payload of a NewTask") if task.payload else 0)
+
+
+def _size(text: str, what: str) -> int:
+    size = len(text) if text.isascii() else len(text.encode("utf-8", "replace"))
+    if size > _LARGEST_TEXT:
+        raise HookFault(f"returned {what} of more than {_LARGEST_TEXT >> 20} MiB")
+    return size
 
 
 def _check_task(task: NewTask) -> None:
@@ -252,10 +352,6 @@ def _check_task(task: NewTask) -> None:
         )
     if not _is_delay(task.delay):
         raise HookFault(f"returned a NewTask whose delay is {task.delay!r}")
-    try:
-        json.dumps(task.params, allow_nan=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
 
 
 _KINDS = frozenset(Kind)

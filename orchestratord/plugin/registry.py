@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from itertools import islice
+from typing import Any, Literal
 
 from orchestratord.errors import PluginError
 from orchestratord.model.backoff import Backoff, Fixed
@@ -14,12 +15,15 @@ from orchestratord.model.settings import DaemonSetting, DaemonSettings
 from orchestratord.model.task import Table
 from orchestratord.plugin.executor import Executor
 
+MAX_REGISTERED = 10_000
+"""Of each kind, by one plugin; a generator need not end."""
+
 CORE = "orchestratord"
 """The owner of what no plugin brings."""
 
 _CORE_KEYS = {
     "type", "timeout", "retry", "idempotent", "enabled", "params", "schedule", "tests",
-    *Api.model_fields,
+    "partition", *Api.model_fields,
 } - {"name"}  # fmt: skip
 _DAEMON_KEYS = {*DaemonSettings.model_fields, "defaults"}
 _DAEMON_KEY = "key of orchestratord.yaml"
@@ -33,9 +37,12 @@ class PluginInfo:
     version: str
     source: str
     """`entry point`, or the file."""
-    status: str = "loaded"
+    status: Literal["loaded", "disabled", "failed"] = "loaded"
     hooks: tuple[str, ...] = ()
     error: str | None = None
+    """Why it cannot be loaded."""
+    line: int | None = None
+    """Where in its file that is, if it is known."""
     faults: int = 0
     last_fault: str | None = None
 
@@ -126,6 +133,11 @@ class Registry:
         """`type` of an endpoint → its executor."""
         return {item.type: item for item in self.executors if item.kind == "call"}
 
+    def is_immediate(self, type_: str) -> bool:
+        """Whether nothing is sent for the calls of an endpoint of this type."""
+        executor = self.executor("call", type_)
+        return executor is not None and executor.immediate
+
     def executor(self, kind: str, type_: str) -> Executor | None:
         """The executor of a task of this kind; for calls, of an endpoint of this type."""
         for item in self.executors:
@@ -158,7 +170,8 @@ def _call(plugin: Any, hook: str) -> Any:
     function: Callable[[], Any] | None = getattr(plugin, hook, None)
     if function is None or getattr(function, "orchestratord_impl", None) is None:
         return ()
-    return plain(function()) or ()
+    found = plain(function()) or ()
+    return found if isinstance(found, Mapping) else islice(found, MAX_REGISTERED)
 
 
 def _named(class_: type[Backoff], name: str) -> type[Backoff]:

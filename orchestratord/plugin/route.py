@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
+from orchestratord.errors import OrchestratordError
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.event import Event
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Action, Effect
+from orchestratord.model.task import Action, Effect, Upsert
 
 
 class Control(Protocol):
@@ -19,7 +20,7 @@ class Control(Protocol):
     def config(self) -> Config:
         """The configuration in force."""
 
-    async def status(self, *, all_lanes: bool = False) -> dict[str, Any]:
+    async def status(self, *, all_lanes: bool = False) -> Mapping[str, Any]:
         """How the daemon is: the document of `GET /v1/status`, of the lanes only the busiest."""
 
     async def retries(
@@ -30,7 +31,7 @@ class Control(Protocol):
         after: int | str | None = None,
         bounded: bool = False,
         order: str = "newest",
-    ) -> dict[str, Any]:
+    ) -> Mapping[str, Any]:
         """A page of tasks: the document of `GET /v1/retries`.
 
         Args:
@@ -45,28 +46,28 @@ class Control(Protocol):
             InvalidParams.
         """
 
-    async def retry(self, task_id: int) -> dict[str, Any]:
+    async def retry(self, task_id: int) -> Mapping[str, Any]:
         """One task in full: the document of `GET /v1/retries/{id}`. Raises NotFound."""
 
-    async def request(self, task_id: int) -> dict[str, Any]:
+    async def request(self, task_id: int) -> Mapping[str, Any]:
         """What a task would send: the document of `GET /v1/retries/{id}/request`.
 
         Raises NotFound, and Conflict where nothing would be sent as things stand.
         """
 
-    async def bulk(self, bulk_id: int) -> dict[str, Any]:
+    async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
         """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
 
-    async def bulks(self) -> list[dict[str, Any]]:
+    async def bulks(self) -> Sequence[Mapping[str, Any]]:
         """The latest of them, as `GET /v1/bulks` lists them."""
 
-    async def actions(self, *, limit: int = 100, after: int | None = None) -> dict[str, Any]:
+    async def actions(self, *, limit: int = 100, after: int | None = None) -> Mapping[str, Any]:
         """What was done manually: the document of `GET /v1/actions`."""
 
-    async def endpoints(self, ids: Iterable[str] | None = None) -> list[dict[str, Any]]:
+    async def endpoints(self, ids: Iterable[str] | None = None) -> Sequence[Mapping[str, Any]]:
         """These endpoints, or all of them, as `GET /v1/endpoints` lists them. Raises NotFound."""
 
-    async def endpoint(self, endpoint_id: str) -> dict[str, Any]:
+    async def endpoint(self, endpoint_id: str) -> Mapping[str, Any]:
         """One endpoint: the document of `GET /v1/endpoints/{api}/{name}`. Raises NotFound."""
 
     def waits(self, endpoint_id: str) -> list[dict[str, Any]]:
@@ -86,7 +87,7 @@ class Control(Protocol):
         Of each endpoint, and of each of its webhooks, only the earliest one counts.
         """
 
-    async def explain(self, endpoint_id: str, **asked: Any) -> dict[str, Any]:
+    async def explain(self, endpoint_id: str, **asked: Any) -> Mapping[str, Any]:
         """What would follow from an answer: as `POST /v1/endpoints/{api}/{name}/explain` says it.
 
         Args:
@@ -95,6 +96,37 @@ class Control(Protocol):
 
         Raises:
             InvalidParams, NotFound, Conflict, ConfigError.
+        """
+
+    async def accept(
+        self, endpoint_id: str, params: Mapping[str, Any], once: Upsert | None = None
+    ) -> int | None:
+        """Make a call, which is on disk when this returns; its id.
+
+        Args:
+            endpoint_id: `api/name`.
+            params: by their names, as JSON values.
+            once: a row of one of the plugin's own tables that is written with it. Where a row with
+                its key is there already, neither is written, and the answer is None.
+
+        Raises:
+            NotFound, Conflict (the endpoint is disabled), InvalidParams, StorageFull, Unreachable.
+        """
+
+    async def waiting(self, endpoint_id: str, most: int) -> int:
+        """How many calls of an endpoint wait, counted up to `most`."""
+
+    async def outbox(
+        self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
+    ) -> Mapping[str, Any]:
+        """A page of the rows in the outbox, newest first, as `GET /v1/outbox` lists them.
+
+        Args:
+            limit: how many at most.
+            after: the `next` of the page before.
+            refused: only those that were refused, or that were not.
+
+        Raises NotFound where there is no outbox, Unreachable.
         """
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
@@ -163,6 +195,53 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class Description:
+    """What `/openapi.json` says of a route beside its path, its method and its handler's docstring;
+    see `described`."""
+
+    query: type | None = None
+    headers: Mapping[str, str] = field(default_factory=dict)
+    body: type | None = None
+    answers: Mapping[int, Any] = field(default_factory=dict)
+    problems: Sequence[type[OrchestratordError] | str] = ()
+
+
+H = TypeVar("H", bound=Callable[..., Awaitable[Answer]])
+
+
+def described(
+    *,
+    query: type | None = None,
+    headers: Mapping[str, str] | None = None,
+    body: type | None = None,
+    answers: Mapping[int, Any],
+    problems: Sequence[type[OrchestratordError] | str] = (),
+) -> Callable[[H], H]:
+    """Decorate a handler with what `/openapi.json` is to say of it; its docstring is the summary.
+
+    Args:
+        query: the query parameters, a `TypedDict` (of `typing_extensions`) whose docstrings
+            describe them.
+        headers: request headers that mean something here, and what.
+        body: the JSON body, a model of pydantic or a `TypedDict`.
+        answers: status → what the body of that answer is, a `TypedDict`; or its media type, such as
+            `text/plain`.
+        problems: the errors that it raises beside those that any route may raise.
+    """
+
+    def decorate(handler: H) -> H:
+        described = Description(query, headers or {}, body, answers, problems)
+        setattr(handler, DESCRIPTION, described)
+        return handler
+
+    return decorate
+
+
+DESCRIPTION = "__description__"
+"""The attribute of a handler that holds its `Description`."""
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """The client that sent the request.
 
@@ -177,6 +256,47 @@ class Caller:
     headers: Mapping[str, str]
     writes: bool = True
     session: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class PortRequest:
+    """A request at a port of a plugin's own.
+
+    Args:
+        method: such as `POST`.
+        path: as it was sent.
+        query: the parameters of the query, in their order.
+        headers: in their order, the names in small letters.
+        peer: the address that it came from.
+        body: the bytes as they were sent; none of them before `PortHandler.admit` has answered.
+    """
+
+    method: str
+    path: str
+    query: Sequence[tuple[str, str]]
+    headers: Sequence[tuple[str, str]]
+    peer: str
+    body: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        """The first header of this name, which is in small letters."""
+        return next((value for found, value in self.headers if found == name), None)
+
+
+@dataclass(frozen=True, slots=True)
+class PortHandler:
+    """What answers the requests at a port of a plugin's own.
+
+    Args:
+        key: of `orchestratord.yaml`, under which a `Port` says where it is.
+        admit: a `def` of the request without its body: how many bytes that may have, or what is
+            answered instead. Raises NotFound and the like for errors.
+        handler: an `async def` of the request; raises as that of a `Route` does.
+    """
+
+    key: str
+    admit: Callable[[PortRequest], int | Answer]
+    handler: Callable[[PortRequest], Awaitable[Answer]]
 
 
 @dataclass(frozen=True, slots=True)

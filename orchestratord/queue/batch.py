@@ -64,7 +64,7 @@ class Write(Generic[R_co]):
     item: Any = None
     """What the batch is to be done for."""
     patient: bool = False
-    """Nobody needs it done at once; while there is much to do, it waits for more."""
+    """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
     future: asyncio.Future[R_co] = field(init=False)
@@ -85,6 +85,13 @@ class Read(Generic[R_co]):
     """An operation that only looks something up, for `Store.read`."""
 
     look: Callable[[Connection], R_co]
+    long: bool = False
+    """Whether it may go through a million rows; what is short does not wait for it."""
+
+    def map(self, make: Callable[[R_co], R]) -> Read[R]:
+        """The same, with what `make` makes of its result, on the reading thread as well."""
+        look = self.look
+        return Read(lambda db: make(look(db)), self.long)
 
 
 def writes(
@@ -112,6 +119,16 @@ def reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]
     return make
 
 
+def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Read[R]]:
+    """The same for what may go through a million rows."""
+
+    @wraps(look)
+    def make(*args: P.args, **kwargs: P.kwargs) -> Read[R]:
+        return Read(lambda db: look(db, *args, **kwargs), long=True)
+
+    return make
+
+
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
     """The operations by rank, those together that can be done at once."""
     ranked = sorted(operations, key=attrgetter("rank"))
@@ -123,10 +140,10 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
 
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
-    """Tell everybody who still waits; on the loop."""
+    """Tell the callers that still wait; on the loop."""
     for operation in operations:
         if operation.future.done():
-            continue  # whoever waited was cancelled
+            continue  # the caller that waited was cancelled
         if operation.error is not None:
             operation.future.set_exception(operation.error)
         else:

@@ -3,32 +3,64 @@
 Statements are written once, with question marks for their values. Where the two databases do not
 speak alike, or one is quicker another way, the connection has the difference: `sqlite` and
 `postgres` are the only folders that know one of them. What SQLite has to be told of its indexes
-(`BY_DUE` and so on) PostgreSQL does not read.
+(`BY_READY` and so on) PostgreSQL does not read.
 """
 
 from __future__ import annotations
 
+import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable
+from orchestratord.queue.daemon_health import Code
+from orchestratord.queue.records import HoldingBack
 
 Row = tuple[Any, ...]
 
 # Without statistics SQLite takes one equality to be as good as another, and the status for what
 # finds the fewest rows. A hint keeps each statement on the index that was made for it, and turns an
 # index that is missing into an error instead of a slow queue.
-BY_DUE = "INDEXED BY retry_schedule_due"
+BY_READY = "INDEXED BY retry_schedule_ready"
 BY_RUNNING = "INDEXED BY retry_schedule_running"
 BY_FINISHED = "INDEXED BY retry_schedule_finished"
 BY_CREATED = "INDEXED BY retry_schedule_created"
 BY_ENDPOINT = "INDEXED BY retry_schedule_endpoint"
 BY_STATUS = "INDEXED BY retry_schedule_status"
 BY_PARENT = "INDEXED BY retry_schedule_parent"
+BY_HELD = "INDEXED BY retry_schedule_held"
+BY_HEAD = "INDEXED BY retry_schedule_head"
+BY_LIMIT = "INDEXED BY retry_schedule_limit"
+BY_BLOCKS = "INDEXED BY retry_schedule_blocks"
+BY_STOPPED = "INDEXED BY retry_schedule_stopped"
+BY_ORDERED = "INDEXED BY retry_schedule_ordered"
+BY_PARTITION = "INDEXED BY retry_schedule_partition"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
+
+READY = "status = 'pending' AND held = 0"
+"""What a claim may see: it waits, and not for its turn in a partition."""
+FAIR_HEAD = "partition IS NOT NULL AND status = 'pending' AND held = 0 AND ordered = 0"
+"""What of it has its turn in a partition that is not ordered."""
+LIMITED = "partition_limit > 0 AND status = 'running'"
+"""What counts against the limit of a partition."""
+OF_PARTITION = "partition = ? AND id > 0"
+"""The tasks of a partition, in the order of ids. PostgreSQL takes `retry_schedule_partition` only
+where this is said, and not where another index was made for it."""
+ORDERED = "ordered > 0 AND held = 0 AND status IN ('pending', 'running')"
+"""The one of an ordered partition that has its turn, or runs."""
+
+
+_WORDS = {
+    Code.FULL: "the disk takes no more",
+    Code.UNREACHABLE: "the database cannot be reached",
+    Code.LOCKED: "another program has locked the database",
+    Code.READ_ONLY: "the database can only be read",
+    Code.FAILING: "the disk of the database fails",
+    Code.DAMAGED: "the database is damaged; keep a copy, and restore a backup",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,34 +69,37 @@ class Failures:
 
     errors: tuple[type[Exception], ...]
     """What they are raised as."""
-    is_full: Callable[[BaseException], bool]
-    """True where the disk had no room."""
+    trouble: Callable[[BaseException], Code | None]
+    """What is wrong with the database, its disk or its server; None for what is wrong with one
+    statement."""
     is_unfit: Callable[[BaseException], bool]
     """True where a value cannot be stored or breaks a constraint: it will never be taken."""
     is_lost: Callable[[BaseException], bool] = lambda error: False
     """True where the connection is gone, or the server that it led to."""
     is_passing: Callable[[BaseException], bool] = lambda error: False
     """True where the same transaction may well succeed when it is done again."""
+    who: Callable[[Code], Sequence[str]] = lambda code: ()
+    """Who causes a trouble, in words, where that can be told."""
 
     def named(self, error: Exception) -> QueueError:
         """What the queue raises for a failure of the database."""
-        if self.is_full(error):
-            return StorageFull(f"the disk takes no more: {error}")
-        if self.is_lost(error):
-            return Unreachable(f"the database cannot be reached: {' '.join(str(error).split())}")
-        # Further lines quote the statement.
-        return QueueError(f"the database refused: {str(error).partition(chr(10))[0]}")
+        code, text = self.trouble(error), str(error)
+        if code is None:
+            # Further lines quote the statement.
+            return QueueError(f"the database refused: {text.partition(chr(10))[0]}")
+        who = f" ({', '.join(names)})" if (names := self.who(code)) else ""
+        words = f"{_WORDS[code]}{who}: {' '.join(text.split())}"
+        return StorageFull(words) if code is Code.FULL else Unreachable(words, code)
 
 
 class Connection(ABC):
     """One connection, used by the thread that made it, in transactions that are asked for."""
 
     failures: Failures
-    shared: bool = False
-    """Whether other daemons may write at the same time. Then it is a server, too, to which each
-    statement is a journey."""
     for_update: str = ""
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
+    skip_locked: str = ""
+    """The same, leaving out those that others are just changing."""
     _raw: Any
     """The driver's own connection."""
 
@@ -97,6 +132,10 @@ class Connection(ABC):
     @abstractmethod
     def reserve(self, table: str, count: int) -> Sequence[int]:
         """The ids of the next rows of a table, ascending, within a transaction."""
+
+    def reserve_ahead(self, table: str, count: int) -> Sequence[int]:
+        """The same for rows of a later transaction: no other row gets these ids."""
+        return self.reserve(table, count)
 
     def guard(self) -> AbstractContextManager[None]:
         """Keeps a statement that fails inside from spoiling the transaction."""
@@ -140,8 +179,14 @@ class Connection(ABC):
         """A number that changes when another program has written, where that can be told."""
         return 0
 
-    def checkpoint(self) -> None:  # noqa: B027  # not every database has that
-        """Bring everything into the main file."""
+    def checkpoint(self, *, wait: bool = True) -> None:  # noqa: B027  # not every database has that
+        """Bring everything into the main file, and give back the room of the journal.
+
+        `wait`: for others who read what is older; else what they keep stays.
+        """
+
+    def tend(self) -> None:  # noqa: B027  # not every database has that
+        """Look after the files, about once a second."""
 
     def shrink(self) -> None:  # noqa: B027  # not every database has that
         """Let go of the pages that are kept in memory."""
@@ -154,27 +199,45 @@ class Connection(ABC):
         """Connect again after the connection was lost; raises what the database raises.
 
         Whether the transaction was committed whose COMMIT went unanswered; None where there was
-        none, or where nobody can tell.
+        none, or where that cannot be told.
         """
         return None
 
     @property
     def in_doubt(self) -> bool:
-        """True while nobody knows whether a transaction was committed."""
+        """True while it is not known whether a transaction was committed."""
         return False
 
     @abstractmethod
     def size(self) -> int:
         """Bytes on disk."""
 
-    def holding_back(self, longer_than: float) -> list[str]:
-        """What has kept the database from cleaning up for so many seconds, in words."""
+    def holding_back(self, longer_than: float) -> list[HoldingBack]:
+        """What has kept the database from cleaning up for so many seconds."""
         return []
+
+    @abstractmethod
+    def earliest_keys(self) -> Iterable[Row]:
+        """Every key with pending tasks, and when its first one is due: its endpoint, its webhook,
+        milliseconds. One look into the index a key, however many tasks a key has."""
+
+    def dead_before(self, now: int) -> int:
+        """Other daemons are dead, and what they carried out is left, where their lease has run out
+        before this; milliseconds.
+
+        Where daemons share a database that is `now`, by its clock. One file has one daemon: all
+        others are dead, whenever their leases run out.
+        """
+        return 1 << 62
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """False where `Session.reclaim` of `owner`, who holds `held`, would find nothing; it is
         asked where the answer may take long, for which claims are not to wait."""
         return True
+
+    def clock_ms(self) -> int:
+        """Milliseconds since the epoch, by the clock that all see who share the database."""
+        return time.time_ns() // 1_000_000
 
     def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
         """Of lanes with a rate that daemons keep together: the time by the database's clock, and

@@ -1,22 +1,87 @@
 """Where a queue is kept, whichever it is: a file of SQLite, or a PostgreSQL that daemons share.
 
 A `Database` makes connections, and the session of the one that writes: `claim` and what else the
-two do each in their own way is the session's and the connection's, so that nobody asks which it is.
+two do each in their own way is the session's and the connection's: no caller asks which it is.
 """
 
 from __future__ import annotations
 
+import asyncio
+import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, nullcontext, suppress
+from dataclasses import dataclass, replace
 
 import peewee
 
-from orchestratord.model.task import Key, Table
+from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures
 from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Leases, Session
 from orchestratord.values.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Workers:
+    """The processes of one run that share a queue, as one of them sees them.
+
+    It is made before they are forked, and they inherit its sockets. A message that finds no room is
+    lost: nothing depends on one but how soon another worker begins.
+    """
+
+    number: int
+    """Which of them this is, from 1; 0 for the process that starts them."""
+    count: int
+    mailboxes: tuple[tuple[socket.socket, socket.socket], ...]
+    """Of each worker, what it receives by, and what the others send to it by."""
+
+    @classmethod
+    def make(cls, count: int) -> Workers:
+        """For the process that starts `count` of them. Raises OSError."""
+        pairs = []
+        for _ in range(count):
+            pair = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+            for end in pair:
+                end.setblocking(False)
+            pairs.append(pair)
+        return cls(0, count, tuple(pairs))
+
+    def worker(self, number: int) -> Workers:
+        """The same as the worker with this number sees it; also one that takes the place of another
+        that has died."""
+        return replace(self, number=number)
+
+    def post(self, message: bytes) -> None:
+        """Send a message to all workers but this one; one whose mailbox is full is passed over."""
+        for number, (_, sending) in enumerate(self.mailboxes, 1):
+            if number != self.number:
+                with suppress(OSError):
+                    sending.send(message)
+
+    def close(self) -> None:
+        """Close the mailboxes, in this process."""
+        for pair in self.mailboxes:
+            for end in pair:
+                end.close()
+
+
+class Wakeups:
+    """What other daemons tell: from the thread that hears it to the loop that follows it."""
+
+    def __init__(self) -> None:
+        """For the running loop."""
+        self._loop = asyncio.get_running_loop()
+        self._waiting: asyncio.Queue[Wakeup] = asyncio.Queue()
+
+    def put(self, wakeup: Wakeup) -> None:
+        """Something was heard; from any thread."""
+        with suppress(RuntimeError):  # the loop has ended
+            self._loop.call_soon_threadsafe(self._waiting.put_nowait, wakeup)
+
+    async def take(self) -> Wakeup:
+        """The next one, once there is one."""
+        return await self._waiting.get()
 
 
 class Messenger:
@@ -28,20 +93,22 @@ class Messenger:
     def start(self) -> None:
         """Begin to listen."""
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End it; waits for that."""
 
-    def tell(self, due: Mapping[Key, int] | None = None, *flags: str) -> None:
-        """Have the others told of keys with tasks that are due, or that a flag of `Wakeup` is up;
-        from any thread."""
+    def tell(self, *flags: str) -> None:
+        """Have the others told of what `Wakeup` has a flag for; from any thread."""
+
+    def committed(self, session: Session) -> None:
+        """A transaction was committed: have the others told of what is due now. On its thread."""
 
 
 class Database(ABC):
     """Where a queue is kept."""
 
     failures: Failures
-    shared: bool = False
-    """Whether other daemons work on it at the same time."""
+    several_daemons: bool = False
+    """Whether other daemons may work on it at the same time."""
     gather: float = 0.0
     """Seconds for which what is in no hurry waits for others, while there is much to do: where a
     transaction costs as much as what is done in it for many tasks."""
@@ -69,25 +136,44 @@ class Database(ABC):
         """Keeps other daemons from changing the schema meanwhile."""
         return nullcontext()
 
+    def take_for_workers(self, held: int | None = None) -> int | None:
+        """Take it for the workers of one run, before they are forked; without `open`. A second run
+        is refused until this descriptor is closed here, and in all of them that inherited it. None
+        where a queue may have several daemons anyway.
+
+        `held`: a descriptor that the version before has left, which is returned where it is that of
+        this queue.
+
+        Raises DatabaseInUse where another run has it, QueueError where it cannot be opened or is
+        not to be shared.
+        """
+        return None
+
     def back_up(self, name: str) -> None:  # noqa: B027  # not every database has that
         """Keep a copy beside it, before its schema changes; nothing where others do that."""
 
     @abstractmethod
     def session(
-        self, connection: Connection, owner: str, clock: Clock, tables: Mapping[str, Table]
+        self,
+        connection: Connection,
+        owner: str,
+        clock: Clock,
+        tables: Mapping[str, Table],
+        instance: str,
     ) -> Session:
-        """What operations see of a connection that writes; `tables`: those of plugins, by name."""
+        """What operations see of a connection that writes; its arguments are attributes of it."""
 
-    def messenger(self, owner: str, heard: Callable[[Wakeup], None]) -> Messenger:
-        """What tells other daemons of what is due, and hears of it.
-
-        `heard` is called on a thread of its own.
-        """
+    def messenger(self, owner: str, wakeups: Wakeups) -> Messenger:
+        """What tells other daemons of what is due; what it hears of them goes into `wakeups`."""
         return Messenger()
 
     def crowded(self) -> bool:
         """True where the disk is too full for new work, as far as that can be seen from here."""
         return False
+
+    def gone(self) -> str | None:
+        """Why what is committed from now on will not be found again; None where it will."""
+        return None
 
     def close(self) -> None:  # noqa: B027  # not every database has that
         """Give it up. Connections are closed by their threads before."""

@@ -36,6 +36,8 @@ ZERO: list[Node] = [SQL("DEFAULT 0")]
 ONE: list[Node] = [SQL("DEFAULT 1")]
 EMPTY: list[Node] = [SQL("DEFAULT ''")]
 NO_PARAMS: list[Node] = [SQL("DEFAULT '{}'")]
+CLOCK = "clock"
+"""The fact what time it was when the daemon of a file was last alive: a mark of its `Clock`."""
 REWRITTEN = "fillfactor = 50"
 """On PostgreSQL: rows that are written again and again leave room for it in their pages."""
 
@@ -95,17 +97,17 @@ class RetrySchedule(_Row):
     kind = TextField()
     """`call`, or what a plugin's executor runs, such as `webhook`."""
     endpoint_id = TextField()
-    """`api/name`; for a delivery, the endpoint that caused it."""
+    """`api/name`; for a delivery, the endpoint of its parent."""
     webhook = TextField(constraints=EMPTY)
     """The webhook's name, empty for a call. With `endpoint_id` the key that is claimed by."""
     phase = TextField(null=True)
-    """For a delivery: the phase of the lifecycle that caused it."""
+    """For a delivery: the phase of the lifecycle that it tells of."""
     status = TextField()
     """pending, running, succeeded, failed or cancelled."""
     reason = TextField(null=True)
     """Why it failed for good."""
     attempts = IntegerField(constraints=ZERO)
-    """Attempts claimed so far, the running one included."""
+    """Attempts that an answer or an error ended, and the running one."""
     max_attempts = IntegerField()
     """How many it may use, those granted manually included."""
     next_try = BigIntegerField(null=True)
@@ -117,7 +119,7 @@ class RetrySchedule(_Row):
     response = TextField(null=True)
     """The last answer, a JSON object, cut to what is worth keeping."""
     parent_id = BigIntegerField(null=True)
-    """The task that caused it. No foreign key: the parent may be pruned first."""
+    """The task that it follows from. No foreign key: the parent may be pruned first."""
     unique_key = TextField(null=True)
     """A client's idempotency key; it counts for 24 hours from `created_at`."""
     locked_by = TextField(null=True)
@@ -145,7 +147,7 @@ class RetrySchedule(_Row):
     deaths = IntegerField(constraints=ZERO)
     """Starts that ended with the daemon's death."""
     generation = IntegerField(constraints=ZERO)
-    """How often it was made to run again after it had succeeded; part of its webhook-id."""
+    """How often it was made to run again after it had succeeded."""
     retried_at = BigIntegerField(null=True)
     """When it was last retried manually; `give_up_after` counts from here."""
     cancel_requested = IntegerField(constraints=ZERO)
@@ -154,6 +156,33 @@ class RetrySchedule(_Row):
     """How `params`, `payload` and `response` are laid out; 1 is as described here."""
     depth = IntegerField(constraints=ZERO)
     """How many calls led to it, one caused by the other."""
+    claims = IntegerField(constraints=ZERO)
+    """How often it was claimed or taken over: tells one claim from another."""
+    nonce = TextField(null=True)
+    """Random, and new where it runs again after it had succeeded: what its receiver tells a repeat
+    by. NULL in rows of daemons before schema 8, which go by their id and the queue's name."""
+    asked = TextField(null=True)
+    """Where there is a `unique_key`: a digest of the parameters as the client sent them, before
+    defaults. NULL where these are `params`."""
+    alone = IntegerField(constraints=ZERO)
+    """Of a poison candidate that has started: nothing else was under way in its daemon."""
+    partition = TextField(null=True)
+    """The value of its partition, as it was rendered when the task was accepted; NULL for none."""
+    partition_limit = IntegerField(constraints=ZERO)
+    """How many of its partition may run at once in all daemons; 0 for no bound."""
+    ordered = IntegerField(constraints=ZERO)
+    """1: its partition goes in the order of ids, and goes on where one has failed; 2: and holds
+    then."""
+    held = IntegerField(constraints=ZERO)
+    """1: it is pending, and waits for its turn in its partition; no claim sees it."""
+    blocks = IntegerField(constraints=ZERO)
+    """1 while no later one of its ordered partition may run: it has not ended, or holds."""
+    first_at = BigIntegerField(null=True)
+    """When it was first in its ordered partition; `give_up_after` counts from here."""
+
+    backed_off = IntegerField(constraints=ZERO)
+    """1: its backoff put it off until `next_try`, after a failure that was counted, and not
+    Retry-After, a hook, or a person."""
 
     class Meta:
         table_name = "retry_schedule"
@@ -171,11 +200,14 @@ def _index(
     *columns: Field,
     postgres: tuple[Field, ...] = (),
     where: Expression | None = None,
+    postgres_where: Expression | None = None,
     unique: bool = False,
 ) -> None:
-    """`postgres`: the columns there, where they are others."""
+    """`postgres`, `postgres_where`: the columns there and which rows, where they are others."""
     options: dict[str, Any] = {"name": f"retry_schedule_{name}", "where": where, "unique": unique}
     index = _Index(RetrySchedule, columns, **options)
+    if postgres_where is not None:
+        options["where"] = postgres_where
     index.postgres = ModelIndex(RetrySchedule, postgres or columns, **options)
     RetrySchedule.add_index(index)
 
@@ -183,9 +215,10 @@ def _index(
 _id, _status, _endpoint = RetrySchedule.id, RetrySchedule.status, RetrySchedule.endpoint_id
 
 # What is in the order of ids needs no more in SQLite: each of its indexes ends with the rowid.
-# The claim: what is due of a key, in its order.
-_due = (_endpoint, RetrySchedule.webhook, RetrySchedule.next_try)
-_index("due", *_due, postgres=(*_due, _id), where=_status == "pending")
+# The claim: what is due of a key, in its order, but for what waits for its turn in a partition.
+_ready = (_endpoint, RetrySchedule.webhook, RetrySchedule.next_try)
+_held = RetrySchedule.held
+_index("ready", *_ready, postgres=(*_ready, _id), where=(_status == "pending") & (_held == 0))
 # What a daemon holds; where daemons share a queue, what they have let go of.
 _leases = (RetrySchedule.lease_until,)
 _index("running", RetrySchedule.locked_by, postgres=_leases, where=_status == "running")
@@ -201,6 +234,26 @@ _index("finished", _status, _finished, where=_finished.is_null(False))
 _key, _parent = RetrySchedule.unique_key, RetrySchedule.parent_id
 _index("key", _endpoint, _key, where=_key.is_null(False), unique=True)
 _index("parent", _parent, where=_parent.is_null(False))
+# Partitions. Whose turn it is: of those that wait, in their order; whether one has its turn; how
+# many of one with a limit run. Of ordered ones: all that later ones wait for, and that no two are
+# ever ready or running at once.
+_partition, _ordered = RetrySchedule.partition, RetrySchedule.ordered
+_line = (_endpoint, RetrySchedule.webhook, _partition)
+_held_by = (*_line, _ordered, RetrySchedule.next_try)
+_index("held", *_held_by, postgres=(*_held_by, _id), where=_held == 1)
+_fair_head = _partition.is_null(False) & (_status == "pending") & (_held == 0) & (_ordered == 0)
+_index("head", *_line, where=_fair_head)
+_index("limit", *_line, where=(RetrySchedule.partition_limit > 0) & (_status == "running"))
+_index("blocks", *_line, postgres=(*_line, _id), where=RetrySchedule.blocks == 1)
+_stopped = (RetrySchedule.blocks == 1) & (_status == "failed")
+_index("stopped", *_line, where=_stopped)
+_ordered_one = (_ordered > 0) & (_held == 0) & _status.in_(("pending", "running"))
+_index("ordered", *_line, where=_ordered_one, unique=True)
+# Lists, and which later ones of a partition have started. PostgreSQL would take it for the others
+# too, and sort all of a partition for its first one: so a statement has to say `id > 0`.
+_any = _partition.is_null(False)
+_listed = (_partition, _id)
+_index("partition", _partition, postgres=_listed, where=_any, postgres_where=_any & (_id > 0))
 
 
 class AttemptRow(_Row):
@@ -250,11 +303,14 @@ class ScheduleSlot(_Row):
     spec = TextField()
     """The schedule as it was declared; one that changed starts anew."""
     last_slot = BigIntegerField()
-    """The last slot that was dealt with."""
+    """The slot that was dealt with last."""
     task_id = BigIntegerField(null=True)
     """The task of the last slot that was not skipped."""
     before = TextField(null=True)
     """The schedule that `spec` took the place of."""
+    taken = TextField(null=True)
+    """The slots that were dealt with, which never are again: a JSON list of the first and the last
+    of each run of them. NULL in rows of daemons before schema 8, which know `last_slot` alone."""
 
     class Meta:
         table_name = "schedules"
@@ -285,9 +341,14 @@ class BulkRow(_Row):
     owner = TextField(null=True)
     """Which daemon carries it out, as in `locked_by` of a task."""
     lease_until = BigIntegerField(null=True)
-    """Until when nobody else does, if that daemon says nothing."""
+    """Until when no other daemon does, if that one says nothing."""
     action = TextField(constraints=[SQL("DEFAULT 'retry'")])
     """retry or cancel."""
+    wanted = TextField(null=True)
+    """The filter, where daemons of schema 7 do not understand it: `filter` finds nothing then."""
+    why_skipped = TextField(constraints=NO_PARAMS)
+    """How many were skipped and why, a JSON object: `changed`, or the reason for which they would
+    only wait or fail again."""
 
     class Meta:
         table_name = "bulks"
@@ -315,6 +376,8 @@ class DaemonRow(_Row):
     """When it is taken for dead if there is none till then."""
     lanes = TextField(null=True)
     """Its lanes that wait for their receiver, a JSON list; null from older daemons."""
+    schema_version = IntegerField(constraints=[SQL("DEFAULT 7")])
+    """The version of the schema that it knows; daemons before 8 do not say it."""
 
     class Meta:
         table_name = "daemons"
@@ -326,7 +389,8 @@ class ActionRow(_Row):
     id = IdField()
     at = BigIntegerField()
     who = TextField()
-    """As the log has it: a user of this machine, or the token that was shown and from where."""
+    """As the log has it: a user of this machine, as `root (uid 0, pid 4711)`, or the token that was
+    shown and from where."""
     action = TextField()
     """In words: `retry`, `cancel`, `pause`, …."""
     endpoint_id = TextField(null=True)
@@ -356,8 +420,50 @@ class RateRow(_Row):
         postgres = REWRITTEN
 
 
+class ThrottleRow(_Row):
+    """What throttles a lane, a URL, an endpoint or a webhook, for other daemons and the next start;
+    written when it begins and ends. Its times are by the database's clock."""
+
+    name = TextField()
+    """Of the lane, the URL, `api/name` or `api/name#webhook`; secrets are masked."""
+    kind = TextField()
+    """breaker, retry_after or overload; lifted where a person ended all of these."""
+    owner = TextField()
+    """Whose breaker or pace it is, as in `locked_by` of a task; empty for what holds for all."""
+    host = TextField()
+    """The machine of that daemon."""
+    since = BigIntegerField()
+    until = BigIntegerField(null=True)
+    """When it ends by itself; NULL where that is not known."""
+    why = TextField()
+    served = DoubleField()
+    """How many tasks a second the receiver took before."""
+
+    class Meta:
+        table_name = "throttles"
+        primary_key = CompositeKey("name", "kind", "owner")
+
+
+class OutboxTaken(_Row):
+    """Which rows of an application's outbox have been taken: each makes one task, though the daemon
+    dies before the row is deleted. Where the outbox is in the queue's own database, the row goes in
+    the transaction that makes the task, and none stands here."""
+
+    uid = TextField(primary_key=True)
+    """The row's, random."""
+    at = BigIntegerField()
+    """When it was taken. Some time after that, once the row is gone, so is this."""
+
+    class Meta:
+        table_name = "outbox_taken"
+
+
+OutboxTaken.add_index(OutboxTaken.at, name="outbox_taken_at")
+
+
 class Fact(_Row):
-    """Facts about the queue itself, by name: `instance`."""
+    """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
+    `outbox_relay`."""
 
     name = TextField(primary_key=True)
     value = TextField()
@@ -398,7 +504,7 @@ class CommitRow(_Row):
 
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, Fact, SchemaRow,
+    ActionRow, RateRow, ThrottleRow, OutboxTaken, Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""
 POSTGRES_TABLES: tuple[type[Model], ...] = (*TABLES, CommitRow)

@@ -1,4 +1,4 @@
-"""The reading thread: what people and the worker look up, while the writer goes on."""
+"""A reading thread: what people and the worker look up, while the writer goes on."""
 
 from __future__ import annotations
 
@@ -17,9 +17,10 @@ T = TypeVar("T")
 class Reader:
     """One thread with a connection that cannot write."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: Database, name: str) -> None:
+        """`name`: of its thread. It connects when it is first asked for something."""
         self._database = database
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="orchestratord-reader")
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix=f"orchestratord-{name}")
         self._connection: Connection | None = None
         self._closed = False
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -25,11 +25,25 @@ class Born:
 
 
 @dataclass(frozen=True, slots=True)
+class Happened:
+    """A new task that is written already succeeded: nothing has to be sent for it.
+
+    Args:
+        id: reserved for it, since what follows from it may name it.
+        effects: what follows from it, written in the same transaction.
+    """
+
+    id: int
+    effects: Sequence[StoredEffect] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Insert:
-    """A task to write; pending, or with `born` already running."""
+    """A task to write; pending, or with `born` already running, with `happened` succeeded."""
 
     task: NewTask
     born: Born | None = None
+    happened: Happened | None = None
 
 
 StoredEffect = Insert | RowEffect
@@ -48,7 +62,12 @@ class Inserted:
     running: Task | None
     """The task, where it was born running."""
     duplicate: bool = False
-    """Nothing was written: `id` is the task that has the same idempotency key."""
+    """Nothing was written: `id` is the task that has the same idempotency key; 0 where a row of
+    `once` was there."""
+    following: Sequence[Inserted] = ()
+    """Of one that was written succeeded: one for each `Insert` among its effects."""
+    happened: bool = False
+    """It was written succeeded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,7 +75,9 @@ class Pick:
     """Claim up to `limit` tasks of `key` whose `next_try` is not after `due_before`.
 
     `idempotent` says whether the tasks of this key may be sent twice. Where daemons share the
-    queue, no more is claimed of all keys of `lane` than its `rate` leaves for all of them.
+    queue, no more is claimed of all keys of `lane` than its `rate` leaves for all of them. The
+    partitions in `avoid` are passed over, and count neither as due nor as left. No more is claimed
+    than leaves at most `global_concurrency` calls of the key's API running in all daemons.
     """
 
     key: Key
@@ -65,6 +86,63 @@ class Pick:
     due_before: int
     lane: str = ""
     rate: RateLimit | None = None
+    avoid: frozenset[str] = frozenset()
+    global_concurrency: int | None = None
+
+
+class Line(NamedTuple):
+    """Where tasks take turns: the ordered ones of a partition, or the others of it."""
+
+    endpoint_id: str
+    webhook: str
+    partition: str
+    ordered: bool
+
+    @property
+    def key(self) -> Key:
+        """What its tasks are claimed by."""
+        return Key(self.endpoint_id, self.webhook)
+
+
+class LineTurn(NamedTuple):
+    """Whose turn it is in a line."""
+
+    line: Line
+    id: int
+    next_try: int
+    instead_of: int | None
+    """The pending one that claims can see until then."""
+
+
+class FairTurn(NamedTuple):
+    """Of a line that is not ordered: the first one that is held, and what it waits for."""
+
+    place: int
+    """Of the line among those that were asked for."""
+    id: int
+    next_try: int
+    limit: int
+    """How many of its partition may run at once; 0 for no bound."""
+    head: int | None
+    """The pending one that claims can see, if there is one, …"""
+    head_next_try: int | None
+    """… and when that is due."""
+    head_limit: int | None
+    """… and how many of its partition may run at once."""
+    running: int
+    """How many of those with a limit run; 0 where it has none."""
+
+
+class OrderedTurn(NamedTuple):
+    """Of an ordered line: the first one that has not let it go, where that is held."""
+
+    place: int
+    """Of the line among those that were asked for."""
+    id: int
+    next_try: int
+    ready: int | None
+    """A later one that claims can see, or that runs."""
+    ready_status: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,16 +153,20 @@ class Claimed:
     earliest: dict[Key, int | None]
     """Of each picked key: when its next pending task is due; None where there is none."""
     used_up: Mapping[str, int] = field(default_factory=dict)
-    """Lanes of which the rate leaves nothing to anybody, and for how many milliseconds."""
+    """Lanes of which the rate leaves nothing to any daemon, and for how many milliseconds."""
+    full: Collection[str] = ()
+    """Lanes of which as many run in all daemons as may, or from which another one just claims."""
 
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """A claimed task may send from `at` on; `effects`, those of the `before_` phase, go with it."""
+    """A claimed task may send from `at` on; `effects`, those of the `before_` phase, go with it.
+    `alone`: nothing else is under way in its daemon."""
 
     task: Task
     at: int
     effects: Sequence[StoredEffect] = ()
+    alone: bool = False
 
 
 @dataclass(slots=True)  # not frozen: one is made for each attempt, which takes twice as long then
@@ -107,6 +189,7 @@ class Settlement:
         effects: written in the same transaction, if the result counts.
         last_success_at: remembered for the endpoint.
         ask: for pending: where a cancel was asked for, write nothing and say so.
+        backed_off: for pending: the backoff of a failure that counts puts it off.
     """
 
     task: Task
@@ -124,6 +207,7 @@ class Settlement:
     effects: Sequence[StoredEffect] = ()
     last_success_at: int | None = None
     ask: bool = False
+    backed_off: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -137,6 +221,8 @@ class Settled:
     """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
     inserted: list[Inserted]
     """One for each `Insert` among the effects."""
+    holds: bool = False
+    """It has failed, and its ordered partition waits for a person from now on."""
 
 
 Started = tuple[bool, list[Inserted]]
@@ -151,6 +237,8 @@ class TaskFilter:
     Args:
         status: any of these; empty for any.
         status_code: the last status code is in this set.
+        reason: failed for any of these; empty for any.
+        left_out: not failed for any of these.
         endpoint: `api/name`, or `api/*` for all of an API.
         kind: `call`, `webhook`, ….
         since: created at this time or later.
@@ -159,10 +247,13 @@ class TaskFilter:
             however its letters are written.
         ids: one of these; None for any.
         parent: caused by this task.
+        partition: in the partition of this value, of whatever endpoint or webhook.
     """
 
     status: tuple[str, ...] = ()
     status_code: StatusSet | None = None
+    reason: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     endpoint: str | None = None
     kind: str | None = None
     since: int | None = None
@@ -170,10 +261,15 @@ class TaskFilter:
     text: str | None = None
     ids: tuple[int, ...] | None = None
     parent: int | None = None
+    partition: str | None = None
 
 
 RETRY, CANCEL = "retry", "cancel"
 """What a bulk does."""
+CHANGED = "changed"
+"""Why a bulk skipped tasks that had changed before their turn came."""
+OVERTAKEN = "overtaken"
+"""Why it skipped tasks after which a later one of their ordered partition had started."""
 
 
 class Place(NamedTuple):
@@ -200,11 +296,12 @@ class Bulk:
     cursor: int
     """Tasks up to this id have been looked at."""
     matched: int
-    """How many matched when it was created."""
+    """How many matched when it was created; once it is finished, those that came to match until
+    then as well, so that it is the sum of moved and skipped."""
     moved: int
     """How many are due again by its doing, or given up."""
     skipped: int
-    """How many were left as they are: running, succeeded, or changed meanwhile."""
+    """How many were left as they are."""
     created_at: int
     updated_at: int
     finished_at: int | None
@@ -213,7 +310,9 @@ class Bulk:
     owner: str | None = None
     """Which daemon carries it out."""
     lease_until: int | None = None
-    """Until when nobody else does, if that daemon says nothing; by the database's clock."""
+    """Until when no other daemon does, if that one says nothing; by the database's clock."""
+    why_skipped: Mapping[str, int] = field(default_factory=dict)
+    """How many were skipped for what: `CHANGED`, or the reason for which they would fail again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +369,22 @@ class DaemonSeen:
     lease_until: int
     lanes: Sequence[Mapping[str, Any]] = ()
     """Those that wait for their receiver."""
+
+
+class HoldingBack(NamedTuple):
+    """What keeps the database from removing rows that the queue is done with.
+
+    Args:
+        subject: who or what it is, in the same words at each look.
+        words: a sentence that begins with the subject: for how long, and what to do about it.
+    """
+
+    subject: str
+    words: str
+
+    def is_subject_of(self, words: str) -> bool:
+        """Whether the words of an earlier look are about the same."""
+        return words.startswith(f"{self.subject} ")
 
 
 @dataclass(frozen=True, slots=True)

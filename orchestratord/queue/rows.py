@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from orchestratord.model.task import Attempt, Task
+from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams
 from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 
@@ -17,10 +18,11 @@ TASK_COLUMNS = tuple(field.name for field in fields(Task))
 TASK = ", ".join(TASK_COLUMNS)
 """The same as SQL."""
 
-_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE = (
+_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE, _HELD = (
     TASK_COLUMNS.index(name)
     for name in (
         "params", "payload", "last_error", "idempotent", "cancel_requested", "last_status_code",
+        "alone", "held",
     )
 )  # fmt: skip
 
@@ -28,20 +30,26 @@ _PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE = (
 _FIELDS = tuple(getattr(Task, name).__set__ for name in TASK_COLUMNS)
 _new = object.__new__
 
-TASK_WITHOUT_PAYLOAD = ", ".join("NULL" if name == "payload" else name for name in TASK_COLUMNS)
-"""For lists: a thousand payloads of a quarter of a megabyte each are not wanted in memory."""
+LISTED = 2_000
+"""Characters of its parameters, as JSON, that a task has in a list."""
+
+_IN_LIST = {"payload": "NULL", "params": f"substr(params, 1, {LISTED + 1})"}
+TASK_IN_LIST = ", ".join(_IN_LIST.get(name, name) for name in TASK_COLUMNS)
+"""For lists: a thousand payloads of a quarter of a megabyte each are not wanted in memory, nor so
+large parameters."""
 
 
 _PAGE = 200
 """Tasks whose payloads are read at once."""
 
+# What is no text, as others may have written it, is none for JSON either.
+_IN_PAGE = {"payload": "length(CAST(payload AS BLOB))", "params": "CAST(params AS TEXT)"}
+
 # One row, and not one for each task: each row that is fetched gives the interpreter up and has to
 # wait until it gets it back. Payloads are kept out of the JSON, which would have to escape them.
 PAGE_OF_TASKS = f"""
 SELECT json_group_array(json_array({
-    ", ".join(
-        "length(CAST(payload AS BLOB))" if name == "payload" else name for name in TASK_COLUMNS
-    )
+    ", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS)
 })), CAST(group_concat(payload, '') AS BLOB)
 FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608
@@ -51,15 +59,96 @@ def task_of(row: Sequence[Any]) -> Task:
     """The task of a row with the columns of `TASK`."""
     values = list(row)
     params = values[_PARAMS]
-    values[_PARAMS] = {} if params == "{}" else json.loads(params)
+    values[_PARAMS] = {} if params == "{}" else params_of(params)
     values[_IDEMPOTENT] = bool(values[_IDEMPOTENT])
     values[_CANCEL] = bool(values[_CANCEL])
     values[_CODE] = code_of(values[_CODE])
+    values[_ALONE] = bool(values[_ALONE])
+    values[_HELD] = bool(values[_HELD])
     values[_PAYLOAD], values[_ERROR] = worded(values[_PAYLOAD]), worded(values[_ERROR])
     task = _new(Task)
     for put, value in zip(_FIELDS, values, strict=True):
         put(task, value)
     return task
+
+
+def params_of(stored: Any) -> dict[str, Any]:
+    """The parameters of a row. One that was written by others and cannot be read harms no list and
+    no other task: they are `UnreadableParams` then."""
+    try:
+        found = _decode(stored)
+    except (TypeError, ValueError, RecursionError) as error:
+        return UnreadableParams(f"its params are not JSON: {error}")
+    if not stored.isascii() and NO_TEXT in stored:  # it would be sent changed
+        return UnreadableParams("its params are not UTF-8")
+    if isinstance(found, dict):
+        return found
+    return UnreadableParams("its params are no JSON object")
+
+
+def response_of(stored: Any) -> dict[str, Any] | None:
+    """The last answer of a row; one that cannot be read is a body with what is stored."""
+    if stored is None:
+        return None
+    if isinstance(stored, str):
+        stored = stored.replace(NO_TEXT, _REPLACED)
+    try:
+        found = _decode(stored)
+    except (TypeError, ValueError, RecursionError) as error:
+        found = f"its response is not JSON: {error}"
+    if isinstance(found, dict):
+        return found
+    why = found if isinstance(found, str) else "its response is no JSON object"
+    return {"status_code": None, "headers": {}, "body": str(stored), "invalid": why}
+
+
+def listed_task_of(row: Sequence[Any]) -> Task:
+    """The task of a row with the columns of `TASK_IN_LIST`."""
+    text = row[_PARAMS]
+    if not isinstance(text, str) or len(text) <= LISTED or NO_TEXT in text:
+        return task_of(row)
+    values = list(row)
+    values[_PARAMS] = "{}"
+    task = task_of(values)
+    given = {name: getattr(task, name) for name in TASK_COLUMNS}
+    return TaskExcerpt(**given | {"params": beginning_of(text[:LISTED])})
+
+
+_DECODER = json.JSONDecoder()
+_ESCAPE = 12
+"""Characters of the longest escape in a JSON text, half of which may stand at its end."""
+
+
+def beginning_of(text: str) -> dict[str, Any]:
+    """What the beginning of a mapping's JSON, as `json_text` writes it, says: the first values, and
+    how the next one begins."""
+    found: dict[str, Any] = {}
+    place, name = 0, None
+    try:
+        while place < len(text):
+            name = None
+            name, place = _DECODER.raw_decode(text, place + 1)
+            value, end = _DECODER.raw_decode(text, place + 1)
+            if end < len(text):  # else it may go on
+                found[name] = value
+                name = None
+            place = end
+    except ValueError:
+        pass
+    if isinstance(name, str):
+        found[name] = _text_begun(text[place + 1 :]) + "…"
+    return found
+
+
+def _text_begun(text: str) -> str:
+    """The characters of a JSON string that does not end; empty for anything else."""
+    for cut in range(_ESCAPE + 1 if text.startswith('"') else 0):
+        try:
+            whole = json.loads(f'{text[: len(text) - cut]}"')
+        except ValueError:
+            continue
+        return str(whole)
+    return ""
 
 
 def tasks_of(db: Connection, ids: Sequence[int]) -> list[Task]:
@@ -72,7 +161,7 @@ def tasks_of(db: Connection, ids: Sequence[int]) -> list[Task]:
         for values in json.loads(text):
             size = values[_PAYLOAD]
             if size is not None:
-                values[_PAYLOAD] = payloads[at : at + size].decode()
+                values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
                 at += size
             found[values[0]] = task_of(values)
     return [found[id_] for id_ in ids if id_ in found]
@@ -98,6 +187,12 @@ def code_text(code: StatusCode) -> str | None:
 _MARK = "\U0010ffff"
 """What no text has a use for."""
 
+NO_TEXT = f"{_MARK}2"
+"""What is read for bytes that are not UTF-8, as others may have written them: no row that has some
+keeps the rows beside it from being read."""
+
+_REPLACED = "\ufffd"
+
 
 def plain(text: str | None) -> str | None:
     """`text` as it is stored: without what UTF-8 cannot hold (lone surrogates, from bytes that were
@@ -110,9 +205,10 @@ def plain(text: str | None) -> str | None:
 
 
 def worded(text: str | None) -> str | None:
-    """What `plain` was given, but for the surrogates."""
+    """What `plain` was given, but for the surrogates, and for what is no text at all."""
     if text is None or text.isascii() or _MARK not in text:
         return text
+    text = text.replace(NO_TEXT, _REPLACED)
     return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
 
 
@@ -135,4 +231,19 @@ _encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), check_circ
 
 def same_json(stored: str, value: Mapping[str, Any]) -> bool:
     """True where `value` is what is stored, whatever the order of its keys; 1 is not true."""
-    return json.dumps(json.loads(stored), sort_keys=True) == json.dumps(value, sort_keys=True)
+    found = params_of(stored)
+    if isinstance(found, UnreadableParams):
+        return False
+    return json.dumps(found, sort_keys=True) == json.dumps(value, sort_keys=True)
+
+
+def json_digest(value: Mapping[str, Any]) -> str:
+    """The same for what `same_json` takes to be the same."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON value")
+
+
+_decode = json.JSONDecoder(parse_constant=_refuse).decode

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import runpy
 import secrets
 import time
 from collections.abc import Iterable, Sequence
@@ -17,12 +18,13 @@ from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
 from orchestratord.queue.models import POSTGRES_TABLES, REWRITTEN, Fact, PostgresTables, SchemaRow
+from orchestratord.queue.postgres.outbox_schema import TABLE as OUTBOX
 
 log = logging.getLogger("orchestratord.queue")
 
 BASELINE = 7
 """The oldest schema that can be brought on: the number of the first migration."""
-VERSION = 7
+VERSION = 11
 """The schema that this code reads and writes: the number of the last one."""
 
 MIGRATIONS = Path(__file__).parent / "migrations"
@@ -35,7 +37,7 @@ HALF = "half moved"
 LEAVING = "leaving"
 """The fact that a move out of this database has begun, until a daemon works on it again."""
 NEVER = 1_000_000
-"""A version that will not come, for a database that nobody is to use any more."""
+"""A version that will not come, for a database that is not to be used any more."""
 
 LOCK_TIMEOUT = "2s"
 LOCK_TRIES = 8
@@ -64,6 +66,12 @@ def prepare(
             migrate(orm)
             create_plugin_tables(orm, declared)
     return {table.name: table for table in declared}
+
+
+def compatible_from() -> int:
+    """The oldest schema whose daemons can use a database that this version has brought on."""
+    (last,) = MIGRATIONS.glob(f"{VERSION:04}_*.py")
+    return int(runpy.run_path(str(last))["COMPATIBLE_FROM"])
 
 
 def version_of(orm: peewee.Database) -> int:
@@ -122,7 +130,7 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
             bring()
             return
         except peewee.OperationalError:
-            # A lock that was not to be had: whoever waited behind us goes first now.
+            # A lock that was not to be had: what waited behind us goes first now.
             tries += 1
             if not isinstance(orm, PostgresqlDatabase) or tries == LOCK_TRIES:
                 raise
@@ -157,7 +165,7 @@ class _Runner(Runner):  # type: ignore[misc]  # peewee leaves it untyped
         super()._run(name, module, direction, fake)
 
 
-def build_index(orm: peewee.Database, name: str, on: str) -> None:
+def build_index(orm: peewee.Database, name: str, on: str, *, unique: bool = False) -> None:
     """Build an index on a table that may be large, while others read and write it.
 
     For a migration with `atomic = False`, since it takes several transactions. One that was broken
@@ -167,14 +175,16 @@ def build_index(orm: peewee.Database, name: str, on: str) -> None:
         orm: the database.
         name: of the index.
         on: what stands behind `ON`: the table, its columns, and which rows.
+        unique: whether no two rows may have the same values in it.
     """
+    create = "CREATE UNIQUE INDEX" if unique else "CREATE INDEX"
     if not isinstance(orm, PostgresqlDatabase):
-        _run(orm, f"CREATE INDEX IF NOT EXISTS {name} ON {on}")
+        _run(orm, f'{create} IF NOT EXISTS "{name}" ON {on}')
         return
     broken = f"SELECT 1 FROM pg_index WHERE indexrelid = to_regclass('{name}') AND NOT indisvalid"  # noqa: S608
     if orm.execute_sql(broken).fetchone():  # type: ignore[no-untyped-call]
         _run(orm, f"DROP INDEX CONCURRENTLY {name}")
-    _run(orm, f"CREATE INDEX CONCURRENTLY IF NOT EXISTS {name} ON {on}")
+    _run(orm, f"{create} CONCURRENTLY IF NOT EXISTS {name} ON {on}")
 
 
 def _stamp(orm: peewee.Database, version: int, migration: Any) -> None:
@@ -194,6 +204,12 @@ def instance_of(orm: peewee.Database) -> str:
     return str(row.value)
 
 
+def fact(orm: peewee.Database, name: str) -> str | None:
+    """A fact about the queue; None where it is not known."""
+    row = Fact.select(Fact.value).where(Fact.name == name).bind(orm).first()
+    return None if row is None else str(row.value)
+
+
 def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
     """Create the tables of plugins and add the columns that they have gained."""
     for table in tables:
@@ -206,6 +222,8 @@ def create_plugin_tables(orm: peewee.Database, tables: Iterable[Table]) -> None:
                 body = ", ".join([*columns, f"PRIMARY KEY ({key})"])
                 room = f" WITH ({REWRITTEN})" if isinstance(orm, PostgresqlDatabase) else ""
                 _run(orm, f'CREATE TABLE "{table.name}" ({body}){room}')
+                if table.keep is not None:
+                    _run(orm, f'CREATE INDEX "{table.name}_at" ON "{table.name}" ("at")')
 
 
 def _lacking(orm: peewee.Database, tables: Iterable[Table]) -> bool:
@@ -243,7 +261,7 @@ def _run(database: peewee.Database, sql: str) -> None:
 
 
 def _check(table: Table) -> None:
-    core = {model._meta.table_name for model in POSTGRES_TABLES} | {_HISTORY}
+    core = {model._meta.table_name for model in POSTGRES_TABLES} | {_HISTORY, OUTBOX}
     name = table.name.lower()
     wrong = None
     if name.startswith(("sqlite_", "pg_")):

@@ -7,12 +7,13 @@ from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from secrets import token_hex
 from typing import Any
 
-from orchestratord.model.task import Key, Table, Task
+from orchestratord.model.task import Key, Status, Table, Task
 from orchestratord.queue.connection import Connection, ManyRows
-from orchestratord.queue.records import Claimed, Pick
-from orchestratord.values.clock import Clock
+from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
+from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.rate_limit import RateLimit
 
 LEASE = 90.0
@@ -40,6 +41,8 @@ class Session(ABC):
     clock: Clock
     tables: Mapping[str, Table]
     """Those of plugins, by name."""
+    instance: str
+    """Random, made with the database and kept in it; part of each webhook-id."""
     leases: Leases
     """For how long claims stand."""
     statements: dict[Any, Any] = field(default_factory=dict)
@@ -52,9 +55,27 @@ class Session(ABC):
     """Endpoints that had a success in the transaction, and when that call began. They are written
     just before COMMIT: all daemons change the same few rows, and wait for each other there."""
 
+    touched: set[Line] = field(default_factory=set)
+    """Lines of partitions in which the transaction has changed something."""
+    limited: set[Line] = field(default_factory=set)
+    """Those of them with a limit."""
+    elected: dict[Key, int] = field(default_factory=dict)
+    """Keys of which tasks had their turn come in the transaction, and when the first is due."""
+    unsure: set[Line] = field(default_factory=set)
+    """Lines whose next one others were just changing in an earlier transaction. They elect after
+    that; unless they undo it, for which these are looked at again."""
+    missed: set[Line] = field(default_factory=set)
+    """Those of this transaction."""
+    gives_nonces: bool = True
+    """New tasks get a nonce; not while a daemon works on the queue that would not use it."""
+
     def now(self) -> int:
         """Milliseconds since the epoch."""
         return self.clock.now_ms()
+
+    def new_nonce(self) -> str | None:
+        """What a new task is told by where it is sent; None while it may have none."""
+        return token_hex(16) if self.gives_nonces else None
 
     def moved(self, source: str | None, target: str | None, count: int = 1) -> None:
         """Note that `count` tasks changed their status; None is outside of the table."""
@@ -87,6 +108,88 @@ class Session(ABC):
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
         self.moves, self.due, self.successes = Counter(), {}, {}
+        self.touched, self.limited, self.elected = set(), set(), {}
+        if committed:
+            self.unsure = self.missed
+        self.missed = set()
+
+    # -- whose turn it is in a partition -------------------------------------------------------
+
+    def touch(self, task: Task) -> None:
+        """Note that something has changed in the partition of a task, if it has one."""
+        if task.partition is not None:
+            line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
+            self.touch_line(line, task.partition_limit)
+
+    def touch_line(self, line: Line, limit: int) -> None:
+        """The same of a line; `limit`: that of the task that has changed."""
+        self.touched.add(line)
+        if limit:
+            self.limited.add(line)
+
+    def elect(self) -> None:
+        """Give each partition that was touched its head: at most one pending task that claims can
+        see, whose turn it is. Just before COMMIT.
+
+        Of an ordered one that is the first by its id of those that have not let it go. Of any other
+        the one that is due first, if fewer run than its limit; where it was due before now, it
+        stands at the end of its key's line, so that partitions take turns.
+        """
+        if not (self.touched or self.unsure):
+            return
+        lines = sorted(self.touched | self.unsure)
+        strict = self.limited | self.unsure
+        self.lock_lines([line for line in lines if line.ordered or line in strict])
+        now = self.now()
+        turns = self._turns(lines, now)
+        # In this order: no two of an ordered partition are ever ready at once.
+        back = [turn.instead_of for turn in turns if turn.instead_of is not None]
+        held = {None, *(self.step_back(back) if back else ())}
+        ids = [turn.id for turn in turns if turn.instead_of in held]
+        ready = self.step_forward(ids, now) if ids else ()
+        for turn in turns:
+            if turn.id in ready:
+                key, due = turn.line.key, max(turn.next_try, now)
+                self.waits(key, due)
+                self.elected[key] = min(due, self.elected.get(key, due))
+            else:
+                self.missed.add(turn.line)
+
+    def _turns(self, lines: Sequence[Line], now: int) -> list[LineTurn]:
+        """Whose turn it is in lines where that is another one than before."""
+        turns: list[LineTurn] = []
+        fair = [line for line in lines if not line.ordered]
+        for one in self.fair_turns(fair, self.limited | self.unsure) if fair else ():
+            if one.head is not None:
+                head_due = one.head_next_try or 0
+                if head_due <= now or one.next_try >= head_due:
+                    continue
+            elif one.limit and one.running >= one.limit:
+                continue
+            turns.append(LineTurn(fair[one.place], one.id, one.next_try, one.head))
+        ordered = [line for line in lines if line.ordered]
+        for first in self.ordered_turns(ordered) if ordered else ():
+            if first.ready_status != Status.RUNNING:
+                line = ordered[first.place]
+                turns.append(LineTurn(line, first.id, first.next_try, first.ready))
+        return turns
+
+    def unstarted(
+        self,
+        status: str,
+        endpoint_id: str,
+        webhook: str,
+        next_try: int | None,
+        partition: str | None,
+        ordered: int,
+        limit: int,
+    ) -> None:
+        """Note that a claim was released which had not started; the arguments are of its row."""
+        self.moved(Status.RUNNING, status)
+        if next_try is not None:
+            self.waits(Key(endpoint_id, webhook), next_try)
+        if partition is not None:
+            self.touch_line(Line(endpoint_id, webhook, partition, ordered > 0), limit)
 
     # -- what each database does in its own way ------------------------------------------------
 
@@ -102,6 +205,33 @@ class Session(ABC):
         `held`: the tasks that we know to hold; they stay as they are.
         """
 
+    def lock_order(self, keys: Collection[Key]) -> None:  # noqa: B027  # not every database has that
+        """Keep others from accepting tasks of these until the transaction has ended, so that those
+        of ordered partitions are committed in the order of their ids."""
+
+    def lock_lines(self, lines: Sequence[Line]) -> None:  # noqa: B027  # not every database has that
+        """Keep others from electing in these until the transaction has ended."""
+
+    @abstractmethod
+    def fair_turns(self, lines: Sequence[Line], locked: Collection[Line]) -> list[FairTurn]:
+        """Of lines that are not ordered, those in which tasks are held.
+
+        Those in `locked` are. The others need not be, as long as no limit is in play.
+        """
+
+    @abstractmethod
+    def ordered_turns(self, lines: Sequence[Line]) -> list[OrderedTurn]:
+        """Of ordered lines, those of which the first one that has not let it go is held."""
+
+    @abstractmethod
+    def step_back(self, ids: Sequence[int]) -> Collection[int]:
+        """Hold these; those of them that others were not just changing."""
+
+    @abstractmethod
+    def step_forward(self, ids: Sequence[int], now: int) -> Collection[int]:
+        """Hold these no longer; those of them that others were not just changing. They are due now
+        where they were due before."""
+
     def renew(self, held: Collection[int]) -> int:
         """Renew the leases of tasks that we hold, as far as they need it; how many did."""
         return 0
@@ -113,9 +243,33 @@ class Session(ABC):
         Nothing happens to lanes that others have charged lately.
         """
 
+    def look_for_older(self) -> None:  # noqa: B027  # not every database has that
+        """Learn whether daemons of before schema 8 work on the queue."""
+
     def heard(self, key: Key, next_try: int) -> None:  # noqa: B027  # not every database has that
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
         thread."""
+
+
+def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:
+    """Where tasks were claimed and left room: from which of their partitions to claim more, and how
+    many of each. One with many tasks is claimed in full batches so, and not one by one; those that
+    are ordered or have a limit go by their heads."""
+    counts = Counter(task.key for task in tasks)
+    lines: dict[Key, dict[Line, None]] = {}
+    for task in tasks:
+        if task.partition is not None and not (task.ordered or task.partition_limit):
+            line = Line(task.endpoint_id, task.webhook, task.partition, False)
+            lines.setdefault(task.key, {})[line] = None
+    found: list[tuple[Pick, Line, int]] = []
+    for pick in picks:
+        mine = lines.get(pick.key, {})
+        room = pick.limit - counts[pick.key]
+        for number, line in enumerate(mine):
+            if each := -(-room // (len(mine) - number)):
+                found.append((pick, line, each))
+                room -= each
+    return found
 
 
 # -- What tells a claim of ours from another -------------------------------------------------------
@@ -124,22 +278,33 @@ RUNNING = "retry_schedule.status || '' = 'running'"
 """So that rows whose ids are known are found by these: to PostgreSQL the index of what runs looks
 shorter, and is full of entries that are dead and cannot be removed yet."""
 
-HELD = f"id = ? AND {RUNNING} AND locked_by = ? AND attempts = ?"
+HELD = f"id = ? AND {RUNNING} AND locked_by = ? AND claims = ?"
 """The fence: true while a claim stands. Parameters from `fence`."""
 
 RELEASE_CLAIM = """
 UPDATE retry_schedule
 SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
-    next_try = CASE WHEN cancel_requested = 1 THEN NULL ELSE next_try END,
+    next_try = CASE WHEN cancel_requested = 1 THEN NULL
+        WHEN updated_at > CAST(? AS bigint) THEN next_try - (updated_at - CAST(? AS bigint))
+        ELSE next_try END,
     finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
+    held = CASE WHEN cancel_requested = 0 AND partition IS NOT NULL AND ordered = 0
+        THEN 1 ELSE 0 END,
+    blocks = CASE WHEN cancel_requested = 1 THEN 0 ELSE blocks END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
 """
 
 
+def released(now: int) -> tuple[int, int, int, int]:
+    """The parameters of `RELEASE_CLAIM`. A task that was claimed by a clock that was ahead is due
+    as long before or after now as it was before or after its claim."""
+    return now, now, now, now
+
+
 def fence(task: Task) -> tuple[int, str | None, int]:
     """What `HELD` compares."""
-    return task.id, task.locked_by, task.attempts
+    return task.id, task.locked_by, task.claims
 
 
 def turn(task: Task) -> tuple[int, int]:
@@ -172,21 +337,21 @@ class Leases:
 
     def asked(self, now: int) -> None:
         """The database's clock stands at `now` (milliseconds)."""
-        self._database = (now, time.monotonic())
+        self._database = (now, elapsed())
 
     def now(self, clock: Clock) -> int:
         """Milliseconds since the epoch, by the clock that leases go by."""
         if self._database is None:
             return clock.now_ms()
         then, at = self._database
-        return then + int((time.monotonic() - at) * 1000)
+        return then + int((elapsed() - at) * 1000)  # also while the machine slept
 
     def until(self, clock: Clock) -> int:
         """When the lease of a claim runs out that is made now."""
         return self.now(clock) + round(self.seconds * 1000)
 
     def since(self) -> int:
-        """From when on (milliseconds) leases may have run out that nobody has taken over."""
+        """From when on (milliseconds) leases may have run out that no daemon has taken over."""
         return 0 if time.monotonic() >= self._all_again else self._looked - LOOK_BACK_MS
 
     def looked(self, now: int) -> None:

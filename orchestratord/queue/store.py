@@ -8,79 +8,95 @@ fails.
 
 from __future__ import annotations
 
-import asyncio
 import secrets
 import time
-from collections.abc import Callable, Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TypeVar
 
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read, Write
-from orchestratord.queue.database import Database, Messenger
+from orchestratord.queue.daemon_health import Code
+from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
+from orchestratord.queue.models import CLOCK
 from orchestratord.queue.reader import Reader
-from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import LEASE, Session
 from orchestratord.queue.writer import Writer, counted
 from orchestratord.values.clock import Clock
 
 T = TypeVar("T")
 
-DUE_SOON_MS = 1_000
-"""How soon a task has to be due, for other daemons to be told of it."""
 COUNTED_FOR = 1.0
 """Seconds for which a count in a shared database serves, but for what this daemon adds."""
 COUNT_SHARE = 20.0
 """A count that takes long serves for so many times as long."""
 
 
-def open_database(url: str, lease: float = LEASE) -> Database:
+def open_database(url: str, lease: float = LEASE, workers: Workers | None = None) -> Database:
     """The database of a URL, not yet open.
 
-    `lease`: seconds for which a claim stands without a word from its daemon. Raises QueueError for
-    a URL that is none, and where what PostgreSQL takes is not installed.
+    Args:
+        url: `sqlite:////absolute/path`, or `postgresql://…`.
+        lease: seconds for which a claim stands without a word from its daemon.
+        workers: the processes that share it, of which this is one. None for a daemon that has a
+            file for itself; on PostgreSQL it makes no difference.
+
+    Raises QueueError for a URL that is none, and where what PostgreSQL takes is not installed.
     """
     if url.startswith(("postgresql://", "postgres://")):
         from orchestratord.queue.postgres.postgres_database import PostgresDatabase  # is an extra
 
         return PostgresDatabase(url, lease)
+    from orchestratord.queue.sqlite.shared_file import SharedFile
     from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 
-    return SqliteFile(url, lease)
+    return SqliteFile(url, lease) if workers is None else SharedFile(url, lease, workers)
 
 
 class Store:
     """One open queue."""
 
-    def __init__(self, url: str, tables: Iterable[Table], clock: Clock, lease: float) -> None:
+    def __init__(
+        self,
+        database: Database,
+        session: Session,
+        writer: Writer,
+        messenger: Messenger,
+        wakeups: Wakeups,
+        elected: Wakeups,
+    ) -> None:
         """Use `open`."""
-        self.instance = ""
-        """Random, made with the database and kept in it; part of each webhook-id."""
-        self.owner = secrets.token_hex(8)
+        self.instance = session.instance
+        """Random, made with the database and kept in it; what tells one queue from another."""
+        self.owner = session.owner
         """Random for this opening; stands in `locked_by`."""
-        self.clock = clock
+        self.clock = session.clock
         """The wall clock that tasks are due by."""
-        self._database = open_database(url, lease)
-        self.shared = self._database.shared
-        """Whether other daemons work on it at the same time, and how dear each claim is for that:
-        what they do has to be looked for, and what is claimed is claimed for all of them."""
-        self.url = self._database.shown
-        """Where it is, without a password."""
-        self.tables: Mapping[str, Table] = {}
+        self.tables = session.tables
         """Those of plugins, by name."""
-        self.heard: Callable[[Wakeup], None] = lambda wakeup: None
-        """Called on the loop with what other daemons tell."""
-        self._declared = tuple(tables)
+        self.several_daemons = database.several_daemons
+        """Whether other daemons may work on this queue: what they do has to be looked for, what is
+        claimed is claimed for all of them, and each claim is dear for that."""
+        self.lease = database.leases.seconds
+        """Seconds for which a claim stands without a word from its daemon."""
+        self.url = database.shown
+        """Where it is, without a password."""
+        self.health = writer.health
+        """How the database is, and what else is wrong with the daemon."""
+        self.wakeups = wakeups
+        """What other daemons tell."""
+        self.elected = elected
+        """Keys of which tasks had their turn come in their partitions, by what was written here."""
+        self._database = database
+        self._session = session
+        self._writer = writer
+        self._reader = Reader(database, "reader")
+        self._long_reader = Reader(database, "long-reader")
+        """For what may take seconds, which the daemon's own looks are not to wait for."""
+        self._messenger = messenger
         self._count_again = 0.0
-        self._session: Session | None = None
-        self._writer = Writer(self._database, self._setup)
-        self._reader = Reader(self._database)
-        self.health = self._writer.health
-        """How the database is."""
-        self._messenger = Messenger()
-        self._loop = asyncio.get_running_loop()
 
     @classmethod
     async def open(
@@ -90,6 +106,7 @@ class Store:
         tables: Iterable[Table] = (),
         clock: Clock | None = None,
         lease: float = LEASE,
+        workers: Workers | None = None,
     ) -> Store:
         """Open the queue at `url`; make or migrate it where needed.
 
@@ -98,48 +115,35 @@ class Store:
             tables: those of the plugins.
             clock: the wall clock, unless a test turns one.
             lease: seconds for which a claim stands without a word from its daemon.
+            workers: the processes that share it, of which this is one; None for a daemon that has a
+                file for itself.
 
         Raises:
             DatabaseInUse: another daemon has it, or a newer version has changed it.
             PluginError: the declaration of a plugin's table cannot be one.
             QueueError: it cannot be opened.
         """
-        store = cls(url, tables, clock or Clock(), lease)
+        database = open_database(url, lease, workers)
+        owner, wakeups = secrets.token_hex(8), Wakeups()
+        messenger = database.messenger(owner, wakeups)
+        setup = partial(_open_session, database, owner, clock or Clock(), tuple(tables))
+        elected = Wakeups()
+        writer = Writer(database, setup, messenger, elected)
         try:
-            await store._writer.start()
+            session = await writer.start()
         except BaseException:
-            store._database.close()
+            await messenger.stop()
+            database.close()
             raise
-        if store.shared:
-            store._writer.committed = store._committed
-        store._messenger = store._database.messenger(store.owner, store._hear)
-        store._messenger.start()
-        return store
-
-    def _setup(self) -> Session:
-        """On the writing thread: open everything, or leave no connection open."""
-        self._database.open()
-        db = self._database.connect(writes=True)
-        try:
-            with self._database.models(db) as orm:
-                self.tables = schema.prepare(self._database, orm, self._declared)
-                schema.enter(orm)
-                self.instance = schema.instance_of(orm)
-            self._session = self._database.session(db, self.owner, self.clock, self.tables)
-        except self._database.failures.errors as error:
-            db.close()
-            raise self._database.failures.named(error) from error
-        except BaseException:
-            db.close()
-            raise
-        return self._session
+        messenger.start()
+        return cls(database, session, writer, messenger, wakeups, elected)
 
     async def close(self) -> None:
         """Write what waits, close the database and give it up."""
-        messenger, self._messenger = self._messenger, Messenger()
-        await asyncio.to_thread(messenger.stop)
         await self._reader.close()
+        await self._long_reader.close()
         await self._writer.close()
+        await self._messenger.stop()
         self._database.close()
 
     # -- what is done to it ----------------------------------------------------------------------
@@ -147,27 +151,29 @@ class Store:
     async def write(self, operation: Write[T]) -> T:
         """Do an operation in the next transaction; its result, after the COMMIT.
 
-        Raises what the operation raises, and StorageFull.
+        Raises what the operation raises, StorageFull, and Unreachable.
         """
-        if operation.needs_room:
-            self._check_reachable()
-            if not self.health.accepting:
-                raise StorageFull("the disk has no room for new work; what is queued goes on")
+        if operation.needs_room and (found := self.health.refusing) is not None:
+            full = found.code == Code.FULL
+            raise StorageFull(found.why) if full else Unreachable(found.why, found.code)
         return await self._writer.submit(operation)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""
-        self._check_reachable()
-        return await self._reader.run(operation.look)
-
-    def _check_reachable(self) -> None:
-        """Each try to connect may take seconds, and others wait behind it."""
-        if (why := self.health.refusing) is not None:
-            raise Unreachable(why)
+        # Each try to connect may take seconds, and others wait behind it.
+        if (found := self.health.away) is not None:
+            raise Unreachable(found.why, found.code)
+        reader = self._long_reader if operation.long else self._reader
+        try:
+            return await reader.run(operation.look)
+        except Unreachable as error:
+            if error.code == Code.DAMAGED:
+                self.health.fatal = str(error)
+            raise
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""
-        if self.shared and time.monotonic() >= self._count_again:
+        if self.several_daemons and time.monotonic() >= self._count_again:
             began = time.monotonic()
             self._count_again = began + 1.0
             self._writer.counts = await self.read(Read(counted))
@@ -185,22 +191,31 @@ class Store:
 
     def tell(self, *flags: str) -> None:
         """Have the other daemons told of what `Wakeup` has a flag for."""
-        self._messenger.tell(None, *flags)
+        self._messenger.tell(*flags)
 
     def expect(self, due: Mapping[Key, int]) -> None:
         """Others have tasks of these keys that are due then: the next claims are to find them."""
-        if self._session is not None:
-            for key, next_try in due.items():
-                self._session.heard(key, next_try)
+        for key, next_try in due.items():
+            self._session.heard(key, next_try)
 
-    def _hear(self, wakeup: Wakeup) -> None:
-        """On the messenger's thread."""
-        with suppress(RuntimeError):  # the loop has ended
-            self._loop.call_soon_threadsafe(lambda: self.heard(wakeup))
 
-    def _committed(self, session: Session) -> None:
-        """On the writing thread, after each COMMIT: others may begin with what is due now."""
-        soon = session.now() + DUE_SOON_MS
-        due = {key: next_try for key, next_try in session.due.items() if next_try <= soon}
-        if due:
-            self._messenger.tell(due)
+def _open_session(
+    database: Database, owner: str, clock: Clock, declared: Sequence[Table]
+) -> Session:
+    """On the writing thread: open everything, or leave no connection open."""
+    database.open()
+    db = database.connect(writes=True)
+    try:
+        with database.models(db) as orm:
+            tables = schema.prepare(database, orm, declared)
+            schema.enter(orm)
+            instance = schema.instance_of(orm)
+            if (mark := schema.fact(orm, CLOCK)) is not None:
+                clock.resume(mark)
+        return database.session(db, owner, clock, tables, instance)
+    except database.failures.errors as error:
+        db.close()
+        raise database.failures.named(error) from error
+    except BaseException:
+        db.close()
+        raise

@@ -19,14 +19,17 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from contextlib import suppress
+from copy import copy
 from typing import Any, TypeVar
 
-from orchestratord.errors import QueueError
+from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.model.task import Status
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
 from orchestratord.queue.connection import BY_STATUS, Connection
-from orchestratord.queue.database import Database
+from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
+from orchestratord.queue.database import Database, Messenger, Wakeups
+from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Session
 
 log = logging.getLogger("orchestratord.queue")
@@ -39,9 +42,6 @@ IDLE = 1.0
 # Each status by itself: to group them by their status would compare the texts of all rows.
 COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ?"  # noqa: S608
 
-RECONNECT_WAIT = 5.0
-"""Seconds for which what waits to be written waits for the database to be back."""
-
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between two tries to connect again; the last one is repeated."""
 
@@ -51,9 +51,12 @@ does so then, where transactions are dear (`Database.gather`)."""
 ENOUGH = 600
 """When so many wait, they wait no longer."""
 
+DIED = "the writing thread has died"
+
 REPEATS = 5
 """How often a transaction is done again that others stood in the way of."""
 
+NO_ROOM = "the disk has no room for new work; what is queued goes on"
 PROBE_BYTES = 64 * 1024
 """What has to fit on a disk that was full before new work is accepted again."""
 
@@ -71,52 +74,40 @@ class _Refused(Exception):
         super().__init__(str(cause))
 
 
-@dataclass(slots=True)
-class DatabaseHealth:
-    """How the writing thread and its database are. What is wrong with the database, or its disk,
-    recovers by itself."""
-
-    healthy: bool = True
-    """False once the thread has died of a bug: nothing is written any more."""
-    beat: float = field(default_factory=time.monotonic)
-    """When the thread last went round (`time.monotonic`); at least once a second."""
-    accepting: bool = True
-    """False while the disk has no room for new work: it is over 95 %, or was full."""
-    unreachable: str | None = None
-    """Why the database cannot be reached; None while it can."""
-    lost_at: float = 0.0
-    """Since when (`time.monotonic`)."""
-    back_at: float = float("-inf")
-    """Since when it can be reached again (`time.monotonic`)."""
-
-    @property
-    def refusing(self) -> str | None:
-        """Why nobody need wait for the database; None where it may be back in a moment."""
-        lost = self.unreachable is not None and time.monotonic() - self.lost_at > RECONNECT_WAIT
-        return self.unreachable if lost else None
+class _Hopeless(QueueError):
+    """What is committed cannot be trusted to be there: the daemon has to end."""
 
 
 class Writer:
     """The writing thread of one store."""
 
-    def __init__(self, database: Database, setup: Callable[[], Session]) -> None:
-        """`setup` runs first, on the thread: it opens the database and may raise."""
-        self.health = DatabaseHealth()
+    def __init__(
+        self,
+        database: Database,
+        setup: Callable[[], Session],
+        messenger: Messenger,
+        elected: Wakeups,
+    ) -> None:
+        """
+        Args:
+            database: where the queue is.
+            setup: runs first, on the thread: it opens the database and may raise.
+            messenger: is told of each COMMIT that wrote something.
+            elected: is told of partitions in which the turn of another task has come.
+        """
+        self.health = DaemonHealth()
         self.counts: dict[str, int] = {}
         """How many tasks each status has, as of the last transaction."""
-        self.committed: Callable[[Session], None] = lambda session: None
-        """Called on the thread after each COMMIT that wrote something."""
         self._database = database
         self._failures = database.failures
-        self._troubles: tuple[type[Exception], ...] = (*database.failures.errors, OSError)
         self._setup = setup
+        self._messenger = messenger
+        self._elected = elected
         self._inbox: queue.SimpleQueue[Write[Any] | None] = queue.SimpleQueue()
         self._in_hand: list[Write[Any]] = []
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Session] = self._loop.create_future()
-        self._failure: BaseException | None = None
         self._closed = False
-        self._full = False
         self._open = False
         """A transaction was begun and did not come to its COMMIT."""
         self._next_look = 0.0
@@ -139,7 +130,7 @@ class Writer:
         """Do it in the next transaction; the future has its result after the COMMIT.
 
         It is done although who waits for it is cancelled. The future has what it raises,
-        StorageFull, or QueueError where the database refused.
+        StorageFull, Unreachable, or QueueError where the database refused.
         """
         self._check_alive()
         if self._closed:
@@ -156,8 +147,8 @@ class Writer:
         return operation.future
 
     def _check_alive(self) -> None:
-        if self._failure is not None:
-            raise QueueError(f"the writing thread has died: {self._failure}")
+        if self.health.fatal is not None:
+            raise Unreachable(self.health.fatal, FATAL)
 
     async def close(self) -> None:
         """Write what waits, then end the thread, which closes the connection."""
@@ -172,14 +163,18 @@ class Writer:
 
     def _main(self) -> None:
         session: Session | None = None
+        self.health.writer = threading.get_native_id()
         try:
             session = self._setup()
             self._recount(session)
             session.db.shrink()  # a million rows were counted, and are not needed again
+            self._check_kept()
         except BaseException as error:
             if session is not None:
                 session.db.close()
             self._closed = True
+            if isinstance(error, self._failures.errors):
+                error = self._failures.named(error)
             self._tell(self._ready.set_exception, error)
             return
         self._tell(self._ready.set_result, session)
@@ -196,7 +191,8 @@ class Writer:
         if operations:
             self._began = time.monotonic() if len(operations) >= TOGETHER else 0.0
             self._in_hand = operations
-            self._write(session, operations)
+            if fitting := self._fitting(operations):
+                self._write(session, fitting)
             self._in_hand = []
             self._tell(deliver, operations)
         try:
@@ -205,9 +201,21 @@ class Writer:
             elif time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + IDLE
                 self._look(session)
-        except self._troubles as error:
+        except self._failures.errors as error:
+            if not self._note(error):
+                log.warning("the database cannot be looked after: %s", error)
+        except OSError as error:
             log.warning("the database cannot be looked after: %s", error)
         return not last
+
+    def _fitting(self, operations: list[Write[Any]]) -> list[Write[Any]]:
+        """Those for which there is room: within the second between two looks a small disk fills."""
+        if not any(operation.needs_room for operation in operations) or not self._is_crowded():
+            return operations
+        for operation in operations:
+            if operation.needs_room:
+                operation.error = StorageFull(NO_ROOM)
+        return [operation for operation in operations if not operation.needs_room]
 
     def _take(self) -> tuple[list[Write[Any]], bool]:
         operations: list[Write[Any]] = []
@@ -259,15 +267,14 @@ class Writer:
         """Connect again. Whether the transaction was committed; None where the database was not
         back before the deadline, and the transaction was not.
 
-        While nobody knows what became of a COMMIT, everything waits: to do it again could do it
+        While it is not known what became of a COMMIT, everything waits: to do it again could do it
         twice, and to refuse it would be wrong of what was done.
         """
         tries = 0
         while True:
             if self.health.unreachable is None and tries:
-                log.error("%s; trying again", self._failures.named(cause))
-                self.health.unreachable = str(self._failures.named(cause))
                 self.health.lost_at = time.monotonic()
+                self._note(cause)
             time.sleep(PAUSES[min(tries, len(PAUSES) - 1)])
             self.health.beat = time.monotonic()
             try:
@@ -282,12 +289,13 @@ class Writer:
             if not session.db.in_doubt and (time.monotonic() > deadline or self._closed):
                 return None
             if self._closed and time.monotonic() > deadline:
-                return None  # the daemon ends; whoever finds the claims later takes them over
+                return None  # the daemon ends; the next daemon takes the claims over
 
     def _back(self) -> None:
         if self.health.unreachable is not None:
+            self.health.back_at = time.monotonic()
+            self.health.end(Code.UNREACHABLE)
             log.warning("the database is back")
-            self.health.back_at, self.health.unreachable = time.monotonic(), None
 
     def _together(self, session: Session, runs: Sequence[Sequence[Write[Any]]]) -> bool:
         """All in one transaction; False, and nothing written, where one fails half-way."""
@@ -298,6 +306,7 @@ class Writer:
                 session.db.rollback()
                 return False
         try:
+            session.elect()
             session.write_successes()
         except Exception as error:
             log.debug("done one by one: %s", error)
@@ -312,7 +321,8 @@ class Writer:
         try:
             operation.result, operation.error = operation.run(session), None
         except Exception as error:
-            if isinstance(error, self._failures.errors) or session.db.written != before:
+            written = session.db.written != before or not session.db.in_transaction
+            if written or isinstance(error, self._failures.errors):
                 return False
             operation.error = error  # it had written nothing: there is nothing to undo
         return True
@@ -323,6 +333,7 @@ class Writer:
         try:
             for operation in operations:
                 self._alone(session, operation)
+            session.elect()
         except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
@@ -345,8 +356,7 @@ class Writer:
 
     def _for_all(self, error: Exception) -> bool:
         """Whether it is no fault of the operation's."""
-        f = self._failures
-        return f.is_full(error) or f.is_lost(error) or f.is_passing(error)
+        return self._failures.trouble(error) is not None or self._failures.is_passing(error)
 
     def _begin(self, session: Session) -> None:
         session.begin(not self._open)
@@ -367,54 +377,93 @@ class Writer:
     def _done(self, session: Session) -> None:
         """It is committed."""
         self._open = False
+        self._check_kept()
         self._back()
         if session.moves:
             total = Counter(self.counts)
             total.update(session.moves)
             self.counts = dict(total)
-        self.committed(session)
+        self._messenger.committed(session)
+        if session.elected:
+            self._elected.put(Wakeup(due=session.elected))
 
     def _refuse(self, session: Session, operations: Sequence[Write[Any]], cause: Exception) -> None:
         """A full disk refuses new work first: what is queued may still fit, and goes on."""
+        named = self._failures.named(cause)
         for operation in operations:
-            operation.error = self._failures.named(cause)
-        if not self._failures.is_full(cause):
+            operation.error = copy(named)
+        if self._note(cause) is not Code.FULL:
             return
-        if self.health.accepting:
-            named = self._failures.named(cause)
-            log.error("%s; no new work is accepted until there is some", named)
-        self._full, self.health.accepting = True, False
         rest = [operation for operation in operations if operation.rank != Rank.NEW]
         if rest and len(rest) < len(operations):
             try:
                 self._one_by_one(session, rest)
             except _Refused as again:
+                named = self._failures.named(again.cause)
                 for operation in rest:
-                    operation.error = self._failures.named(again.cause)
+                    operation.error = copy(named)
+
+    def _note(self, cause: Exception) -> Code | None:
+        """Note what is wrong with the database, if `cause` says that, until it is over."""
+        code = self._failures.trouble(cause)
+        if code is None:
+            return None
+        words = str(self._failures.named(cause))
+        if code is Code.DAMAGED:
+            raise _Hopeless(words)
+        if self.health.begin(code, NO_ROOM if code is Code.FULL else words):
+            ending = "no new work is accepted until there is room"
+            log.error("%s; %s", words, ending if code is Code.FULL else "trying again")
+        return code
+
+    def _check_kept(self) -> None:
+        if (why := self._database.gone()) is not None:
+            raise _Hopeless(why)
 
     def _look(self, session: Session) -> None:
         """Look at the disk, and for another program that has written; or for the server."""
+        self._check_kept()
         if self.health.unreachable is not None:
             try:
                 session.db.mend()
             except self._failures.errors:
                 return
             self._back()
-        crowded = self._database.crowded()
-        if self._full and not crowded:
-            self._full = not self._probe(session)
-        accepting = not (crowded or self._full)
-        if accepting != self.health.accepting:
-            self.health.accepting = accepting
-            if accepting:
-                log.warning("the disk has room: new work is accepted again")
-            else:
-                log.error("the disk is nearly full: no new work is accepted until there is room")
+        session.db.tend()
+        crowded = self._is_crowded()
+        if not self.health.accepting:
+            with suppress(*self._failures.errors):  # the next probe says it
+                session.db.checkpoint(wait=False)
+        self._try_again(session, set() if not crowded else {Code.FULL})
         if self._foreign != session.db.foreign_changes():
             self._recount(session)
 
-    def _probe(self, session: Session) -> bool:
-        """True where something of a size worth having can be written."""
+    def _is_crowded(self) -> bool:
+        try:
+            crowded = self._database.crowded()
+        except OSError:  # it is gone, or whatever is written next says what is wrong
+            self._check_kept()
+            return False
+        if crowded and self.health.begin(Code.FULL, NO_ROOM):
+            log.error("the disk is nearly full: no new work is accepted until there is room")
+        return crowded
+
+    def _try_again(self, session: Session, known: set[Code]) -> None:
+        """Whether what was wrong with the disk is over, but for what is `known` not to be."""
+        tried = [code for code in DISK if code in self.health.troubles and code not in known]
+        if not tried:
+            return
+        cause = self._probe(session)
+        found = self._note(cause) if cause is not None else None
+        for code in tried:
+            if code is not found and found is not Code.UNREACHABLE and self.health.end(code):
+                log.warning(
+                    "the disk has room: new work is accepted again" if code is Code.FULL
+                    else "the database takes new work again"
+                )  # fmt: skip
+
+    def _probe(self, session: Session) -> Exception | None:
+        """Write something of a size worth having; why that cannot be done."""
         try:
             for sql, values in (
                 (PROBE, ("0" * PROBE_BYTES,)),
@@ -423,20 +472,22 @@ class Writer:
                 session.db.begin()
                 session.db.run(sql, values)
                 session.db.commit()
-        except self._failures.errors:
+        except self._failures.errors as error:
             session.db.rollback()
-            return False
-        return True
+            return error
+        return None
 
     def _recount(self, session: Session) -> None:
         self._foreign = session.db.foreign_changes()
         self.counts = counted(session.db)
 
     def _died(self, error: BaseException) -> None:
-        """A bug: fail everything that waits, and everything that will come."""
-        self._failure = error
-        self.health.healthy = False
-        log.critical("the writing thread has died", exc_info=error)
+        """Fail everything that waits, and everything that will come: the daemon ends."""
+        # First: all that follows may want memory that there is none of.
+        self.health.fatal = DIED
+        hopeless = isinstance(error, _Hopeless)
+        why = f"{DIED}: {str(error) or type(error).__name__}"
+        self.health.fatal = why = str(error) if hopeless else why
         operations = self._in_hand
         try:
             while True:
@@ -445,14 +496,16 @@ class Writer:
         except queue.Empty:
             pass
         for operation in operations:
-            operation.error = QueueError(f"the writing thread has died: {error}")
+            operation.error = Unreachable(why, FATAL)
         self._tell(deliver, operations)
+        if not hopeless:
+            log.critical("%s", why, exc_info=error)
 
     def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
-            log.debug("the loop has ended; nobody waits for the answer")
+            log.debug("the loop has ended; no caller waits for the answer")
 
 
 def counted(db: Connection) -> dict[str, int]:

@@ -1,10 +1,10 @@
 """One daemon among several on one queue: what it says of itself, what it learns of the others.
 
-Nobody leads. Each daemon gives a sign of life, renews the leases of what it holds, takes over what
+No daemon leads. Each one gives a sign of life, renews the leases of what it holds, takes over what
 dead ones held, and looks every few seconds for what others have changed. Where the database carries
 messages, it hears of most of that at once; the looking goes on, and finds what was missed.
 
-With a file of SQLite there is one daemon, and this only keeps its row.
+Where one daemon has a file of SQLite for itself, this only keeps its row.
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ import hashlib
 import importlib.metadata
 import json
 import logging
-import os
+import math
 import random
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -29,18 +29,23 @@ from orchestratord.model.schedule_slots import spec
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Key
 from orchestratord.plugin.host import Host
-from orchestratord.queue.operations import claim, daemons, manual, prune, settle
-from orchestratord.queue.postgres.vacuum import subject
-from orchestratord.queue.records import Beat, DaemonSeen, Wakeup
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import claim, daemons, manual, settle
+from orchestratord.queue.records import Beat, DaemonSeen, HoldingBack, Wakeup
 from orchestratord.queue.store import Store
+from orchestratord.queue.wakeup_text import FLAGS
 from orchestratord.runtime.reload import Reloader
-from orchestratord.values.clock import Clock, rfc3339
+from orchestratord.runtime.team import Team
+from orchestratord.runtime.throttle_keeper import ThrottleKeeper
+from orchestratord.values.clock import Clock, elapsed, rfc3339
 
 log = logging.getLogger("orchestratord.fleet")
 
 LOOK = 2.0
 """Seconds between two looks at what others have changed."""
 LONGEST_LOOK = 60.0
+CLEAN = 20.0
+"""Seconds between two looks for what keeps the database from cleaning up."""
 BUSY_LOOK = 20.0
 """A look into the whole queue that takes long is taken again after so many times as long."""
 BEAT = 10.0
@@ -54,8 +59,6 @@ DEAF = 60.0
 """Seconds after which plugins look at their tables again where no messages come through."""
 STAGGER = (0.005, 0.03)
 """Seconds by which what others told of is begun with later: they may do it themselves."""
-CLOCKS_APART = 2_000
-"""Milliseconds."""
 OLD_TRANSACTION = 300.0
 """Seconds; slots of replication may stand still for as long."""
 LACKING = 20
@@ -74,18 +77,31 @@ class Fleet:
         host: Host,
         clock: Clock,
         lease: float,
+        team: Team,
+        *,
+        keeps_row: bool = True,
     ) -> None:
+        """`team`: the other workers of this run, which are one daemon with this one; `keeps_row`:
+        whether it is this one that says how they are."""
         self._store = store
         self._worker = worker
         self._scheduler = scheduler
         self._reloader = reloader
         self._host = host
         self._clock = clock
+        self._team = team
+        self._keeps_row = keeps_row
+        self.of_this_run: Collection[str] = ()
+        """The owner whose row stands for this worker too."""
+        self._dead: set[str] = set()
+        """Workers of this run that have died, and what they held is not free yet."""
         self._beat_each = min(BEAT, lease / 3)
         self._grace = min(GRACE, lease)
         self._beaten = 0.0
         """When the last sign of life was begun (`time.monotonic`)."""
         self._started = time.monotonic()
+        self.beat: float | None = None
+        """When it last went on; None before, and while it does what may take long."""
         self._seen: list[DaemonSeen] = []
         self._now = 0
         """By the database's clock, at the last sign of life."""
@@ -95,12 +111,15 @@ class Fleet:
         self._said: Beat | None = None
         self._said_for: Config | None = None
         self._wake = asyncio.Event()
+        self._look_at_tables = asyncio.Event()
+        """Plugins are to look at theirs again."""
         self._flags: set[str] = set()
         self._turned = False
-        """A lane waits that did not, or the other way round, and the others are to know."""
+        """A scope is throttled that was not, or the other way round, and the others are to know."""
+        self.throttles = ThrottleKeeper(store, worker, clock)
         self._look_at_all = False
-        self.holding_back: list[str] = []
-        """What keeps the database from cleaning up, in words."""
+        self.holding_back: list[HoldingBack] = []
+        """What keeps the database from cleaning up."""
 
     # -- as it is shown --------------------------------------------------------------------------
 
@@ -115,7 +134,7 @@ class Fleet:
         shown = []
         for daemon in self._seen:
             this = daemon.owner == self._store.owner
-            waiting = self._worker.waiting_lanes() if this else daemon.lanes
+            waiting = self._waiting_lanes() if this else daemon.lanes
             beat = said.get(daemon.owner, Beat())
             lacks = sorted(union - beat.endpoints.keys()) if daemon.owner in said else []
             shown.append(
@@ -141,6 +160,9 @@ class Fleet:
             )
         return shown
 
+    def _waiting_lanes(self) -> list[dict[str, Any]]:
+        return [*self._worker.waiting_lanes(), *self._team.waiting_lanes()]
+
     def _alive(self, daemon: DaemonSeen) -> bool:
         return daemon.lease_until > self._now
 
@@ -149,44 +171,60 @@ class Fleet:
     async def begin(self) -> None:
         """Give the first sign of life, and learn who else is there. Everything is in force by now
         that others may speak of."""
-        self._store.heard = self._hear
-        self._worker.feedback.turned = self._turn
         await self._beat()
+        alive = [daemon.owner for daemon in self._seen if self._alive(daemon)]
+        await self.throttles.restore(self._now, [*alive, *self.of_this_run])
 
     async def run(self) -> None:
         """Go on until cancelled. Whatever fails is tried again."""
+        if not self._store.several_daemons:
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._follow_throttles(self._worker.feedback.turned))
+                # It gives signs of life, and cleans up.
+                await self._go_round(first_look=math.inf)
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._follow_wakeups())
+            group.create_task(self._follow_throttles(self._worker.feedback.turned))
+            group.create_task(self._follow_throttles(self._team.turned))
+            group.create_task(self._refresh())
+            await self._go_round(first_look=0.0)
+
+    async def _go_round(self, first_look: float) -> None:
+        """`first_look`: when others are looked for first (`time.monotonic`)."""
         store = self._store
-        due: dict[str, float] = dict.fromkeys(("beat", "look", "clean", "tables"), 0.0)
-        if store.shared:
-            due["queue"] = 0.0
-            due["tables"] = time.monotonic() + DEAF
+        due: dict[str, float] = dict.fromkeys(("look", "queue"), first_look)
+        due |= {"beat": 0.0, "clean": 0.0, "tables": time.monotonic() + DEAF}
         while True:
-            now = time.monotonic()
+            now = self.beat = time.monotonic()
             changed = self._said_for is not self._reloader.config or self._turned
             if changed or self._beaten < store.health.back_at:
                 due["beat"] = 0.0
+            if self._turned or self.throttles.behind:
+                await self._step("keep what is throttled", self.throttles.keep)
             if now >= due["beat"]:
                 due["beat"] = now + self._beat_each
-                await self._try("give a sign of life", self._beat)
-            if store.shared and (now >= due["look"] or self._flags):
+                await self._step("give a sign of life", self._beat)
+            if now >= due["look"] or self._flags or self._dead:
                 due["look"] = now + LOOK
                 flags, self._flags = self._flags, set()
                 if "lanes" in flags:
-                    await self._try("learn whose lanes wait", self._learn)
-                await self._try("look what others have changed", self._look)
+                    await self._step("learn what is throttled elsewhere", self._learn)
+                await self._step("learn what is throttled", self.throttles.learn)
+                await self._step("look what others have changed", self._look)
                 if "tables" in flags or (now >= due["tables"] and not store.listening):
                     due["tables"] = now + DEAF
-                    await self._try("look at the tables of plugins", self._reloader.refresh)
-            if store.shared and (now >= due["queue"] or self._look_at_all):
+                    self._look_at_tables.set()
+            if now >= due["queue"] or self._look_at_all:
                 self._look_at_all = False
-                await self._try("look for what others have queued", self._queue)
+                await self._step("look for what others have queued", self._queue)
                 took = time.monotonic() - now
                 due["queue"] = now + min(max(LOOK, BUSY_LOOK * took), LONGEST_LOOK)
-            if store.shared and now >= due["clean"]:
-                due["clean"] = now + 60.0
-                await self._try("look for what keeps the database from cleaning up", self._clean)
+            if now >= due["clean"] and self._keeps_row:
+                due["clean"] = now + CLEAN
+                await self._step("look for what keeps the database from cleaning up", self._clean)
             self._wake.clear()
-            pause = min(due["beat"], due["look"]) - time.monotonic()
+            now = time.monotonic()
+            pause = min(due["beat"] - now, due["look"] - now, LOOK)
             if store.health.unreachable is not None:
                 pause = min(pause, AWAY)
             timer = asyncio.get_running_loop().call_later(max(pause, 0.05), self._wake.set)
@@ -197,7 +235,25 @@ class Fleet:
 
     async def leave(self) -> None:
         """The daemon ends."""
-        await self._try("take leave", lambda: self._store.write(daemons.leave()))
+        if self._keeps_row:
+            await self._try("take leave", lambda: self._store.write(daemons.leave()))
+
+    def died(self, owner: str) -> None:
+        """A worker of this run has died: what it held is taken over at once."""
+        self._dead.add(owner)
+        self._wake.set()
+
+    async def _refresh(self) -> None:
+        """Have plugins look at their tables. It may wait for a reload, and leases are renewed
+        meanwhile."""
+        while True:
+            await self._look_at_tables.wait()
+            self._look_at_tables.clear()
+            await self._try("look at the tables of plugins", self._reloader.refresh)
+
+    async def _step(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
+        self.beat = time.monotonic()
+        await self._try(what, step)
 
     async def _try(self, what: str, step: Callable[[], Awaitable[object]]) -> None:
         try:
@@ -211,23 +267,28 @@ class Fleet:
     async def _beat(self) -> None:
         store, turned = self._store, self._turned
         self._turned, self._beaten = False, time.monotonic()
+        began = elapsed()
         await store.write(claim.renew(self._worker.claimed_ids()))
+        self._worker.pipe.deadlines.leases.renewed = began
         config = self._reloader.config
-        if self._said_for is not config or self._said is None:
+        # What it says of itself, it compares with what others say as well.
+        if not (self._keeps_row or self._others):
+            self._said = None
+        elif self._said is None or self._said_for is not config:
             self._said = await asyncio.to_thread(self._say, config)
-            self._said_for = config
+        self._said_for = config
+        if not self._keeps_row:
+            self._now = await store.write(daemons.look())
+            self.throttles.set_clock(self._now)
+            await self._learn()
+            return
+        assert self._said is not None
         age = round((time.monotonic() - self._started) * 1000)
-        beat = replace(self._said, age=age, lanes=self._worker.waiting_lanes())
+        beat = replace(self._said, age=age, lanes=self._waiting_lanes())
         self._now = await store.write(daemons.give_sign(beat))
+        self.throttles.set_clock(self._now)
         if turned:
             store.tell("lanes")
-        apart = self._now - self._clock.now_ms()
-        if abs(apart) > CLOCKS_APART:
-            log.warning(
-                "the clock of this machine is %.1f s %s the database's: tasks are due by each "
-                "daemon's own; let NTP set them", abs(apart) / 1000,
-                "behind" if apart > 0 else "ahead of",
-            )  # fmt: skip
         await self._learn()
 
     def _say(self, config: Config) -> Beat:
@@ -254,7 +315,7 @@ class Fleet:
         }
         text = json.dumps([endpoints, schedules, plugins], sort_keys=True)
         return Beat(
-            socket.gethostname(), os.getpid(), importlib.metadata.version("orchestratord"),
+            socket.gethostname(), self._team.pid, importlib.metadata.version("orchestratord"),
             config.generation, 0, hashlib.sha256(text.encode()).hexdigest()[:16],
             endpoints, schedules, plugins,
         )  # fmt: skip
@@ -264,7 +325,8 @@ class Fleet:
     async def _learn(self) -> None:
         """Who else is there, and what they can carry out."""
         store = self._store
-        seen = await store.read(daemons.seen())
+        everyone = await store.read(daemons.seen())
+        seen = [daemon for daemon in everyone if daemon.owner not in self.of_this_run]
         fingerprints = {d.owner: d.fingerprint for d in seen if d.owner != store.owner}
         others = {
             owner: beat
@@ -280,10 +342,6 @@ class Fleet:
             if self._alive(daemon) and daemon.owner not in {d.owner for d in seen}:
                 log.info("a daemon has left the queue: %s", name_of(daemon))
         self._seen, self._others = seen, others
-        for daemon in seen:
-            for lane in daemon.lanes if daemon.owner != store.owner else ():
-                if told := lane["retry_after"]:
-                    self._worker.feedback.told_to_wait(lane["lane"], told["until"], told["why"])
         alive = [others[d.owner] for d in seen if d.owner in others and self._alive(d)]
         ours = self._said.endpoints if self._said is not None else {}
         elsewhere: dict[str, bool] = {}
@@ -297,22 +355,31 @@ class Fleet:
         self._worker.placement.set_elsewhere(elsewhere)
         self._scheduler.set_elsewhere(schedules)
 
-    def _hear(self, wakeup: Wakeup) -> None:
-        """What others tell."""
+    async def _follow_wakeups(self) -> None:
+        """What others tell, as soon as it is heard."""
+        while True:
+            wakeup = await self._store.wakeups.take()
+            try:
+                self._follow(wakeup)
+            except Exception as error:
+                log.warning("what another daemon has told is passed over: %s", error)
+
+    def _follow(self, wakeup: Wakeup) -> None:
         if wakeup.due is None:
             self._look_at_all = True
         else:
             self._touch(wakeup.due)
-        for flag in ("paused", "tables", "lanes"):
-            if getattr(wakeup, flag):
-                self._flags.add(flag)
+        self._flags |= {flag for flag in FLAGS if getattr(wakeup, flag)}
         if self._flags or self._look_at_all:
             self._wake.set()
 
-    def _turn(self) -> None:
-        """A lane begins to wait, or does so no more."""
-        self._turned = self._store.shared
-        self._wake.set()
+    async def _follow_throttles(self, turned: asyncio.Event) -> None:
+        """The others are to know when a scope begins to be throttled, or is so no more."""
+        while True:
+            await turned.wait()
+            turned.clear()
+            self._turned = True
+            self._wake.set()
 
     def _touch(self, due: Mapping[Key, int]) -> None:
         """Tasks of others: a moment later than they are due, since those who know of them longest
@@ -332,6 +399,9 @@ class Fleet:
     async def _look(self) -> None:
         """What others have changed, and what dead ones left."""
         store = self._store
+        if dead := set(self._dead):
+            await store.write(claim.forsake(dead))
+            self._dead -= dead
         await self.apply_paused()
         for endpoint_id, at in (await store.read(settle.last_success())).items():
             if at > self._worker.stats.last_success.get(endpoint_id, 0):
@@ -340,6 +410,7 @@ class Fleet:
             store.health.unreachable is not None
             or time.monotonic() < store.health.back_at + self._grace
         )
+        self.beat = None
         if not self._worker.lanes.draining and not away and await self._worker.take_over():
             self._look_at_all = True
 
@@ -348,10 +419,10 @@ class Fleet:
 
     async def _clean(self) -> None:
         found = await self._store.read(prune.holding_back(OLD_TRANSACTION))
-        known = {subject(words) for words in self.holding_back}
-        for words in found:
-            if subject(words) not in known:
-                log.warning("%s", words)
+        known = {before.subject for before in self.holding_back}
+        for new in found:
+            if new.subject not in known:
+                log.warning("%s", new.words)
         self.holding_back = found
 
 

@@ -11,19 +11,23 @@ from typing import Any
 from orchestratord.config.changes import Changes
 from orchestratord.config.edit.editor import Editor
 from orchestratord.config.loader import Loader, Reload
+from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import Problem
+from orchestratord.errors import ConfigError, Problem, QueueError
 from orchestratord.log import LogHandler
 from orchestratord.model.event import ConfigEvent, EventType
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect
 from orchestratord.plugin.host import Host, Implementation
-from orchestratord.plugin.isolation import check_effects
+from orchestratord.plugin.isolation import HookFault, check_effects, is_ctrl_c
 from orchestratord.plugin.registry import plain
+from orchestratord.queue.housekeeping import undeclared
 from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.store import Store
 from orchestratord.runtime.systemd import SystemdNotifier
+from orchestratord.runtime.team import Team
+from orchestratord.runtime.worker_seat import InForce, WorkerSeat
 from orchestratord.values.clock import Clock
 
 log = logging.getLogger("orchestratord.config")
@@ -33,6 +37,11 @@ Turns = Iterator[bool]
 
 SIGHUP = "SIGHUP"
 """The cause of a reload that the signal asked for."""
+COMMAND = "command"
+"""The cause of a reload that was asked for over the API."""
+
+ENDED = "tasks ended"
+"""The cause of a reload of files that tasks had held, which have ended."""
 
 HOOK = "config_adopted"
 
@@ -40,6 +49,8 @@ _TURN = 0.002
 """Seconds for which plugins may go on before everything else has its turn."""
 _IN_USE = 5.0
 """Seconds for which a configuration that was replaced may still be in use."""
+_MOST_NOTED = 1_000_000
+"""Items that a plugin may yield at one reload; a generator need not end."""
 _WRITTEN = 500
 """Effects in one transaction, and rows that are freed in one go; others wait meanwhile."""
 
@@ -57,6 +68,8 @@ class Reloader:
         clock: Clock,
         handler: LogHandler,
         notifier: SystemdNotifier,
+        team: Team,
+        seat: WorkerSeat | None = None,
     ) -> None:
         """
         Args:
@@ -68,6 +81,8 @@ class Reloader:
             handler: whose level and secrets it sets.
             clock: says when.
             notifier: tells systemd that a reload begins, and has ended.
+            team: the other workers of the run, which take up what this one does.
+            seat: of this one among them.
         """
         self._loader = loader
         self._config = loader.config
@@ -80,7 +95,10 @@ class Reloader:
         self._clock = clock
         self._handler = handler
         self._notifier = notifier
-        self._lock = asyncio.Lock()
+        self._team = team
+        self._seat = seat
+        self._tells = seat is None or seat.first
+        """What is told, or written, once for all workers is so by this one."""
         self._unwritten: list[Effect] = []
         self._background: set[asyncio.Task[None]] = set()
         self.elsewhere: Collection[str] = ()
@@ -91,6 +109,9 @@ class Reloader:
         """What it changed."""
         self.last_error: tuple[int, Sequence[Problem]] | None = None
         """When the files on disk were last refused, and why; None once they are good again."""
+        self._lacking: tuple[Collection[str], Collection[str]] | None = None
+        """The endpoints in force and those of the files, where these were refused for what they
+        lack of the others."""
         self.restart_required: tuple[str, ...] = ()
 
     @property
@@ -98,16 +119,41 @@ class Reloader:
         """The configuration in force."""
         return self._config
 
-    async def begin(self) -> None:
-        """Take up the configuration that the daemon started with."""
+    async def begin(self, *, accept_removals: bool = False) -> None:
+        """Take up the configuration that the daemon started with.
+
+        Raises ConfigError where it lacks most of what tasks wait for, unless that is accepted.
+        """
+        declared = self._config.endpoints
+        waiting = await self._store.write(undeclared.at_stake())
+        remedy = at_start(self._store.url)
+        if not accept_removals and (problems := refusal(waiting, declared, remedy)):
+            raise ConfigError(problems)
+        await self._store.write(undeclared.accept(waiting.keys() - declared.keys(), declared))
         await self._adopt(self._config, await self._tables())
         self._tell(self.cause, self.changes)
+
+    async def follow(self) -> None:
+        """Take up what the loader holds by now, which the first worker of the run has taken up."""
+        await self._adopt(self._loader.config, await self._tables())
+        self._run(self._free_replaced())
+
+    def in_force(self) -> InForce:
+        """What the other workers are to have."""
+        config = self._loader.config
+        return InForce(config.generation, config.adopted_at, self._loader.files)
+
+    @property
+    def error(self) -> tuple[int, Sequence[Problem]] | None:
+        """Since when and why the files are refused; or else why the tasks wait of endpoints that no
+        daemon declares any more."""
+        return self.last_error or self._worker.removed.refused
 
     @property
     def status_line(self) -> str:
         """How the daemon is, in the one line of `systemctl status`."""
-        if self.last_error is not None:
-            return f"config refused: {self.last_error[1][0]}"
+        if self.error is not None:
+            return f"config refused: {self.error[1][0]}"
         config = self._config
         return (
             f"{len(config.endpoints)} endpoints, generation {config.generation}, "
@@ -129,7 +175,9 @@ class Reloader:
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
 
-    async def reload(self, cause: str, *, diff: bool = False) -> Reload:
+    async def reload(
+        self, cause: str, *, diff: bool = False, accept_removals: bool = False
+    ) -> Reload:
         """Read the folder again and take it up if it is good; reloads take turns.
 
         A bad configuration changes nothing: its problems are kept in `last_error` and returned.
@@ -137,23 +185,71 @@ class Reloader:
         Args:
             cause: what asked for it.
             diff: name the keys that differ, too.
+            accept_removals: also where most of what tasks wait for is removed.
         """
-        async with self._lock:
+
+        def judge(before: Config, found: Config) -> tuple[Problem, ...]:
+            if accept_removals:
+                return ()
+            problems = _refusal(waiting, before.endpoints, found.endpoints)
+            if problems:
+                self._lacking = before.endpoints.keys(), found.endpoints.keys()
+            return problems
+
+        async with self._team.lock:
             self._notifier.reloading("reloading")
             try:
-                began = time.monotonic()
+                began, self._lacking = time.monotonic(), None
+                waiting = await self._store.read(undeclared.waiting())
                 # Parsing takes as long as it takes; the loop goes on meanwhile.
-                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff)
+                result = await asyncio.to_thread(self._loader.reload, cause, diff=diff, judge=judge)
+                tables: Tables = {}
+                if result.changed:
+                    try:
+                        problem = await self._team.prepare(self.in_force())
+                        tables = await self._tables()
+                    except BaseException:
+                        self._give_up()
+                        raise
+                    if problem is not None:
+                        self._give_up()
+                        result = Reload(False, self._config, (problem,), cause=cause)
                 if result.problems:
                     self._refuse(result.problems, cause)
                 else:
-                    await self._take_up(result, began)
+                    await self._take_up(result, tables, began)
+                    if accept_removals:
+                        left = await self._store.write(undeclared.at_stake())
+                        await self._remember(left.keys() - result.config.endpoints.keys())
                 return result
             finally:
                 self._notifier.ready(self.status_line)
 
-    async def _take_up(self, result: Reload, began: float) -> None:
-        """Put what was read in force, where it differs; `began` is when reading did."""
+    def _give_up(self) -> None:
+        """What was read comes into force in no worker, this one included."""
+        self._team.abort()
+        self._loader.undo()
+
+    async def judge_again(self) -> None:
+        """Take up what was refused for what it lacks, once the tasks that held it have ended."""
+        if self._lacking is None:
+            return
+        waiting = await self._store.read(undeclared.waiting())
+        if self._lacking is None or self.last_error is None:
+            return  # a reload came first
+        if problems := _refusal(waiting, *self._lacking):
+            self.last_error = self.last_error[0], problems
+        else:
+            await self.reload(ENDED)
+
+    async def _take_up(self, result: Reload, tables: Tables, began: float) -> None:
+        """Put what was read in force, where it differs.
+
+        Args:
+            result: what was read.
+            tables: of plugins, which compare them with it.
+            began: when reading did (`time.monotonic`).
+        """
         cause = result.cause
         if self.last_error is not None and not result.changed:
             log.info("the files are good again; generation %d goes on", self.config.generation)
@@ -162,7 +258,10 @@ class Reloader:
         restart, self.restart_required = self.restart_required, result.restart_required
         if result.changed:
             self.cause, self.changes = cause, result.changes
-            await self._adopt(result.config, await self._tables())
+            removed = self._config.endpoints.keys() - result.config.endpoints.keys()
+            await self._adopt(result.config, tables)
+            self._team.commit(self.in_force())
+            await self._remember(removed)
             self._tell(cause, result.changes, began)
             log.info(
                 "configuration generation %d is in force after %.2f s: %d endpoints (%s): %s",
@@ -178,6 +277,13 @@ class Reloader:
         for key in result.restart_required:
             if result.changed or key not in restart:
                 log.warning("%s changed, which takes a restart; the old value goes on", key)
+
+    async def _remember(self, removed: Collection[str]) -> None:
+        """Write down what was removed on purpose: a restart within the minute asks no more."""
+        try:
+            await self._store.write(undeclared.accept(removed, self._config.endpoints))
+        except QueueError as error:
+            log.error("which endpoints were removed is not written down: %s", error)
 
     def _tell(self, cause: str, changes: Changes, began: float | None = None) -> None:
         """The configuration is in force; `began` (`time.monotonic`) is when the reload did."""
@@ -215,17 +321,22 @@ class Reloader:
     async def _free_replaced(self) -> None:
         """Free the configuration before, once nothing works with it any more."""
         await asyncio.sleep(_IN_USE)
-        await asyncio.to_thread(self._loader.free_retired)
+        async with self._team.lock:
+            # What is only prepared may have to give way to the one before again.
+            if self._loader.config is self._config:
+                await asyncio.to_thread(self._loader.free_retired)
 
     async def refresh(self) -> None:
         """Have plugins look again at their tables, which another daemon has changed."""
-        async with self._lock:
+        async with self._team.lock:
             await self._write(await self._noted(self._config, await self._tables()))
         self._worker.placement.standing_changed(None)
 
     async def _tables(self) -> Tables:
         return {
-            name: await plugin_rows.rows(self._store, name) for name in self._host.registry.tables
+            name: await plugin_rows.rows(self._store, name)
+            for name, table in self._host.registry.tables.items()
+            if table.keep is None
         }
 
     async def _adopt(self, config: Config, tables: Tables) -> None:
@@ -242,14 +353,18 @@ class Reloader:
         self._scheduler.adopt(config)
         self._handler.adopt(config.daemon.log, config.redactor)
         self._host.timeout = config.daemon.plugins.timeout
+        self._host.max_params = config.daemon.max_params
         self._host.redactor = self._host.redactor.merged(config.redactor)
+        if self._seat is not None and self._seat.first:
+            self._seat.tell(drain_timeout=config.daemon.drain_timeout)
         for warning in config.warnings:
-            if warning not in known:
+            if self._tells and warning not in known:
                 log.warning("%s", warning)
         await self._write(effects)
 
     async def _write(self, effects: list[Effect]) -> None:
-        self._unwritten += effects
+        if self._tells:
+            self._unwritten += effects
         effects.clear()
         try:
             await self.write()
@@ -269,9 +384,9 @@ class Reloader:
                     if not next(asked, False):
                         effects += found
                         break
-                except KeyboardInterrupt:
-                    raise
                 except BaseException as error:  # a plugin may raise anything
+                    if is_ctrl_c(error):
+                        raise
                     self._host.fault(item.plugin, HOOK, error)
                     break
                 await asyncio.sleep(0)
@@ -286,11 +401,15 @@ class Reloader:
         began = time.monotonic()
         answer = plain(item.function(*arguments))
         if isinstance(answer, str | bytes | Mapping) or not isinstance(answer, Iterable):
-            found += check_effects(answer, self._host.registry, item.plugin)
+            found += check_effects(answer, self._host.registry, item.plugin, self._host.max_params)
             return
-        for effect in answer:
+        for number, effect in enumerate(answer):
+            if number == _MOST_NOTED:
+                raise HookFault(f"yielded more than {_MOST_NOTED:,} items")
             if effect is not None:
-                found += check_effects([effect], self._host.registry, item.plugin)
+                found += check_effects(
+                    [effect], self._host.registry, item.plugin, self._host.max_params
+                )
             if time.monotonic() - began > _TURN:
                 yield True
                 began = time.monotonic()
@@ -305,3 +424,14 @@ class Reloader:
         except BaseException:
             self._unwritten = effects + self._unwritten
             raise
+
+
+def _refusal(
+    waiting: Mapping[str, int], before: Collection[str], found: Collection[str]
+) -> tuple[Problem, ...]:
+    """Why a reload from these endpoints to those is refused.
+
+    What other daemons declare does not count: a folder that is away is away for all of them.
+    """
+    at_stake = {name: waiting[name] for name in waiting if name in before}
+    return refusal(at_stake, found, RELOAD)

@@ -1,7 +1,8 @@
-"""Telling systemd how the daemon is: ready, reloading, stopping, a status line, and alive.
+"""Telling systemd how the daemon is: ready, reloading, stopping, a status line, and alive; and the
+sockets at which it listens for the daemon.
 
-The protocol is one datagram of `NAME=value` lines to the socket that `$NOTIFY_SOCKET` names.
-Outside of systemd the variable is missing, and nothing is sent.
+The protocol of the first is one datagram of `NAME=value` lines to the socket that
+`$NOTIFY_SOCKET` names. Outside of systemd the variable is missing, and nothing is sent.
 """
 
 from __future__ import annotations
@@ -10,7 +11,10 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
+from typing import NamedTuple
+
+from orchestratord.errors import OrchestratordError
 
 log = logging.getLogger("orchestratord.notify")
 
@@ -69,6 +73,10 @@ class SystemdNotifier:
         """The daemon is alive. Call it only where the parts that matter have answered."""
         self._send("WATCHDOG=1")
 
+    def pass_on(self, lines: str) -> None:
+        """What a worker process has to say, line by line."""
+        self._send(*lines.split("\n"), wait=_SEND_TIMEOUT)
+
     def _send(self, *lines: str, wait: float = 0.0) -> None:
         if self._address is None or not lines:
             return
@@ -96,3 +104,67 @@ def _watchdog(environ: Mapping[str, str]) -> float | None:
     if not (microseconds.isascii() and microseconds.isdigit() and int(microseconds) > 0):
         return None
     return int(microseconds) / 1_000_000
+
+
+# -- The sockets of a socket unit ------------------------------------------------------------------
+
+_FIRST = 3
+"""The first descriptor that is passed."""
+_REMEDY = "mend the socket unit (systemctl cat orchestratord.socket), or end it"
+
+
+class PassedSockets(NamedTuple):
+    """Descriptors of listening sockets that the service manager keeps, before and after this
+    process."""
+
+    control: int | None = None
+    tcp: tuple[int, ...] = ()
+
+
+def passed_sockets(environ: MutableMapping[str, str] = os.environ) -> PassedSockets:
+    """The sockets that `$LISTEN_FDS` says were passed to this process; they are passed to no other.
+
+    Which is which goes by its family, since a unit gives all of its sockets one name; those for TCP
+    are told apart by where they listen.
+    Raises OrchestratordError where one is none that the daemon listens at.
+    """
+    pid, count, names = (
+        environ.pop(name, "") for name in ("LISTEN_PID", "LISTEN_FDS", "LISTEN_FDNAMES")
+    )
+    if pid != str(os.getpid()) or not (count.isascii() and count.isdecimal()):
+        return PassedSockets()
+    control: int | None = None
+    tcp: list[int] = []
+    for number, descriptor in enumerate(range(_FIRST, _FIRST + int(count))):
+        name = (names.split(":")[number : number + 1] or [""])[0] or "without a name"
+        if _kind(descriptor, name) == "tcp":
+            tcp.append(descriptor)
+        elif control is None:
+            control = descriptor
+        else:
+            raise OrchestratordError(
+                f"the service manager passes a second unix socket ({name}), and the daemon listens "
+                f"at one: {_REMEDY}"
+            )
+    return PassedSockets(control, tuple(tcp))
+
+
+def _kind(descriptor: int, name: str) -> str:
+    """Which of the `PassedSockets` a descriptor is; no child inherits it. Raises as above."""
+    try:
+        os.set_inheritable(descriptor, False)
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            family, type_ = sock.family, sock.type
+            listens = bool(sock.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN))
+    except OSError as error:
+        raise OrchestratordError(
+            f"descriptor {descriptor} ({name}), which the service manager passes, is no socket "
+            f"({error.strerror}): {_REMEDY}"
+        ) from error
+    kinds = {socket.AF_UNIX: "control", socket.AF_INET: "tcp", socket.AF_INET6: "tcp"}
+    if type_ != socket.SOCK_STREAM or not listens or family not in kinds:
+        raise OrchestratordError(
+            f"the socket {name}, which the service manager passes, is none that listens for "
+            f"connections: write it as ListenStream=, without Accept=yes"
+        )
+    return kinds[family]

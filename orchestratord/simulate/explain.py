@@ -13,18 +13,21 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+from orchestratord.engine.lanes.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
 from orchestratord.plugin.hookspecs import END_PHASES
-from orchestratord.plugin.host import Host, Implementation
+from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, words
+from orchestratord.plugin.long_work import bounded
 from orchestratord.simulate.fake_answer import outcome_of
 from orchestratord.simulate.report import Consequence, Report
 from orchestratord.simulate.timetable import decide_within
@@ -81,44 +84,48 @@ class Explainer:
         Raises:
             Conflict: the endpoint's calls are not carried out at all, as things stand.
         """
-        notes: list[str] = []
         executor, target = self.target(endpoint)
+        if executor.immediate and answer is None:
+            answer = FakeAnswer(status_code="ok")
+        new = NewTask(Kind.CALL, endpoint.id, params, max_attempts=target.retry.max_attempts)
+        new = await with_partition(new, self._config)
+        notes = [] if new.error is None else [f"such a call is refused: {new.error}"]
         moment = self._clock.now() if now is None else now
         fault = _noting(notes)
         # Earlier attempts, if any, were as far apart as the strategy says.
         waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
-        new = NewTask(Kind.CALL, endpoint.id, params, max_attempts=target.retry.max_attempts)
         task = _running(new, moment, attempt, waited, idempotent=endpoint.idempotent)
-        before, after = executor.phases
         request: Any = None
         outcome: Outcome | None = None
         decision: Decision | None = None
         span: tuple[float, float] | None = None
         try:
-            request = executor.prepare(task, target, moment)
+            request = await bounded(task.is_large, executor.prepare, task, target, moment)
         except InvalidPayload as error:
             outcome, decision = _unprepared(error)
             reached: tuple[str, ...] = ("on_final_failure",)
         except Exception as error:  # an executor may be a plugin's
             raise Conflict(f"its request cannot be prepared: {words(error)}") from error
         else:
-            reached = (before,)
+            reached = executor.sending_phases[:1]
             if answer is not None:
                 outcome = await outcome_of(executor, request, task, target, answer)
+                after = executor.phases[1]
                 outcome = await self._decided(after, outcome, request, task, endpoint, notes)
                 decision, span = decide_within(task, target, outcome, moment, fault)
-                reached = (before, after, END_PHASES[decision.status])
+                reached = (*executor.sending_phases, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
         told = reached if phase is None else (phase,)
         arguments = {"outcome": outcome, "request": request, "endpoint": endpoint, "now": moment}
-        consequences = self._consequences(told, task, arguments, notes)
+        large = task.is_large or _is_large(outcome)
+        consequences = await bounded(large, self._consequences, told, task, arguments, notes)
         return Report(
             endpoint=endpoint,
             task=task,
             target=target,
             request=request,
-            hooks={name: impure(self._host, name, endpoint) for name in (before, after)},
+            hooks={name: impure(self._host, name, endpoint) for name in executor.sending_phases},
             outcome=outcome,
             decision=decision,
             span=span,
@@ -211,11 +218,13 @@ def impure(host: Host, phase: str, endpoint: Endpoint) -> tuple[str, ...]:
     """The plugins whose hook of a deciding phase is called for the calls of an endpoint, but not
     run where nothing happens."""
     concerned = host.concerned(phase, Kind.CALL, endpoint) or ()
-    return tuple(item.plugin for item in concerned if not _runs(phase, item))
+    after = phase.startswith("after_")
+    return tuple(item.plugin for item in concerned if not (after and item.pure))
 
 
-def _runs(phase: str, item: Implementation) -> bool:
-    return item.pure and phase.startswith("after_")
+def _is_large(outcome: Outcome | None) -> bool:
+    response = outcome.response if outcome is not None else None
+    return response is not None and len(response.content) > INLINE_BYTES
 
 
 def _noting(notes: list[str]) -> Fault:
@@ -253,6 +262,7 @@ def _running(
         started_at=moment,
         idempotent=idempotent,
         last_error=new.error,
+        partition=None if new.partition is None else new.partition.value,
     )
 
 

@@ -14,7 +14,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Task
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Target
-from orchestratord.plugin.isolation import words
+from orchestratord.plugin.isolation import is_ctrl_c, words
 from orchestratord.values.template import to_text
 
 _ERRORS: Mapping[SendErrorKind, tuple[str, bool]] = {
@@ -64,14 +64,18 @@ async def outcome_of(
 
     Raises Conflict where it is no answer that can come.
     """
+    if executor.immediate and answer.code != "ok":
+        raise Conflict("an event has no answer; leave it out")
     if executor.phases[0] != "before_request":
         return _executed(executor, request, target, answer)
     try:
         async with asyncio.timeout(target.timeout):
             outcome = await executor.execute(request, task, target, FakeReceiver(answer))
-    except (KeyboardInterrupt, asyncio.CancelledError):
+    except asyncio.CancelledError:
         raise
     except BaseException as fault:  # it may be a plugin's
+        if is_ctrl_c(fault):
+            raise
         outcome = Outcome("retry", "error", error=words(fault), maybe_done=True)
     return outcome
 

@@ -12,11 +12,12 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import Status, Task
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import words
+from orchestratord.plugin.long_work import bounded
 from orchestratord.simulate.explain import Explainer
 from orchestratord.values.clock import Clock
 
 
-def request_of(task: Task, config: Config, host: Host, clock: Clock) -> Any:
+async def request_of(task: Task, config: Config, host: Host, clock: Clock) -> Any:
     """What the next attempt of a task would send as things stand; for one that runs, this one.
 
     What plugins' hooks would still change is not in it, nor what is added while it is sent.
@@ -26,10 +27,13 @@ def request_of(task: Task, config: Config, host: Host, clock: Clock) -> Any:
     if endpoint is None:
         raise Conflict(f"{task.endpoint_id} is no longer declared")
     executor, target = Explainer(host, config, clock).target(endpoint, task.webhook)
+    if executor.immediate:
+        raise Conflict(f"{task.endpoint_id} is an event: nothing is sent for it")
     if task.status is not Status.RUNNING:
         task = replace(task, attempts=task.attempts + 1)
     try:
-        return executor.prepare(task, target, clock.now())
+        task.check_readable()
+        return await bounded(task.is_large, executor.prepare, task, target, clock.now())
     except InvalidPayload as error:
         raise Conflict(str(error)) from error
     except Exception as error:  # an executor may be a plugin's

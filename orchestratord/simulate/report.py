@@ -58,11 +58,6 @@ class Report:
     notes: tuple[str, ...] = ()
     """What plugins did wrong meanwhile."""
 
-    def happening(self, kind: str) -> list[str]:
-        """The names of what follows of one kind."""
-        found = (item.explanation for item in self.consequences)
-        return [item.name for item in found if item.happens and item.kind == kind]
-
 
 def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
     """The same as JSON-like data with secrets masked."""
@@ -73,6 +68,7 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
         "attempt": report.task.attempts,
         "max_attempts": report.target.retry.max_attempts,
         "params": redactor.value(report.task.params),
+        "partition": redactor.value(report.task.partition),
         "request": with_curl(
             request_json(report.request, redactor),
             [(name, redactor.text(value)) for name, value in _reaching(report.endpoint.api)],
@@ -101,6 +97,7 @@ def report_json(report: Report, redactor: Redactor) -> dict[str, Any]:
 
 def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:
     explanation = item.explanation
+    partition = explanation.task.partition if explanation.task else None
     request = request_json(item.request, redactor)
     if request is not None:
         request["added"] = list(explanation.adds)
@@ -111,6 +108,7 @@ def _consequence(item: Consequence, redactor: Redactor) -> dict[str, Any]:
         "phase": explanation.phase,
         "happens": explanation.happens,
         "why": redactor.text(explanation.why),
+        "partition": partition and redactor.text(partition.value),
         "request": request,
         "error": redactor.value(item.error),
     }

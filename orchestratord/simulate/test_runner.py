@@ -121,22 +121,22 @@ def _decided(expect: Expected, report: Report) -> Iterator[tuple[Path, str]]:
 
 def _webhooks(expected: tuple[str, ...], report: Report) -> Iterator[tuple[Path, str]]:
     path = ("expect", "webhooks")
-    fired = report.happening(Kind.WEBHOOK)
     for item in report.consequences:
         explanation = item.explanation
         if explanation.kind != Kind.WEBHOOK:
             continue
-        if explanation.happens and explanation.name not in expected:
-            yield path, f"{explanation.name} fires as well: {explanation.why}"
-        elif explanation.happens and item.error is not None:
-            place = (*path, expected.index(explanation.name))
-            yield place, f"{explanation.name} fires, and its delivery will fail: {item.error}"
-        elif not explanation.happens and explanation.name in expected:
-            place = (*path, expected.index(explanation.name))
+        if explanation.name not in expected:
+            if explanation.happens:
+                yield path, f"{explanation.name} fires as well: {explanation.why}"
+            continue
+        place = (*path, expected.index(explanation.name))
+        if not explanation.happens:
             yield place, f"{explanation.name} does not fire: {explanation.why}"
+        elif item.error is not None:
+            yield place, f"{explanation.name} fires, and its delivery will fail: {item.error}"
     known = {item.explanation.name for item in report.consequences}
     for index, name in enumerate(expected):
-        if name not in fired and name not in known:
+        if name not in known:
             yield (*path, index), f"there is no webhook {name!r}"
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from orchestratord.engine.retry import Decision, decide
-from orchestratord.engine.retry_delay import Fault, base_delay
+from orchestratord.engine.retry_delay import Fault, base_delay, lengthened
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Status, Task
@@ -50,7 +50,8 @@ def timetable(policy: RetryPolicy, fault: Fault) -> list[RetryWait]:
         if policy.give_up_after is not None and since > policy.give_up_after:
             break
         moved = delay * policy.jitter
-        waits.append(RetryWait(n, delay, delay - moved, delay + moved, since, why))
+        shortest, _ = lengthened(delay - moved, n)
+        waits.append(RetryWait(n, delay, shortest, delay + moved, since, why))
     return waits
 
 

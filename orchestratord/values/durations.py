@@ -79,9 +79,18 @@ def parse_size(value: Any) -> int:
     raise ValueError(f"{value!r} is not a size: write 64KiB, 1MiB, or a number of bytes")
 
 
+def format_size(size: int) -> str:
+    """Bytes as they are written: `256KiB`, `8MiB`, `500kB`; a number where no unit fits."""
+    for unit in ("GiB", "MiB", "KiB", "GB", "MB", "kB"):
+        if size and size % _FACTORS[unit] == 0:
+            return f"{size // _FACTORS[unit]}{unit}"
+    return str(size)
+
+
 Size = Annotated[
     int,
     BeforeValidator(parse_size),
+    PlainSerializer(format_size, return_type=str, when_used="json"),
     _schema(
         r"^\d+\s*(B|kB|KB|KiB|MB|MiB|GB|GiB)?$",
         "integer",

@@ -7,6 +7,7 @@ the receiver's, and a slip in an expression can double a list with every step.
 
 from __future__ import annotations
 
+import heapq
 import re
 from collections.abc import Iterator, Mapping
 from typing import Any, ClassVar
@@ -20,23 +21,29 @@ import jmespath.visitor
 from jmespath.functions import Functions as Known
 from jmespath.functions import signature
 
+from orchestratord.values.budget import PER_STEP, Budget, TooCostly
 from orchestratord.values.secret import Text
 from orchestratord.values.yaml_value import YamlValue
 
 LONGEST = 4_000
 """Characters of an expression."""
-BUDGET = 500_000
-"""Steps of one evaluation, some microseconds each at most."""
-
 _SHOWN = 100
 """Characters of an expression in an error."""
-_PER_STEP = 64
-"""Characters of a text, or items that a function goes through, that cost one step."""
+_RUN = 20_000
+"""Items that are sorted in one go."""
 _TEXT = {"types": ["string", "null"]}
 
 
 class Functions(Known):  # type: ignore[misc]  # it publishes no types
     """JMESPath's own, and `query`, `last_segment` and `link`."""
+
+    @signature({"types": ["array-string", "array-number"]})  # type: ignore[untyped-decorator]
+    def _func_sort(self, items: list[Any]) -> list[Any]:
+        # Sorting a million in one go lets no other thread run meanwhile.
+        if len(items) <= _RUN:
+            return sorted(items)
+        runs = (sorted(items[start : start + _RUN]) for start in range(0, len(items), _RUN))
+        return list(heapq.merge(*runs))
 
     @signature(_TEXT, {"types": ["string"]})  # type: ignore[untyped-decorator]
     def _func_query(self, url: str | None, name: str) -> str | None:
@@ -88,26 +95,31 @@ class Expression(YamlValue):
         except RecursionError:
             raise ValueError("is not JMESPath that can be used: it is nested too deeply") from None
 
-    def search(self, data: Any) -> Any:
+    def search(self, data: Any, budget: Budget | None = None) -> Any:
         """What the expression finds in JSON-like data; None where there is nothing.
 
+        `budget`: what it may cost; `BUDGET` where none is given.
+
         Raises:
-            ValueError: a function does not take what it was given, or it costs too much.
+            TooCostly: it costs more than that.
+            ValueError: a function does not take what it was given.
         """
         try:
-            return _Interpreter().visit(self._tree, data)
+            return _Interpreter(budget or Budget()).visit(self._tree, data)
+        except TooCostly as error:
+            raise TooCostly(f"{_cut(self.source)}: {error}") from None
         except jmespath.exceptions.JMESPathError as error:
             what = _problem(error, "")
         except (RecursionError, ArithmeticError, TypeError) as error:
             what = f"{type(error).__name__}: {error}"
         raise ValueError(f"{_cut(self.source)}: {what}")
 
-    def holds(self, data: Any) -> bool:
+    def holds(self, data: Any, budget: Budget | None = None) -> bool:
         """Whether what is found counts as true: all but null, false, and what is empty.
 
-        Raises ValueError as `search` does.
+        Takes and raises what `search` does.
         """
-        return not _is_false(self.search(data))
+        return not _is_false(self.search(data, budget))
 
     def written(self) -> str:
         return self.source
@@ -262,10 +274,11 @@ _FUNCTIONS = Functions()
 class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # it publishes no types
     """The library's, which counts its steps."""
 
-    def __init__(self) -> None:
+    def __init__(self, budget: Budget) -> None:
         super().__init__()
         self._functions = _FUNCTIONS
-        self._left = BUDGET
+        self._spend = budget.spend
+        self._weigh = budget.weigh
 
     def visit(self, node: Any, *args: Any, **kwargs: Any) -> Any:
         self._spend(1)
@@ -278,10 +291,14 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # i
     # These alone put one value into another twice; what is made of theirs later is no larger.
 
     def visit_multi_select_list(self, node: Any, value: Any) -> Any:
-        return self._weigh(super().visit_multi_select_list(node, value))
+        found = super().visit_multi_select_list(node, value)
+        self._weigh(found)
+        return found
 
     def visit_multi_select_dict(self, node: Any, value: Any) -> Any:
-        return self._weigh(super().visit_multi_select_dict(node, value))
+        found = super().visit_multi_select_dict(node, value)
+        self._weigh(found)
+        return found
 
     def visit_function_expression(self, node: Any, value: Any) -> Any:
         arguments = [self.visit(child, value) for child in node["children"]]
@@ -289,22 +306,5 @@ class _Interpreter(jmespath.visitor.TreeInterpreter):  # type: ignore[misc]  # i
             if node["value"] == "to_string":
                 self._weigh(argument)
             elif isinstance(argument, str | list | dict):
-                self._spend(len(argument) // _PER_STEP)
+                self._spend(len(argument) // PER_STEP)
         return self._functions.call_function(node["value"], arguments)
-
-    def _spend(self, steps: int) -> None:
-        self._left -= steps
-        if self._left < 0:
-            raise jmespath.exceptions.JMESPathError("it costs too much over data of this size")
-
-    def _weigh(self, value: Any) -> Any:
-        """Spend what it takes to go through all of a value, what repeats in it included."""
-        waiting = [value]
-        while waiting:
-            item = waiting.pop()
-            if isinstance(item, list):
-                waiting.extend(item)
-            elif isinstance(item, dict):
-                waiting.extend(item.values())
-            self._spend(1 + (len(item) // _PER_STEP if isinstance(item, str) else 0))
-        return value

@@ -60,8 +60,6 @@ class RateLimit(YamlValue):
     @classmethod
     def parse(cls, value: Any) -> RateLimit:
         """Read `10/s`, `100/min` or `5000/h`. Raises ValueError for anything else."""
-        if isinstance(value, RateLimit):
-            return value
         match = _WRITTEN.fullmatch(value.strip()) if isinstance(value, str) else None
         if match is None or not 1 <= int(match[1]) <= MOST:
             raise ValueError(
@@ -127,14 +125,9 @@ class RateWindow:
         """So many are about to begin."""
         self.reserved += count
 
-    def unreserve(self, count: int) -> None:
-        """So many that were reserved do not begin."""
-        # A limit that came with a reload has not seen what was reserved before it.
-        self.reserved = max(self.reserved - count, 0)
-
     def begin(self, now: int) -> None:
         """One that was reserved begins."""
-        self.unreserve(1)
+        self.return_token(1, now)
         self.charge(1, now)
 
     def charge(self, count: int, now: int) -> None:
@@ -147,12 +140,17 @@ class RateWindow:
             self._stamps.append([at, count])
         self.used += count
 
-    def return_token(self, count: int, since: int, now: int) -> None:
-        """So many that began at `since` came to nothing.
+    def return_token(self, count: int, now: int, since: int | None = None) -> None:
+        """So many that were reserved do not begin, or so many that began at `since` came to
+        nothing.
 
-        The oldest are struck out instead, which lets nothing through too early; where those of
-        `since` count no longer, none.
+        Of those that began the oldest are struck out instead, which lets nothing through too early;
+        where those of `since` count no longer, none.
         """
+        if since is None:
+            # A limit that came with a reload has not seen what was reserved before it.
+            self.reserved = max(self.reserved - count, 0)
+            return
         self._expire(now)
         if now - since >= self._length:
             return
@@ -164,6 +162,12 @@ class RateWindow:
             count -= struck
             if not first[1]:
                 self._stamps.popleft()
+
+    def shift(self, by: int) -> None:
+        """The clock was moved by so many milliseconds: what began is as long ago as before."""
+        for stamp in self._stamps:
+            stamp[0] += by
+        self._used_up += by
 
     def _expire(self, now: int) -> None:
         stamps = self._stamps

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,6 +19,8 @@ _SECRET_NAME = re.compile(r"(secret|token|password|passwd|api[-_]?key|credential
 _HEX = re.compile("%[0-9A-F]{2}")
 _SHORTEST = 4
 """A shorter secret would mask half of every text; `check` warns of it instead."""
+_TELLING = 12
+"""What is shorter stands in ordinary texts by chance: `demo` in `demonstration`."""
 
 
 @lru_cache(maxsize=1024)
@@ -30,31 +32,30 @@ def is_secret_header(name: str) -> bool:
 class Learned:
     """Secrets that came up while the daemon runs, such as tokens, by whose they are."""
 
-    __slots__ = ("_owned", "pattern")
+    __slots__ = ("_owned", "pattern", "telling", "values")
 
     def __init__(self) -> None:
         self._owned: dict[str, frozenset[str]] = {}
         self.pattern: re.Pattern[str] | None = None
+        self.telling: re.Pattern[str] | None = None
+        self.values: frozenset[str] = frozenset()
 
     def put(self, owner: str, secrets: Iterable[str]) -> None:
         """From now on these are the secrets of `owner`."""
         self._owned = {**self._owned, owner: _long_enough(secrets)}
-        forms = {form for values in self._owned.values() for one in values for form in _forms(one)}
-        self.pattern = _pattern(forms) if forms else None
+        self.values = frozenset().union(*self._owned.values())
+        self.pattern, self.telling = _patterns(self.values)
 
 
 class Redactor:
     """Replaces every known secret, also base64 or URL-encoded, by `***`."""
 
-    __slots__ = ("_learned", "_pattern", "_values")
+    __slots__ = ("_learned", "_pattern", "_telling", "_values")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._values = _long_enough(secrets)
         self._learned = Learned()
-        forms: set[str] = set()
-        for value in self._values:
-            forms |= _forms(value)
-        self._pattern = _pattern(forms) if forms else None
+        self._pattern, self._telling = _patterns(self._values)
 
     def merged(self, other: Redactor) -> Redactor:
         """One that knows the secrets of both; after a reload the old ones still are secret. What
@@ -64,7 +65,8 @@ class Redactor:
             return self
         merged = Redactor() if same else Redactor(self._values | other._values)
         if same:
-            merged._values, merged._pattern = self._values, self._pattern
+            merged._values = self._values
+            merged._pattern, merged._telling = self._pattern, self._telling
         merged._learned = other._learned
         return merged
 
@@ -77,6 +79,25 @@ class Redactor:
         text = self._pattern.sub(MASK, text) if self._pattern else text
         learned = self._learned.pattern
         return learned.sub(MASK, text) if learned else text
+
+    def is_in(self, value: Any) -> bool:
+        """True where a JSON-like value holds a secret, keys included: as a whole text or number,
+        and one of 12 characters or more also as a part of a text, in any form."""
+        if isinstance(value, str):
+            if value in self._values or value in self._learned.values:
+                return True
+            patterns = (self._telling, self._learned.telling)
+            return any(pattern is not None and pattern.search(value) for pattern in patterns)
+        if isinstance(value, int | float):
+            return not isinstance(value, bool) and self.is_in(_digits(value))
+        if isinstance(value, Mapping):
+            return any(self.is_in(str(key)) or self.is_in(item) for key, item in value.items())
+        return isinstance(value, list | tuple) and any(map(self.is_in, value))
+
+    def problems_in(self, given: Mapping[str, Any]) -> dict[str, str]:
+        """What is wrong with what a caller sent, by its name, where it would be stored."""
+        problem = "holds a secret of this configuration, and what is sent here is stored"
+        return {name: problem for name, value in given.items() if self.is_in(value)}
 
     def value(self, value: Any) -> Any:
         """A JSON-like value with every secret in its texts masked, keys included."""
@@ -99,13 +120,37 @@ def _long_enough(secrets: Iterable[str]) -> frozenset[str]:
     return frozenset(secret for secret in secrets if len(secret) >= _SHORTEST)
 
 
-def _pattern(forms: Iterable[str]) -> re.Pattern[str]:
-    """Any of the forms, the longest one where several begin at one place.
+def _patterns(
+    secrets: Iterable[str],
+) -> tuple[re.Pattern[str] | None, re.Pattern[str] | None]:
+    """What finds any form of the secrets, and only those that no text holds by chance."""
+    forms, telling = set[str](), set[str]()
+    for secret in secrets:
+        found = _forms(secret)
+        forms |= found
+        if len(secret) >= _TELLING:
+            telling |= {form for form in found if len(form) >= _TELLING}
+    pattern = _pattern(forms)
+    return pattern, pattern if telling == forms else _pattern(telling)
+
+
+def _digits(number: float) -> str:
+    """A number as a text; empty for one with more digits than Python writes."""
+    try:
+        return str(number)
+    except ValueError:
+        return ""
+
+
+def _pattern(forms: Collection[str]) -> re.Pattern[str] | None:
+    """Any of the forms, None for none, the longest one where several begin at one place.
 
     By their first character: `re` tries alternatives one after the other, and would at each
     character of a long text try all of them.
     """
     rests: dict[str, list[str]] = {}
+    if not forms:
+        return None
     for form in sorted(forms, key=len, reverse=True):
         rests.setdefault(form[0], []).append(re.escape(form[1:]))
     return re.compile("|".join(f"{re.escape(c)}(?:{'|'.join(rest)})" for c, rest in rests.items()))

@@ -45,8 +45,6 @@ class StatusSet(YamlValue):
     @classmethod
     def parse(cls, value: Any) -> StatusSet:
         """Read a code, a pattern or a list of them. Raises ValueError naming the wrong one."""
-        if isinstance(value, StatusSet):
-            return value
         items = list(value) if isinstance(value, list | tuple) else [value]
         if not items:
             raise ValueError("an empty list matches nothing; leave the key out to match any")

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterable
 from functools import lru_cache
 
-_LISTED = 12
+_LISTED = 16
 """More words than this are not listed in a message."""
 
 

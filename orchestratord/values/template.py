@@ -19,6 +19,7 @@ from jinja2.exceptions import TemplateError
 from jinja2.parser import Parser
 
 from orchestratord.errors import InvalidPayload
+from orchestratord.values.budget import Budget, templates_budget, within_budget
 from orchestratord.values.secret import Text
 from orchestratord.values.template_sandbox import MAX_RENDERED, sandbox
 from orchestratord.values.yaml_value import YamlValue
@@ -135,6 +136,12 @@ class Template(YamlValue):
         """True where nothing has to be looked up."""
         return self._literal is not None
 
+    @property
+    def literal(self) -> str:
+        """What is the same in whatever is rendered: all but the expressions. What references stand
+        for belongs to it."""
+        return "".join(part for part in self._parts if isinstance(part, str))
+
     def render(self, context: Mapping[str, Any], quote: Callable[[str], str] | None = None) -> Any:
         """The value for `context`. A template that is one expression keeps its value's type.
 
@@ -177,8 +184,6 @@ class Template(YamlValue):
     @classmethod
     def parse(cls, value: Any) -> Template:
         """A text, or a plain number or boolean, becomes a template; ValueError for the rest."""
-        if isinstance(value, Template):
-            return value
         if isinstance(value, str):
             return cls(value)
         if isinstance(value, bool | int | float):
@@ -257,7 +262,11 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
         else:
             return value
     try:
-        return _settled(_expression(source)(**context))
+        budget = templates_budget()
+        if budget is not None:
+            return _computed(source, context, budget)
+        budget = Budget()
+        return within_budget(budget, _computed, source, context, budget)
     except UndefinedError as error:
         raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error.message}") from None
     except Exception as error:
@@ -265,14 +274,19 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
         raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error}") from None
 
 
-def _settled(value: Any) -> Any:
+def _computed(source: str, context: Mapping[str, Any], budget: Budget) -> Any:
+    return _settled(_expression(source)(**context), budget)
+
+
+def _settled(value: Any, budget: Budget) -> Any:
     """A value with nothing in it that is still to be computed, undefined, or no value at all."""
+    budget.spend(1)
     if isinstance(value, Undefined):
         value._fail_with_undefined_error()
     if isinstance(value, Mapping):
-        return {key: _settled(item) for key, item in value.items()}
+        return {key: _settled(item, budget) for key, item in value.items()}
     if isinstance(value, list | tuple | Iterator):
-        return [_settled(item) for item in value]
+        return [_settled(item, budget) for item in value]
     if callable(value):
         raise TypeError("this is a function; call it, or name a value")
     return value
@@ -322,7 +336,7 @@ class TemplateTree(YamlValue):
     @classmethod
     def parse(cls, value: Any) -> TemplateTree:
         """Any JSON-like value becomes a tree; ValueError for a template that does not parse."""
-        return value if isinstance(value, TemplateTree) else cls(value)
+        return cls(value)
 
     def written(self) -> TemplateTree:
         return self

@@ -15,7 +15,7 @@ REFERENCE: Mapping[str, Any] = {"type": "string", "pattern": r"\$\{"}
 
 class YamlValue:
     """A value of the YAML. A subclass has `parse`, which makes it of what stands there, or raises
-    ValueError."""
+    ValueError. One that is made already stays."""
 
     __slots__ = ()
 
@@ -30,7 +30,7 @@ class YamlValue:
     @classmethod
     def __get_pydantic_core_schema__(cls, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
         return core_schema.no_info_plain_validator_function(
-            cls.parse,
+            lambda value: value if isinstance(value, cls) else cls.parse(value),
             serialization=core_schema.plain_serializer_function_ser_schema(
                 lambda value: value.written()
             ),

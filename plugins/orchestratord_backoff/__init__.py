@@ -18,6 +18,7 @@ class Linear(Backoff):
     """The delay grows by the same amount each time: delay · n."""
 
     delay: Duration = 5.0
+    """The first delay, and by how much each one grows: 5s."""
 
     def seconds(self, n: int) -> float:
         return self.delay * n
@@ -30,7 +31,9 @@ class Exponential(Backoff):
     """The delay is multiplied each time: delay · factor^(n−1)."""
 
     delay: Duration = 5.0
+    """The first delay: 5s."""
     factor: float = Field(2.0, gt=0, allow_inf_nan=False)
+    """By what each delay is multiplied."""
 
     def seconds(self, n: int) -> float:
         if not self.delay:
@@ -49,6 +52,7 @@ class Listed(Backoff):
     """Each delay is written down; the last one is repeated."""
 
     delays: tuple[Duration, ...] = Field(min_length=1)
+    """The delays one after the other; the last one is repeated: [5s, 1m, 10m]."""
 
     def seconds(self, n: int) -> float:
         return self.delays[self._place(n) - 1]

@@ -153,6 +153,8 @@ class AttemptHistory:
 
     def _minute(self, at: int) -> TimeBucket:
         start = at - at % MINUTE
+        while self._minutes and self._minutes[-1].start > start + SLICE:
+            self._minutes.pop()  # of a clock that was ahead
         # A clock that was set back does not begin a minute again.
         if not self._minutes or self._minutes[-1].start < start:
             self._minutes.append(TimeBucket(start))
@@ -160,6 +162,8 @@ class AttemptHistory:
 
     def _record(self, event: TaskEvent) -> EndpointAttempts | None:
         start = event.at - event.at % SLICE
+        while self._slices and self._slices[-1][0] > start + SLICE:
+            self._slices.pop()
         if not self._slices or self._slices[-1][0] < start:
             self._slices.append((start, {}))
         endpoints = self._slices[-1][1]

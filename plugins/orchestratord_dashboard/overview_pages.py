@@ -1,4 +1,4 @@
-"""The first page: is all well, and if not, where to look; and the action log."""
+"""The first page: is all well, and if not, where to look; the action log and the outbox."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
-from orchestratord import Control, InvalidParams
+from orchestratord import Control, InvalidParams, OrchestratordError
 from orchestratord_dashboard import charts, template_filters
 from orchestratord_dashboard.attempt_history import AttemptHistory, TimeBucket
 from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
@@ -25,7 +25,7 @@ QUIET = 50
 
 
 def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
-    """The pages at `/` and `/actions`."""
+    """The pages at `/`, `/actions` and `/outbox`."""
 
     async def show(visit: PageVisit) -> Mapping[str, Any]:
         wanted = visit.query.get("range", "1h")
@@ -57,14 +57,27 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
         }
 
     async def show_actions(visit: PageVisit) -> Mapping[str, Any]:
-        after = visit.query.get("after")
-        if after and not (after.isascii() and after.isdigit() and int(after) <= _MAX_ID):
-            raise InvalidParams({"after": "must be a number"})
-        found = await control.actions(limit=ACTIONS, after=int(after) if after else None)
-        return {"actions": found["actions"], "older": found["next"], "newest": bool(after)}
+        after = _number(visit.query.get("after"))
+        found = await control.actions(limit=ACTIONS, after=after)
+        return {"actions": found["actions"], "older": found["next"], "newest": after is not None}
+
+    async def show_outbox(visit: PageVisit) -> Mapping[str, Any]:
+        try:
+            found = await control.outbox(limit=ACTIONS, after=_number(visit.query.get("after")))
+        except OrchestratordError as error:
+            return {"rows": [], "older": None, "error": control.config.redactor.text(str(error))}
+        return {"rows": found["outbox"], "older": found["next"], "error": None}
 
     yield DashboardPage("/", "overview.html", "overview", show)
+    yield DashboardPage("/outbox", "outbox.html", "overview", show_outbox)
     yield DashboardPage("/actions", "actions.html", "actions", show_actions)
+
+
+def _number(text: str | None) -> int | None:
+    """The number after which a page begins. Raises InvalidParams."""
+    if text and not (text.isascii() and text.isdigit() and int(text) <= _MAX_ID):
+        raise InvalidParams({"after": "must be a number"})
+    return int(text) if text else None
 
 
 def fleet(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

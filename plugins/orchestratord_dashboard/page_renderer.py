@@ -25,7 +25,7 @@ _PROBLEMS: dict[type[Exception], tuple[int, str]] = {
     NotFound: (404, "There is no such thing"),
     InvalidParams: (422, "This address makes no sense"),
     Conflict: (409, "This is not possible now"),
-    Unreachable: (503, "The database cannot be reached"),
+    Unreachable: (503, "The database cannot be used now"),
 }
 AGAIN = 5
 """Seconds after which a page is asked for again whose database was out of reach."""

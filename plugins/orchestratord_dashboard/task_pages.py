@@ -6,10 +6,13 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 from urllib.parse import urlencode
 
-from orchestratord import Conflict, Control, InvalidParams, NotFound
+from orchestratord import Conflict, Control, InvalidParams, NotFound, Reason
 from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
-FILTERS = ("status", "endpoint", "kind", "status_code", "since", "until", "text", "id", "parent")
+FILTERS = (
+    "status", "endpoint", "kind", "status_code", "reason", "since", "until", "text", "id", "parent",
+    "partition",
+)  # fmt: skip
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
 ORDERS = ("newest", "ended")
 """Of the list: by when they were made, or by when they ended; the last ones first."""
@@ -36,6 +39,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "given": given,
             "chosen": given.get("status", "").split(","),
             "states": STATES,
+            "reasons": tuple(Reason),
             "narrowed": {name: value for name, value in given.items() if name != "status"},
             "without_status": address({n: v for n, v in given.items() if n != "status"}),
             "older": older and address(older),

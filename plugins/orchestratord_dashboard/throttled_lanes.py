@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -40,13 +41,15 @@ class ThrottledLane:
         return f"{api}/*" if kind == "api" else None
 
     @property
+    def resume(self) -> str | None:
+        """What the API is asked to have it go on; None where a rate limit has to be kept."""
+        return None if self.what == "rate limit" else json.dumps({"name": self.name})
+
+    @property
     def history(self) -> str:
         """What is known of a breaker beside its beginning; empty for others."""
-        if not self.probes:
-            return ""
-        return (
-            f"{template_filters.number(self.probes)} probe{'s' if self.probes > 1 else ''} failed"
-        )
+        what = "probe" if self.probes == 1 else "probes"
+        return f"{template_filters.number(self.probes)} {what} failed" if self.probes else ""
 
 
 def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
@@ -57,13 +60,18 @@ def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
             one["lane"], one["due"], what, "bad", one["why"], one["next_probe"], one["since"],
             one["probes"],
         )  # fmt: skip
-    for lane in status["lanes"]:
-        rate, asked = lane["rate"], lane["retry_after"]
+    for lane in (*status["lanes"], *status["throttled"]):
+        rate, asked, overload = lane["rate"], lane["retry_after"], lane["overload"]
         if lane["breaker"] is not None:
             continue
         if asked is not None:
             yield ThrottledLane(
                 lane["name"], lane["due"], "Retry-After", "odd", asked["why"], asked["until"]
+            )
+        elif overload is not None and lane["due"]:
+            why = f"{overload['rate']:g} tasks a second begin, more step by step"
+            yield ThrottledLane(
+                lane["name"], lane["due"], "overload", "odd", why, None, overload["since"]
             )
         elif rate is not None and rate["next"] and lane["due"]:
             yield ThrottledLane(
@@ -73,5 +81,5 @@ def throttled(status: Mapping[str, Any]) -> Iterable[ThrottledLane]:
 
 def of_calls(status: Mapping[str, Any], endpoint: str) -> ThrottledLane | None:
     """What throttles the calls of an endpoint; None where nothing does."""
-    api = endpoint.partition("/")[0]
-    return next((one for one in throttled(status) if one.name == f"api:{api}"), None)
+    names = endpoint, f"api:{endpoint.partition('/')[0]}"
+    return next((one for one in throttled(status) if one.name in names), None)

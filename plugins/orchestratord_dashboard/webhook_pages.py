@@ -63,14 +63,14 @@ async def _firing(control: Control, endpoint_id: str, query: Mapping[str, str]) 
     code = query.get("status_code", "" if phase.startswith("before_") else "503")
     found: dict[str, Any] = {"phase": phase, "status_code": code, "webhooks": [], "error": ""}
     try:
-        explained = await control.explain(
+        explanation = await control.explain(
             endpoint_id, phase=phase or None, status_code=code or None
         )
     except (InvalidParams, Conflict, NotFound) as error:
         found["error"] = str(error)
         return found
-    decision = explained["decision"]
+    decision = explanation["decision"]
     found["outcome"] = decision["outcome"] if decision else ""
-    found["reached"] = explained["reached"]
-    found["webhooks"] = [one for one in explained["consequences"] if one["kind"] == "webhook"]
+    found["reached"] = explanation["reached"]
+    found["webhooks"] = [one for one in explanation["consequences"] if one["kind"] == "webhook"]
     return found

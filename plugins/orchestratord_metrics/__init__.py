@@ -13,7 +13,7 @@ import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from orchestratord import Answer, Config, Control, Event, Route, hookimpl
+from orchestratord import Answer, Config, Control, Event, Route, described, hookimpl
 from orchestratord_metrics.counters import EventCounters, LoopLag
 
 MAX_LANES = 100
@@ -40,7 +40,9 @@ def register_routes(control: Control) -> Iterable[Route]:
     lag = LoopLag(asyncio.get_running_loop())
     lanes: dict[str, None] = {}
 
+    @described(answers={200: MEDIA_TYPE})
     async def metrics(path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
+        """Metrics for Prometheus."""
         status = await control.status(all_lanes=True)
         for lane in status["lanes"]:
             if len(lanes) < MAX_LANES:

@@ -11,7 +11,7 @@ import weakref
 from bisect import bisect_left
 from collections.abc import Callable, Collection, Sequence
 
-from orchestratord import ConfigEvent, Event, EventType, TaskEvent
+from orchestratord import ConfigEvent, Event, EventType, InboundEvent, OutboxEvent, TaskEvent
 
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of their names."""
@@ -153,10 +153,18 @@ class EventCounters:
             ("kind",),
             LATENESS,
         )
+        self.inbound_refused = Counts(
+            "orchestratord_inbound_refused",
+            "Requests of senders that became no event.",
+            ("endpoint", "reason"),
+        )
         self.config_changes = Counts(
             "orchestratord_config_changes",
             "Configurations that were adopted or refused.",
             ("result",),
+        )
+        self.outbox_refused = Counts(
+            "orchestratord_outbox_refused", "Rows of the outbox that made no task.", ("reason",)
         )
 
     def all(self) -> Sequence[Counts]:
@@ -175,9 +183,13 @@ class EventCounters:
                     self.created.add((event.endpoint, event.kind))
                 elif (outcome := _OUTCOMES.get(kind)) is not None:
                     self._count_attempt(event, outcome)
+            elif isinstance(event, InboundEvent):
+                self.inbound_refused.add((event.endpoint, event.reason))
             elif isinstance(event, ConfigEvent):
                 adopted = event.type is EventType.CONFIG_ADOPTED
                 self.config_changes.add(("adopted" if adopted else "refused",))
+            elif isinstance(event, OutboxEvent):
+                self.outbox_refused.add((event.reason,))
 
     def _count_attempt(self, event: TaskEvent, outcome: str) -> None:
         of_task = endpoint, kind = event.endpoint, event.kind

@@ -70,6 +70,7 @@ class Exposition(Collector):
             yield _counted(counted, masked(found, text))
         yield from _queue(self._status["queue"])
         yield from self._work()
+        yield from _outbox(self._status["outbox"])
         yield from self._configuration()
         yield from self._daemon()
         yield from process_families()
@@ -103,6 +104,15 @@ class Exposition(Collector):
             for key, count in found.items():
                 families[key].add_metric((name,), count)
         yield from families.values()
+        throttled = _gauge(
+            "throttled",
+            "Lanes, URLs, endpoints and webhooks that are throttled.",
+            labels=("cause",),
+        )
+        scopes = (*self._status["lanes"], *self._status["throttled"])
+        for cause in ("breaker", "retry_after", "overload"):
+            throttled.add_metric((cause,), sum(scope[cause] is not None for scope in scopes))
+        yield throttled
 
     def _configuration(self) -> Iterator[Metric]:
         config, status = self._config, self._status
@@ -138,6 +148,17 @@ class Exposition(Collector):
             "1 while new calls are accepted, 0 while the disk is full.",
             status["database"]["accepting"],
         )
+        ready = "1 while new calls are taken and carried out, else 0."
+        yield _gauge("ready", ready, status["health"]["ready"])
+        trouble = _gauge("trouble", "1 for what keeps the daemon from its work.", labels=("code",))
+        for found in status["health"]["troubles"]:
+            trouble.add_metric((found["code"],), 1)
+        yield trouble
+        yield _gauge(
+            "database_held_back",
+            "What keeps the database from cleaning up: transactions, readers, slots.",
+            len(status["database"]["holding_back"]),
+        )
         yield _gauge("draining", "1 while the daemon is being stopped.", status["draining"])
         build = _gauge("build_info", "Always 1.", labels=("version", "python"))
         build.add_metric((status["version"], platform.python_version()), 1)
@@ -155,6 +176,31 @@ def _queue(queue: Mapping[str, Any]) -> Iterator[Metric]:
         "For how long the first of them has been due; 0 where none is.",
         queue["oldest_due_age"] or 0,
     )
+    yield _gauge(
+        "held_partitions",
+        "Partitions that wait for a person, since a task of theirs failed.",
+        queue["held_partitions"],
+    )
+
+
+def _outbox(outbox: Mapping[str, Any] | None) -> Iterator[Metric]:
+    if outbox is None:
+        return
+    yield CounterMetricFamily(
+        "orchestratord_outbox_taken",
+        "Rows of the outbox that this daemon made tasks of.",
+        value=outbox["taken_total"],
+    )
+    relays = "1 while this daemon relays the outbox, else 0."
+    yield _gauge("outbox_relays", relays, outbox["relays"])
+    failing = "1 while it cannot be relayed, else 0."
+    yield _gauge("outbox_failing", failing, outbox["error"] is not None)
+    if outbox["relays"] and outbox["waiting"] is not None:
+        meaning = "Rows in the outbox, counted every 10 s."
+        rows = _gauge("outbox_rows", meaning, labels=("status",))
+        for status in ("waiting", "refused"):
+            rows.add_metric((status,), outbox[status])
+        yield rows
 
 
 def _gauge(

@@ -19,6 +19,7 @@ from orchestratord_sql.statement_run import (
     StatementCancelled,
     StatementFailed,
     StatementRun,
+    nothing_opens,
 )
 
 log = logging.getLogger("orchestratord.sql")
@@ -114,7 +115,10 @@ class ConnectionThread:
             run.check()
             self._connection = connection = self._connect(run)
             connection.execute(run)
-        except (StatementFailed, StatementCancelled) as end:
+        except StatementFailed as failure:
+            failure.shortage = failure.retryable and not failure.maybe_done and nothing_opens()
+            return failure
+        except StatementCancelled as end:
             return end
         except StaleConnection as error:
             return StatementFailed(f"the connection was closed at once: {error}", retryable=True)

@@ -80,13 +80,13 @@ class DeclaredDatabase(Model):
         WithJsonSchema(
             {
                 "type": "string",
-                "description": "sqlite:////absolute/path, sqlite:///path below the config folder, "
-                "or postgresql://user@host/name, which libpq reads",
+                "description": "Where it is: sqlite:////absolute/path, sqlite:///path below the "
+                "config folder, or postgresql://user@host/name, which libpq reads.",
             }
         ),
     ]
     concurrency: int = Field(10, ge=1)
-    """Statements at once in one daemon."""
+    """How many statements are under way at once in one daemon, at most."""
 
 
 def _name(value: str) -> str:
@@ -99,7 +99,10 @@ def _name(value: str) -> str:
 
 
 DATABASES: DaemonSetting[Mapping[str, DeclaredDatabase]] = DaemonSetting(
-    "databases", Mapping[Annotated[str, AfterValidator(_name)], DeclaredDatabase], default={}
+    "databases",
+    Mapping[Annotated[str, AfterValidator(_name)], DeclaredDatabase],
+    default={},
+    description="The databases that endpoints with `type: sql` may name.",
 )
 """The key of the YAML; `config[DATABASES]` reads it."""
 

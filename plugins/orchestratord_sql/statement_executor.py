@@ -236,16 +236,14 @@ def _rejected(error: str) -> Outcome:
 
 
 def _failed(failure: StatementFailed, target: Target) -> Outcome:
-    if failure.retryable and "error" in target.retry.when:
-        return Outcome(
-            "retry", "error", error=failure.message, maybe_done=failure.maybe_done, answered=False
-        )
-    # Where it makes no difference whether `when` covers an error, nothing is to be said of that.
-    reason = None if failure.retryable else "not_retryable"
+    if failure.shortage:
+        what = f"{failure.message} (no file descriptor is left)"
+        return Outcome("retry", "error", error=what, shortage=True)
     return Outcome(
-        "failure",
+        "retry" if failure.retryable and "error" in target.retry.when else "failure",
         "error",
         error=failure.message,
         maybe_done=failure.maybe_done,
-        final_reason=reason,
+        # Where it makes no difference whether `when` covers an error, nothing is said of that.
+        final_reason=None if failure.retryable else "not_retryable",
     )

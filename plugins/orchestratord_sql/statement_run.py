@@ -6,8 +6,10 @@ The loop that waits for a statement and the thread that carries it out share a `
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import math
+import os
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -131,7 +133,7 @@ def plain_value(value: Any) -> Any:
     if value is None or isinstance(value, bool | int | str):
         return value
     if isinstance(value, float):
-        return value if math.isfinite(value) else _not_finite(value)
+        return value if math.isfinite(value) else json.dumps(value)  # as `NaN`, `-Infinity`
     if isinstance(value, Decimal | timedelta):
         return str(value)
     if isinstance(value, datetime | date | time_of_day):
@@ -143,10 +145,6 @@ def plain_value(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [plain_value(item) for item in value]
     return str(value)
-
-
-def _not_finite(value: float) -> str:
-    return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
 
 
 class StatementCancelled(Exception):
@@ -170,7 +168,18 @@ class StatementFailed(Exception):
         self.message = message
         self.retryable = retryable
         self.maybe_done = maybe_done
+        self.shortage = False
+        """No file descriptor was left, which says nothing of the database."""
         super().__init__(message)
+
+
+def nothing_opens() -> bool:
+    """Whether no file descriptor is left at this moment."""
+    try:
+        os.close(os.open(os.devnull, os.O_RDONLY))
+    except OSError as error:
+        return error.errno in (errno.EMFILE, errno.ENFILE)
+    return False
 
 
 class StatementRun:

@@ -12,12 +12,13 @@ so, before anything is written.
 
 from __future__ import annotations
 
-import asyncio
-import time
 from collections.abc import Awaitable, Iterable
 from typing import Any
 
 from orchestratord import (
+    INLINE_BYTES,
+    INLINE_STEPS,
+    Budget,
     Config,
     Endpoint,
     NewTask,
@@ -25,7 +26,9 @@ from orchestratord import (
     Problem,
     Setting,
     Task,
+    TooCostly,
     hookimpl,
+    off_loop,
     only_for,
     pure,
 )
@@ -34,9 +37,6 @@ from orchestratord_then.child_tasks import ChildPlan, Impossible, concerned, exp
 from orchestratord_then.declaration import THEN, Then
 
 __all__ = ["THEN", "Then", "explain"]
-
-AT_ONCE = 100
-"""Steps of a plan, a task each at most, after which everything else has its turn."""
 
 _KEPT = "orchestratord_then"
 """Where an answer keeps the plan that was made of it."""
@@ -76,8 +76,8 @@ def after_execute(
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Iterable[NewTask] | Awaitable[Iterable[NewTask]]:
-    plan = _kept(outcome, task) or ChildPlan(outcome, task, endpoint, config)
-    return plan.tasks if plan.advance(AT_ONCE) else _tasks(plan)
+    plan = _kept(outcome, task) or _at_once(outcome, task, endpoint, config)
+    return plan.tasks if plan is not None else _tasks(outcome, task, endpoint, config)
 
 
 def _judge(
@@ -86,44 +86,56 @@ def _judge(
     """A failure where what is to follow from a success cannot be worked out, else None."""
     if outcome.verdict != "success":
         return None
+    try:
+        plan = _at_once(outcome, task, endpoint, config)
+    except Exception as error:
+        return _failure(outcome, error)
+    if plan is None:
+        return _judged(outcome, task, endpoint, config)
+    _keep(outcome, plan)
+    return None
+
+
+async def _judged(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Outcome | None:
+    try:
+        plan = await _off_loop(outcome, task, endpoint, config)
+    except Exception as error:
+        return _failure(outcome, error)
+    _keep(outcome, plan)
+    return None
+
+
+async def _tasks(
+    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+) -> Iterable[NewTask]:
+    return (await _off_loop(outcome, task, endpoint, config)).tasks
+
+
+def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> ChildPlan | None:
+    """The plan, worked out here; None where that would take too long. Raises Impossible."""
+    if outcome.response is not None and len(outcome.response.content) > INLINE_BYTES:
+        return None
+    plan = ChildPlan(outcome, task, endpoint, config, Budget(INLINE_STEPS))
+    try:
+        plan.work_out()
+    except TooCostly:
+        return None
+    return plan
+
+
+async def _off_loop(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> ChildPlan:
+    """The plan, whatever it costs. Raises Impossible."""
     plan = ChildPlan(outcome, task, endpoint, config)
-    try:
-        if not plan.advance(AT_ONCE):
-            return _judged(plan, outcome)
-    except Exception as error:
-        return _failure(outcome, error)
-    _keep(outcome, plan)
-    return None
-
-
-async def _judged(plan: ChildPlan, outcome: Outcome) -> Outcome | None:
-    try:
-        await _complete(plan)
-    except Exception as error:
-        return _failure(outcome, error)
-    _keep(outcome, plan)
-    return None
+    await off_loop(plan.work_out)
+    return plan
 
 
 def _failure(outcome: Outcome, error: Exception) -> Outcome:
     # Whatever it is: were it passed over, the call would succeed and nothing would follow from it.
     text = str(error) if isinstance(error, Impossible) else f"{type(error).__name__}: {error}"
     return outcome.failure(f"then: {text}" if not isinstance(error, Impossible) else text)
-
-
-async def _tasks(plan: ChildPlan) -> Iterable[NewTask]:
-    await _complete(plan)
-    return plan.tasks
-
-
-async def _complete(plan: ChildPlan) -> None:
-    """Work a plan out to its end, with turns for everything else. Raises Impossible."""
-    # A hook that took too long would be passed over.
-    deadline = time.monotonic() + plan.timeout
-    while not plan.advance(AT_ONCE):
-        await asyncio.sleep(0)
-        if time.monotonic() > deadline:
-            raise Impossible(f"then: takes longer than {plan.timeout:g} s; split the answer")
 
 
 def _keep(outcome: Outcome, plan: ChildPlan) -> None:

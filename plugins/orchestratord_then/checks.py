@@ -16,6 +16,10 @@ from orchestratord import (
 from orchestratord_then.child_tasks import ITEM, NAMES, WHOLE
 from orchestratord_then.declaration import THEN, Then
 
+EVENT = "event"
+OF_ANSWERS = frozenset({"headers", "body"})
+"""What there is only where something was answered."""
+
 
 def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     """All that is wrong with the calls that follow from one endpoint's answers."""
@@ -23,7 +27,7 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     entries = endpoint[THEN]
     for index, entry in enumerate(entries):
         key = f"then.{index}"
-        yield from _names(entry, key)
+        yield from _names(entry, key, is_event=endpoint.type == EVENT)
         target = config.endpoints.get(entry.call)
         if target is not None:
             yield from _params(entry, target, key)
@@ -49,11 +53,12 @@ def _is_declared(endpoint_id: str, config: Config) -> bool:
     return any(file.startswith(f"apis/{api}/endpoints/{name}.") for file in config.files)
 
 
-def _names(entry: Then, key: str) -> Iterator[Problem]:
+def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
     """Names at which the expressions begin, and that there are not."""
-    known = NAMES if entry.each is None else NAMES | {ITEM}
+    here = NAMES - OF_ANSWERS if is_event else NAMES
+    known = here if entry.each is None else here | {ITEM}
     expressions: list[tuple[str, Expression | None, frozenset[str]]] = [
-        ("each", entry.each, NAMES),
+        ("each", entry.each, here),
         ("when", entry.when, known),
         *((f"params.{name}", value.expression, known) for name, value in entry.params.items()),
     ]
@@ -61,6 +66,8 @@ def _names(entry: Then, key: str) -> Iterator[Problem]:
         for name in sorted(expression.names - names - {WHOLE}) if expression is not None else ():
             if name == ITEM:
                 message = f"{ITEM!r} is known only in `params` and `when`, beside an `each`"
+            elif is_event and name in OF_ANSWERS:
+                message = f"an event has no {name}: its data is in `params`"
             elif expression is not None and expression.source == name and path[:7] == "params.":
                 message = f"{name!r} is not known here{suggest(name, names)}"
                 message += f"; a text has quotes of its own: \"'{name}'\""

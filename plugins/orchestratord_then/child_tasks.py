@@ -1,8 +1,9 @@
-"""From an answer to the child tasks that follow from it, worked out step by step."""
+"""From an answer to the child tasks that follow from it."""
 
 from __future__ import annotations
 
 import json
+import time
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
@@ -10,18 +11,25 @@ from typing import Any, NoReturn
 import httpx
 
 from orchestratord import (
+    Budget,
     Config,
     Endpoint,
     Explanation,
     InvalidParams,
+    InvalidPayload,
     NewTask,
     Outcome,
+    Partition,
     Redactor,
     Task,
+    TooCostly,
     check_params,
+    free_json,
     header_items,
     hookimpl,
     only_for,
+    parse_json,
+    within_budget,
 )
 from orchestratord_then.declaration import THEN, Then
 
@@ -31,16 +39,21 @@ ITEM = "item"
 WHOLE = "@"
 """All of them together, as `Expression.names` has it."""
 
-MAX_TASKS = 10_000
-"""Calls that one answer may cause; as many as are taken in one batch."""
+MAX_TASKS = 100_000
+"""Calls that one answer may cause; as many as a hook may return."""
+MAX_SHOWN = 10_000
+"""Of these, those that `explain` shows."""
 MAX_BYTES = 16 * 1024 * 1024
 """Of all their parameters together, as JSON."""
 PLAN_TIMEOUT = 5.0
-"""Seconds that working it out may take, and at most half of `plugins.timeout`."""
+"""Seconds of computing that working it out may take, and at most half of `plugins.timeout`."""
+_PER_TASK = 50
+"""Steps of a budget that a child task costs beside its expressions."""
+_PER_STEP = 64
+"""Characters of its parameters that cost one more."""
 
 PHASE = "on_success"
 
-_END = object()
 _NO_ITEM = object()
 
 
@@ -80,6 +93,10 @@ class AnswerDocument:
             self._known["body"] = _body(self._outcome.response)
         return self._known
 
+    def free(self) -> None:
+        """Free what was read, in pieces; nothing is looked at any more."""
+        free_json([self._known.pop("body", None)])
+
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
         response = self._outcome.response
@@ -109,7 +126,7 @@ def _body(response: httpx.Response | None) -> Any:
     if not content.strip():
         raise UnreadableAnswer("the answer has no body")
     try:
-        return json.loads(content, parse_constant=_refuse)
+        return parse_json(content, parse_constant=_refuse)
     except RecursionError:
         raise UnreadableAnswer("the body of the answer is nested too deeply") from None
     except ValueError as error:
@@ -132,29 +149,46 @@ class ChildPlan:
         task: the call.
         endpoint: with its `then`.
         config: the configuration in force.
+        budget: what all of it may cost; None for as much as it takes.
     """
 
-    def __init__(self, outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> None:
+    def __init__(
+        self,
+        outcome: Outcome,
+        task: Task,
+        endpoint: Endpoint,
+        config: Config,
+        budget: Budget | None = None,
+    ) -> None:
         self.tasks: list[NewTask] = []
         """What was worked out so far."""
         self.reasons: list[tuple[int, str, Sequence[NewTask]]] = []
         """Of each entry of `then` that was worked out: its index, in words why, and its tasks."""
-        self.timeout = min(PLAN_TIMEOUT, config.daemon.plugins.timeout / 2)
-        """Seconds that it may take."""
+        self._timeout = min(PLAN_TIMEOUT, config.daemon.plugins.timeout / 2)
+        self._budget = budget
         self._task = task
         self._entries = endpoint[THEN]
         self._config = config
         self._answer = AnswerDocument(outcome, task, config.redactor)
         self._bytes = 0
-        self._steps = self._work()
 
     def is_of(self, task: Task) -> bool:
         """Whether it was made of this attempt of this task."""
         return (task.id, task.attempts) == (self._task.id, self._task.attempts)
 
-    def advance(self, steps: int) -> bool:
-        """Go on for so many steps; True where it is complete. Raises Impossible."""
-        return any(next(self._steps, _END) is _END for _ in range(steps))
+    def work_out(self) -> None:
+        """Make all of it, once. Raises Impossible, and TooCostly where there is a budget."""
+        # Not by the clock of the wall: others compute meanwhile, and it is no fault of the answer.
+        deadline = time.thread_time() + self._timeout
+        try:
+            for _ in self._work():
+                if time.thread_time() > deadline:
+                    raise Impossible(
+                        f"then: takes longer than {self._timeout:g} s; split the answer"
+                    )
+        finally:
+            if self._budget is None:
+                self._answer.free()
 
     # -- within --------------------------------------------------------------------------------
 
@@ -213,11 +247,18 @@ class ChildPlan:
             if found is not None:
                 given[name] = found
         try:
-            params = check_params(target, given)
+            params = check_params(target, given, most=self._config.daemon.max_params)
         except InvalidParams as error:
-            wrong = "; ".join(f"params.{name}: {why}" for name, why in error.problems.items())
+            wrong = "; ".join(
+                f"params.{name}: {why}" if name in target.params else f"{name}: {why}"
+                for name, why in error.problems.items()
+            )
             raise Impossible(f"{place}: {entry.call}: {wrong}") from None
         self._measure(params, place)
+        try:
+            partition = self._partition(target, params)
+        except InvalidPayload as error:
+            raise Impossible(f"{place}: {entry.call}: {error}") from None
         self.tasks.append(
             NewTask(
                 "call",
@@ -226,19 +267,33 @@ class ChildPlan:
                 parent_id=self._task.id,
                 max_attempts=target.retry.max_attempts,
                 depth=depth,
+                partition=partition,
             )
         )
 
+    def _partition(self, target: Endpoint, params: Mapping[str, Any]) -> Partition | None:
+        """Raises InvalidPayload."""
+        rule = target.partition
+        if rule is None:
+            return None
+        context = {"params": params}
+        if self._budget is None:
+            return rule.of(context)
+        return within_budget(self._budget, rule.of, context)
+
     def _measure(self, params: Mapping[str, Any], place: str) -> None:
         """Raise Impossible for what must not be stored, or is too much."""
-        if self._config.redactor.value(params) != params:
+        size = len(json.dumps(params))
+        if self._budget is not None:
+            self._budget.spend(_PER_TASK + size // _PER_STEP)
+        if self._config.redactor.is_in(params):
             raise Impossible(
                 f"{place}: the parameters would hold a secret of this configuration, and "
                 "parameters are stored"
             )
         if len(self.tasks) == MAX_TASKS:
             raise Impossible(f"{place}: more than {MAX_TASKS} calls would follow from one answer")
-        self._bytes += len(json.dumps(params))
+        self._bytes += size
         if self._bytes > MAX_BYTES:
             raise Impossible(
                 f"{place}: the parameters of what follows from one answer would have more than "
@@ -256,8 +311,10 @@ class ChildPlan:
         if item is not _NO_ITEM:
             document = {**document, ITEM: item}
         try:
-            return look(document)
+            return look(document, self._budget)
         except ValueError as error:
+            if self._budget is not None and isinstance(error, TooCostly):
+                raise
             raise Impossible(f"{place}: {error}") from None
 
 
@@ -284,8 +341,7 @@ def explain(
     plan = ChildPlan(outcome, task, endpoint, config)
     failed = None
     try:
-        while not plan.advance(MAX_TASKS):
-            pass
+        plan.work_out()
     except Impossible as error:
         failed = str(error)
     found: list[Explanation] = []
@@ -295,7 +351,7 @@ def explain(
             found.append(Explanation("call", names[index], PHASE, False, why))
     if failed is not None:
         found += [Explanation("call", name, PHASE, False, failed) for name in names]
-    return found
+    return found[:MAX_SHOWN]
 
 
 def _kind(value: Any) -> str:

@@ -82,5 +82,11 @@ class Then(Model):
     """Calls of a chain, one caused by the other, that this may not make longer."""
 
 
-THEN: Setting[tuple[Then, ...]] = Setting("then", tuple[Then, ...], default=(), merge="replace")
+THEN: Setting[tuple[Then, ...]] = Setting(
+    "then",
+    tuple[Then, ...],
+    default=(),
+    merge="replace",
+    description="The calls that follow from a success.",
+)
 """The key of the YAML; `endpoint[THEN]` reads it."""

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from orchestratord import (
+    INLINE_STEPS,
+    Budget,
     Config,
     Endpoint,
     Explanation,
@@ -16,12 +18,15 @@ from orchestratord import (
     Outcome,
     Redactor,
     Task,
+    TooCostly,
     hookimpl,
+    off_loop,
     only_for,
+    within_budget,
 )
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
-from orchestratord_webhooks.envelope import data_of, payload_of
+from orchestratord_webhooks.envelope import data_of, names_of, payload_of
 from orchestratord_webhooks.health import Health
 
 log = logging.getLogger("orchestratord.webhooks")
@@ -59,7 +64,7 @@ class Announcer:
         endpoint: Endpoint,
         next_try: int | None,
         config: Config,
-    ) -> list[NewTask]:
+    ) -> list[NewTask] | Awaitable[list[NewTask]]:
         """The hook `announce`: a delivery for each webhook that waits for this."""
         if task.kind != "call":
             return []
@@ -73,14 +78,21 @@ class Announcer:
         if not firing:
             return []
         at = self._now()
-        data = data_of(phase, outcome, request, task, next_try, config.redactor)
-        context = self._context(task, at)
-        deliveries = [
-            self.delivery(webhook, data, context, at, config.redactor, task) for webhook in firing
-        ]
-        for delivery in deliveries:
-            self._notice_size(delivery)
-        return deliveries
+
+        def deliveries() -> list[NewTask]:
+            data = data_of(phase, outcome, request, task, next_try, config.redactor)
+            context = self._context(task, at)
+            made = [self.delivery(one, data, context, at, config.redactor, task) for one in firing]
+            for delivery in made:
+                self._notice_size(delivery)
+            return made
+
+        if task.is_large:
+            return off_loop(deliveries)
+        try:
+            return within_budget(Budget(INLINE_STEPS), deliveries)
+        except TooCostly:
+            return off_loop(deliveries)
 
     @hookimpl
     @only_for(_declares)
@@ -137,14 +149,16 @@ class Announcer:
         redactor: Redactor,
         task: Task | None,
     ) -> NewTask:
-        """The task that delivers `data` to `webhook`; `task` is the call that caused it, if any.
+        """The task that delivers `data` to `webhook`; `task` is the call that it is of, if any.
 
-        Where the payload does not render, the task says so and fails at its first attempt: what
-        went wrong is seen where deliveries are looked at.
+        Where the payload or the partition does not render, the task says so and fails at its first
+        attempt: what went wrong is seen where deliveries are looked at.
         """
         endpoint_id = str(data["endpoint"])
-        payload, error = None, None
+        payload, error, partition = None, None, None
         try:
+            if webhook.partition is not None:
+                partition = webhook.partition.of(names_of(data, context))
             payload = payload_of(webhook, data, context, at, redactor)
         except InvalidPayload as invalid:
             error = redactor.text(str(invalid))
@@ -159,6 +173,7 @@ class Announcer:
             error=error,
             parent_id=task.id if task else None,
             max_attempts=webhook.retry.max_attempts,
+            partition=partition,
         )
 
     def _notice_size(self, delivery: NewTask) -> None:

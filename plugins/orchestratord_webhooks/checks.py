@@ -8,7 +8,7 @@ from orchestratord import Endpoint, Problem, suggest
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 
-HTTP, SQL = "http", "sql"
+HTTP, SQL, EVENT = "http", "sql", "event"
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -21,6 +21,9 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
                 key = f"tests.{number}.expect.webhooks.{index}"
                 yield Problem(f"there is no webhook {name!r}{suggest(name, known)}", key=key)
     for index, webhook in enumerate(webhooks):
+        if endpoint.type == EVENT and webhook.phase != "on_success":
+            message = f"an event has no phase {webhook.phase}: write phase: on_success"
+            yield Problem(message, key=f"webhooks.{index}.phase", own=True)
         for key, message in _warnings(webhook, endpoint):
             yield Problem(message, key=f"webhooks.{index}.{key}", severity="warning")
 

@@ -27,6 +27,7 @@ from orchestratord import (
     PHASES,
     Duration,
     Model,
+    PartitionKey,
     RetryPolicy,
     Setting,
     StatusSet,
@@ -47,11 +48,16 @@ WHEN = StatusSet.parse(["error", "1xx", "3xx", "400-409", "411-499", "5xx"])
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
-_EXPRESSION = re.compile(r"""\{\{(?:'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^'"])*?\}\}""", re.DOTALL)
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
 
 Part = Literal["params", "request", "response"]
 """What can be left out of the envelope's data."""
+
+
+def _about(key: str) -> str | None:
+    """What editors show of a key of every `retry`."""
+    return RetryPolicy.model_fields[key].description
 
 
 class Retry(RetryPolicy):
@@ -59,10 +65,10 @@ class Retry(RetryPolicy):
 
     default_backoff: ClassVar[Mapping[str, Any]] = {"strategy": "list", "delays": DELAYS}
 
-    max_attempts: int = Field(10, ge=1, le=1000)
-    max_delay: Duration = 86400.0
-    jitter: float = Field(0.2, ge=0, le=1)
-    when: StatusSet = WHEN
+    max_attempts: int = Field(10, ge=1, le=1000, description=_about("max_attempts"))
+    max_delay: Duration = Field(86400.0, description=_about("max_delay"))
+    jitter: float = Field(0.2, ge=0, le=1, description=_about("jitter"))
+    when: StatusSet = Field(WHEN, description=_about("when"))
 
 
 def _known_phase(value: str) -> str:
@@ -93,16 +99,27 @@ def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
 
 def _sendable(header: Template) -> Template:
     check_names(header, webhook_templates.DELIVERY)
-    # What is the same in each delivery: with references, as far as no expression is near.
-    literal = header.render({}) if header.constant else _EXPRESSION.sub("", header.source)
-    if _CONTROL.search(str(literal)):
+    if _CONTROL.search(header.literal):
         raise ValueError("a header holds no line break or control character")
     return header
 
 
+def _header_name(name: str) -> str:
+    if _HEADER.fullmatch(name):
+        return name
+    raise ValueError("is not the name of a header")
+
+
 def _reachable(url: WebhookUrl) -> WebhookUrl:
     check_names(url.template, webhook_templates.DELIVERY)
+    if _CONTROL.search(url.template.literal) or "\t" in url.template.literal:
+        raise ValueError("a URL holds no line break or control character")
     return url
+
+
+def _known_names(rule: PartitionKey) -> PartitionKey:
+    check_names(rule.by, webhook_templates.PAYLOAD)
+    return rule
 
 
 Payload = Annotated[
@@ -135,20 +152,30 @@ class Webhook(Model):
     phase: Annotated[
         str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
     ]
-    """The phase of the lifecycle that it hangs on."""
+    """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
     status_code: StatusSet | None = None
-    """Answers that it fires for; left out: any, also none."""
+    """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
     url: Annotated[UrlKey, AfterValidator(_reachable)]
+    """Where deliveries go; templates may stand in the path and the query."""
     secret: SigningKeys = ()
     """What deliveries are signed with; without one they are not."""
-    headers: Mapping[str, Annotated[Template, AfterValidator(_sendable)]] = {}
+    headers: Mapping[
+        Annotated[str, AfterValidator(_header_name)], Annotated[Template, AfterValidator(_sendable)]
+    ] = {}
+    """Headers of each delivery."""
     payload: Payload | None = None
     """What is sent instead of the standard envelope."""
     include: tuple[Part, ...] | None = None
     """What of the envelope's data is sent; left out: all."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
+    """How long a delivery may take: 15s."""
     retry: Retry = Field(default_factory=dict, validate_default=True)
+    """When a failed delivery is tried again; nothing is inherited from the endpoint's retry."""
+    partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
+    """What its deliveries are divided by, into parts that have fair turns, or an order: a template
+    over the envelope's data, or `{by, ordered, concurrency, on_failure}`."""
     enabled: bool = True
+    """Whether it fires."""
 
     _fingerprint: str = PrivateAttr("")
 
@@ -227,6 +254,11 @@ def _fingerprint(declared: Mapping[str, Any], keys: Sequence[SigningKey]) -> str
 
 
 WEBHOOKS: Setting[tuple[Webhook, ...]] = Setting(
-    "webhooks", tuple[Webhook, ...], default=(), merge="by_name", name_of=name_of
+    "webhooks",
+    tuple[Webhook, ...],
+    default=(),
+    merge="by_name",
+    name_of=name_of,
+    description="Which webhooks are told of what becomes of a call.",
 )
 """The key of the YAML; `endpoint[WEBHOOKS]` reads it."""

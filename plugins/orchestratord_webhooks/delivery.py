@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Mapping
+import json
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import httpx
@@ -48,9 +48,8 @@ class Deliveries(Executor):
 
     kind: ClassVar[str] = "webhook"
 
-    def __init__(self, health: Health, now: Callable[[], float] = time.time) -> None:
+    def __init__(self, health: Health) -> None:
         self._health = health
-        self._now = now
         self._forms: dict[int, tuple[Webhook, Form]] = {}
 
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
@@ -58,10 +57,14 @@ class Deliveries(Executor):
         if declared is None:
             return Doomed("webhook_removed", f"{endpoint.id} has no webhook {webhook} any more")
         if not declared.enabled:
-            return Parked(f"the webhook {webhook} is switched off in its YAML")
+            why = f"the webhook {webhook} is switched off"
+            remedy = "to deliver to it again, set `enabled: true` in its YAML"
+            return Parked(f"{why}; {remedy}", "webhook_disabled")
         reason = self._health.disabled(endpoint.id, webhook)
         if reason is not None:
-            return Doomed("webhook_disabled", f"the webhook is disabled: {reason}", after=0)
+            enable = f"orchestratorctl webhooks enable {endpoint.id} {webhook}"
+            why = f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
+            return Doomed("webhook_disabled", why, after=0)
         return Target(
             endpoint=endpoint,
             retry=declared.retry,
@@ -71,12 +74,15 @@ class Deliveries(Executor):
             concurrency=CONCURRENCY,
             egress=endpoint.api.egress,
             detail=declared,
+            url=declared.url.name,
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         webhook: Webhook = target.detail
         if task.payload is None:
             raise InvalidPayload(task.last_error or "its payload did not render")
+        if not isinstance(webhook.payload, Template):
+            _check_json(task.payload)
         if not webhook.templated:
             return self._form(webhook).request(task.payload.encode())
         context = {
@@ -111,7 +117,7 @@ class Deliveries(Executor):
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         webhook: Webhook = target.detail
         signed = signature.signed(
-            webhook.secret, self.message_id(task), int(self._now()), request.content
+            webhook.secret, self.message_id(task), int(self.now()), request.content
         )
         # Whatever else has set one of these: they are the signature's.
         put_headers(request, signed, instead_of=signature.HEADERS)
@@ -133,8 +139,18 @@ class Deliveries(Executor):
 
     def message_id(self, task: Task) -> str:
         """The webhook-id: stable over retries, unique over queues; a forced repeat has its own."""
+        if task.nonce is not None:
+            return f"msg_{task.nonce}"
         again = f"_{task.generation}" if task.generation else ""
         return f"msg_{self.instance}_{task.id}{again}"
+
+
+def _check_json(payload: str) -> None:
+    """Raise InvalidPayload where what is stored is no JSON, as after an edit of the table."""
+    try:
+        json.loads(payload)
+    except (ValueError, RecursionError) as error:
+        raise InvalidPayload(f"its payload is not JSON: {error}", stored=True) from None
 
 
 def _headers(webhook: Webhook) -> dict[str, str]:

@@ -27,8 +27,8 @@ from orchestratord import (
 )
 from orchestratord_webhooks.declaration import Webhook
 
-MAX_PAYLOAD = 262_144
-"""Bytes of a payload; what is larger is not sent."""
+MAX_PAYLOAD = 512 << 10
+"""Bytes of a payload; what is larger is not sent. By default, the parameters of a call are half."""
 MAX_BODY = 20_000
 """Bytes of the answer's body that the envelope holds."""
 _MARGIN = 8_192
@@ -55,7 +55,7 @@ def data_of(
 ) -> dict[str, Any]:
     """The envelope's `data`. The arguments are those of the hook `announce`."""
     error = outcome.error if outcome else None
-    return {
+    data: dict[str, Any] = {
         "endpoint": task.endpoint_id,
         "phase": phase,
         "status_code": outcome.status_code if outcome else None,
@@ -67,6 +67,18 @@ def data_of(
         "error": None if error is None else redactor.text(error),
         "next_try": None if next_try is None else time_text(next_try / 1000),
     }
+    if task.partition is not None:
+        data["partition"] = redactor.text(task.partition)
+    return data
+
+
+def names_of(data: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:
+    """What the templates of a payload and of a partition may use: `data`, and further names."""
+    names = {"partition": None, **context, **data}
+    # A template can ask for the body of an answer that did not come; it finds nothing there.
+    names["request"] = {**_NO_REQUEST, **(data["request"] or {})}
+    names["response"] = data["response"] or _NO_RESPONSE
+    return names
 
 
 def time_text(seconds: float) -> str:
@@ -97,10 +109,7 @@ def payload_of(
         sent = _sent(webhook, data)
         text = _json({"type": webhook.phase, "timestamp": time_text(at), "data": sent})
     else:
-        # A template can ask for the body of an answer that did not come; it finds nothing there.
-        names = {**context, **data}
-        names["request"] = {**_NO_REQUEST, **(data["request"] or {})}
-        names["response"] = data["response"] or _NO_RESPONSE
+        names = names_of(data, context)
         if isinstance(webhook.payload, TemplateTree):
             text = _json(redactor.value(webhook.payload.render(names)))
         else:

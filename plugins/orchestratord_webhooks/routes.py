@@ -13,20 +13,36 @@ from orchestratord import (
     Answer,
     Caller,
     Config,
+    ConfigError,
     Conflict,
     Control,
     Declaration,
     Endpoint,
     InvalidParams,
     NotFound,
+    NotWritable,
+    Outdated,
     Problem,
     Route,
+    Unconditional,
+    described,
 )
 from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
 from orchestratord_webhooks.health import TABLE, Health, Name, find
+from orchestratord_webhooks.route_documents import (
+    DeclaredWebhooks,
+    EditedWebhooks,
+    HealthQuery,
+    ProblemOfEdit,
+    TestDelivery,
+    WebhookHealth,
+    WebhooksHealth,
+    WriteQuery,
+    WrittenWebhooks,
+)
 
 Params = Mapping[str, str]
 
@@ -35,9 +51,7 @@ MAX_DIFF = 4_000
 
 _EXAMPLE_REQUEST = {"method": "GET", "url": "https://api.example.com/example"}
 _EXAMPLE_STATEMENT = {"database": "example", "statement": "SELECT 1", "params": {}}
-_SENT = frozenset(
-    {"webhooks", "names", "references", "inherited", "file", "writable", "reason", "etag"}
-)
+_SENT = WrittenWebhooks.__annotations__.keys()
 """Keys of a body; all but the first are passed over, so that what was read can be sent back."""
 
 
@@ -68,6 +82,7 @@ class WebhookRoutes:
             Route("POST", of_endpoint + "/{webhook}/test", self.test),
         )
 
+    @described(query=HealthQuery, answers={200: WebhooksHealth}, problems=[NotFound])
     async def list_health(self, path: Params, query: Params, body: Any) -> Answer:
         """Every declared webhook and how it fares; `endpoint` narrows it to one endpoint's."""
         wanted = query.get("endpoint")
@@ -81,11 +96,19 @@ class WebhookRoutes:
         rows.sort(key=lambda row: (row["endpoint_id"], row["name"]))
         return Answer({"webhooks": [_shown(row) for row in rows]})
 
+    @described(answers={200: DeclaredWebhooks}, problems=[ConfigError])
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
         """The webhooks of an endpoint as they stand in its file, and those that it inherits."""
         endpoint_id = f"{path['api']}/{path['name']}"
         return _declared(await self._control.declaration(endpoint_id, WEBHOOKS.key))
 
+    @described(
+        query=WriteQuery,
+        headers={"If-Match": "the ETag that was read"},
+        body=WrittenWebhooks,
+        answers={200: EditedWebhooks},
+        problems=[Unconditional, Outdated, NotWritable, ConfigError],
+    )
     async def write(self, path: Params, query: Params, body: Any, caller: Caller) -> Answer:
         """Write the webhooks of an endpoint to its file; with `dry_run=true`, only try it."""
         wrong = {name: "there is no such parameter" for name in query if name != "dry_run"}
@@ -118,6 +141,7 @@ class WebhookRoutes:
             more["problems"] = _problems(edit.refused)
         return replace(_declared(edit.declaration, **more), done=done)
 
+    @described(answers={200: WebhookHealth}, problems=[Conflict])
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
         """Lift what disabled a webhook."""
         endpoint, webhook = self._find(path)
@@ -130,6 +154,7 @@ class WebhookRoutes:
         await self._health.enable(name, self._control)
         return Answer(await self._row(name), done=Action("enable webhook", *name))
 
+    @described(answers={200: WebhookHealth})
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
         """Disable a webhook until it is enabled manually, or its YAML changes."""
         endpoint, webhook = self._find(path)
@@ -137,6 +162,7 @@ class WebhookRoutes:
         await self._health.disable(name, self._control)
         return Answer(await self._row(name), done=Action("disable webhook", *name))
 
+    @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
         """Send an example of what the webhook would get, as a delivery like any other."""
         endpoint, webhook = self._find(path)
@@ -163,7 +189,7 @@ class WebhookRoutes:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
         return endpoint, webhook
 
-    async def _row(self, name: Name) -> dict[str, Any]:
+    async def _row(self, name: Name) -> WebhookHealth:
         rows = await self._control.rows(TABLE.name)
         return next(_shown(row) for row in rows if (row["endpoint_id"], row["name"]) == name)
 
@@ -186,17 +212,17 @@ def _declared(found: Declaration, **more: Any) -> Answer:
     return Answer(body, headers={"ETag": found.etag, "Cache-Control": "no-store"})
 
 
-def _problems(problems: Sequence[Problem]) -> list[dict[str, Any]]:
+def _problems(problems: Sequence[Problem]) -> list[ProblemOfEdit]:
     return [
         {
-            "file": problem.file,
-            "line": problem.line,
-            "column": problem.column,
-            "key": problem.key,
-            "message": problem.message,
-            "hint": problem.hint or None,
+            "file": one.file,
+            "line": one.line,
+            "column": one.column,
+            "key": one.key,
+            "message": one.message,
+            "hint": one.hint or None,
         }
-        for problem in problems
+        for one in problems
     ]
 
 
@@ -204,10 +230,10 @@ def _endpoint(config: Config, endpoint_id: str) -> Endpoint:
     try:
         return config.endpoints[endpoint_id]
     except KeyError:
-        raise NotFound(f"there is no endpoint {endpoint_id!r}") from None
+        raise NotFound.of("endpoint", endpoint_id) from None
 
 
-def _shown(row: Mapping[str, Any]) -> dict[str, Any]:
+def _shown(row: Mapping[str, Any]) -> WebhookHealth:
     """A row of the table for people: one word on whether it is enabled, times as texts."""
     code = row["last_status_code"]
     return {
@@ -236,6 +262,7 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
     executed = endpoint.type == SQL
     code = _example_code(webhook, "ok" if executed else 200, "error" if executed else 503)
     answered = code == "ok" or isinstance(code, int)
+    partition = {} if endpoint.partition is None else {"partition": "example"}
     response = {"headers": {"content-type": "application/json"}, "body": '{"example": true}'}
     return {
         "test": True,
@@ -249,6 +276,7 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
         "response": response if answered else None,
         "error": "an example" if code == "error" else None,
         "next_try": time_text(at + 60) if webhook.phase == "on_retry" else None,
+        **partition,
     }
 
 

@@ -5,6 +5,7 @@ Where a URL goes is fixed; what follows the host may be rendered for each delive
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -18,7 +19,7 @@ from orchestratord import InvalidPayload, Template, TemplateTree, Text, suggest
 
 DATA = frozenset(
     {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
-     "error", "next_try"}
+     "error", "next_try", "partition"}
 )  # fmt: skip
 """The fields of the envelope's data."""
 
@@ -69,12 +70,14 @@ class WebhookUrl:
     """A parsed URL.
 
     `receiver` is its `host:port`, known before anything is rendered; `shown` is the URL for
-    people, with what came from a secret reference masked.
+    people, with what came from a secret reference masked. `name` is the same, and tells two apart
+    that differ in a secret alone.
     """
 
     template: Template
     receiver: str
     shown: str
+    name: str
 
     @classmethod
     def parse(cls, value: Any) -> WebhookUrl:
@@ -84,7 +87,10 @@ class WebhookUrl:
         pieces = value.parts if isinstance(value, Text) else ((value, False),)
         secret = isinstance(value, Text) and value.secret
         shown = "".join("***" if referenced and secret else text for text, referenced in pieces)
-        return cls(Template(value), _receiver(pieces), shown)
+        name = shown
+        if secret:  # six digits tell a few apart, and nothing of what they were made of
+            name += f"~{hashlib.sha256(value.encode()).hexdigest()[:6]}"
+        return cls(Template(value), _receiver(pieces), shown, name)
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The URL for one delivery; values are percent-encoded, `/` included.

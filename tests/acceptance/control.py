@@ -10,6 +10,7 @@ from typing import Any
 import httpx
 
 from tests.acceptance.waiting import PATIENCE, until
+from tests.described_api import check
 
 LONG_POLL = 30.0
 """Seconds that the daemon keeps somebody waiting, at most."""
@@ -23,11 +24,16 @@ class Control:
     socket: Path
 
     def request(self, method: str, path: str, **options: Any) -> httpx.Response:
-        """One request over the control socket; `options` are httpx's."""
+        """One request over the control socket; `options` are httpx's.
+
+        The answer is held against the description of the API.
+        """
         # Without TLS, whose certificates take longer to load than the daemon to answer.
         transport = httpx.HTTPTransport(uds=str(self.socket), verify=False)
         with httpx.Client(transport=transport, base_url="http://localhost", timeout=60) as client:
-            return client.request(method, path, **options)
+            answer = client.request(method, path, **options)
+        check(answer)
+        return answer
 
     def get(self, path: str, **params: Any) -> httpx.Response:
         return self.request("GET", path, params=params)
@@ -78,9 +84,9 @@ class Control:
         found: dict[str, Any] = self.get("/v1/status").json()
         return found
 
-    def reload(self) -> dict[str, Any]:
+    def reload(self, **body: Any) -> dict[str, Any]:
         """Have it read its files; what it says."""
-        found: dict[str, Any] = self.post("/v1/reload").json()
+        found: dict[str, Any] = self.post("/v1/reload", body or None).json()
         return found
 
     def finish(self, task_id: int, timeout: float = PATIENCE) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Any
 
 from tests.acceptance.control import Control
+from tests.acceptance.fork_server import can_fork, fork_server
 from tests.acceptance.waiting import PATIENCE, until
 
 
@@ -63,6 +64,10 @@ class Daemon(Control):
         self.process: subprocess.Popen[bytes] | None = None
         self.wrapper: list[str] = []
         """The beginning of the command line, for what is to run the daemon."""
+        self.passed: list[int] = []
+        """Descriptors that the process inherits."""
+        self.by_command = False
+        """It is started by its command line, as users do, though that takes longer."""
         self.expected: list[str] = []
         """Regular expressions of what may be logged at ERROR."""
         self.environ = {
@@ -77,7 +82,7 @@ class Daemon(Control):
             "drain_timeout": "5s",
             **settings,
         }
-        self.config.mkdir(parents=True)
+        (self.config / "apis").mkdir(parents=True)
         self.write("orchestratord.yaml", self.settings)
 
     # -- files --------------------------------------------------------------------------------
@@ -113,27 +118,29 @@ class Daemon(Control):
 
     # -- the process ----------------------------------------------------------------------------
 
-    def start(self) -> Daemon:
+    def start(self, *options: str) -> Daemon:
         """Start it and wait until it answers."""
-        self.launch()
+        self.launch(*options)
         self.wait_ready()
         return self
 
-    def launch(self) -> subprocess.Popen[bytes]:
+    def launch(self, *options: str) -> subprocess.Popen[bytes]:
         """Start it; it may not come up."""
         assert self.process is None or self.process.poll() is not None
+        words = ["run", "--config", str(self.config), *options]
+        if not (self.wrapper or self.by_command) and can_fork(self.environ):
+            self.process = fork_server().fork(words, self.environ, self.home, self.log_file)
+            return self.process
         with self.log_file.open("ab") as log:
             self.process = subprocess.Popen(
-                [
-                    *self.wrapper,
-                    *(sys.executable, "-m", "orchestratord", "run", "--config", str(self.config)),
-                ],
+                [*self.wrapper, sys.executable, "-m", "orchestratord", *words],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 env=self.environ,
                 cwd=self.home,
                 start_new_session=True,
+                pass_fds=self.passed,
             )
         return self.process
 
@@ -173,9 +180,10 @@ class Daemon(Control):
         return self.wait(timeout)
 
     def kill(self) -> None:
-        """SIGKILL: no last words."""
+        """SIGKILL: no last words. The kernel ends its workers, if there are any, a moment later."""
         self.signal(signal.SIGKILL)
         self.wait()
+        until(lambda: not self.listens(), "the end of its workers")
 
     def restart(self) -> None:
         """Stop it in order, and start it again."""
@@ -195,7 +203,7 @@ class Daemon(Control):
         if self.process is not None and self.process.poll() is None:
             self.process.terminate()
             try:
-                code = self.process.wait(15)
+                code = self.process.wait(PATIENCE)
             except subprocess.TimeoutExpired:
                 code = None
             finally:
@@ -245,7 +253,7 @@ class Daemon(Control):
 
     # -- what stands outside ----------------------------------------------------------------------
 
-    def ctl(self, *words: str, timeout: float = 30, **environ: str) -> Ran:
+    def ctl(self, *words: str, timeout: float = PATIENCE, **environ: str) -> Ran:
         """Run orchestratorctl."""
         ended = subprocess.run(
             [sys.executable, "-m", "orchestratorctl", *words],
@@ -259,6 +267,19 @@ class Daemon(Control):
                 "ORCHESTRATORD_SOCKET": str(self.socket),
                 **environ,
             },
+        )
+        return Ran(ended.returncode, ended.stdout, ended.stderr)
+
+    def run(self, *words: str, timeout: float = PATIENCE) -> Ran:
+        """Run a command of orchestratord on its config folder."""
+        ended = subprocess.run(
+            [sys.executable, "-m", "orchestratord", *words, "--config", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=timeout,
+            check=False,
+            stdin=subprocess.DEVNULL,
+            env=self.environ,
         )
         return Ran(ended.returncode, ended.stdout, ended.stderr)
 

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import base64
+import inspect
 import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 import click
 import pytest
@@ -16,9 +17,11 @@ import trustme
 from click.testing import CliRunner
 
 from orchestratorctl.verb_table import VERBS
+from orchestratord import Outcome, Secret, SendError
 from orchestratord.cli.main import main
 from orchestratord.config.load import load
 from orchestratord.daemon.bootstrap import ADDRESSES, open_host
+from orchestratord.errors import SendErrorKind
 from orchestratord.plugin import hookspecs
 from orchestratord.testing import Rig
 
@@ -33,7 +36,7 @@ DATABASE = '{url: "sqlite:///warehouse.db"}'
 VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce", "BILLING_PASSWORD": "a-password"}
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
-    "proxy_password", "salesforce_secret",
+    "proxy_password", "salesforce_secret", "stripe",
 )  # fmt: skip
 
 
@@ -113,6 +116,18 @@ def test_every_hook_has_a_test_that_bears_its_name(hook: str) -> None:
     assert any(hook in name for name in names), f"no test is named for {hook}"
 
 
+@pytest.mark.parametrize("kind", [Outcome, SendError, Secret], ids=lambda kind: kind.__name__)
+def test_what_hooks_work_with_is_documented(kind: type) -> None:
+    text = chapter(PLUGINS, kind.__name__)
+    names = {name for name in vars(kind) if not name.startswith("_")} - {"json_schema", "parse"}
+    names |= set(inspect.signature(kind).parameters) - {"value"}
+    assert len(names) > 0
+    missing = {name for name in names if not re.search(rf"`[^`\n]*\b{name}\b[^`\n]*`", text)}
+    assert not missing
+    if kind is SendError:
+        assert all(f"`{word}`" in text for word in get_args(SendErrorKind))
+
+
 @pytest.mark.parametrize("block", blocks("python"), ids=str)
 def test_every_python_example_is_a_plugin_that_loads(block: Block, tmp_path: Path) -> None:
     path = tmp_path / "plugins" / "example.py"
@@ -162,6 +177,8 @@ def test_every_command_is_documented() -> None:
     for name, command in commands.items():
         assert f"`orchestratord {name}" in text
         for param in command.params:
+            if getattr(param, "hidden", False):
+                continue  # one version asks another by it
             long = [option for option in param.opts if option.startswith("--")]
             names = [*param.opts, *([param.metavar] if param.metavar else [])]
             assert any(option in text for option in names), f"{name} {long}"
@@ -344,11 +361,17 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
         _write(tmp_path, file[1:], "what the file holds")
         block = block._replace(text=block.text.replace(file, f"{tmp_path}{file}"))
     _write(tmp_path, name, block.text)
+    for folder in re.findall(r"\bdirs: \[([\w-]+)\]", block.text):
+        (tmp_path / folder).mkdir()
     if "postgresql://" in block.text:
         pytest.importorskip("psycopg")
     page = "".join(other.text for other in blocks("yaml") if other.page == block.page)
     if "database:" in (page if "then:" in block.text else block.text):
         _write(tmp_path, "orchestratord.yaml", f"databases: {{warehouse: {DATABASE}}}\n")
+    if "inbound:" in page and name != "orchestratord.yaml":
+        _write(tmp_path, "orchestratord.yaml", "inbound: {bind: 127.0.0.1:8430}\n")
+    for file in re.findall(r"schema: \{file: ([\w./-]+)\}", page):
+        _write(tmp_path, file, "{}")
     if partial and "/endpoints/" in name:
         _write(tmp_path, name, f"{block.text}\npath: /a\n")
     if "/endpoints/" in name:
@@ -380,6 +403,7 @@ def test_every_yaml_example_is_good(block: Block, tmp_path: Path) -> None:
         _write(tmp_path, "tls/ca.pem", authority.cert_pem.bytes().decode())
         _write(tmp_path, "tls/client.pem", client.cert_chain_pems[0].bytes().decode())
         _write(tmp_path, "tls/client.key", client.private_key_pem.bytes().decode())
+    (tmp_path / "apis").mkdir(exist_ok=True)
     environ = {**VARIABLES, "CREDENTIALS_DIRECTORY": str(tmp_path / "credentials")}
     config = load(tmp_path, open_host(tmp_path), environ=environ, addresses=ADDRESSES)
     assert config.warnings == ()

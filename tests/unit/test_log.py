@@ -263,6 +263,45 @@ async def test_what_a_loop_logs_is_gathered_and_keeps_its_order() -> None:
         handler.remove()
 
 
+SHARED = """
+import asyncio, logging, os
+from orchestratord import log
+handler = log.set_up()
+handler.share_stream()
+children = []
+for name in "abc":
+    if not (child := os.fork()):
+        break
+    children.append(child)
+else:
+    raise SystemExit(sum(os.waitpid(child, 0)[1] for child in children))
+
+async def work():
+    handler.gather(asyncio.get_running_loop())
+    for number in range(300):
+        level = logging.WARNING if number % 50 == 0 else logging.INFO
+        text = chr(228) * (number % 200)
+        logging.getLogger("orchestratord.worker").log(level, "%s %03d [%s]", name, number, text)
+        await asyncio.sleep(0)
+    handler.write_through()
+
+asyncio.run(work())
+"""
+
+
+def test_lines_of_several_processes_on_one_stream_stay_whole() -> None:
+    script = [sys.executable, "-c", SHARED]
+    done = subprocess.run(script, stderr=subprocess.PIPE, encoding="utf-8", check=False)
+    lines = done.stderr.splitlines()
+    assert done.returncode == 0, done.stderr
+    found = [re.fullmatch(r"\S+ (?:INFO|WARNING) worker: ([abc]) (\d+) \[(ä*)\]", x) for x in lines]
+    assert len(lines) == 900
+    told = [(match[1], int(match[2])) for match in found if match is not None]
+    assert all(match is not None and len(match[3]) == int(match[2]) % 200 for match in found)
+    for name in "abc":
+        assert [number for of, number in told if of == name] == list(range(300)), "in its order"
+
+
 @pytest.mark.parametrize("form", ["text", "json"])
 @pytest.mark.parametrize("journal", [False, True])
 async def test_a_line_is_the_same_with_a_record_and_without(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import re
 import shutil
@@ -31,6 +32,17 @@ def program(name: str) -> str:
     if path is None:
         pytest.skip(f"{name} is not installed")
     return path
+
+
+def test_pip_of_an_older_python_gets_to_say_which_is_needed() -> None:
+    """It loads the build hook first, and the constraints."""
+    text = (ROOT / "docs" / "man.py").read_text()
+    tree = ast.parse(text, feature_version=(3, 8))
+    imported = [node for node in tree.body if isinstance(node, ast.ImportFrom)]
+    names = {alias.name for node in imported for alias in node.names}
+    assert not names & {"UTC", "Self", "StrEnum", "tomllib"}
+    for line in (ROOT / "constraints.txt").read_text().splitlines():
+        assert line.startswith("#") or "; python_version " in line, line
 
 
 @pytest.fixture(params=sorted(man.PAGES))

@@ -213,15 +213,15 @@ async def read_form(request: Request) -> tuple[bytes, str]:
     types = request.headers.getlist("content-type")
     kinds = [text.partition(";")[0].strip().lower() for text in types]
     if kinds != ["application/x-www-form-urlencoded"]:
-        raise Refusal(415, "not_a_form", "send a form: application/x-www-form-urlencoded")
+        raise Refusal("not_a_form", "send a form: application/x-www-form-urlencoded")
     raw = b""
     async for chunk in request.stream():
         raw += chunk
         if len(raw) > MAX_FORM:
-            raise Refusal(413, "too_large", f"the form is larger than {MAX_FORM >> 10} KiB")
+            raise Refusal("too_large", f"the form is larger than {MAX_FORM >> 10} KiB")
     try:
         fields = parse_qs(raw.decode("ascii"), max_num_fields=10, errors="strict")
     except ValueError:
-        raise Refusal(400, "bad_form", "this is not a form") from None
+        raise Refusal("bad_form", "this is not a form") from None
     token = fields.get("token", [""])[0].strip()
     return token.encode(), fields.get("next", ["/"])[0]

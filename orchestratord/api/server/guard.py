@@ -28,6 +28,7 @@ from orchestratord.api.server.browser_sessions import (
 )
 from orchestratord.api.server.handler import READING
 from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.server.seat import Seat
 from orchestratord.config.validate.bind_address import allowed_hosts
 from orchestratord.model.settings import Http
 
@@ -80,6 +81,8 @@ class Guard:
                 await (await self._door(request, path))(scope, receive, send)
                 return
             caller = await self._caller(request)
+            seat: Seat = request.state.seat
+            seat.known = caller is not None
             if caller is None:
                 await _stranger(request, path)(scope, receive, send)
                 return
@@ -111,7 +114,7 @@ class Guard:
             if caller is not None:
                 return caller
         await self._wrong(request)
-        raise Refusal(401, "wrong_token", "this token is not known here", headers=_CHALLENGE)
+        raise Refusal("wrong_token", "this token is not known here", headers=_CHALLENGE)
 
     async def _wrong(self, request: Request) -> None:
         delay = self._callers.wrong()
@@ -141,7 +144,7 @@ class Guard:
         if request.method != "POST":
             allowed = "POST" if path == LOGOUT else "GET, HEAD, POST"
             detail = f"{request.method} is not possible here; possible: {allowed}"
-            raise Refusal(405, "method_not_allowed", detail, headers={"Allow": allowed})
+            raise Refusal("method_not_allowed", detail, headers={"Allow": allowed})
         return await self._log_in(request) if path == LOGIN else self._log_out(request)
 
     async def _log_in(self, request: Request) -> Response:
@@ -166,13 +169,13 @@ def _check_may(caller: KnownCaller, request: Request) -> None:
     """Refuse what this caller may not do, or not in this way."""
     if request.method not in READING:
         if not caller.writes:
-            raise Refusal(403, "read_only", "this token is for looking only")
+            raise Refusal("read_only", "this token is for looking only")
         if caller.session is not None:
             check_own(request)
     if _has_body(request):
         types = [text.partition(";")[0] for text in request.headers.getlist("content-type")]
         if [text.strip().lower() for text in types] != ["application/json"]:
-            raise Refusal(415, "not_json", "a body has to be sent as application/json")
+            raise Refusal("not_json", "a body has to be sent as application/json")
 
 
 def _has_body(request: Request) -> bool:
@@ -186,7 +189,7 @@ def _stranger(request: Request, path: str) -> Response:
         query = request.scope["query_string"].decode("latin-1")
         return page(401, f"{path}?{query}" if query else path, headers=_CHALLENGE)
     detail = "show a token: Authorization: Bearer …"
-    return Refusal(401, "no_token", detail, headers=_CHALLENGE).response()
+    return Refusal("no_token", detail, headers=_CHALLENGE).response()
 
 
 def _peer(request: Request) -> str:
@@ -208,7 +211,7 @@ def check_host(request: Request, hosts: Collection[str]) -> None:
     given = request.headers.getlist("host")
     if len(given) != 1 or given[0].lower() not in hosts:
         detail = "this host is not served here; http.hosts names those that are"
-        raise Refusal(421, "unknown_host", detail)
+        raise Refusal("unknown_host", detail)
 
 
 def check_origin(request: Request, hosts: Collection[str]) -> None:
@@ -228,7 +231,7 @@ def check_own(request: Request) -> None:
     sites = request.headers.getlist("sec-fetch-site")
     if "origin" not in request.headers and sites != ["same-origin"]:
         detail = "with a cookie, Origin or Sec-Fetch-Site has to show that this is no other site's"
-        raise Refusal(403, "cross_site", detail)
+        raise Refusal("cross_site", detail)
 
 
 def is_own(origin: str, hosts: Collection[str]) -> bool:
@@ -250,7 +253,7 @@ def _is_link(request: Request) -> bool:
 
 
 def _foreign() -> Refusal:
-    return Refusal(403, "cross_site", "this comes from a page of another site")
+    return Refusal("cross_site", "this comes from a page of another site")
 
 
 # -- The headers that make browsers careful; every answer over TCP has them ------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import pwd
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -16,9 +17,9 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Send
 
 from orchestratord.api.serialize import json_bytes
-from orchestratord.api.server.problem_json import Refusal
-from orchestratord.api.server.request_body import read_json
-from orchestratord.errors import OrchestratordError
+from orchestratord.api.server.problem_json import Refusal, no_memory
+from orchestratord.api.server.request_body import SentBody
+from orchestratord.api.server.seat import Seat
 from orchestratord.model.task import Action
 from orchestratord.plugin.route import JSON, Answer
 
@@ -28,6 +29,9 @@ READING = ("GET", "HEAD")
 """Methods that change nothing."""
 _LOGGED = 200
 """Characters of a path that are logged."""
+_ON_LOOP = 16 << 10
+"""Characters of an answer, about, that are written as JSON on the loop."""
+_PER_VALUE = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +63,9 @@ def endpoint_of(
 
     async def endpoint(request: Request) -> Response:
         method = "GET" if request.method == "HEAD" else request.method
+        if method not in methods:
+            allowed = sorted(methods.keys() | ({"HEAD"} if "GET" in methods else set()))
+            raise HTTPException(405, headers={"Allow": ", ".join(allowed)})
         response = await _answer(methods[method], request, record)
         _log(request, response)
         return response
@@ -67,8 +74,10 @@ def endpoint_of(
 
 
 async def _answer(handler: Handler, request: Request, record: Record) -> Response:
+    body = SentBody(request)
+    asked: Asked | None = None
     try:
-        asked = await _asked(request)
+        asked = await _asked(request, body)
         asking = handler(asked)
         if "wait" in asked.query:
             asking = _while_connected(request, asking)
@@ -77,44 +86,69 @@ async def _answer(handler: Handler, request: Request, record: Record) -> Respons
             await record(asked.who, answer.done)
         if isinstance(answer.body, AsyncIterator):
             return _stream(request, answer)
-        return _response(answer)
+        return await _response(answer)
     except Refusal as refusal:
         return refusal.response()
-    except OrchestratordError as error:
+    except ClientDisconnect:
+        return Response(status_code=400)  # its reader has gone
+    except asyncio.CancelledError:
+        return Refusal("stopping", "the daemon is being stopped").response()
+    except MemoryError:
+        return no_memory().response()
+    except Exception as error:
         meaning = Refusal.of(error)
         if meaning.status == 500:
             log.exception("%s %s failed", request.method, _path(request))
         return meaning.response()
-    except ClientDisconnect:
-        return Response(status_code=400)  # its reader has gone
-    except asyncio.CancelledError:
-        return Refusal(503, "stopping", "the daemon is being stopped").response()
-    except Exception:
-        log.exception("%s %s failed", request.method, _path(request))
-        return Refusal(500, "internal", "the daemon failed; its log says more").response()
+    finally:
+        del asked
+        body.forget()
 
 
-async def _asked(request: Request) -> Asked:
+async def _asked(request: Request, sent: SentBody) -> Asked:
     query: dict[str, str] = {}
     for name, value in request.query_params.multi_items():
         query[name] = f"{query[name]},{value}" if name in query else value
     path = {name: unquote(value) for name, value in request.path_params.items()}
-    body = None if request.method in READING else await read_json(request)
-    # Whoever reaches the control socket may do everything.
+    body = None if request.method in READING else await sent.read_json()
+    # A caller at the control socket may do everything.
     writes = getattr(request.state, "writes", True)
     session = getattr(request.state, "session", False)
+    await _learn_user(request)
     return Asked(path, query, body, request.headers, _who(request), writes, session)
 
 
 def _who(request: Request) -> str:
     peer = getattr(request.state, "peer", None)
-    if peer:
-        return f"uid {peer.uid} gid {peer.gid} pid {peer.pid}"
-    return getattr(request.state, "caller", None) or ""
+    if not peer:
+        return getattr(request.state, "caller", None) or ""
+    name, ids = _users.get(peer.uid), f"uid {peer.uid}, pid {peer.pid}"
+    return f"{name} ({ids})" if name else ids
+
+
+async def _learn_user(request: Request) -> None:
+    """Look the user's name up where it is not known yet: a directory service may take its time."""
+    peer = getattr(request.state, "peer", None)
+    if peer and peer.uid not in _users:
+        _users[peer.uid] = await asyncio.to_thread(_user, peer.uid)
+
+
+_users: dict[int, str | None] = {}
+"""The names of users that have been here."""
+
+
+def _user(uid: int) -> str | None:
+    """The name of a user of this machine; None where there is none."""
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except (KeyError, OSError):
+        return None
 
 
 async def _while_connected(request: Request, asking: Awaitable[Answer]) -> Answer:
     """The answer; work on it ends once the client has gone."""
+    seat: Seat = request.state.seat
+    seat.waits = True
     working = asyncio.ensure_future(asking)
     leaving = asyncio.ensure_future(_gone(request))
     try:
@@ -143,12 +177,33 @@ class _Stream(StreamingResponse):
 def _stream(request: Request, answer: Answer) -> Response:
     if request.method == "HEAD":
         return Response(None, answer.status, answer.headers, answer.media_type)
+    request.state.seat.waits = True
     return _Stream(answer.body, answer.status, answer.headers, answer.media_type)
 
 
-def _response(answer: Answer) -> Response:
-    content = json_bytes(answer.body) if answer.media_type == JSON else answer.body
+async def _response(answer: Answer) -> Response:
+    content = answer.body
+    if answer.media_type == JSON and not isinstance(content, bytes):
+        if _is_small(content):
+            content = json_bytes(content)
+        else:
+            content = await asyncio.to_thread(json_bytes, content)
     return Response(content, answer.status, answer.headers, answer.media_type)
+
+
+def _is_small(value: Any) -> bool:
+    """Whether writing a value as JSON takes no longer than having a thread do it."""
+    room, waiting = _ON_LOOP, [value]
+    while waiting:
+        item = waiting.pop()
+        room -= len(item) if isinstance(item, str | bytes) else _PER_VALUE
+        if room < 0:
+            return False
+        if isinstance(item, Mapping):
+            waiting.extend(item.values())
+        elif isinstance(item, list | tuple):
+            waiting.extend(item)
+    return True
 
 
 async def no_route(request: Request, error: Exception) -> Response:
@@ -157,9 +212,9 @@ async def no_route(request: Request, error: Exception) -> Response:
     if error.status_code == 405:
         allowed = (error.headers or {}).get("Allow", "")
         detail = f"{request.method} is not possible here; possible: {allowed}"
-        refusal = Refusal(405, "method_not_allowed", detail, headers=error.headers)
+        refusal = Refusal("method_not_allowed", detail, headers=error.headers)
     else:
-        refusal = Refusal(404, "not_found", "there is nothing at this path")
+        refusal = Refusal("not_found", "there is nothing at this path")
     response = refusal.response()
     _log(request, response)
     return response

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import fcntl
 import json
 import logging
 import socket
 import struct
+import sys
+import termios
 from typing import Any, NamedTuple
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
-from orchestratord.api.server.guard import CAREFUL
-from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal
+from orchestratord.api.server.guard import CAREFUL, OPEN
+from orchestratord.api.server.problem_json import MEDIA_TYPE, Refusal, no_memory
+from orchestratord.api.server.seat import Seat
 
 log = logging.getLogger("orchestratord.control")
 
@@ -26,7 +30,10 @@ BODY_WITHIN = 60.0
 """Seconds for a whole request."""
 READ_WITHIN = 120.0
 """Seconds for which a peer may leave its answer unread; it may be a person at a pager."""
+SPARED = 1.0
+"""Seconds for which a connection that waits for a request is kept, however few places there are."""
 
+_OPEN = frozenset(path.encode() for path in OPEN)
 _CAREFUL = "".join(f"{name}: {value}\r\n" for name, value in CAREFUL.items())
 
 
@@ -50,7 +57,7 @@ class ServedConnection(HttpToolsProtocol):
     """Refuses heads that are too large, and hangs up on peers that neither send nor read.
 
     The server calls `sweep` about once a second. The peer stands in the request's state as
-    `peer`.
+    `peer`, the connection's place as `seat`.
     """
 
     def __init__(self, *args: Any, **options: Any) -> None:
@@ -63,12 +70,15 @@ class ServedConnection(HttpToolsProtocol):
         """Bytes of the head so far; None between two requests."""
         self._in_body = False
         self._unread_since: float | None = None
+        self.seat = Seat()
 
     # -- what the peer sends ---------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         super().connection_made(transport)
-        self.app_state = {**self.app_state, "peer": peer_of(transport.get_extra_info("socket"))}
+        peer = peer_of(transport.get_extra_info("socket"))
+        self.seat.known = peer is not None
+        self.app_state = {**self.app_state, "peer": peer, "seat": self.seat}
 
     def data_received(self, data: bytes) -> None:
         self._heard = self.loop.time()
@@ -96,6 +106,9 @@ class ServedConnection(HttpToolsProtocol):
         if size > MAX_HEAD:
             self._refuse(_head_too_large())
             return
+        if self.seat.for_probes and self.url.partition(b"?")[0] not in _OPEN:
+            self._refuse(_busy())
+            return
         self._in_body = True
         super().on_headers_complete()
 
@@ -111,11 +124,16 @@ class ServedConnection(HttpToolsProtocol):
 
     def on_response_complete(self) -> None:
         self._began = self._heard = self.loop.time()
+        self.seat.waits = False
         super().on_response_complete()
 
     def send_400_response(self, msg: str) -> None:
         """What is not HTTP is answered like any other bad request."""
-        self._refuse(Refusal(400, "bad_request", "this is not a request in HTTP/1.1"))
+        error = sys.exception()
+        if error is not None and isinstance(error.__context__, MemoryError):
+            self._refuse(no_memory())
+        else:
+            self._refuse(Refusal("bad_request", "this is not a request in HTTP/1.1"))
 
     def _unsupported_upgrade_warning(self) -> None:
         """No other protocol is spoken here; the request is answered as it stands."""
@@ -140,14 +158,46 @@ class ServedConnection(HttpToolsProtocol):
         if self._unread_since is not None and now - self._unread_since > READ_WITHIN:
             self.transport.abort()
         elif not self.transport.is_closing() and self._is_waited_for() and self._is_late(now):
-            self._refuse(Refusal(408, "timeout", "the request did not arrive in time"))
+            self._refuse(Refusal("timeout", "the request did not arrive in time"))
+
+    # -- where there is no room for another one ------------------------------------------------
+
+    @property
+    def worth(self) -> tuple[bool, float]:
+        """What it is kept by: a client that is known before all others, then the one that was heard
+        last."""
+        return self.seat.known, self._heard
+
+    def can_be_shed(self, now: float) -> bool:
+        """Whether no request is lost by hanging up, and its client had time to send one.
+
+        In a place for probes a head that does not end is none: other requests are refused there
+        anyway. `now`: the loop's time.
+        """
+        if not self._is_waited_for() or self._in_body or now - self._began < SPARED:
+            return False
+        if self._head is not None and not self.seat.for_probes:
+            return False
+        if self.seat.known and self.transport.get_write_buffer_size():
+            return False  # it still reads its answer
+        return not _has_unread(self.transport)
+
+    def shed(self) -> None:
+        """Hang up, for another one's sake."""
+        if self._head is not None:
+            self._refuse(_busy())
+        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self.transport.abort()
 
     def _is_waited_for(self) -> bool:
         """Whether it is the peer's turn, and not the daemon's."""
         if self.pipeline:
             return False
-        answering = self.cycle is not None and not self.cycle.response_complete
-        return self._in_body or not answering
+        return self._in_body or not self._is_answering()
+
+    def _is_answering(self) -> bool:
+        return self.cycle is not None and not self.cycle.response_complete
 
     def _is_late(self, now: float) -> bool:
         if self._in_body:
@@ -158,15 +208,16 @@ class ServedConnection(HttpToolsProtocol):
         """Answer, if there is a request to answer, and hang up."""
         if self.transport.is_closing():
             return
-        answering = self.cycle is not None and not self.cycle.response_complete
+        answering = self._is_answering()
         begun = self._in_body or self._head is not None or refusal.status != 408
         # An answer that is under way, to this request or to the one before it, cannot be undone.
         if begun and (not answering or (self._in_body and not self.cycle.response_started)):
             document = refusal.document()
             body = json.dumps(document).encode()
+            own = "".join(f"{name}: {value}\r\n" for name, value in refusal.headers.items())
             head = (
                 f"HTTP/1.1 {refusal.status} {document['title']}\r\ncontent-type: {MEDIA_TYPE}\r\n"
-                f"content-length: {len(body)}\r\nconnection: close\r\n{_CAREFUL}\r\n"
+                f"content-length: {len(body)}\r\nconnection: close\r\n{own}{_CAREFUL}\r\n"
             )
             self.transport.write(head.encode() + body)
         if answering:
@@ -176,5 +227,16 @@ class ServedConnection(HttpToolsProtocol):
         self.transport.close()
 
 
+def _has_unread(transport: asyncio.Transport) -> bool:
+    """Whether the peer has sent what was not read yet: the loop may have been at something else."""
+    number = transport.get_extra_info("socket").fileno()
+    return any(fcntl.ioctl(number, termios.FIONREAD, bytes(4)))
+
+
+def _busy() -> Refusal:
+    detail = "there are too many connections; try again in a moment"
+    return Refusal("busy", detail, headers={"Retry-After": "1"})
+
+
 def _head_too_large() -> Refusal:
-    return Refusal(431, "head_too_large", f"line and headers are larger than {MAX_HEAD >> 10} KiB")
+    return Refusal("head_too_large", f"line and headers are larger than {MAX_HEAD >> 10} KiB")

@@ -6,65 +6,134 @@ sends a form.
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
 import re
 from collections.abc import Iterable
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from starlette.requests import Request
 
 from orchestratord.api.server.problem_json import Refusal
+from orchestratord.model.json_body import free_json, parse_json
 
 MAX_BODY = 16 << 20
 """Bytes."""
+SMALL = 64 << 10
+"""Bytes of a body that is read wherever there is room for a connection, and parsed on the loop."""
+MAX_TOGETHER = 2 * MAX_BODY
+"""Bytes of all larger ones that are at hand at once; parsed, they take ten times as much."""
 MAX_DEPTH = 64
 """Of arrays and objects within each other."""
 
 # A client that is still sending does not read: what is too long is read on for a while.
 _READ_ON = 4 * MAX_BODY
+_WRITER = json.JSONEncoder(ensure_ascii=False)
 _SURROGATE = re.compile(rb"\\u[dD][89a-fA-F]")
 
 
-async def read_json(request: Request) -> Any:
-    """The body as a JSON value; None where there is none.
+class SentBody:
+    """The body of one request, from its first byte until the request is answered."""
 
-    Raises Refusal: 413 for more than `MAX_BODY` bytes, 400 for what is not JSON in UTF-8.
-    """
-    raw = await _read(request)
-    if not raw.strip():
-        return None
+    _taken: ClassVar[int] = 0
+    """Bytes of all of them together, but for the first `SMALL` of each."""
+
+    def __init__(self, request: Request) -> None:
+        self._request = request
+        self._size = 0
+        self._values: list[Any] = []
+        """What it says, to be freed off the loop where that takes long."""
+
+    async def read_json(self) -> Any:
+        """The body as a JSON value; None where there is none.
+
+        Raises Refusal: 413 for more than `MAX_BODY` bytes, 503 where others take all the room
+        there is, 400 for what is not JSON in UTF-8.
+        """
+        raw = await self._read()
+        if not raw:
+            return None
+        if raw.strip() == b"null":
+            # What is called for is an object, and there being no body is told by None.
+            raise Refusal("bad_json", "the body is null: leave it out, or send an object")
+        if len(raw) <= SMALL:
+            return json_value(raw)
+        # Not as its result: asyncio ties that into a ring, which would keep it for long.
+        await asyncio.to_thread(lambda: self._values.append(json_value(raw)))
+        return self._values[0]
+
+    def forget(self) -> None:
+        """The request is answered, and nothing holds what it says: others may have its room."""
+        SentBody._taken -= max(self._size - SMALL, 0)
+        if self._size > SMALL and self._values:
+            asyncio.get_running_loop().run_in_executor(None, free_json, self._values)
+        self._size = 0
+
+    async def _read(self) -> bytes:
+        headers = self._request.headers
+        declared = headers.get("content-length", "")
+        if declared.isdecimal() and int(declared) > MAX_BODY and "expect" in headers:
+            raise _too_large()
+        chunks: list[bytes] = []
+        size = 0
+        async for chunk in self._request.stream():
+            size += len(chunk)
+            if size > _READ_ON:
+                break
+            if size > MAX_BODY:
+                chunks.clear()
+                self.forget()
+            else:
+                chunks.append(chunk)
+                self._take(size)
+        if size > MAX_BODY:
+            raise _too_large()
+        return b"".join(chunks)
+
+    def _take(self, size: int) -> None:
+        more = max(size - SMALL, 0) - max(self._size - SMALL, 0)
+        if more and SentBody._taken + more > MAX_TOGETHER:
+            detail = "other large bodies are being read; send it again in a moment"
+            raise Refusal("busy", detail, headers={"Retry-After": "1"})
+        SentBody._taken += more
+        self._size = size
+
+
+def json_value(raw: bytes) -> Any:
+    """What JSON that a client sent says. Raises Refusal for what JSON is not, and for what of it
+    cannot be stored."""
     try:
-        value = json.loads(raw.decode(), parse_constant=_no_number, parse_float=_number)
+        value = parse_json(
+            raw.decode(),
+            parse_constant=_no_number,
+            parse_float=_number,
+            object_pairs_hook=_object,
+        )
         if _SURROGATE.search(raw):
             # Half of a surrogate pair is no character, and cannot be stored.
-            json.dumps(value, ensure_ascii=False).encode()
+            for piece in _WRITER.iterencode(value):
+                piece.encode()
     except RecursionError:
         raise _too_deep() from None
     except ValueError as error:
-        raise Refusal(400, "bad_json", f"the body is not JSON: {error}") from None
+        raise Refusal("bad_json", f"the body is not JSON: {error}") from None
     if not _is_shallow(value):
         raise _too_deep()
     return value
 
 
-async def _read(request: Request) -> bytes:
-    declared = request.headers.get("content-length", "")
-    if declared.isdecimal() and int(declared) > MAX_BODY and "expect" in request.headers:
-        raise _too_large()
-    chunks: list[bytes] = []
-    size = 0
-    async for chunk in request.stream():
-        size += len(chunk)
-        if size > _READ_ON:
-            break
-        if size > MAX_BODY:
-            chunks.clear()
-        else:
-            chunks.append(chunk)
-    if size > MAX_BODY:
-        raise _too_large()
-    return b"".join(chunks)
+def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """An object; a key that stands in it twice says two things, of which one would go unheard."""
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        seen: set[str] = set()
+        for name, _ in pairs:
+            if name in seen:
+                break
+            seen.add(name)
+        raise ValueError(f"the key {json.dumps(name[:80])} stands twice in one object")
+    return found
 
 
 def _number(text: str) -> float:
@@ -96,9 +165,9 @@ def _nested(values: Iterable[Any]) -> list[Any]:
 
 
 def _too_deep() -> Refusal:
-    return Refusal(400, "bad_json", f"the body is nested more than {MAX_DEPTH} deep")
+    return Refusal("bad_json", f"the body is nested more than {MAX_DEPTH} deep")
 
 
 def _too_large() -> Refusal:
     limit = f"{MAX_BODY >> 20} MiB"
-    return Refusal(413, "too_large", f"the body is larger than {limit}; send several batches")
+    return Refusal("too_large", f"the body is larger than {limit}; send several batches")

@@ -8,11 +8,14 @@ bounded, and signals belong to the daemon.
 from __future__ import annotations
 
 import asyncio
+import errno
 import logging
 import os
 import socket
 import stat
 from collections.abc import Awaitable, Callable
+from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -21,13 +24,17 @@ from uvicorn.server import ServerState
 
 from orchestratord.api.server.http_connection import ServedConnection
 from orchestratord.config.validate.bind_address import parse_bind
-from orchestratord.errors import ConfigError, OrchestratordError, Problem
+from orchestratord.errors import OrchestratordError
 
 log = logging.getLogger("orchestratord.control")
 
-MAX_CONNECTIONS = 64
-"""Open at once; further ones wait in the listening socket's backlog."""
-BACKLOG = 128
+MAX_CONNECTIONS = 256
+"""Open at once, beside those whose requests wait, so that an ordinary burst finds room; another one
+takes the place of an idle one, or waits for a place."""
+FOR_PROBES = 8
+"""More of them over TCP, for /healthz and /readyz, where all others are at work."""
+BACKLOG = 4096
+"""Callers that wait for a place, or for the daemon to start anew; the kernel bounds it, too."""
 GRACE = 2.0
 """Seconds that requests under way are given when the server stops."""
 
@@ -36,6 +43,8 @@ SWEEP_EVERY = 1.0
 
 _KEEP_ALIVE = 5
 _ACCEPT_AGAIN = 1.0
+_LOOK_AGAIN = 0.05
+"""Seconds after which a new connection is looked at again for which there is no room."""
 
 
 Application = Callable[[Any, Any, Any], Awaitable[None]]
@@ -48,9 +57,33 @@ class Listener:
     a dead daemon's and removed, unless a process answers there.
     """
 
-    def __init__(self, path: Path) -> None:
-        """Listen at `path`. Raises ConfigError, naming `control_socket`, where that cannot be."""
+    def __init__(
+        self, path: Path, descriptor: int | None = None, *, activated: bool = False
+    ) -> None:
+        """Listen at `path`. Raises OrchestratordError, naming `control_socket`, if it cannot.
+
+        Args:
+            path: of the socket.
+            descriptor: of the socket, where the version before, or the service manager, has left
+                one that listens there.
+            activated: it is the service manager's: its mode and owner are the unit's, and it stays
+                when this is closed.
+        """
         self.path = path
+        self._identity: tuple[int, int] | None = None
+        if descriptor is not None:
+            self.socket = socket.socket(fileno=descriptor)
+            self.socket.setblocking(False)
+            found = self.socket.getsockname()
+            if activated:
+                if not _same(found, path):
+                    self.socket.close()
+                    raise _passed_elsewhere("control_socket", _shown(found), str(path))
+                return
+            if found == str(path):
+                self._identity = _identity(path)
+                return
+            self.socket.close()
         self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
         try:
             _make_folder(path.parent)
@@ -60,7 +93,8 @@ class Listener:
             self._identity = _identity(path)
         except OSError as error:
             self.socket.close()
-            raise _cannot_listen(path, error.strerror or str(error)) from error
+            remedy = f"let this user write to {path.parent}, or set control_socket"
+            raise _cannot_listen(path, error.strerror or str(error), remedy) from error
         except BaseException:
             self.socket.close()
             raise
@@ -68,6 +102,8 @@ class Listener:
     def close(self) -> None:
         """Stop listening and remove the socket, if it still is this one."""
         self.socket.close()
+        if self._identity is None:
+            return
         try:
             if _identity(self.path) == self._identity:
                 self.path.unlink()
@@ -85,6 +121,17 @@ class Listening(Protocol):
     def close(self) -> None:
         """Stop listening."""
         ...
+
+
+class InheritedListener:
+    """A listening socket of which this process has a copy: its maker goes on listening."""
+
+    def __init__(self, sock: socket.socket) -> None:
+        self.socket = sock
+
+    def close(self) -> None:
+        """Close the copy."""
+        self.socket.close()
 
 
 class Server:
@@ -108,20 +155,40 @@ class Server:
             workers=1,
         )
         self._config.load()
-        self._places = asyncio.Semaphore(MAX_CONNECTIONS)
         self._chores: list[asyncio.Task[None]] = []
+        self._retired = False
+        self._news = asyncio.Event()
+        """Set where a connection may wait to be accepted, or none is to be accepted any more."""
 
     def start(self) -> None:
         """Begin to accept connections."""
         loop = asyncio.get_running_loop()
         self._chores = [loop.create_task(self._accept()), loop.create_task(self._sweep())]
 
+    @property
+    def listening(self) -> int:
+        """The descriptor of the listening socket."""
+        return self._listener.socket.fileno()
+
+    async def retire(self) -> None:
+        """Accept no more, as another process does so; what is connected may ask once more."""
+        self._retired = True
+        self._news.set()
+        await asyncio.wait(self._chores[:1])  # one that was accepted is served
+        self._listener.socket.close()
+        self._state.default_headers.append((b"connection", b"close"))
+
     async def stop(self, grace: float = GRACE) -> None:
         """Accept no more, let what is under way end within `grace` seconds, close the rest."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + grace
+        while self._retired and self._connections() and loop.time() < end:  # noqa: ASYNC110  # uvicorn tells no one
+            await asyncio.sleep(_LOOK_AGAIN)  # they are closed as soon as nothing comes
         for chore in self._chores:
             chore.cancel()
             await asyncio.wait((chore,))
-        self._listener.close()
+        if not self._retired:
+            self._listener.close()
         for connection in self._connections():
             connection.shutdown()
         if working := list(self._state.tasks):
@@ -142,18 +209,66 @@ class Server:
 
     async def _accept(self) -> None:
         loop = asyncio.get_running_loop()
-        while True:
-            await self._places.acquire()
+        while not self._retired:
             try:
-                sock, _ = await loop.sock_accept(self._listener.socket)
-                await loop.connect_accepted_socket(self._connection, sock)
+                sock, _ = self._listener.socket.accept()
+            except BlockingIOError:
+                await self._wait_for_connection()
+                continue
             except OSError as error:  # out of file descriptors, or the peer is gone already
-                self._places.release()
                 log.warning("cannot accept a connection: %s", error)
                 await asyncio.sleep(_ACCEPT_AGAIN)
+                continue
+            sock.setblocking(False)
+            try:
+                for_probes = await self._make_room()
+                # Made only now: its client's time runs from here on.
+                connection = ServedConnection(self._config, self._state, {})
+                connection.seat.for_probes = for_probes
+                await loop.connect_accepted_socket(partial(_itself, connection), sock)
+            except OSError:  # the peer is gone already
+                sock.close()
+            except asyncio.CancelledError:
+                sock.close()
+                raise
 
-    def _connection(self) -> asyncio.Protocol:
-        return _Counted(self._places, self._config, self._state)
+    async def _wait_for_connection(self) -> None:
+        # Not `sock_accept` of the loop: what it accepts while it is cancelled is lost.
+        loop, listening = asyncio.get_running_loop(), self._listener.socket
+        self._news.clear()
+        loop.add_reader(listening, self._news.set)
+        try:
+            await self._news.wait()
+        finally:
+            loop.remove_reader(listening)
+
+    async def _make_room(self) -> bool:
+        """Return once there is room for another connection; whether only for a probe.
+
+        Meanwhile the others wait in the listening socket's backlog.
+        """
+        loop = asyncio.get_running_loop()
+        # Who may use the control socket loses no request: there all wait for a place alike.
+        for_probes = 0 if self._listener.socket.family == socket.AF_UNIX else FOR_PROBES
+        while True:
+            ordinary = [
+                item
+                for item in self._connections()
+                if not item.seat.waits and not item.transport.is_closing()
+            ]
+            if len(ordinary) < MAX_CONNECTIONS:
+                return False
+            idle = [item for item in ordinary if item.can_be_shed(loop.time())]
+            others = [item for item in idle if not item.seat.for_probes]
+            if others:
+                min(others, key=attrgetter("worth")).shed()
+                return False
+            if sum(item.seat.for_probes for item in ordinary) < for_probes:
+                return True
+            if idle:
+                min(idle, key=attrgetter("worth")).shed()
+                return True
+            await asyncio.sleep(_LOOK_AGAIN)
 
     async def _sweep(self) -> None:
         loop = asyncio.get_running_loop()
@@ -163,18 +278,8 @@ class Server:
                 connection.sweep(loop.time())
 
 
-class _Counted(ServedConnection):
-    """A connection that gives its place back when it is lost."""
-
-    def __init__(
-        self, places: asyncio.Semaphore, config: uvicorn.Config, state: ServerState
-    ) -> None:
-        super().__init__(config, state, {})
-        self._places = places
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        self._places.release()
-        super().connection_lost(exc)
+def _itself(connection: ServedConnection) -> ServedConnection:
+    return connection
 
 
 def _make_folder(folder: Path) -> None:
@@ -207,7 +312,8 @@ def _remove_stale(path: Path) -> None:
     except FileNotFoundError:
         return
     if not stat.S_ISSOCK(mode):
-        raise _cannot_listen(path, "something that is not a socket stands there")
+        remedy = "remove it, or set control_socket"
+        raise _cannot_listen(path, "something that is not a socket stands there", remedy)
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK) as probe:
         try:
             probe.connect(str(path))
@@ -216,7 +322,8 @@ def _remove_stale(path: Path) -> None:
             return
         except BlockingIOError:
             pass  # a full backlog: a process listens
-    raise _cannot_listen(path, "another daemon listens there")
+    remedy = "stop it, or set control_socket"
+    raise _cannot_listen(path, "another daemon listens there", remedy)
 
 
 def _bind(sock: socket.socket, path: Path) -> None:
@@ -232,29 +339,69 @@ def _identity(path: Path) -> tuple[int, int]:
     return status.st_dev, status.st_ino
 
 
-def _cannot_listen(path: Path, why: str) -> ConfigError:
-    message = f"cannot listen at {path}: {why}"
-    return ConfigError([Problem(message, file="orchestratord.yaml", key="control_socket")])
+def _same(found: str | bytes, path: Path) -> bool:
+    return isinstance(found, str) and Path(found).resolve() == path.resolve()
 
 
-# -- The listening TCP socket of `http.bind` -------------------------------------------------------
+def _shown(found: str | bytes) -> str:
+    """The address of a unix socket, for people; an abstract one as units write it."""
+    return found if isinstance(found, str) else f"@{found[1:].decode(errors='replace')}"
+
+
+def _passed_elsewhere(key: str, found: str, wanted: str) -> OrchestratordError:
+    return OrchestratordError(
+        f"{key}: the service manager listens at {found}, and this is {wanted}: write the same into "
+        f"{key} and into ListenStream= of the socket unit"
+    )
+
+
+def _cannot_listen(path: Path, why: str, remedy: str) -> OrchestratordError:
+    return OrchestratordError(f"control_socket: cannot listen at {path}: {why}; {remedy}")
+
+
+# -- The listening TCP sockets of `http.bind` and of ports of plugins -----------------------------
+
+_REMEDIES = {
+    errno.EADDRINUSE: "end the program that listens there, or write another port",
+    errno.EADDRNOTAVAIL: "write an address of this machine, such as 127.0.0.1",
+    errno.EACCES: "write a port from 1024 on, or give the unit CAP_NET_BIND_SERVICE",
+}
 
 
 class TcpListener:
     """A listening TCP socket."""
 
-    def __init__(self, bind: str) -> None:
-        """Listen at an `http.bind`.
+    def __init__(
+        self,
+        bind: str,
+        descriptor: int | None = None,
+        *,
+        activated: bool = False,
+        key: str = "http.bind",
+    ) -> None:
+        """Listen at an `http.bind`. Raises OrchestratordError, with what to do, if it cannot.
 
-        Raises:
-            ConfigError: this user may not listen there.
-            OrchestratordError: something else is in the way, such as another program.
+        Args:
+            bind: the address and port.
+            descriptor: of the socket, where the version before, or the service manager, has left
+                one that listens there.
+            activated: it is the service manager's.
+            key: of the setting that says where.
         """
         address, port = parse_bind(bind)
         family = socket.AF_INET if address.version == 4 else socket.AF_INET6
         # asyncio has what is accepted send at once only where the protocol is named: else the body
         # of an answer waits until its head is acknowledged, which a client may put off for 40 ms.
         kind = socket.SOCK_STREAM | socket.SOCK_NONBLOCK
+        if descriptor is not None:
+            self.socket = socket.socket(family, kind, socket.IPPROTO_TCP, descriptor)
+            self.socket.setblocking(False)
+            self.address, self.port = self.socket.getsockname()[:2]
+            if self.address == str(address) and port in (0, self.port):
+                return
+            self.socket.close()
+            if activated:
+                raise _passed_elsewhere(key, self.url, bind)
         self.socket = socket.socket(family, kind, socket.IPPROTO_TCP)
         try:
             self.socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -262,13 +409,20 @@ class TcpListener:
             self.socket.listen(BACKLOG)
         except OSError as error:
             self.socket.close()
-            message = f"cannot listen at {bind}: {error.strerror or error}"
-            if isinstance(error, PermissionError):
-                problem = Problem(message, file="orchestratord.yaml", key="http.bind")
-                raise ConfigError([problem]) from error
-            raise OrchestratordError(f"http.bind: {message}") from error
+            why = error.strerror or str(error)
+            remedy = _REMEDIES.get(error.errno or 0, "write another address or port")
+            message = f"{key}: cannot listen at {bind}: {why}; {remedy}"
+            raise OrchestratordError(message) from error
         self.address, self.port = self.socket.getsockname()[:2]
         """Where it listens, as the system has it."""
+
+    @staticmethod
+    def is_at(descriptor: int, bind: str) -> bool:
+        """Whether a socket that was left, or passed, listens at an `http.bind`."""
+        address, port = parse_bind(bind)
+        with socket.socket(fileno=os.dup(descriptor)) as sock:
+            found = sock.getsockname()
+        return bool(found[0] == str(address)) and port in (0, found[1])
 
     @property
     def url(self) -> str:

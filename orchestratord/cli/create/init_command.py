@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import re
+import secrets
 import shlex
 from pathlib import Path
 
 import click
+
+DASHBOARD_FILE = ".dashboard-token"
+_UNFIT = re.compile(r"""[{}"\\\x00-\x1f]""")
 
 
 @click.command()
@@ -17,25 +22,41 @@ def init(folder: str | None, config: str | None) -> None:
     """Make a small config folder that works.
 
     It holds the daemon's settings, one API and one endpoint, with comments that say what else there
-    is, and JSON Schemas by which an editor completes and checks. A folder that is not empty is left
-    alone.
+    is, JSON Schemas by which an editor completes and checks, and a token for the dashboard, which
+    is shown once. A folder that is not empty is left alone.
     """
-    from orchestratord.cli.create.scaffold import TEMPLATES, make_empty, write_new, write_schemas
+    from orchestratord.cli.create.scaffold import (
+        TEMPLATES,
+        make_empty,
+        write_new,
+        write_schemas,
+        write_secret,
+    )
     from orchestratord.cli.opened_config import host_of
 
     if (folder is None) == (config is None):
         raise click.UsageError("name one folder to make, such as: orchestratord init config")
     made = Path(folder or config or "")
     make_empty(made)
+    token = secrets.token_urlsafe(32)
+    file = made.absolute() / DASHBOARD_FILE
+    # A path that no reference can hold is rare: the token then stands in the file itself.
+    reference = token if _UNFIT.search(str(file)) else f"${{file:{file}}}"
     source = TEMPLATES / "config"
     for path in sorted(source.rglob("*.yaml")):
-        write_new(made / path.relative_to(source), path.read_text(encoding="utf-8"))
-    host, _ = host_of(made.absolute())
+        text = path.read_text(encoding="utf-8").replace("@TOKEN@", reference)
+        write_new(made / path.relative_to(source), text)
+    write_secret(made / DASHBOARD_FILE, f"{token}\n")
+    write_new(made / ".gitignore", f"/{DASHBOARD_FILE}\n")
+    host = host_of(made.absolute())
     write_schemas(made, host.registry)
     where = shlex.quote(str(made))
     click.echo(
         "\nNext:\n"
         f"  orchestratord check --config {where}\n"
         f"  orchestratord run --config {where}\n"
-        "  orchestratorctl call example/getPage -p topic=retries --wait"
+        "  orchestratorctl call example/getPage -p topic=retries --wait\n"
+        "\nThe dashboard of the running daemon is at http://127.0.0.1:8420\n"
+        f"  token: {token}\n"
+        f"  which stands in {made / DASHBOARD_FILE}"
     )

@@ -25,7 +25,8 @@ def new() -> None:
     help="Of its requests; those of POST, PUT and PATCH have a body.",
 )
 @click.option("--sql", is_flag=True, help="A statement on a database, instead of a request.")
-def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool) -> None:
+@click.option("--event", is_flag=True, help="What has happened, for all its webhooks.")
+def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool, event: bool) -> None:
     """Write the file of a new endpoint, and the api.yaml of an API that is new.
 
     They hold the keys that one needs, and others in comments. An endpoint that is there already is
@@ -33,8 +34,11 @@ def endpoint(config: str | None, endpoint_id: str, method: str, sql: bool) -> No
     """
     from orchestratord.cli.create.new_endpoint import write_endpoint
 
+    if sql and event:
+        raise click.UsageError("give one of --sql and --event")
     with bad_config_ends():
-        write_endpoint(folder_of(config), endpoint_id, None if sql else method)
+        given = None if sql or event else method
+        write_endpoint(folder_of(config), endpoint_id, given, event=event)
 
 
 @new.command()

@@ -21,13 +21,16 @@ from orchestratord.plugin.host import Host
 _WITH_BODY = ("POST", "PUT", "PATCH")
 
 
-def write_endpoint(folder: Path, endpoint_id: str, method: str | None) -> None:
+def write_endpoint(
+    folder: Path, endpoint_id: str, method: str | None, *, event: bool = False
+) -> None:
     """Write the files of a new endpoint and say which.
 
     Args:
         folder: the config folder.
         endpoint_id: `api/name`.
-        method: of its requests; None for a statement on a database.
+        method: of its requests; None for a statement on a database, and for an event.
+        event: it is one.
 
     Raises:
         click.ClickException: the id is no id or is taken, or the files cannot be written.
@@ -47,14 +50,16 @@ def write_endpoint(folder: Path, endpoint_id: str, method: str | None) -> None:
     if files.apis.get(api) is None and method is not None:
         texts[f"apis/{api}/api.yaml"] = template("endpoint/api.yaml.in", api=api)
     values = {"id": endpoint_id, "name": name}
-    if method is None:
+    if event:
+        kind = "event"
+    elif method is None:
         kind, values["database"] = "sql", _database(files)
     else:
         kind = "post" if method in _WITH_BODY else "get"
         values |= {"method": method, "idempotent": str(method == "PUT").lower()}
     own = f"apis/{api}/endpoints/{name}.yaml"
     texts[own] = template(f"endpoint/{kind}.yaml.in", **values)
-    host, _ = host_of(folder)
+    host = host_of(folder)
     _judge(host, files, texts, endpoint_id)
     # What the endpoint needs is there before it, for a daemon that may be looking.
     for path, text in texts.items():

@@ -39,7 +39,7 @@ def write_plugin(config: Path, name: str, folder: Path | None) -> None:
             f"the name {name!r} cannot be used: a plugin's name is made of words of small letters "
             "and digits, with '-' or '_' between them"
         )
-    host, _ = host_of(config)
+    host = host_of(config)
     if name == CORE or name in host.plugins:
         raise click.ClickException(f"there is a plugin {name} already")
     distribution = f"orchestratord-{name.replace('_', '-')}"

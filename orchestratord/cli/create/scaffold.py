@@ -8,6 +8,7 @@ the configuration.
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -55,6 +56,25 @@ def write_new(path: Path, text: str) -> None:
             file.write(text)
     except FileExistsError:
         raise click.ClickException(f"{path} is there already") from None
+    except OSError as error:
+        raise unwritable(path, error) from None
+    click.echo(f"wrote {path}")
+
+
+def write_secret(path: Path, text: str) -> None:
+    """`write_new` for what only the user may read, and the group of the folder if it is another.
+
+    A folder of root's for the daemon's group is made so that the daemon can read what is in it.
+    """
+    try:
+        group = path.parent.stat().st_gid
+        shared = group not in (0, os.getegid())
+        handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        with open(handle, "w", encoding="utf-8") as file:
+            file.write(text)
+            if shared:
+                os.fchown(handle, -1, group)
+                os.fchmod(handle, 0o640)
     except OSError as error:
         raise unwritable(path, error) from None
     click.echo(f"wrote {path}")

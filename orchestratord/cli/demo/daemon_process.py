@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
+import re
+import secrets
 import shutil
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
@@ -30,13 +34,16 @@ class DemoFailed(OrchestratordError):
 class DemoDaemon:
     """`orchestratord run` on a copy of a configuration, and a client for its control socket."""
 
-    def __init__(self, folder: Path, config: Path, variables: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, config: Path, variables: Mapping[str, str], *, dashboard: bool = False
+    ) -> None:
         """Copy the configuration and start the daemon.
 
         Args:
             folder: an empty folder for the copy, the database, the socket and the log.
             config: the configuration to copy.
             variables: what the configuration refers to.
+            dashboard: serve it on a free port, unless the configuration says where.
         """
         self.config = folder / "config"
         self.socket = folder / "control.sock"
@@ -47,6 +54,10 @@ class DemoDaemon:
         if script.exists():
             with closing(sqlite3.connect(self._warehouse)) as database:
                 database.executescript(script.read_text())
+        self.dashboard: tuple[str, str] | None = None
+        """Its URL, and the token."""
+        if dashboard:
+            self._add_dashboard()
         environ = {
             name: value
             for name, value in os.environ.items()
@@ -65,6 +76,18 @@ class DemoDaemon:
                 start_new_session=True,
             )
         self._client = SocketClient(str(self.socket))
+
+    def _add_dashboard(self) -> None:
+        settings = self.config / "orchestratord.yaml"
+        written = settings.read_text(encoding="utf-8") if settings.exists() else ""
+        if re.search(r"^http\s*:", written, re.MULTILINE):
+            return
+        with socket.create_server(("127.0.0.1", 0)) as free:
+            bind = f"127.0.0.1:{free.getsockname()[1]}"
+        token = secrets.token_urlsafe(24)
+        http = json.dumps({"bind": bind, "token": token})
+        settings.write_text(f"{written}\nhttp: {http}\n", encoding="utf-8")
+        self.dashboard = f"http://{bind}", token
 
     def wait_until_ready(self) -> float:
         """Seconds until it served. Raises DemoFailed where it ends or takes too long."""

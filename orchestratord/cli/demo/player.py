@@ -61,7 +61,8 @@ def play(config: Path, screen: DemoScreen, *, keep: bool) -> int:
     variables |= {name: keys[path] for path, name in story.SECRETS.items()}
     try:
         with tempfile.TemporaryDirectory(prefix="orchestratord-demo-", dir=place()) as folder:
-            return _Demo(DemoDaemon(Path(folder), config, variables), receiver, screen).run(keep)
+            daemon = DemoDaemon(Path(folder), config, variables, dashboard=keep)
+            return _Demo(daemon, receiver, screen).run(keep)
     finally:
         receiver.close()
 
@@ -94,12 +95,10 @@ class _Demo:
             if keep:
                 self._invite()
                 self._go_on()
-            self._screen.footer("")
             code = self._daemon.stop()
             stopped = True
             self._conclude(kept and code == 0, code)
         except DemoFailed as failure:
-            self._screen.footer("")
             self._screen.line((f"The demo failed: {failure}", "red"))
             self._quote_log()
             return 1
@@ -185,6 +184,10 @@ class _Demo:
         command = Path(sys.executable).with_name("orchestratorctl")
         show()
         show(("The daemon goes on, and the API fails now and then; Ctrl-C ends it.", "bold"))
+        if self._daemon.dashboard is not None:
+            url, token = self._daemon.dashboard
+            show(f"The dashboard is at {url}")
+            show(f"  token: {token}")
         show("In another terminal:")
         show(f"  export ORCHESTRATORD_SOCKET={self._daemon.socket}")
         for words in (
@@ -216,10 +219,8 @@ class _Demo:
         mark = ("  ok    ", "green") if code == 0 else ("  FAILED", "red")
         self._screen.line(mark, f"  the daemon drained and ended with exit code {code}")
         self._screen.line()
-        if kept:
-            self._screen.line(("Everything that was promised happened.", "green"))
-        else:
-            self._screen.line(("Not everything that was promised happened.", "red"))
+        said, colour = ("Everything", "green") if kept else ("Not everything", "red")
+        self._screen.line((f"{said} that was promised happened.", colour))
 
     def _quote_log(self) -> None:
         lines = self._daemon.log.read_text(errors="replace").splitlines()

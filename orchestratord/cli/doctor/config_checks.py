@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import stat
 from collections.abc import Iterator
@@ -10,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
+from orchestratord.cli.file_modes import changed_by_others, others_may
 from orchestratord.cli.options import counted
 from orchestratord.errors import Problem
 from orchestratord.values.certificate import certificates, ends
@@ -55,28 +55,14 @@ def _quoted(problems: list[Problem]) -> str:
 
 def check_files(installed: Installation) -> Findings:
     """Can others read a secret, or change what the daemon does?"""
-    changed = [path for path in _that_matter(installed) if _others(path, stat.S_IWOTH)]
+    changed = list(changed_by_others(installed.folder, installed.settings.plugins.dirs))
     for path in changed:
         yield fail(f"every user can change {path}", f"chmod o-w {path}")
-    secret = [path for path in _with_secrets(installed) if _others(path, stat.S_IROTH)]
+    secret = [path for path in _with_secrets(installed) if others_may(path, stat.S_IROTH)]
     for path in secret:
         yield warn(f"every user can read the secret in {path}", f"chmod o-r {path}")
     if not changed and not secret:
         yield ok("no other user can change a file or read a secret in one")
-
-
-def _that_matter(installed: Installation) -> Iterator[Path]:
-    """The folders and files that decide what the daemon does, its plugins among them."""
-    for folder in (installed.folder, *_plugin_folders(installed)):
-        for root, folders, files in os.walk(folder):
-            folders[:] = [name for name in folders if not name.startswith((".", "__"))]
-            yield Path(root)
-            yield from (Path(root) / name for name in files if not name.startswith("."))
-
-
-def _plugin_folders(installed: Installation) -> list[Path]:
-    folders = [installed.folder / name for name in installed.settings.plugins.dirs]
-    return [path for path in folders if installed.folder not in path.parents]
 
 
 def _with_secrets(installed: Installation) -> Iterator[Path]:
@@ -95,20 +81,6 @@ def _with_secrets(installed: Installation) -> Iterator[Path]:
         if held is not None and "${" not in held.name:
             named.add(str(installed.folder / held.name))
     yield from (Path(name) for name in sorted(named))
-
-
-def _others(path: Path, right: int) -> bool:
-    """True where a user who is neither the owner nor in the group has this right."""
-    try:
-        if path.is_symlink():
-            path = path.resolve()
-        mode = path.stat().st_mode
-        if not mode & right or (path.is_dir() and mode & stat.S_ISVTX):
-            return False
-        # A user who cannot pass through the folders above does not reach the file.
-        return all(parent.stat().st_mode & stat.S_IXOTH for parent in path.absolute().parents)
-    except OSError:
-        return False
 
 
 def check_plugins(installed: Installation) -> Findings:

@@ -9,12 +9,20 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+from orchestratorctl.socket_client import who_may
 from orchestratord.cli.doctor.installation import Findings, Installation, Unready, fail, ok, warn
 from orchestratord.cli.doctor.queue_checks import nearest_folder
 from orchestratord.config.validate.bind_address import parse_bind
+from orchestratord.config.validate.socket_path import length_problem
+from orchestratord.queue.daemon_health import Code
 
-LONGEST = 107
-"""Bytes that the kernel takes as the path of a socket."""
+_REMEDIES = {
+    Code.FULL: "make room; deleting tasks does not help",
+    Code.READ_ONLY: "make its file and file system writable for the daemon's user",
+    Code.FAILING: "look into the kernel's log: dmesg",
+    Code.LOCKED: "end the program that has locked it",
+}
+_ELSE = "it goes on by itself once that is over; its log says more"
 
 _START = "start it with `systemctl start orchestratord` or `orchestratord run`"
 
@@ -22,12 +30,9 @@ _START = "start it with `systemctl start orchestratord` or `orchestratord run`"
 def check_socket(installed: Installation) -> Findings:
     """Can it be there, and does a daemon listen?"""
     path = installed.socket
-    length = len(os.fsencode(path))
-    if length > LONGEST:
-        yield fail(
-            f"its path has {length} bytes, the kernel takes {LONGEST}: {path}",
-            "set control_socket to a shorter path",
-        )
+    if (wrong := length_problem(path)) is not None:
+        what, _, remedy = wrong.rpartition(": ")
+        yield fail(what, remedy)
         return
     yield from _folder(path)
     if installed.status is not None:
@@ -57,7 +62,8 @@ def _folder(path: Path) -> Findings:
 
 def _refusal(path: Path, error: OSError) -> Findings:
     if isinstance(error, PermissionError):
-        yield warn(f"this user may not use {path}", "join the socket's group, or become root")
+        remedy = who_may(os.fspath(path))
+        yield warn(f"this user may not use {path}", remedy[:1].lower() + remedy[1:].rstrip("."))
     elif error.errno == errno.ECONNREFUSED and _is_socket(path):
         yield warn(f"{path} was left behind: no daemon listens", f"{_START}; it takes its place")
     elif isinstance(error, FileNotFoundError | NotADirectoryError):
@@ -136,5 +142,9 @@ def check_daemon(installed: Installation) -> Findings:
         )
     if status.get("draining"):
         yield warn("it is draining: nothing new is begun", "wait until it has ended")
-    if (status.get("database") or {}).get("accepting") is False:
-        yield fail("it takes no new calls: the disk is full", "make room")
+    for trouble in (status.get("health") or {}).get("troubles") or ():
+        if trouble["code"] != "draining":
+            since = f" since {trouble['since']}" if trouble.get("since") else ""
+            yield fail(
+                f"it is not ready{since}: {trouble['why']}", _REMEDIES.get(trouble["code"], _ELSE)
+            )

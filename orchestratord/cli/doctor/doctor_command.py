@@ -47,7 +47,13 @@ def doctor(config: str | None, output: str) -> None:
 
 
 def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
-    from orchestratord.cli.doctor import config_checks, daemon_checks, machine_checks, queue_checks
+    from orchestratord.cli.doctor import (
+        config_checks,
+        daemon_checks,
+        machine_checks,
+        outbox_checks,
+        queue_checks,
+    )
     from orchestratord.cli.doctor.installation import fail
 
     checks: dict[str, Callable[[Installation], Findings]] = {
@@ -58,6 +64,7 @@ def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
         "certs": config_checks.check_certificates,
         "database": queue_checks.check_database,
         "disk": queue_checks.check_disk,
+        "outbox": outbox_checks.check_outbox,
         "needs": config_checks.check_needs,
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,

@@ -12,10 +12,10 @@ from typing import Any, Literal
 
 from orchestratorctl.exit_codes import CommandError, RequestRefused
 from orchestratorctl.socket_client import SocketClient
-from orchestratord.cli.opened_config import copy_of, host_of
-from orchestratord.config.folder import read_daemon_file
-from orchestratord.config.load import load
-from orchestratord.daemon.bootstrap import ADDRESSES, control_socket, database_url
+from orchestratord.cli.opened_config import host_of
+from orchestratord.config.load import load, read_settings
+from orchestratord.config.validate.socket_path import socket_path
+from orchestratord.daemon.bootstrap import ADDRESSES, database_url
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
@@ -100,7 +100,7 @@ def look_at(folder: Path, environ: Mapping[str, str] = os.environ) -> Installati
     """Read what there is to read, and ask the daemon."""
     installed = Installation(folder, _as_the_unit(folder, environ))
     try:
-        installed.host, _ = host_of(folder)  # it lists what cannot be loaded, too
+        installed.host = host_of(folder)  # it lists what cannot be loaded, too
         installed.config = load(folder, installed.host, environ=environ, addresses=ADDRESSES)
         installed.problems += installed.config.warnings
         installed.settings = installed.config.daemon
@@ -108,13 +108,12 @@ def look_at(folder: Path, environ: Mapping[str, str] = os.environ) -> Installati
         installed.problems += error.problems
         if installed.host is not None:
             installed.settings = (
-                _settings_alone(folder, installed.host, environ) or installed.settings
+                read_settings(folder, installed.host, environ) or installed.settings
             )
     # A daemon elsewhere is named in the way in which orchestratorctl is told of it.
     named = environ.get("ORCHESTRATORD_SOCKET")
-    installed.socket = (
-        Path(named) if named else control_socket(installed.settings, folder, installed.environ)
-    )
+    set_to = installed.settings.control_socket
+    installed.socket = Path(named) if named else socket_path(set_to, folder, installed.environ)
     try:
         installed.status = ask(installed.socket)
     except OSError as error:
@@ -145,15 +144,3 @@ def _as_the_unit(folder: Path, environ: Mapping[str, str]) -> Mapping[str, str]:
         return environ
     there = {name: path for name, path in _UNIT.items() if os.path.isdir(path)}
     return {**there, **environ}
-
-
-def _settings_alone(folder: Path, host: Host, environ: Mapping[str, str]) -> DaemonSettings | None:
-    """What orchestratord.yaml says, though other files be wrong; None where it is wrong itself."""
-    files = read_daemon_file(folder)
-    if files.daemon is None or files.daemon not in files.contents:
-        return None
-    with copy_of({files.daemon: files.contents[files.daemon]}) as alone:
-        try:
-            return load(alone, host, environ=environ).daemon
-        except ConfigError:
-            return None

@@ -11,13 +11,16 @@ import resource
 import shutil
 import subprocess
 import zoneinfo
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from importlib.metadata import version
 from pathlib import Path
 from time import monotonic, sleep, time
 
-from orchestratord.cli.doctor.installation import Findings, Installation, fail, ok, warn
+from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
+from orchestratord.values.clock import APART
+from orchestratord.values.durations import format_duration
 
 _NO_EARLIER = datetime(2026, 1, 1, tzinfo=UTC).timestamp()
 """No clock that is right says less."""
@@ -53,6 +56,7 @@ def check_clock(installed: Installation) -> Findings:
     if abs(drift) > _STEP:
         moved = f"the clock was moved by {drift:+.1f} s during this check"
         found.append(warn(moved, "let one program set it"))
+    found += _told((installed.status or {}).get("clock"))
     if _synchronised() is False:
         remedy = "timedatectl set-ntp true, or start the program that keeps the time"
         found.append(warn("systemd says that the clock is not synchronised", remedy))
@@ -61,6 +65,29 @@ def check_clock(installed: Installation) -> Findings:
     except (zoneinfo.ZoneInfoNotFoundError, OSError):
         found.append(fail("there is no time zone data", "pip install tzdata"))
     return found or [ok(f"it is {_shown(wall)}")]
+
+
+def _told(clock: object) -> Iterator[Finding]:
+    """What the running daemon has seen of it."""
+    if not isinstance(clock, dict):
+        return
+    ahead, back, last = (clock.get(key) for key in ("machine_ahead", "brought_back", "last_change"))
+    remedy = "let NTP set it: timedatectl set-ntp true"
+    if isinstance(ahead, int | float) and abs(ahead) > APART:
+        whose = "the database's" if clock.get("source") == "database" else "the daemon's time"
+        by = format_duration(round(abs(ahead)))
+        where = f"{by} {'ahead of' if ahead > 0 else 'behind'} {whose}"
+        yield warn(f"this machine's clock is {where}, which the daemon goes by", remedy)
+    elif last:
+        by = format_duration(round(abs(last["by"])))
+        way = "forward" if last["by"] > 0 else "back"
+        yield warn(f"the clock was put {way} by {by}: {last['what']} at {last['at']}", remedy)
+    if back:
+        yield warn(
+            f"{counted(back['tasks'], 'task')} had times that were still to come at {back['at']}, "
+            "and were brought back",
+            f"the clock had been ahead before; {remedy}",
+        )
 
 
 def _shown(moment: float) -> str:

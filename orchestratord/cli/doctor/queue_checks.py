@@ -11,11 +11,11 @@ from pathlib import Path
 from orchestratord.cli.doctor.installation import Finding, Findings, Installation, fail, ok, warn
 from orchestratord.cli.options import counted
 from orchestratord.errors import QueueError
-from orchestratord.queue.admin.inspect import Seen, faults, holder, look, too_new
-from orchestratord.queue.postgres.vacuum import subject
+from orchestratord.queue.admin.inspect import Seen, faults, look, too_new
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
-from orchestratord.queue.sqlite.sqlite_database import CROWDED
+from orchestratord.queue.sqlite.file_locks import holder
+from orchestratord.queue.sqlite.sqlite_database import CROWDED, held_back
 
 LOOK_TIME = 5.0
 """Seconds for a look into the file; a large one is not seen whole in that time."""
@@ -98,6 +98,9 @@ def _whole(path: Path) -> Findings:
         )
     else:
         yield ok(f"{path}, {size}, is whole")
+    for held in held_back(path):
+        what, _, remedy = held.words.partition(": ")
+        yield warn(what, remedy)
 
 
 def _size(path: Path) -> str:
@@ -145,8 +148,10 @@ def check_server(url: str, known: Iterable[str] = ()) -> Findings:
             "let it own them, or the schema that they are in",
         )
     yield from _daemons(seen)
-    for complaint in {subject(words): words for words in (*known, *seen.problems)}.values():
-        what, _, remedy = complaint.partition(": ")
+    now = seen.problems
+    rest = [words for words in known if not any(found.is_subject_of(words) for found in now)]
+    for words in (*rest, *(found.words for found in now)):
+        what, _, remedy = words.partition(": ")
         yield warn(what, remedy)
 
 

@@ -113,11 +113,9 @@ def escaped(value: Any) -> Any:
 
 
 def _params(params: Iterable[ImportedParam]) -> Iterator[str]:
-    first = True
-    for param in params:
-        if first:
+    for number, param in enumerate(params):
+        if number == 0:
             yield "params:"
-        first = False
         said = {
             "type": param.type,
             "required": True if param.required else None,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -26,9 +27,9 @@ def import_() -> None:
 
 @import_.command()
 @config_option
-@click.argument("file", metavar="FILE", type=click.Path(path_type=Path))
+@click.argument("file", metavar="FILE", type=click.Path())
 @click.option("--api", metavar="NAME", help="What the API is called; else by the document's title.")
-def openapi(config: str | None, file: Path, api: str | None) -> None:
+def openapi(config: str | None, file: str, api: str | None) -> None:
     """Write an endpoint file for each operation of an OpenAPI document, and its api.yaml.
 
     FILE is JSON or YAML, of OpenAPI 2.0 (Swagger), 3.0 or 3.1. What is written is good at once. Run
@@ -39,7 +40,12 @@ def openapi(config: str | None, file: Path, api: str | None) -> None:
     from orchestratord.cli.importing.openapi_operation import operations_of
     from orchestratord.cli.importing.security_schemes import schemes_of
 
-    document = read_openapi(file)
+    if re.match("https?://", file, re.IGNORECASE):
+        raise click.ClickException(
+            f"FILE is a file, and nothing is fetched here: curl -fLo api.json {shlex.quote(file)} "
+            "&& orchestratord import openapi api.json"
+        )
+    document = read_openapi(Path(file))
     name = _api_name(document, api)
     operations, left = operations_of(document)
     if not operations:
@@ -82,7 +88,7 @@ def _write(
     from orchestratord.cli.opened_config import existing_folder, host_of
     from orchestratord.config.folder import read_folder
 
-    host, _ = host_of(folder)
+    host = host_of(folder)
     files = read_folder(existing_folder(folder))
     names = imported_files.names_for(operations, files, api)
     own = files.apis.get(api) or f"apis/{api}/api.yaml"

@@ -174,16 +174,13 @@ class OpenApiDocument:
         if len(said) > _MAX_WORDS:
             said = said[: _MAX_WORDS - 1].rstrip() + "…"
         values = items(known.get("enum"))
-        more: list[str] = []
-        if values:
-            shown = ", ".join(text(str(value)) for value in values[:_MAX_CHOICES])
-            more.append(f"one of {shown}" + (", …" if len(values) > _MAX_CHOICES else ""))
+        shown = ", ".join(text(str(value)) for value in values[:_MAX_CHOICES])
+        rest = ", …" if len(values) > _MAX_CHOICES else ""
+        more = [f"one of {shown}{rest}"] if values else []
         if isinstance(known.get("format"), str):
             more.append(text(known["format"]))
-        if not more:
-            return said
         joined = "; ".join(more)
-        return f"{said} ({joined})" if said else joined
+        return f"{said} ({joined})" if said and more else said or joined
 
     def properties_of(self, schema: Any, depth: int = 0) -> dict[str, Mapping[str, Any]]:
         """The properties of an object that can be sent, those of its parts included."""

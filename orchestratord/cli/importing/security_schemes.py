@@ -81,15 +81,12 @@ def _scheme(
         pair = f'username: "${{{user}}}", password: "${{secret:{password}}}"'
         lines = (f"auth: {{basic: {{{pair}}}}}",)
         return SecurityScheme(name, lines, (user, password), "user name and password")
-    if kind == "apiKey" and place == "header" and key:
-        return SecurityScheme(
-            name, _header(key, f"${{secret:{secret}}}"), (secret,), f"a key in {key}"
-        )
-    if kind == "apiKey" and place == "cookie" and key:
-        value = f"{key}=${{secret:{secret}}}"
-        return SecurityScheme(
-            name, _header("Cookie", value), (secret,), f"a key in the cookie {key}"
-        )
+    if kind == "apiKey" and place in ("header", "cookie") and key:
+        header, value, about = key, f"${{secret:{secret}}}", f"a key in {key}"
+        if place == "cookie":
+            header, value, about = "Cookie", f"{key}={value}", f"a key in the cookie {key}"
+        line = f"auth: {{header: {{name: {json.dumps(header)}, value: {json.dumps(value)}}}}}"
+        return SecurityScheme(name, (line,), (secret,), about)
     if kind == "apiKey" and place == "query" and key:
         about = f"a key in the query: {key}, which stands in each endpoint"
         return SecurityScheme(name, (), (secret,), about, (key, f"${{secret:{secret}}}"))
@@ -139,7 +136,3 @@ def _oauth2(
 def _url(flow: Mapping[str, Any], key: str) -> str | None:
     url = text(flow.get(key)).replace("${", "$${")
     return url if re.match(r"https?://\S+$", url) else None
-
-
-def _header(name: str, value: str) -> tuple[str, ...]:
-    return (f"auth: {{header: {{name: {json.dumps(name)}, value: {json.dumps(value)}}}}}",)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -13,7 +13,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestratorctl.formats import excerpt
-from orchestratord.cli.options import BAD_CONFIG, config_option, counted, folder_of, output_option
+from orchestratord.cli.options import (
+    BAD_CONFIG,
+    config_option,
+    counted,
+    folder_of,
+    output_option,
+    pretend_secrets_option,
+)
 
 if TYPE_CHECKING:
     from orchestratord.errors import Problem
@@ -24,13 +31,14 @@ _COLOURS = {"error": "red", "warning": "yellow", "source": None, "caret": "green
 
 @click.command()
 @config_option
+@pretend_secrets_option
 @output_option(
     "text",
     "json",
     "github",
     about="How the result is written to stdout; github is for annotations in GitHub Actions.",
 )
-def check(config: str | None, output: str) -> None:
+def check(config: str | None, pretend_secrets: bool, output: str) -> None:
     """Read the whole configuration and report every error in it.
 
     Exits with 0, or with 78 and all errors on stderr. Nothing is called or written.
@@ -42,17 +50,24 @@ def check(config: str | None, output: str) -> None:
     loaded: Config | None = None
     problems: list[Problem] = []
     try:
-        host, problems = host_of(folder)
-        loaded = config_of(folder, host)
-        problems = [*loaded.warnings, *problems]
+        loaded = config_of(folder, host_of(folder), pretend_secrets=pretend_secrets)
+        problems = [*loaded.warnings]
     except ConfigError as error:
-        problems = [*error.problems, *problems]
+        problems = [*error.problems]
+    problems += _changeable(folder)
     problems.sort(key=lambda problem: problem.severity == "warning")
     _complain(problems)
     if output == "json":
         document: dict[str, Any] = {
             "ok": loaded is not None,
-            "problems": [_as_data(problem) for problem in problems],
+            "problems": [
+                {
+                    key: value
+                    for key, value in asdict(problem).items()
+                    if key not in ("offset", "own", "unread")
+                }
+                for problem in problems
+            ],
         }
         if loaded is not None:
             document |= _counts(loaded)
@@ -71,6 +86,22 @@ def check(config: str | None, output: str) -> None:
         errors = sum(1 for problem in problems if problem.severity == "error")
         click.echo(f"{counted(errors, 'error')}", err=True)
     raise SystemExit(0 if loaded is not None else BAD_CONFIG)
+
+
+def _changeable(folder: Path) -> Iterator[Problem]:
+    """A warning for each file and folder that other users of this machine may change."""
+    from orchestratord.cli.file_modes import changed_by_others
+    from orchestratord.config.load import read_plugins
+    from orchestratord.errors import ConfigError, Problem
+
+    try:
+        dirs = read_plugins(folder).dirs
+    except ConfigError:
+        dirs = ()  # the file that names them has errors, which are shown
+    for path in changed_by_others(folder, dirs):
+        name = str(path.relative_to(folder)) if path.is_relative_to(folder) else str(path)
+        message = f"every user can change it; chmod o-w {path}"
+        yield Problem(message, file=name, severity="warning")
 
 
 def _complain(problems: Iterable[Problem]) -> None:
@@ -111,10 +142,6 @@ def _annotation(problem: Problem, folder: Path) -> str:
 def _escaped(text: str, more: str = "") -> str:
     """A text of a workflow command; `more` are characters that mean something where it stands."""
     return "".join(f"%{ord(c):02X}" if c in f"%\r\n{more}" else c for c in text)
-
-
-def _as_data(problem: Problem) -> dict[str, Any]:
-    return {name: value for name, value in asdict(problem).items() if name != "offset"}
 
 
 def _counts(config: Config) -> dict[str, int]:

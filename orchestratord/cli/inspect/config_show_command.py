@@ -1,4 +1,4 @@
-"""`orchestratord config show`: what an endpoint is, and where each value was written."""
+"""`orchestratord config show`: what an endpoint or the daemon is set to, and where that stands."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from orchestratord.cli import argument_completion
 from orchestratord.cli.options import config_option, output_option
 
 if TYPE_CHECKING:
+    from orchestratord.cli.opened_config import OpenedConfig
     from orchestratord.config.show.origins import Traced
 
 DEFAULT = "default"
@@ -31,35 +32,55 @@ def config() -> None:
 
 @config.command()
 @config_option
-@click.argument("endpoint", metavar="ENDPOINT", shell_complete=argument_completion.endpoints)
+@click.argument(
+    "endpoint", metavar="[ENDPOINT]", required=False, shell_complete=argument_completion.endpoints
+)
 @output_option("yaml", "json", about="How it is written to stdout.")
-def show(config: str | None, endpoint: str, output: str) -> None:
-    """Show an endpoint as it is after merging, each value with its file and line.
+def show(config: str | None, endpoint: str | None, output: str) -> None:
+    """Show an endpoint as it is after merging, or the daemon's settings without one.
 
-    A value that is not written is the default, and marked so. Secrets are masked.
+    Each value stands with its file and line. One that is not written is the default, and marked so.
+    Secrets are masked.
     """
     from orchestratord.cli.opened_config import opened_config
     from orchestratord.config.show.origins import Origins, trace
 
     open_ = opened_config(config)
-    declared = open_.endpoint(endpoint)
     registry = open_.host.registry
-    origins = Origins(open_.folder, declared, registry)
-    traced = trace(declared, origins, registry, open_.config.redactor)
+    about: dict[str, Any]
+    if endpoint is None:
+        about = {"source": "orchestratord.yaml"}
+        traced = _daemon(open_)
+    else:
+        declared = open_.endpoint(endpoint)
+        about = {"endpoint": declared.id, "source": declared.source}
+        origins = Origins(open_.folder, declared, registry)
+        traced = trace(declared, origins, registry, open_.config.redactor)
     if output == "yaml":
-        click.echo(f"# {declared.id}, {declared.source}")
+        click.echo(f"# {', '.join(about.values())}")
         click.echo(annotated(traced, _place))
         return
     places: dict[str, str] = {}
     for key, item in traced.items():
         _collect(item, key, places)
-    document = {
-        "endpoint": declared.id,
-        "source": declared.source,
-        "values": {key: _plain(item) for key, item in traced.items()},
-        "origins": places,
-    }
-    click.echo(json.dumps(document, indent=2))
+    values = {key: _plain(item) for key, item in traced.items()}
+    click.echo(json.dumps({**about, "values": values, "origins": places}, indent=2))
+
+
+def _daemon(open_: OpenedConfig) -> dict[str, Traced]:
+    """The daemon's settings, and where the database and the socket are if nothing says so."""
+    import os
+
+    from orchestratord.config.show.origins import Traced, trace_daemon
+    from orchestratord.config.validate.socket_path import socket_path
+    from orchestratord.daemon.bootstrap import database_url
+
+    config, folder = open_.config, open_.folder
+    socket = socket_path(config.daemon.control_socket, folder, os.environ)
+    url = database_url(config.daemon, folder, os.environ)
+    usual = {"database": url, "control_socket": str(socket)}
+    placed = {key: Traced(config.redactor.text(value)) for key, value in usual.items()}
+    return {**placed, **trace_daemon(config, open_.host.registry)}
 
 
 def _place(item: Traced) -> str:

@@ -87,9 +87,10 @@ def explain(
 
     content = None if body is None else _read("--body", text_or_file, body)
     answer = _answer(status_code, error, content)
-    _check_phase(phase, answer)
     open_ = opened_config(config)
     declared = open_.endpoint(endpoint)
+    if not open_.host.registry.is_immediate(declared.type):
+        _check_phase(phase, answer)
     values = _params(declared, text_params, params)
     explainer = open_.explainer()
     try:
@@ -194,9 +195,14 @@ def _request(document: Mapping[str, Any]) -> Iterator[str]:
     request = document["request"]
     yield "The request"
     if request is None:
-        yield from _wrapped("  ", [f"cannot be made: {document['error']}"])
+        why = f"cannot be made: {document['error']}"
+        if document["status_code"] == "ok":
+            why = "there is none: an event has happened once it is accepted"
+        yield from _wrapped("  ", [why])
         return
     yield from _sent(request, "  ")
+    if document["partition"] is not None:
+        yield from _wrapped("  ", [f"in the partition {document['partition']!r}"])
     if document["rate_limit"] is not None:
         limit = f"rate_limit {document['rate_limit']}: before it is claimed it waits until the "
         yield from _wrapped("  ", [f"{limit}calls of its API in all daemons leave room for it."])
@@ -255,9 +261,11 @@ def _decision(document: Mapping[str, Any]) -> Iterator[str]:
         yield from _wrapped("  ", [f"{said}it failed for good, {decision['reason']}"])
         if decision["why"] != decision["reason"]:
             yield from _wrapped("  ", [decision["why"]])
+    if document["request"] is None:
+        return
     after = list(document["hooks"])[-1]
     plugins = document["hooks"][after]
-    if plugins and document["request"] is not None:
+    if plugins:
         yield from _wrapped("  ", [f"{_and(plugins)} may decide otherwise ({after})."])
 
 
@@ -293,6 +301,8 @@ def _consequences(document: Mapping[str, Any]) -> Iterator[str]:
             yield from _wrapped("    ", [f"it will fail: {item['error']}"])
         if item["request"] is not None:
             yield from _sent(item["request"], "    ")
+            if item["partition"] is not None:
+                yield from _wrapped("    ", [f"in the partition {item['partition']!r}"])
             yield ""
     for (kind, name), count in shown.items():
         if count > _ALIKE:

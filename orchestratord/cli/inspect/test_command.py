@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from orchestratord.cli.argument_completion import endpoints as named_endpoints
-from orchestratord.cli.options import config_option, output_option
+from orchestratord.cli.options import config_option, output_option, pretend_secrets_option
 
 if TYPE_CHECKING:
     from orchestratord.cli.opened_config import OpenedConfig
@@ -23,16 +23,19 @@ Report = dict[str, Any]
 
 @click.command()
 @config_option
+@pretend_secrets_option
 @click.argument("endpoints", metavar="[ENDPOINT]...", nargs=-1, shell_complete=named_endpoints)
 @output_option("text", "json", "junit", about="How the results are written to stdout.")
-def test(config: str | None, endpoints: tuple[str, ...], output: str) -> None:
+def test(
+    config: str | None, pretend_secrets: bool, endpoints: tuple[str, ...], output: str
+) -> None:
     """Carry out the `tests` of all endpoints, or of some, without sending anything.
 
     Exits with 0 if all passed, with 1 if one failed, with 78 if the configuration is not good.
     """
     from orchestratord.cli.opened_config import opened_config
 
-    open_ = opened_config(config)
+    open_ = opened_config(config, pretend_secrets=pretend_secrets)
     names = endpoints or tuple(open_.config.endpoints)
     for name in names:
         open_.endpoint(name)
@@ -70,7 +73,7 @@ def _note_hooks(open_: OpenedConfig, results: Sequence[CaseResult]) -> None:
     found: dict[str, dict[str, None]] = {}
     for item in results:
         executor = registry.executor("call", item.endpoint.type)
-        for phase in executor.phases if executor else ():
+        for phase in executor.sending_phases if executor else ():
             plugins = impure(open_.host, phase, item.endpoint)
             found.setdefault(phase, {}).update(dict.fromkeys(plugins))
     for phase, names in sorted(found.items()):
@@ -141,11 +144,7 @@ def _json(results: Sequence[Report]) -> Iterator[str]:
     import json
 
     failed = _failed(results)
-    document = {
-        "passed": len(results) - failed,
-        "failed": failed,
-        "tests": results,
-    }
+    document = {"passed": len(results) - failed, "failed": failed, "tests": results}
     yield json.dumps(document, indent=2)
 
 

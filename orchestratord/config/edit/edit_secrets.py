@@ -62,6 +62,9 @@ class _Under(NamedTuple):
         return _Under(name, self.key, self.secret or named)
 
 
+_TOP = _Under()
+
+
 class SecretsByOrigin:
     """What the items of lists hold, by the origin that they send it to."""
 
@@ -117,18 +120,14 @@ class SecretsByOrigin:
         return None
 
 
-def leaves(item: Node, spot: Spot = NOWHERE) -> Iterator[Leaf]:
-    """All values of an item."""
-    return _leaves(spot, item, _Under())
-
-
-def _leaves(spot: Spot, node: Node, under: _Under) -> Iterator[Leaf]:
+def leaves(node: Node, spot: Spot = NOWHERE, under: _Under = _TOP) -> Iterator[Leaf]:
+    """All values of an item, or of what stands `under` keys of one."""
     if isinstance(node, MapNode):
         for name, (place, child) in node.entries.items():
-            yield from _leaves(place, child, under.below(name))
+            yield from leaves(child, place, under.below(name))
     elif isinstance(node, ListNode):
         for place, child in node.items:
-            yield from _leaves(place, child, under)
+            yield from leaves(child, place, under)
     elif node.value is not None and (under.secret or isinstance(node.value, str)):
         number = not isinstance(node.value, str)
         # A number under such a key is rather a limit, but for where a text is meant.
@@ -138,7 +137,7 @@ def _leaves(spot: Spot, node: Node, under: _Under) -> Iterator[Leaf]:
 
 def _is_secret(node: Scalar, under: _Under) -> bool:
     """Whether a secret is written out in a scalar."""
-    found = _leaves(NOWHERE, node, under)
+    found = leaves(node, under=under)
     return any(leaf.secret and is_written_out(leaf.text) for leaf in found)
 
 
@@ -188,17 +187,15 @@ def _place(spot: Spot, item: Node, file: str) -> Spot:
 # -- what people see of secrets that are written out, and what a mask stands for -------------------
 
 
-def masked_item(node: Node, redactor: Redactor) -> Any:
+def masked_item(node: Node, redactor: Redactor, under: _Under = _TOP) -> Any:
     """An item for people: references as they stand in the file, secrets written out masked."""
-    return _masked(node, redactor, _Under())
-
-
-def _masked(node: Node, redactor: Redactor, under: _Under) -> Any:
     if isinstance(node, MapNode):
         entries = node.entries.items()
-        return {name: _masked(child, redactor, under.below(name)) for name, (_, child) in entries}
+        return {
+            name: masked_item(child, redactor, under.below(name)) for name, (_, child) in entries
+        }
     if isinstance(node, ListNode):
-        return [_masked(child, redactor, under) for _, child in node.items]
+        return [masked_item(child, redactor, under) for _, child in node.items]
     if _is_secret(node, under):
         return MASK
     value = data_of(node)
@@ -260,7 +257,7 @@ def masked_text(text: str, root: Node, extent: Extent | None, redactor: Redactor
         redactor: knows what else is secret.
     """
     if extent is not None:
-        for start, end in sorted(_secret_spans(root, extent, _Under()), reverse=True):
+        for start, end in sorted(_secret_spans(root, extent, _TOP), reverse=True):
             breaks = text[end - 1 : end] == "\n"
             text = text[:start] + MASK + ("\n" if breaks else "") + text[end:]
     return redactor.text(text)

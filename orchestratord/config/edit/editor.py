@@ -115,7 +115,9 @@ class Editor:
         files = read_folder(sources.folder, self._loader.cache.files)
         file = files.endpoints.get(endpoint_id)
         if file is None:
-            raise NotFound(f"there is no endpoint {endpoint_id!r}")
+            if files.problems:  # it may be in a folder that cannot be read
+                raise ConfigError(files.problems)
+            raise NotFound.of("endpoint", endpoint_id)
         if file not in files.contents:
             raise ConfigError([problem for problem in files.problems if problem.file == file])
         reader = NodeReader(References.of(sources.environ), registry, Problems())

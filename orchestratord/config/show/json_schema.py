@@ -19,6 +19,8 @@ from orchestratord.values.yaml_value import REFERENCE
 
 DIALECT = "https://json-schema.org/draft/2020-12/schema"
 
+_TYPE = "What carries the call out."
+_STRATEGY = "How the delay grows from one attempt to the next."
 _ABOUT = ("title", "description", "default")
 
 File = Literal["endpoint", "api", "daemon"]
@@ -54,7 +56,9 @@ def _endpoint(registry: Registry) -> dict[str, Any]:
     executors = registry.call_executors()
     for type_, executor in executors.items():
         one = _schema(endpoint_model(executor, settings), registry)
-        one["properties"]["type"] = {"const": type_, "description": "What carries the call out."}
+        one["properties"]["type"] = {"const": type_, "description": _TYPE}
+        for key in executor.refused:
+            del one["properties"][key]
         _allow(one, registry.disabled_keys)
         if len(executors) == 1 and not registry.disabled_types:
             return one
@@ -68,7 +72,7 @@ def _endpoint(registry: Registry) -> dict[str, Any]:
     types = sorted({*executors, *registry.disabled_types})
     return {
         "type": "object",
-        "properties": {"type": {"enum": types}},
+        "properties": {"type": {"enum": types, "description": _TYPE}},
         "allOf": branches,
         "$defs": definitions,
     }
@@ -94,7 +98,10 @@ def _backoff(
         names.append(name)
         one = strategy.model_json_schema(schema_generator=_Generator)
         definitions.update(one.pop("$defs", {}))
-        one["properties"] = {"strategy": {"const": name}, **one.get("properties", {})}
+        one["properties"] = {
+            "strategy": {"const": name, "description": _STRATEGY},
+            **one.get("properties", {}),
+        }
         one["required"] = ["strategy", *one.get("required", [])]
         options.append(one)
     return {

@@ -1,4 +1,4 @@
-"""Where each value of an endpoint comes from: the file and the line, or the defaults."""
+"""Where each value of an endpoint or of the daemon comes from: file and line, or the defaults."""
 
 from __future__ import annotations
 
@@ -23,6 +23,7 @@ from orchestratord.config.yaml.references import References
 from orchestratord.config.yaml_keys import ApiKeys, shared_keys
 from orchestratord.model.backoff import Backoff
 from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
@@ -104,6 +105,35 @@ def trace(
         value = endpoint[setting]
         dump = partial(TypeAdapter(setting.type).dump_python, value, mode="json")
         add(setting.key, value, dump, own)
+    return traced
+
+
+def trace_daemon(config: Config, registry: Registry) -> dict[str, Traced]:
+    """What `orchestratord.yaml` says, secrets masked, with the place of each value.
+
+    Its keys, those of plugins, and what is written below `defaults`. What is empty and not written
+    is left out.
+    """
+    files = read_folder(config.folder)
+    root = root_of(files, files.daemon)
+    reader = NodeReader(References.of(os.environ, config.folder), registry, Problems())
+    tracer = _Tracer(config.redactor)
+    traced: dict[str, Traced] = {}
+
+    def add(key: str, value: Any, default: Callable[[], Any]) -> None:
+        placed = root.entries.get(key)
+        data = default() if placed is None else reader.plain(*placed)
+        if placed is not None or not _is_nothing(data):
+            traced[key] = tracer.trace(data, value, placed)
+
+    for name in DaemonSettings.model_fields:
+        key = key_of(DaemonSettings, name)
+        add(key, getattr(config.daemon, name), partial(_dumped, config.daemon, name))
+    for setting in registry.daemon_settings.values():
+        value = config[setting]
+        dump = partial(TypeAdapter(setting.type).dump_python, value, mode="json")
+        add(setting.key, value, dump)
+    add("defaults", None, _none)
     return traced
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from pydantic_core import ErrorDetails
@@ -24,6 +24,7 @@ _EXPECTED = {
     **dict.fromkeys(("list", "tuple", "set", "frozen", "iterable"), "a list"),
     "none": "nothing",
 }
+COLLECTIONS = frozenset({"a mapping", "a list"})
 _SENTENCES = {
     "missing": "is required",
     "extra_forbidden": "unknown key",
@@ -51,9 +52,10 @@ def expectation(error: ErrorDetails) -> str | None:
     return _EXPECTED.get(kind.partition("_")[0])
 
 
-def sentence(error: ErrorDetails) -> str:
-    """What is wrong with one value, where it is not merely of another type."""
-    kind, value = error["type"], value_text(error["input"])
+def sentence(error: ErrorDetails, *, hidden: bool = False) -> str:
+    """What is wrong with one value, where it is not merely of another type. One that is `hidden`
+    is not shown."""
+    kind, value = error["type"], value_text(error["input"], hidden=hidden)
     context: Mapping[str, Any] = error.get("ctx", {})
     if kind in _WORD_ERRORS:
         words = _words(error)
@@ -64,10 +66,10 @@ def sentence(error: ErrorDetails) -> str:
     message = error["msg"]
     for prefix in ("Value error, ", "Assertion failed, "):
         message = message.removeprefix(prefix)
-    if isinstance(error["input"], Text) and error["input"].secret:
-        secret = str(error["input"])
+    whole = holds_keys(error["input"])
+    for secret in _texts(error["input"], hidden=hidden or whole):
         message = message.replace(repr(secret), f"'{MASK}'")
-        if len(secret) >= SHORTEST_SECRET:
+        if len(secret) >= SHORTEST_SECRET and (hidden or not whole):
             message = message.replace(secret, MASK)
     return message[:1].lower() + message[1:] if message[1:2].islower() else message
 
@@ -83,9 +85,29 @@ def _words(error: ErrorDetails) -> list[str]:
     return re.findall(r"'([^']*)'", str(error.get("ctx", {}).get("expected", "")))
 
 
-def value_text(value: Any) -> str:
-    """A value for a message of one line, without secrets."""
+def holds_keys(value: Any) -> bool:
+    """True for a mapping, and a list that holds one."""
+    if isinstance(value, list | tuple):
+        return any(map(holds_keys, value))
+    return isinstance(value, Mapping)
+
+
+def _texts(value: Any, *, hidden: bool) -> Iterator[str]:
+    """Which texts of a value are not shown: its secrets, or all where it is hidden."""
+    if isinstance(value, Mapping):
+        value = list(value.values())
+    if isinstance(value, list | tuple):
+        for item in value:
+            yield from _texts(item, hidden=hidden)
+    elif isinstance(value, str) and (hidden or (isinstance(value, Text) and value.secret)):
+        yield str(value)
+
+
+def value_text(value: Any, *, hidden: bool = False) -> str:
+    """A value for a message of one line, without secrets; one that is `hidden` is one."""
     if isinstance(value, Text) and value.secret:
+        return MASK
+    if hidden and isinstance(value, str | int | float) and not isinstance(value, bool):
         return MASK
     if isinstance(value, Mapping):
         return "a mapping"

@@ -12,18 +12,21 @@ from pydantic import BaseModel, TypeAdapter, ValidationError
 
 from orchestratord.config.folder import fingerprint
 from orchestratord.config.validate.error_text import (
+    COLLECTIONS,
     SHORTEST_SECRET,
     choice,
     expectation,
+    holds_keys,
     sentence,
     value_text,
 )
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.request_rules import host_and_port
-from orchestratord.config.validate.secret_keys import is_secret_key
+from orchestratord.config.validate.secret_keys import is_below_secret, is_secret_key
 from orchestratord.config.validate.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null, locate
 from orchestratord.config.yaml.references import References
+from orchestratord.model.auth import Tls
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Text
@@ -32,6 +35,7 @@ from orchestratord.values.suggest import choices, suggest
 _USER_INFO = re.compile(r"[A-Za-z][\w+.-]*://[^\s/?#:@]*:([^\s/?#]+)@")
 _IN_QUERY = re.compile(r"[?&](?:ssl)?password=([^\s&#]+)")
 _SCHEME = re.compile(r"(?:bearer|basic|token)\s+(\S.*)", re.IGNORECASE)
+_TLS = Member("model", Tls)
 _FITTING: dict[Any, tuple[type, ...]] = {bool: (bool,), int: (int,), float: (int, float)}
 
 
@@ -180,11 +184,20 @@ class NodeReader:
         for key, (place, child) in node.entries.items():
             shape = fields.get(key)
             if shape is None:
-                self._error(place, "unknown key" + suggest(key, fields), choices(key, fields))
+                self._bad.add(place)
+                self.problems.unknown_key(place, key, fields)
+            elif shape.member("model") == _TLS and self._lacks_files(child):
+                continue
             elif not is_null(child) or shape.null:
                 secret = is_secret_key(key)
                 data[key] = self._data(place, child, shape, secret=secret)
         return data
+
+    def _lacks_files(self, tls: Node) -> bool:
+        """Whether a certificate or key is pretended, which no text could stand for."""
+        entries = tls.entries.values() if isinstance(tls, MapNode) else ()
+        named = [child.text for _, child in entries if isinstance(child, Scalar)]
+        return bool([name for name in named if self._references.lacks(name)])
 
     def _backoff(self, spot: Spot, node: MapNode) -> Any:
         place, child = node.entries.get("strategy", (spot, None))
@@ -239,7 +252,8 @@ class NodeReader:
         A template under a key that sounds like a secret is none; `literal` says that no template
         can stand there.
         """
-        resolved = self._references.resolve(node.text)
+        form = _form_of(spot.key) if "${" in node.text else ""
+        resolved = self._references.resolve(node.text, secret=secret, form=form)
         if "://" in node.text or (resolved is not None and "://" in resolved.text):
             self._password(spot, node.text, str(resolved.text if resolved else node.text))
         if resolved is None:
@@ -307,7 +321,7 @@ class NodeReader:
 
     def _report(self, spot: Spot, node: Node, error: ValidationError) -> None:
         """Report pydantic's errors, but for values that had a problem before."""
-        expected: dict[Spot, tuple[list[str], str]] = {}
+        expected: dict[Spot, tuple[list[str], Any]] = {}
         known_bad = _holders(self._bad)
         # The innermost first: a list of which no item is good is too short only in consequence.
         found = sorted(error.errors(include_url=False), key=lambda item: -len(item["loc"]))
@@ -320,14 +334,33 @@ class NodeReader:
             if (place.file, place.key) in known_bad:
                 continue
             self._bad.add(place)
+            hidden = is_below_secret(place.key)
             if (wanted := expectation(item)) is not None:
-                words = expected.setdefault(place, ([], value_text(item["input"])))[0]
+                words = expected.setdefault(place, ([], item["input"]))[0]
                 if wanted not in words:
                     words.append(wanted)
             else:
-                self.problems.error(place, sentence(item), choice(item))
+                # What should have been a text, and is keys, was read as none of them.
+                unread = item["type"] != "missing" and holds_keys(item["input"])
+                said = sentence(item, hidden=hidden)
+                self.problems.error(place, said, choice(item), unread=unread)
         for place, (words, value) in expected.items():
-            self.problems.error(place, f"expected {' or '.join(words)}, not {value}")
+            # A text in the place of keys may hold what stands behind them.
+            unread = holds_keys(value) or not {*words}.isdisjoint(COLLECTIONS)
+            said = value_text(value, hidden=is_below_secret(place.key))
+            if unread and isinstance(value, str):
+                said = "a text"
+            message = f"expected {' or '.join(words)}, not {said}"
+            self.problems.error(place, message, unread=unread)
+
+
+def _form_of(key: str) -> str:
+    """What a text under a key has to begin with, by the dotted path of the key."""
+    if key.startswith("databases.") or key == "database":
+        return "postgresql://pretended.invalid/pretended"
+    if key.endswith("proxy"):
+        return "http://pretended.invalid:3128"
+    return "https://pretended.invalid" if key.endswith("url") else ""
 
 
 def _passwords(url: str) -> list[str]:

@@ -6,13 +6,18 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, replace
 
-from orchestratord.config.validate.secret_keys import is_secret_key
+from orchestratord.config.validate.secret_keys import (
+    holds_url,
+    is_below_secret,
+    resembles_secret_key,
+)
 from orchestratord.config.yaml.nodes import Node, Spot, locate
 from orchestratord.errors import Problem
 from orchestratord.values.redact import MASK, Redactor
+from orchestratord.values.suggest import choices, nearest, suggest
 
 _LONGEST = 600
 """Characters of a message."""
@@ -23,9 +28,24 @@ _LONGEST_LINE = 10 * WIDTH
 
 _ENDS = re.compile("\r\n|[\n\r\x85\u2028\u2029]")
 """Where YAML begins another line."""
-_KEY = re.compile(r"""(?<![\w.-])([\w.-]+)['"]?\s*:\s+['"]?""")
-_NO_TEXT = ("${", "{", "[", "|", ">", "#", MASK)
-"""How a value begins that is a reference, or no text in this line."""
+_KEY = re.compile(r"""(?<![\w.-])([\w.-]+)['"]?\s*:(?!\S)\s*""")
+_ANY_KEY = re.compile(r"""(['"])[^'"]{1,64}\1\s*:\s*|(?<![\w.-])[\w.-]+\s*:(?!\S)\s*""")
+_NO_VALUE = re.compile(r"""[\s\[\]{},'"|>-]*""")
+_OPENING = re.compile(r"[\s\-{\[]*")
+_PLAIN_KEY = re.compile(r"""(['"]?)[a-z_]{1,24}\1\s*:(?!\S)""")
+"""A key as ours are; another one may be a secret with its colon misplaced."""
+_PLAIN_PATH = re.compile(r"[\w.-]*")
+_QUOTED = re.compile(
+    r"""(?<!\w)(?<!did you mean )(?<!pip install )(['"])(?P<text>(?:\\.|(?!\1).)*)(?:\1|$)"""
+)
+"""What a message quotes, maybe cut off; not what it proposes, which are words of ours."""
+_HARMLESS = re.compile(r"[A-Za-z_.]{0,48}|\{\{ … \}\}")
+"""A name as ours are, or a template that holds none; another name may be a secret that was written
+into braces."""
+_NUMBER = re.compile(r"\d{4,}[\d.]*|\d+\.\d{3,}")
+_USER_INFO = re.compile(r"""(?<!\S)([\[{'"]*(?:\w+://)?)[^\s\[{'"]\S*@(?=\S)""")
+"""No name begins with a quote or a bracket: `'@daily'` has none. Only where a word begins:
+anywhere within it would take the square of its length."""
 
 
 class Problems:
@@ -44,13 +64,24 @@ class Problems:
         """What came since there were so many."""
         return self._found[length:]
 
-    def error(self, spot: Spot, message: str, hint: str = "") -> None:
-        """Something that refuses the configuration. `hint`: what could stand there."""
-        self.add(spot.problem(message, hint=hint))
+    def error(self, spot: Spot, message: str, hint: str = "", *, unread: bool = False) -> None:
+        """Something that refuses the configuration. `hint`: what could stand there; `unread` is
+        that of `Problem`."""
+        self.add(replace(spot.problem(message, hint=hint), unread=unread))
 
-    def warn(self, spot: Spot, message: str) -> None:
-        """Something that is shown, and refuses nothing."""
-        self.add(spot.problem(message, "warning"))
+    def unknown_key(self, spot: Spot, key: str, known: Iterable[str]) -> None:
+        """An error about a key that is none of those known there; what it holds is not read."""
+        known = set(known)
+        above = spot.key.rpartition(".")[0]
+        plain = _PLAIN_KEY.fullmatch(f"{key}:") or nearest(key, known) is not None
+        if not plain and is_below_secret(above):
+            spot = spot._replace(key=f"{above}.{MASK}")  # rather a secret without its key
+        message = "unknown key" + suggest(key, known)
+        self.error(spot, message, choices(key, known), unread=True)
+
+    def warn(self, spot: Spot, message: str, *, unread: bool = False) -> None:
+        """Something that is shown, and refuses nothing; `unread` is that of `Problem`."""
+        self.add(replace(spot.problem(message, "warning"), unread=unread))
 
     def once(self, spot: Spot, message: str, *, about: str) -> None:
         """An error about one thing at one place, which many endpoints may have."""
@@ -85,12 +116,13 @@ class Problems:
             found.values(),
             key=lambda p: (p.severity, p.file, p.line or 0, p.column or 0, p.key, p.message),
         )
-        lines = SourceLines(contents, redactor)
+        unread = frozenset(p.file for p in chosen if p.unread)
+        lines = SourceLines(contents, redactor, unread)
         return tuple(
             replace(
                 p,
-                message=_one_line(redactor.text(p.message)),
-                key=_one_line(p.key),
+                message=_one_line(_shown_message(p, redactor.text(p.message), unread)),
+                key=_one_line(_shown_path(p.key) if p.unread else p.key),
                 hint=_one_line(redactor.text(p.hint)),
                 source=p.source or lines.of(p),
             )
@@ -141,20 +173,45 @@ def _one_line(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+def _shown_path(key: str) -> str:
+    """A dotted path without what can be no key of ours, such as `bearer S` for `bearer: S`."""
+    plain = _PLAIN_PATH.match(key)
+    assert plain is not None  # it matches anything
+    return key if plain.end() == len(key) else plain[0] + MASK
+
+
+def _shown_message(problem: Problem, message: str, unread: Container[str]) -> str:
+    """The message without the values that it quotes, where these may be secrets. A problem that
+    itself is of something unread quotes none."""
+    if is_below_secret(problem.key) or (problem.file in unread and not problem.unread):
+        return _NUMBER.sub(MASK, _QUOTED.sub(f"'{MASK}'", message))
+    if holds_url(problem.key):  # what is wrong with a template is a name in it
+        return _QUOTED.sub(
+            lambda match: match[0] if _HARMLESS.fullmatch(match["text"]) else f"'{MASK}'", message
+        )
+    return message
+
+
 class SourceLines:
     """The lines of files as they may be shown.
+
+    Of all values a line shows that of the problem's own key alone, and not even that of a file that
+    was not read as what it is, nor within and below a key that resembles one that holds a secret,
+    nor of a key that holds a URL and is wrong.
 
     Args:
         contents: what the files hold.
         redactor: knows the secrets that were found.
+        unread: the files of which something was not read as what it is.
     """
 
-    def __init__(self, contents: Mapping[str, bytes], redactor: Redactor) -> None:
+    def __init__(
+        self, contents: Mapping[str, bytes], redactor: Redactor, unread: Container[str] = ()
+    ) -> None:
         self._contents = contents
+        self._unread = unread
         self._redactor = redactor
         self._lines: dict[str, list[str]] = {}
-        self._shown: dict[tuple[str, int], str | None] = {}
-        """Line → as it is shown, whatever the problem is; None where that depends on it."""
 
     def of(self, problem: Problem) -> str:
         """The line that a problem is in; empty where it has no place, or one that is cut off."""
@@ -166,22 +223,18 @@ class SourceLines:
         column = (problem.column or 1) - 1
         if problem.line > len(lines) or column > WIDTH:
             return ""
-        place, line = (problem.file, problem.line), lines[problem.line - 1]
-        if place not in self._shown:
-            secret = self._redactor.text(line) != line
-            self._shown[place] = None if secret else _fit(_without_values(line))
-        shown = self._shown[place]
-        return self._masked(line, column) if shown is None else shown
-
-    def _masked(self, line: str, column: int) -> str:
-        if len(line) > _LONGEST_LINE:
-            return ""
-        # What stands before the column keeps its length, so that the column still is the place.
-        before, after = line[:column], line[column:]
+        line, key = lines[problem.line - 1], problem.key
+        if problem.file in self._unread or is_below_secret(key) or holds_url(key):
+            return _fit(_only_keys(line, column))
+        start, end = _own_part(line, column)
+        # What stands before it keeps its length, so that the column still is the place.
+        before = _without_values(line[:start])
         hidden = self._redactor.text(before)
         if hidden != before:
-            before = hidden[:column].ljust(column)
-        return _fit(_without_values(before + self._redactor.text(after)))
+            before = hidden[:start].ljust(start)
+        own = _without_secrets(self._redactor.text(line[start:end]))
+        behind = self._redactor.text(_without_values(line[end : end + WIDTH]))
+        return _fit(before + own + behind)
 
 
 def _fit(line: str) -> str:
@@ -193,11 +246,52 @@ def lines_of(content: bytes) -> list[str]:
     return _ENDS.split(content.decode("utf-8", "replace").removeprefix("\ufeff"))
 
 
-def _without_values(line: str) -> str:
-    """The line up to a value that may be a secret, which is not known if the file is no YAML."""
+def _own_part(line: str, column: int) -> tuple[int, int]:
+    """From where to where the key at a column stands, and its value; at most `_LONGEST_LINE`."""
+    start, end = 0, min(len(line), column + _LONGEST_LINE)
+    for key in _ANY_KEY.finditer(line, 0, end):
+        if key.start() > column:
+            end = key.start()
+            break
+        start = key.start()
+    return start, end
+
+
+def _without_values(part: str) -> str:
+    """Part of a line with its keys alone, as long as it was."""
+    shown, position = "", 0
+    for key in [*_ANY_KEY.finditer(part), None]:
+        value = part[position : key.start() if key else len(part)]
+        if _NO_VALUE.fullmatch(value) is None:
+            bare = value.rstrip(" ,]}")
+            value = MASK[: len(bare)].ljust(len(bare)) + value[len(bare) :]
+        shown += value + (key[0] if key else "")
+        position = key.end() if key else len(part)
+    return shown
+
+
+def _without_secrets(line: str) -> str:
+    """The line up to a value whose key resembles one that holds a secret."""
+    line = _USER_INFO.sub(lambda match: f"{match[1]}{MASK}@", line)
     for match in _KEY.finditer(line):
         value = line[match.end() :]
-        secret = is_secret_key(match[1]) or match[1] in ("bearer", "value")
-        if secret and value and not value.startswith(_NO_TEXT):
+        if value and resembles_secret_key(match[1]):
             return line[: match.end()] + MASK.ljust(len(value))
     return line
+
+
+def _only_keys(line: str, column: int) -> str:
+    """The keys that stand where the line begins and at a column; nothing else of it."""
+    opening = _OPENING.match(line)
+    assert opening is not None  # it matches anything
+    shown = opening[0] + _key_alone(line, opening.end(), MASK)
+    return shown if column < len(shown) else shown.ljust(column) + _key_alone(line, column)
+
+
+def _key_alone(line: str, start: int, otherwise: str = "") -> str:
+    """The key that begins at a place, with what is behind it masked; or, where no key does and the
+    line goes on, something else."""
+    key = _PLAIN_KEY.match(line, start)
+    if key is None:
+        return otherwise if line[start:].strip() else ""
+    return f"{key[0]} {MASK}" if line[key.end() :].strip() else key[0]

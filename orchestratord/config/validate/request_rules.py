@@ -13,7 +13,7 @@ import httpx
 
 from orchestratord.config.validate.problems import KeyProblems, Problems
 from orchestratord.config.validate.shapes import leaves_of
-from orchestratord.config.validate.undefined_names import literal, written
+from orchestratord.config.validate.undefined_names import written
 from orchestratord.config.yaml.nodes import MapNode, Spot, is_null
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.http_message import PORTS, TOKEN
@@ -24,6 +24,7 @@ from orchestratord.values.template import Template
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
 _HEADER = re.compile(TOKEN.decode())
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
+_NO_CONTROL = "a header holds no line break or control character"
 
 
 def url_problem(url: str, *, query: bool = False) -> str | None:
@@ -50,7 +51,9 @@ def url_problem(url: str, *, query: bool = False) -> str | None:
 
 def path_problem(path: Template) -> str | None:
     """What is wrong with a `path`, in words; None where it can be used."""
-    if literal(path).lstrip().lower().startswith(("http://", "https://")):
+    if _CONTROL.search(path.literal) or "\t" in path.literal:
+        return "a path holds no line break or control character"
+    if path.literal.lstrip().lower().startswith(("http://", "https://")):
         return "is added to base_url, and holds no host; write scheme and host to base_url"
     if "#" in written(path):
         return "a request has no fragment; write %23 where the character # itself is meant"
@@ -142,6 +145,10 @@ class RequestRules:
                 keys.error("give exactly one of bearer, basic, header and oauth2", "auth")
         if auth.header is not None and not _HEADER.fullmatch(auth.header.name):
             keys.error("is not the name of a header", "auth", "header", "name")
+        value = auth.header.value if auth.header is not None else None
+        for path, secret in ((("bearer",), auth.bearer), (("header", "value"), value)):
+            if secret is not None and _CONTROL.search(secret.reveal()):
+                keys.error(_NO_CONTROL, "auth", *path)
 
     def check_allow(self, allow: Iterable[str], keys: KeyProblems) -> tuple[str, ...]:
         """The entries of `egress.allow` that can be read."""
@@ -161,14 +168,16 @@ class RequestRules:
         for name, value in headers.items():
             path = ("headers", name)
             if not _HEADER.fullmatch(name):
-                keys.error("is not the name of a header", *path)
+                # It may hold the value as well: `{Authorization Bearer S}`.
+                place = keys.at(*path)
+                keys.problems.error(place, "is not the name of a header", unread=True)
             elif name.lower() in ("content-length", "transfer-encoding"):
                 keys.error("is set by the client itself; leave it out", *path)
             elif name.lower() in seen:
                 keys.error(f"the same header as {seen[name.lower()]}; keep one", *path)
             seen.setdefault(name.lower(), name)
-            if _CONTROL.search(literal(value)):
-                keys.error("a header holds no line break or control character", *path)
+            if _CONTROL.search(value.literal):
+                keys.error(_NO_CONTROL, *path)
 
     def check_urls(self, data: Any, allow: Sequence[str], keys: KeyProblems) -> None:
         """Each `url` that stands anywhere in `data`."""

@@ -17,6 +17,17 @@ from orchestratord.values.suggest import suggest
 SHORTEST = 1.0
 """Seconds between two slots."""
 
+NICKNAMES = {
+    "@yearly": "0 0 1 1 *",
+    "@annually": "0 0 1 1 *",
+    "@monthly": "0 0 1 * *",
+    "@weekly": "0 0 * * 0",
+    "@daily": "0 0 * * *",
+    "@midnight": "0 0 * * *",
+    "@hourly": "0 * * * *",
+}
+"""What crontabs have for some schedules, and the fields that are read here."""
+
 _TIME = re.compile(r"([01]?\d|2[0-3]):([0-5]\d)")
 _MINUTE = re.compile(r":([0-5]\d)")
 
@@ -43,6 +54,9 @@ def schedule_problems(schedule: Schedule) -> Iterator[tuple[str, str]]:
 def _every(every: str | float) -> Iterator[tuple[str, str]]:
     if every in UNITS:
         return
+    if every in NICKNAMES:
+        yield "every", f"{every!r} is written as `cron: '{NICKNAMES[str(every)]}'`"
+        return
     try:
         seconds = parse_duration(every)
     except ValueError:
@@ -58,8 +72,11 @@ def _every(every: str | float) -> Iterator[tuple[str, str]]:
 
 
 def _cron(cron: str) -> str | None:
-    if len(cron.split()) != 5:
-        return f"{cron!r} has {len(cron.split())} fields; five are read, such as */15 * * * *"
+    if cron in NICKNAMES:
+        return f"{cron!r} is written as '{NICKNAMES[cron]}'"
+    if (count := len(cron.split())) != 5:
+        fields = "1 field" if count == 1 else f"{count} fields"
+        return f"{cron!r} has {fields}; five are read, such as */15 * * * *"
     try:
         next(CronSim(cron, datetime.now(UTC)))
     except CronSimError as error:

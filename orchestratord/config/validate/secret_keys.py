@@ -1,7 +1,9 @@
-"""Which keys hold secrets, by their names; and where secrets stand that would be stored."""
+"""Which keys hold secrets, or look as if they were meant to, by their names; and where secrets
+stand that would be stored."""
 
 from __future__ import annotations
 
+import difflib
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
@@ -16,10 +18,51 @@ _SECRET_KEY = re.compile(
 )
 
 
+_SECRET_WORDS = (
+    "auth", "authorization", "basic", "bearer", "cookie", "credential", "key", "oauth", "pass",
+    "passphrase", "passwd", "password", "pwd", "secret", "signature", "token", "whsec",
+)  # fmt: skip
+_LIKE = 0.8
+"""From which ratio of `difflib` on a word is taken for another one that is misspelt."""
+_URL_KEY = re.compile(r"(.*[._])?(url|path|proxy|database)")
+"""Keys of what may be a secret as a whole, such as a webhook's URL, or hold one anywhere."""
+_WORDS = re.compile(r"[A-Z]*[a-z]+|[A-Z]+")
+
+
 @lru_cache(maxsize=4096)
 def is_secret_key(key: str) -> bool:
     """True where a text under `key` is taken for a secret."""
     return bool(_SECRET_KEY.search(key))
+
+
+@lru_cache(maxsize=4096)
+def resembles_secret_key(key: str) -> bool:
+    """True where `key` holds a secret or something that belongs to one, or may be misspelt and
+    meant to: `bearrer`, `clientSecrt`, `pasword`."""
+    words = [word.lower() for word in _WORDS.findall(key)]
+    return is_secret_key(key) or any(map(_is_secret_word, {*words, "".join(words)}))
+
+
+def _is_secret_word(word: str) -> bool:
+    for secret in _SECRET_WORDS:
+        if len(secret) > 4 and secret in word:
+            return True
+        if difflib.SequenceMatcher(None, word, secret).ratio() >= _LIKE:
+            return True
+        if sorted(word) == sorted(secret):
+            return True
+    return False
+
+
+def is_below_secret(path: str) -> bool:
+    """True where one of the keys of a dotted path resembles one that holds a secret."""
+    return any(resembles_secret_key(key) for key in path.split("."))
+
+
+def holds_url(path: str) -> bool:
+    """True where the last key of a dotted path holds a URL or a part of one, which may hold a
+    secret at any place once it is wrong."""
+    return _URL_KEY.fullmatch(path) is not None
 
 
 def secret_values(data: Any) -> Iterator[Path]:

@@ -20,11 +20,6 @@ def written(template: Template) -> str:
     return _REFERENCE.sub("", _EXPRESSION.sub("", template.source))
 
 
-def literal(template: Template) -> str:
-    """The text that is the same for each call: with references, as far as no expression is near."""
-    return str(template.render({})) if template.constant else _EXPRESSION.sub("", template.source)
-
-
 def undefined(template: Template | TemplateTree) -> Iterator[str]:
     """What is wrong: names that no template of a call has."""
     for name in sorted(template.names - ROOTS):
@@ -32,6 +27,15 @@ def undefined(template: Template | TemplateTree) -> Iterator[str]:
     for path in sorted(template.paths):
         if path.startswith("task.") and path not in TASK:
             yield f"{path!r} is not known in a template{suggest(path, TASK)}"
+
+
+def unknown_yet(template: Template) -> Iterator[str]:
+    """What is wrong with a template that is rendered when a call is accepted: it has `params`."""
+    for name in sorted(template.names - {"params"}):
+        if name in ROOTS:
+            yield f"{name!r} is not known yet when a call is accepted; only `params` is"
+        else:
+            yield f"{name!r} is not known in a template{suggest(name, ('params',))}"
 
 
 def undeclared(template: Template | TemplateTree, declared: Container[str]) -> list[str]:

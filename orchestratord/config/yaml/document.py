@@ -72,6 +72,9 @@ def root_of(files: Files, file: str | None) -> MapNode:
 def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _Building | None:
     """The tree of a file; None where it is not worth looking at, which has problems."""
     text = syntax.decode(file, content, problems)
+    if text is not None and (conflict := syntax.merge_conflict(file, text)) is not None:
+        problems.append(conflict)
+        return None
     if text is not None and file.endswith(".json"):
         text = syntax.check(file, text, problems)
     if text is None:
@@ -82,7 +85,9 @@ def _built(file: str, content: bytes, problems: list[Problem], loader: Any) -> _
     try:
         return building if building.run(loader(text)) else None
     except yaml.MarkedYAMLError as error:
-        problems.append(syntax.explain(file, text, error))
+        found = syntax.explain(file, text, error)
+        if not (building.template_line and found.line == building.template_line):
+            problems.append(found)
     except yaml.YAMLError as error:
         problems.append(Problem(f"cannot be read as YAML: {error}", file=file))
     return None
@@ -99,7 +104,7 @@ class _Frame:
 
     __slots__ = (
         "anchor", "begin", "column", "entries", "flow", "height", "key", "name", "node", "path",
-        "size", "waiting",
+        "size", "start", "template", "waiting",
     )  # fmt: skip
 
     def __init__(
@@ -111,6 +116,9 @@ class _Frame:
         self.path = path
         self.anchor: str | None = event.anchor
         self.flow: bool = event.flow_style
+        self.start: int = event.start_mark.index
+        self.template = False
+        """It is a `{{ … }}` that has no quotes around it."""
         self.begin: int | None = None
         """Where brackets begin that stand in no others."""
         self.column: int = -1 if above is None else above.column
@@ -143,6 +151,8 @@ class _Building:
         self.anchors: dict[str, tuple[Node, int, int] | None] = {}
         """Anchor → its node, size and height; None while it is open."""
         self.repeated = 0
+        self.template_line = 0
+        """The last one with a template that has no quotes; what else is wrong there follows."""
 
     def root(self) -> MapNode | None:
         """The mapping that the file is; an empty file is an empty one."""
@@ -279,8 +289,19 @@ class _Building:
             self._indented(syntax.outdented(self.text, start, end, frame.column, "]}#"))
         if frame.anchor is not None:
             self.anchors[frame.anchor] = (frame.node, frame.size, frame.height)
+        if frame.template:
+            assert event.end_mark is not None
+            self._as_text(self.text[frame.start : event.end_mark.index])
         self._grow(frame.size, frame.height)
         return True
+
+    def _as_text(self, text: str) -> None:
+        """Take the last value for a text, so that nothing else is found to be wrong with it."""
+        above = self.frames[-1] if self.frames else None
+        if above is not None and isinstance(above.node, ListNode):
+            above.node.items[-1] = (above.node.items[-1][0], Scalar(text, text))
+        elif above is not None and above.entries is not None and above.key is not None:
+            above.entries[above.name] = (above.key, Scalar(text, text))
 
     def _alias(self, event: yaml.AliasEvent) -> bool:
         spot = self._spot(event)
@@ -292,11 +313,11 @@ class _Building:
         if name not in self.anchors:
             self._problem(
                 self._value_spot(spot),
-                f"there is no anchor &{name} above; a text that begins with * needs quotes",
+                "there is no such anchor above; a text that begins with * needs quotes",
             )
             node, size, height = Scalar(None, f"*{name}"), 1, 0
         elif (found := self.anchors[name]) is None:
-            self._problem(self._value_spot(spot), f"the anchor &{name} contains itself")
+            self._problem(self._value_spot(spot), "the anchor that is meant contains itself")
             return False
         else:
             node, size, height = found  # type: ignore[assignment]
@@ -350,6 +371,8 @@ class _Building:
         frame.key = None
         line = self.text.splitlines()[spot.line - 1]
         if line[: spot.column].endswith("{{"):
+            frame.template = True
+            self.template_line = spot.line
             message = 'a template needs quotes around the whole value: "{{ … }}"'
         else:
             message = "a key is a text; put quotes around it"
@@ -372,10 +395,11 @@ class _Building:
         return Spot(self.file, mark.line + 1, mark.column + 1, path)
 
     def _tag(self, spot: Spot, tag: str) -> None:
-        name = tag.replace("tag:yaml.org,2002:", "!!", 1)
-        self._problem(
-            self._value_spot(spot), f"the tag {name} is not read; leave it out, or quote the text"
-        )
+        # Only a tag of YAML's own is named: another one may be a secret that begins with !.
+        own = tag.startswith("tag:yaml.org,2002:")
+        name = tag.replace("tag:yaml.org,2002:", "the tag !!", 1) if own else "a tag (!)"
+        message = f"{name} is not read; leave it out, or quote the text"
+        self._problem(self._value_spot(spot), message)
 
     def _indented(self, problem: syntax.Finding | None) -> None:
         if problem is not None:

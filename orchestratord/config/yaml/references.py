@@ -12,6 +12,8 @@ of one is never read again: neither as a reference nor as a template.
 
 from __future__ import annotations
 
+import hashlib
+import os
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -27,6 +29,7 @@ MAX_BYTES = 65_536
 _REFERENCE = re.compile(r"\$(?:\$\{|\{([^{}]*)\})")
 _VARIABLE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _CREDENTIAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._@:-]*")
+_KIND = re.compile(r"[a-z]{1,16}")
 _KINDS = ("secret", "file", "credential")
 
 
@@ -41,29 +44,42 @@ class Resolved:
     """What stood between the braces of each reference → what it stands for."""
 
 
+class _NotHere(ValueError):
+    """The reference is well formed, and what it names is not on this machine."""
+
+
 class References:
     """Resolves references against one environment; each file is read once."""
 
     def __init__(
-        self, environ: Mapping[str, str], credentials: Path | None, folder: Path = Path()
+        self,
+        environ: Mapping[str, str],
+        credentials: Path | None,
+        folder: Path = Path(),
+        pretended: set[str] | None = None,
     ) -> None:
         """
         Args:
             environ: the environment.
             credentials: the folder that `${credential:name}` reads, None for none.
             folder: the config folder, which other files may be named relative to.
+            pretended: gathers the references to secrets that are not here, for which something of
+                their form is taken; None: they are errors.
         """
         self._environ = environ
         self._credentials = credentials
         self._folder = folder
+        self._pretended = pretended
         self._files: dict[tuple[Path, int], bytes | ValueError] = {}
         self._fingerprints: dict[tuple[Path, int], str] = {}
 
     @classmethod
-    def of(cls, environ: Mapping[str, str], folder: Path = Path()) -> References:
+    def of(
+        cls, environ: Mapping[str, str], folder: Path = Path(), pretended: set[str] | None = None
+    ) -> References:
         """Those of an environment, with the folder of credentials that it names."""
         credentials = environ.get("CREDENTIALS_DIRECTORY")
-        return cls(environ, Path(credentials) if credentials else None, folder)
+        return cls(environ, Path(credentials) if credentials else None, folder, pretended)
 
     @property
     def files(self) -> dict[str, str]:
@@ -90,8 +106,30 @@ class References:
         except ValueError as error:
             raise ValueError(f"{name} {error}") from None
 
-    def resolve(self, text: str) -> Resolved | None:
-        """The text with each reference replaced; None where there is none in it."""
+    def lacks(self, text: str) -> bool:
+        """Whether `text` names or refers to a file that is not here, where that is pretended."""
+        if self._pretended is None:
+            return False
+        try:
+            if (match := _REFERENCE.fullmatch(text)) is not None:
+                self._value(match[1] or "")
+            elif "-----BEGIN " not in text and not os.path.isfile(self._folder / text):
+                raise _NotHere
+        except _NotHere:
+            self._pretended.add(text)
+            return True
+        except ValueError:
+            return False  # which is said where it is read
+        return False
+
+    def resolve(self, text: str, *, secret: bool = False, form: str = "") -> Resolved | None:
+        """The text with each reference replaced; None where there is none in it.
+
+        Args:
+            text: as it stands in the file.
+            secret: whether it is one as a whole, whatever it refers to.
+            form: what it has to begin with, such as a URL, for secrets that are pretended.
+        """
         if "${" not in text:
             return None
         parts: list[tuple[str, bool]] = []
@@ -106,13 +144,19 @@ class References:
                 parts.append(("${", False))
                 continue
             try:
-                value, secret = self._value(match[1])
+                value, is_secret = self._value(match[1])
+            except _NotHere as error:
+                if self._pretended is None or not (secret or ":" in match[1]):
+                    problems.append(str(error))
+                    continue
+                self._pretended.add(match[0])
+                value, is_secret = form if match.start() == 0 and form else _made(match[1]), True
             except ValueError as error:
                 problems.append(str(error))
                 continue
             values[match[1]] = value
             parts.append((value, True))
-            if secret:
+            if is_secret:
                 secrets.append(value)
         parts.append((text[end:], False))
         if "${" in _REFERENCE.sub("", text):
@@ -141,19 +185,19 @@ class References:
             if kind == "file":
                 if not name.startswith("/"):
                     raise ValueError(
-                        f"${{{inside}}} needs an absolute path, such as /run/secrets/x"
+                        "${file:…} needs an absolute path, such as ${file:/run/secrets/x}"
                     )
                 return self._content(Path(name), inside), True
             if kind == "credential":
                 return self._credential(name, inside), True
-            raise ValueError(
-                f"${{{inside}}}: unknown kind of reference {kind!r}" + suggest(kind, _KINDS)
-            )
+            # What is not well-formed is not named: it may be the secret itself.
+            named = f" {kind!r}" if _KIND.fullmatch(kind) else ""
+            raise ValueError(f"unknown kind of reference{named}" + suggest(kind, _KINDS))
         match = _VARIABLE.fullmatch(inside)
         if match is None:
             raise ValueError(
-                f"${{{inside}}} is not a reference: write ${{NAME}}, ${{NAME:-default}}, or $${{ "
-                "for the characters themselves"
+                "this is not a reference: write ${NAME}, ${NAME:-default}, or $${ for the "
+                "characters themselves"
             )
         if match[2] is not None:
             return self._get(match[1]) or match[2], False
@@ -161,13 +205,11 @@ class References:
 
     def _variable(self, name: str, inside: str) -> str:
         if not (match := _VARIABLE.fullmatch(name)) or match[2] is not None:
-            raise ValueError(
-                f"${{{inside}}} needs the name of one environment variable, no default"
-            )
+            raise ValueError("${secret:…} needs the name of one environment variable, no default")
         value = self._get(name)
         if value is None:
             remedy = f"write ${{{name}:-default}}" if name == inside else "set it for the daemon"
-            raise ValueError(f"the environment variable {name} is not set; {remedy}")
+            raise _NotHere(f"the environment variable {name} is not set; {remedy}")
         return value
 
     def _get(self, name: str) -> str | None:
@@ -179,9 +221,9 @@ class References:
 
     def _credential(self, name: str, inside: str) -> str:
         if not _CREDENTIAL.fullmatch(name):
-            raise ValueError(f"${{{inside}}} needs the plain name of a credential")
+            raise ValueError("${credential:…} needs the plain name of a credential")
         if self._credentials is None:
-            raise ValueError(
+            raise _NotHere(
                 f"${{{inside}}}: there are no credentials, as $CREDENTIALS_DIRECTORY is not set; "
                 f"the unit needs LoadCredential={name}:/path"
             )
@@ -189,7 +231,11 @@ class References:
 
     def _content(self, path: Path, inside: str) -> str:
         try:
-            return _text(self._bytes(path, MAX_BYTES))
+            content = self._bytes(path, MAX_BYTES)
+        except ValueError as error:
+            raise _NotHere(f"${{{inside}}}: {path} {error}") from None
+        try:
+            return _text(content)
         except ValueError as error:
             raise ValueError(f"${{{inside}}}: {path} {error}") from None
 
@@ -214,6 +260,11 @@ class References:
         if isinstance(found, ValueError):
             raise found
         return found
+
+
+def _made(inside: str) -> str:
+    """What a secret is taken to be that is not here: a token, and base64; no two are the same."""
+    return "pretended" + hashlib.sha256(inside.encode()).hexdigest()[:35]
 
 
 def _text(content: bytes) -> str:

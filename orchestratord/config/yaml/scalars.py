@@ -43,7 +43,7 @@ def resolve(text: str) -> str | int | float | bool | None:
         return _whole(text, 10)
     number = float(text)
     if not math.isfinite(number):
-        raise ValueError(f"{text[:40]} is too large a number; quote it if the text is meant")
+        raise ValueError("a number too large to be used; quote it if the text is meant")
     return number
 
 

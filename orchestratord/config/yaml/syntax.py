@@ -17,6 +17,8 @@ _UNFIT = re.compile(
     "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
 )
 
+_CONFLICT = re.compile(r"^<<<<<<< ", re.MULTILINE)
+
 _BRACKETS = re.compile(r"""(?:^|(?<=\s))\#[^\n]*|"(?:\\.|[^"\\])*"|'[^']*'|[\[\]{}]""", re.DOTALL)
 """Brackets, and what may hold such as are none."""
 
@@ -73,6 +75,20 @@ def decode(file: str, content: bytes, problems: list[Problem]) -> str | None:
         problems.append(at(file, text, match.start(), message))
         return None
     return text
+
+
+def merge_conflict(file: str, text: str) -> Problem | None:
+    """One problem for the first merge conflict that git has left in a text."""
+    begin = _CONFLICT.search(text)
+    if begin is None:
+        return None
+    end = text.find("\n>>>>>>>", begin.start())
+    until = f" and ends in line {text.count(chr(10), 0, end) + 2}" if end >= 0 else ""
+    message = (
+        f"a merge conflict begins here{until}: keep one of its sides, and delete the lines that "
+        "begin with <<<<<<<, ======= and >>>>>>>"
+    )
+    return at(file, text, begin.start(), message)
 
 
 def explain(file: str, text: str, error: yaml.MarkedYAMLError) -> Problem:

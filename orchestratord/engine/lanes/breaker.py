@@ -1,35 +1,36 @@
-"""The breaker of a lane: whether the receiver is down, and when it is tried again meanwhile.
+"""A breaker: whether a receiver, an endpoint or a webhook is down, and when it is tried meanwhile.
+
+What fails to connect speaks of the receiver, which is the lane. A timeout after that, a 5xx, an
+answer that was lost speak of the endpoint or webhook alone, which has a breaker of its own. But
+where all keys of a lane that were tried of late fail, it is the receiver again: the lane's opens.
 
 It opens where nearly everything has failed lately, and not where much has: a receiver that answers
 one of five has retries for that. While it is open single attempts, the probes, find out whether
 the receiver is back; pauses between them grow. The first one that is answered closes it.
 
 A failure is no answer, or one that speaks of the server: 5xx but for 501. Whatever else is
-answered, 4xx and 429 too, shows that somebody is there.
+answered, 4xx and 429 too, shows that the receiver is there.
 """
 
 from __future__ import annotations
 
+from orchestratord.model.endpoint import LASTING_MS, BreakerRule
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Reason
 
 WINDOW_MS = 120_000
 """Over how long attempts are counted: between one and two of its halves."""
 LEAST = 20
-"""Attempts before it opens; a receiver that hangs until the timeout has twice its lane's 10."""
+"""Attempts before it opens; a receiver that hangs until the timeout has twice its lane's 10. This
+and the window are what `BreakerRule` says by default."""
 SHARE = 0.9
 """Of them that have failed."""
-LASTING_MS = 4_000
-"""For how long it has to have gone on: a receiver that is restarted is not down, and a few quick
-retries are none of its business. The first retries of the default backoff come later than this, so
-that a receiver that goes down costs a call one attempt and not two."""
 FIRST_PAUSE_MS = 500
 """Before the first probe; then it doubles, …"""
 STEADY_PAUSE_MS = 10_000
 """… up to this."""
 PART = 60
-"""Where the receiver is down for longer, the pause is this part of how long that is already: probes
-cost their tasks attempts, which have to last for a night."""
+"""Where the receiver is down for longer, the pause is this part of how long that is already."""
 LONGEST_PAUSE_MS = 30_000
 """Between two probes, and so about the longest that a receiver is back unnoticed."""
 
@@ -46,11 +47,11 @@ def is_down(outcome: Outcome) -> bool:
 
 
 class Breaker:
-    """Of one lane. Times are milliseconds since the epoch."""
+    """Of one lane, endpoint or webhook. Times are milliseconds since the epoch."""
 
     __slots__ = (
-        "_answered", "_before", "_began", "_failed", "_pause", "_since",
-        "next_probe", "opened_at", "probes", "why",
+        "_answered", "_before", "_began", "_failed", "_pause", "_since", "_window",
+        "by_keys", "next_probe", "opened_at", "probes", "why",
     )  # fmt: skip
 
     def __init__(self, now: int) -> None:
@@ -62,6 +63,9 @@ class Breaker:
         """When a probe may go, while it is open."""
         self.probes = 0
         """That have failed since it opened."""
+        self.by_keys = False
+        """A lane's, which is open since those of all its keys are: to connect is not enough."""
+        self._window = WINDOW_MS
         self._pause = 0
         self._failed = self._answered = 0
         self._before = (0, 0)
@@ -84,7 +88,7 @@ class Breaker:
     def answered(self, now: int) -> bool:
         """An attempt was answered. True where that closes it."""
         if self.opened_at is not None:
-            self.opened_at, self.probes = None, 0
+            self.opened_at, self.probes, self.by_keys = None, 0, False
             # Nothing of before counts.
             self._failed = self._answered = 0
             self._before, self._began = (0, 0), now
@@ -93,24 +97,36 @@ class Breaker:
         self._answered += 1
         return False
 
-    def failed(self, now: int, why: str) -> bool:
-        """An attempt that was no probe failed. True where that opens it."""
+    def failed(self, now: int, why: str, rule: BreakerRule | None = None) -> bool:
+        """An attempt that was no probe failed. True where that opens it, by `rule`."""
+        opens = self.count(now, why, rule)
+        if opens:
+            self.open(now, now, why)
+        return opens
+
+    def count(self, now: int, why: str, rule: BreakerRule | None = None) -> bool:
+        """The same, but that it stays closed."""
         if self.opened_at is not None:
             return False  # it was under way already
+        least, lasting = LEAST, LASTING_MS
+        if rule is not None and rule.model_fields_set:
+            least, lasting = rule.failures, rule.lasting_ms
+            self._window = round(rule.window * 1000)
         self._turn(now)
         failures = self.failures + 1
         if failures == 1 or now < self._since:
             self._since = now
         self._failed += 1
         self.why = why
-        if failures < LEAST or now - self._since < LASTING_MS:
+        if failures < least or now - self._since < lasting:
             return False
-        if failures < SHARE * (failures + self._answered + self._before[1]):
-            return False
-        self.opened_at = now
+        return failures >= SHARE * (failures + self._answered + self._before[1])
+
+    def open(self, now: int, since: int, why: str, *, by_keys: bool = False) -> None:
+        """It is open since then; the first probe goes soon."""
+        self.opened_at, self.why, self.by_keys = since, why, by_keys
         self._pause = FIRST_PAUSE_MS
         self.next_probe = now + self._pause
-        return True
 
     def probe_failed(self, now: int, why: str) -> None:
         """The next one goes after a longer pause."""
@@ -120,11 +136,19 @@ class Breaker:
         lasted = now - self.opened_at if self.opened_at is not None else 0
         self.next_probe = now + min(max(self._pause, lasted // PART), LONGEST_PAUSE_MS)
 
+    def shift(self, by: int) -> None:
+        """The clock was moved by so many milliseconds: all is as long ago as before."""
+        self.next_probe += by
+        self._began += by
+        self._since += by
+        if self.opened_at is not None:
+            self.opened_at += by
+
     def _turn(self, now: int) -> None:
         """Begin another half where this one is over, or the clock was put back."""
         passed = now - self._began
-        if 0 <= passed < WINDOW_MS // 2:
+        if 0 <= passed < self._window // 2:
             return
-        self._before = (self._failed, self._answered) if 0 <= passed < WINDOW_MS else (0, 0)
+        self._before = (self._failed, self._answered) if 0 <= passed < self._window else (0, 0)
         self._failed = self._answered = 0
         self._began = now

@@ -2,7 +2,8 @@
 
 A lane is what shares a fate: an API, or one receiver's host and port. Its cap counts what is in
 flight, so that a receiver that hangs holds its own lane and no other. Keys of a lane take turns,
-and so do lanes; tasks of one key go by `next_try`.
+and so do lanes; tasks of one key go by `next_try`. How many slots each may have is said in
+`fair_slots`: a key that has its share is set aside.
 
 Of a lane whose tasks end quickly more are claimed than its cap, as many as ended within the last
 moments: these are prefetched, and wait in memory for a slot, instead of each slot for a claim to
@@ -10,73 +11,28 @@ reach the disk. A lane whose receiver is slow or hangs has none, and the daemon'
 what is prefetched as well.
 
 A lane may have a throttle, which says how many of it may be claimed now: for a rate limit, and
-while its receiver is down. One that has no room is throttled, and no other lane waits for it.
+while its receiver is down. One that has no room is throttled, and no other lane waits for it. The
+same goes for a key and the throttles of its URL and of itself: one that is held leaves the line.
 
-A key is in exactly one place: in the heap until it is due, then in its lane's line; a key that is
-parked, or has nothing pending, is in neither.
+A key is in exactly one place: in the heap until it is due, then in its lane's line, or held, or
+aside; a key that is parked, or has nothing pending, is in none of them.
 """
 
 from __future__ import annotations
 
 import asyncio
 import heapq
-import math
-from collections import OrderedDict, deque
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections import deque
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
+from orchestratord.engine.lanes.fair_slots import ANY, SLOW_MS, SlotHolder, Speed
+from orchestratord.engine.lanes.lane import FAR_PREFETCH_MS, PREFETCH_MS, Lane
+from orchestratord.engine.lanes.lane_lines import SHARE_AGAIN_MS, Entry, LaneLines
+from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.model.task import Key, Task
 from orchestratord.values.rate_limit import RateLimit
-
-PREFETCH_MS = 20.0
-"""As many as end within this time are prefetched; a claim takes about a tenth of it."""
-FAR_PREFETCH_MS = 60.0
-"""The same where claims are dear, and made for more at a time."""
-
-
-@dataclass(slots=True)
-class Lane:
-    """One lane: how many may be in flight, how many are, and the due keys in their turn."""
-
-    name: str
-    concurrency: int
-    in_flight: int = 0
-    claimed: int = 0
-    """In flight, prefetched, or on their way from the store."""
-    prefetched: deque[tuple[Task, int]] = field(default_factory=deque)
-    """Claimed tasks that wait for a slot, and since when."""
-    line: OrderedDict[Key, None] = field(default_factory=OrderedDict)
-    """Not a deque: a key may leave from the middle of a long line."""
-    pace: float = 0.0
-    """How many ended within about the last `horizon` milliseconds, at the time `paced_at`."""
-    paced_at: int = 0
-    horizon: float = PREFETCH_MS
-    throttle: Throttle | None = None
-    """What else it may have to wait for; None for nothing."""
-    throttled: bool = False
-    """Its throttle had no room: it is not looked at until that may have changed."""
-    opens_at: int | None = None
-    """When it is looked at again, where time alone changes that."""
-    openings: int = 0
-    """How often its breaker has opened."""
-
-    @property
-    def free(self) -> int:
-        """How many more may be claimed now."""
-        if self.throttle is not None and self.throttle.window is not None:
-            # What its rate is reserved for would keep others from beginning.
-            return max(self.concurrency - self.claimed, 0)
-        # One that ended does not make a quick lane.
-        return max(self.concurrency + max(int(self.pace) - 1, 0) - self.claimed, 0)
-
-    def fade(self, now: int) -> None:
-        """Let the pace go down with the time since it was last counted."""
-        passed = now - self.paced_at
-        self.paced_at = now
-        if passed > 0 and self.pace:
-            self.pace *= math.exp(-passed / self.horizon)
 
 
 class Choice(NamedTuple):
@@ -89,20 +45,11 @@ class Choice(NamedTuple):
     limit: int
     lane: str
     probe: bool = False
+    avoid: frozenset[str] = frozenset()
+    """Partitions that have their share of the slots."""
 
 
 # -- The order of due work, in memory --------------------------------------------------------------
-
-
-@dataclass(slots=True)
-class _Entry:
-    lane: str
-    earliest: int | None = None
-    """The earliest pending next_try; None where nothing is pending."""
-    waiting: bool = False
-    """In its lane's line."""
-    claiming: bool = False
-    """Chosen, and the claim's answer not yet there."""
 
 
 AT_ONCE = 200
@@ -115,45 +62,57 @@ MANY_AT_ONCE = 400
 _NOTHING = 1 << 62
 
 
-class LaneSet:
+class LaneSet(LaneLines):
     """All lanes of one daemon, and the one place that counts. Times are milliseconds since the
     epoch."""
 
-    def __init__(self, concurrency: int = 100, *, shared: bool = False) -> None:
+    def __init__(
+        self,
+        concurrency: int = 100,
+        *,
+        several_daemons: bool = False,
+        share: Share | None = None,
+        now: int = 0,
+    ) -> None:
         """
         Args:
             concurrency: how many may be in flight in all lanes together.
-            shared: whether other daemons work on the queue: rates count for them as well, who learn
-                of a task as it is claimed, and a claim is dear, so that it is rather made for many,
-                and further ahead.
+            several_daemons: whether others may work on the queue: rates count for them as well, who
+                learn of a task as it is claimed, and a claim is dear, so that it is rather made for
+                many, and further ahead.
+            share: of this worker in what all of its run may have in flight.
+            now: the time, from which throttles of before the start go on.
         """
-        self.concurrency = concurrency
-        self.shared = shared
+        super().__init__(concurrency)
+        self._whole = share or Share()
+        self.bound(concurrency)
+        self._several_daemons = several_daemons
         self.in_flight = 0
-        self.claimed = 0
-        """In flight, prefetched, or on their way from the store, in all lanes together."""
         self.unsettled = 0
         """Attempts that have ended and are not written yet."""
         self.draining = False
         """The daemon stops: nothing new is begun."""
+        self.halted = False
+        """This machine lacks what it takes to send: nothing is chosen for a moment."""
+        self.held = False
+        """A poison candidate runs alone, or waits for what is under way to do so: nothing else is
+        chosen."""
         self.wake = asyncio.Event()
         """Set where there may be something to choose: a slot is free, or something has changed."""
-        self.lanes: dict[str, Lane] = {}
-        self._entries: dict[Key, _Entry] = {}
+        self._looked = now
         self._parked: dict[Key, int] = {}
-        self._heap: list[tuple[int, Key]] = []
-        self._ready: deque[str] = deque()
-        self._ready_names: set[str] = set()
-        self._throttled: list[tuple[int, str]] = []
-        """A heap: when throttled lanes are looked at again, some of it out of date."""
-        self._looked = 0
-        """When one of the throttles was last looked at."""
+        self._chosen_at = 0
         self._past: dict[str, Sequence[int]] | None = {}
         """Of lanes with a rate limit: when they were charged before the daemon started; None while
         that is not known."""
-        self._told: dict[str, tuple[int, str]] = {}
-        """Of lanes that there are not yet: until when their receiver told another daemon to wait,
-        and why."""
+
+    def bound(self, concurrency: int) -> None:
+        """All workers of the run may have `concurrency` in flight in all lanes together."""
+        self.declared = concurrency
+        """As it is declared, for all workers."""
+        self._share = self._whole.bounded(concurrency)
+        self.concurrency = self._share.of(concurrency)
+        """What is this worker's of it."""
 
     # -- what is known of the keys -----------------------------------------------------------
 
@@ -165,12 +124,21 @@ class LaneSet:
         """True where `key` was placed or parked."""
         return key in self._entries or key in self._parked
 
-    def place(self, key: Key, lane: str, concurrency: int, rate: RateLimit | None = None) -> None:
-        """Put `key` into `lane`, which may have `concurrency` in flight, and `rate` begin."""
+    def place(
+        self, key: Key, lane: str, concurrency: int, rate: RateLimit | None = None, *,
+        url: str = "", heeds: bool = True, alone: bool = False,
+        counts_all: bool = False,
+    ) -> None:  # fmt: skip
+        """Put `key` into `lane`, of which all workers may have `concurrency` in flight together,
+        and `rate` begin; its tasks go to `url`, and wait where Retry-After says so if it `heeds`
+        that. `alone`: no other key is or comes into the lane. `counts_all`: all daemons
+        count together what runs of it."""
         self._lane(lane, concurrency, rate)
+        self.lanes[lane].alone, self.lanes[lane].counts_all = alone, counts_all
+        self.scopes.place(key, lane, url, heeds, self._looked)
         entry = self._entries.get(key)
         if entry is None:
-            self._entries[key] = _Entry(lane)
+            self._entries[key] = Entry(lane)
             parked = self._parked.pop(key, _NOTHING)
             if parked != _NOTHING:
                 self.touch(key, parked)
@@ -183,6 +151,7 @@ class LaneSet:
     def park(self, key: Key) -> None:
         """Take `key` out of the running; what becomes due meanwhile is remembered."""
         entry = self._entries.pop(key, None)
+        self.scopes.forget(key)
         earliest = _NOTHING
         if entry is not None:
             self._leave(key, entry)
@@ -208,7 +177,10 @@ class LaneSet:
         The slots of what is chosen are taken until `answered` releases what was not needed.
         """
         self._advance(now)
-        most = MANY_AT_ONCE if self.shared else AT_ONCE
+        self._chosen_at = now
+        if self.halted or self.held:
+            return []
+        most = MANY_AT_ONCE if self._several_daemons else AT_ONCE
         # Claims wait while settlements pile up: the store is what is slow then.
         free = min(self.concurrency - max(self.claimed, self.unsettled), most)
         chosen: list[Choice] = []
@@ -220,29 +192,43 @@ class LaneSet:
             self._ready_names.discard(name)
             lane = self.lanes[name]
             lane.fade(now)
+            if lane.full_until > now:
+                self._wait_until(lane, lane.full_until)
+                continue
             # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
             # need it at once.
             slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
             throttle = lane.throttle
             if throttle is not None:
                 self._looked = now
-                room = throttle.room(now)
+                room = throttle.room(now, self.scopes.all_heed(name))
                 if room <= 0:
                     self._put_off(lane, throttle, now)
                     continue
                 slots = min(slots, room)
-            if self.shared and slots < len(lane.prefetched):
+            if self._several_daemons and slots < len(lane.prefetched):
                 waiting.append(lane)
                 continue
             while lane.line and slots > 0:
                 share = max(slots // len(lane.line), 1)
                 key, _ = lane.line.popitem(last=False)
+                holder = lane.members.get(key) or lane.holder(key)
+                if holder.began or holder.mean > SLOW_MS:  # another one is quick
+                    share = self._fair_share(key, lane, holder, share, now)
+                    if share <= 0:
+                        continue
+                if throttle is not None or key in self.scopes.of:
+                    share = self._share_of(key, lane, share, now)
+                    if share <= 0:
+                        continue
+                avoid: frozenset[str] = frozenset()
+                if holder.parts is not None:
+                    avoid, share = holder.passed_over(share, now)
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
-                probe = throttle is not None and throttle.take(share, now)
-                chosen.append(Choice(key, share, name, probe))
-                lane.claimed += share
-                self.claimed += share
+                probe = self._take(key, throttle, share, now)
+                chosen.append(Choice(key, share, name, probe, avoid))
+                self._count(lane, holder, share)
                 slots -= share
                 free -= share
             self._make_ready(lane)
@@ -253,13 +239,17 @@ class LaneSet:
     def answered(self, choice: Choice, got: int, earliest: int | None) -> None:
         """`got` tasks were claimed; the key's next pending one is due at `earliest`."""
         lane = self.lanes[choice.lane]
-        lane.claimed -= choice.limit - got
-        self.claimed -= choice.limit - got
-        if lane.throttle is not None and got < choice.limit:
-            lane.throttle.return_token(choice.limit - got)
-            if choice.probe and not got:
-                lane.throttle.probe_over()
-            self.throttle_changed(lane, self._looked)
+        self._discount(lane, lane.members[choice.key], choice.limit - got)
+        if got < choice.limit:
+            left = choice.limit - got
+            if lane.throttle is not None:
+                lane.throttle.return_token(left, self._looked)
+                if choice.probe and not got and lane.throttle.probe is None:
+                    lane.throttle.probe_over()
+                self.throttle_changed(lane, self._looked)
+            if choice.key in self.scopes.of:
+                self.scopes.return_token(choice.key, left, self._looked, all_of_it=not got)
+                self._look_again(self.scopes.of[choice.key])
         self._make_ready(lane)
         entry = self._entries.get(choice.key)
         if entry is None:
@@ -269,27 +259,37 @@ class LaneSet:
         entry.claiming = False
         # What was touched while the claim was under way may be in it or not: look once more.
         known = [time for time in (entry.earliest, earliest) if time is not None]
+        if choice.avoid:  # what was passed over is due as well
+            known.append(self._chosen_at + SHARE_AGAIN_MS)
         entry.earliest = min(known, default=None)
         if entry.earliest is not None:
             self._push(entry.earliest, choice.key)
 
-    def occupy(self, lane: str, now: int) -> bool:
-        """Take a slot for a task born running. False where its lane is full or has a line.
+    def occupy(self, lane: str, key: Key, now: int) -> bool:
+        """Take a slot for a task of `key` born running. False where its lane is full or has a line,
+        or the key has its share.
 
-        A slot for each lane that waits for its turn is left: whoever is born would be ahead of it
-        again and again.
+        A slot for each lane that waits for its turn is left: tasks born running would be
+        ahead of it again and again.
         """
         self._advance(now)
         found = self.lanes.get(lane)
-        if found is None or found.line or self.concurrency - self.claimed <= len(self._ready):
+        full = self.halted or self.held or self.concurrency - self.claimed <= len(self._ready)
+        if found is None or found.line or full or key in found.at_share:
+            return False
+        if found.counts_all and self._several_daemons:
             return False
         found.fade(now)
-        if found.free <= 0:
+        holder = found.members.get(key) or found.holder(key)
+        if found.free <= 0 or (
+            (holder.began or holder.mean > SLOW_MS) and self._room(found, holder, now) <= 0
+        ):
             return False
         if found.throttle is not None and not self._passes(found.throttle, now):
             return False
-        found.claimed += 1
-        self.claimed += 1
+        if key in self.scopes.of and (key in found.held or not self.scopes.passes(key, now)):
+            return False
+        self._count(found, holder, 1)
         return True
 
     # -- the slots -----------------------------------------------------------------------------
@@ -300,16 +300,15 @@ class LaneSet:
         It is the same one, unless a cap that was raised left an older one behind.
         """
         found = self.lanes[lane]
-        if found.prefetched or self._full(found):
+        full = found.in_flight >= found.concurrency or self.in_flight >= self.concurrency
+        if full or found.prefetched:
             found.prefetched.append((task, now))
-            if self._full(found):
+            if full:
                 return None
             task, _ = found.prefetched.popleft()
-        found.in_flight += 1
-        self.in_flight += 1
-        return task
+        return self._begin(found, task, now)
 
-    def release_slot(self, lane: str, now: int) -> Task | None:
+    def release_slot(self, lane: str, task: Task, now: int) -> Task | None:
         """A task of `lane` is no longer in flight. Returns the prefetched one that now has its
         slot."""
         found = self.lanes[lane]
@@ -317,43 +316,78 @@ class LaneSet:
         self.in_flight -= 1
         found.fade(now)
         found.pace += 1
-        self.suspend(lane)
+        # Its claim may have been lost, and the same task been claimed here again.
+        holder = found.running.pop(task.id, None) or found.members[task.key]
+        if task.partition is None:
+            quick = holder.end(task.id, now)
+        else:
+            quick = holder.end_of(task.partition, task.id, found.concurrency, now)
+            if holder.parts is not None and holder.parts.members:
+                self.touch(task.key, now)  # one that was passed over may have its turn
+        found.active_at = now
+        if quick:
+            found.quick_at = self.quick_at = now
+        else:
+            found.rests_until = holder.rests_until
+        if found.full_until:
+            found.full_until, found.throttled = 0, False
+        self._uncount(found, holder)
+        if self._at_share:
+            self._share_after(found, task.key, quick)
         if not found.prefetched or self._full(found):
             return None
-        task, _ = found.prefetched.popleft()
-        found.in_flight += 1
-        self.in_flight += 1
-        return task
+        return self._begin(found, found.prefetched.popleft()[0], now)
 
-    def release_claim(self, lane: str, now: int, task_id: int = 0) -> None:
-        """A claimed task goes back before it has begun; `task_id` is 0 for one that was not even
-        written."""
-        self.suspend(lane)
+    def release_claim(self, lane: str, key: Key, now: int, task_id: int = 0) -> None:
+        """A claimed task of `key` goes back before it has begun; `task_id` is 0 for one that was
+        not even written."""
         found = self.lanes[lane]
+        self._uncount(found, found.members[key])
         if found.throttle is not None:
-            found.throttle.return_token(1)
-            self._end_probe(found, found.throttle, task_id, now)
+            found.throttle.return_token(1, now)
+        self.end_probe(lane, task_id, now)
 
     def return_token(self, lane: str, now: int, task_id: int, since: int) -> None:
         """A task that began at `since` has ended, and nothing was sent."""
         found = self.lanes[lane]
         if found.throttle is not None:
-            if found.throttle.window is not None:
-                found.throttle.window.return_token(1, since, now)
-            self._end_probe(found, found.throttle, task_id, now)
+            found.throttle.return_token(1, now, since)
+        self.end_probe(lane, task_id, now)
 
-    def suspend(self, lane: str) -> None:
-        """A claimed task of `lane` takes none of what may be claimed: it is done with, or waits
-        for something else until `resume`."""
+    def _uncount(self, lane: Lane, holder: SlotHolder) -> None:
+        """One that was claimed takes none of what may be claimed any more."""
+        self._discount(lane, holder, 1)
+        self._make_ready(lane)
+
+    def waits_for_turn(self, lane: str, task: Task) -> None:
+        """A claimed poison candidate of `lane` waits for the one before it to end: until then it
+        takes none of what may be claimed."""
         found = self.lanes[lane]
-        found.claimed -= 1
-        self.claimed -= 1
-        self._make_ready(found)
+        self._uncount(found, found.members[task.key])
 
-    def resume(self, lane: str) -> None:
-        """A claimed task of `lane` that was suspended wants a slot again."""
-        self.lanes[lane].claimed += 1
-        self.claimed += 1
+    def has_turn(self, lane: str, task: Task) -> None:
+        """It is the turn of a poison candidate of `lane`, which wants a slot now."""
+        found = self.lanes[lane]
+        self._count(found, found.holder(task.key), 1)
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing is claimed or under way, but poison candidates that wait."""
+        return not (self.claimed or self.unsettled)
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there was something to choose when it was looked at last."""
+        return bool(self._ready)
+
+    def ended(self) -> None:
+        """An attempt has ended, and is written until `settled`."""
+        self.unsettled += 1
+
+    def settled(self) -> None:
+        """What has ended is written, or never will be."""
+        self.unsettled -= 1
+        self.wake.set()
 
     def take_prefetched(self, now: int, longer_than: int) -> list[Task]:
         """Take out what is prefetched in the lanes where one has waited for so many milliseconds.
@@ -367,19 +401,32 @@ class LaneSet:
                 taken += self.take_prefetched_of(lane.name, now)
         return taken
 
-    def take_prefetched_of(self, lane: str, now: int) -> list[Task]:
-        """Take out all that is prefetched in one lane."""
+    def take_prefetched_of(
+        self, lane: str, now: int, keys: Collection[Key] | None = None
+    ) -> list[Task]:
+        """Take out what is prefetched in one lane, of these keys or of all."""
         found = self.lanes[lane]
-        taken: list[Task] = []
-        while found.prefetched:
-            task, _ = found.prefetched.popleft()
-            taken.append(task)
-            self.release_claim(lane, now, task.id)
-        return taken
+        wanted = [task for task, _ in found.prefetched if keys is None or task.key in keys]
+        gone = {task.id for task in wanted}
+        found.prefetched = deque(one for one in found.prefetched if one[0].id not in gone)
+        for task in wanted:
+            self.release_claim(lane, task.key, now, task.id)
+        return wanted
 
     def prefetched_ids(self) -> list[int]:
         """The tasks that wait for a slot."""
         return [task.id for lane in self.lanes.values() for task, _ in lane.prefetched]
+
+    def halt(self, seconds: float) -> None:
+        """Choose nothing for so many seconds."""
+
+        def go_on() -> None:
+            self.halted = False
+            self.wake.set()
+
+        if not self.halted:
+            self.halted = True
+            asyncio.get_running_loop().call_later(seconds, go_on)
 
     # -- when to look again --------------------------------------------------------------------
 
@@ -388,10 +435,16 @@ class LaneSet:
         throttled = self._throttled
         while throttled and self.lanes[throttled[0][1]].opens_at != throttled[0][0]:
             heapq.heappop(throttled)
+        held = self._held
+        while held and self._held_until(held[0][1]) != held[0][0]:
+            heapq.heappop(held)
+        looks = [one[0][0] for one in (throttled, held) if one]
         due = self.next_due()
-        if not throttled:
+        if self._at_share:
+            looks.append(self._shared_at + SHARE_AGAIN_MS)
+        if not looks:
             return due
-        return throttled[0][0] if due is None else min(due, throttled[0][0])
+        return min(looks) if due is None else min(due, *looks)
 
     def next_due(self) -> int | None:
         """When the next key becomes due; None for none. What waits for a slot does not count."""
@@ -404,56 +457,22 @@ class LaneSet:
 
     # -- throttles -----------------------------------------------------------------------------
 
-    def throttle_of(self, lane: Lane, now: int) -> Throttle:
-        """The throttle of a lane, which it has from now on. `throttle_changed` has to follow."""
-        if lane.throttle is None:
-            lane.throttle = Throttle(now)
-        return lane.throttle
-
-    def throttle_changed(self, lane: Lane, now: int) -> None:
-        """Something happened at the throttle of a lane: look at it again."""
-        if lane.throttle is not None and lane.throttle.idle(now):
-            lane.throttle = None
-        lane.throttled = False
-        self._make_ready(lane)
-
-    def probe_claimed(self, lane: str, task_id: int) -> None:
-        """The task that was claimed as the probe of a lane."""
-        throttle = self.lanes[lane].throttle
-        if throttle is not None and throttle.probing:
-            throttle.probe = task_id
-
-    def began(self, lane: str, now: int) -> None:
-        """A claimed task begins."""
-        found = self.lanes[lane]
-        if found.throttle is not None and found.throttle.window is not None:
-            found.throttle.window.begin(now)
-            self.throttle_changed(found, now)
-
     def try_now(self, key: Key, now: int) -> None:
         """A task of `key` is wanted now: where only probes may pass, it is the next one."""
         entry = self._entries.get(key)
         if entry is None:
             return
         lane = self.lanes[entry.lane]
-        if lane.throttle is not None and lane.throttle.probes_only(now):
+        mine = [one for one in (lane.throttle, *self.scopes.of.get(key, ())) if one is not None]
+        held = [one for one in mine if one.probes_only(now)]
+        if held:
             self._advance(now)
+            for throttle in held:
+                throttle.by_hand = True
+            self._release_held([key])
             if key in lane.line:
                 lane.line.move_to_end(key, last=False)
-            lane.throttle.by_hand = True
             self.throttle_changed(lane, now)
-
-    def used_up(self, lane: str, until: int, now: int) -> None:
-        """Other daemons have taken what the rate of a lane has left until then."""
-        found = self.lanes[lane]
-        if found.throttle is not None and found.throttle.window is not None:
-            found.throttle.window.used_up(until)
-            self.throttle_changed(found, now)
-
-    def told_to_wait(self, lane: str, until: int, why: str, now: int) -> None:
-        """The receiver of a lane that is not here yet told another daemon to wait."""
-        self._told = {name: told for name, told in self._told.items() if told[0] > now}
-        self._told[lane] = until, why
 
     def forget_past(self) -> None:
         """What was charged before the daemon started is learnt later."""
@@ -465,106 +484,102 @@ class LaneSet:
         for lane in self.lanes.values():
             self._charge_past(lane)
 
+    def shift(self, by: int, now: int) -> None:
+        """The clock was moved by `by` milliseconds, to `now`: what lanes wait for in memory lasts
+        as long as before. When tasks are due says the store."""
+        self._looked = now
+        super().shift(by, now)
+        self._shared_at += by
+        for lane in self.lanes.values():
+            lane.prefetched = deque((task, since + by) for task, since in lane.prefetched)
+            self.throttle_changed(lane, now)
+        self.scopes.shift(by)
+        self._look_again(list(self.scopes.by_name.values()))
+        self.wake.set()
+
     def _charge_past(self, lane: Lane) -> None:
         if self._past and lane.throttle is not None and lane.throttle.window is not None:
             for at in self._past.pop(lane.name, ()):
                 lane.throttle.window.charge(1, at)
 
-    def _put_off(self, lane: Lane, throttle: Throttle, now: int) -> None:
-        """There is no room: the lane is not looked at until that may have changed."""
-        lane.throttled = True
-        when = throttle.opens_at(now)
-        if when is not None and when != lane.opens_at:
-            lane.opens_at = when
-            heapq.heappush(self._throttled, (when, lane.name))
-
     def _passes(self, throttle: Throttle, now: int) -> bool:
         """Let one pass that is new, and was not due before."""
         # What was charged before the daemon started is not known at first.
-        unknown = (self._past is None or self.shared) and throttle.window is not None
+        unknown = (self._past is None or self._several_daemons) and throttle.window is not None
         if unknown or throttle.probes_only(now) or throttle.room(now) <= 0:
             return False
         throttle.take(1, now)
         return True
 
-    def _end_probe(self, lane: Lane, throttle: Throttle, task_id: int, now: int) -> None:
-        """If it was the probe, it has found nothing out; in any case there may be room again."""
-        if throttle.probe == task_id:
-            throttle.probe_over()
-        self.throttle_changed(lane, now)
-
     # -- within --------------------------------------------------------------------------------
+
+    def _fair_share(self, key: Key, lane: Lane, holder: SlotHolder, share: int, now: int) -> int:
+        """How many of a key may be claimed, `share` at most; one that has its share leaves the
+        line."""
+        share = min(share, self._room(lane, holder, now))
+        if share <= 0:
+            lane.at_share[key] = None
+            self._at_share[lane.name] = None
+        return share
+
+    def _room(self, lane: Lane, holder: SlotHolder, now: int) -> int:
+        """How many more a key of a lane may claim, by its share; none for 0 and less."""
+        speed = holder.speed(now, lane.concurrency)
+        if speed is Speed.QUICK:
+            return ANY
+        first = not holder.claimed
+        room = self.room(lane, speed, now, first=first)
+        if lane.alone:
+            return room
+        if speed is Speed.NEW:
+            room = min(room, 1 - holder.claimed)
+        return min(room, lane.room(holder, speed, now, first=first))
+
+    def _count(self, lane: Lane, holder: SlotHolder, count: int) -> None:
+        if not holder.claimed:
+            lane.holding[holder] = None
+            if not lane.claimed:
+                self.holding[lane] = None
+        holder.claimed += count
+        lane.claimed += count
+        self.claimed += count
+
+    def _discount(self, lane: Lane, holder: SlotHolder, count: int) -> None:
+        holder.claimed -= count
+        lane.claimed -= count
+        self.claimed -= count
+        if not holder.claimed:
+            lane.holding.pop(holder, None)
+            if not lane.claimed:
+                self.holding.pop(lane, None)
+
+    def _begin(self, lane: Lane, task: Task, now: int) -> Task:
+        """A claimed task has a slot from now on."""
+        # This equals its key, and costs no call.
+        lane.running[task.id] = holder = lane.members[task.endpoint_id, task.webhook]
+        if task.partition is None:
+            holder.began[task.id] = now
+        else:
+            holder.begin_of(task.partition, task.id, lane.concurrency, now)
+        lane.in_flight += 1
+        self.in_flight += 1
+        return task
 
     def _full(self, lane: Lane) -> bool:
         # More is claimed than may be in flight, and the daemon's own cap may have been lowered.
         return lane.in_flight >= lane.concurrency or self.in_flight >= self.concurrency
 
-    def _push(self, when: int, key: Key) -> None:
-        heapq.heappush(self._heap, (when, key))
-        if len(self._heap) > 2 * len(self._entries) + 64:
-            # A key that is claimed again and again while one of its tasks waits for tomorrow would
-            # leave an item for tomorrow behind each time.
-            self._heap = [
-                (entry.earliest, key)
-                for key, entry in self._entries.items()
-                if entry.earliest is not None and not (entry.waiting or entry.claiming)
-            ]
-            heapq.heapify(self._heap)
-
-    def _current(self, when: int, key: Key) -> _Entry | None:
-        """The entry that this item of the heap speaks of; None where it is out of date."""
-        entry = self._entries.get(key)
-        if entry is None or entry.waiting or entry.claiming or entry.earliest != when:
-            return None
-        return entry
-
-    def _advance(self, now: int) -> None:
-        throttled = self._throttled
-        if throttled:
-            self._looked = now
-            while throttled and throttled[0][0] <= now:
-                when, name = heapq.heappop(throttled)
-                lane = self.lanes[name]
-                if lane.opens_at == when:
-                    lane.opens_at, lane.throttled = None, False
-                    self._make_ready(lane)
-        heap = self._heap
-        while heap and heap[0][0] <= now:
-            when, key = heapq.heappop(heap)
-            entry = self._current(when, key)
-            if entry is not None:
-                entry.waiting = True
-                lane = self.lanes[entry.lane]
-                lane.line[key] = None
-                self._make_ready(lane)
-
-    def _leave(self, key: Key, entry: _Entry) -> None:
-        if entry.waiting:
-            del self.lanes[entry.lane].line[key]
-            entry.waiting = False
-
-    def _make_ready(self, lane: Lane) -> None:
-        if (
-            lane.line
-            and not lane.throttled
-            and lane.free > 0
-            and lane.name not in self._ready_names
-        ):
-            self._ready_names.add(lane.name)
-            self._ready.append(lane.name)
-
-    def _lane(self, name: str, concurrency: int, rate: RateLimit | None) -> None:
-        lane = self.lanes.get(name)
+    def _lane(self, name: str, declared: int, rate: RateLimit | None) -> None:
+        lane, concurrency = self.lanes.get(name), self._share.of(declared, name)
         if lane is None:
-            lane = self.lanes[name] = Lane(name, concurrency)
-            lane.horizon = FAR_PREFETCH_MS if self.shared else PREFETCH_MS
-            told = self._told.pop(name, None)
-            if told is not None:
-                self.throttle_of(lane, self._looked).wait_until(*told, here=False)
-                self.throttle_changed(lane, self._looked)
+            lane = self.lanes[name] = Lane(concurrency, name)
+            lane.horizon = FAR_PREFETCH_MS if self._several_daemons else PREFETCH_MS
+            for row in self.scopes.later.pop(name, ()):
+                self.throttle_of(lane, self._looked).restore(row, self._looked)
         elif lane.concurrency != concurrency:
             lane.concurrency = concurrency
             self._make_ready(lane)
+        lane.declared = declared
         if rate is not None or lane.throttle is not None:
             window = lane.throttle.window if lane.throttle is not None else None
             if rate != (window.limit if window is not None else None):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterator, Mapping
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Key, Kind, Reason
+from orchestratord.model.task import Effect, Key, Kind, NewTask, Reason
 from orchestratord.plugin.executor import Doomed, Executor, Parked, Standing, Target
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.clock import Clock
@@ -17,6 +18,13 @@ log = logging.getLogger("orchestratord.worker")
 
 FOREVER = 1 << 62
 """Later than any next_try."""
+
+Immediate = tuple[Target, Executor]
+"""What a task belongs to that needs no attempt."""
+
+DEEPEST, MOST_FURTHER = 8, 100
+"""Events that follow one from the other within one transaction, and how many of one of them; what
+is more than that waits for its own turn."""
 
 REMOVED_AFTER = 60.0
 """Seconds for which an endpoint has to be gone before its tasks fail."""
@@ -45,12 +53,15 @@ class Placement:
         self._lanes = lanes
         self._clock = clock
         self._config: Config | None = None
+        self._endpoints_of: Counter[str] = Counter()
+        """How many endpoints each API has."""
         self._paused: frozenset[str] = frozenset()
         self._elsewhere: Mapping[str, bool] = {}
+        self.left: set[str] = set()
+        """Endpoints that were left to other daemons, of which none declares them any more."""
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
         self._ripe: dict[Key, tuple[str, float]] = {}
-        """Doomed keys: for what reason, and from when on their tasks fail (seconds since the
-        epoch)."""
+        """Doomed keys: for what reason, and from when on their tasks fail (`Clock.steady`)."""
         self._sweeping: set[Key] = set()
         self._again: set[Key] = set()
         """Keys for which another task came while they were swept."""
@@ -67,11 +78,16 @@ class Placement:
     def adopt(self, config: Config) -> None:
         """Take up a new configuration: waiting tasks follow it, those in flight keep theirs."""
         changed = differ(self._config, config)
-        self._config = config
+        before, self._config = self._endpoints_of, config
+        self._endpoints_of = Counter(one.api.name for one in config.endpoints.values())
+        self.left -= config.endpoints.keys()
         for key in [key for key in self._known if changed(key)]:
             del self._known[key]
-        self._lanes.concurrency = config.daemon.concurrency
+        self._lanes.bound(config.daemon.concurrency)
         for key in self._lanes.all_keys():
+            api = key.endpoint_id.partition("/")[0]
+            if before[api] != self._endpoints_of[api]:
+                self.place(key)
             if changed(key):
                 self.place(key)
                 # What kept a receiver from answering may be mended by this.
@@ -91,6 +107,7 @@ class Placement:
         """The endpoints that other daemons of the queue declare, and whether as we do: their tasks
         are left to those."""
         before, self._elsewhere = self._elsewhere, elsewhere
+        self.left |= before.keys() - elsewhere.keys() - self.config.endpoints.keys()
         for name in before.keys() | elsewhere.keys():
             if before.get(name) != elsewhere.get(name):
                 self.standing_changed(name)
@@ -121,11 +138,21 @@ class Placement:
     def place(self, key: Key) -> None:
         """Put a key where it belongs today: into its lane, or among the parked ones."""
         standing = self.of(key)
-        self.arm(key, self._clock.now())
+        self.arm(key, self._clock.steady())
         if isinstance(standing, Target):
-            self._lanes.place(key, standing.lane, standing.concurrency, standing.rate)
+            of_all = standing.global_concurrency
+            self._lanes.place(
+                key, standing.lane, min(standing.concurrency, of_all or standing.concurrency),
+                standing.rate, url=standing.url, heeds=standing.retry.respect_retry_after,
+                alone=self._is_alone(key, standing), counts_all=of_all is not None,
+            )  # fmt: skip
         else:
             self._lanes.park(key)
+
+    def _is_alone(self, key: Key, target: Target) -> bool:
+        """Whether a key has its lane for itself: calls of the only endpoint of an API."""
+        api = target.endpoint.api.name
+        return not key.webhook and target.lane == f"api:{api}" and self._endpoints_of[api] == 1
 
     # -- what is known of a key ----------------------------------------------------------------
 
@@ -141,8 +168,14 @@ class Placement:
         """Where the tasks of `key` stand."""
         return self.look(key)[0]
 
+    def obstacle(self, key: Key) -> Parked | Doomed | None:
+        """Why a person who retries tasks of `key` is refused that; None where that is not so."""
+        standing = self.of(key)
+        return None if isinstance(standing, Target) or not standing.reason else standing
+
     def arm(self, key: Key, now: float) -> None:
-        """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not."""
+        """Remember when the tasks of `key` are to fail, if it is doomed; forget it if not. `now` is
+        of `Clock.steady`: a clock that jumps is no time in which it could have come back."""
         standing = self.of(key)
         if not isinstance(standing, Doomed):
             self._ripe.pop(key, None)
@@ -175,6 +208,21 @@ class Placement:
             self._known[key] = found
             return found
 
+    def immediate(self, effects: Sequence[Effect], level: int) -> dict[int, Immediate]:
+        """Those new tasks that need no attempt, by their places. `level`: how many events led to
+        them one after the other, within one transaction."""
+        found: dict[int, Immediate] = {}
+        if level and (level >= DEEPEST or len(effects) > MOST_FURTHER):
+            return found
+        for number, item in enumerate(effects):
+            if isinstance(item, NewTask) and item.kind == Kind.CALL and item.delay <= 0:
+                standing, executor = self.look(item.key)
+                if executor is None or not executor.immediate or not isinstance(standing, Target):
+                    continue
+                if standing.endpoint.partition is None:  # else it waits for its turn
+                    found[number] = standing, executor
+        return found
+
     def _ask(self, key: Key) -> tuple[Standing, Executor | None]:
         kind = Kind.WEBHOOK if key.webhook else Kind.CALL
         endpoint = self.config.endpoints.get(key.endpoint_id)
@@ -188,7 +236,8 @@ class Placement:
             return Parked("the plugin that carries it out is not loaded"), None
         if kind is Kind.CALL:
             if not endpoint.enabled:
-                return Parked("the endpoint is disabled"), executor
+                why = "the endpoint is disabled; to call it again, set `enabled: true` in its YAML"
+                return Parked(why, "endpoint_disabled"), executor
             if key.endpoint_id in self._paused:
                 return Parked("the endpoint is paused"), executor
         standing = self._standing(executor, endpoint, key, self.config)
@@ -201,7 +250,7 @@ class Placement:
     def _standing(
         self, executor: Executor, endpoint: Endpoint, key: Key, config: Config
     ) -> Standing:
-        # An executor is a plugin's, too: its fault must not hold up everybody's reload.
+        # An executor is a plugin's, too: its fault must not hold up the whole reload.
         try:
             standing = executor.standing(endpoint, key.webhook, config)
             if isinstance(standing, Doomed):

@@ -1,12 +1,15 @@
-"""The throttle of a lane: how many of its tasks may be claimed now, and when the next one may.
+"""The throttle of one scope: how many of its tasks may be claimed now, and when the next one may.
 
-A lane has one while it has a rate limit, while something of it failed lately, and while its
-receiver has told it to wait, by Retry-After. Most lanes have none.
+A scope is a lane, the URL of deliveries, or an endpoint or webhook by itself. It has a throttle
+while it has a rate limit, while something of it failed lately, while its receiver has told it to
+wait, by Retry-After, and while it takes less than it is sent. Most scopes have none.
 """
 
 from __future__ import annotations
 
 from orchestratord.engine.lanes.breaker import LONGEST_PAUSE_MS, Breaker
+from orchestratord.engine.lanes.pace import QUIET_MS, Pace
+from orchestratord.model.task import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 
 ANY = 1 << 30
@@ -14,30 +17,55 @@ ANY = 1 << 30
 
 
 class Throttle:
-    """Of one lane. Times are milliseconds since the epoch.
+    """Of one scope. Times are milliseconds since the epoch.
 
     While the breaker is open or the receiver has told it to wait, only probes pass, one at a time.
+    `heeds` is False for what says `respect_retry_after: false`, and is not held by the latter.
     """
 
     __slots__ = (
-        "breaker", "by_hand", "probe", "probing", "told_here", "told_until", "told_why", "window",
+        "breaker", "by_hand", "in_vain_until", "name", "over", "pace", "pace_since", "pace_told",
+        "probe", "probe_by_hand", "probing", "quiet_ms", "refused_at", "served", "told_here",
+        "told_since", "told_until", "told_why", "window",
     )  # fmt: skip
 
-    def __init__(self, now: int) -> None:
+    def __init__(self, now: int, name: str = "") -> None:
+        self.name = name
+        """Of the scope."""
         self.window: RateWindow | None = None
         """What the rate limit counts; None where there is none."""
         self.breaker = Breaker(now)
+        self.pace: Pace | None = None
+        """None where it takes all that it is sent."""
+        self.pace_since = 0
+        """When that was halved first."""
+        self.pace_told = False
+        """The overload has lasted, and was told of."""
+        self.in_vain_until = 0
+        """Until when it is sent all, since a slower pace did not have it refuse less."""
+        self.refused_at = 0
+        """When it refused one last; 0 where what that has put off has come forward."""
+        self.quiet_ms = QUIET_MS
+        """For how long it has to have refused none, until that comes forward."""
+        self.served = 0.0
+        """How many a second were served before it was held."""
         self.told_until = 0
         """Until when the receiver has told it to wait, by Retry-After."""
+        self.told_since = 0
+        """When it did."""
         self.told_why = ""
-        self.told_here = True
-        """It has told this daemon, and not another one."""
+        self.told_here = False
+        """It has to wait for something of this machine, which is no matter of others."""
+        self.over: tuple[int, int] | None = None
+        """Since when and until when it has waited, until that is told."""
         self.by_hand = False
         """One is wanted now, whatever the throttle says."""
         self.probing = False
         """A probe was chosen, and it is not known yet how it ends."""
         self.probe: int | None = None
         """Its task, once it is claimed."""
+        self.probe_by_hand = False
+        """It is one that a person wanted."""
 
     def limit(self, rate: RateLimit | None) -> None:
         """Count by this limit from now on; by none for None."""
@@ -49,74 +77,156 @@ class Throttle:
             self.window.adopt(rate)
 
     def idle(self, now: int) -> bool:
-        """True where the lane needs no throttle any more."""
+        """True where the scope needs no throttle any more."""
         return (
             self.window is None
+            and self.pace is None
             and not self.probing
-            and self.told_until <= now
+            and not self.told_until
+            and self.over is None
+            and self.in_vain_until <= now
             and self.breaker.quiet(now)
         )
 
-    def probes_only(self, now: int) -> bool:
-        """True where only a probe may pass."""
-        return self.breaker.opened_at is not None or self.told_until > now
+    @property
+    def exact(self) -> bool:
+        """Whether none may be claimed ahead: what is reserved would keep others from beginning."""
+        return self.window is not None or self.pace is not None
 
-    def room(self, now: int) -> int:
+    def holds(self, now: int, heeds: bool = True) -> bool:
+        """True while its receiver has told it to wait."""
+        return heeds and self.told_until > now
+
+    def probes_only(self, now: int, heeds: bool = True) -> bool:
+        """True where only a probe may pass."""
+        return self.breaker.opened_at is not None or self.holds(now, heeds)
+
+    def room(self, now: int, heeds: bool = True) -> int:
         """How many may be claimed now."""
         room = ANY
-        if self.probes_only(now):
-            if self.probing or not (self.by_hand or self._probe_at(now) <= now):
+        self.end_hold(now)
+        if self.probes_only(now, heeds):
+            if self.probing or not (self.by_hand or self._probe_at(now, heeds) <= now):
                 return 0
             room = 1
+        elif self.pace is not None:
+            room = self.pace.room(now)
         return room if self.window is None else min(room, self.window.free(now))
 
-    def opens_at(self, now: int) -> int | None:
+    def opens_at(self, now: int, heeds: bool = True) -> int | None:
         """When there is room if nothing happens meanwhile; None where something has to."""
         at = now
-        if self.probes_only(now):
+        if self.probes_only(now, heeds):
             if self.probing:
                 return None
-            at = now if self.by_hand else self._probe_at(now)
+            at = now if self.by_hand else self._probe_at(now, heeds)
+        elif self.pace is not None and not self.pace.room(now):
+            at = self.pace.next_at(now)
         if self.window is None:
             return at
         free = self.window.next_free(now)
         return None if free is None else max(at, free)
 
-    def take(self, count: int, now: int) -> bool:
+    def take(self, count: int, now: int, heeds: bool = True) -> bool:
         """So many are claimed, of those for which there is room. True where it is a probe."""
-        probe = self.probes_only(now)
+        probe = self.probes_only(now, heeds)
         if probe:
-            self.probing, self.probe, self.by_hand = True, None, False
+            self.probing, self.probe = True, None
+            self.probe_by_hand, self.by_hand = self.by_hand, False
+        elif self.pace is not None:
+            self.pace.take(count, now)
         if self.window is not None:
             self.window.reserve(count)
         return probe
 
-    def return_token(self, count: int) -> None:
-        """So many that were taken do not begin."""
+    def return_token(self, count: int, now: int, since: int | None = None) -> None:
+        """So many that were taken do not begin, or began at `since` and came to nothing."""
         if self.window is not None:
-            self.window.unreserve(count)
+            self.window.return_token(count, now, since)
+        if self.pace is not None:
+            self.pace.return_token(count)
 
-    def admits(self, task_id: int, now: int) -> bool:
+    def admits(self, task_id: int, now: int, heeds: bool = True) -> bool:
         """Whether a claimed task may begin: it may have been claimed before only probes might.
 
         The claim of one that may not is released.
         """
-        return task_id == self.probe or not self.probes_only(now)
+        return task_id == self.probe or not self.probes_only(now, heeds)
 
     def probe_over(self) -> None:
         """The probe has ended, however it did, or was not sent at all."""
-        self.probing, self.probe = False, None
+        self.probing, self.probe, self.probe_by_hand = False, None, False
 
-    def wait_until(self, until: int, why: str, *, here: bool = True) -> None:
-        """The receiver has told it to wait; `here`: it told this daemon, and not another one."""
+    def wait_until(self, until: int, why: str, since: int = 0, *, here: bool = False) -> None:
+        """The receiver has told it to wait; `since`: when it did. `here`: it waits for something of
+        this machine."""
         if until > self.told_until:
             self.told_until, self.told_why, self.told_here = until, why, here
+            self.told_since = self.told_since or since
 
-    def _probe_at(self, now: int) -> int:
-        breaker = self.breaker
+    def has_room_again(self, now: int) -> bool:
+        """Whether it takes more than there is, after it has refused some: these may come forward.
+
+        True once; the next time it has to have refused none for twice as long.
+        """
+        if not (self.pace_told and self.refused_at and self.pace is not None):
+            return False
+        if now - self.refused_at < self.quiet_ms or not self.pace.has_room_left(now):
+            return False
+        self.quiet_ms *= 2
+        self.refused_at = 0
+        return True
+
+    def end_hold(self, now: int) -> None:
+        """It was told to wait until now: what waited begins gently."""
+        if not 0 < self.told_until <= now:
+            return
+        if not self.told_here:
+            self.over = self.told_since, self.told_until
+            if self.breaker.opened_at is None:
+                self.resume(now)
+        self.told_until = self.told_since = 0
+
+    def resume(self, now: int) -> None:
+        """What was held begins by a pace."""
+        self.pace = Pace.after_a_pause(now, self.served)
+        self.pace_since, self.pace_told = now, False
+
+    def lift(self, now: int) -> None:
+        """Let everything pass from now on, as if nothing had failed and nothing been told."""
+        self.breaker, self.pace, self.pace_told = Breaker(now), None, False
+        self.told_until = self.told_since = 0
+        self.over = None
+
+    def restore(self, row: StoredThrottle, now: int) -> None:
+        """Be throttled as the queue has it."""
+        if row.kind == RETRY_AFTER and (row.until or 0) > now:
+            self.wait_until(row.until or 0, row.why, row.since)
+        elif row.kind == BREAKER and self.breaker.opened_at is None:
+            self.breaker.open(now, row.since, row.why)
+            self.served = row.served
+        elif row.kind == OVERLOAD and self.pace is None:
+            self.pace = Pace.overloaded(now, row.served, sure=True)
+            self.pace_since, self.pace_told = row.since, True
+
+    def shift(self, by: int) -> None:
+        """The clock was moved by so many milliseconds: it waits for as long as before."""
+        if self.told_until:
+            self.told_until += by
+            self.told_since += by
+        self.breaker.shift(by)
+        self.in_vain_until += by
+        if self.window is not None:
+            self.window.shift(by)
+        if self.pace is not None:
+            self.pace_since += by
+            self.pace.shift(by)
+
+    def _probe_at(self, now: int, heeds: bool) -> int:
+        breaker, until = self.breaker, self.told_until if heeds else 0
         if breaker.opened_at is None:
-            return self.told_until
+            return until
         if breaker.next_probe > now + LONGEST_PAUSE_MS:
             breaker.next_probe = now  # the clock was put back
-        # Whoever has said when to come back is not asked before.
-        return max(breaker.next_probe, self.told_until)
+        # A receiver that has said when to come back is not asked before.
+        return max(breaker.next_probe, until)

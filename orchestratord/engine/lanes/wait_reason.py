@@ -6,6 +6,8 @@ from dataclasses import dataclass
 from typing import Literal
 
 from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.throttle import Throttle
+from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Standing, Target
 
 
@@ -17,38 +19,83 @@ class Waiting:
     probe may have others before it, whose turn it then is at `until`.
     """
 
-    what: Literal["breaker", "retry_after", "rate_limit", "concurrency", "parked"]
+    what: Literal[
+        "breaker", "retry_after", "overload", "rate_limit", "concurrency", "parked", "partition"
+    ]
     why: str
     lane: str | None = None
     since: int | None = None
     until: int | None = None
+    task: int | None = None
+    """Which one has the turn, or holds the partition."""
 
 
-def waits(standing: Standing, next_try: int, lanes: LaneSet, now: int) -> Waiting | None:
-    """What a pending task waits for beside its `next_try`; None for nothing."""
+def waits(key: Key, standing: Standing, next_try: int, lanes: LaneSet, now: int) -> Waiting | None:
+    """What a pending task of `key` waits for beside its `next_try`; None for nothing."""
     if not isinstance(standing, Target):
         return Waiting("parked", standing.why)
     lane = lanes.lanes.get(standing.lane)
     if lane is None:
         return None
-    throttle, name, due = lane.throttle, lane.name, next_try <= now
-    if throttle is not None:
-        until = throttle.opens_at(now)
-        if until is not None and until <= (now if due else next_try):
-            pass  # by then there is room
-        elif throttle.breaker.opened_at is not None:
-            why = f"the breaker of {name} is open: {throttle.breaker.why}"
-            return Waiting("breaker", why, name, throttle.breaker.opened_at, until)
-        elif throttle.told_until > now:
-            why = f"{name} was told to wait: {throttle.told_why}"
-            return Waiting("retry_after", why, name, None, throttle.told_until)
-        elif throttle.window is not None:
-            why = f"rate_limit {throttle.window.limit} of {name}"
-            return Waiting("rate_limit", why, name, None, until)
+    due, heeds = next_try <= now, standing.retry.respect_retry_after
+    own = lanes.scopes.of.get(key, ())
+    for throttle in own if lane.throttle is None else (lane.throttle, *own):
+        found = _throttled(throttle, heeds, now, now if due else next_try)
+        if found is not None:
+            return found
+    name = lane.name
+    if due and lane.full_until > now:
+        why = f"as many calls of {name} run in all daemons as its global_concurrency allows"
+        return Waiting("concurrency", why, name)
     if due and lane.claimed >= lane.concurrency:
         why = f"{name} has {lane.in_flight} of {lane.concurrency} in flight"
+        return Waiting("concurrency", why, name)
+    if due and key in lane.at_share:
+        why = f"its attempts hold their slots for long: {name} keeps the rest for others"
         return Waiting("concurrency", why, name)
     if due and lanes.claimed >= lanes.concurrency:
         why = f"the daemon has {lanes.in_flight} of {lanes.concurrency} in flight"
         return Waiting("concurrency", why)
     return None
+
+
+def _throttled(throttle: Throttle, heeds: bool, now: int, due: int) -> Waiting | None:
+    """What a task that is due at `due` waits for by this throttle."""
+    name, until = throttle.name, throttle.opens_at(now, heeds)
+    if until is not None and until <= due:
+        return None  # by then there is room
+    if throttle.breaker.opened_at is not None:
+        why = f"the breaker of {name} is open: {throttle.breaker.why}"
+        return Waiting("breaker", why, name, throttle.breaker.opened_at, until)
+    if throttle.holds(now, heeds):
+        why = f"{name} was told to wait: {throttle.told_why}"
+        return Waiting("retry_after", why, name, throttle.told_since or None, throttle.told_until)
+    if throttle.pace is not None and not throttle.pace.room(now):
+        rate = throttle.pace.rate
+        why = f"{name} takes less than it is sent: {rate:.3g} tasks a second begin at present"
+        return Waiting("overload", why, name, throttle.pace_since, until)
+    if throttle.window is not None:
+        why = f"rate_limit {throttle.window.limit} of {name}"
+        return Waiting("rate_limit", why, name, None, until)
+    return None
+
+
+def behind(task: Task, other: Task, waiting: Waiting | None) -> Waiting:
+    """What a task waits for that is held in its partition.
+
+    Args:
+        task: it.
+        other: what has the turn there, or holds the partition.
+        waiting: what that waits for itself, beside its `next_try`.
+    """
+    name = f"partition {task.partition!r}"
+    if other.status == Status.FAILED:
+        why = f"{name} is held by failed task {other.id}: retry or cancel that"
+        return Waiting("partition", why, since=other.finished_at, task=other.id)
+    why = f"behind task {other.id} of {name}"
+    if other.status == Status.RUNNING:
+        return Waiting("partition", f"{why}, which is under way", task=other.id)
+    if waiting is not None:
+        why = f"{why}, which waits: {waiting.why}"
+        return Waiting("partition", why, waiting.lane, waiting.since, waiting.until, other.id)
+    return Waiting("partition", why, until=other.next_try, task=other.id)

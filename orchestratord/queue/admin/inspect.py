@@ -1,4 +1,4 @@
-"""Looking at a database from outside without changing it: who holds it, and is it whole?"""
+"""Looking at a database from outside without changing it: is it whole, and who works on it?"""
 
 from __future__ import annotations
 
@@ -13,33 +13,12 @@ from orchestratord.errors import QueueError
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.database import Database
 from orchestratord.queue.operations.daemons import seen
-from orchestratord.queue.records import DaemonSeen
+from orchestratord.queue.records import DaemonSeen, HoldingBack
 from orchestratord.queue.schema import HALF, VERSION
 from orchestratord.queue.store import open_database
 
-_LOCKS = Path("/proc/locks")
 _LISTED = 5
 """Faults of a database that are listed; one is enough to be worried."""
-
-
-def holder(database: Path) -> int | None:
-    """The pid of the daemon that has this database; None where none has, or it cannot be told.
-
-    The kernel's list of locks is read. To try the lock would be to take it, for a moment in which a
-    daemon might want to start.
-    """
-    lock = database.with_name(database.name + ".lock")
-    try:
-        inode = str(lock.stat().st_ino)
-        lines = _LOCKS.read_text(encoding="ascii").splitlines()
-    except OSError:
-        return None
-    for line in lines:
-        # 1: FLOCK  ADVISORY  WRITE 707 fe:01:1234 0 EOF
-        _, kind, _, _, pid, place, *_ = [*line.split(), "", "", "", "", "", ""]
-        if kind == "FLOCK" and place.rpartition(":")[2] == inode and pid.isdigit():
-            return int(pid)
-    return None
 
 
 def faults(database: Path, seconds: float) -> list[str] | None:
@@ -75,8 +54,8 @@ def too_new(database: Path) -> int | None:
 
 def _open(database: Path) -> sqlite3.Connection:
     path = f"file:{quote(str(database))}?mode=ro"
-    # Without a journal beside it the file is all there is, and nobody has it open. A reader would
-    # make a journal, though it needs none.
+    # Without a journal beside it the file is all there is, and no process has it open. A reader
+    # would make a journal, though it needs none.
     if not database.with_name(database.name + "-wal").exists():
         path += "&immutable=1"
     return sqlite3.connect(path, uri=True, timeout=1.0)
@@ -130,7 +109,7 @@ class Seen:
     rights: bool
     size: int
     daemons: tuple[DaemonSeen, ...]
-    problems: tuple[str, ...]
+    problems: tuple[HoldingBack, ...]
 
 
 def look(url: str) -> Seen:

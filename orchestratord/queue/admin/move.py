@@ -3,7 +3,7 @@
 Each step is a transaction of the target's that writes some rows and how far it has come, so nothing
 is written twice and nothing left out, wherever it is broken off. The file is locked meanwhile; at
 the end it is marked as moved, and no daemon opens it any more. Until then no daemon works on the
-target; one that works on the file again ends the move, as nobody looks at rows a second time.
+target; one that works on the file again ends the move, as no row is looked at a second time.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from orchestratord.queue.models import (
     AttemptRow,
     BulkRow,
     EndpointState,
+    OutboxTaken,
     RetrySchedule,
     ScheduleSlot,
 )
@@ -45,7 +46,7 @@ PAGE_BYTES = 8 << 20
 """… and about so many bytes."""
 
 MODELS: tuple[type[Model], ...] = (
-    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow,
+    RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow, OutboxTaken,
 )  # fmt: skip
 """What is moved; daemons are not, nor what each database keeps of itself."""
 
@@ -92,9 +93,9 @@ def move(
     """
     declared = tuple(tables)
     source, target = open_database(source_url), open_database(target_url)
-    if source.shared or not target.shared:
+    if not isinstance(source, SqliteFile) or isinstance(target, SqliteFile):
         raise QueueError("a queue moves from sqlite:///… to postgresql://…")
-    if isinstance(source, SqliteFile) and not source.path.exists():
+    if not source.path.exists():
         raise QueueError(f"there is no {source.path}")
     source.open()
     try:
@@ -223,7 +224,7 @@ def _begin(old: Connection, new: Connection, parts: Sequence[_Part], source: str
     new.begin()
     for part in parts:
         if part.numbered:
-            # Whoever makes tasks there meanwhile makes them behind these.
+            # Tasks that are made there meanwhile get ids behind these.
             row = old.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (part.name,))
             if row is not None and row[0]:
                 new.one(f"SELECT setval('{part.name}_id_seq', ?::bigint)", (row[0],))

@@ -7,46 +7,61 @@ between, and the hot path waits for none of the looking.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import fields, replace
+import json
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
+from peewee import fn
+
 from orchestratord.errors import NotFound
-from orchestratord.model.task import Key, Status
-from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.model.task import Key, Status, Task
+from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection
 from orchestratord.queue.models import BulkRow, sql
-from orchestratord.queue.operations import search
+from orchestratord.queue.operations import partitions, search
 from orchestratord.queue.records import CANCEL as CANCELLING
+from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, Line, TaskFilter
 from orchestratord.queue.records import RETRY as RETRYING
-from orchestratord.queue.records import Bulk, TaskFilter
+from orchestratord.queue.rows import params_of
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
 
-COLUMNS = [BulkRow._meta.columns[field.name] for field in fields(Bulk)]
+COLUMNS = [
+    fn.COALESCE(BulkRow.wanted, BulkRow.filter_)
+    if field.name == "filter"
+    else BulkRow._meta.columns[field.name]
+    for field in fields(Bulk)
+]
+
+MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'pending', next_try = ?,
+SET status = 'pending', next_try = ?, first_at = NULL,
+    held = CASE WHEN partition IS NULL THEN 0 ELSE 1 END,
+    blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
     granted = granted
         + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
     retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
-WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
+WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
 SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
-WHERE id IN ({{ids}}) AND status = 'pending' RETURNING id, endpoint_id, webhook
+WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 
 CANCEL = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'cancelled', reason = NULL, next_try = NULL, finished_at = ?, updated_at = ?
-WHERE id IN ({{ids}}) AND status = ? RETURNING id, endpoint_id, webhook
+SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, finished_at = ?,
+    updated_at = ?
+WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
 ASK_TO_CANCEL = f"""
@@ -55,63 +70,97 @@ WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
 
-async def create(
-    store: Store, wanted: TaskFilter, rate: float | None, dry_run: bool, action: str = RETRYING
-) -> Bulk:
-    """Begin to retry or cancel all that match; one that has nothing to do is finished at once.
-
-    A filter without a status means the failed ones; where they are cancelled, those that wait.
-    `rate`: tasks a second, for whoever steps it. A dry run only counts and leaves no trace: it has
-    the id 0, and is finished.
-    """
-    wanted = with_default(action, wanted)
-    highest, matched = await store.read(survey(wanted))
-    if dry_run:
-        now = store.clock.now_ms()
-        return Bulk(
-            0, wanted, rate, True, "finished", highest, 0, matched, 0, 0, now, now, now, action
-        )
-    return await store.write(write_down(action, wanted, rate, highest, matched))
+def _no_reason(key: Key) -> str | None:
+    return None
 
 
-async def step(store: Store, bulk_id: int, limit: int) -> tuple[Bulk, dict[Key, list[int]]]:
+async def step(
+    store: Store, bulk_id: int, limit: int, obstacle: Callable[[Key], str | None] = _no_reason
+) -> tuple[Bulk, dict[Key, list[int]]]:
     """Look at the next `limit` tasks of a bulk; the bulk now, and those moved, by their key.
 
     They are due now, or cancelled; one that runs and is asked not to be tried again is counted, and
-    not among those. Raises NotFound.
+    not among those. A retry skips the tasks of keys for which `obstacle` knows a reason why
+    they would only wait or fail again. Raises NotFound.
     """
     seen = await store.read(get(bulk_id))
     if seen.status != "running":
         return seen, {}
-    ids = await store.read(upcoming(seen, limit))
-    return await store.write(move_on(seen, ids, last=len(ids) < limit))
+    found = await store.read(upcoming(seen, limit))
+    skipped: Counter[str] = Counter()
+    ids = []
+    for id_, key in found:
+        reason = obstacle(key) if seen.action == RETRYING else None
+        if reason is None:
+            ids.append(id_)
+        else:
+            skipped[reason] += 1
+    last = len(found) < limit
+    cursor = seen.highest_id if last else found[-1][0]
+    return await store.write(move_on(seen, ids, skipped, cursor, last=last))
 
 
-@reads
-def survey(db: Connection, wanted: TaskFilter) -> tuple[int, int]:
-    """(The newest id, how many tasks match up to it)."""
+@dataclass(frozen=True, slots=True)
+class Survey:
+    """Which tasks a bulk is about, before it begins.
+
+    Args:
+        filter: which tasks.
+        highest_id: the newest task; later ones are left alone.
+        counts: how many match, by reason and endpoint.
+        left_out: how many more there would be, if the filter left nothing out, by reason.
+    """
+
+    filter: TaskFilter
+    highest_id: int
+    counts: Mapping[tuple[str | None, str], int]
+    left_out: Mapping[str, int]
+
+    @property
+    def matched(self) -> int:
+        """How many match."""
+        return sum(self.counts.values())
+
+
+@long_reads
+def survey(db: Connection, wanted: TaskFilter) -> Survey:
+    """How many match, up to the newest task."""
     row = db.one("SELECT max(id) FROM retry_schedule")
     highest = (row[0] if row else None) or 0
-    return highest, search.count(db, wanted, highest)
+    counts = search.count(db, replace(wanted, left_out=()), highest)
+    left_out: dict[str, int] = {}
+    for reason, endpoint in list(counts):
+        if reason in wanted.left_out:
+            left_out[reason] = left_out.get(reason, 0) + counts.pop((reason, endpoint))
+    return Survey(wanted, highest, counts, left_out)
+
+
+@long_reads
+def examples(db: Connection, survey: Survey, limit: int) -> list[Task]:
+    """The first tasks that a bulk would move, without their payloads."""
+    found = search.oldest(db, survey.filter, limit, 0, survey.highest_id)
+    return search.listed(db, [id_ for id_, _ in found])
 
 
 @writes(Rank.HAND)
-def write_down(
-    session: Session,
-    action: str,
-    wanted: TaskFilter,
-    rate: float | None,
-    highest: int,
-    matched: int,
-) -> Bulk:
-    """Write a bulk down that was surveyed."""
+def create(session: Session, action: str, survey: Survey, rate: float | None) -> Bulk:
+    """Write down that these tasks are to be retried or cancelled; the bulk, which others step.
+
+    One that has nothing to do is finished at once. `rate`: tasks a second.
+    """
     now = session.now()
+    wanted, matched = survey.filter, survey.matched
+    old = wanted
+    if wanted.reason or wanted.left_out:
+        # A daemon of schema 7 that takes it over moves nothing, rather than too much.
+        old = replace(wanted, reason=(), left_out=(), ids=())
     status = "running" if matched else "finished"
     new = BulkRow.insert(
-        filter_=search.dump(wanted),
+        filter_=search.dump(old),
+        wanted=search.dump(wanted) if old != wanted else None,
         rate=rate,
         status=status,
-        highest_id=highest,
+        highest_id=survey.highest_id,
         matched=matched,
         created_at=now,
         updated_at=now,
@@ -129,40 +178,64 @@ def with_default(action: str, wanted: TaskFilter) -> TaskFilter:
     return wanted if wanted.status else replace(wanted, status=(str(status),))
 
 
-@reads
-def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[int]:
-    """The next tasks of a bulk."""
+@long_reads
+def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[tuple[int, Key]]:
+    """The next tasks of a bulk, with their keys."""
     return search.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
 
 
 @writes(Rank.KEEP)
 def move_on(
-    session: Session, seen: Bulk, ids: Sequence[int], last: bool
+    session: Session,
+    seen: Bulk,
+    ids: Sequence[int],
+    skipped: Mapping[str, int],
+    cursor: int,
+    last: bool,
 ) -> tuple[Bulk, dict[Key, list[int]]]:
-    """Move these tasks and the cursor past them; the bulk now, and key → moved tasks.
+    """Move these tasks, and the cursor to where it says; the bulk now, and key → moved tasks.
 
     `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, or another
-    daemon carries it out, nothing is done. `last`: there are none after these.
+    daemon carries it out, nothing is done. `skipped`: how many beside them are not to be moved, and
+    why. `last`: there are none after these, and the bulk adds up: a task that matched once, and did
+    not when its turn came, is skipped; one that came to match meanwhile is moved, and counts among
+    those that matched.
     """
     bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != "running" or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
     now = session.now()
+    why = Counter(bulk.why_skipped)
+    why.update(skipped)
     keys: dict[Key, list[int]] = {}
     moved = 0
+    if bulk.action == RETRYING and ids:
+        overtaken = partitions.overtaken(session, ids)
+        why[OVERTAKEN] += len(overtaken)
+        ids = [id_ for id_ in ids if id_ not in overtaken]
     for status in bulk.filter.status if ids else ():
         if bulk.action == CANCELLING:
             rows, asked = _cancel(session, status, ids, now)
         else:
             rows, asked = _move(session, status, ids, now), 0
         moved += len(rows) + asked
-        for id_, *key in rows:
-            keys.setdefault(Key(*key), []).append(id_)
-            session.waits(Key(*key), now)
+        for id_, endpoint_id, webhook, held, partition, ordered, bound in rows:
+            key = Key(endpoint_id, webhook)
+            keys.setdefault(key, []).append(id_)
+            if not held:
+                session.waits(key, now)
+            if partition is not None:
+                session.touch_line(Line(*key, partition, ordered > 0), bound)
+    why[CHANGED] += len(ids) - moved
+    moved += bulk.moved
+    if last:
+        why[CHANGED] += max(bulk.matched - moved - why.total(), 0)
     changes = {
-        "cursor": bulk.highest_id if last else ids[-1],
-        "moved": BulkRow.moved + moved,
-        "skipped": BulkRow.skipped + len(ids) - moved,
+        "cursor": cursor,
+        "matched": max(bulk.matched, moved + why.total()) if last else bulk.matched,
+        "moved": moved,
+        "skipped": why.total(),
+        "why_skipped": json.dumps(+why),
         "owner": session.owner,
         "lease_until": session.lease_until(),
     }
@@ -179,10 +252,13 @@ def release(session: Session) -> None:
 
 
 def _others(session: Session, bulk: Bulk) -> bool:
-    """Whether another daemon carries it out. One file has one daemon."""
-    if not session.db.shared or bulk.owner in (None, session.owner):
-        return False
-    return (bulk.lease_until or 0) > session.leases.now(session.clock)
+    """Whether another daemon carries it out."""
+    return not _left_to(session.db, bulk, session.owner, session.leases.now(session.clock))
+
+
+def _left_to(db: Connection, bulk: Bulk, owner: str, now: int) -> bool:
+    """Whether no other daemon than `owner` carries it out at `now`."""
+    return bulk.owner in (None, owner) or (bulk.lease_until or 0) < db.dead_before(now)
 
 
 def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:
@@ -253,13 +329,9 @@ def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
     """Those that go on, and that no other daemon than `owner` seems to carry out at `now`.
 
     Whether another's lease has run out says the database, whose clock it goes by, as a step is
-    taken. One file has one daemon.
+    taken.
     """
-    return [
-        bulk
-        for bulk in _running(db)
-        if not db.shared or bulk.owner in (None, owner) or (bulk.lease_until or 0) < now
-    ]
+    return [bulk for bulk in _running(db) if _left_to(db, bulk, owner, now)]
 
 
 def _running(db: Connection) -> list[Bulk]:
@@ -275,5 +347,6 @@ def newest(db: Connection, limit: int) -> list[Bulk]:
 
 
 def _bulk_of(row: tuple[Any, ...]) -> Bulk:
-    id_, text, rate, dry_run, *rest = row
-    return Bulk(id_, search.parse(text), rate, bool(dry_run), *rest)
+    id_, text, rate, dry_run, *rest, why = row
+    values: list[Any] = [id_, search.parse(text), rate, bool(dry_run), *rest, params_of(why)]
+    return Bulk(*values)

@@ -6,9 +6,10 @@ from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
-from orchestratord.queue.connection import BY_DUE, Connection
+from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, Connection
+from orchestratord.queue.models import BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Claimed, Pick
-from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence
+from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence, released
 from orchestratord.queue.store import Store
 from orchestratord.values.rate_limit import RateLimit
 
@@ -17,30 +18,12 @@ from orchestratord.values.rate_limit import RateLimit
 RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status"
 
 DUE = f"""
-SELECT count(*), min(next_try) FROM retry_schedule {BY_DUE}
-WHERE status = 'pending' AND next_try <= ?
+SELECT count(*), min(next_try) FROM retry_schedule {BY_READY} WHERE {READY} AND next_try <= ?
 """
 
-NEXT_KEY = f"""
-SELECT endpoint_id, webhook, next_try FROM retry_schedule {BY_DUE}
-WHERE status = 'pending' AND (endpoint_id, webhook) > (?, ?)
-ORDER BY endpoint_id, webhook, next_try LIMIT 1
+HELD_DUE = f"""
+SELECT count(*), min(next_try) FROM retry_schedule {BY_HELD} WHERE held = 1 AND next_try <= ?
 """
-
-NEXT_KEYS = """
-WITH RECURSIVE key AS (
-    (SELECT endpoint_id, webhook, next_try FROM retry_schedule WHERE status = 'pending'
-     ORDER BY endpoint_id, webhook, next_try, id LIMIT 1)
-    UNION ALL
-    SELECT next.* FROM key CROSS JOIN LATERAL (
-        SELECT endpoint_id, webhook, next_try FROM retry_schedule
-        WHERE status = 'pending' AND (endpoint_id, webhook) > (key.endpoint_id, key.webhook)
-        ORDER BY endpoint_id, webhook, next_try, id LIMIT 1
-    ) AS next
-)
-SELECT endpoint_id, webhook, next_try FROM key
-"""
-"""The same as `NEXT_KEY` again and again, without a journey to the server for each."""
 
 LAST_ATTEMPT = "SELECT max(id) FROM attempts"
 
@@ -48,6 +31,10 @@ BEGUN = """
 SELECT endpoint_id, webhook, attempts.started_at, duration_ms FROM attempts
 JOIN retry_schedule ON retry_schedule.id = attempts.task_id
 WHERE attempts.id > ? AND attempts.id <= ? AND attempts.status_code IS NOT NULL
+"""
+
+FORSAKE = f"""
+UPDATE retry_schedule {BY_RUNNING} SET lease_until = ? WHERE status = 'running' AND locked_by = ?
 """
 
 _PAGE, _PAGES = 2_000, 100
@@ -68,9 +55,10 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
     now = session.now()
     statuses: list[str | None] = []
     for task in tasks:
-        row = session.db.one(RELEASE, (now, now, *fence(task)))
+        row = session.db.one(RELEASE, (*released(now), *fence(task)))
         if row is not None:
             session.moved(Status.RUNNING, row[0])
+            session.touch(task)
             if row[0] == Status.PENDING and task.next_try is not None:
                 session.waits(task.key, task.next_try)
         statuses.append(None if row is None else row[0])
@@ -90,6 +78,18 @@ async def reclaim(store: Store, held: Collection[int] = ()) -> tuple[int, list[T
     return await store.write(Write(Rank.CLAIM, lambda session: session.reclaim(ours)))
 
 
+@writes(Rank.CLAIM)
+def forsake(session: Session, owners: Collection[str]) -> None:
+    """What these owners hold may be taken over at once, tasks and bulks: they are known to be dead,
+    and are no longer listed among the daemons."""
+    ran_out = session.leases.now(session.clock) - 1
+    for owner in owners:
+        session.db.run(FORSAKE, (ran_out, owner))
+        bulks = BulkRow.owner == owner, BulkRow.status == "running"
+        session.db.run(*sql(BulkRow.update(lease_until=ran_out).where(*bulks)))
+        session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
+
+
 def renew(held: Collection[int]) -> Write[int]:
     """Renew the leases of tasks that we hold, as far as they need it; how many did."""
     ours = frozenset(held)
@@ -102,25 +102,14 @@ def renew(held: Collection[int]) -> Write[int]:
 @reads
 def due(db: Connection, now: int) -> tuple[int, int | None]:
     """How many pending tasks are due at `now`, and since when the first one is."""
-    row = db.one(DUE, (now,))
-    assert row is not None
-    return row[0], row[1]
+    counts, firsts = zip(*(db.all(DUE, (now,)) + db.all(HELD_DUE, (now,))), strict=True)
+    return sum(counts), min((first for first in firsts if first is not None), default=None)
 
 
 @reads
 def earliest(db: Connection) -> dict[Key, int]:
-    """Every key with pending tasks, and when its first one is due.
-
-    One look into the index a key, however many tasks a key has.
-    """
-    if db.shared:
-        return {Key(*names): next_try for *names, next_try in db.all(NEXT_KEYS)}
-    found: dict[Key, int] = {}
-    key = Key("")
-    while row := db.one(NEXT_KEY, key):
-        key = Key(row[0], row[1])
-        found[key] = row[2]
-    return found
+    """Every key with pending tasks, and when its first one is due."""
+    return {Key(*names): next_try for *names, next_try in db.earliest_keys()}
 
 
 # -- What of a rate is used up ---------------------------------------------------------------------

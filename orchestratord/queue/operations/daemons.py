@@ -7,8 +7,9 @@ from collections.abc import Collection
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import BulkRow, DaemonRow, sql
+from orchestratord.queue.models import CLOCK, BulkRow, DaemonRow, Fact, sql
 from orchestratord.queue.records import Beat, DaemonSeen
+from orchestratord.queue.schema import VERSION
 from orchestratord.queue.session import Session
 
 FORGOTTEN_MS = 3600 * 1000
@@ -25,6 +26,7 @@ def give_sign(session: Session, beat: Beat) -> int:
     alive |= {"beat_at": now, "lease_until": until}
     told = DaemonRow.update(**alive).where(own).returning(DaemonRow.fingerprint)
     row = session.db.one(*sql(told))
+    session.look_for_older()
     if row is None:
         first = DaemonRow.insert(
             owner=session.owner,
@@ -32,6 +34,7 @@ def give_sign(session: Session, beat: Beat) -> int:
             pid=beat.pid,
             version=beat.version,
             started_at=now - beat.age,
+            schema_version=VERSION,
             **alive,
             **_said(beat),
         )
@@ -40,11 +43,21 @@ def give_sign(session: Session, beat: Beat) -> int:
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
     bulks = BulkRow.owner == session.owner, BulkRow.status == "running"
     session.db.run(*sql(BulkRow.update(lease_until=until).where(*bulks)))
-    # One file has one daemon.
+    forgotten = DaemonRow.lease_until < session.db.dead_before(now - FORGOTTEN_MS)
     others = DaemonRow.owner != session.owner
-    gone = DaemonRow.lease_until < now - FORGOTTEN_MS if session.db.shared else others
-    session.db.run(*sql(DaemonRow.delete().where(gone)))
+    session.db.run(*sql(DaemonRow.delete().where(others, forgotten)))
+    if session.clock.source == "machine":
+        mark = Fact.insert(name=CLOCK, value=session.clock.mark())
+        mark = mark.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
+        session.db.run(*sql(mark))
     return now
+
+
+@writes(Rank.CLAIM)
+def look(session: Session) -> int:
+    """Learn who works on the queue, without a sign of life of one's own; the time as above."""
+    session.look_for_older()
+    return session.leases.now(session.clock)
 
 
 def _said(beat: Beat) -> dict[str, str]:

@@ -2,41 +2,44 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import chain
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Key, NewTask, Status, Task
+from orchestratord.model.task import CONTINUE, HOLD, Key, NewTask, Status, Task
 from orchestratord.queue.batch import Batch, Rank, Write
-from orchestratord.queue.connection import ManyRows
-from orchestratord.queue.records import Insert, Inserted
-from orchestratord.queue.rows import json_text, plain, same_json, worded
+from orchestratord.queue.connection import ManyRows, Singly
+from orchestratord.queue.operations import plugin_rows
+from orchestratord.queue.records import Insert, Inserted, Line
+from orchestratord.queue.rows import json_digest, json_text, plain, same_json, worded
 from orchestratord.queue.session import Session
 
-UNIQUE_KEY_MS = 24 * 3600 * 1000
-"""How long an idempotency key counts."""
+UNIQUE_KEY = 24 * 3600.0
+"""Seconds for which an idempotency key counts."""
 
 COLUMNS = (
     "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
     "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
     "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at", "depth",
+    "claims", "nonce", "asked",
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
 (
     ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT,
-    SCHEDULED_AT,
+    SCHEDULED_AT, NONCE,
 ) = (
     COLUMNS.index(name)
     for name in (
         "endpoint_id", "webhook", "status", "next_try", "payload", "locked_by", "started_at",
-        "last_error", "updated_at", "scheduled_at",
+        "last_error", "updated_at", "scheduled_at", "nonce",
     )
 )  # fmt: skip
 
 _TEXTS = {
     "kind", "endpoint_id", "webhook", "phase", "status", "params", "payload", "unique_key",
-    "locked_by", "last_error",
+    "locked_by", "last_error", "nonce", "asked",
 }  # fmt: skip
 
 INSERT = ManyRows(
@@ -44,8 +47,29 @@ INSERT = ManyRows(
     *("text" if name in _TEXTS else "bigint" for name in COLUMNS),
 )
 
+HAPPENED_CODE = "ok"
+"""The status code of what needed no request."""
+
+HAPPENED = ManyRows(
+    f"INSERT OR ROLLBACK INTO retry_schedule ({', '.join(COLUMNS)}, last_status_code, finished_at) "  # noqa: S608
+    "VALUES {rows}",
+    *INSERT.types,
+    "text",
+    "bigint",
+)
+"""The same for what is written already succeeded."""
+PARTITIONED = ("partition", "partition_limit", "ordered", "held", "blocks")
+"""What a new task has besides, where it has a partition. It is held until it is elected."""
+
+INSERT_PARTITIONED = ManyRows(
+    INSERT.sql.replace(") VALUES", f", {', '.join(PARTITIONED)}) VALUES"),
+    *INSERT.types,
+    *("text" if name == "partition" else "bigint" for name in PARTITIONED),
+)
+
 SAME_KEY = """
-SELECT id, params, created_at, next_try FROM retry_schedule WHERE endpoint_id = ? AND unique_key = ?
+SELECT id, params, asked, created_at, next_try FROM retry_schedule
+WHERE endpoint_id = ? AND unique_key = ?
 """
 
 Row = tuple[Any, ...]
@@ -68,13 +92,15 @@ def _enqueue_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted
 def _enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
-    new = NewRows(session, sum(map(len, calls)))
+    new = NewRows(session, sum(map(len, calls)), ordered_keys(chain.from_iterable(calls)))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
         mark = new.mark()
         try:
             results.append([new.add(insert) for insert in inserts])
         except (UniqueKeyReused, TypeError, ValueError, RecursionError) as error:
+            if any(insert.task.once is not None for insert in inserts):
+                raise Singly from error  # what it wrote of these has to be undone, too
             new.undo(mark)
             results.append(error)
     new.flush()
@@ -88,25 +114,39 @@ CALLS = Batch(_enqueue_alone, _enqueue_all)
 class NewRows:
     """Tasks that are written together. They get their ids here, in the order in which they come."""
 
-    def __init__(self, session: Session, expected: int) -> None:
-        """`expected`: how many will come at most, without those that are undone."""
+    def __init__(self, session: Session, expected: int, ordered: Collection[Key]) -> None:
+        """
+        Args:
+            session: writes them.
+            expected: how many will come at most, without those that are undone.
+            ordered: the keys of those with ordered partitions.
+        """
         self._session = session
+        if ordered:
+            session.lock_order(ordered)
         self._now = session.now()
         self._rows: list[Row] = []
+        self._happened: list[Row] = []
         self._expected = expected
         self._ids: Sequence[int] = ()
 
-    def add(self, insert: Insert) -> Inserted:
-        """Write this, by the next `flush`. Raises what `insert_one` raises before it writes."""
-        new = insert.task
-        if new.unique_key is not None:
-            # One that comes twice at once is not found here, and is refused by its index.
-            duplicate = _same_key(self._session, new, self._now)
-            if duplicate is not None:
-                return duplicate
+    def add(self, insert: Insert, *, key_is_free: bool = False) -> Inserted:
+        """Write this, by the next `flush`, but for what follows from one that is written succeeded.
+        Raises what `insert_one` raises before it writes.
+
+        `key_is_free`: it was looked up already that no task has its idempotency key.
+        """
+        # A key that comes twice at once is not found here, and is refused by its index.
+        duplicate = _duplicate(self._session, insert.task, key_is_free=key_is_free)
+        if duplicate is not None:
+            return duplicate
+        if insert.happened is not None:
+            _, row = _row(self._session, insert, self._now, insert.happened.id)
+            self._happened.append((*row, HAPPENED_CODE, self._now))
+            return _inserted(insert, row[0], row)
         if not self._ids:
             self._ids = self._session.db.reserve("retry_schedule", self._expected)
-        row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
+        insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
         self._rows.append(row)
         return _inserted(insert, row[0], row)
 
@@ -120,10 +160,20 @@ class NewRows:
 
     def flush(self) -> None:
         """Write what was added."""
+        if self._happened:
+            HAPPENED.run(self._session.db, self._happened)
+            self._session.moved(None, Status.SUCCEEDED, len(self._happened))
+            self._happened = []
         if self._rows:
-            INSERT.run(self._session.db, self._rows)
+            plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
+            INSERT.run(self._session.db, plain_rows)
+            if len(plain_rows) < len(self._rows):
+                rows = [row for row in self._rows if len(row) > len(COLUMNS)]
+                INSERT_PARTITIONED.run(self._session.db, rows)
+                for row in rows:
+                    _in_partition(self._session, row)
             born = 0
-            for row in self._rows:
+            for row in plain_rows:
                 if row[STATUS] == Status.RUNNING:
                     born += 1
                 else:
@@ -134,37 +184,80 @@ class NewRows:
 
 
 def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
-    """Write one. Raises UniqueKeyReused, and TypeError or ValueError for what cannot be stored."""
-    if insert.task.unique_key is not None:
-        duplicate = _same_key(session, insert.task, now)
-        if duplicate is not None:
-            return duplicate
+    """Write one, but for what follows from one that is written succeeded. Raises UniqueKeyReused,
+    and TypeError or ValueError for what cannot be stored."""
+    duplicate = _duplicate(session, insert.task)
+    if duplicate is not None:
+        return duplicate
+    if insert.happened is not None:
+        _, row = _row(session, insert, now, insert.happened.id)
+        HAPPENED.one(session.db, (*row, HAPPENED_CODE, now))
+        session.moved(None, Status.SUCCEEDED)
+        return _inserted(insert, row[0], row)
+    if ordered := ordered_keys((insert,)):
+        session.lock_order(ordered)
     [id_] = session.db.reserve("retry_schedule", 1)
-    row = _row(session, insert, now, id_)
-    INSERT.one(session.db, row)
+    insert, row = _row(session, insert, now, id_)
+    if insert.task.partition is not None:
+        INSERT_PARTITIONED.one(session.db, row)
+        _in_partition(session, row)
+    else:
+        INSERT.one(session.db, row)
+        if insert.born is None:
+            session.waits(insert.task.key, row[NEXT_TRY])
     session.moved(None, row[STATUS])
-    if insert.born is None:
-        session.waits(insert.task.key, row[NEXT_TRY])
     return _inserted(insert, id_, row)
 
 
-def _row(session: Session, insert: Insert, now: int, id_: int) -> Row:
-    """What is written, in the order of `COLUMNS`."""
+def ordered_keys(inserts: Iterable[Insert]) -> set[Key]:
+    """The keys of those with ordered partitions."""
+    return {
+        insert.task.key
+        for insert in inserts
+        if insert.task.partition is not None and insert.task.partition.ordered
+    }
+
+
+def _in_partition(session: Session, row: Row) -> None:
+    value, limit, ordered = row[len(COLUMNS) : len(COLUMNS) + 3]
+    session.touch_line(Line(row[ENDPOINT_ID], row[WEBHOOK], value, ordered > 0), limit)
+
+
+def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, Row]:
+    """What is written, in the order of `COLUMNS` and `PARTITIONED`; and as what: with a partition
+    no task is born running, since another one of it may have its turn."""
     new, born = insert.task, insert.born
+    rule: Row = ()
+    if (partition := new.partition) is not None and insert.happened is None:
+        born = None
+        insert = Insert(new)
+        ordered = (HOLD if partition.hold else CONTINUE) if partition.ordered else 0
+        limit = 0 if ordered else partition.concurrency
+        rule = (plain(partition.value), limit, ordered, 1, int(ordered > 0))
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
     params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)
+    asked = None
+    if new.unique_key is not None and new.asked is not None:
+        asked = json_digest(new.asked)
+    nonce = session.new_nonce()
+    if insert.happened is not None:
+        return insert, (
+            id_, new.kind, new.endpoint_id, new.webhook, new.phase, "succeeded", 0,
+            new.max_attempts, None, params, payload, new.parent_id, new.unique_key, None, None,
+            None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked,
+        )  # fmt: skip
     if born is None:
-        return (
+        return insert, (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
             due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at, new.depth,
+            now, scheduled_at, new.depth, 0, nonce, asked, *rule,
         )  # fmt: skip
-    return (
+    return insert, (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
         params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
         now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
-        new.depth,
+        new.depth, 1, nonce, asked,
     )  # fmt: skip
 
 
@@ -173,7 +266,7 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
     new, born = insert.task, insert.born
     due = row[NEXT_TRY]
     if born is None:
-        return Inserted(id_, new.key, due, None)
+        return Inserted(id_, new.key, due, None, happened=insert.happened is not None)
     now = row[UPDATED_AT]
     task = Task(
         id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
@@ -181,21 +274,34 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
         next_try=due, params=new.params, payload=worded(row[PAYLOAD]), parent_id=new.parent_id,
         created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
         unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
-        last_error=worded(row[LAST_ERROR]), depth=new.depth,
+        last_error=worded(row[LAST_ERROR]), depth=new.depth, claims=1, nonce=row[NONCE],
     )  # fmt: skip
     return Inserted(id_, new.key, None, task)
 
 
-def _same_key(session: Session, new: NewTask, now: int) -> Inserted | None:
+def _duplicate(session: Session, new: NewTask, *, key_is_free: bool = False) -> Inserted | None:
+    """What there is of a task that is not to be written again; None where it is new. What it was
+    told by is written from here on."""
+    looked_up = new.unique_key is None or key_is_free
+    if not looked_up and (found := _same_key(session, new)) is not None:
+        return found
+    if new.once is not None and not plugin_rows.insert_new(session, new.once):
+        return Inserted(0, new.key, None, None, duplicate=True)
+    return None
+
+
+def _same_key(session: Session, new: NewTask) -> Inserted | None:
     """The task that has this idempotency key, None where it is free (from now on)."""
     row = session.db.one(SAME_KEY, (new.endpoint_id, new.unique_key))
     if row is None:
         return None
-    id_, params, created_at, next_try = row
-    if created_at <= now - UNIQUE_KEY_MS:
+    id_, params, asked, created_at, next_try = row
+    if created_at <= session.clock.before(UNIQUE_KEY):
         session.db.run("UPDATE retry_schedule SET unique_key = NULL WHERE id = ?", (id_,))
         return None
-    if not same_json(params, new.params):
+    # What the client sent is the same although defaults have changed since.
+    same = asked is not None and new.asked is not None and asked == json_digest(new.asked)
+    if not (same or same_json(params, new.params)):
         raise UniqueKeyReused(
             f"the idempotency key {new.unique_key!r} was used for task {id_} of {new.endpoint_id}, "
             "with other parameters"

@@ -3,36 +3,41 @@
 from __future__ import annotations
 
 import json
+from secrets import token_hex
 from typing import Any
 
 from orchestratord.errors import Conflict
 from orchestratord.model.task import Action, Status, Task
 from orchestratord.queue.batch import Rank, reads, writes
-from orchestratord.queue.connection import BY_DUE, Connection
+from orchestratord.queue.connection import BY_READY, READY, Connection
 from orchestratord.queue.models import ActionRow, EndpointState, sql
+from orchestratord.queue.operations import partitions
 from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.records import Done
-from orchestratord.queue.rows import TASK, task_of
+from orchestratord.queue.rows import TASK, params_of, task_of
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
 FIRST_OF_OTHERS = f"""
-SELECT next_try FROM retry_schedule {BY_DUE}
-WHERE status = 'pending' AND endpoint_id = ? AND webhook = ? AND id <> ?
+SELECT next_try FROM retry_schedule {BY_READY}
+WHERE {READY} AND endpoint_id = ? AND webhook = ? AND id <> ?
 ORDER BY next_try LIMIT 1
 """
 
 RETRY = f"""
 UPDATE retry_schedule
-SET status = 'pending', next_try = ?, granted = granted + ?, max_attempts = max_attempts + ?,
-    generation = generation + ?, retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+SET status = 'pending', next_try = ?, held = ?, blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
+    first_at = CASE WHEN held = 0 AND status = 'pending' THEN first_at END,
+    granted = granted + ?, max_attempts = max_attempts + ?, generation = generation + ?,
+    nonce = COALESCE(?, nonce), retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
 
 CANCEL = f"""
 UPDATE retry_schedule
-SET status = 'cancelled', reason = NULL, next_try = NULL, finished_at = ?, updated_at = ?
+SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, finished_at = ?,
+    updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
 
@@ -43,10 +48,11 @@ UPDATE retry_schedule SET cancel_requested = 1, updated_at = ? WHERE id = ? RETU
 
 @writes(Rank.HAND)
 def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
-    """Make a task due now, before all others of its key.
+    """Make a task due now, before all others of its key; in an ordered partition, in its place.
 
-    One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs,
-    or has succeeded and `force` is not given.
+    One that has no attempt left is granted one more. Raises NotFound, and Conflict where it runs;
+    where it has succeeded and `force` is not given; and Overtaken where a later one of its ordered
+    partition has started, and `force` is not given.
     """
     task = find_task(session.db, task_id, session.db.for_update)
     if task.status == Status.RUNNING:
@@ -54,16 +60,22 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     if task.status == Status.SUCCEEDED and not force:
         raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
     now = session.now()
+    held = partitions.ask_for_turn(session, task, force=force)
     row = session.db.one(FIRST_OF_OTHERS, (*task.key, task_id))
-    next_try = now if row is None else min(now, row[0] - 1)
+    next_try = now if row is None or task.ordered else min(now, row[0] - 1)
     if task.status == Status.PENDING and task.next_try is not None:
         next_try = min(next_try, task.next_try)
     more = max(task.attempts + 1 - task.max_attempts, 0)
-    again = int(task.status == Status.SUCCEEDED)
-    changed = session.db.one(RETRY, (next_try, more, more, again, now, now, task_id))
+    again = task.status == Status.SUCCEEDED
+    # Random, and not the same with a number behind it: a backup that was restored would count
+    # again from there.
+    nonce = token_hex(16) if again else None
+    values = (next_try, int(held), more, more, int(again), nonce, now, now, task_id)
+    changed = session.db.one(RETRY, values)
     assert changed is not None
     session.moved(task.status, Status.PENDING)
-    session.waits(task.key, next_try)
+    if not held:
+        session.waits(task.key, next_try)
     return task_of(changed)
 
 
@@ -84,6 +96,7 @@ def cancel(session: Session, task_id: int) -> Task:
     else:
         row = session.db.one(CANCEL, (now, now, task_id))
         session.moved(task.status, Status.CANCELLED)
+        session.touch(task)
     assert row is not None
     return task_of(row)
 
@@ -130,4 +143,5 @@ def newest_actions(db: Connection, limit: int, after: int | None = None) -> list
 
 def _done(id_: int, at: int, who: str, name: str, *rest: Any) -> Done:
     endpoint, webhook, task, bulk, detail = rest
-    return Done(id_, at, who, Action(name, endpoint, webhook, task, bulk, json.loads(detail)))
+    detail = params_of(detail)
+    return Done(id_, at, who, Action(name, endpoint, webhook, task, bulk, detail))

@@ -64,6 +64,14 @@ def upsert(session: Session, effect: Upsert) -> None:
     raise ValueError(f"the row {tuple(key)} of {effect.table} is there, and is not found")
 
 
+def insert_new(session: Session, effect: Upsert) -> bool:
+    """Insert the row; False, and nothing done, where one with its key is there. Raises ValueError
+    for what cannot be."""
+    found = _statements(session, shape_of(effect))
+    row = (*effect.key.values(), *effect.values.values(), *effect.add.values())
+    return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
+
+
 def delete(session: Session, effect: Delete) -> None:
     """Delete the row, if it is there. Raises ValueError for what cannot be."""
     table, key = _table(session, effect.table), dict(effect.key)
@@ -131,7 +139,7 @@ class Upserts:
         """Write what was gathered."""
         for found, rows in self._runs:
             assert found.both is not None
-            # Whoever changes several rows takes them in one order.
+            # Several rows are always changed in one order, or two sessions would deadlock.
             found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._runs.clear()
         self._last_run.clear()

@@ -1,9 +1,14 @@
-"""How far schedules have come. A slot is taken and its task written in one transaction."""
+"""Which slots schedules have taken. A slot is taken and its task written in one transaction."""
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
+from typing import NamedTuple
+
 from peewee import Case
 
+from orchestratord.model.schedule_slots import Run, is_taken, run_before
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import ScheduleSlot, sql
@@ -17,25 +22,51 @@ WHERE schedules.endpoint_id = ? AND status IN ('pending', 'running')
 """
 
 
+class SlotRow(NamedTuple):
+    """What is known of the schedule of one endpoint."""
+
+    spec: str
+    last_slot: int
+    """The slot that was taken last."""
+    before: str | None = None
+    """The schedule before this one."""
+    taken: str | None = None
+    """The runs of slots that were taken, as JSON; None where daemons before schema 8 took them."""
+
+    def runs(self, now: int) -> list[Run]:
+        """The runs of slots that were taken, in order, none of which is ever taken again.
+
+        A daemon before schema 8 notes the last one alone. It takes one after the other, so that the
+        ones before are taken as well; but not where it is still to come at `now`, by a clock that
+        was ahead.
+        """
+        runs: list[Run] = [] if self.taken is None else [(a, b) for a, b in json.loads(self.taken)]
+        last = self.last_slot
+        if is_taken(runs, last):
+            return runs
+        if last > now:
+            return sorted([*runs, (last, last)])
+        before = run_before(runs, last)
+        first = 0 if before is None else before[0]
+        return sorted([*(run for run in runs if run != before), (first, last)])
+
+
+_COLUMNS = (ScheduleSlot.spec, ScheduleSlot.last_slot, ScheduleSlot.before, ScheduleSlot.taken)
+
+
 @reads
-def slots(db: Connection) -> dict[str, tuple[str, int]]:
-    """Of each endpoint that ever had one: its schedule, and the last slot that was taken."""
-    query = ScheduleSlot.select(ScheduleSlot.endpoint_id, ScheduleSlot.spec, ScheduleSlot.last_slot)
-    rows = db.all(*sql(query))
-    return {endpoint_id: (spec, last_slot) for endpoint_id, spec, last_slot in rows}
-
-
-SlotRow = tuple[str, int, str | None]
-"""The schedule, the last slot that was taken, and the schedule before this one."""
+def slots(db: Connection) -> dict[str, SlotRow]:
+    """What is known of the schedule of each endpoint that ever had one."""
+    rows = db.all(*sql(ScheduleSlot.select(ScheduleSlot.endpoint_id, *_COLUMNS)))
+    return {endpoint_id: SlotRow(*row) for endpoint_id, *row in rows}
 
 
 @reads
 def slot(db: Connection, endpoint_id: str) -> SlotRow | None:
-    """How far the schedule of one endpoint has come."""
-    columns = (ScheduleSlot.spec, ScheduleSlot.last_slot, ScheduleSlot.before)
-    query = ScheduleSlot.select(*columns).where(ScheduleSlot.endpoint_id == endpoint_id)
+    """What is known of the schedule of one endpoint."""
+    query = ScheduleSlot.select(*_COLUMNS).where(ScheduleSlot.endpoint_id == endpoint_id)
     row = db.one(*sql(query))
-    return None if row is None else (row[0], row[1], row[2])
+    return None if row is None else SlotRow(*row)
 
 
 @reads
@@ -44,38 +75,55 @@ def unfinished(db: Connection, endpoint_id: str) -> bool:
     return db.one(UNFINISHED, (endpoint_id,)) is not None
 
 
+class Taken(NamedTuple):
+    """A slot that was taken."""
+
+    inserted: Inserted | None
+    """Its task; None for a slot without one."""
+
+
 def take_slot(
     endpoint_id: str,
     spec: str,
-    previous: tuple[str, int] | None,
+    previous: SlotRow | None,
     slot: int,
+    runs: Sequence[Run],
     insert: Insert | None,
-) -> Write[Inserted | None]:
-    """Move on from the schedule and the slot of `previous` (None: there was none) to `slot`, with
-    its task. Two schedules may well have a slot at the same time.
+) -> Write[Taken | None]:
+    """Take `slot`, with its task, where what is known of the schedule is still as in `previous`
+    (None: nothing was). `runs` are those with this slot.
 
-    None where somebody else has moved it meanwhile, or where the slot has no task. Raises
-    StorageFull.
+    None where another daemon has taken one meanwhile. Raises StorageFull.
     """
-    table = ScheduleSlot
+    table, taken_slots = ScheduleSlot, runs_text(runs)
 
-    def take(session: Session) -> Inserted | None:
+    def take(session: Session) -> Taken | None:
         if previous is None:
-            first = table.insert(endpoint_id=endpoint_id, spec=spec, last_slot=slot)
+            first = table.insert(
+                endpoint_id=endpoint_id, spec=spec, last_slot=slot, taken=taken_slots
+            )
             taken = session.db.run(*sql(first.on_conflict_ignore()))
         else:
             before = Case(None, [(table.spec == spec, table.before)], table.spec)
-            moved = table.update(spec=spec, last_slot=slot, before=before).where(
+            moved = table.update(spec=spec, last_slot=slot, before=before, taken=taken_slots).where(
                 table.endpoint_id == endpoint_id,
-                table.spec == previous[0],
-                table.last_slot == previous[1],
+                table.spec == previous.spec,
+                table.last_slot == previous.last_slot,
+                table.taken.is_null() if previous.taken is None else table.taken == previous.taken,
             )
             taken = session.db.run(*sql(moved))
-        if not taken or insert is None:
+        if not taken:
             return None
+        if insert is None:
+            return Taken(None)
         inserted = insert_one(session, insert, session.now())
         made = table.update(task_id=inserted.id).where(table.endpoint_id == endpoint_id)
         session.db.run(*sql(made))
-        return inserted
+        return Taken(inserted)
 
     return Write(Rank.NEW, take, needs_room=insert is not None)
+
+
+def runs_text(runs: Sequence[Run]) -> str:
+    """Runs as `SlotRow.taken` has them."""
+    return json.dumps(runs, separators=(",", ":"))

@@ -7,23 +7,34 @@ one statement over several would sort all that match before it could give the fi
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import fields, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestratord.errors import NotFound
-from orchestratord.model.task import FINAL, Attempt, Status, Task
-from orchestratord.queue.batch import reads
+from orchestratord.model.task import FINAL, Attempt, Key, Status, Task
+from orchestratord.queue.batch import long_reads, reads
 from orchestratord.queue.connection import (
     BY_CREATED,
     BY_ENDPOINT,
     BY_FINISHED,
     BY_ID,
     BY_PARENT,
+    BY_PARTITION,
     BY_STATUS,
+    OF_PARTITION,
     Connection,
 )
 from orchestratord.queue.records import Place, TaskFilter
-from orchestratord.queue.rows import TASK, TASK_WITHOUT_PAYLOAD, attempt_of, task_of
+from orchestratord.queue.rows import (
+    TASK,
+    TASK_IN_LIST,
+    attempt_of,
+    listed_task_of,
+    plain,
+    response_of,
+    task_of,
+)
 from orchestratord.values.status_set import StatusSet
 
 # ruff: noqa: A002, S608  # a filter is called so; what is pasted are conditions, never values
@@ -61,7 +72,7 @@ def response(db: Connection, task_id: int) -> dict[str, Any] | None:
     row = db.one(RESPONSE, (task_id,))
     if row is None:
         raise NotFound.of("task", task_id)
-    return None if row[0] is None else dict(json.loads(row[0]))
+    return response_of(row[0])
 
 
 @reads
@@ -70,10 +81,25 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
     return [attempt_of(row) for row in db.all(ATTEMPTS, (task_id,))]
 
 
-# -- Tasks that a filter finds, the newest first ---------------------------------------------------
+class WholeTask(NamedTuple):
+    """A task with its last answer, None where there is none, and its attempts, oldest first."""
+
+    task: Task
+    response: dict[str, Any] | None
+    attempts: list[Attempt]
 
 
 @reads
+def whole(db: Connection, task_id: int) -> WholeTask:
+    """One task with all that is kept of it. Raises NotFound."""
+    answered, made = response(task_id).look(db), attempts(task_id).look(db)
+    return WholeTask(find_task(db, task_id), answered, made)
+
+
+# -- Tasks that a filter finds, the newest first ---------------------------------------------------
+
+
+@long_reads
 def page(
     db: Connection, wanted: TaskFilter, limit: int, after: int | None = None, bounded: bool = False
 ) -> tuple[list[Task], int | None]:
@@ -84,16 +110,15 @@ def page(
     `bounded` also where it is looked for by something else that has no index.
     """
     ids, following = newest(db, wanted, limit, after, bounded)
-    return _listed(db, ids), following
+    return listed(db, ids), following
 
 
-def _listed(db: Connection, ids: list[int]) -> list[Task]:
-    """These tasks, in this order, without their payloads."""
+def listed(db: Connection, ids: list[int]) -> list[Task]:
+    """These tasks, in this order, without their payloads and what is long of their parameters."""
     if not ids:
         return []
-    marks = ", ".join("?" * len(ids))
-    select = f"SELECT {TASK_WITHOUT_PAYLOAD} FROM retry_schedule WHERE id IN ({marks})"
-    found = {task.id: task for task in map(task_of, db.all(select, ids))}
+    select = f"SELECT {TASK_IN_LIST} FROM retry_schedule WHERE id IN ({_marks(ids)})"
+    found = {task.id: task for task in map(listed_task_of, db.all(select, ids))}
     return [found[id_] for id_ in ids if id_ in found]
 
 
@@ -114,8 +139,13 @@ SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at
 """
 
 NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT ?"
-OLDEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id LIMIT ?"
-COUNT = "SELECT count(*) FROM retry_schedule {hint} WHERE {where}"
+OLDEST = """
+SELECT id, endpoint_id, webhook FROM retry_schedule {hint} WHERE {where} ORDER BY id LIMIT ?
+"""
+COUNT = """
+SELECT reason, endpoint_id, count(*) FROM retry_schedule {hint} WHERE {where}
+GROUP BY reason, endpoint_id
+"""
 
 Conditions = list[tuple[str, list[Any]]]
 """SQL with its parameters; all of them are to hold."""
@@ -127,14 +157,14 @@ def newest(
     """Up to `limit` ids, newest first, and the id from which on the search has to go on, if any.
 
     For a text, and if `bounded` for whatever else has no index, only so many rows are looked at, so
-    that whoever searches for what is not there holds nobody up.
+    that a search for what is not there holds nothing up.
     """
     bounds: Conditions = [] if before is None else [("id < ?", [before])]
     floor = 0
     whole_api = filter.endpoint is not None and filter.endpoint.endswith("/*")
-    slow = filter.kind is not None or filter.status_code is not None or whole_api
+    slow = filter.kind is not None or filter.status_code is not None or filter.reason or whole_api
     if filter.text is not None or (bounded and slow):
-        anything = replace(filter, text=None, kind=None, status_code=None)
+        anything = replace(filter, text=None, kind=None, status_code=None, reason=())
         if whole_api:
             anything = replace(anything, endpoint=None)
         floor = max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
@@ -145,37 +175,70 @@ def newest(
     return found, floor + 1 if floor else None
 
 
-def oldest(db: Connection, filter: TaskFilter, limit: int, after: int, last: int) -> list[int]:
-    """The ids of up to `limit` tasks, oldest first, above `after` and up to `last`."""
+def oldest(
+    db: Connection, filter: TaskFilter, limit: int, after: int, last: int
+) -> list[tuple[int, Key]]:
+    """Up to `limit` tasks, oldest first, above the id `after` and up to `last`."""
     bounds: Conditions = [("id > ?", [after]), ("id <= ?", [last])]
-    return sorted(_walk(db, OLDEST, filter, bounds, [limit]))[:limit]
+    found = sorted(_rows(db, OLDEST, filter, bounds, [limit]))[:limit]
+    return [(id_, Key(*key)) for id_, *key in found]
 
 
-def count(db: Connection, filter: TaskFilter, last: int) -> int:
-    """How many tasks there are up to the id `last`."""
-    return sum(_walk(db, COUNT, filter, [("id <= ?", [last])], []))
+def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | None, str], int]:
+    """How many tasks there are up to the id `last`, by reason and endpoint."""
+    found: dict[tuple[str | None, str], int] = {}
+    for reason, endpoint, number in _rows(db, COUNT, filter, [("id <= ?", [last])], []):
+        found[reason, endpoint] = found.get((reason, endpoint), 0) + number
+    return found
+
+
+NEWER = ("reason", "left_out", "partition")
+"""What daemons of schema 7 cannot read in a filter."""
 
 
 def dump(filter: TaskFilter) -> str:
     """A filter as it is stored."""
     code = filter.status_code
     values = {field.name: getattr(filter, field.name) for field in fields(TaskFilter)}
+    for name in NEWER:
+        if not values[name]:
+            del values[name]
     return json.dumps(values | {"status_code": None if code is None else str(code).split(",")})
 
 
 def parse(text: str) -> TaskFilter:
     """A filter that was stored, perhaps by a version that knew less of it."""
-    values = json.loads(text)
+    try:
+        values = dict(json.loads(text))
+    except (TypeError, ValueError, RecursionError):
+        return TaskFilter(ids=())  # which finds nothing: one such bulk stops no other
     code, ids = values["status_code"], values.get("ids")
-    read = {"status": tuple(values["status"]), "ids": None if ids is None else tuple(ids)}
+    read = {"ids": None if ids is None else tuple(ids)}
+    read |= {name: tuple(values.get(name, ())) for name in ("status", "reason", "left_out")}
     return TaskFilter(
         **values | read | {"status_code": None if code is None else StatusSet.parse(code)}
     )
 
 
+@reads
+def waiting(db: Connection, endpoint_id: str, most: int) -> int:
+    """How many calls of an endpoint are pending, counted up to `most`."""
+    sql = (
+        "SELECT count(*) FROM (SELECT 1 FROM retry_schedule WHERE endpoint_id = ? AND webhook = '' "
+        "AND status = 'pending' LIMIT ?) AS found"
+    )
+    return int(db.all(sql, (endpoint_id, most))[0][0])
+
+
 def _walk(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[int]:
+    return [id_ for (id_,) in _rows(db, sql, filter, bounds, last)]
+
+
+def _rows(
+    db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
+) -> list[tuple[Any, ...]]:
     wanted = conditions_of(db, filter)
     if wanted is None:
         return []
@@ -186,14 +249,19 @@ def _walk(
         hint = BY_ID
     elif filter.parent is not None:
         hint = BY_PARENT
+    elif filter.partition is not None:
+        hint = BY_PARTITION
     where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
     parameters = [value for _, values in wanted for value in values]
     statement = sql.format(hint=hint, where=where)
-    found: list[int] = []
+    found: list[tuple[Any, ...]] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
-        rows = db.all(statement, (str(status), *parameters, *last))
-        found += [number for (number,) in rows]
+        found += db.all(statement, (str(status), *parameters, *last))
     return found
+
+
+def _marks(values: Sequence[object]) -> str:
+    return ", ".join("?" * len(values))
 
 
 SEARCHED = ("params", "last_error", "endpoint_id", "webhook")
@@ -232,14 +300,21 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
     elif filter.endpoint is not None:
         found.append(("endpoint_id = ?", [filter.endpoint]))
     if filter.ids is not None:
-        found.append((f"id IN ({', '.join('?' * len(filter.ids))})", list(filter.ids)))
+        found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
     if filter.parent is not None:
         found.append(("parent_id = ?", [filter.parent]))
+    if filter.partition is not None:
+        found.append((OF_PARTITION, [plain(filter.partition)]))
     if filter.text is not None:
         either = " OR ".join(f"lower({column}) LIKE ? ESCAPE '!'" for column in SEARCHED)
         found.append((f"({either})", [_like(filter.text)] * len(SEARCHED)))
     if filter.kind is not None:
         found.append(("kind = ?", [filter.kind]))
+    if filter.reason:
+        found.append((f"reason IN ({_marks(filter.reason)})", list(filter.reason)))
+    if filter.left_out:
+        others = f"(reason IS NULL OR reason NOT IN ({_marks(filter.left_out)}))"
+        found.append((others, list(filter.left_out)))
     if filter.status_code is not None:
         codes = [("last_status_code BETWEEN ? AND ?", pair) for pair in filter.status_code.ranges]
         words = [("last_status_code = ?", (word,)) for word in sorted(filter.status_code.words)]
@@ -260,7 +335,7 @@ BEFORE = "(finished_at, id) < (?, ?)"
 FROM = "(finished_at, id) >= (?, ?)"
 
 
-@reads
+@long_reads
 def last_ended(
     db: Connection, wanted: TaskFilter, limit: int, after: Place | None = None
 ) -> tuple[list[Task], Place | None]:
@@ -270,7 +345,7 @@ def last_ended(
     A page may be short or empty though there is.
     """
     places, following = last_ended_places(db, wanted, limit, after)
-    return _listed(db, [place.id for place in places]), following
+    return listed(db, [place.id for place in places]), following
 
 
 def last_ended_places(

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Attempt, Status, Task, Upsert
+from orchestratord.model.task import HOLD, Attempt, Reason, Status, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.insert import NewRows, insert_one
+from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
     Insert,
@@ -28,11 +30,11 @@ from orchestratord.queue.session import HELD, RUNNING, SUCCESS, Session, fence
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
 # A claim that no longer stands, and to `WAIT` a cancel that was asked for, shows as a row that is
-# missing in the number of those that were changed; nobody else changes rows meanwhile. `column1`
+# missing in the number of those that were changed; nothing else changes rows meanwhile. `column1`
 # and so on are what SQLite calls the columns of VALUES.
 _HELD = f"""
 WHERE id = new.column1 AND {RUNNING}
-    AND retry_schedule.locked_by = new.column2 AND retry_schedule.attempts = new.column3
+    AND retry_schedule.locked_by = new.column2 AND retry_schedule.claims = new.column3
 """
 
 _ENDED = """
@@ -49,9 +51,11 @@ _ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", 
 START = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET started_at = new.column4, updated_at = new.column4 FROM (VALUES {{rows}}) AS new {_HELD}
+SET started_at = new.column4, updated_at = new.column4, alone = new.column5
+FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_FENCE,
+    "bigint",
     "bigint",
 )
 
@@ -65,14 +69,21 @@ FROM (VALUES {{rows}}) AS new {_HELD}
     "text",
 )
 
+# Of an ordered partition: whether it holds it.
+END_ORDERED = ManyRows(
+    END.sql.replace("SET ", "SET blocks = new.column13, ", 1), *END.types, "bigint"
+)
+
 # A cancel that was asked for while it ran takes the place of another try, and of nothing else.
 WAIT = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET status = 'pending', next_try = new.column12, finished_at = NULL, {_ENDED}
+SET status = 'pending', next_try = new.column12, backed_off = new.column13, finished_at = NULL,
+    held = CASE WHEN partition IS NOT NULL AND ordered = 0 THEN 1 ELSE 0 END, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,
     *_ENDS,
+    "bigint",
     "bigint",
 )
 
@@ -88,12 +99,13 @@ VALUES {rows}
 )  # fmt: skip
 
 
-def start(task: Task, at: int, effects: Effects) -> Write[Started]:
+def start(task: Task, at: int, effects: Effects, *, alone: bool = False) -> Write[Started]:
     """Note, before the first byte is sent, that a claimed task starts; False if it may not.
 
-    `effects`, those of the `before_` phase, are written with it.
+    `effects`, those of the `before_` phase, are written with it. `alone`: a poison candidate beside
+    which nothing is under way, which can be noted again once that has changed.
     """
-    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects))
+    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects, alone))
 
 
 def settle(settlement: Settlement) -> Write[Settled]:
@@ -116,7 +128,7 @@ def last_success(db: Connection) -> dict[str, int]:
 
 
 def _start_alone(session: Session, begun: Start) -> Started:
-    if not START.one(session.db, (*fence(begun.task), begun.at)):
+    if not START.one(session.db, (*fence(begun.task), begun.at, int(begun.alone))):
         return False, []
     return True, apply_effects(session, begun.effects)
 
@@ -124,20 +136,28 @@ def _start_alone(session: Session, begun: Start) -> Started:
 def _settle_alone(session: Session, s: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
     task, status, row = s.task, s.status, _ended(s)
-    if status == Status.PENDING and not WAIT.one(session.db, (*row, s.next_try)):
+    if status == Status.PENDING and not WAIT.one(session.db, (*row, s.next_try, int(s.backed_off))):
         if not session.db.one(CANCEL_ASKED, fence(task)):
             return Settled(False, status, [])
         status = Status.CANCELLED
         if s.ask:
             return Settled(False, status, [])
-    if status != Status.PENDING and not END.one(session.db, (*row, str(status))):
-        return Settled(False, s.status, [])
+    held = holds(task, status, s.reason)
+    if status != Status.PENDING:
+        if task.ordered:
+            ended = END_ORDERED.one(session.db, (*row, str(status), int(held)))
+        else:
+            ended = END.one(session.db, (*row, str(status)))
+        if not ended:
+            return Settled(False, s.status, [])
     session.moved(Status.RUNNING, status)
+    if _frees_turn(task, status):
+        session.touch(task)
     if s.attempt is not None:
         ATTEMPT.one(session.db, _attempt(task.id, s.attempt))
     if s.last_success_at is not None:
         SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
-    return Settled(True, status, apply_effects(session, s.effects))
+    return Settled(True, status, apply_effects(session, s.effects), held)
 
 
 def _alone(session: Session, step: Start | Settlement) -> Any:
@@ -153,24 +173,31 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
     """
     starts: list[tuple[Any, ...]] = []
     ends: list[tuple[Any, ...]] = []
+    ends_ordered: list[tuple[Any, ...]] = []
     waits: list[tuple[Any, ...]] = []
     attempts: list[tuple[Any, ...]] = []
     moves: dict[str, int] = {}
     for s in steps:
         if isinstance(s, Start):
-            starts.append((*fence(s.task), s.at))
+            starts.append((*fence(s.task), s.at, int(s.alone)))
             continue
         if s.status == Status.PENDING:
-            waits.append((*_ended(s), s.next_try))
+            waits.append((*_ended(s), s.next_try, int(s.backed_off)))
+        elif s.task.ordered:
+            held = holds(s.task, s.status, s.reason)
+            ends_ordered.append((*_ended(s), str(s.status), int(held)))
         else:
             ends.append((*_ended(s), str(s.status)))
+        if s.task.partition is not None and _frees_turn(s.task, s.status):
+            session.touch(s.task)
         moves[s.status] = moves.get(s.status, 0) + 1
         if s.attempt is not None:
             attempts.append(_attempt(s.task.id, s.attempt))
         if s.last_success_at is not None:
             session.succeeded(s.task.endpoint_id, s.last_success_at)
-    for statement, rows in ((START, starts), (END, ends), (WAIT, waits)):
-        rows.sort(key=_first)  # whoever changes several rows takes them in one order
+    statements = (START, starts), (END, ends), (END_ORDERED, ends_ordered), (WAIT, waits)
+    for statement, rows in statements:
+        rows.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, rows) != len(rows):
             raise Singly
     for status, count in moves.items():
@@ -178,7 +205,9 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
     ATTEMPT.run(session.db, attempts)
     inserted = apply_all_effects(session, [s.effects for s in steps])
     return [
-        (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
+        (True, new)
+        if isinstance(s, Start)
+        else Settled(True, s.status, new, s.task.ordered > 0 and holds(s.task, s.status, s.reason))
         for s, new in zip(steps, inserted, strict=True)
     ]
 
@@ -197,6 +226,23 @@ def _ended(s: Settlement) -> tuple[Any, ...]:
         None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
         None if s.reason is None else str(s.reason), int(s.uncounted),
     )  # fmt: skip
+
+
+LETS_GO = frozenset(
+    {Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED}
+)
+"""Why a task fails that does not hold its partition, whatever its rule."""
+
+
+def _frees_turn(task: Task, status: str) -> bool:
+    """Whether the turn of another one in its partition may come now. Where neither an order nor a
+    limit has them wait for what runs, it came with the claim of this one."""
+    return task.ordered > 0 or task.partition_limit > 0 or status == Status.PENDING
+
+
+def holds(task: Task, status: str, reason: str | None) -> bool:
+    """Whether the ordered partition of a task waits for a person once it ends so."""
+    return task.ordered == HOLD and status == Status.FAILED and reason not in LETS_GO
 
 
 def _attempt(task_id: int, row: Attempt) -> tuple[Any, ...]:
@@ -228,13 +274,12 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
     What the database will never take is logged and left out: a plugin's mistake must not hold up
     the task that it was made for.
     """
-    now = session.now()
     inserted: list[Inserted] = []
     for effect in effects:
         try:
             with session.db.guard():
                 if isinstance(effect, Insert):
-                    inserted.append(insert_one(session, effect, now))
+                    inserted.append(_insert_whole(session, effect))
                 elif isinstance(effect, Upsert):
                     upsert(session, effect)
                 else:
@@ -254,26 +299,109 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     """
     if not any(groups):
         return [[] for _ in groups]
-    expected = sum(isinstance(effect, Insert) for effects in groups for effect in effects)
-    new, upserts = NewRows(session, expected), Upserts(session)
-    results: list[list[Inserted]] = []
-    for effects in groups:
-        inserted: list[Inserted] = []
-        for effect in effects:
-            try:
-                if isinstance(effect, Insert):
-                    inserted.append(new.add(effect))
-                elif isinstance(effect, Upsert):
-                    upserts.add(effect)
-                else:
-                    upserts.flush()
-                    delete(session, effect)
-            except NONSENSE as error:
-                _leave_out(effect, error, inserted)
-        results.append(inserted)
+    inserts = [one for effects in groups for one in all_inserts(effects)]
+    new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
+    results = [_add_all(session, new, upserts, effects) for effects in groups]
     new.flush()
     upserts.flush()
     return results
+
+
+def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects) -> list[Inserted]:
+    inserted: list[Inserted] = []
+    for effect in effects:
+        try:
+            if isinstance(effect, Insert):
+                inserted.append(add_whole(session, new, upserts, effect))
+            elif isinstance(effect, Upsert):
+                upserts.add(effect)
+            else:
+                upserts.flush()
+                delete(session, effect)
+        except NONSENSE as error:
+            _leave_out(effect, error, inserted)
+    return inserted
+
+
+def add_whole(
+    session: Session,
+    new: NewRows,
+    upserts: Upserts,
+    insert: Insert,
+    *,
+    key_is_free: bool = False,
+) -> Inserted:
+    """One that is written with others, and what follows from it where it is written succeeded.
+    `key_is_free` as in `NewRows.add`."""
+    inserted = new.add(insert, key_is_free=key_is_free)
+    if insert.happened is None or inserted.duplicate:
+        return inserted
+    following = _add_all(session, new, upserts, insert.happened.effects)
+    return replace(inserted, following=following)
+
+
+def _insert_whole(session: Session, insert: Insert) -> Inserted:
+    """The same for one that is written alone."""
+    inserted = insert_one(session, insert, session.now())
+    if insert.happened is None or inserted.duplicate:
+        return inserted
+    return replace(inserted, following=apply_effects(session, insert.happened.effects))
+
+
+def all_inserts(effects: Effects) -> Iterator[Insert]:
+    """The new tasks among these, and those that follow at once from them."""
+    for effect in effects:
+        if isinstance(effect, Insert):
+            yield effect
+            if effect.happened is not None:
+                yield from all_inserts(effect.happened.effects)
+
+
+# -- Events: what is written succeeded, with all that follows from it ------------------------------
+
+
+def happen(new: Sequence[Insert]) -> Write[list[Inserted]]:
+    """Write new tasks of which some are written succeeded, with what follows from these: all or
+    none of them. Raises what `insert.enqueue` raises."""
+    return Write(Rank.NEW, None, HAPPENINGS, new, needs_room=True)
+
+
+def reserve_ids(count: int) -> Write[Sequence[int]]:
+    """The ids of so many tasks that are to be written soon."""
+    return Write(Rank.NEW, None, IDS, count)
+
+
+def _reserve(session: Session, count: int) -> Sequence[int]:
+    return session.db.reserve_ahead("retry_schedule", count)
+
+
+def _reserve_together(session: Session, counts: Sequence[int]) -> list[Sequence[int] | Exception]:
+    ids = _reserve(session, sum(counts))
+    return [ids[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
+
+
+IDS = Batch(_reserve, _reserve_together)
+
+
+def _happen_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
+    return [_insert_whole(session, insert) for insert in inserts]
+
+
+def _happen_together(
+    session: Session, calls: Sequence[Sequence[Insert]]
+) -> list[list[Inserted] | Exception]:
+    inserts = [one for call in calls for one in all_inserts(call)]
+    new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
+    try:
+        results = [[add_whole(session, new, upserts, one) for one in call] for call in calls]
+    except NONSENSE as error:
+        raise Singly from error
+    new.flush()
+    upserts.flush()
+    return list(results)
+
+
+HAPPENINGS = Batch(_happen_alone, _happen_together)
 
 
 def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:

@@ -1,6 +1,6 @@
 """Claiming where other daemons claim as well, and leases that run out: PostgreSQL's way.
 
-What somebody else is just claiming is passed over. A key that is claimed from again and again
+What another daemon is just claiming is passed over. A key that is claimed from again and again
 leaves entries behind in the index, dead but not yet removed, above all while an old transaction
 holds them back; so each claim begins where the last one of its key ended, and not at the front.
 What others put before that is heard of, or found by looking at all keys every few seconds
@@ -10,16 +10,27 @@ the same reason: it may take long, and claims do not wait for it.
 
 from __future__ import annotations
 
+import hashlib
 import json
+import time
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from orchestratord.model.task import Key, Status, Task
-from orchestratord.queue.connection import Connection
-from orchestratord.queue.postgres import shared_rates
-from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue import shared_rates
+from orchestratord.queue.connection import FAIR_HEAD, LIMITED, ORDERED, READY, Connection
+from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
-from orchestratord.queue.session import RELEASE_CLAIM, RUNNING, Leases, Session, turn
+from orchestratord.queue.session import (
+    RELEASE_CLAIM,
+    RUNNING,
+    Leases,
+    Session,
+    released,
+    room_behind,
+    turn,
+)
 from orchestratord.values.rate_limit import RateLimit
 
 # ruff: noqa: S608  # what is pasted here are columns and statements, never values
@@ -29,14 +40,15 @@ _TASK = ", ".join(f"retry_schedule.{name}" for name in TASK_COLUMNS)
 _PICK = """
 WITH pick AS MATERIALIZED (
     SELECT (v ->> 0)::int AS n, v ->> 1 AS endpoint_id, v ->> 2 AS webhook, (v ->> 3)::int AS most,
-        (v ->> 4)::bigint AS floor, (v ->> 5)::bigint AS due, (v ->> 6)::int AS idempotent
+        (v ->> 4)::bigint AS floor, (v ->> 5)::bigint AS due, (v ->> 6)::int AS idempotent,
+        v -> 7 AS avoid
     FROM jsonb_array_elements(?::jsonb) AS t (v)
 )
 """
 
-_OF_PICK = """
+_OF_PICK = f"""
 SELECT id, next_try FROM retry_schedule
-WHERE status = 'pending' AND endpoint_id = pick.endpoint_id AND webhook = pick.webhook
+WHERE {READY} AND endpoint_id = pick.endpoint_id AND webhook = pick.webhook
     AND next_try >= pick.floor
 """
 
@@ -50,7 +62,8 @@ CLAIM = f"""
 )
 UPDATE retry_schedule
 SET status = 'running', locked_by = ?, lease_until = ?::bigint, attempts = attempts + 1,
-    idempotent = found.idempotent, cancel_requested = 0, updated_at = ?::bigint,
+    claims = claims + 1, idempotent = found.idempotent, cancel_requested = 0,
+    updated_at = ?::bigint,
     started_at = CASE WHEN deaths = 0 AND found.idempotent = 1 THEN ?::bigint END
 FROM found WHERE retry_schedule.id = found.id
 RETURNING found.n, {_TASK}
@@ -62,11 +75,136 @@ SELECT pick.n, task.next_try
 FROM pick CROSS JOIN LATERAL ({_OF_PICK} ORDER BY next_try, id LIMIT 1) AS task
 """
 
+_BUT = """
+    AND (partition IS NULL OR partition NOT IN (SELECT jsonb_array_elements_text(pick.avoid)))
+"""
+# The same, but for partitions that are passed over.
+CLAIM_BUT = CLAIM.replace("ORDER BY", f"{_BUT} ORDER BY")
+EARLIEST_BUT = EARLIEST.replace("ORDER BY", f"{_BUT} ORDER BY")
+
+_LINE = """
+WITH line AS MATERIALIZED (
+    SELECT (v ->> 0)::int AS n, v ->> 1 AS endpoint_id, v ->> 2 AS webhook, v ->> 3 AS partition,
+        (v ->> 4)::bigint AS due, (v ->> 5)::int AS most, (v ->> 6)::int AS idempotent,
+        (v ->> 7)::int AS pick
+    FROM jsonb_array_elements(?::jsonb) AS t (v)
+)
+"""
+_OF_LINE = """
+endpoint_id = line.endpoint_id AND webhook = line.webhook AND partition = line.partition
+"""
+
+# Of partitions whose heads were claimed, and leave room in a claim: what is due behind these.
+TAKE_ON = f"""
+{_LINE}, found AS MATERIALIZED (
+    SELECT line.pick, line.idempotent, task.id
+    FROM line CROSS JOIN LATERAL (
+        SELECT id FROM retry_schedule
+        WHERE held = 1 AND {_OF_LINE} AND ordered = 0 AND next_try <= line.due
+            AND partition_limit = 0
+        ORDER BY next_try, id LIMIT line.most FOR UPDATE SKIP LOCKED
+    ) AS task
+)
+UPDATE retry_schedule
+SET status = 'running', held = 0, locked_by = ?, lease_until = ?::bigint,
+    attempts = attempts + 1, claims = claims + 1, idempotent = found.idempotent,
+    cancel_requested = 0, updated_at = ?::bigint,
+    started_at = CASE WHEN deaths = 0 AND found.idempotent = 1 THEN ?::bigint END
+FROM found WHERE retry_schedule.id = found.id
+RETURNING found.pick, {_TASK}
+"""
+
+# Who elects in a partition with an order or a limit keeps others from it until the end of the
+# transaction: each sees what the one before has committed. Where there are too many for the
+# server's table of locks, all of them at once.
+LOCK = """
+SELECT count(*) FROM (
+    SELECT pg_advisory_xact_lock(place) FROM unnest(?::bigint[]) AS place OFFSET 0
+) AS taken
+"""
+LOCK_LINES = """
+WITH all_lines AS MATERIALIZED (SELECT pg_advisory_xact_lock_shared(?::bigint))
+SELECT count(*) FROM (
+    SELECT pg_advisory_xact_lock(place)
+    FROM all_lines CROSS JOIN unnest(?::bigint[]) AS place OFFSET 0
+) AS taken
+"""
+ALL_LINES = 0x6F7264657264
+"""The advisory lock of all partitions; spells `ordered`."""
+MANY_LINES = 500
+"""Of so many partitions, in one transaction, not each has a lock of its own."""
+
+FAIR_TURNS = f"""
+{_LINE}
+SELECT line.n, task.id, task.next_try, task.partition_limit, head.id, head.next_try,
+    head.partition_limit, CASE WHEN task.partition_limit = 0 THEN 0 ELSE (
+        SELECT count(*) FROM retry_schedule WHERE {LIMITED} AND {_OF_LINE}
+    ) END
+FROM line
+CROSS JOIN LATERAL (
+    SELECT id, next_try, partition_limit FROM retry_schedule
+    WHERE held = 1 AND {_OF_LINE} AND ordered = 0 ORDER BY next_try, id LIMIT 1
+) AS task
+LEFT JOIN LATERAL (
+    SELECT id, next_try, partition_limit FROM retry_schedule
+    WHERE {FAIR_HEAD} AND {_OF_LINE} LIMIT 1
+) AS head ON true
+"""
+KEEP_HEADS = """
+SELECT id FROM retry_schedule WHERE id = ANY(?::bigint[]) AND status || '' = 'pending' AND held = 0
+FOR UPDATE SKIP LOCKED
+"""
+
+ORDERED_TURNS = f"""
+{_LINE}
+SELECT line.n, task.id, task.next_try, ready.id, ready.status
+FROM line
+CROSS JOIN LATERAL (
+    SELECT id, next_try, held FROM retry_schedule
+    WHERE blocks = 1 AND {_OF_LINE} ORDER BY id LIMIT 1
+) AS task
+LEFT JOIN LATERAL (
+    SELECT id, status FROM retry_schedule WHERE {ORDERED} AND {_OF_LINE} LIMIT 1
+) AS ready ON true
+WHERE task.held = 1
+"""
+
+_STEP = """
+WITH found AS MATERIALIZED (
+    SELECT id FROM retry_schedule
+    WHERE id = ANY(?::bigint[]) AND status || '' = 'pending' AND held = {held}
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE retry_schedule SET {changes}
+FROM found WHERE retry_schedule.id = found.id RETURNING retry_schedule.id
+"""
+STEP_BACK = _STEP.format(held=0, changes="held = 1")
+STEP_FORWARD = _STEP.format(
+    held=1,
+    changes="""held = 0, updated_at = ?::bigint, next_try = GREATEST(next_try, ?::bigint),
+    first_at = CASE WHEN ordered > 0 THEN COALESCE(first_at, ?::bigint) END""",
+)
+
+EARLIEST_KEYS = f"""
+WITH RECURSIVE key AS (
+    (SELECT endpoint_id, webhook, next_try FROM retry_schedule WHERE {READY}
+     ORDER BY endpoint_id, webhook, next_try, id LIMIT 1)
+    UNION ALL
+    SELECT next.* FROM key CROSS JOIN LATERAL (
+        SELECT endpoint_id, webhook, next_try FROM retry_schedule
+        WHERE {READY} AND (endpoint_id, webhook) > (key.endpoint_id, key.webhook)
+        ORDER BY endpoint_id, webhook, next_try, id LIMIT 1
+    ) AS next
+)
+SELECT endpoint_id, webhook, next_try FROM key
+"""
+"""All of them in one journey to the server."""
+
 BACKWARDS_MS = 500
 """How far before the first one that is left the next claim of a key begins: others may be a little
 late to commit, and their clocks behind."""
 BEHIND_MS = 20
-"""When to look again for what is due and was passed over, since somebody else has it locked."""
+"""When to look again for what is due and was passed over, since another daemon has it locked."""
 
 _RUN_OUT = """
 SELECT id FROM retry_schedule
@@ -86,7 +224,7 @@ WITH lost AS MATERIALIZED (
 )
 {RELEASE_CLAIM}
 FROM lost WHERE retry_schedule.id = lost.id
-RETURNING status, endpoint_id, webhook, next_try
+RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit
 """
 
 TAKE_STARTED = f"""
@@ -94,7 +232,8 @@ WITH lost AS MATERIALIZED (
     {_RUN_OUT.format(now="?::bigint")} AND started_at IS NOT NULL
     ORDER BY lease_until LIMIT 200 FOR UPDATE SKIP LOCKED
 )
-UPDATE retry_schedule SET locked_by = ?, lease_until = ?::bigint, updated_at = ?::bigint
+UPDATE retry_schedule
+SET locked_by = ?, lease_until = ?::bigint, claims = claims + 1, updated_at = ?::bigint
 FROM lost WHERE retry_schedule.id = lost.id
 RETURNING {_TASK}
 """
@@ -112,6 +251,8 @@ UPDATE retry_schedule SET lease_until = ?::bigint FROM ours WHERE retry_schedule
 FRONT = -(1 << 62)
 NEVER = 1 << 62
 
+OLDER = "SELECT EXISTS (SELECT 1 FROM daemons WHERE schema_version < 8 AND lease_until > ?::bigint)"
+
 CLOCK = "SELECT (extract(epoch FROM clock_timestamp()) * 1000)::bigint"
 
 
@@ -122,6 +263,16 @@ def any_run_out(db: Connection, leases: Leases, owner: str, held: Collection[int
     if not row[1]:
         leases.looked(row[0])
     return bool(row[1])
+
+
+def _place(names: tuple[str, ...]) -> int:
+    """The number of the advisory lock of a key, or of a partition."""
+    digest = hashlib.blake2b(repr(tuple(names)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, signed=True)
+
+
+def _numbered(lines: Sequence[Line]) -> str:
+    return json.dumps([(n, *line[:3]) for n, line in enumerate(lines)])
 
 
 @dataclass(slots=True)
@@ -151,54 +302,142 @@ class PostgresSession(Session):
 
     def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
         """As in the interface."""
-        shared_rates.charge_past(self, past)
+        shared_rates.charge_past(self.db, self.leases.now(self.clock), past)
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
         now = self.now()
         picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
-        rates = shared_rates.Rates(self, picks)
-        picks = rates.bounded(picks)
+        limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
+        picks = limits.bounded(picks)
+        avoids = any(pick.avoid for pick in picks)
         values = (self.owner, self.lease_until(), now, now)
         found: list[list[Task]] = [[] for _ in picks]
-        for n, *row in self.db.all(CLAIM, (self._picked(picks), *values)):
+        picked = self._picked(picks)
+        for n, *row in self.db.all(CLAIM_BUT if avoids else CLAIM, (picked, *values)):
             found[n].append(task_of(row))
         for tasks in found:
             tasks.sort(key=turn)
+        self._take_on(picks, found, values)
         earliest: dict[Key, int | None] = dict.fromkeys(pick.key for pick in picks)
         left = dict.fromkeys(earliest, now)
-        for n, due in self.db.all(EARLIEST, (self._picked(picks),)):
+        picked = self._picked(picks)
+        for n, due in self.db.all(EARLIEST_BUT if avoids else EARLIEST, (picked,)):
             pick = picks[n]
             passed_over = due <= pick.due_before and len(found[n]) < pick.limit
             earliest[pick.key] = max(due, now + BEHIND_MS) if passed_over else due
             left[pick.key] = min(due, now)
-        for key, first in left.items():
-            self.floors[key] = first - BACKWARDS_MS
+        for pick in picks:
+            # What was passed over is before what was found, and is to be found later.
+            first = left[pick.key] - BACKWARDS_MS
+            self.floors[pick.key] = min(self.floor(pick.key), first) if pick.avoid else first
         claimed = [task for tasks in found for task in tasks]
         self.moved(Status.PENDING, Status.RUNNING, len(claimed))
-        used_up = rates.charge((pick, len(tasks)) for pick, tasks in zip(picks, found, strict=True))
-        return Claimed(claimed, earliest, used_up)
+        used_up = limits.charge(
+            (pick, len(tasks)) for pick, tasks in zip(picks, found, strict=True)
+        )
+        return Claimed(claimed, earliest, used_up, limits.full())
+
+    def _take_on(
+        self, picks: Sequence[Pick], found: Sequence[list[Task]], values: tuple[Any, ...]
+    ) -> None:
+        """Claim what is due behind the heads that were claimed, where these left room."""
+        tasks = [task for tasks in found for task in tasks if task.partition is not None]
+        if not tasks:
+            return
+        of = {pick.key: n for n, pick in enumerate(picks)}
+        more = room_behind(picks, [task for tasks in found for task in tasks])
+        if more:
+            lines = [
+                (n, *line[:3], pick.due_before, each, int(pick.idempotent), of[pick.key])
+                for n, (pick, line, each) in enumerate(more)
+            ]
+            rows = self.db.all(TAKE_ON, (json.dumps(lines), *values))
+            taken = sorted(((n, task_of(row)) for n, *row in rows), key=lambda one: turn(one[1]))
+            for n, task in taken:
+                found[n].append(task)
+                tasks.append(task)
+        for task in tasks:
+            self.touch(task)
+
+    def lock_order(self, keys: Collection[Key]) -> None:
+        """As in the interface."""
+        self.db.all(LOCK, (sorted(map(_place, keys)),))
+
+    def lock_lines(self, lines: Sequence[Line]) -> None:
+        """As in the interface."""
+        places = sorted({_place(line[:3]) for line in lines})
+        if len(places) > MANY_LINES:
+            self.db.one(LOCK, ([ALL_LINES],))
+        elif places:
+            self.db.one(LOCK_LINES, (ALL_LINES, places))
+
+    def fair_turns(self, lines: Sequence[Line], locked: Collection[Line]) -> list[FairTurn]:
+        """As in the interface.
+
+        Without a limit no lock is needed, but that no head is claimed while others wait behind it.
+        One that is just being claimed has had its turn; should that be undone, there are two for a
+        time, which does no harm.
+        """
+        turns = self._fair_turns(lines)
+        late = {lines[turn.place] for turn in turns if turn.limit} - set(locked)
+        if late:  # its rule has changed, and what was touched is from before
+            self.lock_lines(sorted(late))
+            turns = self._fair_turns(lines)
+        heads = [turn.head for turn in turns if turn.head is not None and not turn.head_limit]
+        if not heads:
+            return turns
+        kept = {id_ for (id_,) in self.db.all(KEEP_HEADS, (heads,))}
+        return [
+            turn._replace(head=None)
+            if turn.head is not None and not turn.head_limit and turn.head not in kept
+            else turn
+            for turn in turns
+        ]
+
+    def _fair_turns(self, lines: Sequence[Line]) -> list[FairTurn]:
+        return [FairTurn(*row) for row in self.db.all(FAIR_TURNS, (_numbered(lines),))]
+
+    def ordered_turns(self, lines: Sequence[Line]) -> list[OrderedTurn]:
+        """As in the interface."""
+        return [OrderedTurn(*row) for row in self.db.all(ORDERED_TURNS, (_numbered(lines),))]
+
+    def step_back(self, ids: Sequence[int]) -> Collection[int]:
+        """As in the interface."""
+        return {id_ for (id_,) in self.db.all(STEP_BACK, (list(ids),))}
+
+    def step_forward(self, ids: Sequence[int], now: int) -> Collection[int]:
+        """As in the interface."""
+        return {id_ for (id_,) in self.db.all(STEP_FORWARD, (list(ids), now, now, now))}
 
     def _picked(self, picks: Sequence[Pick]) -> str:
         return json.dumps(
             [
                 (n, *pick.key, pick.limit, self.floor(pick.key), pick.due_before,
-                 int(pick.idempotent))
+                 int(pick.idempotent), sorted(pick.avoid))
                 for n, pick in enumerate(picks)
             ]
         )  # fmt: skip
 
+    def look_for_older(self) -> None:
+        """As in the interface."""
+        row = self.db.one(OLDER, (self.leases.now(self.clock),))
+        assert row is not None
+        self.gives_nonces = not row[0]
+
     def ask_clock(self) -> int:
         """Learn what the database's clock says; milliseconds since the epoch."""
+        began = time.monotonic()
         row = self.db.one(CLOCK)
         assert row is not None
         self.leases.asked(row[0])
+        self.clock.asked(row[0], time.monotonic() - began)
         return int(row[0])
 
     def renew(self, held: Collection[int]) -> int:
         """As in the interface: those of which a third of their time is over.
 
-        Claims of ours that nobody here knows of, as after a COMMIT that was not answered, run out.
+        Claims of ours that are not known here, as after a COMMIT that was not answered, run out.
         """
         now = self.ask_clock()
         lease = round(self.leases.seconds * 1000)
@@ -211,11 +450,11 @@ class PostgresSession(Session):
         `held` are left alone, though their lease may have run out while we could not renew it.
         """
         ran_out = (self.leases.since(), self.ask_clock(), self.owner, list(held))
+        if self.clock.in_doubt:
+            return 0, []  # by a clock that has jumped, all daemons have been silent for long
         ours = (self.owner, self.lease_until(), self.now())
-        back = self.db.all(TAKE_UNSTARTED, (*ran_out, self.now(), self.now()))
-        for status, endpoint_id, webhook, next_try in back:
-            self.moved(Status.RUNNING, status)
-            if next_try is not None:
-                self.waits(Key(endpoint_id, webhook), next_try)
+        back = self.db.all(TAKE_UNSTARTED, (*ran_out, *released(self.now())))
+        for row in back:
+            self.unstarted(*row)
         rows = self.db.all(TAKE_STARTED, (*ran_out, *ours))
         return len(back), sorted((task_of(row) for row in rows), key=turn)

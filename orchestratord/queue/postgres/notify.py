@@ -8,20 +8,20 @@ behind a pooler that gives each transaction another session, that is found out, 
 
 from __future__ import annotations
 
-import json
+import asyncio
 import logging
 import os
 import secrets
 import select
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from contextlib import AbstractContextManager, suppress
 from typing import Any
 
-from orchestratord.model.task import Key
-from orchestratord.queue.database import Messenger
-from orchestratord.queue.records import Wakeup
+from orchestratord.queue.database import Messenger, Wakeups
+from orchestratord.queue.session import Session
+from orchestratord.queue.wakeup_text import WakeupText
 
 log = logging.getLogger("orchestratord.queue")
 
@@ -47,17 +47,14 @@ class PostgresMessenger(Messenger):
         self,
         dial: Callable[[], AbstractContextManager[Any]],
         owner: str,
-        heard: Callable[[Wakeup], None],
+        wakeups: Wakeups,
     ) -> None:
-        """`dial` makes a connection; `heard` is called on the thread."""
+        """`dial` makes a connection; what is heard goes into `wakeups`."""
         self.listening: bool = False
         """Whether notifications come through."""
         self._dial = dial
-        self._owner = owner
-        self._heard = heard
-        self._lock = threading.Lock()
-        self._due: dict[Key, int] = {}
-        self._flags: set[str] = set()
+        self._words = WakeupText(owner, LARGEST)
+        self._wakeups = wakeups
         self._stopped = False
         self._bell_out, self._bell = os.pipe2(os.O_NONBLOCK | os.O_CLOEXEC)
         self._thread = threading.Thread(
@@ -72,26 +69,25 @@ class PostgresMessenger(Messenger):
         """Begin to listen."""
         self._thread.start()
 
-    def stop(self) -> None:
+    async def stop(self) -> None:
         """End the thread; waits for it."""
+        if self._stopped:
+            return
         self._stopped = True
         self._ring()
         if self._thread.is_alive():
-            self._thread.join(10)
+            await asyncio.to_thread(self._thread.join, 10)
         os.close(self._bell)
         os.close(self._bell_out)
 
-    def tell(self, due: Mapping[Key, int] | None = None, *flags: str) -> None:
-        """Have the others told of keys with tasks that are due, or that a flag of `Wakeup` is up;
-        from any thread."""
-        if self._stopped:
-            return
-        with self._lock:
-            first = not (self._due or self._flags)
-            for key, next_try in (due or {}).items():
-                self._due[key] = min(next_try, self._due.get(key, next_try))
-            self._flags.update(flags)
-        if first:
+    def tell(self, *flags: str) -> None:
+        """As in the interface."""
+        if not self._stopped and self._words.add_flags(*flags):
+            self._ring()
+
+    def committed(self, session: Session) -> None:
+        """As in the interface."""
+        if not self._stopped and self._words.add_due(session):
             self._ring()
 
     def _ring(self) -> None:
@@ -121,14 +117,14 @@ class PostgresMessenger(Messenger):
         [pid] = raw.execute("SELECT pg_backend_pid()").fetchone()
         pooled = pid != raw.info.backend_pid
         raw.execute(f"LISTEN {CHANNEL}")
-        next_trial = echo_until = 0.0
+        next_try = echo_until = 0.0
         while not self._stopped:
             now = time.monotonic()
-            if now >= next_trial:
+            if now >= next_try:
                 self._nonce = secrets.token_hex(8)
                 self._try(raw, pooled)
                 echo_until = now + ECHO_WAIT
-                next_trial = now + (TRIED_AGAIN_POOLED if pooled else TRIED_AGAIN)
+                next_try = now + (TRIED_AGAIN_POOLED if pooled else TRIED_AGAIN)
             if self._nonce and now >= echo_until:
                 if not self._said:
                     self._said = True
@@ -149,7 +145,7 @@ class PostgresMessenger(Messenger):
 
     def _try(self, raw: Any, pooled: bool) -> None:
         """Notify ourselves. A pooler may well give both statements the same session, which hears
-        itself, and nobody else; so that goes another way there."""
+        itself, and no other one; so that goes another way there."""
         notify = (f"SELECT pg_notify('{CHANNEL}', $1)", (self._nonce,))
         if not pooled:
             raw.execute(*notify)
@@ -159,24 +155,14 @@ class PostgresMessenger(Messenger):
             other.execute(*notify)
 
     def _pause(self, now: float) -> float:
-        with self._lock:
-            waits = bool(self._due or self._flags)
-        return max(self._sent + PAUSE - now, 0.0) if waits else 1.0
+        return max(self._sent + PAUSE - now, 0.0) if self._words.waits else 1.0
 
     def _send(self, raw: Any, now: float) -> None:
         if now < self._sent + PAUSE:
             return
-        with self._lock:
-            due, flags = self._due, self._flags
-            self._due, self._flags = {}, set()
-        if not due and not flags:
+        if (text := self._words.take()) is None:
             return
         self._sent = now
-        said: dict[str, Any] = {"from": self._owner, "due": [[*key, at] for key, at in due.items()]}
-        said |= dict.fromkeys(flags, True)
-        text = json.dumps(said, separators=(",", ":"))
-        if len(text.encode()) > LARGEST:
-            text = json.dumps({**said, "due": None}, separators=(",", ":"))
         raw.execute("SELECT pg_notify($1, $2)", (CHANNEL, text))
 
     def _wait(self, raw: Any, seconds: float) -> None:
@@ -189,14 +175,5 @@ class PostgresMessenger(Messenger):
         if text == self._nonce:
             self.listening, self._nonce, self._said = True, "", False
             return
-        try:
-            said = json.loads(text)
-            if said["from"] == self._owner:
-                return
-            due = said["due"]
-            keys = None if due is None else {Key(names[0], names[1]): names[2] for names in due}
-            flags = {name: bool(said.get(name)) for name in ("paused", "tables", "lanes")}
-            wakeup = Wakeup(keys, **flags)
-        except (ValueError, TypeError, KeyError, IndexError):
-            return  # another version's words, or somebody else's
-        self._heard(wakeup)
+        if (wakeup := self._words.read(text)) is not None:
+            self._wakeups.put(wakeup)

@@ -12,7 +12,7 @@ import logging
 import re
 import secrets
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import lru_cache
 from typing import Any
@@ -21,17 +21,23 @@ from peewee import PeeweeException
 
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
+from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import Connection, Failures, Row
-from orchestratord.queue.database import Database
+from orchestratord.queue.daemon_health import Code
+from orchestratord.queue.database import Database, Wakeups
 from orchestratord.queue.models import PostgresTables
-from orchestratord.queue.postgres import shared_rates
-from orchestratord.queue.postgres.claim_postgres import PostgresSession, any_run_out
+from orchestratord.queue.postgres.claim_postgres import (
+    CLOCK,
+    EARLIEST_KEYS,
+    PostgresSession,
+    any_run_out,
+)
 from orchestratord.queue.postgres.notify import PostgresMessenger
+from orchestratord.queue.postgres.postgres_url import hidden, problem
 from orchestratord.queue.postgres.vacuum import Horizon
-from orchestratord.queue.records import Wakeup
+from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import LEASE, Leases
 from orchestratord.values.clock import Clock
-from orchestratord.values.postgres_url import hidden, problem
 
 try:
     import psycopg
@@ -63,6 +69,12 @@ UNASKED = {
 """What libpq is told where the URL says nothing else: a server that is cut off is given up within
 seconds, while a daemon may still say so before it seems to hang."""
 
+PRIMARY = "primary" if psycopg.pq.version() >= 140000 else "read-write"
+"""Which of several hosts libpq is to look for. An older one takes a primary for none that is set to
+`default_transaction_read_only`, which the queue does not mind."""
+
+STANDBY = "the server is a standby, which takes no tasks; a primary is looked for"
+
 SETTINGS = {
     "idle_in_transaction_session_timeout": "30s",
     "lock_timeout": "8s",
@@ -76,10 +88,10 @@ STATE = "SELECT pg_xact_status($1::xid8)"
 KNOWN = "SELECT 1 FROM commits WHERE writer = $1 AND number = $2"
 FORGET = "DELETE FROM commits WHERE writer = $1 OR at < now() - interval '1 day'"
 DURABLE = {"synchronous_commit": "on"}
-"""Where somebody has turned off that COMMIT waits for the disk."""
+"""Where the server's settings do not let COMMIT wait for the disk."""
 
 LOCK = 0x6F72636865737472
-"""The advisory lock of whoever changes the schema; spells `orchestr`."""
+"""The advisory lock of the daemon that changes the schema; spells `orchestr`."""
 LOCK_WAIT = 120.0
 """Seconds that others may take to change it."""
 
@@ -88,11 +100,6 @@ STATEMENTS = 200
 
 _CHANGES = re.compile(r"\b(?:INSERT|DELETE|(?<!FOR )(?<!DO )UPDATE)\b")
 _LEFT_OUT = re.compile(r"\b(?:NOT INDEXED|INDEXED BY \w+|(?<=INSERT |UPDATE )OR ROLLBACK)\b")
-
-
-def is_full(error: BaseException) -> bool:
-    """True where the server's disk had no room."""
-    return isinstance(error, pg.DiskFull)
 
 
 def is_lost(error: BaseException) -> bool:
@@ -125,11 +132,59 @@ def is_unfit(error: BaseException) -> bool:
     return isinstance(error, (*wrong, OverflowError, UnicodeError))
 
 
-FAILURES = Failures((psycopg.Error, PeeweeException), is_full, is_unfit, is_lost, is_passing)
+def trouble(error: BaseException) -> Code | None:
+    """What is wrong with the server, its disk, or the way to it."""
+    if is_lost(error):
+        return Code.UNREACHABLE
+    if isinstance(error, pg.DiskFull):
+        return Code.FULL
+    return Code.FAILING if isinstance(error, pg.IoError) else None
+
+
+FAILURES = Failures((psycopg.Error, PeeweeException), trouble, is_unfit, is_lost, is_passing)
+
+
+class PostgresServer:
+    """Where the database is, and the way to it."""
+
+    def __init__(self, url: str) -> None:
+        """`url`: handed to libpq whole. Raises QueueError where libpq does not understand it."""
+        if (wrong := problem(url)) is not None:
+            raise QueueError(f"{hidden(url)} is not a database: {wrong}")
+        said = conninfo_to_dict(url)
+        unasked = {name: to for name, to in UNASKED.items() if name not in said}
+        if said.get("target_session_attrs", "any") == "any":
+            # Of several hosts the one that answers first may be a standby.
+            unasked["target_session_attrs"] = PRIMARY
+        self.conninfo = make_conninfo(url, **unasked)
+        """What libpq is told."""
+        self.shown = hidden(url)
+        """The URL without a password."""
+
+    def dial(self) -> psycopg.Connection[Row]:
+        """A connection of psycopg's. Raises psycopg.Error."""
+        raw = psycopg.connect(self.conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
+        try:
+            raw.prepared_max = STATEMENTS
+            # Else what comes from others over a pooler's connections would be kept for ever.
+            raw.add_notify_handler(lambda _: None)
+            if raw.info.server_version < OLDEST:
+                major = raw.info.server_version // 10000
+                raise DatabaseInUse(f"{self.shown} is PostgreSQL {major}; it takes 13 or newer")
+            encoding = raw.info.parameter_status("server_encoding") or "UTF8"
+            if encoding not in ENCODINGS:
+                raise DatabaseInUse(
+                    f"{self.shown} has the encoding {encoding}, which does not take every text: "
+                    f"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
+                )
+        except BaseException:
+            raw.close()
+            raise
+        return raw
 
 
 class PostgresConnection(Connection):
-    """One connection; it is made again by whoever uses it, after it was lost.
+    """One connection; its next use makes it again, after it was lost.
 
     What became of a COMMIT that was not answered is seen by a row that each transaction leaves: its
     number. The number that the server gave it says only whether it is still under way, since a
@@ -137,12 +192,24 @@ class PostgresConnection(Connection):
     """
 
     failures = FAILURES
-    shared = True
     for_update = " FOR UPDATE"
+    skip_locked = " FOR UPDATE SKIP LOCKED"
 
-    def __init__(self, database: PostgresDatabase, *, writes: bool) -> None:
-        """Raises psycopg.Error where the server cannot be reached."""
-        self._database = database
+    def __init__(
+        self, server: PostgresServer, leases: Leases, horizon: Horizon, *, writes: bool
+    ) -> None:
+        """
+        Args:
+            server: where the database is.
+            leases: of the claims that are made here.
+            horizon: remembers what kept the server from cleaning up at the last look.
+            writes: whether it is the one that writes.
+
+        Raises psycopg.Error where the server cannot be reached.
+        """
+        self._server = server
+        self._leases = leases
+        self._horizon = horizon
         self._writes = writes
         self._prepare = True
         self._written = 0
@@ -158,13 +225,18 @@ class PostgresConnection(Connection):
         self._connect()
 
     def _connect(self) -> None:
-        self._raw: psycopg.Connection[Row] = self._database.dial()
+        self._raw: psycopg.Connection[Row] = self._server.dial()
         if not self._prepare:
             self._raw.prepare_threshold = None
         with self._raw.cursor() as cursor:
             settings = SETTINGS
-            cursor.execute("SHOW synchronous_commit")
-            if self._writes and (cursor.fetchone() or ("",))[0] == "off":
+            cursor.execute("SELECT current_setting('synchronous_commit'), pg_is_in_recovery()")
+            synchronous, standby = cursor.fetchone() or ("", False)
+            if standby:
+                # Behind the primary, it would not know of what was committed.
+                self._raw.close()
+                raise psycopg.OperationalError(STANDBY)
+            if self._writes and synchronous == "off":
                 log.warning(
                     "synchronous_commit is off for this database; it is on for the queue, which "
                     "acknowledges nothing that is not on disk"
@@ -172,7 +244,8 @@ class PostgresConnection(Connection):
                 settings = {**SETTINGS, **DURABLE}
         set_ = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in settings.items())
         self._begin = f"BEGIN READ WRITE; SELECT {set_}, pg_current_xact_id()::text"
-        self._look = f"BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; SELECT {set_}"
+        look = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
+        self._look = f"{look}; SELECT {set_}, pg_is_in_recovery()"
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Every row of a statement."""
@@ -230,7 +303,12 @@ class PostgresConnection(Connection):
         if self._raw.closed:
             self._connect()
         self.rollback()  # of one that failed to begin, the first statement may be carried out
-        cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+        try:
+            cursor = self._raw.execute(self._begin, prepare=False)  # two statements, one journey
+        except pg.FeatureNotSupported as error:
+            # A pooler, or a name, now leads to a standby: this connection is of no use any more.
+            self._raw.close()
+            raise psycopg.OperationalError(STANDBY) from error
         cursor.nextset()
         row = cursor.fetchone()
         assert row is not None
@@ -290,7 +368,7 @@ class PostgresConnection(Connection):
 
     @property
     def in_doubt(self) -> bool:
-        """True while nobody knows whether a transaction was committed."""
+        """True while it is not known whether a transaction was committed."""
         return self._unanswered is not None
 
     def mend(self) -> bool | None:
@@ -319,7 +397,11 @@ class PostgresConnection(Connection):
         if self._raw.closed:
             self._connect()
         try:
-            self._raw.execute(self._look, prepare=False)  # may fail with its BEGIN carried out
+            cursor = self._raw.execute(self._look, prepare=False)  # may fail, its BEGIN carried out
+            cursor.nextset()
+            if (cursor.fetchone() or (False,))[-1]:
+                self._raw.close()
+                raise psycopg.OperationalError(STANDBY)
             yield
         finally:
             self.rollback()
@@ -331,13 +413,27 @@ class PostgresConnection(Connection):
         )
         return int(row[0]) if row else 0
 
-    def holding_back(self, longer_than: float) -> list[str]:
+    def earliest_keys(self) -> list[Row]:
         """As in the interface."""
-        return self._database.horizon.look(self, longer_than)
+        return self.all(EARLIEST_KEYS)
+
+    def dead_before(self, now: int) -> int:
+        """As in the interface."""
+        return now
+
+    def holding_back(self, longer_than: float) -> list[HoldingBack]:
+        """As in the interface."""
+        return self._horizon.look(self, longer_than)
 
     def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
         """As in the interface."""
-        return any_run_out(self, self._database.leases, owner, held)
+        return any_run_out(self, self._leases, owner, held)
+
+    def clock_ms(self) -> int:
+        """As in the interface."""
+        row = self.one(CLOCK)
+        assert row is not None
+        return int(row[0])
 
     def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
         """As in the interface."""
@@ -355,7 +451,7 @@ class PostgresDatabase(Database):
     """One database of a server; each daemon has a few connections to it."""
 
     failures = FAILURES
-    shared = True
+    several_daemons = True
     gather = 0.08
 
     def __init__(self, url: str, lease: float = LEASE) -> None:
@@ -363,50 +459,25 @@ class PostgresDatabase(Database):
 
         `lease`: seconds for which a claim stands without a word from its daemon.
         """
-        if (wrong := problem(url)) is not None:
-            raise QueueError(f"{hidden(url)} is not a database: {wrong}")
-        said = conninfo_to_dict(url)
-        self._conninfo = make_conninfo(url, **{k: v for k, v in UNASKED.items() if k not in said})
-        self._url = url
-        self.horizon = Horizon()
+        self._server = PostgresServer(url)
+        self._horizon = Horizon()
         self.leases = Leases(lease)
-        self.shown = hidden(url)
+        self.shown = self._server.shown
 
     def open(self) -> None:
         """Nothing is to be done before the first connection."""
 
-    def dial(self) -> psycopg.Connection[Row]:
-        """A connection of psycopg's. Raises psycopg.Error."""
-        raw = psycopg.connect(self._conninfo, autocommit=True, cursor_factory=psycopg.RawCursor)
-        try:
-            raw.prepared_max = STATEMENTS
-            # Else what comes from others over a pooler's connections would be kept for ever.
-            raw.add_notify_handler(lambda _: None)
-            if raw.info.server_version < OLDEST:
-                major = raw.info.server_version // 10000
-                raise DatabaseInUse(f"{self.shown} is PostgreSQL {major}; it takes 13 or newer")
-            encoding = raw.info.parameter_status("server_encoding") or "UTF8"
-            if encoding not in ENCODINGS:
-                raise DatabaseInUse(
-                    f"{self.shown} has the encoding {encoding}, which does not take every text: "
-                    f"CREATE DATABASE … ENCODING 'UTF8' TEMPLATE template0"
-                )
-        except BaseException:
-            raw.close()
-            raise
-        return raw
-
     def connect(self, *, writes: bool) -> Connection:
         """As in the interface."""
         try:
-            return PostgresConnection(self, writes=writes)
+            return PostgresConnection(self._server, self.leases, self._horizon, writes=writes)
         except psycopg.Error as error:
             raise FAILURES.named(error) from None
 
     @contextmanager
     def models(self, connection: Connection) -> Iterator[PostgresTables]:
         """As in the interface; a connection of its own."""
-        orm = PostgresTables("postgresql://", conninfo=self._conninfo, prefer_psycopg3=True)
+        orm = PostgresTables("postgresql://", conninfo=self._server.conninfo, prefer_psycopg3=True)
         orm.connect()
         try:
             yield orm
@@ -418,13 +489,14 @@ class PostgresDatabase(Database):
         """As in the interface: a lock of a transaction, which poolers keep apart, too. It holds no
         snapshot, for which a statement that is not prepared is needed: an index that is built
         meanwhile while others work waits for all that are older."""
-        with psycopg.connect(self._conninfo, autocommit=True) as raw:
+        with psycopg.connect(self._server.conninfo, autocommit=True) as raw:
+            raw.prepare_threshold = None  # what is asked again and again, a pooler may not know
             deadline = time.monotonic() + LOCK_WAIT
             while True:
                 raw.execute("BEGIN")
                 raw.execute("SET LOCAL idle_in_transaction_session_timeout = 0")
                 lock = f"SELECT pg_try_advisory_xact_lock({LOCK})"
-                row = raw.execute(lock, prepare=False).fetchone()
+                row = raw.execute(lock).fetchone()
                 if row is not None and row[0]:
                     break
                 raw.execute("ROLLBACK")
@@ -438,16 +510,22 @@ class PostgresDatabase(Database):
             raw.execute("COMMIT")
 
     def session(
-        self, connection: Connection, owner: str, clock: Clock, tables: Mapping[str, Table]
+        self,
+        connection: Connection,
+        owner: str,
+        clock: Clock,
+        tables: Mapping[str, Table],
+        instance: str,
     ) -> PostgresSession:
         """As in the interface."""
-        session = PostgresSession(connection, owner, clock, tables, self.leases)
+        session = PostgresSession(connection, owner, clock, tables, instance, self.leases)
         session.ask_clock()
+        session.look_for_older()
         return session
 
-    def messenger(self, owner: str, heard: Callable[[Wakeup], None]) -> PostgresMessenger:
+    def messenger(self, owner: str, wakeups: Wakeups) -> PostgresMessenger:
         """As in the interface."""
-        return PostgresMessenger(self.dial, owner, heard)
+        return PostgresMessenger(self._server.dial, owner, wakeups)
 
 
 @lru_cache(maxsize=1024)

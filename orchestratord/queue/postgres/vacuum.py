@@ -1,8 +1,8 @@
 """What keeps a PostgreSQL from removing rows that the queue is done with.
 
-Vacuum removes what nobody can see any more. Whoever may still want to see it, and does so for
+Vacuum removes what no transaction can see any more. What may still want to see it, and does so for
 long, is named here, with what to do about it: sessions with an old transaction, transactions that
-were prepared and never finished, and replication slots that nobody moves on.
+were prepared and never finished, and replication slots that no reader moves on.
 """
 
 from __future__ import annotations
@@ -12,9 +12,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from orchestratord.queue.connection import Connection
+from orchestratord.queue.records import HoldingBack
 
 HOLDING_BACK = """
-(SELECT 'session', jsonb_build_array(pid, COALESCE(usename, 'somebody'),
+(SELECT 'session', jsonb_build_array(pid, COALESCE(usename, 'an unnamed role'),
     COALESCE(NULLIF(application_name, ''), 'no application_name'), COALESCE(state, 'working'),
     extract(epoch FROM now() - xact_start)::float8)
 FROM pg_stat_activity
@@ -59,24 +60,19 @@ class Horizon:
         """Of each slot, for rows and for the system's tables: the transaction that it is at, and
         since when, by the monotonic clock."""
 
-    def look(self, connection: Connection, longer_than: float) -> list[str]:
-        """What has been in the way for so many seconds, as far as it may be seen, in words."""
+    def look(self, connection: Connection, longer_than: float) -> list[HoldingBack]:
+        """What has been in the way for so many seconds, as far as it may be seen."""
         found: dict[str, list[Any]] = {"session": [], "prepared": [], "slot": []}
         for kind, values in connection.all(HOLDING_BACK, (longer_than, longer_than)):
             found[kind].append(values)
         slots = list(self._left_behind(found["slot"], longer_than))[:3]
-        words = [_session(*values) for values in found["session"]]
-        words += [_prepared(*values) for values in found["prepared"]]
-        words += [_slot(*values) for values in slots]
+        told = [_session(*values) for values in found["session"]]
+        told += [_prepared(*values) for values in found["prepared"]]
+        told += [_slot(*values) for values in slots]
         named = found["session"] or found["prepared"] or any(rows for _, rows, _, _ in slots)
         if not named:
-            words += [
-                f"a transaction that {user} may not see has been open for long, and keeps "
-                f"PostgreSQL from removing {dead:,} rows that the queue is done with: to have it "
-                f"named here, GRANT pg_read_all_stats TO {user}"
-                for dead, user in connection.all(DEAD, (MANY_DEAD,))
-            ]
-        return words
+            told += [_unseen(*values) for values in connection.all(DEAD, (MANY_DEAD,))]
+        return told
 
     def _left_behind(self, slots: list[Any], longer_than: float) -> Iterator[Any]:
         now, before, self._slots = time.monotonic(), self._slots, {}
@@ -89,45 +85,53 @@ class Horizon:
                 yield name, rows, behind, pid
 
 
-def subject(words: str) -> str:
-    """Whom a complaint is about, without what is different at the next look."""
-    return words.split(" has been ")[0]
+def _told(subject: str, rest: str) -> HoldingBack:
+    return HoldingBack(subject, f"{subject} {rest}")
 
 
-def _session(pid: int, user: str, application: str, state: str, age: float) -> str:
-    return (
-        f"a transaction of {user} ({application}, pid {pid}, {state}) has been open for "
-        f"{span(age)} and {ROWS}: end it with SELECT pg_terminate_backend({pid}), and set "
-        f"idle_in_transaction_session_timeout and transaction_timeout for its role"
+def _session(pid: int, user: str, application: str, state: str, age: float) -> HoldingBack:
+    return _told(
+        f"a transaction of {user} ({application}, pid {pid}, {state})",
+        f"has been open for {span(age)} and {ROWS}: end it with SELECT "
+        f"pg_terminate_backend({pid}), and set idle_in_transaction_session_timeout and "
+        f"transaction_timeout for its role",
     )
 
 
-def _prepared(gid: str, owner: str, age: float) -> str:
-    return (
-        f"the prepared transaction {gid} of {owner} has been open for {span(age)} and {ROWS}: end "
-        f"it as whoever prepared it has decided, with COMMIT PREPARED {gid} or ROLLBACK PREPARED "
-        f"{gid}"
+def _prepared(gid: str, owner: str, age: float) -> HoldingBack:
+    return _told(
+        f"the prepared transaction {gid} of {owner}",
+        f"has been open for {span(age)} and {ROWS}: end it as the application that prepared it "
+        f"has decided, with COMMIT PREPARED {gid} or ROLLBACK PREPARED {gid}",
     )
 
 
-def _slot(name: str, rows: bool, behind: int, pid: int | None) -> str:
+def _unseen(dead: int, user: str) -> HoldingBack:
+    return _told(
+        f"a transaction that {user} may not see",
+        f"has been open for long, and keeps PostgreSQL from removing {dead:,} rows that the queue "
+        f"is done with: to have it named here, GRANT pg_read_all_stats TO {user}",
+    )
+
+
+def _slot(name: str, rows: bool, behind: int, pid: int | None) -> HoldingBack:
     drop = f"SELECT pg_drop_replication_slot('{name}')"
     if pid is None:
-        remedy = f"nobody reads it; if nobody will, {drop}"
+        remedy = f"nothing reads it; if nothing will, {drop}"
     elif rows:
         remedy = (
             f"end what is open for long on the standby that reads it (pid {pid} in "
-            f"pg_stat_replication), or set hot_standby_feedback = off there; if nobody needs the "
-            f"standby, stop it and {drop}"
+            f"pg_stat_replication), or set hot_standby_feedback = off there; if the "
+            f"standby is not needed, stop it and {drop}"
         )
     else:
         remedy = (
-            f"see why what reads it (pid {pid} in pg_stat_replication) does not come on; if nobody "
-            f"needs that, stop it and {drop}"
+            f"see why what reads it (pid {pid} in pg_stat_replication) does not come on; if it "
+            f"is not needed, stop it and {drop}"
         )
-    return (
-        f"the replication slot {name} has been left {behind:,} transactions behind and "
-        f"{ROWS if rows else SYSTEM}: {remedy}"
+    return _told(
+        f"the replication slot {name}",
+        f"has been left {behind:,} transactions behind and {ROWS if rows else SYSTEM}: {remedy}",
     )
 
 

@@ -1,57 +1,172 @@
-"""Claiming in a file of SQLite, which one daemon has: every other owner of a claim is dead."""
+"""Claiming in a file of SQLite. One daemon has it, and every other owner of a claim is dead; or the
+workers of one run share it, and claim one after the other."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestratord.model.task import Key, Status, Task
-from orchestratord.queue.connection import BY_DUE, BY_ID, BY_RUNNING
-from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue.connection import (
+    BY_BLOCKS,
+    BY_HEAD,
+    BY_HELD,
+    BY_ID,
+    BY_LIMIT,
+    BY_ORDERED,
+    BY_READY,
+    BY_RUNNING,
+    FAIR_HEAD,
+    LIMITED,
+    ORDERED,
+    READY,
+    Connection,
+    Row,
+)
+from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK, task_of, tasks_of
-from orchestratord.queue.session import RELEASE_CLAIM, Session, turn
+from orchestratord.queue.session import RELEASE_CLAIM, Session, released, room_behind, turn
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
+
+OF_LINE = """
+endpoint_id = line.value ->> 0 AND webhook = line.value ->> 1 AND partition = line.value ->> 2
+"""
 
 # What is pending of several keys, in its order: JSON, because each row that is fetched by itself
 # gives the interpreter up and has to wait until it gets it back.
 NEXT = f"""
 SELECT json_group_array(json_array(pick.key, json((
     SELECT json_group_array(json_array(next_try, id)) FROM (
-        SELECT next_try, id FROM retry_schedule {BY_DUE}
-        WHERE status = 'pending' AND endpoint_id = pick.value ->> 0 AND webhook = pick.value ->> 1
+        SELECT next_try, id FROM retry_schedule {BY_READY}
+        WHERE {READY} AND endpoint_id = pick.value ->> 0 AND webhook = pick.value ->> 1
         ORDER BY next_try, id LIMIT ?
     )
 ))))
 FROM json_each(?) AS pick
 """
 
+# The same, but for partitions that are passed over.
+NEXT_BUT = NEXT.replace(
+    "ORDER BY",
+    """AND (partition IS NULL
+            OR partition NOT IN (SELECT value FROM json_each(pick.value, '$[2]')))
+        ORDER BY""",
+)
+
 # Without ROLLBACK for a conflict, which there is none of, SQLite would keep a copy of each page
 # that the statement changes.
 CLAIM = f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET status = 'running', locked_by = ?, lease_until = ?, attempts = attempts + 1, idempotent = ?,
-    started_at = CASE WHEN deaths = 0 THEN ? END, cancel_requested = 0, updated_at = ?
+    claims = claims + 1, started_at = CASE WHEN deaths = 0 THEN ? END, cancel_requested = 0,
+    updated_at = ?
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
-LOST = f"""
-SELECT id FROM retry_schedule {BY_RUNNING}
-WHERE status = 'running' AND locked_by IS DISTINCT FROM ?
+# Of partitions whose heads were claimed, and leave room in a claim: what is due behind these.
+BEHIND = f"""
+SELECT json_group_array(json((
+    SELECT json_group_array(json_array(id, partition_limit)) FROM (
+        SELECT id, partition_limit FROM retry_schedule {BY_HELD}
+        WHERE held = 1 AND {OF_LINE} AND ordered = 0 AND next_try <= line.value ->> 3
+        ORDER BY next_try, id LIMIT ?
+    )
+)))
+FROM json_each(?) AS line
+"""
+TAKE_ON = CLAIM.replace("SET ", "SET held = 0, ", 1)
+
+FAIR_TURNS = f"""
+SELECT json_group_array(json_array(
+    line.key, task.id, task.next_try, task.partition_limit, head.id, head.next_try,
+    head.partition_limit, CASE WHEN task.partition_limit = 0 THEN 0 ELSE (
+        SELECT count(*) FROM retry_schedule {BY_LIMIT} WHERE {LIMITED} AND {OF_LINE}
+    ) END
+))
+FROM json_each(?) AS line
+CROSS JOIN retry_schedule AS task ON task.id = (
+    SELECT id FROM retry_schedule {BY_HELD} WHERE held = 1 AND {OF_LINE} AND ordered = 0
+    ORDER BY next_try, id LIMIT 1
+)
+LEFT JOIN retry_schedule AS head ON head.id = (
+    SELECT id FROM retry_schedule {BY_HEAD} WHERE {FAIR_HEAD} AND {OF_LINE} LIMIT 1
+)
 """
 
-RECLAIM_UNSTARTED = f"""
-{RELEASE_CLAIM} WHERE id IN ({LOST} AND started_at IS NULL) RETURNING status
+ORDERED_TURNS = f"""
+SELECT json_group_array(json_array(line.key, task.id, task.next_try, ready.id, ready.status))
+FROM json_each(?) AS line
+CROSS JOIN retry_schedule AS task ON task.id = (
+    SELECT id FROM retry_schedule {BY_BLOCKS} WHERE blocks = 1 AND {OF_LINE} ORDER BY id LIMIT 1
+)
+LEFT JOIN retry_schedule AS ready ON ready.id = (
+    SELECT id FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {OF_LINE}
+)
+WHERE task.held = 1
 """
 
-RECLAIM_STARTED = f"""
-UPDATE retry_schedule SET locked_by = ?, lease_until = ?, updated_at = ?
-WHERE id IN ({LOST} AND started_at IS NOT NULL LIMIT ?)
+STEP_BACK = f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID} SET held = 1
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+STEP_FORWARD = f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET held = 0, updated_at = ?, next_try = max(next_try, ?),
+    first_at = CASE WHEN ordered > 0 THEN COALESCE(first_at, ?) END
+WHERE id IN (SELECT value FROM json_each(?))
+"""
+
+NEXT_KEY = f"""
+SELECT endpoint_id, webhook, next_try FROM retry_schedule {BY_READY}
+WHERE {READY} AND (endpoint_id, webhook) > (?, ?)
+ORDER BY endpoint_id, webhook, next_try LIMIT 1
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Reclaim:
+    """The statements that take over what other owners held. Each has one parameter for whose."""
+
+    lost: str
+    """Finds the ids."""
+    unstarted: str
+    started: str
+
+    @classmethod
+    def where(cls, condition: str) -> Reclaim:
+        """For what runs under this condition."""
+        lost = f"""
+SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {condition}
+"""
+        unstarted = f"""
+{RELEASE_CLAIM} WHERE id IN ({lost} AND started_at IS NULL)
+RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit
+"""
+        started = f"""
+UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?
+WHERE id IN ({lost} AND started_at IS NOT NULL LIMIT ?)
 RETURNING {TASK}
 """
+        return cls(lost, unstarted, started)
+
+
+OF_OTHERS = Reclaim.where("locked_by IS DISTINCT FROM ?")
+"""For a daemon that has the file for itself: whose is its own owner."""
+OF_DEAD = Reclaim.where("COALESCE(locked_by, '') NOT IN (SELECT value FROM json_each(?))")
+"""For one of several workers: whose is a JSON list of the owners that live."""
 
 RECLAIM_PAGE = 200
+
+
+def earliest_keys(db: Connection) -> Iterator[Row]:
+    """Every key with pending tasks, and when its first one is due."""
+    key: Row = Key("")
+    while row := db.one(NEXT_KEY, key):
+        yield row
+        key = row[:2]
 
 
 @dataclass(slots=True)
@@ -73,35 +188,89 @@ class SqliteSession(Session):
                     mine += taken
                     left = pending[len(taken) :]
                     earliest[pick.key] = left[0][0] if left else None
-            if mine:
-                # One whose start ended with the daemon's death waits for its turn, and starts then.
-                started = now if idempotent else None
-                values = (self.owner, self.lease_until(), int(idempotent), started, now)
-                self.db.run(CLAIM, (*values, json.dumps(mine)))
-                self.moved(Status.PENDING, Status.RUNNING, len(mine))
+            self._take(CLAIM, mine, idempotent, now)
             ids += mine
-        return Claimed(tasks_of(self.db, ids), earliest)
+        tasks = tasks_of(self.db, ids)
+        if any(task.partition is not None for task in tasks):
+            tasks += self._take_on(picks, tasks, now)
+            for task in tasks:
+                self.touch(task)
+        return Claimed(tasks, earliest)
+
+    def _take(self, statement: str, ids: Sequence[int], idempotent: bool, now: int) -> None:
+        if ids:
+            # One whose start ended with the daemon's death waits for its turn, and starts then.
+            started = now if idempotent else None
+            values = (self.owner, self.lease_until(), int(idempotent), started, now)
+            self.db.run(statement, (*values, json.dumps(ids)))
+            self.moved(Status.PENDING, Status.RUNNING, len(ids))
+
+    def _take_on(self, picks: Sequence[Pick], tasks: Sequence[Task], now: int) -> list[Task]:
+        """What is due behind the heads that were claimed, where these left room."""
+        more = room_behind(picks, tasks)
+        if not more:
+            return []
+        lines = [(*line[:3], pick.due_before) for pick, line, _ in more]
+        row = self.db.one(BEHIND, (max(each for *_, each in more), json.dumps(lines)))
+        assert row is not None
+        ids: list[int] = []
+        for idempotent in (True, False):
+            mine: list[int] = []
+            for (pick, _, each), found in zip(more, json.loads(row[0]), strict=True):
+                if pick.idempotent is idempotent:
+                    mine += [id_ for id_, limit in found[:each] if not limit]
+            self._take(TAKE_ON, mine, idempotent, now)
+            ids += mine
+        return tasks_of(self.db, ids)
 
     def _pending(self, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
         """Of each pick the first pending tasks, due or not: up to its limit, and one more."""
-        by_limit: dict[int, list[int]] = {}
+        alike: dict[tuple[int, bool], list[int]] = {}
         for index, pick in enumerate(picks):
-            by_limit.setdefault(pick.limit, []).append(index)
+            alike.setdefault((pick.limit, bool(pick.avoid)), []).append(index)
         found: list[list[tuple[int, int]]] = [[] for _ in picks]
-        for limit, indexes in by_limit.items():
-            keys = json.dumps([picks[index].key for index in indexes])
-            row = self.db.one(NEXT, (limit + 1, keys))
+        for (limit, avoids), indexes in alike.items():
+            if avoids:
+                keys = json.dumps([(*picks[n].key, list(picks[n].avoid)) for n in indexes])
+            else:
+                keys = json.dumps([picks[n].key for n in indexes])
+            row = self.db.one(NEXT_BUT if avoids else NEXT, (limit + 1, keys))
             assert row is not None
             for position, pending in json.loads(row[0]):
                 found[indexes[position]] = pending
         return found
 
+    def fair_turns(self, lines: Sequence[Line], locked: Collection[Line]) -> list[FairTurn]:
+        """As in the interface: nothing else writes meanwhile."""
+        row = self.db.one(FAIR_TURNS, (json.dumps([line[:3] for line in lines]),))
+        assert row is not None
+        return [FairTurn(*turn) for turn in json.loads(row[0])]
+
+    def ordered_turns(self, lines: Sequence[Line]) -> list[OrderedTurn]:
+        """As in the interface."""
+        row = self.db.one(ORDERED_TURNS, (json.dumps([line[:3] for line in lines]),))
+        assert row is not None
+        return [OrderedTurn(*turn) for turn in json.loads(row[0])]
+
+    def step_back(self, ids: Sequence[int]) -> Collection[int]:
+        """As in the interface."""
+        self.db.run(STEP_BACK, (json.dumps(ids),))
+        return set(ids)
+
+    def step_forward(self, ids: Sequence[int], now: int) -> Collection[int]:
+        """As in the interface."""
+        self.db.run(STEP_FORWARD, (now, now, now, json.dumps(ids)))
+        return set(ids)
+
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
         """As in the interface: all that other owners held, since they are dead."""
-        now, owner = self.now(), self.owner
-        back = self.db.all(RECLAIM_UNSTARTED, (now, now, owner))
-        for (status,) in back:
-            self.moved(Status.RUNNING, status)
-        values = (owner, self.lease_until(), now, owner, RECLAIM_PAGE)
-        rows = self.db.all(RECLAIM_STARTED, values)
+        return self._take_over(OF_OTHERS, self.owner)
+
+    def _take_over(self, reclaim: Reclaim, whose: str) -> tuple[int, list[Task]]:
+        now = self.now()
+        back = self.db.all(reclaim.unstarted, (*released(now), whose))
+        for row in back:
+            self.unstarted(*row)
+        values = (self.owner, self.lease_until(), now, whose, RECLAIM_PAGE)
+        rows = self.db.all(reclaim.started, values)
         return len(back), sorted((task_of(row) for row in rows), key=turn)

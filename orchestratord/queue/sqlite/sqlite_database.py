@@ -1,18 +1,23 @@
 """The queue in a file of SQLite.
 
-One daemon at a time has a database, by a lock on a file beside it that is held for life. Inside the
+One run at a time has a database, by a lock on a file beside it that is held for life. Inside the
 daemon one connection writes, on one thread, and one reads, on another; each thread makes its own.
+Where a run has several workers, `shared_file` has what they do besides.
 """
 
 from __future__ import annotations
 
+import codecs
+import errno
 import fcntl
 import os
 import sqlite3
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import chain
+from operator import methodcaller
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +26,14 @@ from peewee import PeeweeException, SqliteDatabase
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Table
 from orchestratord.queue.connection import Connection, Failures, Row
+from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database
+from orchestratord.queue.records import HoldingBack
+from orchestratord.queue.rows import NO_TEXT
 from orchestratord.queue.session import LEASE, Leases
-from orchestratord.queue.sqlite.claim_sqlite import SqliteSession
+from orchestratord.queue.sqlite.claim_sqlite import SqliteSession, earliest_keys
+from orchestratord.queue.sqlite.file_locks import readers, writers
+from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
 from orchestratord.values.clock import Clock
 
 BUSY_TIMEOUT = 5.0
@@ -31,6 +41,22 @@ BUSY_TIMEOUT = 5.0
 
 STATEMENTS = 256
 """Statements that a connection keeps prepared."""
+
+JOURNAL = 64 << 20
+"""Bytes of the journal that are kept for what is written next."""
+
+JOURNAL_SHARE = 32
+"""Of a small disk they are no more than this part."""
+
+TIGHT = 64 << 20
+"""Bytes that are free on a disk on which each commit brings the journal into the main file. Else
+the disk may be full of a journal that has no room any more to go there."""
+
+HELD = JOURNAL + (16 << 20)
+"""Bytes; the journal is larger only while what is in it cannot be given up."""
+
+TRIED = 64 * 1024
+"""Bytes that are written to ask the system what is wrong with its disk."""
 
 CHECKPOINT = 4000
 """Pages in the journal from which a commit brings them into the main file: a page that changes
@@ -47,12 +73,16 @@ MOST = 256
 a few statements out of a few, and each of them stays prepared."""
 
 
-def is_full(error: BaseException) -> bool:
-    """True where the disk had no room: SQLite says so plainly, or as an I/O error."""
-    if not isinstance(error, sqlite3.Error):
-        return False
-    code = getattr(error, "sqlite_errorcode", None) or 0
-    return code & 0xFF in (sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR)
+def _no_text(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeDecodeError)
+    return NO_TEXT, error.end
+
+
+codecs.register_error("orchestratord.no_text", _no_text)
+
+# One row that is no UTF-8 would else fail each statement that meets it, and a claim for ever. It
+# costs no more than `str`, and a second look with another would find nothing of RETURNING.
+_text = methodcaller("decode", "utf-8", "orchestratord.no_text")
 
 
 def is_unfit(error: BaseException) -> bool:
@@ -68,18 +98,58 @@ def is_unfit(error: BaseException) -> bool:
     )
 
 
-FAILURES = Failures((sqlite3.Error, PeeweeException), is_full, is_unfit)
+_TROUBLES = {
+    sqlite3.SQLITE_FULL: Code.FULL,
+    sqlite3.SQLITE_BUSY: Code.LOCKED,
+    sqlite3.SQLITE_LOCKED: Code.LOCKED,
+    sqlite3.SQLITE_PROTOCOL: Code.LOCKED,
+    sqlite3.SQLITE_READONLY: Code.READ_ONLY,
+    sqlite3.SQLITE_IOERR: Code.FAILING,
+    sqlite3.SQLITE_CANTOPEN: Code.FAILING,
+    sqlite3.SQLITE_CORRUPT: Code.DAMAGED,
+    sqlite3.SQLITE_NOTADB: Code.DAMAGED,
+}
+_OF_THE_SYSTEM = {
+    errno.ENOSPC: Code.FULL,
+    errno.EDQUOT: Code.FULL,
+    errno.EROFS: Code.READ_ONLY,
+}
+
+
+def trouble(error: BaseException, folder: Path) -> Code | None:
+    """What is wrong with the file in `folder`, by what SQLite says, and the system where SQLite
+    says no more than that an I/O failed."""
+    if isinstance(error, PeeweeException) and error.__context__ is not None:
+        error = error.__context__  # it wraps them
+    code = getattr(error, "sqlite_errorcode", None) if isinstance(error, sqlite3.Error) else None
+    found = _TROUBLES.get((code or 0) & 0xFF)
+    if found is Code.FAILING:
+        try:
+            with tempfile.TemporaryFile(dir=folder) as file:
+                file.write(b"x" * TRIED)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError as why:
+            return _OF_THE_SYSTEM.get(why.errno or 0, found)
+    return found
+
+
+def _who(path: Path, code: Code) -> list[str]:
+    return writers(path) if code is Code.LOCKED else []
 
 
 class SqliteConnection(Connection):
-    """One connection to the file. Whoever begins to write keeps all others from it."""
+    """One connection to the file. The one that begins to write keeps all others from it."""
 
-    failures = FAILURES
-
-    def __init__(self, database: SqliteDatabase) -> None:
+    def __init__(self, database: SqliteDatabase, path: Path, failures: Failures) -> None:
+        self.failures = failures
+        self._path = path
+        self._checkpoint_each = 0
+        """Pages; 0 until it is set."""
         self.orm = database
         """For queries that peewee builds."""
         self._raw: sqlite3.Connection = database.connection()  # type: ignore[no-untyped-call]
+        self._raw.text_factory = _text
 
     def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Row]:
         """Every row of a statement."""
@@ -111,10 +181,17 @@ class SqliteConnection(Connection):
         return changed
 
     def reserve(self, table: str, count: int) -> Sequence[int]:
-        """As in the interface: nobody else can write meanwhile, so they need not be noted."""
+        """As in the interface: nothing else can write meanwhile, so they need not be noted."""
         row = self.one("SELECT seq FROM sqlite_sequence WHERE name = ?", (table,))
         first = 1 if row is None else int(row[0]) + 1
         return range(first, first + count)
+
+    def reserve_ahead(self, table: str, count: int) -> Sequence[int]:
+        """As in the interface: noted as if the rows had been there."""
+        ids = self.reserve(table, count)
+        if not self.run("UPDATE sqlite_sequence SET seq = ? WHERE name = ?", (ids[-1], table)):
+            self.run("INSERT INTO sqlite_sequence (name, seq) VALUES (?, ?)", (table, ids[-1]))
+        return ids
 
     def begin(self) -> None:
         """Begin to write; no other connection can from here on."""
@@ -153,9 +230,27 @@ class SqliteConnection(Connection):
         row = self.one("PRAGMA data_version")
         return int(row[0]) if row else 0
 
-    def checkpoint(self) -> None:
-        """Bring everything into the main file."""
-        self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+    def checkpoint(self, *, wait: bool = True) -> None:
+        """As in the interface."""
+        if wait:
+            self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+            return
+        self.one("PRAGMA busy_timeout = 0")
+        try:
+            self.one("PRAGMA wal_checkpoint(TRUNCATE)")
+        finally:
+            self.one(f"PRAGMA busy_timeout = {BUSY_TIMEOUT * 1000:.0f}")
+
+    def tend(self) -> None:
+        """As in the interface: bring the journal in more often while there is little room."""
+        if (pages := _checkpoint_each(self._path)) != self._checkpoint_each:
+            self._checkpoint_each = pages
+            self.one(f"PRAGMA wal_autocheckpoint = {pages}")
+
+    def holding_back(self, longer_than: float) -> list[HoldingBack]:
+        """As in the interface: who reads, while the journal grows. What has grown so large has done
+        so for long."""
+        return held_back(self._path)
 
     def shrink(self) -> None:
         """Let go of the pages that are kept in memory."""
@@ -163,9 +258,11 @@ class SqliteConnection(Connection):
 
     def size(self) -> int:
         """Bytes on disk, the journal included."""
-        path = Path(self.orm.database)
-        names = (path, path.with_name(path.name + "-wal"))
-        return sum(name.stat().st_size for name in names if name.exists())
+        return sum(name.stat().st_size for name in files_of(self._path)[:2] if name.exists())
+
+    def earliest_keys(self) -> Iterator[Row]:
+        """As in the interface."""
+        return earliest_keys(self)
 
     def close(self) -> None:
         """Close it; in the thread that made it."""
@@ -174,8 +271,6 @@ class SqliteConnection(Connection):
 
 class SqliteFile(Database):
     """One file, locked for this daemon from `open` to `close`."""
-
-    failures = FAILURES
 
     def __init__(self, url: str, lease: float = LEASE) -> None:
         """`url`: `sqlite:////absolute/path`. Raises QueueError for any other.
@@ -190,49 +285,99 @@ class SqliteFile(Database):
         self.shown = url
         self.leases = Leases(lease)
         # Two names of one file must meet at one lock.
-        self.path = Path(os.path.realpath(path))
+        self.path = file = Path(os.path.realpath(path))
         self._lock: int | None = None
+        self._names: tuple[str, ...] = tuple(map(str, files_of(file)))
+        """The files that have to stay where they are."""
+        self._kept: tuple[tuple[int, int], ...] = ()
+        """The files that are open, by device and inode."""
+        self.failures = Failures(
+            (sqlite3.Error, PeeweeException),
+            partial(trouble, folder=file.parent),
+            is_unfit,
+            who=partial(_who, file),
+        )
 
     def open(self) -> None:
         """Make folder and file where they are missing, and take the lock.
 
         Raises DatabaseInUse where another daemon has it, QueueError where it cannot be opened.
         """
+        self._lock = self.take_instance_lock()
+        try:
+            create(self.path)
+        except OSError as error:
+            self.close()
+            raise self.unusable(error) from error
+
+    def take_instance_lock(self) -> int:
+        """Take the file for one run; its folder is made where it is missing. The descriptor: the
+        lock lasts until it is closed, and closed in all processes that have inherited it.
+
+        Raises DatabaseInUse where another run has it, QueueError where it cannot be opened.
+        """
+        path = self.path.with_name(self.path.name + ".lock")
         try:
             if not self.path.parent.exists():
                 self.path.parent.mkdir(parents=True, mode=0o750)
                 self.path.parent.chmod(0o750)
-            self._take_lock()
-            _create(self.path)
+            create(path)
+            lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
         except OSError as error:
-            self.close()
-            raise QueueError(f"the database {self.path} cannot be opened: {error}") from error
-
-    def _take_lock(self) -> None:
-        path = self.path.with_name(self.path.name + ".lock")
-        _create(path)
-        self._lock = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+            raise self.unusable(error) from error
         try:
-            fcntl.flock(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            os.ftruncate(lock, 0)
+            os.write(lock, f"{os.getpid()}\n".encode("ascii"))
         except BlockingIOError:
-            pid = os.read(self._lock, 20).decode("ascii", "replace").strip()
-            self.close()
+            pid = os.read(lock, 20).decode("ascii", "replace").strip()
+            os.close(lock)
             holder = f"the daemon with pid {pid}" if pid.isdigit() else "another daemon"
-            raise DatabaseInUse(f"{self.path} is in use by {holder}") from None
-        os.ftruncate(self._lock, 0)
-        os.write(self._lock, f"{os.getpid()}\n".encode("ascii"))
+            raise DatabaseInUse(
+                f"{self.path} is in use by {holder}: end that, or set `database` to another file"
+            ) from None
+        except OSError as error:
+            os.close(lock)
+            raise self.unusable(error) from error
+        return lock
+
+    def take_for_workers(self, held: int | None = None) -> int:
+        """As in the interface."""
+        try:
+            kind = network_type(self.path.parent, MOUNTS.read_text(encoding="utf-8"))
+        except (OSError, UnicodeError):
+            kind = None  # where the kernel does not say it
+        if kind is not None:
+            raise QueueError(
+                f"the database {self.path} is on a network file system ({kind}), where workers "
+                "cannot share it: put it on a disk of this machine, use postgresql://…, or set "
+                "`workers: 1`"
+            )
+        path = self.path.with_name(self.path.name + ".lock")
+        if held is not None and path.exists() and os.path.samestat(os.fstat(held), path.stat()):
+            return held
+        return self.take_instance_lock()
+
+    def unusable(self, error: OSError) -> QueueError:
+        """What is raised where its files cannot be opened."""
+        return QueueError(
+            f"the database {self.path} cannot be opened: {error}; let this user write to its "
+            "folder, or set `database`"
+        )
 
     def connect(self, *, writes: bool) -> Connection:
         """A connection for the calling thread. Raises QueueError where it is no database of ours.
 
         `writes`: one that only reads cannot write even by mistake.
         """
+        disk = os.statvfs(self.path)
+        limit = min(JOURNAL, disk.f_blocks * disk.f_frsize // JOURNAL_SHARE)
         pragmas: list[tuple[str, Any]] = [
             ("journal_mode", "WAL"),
             ("synchronous", "FULL"),
-            ("journal_size_limit", 64 << 20),
+            ("journal_size_limit", limit),
             ("cache_size", -CACHE_KIB if writes else -CACHE_KIB // 4),
-            ("wal_autocheckpoint", CHECKPOINT),
+            ("wal_autocheckpoint", _checkpoint_each(self.path)),
         ]
         if not writes:
             pragmas.append(("query_only", 1))
@@ -244,22 +389,45 @@ class SqliteFile(Database):
             cached_statements=STATEMENTS,
         )
         try:
-            return SqliteConnection(database)
+            return self._connection(database, writes)
         except Exception as error:  # peewee raises its own, or the driver's
             database.close()
-            raise QueueError(f"the database {self.path} cannot be opened: {error}") from error
+            why = self.failures.named(error)
+            raise QueueError(f"the database {self.path} cannot be opened: {why}") from error
+
+    def _connection(self, database: SqliteDatabase, writes: bool) -> SqliteConnection:
+        return SqliteConnection(database, self.path, self.failures)
 
     def session(
-        self, connection: Connection, owner: str, clock: Clock, tables: Mapping[str, Table]
+        self,
+        connection: Connection,
+        owner: str,
+        clock: Clock,
+        tables: Mapping[str, Table],
+        instance: str,
     ) -> SqliteSession:
         """As in the interface."""
-        return SqliteSession(connection, owner, clock, tables, self.leases)
+        return SqliteSession(connection, owner, clock, tables, instance, self.leases)
 
     def crowded(self) -> bool:
         """True where the disk is too full for new work."""
         disk = os.statvfs(self.path)
         used = disk.f_blocks - disk.f_bfree
         return used > CROWDED * (used + disk.f_bavail)
+
+    def gone(self) -> str | None:
+        """As in the interface. The first call notes which files are open."""
+        try:
+            found = [os.stat(name) for name in self._names]  # at each COMMIT
+        except (FileNotFoundError, NotADirectoryError) as error:
+            return f"{error.filename} was deleted or moved while the daemon had it open"
+        except OSError:
+            return None  # the disk says it itself
+        kept = tuple((status.st_dev, status.st_ino) for status in found)
+        self._kept = self._kept or kept
+        if kept == self._kept:
+            return None
+        return f"{self.path} or its journal was replaced while the daemon had it open"
 
     @contextmanager
     def models(self, connection: Connection) -> Iterator[SqliteDatabase]:
@@ -274,7 +442,7 @@ class SqliteFile(Database):
             return
         half = copy.with_name(f"{copy.name}.part")
         half.unlink(missing_ok=True)
-        _create(half)
+        create(half)
         with (
             closing(sqlite3.connect(self.path)) as source,
             closing(sqlite3.connect(half)) as target,
@@ -301,7 +469,37 @@ def statement(sql: str, columns: int, size: int) -> str:
     return sql.format(rows=", ".join([row] * size))
 
 
-def _create(path: Path) -> None:
+def files_of(path: Path) -> tuple[Path, Path, Path]:
+    """A database, its journal, and the index of that."""
+    return path, path.with_name(f"{path.name}-wal"), path.with_name(f"{path.name}-shm")
+
+
+def _checkpoint_each(path: Path) -> int:
+    disk = os.statvfs(path)
+    return 1 if disk.f_bavail * disk.f_frsize < TIGHT else CHECKPOINT
+
+
+def held_back(path: Path) -> list[HoldingBack]:
+    """What keeps the journal of a database from being emptied, where it has grown beyond what it
+    may keep."""
+    journal = files_of(path)[1]
+    size = journal.stat().st_size if journal.exists() else 0
+    if size <= HELD:
+        return []
+    grown = f"{size / (1 << 20):,.0f} MiB"
+    who = readers(path) or [f"a program that cannot be named from here (`fuser {path}` may),"]
+    return [
+        HoldingBack(
+            subject,
+            f"{subject} has been reading the database for so long that {journal.name} beside it "
+            f"has grown to {grown}, and goes on growing: end that, and it shrinks by itself",
+        )
+        for subject in who
+    ]
+
+
+def create(path: Path) -> None:
+    """Make an empty file, unless there is one. Raises OSError."""
     try:
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o640)
     except FileExistsError:

@@ -104,6 +104,17 @@ function confirmed(text, yes) {
 // data-body     JSON, if any         data-yes       the button of its answer
 // data-done     what to say afterwards
 
+// What would come out of its order is sent only by force, which is asked for.
+async function sent(address, body) {
+  try {
+    await ask("POST", address, body);
+  } catch (error) {
+    const overtaken = error.problem?.code === "overtaken";
+    if (!overtaken || !(await confirmed(`${why(error)}. Send it all the same?`, "Send"))) throw error;
+    await ask("POST", address, { ...body, force: true });
+  }
+}
+
 document.addEventListener("click", async (event) => {
   const button = event.target.closest("button[data-post]");
   if (!button || button.ariaDisabled === "true") return;
@@ -113,7 +124,7 @@ document.addEventListener("click", async (event) => {
   // What is really disabled loses the focus.
   button.ariaDisabled = "true";
   try {
-    await ask("POST", post, body ? JSON.parse(body) : undefined);
+    await sent(post, body ? JSON.parse(body) : undefined);
     say(done || "Done.");
   } catch (error) {
     say(why(error), true);
@@ -260,6 +271,7 @@ const ANYHOW = 5000;
 const EXPANDED = {
   "task.*": ["created", "started", "succeeded", "retried", "snoozed", "failed", "cancelled",
     "triggered"].map((one) => `task.${one}`),
+  "partition.*": ["partition.held"],
   "webhook.*": ["webhook.disabled", "webhook.enabled"],
   "endpoint.*": ["endpoint.paused", "endpoint.resumed"],
   "breaker.*": ["breaker.opened", "breaker.closed"],

@@ -83,13 +83,16 @@ async function many(action, scope) {
   if (!chosen.status.length) {
     return say(`Of these, none can be ${action === "retry" ? "retried" : "cancelled"}.`, true);
   }
-  const { matched } = await ask("POST", PATH[action], { filter: chosen, dry_run: true });
-  if (!matched) return say("No task matches.", true);
+  const found = await ask("POST", PATH[action], { filter: chosen, dry_run: true });
+  const { matched } = found;
+  const without = leftOut(found.left_out);
+  if (!matched) return say(["No task matches.", without].join(" ").trim(), true);
   const number = new Intl.NumberFormat().format(matched).replaceAll(",", "\u202f");
   const tasks = `${number} ${matched === 1 ? "task" : "tasks"}`;
   const dialog = document.getElementById("many");
   document.getElementById("many-title").textContent = `${VERB[action]} ${tasks}?`;
-  document.getElementById("many-what").textContent = sentence(chosen, scope);
+  document.getElementById("many-what").textContent = [sentence(chosen, scope), without].join(" ").trim();
+  document.getElementById("many-which").replaceChildren(...which(found));
   document.getElementById("many-yes").textContent = `${VERB[action]} ${tasks}`;
   document.getElementById("rate").value = scope === "selected" || action === "cancel" ? "" : "10/s";
   dialog.returnValue = "no";
@@ -101,6 +104,22 @@ async function many(action, scope) {
   const { bulk } = await ask("POST", PATH[action], body);
   location.assign(`/bulks/${bulk}`);
   return undefined;
+}
+
+// The largest parts, and the first tasks of all.
+function which({ counts, examples }) {
+  const largest = [...counts].sort((a, b) => b.tasks - a.tasks).slice(0, 5);
+  const lines = largest.map(({ reason, endpoint, tasks }) =>
+    `${tasks} of ${endpoint}${reason ? `, ${reason.replaceAll("_", " ")}` : ""}`);
+  if (counts.length > largest.length) lines.push(`and ${counts.length - largest.length} kinds more`);
+  if (examples.length) lines.push(`such as ${examples.map(({ id }) => `task ${id}`).join(", ")}`);
+  return lines.map((line) => Object.assign(document.createElement("li"), { textContent: line }));
+}
+
+// What may have been carried out already is retried only where its reason is asked for.
+function leftOut(reasons) {
+  const parts = Object.entries(reasons ?? {}).map(([reason, count]) => `${count} ${reason}`);
+  return parts.length ? `Left out: ${parts.join(", ")}; filter by the reason to retry them.` : "";
 }
 
 function sentence(chosen, scope) {

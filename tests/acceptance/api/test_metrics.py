@@ -111,7 +111,16 @@ def test_what_happened_is_counted(daemon: Daemon) -> None:
     assert found.value("process_resident_memory_bytes") > 1 << 20
     assert TOKEN not in found.text
     # The table of the documentation and what is exposed are the same.
-    assert documented() == found.exposed()
+    exposed = found.exposed()
+    # Nothing is wrong, so that it has no sample, and no label.
+    assert exposed["orchestratord_trouble"] == ("gauge", set())
+    exposed["orchestratord_trouble"] = ("gauge", {"code"})
+    # As nothing was refused; and those of an outbox are there where one is.
+    for name, label in (("outbox", {"reason"}), ("inbound", {"endpoint", "reason"})):
+        assert exposed[f"orchestratord_{name}_refused_total"] == ("counter", set())
+        exposed[f"orchestratord_{name}_refused_total"] = ("counter", label)
+    of_outbox = {name: kind for name, kind in documented().items() if "_outbox_" in name}
+    assert documented() == of_outbox | exposed
 
 
 def test_a_refused_configuration_shows(daemon: Daemon) -> None:

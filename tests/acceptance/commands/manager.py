@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import socket
+import time
 from pathlib import Path
+
+from tests.acceptance.waiting import until
 
 
 class Manager:
@@ -24,6 +27,20 @@ class Manager:
             except BlockingIOError:
                 return self.heard
             self.heard.append(dict(line.split("=", 1) for line in text.splitlines()))
+
+    def heard_within(self, seconds: float) -> set[str]:
+        """The names in all messages of that time, which begins now."""
+        before = len(self.listen())
+        time.sleep(seconds)
+        return {name for message in self.listen()[before:] for name in message}
+
+    def hears_pings(self) -> None:
+        """Two come, from now on."""
+        before = len(self.listen())
+        until(
+            lambda: len([m for m in self.listen()[before:] if m.get("WATCHDOG") == "1"]) >= 2,
+            "the watchdog's pings",
+        )
 
     def states(self) -> list[str]:
         """Their states in order, without mere status lines and pings."""

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pwd
 import subprocess
 import sys
 import time
@@ -88,3 +90,89 @@ def test_retry_all_at_a_rate_goes_on_over_a_restart(
     shown = daemon.ctl("bulks", str(bulk["id"]))
     assert shown.code == 0
     assert "finished" in shown.out
+
+
+def test_bulks_that_overlap_add_up(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    daemon, _ = bulk_stage(make_daemon, receiver, 300)
+    ran = daemon.ctl("bulks")
+    assert (ran.code, ran.out) == (0, "")
+    assert "no bulks" in ran.err
+    body = {"filter": {"endpoint": "shop/get"}}
+    slow = daemon.post("/v1/retries/trigger", {**body, "rate": "20/s"}).json()["bulk"]
+    quick = daemon.post("/v1/retries/trigger", body).json()["bulk"]
+    ends = []
+    for bulk_id in (quick, slow):
+        until(lambda i=bulk_id: daemon.get(f"/v1/bulks/{i}").json()["status"] != "running", "ends")
+        bulk = daemon.get(f"/v1/bulks/{bulk_id}").json()
+        assert bulk["status"] == "finished"
+        assert bulk["moved"] + bulk["skipped"] == bulk["matched"]
+        ends.append(bulk)
+    assert ends[1]["matched"] == sum(bulk["moved"] for bulk in ends) == 300
+    assert ends[1]["skipped"] > 0
+    assert ends[1]["why_skipped"] == {"changed": ends[1]["skipped"]}
+    ran = daemon.ctl("bulks", str(slow))
+    assert f"{ends[1]['skipped']} skipped: others had moved them" in ran.err
+    ran = daemon.ctl("bulks")
+    assert [line.split()[:3] for line in ran.out.splitlines()[1:]] == [
+        [str(quick), "retry", "finished"], [str(slow), "retry", "finished"],
+    ]  # fmt: skip
+    assert daemon.ctl("bulks", "--cancel").code == 2
+
+
+def test_cancelling_many_says_cancelled(make_daemon: MakeDaemon, receiver: Receiver) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.start()
+    for _ in range(3):
+        daemon.call("shop/get", 3600)
+    ran = daemon.ctl("cancel", "--all", "--endpoint", "shop/get")
+    assert ran.code == 0
+    assert "of 3 tasks cancelled" in ran.err
+    assert "retried" not in ran.out + ran.err
+    [entry] = daemon.get("/v1/actions").json()["actions"]
+    user = pwd.getpwuid(os.getuid()).pw_name
+    assert entry["who"].startswith(f"{user} (uid {os.getuid()}, pid ")
+
+
+def test_what_may_have_been_carried_out_is_left_out(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    daemon.endpoint("shop/get", "/")
+    daemon.endpoint("shop/post", "/", method="POST")
+    daemon.start()
+    receiver.on("/", 400)
+    refused = [daemon.call("shop/get") for _ in range(3)]
+    daemon.settle()
+    receiver.on("/", 500)
+    doubtful = daemon.call("shop/post")
+    daemon.settle()
+    assert daemon.task(doubtful)["reason"] == "ambiguous"
+    assert [task["id"] for task in daemon.tasks(reason="ambiguous,poisoned")] == [doubtful]
+    assert len(daemon.tasks(reason="not_retryable")) == 3
+    listed = daemon.ctl("list", "--reason", "ambiguous", "-o", "json")
+    assert [task["id"] for task in json.loads(listed.out)["retries"]] == [doubtful]
+    assert daemon.get("/v1/retries", reason="ambigous").status_code == 422
+
+    words = ["retry", "--all", "--endpoint", "shop/*"]
+    dry = json.loads(daemon.ctl(*words, "--dry-run", "-o", "json").out)
+    assert (dry["matched"], dry["left_out"]) == (3, {"ambiguous": 1})
+    assert dry["counts"] == [{"reason": "not_retryable", "endpoint": "shop/get", "tasks": 3}]
+    assert [task["id"] for task in dry["examples"]] == refused
+    receiver.on("/", 200)
+    ran = daemon.ctl(*words)
+    assert ran.code == 0
+    assert "1 ambiguous" in ran.err
+    daemon.settle()
+    assert {daemon.task(id_)["status"] for id_ in refused} == {"succeeded"}
+    assert daemon.task(doubtful)["status"] == "failed"
+    receiver.on("/", 500)
+    for more in (["--reason", "ambiguous"], ["--include-ambiguous"]):
+        ran = daemon.ctl(*words, *more, "-o", "json")
+        assert json.loads(ran.out)["moved"] == 1, more
+        daemon.settle()
+    receiver.on("/", 200)
+    bulk = daemon.post("/v1/retries/trigger", {"filter": {"id": [doubtful]}}).json()
+    assert (bulk["matched"], bulk["left_out"]) == (1, {})

@@ -262,4 +262,5 @@ def test_waiting_goes_on_over_a_restart(make_daemon: MakeDaemon, receiver: Recei
         finally:
             waiting.kill()
     assert waiting.returncode == 0, err
-    assert json.loads(out)["attempts"] == 2
+    task = json.loads(out)
+    assert (task["attempts"], task["deaths"]) == (1, 1)

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
 
@@ -77,6 +78,11 @@ def test_the_demo_in_a_terminal_can_be_kept_and_interrupted(folder: Path) -> Non
             text=True,
         )
         assert status.returncode == 0, status.stderr
+        found = re.search(r"The dashboard is at (http://\S+)\s+token: (\S+)", seen)
+        assert found is not None, seen
+        page = httpx.get(found[1], headers={"Authorization": f"Bearer {found[2]}"})
+        assert page.status_code == 200
+        assert "shop/getOrder" in page.text
         process.send_signal(signal.SIGINT)
         while True:
             try:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import sysconfig
 import venv
+import zipfile
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -42,6 +43,25 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
         timeout=120,
     )
     return place
+
+
+def test_the_python_client_is_a_wheel_of_its_own(installed: Path, tmp_path: Path, run: Run) -> None:
+    source = ROOT / "clients" / "python"
+    subprocess.run([*PIP, "wheel", *OFFLINE, "-w", tmp_path, source], check=True, timeout=120)
+    (wheel,) = tmp_path.glob("*.whl")
+    assert wheel.name.startswith("orchestratord_client-")
+    with zipfile.ZipFile(wheel) as found:
+        folders = {name.split("/")[0] for name in found.namelist()}
+        assert "orchestratord_client/py.typed" in found.namelist()
+        (metadata,) = [name for name in found.namelist() if name.endswith("/METADATA")]
+        wanted = re.findall(r"^Requires-Dist: (\S+)", found.read(metadata).decode(), re.MULTILINE)
+    assert {name.partition("-")[0] for name in folders} == {"orchestratord_client"}
+    assert [re.split(r"[<>=]", name)[0] for name in wanted] == ["httpx"]
+    assert not list(installed.glob("lib/python*/site-packages/orchestratord_client*"))
+    with zipfile.ZipFile(wheel) as found:
+        found.extractall(tmp_path / "lib")
+    code = f"import sys; sys.path.insert(0, {str(tmp_path / 'lib')!r}); import orchestratord_client"
+    run("python", "-I", "-c", f"{code}; assert 'orchestratord' not in sys.modules")
 
 
 @pytest.fixture
@@ -80,7 +100,13 @@ def run(installed: Path, home: Path, environ: dict[str, str]) -> Run:
 @pytest.fixture
 def daemon(installed: Path, home: Path, environ: dict[str, str], run: Run) -> Iterator[Path]:
     """A daemon on the folder that `init` made, which is what is given."""
-    run("orchestratord", "init", "conf")
+    said = run("orchestratord", "init", "conf")
+    settings = home / "conf" / "orchestratord.yaml"
+    # A port of its own, as others may run beside it.
+    settings.write_text(settings.read_text().replace("127.0.0.1:8420", "127.0.0.1:0"))
+    token = re.search(r"token: (\S+)", said)
+    assert token is not None
+    assert (home / "conf" / ".dashboard-token").read_text() == f"{token[1]}\n"
     process = subprocess.Popen(
         [installed / "bin" / "orchestratord", "run", "--config", "conf"],
         cwd=home,

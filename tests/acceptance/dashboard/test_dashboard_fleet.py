@@ -81,13 +81,13 @@ def test_a_bad_night(
         postgres.stop(signal.SIGQUIT)
         try:
             notes = page.locator("#notes")
-            expect(notes).to_contain_text("The database cannot be reached.", timeout=30_000)
+            expect(notes).to_contain_text("The database cannot be used now.", timeout=30_000)
             expect(page.locator("#live")).to_have_text("out of date")
             other = page.context.new_page()
             answer = other.goto("/retries")
             assert answer is not None
             assert answer.status == 503
-            expect(other.locator("h1")).to_have_text("The database cannot be reached")
+            expect(other.locator("h1")).to_have_text("The database cannot be used now")
         finally:
             postgres.start()
         # It is asked for again by itself.

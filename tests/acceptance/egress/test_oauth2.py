@@ -8,9 +8,11 @@ from __future__ import annotations
 import json
 import math
 import os
+import signal
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -135,6 +137,78 @@ def test_a_token_that_is_revoked_costs_no_attempt(daemon: Daemon, authority: Aut
     assert 1 <= counts["refused"] - before["refused"] <= 20
 
 
+def test_workers_share_one_token(
+    make_daemon: MakeDaemon, authority: Authority, receiver: Receiver
+) -> None:
+    daemon = declare(make_daemon, authority, receiver)
+    daemon.write("orchestratord.yaml", {**daemon.settings, "workers": 2})
+    daemon.start()
+    ids: list[int] = []
+    for turn in range(2):
+        before, began = authority.counts(), time.monotonic()
+        ids += daemon.batch("shop/orders", [{}] * 100)
+        daemon.settle()
+        periods = 1 + int((time.monotonic() - began) / (LIFE - 1))
+        asked = authority.counts()["asked"] - before["asked"]
+        assert turn <= asked <= periods + 1 - turn, "a refused one is renewed once for all"
+        authority.get("/revoke")
+    tasks = daemon.tasks()
+    assert {task["id"] for task in tasks} == set(ids)
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("succeeded", 1)}
+    assert b"Bearer " not in daemon.log().encode().replace(b"Bearer ***", b"")
+
+
+WORKER = """
+import os
+from orchestratord import hookimpl
+
+@hookimpl
+def before_request(request):
+    request.headers["X-Worker"] = str(os.getpid())
+"""
+
+
+def test_a_worker_that_takes_the_place_of_the_first_keeps_tokens_as_well(
+    make_daemon: MakeDaemon, receiver: Receiver, authority: Authority, tmp_path: Path
+) -> None:
+    kept = tmp_path / "refresh"
+    kept.write_text("refresh-token-0\n")
+    used: list[str] = []
+    receiver.reply("/token", partial(give_once, used))
+
+    def judge(request: Received) -> Answer:
+        good = request.headers["authorization"] == f"Bearer access-token-{len(used)}"
+        return Answer(200 if good else 401)
+
+    receiver.reply("/orders", judge)
+    daemon = make_daemon(defaults={"retry": retry()}, workers=2, plugins={"dirs": ["plugins"]})
+    daemon.plugin("worker", WORKER)
+    auth = oauth2(
+        authority, token_url=f"{receiver.url}/token", client_secret=None, scope=None,
+        client_id="public", refresh_token=f"${{file:{kept}}}",
+    )  # fmt: skip
+    daemon.api("shop", receiver.url, auth=auth, concurrency=2)
+    daemon.endpoint("shop/orders", "/orders", method="PUT")
+    daemon.start()
+    daemon.batch("shop/orders", [{}] * 40)
+    daemon.settle()
+    assert used == ["refresh-token-0"]
+    assert len({request.headers["x-worker"] for request in receiver.received("/orders")}) == 2
+
+    children = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text()
+    daemon.expected.append("worker 1 .* ended by signal SIGKILL")
+    os.kill(int(children.split()[0]), signal.SIGKILL)
+    until(lambda: daemon.listens() and daemon.get("/readyz").status_code == 200, "a successor")
+    daemon.batch("shop/orders", [{}] * 40)
+    daemon.settle()
+    # It was forked from what had read the first refresh token, and goes on with the last one.
+    assert used == ["refresh-token-0", "refresh-token-1"]
+    assert kept.read_text() == "refresh-token-2\n"
+    tasks = daemon.tasks()
+    assert {(task["status"], task["attempts"]) for task in tasks} == {("succeeded", 1)}
+    assert len({request.headers["x-worker"] for request in receiver.received("/orders")}) == 3
+
+
 def test_a_client_that_wants_its_secret_in_the_body(
     make_daemon: MakeDaemon, authority: Authority, receiver: Receiver
 ) -> None:
@@ -197,6 +271,21 @@ def test_a_token_endpoint_that_is_down_is_waited_for(
     assert called.headers["authorization"] == "Bearer abcdefgh-1"
 
 
+def give_once(used: list[str], request: Received) -> Answer:
+    """Take each refresh token once, as strict servers do."""
+    refresh = dict(pair.split("=") for pair in request.body.decode().split("&"))
+    if refresh["refresh_token"] != f"refresh-token-{len(used)}":
+        return Answer(400, '{"error": "invalid_grant"}')
+    used.append(refresh["refresh_token"])
+    return Answer(
+        200,
+        json.dumps(
+            {"access_token": f"access-token-{len(used)}", "expires_in": 3600,
+             "refresh_token": f"refresh-token-{len(used)}"}
+        ),
+    )  # fmt: skip
+
+
 def test_a_refresh_token_that_is_replaced_is_kept(
     make_daemon: MakeDaemon, receiver: Receiver, authority: Authority, tmp_path: Path
 ) -> None:
@@ -204,22 +293,7 @@ def test_a_refresh_token_that_is_replaced_is_kept(
     kept.write_text("refresh-token-0\n")
     kept.chmod(0o600)
     used: list[str] = []
-
-    def give(request: Received) -> Answer:
-        """Each refresh token once, as the strict ones do."""
-        refresh = dict(pair.split("=") for pair in request.body.decode().split("&"))
-        if refresh["refresh_token"] != f"refresh-token-{len(used)}":
-            return Answer(400, '{"error": "invalid_grant"}')
-        used.append(refresh["refresh_token"])
-        return Answer(
-            200,
-            json.dumps(
-                {"access_token": f"access-token-{len(used)}", "expires_in": 3600,
-                 "refresh_token": f"refresh-token-{len(used)}"}
-            ),
-        )  # fmt: skip
-
-    receiver.reply("/token", give)
+    receiver.reply("/token", partial(give_once, used))
     receiver.on("/orders", 200)
     daemon = make_daemon(defaults={"retry": retry()})
     auth = oauth2(

@@ -5,9 +5,10 @@ from __future__ import annotations
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterable
 
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import retry
+from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.fleet.test_fleet import UNREACHABLE
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
@@ -15,10 +16,15 @@ from tests.postgres import HOST, Postgres, Standby
 
 FOLLOWED = {"wal_level": "replica", "max_wal_senders": "4"}
 CALLS = 300
+LOST = 60
+"""Orders that succeed, and that the standby never hears of. They cost twice as many ids, which is
+more than those that a server of PostgreSQL leaves out where it takes over."""
 
 
 def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: Receiver) -> None:
-    receiver.reply("/get/", lambda request: Answer(200, delay=0.02))
+    receiver.on("/get", Answer(200, delay=0.02))
+    for path in ("/order", "/hook"):
+        receiver.on(path, 200)
     with Postgres(**FOLLOWED) as primary, Standby(primary, **FOLLOWED) as standby:
         # What is acknowledged is on both.
         primary.run("postgres", "ALTER SYSTEM SET synchronous_standby_names = '*'")
@@ -30,12 +36,24 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
         for daemon in fleet:
             daemon.api("crm", receiver.url)
             daemon.expect(r"a password is written out here", *UNREACHABLE)
-            daemon.endpoint("crm/get", "/get/{{ params.n }}", params={"n": {"type": "integer"}},
-                            retry=retry())  # fmt: skip
+            daemon.api("shop", receiver.url)
+            n = {"params": {"n": {"type": "integer"}}, "query": {"n": "{{ params.n }}"}}
+            daemon.endpoint("crm/get", "/get", retry=retry(), **n)
+            hook = {"name": "ops", "phase": "on_success", "url": f"{receiver.url}/hook"}
+            daemon.endpoint("shop/order", "/order", method="POST", webhooks=[hook], **n)
             daemon.start()
         one, two = fleet
         ids = one.batch("crm/get", [{"n": n} for n in range(CALLS)])
         until(lambda: receiver.count() >= CALLS // 3, "a third of the calls")
+        receiver.hold("/get")
+        primary.run("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
+        primary.run("postgres", "SELECT pg_reload_conf()")
+        standby.run("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
+        standby.run("postgres", "SELECT pg_reload_conf()")
+        until(lambda: not primary.run("postgres", "SELECT 1 FROM pg_stat_replication"), "its end")
+        lost = order(two, range(LOST))
+        until(lambda: receiver.count("/hook") == LOST, "what the standby will know nothing of")
+        receiver.let_go("/get")
         primary.stop(signal.SIGQUIT)
         until(lambda: two.get("/readyz").status_code == 503, "its being missed")
         standby.promote()
@@ -46,8 +64,17 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
         until(lambda: two.status()["queue"]["succeeded"] == CALLS, "all calls", 40)
         assert two.finish(two.call("crm/get", n=CALLS))["status"] == "succeeded"
         assert {one.task(id_)["status"] for id_ in ids[:: CALLS // 10]} == {"succeeded"}
-        seen = Counter(item.path for item in receiver.received())
+        seen = Counter(item.query["n"] for item in receiver.received("/get"))
         assert len(seen) == CALLS + 1
         assert sum(seen.values()) - len(seen) <= 2 * 10  # what was in flight
+        again = order(one, range(LOST, 2 * LOST))
+        until(lambda: receiver.count("/hook") == 2 * LOST, "the orders after it")
+        assert set(lost) & set(again)  # and yet none is taken for another one
+        for path, header in (("/order", "idempotency-key"), ("/hook", "webhook-id")):
+            assert len({item.headers[header] for item in receiver.received(path)}) == 2 * LOST
         for daemon in fleet:
             assert daemon.stop() == 0
+
+
+def order(daemon: Daemon, numbers: Iterable[int]) -> list[int]:
+    return daemon.batch("shop/order", [{"n": n} for n in numbers])

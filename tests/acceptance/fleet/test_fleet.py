@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import psycopg
 import pytest
 
 from tests.acceptance.commands.test_doctor import doctor
@@ -111,10 +113,91 @@ def test_what_a_killed_one_held_is_taken_over(make_fleet: MakeFleet, receiver: R
     killed = time.monotonic()
     receiver.let_go("/get/1")
     until(lambda: two.task(id_)["status"] == "succeeded", "the second attempt")
-    assert time.monotonic() - killed < LEASE + 4
-    assert two.task(id_)["attempts"] == 2
+    assert time.monotonic() - killed < LEASE + 30
+    task = two.task(id_)
+    assert (task["attempts"], task["deaths"]) == (1, 1)
     assert "took over from a dead daemon" in two.log()
     until(lambda: names(two) == [two.pid], "its being missed")
+
+
+DEADLY = """
+import asyncio, os
+from orchestratord import hookimpl
+
+@hookimpl
+async def before_request(request, task):
+    if task.params["n"] >= 100:
+        await asyncio.sleep(0.5)
+        os._exit(9)
+"""
+
+
+def test_what_kills_one_daemon_after_the_other_is_found_and_no_innocent_one(
+    make_fleet: MakeFleet, receiver: Receiver, database: str
+) -> None:
+    """Its neighbours are under way in the same daemon when it strikes, and taken over by others."""
+    fleet = make_fleet(2, plugins={"dirs": ["plugins"]})
+    innocent, deadly = range(6), (100, 101)
+    for n in innocent:
+        receiver.reply(f"/get/{n}", lambda request: Answer(200, delay=2))
+    for daemon in fleet:
+        daemon.plugin("deadly", DEADLY)
+        daemon.start()
+    fleet[0].batch("crm/get", [{"n": n} for n in (*innocent, *deadly)])
+
+    def found() -> bool:
+        for daemon in fleet:
+            assert daemon.process is not None
+            if daemon.process.poll() is not None:
+                assert daemon.process.returncode == 9
+                daemon.launch()
+        with psycopg.connect(database) as session:
+            row = session.execute(
+                "SELECT count(*) FROM retry_schedule WHERE status IN ('pending', 'running')"
+            ).fetchone()
+        return row == (0,)
+
+    until(found, "the end of all calls", 150)
+    for daemon in fleet:
+        daemon.wait_ready()
+    for task in fleet[0].tasks():
+        ended = task["status"], task["reason"]
+        if task["params"]["n"] in innocent:
+            assert ended == ("succeeded", None)
+        else:
+            assert ended == ("failed", "poisoned")
+            assert 3 <= task["deaths"] <= 6
+
+
+def test_a_start_counts_what_living_daemons_declare(
+    make_fleet: MakeFleet, receiver: Receiver
+) -> None:
+    one, two = make_fleet(2, lease=60)
+    shutil.rmtree(two.config / "apis/crm")
+    two.api("erp", receiver.url)
+    two.endpoint("erp/get", "/")
+    one.start()
+    id_ = one.call("crm/get", 3600, n=1)
+    two.start()
+    assert two.task(id_)["status"] == "pending"
+    assert (one.stop(), two.stop()) == (0, 0)
+    two.expect(r"none of the endpoints with tasks waiting is declared: crm/get \(1\)")
+    two.launch()
+    assert two.wait() == 78
+    one.start()
+    two.start()
+    # A reload that takes its own endpoints away is refused whatever others declare.
+    two.call("erp/get", 3600)
+    shutil.rmtree(two.config / "apis/erp")
+    two.expect(r"the configuration is refused", r"is declared: erp/get")
+    assert two.ctl("reload").code == 78
+    assert two.ctl("reload", "--accept-removals").code == 0
+    # A daemon that has crashed declares nothing, though its lease has not run out.
+    one.kill()
+    shutil.move(one.config / "apis/crm", one.config / "apis/new")
+    one.expect(r"none of the endpoints with tasks waiting is declared: crm/get \(1\)")
+    one.launch()
+    assert one.wait() == 78
 
 
 def test_the_server_may_go_away(
@@ -131,6 +214,7 @@ def test_the_server_may_go_away(
     one, _ = fleet
     try:
         for turn in range(3):
+            until(lambda: one.get("/readyz").status_code == 200, "its being back")
             one.batch("crm/get", [{"n": n} for n in range(turn * 100, turn * 100 + 100)])
             postgres.stop(signal.SIGQUIT)
             if turn == 1:
@@ -166,11 +250,12 @@ def test_nobody_is_taken_for_dead_because_the_server_was_away(
     one, two = make_fleet(2)
     for daemon in (one, two):
         daemon.expect(*UNREACHABLE)
-        daemon.endpoint("crm/post", "/post/{{ params.n }}", method="POST",
+        daemon.api("held", receiver.url)  # its only endpoint has all slots
+        daemon.endpoint("held/post", "/post/{{ params.n }}", method="POST",
                         params={"n": {"type": "integer"}})  # fmt: skip
         daemon.start()
     until(lambda: len(names(one)) == len(names(two)) == 2, "their meeting")
-    ids = one.batch("crm/post", [{"n": n} for n in range(20)])
+    ids = one.batch("held/post", [{"n": n} for n in range(20)])
     until(lambda: receiver.count() == 20, "what both have in flight")
     postgres.stop(signal.SIGQUIT)
     try:
@@ -182,8 +267,8 @@ def test_nobody_is_taken_for_dead_because_the_server_was_away(
     time.sleep(1)
     for path in paths:
         receiver.let_go(path)
-    for id_ in ids:
-        assert one.finish(id_)["status"] == "succeeded"
+    ended = [one.finish(id_) for id_ in ids]
+    assert {(task["status"], task["reason"]) for task in ended} == {("succeeded", None)}
     assert receiver.count() == 20
 
 
@@ -229,13 +314,14 @@ def test_who_has_an_older_schedule_stands_aside(
     until(lambda: len(slots()) >= 2, "slots of the schedule that both have")
     two.endpoint("crm/tick", "/tick", schedule={"every": "2s", "overlap": "allow"})
     two.ctl("reload")
-    until(lambda: "this one is older, and makes no calls" in one.log(), "its standing aside")
+    until(lambda: "this one is older, and makes no calls" in one.log(), "its standing aside", 60)
     one.restart()  # one that comes up with it does not mean it
     before = len(slots())
     until(lambda: len(slots()) >= before + 2, "slots of the newer one")
     later = slots()[before:]
-    assert later == list(range(later[0], later[-1] + 1, 2000))
-    assert later[0] % 2000 == 0
+    # A daemon that got no processor meanwhile leaves slots out; it makes none of another schedule.
+    assert {slot % 2000 for slot in later} == {0}
+    assert later == sorted(set(later))
     one.endpoint("crm/tick", "/tick", schedule={"every": "3s", "overlap": "allow"})
     one.ctl("reload")  # this one is newer still
     until(lambda: "this one is older, and makes no calls" in two.log(), "the other one's")
@@ -317,6 +403,17 @@ def test_what_a_receiver_asks_of_one_holds_for_all(
     assert min(times[1:]) - times[0] >= 2.9
     assert [one.task(id_)["attempts"] for id_ in (busy, *ids)] == [2, *(1 for _ in ids)]
 
+    # One that holds for a day is lifted by the other, and not told again by the one that got it.
+    receiver.on("/busy", Answer(429, headers={"Retry-After": "86400"}), Answer(200))
+    one.call("crm/busy")
+    until(lambda: any(d["waiting"] for d in two.status()["daemons"]), "the other's knowing it", 2)
+    assert "api:crm goes on." in two.ctl("resume", "api:crm").err
+    until(lambda: not any(d["waiting"] for d in one.status()["daemons"]), "its end", 5)
+    time.sleep(2.5)
+    for daemon in (one, two):
+        assert not any(d["waiting"] for d in daemon.status()["daemons"])
+        assert daemon.finish(daemon.call("crm/get", n=9))["attempts"] == 1
+
     # Paused there, so that it is the first one alone that meets a receiver that is down.
     two.stop()
     receiver.on("/down", 503)
@@ -327,7 +424,7 @@ def test_what_a_receiver_asks_of_one_holds_for_all(
         lambda: [d["waiting"] for d in two.status()["daemons"] if not d["this"] and d["waiting"]],
         "the breaker of the other one",
     )
-    assert [lane["lane"] for lane in shown[0]] == ["api:crm"]
+    assert [lane["lane"] for lane in shown[0]] == ["crm/down"]
     assert shown[0][0]["breaker"]["why"].startswith("503 ")
     assert f"pid {one.pid} on " in two.ctl("status").out.partition("THROTTLED LANE")[2]
     receiver.on("/down", 200)
@@ -351,8 +448,9 @@ def test_a_rate_limit_is_for_all_together(make_fleet: MakeFleet, receiver: Recei
     one.batch("crm/get", [{"n": n} for n in range(60)])
     until(lambda: receiver.count() >= 60, "all calls")
     times = sorted(item.at for item in receiver.received())
-    assert min(b - a for a, b in zip(times, times[15:], strict=False)) > 0.9
-    assert times[-1] - times[0] < 8
+    # With a rate for each of them it would be 0.5; a request that comes late makes it less than 1.
+    assert min(b - a for a, b in zip(times, times[15:], strict=False)) > 0.6
+    assert times[-1] - times[0] < 30
 
     def used(daemon: Daemon) -> list[int]:
         lanes = daemon.status()["lanes"]

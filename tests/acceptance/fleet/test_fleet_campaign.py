@@ -116,3 +116,30 @@ def test_slots_over_restarts(
     print(f"{len(slots)} slots, {turn} restarts")
     assert len(slots) >= SECONDS // 2 - 1
     assert slots == list(range(slots[0], slots[-1] + 1, 2000))
+
+
+@pytest.mark.campaign
+def test_a_global_concurrency_is_reached_and_never_exceeded(
+    make_fleet: MakeFleet, receiver: Receiver
+) -> None:
+    """Of two daemons, one of which is killed and started again."""
+    most, lasts, calls = 7, 0.05, CALLS // 3
+    receiver.reply("/get/", lambda request: Answer(200, delay=lasts))
+    first, second = fleet = make_fleet(2)
+    for daemon in fleet:
+        daemon.api("crm", receiver.url, global_concurrency=most)
+        daemon.start()
+    first.batch("crm/get", [{"n": n} for n in range(calls)])
+    for goal in range(calls // 4, calls, calls // 4):
+        until(lambda goal=goal: receiver.count() >= goal, f"{goal} requests", 120)  # type: ignore[misc]
+        second.kill()
+        second.start()
+    until(lambda: first.status()["queue"]["succeeded"] == calls, "all calls", 180)
+    # A request is under way for longer than its answer is held back here.
+    began = sorted(request.at for request in receiver.received())
+    in_flight = [
+        sum(at - lasts < other <= at for other in began[max(0, n - 20) : n + 1])
+        for n, at in enumerate(began)
+    ]
+    print(f"{max(in_flight)} in flight at most, {len(began) - calls} requests came twice")
+    assert max(in_flight) == most

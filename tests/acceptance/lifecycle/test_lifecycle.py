@@ -7,6 +7,8 @@ from collections import Counter
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+from urllib.parse import quote
+from xml.etree import ElementTree
 
 import pytest
 from standardwebhooks.webhooks import Webhook, WebhookVerificationError
@@ -269,6 +271,40 @@ def test_a_payload_that_does_not_render_is_a_failed_delivery(stage: Stage) -> No
     assert (failed["status"], failed["reason"]) == ("failed", "invalid_payload")
     assert "nobody" in failed["last_error"]
     assert stage.receiver.count("/hooks/x-bad") == 0
+
+
+def test_what_is_sent_into_xml_and_json_stays_a_value(stage: Stage) -> None:
+    stage.receiver.on("/xml", 200)
+    name, xml = '</a>O\'Neil & "Sons"', "<a b='{{ params.name | e }}'>{{ params.name | e }}</a>"
+    payload = '{"a": {{ params.name | tojson }}, "q": "{{ params.name | urlencode }}"}'
+    hook = stage.webhook("xml", "on_success", payload=payload)
+    keys = {"method": "POST", "body": {"text": xml}, "params": {"name": {}}, "webhooks": [hook]}
+    stage.daemon.finish(stage.daemon.call(declare(stage, "xml", "/xml", **keys), name=name))
+    (sent,) = stage.receiver.received("/xml")
+    found = ElementTree.fromstring(sent.body)
+    assert (found.text, found.get("b")) == (name, name)
+    (delivery,) = until(lambda: stage.receiver.received("/hooks/xml"), "the delivery")
+    assert delivery.json() == {"a": name, "q": quote(name)}
+
+
+def test_a_payload_may_be_half_a_megabyte(stage: Stage) -> None:
+    stage.receiver.on("/half", 200)
+    hooks = [
+        stage.webhook(
+            "h-fits", "on_success", secret=SECRET, payload={"a": "{{ params.text * 2 }}"}
+        ),
+        stage.webhook("h-not", "on_success", payload={"a": "{{ params.text * 3 }}"}),
+    ]
+    endpoint = declare(stage, "half", "/half", params={"text": {}}, webhooks=hooks)
+    text = "x" * 255_000
+    task_id = stage.daemon.call(endpoint, text=text)
+    (delivery,) = until(lambda: stage.receiver.received("/hooks/h-fits"), "the delivery")
+    assert verified(delivery) == {"a": text * 2}
+    ended = [stage.daemon.finish(one["id"]) for one in stage.daemon.deliveries(task_id)]
+    assert {one["webhook"]: one["reason"] for one in ended} == {
+        "h-fits": None,
+        "h-not": "invalid_payload",
+    }
 
 
 def test_inline_tries_are_part_of_one_attempt(stage: Stage) -> None:

@@ -150,29 +150,45 @@ def test_a_backoff_that_makes_no_sense(
     assert task["attempts"] == 3
     assert all(0 <= item["delay"] <= 0.2 for item in task["attempt_log"][:-1])
     if strategy == "huge":
-        assert [item["delay"] for item in task["attempt_log"]] == [0.2, 0, None]
+        assert [item["delay"] for item in task["attempt_log"]] == [0.2, 0.1, None]
     else:
         daemon.logged(
             f"plugin oracle: backoff {strategy}.*{'nan' if strategy == 'nan' else 'idea'}"
         )
 
 
-def test_plugins_that_cannot_be_loaded_are_shown_and_the_others_load(
+def test_a_plugin_that_cannot_be_loaded_is_missed_unless_it_is_optional(
     make_daemon: MakeDaemon, receiver: Receiver
 ) -> None:
     receiver.on("/", 200)
-    daemon = make_daemon(plugins={"dirs": ["plugins"]})
-    daemon.plugin("broken", "import nothing_of_this_name\n")
-    daemon.plugin("leaves", "raise SystemExit(0)\n")
+    plugins = {"dirs": ["plugins"]}
+    daemon = make_daemon(plugins=plugins)
+    daemon.plugin("guard", "from orchestratord import hookimpl\n\nimport nothing_of_this_name\n")
+    daemon.plugin("leaves", "raise KeyboardInterrupt\n")
     daemon.plugin("oracle", NAN)
     daemon.api("shop", receiver.url)
     daemon.endpoint("shop/get", "/")
-    daemon.expect("plugin (broken|leaves) cannot be loaded")
+    daemon.expect("(guard|leaves) cannot be loaded", "configuration is refused", "no folder")
+    daemon.launch()
+    assert daemon.wait() == 78
+    daemon.logged(r"plugins/guard.py:3:1: the plugin guard cannot be loaded: ModuleNotFoundError")
+    daemon.logged(r"plugins/leaves.py:1:1: the plugin leaves cannot be loaded: KeyboardInterrupt")
+
+    optional = {**daemon.settings, "plugins": {**plugins, "optional": ["guard", "leaves"]}}
+    daemon.write("orchestratord.yaml", optional)
     daemon.start()
     assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"
-    states = {item["name"]: item["status"] for item in daemon.status()["plugins"]}
-    assert states["broken"] == states["leaves"] == "failed"
-    assert states["oracle"] == states["webhooks"] == states["backoff"] == "loaded"
+    known = {item["name"]: item for item in daemon.status()["plugins"]}
+    assert known["guard"]["status"] == known["leaves"]["status"] == "failed"
+    assert known["guard"]["faults"] == 1
+    assert known["oracle"]["status"] == known["webhooks"]["status"] == "loaded"
+
+    for wrong in ({**plugins, "optional": ["leaves"]}, {"dirs": ["plugins", "gone"]}):
+        daemon.write("orchestratord.yaml", {**daemon.settings, "plugins": wrong})
+        refused = daemon.post("/v1/reload")
+        assert refused.status_code == 422, refused.text
+        assert daemon.finish(daemon.call("shop/get"))["status"] == "succeeded"
+    assert "there is no folder" in refused.text
 
 
 def test_a_hook_that_blocks_the_loop_is_named_by_the_watchdog(

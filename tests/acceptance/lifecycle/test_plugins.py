@@ -175,7 +175,7 @@ def test_a_plugin_that_pip_installed(
     task = daemon.finish(waits)
     assert task["status"] == "succeeded"
     delays = [item["delay"] for item in task["attempt_log"][:-1]]
-    assert delays == pytest.approx([0.05, 0.05, 0.1, 0.15])
+    assert delays == pytest.approx([0.05, 0.1, 0.1, 0.15])
     task = daemon.finish(lies)
     assert (task["status"], task["reason"]) == ("failed", "not_retryable")
     assert task["last_status_code"] == 200

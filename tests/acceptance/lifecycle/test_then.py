@@ -84,9 +84,41 @@ def test_a_thousand_records_reach_the_database_though_the_daemon_is_killed(
     assert Counter(task["status"] for task in tasks) == {"succeeded": RECORDS}
     assert {task["parent_id"] for task in tasks} == {list_call}
     assert sorted(task["params"]["id"] for task in tasks) == list(range(RECORDS))
-    assert daemon.task(list_call)["attempts"] == 2
+    shown_call = daemon.task(list_call)
+    assert (shown_call["attempts"], shown_call["deaths"]) == (1, 1)
     shown = daemon.ctl("show", str(tasks[0]["id"])).out
     assert f"task {list_call}" in shown
+
+
+def test_more_than_one_transaction_holds_all_the_same_though_the_daemon_is_killed(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    many = 11_000
+    receiver.on("/many", Answer(200, json.dumps([*range(many)])))
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url)
+    follows = {"call": "shop/keep", "each": "body", "params": {"id": "item"}}
+    daemon.endpoint("shop/many", "/many", then=[follows])
+    daemon.endpoint("shop/keep", "/keep", params={"id": {"type": "integer"}})
+    daemon.start()
+    # What follows waits, so that it can be counted.
+    daemon.post("/v1/endpoints/shop/keep/pause")
+
+    def counts() -> Counter[int]:
+        found = daemon.rows("SELECT params FROM retry_schedule WHERE parent_id = ?", task_id)
+        return Counter(json.loads(row["params"])["id"] for row in found)
+
+    task_id = daemon.call("shop/many")
+    for times in (1, 2):
+        assert daemon.finish(task_id)["status"] == "succeeded"
+        daemon.kill()  # at once, within the second slice, or after it
+        daemon.start()
+        until(lambda: daemon.rows("SELECT count(*) AS n FROM queue_slices")[0]["n"] == 0, "slices")
+        assert counts() == dict.fromkeys(range(many), times)
+        if times < 2:
+            daemon.post(f"/v1/retries/{task_id}/trigger", {"force": True})
+            until(lambda: daemon.task(task_id)["attempts"] > times, "the next attempt")  # noqa: B023
+    assert daemon.rows("SELECT count(*) AS n FROM attempts")[0]["n"] == 2
 
 
 def test_the_same_with_two_daemons_on_one_postgresql(
@@ -126,7 +158,8 @@ def test_the_same_with_two_daemons_on_one_postgresql(
     assert Counter(task["status"] for task in tasks) == {"succeeded": RECORDS}
     assert {task["parent_id"] for task in tasks} == {list_call}
     assert sorted(task["params"]["id"] for task in tasks) == list(range(RECORDS))
-    assert one.task(list_call)["attempts"] == 2
+    listed = one.task(list_call)
+    assert (listed["attempts"], listed["deaths"]) == (1, 1)
     for daemon in fleet:
         daemon.stop()
     for url in (queue, warehouse):

@@ -68,12 +68,10 @@ def test_calls_wait_for_a_receiver_that_is_down_and_go_when_it_is_back(
         ran = daemon.ctl("retry", str(ids[-1]), "--wait", "-o", "json")
         if ran.code != 5:  # else a probe of the breaker's own was quicker, and it has succeeded
             assert json.loads(ran.out)["status"] == "succeeded"
-        waiting = [id_ for id_ in ids if daemon.task(id_)["attempts"] == 0]
-        for id_ in waiting:
-            daemon.finish(id_)
-        states = [(task["status"], task["attempts"]) for task in map(daemon.task, ids)]
-        failed = states.count(("pending", 1))
-        assert 8 <= failed <= 35  # ten were under way when it opened, and probes went
+        # What had failed meanwhile comes forward, though its backoff says an hour.
+        states = [(task["status"], task["attempts"]) for task in map(daemon.finish, ids)]
+        failed = states.count(("succeeded", 2))
+        assert 8 <= failed <= 35  # ten were under way when it opened; probes cost nothing
         assert states.count(("succeeded", 1)) == 100 - failed
         assert daemon.status()["breakers"] == []
         daemon.logged("the breaker of api:shop is open: 2. attempts failed, the last with: 503")

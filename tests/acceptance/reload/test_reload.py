@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 from pathlib import Path
@@ -145,6 +146,25 @@ def test_what_needs_a_restart_is_said(daemon: Daemon) -> None:
     assert daemon.status()["config"]["restart_required"] == ["control_socket"]
     assert daemon.get("/healthz").status_code == 200
     assert not Path(other).exists()
+    # Plugins are loaded at the start only: folders that are named, and files that come into them.
+    folder = daemon.config / "more"
+    folder.mkdir()
+    plugins = {**daemon.settings.get("plugins", {}), "dirs": ["more"]}
+    daemon.write("orchestratord.yaml", {**daemon.settings, "plugins": plugins})
+    assert daemon.reload()["restart_required"] == ["plugins.dirs"]
+    assert daemon.status()["config"]["restart_required"] == ["plugins.dirs"]
+    assert "restart required for plugins.dirs" in daemon.ctl("status").out
+    assert "plugins.dirs changed, which takes a restart" in daemon.log()
+    daemon.restart()
+    assert daemon.reload()["restart_required"] == []
+    (folder / "late.py").write_text("import nothing_of_this_name\n")
+    assert daemon.reload()["restart_required"] == ["plugins.dirs"]
+    ran = daemon.ctl("reload")
+    assert ran.code == 0
+    assert "plugins.dirs keeps its old value until the daemon is restarted." in ran.err
+    assert "late" not in {plugin["name"] for plugin in daemon.status()["plugins"]}
+    (folder / "late.py").unlink()
+    assert daemon.reload()["restart_required"] == []
 
 
 def test_a_disabled_endpoint_refuses_calls_and_its_tasks_wait(
@@ -179,6 +199,15 @@ def test_410_disables_a_webhook_until_it_is_enabled_or_changed(
     (shown,) = daemon.get("/v1/webhooks").json()["webhooks"]
     assert (shown["enabled"], shown["disabled_reason"]) == (False, "410 Gone")
     assert "gone" in daemon.ctl("webhooks").out
+    ran = daemon.ctl("retry", str(ended["id"]))
+    assert (ran.code, ran.out) == (5, "")
+    assert "the webhook is disabled: 410 Gone" in ran.err
+    assert "orchestratorctl webhooks enable shop/get gone" in ran.err
+    ran = daemon.ctl("retry", "--all", "--reason", "webhook_disabled", "-o", "json")
+    bulk = json.loads(ran.out)
+    assert ran.code == 1
+    assert (bulk["moved"], bulk["why_skipped"]) == (0, {"webhook_disabled": 1})
+    assert daemon.task(ended["id"])["status"] == "failed"
 
     second = daemon.finish(daemon.call("shop/get"))
     assert daemon.deliveries(second["id"]) == []
@@ -191,6 +220,21 @@ def test_410_disables_a_webhook_until_it_is_enabled_or_changed(
     fourth = daemon.finish(daemon.call("shop/get"))
     (delivery,) = daemon.deliveries(fourth["id"])
     assert daemon.finish(delivery["id"])["status"] == "succeeded"
+    # Nor would it be sent while its YAML switches it off, or those of its endpoint while that is.
+    for asked, keys in (
+        (fourth["id"], {"webhooks": [hook], "enabled": False}),
+        (ended["id"], {"webhooks": [{**hook, "enabled": False}]}),
+    ):
+        daemon.endpoint("shop/get", "/old", **keys)
+        daemon.reload()
+        ran = daemon.ctl("retry", str(asked), "--force")
+        assert (ran.code, ran.out) == (5, "")
+        assert "again, set `enabled: true` in its YAML" in ran.err
+    ran = daemon.ctl("retry", "--all", "--reason", "webhook_disabled")
+    assert ran.code == 1
+    assert "1 skipped: they would not be sent (webhook_disabled)" in ran.err
+    daemon.endpoint("shop/get", "/old", webhooks=[hook])
+    daemon.reload()
     # The one that failed is not lost either: a person may send it again.
     assert daemon.ctl("retry", str(ended["id"]), "--wait").code == 0
 
@@ -242,9 +286,10 @@ def test_what_was_removed_fails_after_a_minute(daemon: Daemon, receiver: Receive
     until(lambda: all(daemon.task(i)["attempts"] == 1 for i in waiting), "the first attempts")
 
     daemon.endpoint("shop/get", "/old")
+    daemon.expect(r"the configuration is refused", r"endpoints with tasks waiting are not declared")
     for name in ("removed", "restored"):
         (daemon.config / f"apis/shop/endpoints/{name}.yaml").unlink()
-    daemon.reload()
+    daemon.reload(accept_removals=True)
     early = daemon.finish_none(waiting, 30)
     daemon.endpoint("shop/restored", "/old", retry=retry("1h"))
     daemon.reload()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import itertools
 import sqlite3
 from collections.abc import AsyncIterator, Callable, Iterator
@@ -13,10 +14,22 @@ import psycopg
 import pytest
 
 from orchestratord.model.task import Attempt, Key, NewTask, Status, Table, Task
+from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, insert, manual, settle
-from orchestratord.queue.records import Insert, Inserted, Pick, Settled, Settlement
+from orchestratord.queue.records import (
+    RETRY,
+    Bulk,
+    Insert,
+    Inserted,
+    Pick,
+    Settled,
+    Settlement,
+    TaskFilter,
+    Wakeup,
+)
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
+from tests.conformance.store.shared_files import next_worker, shared_files
 from tests.postgres import Postgres
 
 KEY = Key("crm/get")
@@ -35,9 +48,12 @@ class Queue:
         self.url = url
         self.clock = FakeClock()
         self.store: Store
+        self.workers = next_worker(url)
 
     async def open(self, *tables: Table) -> Store:
-        self.store = await Store.open(self.url, tables=tables or (HEALTH,), clock=self.clock)
+        self.store = await Store.open(
+            self.url, tables=tables or (HEALTH,), clock=self.clock, workers=self.workers
+        )
         return self.store
 
     async def reopen(self, *tables: Table) -> Store:
@@ -47,7 +63,7 @@ class Queue:
     async def successor(self, *tables: Table) -> Store:
         """The store of a daemon that comes after one that has died, and may take over from it."""
         store = await self.reopen(*tables)
-        if store.shared:
+        if store.several_daemons:
             self.run("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
         return store
 
@@ -106,16 +122,27 @@ class Queue:
                 await self.settle(task, status, status_code=code)
         return id_
 
+    async def bulk(
+        self, wanted: TaskFilter, rate: float | None = None, action: str = RETRY
+    ) -> Bulk:
+        """Begin a retry or cancel of many, as the service does; nothing is moved yet."""
+        survey = await self.store.read(bulks.survey(bulks.with_default(action, wanted)))
+        return await self.store.write(bulks.create(action, survey, rate))
+
 
 NewUrl = Callable[[], str]
 
 
-@pytest.fixture(params=["sqlite", "postgres"])
+@pytest.fixture(params=["sqlite", "workers", "postgres"])
 def new_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[NewUrl]:
     """Names databases that are not there yet, or are empty."""
     numbers = itertools.count(1)
     if request.param == "sqlite":
         yield lambda: f"sqlite:///{tmp_path}/queue{next(numbers)}/orchestratord.db"
+        return
+    if request.param == "workers":
+        with shared_files(tmp_path) as create_shared:
+            yield create_shared
         return
     server: Postgres = request.getfixturevalue("postgres")
     made: list[str] = []
@@ -157,3 +184,36 @@ def clock(queue: Queue) -> FakeClock:
 def unopened(url: str) -> Callable[[], Queue]:
     """For tests that open and close by themselves."""
     return lambda: Queue(url)
+
+
+@pytest.fixture
+async def two(url: str, unopened: Callable[[], Any]) -> AsyncIterator[list[Any]]:
+    """Two stores on one database."""
+    queues = [unopened(), unopened()]
+    for queue in queues:
+        await queue.open()
+    yield queues
+    for queue in queues:
+        await queue.store.close()
+
+
+Listen = Callable[[Store], list[Wakeup]]
+
+
+@pytest.fixture
+async def listen() -> AsyncIterator[Listen]:
+    """Gathers what a store hears from others, from now on."""
+    following: list[asyncio.Task[None]] = []
+
+    async def follow(store: Store, heard: list[Wakeup]) -> None:
+        while True:
+            heard.append(await store.wakeups.take())
+
+    def begin(store: Store) -> list[Wakeup]:
+        heard: list[Wakeup] = []
+        following.append(asyncio.create_task(follow(store, heard)))
+        return heard
+
+    yield begin
+    for task in following:
+        task.cancel()

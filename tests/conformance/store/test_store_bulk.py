@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
@@ -16,8 +17,11 @@ from orchestratord.values.status_set import StatusSet
 GET, OTHER = Key("crm/get"), Key("crm/put")
 
 
-async def failed(queue: Any, number: int, key: Key = GET) -> list[int]:
-    return [await queue.ended(Status.FAILED, key, max_attempts=1) for _ in range(number)]
+async def failed(queue: Any, number: int, key: Key = GET, reason: str | None = None) -> list[int]:
+    ids = [await queue.ended(Status.FAILED, key, max_attempts=1) for _ in range(number)]
+    for id_ in ids if reason else ():
+        queue.run(f"UPDATE retry_schedule SET reason = '{reason}' WHERE id = {id_}")
+    return ids
 
 
 async def finish(store: Store, bulk_id: int, limit: int = 100) -> Any:
@@ -31,7 +35,7 @@ async def test_without_a_status_the_failed_ones_are_meant(queue: Any, store: Sto
     cancelled = await queue.ended(Status.CANCELLED)
     succeeded = await queue.ended(Status.SUCCEEDED)
     queue.clock.turn(60)
-    bulk = await bulks.create(store, TaskFilter(endpoint="crm/*"), 10.0, False)
+    bulk = await queue.bulk(TaskFilter(endpoint="crm/*"), 10.0)
     assert (bulk.matched, bulk.status, bulk.rate) == (3, "running", 10.0)
     assert bulk.filter == TaskFilter(status=("failed",), endpoint="crm/*")
     bulk, keys = await bulks.step(store, bulk.id, 100)
@@ -48,27 +52,30 @@ async def test_without_a_status_the_failed_ones_are_meant(queue: Any, store: Sto
     assert (await store.counts())["pending"] == 3
 
 
-async def test_a_dry_run_only_counts(queue: Any, store: Store) -> None:
-    await failed(queue, 3)
-    bulk = await bulks.create(store, TaskFilter(kind="call"), None, True)
-    assert (bulk.matched, bulk.moved, bulk.status, bulk.dry_run) == (3, 0, "finished", True)
-    assert bulk.finished_at == queue.clock.now_ms()
-    assert bulk.filter == TaskFilter(status=("failed",), kind="call")
-    assert (await store.counts())["failed"] == 3
-
-
-async def test_a_dry_run_leaves_no_trace(queue: Any, store: Store) -> None:
-    await failed(queue, 1)
-    assert (await bulks.create(store, TaskFilter(kind="call"), None, True)).id == 0
+async def test_a_survey_only_counts(queue: Any, store: Store) -> None:
+    for reason, key in (("exhausted", GET), ("exhausted", GET), ("rejected", OTHER)):
+        await failed(queue, 1, key, reason=reason)
+    [doubtful] = await failed(queue, 1, reason="ambiguous")
+    wanted = TaskFilter(status=("failed",), kind="call", left_out=("ambiguous", "poisoned"))
+    survey = await store.read(bulks.survey(wanted))
+    assert (survey.matched, survey.left_out) == (3, {"ambiguous": 1})
+    assert survey.counts == {("exhausted", "crm/get"): 2, ("rejected", "crm/put"): 1}
+    first = await store.read(bulks.examples(survey, 2))
+    assert [task.reason for task in first] == ["exhausted", "exhausted"]
     assert await store.read(bulks.running()) == []
     with pytest.raises(NotFound):
         await store.read(bulks.get(1))
-    assert (await bulks.create(store, TaskFilter(kind="call"), None, False)).id == 1
+    bulk = await queue.bulk(wanted)
+    assert (bulk.id, bulk.matched) == (1, 3)
+    assert (await finish(store, bulk.id)).moved == 3
+    assert (await store.read(search.get(doubtful))).status == Status.FAILED
+    bulk = await queue.bulk(TaskFilter(reason=("ambiguous", "poisoned")))
+    assert (await finish(store, bulk.id)).moved == 1
 
 
 async def test_steps_are_as_small_as_asked(queue: Any, store: Store) -> None:
     ids = await failed(queue, 5)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     bulk, keys = await bulks.step(store, bulk.id, 2)
     assert (bulk.moved, bulk.cursor, bulk.status) == (2, ids[1], "running")
     assert list(keys) == [Key("crm/get")]
@@ -79,7 +86,7 @@ async def test_steps_are_as_small_as_asked(queue: Any, store: Store) -> None:
 
 async def test_no_task_moves_twice(queue: Any, store: Store) -> None:
     ids = await failed(queue, 4)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     await bulks.step(store, bulk.id, 2)
     for task in await queue.claim():
         await queue.settle(task, Status.FAILED)  # they fail again while it goes on
@@ -92,7 +99,7 @@ async def test_no_task_moves_twice(queue: Any, store: Store) -> None:
 
 async def test_steps_at_the_same_time_move_no_task_twice(queue: Any, store: Store) -> None:
     await failed(queue, 30)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     await asyncio.gather(*(bulks.step(store, bulk.id, 3) for _ in range(10)))
     bulk = await finish(store, bulk.id, 3)
     assert (bulk.moved, bulk.skipped) == (30, 0)
@@ -100,7 +107,7 @@ async def test_steps_at_the_same_time_move_no_task_twice(queue: Any, store: Stor
 
 async def test_tasks_that_came_later_are_left_alone(queue: Any, store: Store) -> None:
     await failed(queue, 2)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     [late] = await failed(queue, 1)
     bulk = await finish(store, bulk.id)
     assert bulk.moved == 2
@@ -116,7 +123,7 @@ async def test_it_goes_on_after_reopening(queue: Any, store: Store) -> None:
         kind="call",
         since=queue.clock.now_ms() - 1000,
     )
-    bulk = await bulks.create(store, wanted, 5.0, False)
+    bulk = await queue.bulk(wanted, 5.0)
     bulk, _ = await bulks.step(store, bulk.id, 2)
     store = await queue.reopen()
     assert await store.read(bulks.running()) == [bulk]
@@ -137,7 +144,7 @@ async def test_pending_become_due_running_and_succeeded_are_skipped(
     early = await queue.add(delay=1)
     queue.clock.turn(60)
     every = tuple(str(status) for status in Status)
-    bulk = await bulks.create(store, TaskFilter(status=every), None, False)
+    bulk = await queue.bulk(TaskFilter(status=every))
     assert bulk.matched == 4
     bulk = await finish(store, bulk.id)
     assert (bulk.moved, bulk.skipped) == (2, 2)
@@ -149,30 +156,63 @@ async def test_pending_become_due_running_and_succeeded_are_skipped(
 
 async def test_one_that_changed_before_its_turn_is_not_touched(queue: Any, store: Store) -> None:
     ids = await failed(queue, 2)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     await store.write(manual.cancel(ids[1]))
     bulk = await finish(store, bulk.id)
-    assert (bulk.moved, bulk.matched) == (1, 2)
+    assert (bulk.moved, bulk.skipped, bulk.matched) == (1, 1, 2)
     assert (await store.read(search.get(ids[1]))).status == Status.CANCELLED
+
+
+async def test_bulks_that_overlap_add_up(queue: Any, store: Store) -> None:
+    await failed(queue, 6)
+    one, two = [await queue.bulk(TaskFilter(status=("failed",))) for _ in range(2)]
+    one, _ = await bulks.step(store, one.id, 2)
+    assert (one.moved, one.skipped, one.matched) == (2, 0, 6)
+    two, one = await finish(store, two.id, 2), await finish(store, one.id, 2)
+    assert (two.moved, two.why_skipped, two.matched) == (4, {"changed": 2}, 6)
+    assert (one.moved, one.why_skipped, one.matched) == (2, {"changed": 4}, 6)
+
+
+async def test_what_would_only_fail_again_is_skipped(queue: Any, store: Store) -> None:
+    await failed(queue, 3)
+    [kept] = await failed(queue, 1, OTHER)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    seen, _ = await bulks.step(store, bulk.id, 2, {GET: "webhook_disabled"}.get)
+    assert (seen.moved, seen.skipped, seen.cursor) == (0, 2, 2)
+    seen, keys = await bulks.step(store, bulk.id, 9, {GET: "webhook_disabled"}.get)
+    assert (seen.status, seen.moved, seen.skipped) == ("finished", 1, 3)
+    assert seen.why_skipped == {"webhook_disabled": 3}
+    assert keys == {OTHER: [kept]}
+
+
+async def test_what_comes_to_match_meanwhile_is_counted(queue: Any, store: Store) -> None:
+    await failed(queue, 2)
+    await queue.add(max_attempts=1)
+    [running] = await queue.claim()
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    assert bulk.matched == 2
+    await queue.settle(running, Status.FAILED)
+    bulk = await finish(store, bulk.id)
+    assert (bulk.moved, bulk.skipped, bulk.matched) == (3, 0, 3)
 
 
 async def test_the_filter_counts(queue: Any, store: Store) -> None:
     await failed(queue, 2)
     [other] = await failed(queue, 1, OTHER)
-    bulk = await bulks.create(store, TaskFilter(endpoint="crm/put"), None, False)
+    bulk = await queue.bulk(TaskFilter(endpoint="crm/put"))
     bulk, keys = await bulks.step(store, bulk.id, 100)
     assert (bulk.moved, list(keys)) == (1, [OTHER])
     assert (await store.read(search.get(other))).status == Status.PENDING
 
 
 async def test_nothing_to_do(queue: Any, store: Store) -> None:
-    bulk = await bulks.create(store, TaskFilter(endpoint="crm/none"), None, False)
+    bulk = await queue.bulk(TaskFilter(endpoint="crm/none"))
     assert (bulk.status, bulk.matched) == ("finished", 0)
 
 
 async def test_cancelled_it_stops_where_it_is(queue: Any, store: Store) -> None:
     await failed(queue, 4)
-    bulk = await bulks.create(store, TaskFilter(status=("failed",)), None, False)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
     await bulks.step(store, bulk.id, 1)
     bulk = await store.write(bulks.cancel(bulk.id))
     assert (bulk.status, bulk.moved, bulk.finished_at) == ("cancelled", 1, queue.clock.now_ms())
@@ -193,7 +233,7 @@ async def test_an_unknown_one(store: Store) -> None:
 async def test_cancelling_without_a_status_means_what_waits(queue: Any, store: Store) -> None:
     waits = [await queue.add(delay=9) for _ in range(3)]
     [broken] = await failed(queue, 1)
-    bulk = await bulks.create(store, TaskFilter(endpoint="crm/*"), None, False, CANCEL)
+    bulk = await queue.bulk(TaskFilter(endpoint="crm/*"), None, CANCEL)
     assert (bulk.matched, bulk.action, bulk.filter.status) == (3, "cancel", ("pending",))
     bulk, keys = await bulks.step(store, bulk.id, 100)
     assert (bulk.status, bulk.moved, keys) == ("finished", 3, {GET: waits})
@@ -216,7 +256,7 @@ async def test_what_runs_is_asked_and_what_succeeded_is_left(queue: Any, store: 
     running = await queue.add()
     [claimed] = await queue.claim()
     wanted = TaskFilter(status=("running", "failed"), ids=(done, broken, running))
-    bulk = await bulks.create(store, wanted, None, False, CANCEL)
+    bulk = await queue.bulk(wanted, None, CANCEL)
     bulk, keys = await bulks.step(store, bulk.id, 100)
     assert (bulk.moved, bulk.skipped, keys) == (2, 0, {GET: [broken]})
     assert (await store.read(search.get(done))).status == Status.SUCCEEDED
@@ -228,8 +268,24 @@ async def test_what_runs_is_asked_and_what_succeeded_is_left(queue: Any, store: 
 async def test_a_bulk_remembers_all_of_its_filter(queue: Any, store: Store) -> None:
     [one, *_] = await failed(queue, 2)
     wanted = TaskFilter(
-        status=("failed",), kind="call", since=1, until=1 << 50, text="crm", ids=(one,)
-    )
-    bulk = await bulks.create(store, wanted, None, False)
+        status=("failed",), kind="call", since=1, until=1 << 50, text="crm", ids=(one,),
+        left_out=("ambiguous",),
+    )  # fmt: skip
+    bulk = await queue.bulk(wanted)
     assert (await store.read(bulks.get(bulk.id))).filter == wanted
     assert (await finish(store, bulk.id)).moved == 1
+
+
+async def test_a_daemon_of_schema_7_finds_nothing_by_a_filter_that_it_does_not_know(
+    queue: Any, store: Store
+) -> None:
+    await failed(queue, 1)
+    await queue.bulk(TaskFilter(status=("failed",), kind="call"))
+    bulk = await queue.bulk(TaskFilter(status=("failed",), left_out=("ambiguous",)))
+    old, new = queue.run('SELECT "filter", wanted FROM bulks ORDER BY id')
+    words = "status status_code endpoint kind since until text ids parent"
+    known = set(words.split())
+    assert (set(json.loads(old["filter"])), old["wanted"]) == (known, None)
+    assert set(json.loads(new["filter"])) == known
+    assert json.loads(new["filter"])["ids"] == []
+    assert bulk.filter.left_out == ("ambiguous",)

@@ -81,6 +81,23 @@ async def test_no_task_is_claimed_twice(queue: Any) -> None:
     assert len(ids) == len(set(ids)) == 200
 
 
+async def test_claims_are_counted_and_a_late_result_of_an_earlier_one_is_refused(
+    queue: Any, store: Store
+) -> None:
+    """Whoever has the task, and however many attempts count: an attempt may be given back."""
+    await queue.add()
+    [first] = await queue.claim()
+    await store.write(claim.release_claims([first]))
+    [second] = await queue.claim()
+    assert (first.attempts, second.attempts) == (1, 1)
+    assert (first.locked_by, second.locked_by) == (store.owner, store.owner)
+    assert (first.claims, second.claims) == (1, 2)
+    assert not (await queue.settle(first)).accepted
+    assert await store.write(settle.start(first, queue.clock.now_ms(), ())) == (False, [])
+    assert await store.write(claim.release_claims([first])) == [None]
+    assert (await queue.settle(second)).accepted
+
+
 class TestStart:
     async def test_it_is_noted(self, queue: Any, store: Store) -> None:
         await queue.add()
@@ -88,6 +105,17 @@ class TestStart:
         queue.clock.turn(1)
         assert await store.write(settle.start(task, queue.clock.now_ms(), ())) == (True, [])
         assert (await store.read(search.get(task.id))).started_at == queue.clock.now_ms()
+
+    async def test_that_it_runs_alone_is_taken_back(self, queue: Any) -> None:
+        """Who takes it over knows whether anything else was under way."""
+        await queue.add()
+        [task] = await queue.claim()
+        for alone in (True, False, True):
+            start = settle.start(task, queue.clock.now_ms(), (), alone=alone)
+            assert await queue.store.write(start) == (True, [])
+            assert (await queue.store.read(search.get(task.id))).alone is alone
+        _, [lost] = await claim.reclaim(await queue.successor())
+        assert (lost.id, lost.alone) == (task.id, True)
 
     async def test_its_effects_are_written_with_it(self, queue: Any, store: Store) -> None:
         await queue.add()

@@ -7,7 +7,8 @@ import pytest
 from orchestratord.errors import NotFound, UniqueKeyReused
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Status
-from orchestratord.queue.operations import insert, prune, search
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import insert, search
 from orchestratord.queue.records import Born, Insert
 from orchestratord.queue.store import Store
 
@@ -124,6 +125,19 @@ async def test_born_running(queue: Any, store: Store, idempotent: bool) -> None:
     assert (await queue.settle(task)).accepted
 
 
+async def test_each_task_has_a_random_key_that_stays(queue: Any, store: Store) -> None:
+    ids = [await queue.add() for _ in range(3)]
+    [born] = await store.write(insert.enqueue([Insert(queue.new(), Born(True))]))
+    assert born.running is not None
+    keys = [(await store.read(search.get(id_))).nonce for id_ in (*ids, born.id)]
+    assert len({bytes.fromhex(key or "") for key in keys}) == 4
+    assert keys[3] == born.running.nonce
+    for task in await queue.claim():
+        await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms())
+    store = await queue.reopen()
+    assert [task.nonce for task in await queue.claim()] == keys[:3]
+
+
 class TestIdempotencyKeys:
     async def test_the_same_key_gives_the_first_task(self, queue: Any, store: Store) -> None:
         first = await queue.add(unique_key="k", params={"a": 1, "b": [2]})
@@ -140,6 +154,22 @@ class TestIdempotencyKeys:
         with pytest.raises(UniqueKeyReused, match="'k' was used for task 1 of crm/get"):
             await queue.add_all([queue.new(), queue.new(unique_key="k", params=other)])
         assert (await store.counts())["pending"] == 1
+
+    async def test_what_the_client_sent_is_compared(self, queue: Any) -> None:
+        """And not what defaults made of it, which may have changed meanwhile."""
+        first = await queue.add(unique_key="k", params={"a": 1, "b": 5}, asked={"a": 1})
+        again = queue.new(unique_key="k", params={"a": 1, "b": 6, "c": None}, asked={"a": 1})
+        found = await queue.add_all([again, again])
+        assert [(item.id, item.duplicate) for item in found] == [(first, True)] * 2
+        for params, asked in (({"a": 2, "b": 6}, {"a": 2}), ({"a": 1, "b": 6}, {"a": 1, "b": 6})):
+            with pytest.raises(UniqueKeyReused):
+                await queue.add(unique_key="k", params=params, asked=asked)
+
+    async def test_where_that_is_not_known_what_was_made_of_it_is(self, queue: Any) -> None:
+        first = await queue.add(unique_key="k", params={"a": 1, "b": 5})
+        assert await queue.add(unique_key="k", params={"a": 1, "b": 5}, asked={"a": 1}) == first
+        with pytest.raises(UniqueKeyReused):
+            await queue.add(unique_key="k", params={"a": 1, "b": 6}, asked={"a": 1})
 
     async def test_it_counts_at_its_endpoint_alone(self, queue: Any) -> None:
         first = await queue.add(unique_key="k")

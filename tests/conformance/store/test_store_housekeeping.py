@@ -11,13 +11,16 @@ import pytest
 from orchestratord.errors import NotFound, PluginError
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Action, Key, Status, Table, Upsert
+from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import manual, plugin_rows, prune, schedules, search, settle
+from orchestratord.queue.operations import manual, plugin_rows, schedules, search, settle
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.testing import START
 
 DAY = 86400.0
+FIRST = [(100, 100)]
+"""The slots that were taken, by the first one of a schedule."""
 TABLE = Table("health", {"name": "TEXT NOT NULL", "seen": "INTEGER"}, ("name",))
 
 
@@ -44,36 +47,45 @@ class TestSlots:
         assert await store.read(schedules.slots()) == {}
         insert = Insert(queue.new(scheduled_at=100))
         takes = [
-            store.write(schedules.take_slot("crm/get", "every 15m", None, 100, insert))
+            store.write(schedules.take_slot("crm/get", "every 15m", None, 100, FIRST, insert))
             for _ in range(5)
         ]
         taken = [item for item in await asyncio.gather(*takes) if item is not None]
         assert len(taken) == 1
-        assert (await store.read(search.get(taken[0].id))).scheduled_at == 100
-        assert await store.read(schedules.slots()) == {"crm/get": ("every 15m", 100)}
+        assert (await store.read(search.get(taken[0].inserted.id))).scheduled_at == 100
+        [row] = (await store.read(schedules.slots())).values()
+        assert (row.spec, row.last_slot, row.runs(200)) == ("every 15m", 100, FIRST)
         assert (await store.counts())["pending"] == 1
 
     async def test_it_moves_on_from_the_one_before(self, queue: Any, store: Store) -> None:
-        insert = Insert(queue.new())
-        assert await store.write(schedules.take_slot("crm/get", "a", None, 100, insert))
-        assert await store.write(schedules.take_slot("crm/get", "b", ("a", 100), 200, insert))
-        assert (
-            await store.write(schedules.take_slot("crm/get", "b", ("b", 100), 300, insert)) is None
-        )
+        insert, later = Insert(queue.new()), [(100, 200)]
+
+        async def take(
+            name: str, spec: str, previous: schedules.SlotRow | None, slot: int, runs: Any
+        ) -> schedules.SlotRow | None:
+            taken = await store.write(schedules.take_slot(name, spec, previous, slot, runs, insert))
+            return await store.read(schedules.slot(name)) if taken else None
+
+        first = await take("crm/get", "a", None, 100, FIRST)
+        assert first is not None
+        second = await take("crm/get", "b", first, 200, later)
+        assert second == schedules.SlotRow("b", 200, "a", schedules.runs_text(later))
+        assert await take("crm/get", "b", first._replace(spec="b"), 300, later) is None
         # Who does not know that another schedule is in force, which had a slot at that time, too.
-        assert (
-            await store.write(schedules.take_slot("crm/get", "a", ("a", 200), 300, insert)) is None
-        )
-        assert (
-            await store.write(schedules.take_slot("crm/new", "b", ("b", 100), 300, insert)) is None
-        )
-        assert await store.read(schedules.slots()) == {"crm/get": ("b", 200)}
+        assert await take("crm/get", "a", second._replace(spec="a"), 300, later) is None
+        # Nor which slots were taken.
+        assert await take("crm/get", "b", second._replace(taken=first.taken), 300, later) is None
+        assert await take("crm/get", "b", second._replace(taken=None), 300, later) is None
+        assert await take("crm/new", "b", first, 300, later) is None
+        assert await store.read(schedules.slots()) == {"crm/get": second}
         assert (await store.counts())["pending"] == 2
 
     async def test_a_slot_may_pass_without_a_task(self, queue: Any, store: Store) -> None:
-        assert await store.write(schedules.take_slot("crm/get", "a", None, 100, None)) is None
+        take = schedules.take_slot("crm/get", "a", None, 100, FIRST, None)
+        assert await store.write(take) == (None,)
         store = await queue.reopen()
-        assert await store.read(schedules.slots()) == {"crm/get": ("a", 100)}
+        row = (await store.read(schedules.slots()))["crm/get"]
+        assert (row.spec, row.runs(200)) == ("a", FIRST)
         assert (await store.counts())["pending"] == 0
 
 
@@ -134,7 +146,7 @@ class TestPrune:
         assert (await store.read(search.get(child))).parent_id == parent
 
     async def test_bulks_that_ended_long_ago_go_too(self, queue: Any, store: Store) -> None:
-        bulk = await bulks.create(store, TaskFilter(), None, False)
+        bulk = await queue.bulk(TaskFilter())
         await bulks.step(store, bulk.id, 10)
         queue.clock.turn(29 * DAY)
         await prune.prune(store, Retention())

@@ -59,6 +59,7 @@ class TestTrigger:
 
     async def test_a_failed_one_gets_one_attempt_more(self, queue: Any, store: Store) -> None:
         id_ = await exhausted(queue, 2, status_code=503)
+        key = (await store.read(search.get(id_))).nonce
         queue.clock.turn(60)
         task = await store.write(manual.trigger(id_))
         assert (task.status, task.reason, task.finished_at) == ("pending", None, None)
@@ -66,7 +67,7 @@ class TestTrigger:
         assert (task.retried_at, task.generation) == (queue.clock.now_ms(), 0)
         assert task.last_status_code == 503
         [again] = await queue.claim()
-        assert again.attempts == 3
+        assert (again.attempts, again.nonce) == (3, key)
 
     async def test_only_where_none_is_left(self, queue: Any, store: Store) -> None:
         id_ = await queue.ended(Status.FAILED)
@@ -89,8 +90,12 @@ class TestTrigger:
         id_ = await queue.ended(Status.SUCCEEDED, max_attempts=1)
         with pytest.raises(Conflict, match=f"task {id_} has succeeded"):
             await store.write(manual.trigger(id_))
+        key = (await store.read(search.get(id_))).nonce
         task = await store.write(manual.trigger(id_, force=True))
         assert (task.status, task.generation, task.granted) == ("pending", 1, 1)
+        # Its receiver must not take it for the one before.
+        assert task.nonce
+        assert task.nonce != key
 
     async def test_force_changes_nothing_for_the_others(self, queue: Any, store: Store) -> None:
         assert (await store.write(manual.trigger(await queue.add(), force=True))).generation == 0

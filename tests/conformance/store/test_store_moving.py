@@ -12,7 +12,6 @@ import pytest
 from orchestratord.errors import DatabaseInUse, QueueError
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.admin import move
-from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, daemons, manual, schedules, search, settle
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
@@ -21,7 +20,10 @@ from tests.conformance.store.conftest import HEALTH
 from tests.postgres import Postgres
 
 HOOK = Key("crm/get", "ops")
-TABLES = ("retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health")
+TABLES = (
+    "retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health",
+    "outbox_taken",
+)  # fmt: skip
 
 
 @pytest.fixture
@@ -50,11 +52,12 @@ async def old(unopened: Callable[[], Any]) -> Any:
     await queue.settle(task, attempt=queue.attempt(task, 503, error="e\x00", delay=1.5),
                        last_success_at=7)  # fmt: skip
     await store.write(manual.pause("crm/get", True))
-    await store.write(schedules.take_slot("crm/get", "every 15m", None, 100, None))
-    await bulks.create(store, TaskFilter(status=("failed",)), 1.5, False)
+    await store.write(schedules.take_slot("crm/get", "every 15m", None, 100, [(1, 9)], None))
+    await queue.bulk(TaskFilter(status=("failed",)), 1.5)
     await store.write(
         settle.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
     )
+    queue.run("INSERT INTO outbox_taken (uid, at) VALUES ('6b8e', 7)")
     queue.last = ((await store.read(search.page(TaskFilter(), 1)))[0])[0].id
     await store.close()
     return queue

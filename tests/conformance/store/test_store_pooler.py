@@ -56,11 +56,11 @@ async def test_it_works_and_says_what_does_not(
             )
             assert all(item.accepted for item in settled)
             assert len((await other.store.read(search.page(TaskFilter(), 10)))[0]) == 10
-        bulk = await bulks.create(one.store, TaskFilter(status=("failed",)), None, False)
+        bulk = await one.bulk(TaskFilter(status=("failed",)))
         bulk, _ = await bulks.step(one.store, bulk.id, 1000)
         while await one.claim():
             pass
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while "do not come through, as behind a pooler" not in caplog.text:
                 await asyncio.sleep(0.05)
     assert bulk.moved == bulk.matched > 0

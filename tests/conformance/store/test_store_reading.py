@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import asyncio
+import threading
 from typing import Any
 
 import pytest
 
-from orchestratord.errors import NotFound, QueueError
-from orchestratord.model.task import Key, NewTask, Status
-from orchestratord.queue.operations import claim, plugin_rows, prune, schedules, search
+from orchestratord.errors import InvalidPayload, NotFound, QueueError
+from orchestratord.model.task import Action, Key, NewTask, Status, Task, TaskExcerpt
+from orchestratord.queue.batch import Read
+from orchestratord.queue.housekeeping import prune
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, insert, manual, plugin_rows, schedules, search
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
@@ -249,17 +254,19 @@ async def test_the_earliest_of_each_key(queue: Any, store: Store) -> None:
 class TestUnfinished:
     async def test_the_call_of_the_last_slot(self, queue: Any, store: Store) -> None:
         assert not await store.read(schedules.unfinished("crm/get"))
-        await store.write(schedules.take_slot("crm/get", "every 15m", None, 1000, None))
+
+        async def take(slot: int, insert: Insert | None = None) -> None:
+            previous = await store.read(schedules.slot("crm/get"))
+            assert await store.write(
+                schedules.take_slot("crm/get", "15m", previous, slot, [(1000, slot)], insert)
+            )
+
+        await take(1000)
         assert not await store.read(schedules.unfinished("crm/get"))
-        insert = Insert(NewTask("call", "crm/get"))
-        assert await store.write(
-            schedules.take_slot("crm/get", "every 15m", ("every 15m", 1000), 2000, insert)
-        )
+        await take(2000, Insert(NewTask("call", "crm/get")))
         assert await store.read(schedules.unfinished("crm/get"))
         # A slot that is skipped leaves the call of the one before as it is.
-        await store.write(
-            schedules.take_slot("crm/get", "every 15m", ("every 15m", 2000), 3000, None)
-        )
+        await take(3000)
         assert await store.read(schedules.unfinished("crm/get"))
         [task] = await queue.claim()
         assert await store.read(schedules.unfinished("crm/get"))
@@ -267,7 +274,8 @@ class TestUnfinished:
         assert not await store.read(schedules.unfinished("crm/get"))
 
     async def test_other_calls_do_not_count(self, queue: Any, store: Store) -> None:
-        await store.write(schedules.take_slot("crm/get", "every 15m", None, 1000, None))
+        take = schedules.take_slot("crm/get", "15m", None, 1000, [(1000, 1000)], None)
+        await store.write(take)
         await queue.add(GET)
         await queue.add(HOOK)
         await queue.claim(HOOK)
@@ -287,6 +295,35 @@ async def test_attempts_are_kept_in_order_and_may_repeat_a_number(queue: Any, st
     assert await store.read(search.attempts(99)) == []
 
 
+async def test_a_list_has_the_beginning_of_long_parameters(queue: Any, store: Store) -> None:
+    long, short = {"id": 7, "text": "ä" * 5_000}, {"text": "ä" * 1_000}
+    await store.write(
+        insert.enqueue([Insert(NewTask("call", "crm/get", params)) for params in (long, short)])
+    )
+    (whole, cut), _ = await store.read(search.page(TaskFilter(), 10))
+    assert (whole.params, type(whole)) == (short, Task)
+    assert (cut.params["id"], type(cut)) == (7, TaskExcerpt)
+    assert cut.params["text"] == "ä" * (len(cut.params["text"]) - 1) + "…"
+    assert 1_900 < len(cut.params["text"]) < 2_000
+    assert (await store.read(search.whole(cut.id))).task.params == long
+
+
+async def test_what_may_take_long_delays_no_other_look(queue: Any, store: Store) -> None:
+    id_ = await queue.add()
+    gate = threading.Event()
+    survey = await store.read(bulks.survey(TaskFilter()))
+    lists = search.page(TaskFilter(), 1), search.last_ended(TaskFilter(), 1)
+    assert all(
+        read.long for read in (*lists, bulks.survey(TaskFilter()), bulks.examples(survey, 1))
+    )
+    slow = asyncio.create_task(store.read(Read(lambda db: gate.wait(20), long=True)))
+    await asyncio.sleep(0)
+    assert (await store.read(search.get(id_))).id == id_
+    assert not slow.done()
+    gate.set()
+    assert await slow
+
+
 async def test_the_answer_of_an_unknown_task(store: Store) -> None:
     with pytest.raises(NotFound, match="there is no task 9"):
         await store.read(search.response(9))
@@ -301,3 +338,36 @@ async def test_the_size_grows(queue: Any, store: Store) -> None:
     before = await store.read(prune.size())
     await queue.add_all([queue.new(params={"x": "y" * 1000}) for _ in range(500)])
     assert await store.read(prune.size()) > before + 400_000
+
+
+async def test_a_row_with_broken_json_harms_no_other(queue: Any, store: Store) -> None:
+    made = [await queue.add(params={"n": n}) for n in range(4)]
+    broken = ('{"n": ', "[1]")
+    for id_, params in zip(made[1:3], broken, strict=True):
+        queue.run(
+            f"UPDATE retry_schedule SET params = '{params}', response = '{params}' WHERE id = {id_}"
+        )
+    assert await ids(store) == made[::-1]
+    tasks = await queue.claim(limit=9)
+    assert [task.id for task in tasks] == made
+    assert [dict(task.params) for task in tasks] == [{"n": 0}, {}, {}, {"n": 3}]
+    for task, why in zip(tasks[1:3], ("not JSON", "no JSON object"), strict=True):
+        with pytest.raises(InvalidPayload, match=why):
+            task.check_readable()
+        found = await store.read(search.response(task.id))
+        assert found is not None
+        assert found["body"] in broken
+        assert why in found["invalid"]
+
+
+async def test_a_bulk_and_an_action_that_cannot_be_read(queue: Any, store: Store) -> None:
+    await queue.ended(Status.FAILED)
+    bulk = await queue.bulk(TaskFilter())
+    await store.write(manual.record_action("root", Action("pause", "crm/get")))
+    queue.run("""UPDATE bulks SET "filter" = '{', wanted = NULL""")
+    queue.run("UPDATE actions SET detail = '{'")
+    assert [one.id for one in await store.read(bulks.newest(10))] == [bulk.id]
+    seen, moved = await bulks.step(store, bulk.id, 10)
+    assert (seen.status, seen.moved, seen.skipped, moved) == ("finished", 0, 1, {})
+    [done] = await store.read(manual.newest_actions(10))
+    assert done.action == Action("pause", "crm/get")

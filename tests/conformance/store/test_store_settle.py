@@ -103,6 +103,23 @@ async def test_given_back_it_costs_no_attempt(queue: Any, store: Store) -> None:
     assert (row.status, row.attempts, row.started_at) == ("pending", 0, None)
 
 
+async def test_a_death_is_counted_in_deaths_alone(queue: Any, store: Store) -> None:
+    task = await claimed(queue)
+    store = await queue.successor()
+    _, [lost] = await claim.reclaim(store)
+    assert (lost.id, lost.claims) == (task.id, task.claims + 1)
+    await queue.settle(
+        lost, Status.PENDING, next_try=queue.clock.now_ms(), deaths=1, uncounted=True,
+        attempt=queue.attempt(lost, "error", error="died"),
+    )  # fmt: skip
+    [again] = await queue.claim()
+    assert (again.attempts, again.deaths, again.claims) == (1, 1, lost.claims + 1)
+    # It waits for its turn, and starts then.
+    assert again.started_at is None
+    assert not (await queue.settle(lost)).accepted
+    assert len(await store.read(search.attempts(task.id))) == 1
+
+
 async def test_text_that_is_no_utf8_does_not_stop_it(queue: Any, store: Store) -> None:
     task = await claimed(queue)
     row = queue.attempt(task, "error", error="bad \udc80", why="bad \udc80")

@@ -66,8 +66,9 @@ async def take(store: Store, what: Start | Settlement) -> Any:
 
 
 def shown(result: Any) -> str:
-    """A result in words; a status is as good as its name."""
-    return re.sub(r"<Status\.\w+: ('\w+')>", r"\1", repr(result))
+    """A result in words, without what is random; a status is as good as its name."""
+    words = re.sub(r"<Status\.\w+: ('\w+')>", r"\1", repr(result))
+    return re.sub(r"nonce='\w+'", "nonce", words)
 
 
 class Ranks:
@@ -94,7 +95,7 @@ def dumped(queue: Any, ranks: Ranks) -> list[str]:
                 del row["id"]
             for name in {"id", "parent_id", "task_id"} & row.keys():
                 row[name] = ranks.of(row[name])
-            for name in ("locked_by", "lease_until"):
+            for name in ("locked_by", "lease_until", "nonce"):
                 if row.get(name):
                     row[name] = "somebody"
             lines.append(f"{table} {row}")
@@ -108,6 +109,8 @@ async def test_many_steps_at_once_are_the_same_as_one_after_the_other(
     states: list[Any] = []
     for at_once in (True, False):
         queue = unopened()
+        if queue.workers is not None and seed > 1:
+            pytest.skip("workers take the same steps as one daemon")
         queue.url = new_url()
         store = await queue.open()
         chance = random.Random(seed)

@@ -152,7 +152,7 @@ def send(client: HttpClient) -> Send:
         settings = {"timeout": 10.0, "egress": LOOPBACK, **(options or {})}
         request = httpx.Request(method, url, **kwargs)
         request.read()
-        async with asyncio.timeout(20):  # a hang is a failure, not a hang of the suite
+        async with asyncio.timeout(60):  # a hang is a failure, not a hang of the suite
             return await client.send(request, options=SendOptions(**settings))
 
     return send

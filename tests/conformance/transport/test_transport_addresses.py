@@ -44,7 +44,7 @@ class Resolver:
 
 async def send(client: HttpClient, url: str, egress: Egress, **options: Any) -> httpx.Response:
     settings = SendOptions(**{"timeout": 10.0, "egress": egress, **options})
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await client.send(httpx.Request("GET", url), options=settings)
 
 

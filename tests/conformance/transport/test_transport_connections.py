@@ -159,7 +159,7 @@ async def test_an_idle_connection_that_said_something_is_dropped(send: Any, serv
 
     server = await serve(script)
     await send("GET", server.url)
-    async with asyncio.timeout(2):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()
     assert (await send("GET", server.url)).content == b"ok"
     assert server.connections == 2
@@ -302,7 +302,7 @@ async def test_cancelling_closes_the_connection(send: Any, serve: Any, when: str
     with pytest.raises(asyncio.CancelledError):
         await sending
     cancelled.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()
     await settle()
     assert server.connections == 1
@@ -341,7 +341,7 @@ async def test_idle_connections_are_closed_after_a_while(serve: Any, options: Se
     server = await serve(serving)
     client = HttpClient(idle_timeout=0.05)
     await client.send(httpx.Request("GET", server.url), options=options)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()
     await client.aclose()
 
@@ -362,5 +362,5 @@ async def test_a_closed_client_keeps_nothing(serve: Any, options: SendOptions) -
     await client.aclose()
     go_on.set()
     assert (await sending).content == b"ok"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()

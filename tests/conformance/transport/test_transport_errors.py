@@ -81,7 +81,7 @@ async def test_resolving_is_part_of_the_deadline(limit: Any, loopback: Any) -> N
     client = HttpClient(resolver)
     options = SendOptions(**{"timeout": 10.0, "egress": loopback, **limit})
     with pytest.raises(SendError) as caught:
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             await client.send(httpx.Request("GET", "http://slow.example/"), options=options)
     assert (caught.value.kind, caught.value.sent) == ("timeout", False)
     await client.aclose()
@@ -135,7 +135,7 @@ async def test_an_answer_that_drips_ends_at_the_deadline(
     kind = await failure(send, "POST", server.url, options={"timeout": 0.3})
     assert kind == ("timeout", True, False)
     assert 0.29 < loop.time() - start < 3
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()
     assert len(server.requests) == 1
 
@@ -248,7 +248,7 @@ async def test_garbage(send: Any, serve: Any, raw: bytes) -> None:
 
     server = await serve(script)
     assert await failure(send, "POST", server.url) == ("protocol", True, False)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await server.hung_up.wait()
 
 

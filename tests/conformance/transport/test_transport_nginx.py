@@ -106,7 +106,7 @@ def to_nginx(nginx: Nginx, send: Any, trusting: ssl.SSLContext) -> Any:
 
 async def logged(nginx: Nginx, count: int) -> list[list[str]]:
     """The lines of the log once there are so many; nginx writes them after it has answered."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while len(nginx.log()) < count:
             await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)

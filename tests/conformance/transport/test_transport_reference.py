@@ -67,7 +67,7 @@ async def sending(name: str, context: ssl.SSLContext) -> AsyncIterator[Sender]:
             request = httpx.Request(method, url, **kwargs)
             request.read()
             settings = {"timeout": TIMEOUT, "egress": LOOPBACK, "ssl_context": context}
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(60):
                 return await client.send(request, options=SendOptions(**settings | (options or {})))
 
         yield Sender(name, send)
@@ -338,7 +338,7 @@ async def test_a_request_that_was_cancelled_leaves_nothing_behind(
 
     server = await serve(script, tls=certified("127.0.0.1"))
     cancelled = asyncio.create_task(sender.send("POST", server.url))
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         await there.wait()
     cancelled.cancel()
     with pytest.raises(asyncio.CancelledError):

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import logging
+import os
+import pwd
 from typing import Any
 
 import pytest
 
+from orchestratord.api.server import handler
 from orchestratord.errors import QueueError
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import manual
@@ -31,17 +34,19 @@ async def test_each_thing_done_by_hand_has_its_entry(parts: Parts) -> None:
         "/v1/reload",
     ):
         assert (await parts.post(path)).status_code in (200, 202), path
-    secret = {"filter": {"text": parts.SECRET, "endpoint": "demo/*"}, "rate": "5/s"}
-    bulk = (await parts.post("/v1/retries/trigger", secret)).json()["bulk"]
+    wanted = {"filter": {"text": "no such text", "endpoint": "demo/*"}, "rate": "5/s"}
+    bulk = (await parts.post("/v1/retries/trigger", wanted)).json()["bulk"]
     entries = (await done(parts))[::-1]
     assert [entry["action"] for entry in entries] == [
         "retry", "cancel", "pause", "resume", "reload", "retry many",
     ]  # fmt: skip
-    assert all(entry["who"].startswith("uid ") and entry["at"] for entry in entries)
+    user = pwd.getpwuid(os.getuid()).pw_name
+    who = f"{user} (uid {os.getuid()}, pid {os.getpid()})"
+    assert all(entry["who"] == who and entry["at"] for entry in entries)
     assert (entries[0]["endpoint"], entries[0]["task"]) == ("demo/get", failed)
     assert entries[5]["bulk"] == bulk
     assert entries[5]["detail"] == {
-        "matched": 0, "filter": {"text": "***", "endpoint": "demo/*"},
+        "matched": 0, "filter": {"text": "no such text", "endpoint": "demo/*"},
     }  # fmt: skip
 
 
@@ -77,3 +82,8 @@ async def test_what_is_done_is_not_said_to_have_failed(
         answer = await parts.post("/v1/endpoints/demo/get/pause")
     assert (answer.status_code, answer.json()["paused"]) == (200, True)
     assert "action log" in caplog.text
+
+
+def test_a_user_without_a_name_is_a_number() -> None:
+    assert handler._user(os.getuid()) == pwd.getpwuid(os.getuid()).pw_name
+    assert handler._user(4_123_456_789) is None

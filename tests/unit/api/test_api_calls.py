@@ -2,10 +2,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
+from dataclasses import replace
+from typing import Any
 
+import httpx
 import pytest
+from pydantic import TypeAdapter
 
+from orchestratord import NewTask, PartitionKey
 from orchestratord.api import service as service_module
+from orchestratord.engine import enqueue as enqueue_module
+from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.queue.operations import manual
 from tests.unit.api.control_parts import Parts, until
 
@@ -174,13 +182,24 @@ async def test_the_mistakes_of_a_batch_are_not_endless(parts: Parts) -> None:
     assert len(answer.json()["errors"]) == 100
 
 
-async def test_a_batch_has_a_size_and_no_key(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_batch_has_a_size(parts: Parts, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(service_module, "MAX_BATCH", 3)
     assert (await parts.post(CALLS, {"batch": [{}] * 4})).status_code == 422
-    keyed = await parts.post(CALLS, {"batch": [{}]}, headers={"Idempotency-Key": "k"})
-    assert keyed.json()["errors"][0]["key"] == "Idempotency-Key"
     empty = await parts.post(CALLS, {"batch": []})
     assert (empty.status_code, empty.json()) == (202, {"ids": []})
+
+
+async def test_a_batch_under_a_key_is_made_once(parts: Parts) -> None:
+    async def post(*numbers: int) -> httpx.Response:
+        batch = {"batch": [{"id": str(number)} for number in numbers], "delay": "1h"}
+        return await parts.post(CALLS, batch, headers={"Idempotency-Key": "k"})
+
+    first, again = await post(1, 2), await post(1, 2)
+    assert (first.status_code, again.status_code) == (202, 200)
+    assert first.json() == again.json()
+    assert len(set(first.json()["ids"])) == 2
+    other = await post(1, 3)
+    assert (other.status_code, other.json()["code"]) == (422, "idempotency_key_reused")
 
 
 async def test_ten_thousand_calls_are_one_batch(parts: Parts) -> None:
@@ -218,3 +237,109 @@ async def test_many_pauses_at_once_leave_the_last_state(parts: Parts) -> None:
             *(parts.post(f"/v1/endpoints/demo/{name}/{word}") for name in ("get", "other", "off"))
         )
         assert parts.scheduler.paused == await parts.store.read(manual.paused())
+
+
+SECRET_PARAMS: list[dict[str, object]] = [
+    {"params": {"id": Parts.SECRET}},
+    {"params": {"id": "x", "deep": {"a": [f"<{Parts.SECRET}>"]}}},
+    {"params": {"id": "x", "deep": {Parts.SECRET: 1}}},
+    {"params": {"id": "x"}, "text_params": {"deep": f"Bearer {Parts.SECRET}"}},
+    {"batch": [{"id": "x"}, {"id": Parts.SECRET}]},
+]
+
+
+@pytest.mark.parametrize("body", SECRET_PARAMS)
+async def test_a_secret_of_the_configuration_is_not_stored(
+    parts: Parts, body: dict[str, object]
+) -> None:
+    answer = await parts.post(CALLS, body)
+    assert answer.status_code == 422
+    (error,) = answer.json()["errors"]
+    assert error["message"].startswith("holds a secret of this configuration")
+    assert error["key"] in ("id", "deep", "batch.1.id")
+    assert Parts.SECRET not in answer.text
+    assert (await parts.client.get("/v1/retries")).json()["retries"] == []
+
+
+async def test_nor_is_one_that_comes_as_the_key(parts: Parts) -> None:
+    answer = await parts.client.post(
+        CALLS, json={"params": {"id": "x"}}, headers={"Idempotency-Key": f"k-{Parts.SECRET}"}
+    )
+    assert answer.status_code == 422
+    assert [error["key"] for error in answer.json()["errors"]] == ["Idempotency-Key"]
+
+
+@pytest.mark.parametrize("batch", [False, True], ids=["call", "batch"])
+async def test_a_large_call_is_checked_off_the_loop(
+    parts: Parts, batch: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads: list[str] = []
+    check_call = enqueue_module.check_call
+
+    def noted(*given: Any) -> Any:
+        threads.append(threading.current_thread().name)
+        return check_call(*given)
+
+    monkeypatch.setattr(enqueue_module, "check_call", noted)
+
+    async def post(params: dict[str, Any]) -> httpx.Response:
+        return await parts.post(CALLS, {"batch": [params]} if batch else {"params": params})
+
+    deep = list(range(INLINE_BYTES // 4))
+    assert (await post({"id": "small"})).status_code == 202
+    assert (await post({"id": "large", "deep": deep})).status_code == 202
+    refused = await post({"id": "large", "deep": deep, "limit": "many"})
+    assert refused.status_code == 422
+    assert refused.json()["errors"][0]["key"] == ("batch.0.limit" if batch else "limit")
+    assert threads == ["MainThread", "orchestratord-answers", "orchestratord-answers"]
+
+
+def partitioned(parts: Parts, **keys: Any) -> None:
+    """Give the endpoint a partition by its parameter `id`."""
+    config = parts.loader.config
+    rule = TypeAdapter(PartitionKey).validate_python({"by": "{{ params.id }}", **keys})
+    one = replace(config.endpoints["demo/get"], partition=rule)
+    parts.loader.config = replace(config, endpoints={**config.endpoints, one.id: one})
+    parts.worker.placement.adopt(parts.loader.config)
+
+
+async def test_a_call_has_the_partition_that_its_parameters_make(parts: Parts) -> None:
+    partitioned(parts)
+    for id_ in ("acme", "other", "acme"):
+        await parts.post(CALLS, {"params": {"id": id_}})
+    assert [(await parts.ended(n))["partition"] for n in (1, 2, 3)] == ["acme", "other", "acme"]
+    answer = await parts.client.get("/v1/retries?partition=acme")
+    assert [task["id"] for task in answer.json()["retries"]] == [3, 1]
+    answer = await parts.post("/v1/retries/trigger", {"filter": {"partition": "nobody"}})
+    assert answer.json()["matched"] == 0
+
+
+@pytest.mark.parametrize(
+    ("body", "key", "message"),
+    [
+        ({"params": {"id": "x" * 201}}, "partition", "201 characters; 200 are taken"),
+        ({"params": {"id": "a\tb"}}, "partition", "control character"),
+        ({"params": {"id": "x"}, "delay": "5s"}, "delay", "leave it out"),
+        ({"batch": [{"id": "x"}, {"id": "x" * 201}]}, "batch.1.partition", "201 characters"),
+    ],
+)
+async def test_what_has_no_partition_is_refused(
+    parts: Parts, body: object, key: str, message: str
+) -> None:
+    partitioned(parts, ordered=True)
+    answer = await parts.post(CALLS, body)
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert error["key"] == key
+    assert message in error["message"]
+    assert (await parts.client.get("/v1/retries")).json()["retries"] == []
+
+
+async def test_a_call_of_a_plugin_without_a_partition_fails_visibly(parts: Parts) -> None:
+    partitioned(parts)
+    new = NewTask("call", "demo/get", {"id": "x" * 201, "limit": 1, "deep": None})
+    [task_id] = await parts.service.write([new])
+    task = await parts.ended(task_id)
+    assert (task["status"], task["reason"]) == ("failed", "invalid_payload")
+    assert "201 characters" in task["last_error"]
+    assert parts.receiver.targets == []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
+import pwd
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -27,15 +28,17 @@ async def test_status(parts: Parts) -> None:
     answer = await parts.client.get("/v1/status")
     status = answer.json()
     assert list(status) == [
-        "version", "pid", "instance", "started_at", "uptime", "config", "queue", "in_flight",
-        "concurrency", "next_due", "draining", "lanes", "breakers", "rates", "failing",
-        "events_dropped", "database", "daemons", "plugins", "paused",
+        "version", "pid", "workers", "instance", "started_at", "uptime", "health", "config",
+        "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
+        "breakers", "rates", "failing", "events_dropped", "database", "daemons", "clock",
+        "outbox", "plugins", "paused",
     ]  # fmt: skip
-    assert status["pid"] == os.getpid()
+    assert status["health"] == {"ready": True, "troubles": []}
+    assert (status["pid"], status["workers"]) == (os.getpid(), 1)
     assert status["instance"] == parts.store.instance
     assert status["queue"] == {
         "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "cancelled": 0,
-        "due": 0, "oldest_due_age": None,
+        "due": 0, "oldest_due_age": None, "held_partitions": 0, "held_by": [],
     }  # fmt: skip
     assert (status["in_flight"], status["concurrency"], status["draining"]) == (1, 100, False)
     assert status["next_due"].endswith("Z")
@@ -67,7 +70,7 @@ async def test_status_says_how_late_the_oldest_task_is(parts: Parts) -> None:
 
 async def test_status_shows_what_is_wrong_with_the_files(parts: Parts) -> None:
     problem = Problem("unknown strategy 'expo'", "apis/demo/endpoints/get.yaml", 12, 5, "retry")
-    parts.loader.last_error = (parts.clock.now_ms(), [problem])
+    parts.loader.error = (parts.clock.now_ms(), [problem])
     parts.loader.restart_required = ("database",)
     config = (await parts.client.get("/v1/status")).json()["config"]
     assert config["error"]["errors"] == [
@@ -111,7 +114,7 @@ async def test_status_shows_no_secret(parts: Parts, monkeypatch: pytest.MonkeyPa
         f"cannot read {secret}", f"{secret}.yaml", 1, 2, f"params.{secret}",
         hint=f"known are {secret}", source=f"path: {secret}",
     )  # fmt: skip
-    parts.loader.last_error = (parts.clock.now_ms(), [problem])
+    parts.loader.error = (parts.clock.now_ms(), [problem])
     answer = await parts.client.get("/v1/status")
     assert secret not in answer.text
     status = answer.json()
@@ -210,7 +213,29 @@ async def test_health(parts: Parts) -> None:
     await parts.worker.drain(0)
     draining = await parts.client.get("/readyz")
     assert (draining.status_code, draining.json()["code"]) == (503, "not_ready")
-    assert (await parts.client.get("/v1/status")).json()["draining"] is True
+    status = (await parts.client.get("/v1/status")).json()
+    assert status["draining"] is True
+    why = {"code": "draining", "why": "the daemon is draining", "since": None}
+    assert status["health"] == {"ready": False, "troubles": [why]}
+
+
+async def test_all_troubles_are_said(parts: Parts) -> None:
+    health = parts.store.health
+    health.begin("worker_stalled", "the worker stands still")
+    health.begin("scheduler_stalled", "the scheduler stands still")
+    answer = await parts.client.get("/readyz")
+    assert answer.json()["detail"] == "the worker stands still; the scheduler stands still"
+    assert [error["key"] for error in answer.json()["errors"]] == [
+        "worker_stalled",
+        "scheduler_stalled",
+    ]
+    [worker, _] = (await parts.client.get("/v1/status")).json()["health"]["troubles"]
+    assert worker["why"] == "the worker stands still"
+    assert worker["since"].endswith("Z")
+    for code in list(health.troubles):
+        assert health.end(code)
+    health.fatal = "the writing thread has died"
+    assert (await parts.client.get("/readyz")).json()["detail"] == "the writing thread has died"
 
 
 # -- what all have in common -----------------------------------------------------------------------
@@ -227,6 +252,18 @@ async def test_unknown_paths_and_methods(parts: Parts) -> None:
     assert (wrong.status_code, wrong.json()["code"]) == (405, "method_not_allowed")
     assert wrong.headers["allow"] == "POST"
     assert (await parts.client.delete("/v1/retries/1")).status_code == 405
+    # No task has the name of a route.
+    looked = await parts.client.get("/v1/retries/cancel")
+    assert (looked.status_code, looked.headers["allow"]) == (405, "POST")
+    either = await parts.client.put("/v1/endpoints/demo/get/explain")
+    assert (either.status_code, either.headers["allow"]) == (405, "GET, HEAD, POST")
+
+
+async def test_a_body_that_is_null(parts: Parts) -> None:
+    """It is no object, and none at all is something else."""
+    for content in (b" null ", b" \n"):
+        answer = await parts.client.post("/v1/endpoints/demo/get/pause", content=content)
+        assert (answer.status_code, answer.json()["code"]) == (400, "bad_json")
 
 
 async def test_head_is_get_without_the_body(parts: Parts) -> None:
@@ -247,6 +284,8 @@ async def test_a_path_is_decoded_by_its_parts(parts: Parts) -> None:
         b'{"params": {"deep": 1e999}}', b'{"params": {"deep": "\\ud800"}}', b'{"params": "\xff"}',
         b'{"params": {"deep": "\xed\xa0\x80"}}', b"[" * 100_000, b"[" * 65 + b"]" * 65,
         b'{"params": {"deep": ' + b"9" * 5000 + b"}}",
+        b'{"params": {}, "params": {"id": "x"}}', b'{"params": {"id": "x", "id": "x"}}',
+        b'{"params": {"deep": [{"a": 1, "b": 2, "\\u0061": 3}]}}',
     ],
 )  # fmt: skip
 async def test_what_is_not_json_is_refused(parts: Parts, body: bytes) -> None:
@@ -277,7 +316,8 @@ async def test_each_writing_request_is_one_line_of_the_log(
         await parts.post("/v1/endpoints/demo/nope/pause")
         await parts.client.put("/v1/nothing%0Anew-line")
     lines = [record for record in caplog.records if record.name == "orchestratord.control"]
-    me = f"by uid {os.getuid()} gid {os.getgid()} pid {os.getpid()}"
+    user = pwd.getpwuid(os.getuid()).pw_name
+    me = f"by {user} (uid {os.getuid()}, pid {os.getpid()})"
     assert [record.getMessage() for record in lines] == [
         f"POST /v1/endpoints/demo/get/pause: 200, {me}",
         f"POST /v1/endpoints/demo/nope/pause: 404, {me}",

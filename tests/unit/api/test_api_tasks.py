@@ -9,13 +9,16 @@ import pytest
 
 from orchestratord.api import service as service_module
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
-from orchestratord.queue.operations import manual
+from orchestratord.model.task import NewTask
+from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.records import Insert
 from orchestratord.values.clock import rfc3339
 from tests.unit.api.control_parts import Parts, until
 
 TASK_KEYS = [
     "id", "kind", "endpoint", "webhook", "phase", "status", "reason", "attempts", "max_attempts",
-    "next_try", "params", "parent_id", "last_status_code", "last_error", "created_at",
+    "deaths", "next_try", "params", "truncated", "parent_id", "partition", "last_status_code",
+    "last_error", "created_at",
     "updated_at", "finished_at",
 ]  # fmt: skip
 
@@ -37,7 +40,14 @@ async def test_a_task_looks_as_documented(parts: Parts) -> None:
     assert task["webhook"] is None
     assert task["next_try"].endswith("Z")
     alone = (await parts.client.get(f"/v1/retries/{task_id}")).json()
-    assert list(alone) == [*TASK_KEYS, "waits", "payload", "response", "attempt_log"]
+    assert list(alone) == [
+        *TASK_KEYS,
+        "waits",
+        "holds_partition",
+        "payload",
+        "response",
+        "attempt_log",
+    ]
     assert (alone["response"], alone["attempt_log"], alone["waits"]) == (None, [], None)
 
 
@@ -58,18 +68,18 @@ async def test_a_task_says_what_it_waits_for(parts: Parts) -> None:
     task_id = await parts.made()
     assert await waits(task_id) == {
         "for": "breaker", "why": "the breaker of api:demo is open: cannot connect to ***",
-        "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 8_000),
+        "lane": "api:demo", "since": rfc3339(now), "until": rfc3339(now + 8_000), "task": None,
     }  # fmt: skip
     throttle.breaker.answered(now)
     throttle.wait_until(now + 40_000, "429 with Retry-After")
     assert await waits(task_id) == {
         "for": "retry_after", "why": "api:demo was told to wait: 429 with Retry-After",
-        "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000),
+        "lane": "api:demo", "since": None, "until": rfc3339(now + 40_000), "task": None,
     }  # fmt: skip
     await parts.post("/v1/endpoints/demo/get/pause")
     assert await waits(task_id) == {
         "for": "parked", "why": "the endpoint is paused", "lane": None, "since": None,
-        "until": None,
+        "until": None, "task": None,
     }  # fmt: skip
     await parts.post("/v1/endpoints/demo/get/resume")
     answer = await parts.post(f"/v1/retries/{task_id}/trigger")
@@ -179,7 +189,10 @@ async def test_no_such_task(parts: Parts, task_id: str, action: str) -> None:
 
 
 async def test_secrets_are_not_shown(parts: Parts) -> None:
-    task_id = await parts.made(id=f"x {parts.SECRET} y", deep={"a": [parts.SECRET]})
+    # Such a call is refused today; it was made before this was a secret.
+    params = {"id": f"x {parts.SECRET} y", "deep": {"a": [parts.SECRET]}}
+    old = Insert(NewTask("call", "demo/get", params))
+    task_id = (await parts.store.write(insert.enqueue([old])))[0].id
     answer = await parts.client.get(f"/v1/retries/{task_id}")
     assert parts.SECRET not in answer.text
     assert answer.json()["params"]["id"] == "x *** y"

@@ -46,8 +46,8 @@ async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
     assert answer["matched"] == 3
     bulk = await finished(parts, answer["bulk"])
     assert list(bulk) == [
-        "id", "action", "status", "matched", "moved", "skipped", "filter", "rate", "created_at",
-        "finished_at",
+        "id", "action", "status", "matched", "moved", "skipped", "why_skipped", "filter",
+        "include_ambiguous", "rate", "created_at", "finished_at",
     ]  # fmt: skip
     assert (bulk["matched"], bulk["moved"], bulk["skipped"]) == (3, 3, 0)
     assert bulk["rate"] is None
@@ -60,8 +60,13 @@ async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
 async def test_a_dry_run_only_counts(parts: Parts) -> None:
     [task_id] = await parts.failed()
     answer = await retry_all(parts, filter={"status": "failed"}, dry_run=True)
-    assert answer == {"matched": 1, "bulk": None}
-    assert (await parts.client.get(f"/v1/retries/{task_id}")).json()["status"] == "failed"
+    task = (await parts.client.get(f"/v1/retries?id={task_id}")).json()["retries"][0]
+    assert task["status"] == "failed"
+    assert answer == {
+        "matched": 1, "bulk": None, "left_out": {},
+        "counts": [{"reason": task["reason"], "endpoint": "demo/get", "tasks": 1}],
+        "examples": [task],
+    }  # fmt: skip
     assert (await parts.client.get("/v1/bulks/1")).status_code == 404
     assert (await retry_all(parts, filter={"status": "failed"}))["bulk"] == 1
 
@@ -98,6 +103,10 @@ async def test_a_bulk_that_is_not_understood_moves_nothing(
         ({"filter": {"stats": "failed"}}, "there is no such filter, did you mean 'status'?"),
         ({"filter": {}, "dry_run": "no"}, "expected true or false, not 'no'"),
         ({"filter": {}, "dryrun": True}, "unknown key, did you mean 'dry_run'?"),
+        (
+            {"filter": {"reason": "ambigous"}},
+            "'ambigous' is not a reason, did you mean 'ambiguous'?",
+        ),
         ({"filter": {}, "rate": 10}, "10 is not a rate: write 10/s, 100/min or 5000/hour"),
     ],
 )
@@ -106,6 +115,20 @@ async def test_a_mistake_is_named_in_plain_words(
 ) -> None:
     answer = await parts.post("/v1/retries/trigger", body)
     assert [error["message"] for error in answer.json()["errors"]] == [message]
+
+
+@pytest.mark.parametrize("verb", ["trigger", "cancel"])
+async def test_a_secret_that_is_looked_for_is_not_stored(parts: Parts, verb: str) -> None:
+    body = {"filter": {"text": f"<{Parts.SECRET}>"}}
+    answer = await parts.post(f"/v1/retries/{verb}", body)
+    assert answer.status_code == 422
+    [error] = answer.json()["errors"]
+    assert error["key"] == "filter.text"
+    assert error["message"].startswith("holds a secret of this configuration")
+    assert Parts.SECRET not in answer.text
+    assert (await parts.client.get("/v1/bulks")).json()["bulks"] == []
+    assert (await parts.client.get("/v1/actions")).json()["actions"] == []
+    assert (await parts.post(f"/v1/retries/{verb}", body | {"dry_run": True})).status_code == 200
 
 
 async def test_filters_in_json(parts: Parts) -> None:
@@ -188,10 +211,10 @@ async def test_a_step_that_fails_is_taken_again(
     monkeypatch.setattr(bulk_module, "AGAIN", 0.01)
     step, failures = bulks.step, [QueueError("busy"), QueueError("busy")]
 
-    async def fails_at_first(store: Store, bulk_id: int, limit: int) -> Any:
+    async def fails_at_first(store: Store, *given: Any) -> Any:
         if failures:
             raise failures.pop()
-        return await step(store, bulk_id, limit)
+        return await step(store, *given)
 
     monkeypatch.setattr(bulks, "step", fails_at_first)
     await parts.failed()
@@ -218,7 +241,9 @@ async def test_all_that_wait_are_given_up(parts: Parts) -> None:
     [broken] = await parts.failed()
     body = {"filter": {"endpoint": "demo/get"}, "dry_run": True}
     answer = await parts.post("/v1/retries/cancel", body)
-    assert (answer.status_code, answer.json()) == (200, {"matched": 3, "bulk": None})
+    dry = answer.json()
+    assert (answer.status_code, dry["matched"], dry["bulk"]) == (200, 3, None)
+    assert dry["counts"] == [{"reason": None, "endpoint": "demo/get", "tasks": 3}]
     answer = await parts.post("/v1/retries/cancel", {**body, "dry_run": False})
     assert answer.status_code == 202
     bulk = await finished(parts, answer.json()["bulk"])
@@ -234,7 +259,7 @@ async def test_who_waits_for_one_that_is_cancelled_among_many_is_told(parts: Par
     waiting = asyncio.create_task(parts.ended(id_))
     await asyncio.sleep(0.1)
     await parts.post("/v1/retries/cancel", {"filter": {"id": [id_], "status": "pending"}})
-    assert (await asyncio.wait_for(waiting, 3))["status"] == "cancelled"
+    assert (await asyncio.wait_for(waiting, 60))["status"] == "cancelled"
 
 
 async def test_what_succeeded_is_not_cancelled_in_bulk(parts: Parts) -> None:

@@ -13,11 +13,10 @@ from pathlib import Path
 import httpx
 import pytest
 
-from bench import slow_receiver
-from bench.daemon import daemon, verify
-from bench.drain import drain
-from bench.measures import calls, deliveries
-from bench.servers import Missing, Nginx, find
+from bench.environment.daemon import daemon, verify
+from bench.environment.servers import Missing, Nginx, find
+from bench.measures import calls, deliveries, slow_receiver
+from bench.measures.drain import drain
 
 needs_nginx = pytest.mark.skipif(
     shutil.which("nginx", path="/usr/sbin:/usr/bin") is None, reason="nginx is not installed"

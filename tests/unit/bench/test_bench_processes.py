@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from bench.processes import (
+from bench.environment.processes import (
     Meter,
     alive,
     cpu_seconds,

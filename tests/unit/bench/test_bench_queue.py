@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from bench import store
-from bench.fill import FULL, Filling, fill
+from bench.measures.fill import FULL, Filling, fill
 from orchestratord.queue.store import Store
 
 INDEXES = "SELECT name, sql FROM sqlite_master WHERE type = 'index' ORDER BY name"

@@ -7,14 +7,15 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from bench import cases, table
+from bench import cases
 from bench.__main__ import main
 from bench.cases import Measure, Race
-from bench.drain import Drained
-from bench.figures import Figure, Spread, percentile
-from bench.folder import Folder
-from bench.report import Report
-from bench.rounds import Results
+from bench.environment.folder import Folder
+from bench.measures.drain import Drained
+from bench.results import table
+from bench.results.figures import Figure, Spread, percentile
+from bench.results.report import Report
+from bench.results.rounds import Results
 
 FAST = Race("fast", "the fast one", 1000, "tuned", lambda home, nginx: Drained(0, 0, 0, 0))
 SLOW = Race("slow", "the slow one", 500, "as shipped", lambda home, nginx: Drained(0, 0, 0, 0))

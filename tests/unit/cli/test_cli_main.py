@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import click
-from cli_parts import GOOD, run, write
 
 from orchestratord.cli.main import LazyCommands, main
+from tests.unit.cli.cli_parts import GOOD, run, write
 
 
 def test_version() -> None:

@@ -50,7 +50,7 @@ class ConfigFolder:
         self.path = path
         self.host = host_of()
         self.environ: dict[str, str] = {}
-        path.mkdir(parents=True, exist_ok=True)
+        (path / "apis").mkdir(parents=True, exist_ok=True)
 
     def write(self, file: str, text: str | bytes = "") -> Path:
         """Write one file, its folders included."""

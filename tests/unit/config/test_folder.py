@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
@@ -137,7 +138,7 @@ def test_a_misspelt_settings_file_is_a_warning(config: ConfigFolder) -> None:
 
 def test_a_folder_that_is_not_there(tmp_path: Path) -> None:
     config = ConfigFolder(tmp_path / "config")
-    config.path.rmdir()
+    shutil.rmtree(config.path)
     assert config.error() == (
         f"there is no config folder {config.path}; name one with --config DIR or "
         "$ORCHESTRATORD_CONFIG"
@@ -183,6 +184,7 @@ def test_a_configmap_is_read_through_its_symlinks(config: ConfigFolder) -> None:
 
 
 def test_apis_that_is_no_folder(config: ConfigFolder) -> None:
+    (config.path / "apis").rmdir()
     config.write("apis", "x")
     assert config.error() == "apis: cannot be read: Not a directory"
 
@@ -227,3 +229,12 @@ class TestDigest:
             config.write("apis/shop/endpoints/b.yaml", second)
             digests.add(read_folder(config.path).digest)
         assert len(digests) == 2
+
+
+def test_a_folder_without_apis_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "orchestratord.yaml").write_text("concurrency: 3\n")
+    [problem] = read_folder(tmp_path).problems
+    assert (problem.file, problem.severity) == ("apis", "error")
+    assert "apis/API/endpoints/NAME.yaml" in problem.message
+    (tmp_path / "apis").mkdir()
+    assert read_folder(tmp_path).problems == []

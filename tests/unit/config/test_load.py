@@ -16,10 +16,44 @@ from orchestratord import Endpoint, Model, Problem, hookimpl
 from orchestratord.config.load import load, read_plugins
 from orchestratord.daemon.bootstrap import open_host
 from orchestratord.errors import ConfigError
-from orchestratord.model.settings import Config
+from orchestratord.model.settings import MAX_WORKERS, Config
 from orchestratord.plugin.host import Host
 
 EXAMPLE = Path(__file__).parents[3] / "config"
+
+
+@pytest.mark.parametrize(
+    ("text", "workers", "count"),
+    [
+        ("", 1, 1),
+        ("workers:\n", 1, 1),
+        ("workers: 4\n", 4, 4),
+        ("workers: ${W}\n", 3, 3),
+        ("workers: ${GONE:-auto}\n", "auto", len(os.sched_getaffinity(0))),
+    ],
+)
+def test_workers(config: ConfigFolder, text: str, workers: int | str, count: int) -> None:
+    config.environ = {"W": "3"}
+    config.endpoint()
+    config.daemon(text)
+    daemon = config.load().daemon
+    assert (daemon.workers, daemon.worker_count) == (workers, min(count, MAX_WORKERS))
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        ("0", "0"), ("65", "65"), ("2.5", "2.5"), ("true", "true"), ("many", "'many'"),
+        ("'-1'", "'-1'"), ("[2]", "[2]"), ("${W}", "'three'"),
+    ],
+)  # fmt: skip
+def test_what_is_no_number_of_workers(config: ConfigFolder, value: str, shown: str) -> None:
+    config.environ = {"W": "three"}
+    config.endpoint()
+    config.daemon(f"lease: 1m\nworkers: {value}\n")
+    assert config.errors() == [
+        f"orchestratord.yaml:2:1: workers: {shown} is no number of workers: write 1 to 64, or auto"
+    ]
 
 
 def test_everything_at_once(config: ConfigFolder) -> None:
@@ -117,6 +151,23 @@ def test_a_key_whose_type_is_a_text_keeps_it_as_it_stands(config: ConfigFolder) 
     assert endpoint.schedule is not None
     assert endpoint.schedule.params == {"code": "010"}
     assert endpoint.shown["headers"] == rendered
+
+
+def test_a_schedule_gives_no_more_than_max_params(config: ConfigFolder) -> None:
+    config.daemon("max_params: 1KiB\n")
+    config.endpoint(
+        f"""
+        path: /
+        params: {{text: {{}}}}
+        schedule: {{every: 1h, params: {{text: {"a" * 1014}}}}}
+        """
+    )
+    assert config.errors() == [
+        "apis/shop/endpoints/get.yaml:4:23: schedule.params: are larger, as JSON, than the 1024 "
+        "bytes that max_params in orchestratord.yaml allows"
+    ]
+    config.daemon("max_params: 1025\n")
+    assert config.one().schedule is not None
 
 
 def test_a_body_keeps_the_types_of_json(config: ConfigFolder) -> None:

@@ -21,7 +21,7 @@ DECLARED = {
 
 
 def endpoint(**params: Param) -> Endpoint:
-    return cast("Endpoint", SimpleNamespace(params=params or DECLARED))
+    return cast("Endpoint", SimpleNamespace(params=params or DECLARED, spec=None))
 
 
 def problems(given: dict[str, Any], **text: str) -> dict[str, str]:
@@ -35,6 +35,31 @@ def test_defaults_are_filled_in() -> None:
         "id": "x", "limit": 50, "rate": None, "name": None, "flag": None, "tags": ["a"],
         "filter": None,
     }  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ({"id": "a" * 100}, 109),
+        ({"id": "ä" * 50}, 109),
+        ({"id": [1] * 50}, 108),
+        ({"id": 10**99}, 107),
+        ({"id": {"a": {"b": ["c" * 80]}}}, 103),
+    ],
+)
+def test_all_of_them_together_are_bounded(given: dict[str, Any], size: int) -> None:
+    free = endpoint(id=Param())
+    assert check_params(free, given, most=size) == given
+    with pytest.raises(InvalidParams) as refused:
+        check_params(free, given, most=size - 1)
+    assert refused.value.problems == {
+        "params": f"are larger, as JSON, than the {size - 1} bytes that max_params in "
+        "orchestratord.yaml allows"
+    }
+    with pytest.raises(InvalidParams, match="max_params"):
+        check_params(free, {}, text={"id": "a" * size}, most=size)
+    with pytest.raises(InvalidParams, match="max_params"):
+        check_params(endpoint(id=Param(default="a" * size)), {}, most=size)
 
 
 def test_nobody_changes_a_default() -> None:
@@ -122,7 +147,7 @@ def test_unknown_names_are_answered_with_the_known_ones() -> None:
         "zzz": "there is no such parameter; known are filter, flag, id, limit, name, rate, tags"
     }
     with pytest.raises(InvalidParams) as refused:
-        check_params(cast("Endpoint", SimpleNamespace(params={})), {"x": 1})
+        check_params(cast("Endpoint", SimpleNamespace(spec=None, params={})), {"x": 1})
     assert refused.value.problems == {"x": "there is no such parameter"}
 
 

@@ -6,11 +6,19 @@ import os
 import re
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
+from orchestratord.api.server.server import BACKLOG
+from orchestratord.daemon.run import EX_CONFIG
+from orchestratord.daemon.shutdown import GRACE
+from orchestratord.daemon.watchdog import ENDED_AFTER, LOOP
+from orchestratord.model.settings import DaemonSettings
+
 UNIT = Path(__file__).parents[3] / "systemd" / "orchestratord.service"
+SOCKET = UNIT.with_suffix(".socket")
 MOST_EXPOSED = 1.5
 
 
@@ -25,16 +33,19 @@ def unit(tmp_path: Path) -> Path:
     assert command in text
     path = tmp_path / UNIT.name
     path.write_text(text.replace(command, "ExecStart=/bin/true run"))
+    shutil.copy(SOCKET, tmp_path)
     return path
 
 
 def test_systemd_understands_every_line(unit: Path) -> None:
+    units = [str(unit), str(unit.with_name(SOCKET.name))]
     done = subprocess.run(
-        ["systemd-analyze", "verify", "--man=no", str(unit)], capture_output=True, text=True
+        ["systemd-analyze", "verify", "--man=no", *units], capture_output=True, text=True
     )
     assert done.returncode == 0
     # Other units of the machine may be complained of as well.
-    assert [line for line in done.stderr.splitlines() if UNIT.name in line] == []
+    names = UNIT.name, SOCKET.name
+    assert [line for line in done.stderr.splitlines() if any(n in line for n in names)] == []
 
 
 def test_little_is_exposed(unit: Path) -> None:
@@ -48,15 +59,82 @@ def test_little_is_exposed(unit: Path) -> None:
     assert float(found[1]) <= MOST_EXPOSED, done.stdout
 
 
+NEEDED = {
+    "Unit": {
+        # What cannot be mended ends the daemon each time: tries go on for as long as that takes.
+        "StartLimitIntervalSec": "0",
+        # A clock that is set after the start is a jump, which is followed a minute later only.
+        "Wants": "network-online.target time-sync.target",
+        "After": "network-online.target time-sync.target",
+    },
+    "Service": {
+        "Type": "notify-reload",
+        "Restart": "on-failure",
+        "RestartPreventExitStatus": str(EX_CONFIG),
+        # The socket's folder is for the group, as the socket is.
+        "RuntimeDirectoryMode": "0750",
+        # The socket of the socket unit would go with the folder.
+        "RuntimeDirectoryPreserve": "yes",
+        # A dump would hold secrets; what eats memory is ended, and nothing else on the machine.
+        "LimitCORE": "0",
+        "MemoryMax": "1G",
+        # `pid` would hide which boot this is, and who has locked the database.
+        "ProcSubset": "all",
+        # Else the log could not say which user was at the socket.
+        "PrivateUsers": None,
+    },
+}
+"""What the daemon relies on, and why."""
+
+
+def keys(section: str) -> dict[str, str]:
+    text = UNIT.read_text().split(f"[{section}]\n")[1].split("\n[")[0]
+    lines = [line for line in text.splitlines() if line and not line.startswith("#")]
+    return {name: value for name, _, value in (line.partition("=") for line in lines)}
+
+
 @pytest.mark.parametrize(
-    "line",
-    [
-        "Type=notify-reload",
-        "WatchdogSec=30",
-        "TimeoutStopSec=35",
-        "RuntimeDirectoryMode=0750",
-        "RestartPreventExitStatus=78",
-    ],
+    ("section", "key", "value"),
+    [(section, key, value) for section, some in NEEDED.items() for key, value in some.items()],
 )
-def test_what_the_daemon_relies_on(line: str) -> None:
-    assert line in UNIT.read_text().splitlines()
+def test_what_the_daemon_relies_on(section: str, key: str, value: str | None) -> None:
+    assert keys(section).get(key) == value
+
+
+def test_the_socket_unit_has_the_place_and_the_owner_of_the_services() -> None:
+    lines = SOCKET.read_text().splitlines()
+    service = keys("Service")
+    for line in (
+        f"ListenStream=/run/{service['RuntimeDirectory']}/control.sock",
+        f"SocketUser={service['User']}",
+        f"SocketGroup={service['Group']}",
+        "SocketMode=0660",
+        f"Backlog={BACKLOG}",
+    ):
+        assert line in lines
+
+
+def test_the_daemon_is_faster_than_systemd() -> None:
+    """It knows the reason, and says it; what systemd does is for what cannot even do that."""
+    service = keys("Service")
+    assert float(service["WatchdogSec"]) > ENDED_AFTER[LOOP]
+    assert float(service["TimeoutStopSec"]) > DaemonSettings().drain_timeout + GRACE
+
+
+def test_without_all_of_proc_it_could_not_tell_boots_and_locks() -> None:
+    """What `ProcSubset=pid` would leave it, in a mount namespace of its own."""
+    unshare = shutil.which("unshare")
+    mount = 'mount -t proc -o subset=pid proc /proc && exec "$@"'
+    alone = [unshare or "", "--mount", "--propagation", "private", "sh", "-c", mount, "sh"]
+    if unshare is None or subprocess.run([*alone, "true"], capture_output=True).returncode:
+        pytest.skip("this machine or user mounts nothing")
+    program = """
+from orchestratord.queue.sqlite import file_locks
+from orchestratord.values import clock
+print(bool(clock._boot()), file_locks._LOCKS.exists())
+"""
+    for command, known in (([], True), (alone, False)):
+        done = subprocess.run(
+            [*command, sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{known} {known}\n"

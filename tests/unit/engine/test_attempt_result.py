@@ -9,8 +9,9 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.engine.attempt_result import POISON_AFTER, AttemptResult, ResultTeller
+from orchestratord.engine.attempt_result import AttemptResult, ResultTeller
 from orchestratord.engine.http_executor import HttpExecutor
+from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import Endpoint
@@ -88,8 +89,8 @@ class Desk:
     async def lost(self, known: bool = True, **fields: Any) -> AttemptResult:
         lost, config = task(**fields), self.config
         if not known:
-            return await self.results.lost(lost, None, None, None, config)
-        return await self.results.lost(lost, self.endpoint, self.target, HttpExecutor(), config)
+            return await self.results.lost(lost, None, None, config)
+        return await self.results.lost(lost, self.endpoint, HttpExecutor(), config)
 
     @property
     def effects(self) -> list[Effect]:
@@ -195,24 +196,26 @@ async def test_what_has_no_endpoint_any_more_is_told_without_one() -> None:
         ({}, "pending", None, "lost with the daemon: again at once"),
         ({"idempotent": False}, "failed", Reason.AMBIGUOUS, AMBIGUOUS),
         ({"deaths": POISON_AFTER - 2}, "pending", None, "lost with the daemon: again at once"),
-        ({"deaths": POISON_AFTER - 1}, "failed", Reason.POISONED,
-         "3 starts ended with the daemon's death"),
-        ({"deaths": POISON_AFTER - 1, "idempotent": False}, "failed", Reason.AMBIGUOUS, AMBIGUOUS),
-        ({"attempts": 15}, "failed", Reason.EXHAUSTED, None),
-        ({"attempts": 15, "granted": 1}, "pending", None, "lost with the daemon: again at once"),
-        ({"attempts": 16, "granted": 1}, "failed", Reason.EXHAUSTED, None),
+        ({"deaths": POISON_AFTER - 1, "alone": True}, "failed", Reason.POISONED,
+         "3 starts ended with the daemon's death, the last one while it ran alone"),
+        ({"deaths": POISON_AFTER + 4}, "pending", None, "lost with the daemon: again at once"),
+        ({"deaths": POISON_AFTER - 2, "alone": True}, "pending", None,
+         "lost with the daemon: again at once"),
+        ({"deaths": POISON_AFTER - 1, "alone": True, "idempotent": False}, "failed",
+         Reason.AMBIGUOUS, AMBIGUOUS),
+        ({"attempts": 15}, "pending", None, "lost with the daemon: again at once"),
     ],
 )  # fmt: skip
 async def test_what_was_lost_with_a_daemon(
-    fields: dict[str, Any], status: str, reason: Reason | None, why: str | None
+    fields: dict[str, Any], status: str, reason: Reason | None, why: str
 ) -> None:
     desk = Desk(max_attempts=15)
     ended = await desk.lost(started_at=NOW - 900, **fields)
     assert (ended.decision.status, ended.decision.reason) == (status, reason)
     assert ended.deaths == fields.get("deaths", 0) + 1
-    assert not ended.uncounted
+    assert ended.uncounted  # what an answer or an error ends costs an attempt
     assert ended.attempt is not None
-    assert why is None or ended.attempt.why == why
+    assert ended.attempt.why == why
     assert (ended.attempt.started_at, ended.attempt.status_code) == (NOW - 900, "error")
     if status == "pending":
         assert (ended.decision.next_try, ended.attempt.delay) == (NOW, 0)
@@ -220,15 +223,22 @@ async def test_what_was_lost_with_a_daemon(
     assert desk.teller.told == ["announce after_request", f"announce {phase}", phase]
 
 
-async def test_what_was_lost_and_is_declared_no_more_goes_by_its_own_row() -> None:
+async def test_what_was_lost_goes_back_to_its_place() -> None:
+    """Before what became due since; a clock that was ahead holds it up no longer."""
     desk = Desk()
-    ended = await desk.lost(known=False, attempts=2, max_attempts=3)
+    for due, back in ((NOW - 5_000, NOW - 5_000), (NOW + 5_000, NOW), (None, NOW)):
+        assert (await desk.lost(next_try=due)).decision.next_try == back
+
+
+async def test_what_was_lost_and_is_declared_no_more() -> None:
+    desk = Desk()
+    ended = await desk.lost(known=False)
     assert ended.decision.status == "pending"
     assert ended.attempt is not None
     assert ended.attempt.started_at == NOW  # when it began is not known
     assert desk.teller.told == []
-    ended = await desk.lost(known=False, attempts=3, max_attempts=3)
-    assert ended.decision.reason == Reason.EXHAUSTED
+    ended = await desk.lost(known=False, deaths=POISON_AFTER - 1, alone=True)
+    assert ended.decision.reason == Reason.POISONED
     assert desk.teller.told == ["on_final_failure"]
 
 

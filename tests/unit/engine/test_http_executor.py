@@ -6,6 +6,7 @@ import asyncio
 import base64
 import json
 import socket
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -28,6 +29,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values.attached_file import BodyFile
+from orchestratord.values.jmespath_expression import Expression
 
 NOW = 1_795_557_600.0
 """2026-11-24T22:00:00Z."""
@@ -594,6 +596,9 @@ def test_the_key_is_the_same_at_each_attempt_and_another_for_each_task_and_queue
     assert len({first, key(id=43), key("q8"), key(generation=1), key(generation=2)}) == 5
     # Of tasks with ids that could be run together: 4 in generation 21, and 42 in generation 1.
     assert key(id=4, generation=21) != key(id=42, generation=1)
+    # A queue from before tasks had random keys sends what it has sent before.
+    assert (first, key(generation=1)) == ("q7-42", "q7-42-1")
+    assert key(nonce="u1", id=43, generation=1) == key("q8", nonce="u1") == "u1"
 
 
 @pytest.mark.parametrize(
@@ -739,7 +744,7 @@ async def call(
     executor = HttpExecutor()
     target = target_of(spec, base_url=receiver.url, **options)
     request = executor.prepare(TASK, target, NOW)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         return await executor.execute(request, TASK, target, Sender(client).within(target))
 
 
@@ -826,6 +831,42 @@ async def test_success_if(
             client, {"success_if": "!errors"}, receiver, retry={"when": [200, 503]}, **options
         )
         assert again.verdict == "retry", "`when` covers the code"
+
+
+@pytest.mark.parametrize(
+    ("success_if", "items", "error"),
+    [
+        ("length(items[?s == 'x']) == `0`", 20_000, None),
+        ("length(items[?s == 'a']) == `0`", 20_000, "200, but success_if does not hold: "),
+        ("[@, @]" + " | [@, @]" * 9, 10, None),
+        ("[@, @]" + " | [@, @]" * 60, 10, "200, but success_if cannot be told: [@, @] | "),
+    ],
+    ids=["large", "large and false", "short and dear", "too dear"],
+)
+async def test_what_is_dear_is_looked_into_off_the_loop(
+    client: HttpClient, receive: Receive, success_if: str, items: int, error: str | None,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    threads: set[str] = set()
+    holds = Expression.holds
+
+    def noted(self: Expression, *given: Any) -> bool:
+        threads.add(threading.current_thread().name.partition("_")[0])
+        return holds(self, *given)
+
+    monkeypatch.setattr(Expression, "holds", noted)
+
+    async def script(peer: Peer) -> None:
+        await peer.request()
+        await peer.answer(200, json.dumps({"items": [{"s": "a"}] * items}).encode())
+
+    outcome = await call(
+        client, {"success_if": success_if}, await receive(script), max_response=1 << 20
+    )
+    assert (outcome.error or "").startswith(error or "")
+    assert (outcome.verdict == "success") is (error is None)
+    assert ("MainThread" in threads) is (items < 100)
+    assert "orchestratord-answers" in threads
 
 
 async def test_success_if_is_not_asked_where_the_status_says_no(

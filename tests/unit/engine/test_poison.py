@@ -1,60 +1,229 @@
-"""Poison candidates begin one after the other, and none is passed by."""
+"""Poison candidates: who begins when, and beside whom."""
 
 from __future__ import annotations
 
 import asyncio
+from typing import Any
 
 import pytest
 
 from orchestratord.engine import poison
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.poison import PoisonCandidates
+from orchestratord.engine.poison import OFTEN, PoisonCandidates, batch_size
 from orchestratord.model.task import Task
 from orchestratord.testing import task
 
-
-def candidates(count: int) -> tuple[PoisonCandidates, LaneSet, list[Task]]:
-    lanes = LaneSet()
-    return PoisonCandidates(lanes), lanes, [task(id=number, deaths=1) for number in range(count)]
+LANE = "api:a"
 
 
-async def test_each_has_its_turn_when_the_one_before_has_ended() -> None:
-    found, lanes, (first, second, third) = candidates(3)
-    assert [found.admit(one, "api:a") for one in (first, second, third)] == [True, False, False]
-    assert found.take_turn() is None
-    assert found.waiting_ids() == [second.id, third.id]
-    found.ended(second.id)  # it is not the one whose end is waited for
-    assert not lanes.wake.is_set()
-    found.ended(first.id)
-    assert lanes.wake.is_set()
-    assert found.take_turn() == (second, "api:a")
-    assert found.take_turn() is None
-    found.ended(second.id)
-    assert found.take_turn() == (third, "api:a")
-    found.ended(third.id)
+class Line:
+    def __init__(self, *deaths: int) -> None:
+        self.lanes = LaneSet()
+        self.found = PoisonCandidates(self.lanes)
+        self.tasks = [task(id=number, deaths=count) for number, count in enumerate(deaths)]
+
+    def admit(self, *tasks: Task) -> None:
+        for one in tasks or self.tasks:
+            self.found.admit(one, LANE)
+
+    def next(self) -> Task | None:
+        """The one that begins; where it runs alone, that is on disk."""
+        turn = self.found.take_turn()
+        if turn is None:
+            return None
+        self.found.written(turn[0])
+        return turn[0]
+
+    def work(self, *, due: bool = True) -> None:
+        """There is other work; or there is none any more."""
+        self.lanes._ready.extend([LANE] if due else [])
+        if not due:
+            self.lanes._ready.clear()
+
+    async def begin(self, count: int) -> list[Task]:
+        """So many begin, as soon as they may."""
+        begun: list[Task] = []
+        async with asyncio.timeout(60):
+            while len(begun) < count:
+                if (one := self.next()) is not None:
+                    begun.append(one)
+                await asyncio.sleep(0.001)
+        return begun
 
 
-async def test_one_that_comes_between_two_turns_passes_nobody() -> None:
-    found, _, (first, second, third) = candidates(3)
-    found.admit(first, "api:a")
-    found.admit(second, "api:a")
-    found.ended(first.id)
-    assert not found.admit(third, "api:b")
-    assert found.take_turn() == (second, "api:a")
-    assert found.take_waiting() == [third]
-    found.ended(second.id)
-    assert found.take_turn() is None
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poison, "APART", 0.01)
+    monkeypatch.setattr(poison, "BATCH_APART", 0.005)
 
 
-async def test_one_that_takes_long_holds_up_the_next_one_for_a_while_only(
+async def test_the_newest_is_next_when_the_one_before_has_ended(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(poison, "ALONE", 0.01)
-    found, lanes, (first, second) = candidates(2)
-    found.admit(first, "api:a")
-    found.admit(second, "api:a")
-    async with asyncio.timeout(5):
-        await lanes.wake.wait()
-    assert found.take_turn() == (second, "api:a")
-    found.ended(first.id)
-    assert not found.admit(first, "api:a")  # the second one's turn is not over with that
+    monkeypatch.setattr(poison, "APART", 10.0)
+    line = Line(1, 1, 1)
+    first, second, third = line.tasks
+    line.admit()
+    assert line.next() is third
+    assert line.next() is None
+    assert line.found.waiting_ids() == [first.id, second.id]
+    line.found.ended(second)  # it is not the one whose end is waited for
+    assert line.next() is None
+    line.found.ended(third)
+    assert line.lanes.wake.is_set()
+    assert line.next() is second
+    assert line.found.take_waiting() == [first]
+    line.found.ended(second)
+    assert line.next() is None
+
+
+async def test_those_that_died_once_run_beside_each_other() -> None:
+    """What takes long holds up the next one for a moment only."""
+    line = Line(*[1] * 40)
+    line.admit()
+    assert await line.begin(40) == line.tasks[::-1]
+    assert not line.lanes.held
+
+
+async def test_one_that_died_twice_runs_alone_until_its_end() -> None:
+    line = Line(1, OFTEN, 1, OFTEN)
+    first, deadly, second, other = line.tasks
+    line.admit()
+    assert line.next() is other
+    assert line.found.is_alone(other)
+    assert line.lanes.held
+    await asyncio.sleep(0.02)
+    assert line.next() is None
+    line.found.ended(other)
+    assert line.next() is deadly
+    assert line.lanes.held
+    line.found.ended(deadly)
+    assert not line.lanes.held
+    assert line.next() is second
+    assert (await line.begin(1)) == [first]
+
+
+async def test_alone_is_alone_in_the_daemon() -> None:
+    """What is under way ends first, and no other work begins."""
+    line = Line(OFTEN)
+    [deadly] = line.tasks
+    line.admit()
+    line.lanes.claimed = 3
+    assert line.next() is None
+    assert line.lanes.held
+    line.lanes.claimed, line.lanes.unsettled = 0, 1
+    assert line.next() is None
+    line.lanes.unsettled = 0
+    assert line.next() is deadly
+    line.work()
+    assert line.found.company() is None
+    line.found.ended(deadly)
+    assert not line.lanes.held
+
+
+async def test_other_work_is_held_up_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poison, "HELD", 0.05)
+    line = Line(OFTEN, OFTEN, OFTEN)
+    first, second, third = line.tasks
+    line.admit()
+    assert line.next() is third
+    await asyncio.sleep(0.06)
+    assert line.found.company() is None  # there is none that waits
+    line.work()
+    assert line.found.company() is third
+    # Until it is on disk, nothing else begins, and it is not written as alone again.
+    assert line.lanes.held
+    assert not line.found.is_alone(third)
+    assert line.next() is None
+    assert line.found.company() is third
+    line.found.end_alone()
+    assert not line.lanes.held
+    assert line.found.company() is None
+    # The others go on beside it.
+    line.found.ended(third)
+    assert await line.begin(2) == [second, first]
+    assert not line.found.is_alone(second)
+    assert not line.lanes.held
+    for one in (second, first):
+        line.found.ended(one)
+    # With one more death they are held up for longer.
+    later = task(id=9, deaths=OFTEN + 1)
+    line.admit(later)
+    assert await line.begin(1) == [later]
+    await asyncio.sleep(0.06)
+    assert line.found.company() is None
+    await asyncio.sleep(0.06)
+    assert line.found.company() is later
+
+
+async def test_what_is_under_way_is_not_waited_for_for_ever(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poison, "HELD", 0.02)
+    line = Line(OFTEN)
+    line.admit()
+    line.lanes.claimed = 1
+    assert line.next() is None
+    await asyncio.sleep(0.03)
+    assert line.next() is line.tasks[0]
+    assert not line.found.is_alone(line.tasks[0])
+    assert not line.lanes.held
+
+
+async def test_the_next_one_begins_beside_one_that_outlives_some_seconds(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(poison, "OUTLIVED", 0.03)
+    line = Line(OFTEN, OFTEN)
+    first, second = line.tasks
+    line.admit()
+    assert line.next() is second
+    await asyncio.sleep(0.04)
+    assert line.found.company() is second
+    line.found.end_alone()
+    line.lanes.claimed = 1
+    assert line.next() is first
+    assert not line.found.is_alone(first)
+
+
+async def test_one_whose_start_is_not_on_disk_stays_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(poison, "HELD", 0.0)
+    line = Line(OFTEN)
+    line.admit()
+    assert line.found.take_turn()
+    line.work()
+    assert line.found.company() is None
+    line.found.written(line.tasks[0])
+    assert line.found.company() is line.tasks[0]
+
+
+async def test_many_that_died_twice_run_in_two_batches() -> None:
+    line = Line(*[OFTEN] * 40)
+    line.admit()
+    batch = await line.begin(20)
+    assert batch == line.tasks[:19:-1]
+    assert not line.lanes.held
+    await asyncio.sleep(0.02)
+    assert line.next() is None
+    for one in batch:
+        line.found.ended(one)
+    assert len(await line.begin(20)) == 20
+    assert line.found.waiting_ids() == []
+
+
+@pytest.mark.parametrize("count", [1, 2, 4, 5, 40, 1000])
+async def test_a_batch_that_dies_comes_in_smaller_ones_until_each_is_alone(count: int) -> None:
+    """Whatever it is among them that kills, they are never charged together for ever."""
+    deaths: dict[int, int] = dict.fromkeys(range(count), OFTEN)
+    for _ in range(8):
+        died: Any = Line()
+        died.tasks = [task(id=number, deaths=many) for number, many in deaths.items()]
+        died.admit()
+        many = died.found._often[-1].task.deaths
+        batch = await died.begin(batch_size(count, many))
+        if died.found.is_alone(batch[0]):
+            assert deaths[batch[0].id] <= OFTEN + 5
+            return
+        for one in batch:
+            deaths[one.id] += 1
+    pytest.fail("none ran alone")

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
+import pytest
 from worker_parts import working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.removed_tasks import BATCH, TURNS
 from orchestratord.model.task import NewTask
 from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.housekeeping import undeclared
+from tests.postgres import Postgres
 
 
 async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path: Path) -> None:
@@ -27,8 +30,41 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path:
             most = max(most, counts["running"])
             return counts["failed"]
 
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while await look() < len(ids):
                 await bench.store.write(Write(Rank.KEEP, lambda session: None))
         assert 0 < most <= TURNS * BATCH
         assert {task.reason for task in await bench.tasks(ids[::BATCH])} == {"endpoint_removed"}
+
+
+async def test_what_the_last_daemon_declared_fails_only_if_it_is_meant(
+    tmp_path: Path, postgres: Postgres, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each start was judged while another daemon still declared it: none was the last one's."""
+    monkeypatch.setattr("orchestratord.engine.removed_tasks.JUDGE_EACH", 0.05)
+    url = postgres.create()
+    async with working(tmp_path, url=url) as bench:
+        removed = bench.worker.removed
+        ids = await bench.put([NewTask("call", "gone/a"), NewTask("call", "gone/b", delay=3600)])
+        assert removed.refused is None
+        bench.worker.placement.set_elsewhere({"gone/a": False, "gone/b": False})
+        bench.worker.placement.set_elsewhere({})
+        bench.clock.turn(REMOVED_AFTER + 1)
+        await bench.until(lambda: removed.refused is not None)
+        assert removed.refused is not None
+        [problem] = removed.refused[1]
+        assert "declared: gone/a (1), gone/b (1); their tasks would fail" in str(problem)
+        assert "orchestratorctl reload --accept-removals" in str(problem)
+        await asyncio.sleep(1.1)
+        assert await bench.states(ids) == [("pending", 0), ("pending", 0)]
+        # It is accepted, by whichever daemon.
+        await bench.store.write(undeclared.accept(["gone/a", "gone/b"], []))
+        await bench.idle(ids)
+        assert {task.reason for task in await bench.tasks(ids)} == {"endpoint_removed"}
+        assert removed.refused is None
+        # What is less than half of all goes by itself, and is remembered.
+        call = NewTask("call", "a/get", delay=3600)
+        ids = await bench.put([call, NewTask("call", "gone/c")])
+        bench.clock.turn(REMOVED_AFTER + 1)
+        await bench.idle(ids[1:])
+    postgres.drop(url)

@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.retry import Decision, decide, give_up_at
+from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.errors import EgressDenied, SendError
 from orchestratord.model.backoff import Backoff, Fixed
@@ -105,6 +105,7 @@ class Judge:
         idempotent: bool = True,
         now: int = NOW,
         chance: float = 0.5,
+        skipped: int = 0,
     ) -> Decision:
         return decide(
             task,
@@ -114,6 +115,7 @@ class Judge:
             now=now,
             chance=Chance(chance),
             fault=lambda name, error: self.faults.append((name, str(error))),
+            skipped=skipped,
         )
 
 
@@ -282,6 +284,15 @@ def test_a_next_try_past_give_up_after_expires_at_once(judge: Judge) -> None:
     late = judge(retry, answer(503, retry), now=edge + 1)
     assert (late.status, late.reason, late.next_try) == (Status.FAILED, Reason.EXPIRED, None)
     assert late.why == "fixed 1m: past give_up_after 1h"
+
+
+def test_give_up_after_does_not_count_what_a_clock_jumped_over(judge: Judge) -> None:
+    retry, day = policy(give_up_after="1h"), 24 * HOUR * 1000
+    later = int(NOW + day)
+    assert judge(retry, answer(503, retry), now=later).reason is Reason.EXPIRED
+    assert judge(retry, answer(503, retry), now=later, skipped=day).status is Status.PENDING
+    late = later + HOUR * 1000
+    assert judge(retry, answer(503, retry), now=late, skipped=day).reason is Reason.EXPIRED
 
 
 def test_give_up_after_counts_from_the_last_retry_by_hand(judge: Judge) -> None:
@@ -510,6 +521,19 @@ def test_whatever_a_strategy_says_is_kept_within_bounds(
     assert decision.why.startswith("saying")
 
 
+@pytest.mark.parametrize("said", [-1, 0, 0.0001, 0.001, 0.05, -math.inf])
+def test_from_the_second_try_on_a_delay_is_at_least_100_ms(judge: Judge, said: Any) -> None:
+    Saying.name = "saying"
+    retry = policy(backoff=Saying.model_construct(answer=said), jitter=0.1, max_delay="100ms")
+    for attempts in (2, 3, 14):
+        task = replace(TASK, attempts=attempts)
+        decision = judge(retry, answer(503, retry), task=task, chance=0)
+        assert decision.delay == 0.1
+        assert decision.why.endswith(", at least 100ms")
+    hook = answer(503, retry).retry(delay=said if said == said else 0)
+    assert judge(retry, hook, task=replace(TASK, attempts=2)).delay == 0.1
+
+
 def test_the_delay_of_a_faulty_strategy_is_within_max_delay_too(judge: Judge) -> None:
     retry = policy(backoff=Saying.model_construct(answer=math.nan), max_delay="1s")
     assert judge(retry, answer(503, retry)).delay == 1
@@ -594,3 +618,54 @@ def test_what_always_holds(
         assert outcome.status_code in StatusSet.parse(when or list(CALL_WHEN.text.split(",")))
         if not idempotent and not outcome.answered:
             assert not outcome.maybe_done
+
+
+# -- probes ---------------------------------------------------------------------------------------
+
+
+def probed(task: Task, retry: RetryPolicy, decision: Decision, hours: float) -> Decision:
+    first = NOW - round(hours * 3_600_000)
+    return decide_probe(task, retry, decision, now=NOW, first=first, fault=lambda *_: None)
+
+
+def test_a_probe_costs_no_attempt_until_its_attempts_would_be_over(judge: Judge) -> None:
+    retry = policy(backoff=Fixed(delay=3600), max_attempts=31)
+    last = replace(TASK, attempts=31)
+    exhausted_by_count = judge(retry, answer(503, retry), task=last)
+    assert exhausted_by_count.reason is Reason.EXHAUSTED
+    free = probed(last, retry, exhausted_by_count, 29)
+    assert (free.status, free.next_try, free.uncounted) == (Status.PENDING, NOW, True)
+    over = probed(last, retry, exhausted_by_count, 30.1)
+    assert (over.status, over.reason, over.uncounted) == (
+        Status.FAILED, Reason.EXHAUSTED, False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "hours"),
+    [("call", {}, 24), ("call", {"give_up_after": "2h"}, 2), ("webhook", {}, 3 / 3600)],
+)
+def test_for_how_long_it_costs_none(
+    judge: Judge, kind: str, options: dict[str, Any], hours: float
+) -> None:
+    """Two attempts lie three seconds apart; a call lasts for a day all the same."""
+    retry = policy(backoff=Fixed(delay=3), max_attempts=2, **options)
+    task = replace(TASK, kind=kind, created_at=NOW)
+    decision = judge(retry, answer(503, retry), task=task)
+    assert probed(task, retry, decision, hours - 0.0001).uncounted
+    assert probed(task, retry, decision, hours + 0.0001).reason is Reason.EXHAUSTED
+
+
+def test_what_is_final_is_so_for_a_probe_too(judge: Judge) -> None:
+    retry = policy()
+    for outcome, idempotent in ((answer(404, retry), True), (lost(retry, sent=True), False)):
+        decision = judge(retry, outcome, idempotent=idempotent)
+        assert probed(TASK, retry, decision, 0) is decision
+
+
+def test_the_row_says_whether_the_backoff_put_it_off(judge: Judge) -> None:
+    retry = policy(backoff=Fixed(delay=5))
+    assert judge(retry, answer(503, retry)).backed_off
+    assert judge(retry, answer(503, retry, "1")).backed_off
+    assert not judge(retry, answer(503, retry, "60")).backed_off
+    assert not judge(retry, answer(503, retry).retry(delay=60)).backed_off

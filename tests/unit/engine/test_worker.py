@@ -22,6 +22,8 @@ from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import manual, search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
@@ -54,7 +56,7 @@ class Bench:
             writer.close()
 
     async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not done():
                 await asyncio.sleep(0.01)
 
@@ -153,6 +155,24 @@ async def test_a_task_that_is_cancelled_while_it_runs_tells_of_no_retry(bench: B
     assert (await bench.store.read(search.page(TaskFilter(), 10)))[0] == [task]
 
 
+async def test_a_database_that_refuses_claims_makes_the_daemon_unready(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def rename(before: str, after: str) -> None:
+        statement = f"ALTER TABLE {before} RENAME TO {after}"
+        await bench.store.write(Write(Rank.KEEP, lambda session: session.db.run(statement)))
+
+    monkeypatch.setattr("orchestratord.engine.worker.CLAIMS_FAIL_AFTER", 0.0)
+    bench.answer.set()
+    await bench.worker.enqueue.accept([replace(CALL, delay=0.3)])
+    await rename("retry_schedule", "away")
+    await bench.until(lambda: CLAIMS_FAILING in bench.store.health.troubles)
+    assert "nothing can be claimed" in bench.store.health.troubles[CLAIMS_FAILING].why
+    await rename("away", "retry_schedule")
+    await bench.until(lambda: bench.requests == 1)
+    await bench.until(lambda: not bench.store.health.troubles)
+
+
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
     tasks = [replace(CALL, delay=3600)] * 120
     ids = [item.id for item in await bench.worker.enqueue.accept(tasks)]
@@ -161,7 +181,7 @@ async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:
     bench.worker.placement.adopt(gone)
     # As if it had been gone for a minute.
     standings = bench.worker.placement
-    standings._ripe[Key("a/post")] = ("endpoint_removed", clock.now() - 1)
+    standings._ripe[Key("a/post")] = ("endpoint_removed", clock.steady() - 1)
     bench.worker.placement.standing_changed(None)
     await bench.until(lambda: len(bench.told) >= 20)
     bench.worker.placement.adopt(bench.config)

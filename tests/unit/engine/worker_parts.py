@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
-from orchestratord.engine.lanes.lane_set import Lane
+from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
 from orchestratord.model.backoff import Fixed
@@ -169,7 +169,7 @@ class Bench:
         return ids
 
     async def until(self, done: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not done():
                 await asyncio.sleep(0.01)
 
@@ -177,7 +177,7 @@ class Bench:
         """Return when all of these have ended."""
         for task_id in ids:
             await self.worker.waiters.wait(task_id, 0)
-        async with asyncio.timeout(30):
+        async with asyncio.timeout(60):
             while any(task.status in ("pending", "running") for task in await self.tasks(ids)):
                 await asyncio.sleep(0.02)
         await self.until(lambda: self.worker.lanes.claimed == 0)
@@ -191,14 +191,19 @@ class Bench:
 
 
 @asynccontextmanager
-async def working(folder: Path, *plugins: object, rate: str | None = None) -> AsyncIterator[Bench]:
-    """A bench whose worker runs; it is drained at the end, and nothing of it is left."""
+async def working(
+    folder: Path, *plugins: object, rate: str | None = None, url: str = ""
+) -> AsyncIterator[Bench]:
+    """A bench whose worker runs; it is drained at the end, and nothing of it is left.
+
+    `url`: of the queue; a file in `folder` if empty.
+    """
     host = Host()
     host.register(HttpPlugin(), "http")
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
     clock = FakeClock(time.time(), running=True)
-    store = await Store.open(f"sqlite:///{folder}/q.db", clock=clock)
+    store = await Store.open(url or f"sqlite:///{folder}/q.db", clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)
     config = Config(folder, DaemonSettings(), {}, {}, Redactor(), "d")
@@ -218,5 +223,6 @@ async def working(folder: Path, *plugins: object, rate: str | None = None) -> As
         await client.aclose()
         await store.close()
     pipe, lanes = worker.pipe, worker.lanes
-    assert [*pipe.sending, *pipe.overdue, *pipe.preparing, *worker.claims.running] == []
+    at_work = pipe.deadlines
+    assert [*at_work.sending, *at_work.overdue, *at_work.preparing, *worker.claims.running] == []
     assert lanes.claimed == lanes.in_flight == lanes.unsettled == 0

@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
+import resource
+import shutil
 import socket
+import subprocess
+import sys
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
 
-from orchestratord.http.connect import SystemResolver
+from orchestratord.errors import SendError
+from orchestratord.http.connect import SystemResolver, connect, is_shortage
+from orchestratord.http.egress import Egress, parse_rule
+
+EGRESS = Egress((parse_rule("127.0.0.0/8"), parse_rule("::1")))
 
 
 @pytest.mark.parametrize(
@@ -25,7 +37,7 @@ from orchestratord.http.connect import SystemResolver
 )
 async def test_literals_need_no_thread(host: str, found: list[tuple[int, str]]) -> None:
     resolver = SystemResolver(threads=0)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         assert await resolver(host, 80) == found
 
 
@@ -41,6 +53,88 @@ async def test_what_can_be_no_name(host: str) -> None:
     with pytest.raises((OSError, ValueError)):
         await resolver(host, 80)
     resolver.close()
+
+
+@contextmanager
+def no_descriptors() -> Iterator[None]:
+    """None can be opened within."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest = os.dup(0)
+    os.close(lowest)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+
+
+@pytest.mark.parametrize(("host", "kind"), [("127.0.0.1", "connect"), ("localhost.", "dns")])
+async def test_a_want_of_descriptors_is_no_fault_of_the_peer(host: str, kind: str) -> None:
+    resolver = SystemResolver()
+    deadline = asyncio.get_running_loop().time() + 5
+    with no_descriptors(), pytest.raises(SendError) as caught:
+        await connect(host, 9, resolver=resolver, egress=EGRESS, deadline=deadline)
+    assert (caught.value.kind, caught.value.sent, caught.value.shortage) == (kind, False, True)
+    # The port is closed, which is.
+    with pytest.raises(SendError, match="refused") as caught:
+        await connect("127.0.0.1", 9, resolver=resolver, egress=EGRESS, deadline=deadline)
+    assert not caught.value.shortage
+    resolver.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "shortage"),
+    [(OSError(errno.EMFILE, "x"), True), (OSError(errno.EADDRNOTAVAIL, "x"), True),
+     (OSError(errno.ECONNREFUSED, "x"), False), (socket.gaierror(socket.EAI_MEMORY, "x"), True),
+     (socket.gaierror(errno.ENOMEM, "x"), False), (ValueError("x"), False)],
+)  # fmt: skip
+def test_what_says_of_this_machine_that_it_lacks_something(
+    error: Exception, shortage: bool
+) -> None:
+    assert is_shortage(error) is shortage
+
+
+USED_UP = """
+import asyncio, pathlib, socket, subprocess
+from orchestratord.errors import SendError
+from orchestratord.http.connect import SystemResolver, connect
+from orchestratord.http.egress import Egress, parse_rule
+
+subprocess.run(["ip", "link", "set", "lo", "up"], check=True)
+pathlib.Path("/proc/sys/net/ipv4/ip_local_port_range").write_text("40000 40001")
+listening = [socket.create_server((host, 9000)) for host in ("127.0.0.1", "127.0.0.2")]
+
+async def main():
+    resolver, egress, held = SystemResolver(), Egress((parse_rule("127.0.0.0/8"),)), []
+    async def one(host):
+        deadline = asyncio.get_running_loop().time() + 5
+        held.append(
+            await connect(host, 9000, resolver=resolver, egress=egress, deadline=deadline)
+        )
+    try:
+        for _ in range(3):
+            await one("127.0.0.1")
+    except SendError as error:
+        print(len(held), error.shortage, error.receiver_only, error)
+    await one("127.0.0.2")
+    print("others can be reached")
+
+asyncio.run(main())
+"""
+
+
+@pytest.mark.skipif(shutil.which("unshare") is None, reason="has no unshare")
+def test_ports_that_are_used_up_are_a_want_towards_one_receiver() -> None:
+    alone = ["unshare", "--user", "--map-root-user", "--net"]
+    if subprocess.run([*alone, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no network namespace can be made here")
+    ran = subprocess.run(
+        [*alone, sys.executable, "-c", USED_UP], capture_output=True, text=True, check=False
+    )
+    assert ran.stderr == ""
+    first, second = ran.stdout.splitlines()
+    assert first.startswith("2 True True no connection to 127.0.0.1:9000: ")
+    assert second == "others can be reached"
 
 
 class Names:

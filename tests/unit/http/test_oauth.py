@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qsl
 
@@ -104,7 +106,7 @@ async def test_a_token_that_still_lasts_serves_while_the_next_one_comes() -> Non
     assert await keeps.token(endpoint, soon()) is token
     assert await keeps.token(endpoint, soon()) is token
     endpoint.open.set()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while (await keeps.token(endpoint, soon())).value != "token-0002":
             await asyncio.sleep(0.001)
     assert len(endpoint.requests) == 2
@@ -228,6 +230,33 @@ async def test_which_settings_its_token_can_serve() -> None:
     assert not keeps.fits(settings(refresh_token="refresh-3"))
     assert not keeps.fits(settings())
     assert not keeps.fits(settings(refresh_token="refresh-1", scope="more"))
+
+
+async def test_the_refresh_token_that_was_written_last_is_used(tmp_path: Path) -> None:
+    kept, redactor = KeptSecret("refresh-1"), Redactor()
+    file = tmp_path / "refresh"
+    kept.file = str(file)
+    file.write_text("refresh-2\n")
+    endpoint, keeps = Endpoint(given()), keeper(redactor, refresh_token=kept)
+    await keeps.token(endpoint, soon())
+    assert endpoint.forms()[0]["refresh_token"] == "refresh-2"
+    assert redactor.text("refresh-2") == MASK
+
+
+async def test_a_copy_of_a_token_that_was_refused() -> None:
+    endpoint = Endpoint(given("token-0001"), given("token-0002"), given("token-0003"))
+    keeps = keeper()
+    first = await keeps.token(endpoint, soon())
+    copies = [copy.copy(first), copy.copy(first)]
+    second = await keeps.instead_of(copies[0], endpoint, soon())
+    assert second is not None
+    assert second is await keeps.instead_of(copies[1], endpoint, soon()), "it is renewed once"
+    copied = copy.copy(second)
+    assert await keeps.instead_of(copied, endpoint, soon()) is None, "refused, too"
+    second.accepted = True
+    third = await keeps.instead_of(copied, endpoint, soon())
+    assert third is not None
+    assert third.value == "token-0003"
 
 
 async def test_a_refresh_token_that_cannot_be_kept(

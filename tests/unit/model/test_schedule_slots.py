@@ -11,11 +11,16 @@ from hypothesis import strategies as st
 
 from orchestratord.model.endpoint import Schedule
 from orchestratord.model.schedule_slots import (
+    MOST_RUNS,
     WEEKDAYS,
+    is_taken,
+    next_free_slot,
     next_slot,
     previous_slot,
+    run_before,
     spec,
     splay_offset,
+    take,
 )
 
 DAY = 86_400_000
@@ -290,3 +295,41 @@ def test_what_the_slots_depend_on_makes_another_spec() -> None:
     # The zone matters only where local time does.
     assert spec(Schedule(every="15m", timezone=PARIS)) == spec(Schedule(every="15m"))
     assert spec(Schedule(cron="0 1 * * *", timezone=PARIS)) != spec(Schedule(cron="0 1 * * *"))
+
+
+class TestTaken:
+    MINUTELY = Schedule(every="1m")
+
+    def take(self, *minutes: int, now: int = 10_000) -> list[tuple[int, int]]:
+        runs: list[tuple[int, int]] = []
+        for minute in minutes:
+            runs = take(runs, self.MINUTELY, minute * 60_000, now * 60_000)
+        return [(first // 60_000, last // 60_000) for first, last in runs]
+
+    def test_slots_that_follow_each_other_are_one_run(self) -> None:
+        assert self.take(5, 6, 7) == [(5, 7)]
+        assert self.take(7, 6, 5) == [(5, 7)]
+        assert self.take(5, 7) == [(5, 5), (7, 7)]
+        assert self.take(5, 7, 6) == [(5, 7)]
+        assert self.take(5, 6, 6, 5) == [(5, 6)]
+
+    def test_those_of_another_schedule_are_taken_as_well(self) -> None:
+        runs = [(90_000, 210_000)]
+        assert take(runs, self.MINUTELY, 240_000, 0) == [(90_000, 240_000)]
+        assert is_taken(runs, 120_000)
+        assert not is_taken(runs, 60_000)
+
+    def test_old_ones_become_one(self) -> None:
+        odd = range(1, 2 * MOST_RUNS + 4, 2)
+        runs = self.take(*odd)
+        assert len(runs) == MOST_RUNS
+        assert runs[0] == (1, 5)
+        # What lies ahead stays apart, however much it is.
+        assert len(self.take(*odd, now=2)) == len(odd)
+
+    def test_the_next_one_that_is_free(self) -> None:
+        runs = [(60_000, 120_000), (180_000, 240_000), (360_000, 360_000)]
+        assert next_free_slot(runs, self.MINUTELY, 30_000) == 300_000
+        assert next_free_slot(runs, self.MINUTELY, 300_000) == 420_000
+        assert next_free_slot([], self.MINUTELY, 30_000) == 60_000
+        assert [run_before(runs, at) for at in (0, 60_000, 170_000)] == [None, runs[0], runs[0]]

@@ -152,6 +152,7 @@ def a_task(task_id: int, **changes: Any) -> dict[str, Any]:
         "reason": None,
         "attempts": 1,
         "max_attempts": 15,
+        "deaths": 0,
         "next_try": at(9000),
         "params": {"id": "007"},
         "parent_id": None,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -41,13 +42,17 @@ def test_progress_in_plain_lines(
     daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(waiting, "LINE_EVERY", 0.0)
-    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(1200), a_bulk(3900, "finished", skipped=100))
+    why = {"changed": 98, "webhook_disabled": 2}
+    ended = a_bulk(3900, "finished", skipped=100, why_skipped=why)
+    daemon.on("GET", "/v1/bulks/7", a_bulk(0), a_bulk(1200), ended)
     result = ctl(*RETRY)
-    assert result.code == 0
+    assert result.code == 1
     assert result.err.splitlines() == [
         "bulk 7: 0 of 4,000 tasks retried",
         "bulk 7: 1,200 of 4,000 tasks retried",
-        "bulk 7: 4,000 of 4,000 tasks retried",
+        "bulk 7: 3,900 of 4,000 tasks retried, 100 skipped",
+        "98 skipped: others had moved them, or they ran, before their turn came.",
+        "2 skipped: they would not be sent (webhook_disabled).",
     ]
     assert [line.split() for line in result.out.splitlines()] == [
         ["BULK", "STATUS", "MATCHED", "RETRIED", "SKIPPED", "RATE"],
@@ -156,3 +161,28 @@ def test_looking_at_one_and_ending_it(daemon: Daemon, ctl: Callable[..., Result]
     assert ctl("bulks", "7", "--cancel", "-o", "json").json["status"] == "cancelled"
     assert daemon.asked("POST", "/v1/bulks/7/cancel")
     assert ctl("bulks", "8").code == 4
+
+
+def test_a_cancel_of_many_says_cancelled(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/retries/cancel", (202, {"matched": 4000, "bulk": 7}))
+    daemon.on("GET", "/v1/bulks/7", a_bulk(4000, "finished", action="cancel"))
+    result = ctl("cancel", "--all", "--status", "pending")
+    assert result.err.splitlines() == ["bulk 7: 4,000 of 4,000 tasks cancelled"]
+
+
+def test_the_latest_bulks(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    one = a_bulk(4000, "finished", action="cancel", rate=None)[1]
+    daemon.on("GET", "/v1/bulks", (200, {"bulks": [one]}))
+    result = ctl("bulks")
+    head, row = [line.split() for line in result.out.splitlines()]
+    assert head == ["BULK", "ACTION", "STATUS", "MATCHED", "MOVED", "SKIPPED", "RATE", "CREATED"]
+    assert row[:7] == ["7", "cancel", "finished", "4,000", "4,000", "0", "-"]
+    assert json.loads(ctl("bulks", "-o", "json").out) == {"bulks": [one]}
+
+
+def test_no_bulks_yet(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/bulks", (200, {"bulks": []}))
+    result = ctl("bulks")
+    assert (result.code, result.out) == (0, "")
+    assert "There are no bulks" in result.err
+    assert ctl("bulks", "--cancel").code == 2

@@ -22,7 +22,13 @@ from orchestratorctl.exit_codes import (
     combine,
 )
 from orchestratorctl.main import main
-from orchestratorctl.socket_client import SocketClient, endpoint_path, find_socket
+from orchestratorctl.socket_client import (
+    SocketClient,
+    endpoint_path,
+    find_socket,
+    usual_places,
+)
+from orchestratord.config.validate.socket_path import LONGEST_PATH, socket_path
 
 
 @pytest.fixture
@@ -237,6 +243,8 @@ def places(folder: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[Path, Path]:
     for path in (system, own):
         path.parent.mkdir(parents=True)
     monkeypatch.setattr(socket_client, "SYSTEM_SOCKET", str(system))
+    monkeypatch.setattr(socket_client, "SESSIONS", str(folder / "sessions"))
+    monkeypatch.setenv("HOME", str(folder / "home"))
     return system, own
 
 
@@ -251,6 +259,44 @@ def test_the_first_that_is_given_then_the_first_that_exists(places: tuple[Path, 
     assert find_socket(None, {**environment, "ORCHESTRATORD_SOCKET": ""}) == str(system)
     system.unlink()
     assert find_socket(None, environment) == str(own)
+
+
+def test_a_socket_that_was_left_behind_hides_no_daemon(
+    places: tuple[Path, Path], daemon: Daemon
+) -> None:
+    system, own = places
+    with socket.socket(socket.AF_UNIX) as left:
+        left.bind(str(system))
+    environment = {"XDG_RUNTIME_DIR": str(own.parent.parent)}
+    assert find_socket(None, environment) == str(system)
+    own.symlink_to(daemon.path)
+    assert find_socket(None, environment) == str(own)
+
+
+@pytest.mark.parametrize(
+    "environment",
+    [
+        {"RUNTIME_DIRECTORY": "/run/one:/run/two", "XDG_RUNTIME_DIR": "/run/user/7"},
+        {"XDG_RUNTIME_DIR": "/run/user/7", "HOME": "/home/ann"},
+        {"HOME": "/home/ann"},
+        {},
+    ],
+)
+@pytest.mark.parametrize("user", [0, 1000])
+def test_wherever_a_daemon_listens_by_default_it_is_looked_for(
+    environment: dict[str, str], user: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    listens = socket_path(None, Path("/etc/orchestratord"), environment)
+    assert str(listens) in usual_places(environment)
+
+
+@pytest.mark.parametrize("user", [0, 1000])
+def test_cron_finds_the_daemon_of_a_session(user: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "geteuid", lambda: user)
+    session = {"XDG_RUNTIME_DIR": f"/run/user/{user}", "HOME": "/home/ann"}
+    listens = socket_path(None, Path("/home/ann/config"), session)
+    assert str(listens) in usual_places({"HOME": "/home/ann"})
 
 
 def test_nothing_there_names_all_places(
@@ -270,7 +316,7 @@ def test_nothing_there_names_all_places(
 
 
 def test_a_folder_that_may_not_be_entered_is_no_empty_folder(
-    places: tuple[Path, Path], monkeypatch: pytest.MonkeyPatch
+    places: tuple[Path, Path], daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     system, own = places
     look = os.stat
@@ -283,7 +329,10 @@ def test_a_folder_that_may_not_be_entered_is_no_empty_folder(
     monkeypatch.setattr("orchestratorctl.socket_client.os.stat", stat)
     environment = {"XDG_RUNTIME_DIR": str(own.parent.parent)}
     assert find_socket(None, environment) == str(system)
-    own.touch()
+    own.touch()  # nothing listens there
+    assert find_socket(None, environment) == str(system)
+    own.unlink()
+    own.symlink_to(daemon.path)
     assert find_socket(None, environment) == str(own)
 
 
@@ -311,7 +360,7 @@ def test_a_file_that_is_no_socket(folder: Path, capsys: pytest.CaptureFixture[st
 
 def test_a_path_that_no_socket_can_have(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--socket", "/tmp/" + "x" * 200, "list"]) == 3
-    assert "too long" in capsys.readouterr().err
+    assert f"too long: the kernel takes {LONGEST_PATH} bytes" in capsys.readouterr().err
 
 
 def test_permission_denied_names_the_group_of_the_nearest_visible_folder(folder: Path) -> None:
@@ -322,7 +371,7 @@ def test_permission_denied_names_the_group_of_the_nearest_visible_folder(folder:
     failure = socket_client._unreachable(str(path), PermissionError(13, "Permission denied"))
     assert isinstance(failure, NoDaemon)
     assert str(failure) == f"permission denied at {path}"
-    assert f"The group '{group}' may use it" in failure.details[0]
+    assert f"The group {group} may use it" in failure.details[0]
     assert f"usermod -aG {group} $USER" in failure.details[0]
 
 
@@ -362,4 +411,4 @@ def test_a_socket_that_one_may_not_use(folder: Path, capsys: pytest.CaptureFixtu
     assert code == 3
     err = capsys.readouterr().err
     assert f"permission denied at {path}" in err
-    assert f"The group '{group}' may use it" in err
+    assert f"The group {group} may use it" in err

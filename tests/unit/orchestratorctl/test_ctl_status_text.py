@@ -79,7 +79,15 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
             {"name": "webhooks", "version": "1", "status": "loaded", "faults": 2},
         ],
         draining=True,
-        database={"url": "sqlite:////o.db", "size": 5, "accepting": False},
+        health={
+            "ready": False,
+            "troubles": [
+                {"code": "draining", "why": "draining", "since": None},
+                {"code": "storage_full", "why": "the disk has no room", "since": at(-60)},
+                {"code": "worker_stalled", "why": "the worker stands still", "since": None},
+            ],
+        },
+        database={"url": "sqlite:////o.db", "size": 5, "holding_back": ["pid 7 reads"]},
     )
     status["config"] |= {
         "error": {
@@ -108,7 +116,9 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
     assert f"\n{shown}" in out
     assert "warning: orchestratord.yaml:1:1: hm" in out
     assert "restart required for http.bind" in out
-    assert "full: no new work is taken" in out
+    assert "not ready   the disk has no room, since" in out
+    assert "            the worker stands still" in out
+    assert "            pid 7 reads" in out
     assert "paused      a/b, c/d" in out
     assert "plugins     mine 3 (failed), webhooks 1 (2 faults)" in out
 
@@ -118,8 +128,8 @@ def test_what_needs_attention_is_said(daemon: Daemon, ctl: Callable[..., Result]
     [
         {},
         {"config": None, "queue": None, "database": None, "plugins": None, "lanes": None},
-        {"config": {}, "queue": {}, "database": {}, "plugins": ["x"], "lanes": ["x"]},
-        {"uptime": "1h", "next_due": 5, "config": {"error": "bad", "warnings": ["w"]}},
+        {"config": {}, "queue": {}, "database": {}, "plugins": [{}], "lanes": [{}]},
+        {"uptime": "1h", "next_due": 5, "config": {"error": {}, "warnings": ["w"]}},
     ],
 )
 def test_what_is_missing_is_left_out(

@@ -45,6 +45,7 @@ def failed(**changes: Any) -> dict[str, Any]:
             reason="exhausted",
             attempts=3,
             max_attempts=3,
+            deaths=1,
             next_try=None,
             last_error="503 Service\x1b[31m Unavailable",
             finished_at=at(-65),
@@ -67,6 +68,7 @@ def test_a_failed_call(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert lines[0] == "Task 42: call of salesforce/getUsers"
     assert "  status      failed exhausted" in lines
     assert "  attempts    3 of 3" in lines
+    assert "  deaths      1 of its starts ended with the daemon's death" in lines
     assert any(line.startswith("  finished") and line.endswith("Z (1m ago)") for line in lines)
     assert '  params      {"id": "007"}' in lines
     assert "  last error  503 Service\\u001b[31m Unavailable" in lines

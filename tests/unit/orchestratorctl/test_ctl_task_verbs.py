@@ -266,6 +266,36 @@ def test_all_that_match_means_failed_where_no_status_is_named(
     ]
 
 
+def test_a_dry_run_tells_what_it_would_move(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    counts = [{"reason": "exhausted", "endpoint": f"a/{n}", "tasks": 30 - n} for n in range(22)]
+    answer = {
+        "matched": 429, "bulk": None, "left_out": {"ambiguous": 1200, "poisoned": 1},
+        "counts": counts, "examples": [a_task(42, status="failed", reason="exhausted")],
+    }  # fmt: skip
+    daemon.on("POST", "/v1/retries/trigger", (200, answer))
+    result = ctl("retry", "--all", "--reason", "exhausted,rejected", "--dry-run")
+    lines = [line.split() for line in result.out.splitlines()]
+    assert lines[:5] == [
+        ["MATCHED"], ["429"], [], ["TASKS", "REASON", "ENDPOINT"], ["30", "exhausted", "a/0"]
+    ]  # fmt: skip
+    assert "and 2 more; -o json has all" in result.out
+    assert lines[-1][0] == "42"
+    assert result.err.splitlines() == [
+        "Left out: 1,200 ambiguous and 1 poisoned, which may have been carried out, or ended the "
+        "daemon.",
+        "Choose them with --reason, or take all with --include-ambiguous.",
+        "This was a dry run: nothing has changed.",
+    ]
+    ctl("retry", "--all", "--kind", "call", "--include-ambiguous", "--dry-run")
+    assert [request.body for request in daemon.requests] == [
+        {"filter": {"status": "failed", "reason": "exhausted,rejected"}, "dry_run": True},
+        {
+            "filter": {"status": "failed", "kind": "call"}, "dry_run": True,
+            "include_ambiguous": True,
+        },
+    ]  # fmt: skip
+
+
 def test_a_dry_run_as_json(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("POST", "/v1/retries/trigger", (200, {"matched": 5, "bulk": None}))
     result = ctl("retry", "--all", "--kind", "call", "--dry-run", "-o", "json")

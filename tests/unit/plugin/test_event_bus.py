@@ -30,8 +30,8 @@ def everything(_: Event) -> bool:
 
 
 def opened(observe: Callable[[Sequence[Event]], None] | None = None) -> EventBus:
-    made = EventBus(observe or (lambda events: None))
-    made.open(Clock(), observed=observe is not None)
+    made = EventBus()
+    made.open(Clock(), observe)
     return made
 
 
@@ -42,9 +42,9 @@ async def told(follower: Follower) -> list[Any]:
 
 
 async def test_nobody_listens_until_somebody_does() -> None:
-    made = EventBus(lambda events: None)
+    made = EventBus()
     made.publish(event(1))  # before it is open nothing happens
-    made.open(Clock(), observed=False)
+    made.open(Clock(), None)
     assert not made.listening
     follower = made.follow(everything)
     assert made.listening
@@ -205,7 +205,7 @@ async def test_closing_wakes_who_waits() -> None:
     waiting = asyncio.create_task(follower.take(1, 60.0))
     await asyncio.sleep(0)
     made.close()
-    assert await asyncio.wait_for(waiting, 1.0) == []
+    assert await asyncio.wait_for(waiting, 60) == []
     assert follower.ended
 
 
@@ -226,7 +226,7 @@ class Observer:
 
 def host_of(*plugins: Any) -> Host:
     host = Rig(*plugins[:1], beside=plugins[1:]).host
-    host.events.open(Clock(), observed=host.compiled("observe") is not None)
+    host.events.open(Clock(), host.observer())
     return host
 
 

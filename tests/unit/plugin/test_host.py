@@ -121,13 +121,6 @@ def test_a_file_may_hold_dataclasses_and_find_itself(empty: Host, plugin_file: F
     assert empty.plugins["typed"].status == "loaded"
 
 
-def test_a_folder_that_is_not_there_is_said(
-    empty: Host, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
-    empty.load([tmp_path / "nowhere"])
-    assert "nowhere, which is not a folder" in caplog.text
-
-
 def test_an_installed_plugin_has_the_version_of_its_distribution(
     installed: Callable[..., None],
 ) -> None:
@@ -212,6 +205,39 @@ def test_what_a_failed_plugin_had_registered_is_taken_back(empty: Host, plugin_f
     assert empty.plugins["half"].status == "failed"
     assert empty.registry.settings["mine"].default == 1
     assert empty.registry.owners["key", "mine"] == "other"
+
+
+@pytest.mark.parametrize(
+    ("source", "said", "line"),
+    [
+        ("def (", "SyntaxError: invalid syntax", 3),
+        ("\nraise ValueError('no')", "ValueError: no", 4),
+        ("@hookimpl\ndef on_sucess(task): ...", "'on_sucess', did you mean 'on_success'?", 3),
+        ("@hookimpl\ndef on_success(tsk): ...", "no argument 'tsk', did you mean 'task'?", 3),
+        ("@hookimpl\ndef observe(*, events): ...", "given events by its position", 3),
+        ("def before_request(request): ...", "before_request has the name of a hook, but no @", 3),
+        ("@hookimpl(wrapper=True)\ndef on_retry():\n    yield", "on_retry is a hook wrapper", 3),
+    ],
+)
+def test_what_is_wrong_with_a_plugin_is_said_plainly(
+    empty: Host, plugin_file: File, source: str, said: str, line: int
+) -> None:
+    empty.load([plugin_file("wrong.py", source)])
+    info = empty.plugins["wrong"]
+    assert info.status == "failed"
+    assert said in (info.error or "")
+    assert info.line == line
+    assert info.faults == 1
+
+
+def test_all_of_its_hooks_that_are_wrong_are_said(empty: Host, plugin_file: File) -> None:
+    source = "def observe(events): ...\n@hookimpl\ndef on_retry(task, request, *more): ...\n"
+    empty.load([plugin_file("wrong.py", source)])
+    error = empty.plugins["wrong"].error
+    assert error is not None
+    assert error.startswith("observe has the name of a hook, but no @hookimpl above it; ")
+    assert "on_retry has no argument 'request'" in error
+    assert "more" not in error
 
 
 # -- names given twice ----------------------------------------------------------------------------

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import inspect
 import math
+import signal
 import sys
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -23,12 +26,14 @@ from orchestratord.model.task import Delete, NewTask, Table, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import call
+from orchestratord.plugin.long_work import off_loop
 from orchestratord.testing import task as a_task
 from orchestratord.values.redact import Redactor
 
 REQUEST = httpx.Request("GET", "http://x/")
 OUTCOME = Outcome("retry", 503, error="503 Service Unavailable", answered=True)
 TASK = NewTask("call", "a/b")
+HOOK = NewTask("webhook", "a/b", webhook="ops")
 CONFIG = Config(Path(), DaemonSettings(), {}, {}, Redactor(), "")
 
 BEFORE = ("before_request", "request", {"request": REQUEST, "task": None, "endpoint": None})
@@ -395,6 +400,51 @@ async def test_an_async_hook_that_hangs_is_left_behind(
     assert ended == ["cancelled"]
 
 
+async def test_a_hook_that_waits_for_its_turn_off_the_loop_is_not_late(host: Host) -> None:
+    gate = threading.Event()
+    first = asyncio.create_task(off_loop(gate.wait, 10))
+
+    async def before_request(request: httpx.Request) -> httpx.Request:
+        return await off_loop(lambda: httpx.Request("PUT", request.url))
+
+    add(host, patient=before_request)
+    folding = asyncio.create_task(fold(host, BEFORE))
+    await asyncio.sleep(host.timeout * 2.5)
+    assert not folding.done()
+    gate.set()
+    assert (await folding).method == "PUT"
+    await first
+
+
+async def test_a_hook_whose_work_off_the_loop_does_not_end_is_late(
+    host: Host, caplog: pytest.LogCaptureFixture
+) -> None:
+    gate = threading.Event()
+
+    async def endless() -> None:
+        await off_loop(gate.wait, 10)
+
+    async def before_request(request: httpx.Request) -> httpx.Request:
+        return await off_loop(lambda: httpx.Request("PUT", request.url))
+
+    host.register(Plugin(before_request=endless), "slow")
+    add(host, patient=before_request)
+    assert (await fold(host, BEFORE)).method == "PUT"
+    assert "plugin slow: before_request took longer than plugins.timeout (0.2s)" in caplog.text
+    assert (host.plugins["slow"].faults, host.plugins["patient"].faults) == (1, 0)
+    gate.set()
+
+
+async def test_a_hook_that_does_one_thing_after_the_other_off_the_loop_is_late(host: Host) -> None:
+    async def before_request() -> None:
+        while True:
+            await off_loop(time.sleep, host.timeout / 4)
+
+    add(host, slow=before_request)
+    assert await asyncio.wait_for(fold(host, BEFORE), 60) is REQUEST
+    assert host.plugins["slow"].faults == 1
+
+
 async def test_an_async_hook_that_hangs_and_will_not_be_cancelled(host: Host) -> None:
     enough = asyncio.Event()
 
@@ -439,8 +489,102 @@ async def test_a_keyboard_interrupt_is_the_operators() -> None:
     def hook() -> None:
         raise KeyboardInterrupt
 
-    with pytest.raises(KeyboardInterrupt):
-        await call(hook, [], 1.0, asyncio.current_task())
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            await call(hook, [], 1.0, asyncio.current_task())
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+async def test_in_a_daemon_it_is_the_plugins(host: Host) -> None:
+    def on_success() -> None:
+        raise KeyboardInterrupt
+
+    async def on_success_too() -> None:
+        raise KeyboardInterrupt
+
+    on_success_too.__name__ = "on_success"
+    add(host, one=on_success, two=on_success_too)
+    before = signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        assert await tell(host) == []
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert host.plugins["one"].last_fault == "on_success: raised KeyboardInterrupt: "
+    assert host.plugins["two"].last_fault == "on_success: raised KeyboardInterrupt: "
+
+
+def endless() -> Iterator[NewTask]:
+    while True:
+        yield TASK
+
+
+class Endless:
+    def __iter__(self) -> Iterator[NewTask]:
+        return endless()
+
+
+@pytest.mark.parametrize("much", [endless, lambda: Endless(), lambda: [TASK] * 200_000])
+async def test_what_a_hook_returns_is_bounded(host: Host, much: Callable[[], Any]) -> None:
+    async def on_success() -> Any:
+        return much()
+
+    add(host, late=on_success)
+    host.register(Plugin(on_success=much), "much")
+    host.register(Plugin(on_success=lambda: [TASK] * 100_000), "enough")
+    assert len(await tell(host)) == 100_000
+    for name in ("much", "late"):
+        assert host.plugins[name].last_fault == "on_success: returned more than 100,000 items"
+
+
+LARGE = "x" * 70_000
+
+
+@pytest.mark.parametrize(
+    ("effects", "fault"),
+    [
+        (
+            [replace(TASK, params={"a": LARGE * 4})],
+            "params are larger, as JSON, than max_params: 262",
+        ),
+        (
+            [replace(TASK, params={"a": [1] * 200_000})],
+            "params are larger, as JSON, than max_params",
+        ),
+        (
+            [replace(TASK, asked={"a": LARGE * 4})],
+            "params are larger, as JSON, than max_params: 262",
+        ),
+        ([replace(TASK, endpoint_id=LARGE)], "a NewTask whose endpoint_id is longer than 512"),
+        ([replace(TASK, unique_key=LARGE)], "a NewTask whose unique_key is longer than 512"),
+        ([replace(HOOK, payload=LARGE * 16)], "the payload of a NewTask of more than 1 MiB"),
+        ([replace(HOOK, params={"a": LARGE * 300})], "larger, as JSON, than any may be: 16777216"),
+        ([replace(TASK, params={"a": LARGE})] * 1000, "returned more than 64 MiB"),
+        ([replace(HOOK, payload=LARGE)] * 1000, "returned more than 64 MiB"),
+        ([Upsert("much", {"name": "n"}, {"note": "ä" * 600_000})], "a text in much.note of more"),
+        ([Upsert("much", {"name": LARGE * 16}, {})], "a text in much.name of more than 1 MiB"),
+        ([Delete("much", {"name": LARGE * 16})], "a text in much.name of more than 1 MiB"),
+    ],
+)
+async def test_how_large_it_may_be(host: Host, effects: list[Any], fault: str) -> None:
+    table = Table("much", {"name": "TEXT NOT NULL", "note": "TEXT"}, ("name",))
+    host.register(Plugin(on_success=lambda: effects, register_tables=lambda: [table]), "much")
+    assert await tell(host) == []
+    assert fault in (host.plugins["much"].last_fault or "")
+
+
+async def test_a_delivery_has_the_parameters_of_its_call(host: Host) -> None:
+    """Which may have been accepted as `max_params` was larger."""
+    host.register(Plugin(on_success=lambda: [replace(HOOK, params={"a": LARGE * 16})] * 100), "ok")
+    assert len(await tell(host)) == 100
+
+
+async def test_an_endless_check_is_ended(host: Host) -> None:
+    host.register(Plugin(check_endpoint=lambda endpoint, config: endless()), "much")
+    assert host.ask("check_endpoint", {"endpoint": None, "config": CONFIG}) == []
+    assert host.plugins["much"].last_fault is not None
+    assert "more than 100,000 items" in host.plugins["much"].last_fault
 
 
 async def test_a_hook_may_return_any_awaitable(host: Host) -> None:
@@ -793,4 +937,23 @@ async def test_the_plugin_that_holds_up_the_loop_is_found_by_its_frame(host: Hos
     add(host, slow=on_success)
     await tell(host)
     assert frames == [("slow", "on_success")]
-    assert host.owner_of(sys._getframe()) is None
+    assert host.owner_of(None) is None
+    ended = threading.Event()
+    other = threading.Thread(target=ended.wait)
+    other.start()
+    assert host.owner_of(sys._current_frames()[other.ident or 0]) is None
+    ended.set()
+    other.join()
+
+
+async def test_so_is_one_whose_own_code_does(host: Host) -> None:
+    def not_a_hook() -> Any:
+        raise SystemExit(3)
+
+    host.register(Plugin(), "slow")
+    with pytest.raises(SystemExit) as caught:
+        not_a_hook()
+    owner = host.raiser_of(caught.value)
+    assert owner is not None
+    assert owner[0] == "slow"
+    assert owner[1].endswith("not_a_hook")

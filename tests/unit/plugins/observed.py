@@ -45,7 +45,9 @@ def refused() -> ConfigEvent:
     return ConfigEvent(EventType.CONFIG_REFUSED, START, 1, "poll", 1, problems=1, error="bad")
 
 
-UNLIMITED = {"rate": None, "breaker": None, "retry_after": None, "openings": 0}
+UNLIMITED = {
+    "rate": None, "breaker": None, "retry_after": None, "overload": None, "openings": 0,
+}  # fmt: skip
 """What the status says of a lane that waits for nothing."""
 
 
@@ -57,15 +59,22 @@ def status(**changes: Any) -> dict[str, Any]:
         "queue": {
             "pending": 5, "running": 2, "succeeded": 70, "failed": 1, "cancelled": 0, "due": 3,
             "oldest_due_age": 1.5,
+            "held_partitions": 2,
         },
         "in_flight": 2,
         "concurrency": 100,
         "draining": False,
         "lanes": [lane],
+        "throttled": [],
         "config": {"error": None},
-        "database": {"size": 4096, "accepting": True},
+        "database": {"size": 4096, "accepting": True, "holding_back": ["a program reads"]},
+        "health": {"ready": True, "troubles": []},
         "plugins": [{"name": "webhooks", "faults": 4}],
         "paused": ["shop/get"],
+        "outbox": {
+            "database": "shop", "relays": True, "error": None, "waiting": 3, "refused": 2,
+            "taken_total": 40, "refused_total": 2,
+        },
         "events_dropped": 9,
     }  # fmt: skip
     return {**found, **changes}

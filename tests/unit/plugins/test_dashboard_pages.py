@@ -51,7 +51,8 @@ def test_labels_stand_below_their_bars_and_have_room(count: int) -> None:
 
 
 def lane(name: str, **fields: Any) -> dict[str, Any]:
-    return {"name": name, "due": 3, "rate": None, "breaker": None, "retry_after": None, **fields}
+    free = {"rate": None, "breaker": None, "retry_after": None, "overload": None}
+    return {"name": name, "due": 3, **free, **fields}
 
 
 UNTIL, SINCE = "2026-11-24T22:00:40.000Z", "2026-11-24T21:58:04.000Z"
@@ -68,18 +69,22 @@ def test_throttled_lanes() -> None:
             lane("api:free", rate={"limit": "100/min", "next": None}),
             lane("hooks:443", retry_after={"until": UNTIL, "why": "429"}),
         ],
+        "throttled": [lane("shop/put", overload={"since": SINCE, "rate": 12.5})],
     }
     found = list(throttled_lanes.throttled(status))
     assert [(one.name, one.what, one.until, one.since, one.history) for one in found] == [
         ("api:shop", "circuit breaker", UNTIL, SINCE, "7 probes failed"),
         ("api:crm", "rate limit", UNTIL, None, ""),
         ("hooks:443", "Retry-After", UNTIL, None, ""),
+        ("shop/put", "overload", None, SINCE, ""),
     ]
-    assert [one.endpoints for one in found] == ["shop/*", "crm/*", None]
+    assert [one.endpoints for one in found] == ["shop/*", "crm/*", None, None]
+    assert [one.resume is not None for one in found] == [True, False, True, True]
+    assert found[2].resume == '{"name": "hooks:443"}'
     assert throttled_lanes.of_calls(status, "shop/getOrder") == found[0]
     assert throttled_lanes.of_calls(status, "free/get") is None
     probing = {"lane": "a", "due": 1, **BREAKER, "state": "half_open", "next_probe": None}
-    status = {"breakers": [probing], "lanes": []}
+    status = {"breakers": [probing], "lanes": [], "throttled": []}
     assert [(one.what, one.until) for one in throttled_lanes.throttled(status)] == [
         ("probing", None)
     ]

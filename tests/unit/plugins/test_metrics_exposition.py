@@ -47,6 +47,7 @@ def test_the_queue() -> None:
     assert value(found, "tasks", status="cancelled") == 0
     assert value(found, "due_tasks") == 3
     assert value(found, "oldest_due_age_seconds") == 1.5
+    assert value(found, "held_partitions") == 2
     empty = samples(queue={**status()["queue"], "due": 0, "oldest_due_age": None})
     assert value(empty, "oldest_due_age_seconds") == 0
 
@@ -80,6 +81,11 @@ def test_the_daemon() -> None:
     assert value(found, "events_dropped_total") == 9
     assert value(found, "database_size_bytes") == 4096
     assert value(found, "accepting") == 1
+    assert value(found, "database_held_back") == 1
+    assert value(found, "ready") == 1
+    locked = {"ready": False, "troubles": [{"code": "database_locked", "why": "by pid 7"}]}
+    assert value(samples(health=locked), "ready") == 0
+    assert value(samples(health=locked), "trouble", code="database_locked") == 1
     assert value(found, "draining") == 0
     (build,) = [labels for name, labels in found if name == "orchestratord_build_info"]
     assert dict(build)["version"] == "1.2.3"

@@ -8,8 +8,9 @@ import httpx
 import orchestratord_then
 import pytest
 from orchestratord_then import child_tasks
+from pydantic import TypeAdapter
 
-from orchestratord import Config, Endpoint, NewTask, Outcome
+from orchestratord import Config, Endpoint, NewTask, Outcome, Partition, PartitionKey
 from orchestratord.model.endpoint import Param
 from orchestratord.testing import Rig, answered, task
 
@@ -28,7 +29,7 @@ def declared(rig: Rig, *entries: dict[str, Any], **params: Param) -> tuple[Endpo
     source = rig.endpoint(SOURCE, then=[{"call": TARGET, **entry} for entry in entries])
     known = params or {"id": Param(type="string"), "limit": Param(type="integer", default=50)}
     target = rig.endpoint(TARGET, params=known)
-    return source, rig.config(source, target, secrets=["hunter22"])
+    return source, rig.config(source, target, secrets=["hunter2-hunter2"])
 
 
 async def follow(
@@ -147,7 +148,7 @@ BODY = {"params": {"id": "body.id"}}
         ),
         (answered(200, text='{"id": "\\ud800"}'), BODY, "is nothing that JSON can hold"),
         (
-            answered(200, json={"id": "my hunter22!"}),
+            answered(200, json={"id": "my hunter2-hunter2!"}),
             BODY,
             "then.0: the parameters would hold a secret of this configuration",
         ),
@@ -214,10 +215,11 @@ async def test_thousands_of_items_and_no_more_than_so_many(
 async def test_parameters_that_would_fill_the_disk(
     rig: Rig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(child_tasks, "MAX_BYTES", 3 << 20)
+    monkeypatch.setattr(child_tasks, "MAX_BYTES", 3 << 16)
     entry = {"each": "body.list", "params": {"id": "body.text"}}
-    body = {"list": [0] * 4, "text": "x" * (1 << 20)}
-    assert "more than 3 MiB" in await refusal(rig, answered(200, json=body), entry)
+    body = {"list": [0] * 4, "text": "x" * (1 << 16)}
+    said = await refusal(rig, answered(200, json=body), entry)
+    assert said.startswith("then.0, item 2: the parameters of what follows")
 
 
 async def test_it_does_not_take_for_ever(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -302,3 +304,19 @@ def test_explain_says_why_nothing_follows(rig: Rig) -> None:
     (other,) = rig.explain("on_retry", answered(503), task=CALL, endpoint=source, config=config)
     assert (other.phase, other.happens) == ("on_success", False)
     assert other.why == "its phase is on_success"
+
+
+async def test_the_partition_of_a_child_task(rig: Rig) -> None:
+    source = rig.endpoint(SOURCE, then=[{"call": TARGET, "params": {"id": "body.id"}}])
+    rule = TypeAdapter(PartitionKey).validate_python({"by": "{{ params.id.a }}", "ordered": True})
+    target = rig.endpoint(TARGET, params={"id": Param()}, partition=rule)
+    about = {"task": CALL, "endpoint": source, "config": rig.config(source, target)}
+    judged = await rig.after(answered(200, json={"id": {"a": 7}}), **about)
+    (new,) = await rig.tell("on_success", judged, **about)
+    assert isinstance(new, NewTask)
+    assert new.partition == Partition("7", 1, ordered=True)
+    judged = await rig.after(answered(200, json={"id": {"b": 7}}), **about)
+    assert (judged.verdict, judged.error) == (
+        "failure",
+        "then.0: crm/get: in the template {{ params.id.a }}: there is no 'a'",
+    )

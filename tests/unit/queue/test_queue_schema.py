@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import runpy
 import sqlite3
 from collections.abc import Iterator
 from pathlib import Path
@@ -82,6 +83,12 @@ FROM pg_constraint WHERE connamespace = 'public'::regnamespace AND contype <> 'n
 UNION ALL
 SELECT c.relname, s.seqtypid::regtype::text, 0, s.seqstart::text, NULL, NULL, NULL, NULL, NULL
 FROM pg_sequence s JOIN pg_class c ON c.oid = s.seqrelid
+UNION ALL
+SELECT proname, pg_get_functiondef(oid), 0, proacl::text, NULL, NULL, NULL, NULL, NULL
+FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+UNION ALL
+SELECT relname, relacl::text, -1, NULL, NULL, NULL, NULL, NULL, NULL
+FROM pg_class WHERE relname = 'orchestratord_outbox'
 ORDER BY 1, 3, 2
 """
 
@@ -99,8 +106,16 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 4)
+    assert version(path) == (schema.VERSION, 9)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
+
+
+def test_no_later_version_lets_daemons_in_that_an_earlier_one_keeps_out() -> None:
+    found = [
+        int(runpy.run_path(str(path))["COMPATIBLE_FROM"])
+        for path in sorted(schema.MIGRATIONS.glob("[0-9]*.py"))
+    ]
+    assert found == sorted(found)
 
 
 async def test_the_models_make_what_queues_had_before(
@@ -123,7 +138,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 4)
+    assert version(path) == (schema.VERSION, 9)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
@@ -132,6 +147,17 @@ async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         database.execute("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
     await goes_on(url)
+
+
+async def test_no_table_of_before_is_rewritten(new_url: Any) -> None:
+    """One that holds millions of rows is brought on at once."""
+    url = new_url()
+    dump_postgres(url)
+    with psycopg.connect(url, autocommit=True) as database:
+        files = "SELECT relname, relfilenode FROM pg_class WHERE relkind = 'r' ORDER BY relname"
+        before = database.execute(files).fetchall()
+        await (await Store.open(url)).close()
+        assert set(before) <= set(database.execute(files).fetchall())
 
 
 async def goes_on(url: str) -> None:
@@ -146,7 +172,9 @@ async def goes_on(url: str) -> None:
     assert (attempt.status_code, attempt.delay, attempt.why) == (503, None, "the last attempt")
     assert await store.read(manual.paused()) == {"crm/put"}
     assert await store.read(settle.last_success()) == {"crm/get": 1_800_000_000_000}
-    assert await store.read(schedules.slots()) == {"crm/get": ("every 15m", 1_799_999_100_000)}
+    assert await store.read(schedules.slots()) == {
+        "crm/get": schedules.SlotRow("every 15m", 1_799_999_100_000)
+    }
     [bulk] = await store.read(bulks.running())
     assert (bulk.filter.status, bulk.matched, bulk.cursor) == (("failed",), 4, 1)
     _, [running] = await claim.reclaim(store)
@@ -154,8 +182,11 @@ async def goes_on(url: str) -> None:
     claimed = await store.write(claim.claim([Pick(Key("crm/get", "ops"), 5, True, 10**14)]))
     assert [(task.id, task.payload) for task in claimed.tasks] == [(4, '{"a":1}')]
     assert (await store.write(manual.trigger(2))).status == Status.PENDING
+    # What they were sent by is what they are sent by.
+    assert {task.nonce for task in tasks.values()} == {None}
     new = [Insert(NewTask(kind="call", endpoint_id="a/b"))]
     assert (await store.write(insert.enqueue(new)))[0].id == 5
+    assert (await store.read(search.get(5))).nonce
     await store.close()
 
 
@@ -280,10 +311,11 @@ async def test_an_empty_database_does_not_go_through_later_migrations(
 def test_one_that_fails_leaves_the_version_before(path: Path, next_versions: Path) -> None:
     after = schema.VERSION + 1
     dump(path)
+    database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
+    schema.migrate(database)
     before = shape(path)
     broken = NEXT.format(version=after, last='raise RuntimeError("half-way")')
     (next_versions / f"{after:04}_colour.py").write_text(broken)
-    database = SqliteDatabase(str(path), lock_type="IMMEDIATE")
     with pytest.raises(RuntimeError, match="half-way"):
         schema.migrate(database, next_versions)
     database.close()
@@ -292,7 +324,7 @@ def test_one_that_fails_leaves_the_version_before(path: Path, next_versions: Pat
 
 
 def test_an_empty_database_that_fails_stays_empty(path: Path, next_versions: Path) -> None:
-    [baseline] = next_versions.glob("[0-9]*.py")
+    baseline = sorted(next_versions.glob("[0-9]*.py"))[0]
     baseline.write_text(baseline.read_text() + '    raise RuntimeError("half-way")\n')
     path.parent.mkdir()
     database = SqliteDatabase(str(path), lock_type="IMMEDIATE")

@@ -6,7 +6,15 @@ import pytest
 
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import TaskFilter
-from orchestratord.queue.rows import code_of, code_text, json_text, plain, same_json, worded
+from orchestratord.queue.rows import (
+    beginning_of,
+    code_of,
+    code_text,
+    json_text,
+    plain,
+    same_json,
+    worded,
+)
 from orchestratord.values.status_set import StatusSet
 
 
@@ -24,6 +32,27 @@ def test_text_without_surrogates_comes_back_as_it_was() -> None:
         assert worded(plain(text)) == text
     assert plain(None) is None
     assert plain("a\udc80b") == "a?b"
+
+
+def test_the_beginning_of_long_parameters() -> None:
+    value = {
+        "id": 7,
+        "a": [1, {"b": None}],
+        "text": 'say "ä\U0001f600" \\ ' * 5,
+        "z": 123456,
+        "y": [],
+    }
+    text = json_text(value)
+    for length in range(1, len(text)):
+        found = beginning_of(text[:length])
+        for name, item in found.items():
+            if item != value[name]:
+                assert name == list(found)[-1]
+                assert item.endswith("…")
+                assert not item[:-1] or str(value[name]).startswith(item[:-1])
+        assert list(found) == list(value)[: len(found)]
+    assert beginning_of(text[:-1]) == {**value, "y": "…"}
+    assert beginning_of('{"a":"\\ud83d')["a"] in ("…", "\ud83d…")
 
 
 def test_json_is_short_and_readable() -> None:

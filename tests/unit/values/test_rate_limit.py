@@ -51,7 +51,7 @@ def test_what_was_not_used_can_be_charged_again() -> None:
     window = RateWindow(RateLimit.parse("3/s"))
     window.charge(1, 0)
     window.charge(2, 500)
-    window.return_token(1, 500, 600)
+    window.return_token(1, 600, 500)
     assert window.free(600) == 1
     window.charge(1, 600)
     # The one of the beginning was struck out for it: nothing is let through too early.
@@ -63,7 +63,7 @@ def test_what_counts_no_longer_is_not_given_back() -> None:
     window = RateWindow(RateLimit.parse("1/s"))
     window.charge(1, 0)
     window.charge(1, 1_050)
-    window.return_token(1, 0, 1_060)
+    window.return_token(1, 1_060, 0)
     assert window.free(1_060) == 0
 
 
@@ -74,9 +74,9 @@ def test_what_is_reserved_counts_from_when_it_begins() -> None:
     assert window.next_free(0) is None
     window.begin(300)
     assert window.next_free(300) == 1_350
-    window.unreserve(1)
+    window.return_token(1, 300)
     assert window.next_free(300) == 300
-    window.unreserve(5)
+    window.return_token(5, 300)
     assert window.free(1_350) == 2
 
 

@@ -169,3 +169,39 @@ def test_no_text_keeps_a_secret(secret: str, before: str, after: str) -> None:
         assert MASK in masked
         if secret not in MASK * 3 and secret not in before + MASK + after:
             assert secret not in masked
+
+
+@pytest.mark.parametrize(
+    ("value", "found"),
+    [
+        ("demonstration", False),
+        (base64.b64encode(b"demo").decode(), False),
+        ({"env": ["demonstration", 41234, True, None, 1.5]}, False),
+        ("demo", True),
+        ({"env": {"a": ["demo"]}}, True),
+        ({"demo": 1}, True),
+        (1234, True),
+        ("1234", True),
+        (12.25, True),
+        (-1234, False),
+        ([10**5000], False),
+        ("a long-secret-1 in a text", True),
+        (base64.b64encode(b"user:long-secret-1").decode(), True),
+        (123456789012, True),
+        (91234567890120, True),
+    ],
+)
+@pytest.mark.parametrize("learned", [False, True])
+def test_what_a_call_may_not_hold(value: Any, found: bool, learned: bool) -> None:
+    secrets = ["demo", "1234", "12.25", "long-secret-1", "123456789012"]
+    redactor = Redactor([] if learned else secrets)
+    if learned:
+        redactor.learn("one", secrets)
+    assert redactor.is_in(value) is found
+    assert redactor.merged(Redactor(["other"])).is_in(value) is (found and not learned)
+    assert Redactor(["other"]).merged(redactor).is_in(value) is found
+    assert bool(redactor.problems_in({"value": value})) is found
+
+
+def test_short_secrets_are_masked_wherever_they_stand() -> None:
+    assert Redactor(["demo"]).text("demonstration") == f"{MASK}nstration"

@@ -17,8 +17,10 @@ from jinja2.sandbox import SandboxedEnvironment
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from orchestratord.errors import InvalidPayload
+from orchestratord.values.budget import Budget, TooCostly, within_budget
 from orchestratord.values.secret import Text
 from orchestratord.values.template import Template, TemplateTree, to_text
+from orchestratord.values.template_sandbox import MAX_RENDERED
 
 NOW = datetime(2026, 11, 24, 22, 0, 0, 5000, tzinfo=UTC)
 CONTEXT: dict[str, Any] = {
@@ -32,6 +34,7 @@ CONTEXT: dict[str, Any] = {
             "map": {"deep": {"er": 1.5}},
             "items": ["x", "y"],
             "keys": "k",
+            "markup": "<i> & '\"",
         }
     ),
     "task": {"id": 42, "attempt": 1, "scheduled_at": NOW, "last_success_at": None},
@@ -93,6 +96,19 @@ def test_a_single_expression_keeps_its_type(text: str, value: Any) -> None:
         ("é {{ params.map.deep.er }}", "é 1.5"),
         ("a\r\n{{ params.id }}\n", "a\r\n7\n"),
         ("{ } }} {{ params.id }}}", "{ } }} 7}"),
+        ("<a b='{{ params.markup | e }}'/>", "<a b='&lt;i&gt; &amp; &#39;&#34;'/>"),
+        # Jinja's own would escape what is joined to it, too.
+        ("{{ (params.markup | e) + '<br>' }}!", "&lt;i&gt; &amp; &#39;&#34;<br>!"),
+        ("{{ '<b>' ~ (params.markup | e) | upper }}!", "<b>&LT;I&GT; &AMP; &#39;&#34;!"),
+        ("<a>{{ params.none | e }}{{ params.on | e }}{{ params.id | e }}</a>", "<a>true7</a>"),
+        ("{{ params.list | e }}.", "[1, &#34;two&#34;, null]."),
+        ("{{ params.items | map('e') | join }}.", "xy."),
+        ('{"a": {{ params.markup | tojson }}}', r"""{"a": "<i> & '\""}"""),
+        ("{{ params.none | tojson }} {{ now | tojson }}", 'null "2026-11-24T22:00:00.005Z"'),
+        ("?q={{ params.markup | urlencode }}", "?q=%3Ci%3E%20%26%20%27%22"),
+        ("{{ params.name | urlencode }}.{{ params.on | urlencode }}", "a/b%20c.true"),
+        ("{{ {'a b': params.id, 'c': none} | urlencode }}.", "a+b=7&c=."),
+        ("{{ [['a', '&']] | urlencode }}.", "a=%26."),
     ],
 )
 def test_in_a_longer_text_values_are_written_as_text(text: str, value: str) -> None:
@@ -238,6 +254,10 @@ def test_the_names_that_are_used_are_known() -> None:
         "{{ params.values }}",
         "{{ params.missing + 1 }}",
         "{{ params.missing | upper }}",
+        "{{ params.missing | e }}",
+        "{{ params.missing | tojson }}",
+        "{{ params.missing | urlencode }}",
+        "{{ (1e308 * 10) | tojson }}",
         "{{ params['missing'] }}",
         "{{ [params.missing] }}",
         "{{ {'a': [params.missing]} }}",
@@ -335,6 +355,17 @@ def test_nothing_reaches_pythons_insides_or_changes_its_context(text: str) -> No
 def test_nothing_makes_something_huge(text: str) -> None:
     with pytest.raises(InvalidPayload):
         render(text)
+
+
+@pytest.mark.parametrize("name", ["e", "tojson", "urlencode"])
+def test_what_a_filter_writes_is_bounded(name: str) -> None:
+    for filters in (f" | {name}", f" | {name}" * 30):
+        grows = Template("{{ params.text" + filters + " }}")
+        with pytest.raises(InvalidPayload, match=f"over {MAX_RENDERED} characters"):
+            grows.render({"params": {"text": "\0" * 350_000 + "\"<%&'" * 50_000}})
+    each = Template("{{ params.all | map('" + name + "') | list | length }}")
+    with pytest.raises(InvalidPayload, match="costs too much"):
+        each.render({"params": {"all": ["<" * 640] * 64_000}})
 
 
 def test_what_stays_small_is_allowed() -> None:
@@ -501,3 +532,60 @@ def test_equal_texts_are_equal() -> None:
     assert Template("a {{ b }}") != Template("a {{ c }}")
     assert hash(Template("x{{ b }}")) == hash(Template("x{{ b }}"))
     assert TemplateTree(["{{ b }}"]) == TemplateTree(["{{ b }}"]) != TemplateTree(["b"])
+
+
+MANY = [f"item {number}" for number in range(64_000)]
+"""Of a quarter of a megabyte as JSON there can be so many."""
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ params.all | map('upper') | list }}",
+        "{{ params.all | unique | join(',') }}",
+        "{{ params.all | select('ne', 'item 7') | map('length') | sum }}",
+        "{{ 'item 7' in params.all }}",
+    ],
+)
+def test_what_takes_each_item_once_may_be_done_with_many(text: str) -> None:
+    assert Template(text).render({"params": {"all": MANY}})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "{{ params.all | select('in', params.all) | list }}",
+        "{{ params.all | map('default', params.all) | list }}",
+        "{{ params.none | map('default', params.all, true) | tojson }}",
+        "{{ params.none | map(attribute='x', default=params.all) | join }}",
+        "{{ ', '.join(params.none | map(attribute='x', default=params.all)) }}",
+        "{{ params.some | map('select', 'in', params.all) | map('list') | list }}",
+    ],
+)
+def test_what_takes_all_for_each_item_is_bounded(text: str) -> None:
+    params = {"all": MANY, "none": [{}] * len(MANY), "some": [MANY[-100:]] * 100}
+    template = Template(text)
+    with pytest.raises(InvalidPayload, match="it costs too much over data of this size"):
+        template.render({"params": params})
+    few = {name: value[:3] for name, value in params.items()}
+    assert template.render({"params": few})
+
+
+def test_sum_adds_numbers_and_copies_no_lists() -> None:
+    assert Template("{{ params.n | sum(start=1) }}").render({"params": {"n": [1, 2]}}) == 4
+    with pytest.raises(InvalidPayload, match="sum adds numbers"):
+        Template("{{ params.n | sum(start=[]) }}").render({"params": {"n": [[1], [2]]}})
+
+
+def test_a_budget_that_is_spent_is_told_whatever_is_made_of_it() -> None:
+    template, context = Template("{{ params.n | map('abs') | list }}"), {"params": {"n": [-1] * 50}}
+
+    def swallows() -> Any:
+        try:
+            return template.render(context)
+        except InvalidPayload:
+            return "the payload did not render"
+
+    with pytest.raises(TooCostly):
+        within_budget(Budget(99), swallows)
+    assert within_budget(Budget(1000), swallows) == [1] * 50

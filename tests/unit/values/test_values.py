@@ -16,6 +16,7 @@ from orchestratord.values.durations import (
     Duration,
     Size,
     format_duration,
+    format_size,
     parse_duration,
     parse_rate,
     parse_size,
@@ -149,6 +150,16 @@ def test_a_rate_is_read_as_times_a_second(text: str, rate: float) -> None:
 def test_what_is_no_rate_is_refused(wrong: Any) -> None:
     with pytest.raises(ValueError, match="is not a rate"):
         parse_rate(wrong)
+
+
+@pytest.mark.parametrize(
+    ("size", "text"),
+    [(262_144, "256KiB"), (8 << 20, "8MiB"), (500_000, "500kB"), (10**9, "1GB"), (1 << 30, "1GiB"),
+     (1025, "1025"), (0, "0")],
+)  # fmt: skip
+def test_sizes_are_written_as_they_are_read(size: int, text: str) -> None:
+    assert format_size(size) == text
+    assert parse_size(text) == size
 
 
 def test_a_size_is_read_as_bytes() -> None:

@@ -261,7 +261,7 @@ def ordinary() -> Iterator[ConfigFolder]:
         config = ConfigFolder(Path(folder) / "config")
         root, user = os.geteuid() == 0, 65534
         if root:
-            for path in (folder, str(config.path)):
+            for path in (folder, str(config.path), str(config.path / "apis")):
                 os.chown(path, user, user)
             groups = os.getgroups()
             os.setgroups([user])

@@ -65,12 +65,23 @@ GOOD: list[tuple[File, str]] = [
     ("api", "base_url: https://a\nauth: {basic: {username: 7, password: x}}\nmax_response: 1MiB"),
     ("api", "base_url: https://a\nrate_limit: 100/min"),
     ("api", "base_url: https://a\nrate_limit: ${RATE:-5/s}"),
+    ("api", "base_url: https://a\nbreaker: 'off'\nretry_after_scope: endpoint"),
+    ("api", "base_url: https://a\nbreaker: {failures: 5, window: 30s}"),
+    ("api", "base_url: https://a\nbreaker: {window: '${T}'}"),
+    ("api", "base_url: https://a\nbreaker:\nretry_after_scope:"),
     ("api", "egress: {allow: [10.0.0.0/8]}\nretry: {jitter: 0}\nwebhooks: []"),
     ("daemon", "concurrency: 5\nretention: {failed: 30d}\nlog: {level: '${LEVEL}'}"),
     ("daemon", "defaults: {timeout: 5s, retry: {backoff: fixed}, webhooks: []}"),
     ("daemon", "plugins: {dirs: [x], settings: {own: {a: 1}}}"),
+    ("daemon", "workers: auto"),
+    ("daemon", "workers: ${N}"),
+    ("daemon", "workers:"),
 ]
 BAD: list[tuple[File, str, str]] = [
+    ("api", "breaker: on", "$.breaker"),
+    ("api", "breaker: {failures: 0}", "$.breaker"),
+    ("api", "breaker: {failure: 5}", "$.breaker"),
+    ("api", "retry_after_scope: lane", "$.retry_after_scope"),
     ("endpoint", "metod: GET\npath: /x", "$"),
     ("endpoint", "method: GET", "$"),
     ("endpoint", "path: /x\nmethod: GTE", "$.method"),
@@ -95,6 +106,7 @@ BAD: list[tuple[File, str, str]] = [
     ("daemon", "concurency: 5", "$"),
     ("daemon", "defaults: {path: /x}", "$.defaults"),
     ("daemon", "log: {level: loud}", "$.log.level"),
+    ("daemon", "workers: 65", "$.workers"),
 ]  # fmt: skip
 
 
@@ -113,6 +125,7 @@ def test_what_fits_the_schema_is_read(config: ConfigFolder, file: File, text: st
     config.environ = {"T": "5s", "E": "true", "N": "3", "LEVEL": "debug", "S": WHSEC,
                       "C": "304", "M": "PUT", "P": "on_success"}  # fmt: skip
     _write(config, file, text)
+    (config.path / "x").mkdir()  # of plugins
     assert config.errors() == []
 
 
@@ -148,7 +161,7 @@ def test_keys_are_described() -> None:
         properties
     )
     assert "idempotent" in properties
-    assert properties["timeout"]["description"].startswith("Of the whole attempt")
+    assert properties["timeout"]["description"].startswith("How long an attempt may take")
 
 
 def test_with_several_types_the_type_chooses(config: ConfigFolder) -> None:

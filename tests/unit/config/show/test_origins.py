@@ -55,7 +55,7 @@ def test_what_nobody_wrote_is_the_default(config: ConfigFolder) -> None:
         "enabled": True,
         "concurrency": 10,
         "follow_redirects": False,
-        "max_response": 1_048_576,
+        "max_response": "1MiB",
         "retry.backoff.strategy": "exponential",
         "retry.backoff.delay": "5s",
         "retry.backoff.factor": 2.0,

@@ -157,7 +157,7 @@ def test_a_proxys_password_that_is_written_out(config: ConfigFolder) -> None:
     assert warning.startswith(f"{API}:2:1: proxy: a password is written out here")
     config_ = config.load()
     assert config_.redactor.text("written-out") == "***"
-    assert config_.warnings[0].source == "proxy: http://me:***@proxy.example.com:3128"
+    assert config_.warnings[0].source == "proxy: ***"
     assert config.one().shown["proxy"] == "http://me:***@proxy.example.com:3128"
 
 

@@ -72,6 +72,8 @@ def test_what_is_no_bind(config: ConfigFolder, text: str) -> None:
         ("http: {}\n", "http.token", "required"),
         ("http: {token: ''}\n", "http.token", "not empty"),
         ("http: {token: 'with a blank in it'}\n", "http.token", "ASCII"),
+        ("http: {token: '123456789012345'}\n", "http.token", "needs 16 or more characters"),
+        (f"http: {{token: '{TOKEN}', read_token: 'too-short'}}\n", "http.read_token", "guessed"),
         (f"http: {{token: '{TOKEN}', read_token: '{TOKEN}'}}\n", "http.read_token", "another"),
         (f"http: {{token: '{TOKEN}', port: 1}}\n", "http.port", "unknown key"),
         (f"http: {{token: '{TOKEN}', hosts: [a, 'b c']}}\n", "http.hosts.1", "as browsers"),
@@ -93,12 +95,10 @@ def test_what_is_refused(config: ConfigFolder, text: str, key: str, message: str
         ("bind: 0.0.0.0:8420, hosts: [queue.lan]", "http.bind", "not encrypted"),
         ("bind: 0.0.0.0:8420", "http.bind", "http.hosts"),
         ("bind: 10.1.2.3:8420", "http.bind", "not encrypted"),
-        ("read_token: '${secret:SHORT}'", "http.read_token", "guessed"),
         ("read_token: written-out-in-the-file", "http.read_token", "written out"),
     ],
 )
 def test_what_is_warned_of(config: ConfigFolder, text: str, key: str, message: str) -> None:
-    config.environ["SHORT"] = "too-short"
     config.daemon(f"http: {{token: '{TOKEN}', {text}}}\n")
     assert any(p.key == key and message in p.message for p in config.load().warnings)
 

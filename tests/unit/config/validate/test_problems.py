@@ -51,8 +51,8 @@ def test_the_error_of_the_documentation(config: ConfigFolder) -> None:
         ("success: []", "2:1: success: an empty list matches nothing; leave the key out to match any"),
         ("query: [a]", "2:1: query: expected a mapping, not a list"),
         ("query: {a: [1]}", "2:9: query.a: expected a text"),
-        ("headers: text", "2:1: headers: expected a mapping, not 'text'"),
-        ('headers: {"A B": x}', "2:11: headers.A B: is not the name of a header"),
+        ("headers: text", "2:1: headers: expected a mapping, not a text"),
+        ('headers: {"A B": x}', "2:11: headers.A***: is not the name of a header"),
         ("headers: {A: x, a: y}", "2:17: headers.a: the same header as A; keep one"),
         ("headers: {Content-Length: 3}", "2:11: headers.Content-Length: is set by the client itself; "
          "leave it out"),
@@ -93,7 +93,15 @@ def test_the_error_of_the_documentation(config: ConfigFolder) -> None:
          'number, not "many"'),
         ("params: {id: {type: array, default: {}}}", "2:28: params.id.default: expected a list, not "
          "{}"),
-        ("schedule: 15m", "2:1: schedule: expected a mapping, not '15m'"),
+        ("schedule: 15m", "2:1: schedule: expected {every: 15m}, {every: day, at: '10:30'} or "
+         "{cron: '*/15 * * * *'}, not '15m'"),
+        ("schedule: {cron: '@daily'}", "2:12: schedule.cron: '@daily' is written as '0 0 * * *'"),
+        ("schedule: {cron: hourly}", "2:12: schedule.cron: 'hourly' has 1 field; five are read, such "
+         "as */15 * * * *"),
+        ("schedule: {every: '@daily'}", "2:12: schedule.every: '@daily' is written as `cron: '0 0 * * "
+         "*'`"),
+        ("schedule: '@daily'", "2:1: schedule: expected {every: 15m}, {every: day, at: '10:30'} or "
+         "{cron: '*/15 * * * *'}, not '@daily'"),
         ("schedule: {}", "2:1: schedule: needs `every` or `cron`, one of the two"),
         ("schedule: {every: 1h, cron: '* * * * *'}", "2:1: schedule: needs `every` or `cron`, one of "
          "the two"),
@@ -193,8 +201,12 @@ def test_endpoints(config: ConfigFolder, text: str, error: str) -> None:
          "64KiB, 1MiB, or a number of bytes"),
         ("base_url: https://a\negress: {allow: [a.example]}", "2:18: egress.allow.0: 'a.example' is "
          "not a rule:"),
+        ("base_url: https://a\negress: 10.0.0.0/8", "2:1: egress: the rules stand below `allow`: "
+         "write egress: {allow: [10.0.0.0/8]}"),
+        ("base_url: https://a\negress: [10.0.0.0/8, '127.0.0.1:9']", "2:1: egress: the rules stand "
+         "below `allow`: write egress: {allow: [10.0.0.0/8, 127.0.0.1:9]}"),
         ("base_url: https://a\negress: {allow: 10.0.0.0/8}", "2:10: egress.allow: expected a list, "
-         "not '10.0.0.0/8'"),
+         "not a text"),
         ("base_url: https://a\nheaders: {X: '{{ nope }}'}", "2:11: headers.X: 'nope' is not known in a "
          "template"),
         ("base_url: https://a\nheaders: {X: '{{ params.x }}'}", "2:11: headers.X: 'params.x' is not "
@@ -237,7 +249,7 @@ def test_apis(config: ConfigFolder, text: str, error: str) -> None:
          "warning"),
         ("log: {format: jsn}", "1:7: log.format: unknown value 'jsn', did you mean 'json'?"),
         ("plugins: {timeout: 0}", "1:11: plugins.timeout: must be more than 0"),
-        ("plugins: {dirs: plugins}", "1:11: plugins.dirs: expected a list, not 'plugins'"),
+        ("plugins: {dirs: plugins}", "1:11: plugins.dirs: expected a list, not a text"),
         ("egress: {allow: [10.0.0.1/8]}", "1:18: egress.allow.0: '10.0.0.1/8' is not a range: did you "
          "mean 10.0.0.0/8?"),
         ("defaults: 5", "1:1: defaults: expected a mapping"),
@@ -332,8 +344,28 @@ def test_an_error_of_an_inherited_value_points_to_its_file_and_is_reported_once(
 def test_keys_of_several_lines_make_messages_of_one(config: ConfigFolder) -> None:
     config.endpoint('path: /x\n"a\\nb\\e[31m": 1\n')
     (error,) = config.errors()
-    assert error.startswith(f"{GET}:2:1: a\\nb\\x1b[31m: unknown key")
+    assert error.startswith(f"{GET}:2:1: a***: unknown key")
     assert error.isprintable()
+
+
+@pytest.mark.parametrize(
+    ("hosts", "warned"),
+    [("one", False), ("one,two", True), ("one,two/q?target_session_attrs=any", True),
+     ("one,two/q?target_session_attrs=read-write", False),
+     ("one,two/q?target_session_attrs=primary", False),
+     ("one/q?target_session_attrs=prefer-standby", True)],
+)  # fmt: skip
+def test_a_database_that_may_be_a_standby_is_warned_of(
+    config: ConfigFolder, hosts: str, warned: bool
+) -> None:
+    config.daemon(f"database: 'postgresql://u@{hosts}'\n")
+    config.api("base_url: http://localhost:9000\n")
+    config.endpoint()
+    words = (
+        "orchestratord.yaml:1:1: database: may lead to a standby, which takes no tasks: write "
+        "target_session_attrs=read-write"
+    )
+    assert config.warnings() == ([words] if warned else [])
 
 
 class TestAddresses:

@@ -40,7 +40,14 @@ def test_a_path_that_can_be_used(config: ConfigFolder, path: str) -> None:
     assert config.errors() == []
 
 
-HEADERS = [r'"a\nb"', r'"a\r\n{{ task.id }}"', '"${BREAK}"', r'"\x7f"', r'"\0"']
+HEADERS = [
+    '"${BREAK}{{ task.id }}"',
+    r'"a\nb"',
+    r'"a\r\n{{ task.id }}"',
+    '"${BREAK}"',
+    r'"\x7f"',
+    r'"\0"',
+]
 
 
 @pytest.mark.parametrize("value", HEADERS)
@@ -58,6 +65,37 @@ def test_a_header_holds_no_control_character(config: ConfigFolder, value: str) -
         f"headers: {{X-A: {value}}}}}]\n"
     )
     assert config.error().endswith(f"webhooks.0.headers.X-A: {message}")
+
+
+@pytest.mark.parametrize(
+    "auth", ["{bearer: '${secret:BREAK}'}", "{header: {name: X-A, value: '${secret:BREAK}'}}"]
+)
+def test_a_secret_for_a_header_holds_none_either(config: ConfigFolder, auth: str) -> None:
+    config.environ = {"BREAK": "hush-hush\nhush"}
+    config.api(f"base_url: https://a.example\nauth: {auth}\n")
+    config.endpoint()
+    assert config.error().endswith(": a header holds no line break or control character")
+
+
+@pytest.mark.parametrize(
+    "url", [r'"https://o.example/a\nb"', '"https://o.example/${BREAK}{{ now }}"']
+)
+def test_a_url_holds_no_line_break(config: ConfigFolder, url: str) -> None:
+    config.environ = {"BREAK": "a\r\nb"}
+    config.endpoint(f"path: /x\nwebhooks: [{{name: a, phase: on_success, url: {url}}}]\n")
+    message = "a URL holds no line break or control character"
+    assert config.error() == f"{ENDPOINT}:2:41: webhooks.0.url: {message}"
+    config.endpoint('path: "/x\\ny"\n')
+    message = "a path holds no line break or control character"
+    assert config.error() == f"{ENDPOINT}:1:1: path: {message}"
+
+
+def test_the_name_of_a_webhooks_header_is_one(config: ConfigFolder) -> None:
+    config.endpoint(
+        "path: /x\nwebhooks: [{phase: on_success, url: 'https://o.example/', "
+        "headers: {'a b': x}}]\n"
+    )
+    assert config.error().endswith("is not the name of a header")
 
 
 def test_a_tab_and_what_an_expression_holds_are_no_problem(config: ConfigFolder) -> None:

@@ -286,9 +286,9 @@ def test_no_secret_in_an_error(config: ConfigFolder) -> None:
     ("written", "warned"),
     [
         (f"postgresql://me:{SECRET}@db/queue", 1),
-        (f"postgresql://me:{SECRET}@db,standby:5433/queue?target_session_attrs=any", 1),
+        (f"postgresql://me:{SECRET}@db,standby:5433/queue?target_session_attrs=primary", 1),
         (f"postgresql://db/queue?user=me&password={SECRET}", 1),
-        ("postgresql://me:${secret:PLAIN}@db,standby:5433/queue?target_session_attrs=any", 0),
+        ("postgresql://me:${secret:PLAIN}@db,standby:5433/queue?target_session_attrs=primary", 0),
         ("${secret:WHOLE}", 0),
         ("postgresql://db/queue", 0),
     ],

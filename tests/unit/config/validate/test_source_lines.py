@@ -41,31 +41,95 @@ def test_a_known_secret_is_not_shown_and_the_column_stays(config: ConfigFolder) 
     assert line.index("Y:") == text.splitlines()[1].index("Y:")
 
 
-def test_what_may_be_a_secret_is_not_shown_where_the_file_cannot_be_read(
-    config: ConfigFolder,
-) -> None:
-    assert source(config, "path: /x\nheaders: {Authorization: hush, b: }}\n") == (
-        "headers: {Authorization: ***"
-    )
-    assert source(config, "path: /x\nb: ]\nheaders: {Authorization: hush}\n") == "b: ]"
+def test_no_value_is_shown_of_a_file_that_was_not_read_as_it_is(config: ConfigFolder) -> None:
+    assert source(config, "path: /x\nheaders: {Authorization: hush, b: }}\n") == "headers: ***"
+    assert source(config, "path: /x\nb: ]\nheaders: {Authorization: hush}\n") == "b: ***"
     assert source(config, "path: /x\npassword: hush: x\n") == "password: ***"
+    assert source(config, "path: /x\nretry:\n  - hush\n") == "retry:"
+    text = "path: /x\nbody: {json: {a: hush}, fomr: hush}\n"
+    line = source(config, text)
+    assert line.split() == ["body:", "***", "fomr:", "***"]
+    assert line.index("fomr") == text.splitlines()[1].index("fomr")
+
+
+def test_nor_within_and_below_a_key_that_resembles_one_of_a_secret(config: ConfigFolder) -> None:
+    config.api("base_url: https://a.example\nauth:\n  basic:\n    username: [hush]\n")
+    config.endpoint()
+    shown = {problem.key: problem.source for problem in problems(config)}
+    assert shown["auth.basic.username"] == "    username: ***"
+    config.api("base_url: https://a.example\ntimeout: -1\nheaders: {Cokie: hush, X: '${NOPE}'}\n")
+    negative, missing = problems(config)
+    assert negative.source == "timeout: -1"
+    assert missing.source == "headers: {Cokie: *** , X: '${NOPE}'}"
 
 
 @pytest.mark.parametrize(
     ("text", "expected"),
     [
-        ("a: [1\n", "a: [1"),
-        ("path: '/x\n", "path: '/x"),
-        ("path: /x\x07y\n", "path: /x\ufffdy"),
-        (b"path: /\xff\n", "path: /\ufffd"),
-        ("\ufeffpth: /x\n", "pth: /x"),
-        ("path: /x\r\npth: /y\r\n", "pth: /y"),
-        ("path: /x\u2028pth: /y\n", "pth: /y"),
-        ("path: /x\nx: " + "y" * 9999, "x: " + "y" * 397),
+        ("a: [1\n", "a: ***"),
+        ("path: '/x\n", "path: ***"),
+        ("path: /x\x07y\n", "path: ***"),
+        (b"path: /\xff\n", "path: ***"),
+        ("\ufeffpth: /x\n", "pth: ***"),
+        ("path: /x\r\npth: /y\r\n", "pth: ***"),
+        ("path: /x\u2028pth: /y\n", "pth: ***"),
+        ("path: /x\ntimeout: " + "y" * 9999, "timeout: " + "y" * 391),
+        ("path: /x\ntimeout: \"a\tb\"\n", 'timeout: "a\tb"'),
     ],
 )  # fmt: skip
 def test_lines(config: ConfigFolder, text: str | bytes, expected: str) -> None:
     assert source(config, text if isinstance(text, bytes) else text.encode()) == expected
+
+
+@pytest.mark.parametrize(
+    ("written", "shown"),
+    [
+        ("'@dayly'", "'@dayly'"),
+        ("{X: '@dayly'}", "{X: ***     }"),
+        ("['@dayly']", "['@dayly']"),
+        ("me:hush@host.example", "***@host.example"),
+        ("'https://me:hush@host.example'", "'https://***@host.example'"),
+        ('"https://me:a\'hush@host.example"', '"https://***@host.example"'),
+        ("['me:hush@host.example']", "['***@host.example']"),
+    ],
+)
+def test_a_user_of_a_url_is_hidden_and_a_quote_is_none(
+    config: ConfigFolder, written: str, shown: str
+) -> None:
+    text = f"path: /x\nretry: {{backoff: fixed, max_attempts: x}}   # {written}\n"
+    assert source(config, text).endswith(f"# {shown}")
+
+
+@pytest.mark.parametrize(
+    ("line", "shown"),
+    [
+        (
+            "webhooks: [{url: 'https://hooks.example/T0/hush', name: a, phase: after_requst}]",
+            "webhooks: [{url: ***                            , name: *, phase: after_requst}]",
+        ),
+        (
+            '{"webhooks":[{"url":"https://hooks.example/hush","phase":"after_requst"}],"path":"/"}',
+            '{"webhooks":[{"url":***                         ,"phase":"after_requst"}],"path":***}',
+        ),
+        ("retry: {backoff: expo, max_attempts: 30}", "retry: {backoff: expo, max_attempts: **}"),
+    ],
+)
+def test_of_a_line_the_value_of_its_own_key_alone_is_shown(
+    config: ConfigFolder, line: str, shown: str
+) -> None:
+    text = line if line.startswith("{") else f"path: /x\n{line}\n"
+    assert source(config, text) == shown
+
+
+def test_messages_show_no_number_and_no_name_that_may_be_a_secret(config: ConfigFolder) -> None:
+    api = "base_url: https://a.example\nauth: 7712345678\nsecrt: x\ntimeout: 7712345678\n"
+    config.api(api)
+    config.endpoint("path: '/x/{{ s3cr3tn4me }}/{{ parms }}'\n")
+    told = [problem.message for problem in problems(config)]
+    assert len(told) == 5
+    assert "7712" not in "".join(told)
+    assert "s3cr3t" not in "".join(told)
+    assert "'parms' is not known" in "".join(told)
 
 
 def test_what_has_no_place_has_no_line(config: ConfigFolder) -> None:

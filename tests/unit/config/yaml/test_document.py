@@ -172,12 +172,12 @@ def test_what_is_not_there_is_located_at_what_should_hold_it() -> None:
         ),
         (
             "a: *b\n",
-            "f.yaml:1:1: a: there is no anchor &b above; a text that begins with * needs quotes",
+            "f.yaml:1:1: a: there is no such anchor above; a text that begins with * needs quotes",
         ),
-        ("a: &a [*a]\n", "f.yaml:1:8: a.0: the anchor &a contains itself"),
+        ("a: &a [*a]\n", "f.yaml:1:8: a.0: the anchor that is meant contains itself"),
         (
             "a: !ruby/object x\n",
-            "f.yaml:1:1: a: the tag !ruby/object is not read; leave it out, or quote the text",
+            "f.yaml:1:1: a: a tag (!) is not read; leave it out, or quote the text",
         ),
         (
             "a: !!python/object/apply:os.system [id]\n",
@@ -199,7 +199,10 @@ def test_what_is_not_there_is_located_at_what_should_hold_it() -> None:
             "a: .NaN\n",
             "f.yaml:1:1: a: .NaN cannot be used as a number; quote it if the text is meant",
         ),
-        ("a: 1e999\n", "f.yaml:1:1: a: 1e999 is too large a number; quote it if the text is meant"),
+        (
+            "a: 1e999\n",
+            "f.yaml:1:1: a: a number too large to be used; quote it if the text is meant",
+        ),
         (
             "a: " + "9" * 5000,
             "f.yaml:1:1: a: a number of so many digits cannot be used; quote it if a text is meant",
@@ -265,12 +268,45 @@ def test_bytes_that_are_no_text(content: bytes, expected: str) -> None:
 
 def test_several_problems_of_one_file_are_all_reported() -> None:
     assert [str(found) for found in read("a: !x 1\nb: {{ y }}\na: 2\n<<: 3\n").problems] == [
-        "f.yaml:1:1: a: the tag !x is not read; leave it out, or quote the text",
+        "f.yaml:1:1: a: a tag (!) is not read; leave it out, or quote the text",
         'f.yaml:2:5: b: a template needs quotes around the whole value: "{{ … }}"',
         "f.yaml:3:1: a: stands here twice, first in line 1; keep one of them",
         "f.yaml:4:1: merge keys (<<) are not part of YAML 1.2; write the keys out, or share them "
         "in api.yaml or defaults",
     ]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "a: {{ params.id }}\nb: 2\n",
+        "a: {{ params.id }}/x\nb: 2\n",
+        "a: {{ params.id | upper }} y\n",
+        "a: {{ params['id'] }}\n",
+    ],
+)
+def test_a_template_without_quotes_is_one_problem(text: str, loader: type) -> None:
+    expected = 'f.yaml:1:5: a: a template needs quotes around the whole value: "{{ … }}"'
+    assert complaint(text, loader) == expected
+
+
+def test_a_template_without_quotes_is_read_as_if_it_had_them(loader: type) -> None:
+    text = "a: {{ x }}\nb: {c: {{ y }}, d: 1}\ne:\n- {{ z }}\n- 2\n"
+    document = read(text, loader)
+    assert len(document.problems) == 3
+    assert document.root is not None
+    value = plain(document.root)
+    assert value == {"a": "{{ x }}", "b": {"c": "{{ y }}", "d": 1}, "e": ["{{ z }}", 2]}
+
+
+def test_a_merge_conflict_is_one_problem(loader: type) -> None:
+    text = "a: 1\n<<<<<<< HEAD\nb: 2\n=======\nb: 3\nc\n>>>>>>> other\nd: 4\n"
+    assert complaint(text, loader) == (
+        "f.yaml:2:1: a merge conflict begins here and ends in line 7: keep one of its sides, and "
+        "delete the lines that begin with <<<<<<<, ======= and >>>>>>>"
+    )
+    assert complaint("<<<<<<< HEAD\n{}\n", file="f.json").startswith("f.json:1:1: a merge conflict")
+    assert value_of("|\n  <<<<<<< HEAD") == "<<<<<<< HEAD\n"
 
 
 TOO_FAR_LEFT = "what is in brackets or quotes is indented here by {} or more"

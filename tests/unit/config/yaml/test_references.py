@@ -81,30 +81,30 @@ def test_a_file_is_read(references: References, tmp_path: Path) -> None:
         ("${secret:NOPE}", "the environment variable NOPE is not set; set it for the daemon"),
         (
             "${secret:NAME:-x}",
-            "${secret:NAME:-x} needs the name of one environment variable, no default",
+            "${secret:…} needs the name of one environment variable, no default",
         ),
         ("${LATIN}", "the environment variable LATIN is not UTF-8"),
-        ("${file:hook}", "${file:hook} needs an absolute path, such as /run/secrets/x"),
+        ("${file:hook}", "${file:…} needs an absolute path, such as ${file:/run/secrets/x}"),
         (
             "${file:/no/such}",
             "${file:/no/such}: /no/such cannot be read: No such file or directory",
         ),
         ("${file:/dev/zero}", "${file:/dev/zero}: /dev/zero is not a file"),
         ("${file:/etc}", "${file:/etc}: /etc is not a file"),
-        ("${credential:../hook}", "${credential:../hook} needs the plain name of a credential"),
-        ("${credential:}", "${credential:} needs the plain name of a credential"),
+        ("${credential:../hook}", "${credential:…} needs the plain name of a credential"),
+        ("${credential:}", "${credential:…} needs the plain name of a credential"),
         (
             "${secrt:NAME}",
-            "${secrt:NAME}: unknown kind of reference 'secrt', did you mean 'secret'?",
+            "unknown kind of reference 'secrt', did you mean 'secret'?",
         ),
         (
             "${1X}",
-            "${1X} is not a reference: write ${NAME}, ${NAME:-default}, or $${ for the characters "
+            "this is not a reference: write ${NAME}, ${NAME:-default}, or $${ for the characters "
             "themselves",
         ),
         (
             "${}",
-            "${} is not a reference: write ${NAME}, ${NAME:-default}, or $${ for the characters "
+            "this is not a reference: write ${NAME}, ${NAME:-default}, or $${ for the characters "
             "themselves",
         ),
         ("a ${NAME", "'${' is not closed; write ${NAME}, or $${ for the characters themselves"),

@@ -25,7 +25,8 @@ from orchestratord.config.yaml.document import read_document
 from orchestratord.errors import ConfigError, Problem
 
 HOST = host_of()
-A_SECOND = 1.0
+TEN_SECONDS = 10.0
+"""Far above what the slowest machine takes, far below what a quadratic rule would: minutes."""
 LOADERS = [yaml.SafeLoader, getattr(yaml, "CSafeLoader", yaml.SafeLoader)]
 
 FILES = {
@@ -86,7 +87,7 @@ class Took:
             took = time.thread_time() - began
         self.files += 1
         self.longest = max(self.longest, took)
-        assert took < A_SECOND
+        assert took < TEN_SECONDS
 
 
 TOOK = Took()
@@ -187,6 +188,7 @@ def test_good_yaml_that_means_nothing(file: str, tree: dict[str, object]) -> Non
 def _load(files: dict[str, str], changed: str) -> list[Problem]:
     with tempfile.TemporaryDirectory() as name:
         folder = ConfigFolder(Path(name))
+        (folder.path / "plugins").mkdir()
         for file, text in files.items():
             (folder.path / file).parent.mkdir(parents=True, exist_ok=True)
             (folder.path / file).write_bytes(text.encode("utf-8", "surrogatepass"))
@@ -210,6 +212,7 @@ def test_the_folder_that_is_mutated_is_good() -> None:
     with tempfile.TemporaryDirectory() as name:
         folder = ConfigFolder(Path(name))
         folder.environ = {"S": "a-secret"}
+        (folder.path / "plugins").mkdir()
         for file, text in FILES.items():
             folder.write(file, text)
         assert folder.errors() == []

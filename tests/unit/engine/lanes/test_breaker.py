@@ -15,6 +15,7 @@ from orchestratord.engine.lanes.breaker import (
     Breaker,
     is_down,
 )
+from orchestratord.engine.lanes.pace import GENTLE
 from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.errors import SendError
 from orchestratord.model.outcome import Outcome
@@ -190,13 +191,16 @@ def test_who_has_said_when_to_come_back_is_not_asked_before() -> None:
     assert throttle.room(90_000) == 1
 
 
-def test_a_lane_that_is_only_held_opens_wide() -> None:
+def test_what_was_held_begins_gently() -> None:
     throttle = Throttle(0)
     throttle.wait_until(5_000, "429 with Retry-After")
     assert throttle.probes_only(4_999)
     assert not throttle.idle(4_999)
     assert throttle.room(4_999) == 0
-    assert throttle.room(5_000) > 1_000
+    assert throttle.room(5_000) == 1
+    assert throttle.pace is not None
+    assert throttle.pace.rate == GENTLE
+    throttle.lift(5_000)
     assert throttle.idle(5_000)
 
 

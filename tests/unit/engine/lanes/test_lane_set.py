@@ -16,7 +16,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestratord.engine.lanes.breaker import FIRST_PAUSE_MS, LASTING_MS, LEAST
 from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.throttle import Throttle
-from orchestratord.model.task import Key, Task
+from orchestratord.model.task import Key, StoredThrottle, Task
 from orchestratord.values.rate_limit import RateLimit
 
 TASK = Task(
@@ -26,11 +26,25 @@ TASK = Task(
 A, B, C = Key("api/a"), Key("api/b"), Key("api/b", "ops")
 
 
+def place(
+    lanes: LaneSet, key: Key, lane: str, concurrency: int, rate: RateLimit | None = None
+) -> None:
+    """Put a key into a lane, and have its attempts have been quick: what others are left is told in
+    `test_fair_slots`."""
+    lanes.place(key, lane, concurrency, rate)
+    lanes.lanes[lane].holder(key).mean = 1
+
+
 def placed(*keys: Key, lane: str = "api:x", concurrency: int = 10, total: int = 100) -> LaneSet:
     lanes = LaneSet(total)
     for key in keys:
-        lanes.place(key, lane, concurrency)
+        place(lanes, key, lane, concurrency)
     return lanes
+
+
+def take(lanes: LaneSet, count: int, lane: str = "api:x", key: Key = A) -> None:
+    """Have so many of a key claimed."""
+    lanes._count(lanes.lanes[lane], lanes.lanes[lane].holder(key), count)
 
 
 # -- one step at a time ---------------------------------------------------------------------------
@@ -60,7 +74,7 @@ def test_what_was_not_needed_is_given_back() -> None:
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 4
     lanes.answered(choice, 1, None)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 1
-    lanes.release_claim("api:x", 0)
+    lanes.release_claim("api:x", A, 0)
     assert lanes.claimed == lanes.lanes["api:x"].claimed == 0
 
 
@@ -97,7 +111,7 @@ def test_a_parked_key_waits_and_what_becomes_due_is_remembered() -> None:
     assert lanes.known(A)
     lanes.touch(A, 20)
     lanes.touch(A, 80)
-    lanes.place(A, "api:x", 10)
+    place(lanes, A, "api:x", 10)
     assert lanes.next_due() == 20
 
 
@@ -109,7 +123,7 @@ def test_a_key_parked_while_it_is_claimed_keeps_what_is_left() -> None:
     lanes.answered(choice, 1, 40)
     assert lanes.claimed == 1
     assert lanes.choose(100) == []
-    lanes.place(A, "api:x", 10)
+    place(lanes, A, "api:x", 10)
     assert lanes.next_due() == 40
 
 
@@ -119,7 +133,7 @@ def test_a_key_that_moves_while_it_waits_goes_to_the_new_lane() -> None:
     lanes.touch(B, 1)
     [first] = lanes.choose(10)
     assert first.key == A
-    lanes.place(B, "api:y", 3)
+    place(lanes, B, "api:y", 3)
     assert lanes.choose(10) == [Choice(B, 3, "api:y")]
 
 
@@ -127,11 +141,11 @@ def test_a_key_that_moves_while_it_is_claimed_gives_its_slots_back_to_the_old_la
     lanes = placed(A, concurrency=2)
     lanes.touch(A, 0)
     [choice] = lanes.choose(10)
-    lanes.place(A, "api:y", 5)
+    place(lanes, A, "api:y", 5)
     lanes.answered(choice, 1, 5)
     assert lanes.lanes["api:x"].claimed == 1
     assert lanes.choose(10) == [Choice(A, 5, "api:y")]
-    lanes.release_claim("api:x", 0)
+    lanes.release_claim("api:x", A, 0)
     assert lanes.lanes["api:x"].claimed == 0
 
 
@@ -140,10 +154,10 @@ def test_a_cap_that_is_lowered_waits_until_enough_is_done() -> None:
     lanes.touch(A, 0)
     [choice] = lanes.choose(1)
     lanes.answered(choice, 3, 1)
-    lanes.place(A, "api:x", 2)
-    lanes.release_claim("api:x", 0)
+    place(lanes, A, "api:x", 2)
+    lanes.release_claim("api:x", A, 0)
     assert lanes.choose(10) == []
-    lanes.release_claim("api:x", 0)
+    lanes.release_claim("api:x", A, 0)
     assert lanes.choose(10) == [Choice(A, 1, "api:x")]
 
 
@@ -153,13 +167,13 @@ def test_a_cap_that_is_raised_counts_at_once() -> None:
     [choice] = lanes.choose(1)
     lanes.answered(choice, 1, 1)
     assert lanes.choose(10) == []
-    lanes.place(A, "api:x", 3)
+    place(lanes, A, "api:x", 3)
     assert lanes.choose(10) == [Choice(A, 2, "api:x")]
 
 
 def test_a_full_lane_holds_up_no_other() -> None:
     lanes = placed(A, lane="hangs", concurrency=2)
-    lanes.place(B, "healthy", 2)
+    place(lanes, B, "healthy", 2)
     lanes.touch(A, 0)
     [choice] = lanes.choose(1)
     lanes.answered(choice, 2, 1)
@@ -168,7 +182,7 @@ def test_a_full_lane_holds_up_no_other() -> None:
         [choice] = lanes.choose(10)
         assert choice.key == B
         lanes.answered(choice, 1, 2)
-        lanes.release_claim("healthy", 0)
+        lanes.release_claim("healthy", B, 0)
 
 
 def test_slots_are_shared_among_the_keys_of_a_lane() -> None:
@@ -182,33 +196,35 @@ def test_slots_are_shared_among_the_keys_of_a_lane() -> None:
 def test_what_is_held_elsewhere_counts_as_taken() -> None:
     lanes = placed(A, concurrency=10, total=5)
     lanes.touch(A, 0)
-    lanes.unsettled = 5
+    for _ in range(5):
+        lanes.ended()
     assert lanes.choose(1) == []
-    lanes.unsettled = 3
+    lanes.settled()
+    lanes.settled()
     assert lanes.choose(1) == [Choice(A, 2, "api:x")]
 
 
 def test_born_running_takes_a_slot_and_waits_behind_a_line() -> None:
     lanes = placed(A, concurrency=2)
-    assert lanes.occupy("api:x", 0)
-    assert lanes.occupy("api:x", 0)
-    assert not lanes.occupy("api:x", 0)
-    lanes.release_claim("api:x", 0)
+    assert lanes.occupy("api:x", A, 0)
+    assert lanes.occupy("api:x", A, 0)
+    assert not lanes.occupy("api:x", A, 0)
+    lanes.release_claim("api:x", A, 0)
     lanes.touch(A, 5)
-    assert not lanes.occupy("api:x", 5)  # something due is before it
-    assert not lanes.occupy("nowhere", 5)
+    assert not lanes.occupy("api:x", A, 5)  # something due is before it
+    assert not lanes.occupy("nowhere", A, 5)
     assert lanes.claimed == 1
 
 
 def test_born_running_leaves_a_slot_for_each_lane_that_waits() -> None:
     lanes = placed(A, lane="one", total=2)
-    lanes.place(B, "two", 10)
-    assert lanes.occupy("one", 0)
-    assert lanes.occupy("one", 0)
+    place(lanes, B, "two", 10)
+    assert lanes.occupy("one", A, 0)
+    assert lanes.occupy("one", A, 0)
     lanes.touch(B, 0)
     assert lanes.choose(1) == []  # the daemon is full
-    lanes.release_claim("one", 0)
-    assert not lanes.occupy("one", 1)
+    lanes.release_claim("one", A, 0)
+    assert not lanes.occupy("one", A, 1)
     assert lanes.choose(1) == [Choice(B, 1, "two")]
 
 
@@ -229,9 +245,9 @@ def test_a_clock_that_jumps_back_does_not_lose_a_key() -> None:
 # -- the slots -------------------------------------------------------------------------------------
 
 
-def claimed(number: int) -> Task:
-    """A claimed task; the lanes look at nothing of it."""
-    return replace(TASK, id=number)
+def claimed(number: int, key: Key = A) -> Task:
+    """A claimed task; the lanes look at nothing else of it."""
+    return replace(TASK, id=number, endpoint_id=key.endpoint_id, webhook=key.webhook)
 
 
 def quick(lanes: LaneSet, ended: int, now: int, lane: str = "api:x") -> None:
@@ -241,13 +257,13 @@ def quick(lanes: LaneSet, ended: int, now: int, lane: str = "api:x") -> None:
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, None)
         assert lanes.begin(lane, claimed(number), now) is not None
-        assert lanes.release_slot(lane, now) is None
+        assert lanes.release_slot(lane, claimed(number), now) is None
 
 
 def test_what_has_a_slot_begins_and_the_rest_is_held_in_order() -> None:
     lanes = placed(A, concurrency=2)
     lane = lanes.lanes["api:x"]
-    lane.claimed = lanes.claimed = 4
+    take(lanes, 4)
     first, second, third, fourth = (claimed(number) for number in range(4))
     assert lanes.begin("api:x", first, 10) is first
     assert lanes.begin("api:x", second, 11) is second
@@ -255,10 +271,10 @@ def test_what_has_a_slot_begins_and_the_rest_is_held_in_order() -> None:
     assert lanes.begin("api:x", fourth, 13) is None
     assert list(lane.prefetched) == [(third, 12), (fourth, 13)]
     assert (lane.in_flight, lanes.in_flight, lane.claimed, lanes.claimed) == (2, 2, 4, 4)
-    assert lanes.release_slot("api:x", 20) is third
-    assert lanes.release_slot("api:x", 20) is fourth
-    assert lanes.release_slot("api:x", 20) is None
-    assert lanes.release_slot("api:x", 20) is None
+    assert lanes.release_slot("api:x", first, 20) is third
+    assert lanes.release_slot("api:x", second, 20) is fourth
+    assert lanes.release_slot("api:x", third, 20) is None
+    assert lanes.release_slot("api:x", fourth, 20) is None
     assert (lane.in_flight, lanes.in_flight, lane.claimed, lanes.claimed) == (0, 0, 0, 0)
     assert not lane.prefetched
 
@@ -309,10 +325,10 @@ def test_its_pace_fades(later: int, ahead: int) -> None:
 def test_a_born_task_is_taken_ahead_only_of_a_quick_lane() -> None:
     lanes = placed(A, concurrency=1)
     quick(lanes, 5, 100)
-    assert [lanes.occupy("api:x", 100) for _ in range(6)] == [True] * 5 + [False]
+    assert [lanes.occupy("api:x", A, 100) for _ in range(6)] == [True] * 5 + [False]
     for _ in range(5):
-        lanes.release_claim("api:x", 0)
-    assert [lanes.occupy("api:x", 1000) for _ in range(2)] == [True, False]
+        lanes.release_claim("api:x", A, 0)
+    assert [lanes.occupy("api:x", A, 1000) for _ in range(2)] == [True, False]
 
 
 @pytest.mark.parametrize("rate", [1, 5])
@@ -321,31 +337,32 @@ def test_the_pace_of_a_steady_lane_is_what_ends_in_twenty_milliseconds(rate: int
     lane = lanes.lanes["api:x"]
     for now in range(1000):
         for _ in range(rate):
-            lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
-            lanes.release_slot("api:x", now)
+            take(lanes, 1)
+            lanes.begin("api:x", claimed(0), now)
+            lanes.release_slot("api:x", claimed(0), now)
     assert 19 * rate <= lane.pace <= 22 * rate
 
 
 def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> None:
-    lanes = LaneSet(1000, shared=True)
-    lanes.place(A, "api:x", 10)
+    lanes = LaneSet(1000, several_daemons=True)
+    place(lanes, A, "api:x", 10)
     lane = lanes.lanes["api:x"]
     for now in range(1000):
         for _ in range(5):
-            lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 1
-            lanes.release_slot("api:x", now)
+            take(lanes, 1)
+            lanes.begin("api:x", claimed(0), now)
+            lanes.release_slot("api:x", claimed(0), now)
     assert 5 * 59 <= lane.pace <= 5 * 62
-    lane.claimed = lane.in_flight = lanes.claimed = lanes.in_flight = 0
     lanes.touch(A, 0)
     claims, number = [], 0
-    for _ in range(400):
+    for ended in range(1, 401):
         for choice in lanes.choose(1000):
             lanes.answered(choice, choice.limit, 0)
             claims.append((len(lane.prefetched), choice.limit))
             for _ in range(choice.limit):
                 number += 1
                 lanes.begin("api:x", claimed(number), 1000)
-        lanes.release_slot("api:x", 1000)
+        lanes.release_slot("api:x", claimed(ended), 1000)
     # Each that ends leaves room for one more; it is not claimed before many can be.
     assert len(claims) > 3
     assert all(limit >= held for held, limit in claims)
@@ -364,7 +381,7 @@ def test_a_clock_that_jumps_changes_the_pace_by_nothing_or_ends_it() -> None:
 
 def test_what_is_held_counts_for_the_daemon() -> None:
     lanes = placed(A, concurrency=1, total=4)
-    lanes.place(B, "other", 4)
+    place(lanes, B, "other", 4)
     quick(lanes, 50, 100)
     lanes.touch(A, 0)
     lanes.touch(B, 200)
@@ -377,15 +394,13 @@ def test_what_is_held_counts_for_the_daemon() -> None:
     assert other == Choice(B, 2, "other")
     lanes.answered(other, 2, 200)
     assert lanes.choose(200) == []
-    assert lanes.release_slot("api:x", 200) is not None
+    assert lanes.release_slot("api:x", claimed(0), 200) is not None
     assert lanes.choose(200) == [Choice(B, 1, "other")]
 
 
 def held(lanes: LaneSet, *since: int, lane: str = "api:x") -> None:
     """Fill a lane of concurrency 1, and hold a task since each of these times."""
-    found = lanes.lanes[lane]
-    found.claimed += len(since) + 1
-    lanes.claimed += len(since) + 1
+    take(lanes, len(since) + 1, lane)
     assert lanes.begin(lane, claimed(0), 0) is not None
     for number, now in enumerate(since, 1):
         assert lanes.begin(lane, claimed(number), now) is None
@@ -404,13 +419,13 @@ def test_what_is_held_for_too_long_is_taken_out(now: int, longer_than: int, take
     assert (lanes.in_flight, lanes.claimed) == (1, 4 - taken)
     assert lanes.lanes["api:x"].claimed == 4 - taken
     assert lanes.take_prefetched(now, longer_than) == []
-    following = lanes.release_slot("api:x", now)
+    following = lanes.release_slot("api:x", claimed(0), now)
     assert (following is None) is (taken == 3)
 
 
-def test_only_the_lanes_that_wait_too_long_give_back() -> None:
+def test_only_the_lanes_that_wait_too_long_return_token() -> None:
     lanes = placed(A, concurrency=1)
-    lanes.place(B, "other", 1)
+    place(lanes, B, "other", 1)
     held(lanes, 0)
     held(lanes, 900, lane="other")
     assert len(lanes.take_prefetched(1000, 1000)) == 1
@@ -420,7 +435,7 @@ def test_only_the_lanes_that_wait_too_long_give_back() -> None:
 
 def test_slots_of_what_was_held_can_be_claimed_by_others() -> None:
     lanes = placed(A, concurrency=1, total=3)
-    lanes.place(B, "other", 3)
+    place(lanes, B, "other", 3)
     held(lanes, 10, 10)
     lanes.touch(B, 0)
     assert lanes.choose(20) == []
@@ -431,9 +446,8 @@ def test_slots_of_what_was_held_can_be_claimed_by_others() -> None:
 def test_a_cap_that_is_raised_keeps_the_order_of_what_is_held() -> None:
     lanes = placed(A, concurrency=1)
     held(lanes, 10, 11)
-    lanes.place(A, "api:x", 3)
-    lanes.lanes["api:x"].claimed += 1
-    lanes.claimed += 1
+    place(lanes, A, "api:x", 3)
+    take(lanes, 1)
     began = lanes.begin("api:x", claimed(3), 12)
     assert began is not None
     assert began.id == 1
@@ -443,25 +457,24 @@ def test_a_cap_that_is_raised_keeps_the_order_of_what_is_held() -> None:
 def test_a_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     lanes = placed(A, concurrency=2)
     held(lanes)
-    lanes.claimed = lanes.lanes["api:x"].claimed = 3
+    take(lanes, 2)
     assert lanes.begin("api:x", claimed(1), 0) is not None
     assert lanes.begin("api:x", claimed(2), 0) is None
-    lanes.place(A, "api:x", 1)
-    assert lanes.release_slot("api:x", 1) is None
-    following = lanes.release_slot("api:x", 1)
+    place(lanes, A, "api:x", 1)
+    assert lanes.release_slot("api:x", claimed(0), 1) is None
+    following = lanes.release_slot("api:x", claimed(1), 1)
     assert following is not None
     assert following.id == 2
 
 
 def test_a_daemons_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     lanes = placed(A, concurrency=1)
-    lanes.place(B, "other", 5)
+    place(lanes, B, "other", 5)
     held(lanes, 0)
-    lanes.lanes["other"].claimed += 1
-    lanes.claimed += 1
+    take(lanes, 1, "other")
     assert lanes.begin("other", claimed(9), 0) is not None
     lanes.concurrency = 1
-    assert lanes.release_slot("api:x", 1) is None  # the other one is still in flight
+    assert lanes.release_slot("api:x", claimed(0), 1) is None  # the other one is still in flight
     assert [task.id for task in lanes.take_prefetched(1000, 1000)] == [1]
 
 
@@ -473,7 +486,7 @@ PER_SECOND = RateLimit.parse("3/s")
 def limited(rate: RateLimit = PER_SECOND, *keys: Key) -> LaneSet:
     lanes = LaneSet()
     for key in keys or (A,):
-        lanes.place(key, "api:x", 10, rate)
+        place(lanes, key, "api:x", 10, rate)
     return lanes
 
 
@@ -494,7 +507,7 @@ def begun(lanes: LaneSet, count: int, now: int, lane: str = "api:x") -> None:
     for number in range(count):
         assert lanes.begin(lane, claimed(number), now) is not None
         lanes.began(lane, now)
-        lanes.release_slot(lane, now)
+        lanes.release_slot(lane, claimed(number), now)
 
 
 def test_no_more_is_chosen_than_the_rate_allows() -> None:
@@ -524,14 +537,14 @@ def test_what_the_rate_did_not_need_is_charged_to_nobody() -> None:
 
 def test_born_running_is_charged_and_waits_where_nothing_is_left() -> None:
     lanes = limited()
-    assert [lanes.occupy("api:x", 0) for _ in range(4)] == [True, True, True, False]
+    assert [lanes.occupy("api:x", A, 0) for _ in range(4)] == [True, True, True, False]
     begun(lanes, 2, 0)
-    assert not lanes.occupy("api:x", 0)
+    assert not lanes.occupy("api:x", A, 0)
     lanes.return_token("api:x", 1, 1, 0)  # one came to nothing
-    assert lanes.occupy("api:x", 1)
-    lanes.release_claim("api:x", 2, 1)  # one was not written
-    assert lanes.occupy("api:x", 2)
-    assert not lanes.occupy("api:x", 2)
+    assert lanes.occupy("api:x", A, 1)
+    lanes.release_claim("api:x", A, 2, 1)  # one was not written
+    assert lanes.occupy("api:x", A, 2)
+    assert not lanes.occupy("api:x", A, 2)
 
 
 def test_keys_of_a_limited_lane_take_turns() -> None:
@@ -549,9 +562,9 @@ def test_keys_of_a_limited_lane_take_turns() -> None:
 
 def test_a_lane_that_waits_for_its_rate_or_its_breaker_holds_up_no_other() -> None:
     lanes = LaneSet(4)
-    lanes.place(A, "limited", 4, RateLimit.parse("1/h"))
-    lanes.place(B, "broken", 4)
-    lanes.place(C, "healthy", 2)
+    place(lanes, A, "limited", 4, RateLimit.parse("1/h"))
+    place(lanes, B, "broken", 4)
+    place(lanes, C, "healthy", 2)
     for key in (A, B):
         lanes.touch(key, 0)
     broken(lanes, 0, "broken")
@@ -564,22 +577,22 @@ def test_a_lane_that_waits_for_its_rate_or_its_breaker_holds_up_no_other() -> No
         [choice] = lanes.choose(now)
         assert choice.key == C
         lanes.answered(choice, 1, 0)
-        assert now % 2 or lanes.occupy("healthy", now) is False  # it has a line
-        lanes.release_claim("healthy", 0)
+        assert now % 2 or lanes.occupy("healthy", C, now) is False  # it has a line
+        lanes.release_claim("healthy", C, 0)
     assert lanes.claimed == 0
 
 
 def test_what_was_charged_before_the_start_counts_once_it_is_known() -> None:
     lanes = LaneSet()
     lanes.forget_past()
-    lanes.place(A, "api:x", 10, PER_SECOND)
-    assert not lanes.occupy("api:x", 900)
+    place(lanes, A, "api:x", 10, PER_SECOND)
+    assert not lanes.occupy("api:x", A, 900)
     lanes.learn_past({"api:x": [100, 800], "api:y": [1, 2, 3]})
-    assert lanes.occupy("api:x", 900)
-    assert not lanes.occupy("api:x", 900)
-    lanes.place(B, "api:y", 10, PER_SECOND)
-    assert not lanes.occupy("api:y", 900)
-    assert lanes.occupy("api:x", 1_150)
+    assert lanes.occupy("api:x", A, 900)
+    assert not lanes.occupy("api:x", A, 900)
+    place(lanes, B, "api:y", 10, PER_SECOND)
+    assert not lanes.occupy("api:y", B, 900)
+    assert lanes.occupy("api:x", A, 1_150)
 
 
 def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
@@ -593,11 +606,10 @@ def test_a_lane_waits_where_other_daemons_have_used_its_rate_up() -> None:
 
 def test_what_another_daemon_was_asked_for_is_kept_for_a_lane_that_comes_later() -> None:
     lanes = LaneSet()
-    lanes.told_to_wait("api:old", 50, "is over by then", 1)
-    lanes.told_to_wait("api:x", 900, "429 with Retry-After", 60)
-    assert list(lanes._told) == ["api:x"]
-    lanes.place(A, "api:x", 10)
-    lanes.place(B, "api:y", 10)
+    lanes.choose(70)
+    lanes.scopes.keep_for_later(StoredThrottle("api:x", "retry_after", "", 60, 900, "429"))
+    place(lanes, A, "api:x", 10)
+    place(lanes, B, "api:y", 10)
     for key in (A, B):
         lanes.touch(key, 0)
     assert [choice.key for choice in lanes.choose(70)] == [B]
@@ -609,12 +621,12 @@ def test_a_rate_comes_and_goes_with_the_configuration() -> None:
     lanes = placed(A)
     lanes.touch(A, 0)
     assert lanes.lanes["api:x"].throttle is None
-    lanes.place(A, "api:x", 10, RateLimit.parse("2/min"))
+    place(lanes, A, "api:x", 10, RateLimit.parse("2/min"))
     [choice] = lanes.choose(0)
     assert choice.limit == 2
     lanes.answered(choice, 2, 0)
     assert lanes.choose(1) == []
-    lanes.place(A, "api:x", 10)
+    place(lanes, A, "api:x", 10)
     assert lanes.lanes["api:x"].throttle is None
     assert lanes.choose(1) == [Choice(A, 8, "api:x")]
 
@@ -626,7 +638,7 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     throttle = broken(lanes, 0)
     assert lanes.choose(0) == []
     assert lanes.next_look() == FIRST_PAUSE_MS
-    assert not lanes.occupy("api:x", FIRST_PAUSE_MS)
+    assert not lanes.occupy("api:x", A, FIRST_PAUSE_MS)
     [choice] = lanes.choose(FIRST_PAUSE_MS)
     assert choice == Choice(A, 1, "api:x", probe=True)
     assert lanes.choose(10_000_000) == []
@@ -653,7 +665,7 @@ def test_by_hand_the_key_is_the_next_probe() -> None:
 
 def test_held_claims_of_one_lane_go_back() -> None:
     lanes = placed(A, concurrency=1)
-    lanes.place(B, "other", 1)
+    place(lanes, B, "other", 1)
     held(lanes, 10, 11)
     held(lanes, 10, lane="other")
     assert [task.id for task in lanes.take_prefetched_of("api:x", 12)] == [1, 2]
@@ -663,6 +675,7 @@ def test_held_claims_of_one_lane_go_back() -> None:
 
 # -- whatever happens, in whatever order ----------------------------------------------------------
 
+NEWBORN = Key("api/e0")
 KEYS = [Key(f"api/e{n % 3}", "" if n < 3 else f"hook{n}") for n in range(6)]
 LANES = ["api:x", "api:y", "host:443"]
 RATES = {"api:y": RateLimit.parse("2/s")}
@@ -688,7 +701,7 @@ class LanesMachine(RuleBasedStateMachine):
         self.running: dict[str, list[Task]] = defaultdict(list)
         self.held: dict[str, list[tuple[Task, int]]] = defaultdict(list)
         self.born: Counter[str] = Counter()
-        """Slots of tasks that are being written."""
+        """Slots of tasks of `NEWBORN` that are being written."""
         self.origins: dict[int, tuple[Key, int]] = {}
         self.ended: set[str] = set()
         self.lowered = False
@@ -712,7 +725,7 @@ class LanesMachine(RuleBasedStateMachine):
 
     @rule(key=st.sampled_from(KEYS), lane=st.sampled_from(LANES), cap=st.integers(1, 3))
     def place(self, key: Key, lane: str, cap: int) -> None:
-        self.lanes.place(key, lane, cap, RATES.get(lane))
+        place(self.lanes, key, lane, cap, RATES.get(lane))
         self.lane_of[key] = lane
         self.caps[lane] = cap
         self.highest[lane] = max(self.highest[lane], cap)
@@ -792,7 +805,10 @@ class LanesMachine(RuleBasedStateMachine):
         probing = {name for name in self.lanes.lanes if self.probes_only(name)}
         look = self.lanes.next_look()
         ready = set(self.lanes._ready_names)
-        self.lanes.unsettled = unsettled
+        while self.lanes.unsettled < unsettled:
+            self.lanes.ended()
+        while self.lanes.unsettled > unsettled:
+            self.lanes.settled()
         self.choices = self.lanes.choose(self.now)
         # Whoever sleeps until then misses nothing.
         assert not self.choices or ready or (look is not None and look <= self.now)
@@ -844,7 +860,7 @@ class LanesMachine(RuleBasedStateMachine):
     def occupy(self, lane: str) -> None:
         known = self.lanes.lanes.get(lane)
         room = known.free if known else 0
-        if self.lanes.occupy(lane, self.now):
+        if self.lanes.occupy(lane, NEWBORN, self.now):
             assert room > 0
             assert not self.probes_only(lane)
             assert self.lanes.claimed <= self.lanes.concurrency
@@ -856,9 +872,9 @@ class LanesMachine(RuleBasedStateMachine):
         lane = data.draw(st.sampled_from(sorted(+self.born)))
         self.born[lane] -= 1
         if written:
-            self.start(KEYS[0], self.now, lane)
+            self.start(NEWBORN, self.now, lane)
         else:
-            self.lanes.release_claim(lane, self.now, -1)
+            self.lanes.release_claim(lane, NEWBORN, self.now, -1)
 
     @precondition(lambda self: any(self.running.values()))
     @rule(data=st.data(), how=st.sampled_from(["answered", "down", "unsent"]))
@@ -881,12 +897,12 @@ class LanesMachine(RuleBasedStateMachine):
     # As the runner does it.
 
     def start(self, key: Key, when: int, lane: str) -> None:
-        task = claimed(len(self.origins))
+        task = claimed(len(self.origins), key)
         self.origins[task.id] = (key, when)
         throttle = self.lanes.lanes[lane].throttle
         if throttle is not None and not throttle.admits(task.id, self.now):
             assert self.probes_only(lane)
-            self.lanes.release_claim(lane, self.now, task.id)
+            self.lanes.release_claim(lane, task.key, self.now, task.id)
             self.back(task)
             return
         self.held[lane].append((task, self.now))
@@ -933,7 +949,7 @@ class LanesMachine(RuleBasedStateMachine):
             elif probe:
                 throttle.breaker.probe_failed(self.now, "503")
             self.lanes.throttle_changed(found, self.now)
-        self.launch(lane, self.lanes.release_slot(lane, self.now))
+        self.launch(lane, self.lanes.release_slot(lane, task, self.now))
 
     # What always holds.
 
@@ -977,7 +993,7 @@ class LanesMachine(RuleBasedStateMachine):
                 self.commit_claim()
             self.answer_claim()
         for lane in self.born.elements():
-            self.lanes.release_claim(lane, self.now, -1)
+            self.lanes.release_claim(lane, NEWBORN, self.now, -1)
         self.born.clear()
         self.release_prefetched(0)
         while self.unheard:
@@ -1030,24 +1046,24 @@ def test_every_due_key_is_chosen_in_bounded_turns(
     lanes = LaneSet(total)
     keys = {Key(f"l{n}/e{m}"): f"l{n}" for n, size in enumerate(sizes) for m in range(size)}
     for key, lane in keys.items():
-        lanes.place(key, lane, cap)
+        place(lanes, key, lane, cap)
         lanes.touch(key, 0)
-    lanes.place(Key("idle/x"), "idle", 1000)
+    place(lanes, Key("idle/x"), "idle", 1000)
     last = dict.fromkeys(keys, 0)
-    running: list[str] = []
+    running: list[tuple[str, Key]] = []
     bound = len(sizes) * max(sizes) + 1
     for turn in range(1, 4 * bound):
         for choice in lanes.choose(turn):
             assert turn - last[choice.key] <= bound
             last[choice.key] = turn
-            running += [choice.lane] * choice.limit
+            running += [(choice.lane, choice.key)] * choice.limit
             lanes.answered(choice, choice.limit, 0)
         # One slot at a time is given back, and whoever is quicker has it.
-        for lane in running[:]:
-            running.remove(lane)
-            lanes.release_claim(lane, 0)
-            if newborn and lanes.occupy("idle", turn):
-                running.append("idle")
+        for lane, key in running[:]:
+            running.remove((lane, key))
+            lanes.release_claim(lane, key, 0)
+            if newborn and lanes.occupy("idle", Key("idle/x"), turn):
+                running.append(("idle", Key("idle/x")))
     assert all(4 * bound - turn <= bound + 1 for turn in last.values())
 
 
@@ -1066,24 +1082,28 @@ def test_a_quick_lane_leaves_the_others_their_turn(
     caps = {"quick": quick_cap, **{f"slow{n}": cap for n, (cap, _) in enumerate(slow)}}
     lasts = {"quick": 1, **{f"slow{n}": length for n, (_, length) in enumerate(slow)}}
     for name, cap in caps.items():
-        lanes.place(Key(f"{name}/e"), name, cap)
+        place(lanes, Key(f"{name}/e"), name, cap)
         lanes.touch(Key(f"{name}/e"), 0)
     last = dict.fromkeys(caps, 0)
-    running: list[tuple[int, str]] = []
+    running: list[tuple[int, str, Task]] = []
+    number = 0
     # Its own tasks end first, then each of the others has its turn with what is freed next.
     bound = (len(caps) + 2) * (max(lasts.values()) + 1)
     for now in range(1, 4 * bound):
         for ending in [item for item in running if item[0] <= now]:
             running.remove(ending)
-            if lanes.release_slot(ending[1], now) is not None:
-                running.append((now + lasts[ending[1]], ending[1]))
+            following = lanes.release_slot(ending[1], ending[2], now)
+            if following is not None:
+                running.append((now + lasts[ending[1]], ending[1], following))
         for choice in lanes.choose(now):
             last[choice.lane] = now
             lanes.answered(choice, choice.limit, 0)
-            begun = [lanes.begin(choice.lane, claimed(n), now) for n in range(choice.limit)]
-            ends = now + lasts[choice.lane], choice.lane
-            running += [ends] * sum(task is not None for task in begun)
-        in_flight = Counter(name for _, name in running)
+            for _ in range(choice.limit):
+                number += 1
+                task = lanes.begin(choice.lane, claimed(number, choice.key), now)
+                if task is not None:
+                    running.append((now + lasts[choice.lane], choice.lane, task))
+        in_flight = Counter(name for _, name, _ in running)
         assert in_flight.total() == lanes.in_flight <= lanes.claimed <= total
         for name, cap in caps.items():
             assert in_flight[name] == lanes.lanes[name].in_flight <= cap
@@ -1117,10 +1137,11 @@ def test_choosing_costs_what_is_chosen_and_not_what_waits() -> None:
     lanes = placed(*(Key(f"api/e{n}") for n in range(MANY)), concurrency=10)
     for n in range(MANY):
         lanes.touch(Key(f"api/e{n}"), n)
-    first = calls(lambda: lanes.choose(MANY))
+    chosen: list[Choice] = []
+    first = calls(lambda: chosen.extend(lanes.choose(MANY)))
     assert first < 20 * MANY  # all of them get into line
-    for _ in range(10):
-        lanes.release_claim("api:x", 0)
+    for choice in chosen:
+        lanes.release_claim("api:x", choice.key, 0)
     again = calls(lambda: lanes.choose(MANY))
     assert again < 400
 
@@ -1128,7 +1149,7 @@ def test_choosing_costs_what_is_chosen_and_not_what_waits() -> None:
 def test_ten_thousand_lanes_are_not_all_looked_at() -> None:
     lanes = LaneSet(10)
     for n in range(MANY):
-        lanes.place(Key(f"api{n}/e"), f"api{n}", 10)
+        place(lanes, Key(f"api{n}/e"), f"api{n}", 10)
         lanes.touch(Key(f"api{n}/e"), 0)
     chosen = lanes.choose(1)
     assert sum(choice.limit for choice in chosen) == 10
@@ -1168,8 +1189,39 @@ def test_a_busy_key_with_a_task_for_tomorrow_leaves_nothing_behind() -> None:
         lanes.touch(A, now)
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, tomorrow)
-        lanes.release_claim("api:x", 0)
+        lanes.release_claim("api:x", A, 0)
     assert len(lanes._heap) < 100
     assert lanes.next_due() == tomorrow
     [choice] = lanes.choose(tomorrow)
     assert choice.key == A
+
+
+# -- a clock that is moved -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("by", [3_600_000, -3_600_000])
+def test_what_a_lane_waits_for_lasts_as_long_when_the_clock_is_moved(by: int) -> None:
+    lanes, now = LaneSet(), 10_000_000
+    key = Key("a/get")
+    place(lanes, key, "api:a", 10, RateLimit.parse("2/min"))
+    lanes.touch(key, 0)
+    [choice] = lanes.choose(now)
+    assert choice.limit == 2
+    lanes.answered(choice, 2, 0)
+    for _ in range(2):
+        lanes.began("api:a", now)
+    lane = lanes.lanes["api:a"]
+    assert lane.throttle is not None
+    lane.throttle.wait_until(now + 3_000, "429")
+    told = StoredThrottle("api:b", "retry_after", "", now, now + 3_000, "429")
+    lanes.scopes.keep_for_later(told)
+    assert lanes.choose(now) == []
+    lanes.shift(by, now + by)
+    moved = now + by
+    place(lanes, Key("b/get"), "api:b", 10)
+    lanes.touch(Key("b/get"), 0)
+    assert lanes.choose(moved + 2_999) == []
+    # The hold is over, and the rate is not.
+    assert [choice.lane for choice in lanes.choose(moved + 3_001)] == ["api:b"]
+    assert lanes.choose(moved + 60_000) == []
+    assert [choice.lane for choice in lanes.choose(moved + 61_001)] == ["api:a"]

@@ -26,6 +26,7 @@ class Folder:
         self.host.register(HttpPlugin(), "http")
         self.host.register(orchestratord_sql, "sql")
         self.environ: dict[str, str] = {}
+        (self.path / "apis").mkdir()
         self.daemon(DATABASES)
 
     def daemon(self, text: str) -> None:
@@ -72,11 +73,11 @@ def test_keys_of_requests_are_refused(folder: Folder) -> None:
         "{type: sql, database: warehouse, statement: SELECT 1, path: /x, success: 2xx, pth: /x}"
     )
     place = "apis/shop/endpoints/do.yaml:1:"
-    known = "known are database, enabled, idempotent, params, retry, schedule, statement, "
+    known = "known are database, enabled, idempotent, params, partition, retry, schedule, "
     assert folder.errors() == [
         f"{place}55: path: belongs to endpoints with `type: http`; this one has `type: sql`",
         f"{place}65: success: belongs to endpoints with `type: http`; this one has `type: sql`",
-        f"{place}79: pth: unknown key; {known}success_if, tests, timeout, type",
+        f"{place}79: pth: unknown key; {known}statement, success_if, tests, timeout, type",
     ]
     folder.endpoint("{path: /x, statement: SELECT 1}")
     assert folder.errors()[-1] == (

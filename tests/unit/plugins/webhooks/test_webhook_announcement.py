@@ -2,13 +2,14 @@ from __future__ import annotations
 
 import json
 import logging
+from dataclasses import replace
 from typing import Any
 
 import orchestratord_webhooks
 import pytest
 from webhook_parts import ENDPOINT, declared
 
-from orchestratord import PHASES, NewTask, Outcome
+from orchestratord import PHASES, NewTask, Outcome, Partition
 from orchestratord.testing import Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
@@ -137,3 +138,25 @@ async def test_secrets_of_the_configuration_are_masked(rig: Rig) -> None:
     assert isinstance(new, NewTask)
     assert "hunter22" not in (new.payload or "")
     assert "wrong password: ***" in (new.payload or "")
+
+
+async def test_its_partition_is_made_of_what_the_envelope_tells(rig: Rig) -> None:
+    by = "{{ params.id }}/{{ status_code }}/{{ partition }}"
+    webhook = declared(partition={"by": by, "ordered": True, "on_failure": "hold"})
+    (new,) = await fired(rig, "after_request", answered(503), [webhook])
+    assert new.partition == Partition("A1/503/", 1, ordered=True, hold=True)
+    assert "partition" not in json.loads(new.payload or "")["data"]
+    call = replace(CALL, partition="acme")
+    (new,) = await fired(rig, "after_request", answered(503), [webhook], task=call)
+    assert new.partition is not None
+    assert new.partition.value == "A1/503/acme"
+    assert json.loads(new.payload or "")["data"]["partition"] == "acme"
+
+
+@pytest.mark.parametrize("by", ["{{ response.headers.missing }}", "{{ 'a' * 201 }}"])
+async def test_a_partition_that_does_not_render_is_a_delivery_that_says_so(
+    rig: Rig, by: str
+) -> None:
+    (new,) = await fired(rig, "after_request", answered(503), [declared(partition=by)])
+    assert (new.payload, new.partition) == (None, None)
+    assert new.error is not None

@@ -231,8 +231,8 @@ def test_templates_find_nothing_where_no_answer_came(rig: Rig) -> None:
         ({"a": "{{ response.headers.nothing }}"}, "nothing"),
         ({"a": "{{ 1 / 0 }}"}, "division"),
         ({"a": "{{ 1e308 * 10 }}"}, "JSON"),
-        ({"a": "{{ params.id * 100000 }}{{ 'x' * 300000 }}"}, "at most 262144"),
-        ("{{ 'x' * 300000 }}", "at most 262144"),
+        ({"a": "{{ params.id * 100000 }}{{ 'x' * 600000 }}"}, "at most 524288"),
+        ("{{ 'x' * 600000 }}", "at most 524288"),
     ],
 )
 def test_a_payload_that_does_not_render(rig: Rig, payload: Any, part: str) -> None:
@@ -244,10 +244,10 @@ def test_the_size_is_bounded_in_bytes(rig: Rig) -> None:
     def large(size: int) -> dict[str, Any]:
         return data(answered(200), task=task(params={"text": "€" * size}))
 
-    small = rendered(rig, large(80_000))
+    small = rendered(rig, large(170_000))
     assert len(small.encode()) <= MAX_PAYLOAD
-    with pytest.raises(InvalidPayload, match="at most 262144"):
-        rendered(rig, large(90_000))
+    with pytest.raises(InvalidPayload, match="at most 524288"):
+        rendered(rig, large(180_000))
 
 
 def test_half_a_character_harms_nothing(rig: Rig) -> None:

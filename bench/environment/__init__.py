@@ -1,0 +1,1 @@
+"""What a measurement needs around it: a daemon, receivers, databases, a folder for the peers."""

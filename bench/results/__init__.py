@@ -1,0 +1,1 @@
+"""Figures of several rounds, and the tables that they become."""

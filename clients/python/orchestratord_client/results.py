@@ -1,0 +1,189 @@
+"""What the daemon answers, as frozen values. What a newer daemon adds is kept in `more`."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from datetime import datetime
+from typing import Any, Self
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """Base of all values that the daemon answers.
+
+    Attributes:
+        more: fields of the answer that this version of the client has no attribute for.
+    """
+
+    more: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, document: Mapping[str, Any]) -> Self:
+        """The value of a JSON object. Raises TypeError where it lacks a field."""
+        known = {one.name for one in fields(cls)} - {"more"}
+        given = {name: _read(name, value) for name, value in document.items() if name in known}
+        more = {name: value for name, value in document.items() if name not in known}
+        return cls(**given, more=more)
+
+
+def _read(name: str, value: Any) -> Any:
+    if isinstance(value, str) and (name.endswith("_at") or name in ("next_try", "since", "until")):
+        return datetime.fromisoformat(value)
+    if name == "waits" and value is not None:
+        # `for` is a word of Python's.
+        return Wait.of({"what" if key == "for" else key: one for key, one in value.items()})
+    if name == "attempt_log":
+        return tuple(Attempt.of(one) for one in value)
+    return value
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Accepted(Answer):
+    """A call that is on the daemon's disk.
+
+    Attributes:
+        id: of the task.
+        status: of the task; `pending` for a new one.
+        repeated: a call with this key had been made before, and this is its task. So it is, too,
+            where the client had to ask again because the first answer got lost.
+    """
+
+    id: int
+    status: str
+    repeated: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Task(Answer):
+    """A task: a call, or the delivery of a webhook. Times are in UTC.
+
+    Attributes:
+        id: its number, never used again.
+        kind: `call` or `webhook`.
+        endpoint: `api/name`.
+        webhook: the name of the webhook; None for a call.
+        phase: what the webhook tells of; None for a call.
+        status: `pending`, `running`, `succeeded`, `failed` or `cancelled`.
+        reason: why it failed, in a word; None where it did not.
+        attempts: how many have ended.
+        max_attempts: after so many it fails for good.
+        deaths: how often the daemon died while it ran.
+        next_try: when it is due; None unless it is pending.
+        params: the parameters. A list shows those of more than 2,000 characters cut.
+        truncated: they are cut.
+        parent_id: the task that it follows from.
+        last_status_code: of the last answer: a number, `ok`, `error` (none came), or None.
+        last_error: what was wrong at the last attempt.
+        created_at, updated_at: when it was made, and last changed.
+        finished_at: when it ended; None while it has not.
+        partition: the line in which it waits; None where its endpoint has none.
+    """
+
+    id: int
+    kind: str
+    endpoint: str
+    webhook: str | None
+    phase: str | None
+    status: str
+    reason: str | None
+    attempts: int
+    max_attempts: int
+    deaths: int = 0
+    next_try: datetime | None
+    params: Any
+    truncated: bool = False
+    parent_id: int | None
+    last_status_code: int | str | None
+    last_error: str | None
+    created_at: datetime
+    updated_at: datetime
+    finished_at: datetime | None
+    partition: str | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether it has succeeded, failed for good or was cancelled."""
+        return self.status in ("succeeded", "failed", "cancelled")
+
+    @property
+    def succeeded(self) -> bool:
+        """Whether it has succeeded."""
+        return self.status == "succeeded"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TaskDetail(Task):
+    """A task in full, as `get` and `wait` answer it.
+
+    Attributes:
+        waits: what it waits for beside its `next_try`; None for nothing.
+        payload: what a delivery sends; None for a call.
+        response: the last answer, with `headers` and `body`; None where there is none.
+        attempt_log: all attempts, oldest first.
+        holds_partition: it failed, and those behind it in its partition wait for a person.
+    """
+
+    waits: Wait | None
+    payload: str | None
+    response: Mapping[str, Any] | None
+    attempt_log: tuple[Attempt, ...]
+    holds_partition: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt(Answer):
+    """One attempt of a task.
+
+    Attributes:
+        attempt: its number, from 1.
+        started_at: when it began.
+        duration_ms: milliseconds that it took.
+        status_code: a number, `ok`, or `error` where no answer came.
+        error: what was wrong.
+        delay: seconds until the next attempt; None where none follows.
+        why: how the delay was found.
+    """
+
+    attempt: int
+    started_at: datetime | None
+    duration_ms: float | None
+    status_code: int | str | None
+    error: str | None
+    delay: float | None
+    why: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wait(Answer):
+    """What a pending task waits for beside its `next_try`.
+
+    Attributes:
+        what: `breaker`, `retry_after`, `rate_limit`, `concurrency`, `partition` or `parked`; the
+            API's `for`.
+        why: the same for a person.
+        lane: what is throttled, such as `api:shop`.
+        since, until: when that began and ends; None where it is not known.
+        task: the id of the task whose partition it waits in; None for none.
+    """
+
+    what: str
+    why: str
+    lane: str | None = None
+    since: datetime | None = None
+    until: datetime | None = None
+    task: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened in the daemon.
+
+    Attributes:
+        type: such as `task.failed`. `missed` stands where events are missing: `data["missed"]` is
+            how many, or None where that is not known.
+        data: the event as the API tells it.
+    """
+
+    type: str
+    data: Mapping[str, Any]

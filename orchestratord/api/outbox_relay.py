@@ -1,0 +1,360 @@
+"""The relay: takes what applications have committed into the outbox, and makes a task of each row.
+
+One round: look at the rows (`OutboxConnection.look`), check each as the API checks a call, make
+tasks of those that fit in one transaction of the queue (`Enqueue.take`), then delete their rows
+and mark those that were refused. Whatever ends the daemon between two of these steps, the next
+round finds the rows again, and the queue knows which of them have their task.
+
+One daemon of a fleet relays, the first worker of several: `outbox_take.hold` says which.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from orchestratord.api.answer_documents import OutboxDocument, OutboxRowDocument
+from orchestratord.api.bodies import check_key
+from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.server.request_body import json_value
+from orchestratord.config.outbox_database import Outbox, outbox_of
+from orchestratord.engine.enqueue import Enqueue, callable_endpoint, new_call
+from orchestratord.errors import (
+    InvalidParams,
+    NotFound,
+    OrchestratordError,
+    QueueError,
+    StorageFull,
+    Unreachable,
+)
+from orchestratord.model.event import EventType, OutboxEvent
+from orchestratord.model.json_body import INLINE_BYTES
+from orchestratord.model.settings import Config
+from orchestratord.model.task import NewTask
+from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.long_work import off_loop
+from orchestratord.queue.outbox.outbox_take import (
+    OutboxTask,
+    RelayMoved,
+    Result,
+    forget_taken,
+    hold,
+    relays_elsewhere,
+    release_relay,
+    taken_before,
+)
+from orchestratord.queue.records import Inserted
+from orchestratord.queue.store import Store
+from orchestratord.runtime.reload import Reloader
+from orchestratord.values.clock import Clock, rfc3339
+from orchestratord.values.durations import MAX_DURATION
+
+if TYPE_CHECKING:  # psycopg is an extra
+    from orchestratord.queue.outbox.outbox_connection import ListedRow, OutboxConnection, OutboxRow
+
+log = logging.getLogger("orchestratord.outbox")
+
+PAGE = 500
+"""Rows that are taken in one transaction."""
+LOOK = 0.1
+"""Seconds between two looks while rows come."""
+IDLE_LOOK = 1.0
+"""The same when none has come for `IDLE_AFTER` seconds."""
+IDLE_AFTER = 10.0
+HOLD = 1.0
+"""Seconds between two times that this daemon says that it relays, or looks whether it may."""
+AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
+"""Seconds until a database that could not be used is tried again."""
+TEND = 10.0
+"""Seconds between two times that rows are counted, and old ones forgotten."""
+REMEMBERED = 600.0
+"""Seconds for which it is at least known which rows of an application's outbox were taken: a
+standby of its database that takes over may have them still."""
+FORGOTTEN = 2_000
+"""Of these, how many are looked at in one go."""
+AT_ONCE = 0.01
+"""Seconds for which rows are checked before others on the loop have their turn."""
+CUT = 200
+"""Characters of an endpoint's name that are told of; a row may name what it likes."""
+
+
+@dataclass(frozen=True, slots=True)
+class RefusedRow:
+    """A row that makes no task, and why."""
+
+    row: OutboxRow
+    refusal: Refusal
+
+
+class OutboxRelay:
+    """Relays the outbox, if there is one, and tells how that goes."""
+
+    def __init__(
+        self,
+        store: Store,
+        enqueue: Enqueue,
+        reloader: Reloader,
+        clock: Clock,
+        events: EventBus,
+        queue_url: str,
+    ) -> None:
+        """`queue_url`: where the queue is."""
+        self._store = store
+        self._enqueue = enqueue
+        self._reloader = reloader
+        self._clock = clock
+        self._events = events
+        self._queue_url = queue_url
+        self._relays = False
+        self._error: str | None = None
+        self._taken = self._refused = 0
+        self._counts: tuple[int, int] | None = None
+
+    def place(self) -> Outbox | None:
+        """Where the outbox is by the configuration in force; None where there is none."""
+        return outbox_of(self._reloader.config, self._queue_url)
+
+    # -- as it is shown ------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any] | None:
+        """How it goes, as `/v1/status` shows it; None where there is no outbox."""
+        if (outbox := self.place()) is None:
+            return None
+        waiting, refused = self._counts or (None, None)
+        return {
+            "database": outbox.name,
+            "relays": self._relays,
+            "error": self._error,
+            "waiting": waiting,
+            "refused": refused,
+            "taken_total": self._taken,
+            "refused_total": self._refused,
+        }
+
+    async def page(self, limit: int, before: int, refused: bool | None) -> OutboxDocument:
+        """Rows of the outbox as the API shows them, the newest first.
+
+        Args:
+            limit: how many at most.
+            before: only those with lower ids.
+            refused: only those that were, or that were not.
+
+        Raises NotFound where there is no outbox, Unreachable, OutboxUnusable.
+        """
+        if (outbox := self.place()) is None:
+            raise NotFound("there is no outbox: the queue is in a file, and `outbox` is not set")
+        from orchestratord.queue.outbox.outbox_connection import OutboxConnection
+
+        async with OutboxConnection.connect(outbox.url) as connection:
+            found = await connection.rows(limit + 1, before, refused)
+        following = found[limit - 1].id if len(found) > limit else None
+        shown = [_row_json(row, self._reloader.config) for row in found[:limit]]
+        return {"outbox": shown, "next": following}
+
+    # -- its course ----------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Go on until cancelled. What fails is tried again."""
+        tries = 0
+        while True:
+            outbox = self.place()
+            if outbox is None:
+                await asyncio.sleep(IDLE_LOOK)
+                continue
+            try:
+                if await self._hold():
+                    await self._relay(outbox)
+                await asyncio.sleep(HOLD)
+            except RelayMoved:
+                self._relays = False
+            except OrchestratordError as error:
+                tries = 0 if self._error is None else tries + 1
+                self._failed(outbox, error)
+                await asyncio.sleep(AGAIN[min(tries, len(AGAIN) - 1)])
+            except Exception:
+                log.exception("the outbox cannot be relayed; again in %g s", AGAIN[-1])
+                await asyncio.sleep(AGAIN[-1])
+
+    async def leave(self) -> None:
+        """The daemon ends: another one may relay."""
+        if self._relays:
+            self._relays = False
+            with suppress(QueueError):
+                await self._store.write(release_relay())
+
+    def _failed(self, outbox: Outbox, error: Exception) -> None:
+        words = self._reloader.config.redactor.text(str(error))
+        if words != self._error:
+            log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
+        self._error = words
+
+    async def _hold(self) -> bool:
+        """Be the one that relays, or go on to be; whether it is this daemon."""
+        if not self._relays and await self._store.read(relays_elsewhere(self._store.owner)):
+            return False
+        self._relays = await self._store.write(hold())
+        return self._relays
+
+    async def _relay(self, outbox: Outbox) -> None:
+        """Relay, until another daemon does, or the outbox is elsewhere."""
+        from orchestratord.queue.outbox.outbox_connection import OutboxConnection
+
+        async with OutboxConnection.connect(outbox.url) as connection:
+            await connection.listen()
+            found_at = held_at = time.monotonic()
+            tended_at = 0.0
+            while outbox == self.place():
+                now = time.monotonic()
+                if now - held_at >= HOLD:
+                    held_at = now
+                    if not await self._hold():
+                        return
+                if now - tended_at >= TEND:
+                    tended_at = now
+                    await self._tend(outbox, connection)
+                found = await self._round(outbox, connection)
+                if self._error is not None:
+                    log.info("the outbox is relayed again")
+                    self._error = None
+                if found:
+                    found_at = now
+                if found < PAGE:  # else there may be more already
+                    await connection.wait(LOOK if now - found_at < IDLE_AFTER else IDLE_LOOK)
+
+    async def _round(self, outbox: Outbox, connection: OutboxConnection) -> int:
+        """Take the next rows; how many there were."""
+        rows = await connection.look(PAGE)
+        if not rows:
+            return 0
+        fit, refused = await self._checked(rows)
+        gone: list[int] = []
+        for row, result in await self._take(fit, same_database=outbox.name is None):
+            if isinstance(result, Inserted):
+                self._taken += not result.duplicate
+                gone.append(row.id)
+            elif isinstance(result, Exception):
+                of = next(one for one in rows if one.uid == row.uid)
+                refused.append(RefusedRow(of, Refusal.of(result)))
+            elif outbox.name is not None:
+                gone.append(row.id)  # taken before, and not deleted
+        if outbox.name is not None and gone:
+            await connection.remove(gone)
+        for one in refused:
+            await self._refuse(connection, one)
+        return len(rows)
+
+    async def _checked(
+        self, rows: Sequence[OutboxRow]
+    ) -> tuple[list[OutboxTask], list[RefusedRow]]:
+        """The tasks that the rows make, and the rows that make none."""
+        fit: list[OutboxTask] = []
+        refused: list[RefusedRow] = []
+        config, breathed = self._reloader.config, time.monotonic()
+        for row in rows:
+            try:
+                fit.append(OutboxTask(row.id, row.uid, await _new_task(config, row)))
+            except Refusal as refusal:
+                refused.append(RefusedRow(row, refusal))
+            except OrchestratordError as error:
+                refused.append(RefusedRow(row, Refusal.of(error)))
+            except Exception as error:  # a row that is looked at in vain would stop all others
+                log.exception("row %d of the outbox cannot be looked at", row.id)
+                refused.append(RefusedRow(row, Refusal.of(error)))
+            if time.monotonic() - breathed > AT_ONCE:
+                await asyncio.sleep(0)
+                breathed = time.monotonic()
+        return fit, refused
+
+    async def _take(
+        self, tasks: Sequence[OutboxTask], *, same_database: bool
+    ) -> list[tuple[OutboxTask, Result | QueueError]]:
+        """Make the tasks, together; where the database cannot hold one of them, one by one."""
+        if not tasks:
+            return []
+        try:
+            results = await self._enqueue.take(tasks, same_database=same_database)
+            return list(zip(tasks, results, strict=True))
+        except (RelayMoved, StorageFull, Unreachable):
+            raise
+        except QueueError as error:
+            if len(tasks) == 1:
+                return [(tasks[0], error)]
+            log.warning("rows of the outbox are taken one by one: %s", error)
+            found = []
+            for task in tasks:
+                found += await self._take([task], same_database=same_database)
+            return found
+
+    async def _refuse(self, connection: OutboxConnection, refused: RefusedRow) -> None:
+        row, refusal = refused.row, refused.refusal
+        redactor = self._reloader.config.redactor
+        problem: dict[str, Any] = redactor.value(refusal.document())
+        await connection.refuse(row.id, refusal.code, problem)
+        self._refused += 1
+        if self._counts is not None:  # until they are counted again
+            self._counts = (self._counts[0], self._counts[1] + 1)
+        endpoint, error = redactor.text(row.endpoint)[:CUT], _words(problem)
+        log.warning(
+            "row %d of the outbox is refused: %s: %s", row.id, endpoint, error,
+            extra={"endpoint": endpoint},
+        )  # fmt: skip
+        type_, now = EventType.OUTBOX_REFUSED, self._clock.now_ms()
+        self._events.publish(OutboxEvent(type_, now, row.id, endpoint, refusal.code, error))
+
+    async def _tend(self, outbox: Outbox, connection: OutboxConnection) -> None:
+        """Count what is there, and forget what is old."""
+        self._counts = await connection.count()
+        await connection.forget(self._reloader.config.daemon.retention.failed)
+        if outbox.name is None:
+            return
+        before = self._store.clock.before(REMEMBERED)
+        uids = await self._store.read(taken_before(before, FORGOTTEN))
+        if uids and (gone := set(uids) - await connection.known(uids)):
+            await self._store.write(forget_taken(sorted(gone)))
+
+
+async def _new_task(config: Config, row: OutboxRow) -> NewTask:
+    """The task that a row makes. Raises Refusal, and what the API refuses a call for."""
+    text, delay = row.params, max(row.delay, 0.0)
+    if text is None:
+        raise InvalidParams({"params": "are larger than any that max_params would allow"})
+    if not delay <= MAX_DURATION:
+        raise InvalidParams({"delay": "is more than ten years"})
+    key = check_key(row.key, "key")
+    raw = text.encode()
+    if len(raw) > INLINE_BYTES:
+        params = await off_loop(json_value, raw)
+    else:
+        params = json_value(raw)
+    if not isinstance(params, Mapping):
+        raise InvalidParams({"params": "expected a JSON object"})
+    endpoint = callable_endpoint(config, row.endpoint)
+    return await new_call(config, endpoint, params, delay=delay, key=key)
+
+
+def _words(problem: Mapping[str, Any]) -> str:
+    """A problem in one line."""
+    wrong = [f"{one['key']}: {one['message']}" for one in problem.get("errors", ())]
+    return "; ".join(wrong) or str(problem["detail"])
+
+
+def _row_json(row: ListedRow, config: Config) -> OutboxRowDocument:
+    text = config.redactor.text
+    problem = None if row.problem is None else json_value(row.problem.encode())
+    return {
+        "id": row.id,
+        "endpoint": text(row.endpoint)[:CUT],
+        "status": "waiting" if row.refused_at is None else "refused",
+        "reason": row.reason,
+        "error": None if problem is None else text(_words(problem)),
+        "problem": problem,
+        "key": None if row.key is None else text(row.key),
+        "params": text(row.params),
+        "created_at": rfc3339(row.created_at),
+        "refused_at": rfc3339(row.refused_at),
+    }

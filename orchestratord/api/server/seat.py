@@ -1,0 +1,20 @@
+"""What is known of a connection's client, for when there is no room for another connection."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(slots=True)
+class Seat:
+    """The place that a connection takes.
+
+    It stands in the state of each request as `seat`: who learns more of the client says so there.
+    """
+
+    known: bool = False
+    """Whether its last request was let in; the control socket's file lets in all that reach it."""
+    waits: bool = False
+    """Whether its request is one that waits, as for the end of a task, or for events."""
+    for_probes: bool = False
+    """Whether it was taken when there were no others, and serves /healthz and /readyz alone."""

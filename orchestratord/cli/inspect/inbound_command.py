@@ -1,0 +1,97 @@
+"""`orchestratord inbound`: what comes in from senders."""
+
+from __future__ import annotations
+
+import http.client
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from orchestratord.cli import argument_completion
+from orchestratord.cli.options import config_option
+
+if TYPE_CHECKING:
+    from orchestratord.cli.opened_config import OpenedConfig
+    from orchestratord.model.endpoint import Endpoint
+    from orchestratord.plugin.route import PortRequest
+
+WITHIN = 15.0
+"""Seconds that the daemon has to answer."""
+_SHOWN = 2_000
+"""Bytes of its answer."""
+
+
+@click.group()
+def inbound() -> None:
+    """Webhooks that come in."""
+
+
+@inbound.command()
+@config_option
+@click.argument("file", metavar="FILE", shell_complete=argument_completion.endpoints)
+@click.option(
+    "--body", type=click.Path(exists=True, dir_okay=False), help="A file that is sent as it is."
+)
+@click.option("--bind", metavar="ADDRESS:PORT", help="Where the daemon listens, if elsewhere.")
+def test(config: str | None, file: str, body: str | None, bind: str | None) -> None:
+    """Sign an example as its sender would, and send it to the running daemon.
+
+    FILE is that of the endpoint, or its name, API/NAME. The exit code is 0 where it was taken.
+    """
+    from orchestratord.cli.opened_config import opened_config
+    from orchestratord.config.validate.bind_address import parse_bind
+    from orchestratord.plugin.route import PortRequest
+
+    open_ = opened_config(config)
+    endpoint = _endpoint(open_, file)
+    content = None if body is None else Path(body).read_bytes()
+    found = open_.host.ask("example_request", {"endpoint": endpoint, "body": content})
+    requests = [one for _, items in found for one in items if isinstance(one, PortRequest)]
+    if not requests:
+        raise click.ClickException(f"{endpoint.id} takes nothing in: it has no `inbound`")
+    ports = [port.bind for port in open_.config.ports.values()]
+    if bind is None and not ports:
+        raise click.ClickException(
+            "there is no port: write inbound: {bind: 127.0.0.1:8430} into orchestratord.yaml"
+        )
+    try:
+        address, port = parse_bind(bind or ports[0])
+    except ValueError as error:
+        raise click.UsageError(f"--bind: {error}") from None
+    if port == 0:
+        raise click.UsageError("the port is any free one: say with --bind which it is")
+    if address.is_unspecified:
+        address = type(address)("127.0.0.1" if address.version == 4 else "::1")
+    status, text = _sent(requests[0], str(address), port)
+    click.echo(f"{requests[0].method} {requests[0].path}: {status}", err=True)
+    click.echo(text)
+    raise SystemExit(0 if 200 <= status < 300 else 1)
+
+
+def _endpoint(open_: OpenedConfig, file: str) -> Endpoint:
+    """The endpoint of a file, or of this name; ends the command where there is none."""
+    path = Path(file)
+    if path.is_file():
+        for one in open_.config.endpoints.values():
+            if (open_.folder / one.source).resolve() == path.resolve():
+                return one
+    return open_.endpoint(file)
+
+
+def _sent(request: PortRequest, host: str, port: int) -> tuple[int, str]:
+    """Send it; the status and the body of the answer. Ends the command where none comes."""
+    from orchestratord.log import escape
+
+    connection = http.client.HTTPConnection(host, port, timeout=WITHIN)
+    try:
+        connection.request(request.method, request.path, request.body, dict(request.headers))
+        answer = connection.getresponse()
+        return answer.status, escape(answer.read(_SHOWN).decode(errors="replace"))
+    except OSError as error:
+        raise click.ClickException(
+            f"nothing answers at {host}:{port} ({error.strerror or error}): start the daemon, or "
+            "say with --bind where it listens"
+        ) from None
+    finally:
+        connection.close()

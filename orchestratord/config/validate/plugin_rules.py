@@ -1,0 +1,71 @@
+"""Whether the plugins that orchestratord.yaml asks for are there, and work."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from orchestratord.config.yaml.nodes import MapNode, Spot, locate
+from orchestratord.errors import Problem
+from orchestratord.model.settings import Plugins
+from orchestratord.plugin.host import Host
+from orchestratord.plugin.registry import PluginInfo
+from orchestratord.values.suggest import suggest
+
+
+def plugin_problems(
+    plugins: Plugins, host: Host, folder: Path, spot: Spot, root: MapNode
+) -> Iterator[Problem]:
+    """What is wrong with `plugins`, and with the plugins themselves.
+
+    Args:
+        plugins: what the file says.
+        host: the plugins, as they were loaded.
+        folder: the config folder.
+        spot, root: where the file begins, and its tree.
+    """
+    for info in host.plugins.values():
+        if info.status == "failed":
+            yield _unloaded(info, folder, optional=info.name in plugins.optional)
+    for index, name in enumerate(plugins.dirs):
+        if not _is_folder(folder / name):
+            at = locate(spot, root, ("plugins", "dirs", index))[0]
+            yield at.problem(f"there is no folder {folder / name}; make it, or take this away")
+    named: list[tuple[str, str | int, str]] = [
+        *(("disabled", index, name) for index, name in enumerate(plugins.disabled)),
+        *(("optional", index, name) for index, name in enumerate(plugins.optional)),
+        *(("settings", name, name) for name in plugins.settings),
+    ]
+    for key, item, name in named:
+        if name not in host.plugins:
+            at = locate(spot, root, ("plugins", key, item))[0]
+            message = f"no plugin {name!r} is installed" + suggest(name, host.plugins)
+            yield at.problem(message, "warning")
+
+
+def _is_folder(path: Path) -> bool:
+    try:
+        return path.is_dir()
+    except OSError:  # its name is too long, for example
+        return False
+
+
+def _unloaded(info: PluginInfo, folder: Path, *, optional: bool) -> Problem:
+    """What is said of a plugin that cannot be loaded, at its own place where it is a file."""
+    path = Path(info.source)
+    message = f"the plugin {info.name} cannot be loaded: {info.error}"
+    if optional:
+        message += "; the daemon goes without it, as plugins.optional says"
+    else:
+        message += "; mend it, or name it in plugins.disabled or plugins.optional"
+    if not path.is_absolute() and info.source == "entry point":
+        return Problem(message, severity="warning" if optional else "error")
+    path, folder = path.resolve(), folder.resolve()
+    file = str(path.relative_to(folder) if path.is_relative_to(folder) else path)
+    return Problem(
+        message,
+        file=file,
+        line=info.line,
+        column=None if info.line is None else 1,
+        severity="warning" if optional else "error",
+    )

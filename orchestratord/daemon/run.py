@@ -1,0 +1,210 @@
+"""`orchestratord run`: one process, or a supervisor and its workers, from its start to its end; and
+how one version becomes the next.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import logging
+import os
+import signal
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+
+from orchestratord import log as logs
+from orchestratord.api.server.server import InheritedListener, Listening
+from orchestratord.config.loader import Loader
+from orchestratord.daemon.bootstrap import ADDRESSES, open_host
+from orchestratord.daemon.daemon import HTTP, Daemon, DaemonStart, WorkerPlace
+from orchestratord.daemon.shutdown import leave_threads, run_loop
+from orchestratord.daemon.supervisor import Supervisor
+from orchestratord.errors import ConfigError, OrchestratordError, PluginError
+from orchestratord.model.settings import DaemonSettings
+from orchestratord.queue.database import Workers
+from orchestratord.queue.operations import slices
+from orchestratord.queue.store import Store, open_database
+from orchestratord.runtime.systemd import SystemdNotifier, passed_sockets
+from orchestratord.runtime.upgrade import HandedOver, take_signals, what_this_is
+from orchestratord.runtime.worker_seat import WorkerSeat
+from orchestratord.values.clock import Clock
+
+log = logging.getLogger("orchestratord")
+
+EX_CONFIG = 78
+"""The exit code for a bad configuration, as in sysexits.h."""
+
+COLLECT = (10_000, 20, 20)
+"""How many new objects, and collections of the younger ones, begin a search for cycles."""
+
+
+def examine(folder: Path) -> int:
+    """Print what this version is, once it has read the configuration; the exit code."""
+    logs.set_up()
+
+    def say() -> int:
+        Loader(folder, open_host(folder), addresses=ADDRESSES)
+        print(what_this_is())
+        return 0
+
+    return _ended(say)
+
+
+def run(folder: Path, *, accept_removals: bool = False) -> int:
+    """Run the daemon on this config folder until a signal ends it; the exit code.
+
+    `accept_removals`: also where the folder lacks most of what tasks wait for.
+    """
+    handler = logs.set_up()
+    handed_over = HandedOver.take()
+    # Until the handler stands, a reload that is asked for early must not end the daemon.
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    # No KeyboardInterrupt is a user's from here on: whatever raises one is a plugin.
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    try:
+        sockets = handed_over or _passed()
+        host = open_host(folder)
+        loader = Loader(folder, host, addresses=ADDRESSES)
+    except (ConfigError, PluginError) as error:
+        code = _bad_config(error)
+        return code if handed_over is None else _go_back(handed_over)
+    except OrchestratordError as error:
+        log.critical("%s", error)
+        return 1
+    handler.adopt(loader.config.daemon.log, loader.config.redactor)
+    if handed_over is not None:
+        # Reading may have taken long, and the service manager has waited meanwhile.
+        SystemdNotifier.from_environ().watchdog()
+    # Each attempt makes hundreds of objects and hardly a cycle; looking for those so often as
+    # Python does by itself takes a twentieth of all time.
+    gc.set_threshold(*COLLECT)
+    start = DaemonStart(folder, host, loader, handler, accept_removals, sockets)
+    count = loader.config.daemon.worker_count
+    if count > 1 or start.handed_over.workers:
+        code = _ended(lambda: _supervise(start, count))
+    else:
+        if start.handed_over.lock is not None:
+            os.close(start.handed_over.lock)  # this one takes it for itself
+        take_signals()
+        code = _ended(lambda: _work(start, WorkerPlace()))
+    if start.left is not None:
+        start.left.execute()
+    return leave_threads(code)
+
+
+def _passed() -> HandedOver:
+    """The sockets that the service manager passes. Raises OrchestratordError where they are others
+    than the daemon listens at."""
+    found = passed_sockets()
+    activated = (("control",) if found.control is not None else ()) + (
+        ("tcp",) if found.tcp else ()
+    )
+    return HandedOver(control=found.control, ports=found.tcp, activated=activated)
+
+
+def _go_back(handed_over: HandedOver) -> int:
+    """Look after the workers of the version before, which go on; the exit code."""
+    if not handed_over.workers:
+        return EX_CONFIG
+    log.critical("this version does not start: the workers of the one before go on")
+    notifier = SystemdNotifier.from_environ()
+    drain_timeout = handed_over.drain_timeout or DaemonSettings.model_validate({}).drain_timeout
+    return Supervisor(
+        0, lambda seat: 1, notifier, drain_timeout, handed_over, handed_over.workers
+    ).run()
+
+
+def _ended(step: Callable[[], int]) -> int:
+    """What `step` returns; what it raises is logged, and is another exit code."""
+    try:
+        return step()
+    except (ConfigError, PluginError) as error:
+        return _bad_config(error)
+    except (OrchestratordError, OSError) as error:
+        log.critical("%s", error)
+        return 1
+
+
+def _supervise(start: DaemonStart, count: int) -> int:
+    """Have `count` workers run, in processes of their own; the exit code."""
+    settings = start.loader.config.daemon
+    workers, old = Workers.make(count), start.handed_over
+    listeners: list[Listening] = []
+    try:
+        lock = open_database(start.url).take_for_workers(old.lock)
+        # At copies: where one of them cannot be used, the version before goes on with its own.
+        start.handed_over = old.copied()
+        listeners.append(control := start.listen())
+        all_tcp = start.listen_tcp()
+    except (OrchestratordError, OSError) as error:
+        workers.close()
+        for listener in listeners:
+            listener.socket.close()
+        if not old.workers:
+            raise
+        log.critical("%s", error)
+        return _go_back(old)
+    for descriptor in (
+        old.control, old.tcp, *old.ports, old.lock if old.lock != lock else None,
+    ):  # fmt: skip
+        if descriptor is not None:
+            os.close(descriptor)
+    with ExitStack() as stack:
+        stack.callback(workers.close)
+        if lock is not None:
+            stack.callback(os.close, lock)
+        stack.callback(control.close)
+        for listener in all_tcp.values():
+            stack.callback(listener.close)
+        descriptors = {key: one.socket.fileno() for key, one in all_tcp.items()}
+        held = HandedOver(
+            control=control.socket.fileno(),
+            tcp=descriptors.pop(HTTP, None),
+            lock=lock,
+            ports=tuple(descriptors.values()),
+            activated=old.activated,
+        )
+
+        def work(seat: WorkerSeat) -> int:
+            place = WorkerPlace(
+                seat, workers.worker(seat.number), InheritedListener(control.socket), all_tcp
+            )
+            return _ended(lambda: _work(start, place))
+
+        start.handler.share_stream()
+        notifier = SystemdNotifier.from_environ()
+        return Supervisor(count, work, notifier, settings.drain_timeout, held, old.workers).run()
+
+
+def _work(start: DaemonStart, place: WorkerPlace) -> int:
+    """Be the daemon, or one of its workers; the exit code."""
+    if place.seat is not None and (adopted := place.seat.adopted()) is not None:
+        start.loader.follow(*adopted)
+    return run_loop(_serve(start, place), start.host)
+
+
+def _bad_config(error: ConfigError | PluginError) -> int:
+    for problem in error.problems if isinstance(error, ConfigError) else [error]:
+        log.critical("%s", problem)
+    return EX_CONFIG
+
+
+async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
+    """Open the queue, run a daemon on it, and close it; the exit code."""
+    clock, handler = Clock(), start.handler
+    store = await Store.open(
+        start.url,
+        tables=(*start.host.registry.tables.values(), slices.TABLE),
+        clock=clock,
+        lease=start.loader.config.daemon.lease,
+        workers=place.workers,
+    )
+    handler.gather(asyncio.get_running_loop())
+    try:
+        return await Daemon(store, start, place, clock).serve()
+    finally:
+        await store.close()
+        if place.first:
+            log.info("stopped")
+        handler.write_through()

@@ -1,0 +1,232 @@
+"""The throttles of URLs, endpoints and webhooks, and which keys each of them concerns.
+
+A key belongs to several scopes: to its lane, whose throttle the lane has itself; for deliveries to
+the URL that they go to, which several endpoints may share; and to itself, by the name `api/name` or
+`api/name#webhook`. A key may be claimed when all of its scopes have room.
+
+`of` holds only the keys of which a scope has a throttle. It is nearly always empty: that is the one
+thing that what is healthy is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from orchestratord.engine.lanes.pace import Served
+from orchestratord.engine.lanes.throttle import ANY, Throttle
+from orchestratord.model.task import Key, StoredThrottle
+
+
+def own_scope(key: Key) -> str:
+    """The name of the scope that is one endpoint, or one webhook, by itself."""
+    return f"{key.endpoint_id}#{key.webhook}" if key.webhook else key.endpoint_id
+
+
+class Scopes:
+    """Those of URLs and keys. Times are milliseconds since the epoch."""
+
+    def __init__(self) -> None:
+        self.of: dict[Key, tuple[Throttle, ...]] = {}
+        """The keys of which scopes have throttles, but for those of their lanes."""
+        self.by_name: dict[str, Throttle] = {}
+        self.unheeding: set[Key] = set()
+        """Keys that say `respect_retry_after: false`."""
+        self.served: dict[Key, Served] = {}
+        """What was tried of each key of late."""
+        self.later: dict[str, list[StoredThrottle]] = {}
+        """What the queue keeps of scopes that no key belongs to yet."""
+        self._scopes: dict[Key, tuple[str, str]] = {}
+        """Of each key that was placed: the lane, and the URL or an empty text."""
+        self._keys: dict[str, dict[Key, None]] = {}
+        """The keys of each lane and URL."""
+        self._probes: dict[int, list[Throttle]] = {}
+        """Of which throttles a task is the probe."""
+
+    # -- the keys ------------------------------------------------------------------------------
+
+    def place(self, key: Key, lane: str, url: str, heeds: bool, now: int) -> None:
+        """`key` belongs to these scopes from now on."""
+        (self.unheeding.discard if heeds else self.unheeding.add)(key)
+        if self._scopes.get(key) == (lane, url):
+            return
+        self._leave(key)
+        self._scopes[key] = lane, url
+        for name in filter(None, (lane, url)):
+            self._keys.setdefault(name, {})[key] = None
+        for name in filter(None, (url, own_scope(key))) if self.later else ():
+            for row in self.later.pop(name, ()):
+                self.get(name, now).restore(row, now)
+        self._bind(key)
+
+    def forget(self, key: Key) -> None:
+        """`key` waits for another reason than a throttle, or is gone."""
+        self._leave(key)
+        self.served.pop(key, None)
+
+    def keys(self, name: str) -> Iterable[Key]:
+        """The keys of a lane, a URL, or a key's own scope."""
+        found = self._keys.get(name)
+        if found is not None:
+            return list(found)
+        endpoint_id, _, webhook = name.partition("#")
+        key = Key(endpoint_id, webhook)
+        return [key] if key in self._scopes else []
+
+    def lane(self, key: Key) -> str:
+        """The lane of a key that was placed."""
+        return self._scopes[key][0]
+
+    def url(self, key: Key) -> str:
+        """Where the deliveries of a key go; empty for calls."""
+        return self._scopes[key][1] if key in self._scopes else ""
+
+    def heeds(self, key: Key) -> bool:
+        """Whether a key waits as long as Retry-After says."""
+        return key not in self.unheeding
+
+    def all_heed(self, lane: str) -> bool:
+        """Whether all keys of a lane do."""
+        return not self.unheeding or self.unheeding.isdisjoint(self._keys.get(lane, ()))
+
+    # -- the throttles -------------------------------------------------------------------------
+
+    def get(self, name: str, now: int) -> Throttle:
+        """The throttle of a URL or key, which it has from now on."""
+        throttle = self.by_name.get(name)
+        if throttle is None:
+            throttle = self.by_name[name] = Throttle(now, name)
+            for key in self.keys(name):
+                self._bind(key)
+        return throttle
+
+    def drop(self, name: str) -> None:
+        """A scope needs no throttle any more."""
+        if self.by_name.pop(name, None) is not None:
+            for key in self.keys(name):
+                self._bind(key)
+
+    def keep_for_later(self, row: StoredThrottle) -> None:
+        """What throttles a scope that no key belongs to yet."""
+        rows = self.later.setdefault(row.name, [])
+        rows[:] = [one for one in rows if (one.kind, one.owner) != (row.kind, row.owner)]
+        rows.append(row)
+
+    # -- what may be claimed -------------------------------------------------------------------
+
+    def room(self, key: Key, now: int) -> int:
+        """How many of a key may be claimed now, as far as its URL and itself go."""
+        heeds = self.heeds(key)
+        return min((one.room(now, heeds) for one in self.of.get(key, ())), default=ANY)
+
+    def opens_at(self, key: Key, now: int) -> int | None:
+        """When there is room if nothing happens meanwhile; None where something has to."""
+        latest, heeds = now, self.heeds(key)
+        for throttle in self.of.get(key, ()):
+            at = throttle.opens_at(now, heeds)
+            if at is None:
+                return None
+            latest = max(latest, at)
+        return latest
+
+    def take(self, key: Key, count: int, now: int) -> bool:
+        """So many are claimed. True where that is a probe."""
+        heeds = self.heeds(key)
+        return sum(one.take(count, now, heeds) for one in self.of.get(key, ())) > 0
+
+    def passes(self, key: Key, now: int) -> bool:
+        """Let one pass that is new, and was not due before."""
+        heeds, concerned = self.heeds(key), self.of.get(key, ())
+        if any(one.probes_only(now, heeds) or one.room(now, heeds) <= 0 for one in concerned):
+            return False
+        for throttle in concerned:
+            throttle.take(1, now, heeds)
+        return True
+
+    def return_token(self, key: Key, count: int, now: int, *, all_of_it: bool) -> None:
+        """So many that were taken do not begin; `all_of_it`: not even the probe."""
+        for throttle in self.of.get(key, ()):
+            throttle.return_token(count, now)
+            if all_of_it and throttle.probing and throttle.probe is None:
+                throttle.probe_over()
+
+    def admits(self, task_id: int, key: Key, now: int) -> bool:
+        """Whether a claimed task may begin."""
+        heeds = self.heeds(key)
+        return all(one.admits(task_id, now, heeds) for one in self.of.get(key, ()))
+
+    # -- probes --------------------------------------------------------------------------------
+
+    def probe_claimed(self, key: Key, task_id: int) -> None:
+        """The task that was claimed as the probe of a key."""
+        mine = [one for one in self.of.get(key, ()) if one.probing and one.probe is None]
+        for throttle in mine:
+            throttle.probe = task_id
+        if mine:
+            self._probes[task_id] = mine
+
+    def probed_by(self, task_id: int) -> list[Throttle]:
+        """Of which throttles a task is the probe."""
+        return self._probes.get(task_id, []) if self._probes else []
+
+    def probe_over(self, task_id: int) -> list[Throttle]:
+        """A task has ended, or does not begin: the throttles that may choose another probe."""
+        mine = self._probes.pop(task_id, []) if self._probes else []
+        for throttle in mine:
+            if throttle.probe == task_id:
+                throttle.probe_over()
+        return mine
+
+    def shift(self, by: int) -> None:
+        """The clock was moved by so many milliseconds: all last as long as before."""
+        for throttle in self.by_name.values():
+            throttle.shift(by)
+        for rows in self.later.values():
+            rows[:] = [
+                row._replace(since=row.since + by, until=row.until and row.until + by)
+                for row in rows
+            ]
+
+    # -- what was served -----------------------------------------------------------------------
+
+    def tried(self, key: Key, now: int, *, served: bool, down: bool = False) -> None:
+        """One of a key ended at `now`, and was served or not; `down`: as if nothing was there."""
+        found = self.served.get(key)
+        if found is None:
+            found = self.served[key] = Served()
+        found.tried(now, served=served)
+        found.down = down
+
+    def served_rate(self, name: str, now: int) -> tuple[float, bool]:
+        """How many tasks of a scope are served in a second, and whether that is sure."""
+        rates = [one.rate(now) for one in self._served_of(name)]
+        return sum(rate for rate, _ in rates), any(sure for _, sure in rates)
+
+    def last_rate(self, name: str) -> float:
+        """How many were served in a second when any were."""
+        return sum(one.last_rate for one in self._served_of(name))
+
+    def tried_lately(self, lane: str, now: int, within: int) -> list[Key]:
+        """The keys of a lane that were tried within so many milliseconds."""
+        found = self.served
+        return [k for k in self.keys(lane) if k in found and 0 <= now - found[k].at < within]
+
+    def _served_of(self, name: str) -> Iterator[Served]:
+        return (self.served[key] for key in self.keys(name) if key in self.served)
+
+    def _bind(self, key: Key) -> None:
+        """Note which throttles concern a key."""
+        names = filter(None, (self.url(key), own_scope(key)))
+        mine = tuple(self.by_name[name] for name in names if name in self.by_name)
+        if mine and key in self._scopes:
+            self.of[key] = mine
+        else:
+            self.of.pop(key, None)
+
+    def _leave(self, key: Key) -> None:
+        for name in self._scopes.pop(key, ()):
+            keys = self._keys.get(name)
+            if keys is not None:
+                keys.pop(key, None)
+                if not keys:
+                    del self._keys[name]
+        self.of.pop(key, None)

@@ -1,0 +1,143 @@
+"""JSON from outside, however large: read in short pieces, and measured without being written.
+
+Python's reader is written in C, and lets no other thread run until it has read all of a text: 50 ms
+for a megabyte, and longer for more. Here a long text is read by the reader that Python has beside
+it, in Python, and only short objects by the one in C; `python -m bench.answers` compares them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
+from json.scanner import c_make_scanner, py_make_scanner  # type: ignore[attr-defined]
+from typing import Any
+
+INLINE_BYTES = 32 << 10
+"""Bytes of JSON up to which it is looked into on the event loop: that takes less time than a thread
+needs to wake up, or not much more. `python -m bench.answers` shows it."""
+PIECE = 256 << 10
+"""Characters that are read in one go, at most; that takes up to 15 ms."""
+
+
+def parse_json(content: bytes | str, **options: Any) -> Any:
+    """The value of a JSON text.
+
+    Args:
+        content: bytes are in UTF-8, 16 or 32.
+        **options: `parse_constant`, `parse_float` and so on, as `json.loads` takes them.
+
+    Raises:
+        ValueError: it is no JSON.
+        RecursionError: it is nested too deeply.
+    """
+    text = content
+    if isinstance(text, bytes):
+        text = text.decode(json.detect_encoding(text), "surrogatepass")
+    if len(text) <= PIECE:
+        return json.loads(text, **options)
+    return _Decoder(**options).decode(text)
+
+
+class _Decoder(json.JSONDecoder):
+    """Reads objects within objects and lists one by one; its options are the library's."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        scan = c_make_scanner(self)
+
+        def parse_object(place: tuple[str, int], *others: Any) -> tuple[Any, int]:
+            text, start = place  # behind the opening brace
+            # One without another one in it ends at the first brace, unless that is in a string;
+            # what is cut short cannot be read, and is gone through.
+            end = text.find("}", start, start + PIECE)
+            if end > 0:
+                try:
+                    value, length = scan(text[start - 1 : end + 1], 0)
+                except (StopIteration, ValueError):
+                    pass
+                else:
+                    return value, start - 1 + length
+            return JSONObject(place, *others)  # type: ignore[no-any-return]
+
+        self.parse_object = parse_object
+        self.parse_array = JSONArray
+        self.scan_once = py_make_scanner(self)
+
+
+RUN = 10_000
+"""Values that are freed in one go."""
+
+
+def free_json(values: list[Any]) -> None:
+    """Free values that were read from JSON, and that this list alone still holds, in short pieces.
+
+    Python frees what hangs together in one go, and no other thread runs meanwhile: 180 ms for what
+    was 16 MiB of empty lists. What is held elsewhere, too, stays as it is.
+    """
+    item: Any = None
+    for item in values:  # and what is added meanwhile
+        if isinstance(item, dict):
+            values.extend(item.values())
+        elif isinstance(item, list):
+            for start in range(0, len(item), RUN):
+                values.extend(item[start : start + RUN])
+    del item
+    values.reverse()  # what holds others goes before them
+    while values:
+        del values[-RUN:]
+
+
+# -- How large it is -------------------------------------------------------------------------------
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_LONGEST = 6
+"""Bytes of a character, at most."""
+_AROUND = 64
+"""Bytes of a plain value that is no text, at most, and of what stands around it."""
+_PLAIN = frozenset({bool, float, type(None)})
+_SMALL_INTEGER = 1 << 63
+
+
+def is_larger(values: Mapping[str, Any], most: int) -> bool:
+    """Whether a mapping has more than `most` bytes as JSON.
+
+    Raises TypeError, ValueError or RecursionError for what JSON cannot hold.
+    """
+    room = most
+    for name, value in values.items():
+        kind = type(value)
+        if kind is str:
+            room -= _LONGEST * len(value)
+        elif kind not in _PLAIN and not (kind is int and abs(value) < _SMALL_INTEGER):
+            room = -1
+        room -= _LONGEST * len(name) + _AROUND
+        if room < 0:
+            break
+    else:
+        return False  # as nearly always
+    if _is_surely_larger(values, most):
+        return True
+    return len(_ENCODER.encode(dict(values)).encode("utf-8", "replace")) > most
+
+
+def _is_surely_larger(value: Any, room: int) -> bool:
+    """Whether the texts and the number of the values alone are more than there is room for."""
+    waiting = [value]
+    while waiting and room >= 0:
+        item = waiting.pop()
+        if isinstance(item, str):
+            room -= len(item) + 2
+        elif isinstance(item, Mapping):
+            room -= len(item) * 2 + 2
+            for name, inner in item.items():
+                room -= len(str(name)) + 1
+                waiting.append(inner)
+        elif isinstance(item, list | tuple):
+            room -= 1
+            if len(item) > room:
+                return True
+            waiting.extend(item)
+        else:
+            room -= 1
+    return room < 0

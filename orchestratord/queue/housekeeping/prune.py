@@ -1,0 +1,127 @@
+"""Deleting what has been kept long enough, in slices that the hot path does not notice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Status
+from orchestratord.queue.batch import Rank, Read, reads, writes
+from orchestratord.queue.connection import BY_FINISHED, BY_ID, BY_PARTITION, Connection
+from orchestratord.queue.operations.insert import UNIQUE_KEY
+from orchestratord.queue.records import HoldingBack
+from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
+
+# ruff: noqa: S608  # what is pasted here are hints and question marks, never values
+
+# What holds a partition stays; and so does, of an ordered one, the last that has started, for as
+# long as there is one before it which a manual retry would bring out of order.
+_OTHERS = f"""
+SELECT 1 FROM retry_schedule AS other {BY_PARTITION}
+WHERE other.partition = retry_schedule.partition AND other.id > 0
+    AND other.endpoint_id = retry_schedule.endpoint_id
+    AND other.webhook = retry_schedule.webhook
+"""
+LAST_STARTED = f"""
+    EXISTS ({_OTHERS} AND other.id < retry_schedule.id)
+    AND NOT EXISTS ({_OTHERS} AND other.id > retry_schedule.id
+        AND (other.attempts > 0 OR other.deaths > 0))
+"""
+
+# An idempotency key has to be found for 24 hours, however short its task is kept.
+OLD = f"""
+SELECT id FROM retry_schedule {BY_FINISHED}
+WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
+    AND (unique_key IS NULL OR created_at <= ?) AND blocks = 0
+    AND (ordered = 0 OR NOT ({LAST_STARTED}))
+ORDER BY finished_at LIMIT ?
+"""
+
+DELETE = f"""
+DELETE FROM retry_schedule {BY_ID}
+WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND blocks = 0 RETURNING id
+"""
+
+DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
+
+DELETE_BULKS = "DELETE FROM bulks WHERE finished_at < ?"
+
+# However many a program makes, they go in slices.
+DELETE_ACTIONS = """
+DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at LIMIT 500)
+"""
+
+
+async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
+    """Delete up to `limit` tasks that have been kept long enough; how many there were."""
+    gone, keys = 0, store.clock.before(UNIQUE_KEY)
+    for status, seconds in limits(kept):
+        if gone >= limit:
+            break
+        before = store.clock.before(seconds)
+        if ids := await store.read(old(status, before, keys, limit - gone)):
+            gone += await store.write(delete(status, seconds, ids))
+    await store.write(delete_records(kept.failed))
+    for table in store.tables.values():
+        if table.keep is not None:
+            gone += await store.write(delete_old_rows(table.name, table.keep, limit))
+    return gone
+
+
+@reads
+def old(db: Connection, status: str, before: int, keys: int, limit: int) -> list[int]:
+    """Tasks that ended in `status` `before` then, and were made before `keys` where they have one
+    (milliseconds); on the reading connection."""
+    rows = db.all(OLD, (status, before, keys, limit))
+    return [id_ for (id_,) in rows]
+
+
+def limits(retention: Retention) -> list[tuple[Status, float]]:
+    """Each final status with the seconds that it is kept."""
+    return [
+        (Status.SUCCEEDED, retention.succeeded),
+        (Status.CANCELLED, retention.cancelled),
+        (Status.FAILED, retention.failed),
+    ]
+
+
+@writes(Rank.KEEP)
+def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> int:
+    """Delete those that are still as `old` found them, with their attempts; how many they were."""
+    values = (*ids, status, session.clock.before(kept))
+    rows = session.db.all(DELETE.format(ids=_marks(ids)), values)
+    gone = [id_ for (id_,) in rows]
+    if gone:
+        session.db.run(DELETE_ATTEMPTS.format(ids=_marks(gone)), gone)
+    session.moved(status, None, len(gone))
+    return len(gone)
+
+
+@writes(Rank.KEEP)
+def delete_records(session: Session, kept: float) -> None:
+    """Delete the bulks that ended more than `kept` seconds ago, and some of what people did."""
+    for statement in (DELETE_BULKS, DELETE_ACTIONS):
+        session.db.run(statement, (session.clock.before(kept),))
+
+
+@writes(Rank.KEEP)
+def delete_old_rows(session: Session, table: str, kept: float, limit: int) -> int:
+    """Delete about `limit` rows of a plugin's table that are older than it keeps them; how many."""
+    oldest = f'SELECT "at" FROM "{table}" WHERE "at" < ? ORDER BY "at" LIMIT ?'
+    statement = f'DELETE FROM "{table}" WHERE "at" <= (SELECT max("at") FROM ({oldest}) AS found)'
+    return session.db.run(statement, (session.clock.before(kept), limit))
+
+
+def holding_back(longer_than: float) -> Read[list[HoldingBack]]:
+    """What has kept the database from cleaning up for so many seconds."""
+    return Read(lambda db: db.holding_back(longer_than))
+
+
+def size() -> Read[int]:
+    """Bytes on disk."""
+    return Read(lambda db: db.size())
+
+
+def _marks(ids: Sequence[int]) -> str:
+    return ", ".join("?" * len(ids))

@@ -1,0 +1,233 @@
+"""Partitions: which tasks take turns, what holds one, and what a manual retry does there.
+
+Whose turn it is decides `Session.elect`, at the end of each transaction that touched a partition.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+
+from orchestratord.errors import Overtaken
+from orchestratord.model.task import Key, Status, Task
+from orchestratord.queue.batch import Rank, long_reads, reads, writes
+from orchestratord.queue.connection import (
+    BY_BLOCKS,
+    BY_HEAD,
+    BY_HELD,
+    BY_ID,
+    BY_LIMIT,
+    BY_ORDERED,
+    BY_PARTITION,
+    BY_STOPPED,
+    FAIR_HEAD,
+    LIMITED,
+    OF_PARTITION,
+    ORDERED,
+    Connection,
+    Row,
+)
+from orchestratord.queue.records import Line
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are hints and conditions, never values
+
+_OF_LINE = "endpoint_id = ? AND webhook = ? AND partition = ?"
+
+READY_ORDERED = f"SELECT id FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {_OF_LINE}"
+HEAD = f"SELECT id FROM retry_schedule {BY_HEAD} WHERE {FAIR_HEAD} AND {_OF_LINE}"
+RUNNING = f"SELECT id FROM retry_schedule {BY_LIMIT} WHERE {LIMITED} AND {_OF_LINE}"
+BLOCKS = f"""
+SELECT id, status FROM retry_schedule {BY_BLOCKS} WHERE blocks = 1 AND {_OF_LINE}
+ORDER BY id LIMIT 1
+"""
+
+LATER = f"""
+SELECT id FROM retry_schedule {BY_PARTITION}
+WHERE {OF_PARTITION} AND id > ? AND endpoint_id = ? AND webhook = ?
+    AND (attempts > 0 OR deaths > 0)
+ORDER BY id LIMIT 1
+"""
+
+ORDERED_ENDED = f"""
+SELECT id, endpoint_id, webhook, partition FROM retry_schedule {BY_ID}
+WHERE id IN ({{ids}}) AND ordered > 0 AND status IN ('failed', 'cancelled') ORDER BY id
+"""
+
+NEXT_HELD = f"""
+SELECT endpoint_id, webhook, partition, ordered FROM retry_schedule {BY_HELD}
+WHERE held = 1 AND (endpoint_id, webhook, partition, ordered) > (?, ?, ?, ?)
+ORDER BY endpoint_id, webhook, partition, ordered LIMIT 1
+"""
+NEXT_BLOCKED = f"""
+SELECT endpoint_id, webhook, partition FROM retry_schedule {BY_BLOCKS}
+WHERE blocks = 1 AND (endpoint_id, webhook, partition) > (?, ?, ?)
+ORDER BY endpoint_id, webhook, partition LIMIT 1
+"""
+
+# -- Manual retries --------------------------------------------------------------------------------
+
+
+def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
+    """Have a task that is retried manually go first in its partition; whether it is held for now.
+
+    In an ordered one it has its own place. In another it takes the place of the one whose turn it
+    is, unless as many run as may. Raises Overtaken, unless `force` is given.
+    """
+    if task.partition is None:
+        return False
+    line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
+    session.touch(task)
+    if line.ordered:
+        if task.status == Status.PENDING:
+            return task.held
+        if not force and (by := _overtaken_by(session, task.id, line)) is not None:
+            raise Overtaken(task.id, by)
+        return True
+    # Locked before the partition is: who claims it has it locked, and locks the partition then.
+    heads = session.db.all(f"{HEAD}{session.db.for_update}", line[:3])
+    if task.partition_limit:
+        session.lock_lines([line])
+        running = session.db.all(RUNNING, line[:3])
+        if len(running) >= task.partition_limit:
+            return True
+    back = [id_ for (id_,) in heads if id_ != task.id]
+    if back:
+        session.step_back(back)
+    return False
+
+
+def overtaken(session: Session, ids: Collection[int]) -> set[int]:
+    """Those of these that have ended, and after which a later one of their ordered partition has
+    started."""
+    statement = ORDERED_ENDED.format(ids=", ".join("?" * len(ids)))
+    return {
+        id_
+        for id_, endpoint_id, webhook, partition in session.db.all(statement, list(ids))
+        if _overtaken_by(session, id_, Line(endpoint_id, webhook, partition, True)) is not None
+    }
+
+
+def _overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
+    """The first later one of an ordered partition that has started; none does from here on."""
+    session.db.all(f"{READY_ORDERED}{session.db.for_update}", line[:3])
+    row = session.db.one(LATER, (line.partition, task_id, line.endpoint_id, line.webhook))
+    return None if row is None else int(row[0])
+
+
+# -- What holds what -------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class PartitionHolder:
+    """What a task waits for that is held in its partition."""
+
+    id: int
+    """The task that has its turn, runs, or has failed and holds the partition."""
+    status: str
+
+
+@reads
+def holder(db: Connection, task: Task) -> PartitionHolder | None:
+    """What a held task waits for; None for nothing, also where its turn comes at this moment."""
+    if not task.held or task.partition is None:
+        return None
+    line = task.endpoint_id, task.webhook, task.partition
+    if task.ordered:
+        row = db.one(BLOCKS, line)
+        if row is not None and row[0] == task.id:
+            # Only a later one that was sent by force, or that runs still, is before it.
+            ready = db.one(READY_ORDERED, line)
+            row = None if ready is None else (ready[0], Status.RUNNING)
+        return None if row is None else PartitionHolder(*row)
+    row = db.one(HEAD, line)
+    if row is not None:
+        return PartitionHolder(row[0], Status.PENDING)
+    row = db.one(RUNNING, line)
+    return None if row is None else PartitionHolder(row[0], Status.RUNNING)
+
+
+STOPPED = f"""
+SELECT endpoint_id, webhook, partition, id FROM retry_schedule {BY_STOPPED}
+WHERE blocks = 1 AND status = 'failed' ORDER BY endpoint_id, webhook, partition LIMIT ?
+"""
+COUNT_STOPPED = f"""
+SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE blocks = 1 AND status = 'failed'
+"""
+
+
+@reads
+def stopped(db: Connection, limit: int) -> tuple[int, list[tuple[Key, str, int]]]:
+    """How many failed tasks hold their partition, and up to `limit` of them: what the partition is
+    of, its value, and the task."""
+    ((count,),) = db.all(COUNT_STOPPED)
+    rows = db.all(STOPPED, (limit,)) if count else []
+    return count, [(Key(*key), value, id_) for *key, value, id_ in rows]
+
+
+@dataclass(frozen=True, slots=True)
+class KeyPartitions:
+    """What waits in the partitions of a key.
+
+    Args:
+        held: partitions in which tasks are held, since another has its turn.
+        stopped: of them and besides, ordered partitions that wait for a person: key → the value,
+            and the task that has failed there.
+    """
+
+    held: int = 0
+    stopped: tuple[tuple[str, int], ...] = ()
+
+
+MOST = 100_000
+"""Partitions that are gone through at most, for what is only shown."""
+
+
+@long_reads
+def by_key(db: Connection) -> dict[Key, KeyPartitions]:
+    """Of each key with partitions: how many are held, and which wait for a person."""
+    held: dict[Key, set[str]] = {}
+    for endpoint_id, webhook, partition, _ in _each(db, NEXT_HELD, ("", "", "", -1)):
+        held.setdefault(Key(endpoint_id, webhook), set()).add(partition)
+    stopped: dict[Key, list[tuple[str, int]]] = {}
+    for endpoint_id, webhook, partition in _each(db, NEXT_BLOCKED, ("", "", "")):
+        row = db.one(BLOCKS, (endpoint_id, webhook, partition))
+        if row is not None and row[1] == Status.FAILED:
+            stopped.setdefault(Key(endpoint_id, webhook), []).append((partition, row[0]))
+    return {
+        key: KeyPartitions(len(held.get(key, ())), tuple(stopped.get(key, ())))
+        for key in held.keys() | stopped.keys()
+    }
+
+
+@long_reads
+def stuck(db: Connection) -> list[Line]:
+    """Lines in which tasks are held though none has its turn: those who had to elect were ended by
+    a crash of their machine. It goes through all lines."""
+    found = []
+    for endpoint_id, webhook, partition, ordered in _each(db, NEXT_HELD, ("", "", "", -1)):
+        line = Line(endpoint_id, webhook, partition, ordered > 0)
+        if line.ordered:
+            row = db.one(READY_ORDERED, line[:3]) or db.one(BLOCKS, line[:3])
+            waits = row is not None and len(row) > 1 and row[1] == Status.PENDING
+        else:
+            waits = not (db.one(HEAD, line[:3]) or db.one(RUNNING, line[:3]))
+        if waits:
+            found.append(line)
+    return found
+
+
+def _each(db: Connection, statement: str, place: Row) -> Iterator[Row]:
+    """One row after the other, each behind the one before: one look into an index for each."""
+    for _ in range(MOST):
+        found = db.one(statement, place)
+        if found is None:
+            return
+        yield (place := found)
+
+
+@writes(Rank.KEEP)
+def touch(session: Session, lines: Sequence[Line]) -> None:
+    """Have these lines looked at, whose turn it is there."""
+    session.touched.update(lines)
+    session.limited.update(lines)

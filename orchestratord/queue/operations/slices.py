@@ -1,0 +1,134 @@
+"""More new tasks than one transaction should write: the rest waits beside the queue, in slices.
+
+They are written with the change that they follow from, each slice one row; and each becomes tasks
+in a transaction of its own, which deletes the row. So all of them come to be, each once, whenever a
+daemon dies, and whichever takes a slice up.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Sequence
+from dataclasses import MISSING, asdict, fields
+from typing import Any, NamedTuple
+
+from orchestratord.model.task import Effect, NewTask, Partition, Table, Upsert
+from orchestratord.queue.batch import Batch, Rank, Write, reads
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.operations.settle import apply_all_effects, apply_effects
+from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.session import Session
+
+SLICE = 10_000
+"""New tasks that are written in one transaction."""
+
+TABLE = Table(
+    "queue_slices",
+    {"name": "TEXT NOT NULL", "number": "INTEGER NOT NULL", "tasks": "TEXT NOT NULL"},
+    key=("name", "number"),
+)
+"""`name` grows with the time and is used once; `tasks` is a JSON list. The table is made as those
+of plugins are, and is none of theirs."""
+
+_OLDEST = 'SELECT "name", "number", "tasks" FROM "queue_slices" ORDER BY "name", "number" LIMIT 1'
+_TAKE = 'DELETE FROM "queue_slices" WHERE "name" = ? AND "number" = ?'
+
+
+class Slice(NamedTuple):
+    """New tasks that wait to be written."""
+
+    name: str
+    number: int
+    tasks: Sequence[NewTask]
+
+
+def sliced(effects: Sequence[Effect], now: int) -> list[Effect]:
+    """The same, with rows of `TABLE` in the place of all new tasks beyond the first `SLICE`.
+
+    `now`: milliseconds since the epoch.
+    """
+    kept: list[Effect] = []
+    rest: list[NewTask] = []
+    room = SLICE
+    for effect in effects:
+        if isinstance(effect, NewTask):
+            room -= 1
+            if room < 0:
+                rest.append(effect)
+                continue
+        kept.append(effect)
+    name = f"{now:015d}-{secrets.token_hex(8)}"
+    for number, start in enumerate(range(0, len(rest), SLICE)):
+        tasks = json.dumps([_written(task) for task in rest[start : start + SLICE]])
+        kept.append(Upsert(TABLE.name, {"name": name, "number": number}, {"tasks": tasks}))
+    return kept
+
+
+@reads
+def oldest_slice(db: Connection) -> Slice | None:
+    """The slice that is to become tasks next; None where there is none."""
+    row = db.one(_OLDEST)
+    if row is None:
+        return None
+    name, number, tasks = row
+    return Slice(name, number, [_read(task) for task in json.loads(tasks)])
+
+
+def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inserted]]:
+    """Write the tasks of a slice, `items`; all are duplicates where another daemon has."""
+    return Write(Rank.NEW, None, SLICES, (found, items))
+
+
+def _alone(session: Session, taken: tuple[Slice, Sequence[StoredEffect]]) -> list[Inserted]:
+    found, items = taken
+    if session.db.run(_TAKE, (found.name, found.number)):
+        return apply_effects(session, items)
+    return _duplicates(items)
+
+
+def _together(
+    session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
+) -> list[list[Inserted]]:
+    ours = [session.db.run(_TAKE, (found.name, found.number)) > 0 for found, _ in several]
+    groups = [items if own else () for own, (_, items) in zip(ours, several, strict=True)]
+    written = apply_all_effects(session, groups)
+    return [
+        inserted if own else _duplicates(items)
+        for own, inserted, (_, items) in zip(ours, written, several, strict=True)
+    ]
+
+
+SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_alone, _together)
+
+
+def _duplicates(items: Sequence[StoredEffect]) -> list[Inserted]:
+    return [
+        Inserted(0, item.task.key, None, None, duplicate=True)
+        for item in items
+        if isinstance(item, Insert)
+    ]
+
+
+_MAPPINGS = {"params", "asked"}
+_DEFAULTS = {
+    one.name: one.default if one.default_factory is MISSING else one.default_factory()
+    for one in fields(NewTask)
+}
+
+
+def _written(task: NewTask) -> dict[str, Any]:
+    """What is not as it is by default."""
+    found = {name: getattr(task, name) for name in _DEFAULTS}
+    changed = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
+    for name in _MAPPINGS & changed.keys():
+        changed[name] = dict(changed[name])
+    if task.partition is not None:
+        changed["partition"] = asdict(task.partition)
+    return changed
+
+
+def _read(written: dict[str, Any]) -> NewTask:
+    if partition := written.pop("partition", None):
+        written["partition"] = Partition(**partition)
+    return NewTask(**written)

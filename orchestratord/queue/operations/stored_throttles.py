@@ -1,0 +1,168 @@
+"""What throttles lanes, URLs, endpoints and webhooks, as the queue keeps it.
+
+A row is written when a breaker opens, a receiver tells to wait, or an overload lasts, and deleted
+when that is over. What a person lifts leaves a row with its time: what began before counts no
+more, in each daemon. What failures had put off comes forward when that is over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+
+from orchestratord.model.task import LIFTED, RETRY_AFTER, Key, StoredThrottle
+from orchestratord.queue.batch import Rank, long_reads, reads, writes
+from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
+from orchestratord.queue.models import ThrottleRow, sql
+from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
+
+# ruff: noqa: S608  # what is pasted here are hints and question marks, never values
+
+KEPT_MS = 24 * 3600 * 1000
+"""How long it is remembered that something was lifted: each daemon looks every few seconds."""
+GONE_MS = 7 * 24 * 3600 * 1000
+"""After which what a daemon that is gone had found out says nothing any more."""
+
+_ROW = ThrottleRow
+_FIELDS = (
+    _ROW.name,
+    _ROW.kind,
+    _ROW.owner,
+    _ROW.since,
+    _ROW.until,
+    _ROW.why,
+    _ROW.served,
+)
+
+
+@reads
+def stored(db: Connection) -> list[StoredThrottle]:
+    """All rows; times are by the database's clock."""
+    query = _ROW.select(*_FIELDS).order_by(_ROW.name, _ROW.kind, _ROW.owner)
+    return [StoredThrottle(*row) for row in db.all(*sql(query))]
+
+
+@writes(Rank.KEEP)
+def note(
+    session: Session, host: str, put: Sequence[StoredThrottle], drop: Sequence[StoredThrottle]
+) -> None:
+    """Write what has begun, or lasts longer, and delete what is over."""
+    for row in put:
+        lifted = _ROW.select(_ROW.since).where(_ROW.name == row.name, _ROW.kind == LIFTED)
+        found = session.db.one(*sql(lifted))
+        if found is None or found[0] < row.since:
+            _put(session, host, row)
+    for row in drop:
+        one = (_ROW.name == row.name, _ROW.kind == row.kind, _ROW.owner == row.owner)
+        session.db.run(*sql(_ROW.delete().where(*one, _ROW.since <= row.since)))
+
+
+@writes(Rank.HAND)
+def lift(session: Session, name: str, at: int) -> None:
+    """Note that all that throttled a scope until then was lifted."""
+    ended = (_ROW.name == name, _ROW.since <= at)
+    session.db.run(*sql(_ROW.delete().where(*ended)))
+    _put(session, "", StoredThrottle(name, LIFTED, "", at))
+
+
+@writes(Rank.CLAIM)
+def adopt(session: Session, host: str, alive: Collection[str], now: int) -> list[StoredThrottle]:
+    """At the start: what holds here, with what was found out by daemons of this machine that are
+    gone, whose rows are ours from now on.
+
+    Args:
+        session: of the daemon that begins.
+        host: the name of this machine; empty where every other daemon is gone.
+        alive: the owners that are not.
+        now: milliseconds since the epoch, by the database's clock.
+    """
+    ended = (
+        (_ROW.until < now)
+        | ((_ROW.kind == LIFTED) & (_ROW.since < now - KEPT_MS))
+        | ((_ROW.kind != RETRY_AFTER) & (_ROW.since < now - GONE_MS))
+    )
+    session.db.run(*sql(_ROW.delete().where(ended)))
+    gone = (_ROW.owner != "") & _ROW.owner.not_in([*alive, session.owner])
+    if host:
+        gone &= _ROW.host == host
+    query = _ROW.select(*_FIELDS).where((_ROW.owner == "") | gone)
+    rows = [StoredThrottle(*row) for row in session.db.all(*sql(query))]
+    session.db.run(*sql(_ROW.delete().where(gone)))
+    mine = {(row.name, row.kind): row._replace(owner=session.owner) for row in rows if row.owner}
+    for row in mine.values():
+        _put(session, host, row)
+    return [*(row for row in rows if not row.owner), *mine.values()]
+
+
+def _put(session: Session, host: str, row: StoredThrottle) -> None:
+    query = _ROW.insert(host=host, **row._asdict())
+    query = query.on_conflict(
+        conflict_target=[_ROW.name, _ROW.kind, _ROW.owner],
+        preserve=[_ROW.host, _ROW.since, _ROW.until, _ROW.why, _ROW.served],
+    )
+    session.db.run(*sql(query))
+
+
+# -- What failures have put off --------------------------------------------------------------------
+
+# Only what a task's own backoff put off comes forward, which its row says: not what Retry-After, a
+# hook, `delay` or Snooze did. It is looked for on the reading connection, a page at a time, since a
+# million may wait for another reason, and changed in slices.
+
+Place = tuple[int, int]
+"""Where a page ended: a `next_try` and an id."""
+PAGE = 5_000
+"""Tasks that one look goes through."""
+SLICE = 500
+"""Tasks that are changed in one transaction."""
+
+WAITING = f"""
+SELECT next_try, id, backed_off FROM retry_schedule {BY_READY}
+WHERE {READY} AND endpoint_id = ? AND webhook = ? AND (next_try, id) > (?, ?)
+ORDER BY next_try, id LIMIT ?
+"""
+
+COME_FORWARD = f"""
+UPDATE retry_schedule {BY_ID} SET next_try = ?, backed_off = 0, updated_at = ?
+WHERE id IN ({{ids}}) AND status || '' = 'pending' AND held = 0 AND backed_off = 1 AND next_try > ?
+RETURNING id
+"""
+
+FIRST_ATTEMPT = "SELECT min(started_at) FROM attempts WHERE task_id = ? AND started_at >= ?"
+
+
+async def bring_forward(store: Store, key: Key, came: Callable[[], None]) -> None:
+    """Have all tasks of a key due now that a failure put off; `came` is called for each lot."""
+    place: Place | None = (store.clock.now_ms(), 0)
+    while place is not None:
+        ids, place = await store.read(put_off(key, place))
+        for start in range(0, len(ids), SLICE):
+            if await store.write(come_forward(key, ids[start : start + SLICE])):
+                came()
+
+
+@long_reads
+def put_off(db: Connection, key: Key, place: Place) -> tuple[list[int], Place | None]:
+    """Of the next page of those that wait: which a failure put off, and where the page ended, None
+    for the last one."""
+    rows = db.all(WAITING, (*key, *place, PAGE))
+    ids = [id_ for _, id_, backed_off in rows if backed_off]
+    return ids, rows[-1][:2] if len(rows) == PAGE else None
+
+
+@writes(Rank.KEEP)
+def come_forward(session: Session, key: Key, ids: Sequence[int]) -> int:
+    """Have these tasks of a key due now, as far as a failure put them off; how many."""
+    now = session.now()
+    statement = COME_FORWARD.format(ids=", ".join("?" * len(ids)))
+    found = session.db.all(statement, (now, now, *ids, now))
+    if found:
+        session.waits(key, now)
+    return len(found)
+
+
+@reads
+def first_attempt(db: Connection, task_id: int, since: int) -> int | None:
+    """When the first attempt of a task began that began at `since` or later (milliseconds)."""
+    row = db.one(FIRST_ATTEMPT, (task_id, since))
+    return None if row is None else row[0]

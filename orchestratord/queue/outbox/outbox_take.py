@@ -1,0 +1,209 @@
+"""What the queue does for the relay: it says which daemon is the one, and makes tasks of rows.
+
+A task and the fact that its row was taken are of one transaction. Where the outbox is in the
+queue's database, the fact is that the row is gone; else it is a row of `outbox_taken`, by the row's
+random `uid`, which stays until the row is seen to be gone.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from itertools import chain
+from typing import NamedTuple
+
+from orchestratord.errors import QueueError, UniqueKeyReused
+from orchestratord.model.task import NewTask
+from orchestratord.queue.batch import Rank, Write, reads, writes
+from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.models import Fact, OutboxTaken, sql
+from orchestratord.queue.operations.insert import NewRows, ordered_keys
+from orchestratord.queue.operations.plugin_rows import Upserts
+from orchestratord.queue.operations.settle import add_whole, all_inserts
+from orchestratord.queue.records import Insert, Inserted
+from orchestratord.queue.session import Session
+
+RELAY = "outbox_relay"
+"""The fact which daemon relays, and until when, if it says nothing."""
+HELD_MS = 4_000
+"""For how long; it says so again after a third of that. What it is told wrongly costs nothing but
+another look: `take` finds out within its transaction who relays."""
+
+ONE_RELAY = "SELECT value FROM meta WHERE name = ?"
+
+WAITING = """
+SELECT uid::text FROM orchestratord_outbox
+WHERE id IN (SELECT v::bigint FROM jsonb_array_elements_text(?::jsonb) AS t (v))
+    AND coalesce(refused_at, 'infinity') = 'infinity' FOR UPDATE SKIP LOCKED
+"""
+"""In the queue's own database; one that others just change is looked at another time. Written so
+that rows are found by their ids: the index of those that wait looks shorter, and is not."""
+
+REMOVE = """
+DELETE FROM orchestratord_outbox
+WHERE id IN (SELECT v::bigint FROM jsonb_array_elements_text(?::jsonb) AS t (v))
+"""
+
+KEYS_IN_USE = """
+WITH wanted (endpoint_id, unique_key) AS (VALUES {}) SELECT endpoint_id, unique_key FROM wanted
+WHERE (
+    SELECT 1 FROM retry_schedule AS task
+    WHERE task.endpoint_id = wanted.endpoint_id AND task.unique_key = wanted.unique_key
+) = 1
+"""
+"""One look into the index of keys for each, whatever the statistics say."""
+
+TAKEN = ManyRows("INSERT INTO outbox_taken (uid, at) VALUES {rows}", "text", "bigint")
+
+
+class RelayMoved(QueueError):
+    """Another daemon relays by now: nothing was written."""
+
+
+class OutboxTask(NamedTuple):
+    """A row with the task that it makes."""
+
+    id: int
+    uid: str
+    task: NewTask
+
+
+Result = Inserted | UniqueKeyReused | None
+"""What became of a row: its task; its key was used with other parameters, and nothing was written;
+or None, it was taken before or is not to be had just now."""
+
+
+@writes(Rank.CLAIM)
+def hold(session: Session) -> bool:
+    """Be the daemon that relays, or go on to be; False where another one does, and lives."""
+    holder, until = _holder(session.db, session.db.for_update)
+    now = session.leases.now(session.clock)
+    dead_before = session.db.dead_before(now)
+    if holder not in (None, session.owner) and until > dead_before:
+        return False
+    if holder != session.owner or until < now + HELD_MS * 2 // 3:
+        # Of a file, all others are dead: then it is held once, and for good.
+        _put(session, max(now + HELD_MS, dead_before))
+    return True
+
+
+@writes(Rank.KEEP)
+def release_relay(session: Session) -> None:
+    """The daemon ends: another one may relay at once."""
+    if _holder(session.db, session.db.for_update)[0] == session.owner:
+        session.db.run(*sql(Fact.delete().where(Fact.name == RELAY)))
+
+
+@reads
+def relays_elsewhere(db: Connection, owner: str) -> bool:
+    """Whether another daemon than `owner` relays, and lives: then `hold` need not be tried."""
+    holder, until = _holder(db)
+    return holder not in (None, owner) and until > db.dead_before(db.clock_ms())
+
+
+def take(
+    rows: Sequence[OutboxTask], inserts: Sequence[Insert], *, same_database: bool
+) -> Write[list[Result]]:
+    """Make tasks of rows, each of them once, whichever daemons try it; what became of each.
+
+    Args:
+        rows: as the relay has read them.
+        inserts: their tasks, in the same order.
+        same_database: the outbox is in the queue's own, and rows that made a task are gone then.
+
+    Raises RelayMoved, StorageFull; QueueError where the database cannot hold one of them.
+    """
+    taken = list(zip(rows, inserts, strict=True))
+    return Write(Rank.NEW, lambda session: _take(session, taken, same_database), needs_room=True)
+
+
+def _take(
+    session: Session, taken: Sequence[tuple[OutboxTask, Insert]], same_database: bool
+) -> list[Result]:
+    # The lock on that fact keeps all others out until COMMIT.
+    holder, _ = _holder(session.db, session.db.for_update)
+    if holder != session.owner:
+        raise RelayMoved("another daemon relays the outbox")
+    rows = [row for row, _ in taken]
+    ours = (_waiting if same_database else _not_taken)(session.db, rows)
+    inserts = [insert for _, insert in taken]
+    keys = _keys_in_use(session.db, inserts)
+    whole = list(all_inserts(inserts))
+    new, upserts = NewRows(session, len(whole), ordered_keys(whole)), Upserts(session)
+    results: list[Result] = []
+    for row, insert in taken:
+        if row.uid not in ours:
+            results.append(None)
+            continue
+        key = _key(insert)
+        if (known := key in keys) and key is not None:
+            new.flush()  # so that it is found, if it is of this batch
+        keys.add(key)
+        try:
+            free = not known
+            results.append(add_whole(session, new, upserts, insert, key_is_free=free))
+        except UniqueKeyReused as error:
+            results.append(error)
+    new.flush()
+    upserts.flush()
+    done = [row for row, result in zip(rows, results, strict=True) if isinstance(result, Inserted)]
+    if same_database:
+        session.db.run(REMOVE, (json.dumps([row.id for row in done]),))
+    else:
+        now = session.now()
+        TAKEN.run(session.db, [(row.uid, now) for row in done])
+    return results
+
+
+def _key(insert: Insert) -> tuple[str, str] | None:
+    task = insert.task
+    return None if task.unique_key is None else (task.endpoint_id, task.unique_key)
+
+
+def _keys_in_use(db: Connection, inserts: Sequence[Insert]) -> set[tuple[str, str] | None]:
+    """Which of their keys tasks have, in one statement: one for each takes most of the time where
+    the server is another machine."""
+    wanted = [key for insert in inserts if (key := _key(insert)) is not None]
+    if not wanted:
+        return set()
+    # In powers of two, so that there are few statements to be prepared.
+    padded = wanted + wanted[-1:] * ((1 << (len(wanted) - 1).bit_length()) - len(wanted))
+    rows = db.all(KEYS_IN_USE.format(", ".join(["(?, ?)"] * len(padded))), list(chain(*padded)))
+    return {(endpoint_id, key) for endpoint_id, key in rows}
+
+
+def _waiting(db: Connection, rows: Sequence[OutboxTask]) -> set[str]:
+    return {uid for (uid,) in db.all(WAITING, (json.dumps([row.id for row in rows]),))}
+
+
+def _not_taken(db: Connection, rows: Sequence[OutboxTask]) -> set[str]:
+    uids = {row.uid for row in rows}
+    query = OutboxTaken.select(OutboxTaken.uid).where(OutboxTaken.uid.in_(list(uids)))
+    return uids - {uid for (uid,) in db.all(*sql(query))}
+
+
+@reads
+def taken_before(db: Connection, at: int, limit: int) -> list[str]:
+    """The rows that were taken before `at`, the first ones, by `uid`."""
+    query = OutboxTaken.select(OutboxTaken.uid).where(OutboxTaken.at < at)
+    return [uid for (uid,) in db.all(*sql(query.order_by(OutboxTaken.at).limit(limit)))]
+
+
+@writes(Rank.KEEP)
+def forget_taken(session: Session, uids: Sequence[str]) -> None:
+    """These rows are gone: they cannot come again."""
+    session.db.run(*sql(OutboxTaken.delete().where(OutboxTaken.uid.in_(list(uids)))))
+
+
+def _holder(db: Connection, lock: str = "") -> tuple[str | None, int]:
+    row = db.one(ONE_RELAY + lock, (RELAY,))
+    if row is None:
+        return None, 0
+    owner, _, until = str(row[0]).partition(" ")
+    return owner, int(until)
+
+
+def _put(session: Session, until: int) -> None:
+    fact = Fact.insert(name=RELAY, value=f"{session.owner} {until}")
+    fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
+    session.db.run(*sql(fact))

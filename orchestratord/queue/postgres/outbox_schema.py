@@ -1,0 +1,94 @@
+"""The outbox as SQL: in the queue's own PostgreSQL, or printed for an application's.
+
+A producer calls the function, or inserts the four columns that are for it; all else has a default,
+and is the relay's. What the configuration refuses is written into the row: nothing here looks at
+what a producer says, and so nothing here ends its transaction.
+"""
+
+from __future__ import annotations
+
+TABLE = "orchestratord_outbox"
+FUNCTION = "orchestratord_enqueue"
+ARGUMENTS = "text, jsonb, text, interval"
+"""What tells the function from others of its name."""
+CHANNEL = TABLE
+"""Where a relay hears of new rows, if the trigger is there."""
+COLUMNS = "endpoint, params, key, delay"
+"""What a producer may insert."""
+
+_TABLE = """\
+CREATE TABLE IF NOT EXISTS {schema}.orchestratord_outbox (
+    id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,
+    uid uuid NOT NULL DEFAULT gen_random_uuid(),
+    endpoint text NOT NULL,
+    params jsonb NOT NULL DEFAULT '{{}}',
+    key text,
+    delay interval NOT NULL DEFAULT '0',
+    created_at timestamptz NOT NULL DEFAULT now(),
+    refused_at timestamptz,
+    reason text,
+    problem jsonb
+) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
+    autovacuum_vacuum_cost_delay = 1);
+
+CREATE INDEX IF NOT EXISTS orchestratord_outbox_waiting
+    ON {schema}.orchestratord_outbox (id) WHERE refused_at IS NULL;
+CREATE INDEX IF NOT EXISTS orchestratord_outbox_refused
+    ON {schema}.orchestratord_outbox (refused_at) WHERE refused_at IS NOT NULL;
+
+CREATE OR REPLACE FUNCTION {schema}.orchestratord_enqueue(
+    endpoint text, params jsonb DEFAULT '{{}}', key text DEFAULT NULL, delay interval DEFAULT '0'
+) RETURNS bigint LANGUAGE sql VOLATILE SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$
+    INSERT INTO {schema}.orchestratord_outbox (endpoint, params, key, delay)
+    VALUES ($1, coalesce($2, '{{}}'), $3, coalesce($4, '0')) RETURNING id
+$$;
+
+REVOKE ALL ON {schema}.orchestratord_outbox FROM PUBLIC;
+REVOKE ALL ON FUNCTION {schema}.orchestratord_enqueue({arguments}) FROM PUBLIC;
+"""
+
+_NOTIFY = """
+CREATE OR REPLACE FUNCTION {schema}.orchestratord_outbox_notify() RETURNS trigger
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS $$ BEGIN PERFORM pg_notify('orchestratord_outbox', ''); RETURN NULL; END $$;
+REVOKE ALL ON FUNCTION {schema}.orchestratord_outbox_notify() FROM PUBLIC;
+DROP TRIGGER IF EXISTS orchestratord_outbox_notify ON {schema}.orchestratord_outbox;
+CREATE TRIGGER orchestratord_outbox_notify AFTER INSERT ON {schema}.orchestratord_outbox
+    FOR EACH STATEMENT EXECUTE FUNCTION {schema}.orchestratord_outbox_notify();
+"""
+
+_GRANT = """\
+GRANT USAGE ON SCHEMA {schema} TO {role};
+GRANT EXECUTE ON FUNCTION {schema}.orchestratord_enqueue({arguments}) TO {role};
+GRANT INSERT ({columns}) ON {schema}.orchestratord_outbox TO {role};
+"""
+
+
+def outbox_schema(schema: str, *, notify: bool = False) -> str:
+    """The statements that make the outbox; where it is there already, they change nothing.
+
+    Args:
+        schema: of PostgreSQL, where it goes.
+        notify: each transaction tells the relay of its rows as it commits.
+    """
+    text = _TABLE + (_NOTIFY if notify else "")
+    return text.format(schema=quoted(schema), arguments=ARGUMENTS)
+
+
+def grant_producer(role: str, schema: str) -> str:
+    """The statements that let a role enqueue, and nothing else; it sees no row, its own neither.
+
+    Args:
+        role: of PostgreSQL.
+        schema: where the outbox is.
+    """
+    names = {"role": quoted(role), "schema": quoted(schema)}
+    return _GRANT.format(arguments=ARGUMENTS, columns=COLUMNS, **names)
+
+
+def quoted(name: str) -> str:
+    """A name as SQL has it. Raises ValueError for one that PostgreSQL cannot have."""
+    if not name or "\0" in name:
+        raise ValueError(f"{name!r} is no name")
+    return '"' + name.replace('"', '""') + '"'

@@ -1,0 +1,214 @@
+"""A file of SQLite that the workers of one run share, by the rules of daemons on PostgreSQL.
+
+Writers take turns, by a lock that queues them; who reads waits for none. Each worker holds a lock
+for life, so that what a dead one had claimed can be taken over at once. The process that starts
+them holds the file against other runs: see `Database.take_for_workers`.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from peewee import SqliteDatabase
+
+from orchestratord.model.task import Table, Task
+from orchestratord.queue import shared_rates
+from orchestratord.queue.connection import Connection, Failures
+from orchestratord.queue.database import Wakeups, Workers
+from orchestratord.queue.records import Claimed, Pick
+from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
+from orchestratord.queue.sqlite.mailboxes import SqliteMessenger
+from orchestratord.queue.sqlite.sqlite_database import SqliteConnection, SqliteFile, create
+from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
+from orchestratord.values.clock import Clock
+from orchestratord.values.rate_limit import RateLimit
+
+
+class SharedConnection(SqliteConnection):
+    """A connection to the file, beside those of other workers."""
+
+    def __init__(
+        self,
+        database: SqliteDatabase,
+        path: Path,
+        failures: Failures,
+        folder: Path,
+        turn: Turn | None,
+    ) -> None:
+        """
+        Args:
+            database: connected.
+            path: of the file.
+            failures: how its failures are told apart.
+            folder: of the workers' locks.
+            turn: what writers take turns by; None for a connection that only reads.
+        """
+        super().__init__(database, path, failures)
+        self._folder = folder
+        self._turn = turn
+
+    @property
+    def turn(self) -> Turn:
+        """What writers take turns by; only one that writes has it."""
+        assert self._turn is not None
+        return self._turn
+
+    def living(self) -> str:
+        """The owners that live, as JSON: the parameter of `OF_DEAD`. Raises OSError."""
+        return json.dumps(living(self._folder))
+
+    def begin(self) -> None:
+        """Wait for our turn, and begin to write."""
+        self.turn.take()
+        try:
+            super().begin()
+        except BaseException:
+            self.turn.release()
+            raise
+
+    def commit(self) -> None:
+        """Make the transaction durable. Where that brings the journal into the main file, others do
+        not write meanwhile: it would never be empty, and never begin anew."""
+        super().commit()
+        self.turn.release()
+
+    def rollback(self) -> None:
+        """Undo the transaction, if there still is one."""
+        try:
+            super().rollback()
+        finally:
+            self.turn.release()
+
+    def foreign_changes(self) -> int:
+        """As in the interface: what other workers write is counted now and then instead."""
+        return 0
+
+    def checkpoint(self, *, wait: bool = True) -> None:
+        """As in the interface. The last word is that of the worker that closes the file last, for
+        which SQLite does it by itself."""
+        if not wait:
+            with self.turn.ours():
+                super().checkpoint(wait=False)
+
+    def claims_run_out(self, owner: str, held: Collection[int]) -> bool:
+        """As in the interface. Who begins just now has claimed nothing yet that is seen here: to
+        take it for dead costs a look in vain."""
+        row = self.one(f"SELECT EXISTS ({OF_DEAD.lost})", (self.living(),))
+        assert row is not None
+        return bool(row[0])
+
+    def charged_rates(self) -> dict[str, tuple[int, list[list[int]]]]:
+        """As in the interface."""
+        return shared_rates.charged(self)
+
+    def close(self) -> None:
+        """Close it; in the thread that made it."""
+        super().close()
+        if self._turn is not None:
+            self._turn.release()
+
+
+@dataclass(slots=True)
+class SharedSession(SqliteSession):
+    """The session of one worker among several."""
+
+    def claim(self, picks: Sequence[Pick]) -> Claimed:
+        """As in the interface."""
+        picks = list({pick.key: pick for pick in picks}.values())
+        limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
+        picks = limits.bounded(picks)
+        claimed = SqliteSession.claim(self, picks)
+        counts = Counter(task.key for task in claimed.tasks)
+        used_up = limits.charge((pick, counts[pick.key]) for pick in picks)
+        return replace(claimed, used_up=used_up, full=limits.full())
+
+    def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:
+        """As in the interface: what owners held that do not live any more. Within the transaction
+        none can begin to claim, so who is not found now holds nothing that is seen here."""
+        assert isinstance(self.db, SharedConnection)
+        return self._take_over(OF_DEAD, self.db.living())
+
+    def charge_past(self, past: Mapping[str, tuple[RateLimit, Sequence[int]]]) -> None:
+        """As in the interface."""
+        shared_rates.charge_past(self.db, self.leases.now(self.clock), past)
+
+
+class SharedFile(SqliteFile):
+    """One file, as one of the workers has it open."""
+
+    several_daemons = True
+
+    def __init__(self, url: str, lease: float, workers: Workers) -> None:
+        """As `SqliteFile`. `workers`: of which this is one."""
+        super().__init__(url, lease)
+        self._workers = workers
+        self._folder = self.path.with_name(f"{self.path.name}.workers")
+        self._turn: Turn | None = None
+        self._life: Life | None = None
+
+    def open(self) -> None:
+        """Make what is missing. Raises QueueError where it cannot be opened."""
+        try:
+            self.path.parent.mkdir(parents=True, mode=0o750, exist_ok=True)
+            if not self._folder.is_dir():
+                self._folder.mkdir(mode=0o750, exist_ok=True)
+                self._folder.chmod(0o750)
+            create(self.path)
+            self._turn = Turn(self._folder / TURN)
+        except OSError as error:
+            raise self.unusable(error) from error
+
+    def connect(self, *, writes: bool) -> Connection:
+        """As in the interface. The first one makes the journal, which others are not to do at the
+        same time."""
+        if not writes:
+            return super().connect(writes=False)
+        assert self._turn is not None
+        with self._turn.ours():
+            return super().connect(writes=True)
+
+    def _connection(self, database: SqliteDatabase, writes: bool) -> SharedConnection:
+        turn = self._turn if writes else None
+        return SharedConnection(database, self.path, self.failures, self._folder, turn)
+
+    @contextmanager
+    def models(self, connection: Connection) -> Iterator[SqliteDatabase]:
+        """As in the interface. Others do not write meanwhile, nor change the schema."""
+        assert isinstance(connection, SharedConnection)
+        with connection.turn.ours():
+            yield connection.orm
+
+    def session(
+        self,
+        connection: Connection,
+        owner: str,
+        clock: Clock,
+        tables: Mapping[str, Table],
+        instance: str,
+    ) -> SharedSession:
+        """As in the interface. From here on the owner lives."""
+        try:
+            self._life = Life(self._folder, owner)
+        except OSError as error:
+            raise self.unusable(error) from error
+        # Without these, others would take it for dead, or write out of turn.
+        self._names += (str(self._life.path), str(self._folder / TURN))
+        return SharedSession(connection, owner, clock, tables, instance, self.leases)
+
+    def messenger(self, owner: str, wakeups: Wakeups) -> SqliteMessenger:
+        """As in the interface."""
+        return SqliteMessenger(self._workers, owner, wakeups)
+
+    def close(self) -> None:
+        """Give it up. Connections are closed by their threads before."""
+        if self._life is not None:
+            self._life.close()
+            self._life = None
+        if self._turn is not None:
+            self._turn.close()
+            self._turn = None

@@ -1,0 +1,191 @@
+"""One of the workers of a run, towards the first of them: see `team`."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Sequence
+from typing import Any
+
+from orchestratord.config.loader import Loader
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import ConfigError, OrchestratordError
+from orchestratord.model.event import Event
+from orchestratord.plugin.host import Host
+from orchestratord.queue.store import Store
+from orchestratord.runtime.fleet import Fleet
+from orchestratord.runtime.link import Link
+from orchestratord.runtime.reload import Reloader
+from orchestratord.runtime.team import LOOK
+from orchestratord.runtime.team_tokens import TokenBorrower
+from orchestratord.runtime.worker_seat import InForce
+
+
+class TeamMember:
+    """One of the other workers, towards the first."""
+
+    def __init__(
+        self,
+        store: Store,
+        worker: Worker,
+        reloader: Reloader,
+        loader: Loader,
+        host: Host,
+        fleet: Fleet,
+        borrower: TokenBorrower,
+    ) -> None:
+        """
+        Args:
+            store: whose troubles are told.
+            worker: whose tasks are told of.
+            reloader: takes up what the first one says.
+            loader: reads it.
+            host: whose events are told.
+            fleet: learns which daemon is the one that this worker belongs to.
+            borrower: asks the first one for tokens.
+        """
+        self._store = store
+        self._worker = worker
+        self._reloader = reloader
+        self._loader = loader
+        self._host = host
+        self._fleet = fleet
+        self._borrower = borrower
+        self._link: Link | None = None
+        self._told: object = None
+        self._may_serve = asyncio.Event()
+        self._serves = False
+        self._following: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        """Held by a step that changes the configuration: one at a time, in the order in which they
+        were heard, whichever link brought them."""
+        self._steps: set[asyncio.Task[None]] = set()
+        self._failure: Exception | None = None
+        """Why this worker is to end, and another one is to take its place."""
+
+    def join(self, sock: socket.socket) -> None:
+        """`sock` leads to the first worker."""
+        if self._following is not None:
+            self._following.cancel()
+        self._following = asyncio.get_running_loop().create_task(self._follow(sock))
+
+    async def may_serve(self) -> None:
+        """Return once the first worker has said that the configuration here is the one in force.
+
+        Raises what keeps this worker from taking that up.
+        """
+        await self._may_serve.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def serves(self) -> None:
+        """Tasks are carried out here from now on."""
+        self._serves = True
+        if self._link is not None:
+            self._link.send("serving")
+
+    async def run(self) -> None:
+        """Tell the first worker of changes, until cancelled.
+
+        Raises what keeps this worker from following the first one: it ends then.
+        """
+        while True:
+            if self._failure is not None:
+                raise self._failure
+            troubles = list(self._store.health.troubles.values())
+            state = troubles, self._worker.waiting_lanes()
+            if self._link is not None and state != self._told:
+                self._told = state
+                self._link.send("state", *state)
+            await asyncio.sleep(LOOK)
+
+    def observe(self, events: Sequence[Event]) -> None:
+        """Have the first worker publish what has happened here."""
+        if self._link is None or self._link.slow:
+            self._host.events.dropped += len(events)
+        else:
+            self._link.send("events", events)
+
+    async def _follow(self, sock: socket.socket) -> None:
+        try:
+            await self._listen(await Link.over(sock))
+        except EOFError:
+            pass  # the first one has died; another one takes its place
+        except Exception as error:
+            self._fail(error)
+
+    async def _listen(self, link: Link) -> None:
+        self._link, self._told = link, None
+        self._borrower.follow(link)
+        try:
+            self._begin_step(link, "hello", ())
+            while True:
+                self._heard(link, *await link.receive())
+        finally:
+            link.close()
+            if self._link is link:
+                self._link = None
+                self._borrower.follow(None)
+
+    def _heard(self, link: Link, kind: str, values: Any) -> None:
+        if kind == "listening":
+            self._host.events.listening = values[0]
+        elif kind == "token":
+            self._borrower.heard(*values)
+        elif kind == "report":
+            link.send("snapshot", self._worker.snapshot())
+        elif kind == "first":
+            self._fleet.of_this_run = {values[0]}
+        elif kind == "end":
+            self._fail(OrchestratordError(values[0]))
+        else:
+            self._begin_step(link, kind, values)
+
+    def _fail(self, error: Exception) -> None:
+        self._failure = self._failure or error
+        self._may_serve.set()
+
+    # -- configurations --------------------------------------------------------------------------
+
+    def _begin_step(self, link: Link, kind: str, values: Any) -> None:
+        """What else is heard does not wait for what may take long."""
+        task = asyncio.get_running_loop().create_task(self._step(link, kind, values))
+        self._steps.add(task)
+        task.add_done_callback(self._steps.discard)
+
+    async def _step(self, link: Link, kind: str, values: Any) -> None:
+        async with self._turn:
+            if self._failure is None:
+                try:
+                    await self._take_step(link, kind, values)
+                except Exception as error:
+                    self._fail(error)
+            elif kind == "prepare":
+                link.send(values[0], None)  # nothing begins here any more: it holds none up
+
+    async def _take_step(self, link: Link, kind: str, values: Any) -> None:
+        if kind == "hello":
+            if self._loader.config is not self._reloader.config:
+                self._loader.undo()  # a first worker that has died had it prepared
+            link.send("hello", self._reloader.config.generation)
+            if self._serves:
+                link.send("serving")
+        elif kind == "prepare":
+            await self._prepare(link, *values)
+        elif kind == "commit":
+            await self._reloader.follow()
+        elif kind == "abort":
+            self._loader.undo()
+        elif kind == "serve":
+            self._may_serve.set()
+
+    async def _prepare(self, link: Link, answer: str, wanted: InForce) -> None:
+        try:
+            await asyncio.to_thread(self._loader.follow, *wanted)
+        except ConfigError as error:
+            link.send(answer, str(error.problems[0]))
+        except Exception as error:
+            link.send(answer, f"{type(error).__name__}: {error}")
+            raise
+        else:
+            link.send(answer, None)

@@ -1,0 +1,198 @@
+"""Going on as a newer version of the program: the same process executes it, and keeps what it has.
+
+What is kept are descriptors: the instance lock, the listening sockets, and the ends that lead to
+workers of the old version. They are named in one variable of the environment. A program that cannot
+start would leave nothing to go back to, so it is examined first, in a process of its own.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import importlib.metadata
+import json
+import os
+import signal
+import sys
+from collections.abc import MutableMapping
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, NoReturn
+
+from orchestratord.errors import Conflict
+from orchestratord.queue import schema
+from orchestratord.runtime.worker_seat import WorkerSeat
+
+BESIDE, DRAINED = "beside", "drained"
+"""How a new version takes over: while the old workers go on, or after they have drained."""
+VARIABLE = "ORCHESTRATORD_HANDED_OVER"
+EXAMINE = "--examine"
+EXAMINED_WITHIN = 60.0
+"""Seconds in which the new version has to have read the configuration."""
+SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
+"""What is held back until the new version takes it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Examined:
+    """What a version of the program says of itself."""
+
+    version: str
+    schema: int
+    """Of the queue, that it brings it to."""
+    compatible_from: int
+    """The oldest schema whose daemons can go on beside it."""
+
+    @property
+    def fits(self) -> bool:
+        """Whether workers of this version may go on while it works."""
+        return self.compatible_from <= schema.VERSION
+
+
+@dataclass(frozen=True, slots=True)
+class KeptWorker:
+    """A worker of the version before."""
+
+    number: int
+    pid: int
+    owner: str
+    descriptor: int
+    """Of the socket that leads to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class HandedOver:
+    """What one version leaves to the next: `control`, `tcp` and `lock` are descriptors."""
+
+    workers: tuple[KeptWorker, ...] = ()
+    control: int | None = None
+    tcp: int | None = None
+    lock: int | None = None
+    drain_timeout: float | None = None
+    """Seconds for which the workers may drain."""
+    activated: tuple[str, ...] = ()
+    """Which of the sockets, `control` and `tcp`, are the service manager's."""
+    ports: tuple[int, ...] = ()
+    """Descriptors of further sockets for TCP, which are told apart by where they listen. They are
+    the service manager's where `tcp` is."""
+
+    @classmethod
+    def take(cls, environ: MutableMapping[str, str] = os.environ) -> HandedOver | None:
+        """What was handed over to this process; None where it is no successor."""
+        text = environ.pop(VARIABLE, None)
+        if text is None:
+            return None
+        found: dict[str, Any] = json.loads(text)
+        kept = tuple(KeptWorker(**worker) for worker in found["workers"])
+        # Another version may have more to say.
+        known = {name: found[name] for name in found.keys() & {one.name for one in fields(cls)}}
+        known |= {"workers": kept, "ports": tuple(found.get("ports", ()))}
+        handed_over = cls(**known)
+        for descriptor in handed_over.descriptors():
+            os.set_inheritable(descriptor, False)
+        return handed_over
+
+    def copied(self) -> HandedOver:
+        """The same, with descriptors of its own for the listening sockets."""
+        control, tcp = (
+            None if found is None else os.dup(found) for found in (self.control, self.tcp)
+        )
+        return replace(self, control=control, tcp=tcp, ports=tuple(map(os.dup, self.ports)))
+
+    def descriptors(self) -> list[int]:
+        """All of them."""
+        mine = (self.control, self.tcp, self.lock, *self.ports)
+        theirs = [worker.descriptor for worker in self.workers]
+        return [found for found in mine if found is not None] + theirs
+
+    def execute(self) -> NoReturn:
+        """Become the program as it is on disk now, with the arguments of this one.
+
+        Raises OSError where that cannot be executed; all is as before then.
+        """
+        signal.pthread_sigmask(signal.SIG_BLOCK, SIGNALS)
+        for descriptor in self.descriptors():
+            os.set_inheritable(descriptor, True)
+        os.environ[VARIABLE] = json.dumps(asdict(self))
+        sys.stdout.flush()
+        sys.stderr.flush()
+        try:
+            os.execv(sys.executable, [sys.executable, *sys.orig_argv[1:]])  # noqa: S606  # ourselves
+        except OSError:
+            del os.environ[VARIABLE]
+            for descriptor in self.descriptors():
+                os.set_inheritable(descriptor, False)
+            take_signals()
+            raise
+
+
+def take_signals() -> None:
+    """Take what was held back while one version became the next."""
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, SIGNALS)
+
+
+def what_this_is() -> str:
+    """What `Examined` has of this version, as `examine` reads it."""
+    version = importlib.metadata.version("orchestratord")
+    return json.dumps(asdict(Examined(version, schema.VERSION, schema.compatible_from())))
+
+
+async def examine() -> Examined:
+    """Have the program as it is on disk now say what it is.
+
+    Raises Conflict, with what it says, where it cannot start.
+    """
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, *sys.orig_argv[1:], EXAMINE,
+        stdin=asyncio.subprocess.DEVNULL,
+        stdout=asyncio.subprocess.PIPE,
+        stderr=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    try:
+        out, err = await asyncio.wait_for(process.communicate(), EXAMINED_WITHIN)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+        raise Conflict(
+            f"the new version has not read the configuration within {EXAMINED_WITHIN:g} s; the old "
+            "one goes on"
+        ) from None
+    if process.returncode != 0:
+        words = err.decode("utf-8", "replace").strip() or "it says nothing"
+        raise Conflict(
+            f"the new version cannot start (exit code {process.returncode}), the old one goes on: "
+            f"{words}"
+        )
+    try:
+        return Examined(**json.loads(out.decode().splitlines()[-1]))
+    except (ValueError, TypeError, IndexError):
+        raise Conflict("the new version does not say what it is; the old one goes on") from None
+
+
+class Upgrade:
+    """The wish to go on as the version that is on disk."""
+
+    def __init__(self, seat: WorkerSeat | None) -> None:
+        """`seat`: of this worker, whose supervisor carries it out; None for a daemon alone."""
+        self.asked = asyncio.Event()
+        """The daemon, which has no supervisor, is to drain and to go on as that."""
+        self._seat = seat
+        self._lock = asyncio.Lock()
+
+    async def begin(self) -> dict[str, Any]:
+        """Have it begin: which `version` it is, and whether what is in flight is waited for before
+        (`drains_first`).
+
+        Raises Conflict where that version cannot start.
+        """
+        async with self._lock:
+            found = await examine()
+        if schema.compatible_from() > found.schema:
+            raise Conflict(
+                f"version {found.version} is too old for the database, which this one has brought "
+                "on; the one at work goes on"
+            )
+        drains = self._seat is None or not found.fits
+        if self._seat is None:
+            self.asked.set()
+        elif not self._seat.tell(upgrade=DRAINED if drains else BESIDE):
+            raise Conflict("the supervisor has too much to hear at this moment; ask again")
+        return {"version": found.version, "drains_first": drains}

@@ -1,0 +1,80 @@
+"""The executor of `type: event`, which has nothing to do unless an event had to wait."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, ClassVar
+
+from pydantic import Field
+
+from orchestratord import (
+    Config,
+    Endpoint,
+    Executor,
+    Outcome,
+    ParamRules,
+    Send,
+    Standing,
+    Target,
+    Task,
+)
+from orchestratord_event.data_schema import DataSchema
+
+LANE, CONCURRENCY = "events", 100
+
+
+class EventSpec(ParamRules):
+    """The keys of an endpoint with `type: event`."""
+
+    schema_: DataSchema | None = Field(None, alias="schema")
+    """What the data of an event have to be: a JSON Schema."""
+
+    @property
+    def free(self) -> bool:
+        """The data of an event are what its producer sends, unless `params` says what they are."""
+        return True
+
+    def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
+        return {} if self.schema_ is None else self.schema_.problems(params)
+
+
+class EventExecutor(Executor):
+    """Says that an event has happened."""
+
+    kind: ClassVar[str] = "call"
+    type: ClassVar[str] = "event"
+    phases: ClassVar[tuple[str, str]] = ("", "after_execute")
+    model: ClassVar[Any] = EventSpec
+    immediate: ClassVar[bool] = True
+    refused: ClassVar[Mapping[str, str]] = {
+        "retry": "nothing is tried that could fail; each webhook has a `retry` of its own",
+        "schedule": "an event happens when it is accepted; give the schedule to the endpoint that "
+        "is called",
+        "timeout": "nothing is sent; each webhook has a `timeout` of its own",
+        "idempotent": "nothing is sent that could be repeated",
+    }
+
+    def default_idempotent(self, spec: EventSpec) -> bool:
+        return True
+
+    def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
+        return Target(
+            endpoint=endpoint,
+            retry=endpoint.retry,
+            timeout=endpoint.timeout,
+            idempotent=True,
+            lane=LANE,
+            concurrency=CONCURRENCY,
+            egress=(),
+        )
+
+    def prepare(self, task: Task, target: Target, now: float) -> None:
+        """Nothing is sent."""
+
+    async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
+        return Outcome("success", "ok")
+
+    def pretend(self, request: Any, target: Target, body: Any) -> Outcome:
+        if body is not None:
+            raise ValueError("an event has no answer")
+        return Outcome("success", "ok")

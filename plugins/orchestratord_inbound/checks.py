@@ -1,0 +1,61 @@
+"""What can be said of `inbound:` before the first request."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from orchestratord import Config, Endpoint, Problem, suggest
+from orchestratord_inbound.declaration import INBOUND, PORT
+from orchestratord_inbound.sender_scheme import scheme_of
+
+NAMES = frozenset({"headers", "query", "body"})
+"""The params of an event that has come in."""
+EVENT, WHOLE = "event", "@"
+
+
+def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
+    """All that is wrong with the way in to one endpoint."""
+    inbound = endpoint[INBOUND]
+    if inbound is None:
+        return
+    if endpoint.type != EVENT:
+        yield Problem("what comes in is an event: write type: event", key="inbound")
+    if config[PORT] is None:
+        yield Problem(
+            "nothing comes in, as there is no port: write inbound: {bind: 127.0.0.1:8430} into "
+            "orchestratord.yaml",
+            key="inbound",
+            severity="warning",
+        )
+    for other in config.endpoints.values():
+        found = other[INBOUND]
+        if found is not None and other.id < endpoint.id and found.path == inbound.path:
+            yield Problem(
+                f"the path {inbound.path} is taken by {other.id}; choose another",
+                key="inbound.path",
+            )
+    scheme = scheme_of(inbound.verify)
+    for secret in inbound.secret:
+        try:
+            scheme.key(secret)
+        except ValueError:
+            yield Problem(
+                "the secret of verify: standard is base64, with or without whsec_ before it",
+                key="inbound.secret",
+            )
+    if inbound.dedupe is not None:
+        for name in sorted(inbound.dedupe.names - NAMES - {WHOLE}):
+            yield Problem(
+                f"{name!r} is not known here{suggest(name, NAMES)}; there are headers, query and "
+                "body",
+                key="inbound.dedupe",
+            )
+    if endpoint.params:
+        for name in sorted(NAMES - endpoint.params.keys()):
+            yield Problem(
+                f"{name} comes in, and is not declared: declare headers, query and body, or none",
+                key="params",
+            )
+        for name, param in endpoint.params.items():
+            if param.required and name not in NAMES:
+                yield Problem("is required, and does not come in", key=f"params.{name}")

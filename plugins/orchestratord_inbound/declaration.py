@@ -1,0 +1,125 @@
+"""What the YAML declares: `inbound:` of an endpoint, and of orchestratord.yaml."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BeforeValidator, Field, WithJsonSchema, model_validator
+
+from orchestratord import (
+    DaemonSetting,
+    Expression,
+    Model,
+    Port,
+    RateLimit,
+    Secret,
+    Setting,
+    Size,
+    suggest,
+)
+
+Named = Literal["standard", "stripe", "github", "slack", "shopify"]
+NAMED: tuple[str, ...] = ("standard", "stripe", "github", "slack", "shopify")
+
+_PATH = re.compile(r"/[!$&-;=@-Z_a-z~%]*")
+_HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+
+
+def _header(name: str) -> str:
+    if not _HEADER.fullmatch(name):
+        raise ValueError("is not the name of a header")
+    return name.lower()
+
+
+Header = Annotated[str, AfterValidator(_header)]
+
+
+class CustomScheme(Model):
+    """How a sender signs that none of the named schemes fits."""
+
+    header: Header
+    """The header with the signature."""
+    algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
+    """What the HMAC is made with."""
+    encoding: Literal["hex", "base64"] = "hex"
+    """How the signature is written."""
+    prefix: str = ""
+    """What stands before it in the header, such as `sha256=`."""
+    timestamp: Header | None = None
+    """The header with the seconds since the epoch, where `TIME.BODY` is signed; it may be five
+    minutes old."""
+
+
+def _scheme(value: Any) -> Any:
+    if isinstance(value, str) and value not in NAMED:
+        known = ", ".join(NAMED)
+        raise ValueError(
+            f"unknown scheme {value!r}{suggest(value, NAMED)}; there are {known}, or write "
+            "{header: …, algorithm: …, encoding: …, prefix: …, timestamp: …}"
+        )
+    return value
+
+
+def _as_list(value: Any) -> Any:
+    return value if isinstance(value, list | tuple) else (value,)
+
+
+_ONE = {"type": "string", "minLength": 1, "description": "the secret; best a reference"}
+Secrets = Annotated[
+    tuple[Secret, ...],
+    Field(min_length=1),
+    BeforeValidator(_as_list),
+    WithJsonSchema({"anyOf": [_ONE, {"type": "array", "items": _ONE, "minItems": 1}]}),
+]
+"""One secret, or several, newest first, while they are rotated."""
+
+
+def _path(value: str) -> str:
+    if not _PATH.fullmatch(value) or value == "/":
+        raise ValueError("expected a path without a query, such as /in/stripe")
+    return value
+
+
+class Inbound(Model):
+    """How requests of a sender become events of an endpoint."""
+
+    path: Annotated[str, AfterValidator(_path)]
+    """Where the sender posts to, such as /in/stripe."""
+    verify: Annotated[Named | CustomScheme, BeforeValidator(_scheme)]
+    """How the sender signs: `standard`, `stripe`, `github`, `slack`, `shopify`, or a mapping."""
+    secret: Secrets
+    """What it signs with; a list, newest first, while it is rotated."""
+    dedupe: Expression | None = None
+    """JMESPath over headers, query and body: requests for which it is the same are one event, for
+    seven days."""
+    verify_token: Secret | None = None
+    """What Meta shows when it asks whether the address is right."""
+    rate_limit: RateLimit | None = None
+    """How many requests are taken at most, such as 100/s; the rest are told to come again."""
+    max_body: Annotated[Size, Field(ge=1)] | None = None
+    """How large a body may be, such as 64KiB; at most, and else, `max_params`."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _check_form(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            raise ValueError("expected {path: /in/stripe, verify: stripe, secret: …}")
+        return value
+
+
+INBOUND: Setting[Inbound | None] = Setting(
+    "inbound",
+    Inbound,
+    default=None,
+    description="How a sender's webhooks become events of this endpoint.",
+)
+"""The key of the YAML; `endpoint[INBOUND]` reads it."""
+
+PORT: DaemonSetting[Port | None] = DaemonSetting(
+    "inbound",
+    Port,
+    default=None,
+    description="Where webhooks come in: `{bind: 127.0.0.1:8430}`.",
+)
+"""The key of orchestratord.yaml; `config[PORT]` reads it."""

@@ -1,0 +1,238 @@
+"""From a sender's request to its answer: verified, on disk, and only then acknowledged."""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import Iterable
+from dataclasses import dataclass
+from typing import Any
+
+from orchestratord import (
+    INLINE_BYTES,
+    Answer,
+    Config,
+    Conflict,
+    Control,
+    Endpoint,
+    EventType,
+    InboundEvent,
+    InvalidParams,
+    OrchestratordError,
+    PortRequest,
+    Table,
+    Upsert,
+    off_loop,
+)
+from orchestratord_inbound.declaration import INBOUND, Inbound
+from orchestratord_inbound.sender_scheme import SenderScheme, scheme_of
+from orchestratord_inbound.sent_params import params_of
+
+KEYS = Table(
+    "inbound_keys",
+    {"endpoint_id": "TEXT NOT NULL", "dedupe_key": "TEXT NOT NULL", "at": "INTEGER NOT NULL"},
+    ("endpoint_id", "dedupe_key"),
+    keep=7 * 86400.0,
+)
+"""The keys by which repeats are told, each for seven days."""
+
+BRIM = 10_000
+"""Events of a paused endpoint that wait, at most."""
+LOOK_AGAIN = 1.0
+"""Seconds between two looks at how many wait."""
+AGAIN = {"Retry-After": "30"}
+_LONGEST_KEY = 200
+"""Characters of a key that is kept as it is."""
+
+
+@dataclass(slots=True)
+class WayIn:
+    """A path, and what comes in there."""
+
+    endpoint: Endpoint
+    inbound: Inbound
+    scheme: SenderScheme
+    most: int
+    """Bytes of a body."""
+    free: float = 0.0
+    """When as many requests may be taken at once as the rate limit says (`time.monotonic`)."""
+    full: bool = False
+    """As many wait as may."""
+    looked: float = 0.0
+    """When that was looked at (`time.monotonic`)."""
+
+
+class InboundPort:
+    """Answers at the port."""
+
+    def __init__(self, control: Control) -> None:
+        self._control = control
+        self._config: Config | None = None
+        self._ways: dict[str, WayIn] = {}
+
+    # -- before the body is read -----------------------------------------------------------------
+
+    def admit(self, request: PortRequest) -> int | Answer:
+        """How large the body may be, or what is answered without it."""
+        way = self._way(request.path)
+        if way is None:
+            return _refused(404, "not_found", "nothing comes in at this path")
+        inbound, asks = way.inbound, request.method == "GET"
+        if asks and inbound.verify_token is not None:
+            return 0
+        if request.method != "POST":
+            return _refused(405, "method_not_allowed", "a webhook is sent by POST", Allow="POST")
+        if not way.endpoint.enabled:
+            self._tell(way, "disabled", request)
+            return _refused(503, "disabled", "this endpoint takes nothing now", **AGAIN)
+        if way.inbound.rate_limit is not None and not _within_rate(way):
+            self._tell(way, "rate", request)
+            limit = way.inbound.rate_limit
+            return _refused(429, "rate_limited", f"at most {limit}", **{"Retry-After": "1"})
+        return way.most
+
+    # -- with the body ---------------------------------------------------------------------------
+
+    async def answer(self, request: PortRequest) -> Answer:
+        """Verify it, write it, and say so."""
+        way = self._way(request.path)
+        if way is None:  # the configuration has changed meanwhile
+            return _refused(404, "not_found", "nothing comes in at this path")
+        if request.method == "GET":
+            return self._meta_challenge(way, request)
+        fault = way.scheme.fault(request, way.inbound.secret, time.time())
+        if fault is not None:
+            self._tell(way, fault, request)
+            return _refused(401, f"wrong_{fault}", "the request is not signed as it should be")
+        try:
+            config = self._control.config
+            large = len(request.body) > INLINE_BYTES
+            made = (request, config.redactor, way.scheme.own_headers)
+            params = await off_loop(params_of, *made) if large else params_of(*made)
+            challenge = _slack_challenge(params["body"]) if way.inbound.verify == "slack" else None
+            if challenge is not None:
+                return Answer(challenge, media_type="text/plain")
+            once = _once(way, params)
+            if await self._is_full(way):
+                self._tell(way, "full", request)
+                return _refused(503, "full", "too many wait already", **AGAIN)
+            task_id = await self._control.accept(way.endpoint.id, params, once)
+        except InvalidParams as error:
+            self._tell(way, "invalid", request)
+            return _invalid(error)
+        except (Conflict, OrchestratordError) as error:
+            # Whatever it is, the sender repeats it.
+            self._tell(way, "unavailable", request)
+            return _refused(503, "unavailable", str(error), **AGAIN)
+        return Answer({"duplicate": True} if task_id is None else {"id": task_id})
+
+    # -- within ----------------------------------------------------------------------------------
+
+    def _way(self, path: str) -> WayIn | None:
+        config = self._control.config
+        if config is not self._config:
+            self._adopt(config)
+        return self._ways.get(path)
+
+    def _adopt(self, config: Config) -> None:
+        before, self._ways, self._config = self._ways, {}, config
+        for endpoint in config.endpoints.values():
+            inbound = endpoint[INBOUND]
+            if inbound is None:
+                continue
+            most = min(inbound.max_body or config.daemon.max_params, config.daemon.max_params)
+            known = before.get(inbound.path)
+            if known is not None and known.endpoint is endpoint and known.most == most:
+                self._ways[inbound.path] = known
+            else:
+                scheme = scheme_of(inbound.verify)
+                self._ways[inbound.path] = WayIn(endpoint, inbound, scheme, most)
+
+    async def _is_full(self, way: WayIn) -> bool:
+        now = time.monotonic()
+        if now - way.looked >= LOOK_AGAIN:
+            way.looked = now
+            way.full = await self._control.waiting(way.endpoint.id, BRIM) >= BRIM
+        return way.full
+
+    def _tell(self, way: WayIn, reason: str, request: PortRequest) -> None:
+        at, type_ = int(time.time() * 1000), EventType.INBOUND_REFUSED
+        self._control.publish(InboundEvent(type_, at, way.endpoint.id, reason, request.peer))
+
+    def _meta_challenge(self, way: WayIn, request: PortRequest) -> Answer:
+        asked, token = dict(request.query), way.inbound.verify_token
+        shown = asked.get("hub.verify_token", "").encode()
+        good = token is not None and hmac.compare_digest(shown, token.reveal().encode())
+        if not good or asked.get("hub.mode") != "subscribe":
+            self._tell(way, "verify_token", request)
+            return _refused(403, "wrong_verify_token", "this is not the token that is known here")
+        return Answer(asked.get("hub.challenge", "")[:_LONGEST_KEY], media_type="text/plain")
+
+
+def _within_rate(way: WayIn) -> bool:
+    """Whether another request may be taken: a bucket of one unit's tokens, filled all the time."""
+    limit, now = way.inbound.rate_limit, time.monotonic()
+    assert limit is not None
+    window = limit.window / 1000
+    free = max(way.free, now) + window / limit.times
+    if free > now + window:
+        return False
+    way.free = free
+    return True
+
+
+def _once(way: WayIn, params: dict[str, Any]) -> Upsert | None:
+    """The row by which a repeat is told; None where nothing tells it. Raises InvalidParams."""
+    if way.inbound.dedupe is None:
+        return None
+    try:
+        found = way.inbound.dedupe.search(params)
+    except ValueError as error:
+        raise InvalidParams({"dedupe": str(error)}) from None
+    if found is None:
+        return None
+    key = found if isinstance(found, str) else json.dumps(found, sort_keys=True)
+    if len(key) > _LONGEST_KEY or not key.isprintable():
+        key = "sha256:" + hashlib.sha256(key.encode("utf-8", "surrogatepass")).hexdigest()
+    row = {"endpoint_id": way.endpoint.id, "dedupe_key": key}
+    return Upsert(KEYS.name, row, {"at": int(time.time() * 1000)})
+
+
+def _slack_challenge(body: Any) -> str | None:
+    if isinstance(body, dict) and body.get("type") == "url_verification":
+        challenge = body.get("challenge")
+        return challenge[:_LONGEST_KEY] if isinstance(challenge, str) else None
+    return None
+
+
+def _invalid(error: InvalidParams) -> Answer:
+    words = "; ".join(f"{name}: {why}" for name, why in error.problems.items())
+    if "params" in error.problems and "max_params" in error.problems["params"]:
+        return _refused(413, "too_large", words)
+    return _refused(422, "invalid_params", words)
+
+
+def _refused(status: int, code: str, detail: str, **headers: str) -> Answer:
+    document = {"status": status, "code": code, "detail": detail}
+    text = json.dumps(document)
+    return Answer(text, status, headers, "application/problem+json")
+
+
+def example(endpoint: Endpoint, body: bytes | None) -> Iterable[PortRequest]:
+    """What a sender would send to an endpoint, signed with its newest secret."""
+    inbound = endpoint[INBOUND]
+    if inbound is None:
+        return
+    now = time.time()
+    message_id = f"msg_{int(now * 1000)}"
+    if body is None:
+        body = json.dumps({"id": message_id, "type": "example", "data": {}}).encode()
+    headers = {"content-type": "application/json"}
+    try:
+        json.loads(body)
+    except ValueError:
+        headers["content-type"] = "text/plain; charset=utf-8"
+    headers |= scheme_of(inbound.verify).signed(inbound.secret[0], body, now, message_id)
+    yield PortRequest("POST", inbound.path, (), tuple(headers.items()), "", body)

@@ -1,0 +1,83 @@
+"""From a sender's request to the params of the event: headers, query and body."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import Any, NoReturn
+from urllib.parse import parse_qsl
+
+from orchestratord import InvalidParams, PortRequest, Redactor, parse_json
+
+LEFT_OUT = frozenset(
+    {
+        "accept-encoding", "authorization", "connection", "content-length", "cookie", "expect",
+        "host", "keep-alive", "proxy-authorization", "te", "trailer", "transfer-encoding",
+        "upgrade", "x-forwarded-for", "x-real-ip",
+    }
+)  # fmt: skip
+"""Headers that say who asked, or how the request was sent, and nothing of what has happened."""
+MASK = "***"
+_SIGNATURE = re.compile("signature|hmac")
+"""In the name of a header that says who has signed."""
+MAX_FIELDS = 1_000
+"""Of a form."""
+
+
+def params_of(
+    request: PortRequest, redactor: Redactor, signatures: frozenset[str]
+) -> dict[str, Any]:
+    """What the event says. Raises InvalidParams where the body is none that it could say.
+
+    `signatures`: the headers that hold these.
+    """
+    return {
+        "headers": _headers(request, redactor, signatures),
+        "query": _grouped(request.query),
+        "body": body_of(request),
+    }
+
+
+def body_of(request: PortRequest) -> Any:
+    """The body as its type says: JSON, a form, or a text. Raises InvalidParams."""
+    kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
+    try:
+        if kind == "application/json" or kind.endswith("+json"):
+            return parse_json(request.body, parse_constant=_refuse) if request.body else None
+        text = request.body.decode()
+        if kind == "application/x-www-form-urlencoded":
+            return _grouped(
+                parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
+            )
+    except RecursionError:
+        raise InvalidParams({"body": "is nested too deeply"}) from None
+    except ValueError as error:
+        raise InvalidParams({"body": f"is not what its content-type says: {error}"}) from None
+    return text
+
+
+def _headers(request: PortRequest, redactor: Redactor, signatures: frozenset[str]) -> Any:
+    found: dict[str, str] = {}
+    for name, value in redactor.headers(request.headers):
+        # Many senders sign in several ways at once, and one of these is verified.
+        if name in LEFT_OUT or name in signatures or value == MASK or _SIGNATURE.search(name):
+            continue
+        found[name] = f"{found[name]}, {value}" if name in found else value
+    return found
+
+
+def _grouped(pairs: Iterable[tuple[str, str]]) -> Mapping[str, Any]:
+    """Each name with its value, or with all of them where there are several."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name not in found:
+            found[name] = value
+        elif isinstance(found[name], list):
+            found[name].append(value)
+        else:
+            found[name] = [found[name], value]
+    return found
+
+
+def _refuse(word: str) -> NoReturn:
+    raise ValueError(f"{word} is no number")

@@ -1,0 +1,125 @@
+"""What the routes take and answer: their fields, and what each of them says."""
+
+from typing import Annotated, Any
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+Time = Annotated[str, Field(json_schema_extra={"format": "date-time"})]
+
+
+class HealthQuery(TypedDict, total=False):
+    """Which webhooks."""
+
+    endpoint: str
+    """Those of this endpoint, `api/name`, alone."""
+
+
+class WebhookHealth(TypedDict):
+    """A webhook, and how it fares."""
+
+    endpoint: Annotated[str, Field(examples=["shop/getOrder"])]
+    name: Annotated[str, Field(examples=["ops"])]
+    phase: Annotated[str, Field(examples=["after_request"])]
+    status_code: str | None
+    url: Annotated[str, Field(examples=["https://ops.example.com/hook"])]
+    """Secrets masked."""
+    enabled: bool
+    disabled_at: Time | None
+    disabled_reason: str | None
+    last_status_code: int | str | None
+    last_error: str | None
+    last_attempt_at: Time | None
+    last_success_at: Time | None
+    failures: int
+    """Deliveries that failed in a row."""
+
+
+class WebhooksHealth(TypedDict):
+    """Webhooks, and how they fare."""
+
+    webhooks: list[WebhookHealth]
+
+
+class InheritedWebhook(TypedDict):
+    """A webhook of api.yaml or of the defaults."""
+
+    origin: str
+    overridden: bool
+    """One of the endpoint's own has its name."""
+    webhook: Any
+
+
+class DeclaredWebhooks(TypedDict):
+    """The webhooks that an endpoint's own file declares."""
+
+    webhooks: list[Any]
+    """As they stand in the file; a secret that is written out is `***`."""
+    names: list[str]
+    """Of each its name, also where that is derived."""
+    references: list[list[str]]
+    """Of each the references that it may hold."""
+    inherited: list[InheritedWebhook]
+    file: str
+    writable: bool
+    reason: str | None
+    """Why it cannot be written."""
+    etag: str
+
+
+class ProblemOfEdit(TypedDict):
+    """Something wrong in the configuration, and its place."""
+
+    file: str
+    line: int | None
+    column: int | None
+    key: str
+    message: str
+    hint: str | None
+
+
+class _Edited(DeclaredWebhooks):
+    diff: str
+    """What changed in the file, or would change."""
+    written: bool
+    problems: list[ProblemOfEdit]
+    """Why what was written could not be taken up, or would be refused."""
+
+
+class EditedWebhooks(_Edited, total=False):
+    """The webhooks of an endpoint after an edit."""
+
+    generation: int
+    """Of the configuration that is in force now; not where it was only tried."""
+
+
+class WriteQuery(TypedDict, total=False):
+    """How to write."""
+
+    dry_run: bool
+    """Write nothing: say what would change, and why it would be refused."""
+
+
+class _Written(TypedDict):
+    webhooks: Annotated[list[Any], Field(examples=[[]])]
+    """The whole list; an empty one takes the key out of the file."""
+
+
+class WrittenWebhooks(_Written, total=False):
+    """The list that takes the place of the one in the file; what was read beside it is passed
+    over."""
+
+    names: Any
+    references: Any
+    inherited: Any
+    file: Any
+    writable: Any
+    reason: Any
+    etag: Any
+
+
+class TestDelivery(TypedDict):
+    """An example on its way."""
+
+    id: Annotated[int, Field(examples=[43])]
+    """The task's."""

@@ -1,0 +1,1 @@
+"""Clients of the API that this repository publishes, against real daemons."""

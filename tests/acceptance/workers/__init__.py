@@ -1,0 +1,1 @@
+"""`workers: N`: one daemon to its users, several processes to the machine."""

@@ -1,0 +1,187 @@
+"""What the queue does for the relay of the outbox: one relay, and one task for each row."""
+
+from __future__ import annotations
+
+import uuid
+from typing import Any
+
+import psycopg
+import pytest
+
+from orchestratord.errors import UniqueKeyReused
+from orchestratord.queue.operations import search
+from orchestratord.queue.outbox import outbox_take
+from orchestratord.queue.outbox.outbox_connection import OutboxConnection, OutboxRow
+from orchestratord.queue.outbox.outbox_take import (
+    OutboxTask,
+    RelayMoved,
+    forget_taken,
+    hold,
+    relays_elsewhere,
+    release_relay,
+    taken_before,
+)
+from orchestratord.queue.records import Insert, Inserted, TaskFilter
+from orchestratord.queue.store import Store
+
+RELAYS = "SELECT value FROM meta WHERE name = 'outbox_relay'"
+
+
+def row(queue: Any, number: int, **fields: Any) -> OutboxTask:
+    task = queue.new(params={"n": number}, **fields)
+    return OutboxTask(number, str(uuid.UUID(int=number)), task)
+
+
+async def take(store: Store, *rows: OutboxTask, own: bool = False) -> list[Any]:
+    inserts = [Insert(row.task) for row in rows]
+    return await store.write(outbox_take.take(rows, inserts, same_database=own))
+
+
+async def made(store: Store) -> list[Any]:
+    found, _ = await store.read(search.page(TaskFilter(), 100))
+    return sorted(task.params["n"] for task in found)
+
+
+async def test_a_row_makes_one_task_however_often_it_is_taken(queue: Any, store: Store) -> None:
+    assert await store.write(hold())
+    rows = [row(queue, n) for n in range(3)]
+    first = await take(store, *rows)
+    assert all(isinstance(result, Inserted) for result in first)
+    *before, new = await take(store, *rows, row(queue, 3))
+    assert before == [None] * 3
+    assert isinstance(new, Inserted)
+    store = await queue.successor()
+    queue.run("UPDATE meta SET value = 'dead 1' WHERE name = 'outbox_relay'")
+    assert await store.write(hold())
+    assert await take(store, *rows) == [None] * 3
+    assert await made(store) == [0, 1, 2, 3]
+
+
+async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:
+    """Within one transaction and over several; a row that is refused was not taken."""
+    await store.write(hold())
+    same = {"unique_key": "k"}
+    one, two, other = (
+        OutboxTask(1, str(uuid.uuid4()), queue.new(params={"n": 1}, **same)),
+        OutboxTask(2, str(uuid.uuid4()), queue.new(params={"n": 1}, **same)),
+        OutboxTask(3, str(uuid.uuid4()), queue.new(params={"n": 2}, **same)),
+    )
+    first, second, third = await take(store, one, two, other)
+    assert (second.id, second.duplicate, first.duplicate) == (first.id, True, False)
+    assert isinstance(third, UniqueKeyReused)
+    assert await made(store) == [1]
+    mended = OutboxTask(3, other.uid, queue.new(params={"n": 2}, unique_key="another"))
+    [result] = await take(store, mended)
+    assert isinstance(result, Inserted)
+
+
+async def test_many_keys_are_looked_up_at_once(queue: Any, store: Store) -> None:
+    await store.write(hold())
+    known = [queue.new(params={"n": n}, unique_key=f"k{n}") for n in range(0, 500, 7)]
+    ids = {item.id for item in await queue.add_all(known)}
+    rows = [row(queue, n, unique_key=f"k{n}") for n in range(500)]
+    results = await take(store, *rows)
+    assert {result.id for result in results if result.duplicate} == ids
+    assert len({result.id for result in results}) == 500
+    assert await take(store, *rows) == [None] * 500
+
+
+async def test_who_does_not_relay_writes_nothing(queue: Any, store: Store) -> None:
+    with pytest.raises(RelayMoved):
+        await take(store, row(queue, 1))
+    await store.write(hold())
+    await store.write(release_relay())
+    with pytest.raises(RelayMoved):
+        await take(store, row(queue, 1))
+    assert await made(store) == []
+    assert queue.run("SELECT * FROM outbox_taken") == []
+
+
+async def test_what_is_gone_is_forgotten(queue: Any, store: Store) -> None:
+    await store.write(hold())
+    rows = [row(queue, n) for n in range(3)]
+    await take(store, *rows)
+    now = queue.clock.now_ms()
+    assert await store.read(taken_before(now, 10)) == []
+    found = await store.read(taken_before(now + 1, 10))
+    assert sorted(found) == sorted(row.uid for row in rows)
+    await store.write(forget_taken(found[:2]))
+    assert await store.read(taken_before(now + 1, 10)) == found[2:]
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_one_daemon_relays_and_another_one_once_it_is_dead(two: Any) -> None:
+    one, other = two
+    assert await one.store.write(hold())
+    assert await one.store.write(hold())
+    assert await other.store.read(relays_elsewhere(other.store.owner))
+    assert not await one.store.read(relays_elsewhere(one.store.owner))
+    assert not await other.store.write(hold())
+    # It is silent for too long.
+    one.run(f"UPDATE meta SET value = '{one.store.owner} 1' WHERE name = 'outbox_relay'")
+    assert not await other.store.read(relays_elsewhere(other.store.owner))
+    assert await other.store.write(hold())
+    assert await take(other.store, row(other, 1))
+    # It was only cut off, and comes back in the middle of a round.
+    with pytest.raises(RelayMoved):
+        await take(one.store, row(one, 1), row(one, 2))
+    assert await made(one.store) == [1]
+    await one.store.write(release_relay())
+    assert one.run(RELAYS)[0]["value"].startswith(other.store.owner)
+    await other.store.write(release_relay())
+    assert await one.store.write(hold())
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_in_the_queues_database_the_row_goes_with_its_task(queue: Any, store: Store) -> None:
+    await store.write(hold())
+    for n in range(4):
+        queue.run(f"""SELECT orchestratord_enqueue('crm/get', '{{"n": {n}}}')""")
+    async with OutboxConnection.connect(queue.url) as connection:
+        rows = await connection.look(100)
+        assert [found.id for found in rows] == [1, 2, 3, 4]
+        tasks = [of_row(queue, found) for found in rows]
+        with psycopg.connect(queue.url) as session:
+            # Others change a row just now: it waits, and the other ones do not.
+            session.execute("SELECT 1 FROM orchestratord_outbox WHERE id = 2 FOR UPDATE")
+            results = await take(store, *tasks, own=True)
+        assert [result is None for result in results] == [False, True, False, False]
+        assert [found.id for found in await connection.look(100)] == [2]
+        await connection.refuse(2, "invalid_params", {"detail": "nul \0 ☃"})
+        assert await connection.look(100) == []
+        assert await take(store, tasks[1], own=True) == [None]
+        assert await connection.count() == (0, 1)
+        [listed] = await connection.rows(10, 1 << 62, None)
+        assert (listed.id, listed.reason, listed.problem) == (
+            2, "invalid_params", '{"detail": "nul  ☃"}',
+        )  # fmt: skip
+        await connection.forget(3600)
+        assert await connection.count() == (0, 1)
+        await connection.forget(0)
+        assert await connection.count() == (0, 0)
+    assert await made(store) == [0, 2, 3]
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_no_row_keeps_others_from_being_looked_at(queue: Any, store: Store) -> None:
+    """Whatever its columns hold."""
+    for delay in ("1000000 years", "-5 minutes", "1.5 seconds"):
+        queue.run(f"SELECT orchestratord_enqueue('a/b', '{{}}', delay => '{delay}')")
+    queue.run("INSERT INTO orchestratord_outbox (endpoint, created_at) VALUES ('a/b', 'infinity')")
+    queue.run("SELECT orchestratord_enqueue('a/b', to_jsonb(repeat('x', 9000000)))")
+    queue.run("SELECT orchestratord_enqueue('', 'null', delay => NULL)")
+    async with OutboxConnection.connect(queue.url) as connection:
+        found = await connection.look(100)
+        # So much at once, and the first one of all however large it is.
+        assert [row.id for row in found] == [1, 2, 3, 4, 5]
+        await connection.remove([row.id for row in found])
+        assert [row.endpoint for row in await connection.look(100)] == [""]
+    ages = [found.delay for found in found]
+    assert ages[0] > 1e13
+    assert -400 < ages[1] <= -300
+    assert -30 < ages[2] <= 1.5
+    assert ages[3] == float("inf")
+
+
+def of_row(queue: Any, found: OutboxRow) -> OutboxTask:
+    return OutboxTask(found.id, found.uid, queue.new(params={"n": found.id - 1}))

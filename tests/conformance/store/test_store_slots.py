@@ -1,0 +1,238 @@
+"""The slots of schedules make one task each, wherever the clock goes meanwhile."""
+
+from __future__ import annotations
+
+from random import Random
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestratord.engine.http_executor import HttpPlugin
+from orchestratord.engine.scheduler import Scheduler
+from orchestratord.model.endpoint import Endpoint, Schedule
+from orchestratord.queue.housekeeping import future_times
+from orchestratord.queue.operations import schedules
+from orchestratord.testing import Rig
+from tests.conformance.store.conftest import Queue
+
+MINUTE, HOUR, YEAR = 60, 3600, 400 * 86400
+NAME = "demo/get"
+
+
+class Machine:
+    """The schedulers of some daemons, all of which go by one clock."""
+
+    def __init__(self, queue: Queue, daemons: int = 1, **schedule: Any) -> None:
+        self.queue, self.clock = queue, queue.clock
+        self.endpoint: Endpoint = Rig(HttpPlugin()).endpoint(NAME)
+        self.schedule = Schedule(**({"every": "1m", "overlap": "allow"} | schedule))
+        self.daemons: list[Scheduler] = []
+        self.shown: list[int] = []
+        """The slots that came while a daemon looked."""
+        for _ in range(daemons):
+            self.daemons.append(Scheduler(*self.parts()))
+
+    def parts(self) -> Any:
+        events = SimpleNamespace(listening=False)
+        placement = SimpleNamespace(touched=lambda key, due: None)
+        return self.queue.store, self.clock, placement, events
+
+    async def begin(self) -> None:
+        """Each daemon starts anew."""
+        self.daemons = [Scheduler(*self.parts()) for _ in self.daemons]
+        for daemon in self.daemons:
+            await daemon._begin()
+            self.adopt(daemon)
+
+    def adopt(self, daemon: Scheduler) -> None:
+        object.__setattr__(self.endpoint, "schedule", self.schedule)
+        daemon.adopt(SimpleNamespace(endpoints={NAME: self.endpoint}))  # type: ignore[arg-type]
+
+    async def look(self) -> None:
+        for daemon in self.daemons:
+            await daemon._look(NAME, self.clock.now_ms())
+
+    async def go_on(self, seconds: int) -> None:
+        """Time passes, a slot after the other."""
+        for _ in range(seconds // MINUTE):
+            self.clock.turn(MINUTE)
+            self.shown.append(self.clock.now_ms() // 60_000 * 60_000)
+            await self.look()
+
+    async def put(self, ahead: int) -> None:
+        """The clock is put forward or back, and followed."""
+        self.clock.turn(ahead)
+        for daemon in self.daemons:
+            daemon._begin_anew()
+        await future_times.bring_back(self.queue.store)
+        await self.look()
+
+    def slots(self) -> list[int]:
+        """The slots that have a task."""
+        rows = self.queue.run("SELECT scheduled_at FROM retry_schedule ORDER BY scheduled_at")
+        return [row["scheduled_at"] for row in rows]
+
+    def each_once(self) -> list[int]:
+        """The same; none has two, and none was left out."""
+        slots = self.slots()
+        assert len(set(slots)) == len(slots)
+        assert set(self.shown) <= set(slots)
+        return slots
+
+
+@pytest.fixture
+async def machine(queue: Queue) -> Machine:
+    queue.clock.turn(30)
+    found = Machine(queue, 2 if queue.store.several_daemons else 1)
+    await found.begin()
+    await found.look()
+    return found
+
+
+@pytest.mark.parametrize("restart", [False, True])
+async def test_a_clock_that_is_behind_makes_no_second_task(machine: Machine, restart: bool) -> None:
+    await machine.go_on(2 * HOUR)
+    before = machine.each_once()
+    await machine.put(-HOUR)
+    if restart:
+        await machine.begin()
+    await machine.go_on(10 * MINUTE)
+    assert machine.each_once() == before
+    await machine.put(HOUR)
+    await machine.go_on(10 * MINUTE)
+    assert len(machine.each_once()) == len(before) + 11  # of those that were missed, one
+
+
+async def test_a_slot_keeps_its_time(machine: Machine) -> None:
+    """Its task may wait while the clock is behind, and is asked what slot it runs for."""
+    await machine.go_on(10 * MINUTE)
+    before = machine.slots()
+    await machine.put(-HOUR)
+    assert machine.slots() == before
+
+
+async def test_a_clock_that_stays_behind_goes_on_where_it_has_not_been(machine: Machine) -> None:
+    await machine.go_on(HOUR)
+    await machine.put(-10 * MINUTE)
+    await machine.go_on(HOUR)
+    slots = machine.each_once()
+    assert slots == list(range(slots[0], slots[-1] + 1, 60_000))
+
+
+@pytest.mark.parametrize("ahead", [HOUR, YEAR])
+async def test_a_clock_that_was_ahead_leaves_no_slot_out(machine: Machine, ahead: int) -> None:
+    await machine.go_on(HOUR)
+    await machine.put(ahead)
+    await machine.go_on(5 * MINUTE)
+    await machine.put(-ahead)
+    await machine.begin()
+    await machine.go_on(2 * HOUR)  # past those that it showed, which had theirs too early
+    machine.each_once()
+
+
+async def test_a_clock_that_is_ahead_from_the_start(queue: Queue) -> None:
+    queue.clock.turn(YEAR)
+    machine = Machine(queue)
+    await machine.begin()
+    await machine.look()
+    await machine.go_on(5 * MINUTE)
+    await machine.put(-YEAR)
+    before = len(machine.slots())
+    await machine.go_on(5 * MINUTE)
+    assert len(machine.each_once()) == before + 5
+
+
+async def test_a_daily_slot_that_was_jumped_over(queue: Queue) -> None:
+    """It comes while the clock shows another day."""
+    clock = queue.clock  # at 8:00
+    machine = Machine(queue, every="day", at="10:30")
+    await machine.begin()
+    await machine.look()
+    clock.turn(HOUR)
+    await machine.put(YEAR)
+    early = machine.slots()
+    clock.turn(2 * HOUR)
+    await machine.look()
+    await machine.put(-YEAR)
+    [today] = [slot for slot in machine.slots() if slot <= clock.now_ms()]
+    assert today not in early
+    assert today == clock.now_ms() - 30 * MINUTE * 1000
+
+
+async def test_the_clock_goes_anywhere(queue: Queue) -> None:
+    for seed in range(4):
+        chance = Random(seed)
+        machine = Machine(queue, 2)
+        await machine.begin()
+        await machine.look()
+        machine.shown.clear()
+        for _ in range(25):
+            await machine.put(chance.choice([0, 1, -1, 1, -1, 7, -7]) * chance.choice([60, HOUR]))
+            await machine.go_on(chance.randrange(8) * MINUTE)
+            if chance.random() < 0.2:
+                await machine.begin()
+        slots = machine.slots()
+        assert len(set(slots)) == len(slots)
+        queue.run("DELETE FROM retry_schedule")
+        queue.run("DELETE FROM schedules")
+
+
+async def test_one_that_was_slow_takes_the_slot_of_one_that_died(queue: Queue) -> None:
+    """Another daemon took the slots before, which the slow one does not know."""
+    machine = Machine(queue, 2)
+    await machine.begin()
+    await machine.look()
+    quick, slow = machine.daemons
+    machine.daemons = [quick]
+    await machine.go_on(5 * MINUTE)
+    machine.daemons = [slow]
+    await machine.go_on(MINUTE)
+    assert len(machine.each_once()) == 6
+
+
+async def test_what_daemons_of_before_took(queue: Queue) -> None:
+    """They know the last slot alone."""
+    machine = Machine(queue)
+    await machine.begin()
+    await machine.look()
+    await machine.go_on(5 * MINUTE)
+    now, before = machine.clock.now_ms(), machine.slots()
+    for column in ("taken = NULL", f"last_slot = {now + 10 * 60_000}"):
+        queue.run(f"UPDATE schedules SET {column}")
+        await machine.begin()
+        await machine.put(-3 * MINUTE)
+        assert machine.slots() == before
+        await machine.put(3 * MINUTE)
+        assert machine.slots() == before
+    # One that went by a clock which was ahead took that one slot.
+    await machine.go_on(12 * MINUTE)
+    slots = machine.slots()
+    assert len(set(slots)) == len(slots) == len(before) + 11
+    # One that goes on took those up to its last one.
+    machine.clock.turn(5 * MINUTE)
+    queue.run(f"UPDATE schedules SET last_slot = {machine.clock.now_ms()}")
+    await machine.begin()
+    await machine.go_on(MINUTE)
+    slots = machine.slots()
+    await machine.put(-5 * MINUTE)
+    await machine.go_on(4 * MINUTE)
+    assert machine.slots() == slots
+
+
+async def test_a_schedule_that_changes_takes_none_again(machine: Machine) -> None:
+    await machine.go_on(10 * MINUTE)
+    before = machine.slots()
+    for every in ("2m", "1m"):
+        machine.schedule = Schedule(every=every, overlap="allow")
+        for daemon in machine.daemons:
+            daemon.adopt(SimpleNamespace(endpoints={}))  # type: ignore[arg-type]
+            machine.adopt(daemon)
+        await machine.look()
+        await machine.put(-5 * MINUTE)
+        await machine.go_on(4 * MINUTE)
+        assert machine.slots() == before
+        await machine.put(MINUTE)
+    row = await machine.queue.store.read(schedules.slot(NAME))
+    assert row is not None
+    assert '"1m"' in row.spec

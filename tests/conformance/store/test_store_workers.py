@@ -1,0 +1,235 @@
+"""What only workers on one file of SQLite show: real processes, and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import subprocess
+import sys
+from collections import Counter
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import DatabaseInUse
+from orchestratord.model.task import Key, Status
+from orchestratord.queue import writer
+from orchestratord.queue.operations import claim, search
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.sqlite.mailboxes import PAUSE
+from orchestratord.queue.store import Store, open_database
+from tests.conformance.store.shared_files import COUNT, shared_files
+
+KEY = Key("crm/get")
+
+
+@pytest.fixture
+def url(tmp_path: Path) -> Iterator[str]:
+    with shared_files(tmp_path) as create:
+        yield create()
+
+
+@pytest.fixture
+def path(url: str) -> Path:
+    return Path(url.removeprefix("sqlite:///"))
+
+
+async def test_what_an_owner_held_is_taken_over_once_it_has_gone(two: list[Any]) -> None:
+    one, other = two
+    await one.add_all([one.new() for _ in range(3)])
+    [started] = await one.claim(limit=1)
+    await one.claim(limit=2, idempotent=False)
+    assert await claim.reclaim(other.store) == (0, [])  # its lease does not matter while it lives
+    one.run("UPDATE retry_schedule SET lease_until = 1")
+    assert await claim.reclaim(other.store) == (0, [])
+    await one.store.close()
+    count, [taken] = await claim.reclaim(other.store)
+    assert (count, taken.id, taken.locked_by) == (2, started.id, other.store.owner)
+    assert (taken.deaths, taken.claims) == (0, started.claims + 1)
+    assert len(await other.claim()) == 2
+    await one.open()
+    assert await claim.reclaim(one.store) == (0, [])
+
+
+async def test_what_is_no_wakeup_is_passed_over(two: list[Any], listen: Any) -> None:
+    heard = listen(two[1].store)
+    two[0].workers.post(b"no JSON")
+    two[0].workers.post(b'{"from":"","due":[],"lanes":true}')
+    async with asyncio.timeout(10):
+        while not heard:
+            await asyncio.sleep(0.01)
+    assert [(wakeup.lanes, wakeup.due) for wakeup in heard] == [(True, {})]
+
+
+async def test_what_a_worker_gives_back_as_it_ends_is_told(two: list[Any], listen: Any) -> None:
+    one, other = two
+    heard = listen(other.store)
+    await one.add()
+    tasks = await one.claim(idempotent=False)
+    await asyncio.sleep(COUNT * PAUSE)
+    heard.clear()
+    await one.store.write(claim.release_claims(tasks))
+    await one.store.close()
+    async with asyncio.timeout(10):
+        while not heard:
+            await asyncio.sleep(0.01)
+    assert KEY in (heard[0].due or ())
+
+
+async def test_a_worker_that_hears_nothing_holds_up_no_other(two: list[Any]) -> None:
+    """Its mailbox is full; what it has missed it finds by looking."""
+    one, other = two
+    other.store._messenger._loop.remove_reader(other.store._messenger._mailbox)
+    for _ in range(2_000):
+        one.workers.post(b"x" * 1_000)
+    await one.add()
+    assert KEY in await other.store.read(claim.earliest())
+
+
+async def test_a_second_run_is_refused(url: str, path: Path, two: list[Any]) -> None:
+    await two[0].add()
+    lock = open_database(url).take_for_workers()
+    assert lock is not None
+    inherited = os.dup(lock)  # as a worker has it: the process that started it may die first
+    for _ in range(2):
+        with pytest.raises(DatabaseInUse, match=f"is in use by the daemon with pid {os.getpid()}"):
+            await Store.open(url)
+        with pytest.raises(DatabaseInUse):
+            open_database(url).take_for_workers()
+        os.close(lock)
+        lock = inherited
+    for queue in two:
+        await queue.store.close()
+    left = {path.name, f"{path.name}.lock", f"{path.name}.workers"}
+    assert {child.name for child in path.parent.iterdir()} == left
+    assert os.listdir(path.with_name(f"{path.name}.workers")) == ["turn"]
+    store = await Store.open(url)
+    assert (await store.counts())["pending"] == 1
+    await store.close()
+
+
+async def test_a_worker_whose_lock_was_removed_ends(
+    two: list[Any], path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others take it for dead, and what it holds with it."""
+    monkeypatch.setattr(writer, "IDLE", 0.02)
+    one, other = two
+    (path.with_name(f"{path.name}.workers") / one.store.owner).unlink()
+    async with asyncio.timeout(10):
+        while one.store.health.fatal is None:
+            await asyncio.sleep(0.01)
+    assert "was deleted or moved while the daemon had it open" in one.store.health.fatal
+    await other.add()
+
+
+RUN = """
+import asyncio, json, os, random, signal, sys, time
+from orchestratord.model.task import Attempt, Key, NewTask, Status
+from orchestratord.queue.database import Workers
+from orchestratord.queue.operations import claim, insert, settle
+from orchestratord.queue.records import Insert, Pick, Settlement
+from orchestratord.queue.store import Store, open_database
+
+url, COUNT, KEY = sys.argv[1], 3, Key("crm/get")
+
+
+def say(**words):
+    os.write(1, json.dumps(words).encode() + b"\\n")
+
+
+async def work(workers):
+    store = await Store.open(url, workers=workers)
+    rounds, stopping = 0, asyncio.Event()
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stopping.set)
+
+    async def settled(task):
+        attempt = Attempt(task.attempts, store.clock.now_ms(), 1.0, 200, None, None, "it succeeded")
+        ended = Settlement(task=task, status=Status.SUCCEEDED, at=store.clock.now_ms(),
+                           status_code=200, attempt=attempt)
+        if (await store.write(settle.settle(ended))).accepted:
+            say(settled=task.id, by=workers.number)
+
+    while True:
+        if not stopping.is_set():
+            new = [Insert(NewTask("call", "crm/get")) for _ in range(3)]
+            say(accepted=[item.id for item in await store.write(insert.enqueue(new))])
+        _, found = await claim.reclaim(store)
+        pick = Pick(KEY, 5, True, store.clock.now_ms())
+        found += (await store.write(claim.claim([pick]))).tasks
+        rounds += 1
+        await asyncio.gather(*(settled(task) for task in found))
+        if stopping.is_set() and not found:
+            break
+    say(rounds=rounds, by=workers.number)
+    await store.close()
+
+
+def fork(workers):
+    if pid := os.fork():
+        return pid
+    try:
+        asyncio.run(work(workers))
+    except BaseException as error:
+        say(error=repr(error))
+    finally:
+        os._exit(0)
+
+
+lock = open_database(url).take_for_workers()
+team = Workers.make(COUNT)
+pids = {number: fork(team.worker(number)) for number in range(1, COUNT + 1)}
+folder = url.removeprefix("sqlite:///") + ".workers"
+while not os.path.isdir(folder) or len(os.listdir(folder)) <= COUNT:
+    time.sleep(0.01)
+say(all_there=True)
+time.sleep(0.5)
+chance = random.Random(int(sys.argv[2]))
+for _ in range(10):
+    time.sleep(chance.uniform(0.02, 0.2))
+    number = chance.choice([2, 3])
+    os.kill(pids[number], signal.SIGKILL)
+    os.waitpid(pids[number], 0)
+    say(killed=number)
+    pids[number] = fork(team.worker(number))
+time.sleep(0.3)
+# None claims any more that another's death may leave behind, but the first one, which ends last.
+for number in (3, 2, 1):
+    os.kill(pids[number], signal.SIGTERM)
+    os.waitpid(pids[number], 0)
+"""
+
+
+async def test_workers_that_are_killed_lose_nothing(url: str, tmp_path: Path) -> None:
+    script = tmp_path / "run.py"
+    script.write_text(RUN)
+    done = await asyncio.to_thread(
+        subprocess.run, [sys.executable, script, url, "7"], capture_output=True, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    said = [json.loads(line) for line in done.stdout.splitlines()]
+    assert not [words for words in said if "error" in words], said
+    accepted = [id_ for words in said for id_ in words.get("accepted", ())]
+    settled = [words["settled"] for words in said if "settled" in words]
+    assert len(accepted) == len(set(accepted))
+    assert len(settled) == len(set(settled)) > 0
+    store = await Store.open(url)
+    try:
+        counts = await store.counts()
+        # A worker that was killed may have stored and settled what it could not say any more.
+        assert counts["succeeded"] == sum(counts.values()) >= len(accepted)
+        for task in (await store.read(search.page(TaskFilter(), 1_000)))[0]:
+            assert task.status == Status.SUCCEEDED
+            assert len(await store.read(search.attempts(task.id))) == 1
+    finally:
+        await store.close()
+    # While none was killed, their turns came evenly; SQLite's own waiting serves some ten times as
+    # often as others.
+    there = next(n for n, words in enumerate(said) if "all_there" in words)
+    killed = next(n for n, words in enumerate(said) if "killed" in words)
+    served = Counter(words["by"] for words in said[there:killed] if "settled" in words)
+    if served.total() > 60:  # on a machine that does little in half a second, chance decides
+        assert len(served) == 3
+        assert max(served.values()) <= 4 * min(served.values())

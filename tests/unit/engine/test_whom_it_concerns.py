@@ -1,0 +1,236 @@
+"""Of what an answer speaks: a lane, the URL of deliveries, an endpoint or webhook alone."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.feedback import Feedback
+from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST
+from orchestratord.engine.lanes.lane_set import LaneSet
+from orchestratord.engine.lanes.pace import FORGOTTEN_MS
+from orchestratord.engine.retry import Decision
+from orchestratord.model.endpoint import Api, Endpoint
+from orchestratord.model.event import EventType
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.task import Key, Status
+from orchestratord.plugin.executor import Target
+from orchestratord.testing import FakeClock, answered, unanswered
+from orchestratord.values.redact import Redactor
+
+GOOD, BAD, OTHER = Key("a/good"), Key("a/bad"), Key("a/other")
+HOOK, SAME, NEIGHBOUR = Key("a/good", "x"), Key("b/get", "x"), Key("a/good", "y")
+URLS = {HOOK: "https://h/1", SAME: "https://h/1", NEIGHBOUR: "https://h/2"}
+
+
+class Rig:
+    """Feedback over lanes, without a store: attempts end as a test says."""
+
+    def __init__(self, **api: Any) -> None:
+        self.api = Api(name="a", **api)
+        self.clock = FakeClock(1_000_000)
+        self.lanes, self.events = LaneSet(), []
+        bus: Any = SimpleNamespace(publish=self.events.append)
+        claims: Any = SimpleNamespace(release_claim_later=lambda task: None)
+        self.feedback = Feedback(self.lanes, claims, bus, self.clock)
+        for key in (GOOD, BAD, OTHER, HOOK, SAME, NEIGHBOUR):
+            self.lanes.place(key, self.lane(key), 10, url=URLS.get(key, ""))
+        self.ids = 0
+
+    def lane(self, key: Key) -> str:
+        return "h:443" if key.webhook else "api:a"
+
+    def ends(self, key: Key, outcome: Outcome, **retry: Any) -> None:
+        """An attempt of `key` ends."""
+        self.ids += 1
+        task: Any = SimpleNamespace(id=self.ids, key=key)
+        endpoint = Endpoint(key.endpoint_id, self.api, "http", None, RetryPolicy(**retry), 5, True)
+        lane = self.lane(key)
+        target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=URLS.get(key, ""))
+        status = Status.SUCCEEDED if outcome.verdict == "success" else Status.PENDING
+        result = AttemptResult(Decision(status, ""), outcome, None, request="x")
+        run: Any = SimpleNamespace(
+            task=task, result=result, lane=lane, began=self.clock.now_ms(), target=target,
+            config=SimpleNamespace(redactor=Redactor()), interrupted=False,
+        )  # fmt: skip
+        self.feedback.note(run)
+
+    def fails(self, key: Key, outcome: Outcome | None = None, times: int = LEAST) -> None:
+        """So many attempts of `key` fail, for long enough."""
+        for number in range(times):
+            self.ends(key, outcome or answered(500))
+            if number == times - 2:
+                self.clock.turn(LASTING_MS / 1000)
+
+    def held(self) -> set[str]:
+        """The scopes of which only probes may pass."""
+        now = self.clock.now_ms()
+        return {one.name for one in self.feedback._all() if one.probes_only(now)}
+
+    def told(self) -> list[tuple[str, str]]:
+        return [(event.type, getattr(event, "scope", None) or event.lane) for event in self.events]
+
+
+TOLD = answered(429, headers={"Retry-After": "60"})
+
+
+@pytest.mark.parametrize(
+    ("key", "api", "scope"),
+    [(GOOD, {}, "api:a"), (GOOD, {"retry_after_scope": "endpoint"}, "a/good"),
+     (HOOK, {}, "https://h/1")],
+)  # fmt: skip
+def test_what_retry_after_holds(key: Key, api: dict[str, Any], scope: str) -> None:
+    rig = Rig(**api)
+    rig.ends(key, TOLD)
+    assert rig.held() == {scope}
+    assert rig.told() == [(EventType.THROTTLE_BEGAN, scope)]
+    for other in (GOOD, BAD, HOOK, SAME, NEIGHBOUR):
+        rig.lanes.touch(other, 0)
+    now = rig.clock.now_ms()
+    held = {"api:a": {GOOD, BAD}, "a/good": {GOOD}, "https://h/1": {HOOK, SAME}}[scope]
+    assert {one.key for one in rig.lanes.choose(now)} == {GOOD, BAD, HOOK, SAME, NEIGHBOUR} - held
+    rig.clock.turn(61)
+    [first] = rig.lanes.choose(rig.clock.now_ms())  # gently
+    assert first.key in held
+    rig.feedback.tick()
+    assert rig.told()[1:] == [(EventType.THROTTLE_ENDED, scope)]
+
+
+def test_what_does_not_respect_it_is_not_held_by_the_answer_to_another_one() -> None:
+    rig = Rig()
+    rig.lanes.place(BAD, "api:a", 10, heeds=False)
+    rig.ends(GOOD, TOLD)
+    for key in (GOOD, BAD):
+        rig.lanes.touch(key, 0)
+    now = rig.clock.now_ms()
+    assert [one.key for one in rig.lanes.choose(now)] == [BAD]
+    assert rig.lanes.next_look() == now + 60_000
+    rig.ends(BAD, TOLD, respect_retry_after=False)
+    assert rig.held() == {"api:a"}
+
+
+def test_one_endpoint_that_fails_among_others_that_do_not() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.fails(BAD)
+    assert rig.held() == {"a/bad"}
+    assert rig.told() == [(EventType.BREAKER_OPENED, "a/bad")]
+    rig.ends(BAD, answered(200))
+    assert rig.told()[1:] == [(EventType.BREAKER_CLOSED, "a/bad")]
+    assert rig.feedback.reopened == {BAD}
+
+
+def test_where_all_that_were_tried_fail_it_is_the_receiver() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(500))
+    rig.fails(BAD)
+    assert rig.held() == {"api:a"}
+    # To be answered is not enough then.
+    rig.ends(GOOD, answered(500))
+    assert rig.held() == {"api:a"}
+    rig.ends(GOOD, answered(200))
+    assert rig.held() == set()
+    assert {GOOD, BAD, OTHER} == rig.feedback.reopened
+
+
+def test_what_does_not_connect_speaks_of_the_receiver() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.fails(BAD, unanswered())
+    assert rig.held() == {"api:a"}
+    rig.ends(BAD, answered(500))  # something is there
+    assert rig.held() == set()
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.fails(BAD, unanswered("no answer came in time", sent=True))
+    assert rig.held() == {"a/bad"}
+
+
+@pytest.mark.parametrize(
+    ("rule", "times", "opens"),
+    [("off", 100, False), ({"failures": 3}, 2, False), ({"failures": 3}, 3, True),
+     ({"window": "10s"}, LEAST, True)],
+)  # fmt: skip
+def test_the_key_breaker(rule: Any, times: int, opens: bool) -> None:
+    rig = Rig(breaker=rule)
+    rig.fails(BAD, times=times)
+    assert bool(rig.held()) is opens
+
+
+def test_only_one_that_is_refused_is_slowed_alone() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.ends(BAD, answered(429))
+    assert [one.name for one in rig.feedback._all() if one.pace is not None] == ["a/bad"]
+    rig.clock.turn(0.001)
+    rig.ends(GOOD, answered(503))
+    assert {one.name for one in rig.feedback._all() if one.pace is not None} == {"a/bad", "api:a"}
+    rig = Rig()
+    rig.ends(HOOK, answered(429))
+    assert [one.name for one in rig.feedback._all() if one.pace is not None] == ["https://h/1"]
+
+
+def test_an_overload_is_told_of_where_it_lasts() -> None:
+    rig = Rig()
+    rig.ends(BAD, answered(503))
+    rig.clock.turn(0.5)
+    rig.ends(BAD, answered(503))
+    assert rig.told() == []
+    rig.clock.turn(1)
+    rig.ends(BAD, answered(503))
+    assert rig.told() == [(EventType.THROTTLE_BEGAN, "api:a")]
+    # What was refused comes forward once there is room, and later each time.
+    rig.clock.turn(2)
+    rig.feedback.tick()
+    assert BAD in rig.feedback.reopened
+    rig.feedback.reopened.clear()
+    rig.ends(BAD, answered(503))
+    rig.clock.turn(2)
+    rig.feedback.tick()
+    assert not rig.feedback.reopened
+    rig.clock.turn(FORGOTTEN_MS / 1000)
+    rig.feedback.tick()
+    assert rig.told()[1:] == [(EventType.THROTTLE_ENDED, "api:a")]
+
+
+def test_lifted_is_what_began_before() -> None:
+    rig = Rig()
+    rig.ends(GOOD, TOLD)
+    at = rig.clock.now_ms()
+    assert not rig.feedback.lift("api:a", at - 1, Redactor())
+    assert rig.held() == {"api:a"}
+    assert rig.feedback.lift("api:a", at, Redactor())
+    assert rig.held() == set()
+    assert rig.told()[-1] == (EventType.THROTTLE_ENDED, "api:a")
+    assert not rig.feedback.lift("api:a", at, Redactor())
+
+
+def test_a_manual_retry_that_is_taken_lifts_it_for_all() -> None:
+    rig = Rig()
+    rig.ends(HOOK, TOLD)
+    rig.lanes.touch(SAME, 0)
+    now = rig.clock.now_ms()
+    assert rig.lanes.choose(now) == []
+    rig.lanes.try_now(SAME, now)
+    [choice] = rig.lanes.choose(now)
+    assert (choice.key, choice.limit, choice.probe) == (SAME, 1, True)
+    rig.lanes.answered(choice, 1, None)
+    rig.lanes.probe_claimed("h:443", rig.ids + 1, SAME)
+    rig.ends(SAME, answered(200))
+    assert rig.held() == set()
+    assert rig.feedback.lifted == {"https://h/1": now}
+
+
+def test_what_is_gone_is_throttled_no_more() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.fails(BAD)
+    assert rig.held() == {"a/bad"}
+    rig.lanes.park(BAD)
+    rig.feedback.tick()
+    assert rig.feedback._all() == [rig.lanes.lanes["api:a"].throttle]
+    assert rig.told()[-1] == (EventType.BREAKER_CLOSED, "a/bad")

@@ -1,0 +1,137 @@
+"""What a sender is told where its request cannot be taken now: to send it again."""
+
+from __future__ import annotations
+
+import hmac
+import json
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+from orchestratord_inbound.declaration import INBOUND, Inbound
+from orchestratord_inbound.inbound_port import BRIM, InboundPort
+from orchestratord_inbound.sender_scheme import SCHEMES
+
+from orchestratord import Conflict, Control, PortRequest, Redactor, Secret, Unreachable
+from orchestratord.errors import StorageFull
+
+SECRET = "a secret of the sender"
+BODY = b'{"id": 1}'
+
+
+class Daemon:
+    """The part of a daemon that the port sees."""
+
+    def __init__(self, error: Exception | None = None, waits: int = 0, **inbound: Any) -> None:
+        self.error, self.waits = error, waits
+        self.accepted: list[Any] = []
+        self.told: list[str] = []
+        given = {"path": "/in/x", "verify": "github", "secret": SECRET, **inbound}
+        settings = {INBOUND.key: Inbound.model_validate(given)}
+        endpoint = _Endpoint(settings)
+        self.config = SimpleNamespace(
+            endpoints={"in/x": endpoint},
+            redactor=Redactor(),
+            daemon=SimpleNamespace(max_params=999),
+        )
+
+    async def accept(self, endpoint_id: str, params: Any, once: Any) -> int:
+        if self.error is not None:
+            raise self.error
+        self.accepted.append((endpoint_id, params, once))
+        return 7
+
+    async def waiting(self, endpoint_id: str, most: int) -> int:
+        return min(self.waits, most)
+
+    def publish(self, event: Any) -> None:
+        self.told.append(event.reason)
+
+
+class _Endpoint:
+    id, enabled = "in/x", True
+
+    def __init__(self, settings: dict[str, Any]) -> None:
+        self._settings = settings
+
+    def __getitem__(self, setting: Any) -> Any:
+        return self._settings[setting.key]
+
+
+def request(body: bytes = BODY, kind: str = "application/json") -> PortRequest:
+    made = "sha256=" + hmac.new(SECRET.encode(), body, "sha256").hexdigest()
+    headers = (("content-type", kind), ("x-hub-signature-256", made))
+    return PortRequest("POST", "/in/x", (), headers, "127.0.0.1", body)
+
+
+def port_of(daemon: Daemon) -> InboundPort:
+    return InboundPort(cast("Control", daemon))
+
+
+@pytest.mark.parametrize(
+    ("daemon", "told"),
+    [
+        (Daemon(StorageFull("the disk is full")), "unavailable"),
+        (Daemon(Unreachable("the database is away", code="database_unreachable")), "unavailable"),
+        (Daemon(Conflict("in/x is disabled")), "unavailable"),
+        (Daemon(waits=BRIM), "full"),
+    ],
+)
+async def test_it_is_to_come_again(daemon: Daemon, told: str) -> None:
+    answer = await port_of(daemon).answer(request())
+    assert (answer.status, answer.headers["Retry-After"]) == (503, "30")
+    assert (daemon.told, daemon.accepted) == ([told], [])
+
+
+@pytest.mark.parametrize(
+    ("body", "kind"),
+    [
+        (b"{", "application/json"),
+        (b"[" * 100_000, "application/json"),
+        (b'{"a": NaN}', "application/cloudevents+json"),
+        (b"\xff", "text/plain"),
+        (b"a=%ff", "application/x-www-form-urlencoded"),
+    ],
+)
+async def test_what_cannot_be_read_is_refused(body: bytes, kind: str) -> None:
+    daemon = Daemon()
+    answer = await port_of(daemon).answer(request(body, kind))
+    assert answer.status == 422
+    assert (daemon.told, daemon.accepted) == (["invalid"], [])
+
+
+async def test_a_rate_is_kept() -> None:
+    port = port_of(Daemon(rate_limit="2/h"))
+    taken = [port.admit(request()) for _ in range(3)]
+    assert taken[:2] == [999, 999]
+    assert getattr(taken[2], "status", None) == 429
+
+
+@pytest.mark.parametrize("key", ["x" * 1000, "line\nbreak", {"a": 1}])
+async def test_a_key_is_bounded(key: Any) -> None:
+    daemon = Daemon(dedupe="body.key")
+    await port_of(daemon).answer(request(json.dumps({"key": key}).encode()))
+    [(_, _, once)] = daemon.accepted
+    assert 0 < len(once.key["dedupe_key"]) <= 200
+    assert once.key["dedupe_key"].isprintable()
+
+
+@pytest.mark.parametrize("name", SCHEMES)
+def test_each_scheme_takes_what_it_signs_and_nothing_else(name: str) -> None:
+    scheme, now = SCHEMES[name], 1_800_000_000.0
+    text = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+    secret, other = Secret(text), Secret(text.replace("M", "N"))
+    headers = scheme.signed(secret, BODY, now, "msg_1")
+
+    def fault(body: bytes = BODY, late: float = 0.0, **changed: str) -> str | None:
+        sent = {**headers, **changed}
+        made = PortRequest("POST", "/", (), tuple(sent.items()), "", body)
+        return scheme.fault(made, (other, secret), now + late)
+
+    assert fault() is None
+    assert fault(BODY + b" ") == "signature"
+    assert fault(late=301) == ("timestamp" if "{time}" in scheme.content else None)
+    for bad in ("", "é", "v1=", "t=,v1=", headers[scheme.header][:-1], "t=1,v1=" + "0" * 64):
+        assert fault(**{scheme.header: bad}) == "signature"
+    only_other = PortRequest("POST", "/", (), tuple(headers.items()), "", BODY)
+    assert scheme.fault(only_other, (other,), now) == "signature"

@@ -1,0 +1,76 @@
+"""Ports of plugins: what answers there, and what a fault of its plugin is answered with."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from orchestratord import Answer, Conflict, PortHandler, PortRequest, hookimpl
+from orchestratord.api.server.port_application import port_applications
+from orchestratord.plugin.host import Host
+
+
+class Bell:
+    """Answers by what the path says."""
+
+    @hookimpl
+    def register_ports(self, control: Any) -> list[Any]:
+        return [PortHandler("bell", self.admit, self.ring), "nonsense"]
+
+    @hookimpl
+    def example_request(self, endpoint: Any, body: bytes | None) -> list[PortRequest]:
+        return [PortRequest("POST", "/", (), (), "", body or b"ding")]
+
+    def admit(self, request: PortRequest) -> int | Answer:
+        if request.path == "/refused":
+            return Answer({"no": True}, 418)
+        if request.path == "/broken":
+            raise RuntimeError("broken")
+        return 10
+
+    async def ring(self, request: PortRequest) -> Any:
+        if request.path == "/conflict":
+            raise Conflict("rings already")
+        if request.path == "/nonsense":
+            return "nonsense"
+        said = {"body": request.body.decode(), "query": list(request.query)}
+        return Answer({**said, "x": request.header("x-ring")})
+
+
+@pytest.fixture
+def host() -> Host:
+    host = Host()
+    host.register(Bell(), "bell")
+    return host
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "status"),
+    [
+        ("/", b"0123456789", 200),
+        ("/", b"0123456789a", 413),
+        ("/refused", b"", 418),
+        ("/broken", b"", 500),
+        ("/conflict", b"", 409),
+        ("/nonsense", b"", 500),
+    ],
+)
+async def test_register_ports(host: Host, path: str, body: bytes, status: int) -> None:
+    applications = port_applications(host, None)  # type: ignore[arg-type]
+    assert list(applications) == ["bell"]
+    transport = httpx.ASGITransport(applications["bell"])
+    async with httpx.AsyncClient(transport=transport, base_url="http://bell") as client:
+        answer = await client.post(f"{path}?a=1&a=2", content=body, headers={"X-Ring": "twice"})
+    assert answer.status_code == status
+    if status == 200:
+        found = {"body": "0123456789", "query": [["a", "1"], ["a", "2"]], "x": "twice"}
+        assert answer.json() == found
+    faults = host.plugins["bell"].faults
+    assert faults == (2 if status == 500 else 1), "the nonsense among its ports is one"
+
+
+def test_example_request(host: Host) -> None:
+    [(plugin, [made])] = host.ask("example_request", {"endpoint": None, "body": b"dong"})
+    assert (plugin, made.body) == ("bell", b"dong")

@@ -1,0 +1,190 @@
+"""How SQLite finds what it is asked for. None of it may walk the table, or sort what it finds."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+
+from orchestratord.model.task import NewTask
+from orchestratord.queue import rows, writer
+from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.housekeeping import future_times, prune
+from orchestratord.queue.operations import (
+    bulk,
+    claim,
+    insert,
+    manual,
+    partitions,
+    schedules,
+    search,
+    settle,
+)
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.sqlite import claim_sqlite
+from orchestratord.queue.sqlite.sqlite_database import SqliteConnection, statement
+from orchestratord.queue.store import Store
+from orchestratord.values.status_set import StatusSet
+
+DUE = "retry_schedule_ready"
+LINE = "(endpoint_id=? AND webhook=? AND partition=?"
+HELD = f"retry_schedule_held {LINE}"
+HEAD = f"retry_schedule_head {LINE}"
+LIMIT = f"retry_schedule_limit {LINE}"
+BLOCKS = f"retry_schedule_blocks {LINE}"
+ORDERED = f"retry_schedule_ordered {LINE}"
+RUNNING = "INDEX retry_schedule_running"
+BY_ID = "USING INTEGER PRIMARY KEY"
+RECLAIMED = [BY_ID, RUNNING]
+
+
+def many(rows: ManyRows) -> str:
+    return statement(rows.sql, len(rows.types), 8)
+
+
+STATEMENTS = {
+    "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "pending but avoided": (claim_sqlite.NEXT_BUT, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "claim": (claim_sqlite.CLAIM, [BY_ID]),
+    "behind": (claim_sqlite.BEHIND, [f"INDEX {HELD} AND ordered=? AND next_try<?)"]),
+    "take on": (claim_sqlite.TAKE_ON, [BY_ID]),
+    "fair turns": (
+        claim_sqlite.FAIR_TURNS,
+        [f"COVERING INDEX {HELD} AND ordered=?)", f"INDEX {HEAD}", f"INDEX {LIMIT}"],
+    ),
+    "ordered turns": (
+        claim_sqlite.ORDERED_TURNS,
+        [f"COVERING INDEX {BLOCKS}", f"INDEX {ORDERED}"],
+    ),
+    "step back": (claim_sqlite.STEP_BACK, [BY_ID]),
+    "step forward": (claim_sqlite.STEP_FORWARD, [BY_ID]),
+    "head": (partitions.HEAD, [f"INDEX {HEAD}"]),
+    "ready of ordered": (partitions.READY_ORDERED, [f"INDEX {ORDERED}"]),
+    "running of a limit": (partitions.RUNNING, [f"INDEX {LIMIT}"]),
+    "holds": (partitions.BLOCKS, [f"INDEX {BLOCKS}"]),
+    "later": (partitions.LATER, ["INDEX retry_schedule_partition (partition=? AND rowid>?)"]),
+    "ordered that have ended": (partitions.ORDERED_ENDED.format(ids="?, ?"), [BY_ID]),
+    "next held": (partitions.NEXT_HELD, ["COVERING INDEX retry_schedule_held ((endpoint_id,"]),
+    "next blocked": (partitions.NEXT_BLOCKED, ["COVERING INDEX retry_schedule_blocks"]),
+    "held ahead": (future_times.HELD, ["INDEX retry_schedule_held ((endpoint_id,webhook,"]),
+    "claimed": (rows.PAGE_OF_TASKS, [BY_ID]),
+    "start": (many(settle.START), [BY_ID]),
+    "release": (claim.RELEASE, [BY_ID]),
+    "reclaim unstarted": (claim_sqlite.OF_OTHERS.unstarted, RECLAIMED),
+    "reclaim started": (claim_sqlite.OF_OTHERS.started, RECLAIMED),
+    "any of dead workers": (claim_sqlite.OF_DEAD.lost, [f"COVERING {RUNNING}"]),
+    "reclaim unstarted of dead workers": (claim_sqlite.OF_DEAD.unstarted, RECLAIMED),
+    "reclaim started of dead workers": (claim_sqlite.OF_DEAD.started, RECLAIMED),
+    "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
+    "end": (many(settle.END), [BY_ID]),
+    "end of an ordered one": (many(settle.END_ORDERED), [BY_ID]),
+    "wait": (many(settle.WAIT), [BY_ID]),
+    "idempotency key": (insert.SAME_KEY, ["INDEX retry_schedule_key (endpoint_id=? AND"]),
+    "first of others": (manual.FIRST_OF_OTHERS, [f"COVERING INDEX {DUE} (endpoint_id=? AND"]),
+    "retry": (manual.RETRY, [BY_ID]),
+    "cancel": (manual.CANCEL, [BY_ID]),
+    "bulk": (bulk.RETRY.format(ids="?, ?"), [BY_ID]),
+    "bulk pending": (bulk.HASTEN.format(ids="?, ?"), [BY_ID]),
+    "bulk cancel": (bulk.CANCEL.format(ids="?, ?"), [BY_ID]),
+    "bulk ask to cancel": (bulk.ASK_TO_CANCEL.format(ids="?, ?"), [BY_ID]),
+    "get": (search.GET, [BY_ID]),
+    "attempts": (search.ATTEMPTS, ["INDEX attempts_task (task_id=?)"]),
+    "next key": (claim_sqlite.NEXT_KEY, [f"COVERING INDEX {DUE} ((endpoint_id,webhook)>(?,?))"]),
+    "unfinished": (schedules.UNFINISHED, ["sqlite_autoindex_schedules_1", BY_ID]),
+    "waiting ahead": (
+        future_times.WAITING,
+        [f"INDEX {DUE} ((endpoint_id,webhook,next_try)>(?,?,?))"],
+    ),
+    "made ahead": (future_times.MADE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
+    "ended ahead": (
+        future_times.ENDED,
+        ["INDEX retry_schedule_finished (status=? AND finished_at"],
+    ),
+    "bring back": (future_times.BRING_BACK.format(ids="?, ?"), [BY_ID]),
+    "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
+    "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
+    "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
+    "until": (search.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
+    "since": (search.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
+}
+
+
+def plan(db: Any, sql: str) -> list[str]:
+    found = db.all(f"EXPLAIN QUERY PLAN {sql}", [1] * sql.count("?"))
+    return [row[3] for row in found]
+
+
+@pytest.mark.parametrize("name", STATEMENTS)
+async def test_a_statement_follows_its_index(store: Store, name: str) -> None:
+    sql, expected = STATEMENTS[name]
+    steps = await store._reader.run(lambda db: plan(db, sql))
+    for part in expected:
+        assert any(part in step for step in steps), steps
+    for step in steps:
+        # All that runs is looked at after a crash; there are never many.
+        scans = "SCAN retry_schedule" in step or "SCAN attempts" in step
+        assert not scans or RUNNING in step, steps
+        assert "TEMP B-TREE" not in step, steps
+
+
+async def test_the_count_of_what_is_due_reads_only_the_pending_index(store: Store) -> None:
+    assert await store._reader.run(lambda db: plan(db, claim.DUE)) == [
+        f"SCAN retry_schedule USING COVERING INDEX {DUE}"
+    ]
+
+
+async def test_the_count_of_what_is_held_reads_only_its_index(store: Store) -> None:
+    assert await store._reader.run(lambda db: plan(db, claim.HELD_DUE)) == [
+        "SCAN retry_schedule USING COVERING INDEX retry_schedule_held"
+    ]
+
+
+async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
+    assert await store._reader.run(lambda db: plan(db, writer.COUNT)) == [
+        "SEARCH retry_schedule USING COVERING INDEX retry_schedule_status (status=?)"
+    ]
+
+
+@pytest.mark.parametrize(
+    ("wanted", "index"),
+    [
+        (TaskFilter(), "status"),
+        (TaskFilter(kind="call"), "status"),
+        (TaskFilter(status_code=StatusSet.parse(["5xx", "error"])), "status"),
+        (TaskFilter(endpoint="crm/*"), "status"),
+        (TaskFilter(reason=("exhausted",), left_out=("ambiguous",)), "status"),
+        (TaskFilter(since=1), "status"),
+        (TaskFilter(until=1 << 50), "status"),
+        (TaskFilter(endpoint="crm/get"), "endpoint"),
+        (TaskFilter(endpoint="crm/get", kind="call", since=1), "endpoint"),
+    ],
+)
+async def test_lists_walk_an_index_in_the_order_of_ids(
+    store: Store, wanted: TaskFilter, index: str
+) -> None:
+    """So that a page costs as much as it shows, however many tasks there are."""
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    seen: list[list[str]] = []
+
+    class Explaining(SqliteConnection):
+        def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+            seen.append(plan(db=super(), sql=sql))
+            return super().all(sql, parameters)
+
+    def look(db: Connection) -> None:
+        assert isinstance(db, SqliteConnection)
+        explaining = Explaining(db.orm, db._path, db.failures)
+        search.newest(explaining, wanted, 10, 1000)
+        search.oldest(explaining, wanted, 10, 0, 1000)
+        search.count(explaining, wanted, 1000)
+
+    await store._reader.run(look)
+    assert len(seen) == 15  # each status by itself, three times
+    for number, steps in enumerate(seen):
+        step, *more = steps
+        # Nothing is sorted; what is counted is put together by reason and endpoint.
+        assert more == ([] if number < 10 else ["USE TEMP B-TREE FOR GROUP BY"])
+        assert f"INDEX retry_schedule_{index} (" in step
+        assert "status=?" in step
+        assert "rowid" in step

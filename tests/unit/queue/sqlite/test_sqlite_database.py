@@ -1,0 +1,213 @@
+from __future__ import annotations
+
+import os
+import shutil
+import sqlite3
+import stat
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
+from orchestratord.model.task import NewTask
+from orchestratord.queue.batch import Write
+from orchestratord.queue.daemon_health import Code
+from orchestratord.queue.operations import insert
+from orchestratord.queue.records import Insert
+from orchestratord.queue.sqlite.sqlite_database import SqliteFile
+from orchestratord.queue.store import Store, open_database
+
+
+@pytest.mark.parametrize(
+    "url", ["sqlite:///relative.db", "mysql://h/d", "/absolute.db", "sqlite://", ""]
+)
+def test_what_is_no_url_of_ours(url: str) -> None:
+    with pytest.raises(QueueError, match="write sqlite:////absolute/path"):
+        open_database(url)
+
+
+async def test_files_and_their_modes(path: Path, store: Store) -> None:
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    names = {child.name: stat.S_IMODE(child.stat().st_mode) for child in path.parent.iterdir()}
+    assert names == dict.fromkeys(
+        [path.name, f"{path.name}-wal", f"{path.name}-shm", f"{path.name}.lock"], 0o640
+    )
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o750
+
+
+async def test_after_closing_everything_is_in_one_file(path: Path) -> None:
+    store = await Store.open(f"sqlite:///{path}")
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    await store.close()
+    assert sorted(child.name for child in path.parent.iterdir()) == [path.name, f"{path.name}.lock"]
+
+
+async def test_the_connections_are_as_safe_as_promised(store: Store) -> None:
+    def pragmas(db: object) -> list[object]:
+        names = ("journal_mode", "synchronous", "busy_timeout", "journal_size_limit", "query_only")
+        return [db.all(f"PRAGMA {name}")[0][0] for name in names]  # type: ignore[attr-defined]
+
+    full = 2
+    writes = await store._writer.submit(Write(4, lambda s: pragmas(s.db)))  # type: ignore[arg-type]
+    reads = await store._reader.run(pragmas)
+    assert writes == ["wal", full, 5000, 64 << 20, 0]
+    assert reads == ["wal", full, 5000, 64 << 20, 1]
+
+
+async def test_the_reading_connection_cannot_write(store: Store) -> None:
+    with pytest.raises(QueueError, match="the database can only be read: attempt to write"):
+        await store._reader.run(lambda db: db.run("DELETE FROM meta"))
+
+
+async def test_two_names_of_one_file_meet_at_one_lock(
+    path: Path, store: Store, tmp_path: Path
+) -> None:
+    (tmp_path / "link").symlink_to(path.parent)
+    (path.parent / "other.db").symlink_to(path)
+    for name in (tmp_path / "link" / path.name, path.parent / "other.db"):
+        with pytest.raises(DatabaseInUse):
+            await Store.open(f"sqlite:///{name}")
+
+
+async def test_another_process_is_named(path: Path) -> None:
+    code = (
+        "import asyncio, sys\n"
+        "from orchestratord.queue.store import Store\n"
+        "async def main():\n"
+        "    store = await Store.open(sys.argv[1])\n"
+        "    print('open', flush=True)\n"
+        "    sys.stdin.read()\n"
+        "    await store.close()\n"
+        "asyncio.run(main())\n"
+    )
+    url = f"sqlite:///{path}"
+    with subprocess.Popen(
+        [sys.executable, "-c", code, url], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == b"open\n"
+        with pytest.raises(DatabaseInUse, match=f"the daemon with pid {process.pid}"):
+            await Store.open(url)
+        process.kill()
+    # A dead one does not stand in the way.
+    await (await Store.open(url)).close()
+
+
+async def test_what_is_no_database(path: Path) -> None:
+    path.parent.mkdir()
+    path.write_text("not a database, but long enough to be mistaken for a header of one" * 20)
+    with pytest.raises(QueueError, match=r"cannot be opened: .*not a database"):
+        await Store.open(f"sqlite:///{path}")
+    assert path.read_text().startswith("not a database")
+
+
+async def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(QueueError, match="cannot be opened"):
+        await Store.open(f"sqlite:///{tmp_path}/file/queue.db")
+
+
+def test_failures_are_told_apart(tmp_path: Path) -> None:
+    failures = SqliteFile(f"sqlite:///{tmp_path}/queue.db").failures
+
+    def failure(code: int) -> sqlite3.Error:
+        error = sqlite3.OperationalError("failed")
+        error.sqlite_errorcode = code
+        return error
+
+    for code, trouble in (
+        (sqlite3.SQLITE_FULL, Code.FULL), (sqlite3.SQLITE_IOERR_WRITE, Code.FAILING),
+        (sqlite3.SQLITE_BUSY, Code.LOCKED), (sqlite3.SQLITE_READONLY, Code.READ_ONLY),
+        (sqlite3.SQLITE_CORRUPT, Code.DAMAGED), (sqlite3.SQLITE_NOTADB, Code.DAMAGED),
+        (sqlite3.SQLITE_CONSTRAINT, None),
+    ):  # fmt: skip
+        assert failures.trouble(failure(code)) is trouble
+        named = failures.named(failure(code))
+        assert isinstance(named, StorageFull) is (trouble is Code.FULL)
+        assert getattr(named, "code", None) == (trouble if trouble is not Code.FULL else None)
+    assert failures.trouble(OSError(28, "No space left on device")) is None
+    assert failures.is_unfit(sqlite3.IntegrityError("x"))
+    assert not failures.is_unfit(failure(sqlite3.SQLITE_FULL))
+
+
+RUNS_FULL = """
+import asyncio, os, pathlib, sys
+from orchestratord.errors import StorageFull
+from orchestratord.model.task import NewTask
+from orchestratord.queue import writer
+from orchestratord.queue.database import Workers
+from orchestratord.queue.operations import insert, search
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.sqlite import sqlite_database
+from orchestratord.queue.store import Store
+
+writer.IDLE = 0.02
+disk = pathlib.Path(sys.argv[1])
+ballast = disk / "ballast"
+
+
+async def fill(store, accepted):
+    while True:
+        new = [Insert(NewTask("call", "crm/get", {"x": "y" * 50_000}))]
+        [item] = await store.write(insert.enqueue(new))
+        accepted.append(item.id)
+
+
+async def accepts(store, wanted):
+    async with asyncio.timeout(60):
+        while store.health.accepting != wanted:
+            await asyncio.sleep(0.01)
+
+
+async def main(workers):
+    sqlite_database.CROWDED = 0.95
+    store = await Store.open(f"sqlite:///{disk}/queue{bool(workers)}.db", workers=workers)
+    room = os.statvfs(disk)
+    ballast.write_bytes(b"x" * (room.f_bavail * room.f_bsize - 200_000))
+    await accepts(store, False)  # over 95 %
+    ballast.write_bytes(b"x" * (3 << 20))
+    await accepts(store, True)
+    sqlite_database.CROWDED = 1.0  # only the end of the disk itself is to stop it now
+    accepted = []
+    try:
+        await fill(store, accepted)
+    except StorageFull:
+        pass
+    assert len(accepted) > 10
+    assert store.health.fatal is None and not store.health.accepting
+    ballast.unlink()
+    await accepts(store, True)
+    [item] = await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    tasks, _ = await store.read(search.page(TaskFilter(), 1000))
+    assert [task.id for task in tasks] == [item.id, *reversed(accepted)]
+    await store.close()
+    for name in disk.glob("queue*.db"):
+        name.unlink()
+
+
+asyncio.run(main(None))
+asyncio.run(main(Workers.make(2).worker(1)))
+print("done")
+"""
+
+
+def test_a_disk_that_runs_full(tmp_path: Path) -> None:
+    """On a file system of eight megabytes, in a mount namespace that ends with the test."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = "mount -t tmpfs -o size=8m tmpfs "
+    unshare = shutil.which("unshare")
+    if unshare is None or os.geteuid() != 0:
+        pytest.skip("only root can mount a small disk")
+    alone = [unshare, "--mount", "--propagation", "private", "sh", "-c"]
+    if subprocess.run([*alone, f"{mounted} '{disk}'"], capture_output=True).returncode:
+        pytest.skip("this machine mounts nothing")
+    done = subprocess.run(
+        [*alone, f'{mounted} "$1" && exec "$0" -c "$2" "$1"', sys.executable, disk, RUNS_FULL],
+        capture_output=True,
+        text=True,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (0, "done\n"), done.stderr

@@ -1,0 +1,50 @@
+from __future__ import annotations
+
+import pytest
+
+from orchestratord.model.task import Key, NewTask
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.operations import insert
+from orchestratord.queue.records import Insert, Wakeup
+from orchestratord.queue.session import Session
+from orchestratord.queue.store import Store
+from orchestratord.queue.wakeup_text import DUE_SOON_MS, WakeupText
+
+KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
+
+
+@pytest.fixture
+async def session(store: Store) -> Session:
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    return await store.write(Write(Rank.KEEP, lambda session: session))
+
+
+async def test_what_one_says_another_reads(session: Session) -> None:
+    ours, theirs = WakeupText("ours", 1_000), WakeupText("theirs", 1_000)
+    now = session.now()
+    assert (ours.waits, ours.take()) == (False, None)
+    session.due = {KEY: now + 20, HOOK: now + DUE_SOON_MS + 60_000}
+    assert ours.add_due(session)
+    session.due = {KEY: now + 10}
+    assert not ours.add_due(session)  # more of what is to be told anyway
+    assert not ours.add_flags("paused")
+    assert ours.waits
+    text = ours.take()
+    assert (ours.waits, ours.take()) == (False, None)
+    assert text is not None
+    assert ours.read(text) is None
+    assert theirs.read(text) == Wakeup({KEY: now + 10}, paused=True)
+
+
+async def test_too_much_to_be_named(session: Session) -> None:
+    words = WakeupText("ours", 200)
+    session.due = {Key(f"crm/get{n}"): 1 for n in range(100)}
+    assert words.add_due(session)
+    assert WakeupText("theirs", 200).read(words.take() or "") == Wakeup(None)
+
+
+def test_the_words_of_others() -> None:
+    words = WakeupText("ours", 200)
+    assert words.read('{"from": "x", "due": [["a/b", "", 5]], "new": 1}') == Wakeup({Key("a/b"): 5})
+    for text in ("", "no JSON", "[]", '{"due": []}', '{"from": "x", "due": [[]]}', "{}"):
+        assert words.read(text) is None
