@@ -258,7 +258,8 @@ class Writer:
                     if committed:
                         self._done(session)
                         return
-                    if committed is False:
+                    # What ends each new connection, too, is not tried for ever.
+                    if committed is False and tries <= REPEATS:
                         continue
                 self._refuse(session, operations, cause)
                 return

@@ -107,8 +107,10 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, PeeweeException) and error.args:
         error = error.args[0]  # it wraps them
     if isinstance(error, psycopg.OperationalError):
-        # Of those that the server explains: it shuts down, starts, or has become a standby.
-        return error.sqlstate is None or error.sqlstate[:2] == "08" or error.sqlstate[:3] == "57P"
+        if error.sqlstate is None or error.sqlstate[:3] == "57P":
+            return True  # of what the server explains: it shuts down, starts, or is a standby now
+        # It may refuse one statement as a breach of the protocol, and keep the session.
+        return error.sqlstate[:2] == "08" and error.diag.severity_nonlocalized != "ERROR"
     ended = pg.IdleInTransactionSessionTimeout | pg.TransactionTimeout
     return isinstance(error, pg.ReadOnlySqlTransaction | ended)
 

@@ -362,6 +362,28 @@ async def test_what_cannot_be_written_is_refused_and_the_store_recovers(
     assert (await far.counts())["pending"] == 1
 
 
+@pytest.mark.parametrize(
+    ("statement", "values", "error"),
+    [
+        ("SELECT $1::int, $2::int", (1,), "requires 2"),
+        ("SELECT pg_terminate_backend(pg_backend_pid())", (), "administrator"),
+    ],
+)
+async def test_what_the_server_refuses_each_time_is_not_tried_for_ever(
+    far: Store, statement: str, values: tuple[int, ...], error: str
+) -> None:
+    def refused(session: Any) -> None:
+        session.db._raw.execute(statement, values)
+
+    async with asyncio.timeout(30):
+        with pytest.raises(QueueError, match=error):
+            await far._writer.submit(Write(1, refused))
+        while far.health.unreachable is not None:
+            await asyncio.sleep(0.02)
+    await far.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    assert (await far.counts())["pending"] == 1
+
+
 @pytest.fixture
 def followed() -> Iterator[tuple[Postgres, Standby]]:
     """A server, and a standby that follows it."""
@@ -474,7 +496,7 @@ async def test_whose_turn_it_is_follows_its_indexes(two: list[Any]) -> None:
         (claim_postgres.ORDERED_TURNS, (line,), ("blocks", "ordered")),
         (claim_postgres.TAKE_ON, (line, "me", 1, 1, 1), ("held", "pkey")),
         (claim_postgres.STEP_BACK, ([1],), ("pkey",)),
-        (claim_postgres.STEP_FORWARD, ([1], 1, 1), ("pkey",)),
+        (claim_postgres.STEP_FORWARD, ([1], 1, 1, 1), ("pkey",)),
     ):
         steps = await queue.store._writer.submit(Write(1, partial(plan, statement, values)))
         for index in indexes:
