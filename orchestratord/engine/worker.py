@@ -25,7 +25,7 @@ from orchestratord.engine.lanes.wait_reason import Waiting, behind, waits
 from orchestratord.engine.removed_tasks import RemovedTasks
 from orchestratord.engine.settlement import Claims
 from orchestratord.engine.stats import Stats
-from orchestratord.errors import Unreachable
+from orchestratord.errors import QueueError, Unreachable
 from orchestratord.http.api_client import MakeKeeper, Sender
 from orchestratord.http.client import HttpClient
 from orchestratord.http.oauth import TokenKeeper
@@ -193,8 +193,10 @@ class Worker:
                 for key, next_try in (await self.store.read(claim.earliest())).items():
                     self.placement.touched(key, next_try)
                 return
-            except Unreachable as error:
+            except QueueError as error:
                 log.warning("how the queue stands is not known yet: %s", error)
+                if not isinstance(error, Unreachable):  # which the health tells of
+                    self._claims_fail(error)
             except Exception as error:
                 log.exception(
                     "what a dead daemon had claimed cannot be taken over; again in a second"
