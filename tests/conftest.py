@@ -18,6 +18,33 @@ settings.register_profile("campaign", quick, max_examples=2_000)
 settings.load_profile("project")
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--campaign", action="store_true", help="campaigns, too: minutes of kills")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput") and config.args_source is not config.ArgsSource.TESTPATHS:
+        config.option.campaign = True  # what is named is run
+
+
+def pytest_xdist_auto_num_workers() -> int:
+    """With `-n auto`: more than there are cores, since most tests wait for processes and times."""
+    return max(6, os.cpu_count() or 1)
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave out campaigns that are not asked for, and beside other tests what measures time."""
+    beside = hasattr(config, "workerinput")
+    out = [
+        item
+        for item in items
+        if (not config.option.campaign and item.get_closest_marker("campaign"))
+        or (beside and item.get_closest_marker("serial"))
+    ]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in set(out)]
+
+
 @pytest.fixture(autouse=True)
 def webhooks_that_nobody_disabled() -> Iterator[None]:
     """A process has the plugin once; what one test's webhooks went through is none of another's."""
