@@ -11,10 +11,14 @@ from typing import Any
 
 import pytest
 
+from tests import described_api
+from tests.acceptance.control import Control
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
 
 MakeDaemon = Callable[..., Daemon]
+
+Control.checks = (described_api.check,)
 
 _failures: list[str] = []
 """The tests that have failed so far in this process."""
