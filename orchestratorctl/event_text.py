@@ -24,8 +24,12 @@ _COLOURS = {
     "inbound.refused": "yellow",
     "throttle.began": "yellow",
     "throttle.ended": "green",
+    "endpoint.failing": "red",
     "endpoint.paused": "yellow",
     "outbox.refused": "red",
+    "schedule.missed": "yellow",
+    "trouble.began": "red",
+    "trouble.ended": "green",
     "config.refused": "red",
     "plugin.fault": "red",
     "clock.jumped": "yellow",
@@ -58,7 +62,7 @@ def _sentence(event: dict[str, Any]) -> str:
     words = {
         "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon,
         "breaker": _breaker, "throttle": _throttle, "clock": _clock, "outbox": _outbox,
-        "partition": _partition, "inbound": _inbound,
+        "partition": _partition, "inbound": _inbound, "trouble": _trouble, "endpoint": _endpoint,
     }.get(what)  # fmt: skip
     return words(event) if words is not None else _named(event)
 
@@ -118,6 +122,17 @@ def _throttle(event: dict[str, Any]) -> str:
 def _partition(event: dict[str, Any]) -> str:
     failed = f"task {compact(event.get('id'))} failed ({compact(event.get('reason'))})"
     return f"{compact(event.get('partition'))} of {named(event)}: {failed}"
+
+
+def _trouble(event: dict[str, Any]) -> str:
+    return f"{compact(event.get('code'))}: {compact(event.get('why'))}"
+
+
+def _endpoint(event: dict[str, Any]) -> str:
+    if event.get("type") != "endpoint.failing":
+        return _named(event)
+    since, count = short_time(event.get("failing_since")), number(event.get("failures"))
+    return f"{named(event)} since {since}, {count} failures, the last one: {event.get('error')}"
 
 
 def _outbox(event: dict[str, Any]) -> str:

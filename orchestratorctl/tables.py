@@ -162,6 +162,11 @@ def _next_try(task: Document) -> str:
     return until(task.get("next_try")) if task.get("status") == "pending" else "-"
 
 
+def _error(task: Document) -> str:
+    """What the last attempt failed with; nothing of a task that has succeeded."""
+    return compact(task.get("last_error")) if task.get("status") != "succeeded" else "-"
+
+
 TASKS = (
     TableColumn("ID", value_of("id"), right=True),
     TableColumn("KIND", value_of("kind"), spare=True),
@@ -171,6 +176,7 @@ TASKS = (
     TableColumn("CODE", value_of("last_status_code"), right=True),
     TableColumn("NEXT TRY", _next_try, right=True),
     TableColumn("CREATED", value_of("created_at", ago), right=True),
+    TableColumn("ERROR", _error, cut="end", spare=True),
 )
 NEW_CALL = (
     TableColumn("ID", value_of("id"), right=True),

@@ -238,6 +238,8 @@ _FILTERS = (
     VerbArgument("--until", "created before that", _WHEN, "filters"),
     VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
     VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
+    VerbArgument("--webhook", "deliveries of the webhook of this name", _TEXT, "filters"),
+    VerbArgument("--batch", "told of by the delivery of this batch", _COUNT, "filters"),
 )
 _EVENT_FILTERS = (
     VerbArgument(
@@ -275,9 +277,9 @@ def _task_id(statuses: str = "") -> ArgumentValue:
     return ArgumentValue("ID", types.numbered_id, f"tasks {statuses}")
 
 
-def _webhook_verb(name: str, about: str) -> Verb:
+def _webhook_verb(name: str, about: str, *options: VerbArgument) -> Verb:
     """What is done with one webhook, by the function of this name."""
-    return Verb(name, f"verbs.webhook_verbs:{name}", about, _ENDPOINT, _WEBHOOK)
+    return Verb(name, f"verbs.webhook_verbs:{name}", about, _ENDPOINT, _WEBHOOK, *options)
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -411,7 +413,11 @@ VERBS = (
                 "list webhooks and their state",
                 VerbArgument("endpoint", None, _API_NAME, nargs="?"),
             ),
-            _webhook_verb("enable", "deliver to a webhook again"),
+            _webhook_verb(
+                "enable",
+                "deliver to a webhook again",
+                VerbArgument("--replay", "send what failed while it was disabled"),
+            ),
             _webhook_verb("disable", "stop deliveries to a webhook"),
             _webhook_verb("test", "send a test delivery to a webhook"),
         ),

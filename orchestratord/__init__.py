@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from orchestratord.config.params import check_params as check_params
+    from orchestratord.config.validate.secret_keys import is_named_for_secret as is_named_for_secret
     from orchestratord.errors import ConfigError as ConfigError
     from orchestratord.errors import Conflict as Conflict
     from orchestratord.errors import EgressDenied as EgressDenied
@@ -42,11 +43,14 @@ if TYPE_CHECKING:
     from orchestratord.model.event import EndpointEvent as EndpointEvent
     from orchestratord.model.event import Event as Event
     from orchestratord.model.event import EventType as EventType
+    from orchestratord.model.event import FailingEvent as FailingEvent
     from orchestratord.model.event import InboundEvent as InboundEvent
     from orchestratord.model.event import OutboxEvent as OutboxEvent
     from orchestratord.model.event import PartitionEvent as PartitionEvent
     from orchestratord.model.event import PluginEvent as PluginEvent
+    from orchestratord.model.event import ScheduleEvent as ScheduleEvent
     from orchestratord.model.event import TaskEvent as TaskEvent
+    from orchestratord.model.event import TroubleEvent as TroubleEvent
     from orchestratord.model.event import WebhookEvent as WebhookEvent
     from orchestratord.model.http_message import Form as Form
     from orchestratord.model.http_message import Request as Request
@@ -55,7 +59,9 @@ if TYPE_CHECKING:
     from orchestratord.model.http_message import put_headers as put_headers
     from orchestratord.model.http_message import url_text as url_text
     from orchestratord.model.json_body import INLINE_BYTES as INLINE_BYTES
+    from orchestratord.model.json_body import MAX_DEPTH as MAX_DEPTH
     from orchestratord.model.json_body import free_json as free_json
+    from orchestratord.model.json_body import is_shallow as is_shallow
     from orchestratord.model.json_body import parse_json as parse_json
     from orchestratord.model.outcome import Outcome as Outcome
     from orchestratord.model.outcome import Send as Send
@@ -64,7 +70,11 @@ if TYPE_CHECKING:
     from orchestratord.model.settings import Config as Config
     from orchestratord.model.settings import DaemonSetting as DaemonSetting
     from orchestratord.model.settings import Port as Port
+    from orchestratord.model.task import MOST_MEMBERS as MOST_MEMBERS
     from orchestratord.model.task import Action as Action
+    from orchestratord.model.task import BatchEntry as BatchEntry
+    from orchestratord.model.task import BatchMember as BatchMember
+    from orchestratord.model.task import ClosedBatch as ClosedBatch
     from orchestratord.model.task import Delete as Delete
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
@@ -114,6 +124,7 @@ if TYPE_CHECKING:
 
 _HOMES = {
     "orchestratord.config.params": "check_params",
+    "orchestratord.config.validate.secret_keys": "is_named_for_secret",
     "orchestratord.errors": (
         "ConfigError Conflict EgressDenied InvalidParams InvalidPayload NotFound NotWritable "
         "OrchestratordError Outdated PluginError Problem Reject SendError Snooze Unconditional"
@@ -125,17 +136,19 @@ _HOMES = {
     "orchestratord.model.endpoint": "Api Endpoint ParamRules PartitionKey Schedule Setting",
     "orchestratord.model.event": (
         "BreakerEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
-        "InboundEvent OutboxEvent PartitionEvent PluginEvent TaskEvent WebhookEvent "
+        "FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
+        "TaskEvent TroubleEvent WebhookEvent "
     ),
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "
     ),
-    "orchestratord.model.json_body": "INLINE_BYTES free_json parse_json",
+    "orchestratord.model.json_body": "INLINE_BYTES MAX_DEPTH free_json is_shallow parse_json",
     "orchestratord.model.outcome": "Outcome Send Statement",
     "orchestratord.model.retry_policy": "RetryPolicy",
     "orchestratord.model.settings": "Config DaemonSetting Port",
     "orchestratord.model.task": (
-        "Action Delete Effect Explanation NewTask Partition Reason Status Table Task Upsert "
+        "MOST_MEMBERS Action BatchEntry BatchMember ClosedBatch Delete Effect Explanation "
+        "NewTask Partition Reason Status Table Task Upsert "
     ),
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",

@@ -191,6 +191,10 @@ class UniqueKeyReused(QueueError):
     """The idempotency key was used at this endpoint before, with other parameters."""
 
 
+class Unstorable(QueueError):
+    """The database will never take it: a value cannot be stored, or breaks a constraint."""
+
+
 class StorageFull(QueueError):
     """The disk has no room: no new work is accepted, what is queued goes on."""
 
@@ -209,6 +213,11 @@ class Unreachable(QueueError):
 
 class OutboxUnusable(QueueError):
     """The database that is to have the outbox has none, or refuses what the relay asks."""
+
+
+class RowsUnreadable(QueueError):
+    """The rows of the outbox that wait could not be read together: its server ran out of time, or
+    of memory."""
 
 
 class DatabaseInUse(QueueError):

@@ -22,6 +22,11 @@ DOCUMENT = Path(__file__).parents[1] / "docs" / "openapi.json"
 
 JSON, PROBLEM = "application/json", "application/problem+json"
 
+PLAIN_HEADERS = frozenset(
+    {"accept", "accept-encoding", "connection", "content-length", "content-type", "host"}
+)
+"""What any request may have."""
+
 FREE = ("/login", "/logout")
 """What is no part of the API."""
 NO_ROUTE = "there is nothing at this path"
@@ -72,6 +77,22 @@ def check(answer: httpx.Response) -> None:
     assert content is not None, f"{where}: {media_type} is not described"
     if media_type in (JSON, PROBLEM):
         _check(_key(content["schema"]), answer.json(), where)
+
+
+def check_request(request: httpx.Request) -> None:
+    """Raise AssertionError where a request is one that the description does not know."""
+    path = request.url.raw_path.decode().partition("?")[0]
+    where = f"{request.method} {path}"
+    found = _path(path)
+    assert found is not None, f"{where}: this route is not described"
+    operation = found.operations.get(request.method.lower())
+    assert operation is not None, f"{where}: the method is not described"
+    _check_request(request, operation, where)
+    described = {one["name"].lower() for one in operation["parameters"] if one["in"] == "header"}
+    undescribed = request.headers.keys() - described - PLAIN_HEADERS
+    assert not undescribed, f"{where}: headers are not described: {undescribed}"
+    if request.content:
+        assert "requestBody" in operation, f"{where}: it takes no body"
 
 
 def _check_request(request: httpx.Request, operation: Mapping[str, Any], where: str) -> None:

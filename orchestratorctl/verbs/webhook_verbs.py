@@ -6,6 +6,7 @@ from argparse import Namespace
 
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK
+from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import TEST_DELIVERY, WEBHOOKS, table
 
@@ -26,8 +27,20 @@ def list_webhooks(client: SocketClient, console: Console, arguments: Namespace) 
 
 
 def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Enables a webhook that was disabled."""
+    """Enables a webhook that was disabled; with --replay, sends what has failed meanwhile."""
     console.report(_post(client, arguments, "enable"), f"{_name(arguments)} is enabled.")
+    if arguments.replay:
+        wanted = {
+            "kind": "webhook",
+            "endpoint": arguments.endpoint,
+            "webhook": arguments.webhook,
+            "status": "failed",
+            "reason": "webhook_disabled",
+        }
+        answer = client.post("/v1/retries/trigger", {"filter": wanted})
+        console.say(f"{number(answer.get('matched'))} deliveries are sent that had failed since.")
+        if answer.get("bulk") is not None:
+            console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
     return OK
 
 

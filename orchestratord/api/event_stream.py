@@ -28,7 +28,9 @@ _PAGE = 100
 """Events that are written in one go."""
 _KEPT = 2_000
 """Texts that are kept for other followers of the same events."""
-_TIMES = ("at", "started_at", "next_try", "next_probe", "opened_at")
+_TIMES = (
+    "at", "started_at", "next_try", "next_probe", "opened_at", "slot", "failing_since", "began_at",
+)  # fmt: skip
 _IDS = ("added", "changed", "removed")
 
 Wanted = Callable[[Event], bool]

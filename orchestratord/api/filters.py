@@ -77,6 +77,10 @@ class TaskQuery(TypedDict, total=False):
     """The task whose child tasks they are."""
     partition: Annotated[str, Field(max_length=MAX_PARTITION)]
     """Of this partition."""
+    batch: _ID
+    """Told of by the delivery of this batch."""
+    webhook: Annotated[str, Field(max_length=MAX_TEXT)]
+    """Deliveries of the webhook of this name."""
 
 
 @example({"endpoint": "shop/*", "status_code": "5xx", "since": "1d"})
@@ -106,6 +110,10 @@ class TaskFilterBody(TypedDict, total=False):
     """The task whose child tasks they are."""
     partition: Annotated[str, Field(max_length=MAX_PARTITION)] | None
     """Of this partition."""
+    batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
+    """Told of by the delivery of this batch."""
+    webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
+    """Deliveries of the webhook of this name."""
 
 
 NAMES = tuple(TaskQuery.__annotations__)
@@ -157,6 +165,8 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "id": _ids,
         "parent": _id,
         "partition": _partition,
+        "batch": _id,
+        "webhook": _text,
     }
     found: dict[str, Any] = {}
     problems: dict[str, str] = {}

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from orchestratord.api.answer_documents import OutboxDocument, OutboxRowDocument
 from orchestratord.api.bodies import check_key
-from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.server.problem_json import SHORTAGE, Refusal
 from orchestratord.api.server.request_body import json_value
 from orchestratord.config.outbox_database import Outbox, outbox_of
 from orchestratord.engine.enqueue import Enqueue, callable_endpoint, new_call
@@ -29,11 +29,11 @@ from orchestratord.errors import (
     NotFound,
     OrchestratordError,
     QueueError,
-    StorageFull,
-    Unreachable,
+    RowsUnreadable,
+    Unstorable,
 )
 from orchestratord.model.event import EventType, OutboxEvent
-from orchestratord.model.json_body import INLINE_BYTES
+from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.event_bus import EventBus
@@ -47,6 +47,7 @@ from orchestratord.queue.outbox.outbox_take import (
     relays_elsewhere,
     release_relay,
     taken_before,
+    taken_of,
 )
 from orchestratord.queue.records import Inserted
 from orchestratord.queue.store import Store
@@ -61,6 +62,10 @@ log = logging.getLogger("orchestratord.outbox")
 
 PAGE = 500
 """Rows that are taken in one transaction."""
+SHRINK = 8
+"""By what that is divided where so many cannot be read, or written, at once."""
+ALONE = 3
+"""How often a row that cannot be read even alone is tried before it is refused."""
 LOOK = 0.1
 """Seconds between two looks while rows come."""
 IDLE_LOOK = 1.0
@@ -80,7 +85,14 @@ FORGOTTEN = 2_000
 AT_ONCE = 0.01
 """Seconds for which rows are checked before others on the loop have their turn."""
 CUT = 200
-"""Characters of an endpoint's name that are told of; a row may name what it likes."""
+"""Characters of an endpoint's name, or of one message, that are told of; a row may name what it
+likes."""
+MOST_ERRORS = 20
+"""Of one row, that are written into it."""
+
+UNFIT = (Unstorable, TypeError, ValueError, OverflowError, RecursionError)
+"""What the queue raises for a row that it will never take. Everything else passes, and is tried
+again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,6 +126,10 @@ class OutboxRelay:
         self._error: str | None = None
         self._taken = self._refused = 0
         self._counts: tuple[int, int] | None = None
+        self._page = PAGE
+        """Rows that are read together; fewer after so many could not be."""
+        self._unread: tuple[int, int] | None = None
+        """The row that could not be read alone, and how often."""
 
     def place(self) -> Outbox | None:
         """Where the outbox is by the configuration in force; None where there is none."""
@@ -175,6 +191,8 @@ class OutboxRelay:
             except OrchestratordError as error:
                 tries = 0 if self._error is None else tries + 1
                 self._failed(outbox, error)
+                if self._shrink(error):
+                    tries = 0
                 await asyncio.sleep(AGAIN[min(tries, len(AGAIN) - 1)])
             except Exception:
                 log.exception("the outbox cannot be relayed; again in %g s", AGAIN[-1])
@@ -192,6 +210,13 @@ class OutboxRelay:
         if words != self._error:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
+
+    def _shrink(self, error: OrchestratordError) -> bool:
+        """Take fewer rows at once where they were too many for a server; whether that may help."""
+        if type(error) not in (QueueError, RowsUnreadable):
+            return False
+        before, self._page = self._page, max(self._page // SHRINK, 1)
+        return before > 2  # two may come of one that was read, and cannot be written
 
     async def _hold(self) -> bool:
         """Be the one that relays, or go on to be; whether it is this daemon."""
@@ -217,22 +242,28 @@ class OutboxRelay:
                 if now - tended_at >= TEND:
                     tended_at = now
                     await self._tend(outbox, connection)
+                page = self._page
                 found = await self._round(outbox, connection)
                 if self._error is not None:
                     log.info("the outbox is relayed again")
                     self._error = None
                 if found:
                     found_at = now
-                if found < PAGE:  # else there may be more already
+                if found < page:  # else there may be more already
                     await connection.wait(LOOK if now - found_at < IDLE_AFTER else IDLE_LOOK)
 
     async def _round(self, outbox: Outbox, connection: OutboxConnection) -> int:
         """Take the next rows; how many there were."""
-        rows = await connection.look(PAGE)
+        rows = await self._look(connection)
         if not rows:
             return 0
         fit, refused = await self._checked(rows)
         gone: list[int] = []
+        if refused and outbox.name is not None:
+            # With the configuration of an earlier start a row may have made its task already.
+            taken = await self._store.read(taken_of([one.row.uid for one in refused]))
+            gone += [one.row.id for one in refused if one.row.uid in taken]
+            refused = [one for one in refused if one.row.uid not in taken]
         for row, result in await self._take(fit, same_database=outbox.name is None):
             if isinstance(result, Inserted):
                 self._taken += not result.duplicate
@@ -247,6 +278,25 @@ class OutboxRelay:
         for one in refused:
             await self._refuse(connection, one)
         return len(rows)
+
+    async def _look(self, connection: OutboxConnection) -> list[OutboxRow]:
+        """The next rows. One that cannot be read however often it is tried comes without its
+        parameters."""
+        if self._page > 1:
+            rows = await connection.look(self._page)
+        else:
+            first = await connection.first()
+            if first is None:
+                rows = []
+            elif self._unread == (first.id, ALONE):
+                rows = [first]
+            else:
+                _, tries = self._unread if self._unread and self._unread[0] == first.id else (0, 0)
+                self._unread = first.id, tries + 1
+                rows = await connection.look(1, first.id)
+            self._unread = None
+        self._page = min(self._page * 2, PAGE)
+        return rows
 
     async def _checked(
         self, rows: Sequence[OutboxRow]
@@ -263,6 +313,8 @@ class OutboxRelay:
             except OrchestratordError as error:
                 refused.append(RefusedRow(row, Refusal.of(error)))
             except Exception as error:  # a row that is looked at in vain would stop all others
+                if isinstance(error, MemoryError) or Refusal.of(error).code == SHORTAGE:
+                    raise
                 log.exception("row %d of the outbox cannot be looked at", row.id)
                 refused.append(RefusedRow(row, Refusal.of(error)))
             if time.monotonic() - breathed > AT_ONCE:
@@ -272,20 +324,19 @@ class OutboxRelay:
 
     async def _take(
         self, tasks: Sequence[OutboxTask], *, same_database: bool
-    ) -> list[tuple[OutboxTask, Result | QueueError]]:
-        """Make the tasks, together; where the database cannot hold one of them, one by one."""
+    ) -> list[tuple[OutboxTask, Result | Exception]]:
+        """Make the tasks, together; where the database will never take one of them, one by one."""
         if not tasks:
             return []
         try:
             results = await self._enqueue.take(tasks, same_database=same_database)
             return list(zip(tasks, results, strict=True))
-        except (RelayMoved, StorageFull, Unreachable):
-            raise
-        except QueueError as error:
+        except UNFIT as error:
             if len(tasks) == 1:
+                log.error("the queue never takes row %d of the outbox: %s", tasks[0].id, error)
                 return [(tasks[0], error)]
             log.warning("rows of the outbox are taken one by one: %s", error)
-            found = []
+            found: list[tuple[OutboxTask, Result | Exception]] = []
             for task in tasks:
                 found += await self._take([task], same_database=same_database)
             return found
@@ -293,7 +344,7 @@ class OutboxRelay:
     async def _refuse(self, connection: OutboxConnection, refused: RefusedRow) -> None:
         row, refusal = refused.row, refused.refusal
         redactor = self._reloader.config.redactor
-        problem: dict[str, Any] = redactor.value(refusal.document())
+        problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
         await connection.refuse(row.id, refusal.code, problem)
         self._refused += 1
         if self._counts is not None:  # until they are counted again
@@ -322,7 +373,8 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
     """The task that a row makes. Raises Refusal, and what the API refuses a call for."""
     text, delay = row.params, max(row.delay, 0.0)
     if text is None:
-        raise InvalidParams({"params": "are larger than any that max_params would allow"})
+        why = "are larger than any that max_params allows, or than their server can read out"
+        raise InvalidParams({"params": why})
     if not delay <= MAX_DURATION:
         raise InvalidParams({"delay": "is more than ten years"})
     key = check_key(row.key, "key")
@@ -337,6 +389,17 @@ async def _new_task(config: Config, row: OutboxRow) -> NewTask:
     return await new_call(config, endpoint, params, delay=delay, key=key)
 
 
+def _cut(problem: dict[str, Any]) -> dict[str, Any]:
+    """A problem as it is written into its row: what a row says may be as long as it likes."""
+    problem["detail"] = problem["detail"][:CUT]
+    if "errors" in problem:
+        problem["errors"] = [
+            {name: text[:CUT] for name, text in one.items()}
+            for one in problem["errors"][:MOST_ERRORS]
+        ]
+    return problem
+
+
 def _words(problem: Mapping[str, Any]) -> str:
     """A problem in one line."""
     wrong = [f"{one['key']}: {one['message']}" for one in problem.get("errors", ())]
@@ -345,13 +408,19 @@ def _words(problem: Mapping[str, Any]) -> str:
 
 def _row_json(row: ListedRow, config: Config) -> OutboxRowDocument:
     text = config.redactor.text
-    problem = None if row.problem is None else json_value(row.problem.encode())
+    problem, error = None, None
+    try:
+        if row.problem is not None:
+            problem = parse_json(row.problem)
+            error = _words(problem)
+    except (TypeError, ValueError, KeyError, AttributeError, RecursionError):
+        problem = None  # the row's owner has written something else
     return {
         "id": row.id,
         "endpoint": text(row.endpoint)[:CUT],
         "status": "waiting" if row.refused_at is None else "refused",
         "reason": row.reason,
-        "error": None if problem is None else text(_words(problem)),
+        "error": None if error is None else text(error),
         "problem": problem,
         "key": None if row.key is None else text(row.key),
         "params": text(row.params),

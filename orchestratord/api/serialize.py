@@ -184,6 +184,8 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
         "id": wanted.ids and ",".join(map(str, wanted.ids)),
         "parent": wanted.parent,
         "partition": wanted.partition,
+        "batch": wanted.batch,
+        "webhook": wanted.webhook,
     }
     return {name: value for name, value in found.items() if value not in (None, "")}
 

@@ -55,8 +55,10 @@ from orchestratord.queue.daemon_health import DATABASE, DaemonHealth, is_of_data
 from orchestratord.queue.database import Workers
 from orchestratord.queue.housekeeping.prune import prune as prune_some
 from orchestratord.queue.store import Store
+from orchestratord.runtime.batch_closer import BatchCloser
 from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
+from orchestratord.runtime.health_events import HealthEvents
 from orchestratord.runtime.reload import SIGHUP, Reloader
 from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.runtime.team import Team
@@ -492,7 +494,20 @@ class Daemon:
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
 
+        closer = BatchCloser(self._store, self._host, self._worker.enqueue)
+        health = HealthEvents(
+            self._store.health, self._worker.stats, self._host.events, self._clock
+        )
+
+        async def close() -> None:
+            await closer.look(self._loader.config)
+
+        async def tell() -> None:
+            health.look(self._loader.config.redactor)
+
+        chores.every(1, "what goes wrong", tell)
         chores.every(30, "prune", prune)
+        chores.every(1, "batches of webhooks", close)
         chores.every(5, "whether what was refused may go", self._reloader.judge_again)
         chores.every(10, "what plugins note of the configuration", self._reloader.write)
         if self._notifier.listening:

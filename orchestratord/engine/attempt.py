@@ -45,7 +45,8 @@ from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
 from orchestratord.plugin.long_work import bounded, count_anew
 from orchestratord.queue.operations import stored_throttles
-from orchestratord.queue.operations.settle import reserve_ids, start
+from orchestratord.queue.operations.reserved_ids import ReservedIds
+from orchestratord.queue.operations.settle import start
 from orchestratord.queue.operations.slices import SLICE
 from orchestratord.queue.records import Born, Happened, Insert, Inserted, StoredEffect
 from orchestratord.queue.store import Store
@@ -94,6 +95,7 @@ class Pipe:
         self._lanes = lanes
         self._placement = placement
         self._claims = claims
+        self._event_ids = ReservedIds(store.write)
         self._stats = stats
         self._clock = clock
         self._chance = chance
@@ -283,12 +285,7 @@ class Pipe:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte; False where the claim is no longer ours."""
         task, target = run.task, run.target
-        effects: Sequence[Effect] = ()
-        before = run.executor.phases[0]
-        if before and self._host.concerned("announce", task.kind, target.endpoint):
-            reached = Reached(task, target.endpoint, run.config, None, run.request, run.running)
-            reached.phase = before
-            effects = await self._host.collect("announce", reached)
+        effects = await self.results.announced(run)
         if task.ordered and self.deadlines.leases.may_be_lost(run.elapsed()):
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
@@ -475,8 +472,6 @@ class Pipe:
             )
             return
         if items:
-            if len(items) > SLICE:
-                self.slices_wait.set()
             await self.written(items, settled.inserted)
         log_settled(task, result, settled.status, config)
         self._stats.count(settlement, settled.status)
@@ -522,7 +517,7 @@ class Pipe:
     async def _ids(self, count: int) -> Sequence[int]:
         """Ids for events; none where the database gives none now: they wait like others then."""
         try:
-            return await self._store.write(reserve_ids(count))
+            return await self._event_ids.take(count)
         except Exception as error:
             log.warning("events wait for an attempt, as they cannot be given ids now: %s", error)
             return ()
@@ -554,6 +549,8 @@ class Pipe:
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""
+        if len(items) > SLICE:
+            self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
         now = self._clock.now_ms() if self._events.listening else None
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
@@ -581,8 +578,6 @@ class Pipe:
         if self._events.listening:
             self._events.publish(task_events.happened(insert, item, self._clock.now_ms()))
         if happened.effects:
-            if len(happened.effects) > SLICE:
-                self.slices_wait.set()
             await self.written(happened.effects, item.following)
 
     def not_written(self, items: Sequence[StoredEffect]) -> None:

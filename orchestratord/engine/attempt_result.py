@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -94,6 +95,21 @@ class ResultTeller:
         self._host = host
         self._clock = clock
 
+    async def announced(self, run: Run) -> Sequence[Effect]:
+        """What the hooks want written before the first byte is sent."""
+        task, endpoint, before = run.task, run.target.endpoint, run.executor.phases[0]
+        if not before or not self._host.concerned("announce", task.kind, endpoint):
+            return ()
+        reached = Reached(task, endpoint, run.config, None, run.request, run.running)
+        reached.phase = before
+        return await self._in_slices(await self._host.collect("announce", reached))
+
+    async def _in_slices(self, effects: list[Effect]) -> list[Effect]:
+        """The same; where they are more than one transaction should write, with slices of them."""
+        if len(effects) <= SLICE:
+            return effects
+        return await off_loop(sliced, effects, self._clock.now_ms())
+
     async def tell(
         self, reached: Reached, decision: Decision, row: Attempt | None, after: str | None
     ) -> AttemptResult:
@@ -129,8 +145,7 @@ class ResultTeller:
                         effects += await host.collect("announce", reached)
             if telling and phase is not None:
                 effects += await host.collect(phase, reached)
-            if len(effects) > SLICE:
-                effects = await off_loop(sliced, effects, self._clock.now_ms())
+            effects = await self._in_slices(effects)
         result = AttemptResult(decision, outcome, row, effects, decision.uncounted)
         result.request, result.after = reached.request, after
         return result

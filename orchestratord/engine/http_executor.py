@@ -16,10 +16,11 @@ import httpx
 from pydantic import Field, model_validator
 
 from orchestratord.errors import InvalidPayload, SendError, SendErrorKind
+from orchestratord.http.error_message import error_message
 from orchestratord.http.oauth import AWAITED
 from orchestratord.http.response_parser import ACCEPT_ENCODING
 from orchestratord.model.declared import Model
-from orchestratord.model.endpoint import SUCCESS, Endpoint
+from orchestratord.model.endpoint import SUCCESS, Endpoint, ErrorMessage
 from orchestratord.model.http_message import BODY_FILE, NO_HEADERS, Form, Request
 from orchestratord.model.json_body import INLINE_BYTES, free_json, parse_json
 from orchestratord.model.outcome import Outcome, Send, Verdict
@@ -101,6 +102,9 @@ class HttpSpec(Model):
     """Status codes that are a success, such as 2xx; anything else is a failure."""
     success_if: Expression | None = None
     """JMESPath over the answer's body, which has to hold for a success, too."""
+    error_message: ErrorMessage | None = None
+    """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
+    what is wrong, such as body.error.message; left out: that of api.yaml, or the usual places."""
 
 
 class HttpExecutor(Executor):
@@ -191,7 +195,10 @@ class HttpExecutor(Executor):
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
-                return outcome
+                if outcome.response is None or outcome.verdict == "success":
+                    return outcome
+                where = (spec.error_message if spec else None) or api.error_message
+                return await _in_its_words(outcome, outcome.response, where)
             fresh, inline = True, inline - 1
 
     def _key(self, task: Task) -> str:
@@ -312,6 +319,14 @@ def checked(name: str, value: str) -> str:
 def _type_of(name: str) -> str:
     """By the suffixes that Python knows by itself: no file of the machine adds to them."""
     return MimeTypes().guess_type(name)[0] or "application/octet-stream"
+
+
+async def _in_its_words(
+    outcome: Outcome, response: httpx.Response, where: Expression | None
+) -> Outcome:
+    """The outcome of an answer that is a failure, with what the API says is wrong."""
+    said = await error_message(response, where)
+    return outcome if said is None else replace(outcome, error=f"{outcome.error}: {said}")
 
 
 async def _looked_into(

@@ -24,6 +24,7 @@ from orchestratord.engine.lanes.call_partition import partition_of
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
+from orchestratord.model.event import EventType, ScheduleEvent
 from orchestratord.model.schedule_slots import (
     Run,
     is_taken,
@@ -212,6 +213,8 @@ class Scheduler:
         schedule, name = endpoint.schedule, endpoint.id
         assert schedule is not None
         missed = slot < self._since[name]
+        if missed:
+            self._tell_missed(endpoint, slot)
         if name in self._paused or not endpoint.enabled:
             log.debug("a slot of %s is skipped: it is paused or disabled", name)
         elif missed and not schedule.catch_up:
@@ -221,6 +224,13 @@ class Scheduler:
         else:
             return Insert(await self._task(endpoint, slot))
         return None
+
+    def _tell_missed(self, endpoint: Endpoint, slot: int) -> None:
+        name, schedule = endpoint.id, endpoint.schedule
+        assert schedule is not None
+        if name not in self._paused and endpoint.enabled:
+            type_, now = EventType.SCHEDULE_MISSED, self._clock.now_ms()
+            self._events.publish(ScheduleEvent(type_, now, name, slot, schedule.catch_up))
 
     async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,

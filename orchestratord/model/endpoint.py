@@ -11,7 +11,14 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BeforeValidator, Field, ValidationInfo, field_validator, model_validator
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    Field,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.auth import Auth, Proxy, Tls
@@ -21,6 +28,7 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Partition
 from orchestratord.model.test_case import TestCase
 from orchestratord.values.durations import Duration, Size
+from orchestratord.values.jmespath_expression import Expression
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import Template, to_text
@@ -213,6 +221,21 @@ PartitionKey = Annotated[
 """The key of the YAML: a template, or a mapping."""
 
 
+OF_ANSWER = ("body", "headers", "status_code")
+"""What `error_message` looks at."""
+
+
+def _of_answer(expression: Expression) -> Expression:
+    """Raises ValueError where it names something else."""
+    for name in sorted(expression.names - {*OF_ANSWER, "@"}):
+        raise ValueError(f"there is {', '.join(OF_ANSWER)}, and no {name!r}: write body.{name}")
+    return expression
+
+
+ErrorMessage = Annotated[Expression, AfterValidator(_of_answer)]
+"""The key of the YAML."""
+
+
 class Api(Model):
     """What the endpoints of one API share."""
 
@@ -237,6 +260,9 @@ class Api(Model):
     """How many of its calls begin at most, in all daemons together: 10/s, 100/min, 5000/h."""
     breaker: BreakerKey = BreakerRule()
     """When the circuit breakers of its calls open: {failures: 20, window: 2m}, or `off`."""
+    error_message: ErrorMessage | None = None
+    """JMESPath over `{body, headers, status_code}` of an answer that is a failure: where it says
+    what is wrong, such as body.error.message; left out: the usual places."""
     retry_after_scope: Literal["api", "endpoint"] = "api"
     """What waits where an answer carries Retry-After: all calls of the `api`, or the `endpoint`."""
     follow_redirects: bool = False

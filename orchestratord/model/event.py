@@ -34,9 +34,13 @@ class EventType(StrEnum):
     INBOUND_REFUSED = "inbound.refused"  # a request of a sender
     THROTTLE_BEGAN = "throttle.began"  # a receiver asks for less, by Retry-After or by refusing
     THROTTLE_ENDED = "throttle.ended"  # that is over, or was lifted manually
+    ENDPOINT_FAILING = "endpoint.failing"  # none of its calls has succeeded for ten minutes
     ENDPOINT_PAUSED = "endpoint.paused"
     ENDPOINT_RESUMED = "endpoint.resumed"
     OUTBOX_REFUSED = "outbox.refused"  # a row that makes no task
+    SCHEDULE_MISSED = "schedule.missed"  # a slot passed while nothing looked
+    TROUBLE_BEGAN = "trouble.began"  # with the disk, the database, or a part of the daemon
+    TROUBLE_ENDED = "trouble.ended"
     CONFIG_ADOPTED = "config.adopted"
     CONFIG_REFUSED = "config.refused"
     PLUGIN_FAULT = "plugin.fault"
@@ -175,6 +179,44 @@ class EndpointEvent(NamedTuple):
     endpoint: str
 
 
+class FailingEvent(NamedTuple):
+    """`endpoint.failing`."""
+
+    type: EventType
+    at: int
+    endpoint: str
+    failing_since: int
+    """When the first of the failures in a row ended."""
+    failures: int
+    """Of this daemon: how many there were."""
+    status_code: StatusCode
+    """The last one's."""
+    error: str | None
+
+
+class ScheduleEvent(NamedTuple):
+    """`schedule.missed`."""
+
+    type: EventType
+    at: int
+    endpoint: str
+    slot: int
+    """The last slot that was missed."""
+    caught_up: bool
+    """Whether it makes a call now."""
+
+
+class TroubleEvent(NamedTuple):
+    """`trouble.began`, `trouble.ended`."""
+
+    type: EventType
+    at: int
+    code: str
+    """In a word, as in `/readyz`: `storage_full`, `database_unreachable`."""
+    why: str
+    began_at: int
+
+
 class OutboxEvent(NamedTuple):
     """`outbox.refused`."""
 
@@ -253,6 +295,9 @@ Event = (
     | InboundEvent
     | ThrottleEvent
     | EndpointEvent
+    | FailingEvent
+    | ScheduleEvent
+    | TroubleEvent
     | OutboxEvent
     | ConfigEvent
     | PluginEvent

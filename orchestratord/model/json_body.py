@@ -8,7 +8,7 @@ it, in Python, and only short objects by the one in C; `python -m bench.answers`
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from json.decoder import JSONArray, JSONObject  # type: ignore[attr-defined]  # it has no types
 from json.scanner import c_make_scanner, py_make_scanner  # type: ignore[attr-defined]
 from typing import Any
@@ -16,6 +16,8 @@ from typing import Any
 INLINE_BYTES = 32 << 10
 """Bytes of JSON up to which it is looked into on the event loop: that takes less time than a thread
 needs to wake up, or not much more. `python -m bench.answers` shows it."""
+MAX_DEPTH = 64
+"""Arrays and objects within each other that are taken from outside."""
 PIECE = 256 << 10
 """Characters that are read in one go, at most; that takes up to 15 ms."""
 
@@ -65,6 +67,24 @@ class _Decoder(json.JSONDecoder):
         self.scan_once = py_make_scanner(self)
 
 
+def is_shallow(value: Any) -> bool:
+    """Whether a value that was read from JSON is nested `MAX_DEPTH` deep at most."""
+    level = _nested([value])
+    for _ in range(MAX_DEPTH):
+        if not level:
+            return True
+        level = [
+            inner
+            for outer in level
+            for inner in _nested(outer.values() if isinstance(outer, dict) else outer)
+        ]
+    return not level
+
+
+def _nested(values: Iterable[Any]) -> list[Any]:
+    return [value for value in values if isinstance(value, dict | list)]
+
+
 RUN = 10_000
 """Values that are freed in one go."""
 
@@ -104,21 +124,34 @@ def is_larger(values: Mapping[str, Any], most: int) -> bool:
 
     Raises TypeError, ValueError or RecursionError for what JSON cannot hold.
     """
-    room = most
-    for name, value in values.items():
-        kind = type(value)
-        if kind is str:
-            room -= _LONGEST * len(value)
-        elif kind not in _PLAIN and not (kind is int and abs(value) < _SMALL_INTEGER):
-            room = -1
-        room -= _LONGEST * len(name) + _AROUND
-        if room < 0:
-            break
-    else:
+    if _is_surely_smaller(values, most):
         return False  # as nearly always
     if _is_surely_larger(values, most):
         return True
     return len(_ENCODER.encode(dict(values)).encode("utf-8", "replace")) > most
+
+
+def _is_surely_smaller(values: Any, room: int) -> bool:
+    """Whether there is room for the values however each of their characters is written."""
+    waiting = [values]
+    for item in waiting:  # and what is added meanwhile
+        kind = type(item)
+        room -= _AROUND
+        if kind is str:
+            room -= _LONGEST * len(item)
+        elif kind is dict:
+            for name in item:
+                if type(name) is not str:
+                    return False
+                room -= _LONGEST * len(name)
+            waiting += item.values()
+        elif kind is list:
+            waiting += item
+        elif kind not in _PLAIN and not (kind is int and abs(item) < _SMALL_INTEGER):
+            return False
+        if room < 0:
+            return False
+    return True
 
 
 def _is_surely_larger(value: Any, room: int) -> bool:

@@ -313,7 +313,87 @@ class Delete:
 RowEffect = Upsert | Delete
 """What is done to a row of a plugin's own table."""
 
-Effect = NewTask | RowEffect
+
+MOST_MEMBERS = 10_000
+"""Of a batch: they are closed in one transaction."""
+
+
+@dataclass(frozen=True, slots=True)
+class BatchMember:
+    """An event that is told of together with others: those of its `group`.
+
+    The first one opens a batch, which closes after so many seconds, or with so many members. Then
+    the hook `batch_closed` makes the one delivery that tells of it.
+
+    Args:
+        group: what is told of together; the same text for all of them.
+        endpoint_id: what it happened to.
+        webhook: which webhook is to tell of it.
+        phase: what happened.
+        every: seconds after the first member when the batch closes.
+        most: with how many members it closes.
+        task_id: the task that it happened to.
+        reason: why that failed, if it did.
+        status_code: of its last attempt.
+        detail: all that there is to say of it, as JSON; kept of the first ones of a batch alone.
+        once: what tells it from others; it is left out where its group had one of the same within
+            the two minutes before, from whichever daemon. None: it is always written.
+    """
+
+    group: str
+    endpoint_id: str
+    webhook: str
+    phase: str
+    every: float
+    most: int
+    task_id: int | None = None
+    reason: str | None = None
+    status_code: StatusCode = None
+    detail: str | None = None
+    once: str | None = None
+
+
+class BatchEntry(NamedTuple):
+    """One of the first members of a batch."""
+
+    endpoint_id: str
+    task_id: int | None
+    reason: str | None
+    status_code: StatusCode
+    at: int
+    """When it was written, milliseconds since the epoch."""
+    detail: str | None
+    """As the member had it; None where others were the first when it was written."""
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedBatch:
+    """A batch that has closed: what it is never changes again.
+
+    Args:
+        id: what the filter `batch` finds its tasks by.
+        endpoint_id: of its first member, as all of the next three.
+        webhook: which one is to tell of it.
+        phase: what happened.
+        opened_at: when its first member was written, milliseconds since the epoch.
+        closed_at: when it closed.
+        members: how many it has.
+        counts: how many of each endpoint, reason and status code.
+        first: the first of them.
+    """
+
+    id: int
+    endpoint_id: str
+    webhook: str
+    phase: str
+    opened_at: int
+    closed_at: int
+    members: int
+    counts: Mapping[tuple[str, str | None, StatusCode], int]
+    first: tuple[BatchEntry, ...]
+
+
+Effect = NewTask | RowEffect | BatchMember
 """What telling hooks return; written in the transaction of the change that it follows from."""
 
 

@@ -131,6 +131,11 @@ class Executor(ABC):
     """What time it is (seconds since the epoch) for the daemon, which does not follow each jump of
     a clock; kept by the core."""
 
+    def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
+        """The endpoint of tasks that belong to none that the files declare, such as deliveries that
+        tell of the daemon itself: `endpoint_id` has no slash then. None where there is none."""
+        return None
+
     @property
     def sending_phases(self) -> tuple[str, ...]:
         """The phases that an attempt goes through before its end; none where nothing is sent."""

@@ -10,9 +10,12 @@ the one before returned; None leaves it as it is. An after_ hook that only looks
 says so by `@pure`, and is then run where it is asked what would happen, too.
 
 *Telling* hooks run after the decision and return what is to be written with it: `NewTask`,
-`Upsert` and `Delete`, in the same transaction as the change they follow from; for a `before_`
-phase, before the first byte is sent. `explain` is the one of them that nothing is written of: it
-says what the others would return, and why.
+`BatchMember`, `Upsert` and `Delete`, in the same transaction as the change they follow from; for a
+`before_` phase, before the first byte is sent. `explain` is the one of them that nothing is written
+of: it says what the others would return, and why.
+
+`BatchMember` is what is told of together with others: once its batch has closed, `batch_closed` is
+asked for the one delivery that tells of it. It is a `def`.
 
 *Observing*, `observe` learns afterwards what happened. It is a `def`, and what it returns is not
 looked at.
@@ -37,7 +40,17 @@ from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config, DaemonSetting
-from orchestratord.model.task import Delete, Effect, Explanation, Status, Table, Task, Upsert
+from orchestratord.model.task import (
+    ClosedBatch,
+    Delete,
+    Effect,
+    Explanation,
+    NewTask,
+    Status,
+    Table,
+    Task,
+    Upsert,
+)
 from orchestratord.plugin.executor import Executor
 
 if TYPE_CHECKING:
@@ -97,8 +110,9 @@ END_PHASES = {
 }
 """The phase that each decision reaches, by what becomes of the task."""
 TELLING = ("announce", *END_PHASES.values(), "explain")
+BATCHING = ("batch_closed",)
 OBSERVING = ("observe",)
-ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *OBSERVING)
+ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *BATCHING, *OBSERVING)
 PHASES = (*DECIDING, *END_PHASES.values())
 """The seven phases of the lifecycle, in order."""
 
@@ -256,6 +270,15 @@ def explain(
 
     It is only asked; nothing has happened, and nothing is written or remembered. The arguments are
     those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
+    """
+
+
+@hookspec
+def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
+    """A batch of `BatchMember`s has closed: return the one delivery that tells of it, and nothing
+    for a batch of another plugin's members.
+
+    It is asked again, also after a restart, until the delivery is written.
     """
 
 

@@ -20,7 +20,16 @@ from orchestratord.errors import Reject, Snooze
 from orchestratord.model.http_message import Response
 from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import Effect, Kind, NewTask, RowEffect, Table, Upsert
+from orchestratord.model.task import (
+    MOST_MEMBERS,
+    BatchMember,
+    Effect,
+    Kind,
+    NewTask,
+    RowEffect,
+    Table,
+    Upsert,
+)
 from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.durations import MAX_DURATION
@@ -61,6 +70,10 @@ _LOOK_AGAIN = 0.05
 
 class HookFault(Exception):
     """A hook did something that it may not; the message says what."""
+
+
+class HookTimeout(HookFault):
+    """A hook has had its time."""
 
 
 async def call(
@@ -150,7 +163,7 @@ async def _wait(awaitable: Any, timeout: float) -> Any:  # noqa: ASYNC109
         raise
     if not done:
         task.cancel()
-        raise HookFault(f"took longer than plugins.timeout ({timeout:g}s)")
+        raise HookTimeout(f"took longer than plugins.timeout ({timeout:g}s)")
     if task.cancelled():
         raise HookFault("cancelled itself")
     raised, result = task.result()
@@ -275,6 +288,8 @@ def check_effects(
             _check_task(effect)
         elif isinstance(effect, RowEffect):
             _check_row(effect, registry, plugin)
+        elif isinstance(effect, BatchMember):
+            _check_member(effect)
         else:
             raise HookFault(
                 f"returned a {type(effect).__name__} among its effects; "
@@ -304,6 +319,9 @@ def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
                 room -= _size_of_task(effect, max_params)
             except (TypeError, ValueError, RecursionError) as error:
                 raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
+        elif isinstance(effect, BatchMember):
+            if effect.detail:
+                room -= _size(effect.detail, "the detail of a BatchMember")
         else:
             parts = [effect.key, effect.values] if isinstance(effect, Upsert) else [effect.key]
             for name, value in chain.from_iterable(part.items() for part in parts):
@@ -365,6 +383,21 @@ def _types(hint: Any) -> tuple[type, ...]:
 
 
 _TASK = {name: _types(hint) for name, hint in get_type_hints(NewTask).items()}
+_MEMBER = {name: _types(hint) for name, hint in get_type_hints(BatchMember).items()}
+
+
+def _check_member(member: BatchMember) -> None:
+    for name, allowed in _MEMBER.items():
+        value = getattr(member, name)
+        if not isinstance(value, allowed) or isinstance(value, bool):
+            raise HookFault(f"returned a BatchMember whose {name} is a {type(value).__name__}")
+        if isinstance(value, str) and name != "detail" and len(value) > _LONGEST_NAME:
+            raise HookFault(f"returned a BatchMember whose {name} is longer than {_LONGEST_NAME}")
+    if not _is_delay(member.every) or not 0 < member.most <= MOST_MEMBERS:
+        raise HookFault(
+            f"returned a BatchMember whose batch closes after {member.every!r} s or with "
+            f"{member.most!r} members; at most {MOST_MEMBERS} can be closed at once"
+        )
 
 
 _STORABLE = (str, int, float, _NOTHING)

@@ -292,11 +292,15 @@ class PortHandler:
         admit: a `def` of the request without its body: how many bytes that may have, or what is
             answered instead. Raises NotFound and the like for errors.
         handler: an `async def` of the request; raises as that of a `Route` does.
+        refused: a `def` that is told of a request, without its body, that the daemon refuses, and
+            why: `too_large` (413), `timeout` (408), `busy` (503: there is no room for its body),
+            `unavailable` (503: `handler` took longer than `plugins.timeout`).
     """
 
     key: str
     admit: Callable[[PortRequest], int | Answer]
     handler: Callable[[PortRequest], Awaitable[Answer]]
+    refused: Callable[[PortRequest, str], None] = lambda request, reason: None
 
 
 @dataclass(frozen=True, slots=True)

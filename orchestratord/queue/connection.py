@@ -15,7 +15,7 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-from orchestratord.errors import QueueError, StorageFull, Unreachable
+from orchestratord.errors import QueueError, StorageFull, Unreachable, Unstorable
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import HoldingBack
 
@@ -81,12 +81,14 @@ class Failures:
     who: Callable[[Code], Sequence[str]] = lambda code: ()
     """Who causes a trouble, in words, where that can be told."""
 
-    def named(self, error: Exception) -> QueueError:
-        """What the queue raises for a failure of the database."""
+    def named(self, error: Exception, *, of_one: bool = False) -> QueueError:
+        """What the queue raises for a failure of the database; `of_one`: of one operation, and not
+        of all that were to be committed together."""
         code, text = self.trouble(error), str(error)
         if code is None:
+            kind = Unstorable if of_one and self.is_unfit(error) else QueueError
             # Further lines quote the statement.
-            return QueueError(f"the database refused: {text.partition(chr(10))[0]}")
+            return kind(f"the database refused: {text.partition(chr(10))[0]}")
         who = f" ({', '.join(names)})" if (names := self.who(code)) else ""
         words = f"{_WORDS[code]}{who}: {' '.join(text.split())}"
         return StorageFull(words) if code is Code.FULL else Unreachable(words, code)

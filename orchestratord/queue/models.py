@@ -461,6 +461,77 @@ class OutboxTaken(_Row):
 OutboxTaken.add_index(OutboxTaken.at, name="outbox_taken_at")
 
 
+class BatchMemberRow(_Row):
+    """An event that a webhook with `batch` tells of with others; written with its cause."""
+
+    id = IdField()
+    group_key = TextField()
+    """What is told of together."""
+    batch_id = BigIntegerField(null=True)
+    """Its batch; NULL until that has closed."""
+    endpoint_id = TextField()
+    webhook = TextField()
+    phase = TextField()
+    task_id = BigIntegerField(null=True)
+    """What it happened to. No foreign key: the task may be pruned first."""
+    reason = TextField(null=True)
+    status_code = TextField(null=True)
+    detail = TextField(null=True)
+    """All that there is to say of it, JSON; of the first ones, until their batch was told of."""
+    most = IntegerField()
+    """With how many members a batch closes that it is the first of …"""
+    closes_at = BigIntegerField()
+    """… and when."""
+    at = BigIntegerField()
+    """When it was written."""
+    once = TextField(null=True)
+    """What tells it from others, where daemons may write the same."""
+
+    class Meta:
+        table_name = "batch_members"
+
+
+_batched = BatchMemberRow.batch_id
+for _name, _columns, _where in (
+    ("open", (BatchMemberRow.group_key, BatchMemberRow.id), _batched.is_null()),
+    ("batch", (_batched, BatchMemberRow.id), _batched.is_null(False)),
+    ("at", (BatchMemberRow.at,), _batched.is_null(False)),
+    (
+        "once",
+        (BatchMemberRow.group_key, BatchMemberRow.once, BatchMemberRow.at),
+        BatchMemberRow.once.is_null(False),
+    ),
+):
+    BatchMemberRow.add_index(
+        ModelIndex(BatchMemberRow, _columns, name=f"batch_members_{_name}", where=_where)
+    )
+
+
+class BatchRow(_Row):
+    """A batch that has closed, and the delivery that tells of it."""
+
+    id = IdField()
+    first_member = BigIntegerField(unique=True)
+    """So that of several daemons one closes it."""
+    endpoint_id = TextField()
+    """Of the first member, as the two below."""
+    webhook = TextField()
+    phase = TextField()
+    opened_at = BigIntegerField()
+    closed_at = BigIntegerField()
+    members = BigIntegerField(constraints=ZERO)
+    task_id = BigIntegerField(null=True)
+    """The delivery; NULL until it is written."""
+
+    class Meta:
+        table_name = "batches"
+
+
+BatchRow.add_index(
+    ModelIndex(BatchRow, (BatchRow.id,), name="batches_untold", where=BatchRow.task_id.is_null())
+)
+
+
 class Fact(_Row):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
     `outbox_relay`."""
@@ -504,7 +575,7 @@ class CommitRow(_Row):
 
 TABLES: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, DaemonRow,
-    ActionRow, RateRow, ThrottleRow, OutboxTaken, Fact, SchemaRow,
+    ActionRow, RateRow, ThrottleRow, OutboxTaken, BatchMemberRow, BatchRow, Fact, SchemaRow,
 )  # fmt: skip
 """Of both databases."""
 POSTGRES_TABLES: tuple[type[Model], ...] = (*TABLES, CommitRow)

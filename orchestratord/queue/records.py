@@ -6,7 +6,7 @@ from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from orchestratord.model.task import Action, Attempt, Key, NewTask, RowEffect, Task
+from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 
@@ -46,7 +46,7 @@ class Insert:
     happened: Happened | None = None
 
 
-StoredEffect = Insert | RowEffect
+StoredEffect = Insert | RowEffect | BatchMember
 """An `Effect` as it is written: with what a new task is born with."""
 
 
@@ -248,6 +248,8 @@ class TaskFilter:
         ids: one of these; None for any.
         parent: caused by this task.
         partition: in the partition of this value, of whatever endpoint or webhook.
+        batch: told of by the delivery of this batch.
+        webhook: a delivery of the webhook of this name.
     """
 
     status: tuple[str, ...] = ()
@@ -262,6 +264,8 @@ class TaskFilter:
     ids: tuple[int, ...] | None = None
     parent: int | None = None
     partition: str | None = None
+    batch: int | None = None
+    webhook: str | None = None
 
 
 RETRY, CANCEL = "retry", "cancel"

@@ -351,7 +351,7 @@ class Writer:
             session.db.undo()
             session.moves, session.due = moves, due
             ours = isinstance(error, self._failures.errors)
-            operation.error = self._failures.named(error) if ours else error
+            operation.error = self._failures.named(error, of_one=True) if ours else error
         else:
             session.db.keep()
 

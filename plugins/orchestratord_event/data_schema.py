@@ -46,14 +46,18 @@ class DataSchema(Model):
     def problems(self, params: Mapping[str, Any]) -> dict[str, str]:
         """What is wrong with the data of one event, by their paths."""
         found: dict[str, str] = {}
-        for error in self.file.validator.iter_errors(dict(params)):
-            path = ".".join(str(part) for part in error.absolute_path) or "params"
-            message = error.message
-            if len(message) > _SHOWN:
-                message = f"{message[: _SHOWN - 1]}…"
-            found.setdefault(path, message)
-            if len(found) >= MOST_PROBLEMS:
-                break
+        try:
+            for error in self.file.validator.iter_errors(dict(params)):
+                path = ".".join(str(part) for part in error.absolute_path) or "params"
+                message = error.message
+                if len(message) > _SHOWN:
+                    message = f"{message[: _SHOWN - 1]}…"
+                found.setdefault(path[:_SHOWN], message)
+                if len(found) >= MOST_PROBLEMS:
+                    break
+        except (ArithmeticError, RecursionError, ValueError) as error:
+            # Numbers without a quotient, a schema that refers to itself, digits beyond all bounds.
+            found.setdefault("params", f"cannot be held against {self.file.name}: {error}"[:_SHOWN])
         return found
 
 

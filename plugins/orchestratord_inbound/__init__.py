@@ -53,7 +53,7 @@ def register_tables() -> Iterable[Table]:
 @hookimpl
 def register_ports(control: Control) -> Iterable[PortHandler]:
     port = InboundPort(control)
-    return (PortHandler(PORT.key, port.admit, port.answer),)
+    return (PortHandler(PORT.key, port.admit, port.answer, port.refused),)
 
 
 @hookimpl

@@ -87,10 +87,8 @@ class InboundPort:
         if not way.endpoint.enabled:
             self._tell(way, "disabled", request)
             return _refused(503, "disabled", "this endpoint takes nothing now", **AGAIN)
-        if way.inbound.rate_limit is not None and not _within_rate(way):
-            self._tell(way, "rate", request)
-            limit = way.inbound.rate_limit
-            return _refused(429, "rate_limited", f"at most {limit}", **{"Retry-After": "1"})
+        if not _within_rate(way):
+            return self._too_many(way, request)
         return way.most
 
     # -- with the body ---------------------------------------------------------------------------
@@ -106,6 +104,8 @@ class InboundPort:
         if fault is not None:
             self._tell(way, fault, request)
             return _refused(401, f"wrong_{fault}", "the request is not signed as it should be")
+        if not _within_rate(way, take=True):  # what is not the sender's takes nothing of its rate
+            return self._too_many(way, request)
         try:
             config = self._control.config
             large = len(request.body) > INLINE_BYTES
@@ -120,13 +120,19 @@ class InboundPort:
                 return _refused(503, "full", "too many wait already", **AGAIN)
             task_id = await self._control.accept(way.endpoint.id, params, once)
         except InvalidParams as error:
-            self._tell(way, "invalid", request)
-            return _invalid(error)
+            answer = _invalid(error)
+            self._tell(way, "too_large" if answer.status == 413 else "invalid", request)
+            return answer
         except (Conflict, OrchestratordError) as error:
             # Whatever it is, the sender repeats it.
             self._tell(way, "unavailable", request)
             return _refused(503, "unavailable", str(error), **AGAIN)
         return Answer({"duplicate": True} if task_id is None else {"id": task_id})
+
+    def refused(self, request: PortRequest, reason: str) -> None:
+        """The daemon refuses a request by itself: it is counted."""
+        if (way := self._way(request.path)) is not None:
+            self._tell(way, reason, request)
 
     # -- within ----------------------------------------------------------------------------------
 
@@ -157,6 +163,11 @@ class InboundPort:
             way.full = await self._control.waiting(way.endpoint.id, BRIM) >= BRIM
         return way.full
 
+    def _too_many(self, way: WayIn, request: PortRequest) -> Answer:
+        self._tell(way, "rate", request)
+        limit = way.inbound.rate_limit
+        return _refused(429, "rate_limited", f"at most {limit}", **{"Retry-After": "1"})
+
     def _tell(self, way: WayIn, reason: str, request: PortRequest) -> None:
         at, type_ = int(time.time() * 1000), EventType.INBOUND_REFUSED
         self._control.publish(InboundEvent(type_, at, way.endpoint.id, reason, request.peer))
@@ -171,15 +182,19 @@ class InboundPort:
         return Answer(asked.get("hub.challenge", "")[:_LONGEST_KEY], media_type="text/plain")
 
 
-def _within_rate(way: WayIn) -> bool:
-    """Whether another request may be taken: a bucket of one unit's tokens, filled all the time."""
-    limit, now = way.inbound.rate_limit, time.monotonic()
-    assert limit is not None
+def _within_rate(way: WayIn, *, take: bool = False) -> bool:
+    """Whether another request may be taken, and `take` it: a bucket of one unit's tokens, filled
+    all the time."""
+    limit = way.inbound.rate_limit
+    if limit is None:
+        return True
+    now = time.monotonic()
     window = limit.window / 1000
     free = max(way.free, now) + window / limit.times
     if free > now + window:
         return False
-    way.free = free
+    if take:
+        way.free = free
     return True
 
 

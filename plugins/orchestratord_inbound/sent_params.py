@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 from typing import Any, NoReturn
 from urllib.parse import parse_qsl
 
-from orchestratord import InvalidParams, PortRequest, Redactor, parse_json
+from orchestratord import (
+    MAX_DEPTH,
+    InvalidParams,
+    PortRequest,
+    Redactor,
+    is_named_for_secret,
+    is_shallow,
+    parse_json,
+)
 
 LEFT_OUT = frozenset(
     {
@@ -18,8 +26,8 @@ LEFT_OUT = frozenset(
 )  # fmt: skip
 """Headers that say who asked, or how the request was sent, and nothing of what has happened."""
 MASK = "***"
-_SIGNATURE = re.compile("signature|hmac")
-"""In the name of a header that says who has signed."""
+_SIGNATURE = re.compile("signature|hmac|(^|[^a-z])sig($|[^a-z])", re.IGNORECASE)
+"""In the name of a header, or of a parameter of the query, that says who has signed."""
 MAX_FIELDS = 1_000
 """Of a form."""
 
@@ -33,7 +41,7 @@ def params_of(
     """
     return {
         "headers": _headers(request, redactor, signatures),
-        "query": _grouped(request.query),
+        "query": _query(request, redactor),
         "body": body_of(request),
     }
 
@@ -43,17 +51,34 @@ def body_of(request: PortRequest) -> Any:
     kind = (request.header("content-type") or "").partition(";")[0].strip().lower()
     try:
         if kind == "application/json" or kind.endswith("+json"):
-            return parse_json(request.body, parse_constant=_refuse) if request.body else None
+            return _json(request.body) if request.body else None
         text = request.body.decode()
         if kind == "application/x-www-form-urlencoded":
             return _grouped(
                 parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FIELDS, errors="strict")
             )
-    except RecursionError:
-        raise InvalidParams({"body": "is nested too deeply"}) from None
     except ValueError as error:
         raise InvalidParams({"body": f"is not what its content-type says: {error}"}) from None
     return text
+
+
+def _json(body: bytes) -> Any:
+    try:
+        value = parse_json(body, parse_constant=_refuse)
+        if is_shallow(value):
+            return value
+    except RecursionError:
+        pass
+    raise InvalidParams({"body": f"is nested more than {MAX_DEPTH} deep"})
+
+
+def _query(request: PortRequest, redactor: Redactor) -> Mapping[str, Any]:
+    """What the query says, but for what only shows that the sender may ask."""
+    return _grouped(
+        (name, redactor.text(value))
+        for name, value in request.query
+        if not (is_named_for_secret(name) or _SIGNATURE.search(name))
+    )
 
 
 def _headers(request: PortRequest, redactor: Redactor, signatures: frozenset[str]) -> Any:

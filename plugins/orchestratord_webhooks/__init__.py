@@ -9,6 +9,8 @@ task like any other, which `Deliveries` carries out.
     webhook_templates   the URL, and names        envelope       what a delivery says
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
+    batches             many events, one delivery
+    operational         what happens in the daemon
     checks              what `check` finds
 
 An event goes from the announcement to the envelope, a delivery from `delivery` to the receiver, and
@@ -17,15 +19,20 @@ how it ended to `health`.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping
+import time
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestratord import (
+    ClosedBatch,
     Config,
     Control,
+    DaemonSetting,
     Delete,
     Endpoint,
+    Event,
     Executor,
+    NewTask,
     Problem,
     Route,
     Setting,
@@ -33,7 +40,7 @@ from orchestratord import (
     Upsert,
     hookimpl,
 )
-from orchestratord_webhooks import checks
+from orchestratord_webhooks import batches, checks, operational
 from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.delivery import Deliveries
@@ -44,12 +51,18 @@ __all__ = ["WEBHOOKS", "Webhook"]
 
 health = Health()
 deliveries = Deliveries(health)
+teller = operational.OperationalTeller()
 announcer = Announcer(health, deliveries.context)
 
 
 @hookimpl
 def register_settings() -> Iterable[Setting[Any]]:
     return (WEBHOOKS,)
+
+
+@hookimpl
+def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
+    return (operational.OPERATIONAL_WEBHOOKS,)
 
 
 @hookimpl
@@ -64,6 +77,8 @@ def register_tables() -> Iterable[Table]:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
+    teller.bind(control)
+    health.bind(control)
     return WebhookRoutes(control, health, announcer).all()
 
 
@@ -77,6 +92,18 @@ def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
     return health.adopt(config, tables[TABLE.name], elsewhere)
+
+
+@hookimpl
+def observe(events: Sequence[Event]) -> None:
+    teller.observe(events)
+
+
+@hookimpl
+def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
+    if batch.phase == operational.PHASE:
+        return (operational.operational_delivery(batch, config, time.time()),)
+    return (batches.delivery_of(batch, config, time.time()),)
 
 
 announce, explain = announcer.announce, announcer.explain

@@ -9,6 +9,7 @@ from typing import Any
 
 from orchestratord import (
     INLINE_STEPS,
+    BatchMember,
     Budget,
     Config,
     Endpoint,
@@ -19,12 +20,14 @@ from orchestratord import (
     Redactor,
     Task,
     TooCostly,
+    format_duration,
     hookimpl,
     off_loop,
     only_for,
     within_budget,
 )
 from orchestratord_webhooks import signature
+from orchestratord_webhooks.batches import example_of, member_of
 from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
 from orchestratord_webhooks.envelope import data_of, names_of, payload_of
 from orchestratord_webhooks.health import Health
@@ -64,8 +67,9 @@ class Announcer:
         endpoint: Endpoint,
         next_try: int | None,
         config: Config,
-    ) -> list[NewTask] | Awaitable[list[NewTask]]:
-        """The hook `announce`: a delivery for each webhook that waits for this."""
+    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+        """The hook `announce`: for each webhook that waits for this a delivery, or a member of the
+        batch that one will tell of."""
         if task.kind != "call":
             return []
         webhooks = endpoint[WEBHOOKS]
@@ -79,12 +83,17 @@ class Announcer:
             return []
         at = self._now()
 
-        def deliveries() -> list[NewTask]:
+        def deliveries() -> list[NewTask | BatchMember]:
             data = data_of(phase, outcome, request, task, next_try, config.redactor)
             context = self._context(task, at)
-            made = [self.delivery(one, data, context, at, config.redactor, task) for one in firing]
-            for delivery in made:
+            made: list[NewTask | BatchMember] = []
+            for one in firing:
+                if one.batch is not None:
+                    made.append(member_of(one, data))
+                    continue
+                delivery = self.delivery(one, data, context, at, config.redactor, task)
                 self._notice_size(delivery)
+                made.append(delivery)
             return made
 
         if task.is_large:
@@ -119,7 +128,10 @@ class Announcer:
             obstacle = self._obstacle(webhook, phase, status_code, endpoint)
             delivery = None
             if obstacle is None:
-                delivery = self.delivery(webhook, data, context, now, config.redactor, task)
+                if webhook.batch is not None:
+                    delivery = example_of(webhook, data, now, config.redactor)
+                else:
+                    delivery = self.delivery(webhook, data, context, now, config.redactor, task)
             explanations.append(
                 Explanation(
                     kind="webhook",
@@ -138,7 +150,7 @@ class Announcer:
     ) -> NotFiring | str | None:
         """Why it does not fire: what its YAML says, or what has disabled it; None: it fires."""
         obstacle = webhook.obstacle(phase, status_code)
-        return obstacle or self._health.disabled(endpoint.id, webhook.name)
+        return obstacle or self._health.refuses(endpoint.id, webhook.name)
 
     def delivery(
         self,
@@ -200,6 +212,11 @@ def _why(webhook: Webhook, obstacle: NotFiring | str | None, status_code: int | 
     if obstacle is NotFiring.OTHER_CODE:
         given = "a call that was not sent" if status_code is None else status_code
         return f"status_code {webhook.status_code} does not cover {given}"
+    batch = ""
+    if webhook.batch is not None:
+        span = format_duration(webhook.batch.every)
+        batch = f"; in a batch, which closes after {span} or with {webhook.batch.max}"
     if webhook.status_code is None:
-        return f"phase is {webhook.phase}, any status code"
-    return f"phase is {webhook.phase}, status_code {webhook.status_code} covers {status_code}"
+        return f"phase is {webhook.phase}, any status code{batch}"
+    covers = f"status_code {webhook.status_code} covers {status_code}"
+    return f"phase is {webhook.phase}, {covers}{batch}"

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from orchestratord import Endpoint, Problem, suggest
-from orchestratord_webhooks import signature
+from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+from orchestratord_webhooks.webhook_templates import wrong_names
 
 HTTP, SQL, EVENT = "http", "sql", "event"
 
@@ -24,8 +25,27 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
         if endpoint.type == EVENT and webhook.phase != "on_success":
             message = f"an event has no phase {webhook.phase}: write phase: on_success"
             yield Problem(message, key=f"webhooks.{index}.phase", own=True)
+        for key, message in _errors(webhook):
+            yield Problem(message, key=f"webhooks.{index}.{key}")
         for key, message in _warnings(webhook, endpoint):
             yield Problem(message, key=f"webhooks.{index}.{key}", severity="warning")
+
+
+def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
+    """Each key of a webhook that goes with `batch` alone, or not with it, and why."""
+    payload = webhook.payload
+    if webhook.batch is None:
+        if payload is not None and (wrong := wrong_names(payload, webhook_templates.PAYLOAD)):
+            yield "payload", wrong
+        return
+    if payload is not None and (wrong := wrong_names(payload, webhook_templates.OF_BATCH)):
+        yield "payload", f"{wrong}, which tells of a batch"
+    if webhook.partition is not None:
+        yield "partition", "a batch has no partition; take `partition` or `batch` out"
+    rendered = {f"headers.{name}": value for name, value in webhook.headers.items()}
+    for key, template in {"url": webhook.url.template, **rendered}.items():
+        if wrong := wrong_names(template, webhook_templates.DELIVERY_OF_BATCH):
+            yield key, f"{wrong}, as its deliveries tell of many calls"
 
 
 def _warnings(webhook: Webhook, endpoint: Endpoint) -> Iterator[tuple[str, str]]:

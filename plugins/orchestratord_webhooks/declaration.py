@@ -8,7 +8,7 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from enum import Enum, auto
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import (
     AfterValidator,
@@ -24,6 +24,7 @@ from pydantic import (
 )
 
 from orchestratord import (
+    MOST_MEMBERS,
     PHASES,
     Duration,
     Model,
@@ -88,7 +89,7 @@ def _parse_payload(value: Any) -> Template | TemplateTree:
 
 
 def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
-    check_names(payload, webhook_templates.PAYLOAD)
+    check_names(payload, webhook_templates.PAYLOAD | webhook_templates.OF_BATCH)
     if payload.secret:
         raise ValueError(
             "a payload is stored, and a secret never is: it would be sent as ***; "
@@ -136,6 +137,15 @@ Payload = Annotated[
 ]
 
 
+class BatchRule(Model):
+    """When the events of a webhook are told of together, in one delivery."""
+
+    every: Annotated[Duration, Field(gt=0)] = 300.0
+    """How long after its first event a batch closes: 5m."""
+    max: int = Field(1_000, ge=1, le=MOST_MEMBERS)
+    """With how many events it closes before."""
+
+
 class NotFiring(Enum):
     """Why a webhook does not fire for an event."""
 
@@ -144,17 +154,11 @@ class NotFiring(Enum):
     OTHER_CODE = auto()
 
 
-class Webhook(Model):
-    """One webhook of an endpoint."""
+class Addressed(Model):
+    """What is told to a receiver, and how: what every webhook has."""
 
     name: str = Field("", pattern=_NAME)
     """Unique within its endpoint; derived from phase, status code and host where it is left out."""
-    phase: Annotated[
-        str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
-    ]
-    """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
-    status_code: StatusSet | None = None
-    """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
     url: Annotated[UrlKey, AfterValidator(_reachable)]
     """Where deliveries go; templates may stand in the path and the query."""
     secret: SigningKeys = ()
@@ -165,15 +169,10 @@ class Webhook(Model):
     """Headers of each delivery."""
     payload: Payload | None = None
     """What is sent instead of the standard envelope."""
-    include: tuple[Part, ...] | None = None
-    """What of the envelope's data is sent; left out: all."""
     timeout: Annotated[Duration, Field(gt=0)] = 15.0
     """How long a delivery may take: 15s."""
     retry: Retry = Field(default_factory=dict, validate_default=True)
     """When a failed delivery is tried again; nothing is inherited from the endpoint's retry."""
-    partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
-    """What its deliveries are divided by, into parts that have fair turns, or an order: a template
-    over the envelope's data, or `{by, ordered, concurrency, on_failure}`."""
     enabled: bool = True
     """Whether it fires."""
 
@@ -189,6 +188,48 @@ class Webhook(Model):
         """True where the URL or a header may have to be rendered for each delivery."""
         return bool(self.headers) or not self.url.template.constant
 
+    @field_validator("name", mode="before")
+    @classmethod
+    def _public(cls, value: Any) -> Any:
+        if isinstance(value, Text) and value.secret:
+            raise ValueError(
+                "a secret here would be stored in the database; put the reference into headers"
+            )
+        return value
+
+    @model_validator(mode="wrap")
+    @classmethod
+    def _name_and_remember(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
+        if not isinstance(value, Mapping):
+            return handler(value)
+        named = {"name": name_of(value), **value}
+        webhook = handler(named)
+        webhook._fingerprint = _fingerprint(named, webhook.secret)
+        return webhook
+
+
+class Webhook(Addressed):
+    """One webhook of an endpoint."""
+
+    phase: Annotated[
+        str, AfterValidator(_known_phase), WithJsonSchema({"type": "string", "enum": list(PHASES)})
+    ]
+    """When it fires: a phase of the lifecycle, such as after_request or on_final_failure."""
+    status_code: StatusSet | None = None
+    """Which answers it fires for: `5xx`, `404`, `error`, or a list; left out: all."""
+    include: tuple[Part, ...] | None = None
+    """What of the envelope's data is sent; left out: all."""
+    partition: Annotated[PartitionKey, AfterValidator(_known_names)] | None = None
+    """What its deliveries are divided by, into parts that have fair turns, or an order: a template
+    over the envelope's data, or `{by, ordered, concurrency, on_failure}`."""
+    batch: BatchRule | None = None
+    """Tells of several events in one delivery: {every: 5m, max: 1000}. A batch opens with its first
+    event, of whichever endpoint, and closes when it is full or its time is over."""
+
+    disable_after: Annotated[Duration, Field(gt=0)] | None = None
+    """After how long without a success it is disabled: 5d; left out: never. What happens from then
+    on is kept as failed deliveries, which `webhooks enable --replay` sends."""
+
     def obstacle(self, phase: str, status_code: int | str | None) -> NotFiring | None:
         """Why it does not fire for this phase, decided with this status code; None: it does."""
         if not self.enabled:
@@ -198,15 +239,6 @@ class Webhook(Model):
         if self.status_code is not None and status_code not in self.status_code:
             return NotFiring.OTHER_CODE
         return None
-
-    @field_validator("name", mode="before")
-    @classmethod
-    def _public(cls, value: Any) -> Any:
-        if isinstance(value, Text) and value.secret:
-            raise ValueError(
-                "a secret here would be stored in the database; put the reference into headers"
-            )
-        return value
 
     @field_validator("status_code")
     @classmethod
@@ -219,16 +251,6 @@ class Webhook(Model):
                 f"leave status_code out, or use the phase {later}"
             )
         return value
-
-    @model_validator(mode="wrap")
-    @classmethod
-    def _name_and_remember(cls, value: Any, handler: ModelWrapValidatorHandler[Webhook]) -> Webhook:
-        if not isinstance(value, Mapping):
-            return handler(value)
-        named = {"name": name_of(value), **value}
-        webhook = handler(named)
-        webhook._fingerprint = _fingerprint(named, webhook.secret)
-        return webhook
 
 
 def name_of(declared: Mapping[str, Any]) -> str:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from dataclasses import replace
+from typing import Any, ClassVar, cast
 
 import httpx
 
@@ -28,8 +29,8 @@ from orchestratord import (
     Template,
     put_headers,
 )
-from orchestratord_webhooks import signature
-from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks import operational, signature
+from orchestratord_webhooks.declaration import Addressed
 from orchestratord_webhooks.health import Health, find
 
 CONCURRENCY = 10
@@ -50,10 +51,15 @@ class Deliveries(Executor):
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._forms: dict[int, tuple[Webhook, Form]] = {}
+        self._forms: dict[int, tuple[Addressed, Form]] = {}
+
+    def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
+        return operational.own_endpoint(config) if endpoint_id == operational.ID else None
 
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
-        declared = find(endpoint, webhook)
+        lane, declared = "", cast("Addressed | None", find(endpoint, webhook))
+        if endpoint.id == operational.ID:
+            lane, declared = operational.LANE, operational.find_operational(config, webhook)
         if declared is None:
             return Doomed("webhook_removed", f"{endpoint.id} has no webhook {webhook} any more")
         if not declared.enabled:
@@ -70,7 +76,7 @@ class Deliveries(Executor):
             retry=declared.retry,
             timeout=declared.timeout,
             idempotent=True,  # a receiver tells a repeat by its webhook-id
-            lane=declared.url.receiver,
+            lane=f"{lane}{declared.url.receiver}",
             concurrency=CONCURRENCY,
             egress=endpoint.api.egress,
             detail=declared,
@@ -78,7 +84,7 @@ class Deliveries(Executor):
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
-        webhook: Webhook = target.detail
+        webhook: Addressed = target.detail
         if task.payload is None:
             raise InvalidPayload(task.last_error or "its payload did not render")
         if not isinstance(webhook.payload, Template):
@@ -100,7 +106,7 @@ class Deliveries(Executor):
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
-    def _form(self, webhook: Webhook) -> Form:
+    def _form(self, webhook: Addressed) -> Form:
         """What all requests of a webhook without templates have in common."""
         known = self._forms.get(id(webhook))
         if known is not None and known[0] is webhook:
@@ -115,7 +121,7 @@ class Deliveries(Executor):
         return form
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        webhook: Webhook = target.detail
+        webhook: Addressed = target.detail
         signed = signature.signed(
             webhook.secret, self.message_id(task), int(self.now()), request.content
         )
@@ -132,7 +138,7 @@ class Deliveries(Executor):
                     continue
                 outcome = Outcome.from_error(error, when=target.retry.when)
             else:
-                outcome = _judge(response, target.retry)
+                outcome = _judge(response, target.retry, task.endpoint_id == operational.ID)
             if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
                 return outcome
             fresh, inline = True, inline - 1
@@ -153,7 +159,7 @@ def _check_json(payload: str) -> None:
         raise InvalidPayload(f"its payload is not JSON: {error}", stored=True) from None
 
 
-def _headers(webhook: Webhook) -> dict[str, str]:
+def _headers(webhook: Addressed) -> dict[str, str]:
     text = isinstance(webhook.payload, Template)
     return {
         "user-agent": "orchestratord",
@@ -162,8 +168,10 @@ def _headers(webhook: Webhook) -> dict[str, str]:
     }
 
 
-def _judge(response: httpx.Response, retry: RetryPolicy) -> Outcome:
+def _judge(response: httpx.Response, retry: RetryPolicy, own: bool) -> Outcome:
     outcome = Outcome.from_response(response, success=SUCCESS, when=retry.when)
+    if response.status_code == 410 and own:  # who runs the daemon is never told no more
+        return replace(outcome, verdict="retry")
     if response.status_code == 410:
         error = "410 Gone: the receiver wants no more of them"
         return outcome.failure(error, reason="webhook_disabled")

@@ -64,6 +64,7 @@ def data_of(
         "params": redactor.value(task.params),
         "request": _request(request, redactor),
         "response": _response(outcome.response if outcome else None, redactor),
+        "reason": task.reason if outcome else None,
         "error": None if error is None else redactor.text(error),
         "next_try": None if next_try is None else time_text(next_try / 1000),
     }
@@ -106,12 +107,12 @@ def payload_of(
         InvalidPayload: a template fails, or the result is too large or no JSON.
     """
     if webhook.payload is None:
-        sent = _sent(webhook, data)
-        text = _json({"type": webhook.phase, "timestamp": time_text(at), "data": sent})
+        sent = narrowed(webhook, data)
+        text = json_text({"type": webhook.phase, "timestamp": time_text(at), "data": sent})
     else:
         names = names_of(data, context)
         if isinstance(webhook.payload, TemplateTree):
-            text = _json(redactor.value(webhook.payload.render(names)))
+            text = json_text(redactor.value(webhook.payload.render(names)))
         else:
             text = redactor.text(webhook.payload.render(names, quote=str))
     # JSON can name half of a character that takes two; UTF-8 cannot write it.
@@ -122,7 +123,8 @@ def payload_of(
     return encoded.decode()
 
 
-def _sent(webhook: Webhook, data: Mapping[str, Any]) -> Mapping[str, Any]:
+def narrowed(webhook: Webhook, data: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What `include` leaves of the envelope's data."""
     if webhook.include is None:
         return data
     left_out = _OPTIONAL.difference(webhook.include)
@@ -180,7 +182,8 @@ def _body(content: bytes, redactor: Redactor) -> dict[str, Any]:
     return body
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """A payload as JSON. Raises InvalidPayload for what JSON cannot say."""
     try:
         return _ENCODER.encode(value)
     except (TypeError, ValueError) as error:

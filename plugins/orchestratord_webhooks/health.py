@@ -6,6 +6,7 @@ for no more (410) or a person switched it off, and how its last deliveries went.
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from typing import Any
@@ -22,6 +23,7 @@ from orchestratord import (
     Task,
     Upsert,
     WebhookEvent,
+    format_duration,
     hookimpl,
     only_for,
 )
@@ -44,13 +46,21 @@ TABLE = Table(
         "last_attempt_at": "INTEGER",
         "last_success_at": "INTEGER",
         "failures": "INTEGER",  # in a row
+        "failing_since": "INTEGER",  # when the first of them was
+        "failing_id": "INTEGER",  # the delivery that it was of
     },
     key=("endpoint_id", "name"),
+    version=2,
 )
 
 MAX_ERROR = 2_000
 """Characters."""
 GONE = "410 Gone"
+NO_SUCCESS = "no success for "
+"""Before how long: what `disable_after` disabled, and goes on to be told of what happens."""
+APART_MS = 12 * 3600 * 1000
+"""How far apart two deliveries have to have failed for that: a receiver that is away for the only
+delivery of a week is not gone."""
 MANUALLY = "by hand"
 """As the API has it."""
 _WRITING = 5.0
@@ -58,6 +68,7 @@ _WRITING = 5.0
 _BREATH = 100
 """Webhooks that are looked at in one go."""
 _LIFTED = {"disabled_at": None, "disabled_reason": None}
+_NOT_FAILING = {"failing_since": None, "failing_id": None}
 
 Name = tuple[str, str]
 """Endpoint and webhook."""
@@ -77,6 +88,20 @@ class Health:
         self._disabled: dict[Name, str] = {}
         self._gone_at: dict[Name, float] = {}
         """When it was disabled by this daemon (seconds since the epoch)."""
+        self._failing: dict[Name, tuple[int, int]] = {}
+        """Since when all deliveries fail (milliseconds), and the first that did."""
+        self._control: Control | None = None
+        self._judging: set[asyncio.Task[None]] = set()
+
+    def bind(self, control: Control) -> None:
+        """Judge by this daemon from now on."""
+        self._control = control
+
+    def refuses(self, endpoint_id: str, name: str) -> str | None:
+        """Why no more deliveries are made for it; None also where they are made and fail at once,
+        to be sent when it is enabled."""
+        reason = self.disabled(endpoint_id, name)
+        return None if reason is not None and reason.startswith(NO_SUCCESS) else reason
 
     def disabled(self, endpoint_id: str, name: str) -> str | None:
         """Why a webhook is disabled; None where it is not."""
@@ -99,11 +124,15 @@ class Health:
                 yield None
         fingerprints: dict[Name, str] = {}
         disabled: dict[Name, str] = {}
+        failing: dict[Name, tuple[int, int]] = {}
         for number, (endpoint, webhook) in enumerate(_declared(config)):
             name = endpoint.id, webhook.name
             columns = _columns(webhook, config.redactor)
             fingerprints[name] = columns["fingerprint"]
             row = known.pop(name, None)
+            if row is not None and row.get("failing_since") is not None:
+                since = (row["failing_since"], row["failing_id"] or 0)
+                failing[name] = min(since, self._failing.get(name, since))
             if row is None:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None:
@@ -125,6 +154,7 @@ class Health:
                 disabled.setdefault(name, reason)
         self._fingerprints = fingerprints
         self._disabled = disabled
+        self._failing = failing
         self._redactor = config.redactor
 
     # -- the deliveries ----------------------------------------------------------------------
@@ -148,13 +178,45 @@ class Health:
             "last_attempt_at": now,
         }
         if outcome.verdict == "success":
-            values |= {"last_success_at": now, "failures": 0}
+            values |= {"last_success_at": now, "failures": 0, **_NOT_FAILING}
+            self._failing.pop(name, None)
             return [Upsert(TABLE.name, _key(name), values)]
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values |= {"disabled_at": now, "disabled_reason": GONE}
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
+        if outcome.status_code is None:  # its payload did not render
+            pass
+        elif name not in self._failing:
+            self._failing[name] = now, task.id
+            values |= {"failing_since": now, "failing_id": task.id}
+        elif self._control is not None and (after := self._is_due(name, endpoint, task, now)):
+            judging = self._judge(name, after, self._control)
+            running = asyncio.get_running_loop().create_task(judging)
+            self._judging.add(running)
+            running.add_done_callback(self._judging.discard)
         return [Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
+
+    def _is_due(self, name: Name, endpoint: Endpoint | None, task: Task, now: int) -> float | None:
+        """The `disable_after` of a webhook, where it is over by what this daemon knows."""
+        webhook = find(endpoint, name[1]) if endpoint else None
+        if webhook is None or webhook.disable_after is None or name in self._disabled:
+            return None
+        since, first = self._failing[name]
+        apart = max(APART_MS, round(webhook.disable_after * 1000))
+        return webhook.disable_after if task.id != first and now - since >= apart else None
+
+    async def _judge(self, name: Name, after: float, control: Control) -> None:
+        """Disable a webhook, unless another daemon has had a success meanwhile."""
+        since = self._failing.get(name, (0, 0))[0]
+        rows = await control.rows(TABLE.name)
+        row = next((one for one in rows if (one["endpoint_id"], one["name"]) == name), None)
+        if row is None or name in self._disabled or name not in self._failing:
+            return
+        if (row["last_success_at"] or 0) > since:
+            self._failing.pop(name)  # the next failure is the first one
+            return
+        await self.disable(name, control, f"{NO_SUCCESS}{format_duration(after)}")
 
     def _is_todays(self, name: Name, endpoint: Endpoint | None) -> bool:
         """False where a reload has changed the webhook since: another URL may not be gone."""
@@ -169,23 +231,27 @@ class Health:
 
     # -- a person ----------------------------------------------------------------------------
 
-    async def disable(self, name: Name, control: Control) -> None:
-        """Stop its deliveries: those that wait fail, and events make no more."""
+    async def disable(self, name: Name, control: Control, reason: str = MANUALLY) -> None:
+        """Stop its deliveries: those that wait fail, and events make no more, unless `reason`
+        begins with `NO_SUCCESS`."""
         now = int(self._now() * 1000)
-        values = {"disabled_at": now, "disabled_reason": MANUALLY}
+        values = {"disabled_at": now, "disabled_reason": reason}
         await control.write([Upsert(TABLE.name, _key(name), values)])
         was_enabled = name not in self._disabled
-        self._disabled[name] = MANUALLY
+        self._disabled[name] = reason
         self._gone_at[name] = self._now()
         control.standing_changed(name[0])
         if was_enabled:
-            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, MANUALLY))
+            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, reason))
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""
-        await control.write([Upsert(TABLE.name, _key(name), {**_LIFTED, "failures": 0})])
+        await control.write(
+            [Upsert(TABLE.name, _key(name), {**_LIFTED, **_NOT_FAILING, "failures": 0})]
+        )
         was_disabled = self._disabled.pop(name, None) is not None
         self._gone_at.pop(name, None)
+        self._failing.pop(name, None)
         control.standing_changed(name[0])
         if was_disabled:
             now = int(self._now() * 1000)

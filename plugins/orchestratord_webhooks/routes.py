@@ -28,6 +28,7 @@ from orchestratord import (
     described,
 )
 from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
@@ -177,7 +178,10 @@ class WebhookRoutes:
             "now": moment,
         }
         redactor = self._control.config.redactor
-        task = self._announcer.delivery(webhook, data, context, at, redactor, None)
+        if webhook.batch is not None:
+            task = example_of(webhook, data, at, redactor)
+        else:
+            task = self._announcer.delivery(webhook, data, context, at, redactor, None)
         (task_id,) = await self._control.write([task])
         done = Action("test webhook", endpoint.id, webhook.name, task_id)
         return Answer({"id": task_id}, status=202, done=done)
@@ -274,6 +278,7 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
         "params": {name: param.default for name, param in endpoint.params.items()},
         "request": _EXAMPLE_STATEMENT if executed else _EXAMPLE_REQUEST,
         "response": response if answered else None,
+        "reason": "exhausted" if webhook.phase == "on_final_failure" else None,
         "error": "an example" if code == "error" else None,
         "next_try": time_text(at + 60) if webhook.phase == "on_retry" else None,
         **partition,

@@ -19,12 +19,24 @@ from orchestratord import InvalidPayload, Template, TemplateTree, Text, suggest
 
 DATA = frozenset(
     {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
-     "error", "next_try", "partition"}
+     "reason", "error", "next_try", "partition"}
 )  # fmt: skip
 """The fields of the envelope's data."""
 
 PAYLOAD = DATA | {"task", "now"}
 """For a payload, which is rendered when the event happens."""
+
+OF_BATCH = frozenset(
+    {"webhook", "phase", "batch", "count", "counts", "first", "filter", "opened_at", "closed_at",
+     "now"}
+)  # fmt: skip
+"""For the payload of a batch, which is rendered when that has closed."""
+
+OPERATIONAL = OF_BATCH - {"phase", "filter"}
+"""For the payload of an operational webhook."""
+
+DELIVERY_OF_BATCH = frozenset({"phase", "now"})
+"""For the URL and headers of its delivery."""
 
 DELIVERY = frozenset({"params", "task", "now", "endpoint", "phase", "task_id"})
 """For URL and headers, which are rendered when a delivery is sent."""
@@ -33,6 +45,7 @@ FIELDS = {
     "task": frozenset({"id", "attempt", "scheduled_at", "last_success_at"}),
     "request": frozenset({"method", "url", "database", "statement", "params"}),
     "response": frozenset({"headers", "body", "encoding", "truncated"}),
+    "counts": frozenset({"endpoint", "reason", "status_code", "type"}),
 }
 """What these names hold."""
 
@@ -43,16 +56,21 @@ _PORTS = {"http": 80, "https": 443}
 
 def check_names(template: Template | TemplateTree, known: frozenset[str]) -> None:
     """Raises ValueError where a template uses a name that there is not."""
+    if wrong := wrong_names(template, known):
+        raise ValueError(wrong)
+
+
+def wrong_names(template: Template | TemplateTree, known: frozenset[str]) -> str:
+    """What is wrong with the names that a template uses; empty for nothing."""
     wrong = [
         f"{name!r} is not known in this template{why}" for name, why in _wrong(template, known)
     ]
-    if wrong:
-        raise ValueError("; ".join(wrong))
+    return "; ".join(wrong)
 
 
 def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(template.names - known):
-        if name in PAYLOAD:
+        if name in PAYLOAD and known == DELIVERY:
             yield name, ": only a payload can use it; it is not kept until the delivery is sent"
         else:
             yield name, suggest(name, known)

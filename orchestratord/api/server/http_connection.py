@@ -208,6 +208,7 @@ class ServedConnection(HttpToolsProtocol):
         """Answer, if there is a request to answer, and hang up."""
         if self.transport.is_closing():
             return
+        self.seat.refused = refusal.code
         answering = self._is_answering()
         begun = self._in_body or self._head is not None or refusal.status != 408
         # An answer that is under way, to this request or to the one before it, cannot be undone.

@@ -10,13 +10,12 @@ import asyncio
 import json
 import math
 import re
-from collections.abc import Iterable
 from typing import Any, ClassVar, NoReturn
 
 from starlette.requests import Request
 
 from orchestratord.api.server.problem_json import Refusal
-from orchestratord.model.json_body import free_json, parse_json
+from orchestratord.model.json_body import MAX_DEPTH, free_json, is_shallow, parse_json
 
 MAX_BODY = 16 << 20
 """Bytes."""
@@ -24,8 +23,6 @@ SMALL = 64 << 10
 """Bytes of a body that is read wherever there is room for a connection, and parsed on the loop."""
 MAX_TOGETHER = 2 * MAX_BODY
 """Bytes of all larger ones that are at hand at once; parsed, they take ten times as much."""
-MAX_DEPTH = 64
-"""Of arrays and objects within each other."""
 
 # A client that is still sending does not read: what is too long is read on for a while.
 _READ_ON = 4 * MAX_BODY
@@ -118,7 +115,7 @@ def json_value(raw: bytes) -> Any:
         raise _too_deep() from None
     except ValueError as error:
         raise Refusal("bad_json", f"the body is not JSON: {error}") from None
-    if not _is_shallow(value):
+    if not is_shallow(value):
         raise _too_deep()
     return value
 
@@ -145,23 +142,6 @@ def _number(text: str) -> float:
 
 def _no_number(text: str) -> NoReturn:
     raise ValueError(f"{text} is not a number")
-
-
-def _is_shallow(value: Any) -> bool:
-    level = _nested([value])
-    for _ in range(MAX_DEPTH):
-        if not level:
-            return True
-        level = [
-            inner
-            for outer in level
-            for inner in _nested(outer.values() if isinstance(outer, dict) else outer)
-        ]
-    return not level
-
-
-def _nested(values: Iterable[Any]) -> list[Any]:
-    return [value for value in values if isinstance(value, dict | list)]
 
 
 def _too_deep() -> Refusal:

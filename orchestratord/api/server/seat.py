@@ -18,3 +18,5 @@ class Seat:
     """Whether its request is one that waits, as for the end of a task, or for events."""
     for_probes: bool = False
     """Whether it was taken when there were no others, and serves /healthz and /readyz alone."""
+    refused: str | None = None
+    """The `code` of the problem with which the daemon has hung up; None as long as it has not."""

@@ -43,6 +43,20 @@ def resembles_secret_key(key: str) -> bool:
     return is_secret_key(key) or any(map(_is_secret_word, {*words, "".join(words)}))
 
 
+@lru_cache(maxsize=4096)
+def is_named_for_secret(key: str) -> bool:
+    """True where a word in `key` is one that secrets are called by; nothing is taken for
+    misspelt."""
+    if is_secret_key(key):
+        return True
+    words = [word.lower() for word in _WORDS.findall(key)]
+    return any(
+        word == secret or (len(secret) > 4 and secret in word)
+        for word in words
+        for secret in _SECRET_WORDS
+    )
+
+
 def _is_secret_word(word: str) -> bool:
     for secret in _SECRET_WORDS:
         if len(secret) > 4 and secret in word:

@@ -27,6 +27,8 @@ from orchestratord.queue.database import Database
 from orchestratord.queue.models import (
     ActionRow,
     AttemptRow,
+    BatchMemberRow,
+    BatchRow,
     BulkRow,
     EndpointState,
     OutboxTaken,
@@ -47,6 +49,7 @@ PAGE_BYTES = 8 << 20
 
 MODELS: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow, OutboxTaken,
+    BatchMemberRow, BatchRow,
 )  # fmt: skip
 """What is moved; daemons are not, nor what each database keeps of itself."""
 

@@ -53,6 +53,16 @@ DELETE FROM actions WHERE id IN (SELECT id FROM actions WHERE at < ? ORDER BY at
 """
 
 
+DELETE_MEMBERS = """
+DELETE FROM batch_members WHERE id IN (
+    SELECT id FROM batch_members WHERE batch_id IS NOT NULL AND at < ? ORDER BY at LIMIT 500
+)
+"""
+DELETE_BATCHES = """
+DELETE FROM batches WHERE closed_at < ? AND task_id IS NOT NULL
+"""
+
+
 async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
     """Delete up to `limit` tasks that have been kept long enough; how many there were."""
     gone, keys = 0, store.clock.before(UNIQUE_KEY)
@@ -100,8 +110,9 @@ def delete(session: Session, status: str, kept: float, ids: Sequence[int]) -> in
 
 @writes(Rank.KEEP)
 def delete_records(session: Session, kept: float) -> None:
-    """Delete the bulks that ended more than `kept` seconds ago, and some of what people did."""
-    for statement in (DELETE_BULKS, DELETE_ACTIONS):
+    """Delete the bulks that ended and the batches that closed more than `kept` seconds ago, and
+    some of what people did and of what was in such batches."""
+    for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
         session.db.run(statement, (session.clock.before(kept),))
 
 

@@ -62,7 +62,8 @@ def accept(session: Session, removed: Collection[str], declared: Collection[str]
 def _counts(db: Connection, statements: Sequence[str]) -> dict[str, int]:
     found: Counter[str] = Counter()
     for statement in statements:
-        found.update(dict(db.all(statement)))
+        # One without a slash is no endpoint that files declare: its deliveries tell of the daemon.
+        found.update({name: count for name, count in db.all(statement) if "/" in name})
     return found
 
 

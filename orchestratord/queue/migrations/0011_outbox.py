@@ -30,6 +30,22 @@ CREATE TABLE IF NOT EXISTS {schema}.orchestratord_outbox (
 ) WITH (autovacuum_vacuum_scale_factor = 0.02, autovacuum_vacuum_threshold = 1000,
     autovacuum_vacuum_cost_delay = 1);
 
+DO $orchestratord$ BEGIN
+    IF (
+        SELECT count(*) FROM pg_catalog.pg_attribute
+        WHERE attrelid = '{literal}.orchestratord_outbox'::regclass AND NOT attisdropped
+            AND (attname, atttypid::regtype::text) IN (
+                ('id', 'bigint'), ('uid', 'uuid'), ('endpoint', 'text'), ('params', 'jsonb'),
+                ('key', 'text'), ('delay', 'interval'), ('created_at', 'timestamp with time zone'),
+                ('refused_at', 'timestamp with time zone'), ('reason', 'text'), ('problem', 'jsonb')
+            )
+    ) < 10 THEN
+        RAISE EXCEPTION 'another table is called orchestratord_outbox here: '
+            'rename it, or have the outbox in another schema';
+    END IF;
+    REVOKE ALL ON {schema}.orchestratord_outbox FROM PUBLIC;
+END $orchestratord$;
+
 CREATE INDEX IF NOT EXISTS orchestratord_outbox_waiting
     ON {schema}.orchestratord_outbox (id) WHERE refused_at IS NULL;
 CREATE INDEX IF NOT EXISTS orchestratord_outbox_refused
@@ -43,7 +59,6 @@ AS $$
     VALUES ($1, coalesce($2, '{{}}'), $3, coalesce($4, '0')) RETURNING id
 $$;
 
-REVOKE ALL ON {schema}.orchestratord_outbox FROM PUBLIC;
 REVOKE ALL ON FUNCTION {schema}.orchestratord_enqueue(text, jsonb, text, interval) FROM PUBLIC;
 """
 
@@ -57,4 +72,5 @@ def up(migrator: Any, db: Database) -> None:
         run(statement)
     if postgres:
         [(schema,)] = run("SELECT current_schema()").fetchall()
-        run(OUTBOX.format(schema='"' + schema.replace('"', '""') + '"'))
+        name = '"' + schema.replace('"', '""') + '"'
+        run(OUTBOX.format(schema=name, literal=name.replace("'", "''")))

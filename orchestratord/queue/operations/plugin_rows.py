@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 from orchestratord.errors import QueueError
-from orchestratord.model.task import Delete, Table, Upsert
+from orchestratord.model.task import BatchMember, Delete, Table, Upsert
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import ManyRows
+from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are names that were declared, never values
 
 MOST_SHAPES = 256
+LOOKED_UP = 512
+"""Keys that are looked up in one statement."""
 
 _PLAIN = frozenset((type(None), str, int, float))
 """Types that a table can hold, and a text of many rows as well."""
@@ -34,6 +38,10 @@ class Statements:
     both: ManyRows | None
     """Many at once; None where an upsert may leave out a column that cannot be NULL: then only the
     row that is there or is not tells what becomes of it."""
+    new: ManyRows | None
+    """Inserts many of which none is there; None as before."""
+    known: str
+    """Which of many keys there are, with `{}` where these go."""
     filled: frozenset[str]
     """The other columns that cannot be NULL."""
     exact: tuple[type, ...]
@@ -72,6 +80,46 @@ def insert_new(session: Session, effect: Upsert) -> bool:
     return session.db.run(f"{found.insert} ON CONFLICT DO NOTHING", row) > 0
 
 
+def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
+    """What `insert_new` does for each, in their order, in few statements. Raises Singly where
+    another daemon inserts one of them in this moment."""
+    results = [False] * len(effects)
+    alike: dict[Shape, dict[tuple[Any, ...], int]] = {}
+    for number, effect in enumerate(effects):
+        shape, key = shape_of(effect), tuple(effect.key.values())
+        found = _statements(session, shape)
+        plain = _PLAIN.issuperset(map(type, effect.values.values()))
+        if found.new is None or not plain or tuple(map(type, key)) != found.exact:
+            results[number] = insert_new(session, effect)
+        else:
+            alike.setdefault(shape, {}).setdefault(key, number)  # the first of several is new
+    for shape, numbers in alike.items():
+        found = _statements(session, shape)
+        assert found.new is not None
+        keys = sorted(numbers)
+        for start in range(0, len(keys), LOOKED_UP):
+            for row in _known(session, found.known, keys[start : start + LOOKED_UP]):
+                del numbers[row]
+        rows = [
+            (*key, *effects[number].values.values(), *effects[number].add.values())
+            for key, number in sorted(numbers.items())
+        ]
+        found.new.run(session.db, rows)
+        for number in numbers.values():
+            results[number] = True
+    return results
+
+
+def _known(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """Those of these keys of which there is a row."""
+    # In powers of two, so that there are few statements to be prepared.
+    more = (1 << (len(keys) - 1).bit_length()) - len(keys)
+    padded = [*keys, *([keys[-1]] * more)]
+    marks = f"({', '.join('?' * len(keys[0]))})"
+    rows = session.db.all(sql.format(", ".join([marks] * len(padded))), list(chain(*padded)))
+    return list({tuple(row) for row in rows})
+
+
 def delete(session: Session, effect: Delete) -> None:
     """Delete the row, if it is there. Raises ValueError for what cannot be."""
     table, key = _table(session, effect.table), dict(effect.key)
@@ -104,6 +152,7 @@ class Upserts:
 
     def __init__(self, session: Session) -> None:
         self._session = session
+        self._members: list[BatchMember] = []
         self._runs: list[tuple[Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
         self._last_run: dict[Shape, int] = {}
         self._row_run: dict[Hashable, int] = {}
@@ -135,8 +184,15 @@ class Upserts:
             add = tuple(old + more for old, more in zip(before, add, strict=True))
         rows[key] = (*key, *effect.values.values(), *add)
 
+    def add_member(self, member: BatchMember) -> None:
+        """Write this member of a batch, by the next `flush`."""
+        self._members.append(member)
+
     def flush(self) -> None:
         """Write what was gathered."""
+        if self._members:
+            add_members(self._session, self._members)
+            self._members = []
         for found, rows in self._runs:
             assert found.both is not None
             # Several rows are always changed in one order, or two sessions would deadlock.
@@ -183,15 +239,24 @@ def _make(session: Session, shape: Shape) -> Statements:
     whole = needed <= set(columns) and key == table.key and not repeats
     on = ", ".join(f'"{column}"' for column in table.key)
     many = f"INSERT OR ROLLBACK {into} {{rows}} ON CONFLICT ({on}) {conflict}"
+    types = [_TYPES[_kind(table, column)] for column in columns]
     return Statements(
         update=f'UPDATE "{name}" SET {", ".join(sets)} WHERE {where}' if sets else None,
         insert=f"INSERT {into} ({marks})",
-        both=ManyRows(many, *(_TYPES[_kind(table, column)] for column in columns))
-        if whole
-        else None,
+        both=ManyRows(many, *types) if whole else None,
+        new=ManyRows(f"INSERT OR ROLLBACK {into} {{rows}}", *types) if whole else None,
+        known=_which(table),
         filled=frozenset(needed.difference(key)),
         exact=tuple(_EXACT[_kind(table, column)] for column in key),
     )
+
+
+def _which(table: Table) -> str:
+    names = ", ".join(f'"{column}"' for column in table.key)
+    same = " AND ".join(f'there."{column}" = wanted."{column}"' for column in table.key)
+    # One look into the index for each, whatever the statistics say.
+    there = f'SELECT 1 FROM "{table.name}" AS there WHERE {same}'
+    return f"WITH wanted ({names}) AS (VALUES {{}}) SELECT {names} FROM wanted WHERE ({there}) = 1"
 
 
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}

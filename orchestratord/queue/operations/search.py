@@ -162,9 +162,15 @@ def newest(
     bounds: Conditions = [] if before is None else [("id < ?", [before])]
     floor = 0
     whole_api = filter.endpoint is not None and filter.endpoint.endswith("/*")
-    slow = filter.kind is not None or filter.status_code is not None or filter.reason or whole_api
+    slow = (
+        filter.kind is not None
+        or filter.webhook is not None
+        or filter.status_code is not None
+        or filter.reason
+        or whole_api
+    )
     if filter.text is not None or (bounded and slow):
-        anything = replace(filter, text=None, kind=None, status_code=None, reason=())
+        anything = replace(filter, text=None, kind=None, webhook=None, status_code=None, reason=())
         if whole_api:
             anything = replace(anything, endpoint=None)
         floor = max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
@@ -192,7 +198,7 @@ def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | Non
     return found
 
 
-NEWER = ("reason", "left_out", "partition")
+NEWER = ("reason", "left_out", "partition", "batch", "webhook")
 """What daemons of schema 7 cannot read in a filter."""
 
 
@@ -245,7 +251,7 @@ def _rows(
     wanted = bounds + wanted
     exact = filter.endpoint is not None and not filter.endpoint.endswith("/*")
     hint = BY_ENDPOINT if exact else BY_STATUS
-    if filter.ids is not None:
+    if filter.ids is not None or filter.batch is not None:
         hint = BY_ID
     elif filter.parent is not None:
         hint = BY_PARENT
@@ -303,6 +309,11 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
     if filter.parent is not None:
         found.append(("parent_id = ?", [filter.parent]))
+    if filter.batch is not None:
+        members = "id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)"
+        found.append((members, [filter.batch]))
+    if filter.webhook is not None:
+        found.append(("webhook = ?", [plain(filter.webhook)]))
     if filter.partition is not None:
         found.append((OF_PARTITION, [plain(filter.partition)]))
     if filter.text is not None:

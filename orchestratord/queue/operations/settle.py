@@ -5,14 +5,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from itertools import accumulate
 from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import HOLD, Attempt, Reason, Status, Task, Upsert
+from orchestratord.model.task import HOLD, Attempt, BatchMember, Reason, Status, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
+from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
@@ -282,6 +282,8 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
                     inserted.append(_insert_whole(session, effect))
                 elif isinstance(effect, Upsert):
                     upsert(session, effect)
+                elif isinstance(effect, BatchMember):
+                    add_members(session, (effect,))
                 else:
                     delete(session, effect)
         except Exception as error:
@@ -315,6 +317,8 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
                 inserted.append(add_whole(session, new, upserts, effect))
             elif isinstance(effect, Upsert):
                 upserts.add(effect)
+            elif isinstance(effect, BatchMember):
+                upserts.add_member(effect)
             else:
                 upserts.flush()
                 delete(session, effect)
@@ -366,23 +370,6 @@ def happen(new: Sequence[Insert]) -> Write[list[Inserted]]:
     return Write(Rank.NEW, None, HAPPENINGS, new, needs_room=True)
 
 
-def reserve_ids(count: int) -> Write[Sequence[int]]:
-    """The ids of so many tasks that are to be written soon."""
-    return Write(Rank.NEW, None, IDS, count)
-
-
-def _reserve(session: Session, count: int) -> Sequence[int]:
-    return session.db.reserve_ahead("retry_schedule", count)
-
-
-def _reserve_together(session: Session, counts: Sequence[int]) -> list[Sequence[int] | Exception]:
-    ids = _reserve(session, sum(counts))
-    return [ids[end - count : end] for count, end in zip(counts, accumulate(counts), strict=True)]
-
-
-IDS = Batch(_reserve, _reserve_together)
-
-
 def _happen_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted]:
     return [_insert_whole(session, insert) for insert in inserts]
 
@@ -393,6 +380,7 @@ def _happen_together(
     inserts = [one for call in calls for one in all_inserts(call)]
     new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
     try:
+        new.write_once(inserts)
         results = [[add_whole(session, new, upserts, one) for one in call] for call in calls]
     except NONSENSE as error:
         raise Singly from error
@@ -405,7 +393,10 @@ HAPPENINGS = Batch(_happen_alone, _happen_together)
 
 
 def _leave_out(effect: StoredEffect, error: Exception, inserted: list[Inserted]) -> None:
-    what = f"a task of {effect.task.key}" if isinstance(effect, Insert) else effect.table
+    if isinstance(effect, Insert):
+        what = f"a task of {effect.task.key}"
+    else:
+        what = effect.webhook if isinstance(effect, BatchMember) else effect.table
     log.error("what a plugin wrote is left out (%s): %s", what, error, exc_info=error)
     if isinstance(effect, Insert):
         inserted.append(Inserted(0, effect.task.key, None, None, duplicate=True))

@@ -16,13 +16,17 @@ from typing import Any, LiteralString
 import psycopg
 from psycopg import errors as pg
 
-from orchestratord.errors import OutboxUnusable, QueueError, Unreachable
+from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, Unreachable
 from orchestratord.queue.postgres.outbox_schema import CHANNEL
 from orchestratord.queue.postgres.postgres_database import PostgresServer, is_lost
 
 MISSING = (
     "there is no table orchestratord_outbox where the outbox is to be: make it with "
     "`orchestratord outbox schema | psql …`"
+)
+ANOTHER = (
+    "the table orchestratord_outbox is another one, of the same name: rename it, or make the "
+    "outbox in a schema of its own with `orchestratord outbox schema --schema NAME | psql …`"
 )
 LOOK_BYTES = 8 << 20
 """Of parameters that are read at once, about; a single row may have more."""
@@ -39,17 +43,27 @@ BEGIN READ ONLY; SELECT set_config('enable_seqscan', 'off', true),
 its statistics, which lag behind an outbox, PostgreSQL would read and sort all of them."""
 
 LOOK: LiteralString = """
-SELECT id, uid::text, left(endpoint, 1000), CASE WHEN size <= $2 THEN params::text END, key,
-    extract(epoch FROM delay)::float8
+SELECT id, uid::text, left(endpoint, 1000), CASE WHEN size <= $2 THEN params::text END,
+    left(key, 300), extract(epoch FROM delay)::float8
         - (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8
 FROM (
     SELECT *, sum(size) OVER (ORDER BY id) AS together FROM (
-        SELECT *, octet_length(params::text) AS size FROM orchestratord_outbox
-        WHERE refused_at IS NULL ORDER BY id LIMIT $1
-    ) AS first
+        SELECT *, octet_length(params::text) AS size FROM (
+            SELECT *, sum(pg_column_size(params)) OVER (ORDER BY id) AS stored
+            FROM orchestratord_outbox WHERE refused_at IS NULL AND coalesce(id = $4, true)
+            ORDER BY id LIMIT $1
+        ) AS first WHERE stored - pg_column_size(params) < $3
+    ) AS next
 ) AS waiting WHERE together - size < $3 ORDER BY id
 """
-"""Whatever is committed, whichever ids it has: one that was drawn early may be committed late."""
+"""Whatever is committed, whichever ids it has: one that was drawn early may be committed late. What
+is stored is measured first, without being read; the rows whose parameters are read are few then."""
+
+FIRST: LiteralString = """
+SELECT id, uid::text, left(endpoint, 1000), NULL, left(key, 300), extract(epoch FROM delay)::float8
+    - (extract(epoch FROM clock_timestamp()) - extract(epoch FROM created_at))::float8
+FROM orchestratord_outbox WHERE refused_at IS NULL ORDER BY id LIMIT 1
+"""
 
 REMOVE: LiteralString = """
 DELETE FROM orchestratord_outbox WHERE id IN (
@@ -80,8 +94,11 @@ SELECT (SELECT count(*) FROM (SELECT FROM orchestratord_outbox
 """
 
 LIST: LiteralString = """
-SELECT id, endpoint, left(params::text, 4000), key, (extract(epoch FROM created_at) * 1000)::bigint,
-    (extract(epoch FROM refused_at) * 1000)::bigint, reason, problem::text
+SELECT id, left(endpoint, 1000), CASE WHEN pg_column_size(params) < 1000000
+        THEN left(params::text, 4000) ELSE '"too large to be shown"' END,
+    left(key, 300), (extract(epoch FROM created_at) * 1000)::bigint,
+    (extract(epoch FROM refused_at) * 1000)::bigint, left(reason, 100),
+    CASE WHEN pg_column_size(problem) < 100000 THEN problem::text END
 FROM orchestratord_outbox WHERE id < $2 AND ($3::boolean IS NULL OR (refused_at IS NOT NULL) = $3)
 ORDER BY id DESC LIMIT $1
 """
@@ -101,8 +118,9 @@ class OutboxRow:
     uid: str
     endpoint: str
     params: str | None
-    """JSON; None where it is larger than `LARGEST`."""
+    """JSON; None where it is larger than `LARGEST`, or was not read."""
     key: str | None
+    """Cut where it is longer than any may be."""
     delay: float
     """Seconds until it is due, counted from now; what is past is negative."""
 
@@ -114,14 +132,14 @@ class ListedRow:
     id: int
     endpoint: str
     params: str
-    """JSON, cut after 4,000 characters."""
+    """JSON, cut after 4,000 characters; where it is very large, a text that says so."""
     key: str | None
     created_at: int
     """When its transaction began."""
     refused_at: int | None
     reason: str | None
     problem: str | None
-    """JSON, as the API would have answered."""
+    """JSON, as the API would have answered; None where it is larger than the relay writes it."""
 
 
 class OutboxConnection:
@@ -181,15 +199,31 @@ class OutboxConnection:
         heard, self._heard = self._heard, False
         return heard
 
-    async def look(self, limit: int) -> list[OutboxRow]:
-        """The next rows that are committed, in the order of their ids, at most so many."""
+    async def look(self, limit: int, id_: int | None = None) -> list[OutboxRow]:
+        """The next rows that are committed, in the order of their ids, at most so many; or the one
+        with this id, if it waits.
+
+        Raises RowsUnreadable where fewer of them may be read all the same. The connection may be
+        closed then.
+        """
         try:
             await self._run(BEGIN)
-            found = await self._run(LOOK, limit, LARGEST, LOOK_BYTES)
+            found = await self._ask(LOOK, limit, LARGEST, LOOK_BYTES, id_)
+        except TimeoutError:
+            raise RowsUnreadable(f"rows were not read in {ANSWER_WITHIN:g} s") from None
+        except psycopg.Error as error:
+            if is_lost(error) or isinstance(error, psycopg.ProgrammingError):
+                raise _named(error) from None
+            raise RowsUnreadable(f"rows cannot be read: {_first_line(error)}") from None
         finally:
             if not self._raw.closed:
                 await self._run("ROLLBACK")
         return [OutboxRow(*row) for row in found]
+
+    async def first(self) -> OutboxRow | None:
+        """The next row, without its parameters; None where none waits."""
+        found = await self._run(FIRST)
+        return OutboxRow(*found[0]) if found else None
 
     async def remove(self, ids: Sequence[int]) -> None:
         """Delete rows whose tasks are on disk."""
@@ -227,14 +261,20 @@ class OutboxConnection:
 
     async def _run(self, statement: LiteralString, *values: Any) -> list[Any]:
         try:
+            return await self._ask(statement, *values)
+        except TimeoutError:
+            raise Unreachable(f"its database did not answer in {ANSWER_WITHIN:g} s") from None
+        except psycopg.Error as error:
+            raise _named(error) from None
+
+    async def _ask(self, statement: LiteralString, *values: Any) -> list[Any]:
+        try:
             async with asyncio.timeout(ANSWER_WITHIN):
                 cursor = await self._raw.execute(statement, values or None)
                 return await cursor.fetchall() if cursor.description else []
         except TimeoutError:
             await self._raw.close()
-            raise Unreachable(f"its database did not answer in {ANSWER_WITHIN:g} s") from None
-        except psycopg.Error as error:
-            raise _named(error) from None
+            raise
 
 
 def run_statements(url: str, text: str) -> None:
@@ -249,6 +289,8 @@ def run_statements(url: str, text: str) -> None:
 def _named(error: psycopg.Error) -> QueueError:
     if isinstance(error, pg.UndefinedTable):
         return OutboxUnusable(MISSING)
+    if isinstance(error, pg.UndefinedColumn):
+        return OutboxUnusable(f"{ANOTHER} ({_first_line(error)})")
     if is_lost(error):
         return Unreachable(_first_line(error))
     return OutboxUnusable(_first_line(error))

@@ -15,7 +15,7 @@ from typing import NamedTuple
 from orchestratord.errors import QueueError, UniqueKeyReused
 from orchestratord.model.task import NewTask
 from orchestratord.queue.batch import Rank, Write, reads, writes
-from orchestratord.queue.connection import Connection, ManyRows
+from orchestratord.queue.connection import Connection, ManyRows, Singly
 from orchestratord.queue.models import Fact, OutboxTaken, sql
 from orchestratord.queue.operations.insert import NewRows, ordered_keys
 from orchestratord.queue.operations.plugin_rows import Upserts
@@ -114,7 +114,14 @@ def take(
     Raises RelayMoved, StorageFull; QueueError where the database cannot hold one of them.
     """
     taken = list(zip(rows, inserts, strict=True))
-    return Write(Rank.NEW, lambda session: _take(session, taken, same_database), needs_room=True)
+
+    def do(session: Session) -> list[Result]:
+        try:
+            return _take(session, taken, same_database)
+        except Singly as error:  # the relay asks for fewer, or one, by what is wrong
+            raise error.__cause__ or error from None
+
+    return Write(Rank.NEW, do, needs_room=True)
 
 
 def _take(
@@ -178,8 +185,18 @@ def _waiting(db: Connection, rows: Sequence[OutboxTask]) -> set[str]:
 
 def _not_taken(db: Connection, rows: Sequence[OutboxTask]) -> set[str]:
     uids = {row.uid for row in rows}
+    return uids - _taken(db, uids)
+
+
+def _taken(db: Connection, uids: set[str]) -> set[str]:
     query = OutboxTaken.select(OutboxTaken.uid).where(OutboxTaken.uid.in_(list(uids)))
-    return uids - {uid for (uid,) in db.all(*sql(query))}
+    return {uid for (uid,) in db.all(*sql(query))}
+
+
+@reads
+def taken_of(db: Connection, uids: Sequence[str]) -> set[str]:
+    """Which of these rows, of an outbox elsewhere, have made their task."""
+    return _taken(db, set(uids))
 
 
 @reads

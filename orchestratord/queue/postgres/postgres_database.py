@@ -127,7 +127,7 @@ def is_unfit(error: BaseException) -> bool:
     """True where a value cannot be stored or breaks a constraint: it will never be taken."""
     wrong = (
         psycopg.DataError, psycopg.IntegrityError, pg.DatatypeMismatch,
-        pg.IndeterminateDatatype, pg.UndefinedFunction,
+        pg.IndeterminateDatatype, pg.UndefinedFunction, pg.ProgramLimitExceeded,
     )  # fmt: skip
     if isinstance(error, psycopg.ProgrammingError) and error.sqlstate is None:
         return True  # a value that psycopg does not know how to write

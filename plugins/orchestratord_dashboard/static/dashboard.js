@@ -273,7 +273,7 @@ const EXPANDED = {
     "triggered"].map((one) => `task.${one}`),
   "partition.*": ["partition.held"],
   "webhook.*": ["webhook.disabled", "webhook.enabled"],
-  "endpoint.*": ["endpoint.paused", "endpoint.resumed"],
+  "endpoint.*": ["endpoint.failing", "endpoint.paused", "endpoint.resumed"],
   "breaker.*": ["breaker.opened", "breaker.closed"],
   "config.*": ["config.adopted", "config.refused"],
   "daemon.*": ["daemon.started", "daemon.draining"],

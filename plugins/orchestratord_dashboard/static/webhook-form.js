@@ -4,7 +4,7 @@
 let count = 0;
 
 const SIMPLE = ["name", "phase", "url", "timeout"];
-const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "partition", "enabled"];
+const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
 const BACKOFF_KEYS = ["delay", "factor", "delays"];

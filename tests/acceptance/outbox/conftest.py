@@ -16,6 +16,7 @@ from tests.acceptance.receiver import Answer, Receiver
 from tests.postgres import Postgres
 
 ENQUEUE = "SELECT orchestratord_enqueue(%s, %s, key => %s, delay => %s)"
+ORDER = {"method": "POST", "idempotent": True, "retry": retry()}
 PLACES = ("queue", "shop, queue in a file", "shop, queue in PostgreSQL")
 
 
@@ -62,13 +63,13 @@ def declare(daemon: Daemon, receiver: Receiver) -> None:
     daemon.api("shop", receiver.url)
     params = {"n": {"type": "integer", "required": True}}
     path = "/orders/{{ params.n }}"
-    keys = {"method": "POST", "idempotent": True, "params": params, "retry": retry()}
-    daemon.endpoint("shop/order", path, **keys)
+    daemon.endpoint("shop/order", path, params=params, **ORDER)
     receiver.reply("/hooks/", lambda request: Answer(204))
     hook = {"name": "stock", "phase": "on_success", "url": f"{receiver.url}/hooks/stock"}
     placed = {"type": "event", "params": params, "webhooks": [hook]}
     daemon.write("apis/shop/endpoints/placed.yaml", placed)
-    daemon.endpoint("shop/line", path, partition="{{ params.n % 2 }}", **keys)
+    line = {"params": params, "partition": "{{ params.n % 2 }}", **ORDER}
+    daemon.endpoint("shop/line", path, **line)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import signal
 from collections import Counter
 from typing import Any
@@ -13,7 +14,7 @@ from click.testing import CliRunner
 from orchestratord.cli.main import main
 from tests.acceptance.commands.test_doctor import doctor
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.outbox.conftest import PLACES, Shop, declare
+from tests.acceptance.outbox.conftest import ORDER, PLACES, Shop, declare
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
@@ -123,12 +124,17 @@ def test_a_daemon_that_is_killed_between_two_steps_leaves_no_row_out_and_takes_n
         shop.daemon.signal(signal.SIGKILL)
         shop.daemon.wait()
         connection.rollback()
+    if place != PLACES[0]:
+        # What has made its task is not refused, whatever is declared by now.
+        text = {"n": {"type": "string", "required": True}}
+        shop.daemon.endpoint("shop/order", "/orders/{{ params.n }}", params=text, **ORDER)
     shop.daemon.start()
     until(lambda: not shop.run("SELECT 1 FROM orchestratord_outbox LIMIT 1"), "no row")
     shop.daemon.settle()
     assert orders(receiver).keys() == set(range(40))
     assert len(shop.daemon.tasks(endpoint="shop/order")) == 40
     assert len(ids) == 39
+    assert shop.daemon.status()["outbox"]["refused_total"] == 0
 
 
 def test_another_daemon_relays_when_the_one_is_gone(
@@ -195,6 +201,44 @@ def test_a_producer_may_enqueue_and_nothing_else(make_shop: Any, receiver: Recei
         shop.run("DROP OWNED BY producer_of_calls")
         shop.run("DROP ROLE producer_of_calls")
         shop.run("DROP ROLE IF EXISTS stranger_to_calls")
+
+
+TROUBLE = """
+CREATE OR REPLACE FUNCTION trouble() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+    IF NEW.params::text LIKE '%13%' THEN RAISE 'no' USING ERRCODE = '{}'; END IF;
+    RETURN NEW;
+END $$
+"""
+
+
+def test_what_passes_is_tried_again_and_what_never_fits_is_refused(
+    make_shop: Any, receiver: Receiver
+) -> None:
+    shop: Shop = make_shop(PLACES[0])
+    shop.daemon.expect("the queue never takes row")
+    shop.daemon.start()
+    shop.run(TROUBLE.format("57014"))  # as if an administrator had cancelled it
+    shop.run("CREATE TRIGGER trouble BEFORE INSERT ON retry_schedule FOR EACH ROW "
+             "EXECUTE FUNCTION trouble()")  # fmt: skip
+    with shop.connect() as connection:
+        for n in (11, 13, 12):
+            shop.order(connection, n)
+    until(lambda: orders(receiver).keys() == {11}, "the one before it")
+    until(lambda: "refused: no" in str(shop.daemon.status()["outbox"]["error"]), "what is wrong")
+    shop.run("ALTER TABLE retry_schedule DISABLE TRIGGER trouble")
+    until(lambda: orders(receiver).keys() == {11, 12, 13}, "all of them")
+    shop.run(TROUBLE.format("22000"))  # a value that it never takes
+    shop.run("ALTER TABLE retry_schedule ENABLE TRIGGER trouble")
+    with shop.connect() as connection:
+        for n in (21, 213, 22):
+            shop.order(connection, n)
+    until(lambda: orders(receiver).keys() == {11, 12, 13, 21, 22}, "those that fit")
+    [refused] = outbox(shop, "--status", "refused")
+    assert (refused["reason"], json.loads(refused["params"])) == ("internal", {"n": 213})
+    # What is told of a row is bounded, whatever it says.
+    shop.commit(1, **{"x" * 100_000: 1, **{f"y{n}": n for n in range(100)}})
+    until(lambda: len(outbox(shop, "--status", "refused")) == 2, "its refusal")
+    assert len(json.dumps(outbox(shop)[0]["problem"])) < 20_000
 
 
 def test_where_there_is_no_outbox_it_is_said(make_shop: Any, receiver: Receiver) -> None:

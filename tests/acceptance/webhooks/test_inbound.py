@@ -23,6 +23,7 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.processes import free_port
 from tests.acceptance.receiver import Answer, Receiver
+from tests.acceptance.waiting import until
 
 STRIPE, SLACK = "whsec_stripe_test_secret_of_a_test", "8f742231b10e8888abcd99yyyzzz85a5"
 STANDARD = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
@@ -126,7 +127,7 @@ def test_stripe(port: In, daemon: Daemon) -> None:
 def test_github_by_its_documented_vector(port: In, daemon: Daemon) -> None:
     signature = "sha256=757107ea0eb2509fc211221cce984b8a37570b6d7586c22c46f4379c8b043e17"
     answer = port.post(
-        "/in/github?a=1&b=2&b=3", b"Hello, World!", content_type="text/plain",
+        "/in/github?a=1&b=2&token=hush&b=3", b"Hello, World!", content_type="text/plain",
         x_hub_signature_256=signature, authorization="Bearer abc", cookie="a=b",
     )  # fmt: skip
     assert answer.status_code == 200, answer.text
@@ -179,6 +180,7 @@ def test_shopify_and_one_of_its_own(port: In, daemon: Daemon) -> None:
     now = str(int(time.time()))
     digest = hmac.digest(OWN.encode(), f"{now}.".encode() + body, hashlib.sha512)
     sign = "hmac " + base64.b64encode(digest).decode()
+    assert {port.post("/in/own", body).status_code for _ in range(4)} == {401}
     codes = [
         port.post("/in/own", body, x_partner_sign=sign, x_partner_time=now).status_code
         for _ in range(4)
@@ -211,11 +213,21 @@ def test_what_is_not_theirs_is_refused_counted_and_not_stored(port: In, daemon: 
     broken = port.post("/in/github", b"[]", x_hub_signature_256=made, content_type="text/plain")
     assert broken.status_code == 200
     assert len(daemon.tasks()) == before + 1
-    metrics = daemon.get("/metrics").text
-    found = re.findall(r"orchestratord_inbound_refused_total\{(.*?)\} (\d+)", metrics)
-    assert ('endpoint="in/stripe",reason="signature"', "4") in found, metrics
+    found = _refused(daemon)
+    assert ('endpoint="in/stripe",reason="signature"', "4") in found
     assert ('endpoint="in/stripe",reason="timestamp"', "1") in found
     assert ('endpoint="in/closed",reason="disabled"', "1") in found
+
+
+def _refused(daemon: Daemon) -> list[tuple[str, str]]:
+    """What is counted of requests that became no event."""
+    metrics = daemon.get("/metrics").text
+    return re.findall(r"orchestratord_inbound_refused_total\{(.*?)\} (\d+)", metrics)
+
+
+def _until_counted(daemon: Daemon, reason: str, count: int) -> None:
+    wanted = f'endpoint="in/stripe",reason="{reason}"', str(count)
+    until(lambda: wanted in _refused(daemon), f"{count} counted as {reason}")
 
 
 def _github(body: bytes) -> str:
@@ -260,16 +272,18 @@ def test_what_is_too_large_is_refused(port: In, daemon: Daemon) -> None:
     assert heard.startswith(b"HTTP/1.1 413 ")
     assert sent < 64 << 20
     assert daemon.memory("VmHWM") - peak < 32 << 20
+    _until_counted(daemon, "too_large", 3)
     fits = port.stripe({"id": "evt_fits", "blob": "x" * (63 << 10)})
     assert fits.status_code == 200, fits.text
 
 
-def test_a_body_that_does_not_come_is_given_up(port: In) -> None:
+def test_a_body_that_does_not_come_is_given_up(port: In, daemon: Daemon) -> None:
     begun = b"POST /in/stripe HTTP/1.1\r\nhost: x\r\ncontent-length: 1000\r\n\r\n{"
     with socket.create_connection(("127.0.0.1", port.port), 30) as sock:
         sock.sendall(begun)
         assert sock.recv(4096).startswith(b"HTTP/1.1 408 ")
         _until_closed(sock)
+    _until_counted(daemon, "timeout", 1)
 
 
 def _until_closed(sock: socket.socket) -> None:

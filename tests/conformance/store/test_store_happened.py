@@ -10,6 +10,7 @@ import pytest
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.operations import search, settle
+from orchestratord.queue.operations.reserved_ids import ReservedIds, reserve_ids
 from orchestratord.queue.records import Happened, Insert, Inserted
 from orchestratord.queue.store import Store
 
@@ -18,7 +19,7 @@ HOOK = Key("crm/get", "ops")
 
 async def event(queue: Any, *, name: str | None = None, **fields: Any) -> Insert:
     """An event with a delivery and a row that follow from it."""
-    [id_] = await queue.store.write(settle.reserve_ids(1))
+    [id_] = await queue.store.write(reserve_ids(1))
     once = None if name is None else Upsert("health", {"name": name}, {"url": "u"})
     following = Insert(queue.new(HOOK, payload="{}", parent_id=id_))
     row = Upsert("health", {"name": f"row {id_}"}, {"url": "u"})
@@ -52,10 +53,36 @@ async def test_it_succeeds_as_it_is_written(queue: Any, store: Store) -> None:
 
 async def test_reserved_ids_are_not_used_by_others(queue: Any, store: Store) -> None:
     several = await asyncio.gather(
-        *(store.write(settle.reserve_ids(count)) for count in (1, 3, 1)), queue.add(), queue.add()
+        *(store.write(reserve_ids(count)) for count in (1, 3, 1)), queue.add(), queue.add()
     )
     ids = [id_ for found in several for id_ in ([found] if isinstance(found, int) else found)]
     assert len(set(ids)) == len(ids) == 7
+
+
+async def test_ids_are_reserved_ahead_while_many_are_asked_for(queue: Any, store: Store) -> None:
+    written: list[Any] = []
+
+    def write(operation: Any) -> Any:
+        written.append(operation)
+        return store.write(operation)
+
+    reserved = ReservedIds(write)
+    found: list[int] = []
+
+    async def take(count: int) -> None:
+        for _ in range(50):
+            ids = await reserved.take(count)
+            assert sorted(ids) == list(ids)
+            found.extend(ids)
+
+    await asyncio.gather(*(take(count) for count in (1, 1, 1, 3)), *(queue.add() for _ in range(9)))
+    assert len(set(found)) == len(found) == 300
+    assert len(written) < 60
+    after = await queue.add()
+    assert after > max(found)
+    await asyncio.sleep(0.11)  # what is left is older than that
+    [last] = await reserved.take(1)
+    assert last > after
 
 
 async def test_a_repeat_writes_nothing(queue: Any, store: Store) -> None:

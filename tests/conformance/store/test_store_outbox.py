@@ -8,10 +8,14 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.errors import UniqueKeyReused
+from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, UniqueKeyReused
 from orchestratord.queue.operations import search
 from orchestratord.queue.outbox import outbox_take
-from orchestratord.queue.outbox.outbox_connection import OutboxConnection, OutboxRow
+from orchestratord.queue.outbox.outbox_connection import (
+    OutboxConnection,
+    OutboxRow,
+    run_statements,
+)
 from orchestratord.queue.outbox.outbox_take import (
     OutboxTask,
     RelayMoved,
@@ -20,7 +24,9 @@ from orchestratord.queue.outbox.outbox_take import (
     relays_elsewhere,
     release_relay,
     taken_before,
+    taken_of,
 )
+from orchestratord.queue.postgres.outbox_schema import outbox_schema
 from orchestratord.queue.records import Insert, Inserted, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -181,6 +187,53 @@ async def test_no_row_keeps_others_from_being_looked_at(queue: Any, store: Store
     assert -400 < ages[1] <= -300
     assert -30 < ages[2] <= 1.5
     assert ages[3] == float("inf")
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_rows_that_take_a_server_too_long_can_be_read_by_fewer(
+    queue: Any, store: Store
+) -> None:
+    enqueue = "SELECT orchestratord_enqueue('a/b', {}, key => repeat('k', 1000))"
+    queue.run(enqueue.format("(SELECT jsonb_agg(n) FROM generate_series(1, 1500000) AS n)"))
+    queue.run(enqueue.format("'{}'"))
+    async with OutboxConnection.connect(f"{queue.url}?options=-cstatement_timeout%3D50") as quick:
+        with pytest.raises(RowsUnreadable, match="statement timeout"):
+            await quick.look(100)
+        first = await quick.first()
+        assert first is not None
+        assert (first.id, first.params, len(first.key or "")) == (1, None, 300)
+        with pytest.raises(RowsUnreadable):
+            await quick.look(1, first.id)
+        assert [row.id for row in await quick.look(1, 2)] == [2]
+        # Whatever a row's owner writes into it, it can be listed.
+        large = "(SELECT jsonb_agg(n) FROM generate_series(1, 500000) AS n)"
+        queue.run("UPDATE orchestratord_outbox SET refused_at = now(), "
+                  f"reason = repeat('r', 1000), problem = {large}")  # fmt: skip
+        for listed in await quick.rows(10, 1 << 62, True):
+            assert (len(listed.reason or ""), listed.problem) == (100, None)
+            assert len(listed.key or "") == 300
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_a_table_of_the_same_name_is_left_as_it_is(queue: Any, store: Store) -> None:
+    made = "CREATE TABLE other.orchestratord_outbox (id bigint, refused_at date, mine text)"
+    queue.run("CREATE SCHEMA other")
+    queue.run(made)
+    with pytest.raises(QueueError, match="another table is called orchestratord_outbox here: rena"):
+        run_statements(queue.url, outbox_schema("other"))
+    find = "SELECT count(*) AS n FROM pg_proc WHERE proname = 'orchestratord_enqueue'"
+    assert queue.run(find)[0]["n"] == 1, "that of the queue's own schema"
+    url = f"{queue.url}?options=-csearch_path%3Dother"
+    async with OutboxConnection.connect(url) as connection:
+        with pytest.raises(OutboxUnusable, match="is another one, of the same name"):
+            await connection.look(1)
+
+
+async def test_which_rows_have_made_their_task_is_known(queue: Any, store: Store) -> None:
+    await store.write(hold())
+    rows = [row(queue, n) for n in range(3)]
+    await take(store, *rows[:2])
+    assert await store.read(taken_of([one.uid for one in rows])) == {rows[0].uid, rows[1].uid}
 
 
 def of_row(queue: Any, found: OutboxRow) -> OutboxTask:

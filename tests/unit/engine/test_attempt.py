@@ -16,7 +16,7 @@ import httpx
 import pytest
 from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
-from orchestratord.engine import attempt_result, poison, settlement
+from orchestratord.engine import attempt, attempt_result, poison, settlement
 from orchestratord.engine.attempt import PREFETCHED_MS
 from orchestratord.errors import QueueError
 from orchestratord.model.event import EventType, TaskEvent
@@ -25,7 +25,7 @@ from orchestratord.model.task import NewTask, Partition, Task
 from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import claim, manual, search
+from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Settlement, TaskFilter
 from orchestratord.queue.session import Session
 
@@ -375,6 +375,35 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
         f"task {ids[0]} cannot be written (no room); again in 0.01s",
         f"task {ids[0]} cannot be written (no room yet); again in 0.02s",
     ]
+
+
+async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_in_slices(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for module in (attempt, attempt_result, slices):
+        monkeypatch.setattr(module, "SLICE", 3)
+
+    class Many:
+        @hookimpl
+        def announce(self, phase: str, task: Task) -> Any:
+            if phase == "before_request" and task.parent_id is None:
+                return [replace(CALL, delay=3600, parent_id=task.id)] * 8
+            return None
+
+    async with working(tmp_path, Many()) as bench:
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        waiting = search.page(TaskFilter(status=("pending",)), 100)
+        assert len((await bench.store.read(waiting))[0]) == 3
+        assert bench.worker.pipe.slices_wait.is_set()
+        writing = asyncio.create_task(bench.worker.enqueue.write_slices())
+        async with asyncio.timeout(60):
+            while len(found := (await bench.store.read(waiting))[0]) < 8:
+                await asyncio.sleep(0.01)
+        writing.cancel()
+        assert {task.parent_id for task in found} == {id_}
+        bench.receiver.open.set()
+        await bench.idle([id_])
 
 
 async def test_hooks_are_asked_about_the_kind_that_they_are_for(tmp_path: Path) -> None:

@@ -25,6 +25,7 @@ from orchestratord.plugin.executor import Executor, Standing, Target
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import insert, search
+from orchestratord.queue.operations.slices import TABLE
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
@@ -203,7 +204,7 @@ async def working(
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
     clock = FakeClock(time.time(), running=True)
-    store = await Store.open(url or f"sqlite:///{folder}/q.db", clock=clock)
+    store = await Store.open(url or f"sqlite:///{folder}/q.db", tables=(TABLE,), clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)
     config = Config(folder, DaemonSettings(), {}, {}, Redactor(), "d")

@@ -33,6 +33,7 @@ def daemon(folder: Path) -> Iterator[Daemon]:
     daemon.start()
     yield daemon
     daemon.stop()
+    assert not daemon.undescribed, "\n".join(daemon.undescribed)
 
 
 @pytest.fixture

@@ -7,12 +7,19 @@ import socketserver
 import sys
 import threading
 import time
+from email.message import Message
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, urlsplit
 
+import httpx
+
+from tests.described_api import check_request
+
 CALLS = "/v1/endpoints/a/b/calls"
+NOWHERE = "/v1/x"
+"""What tests of the client itself ask for."""
 Reply = tuple[int, Any]
 # Instead of a reply: the connection is closed without one.
 DROP = "drop"
@@ -63,6 +70,10 @@ class _Handler(BaseHTTPRequestHandler):
             self.close_connection = True
             return
         status, document = reply
+        if status < 400 and request.path != NOWHERE:  # what is refused may be anything
+            self.server.daemon.hold_against_description(
+                self.command, self.path, self.headers, content
+            )
         body = document if isinstance(document, bytes) else json.dumps(document).encode()
         self.send_response(status)
         kind = "application/json" if status < 400 else "application/problem+json"
@@ -86,6 +97,8 @@ class Daemon:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.requests: list[Request] = []
+        self.undescribed: list[str] = []
+        """What is wrong with them by the description of the API."""
         self._scripts: dict[tuple[str, str], list[Any]] = {}
         self._lock = threading.Lock()
         self._server: _Server | None = None
@@ -106,6 +119,15 @@ class Daemon:
                 return 404, {"title": "Not Found", "status": 404, "detail": "no such thing"}
             reply = script.pop(0) if len(script) > 1 else script[0]
         return reply(request) if callable(reply) else reply
+
+    def hold_against_description(
+        self, method: str, target: str, headers: Message, content: bytes
+    ) -> None:
+        url = f"http://localhost{target}"
+        try:
+            check_request(httpx.Request(method, url, headers=headers.items(), content=content))
+        except AssertionError as error:
+            self.undescribed.append(str(error))
 
     def asked(self, method: str, path: str) -> list[Request]:
         return [r for r in self.requests if (r.method, r.path) == (method, path)]

@@ -65,6 +65,7 @@ def some_tasks() -> list[dict[str, Any]]:
             attempts=10,
             max_attempts=10,
             last_status_code=410,
+            last_error="410 Gone: no more",
         ),
         a_task(1042, status="running", last_status_code=None, created_at=at(-330)),
         a_task(1041, next_try=at(-3), last_status_code="error"),
@@ -77,11 +78,11 @@ def test_a_row_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert (result.code, result.err) == (0, "")
     users = "salesforce/getUsers"
     assert [" ".join(line.split()) for line in result.out.splitlines()] == [
-        "ID KIND ENDPOINT STATUS ATTEMPTS CODE NEXT TRY CREATED",
-        f"1044 call {users} pending 1/15 503 in 2h 2h ago",
-        f"1043 webhook {users} → ops failed exhausted 10/10 410 - 2h ago",
-        f"1042 call {users} running 1/15 - - 5m ago",
-        f"1041 call {users} pending 1/15 error due 2h ago",
+        "ID KIND ENDPOINT STATUS ATTEMPTS CODE NEXT TRY CREATED ERROR",
+        f"1044 call {users} pending 1/15 503 in 2h 2h ago -",
+        f"1043 webhook {users} → ops failed exhausted 10/10 410 - 2h ago 410 Gone: no more",
+        f"1042 call {users} running 1/15 - - 5m ago -",
+        f"1041 call {users} pending 1/15 error due 2h ago -",
     ]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hmac
 import json
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -88,6 +89,7 @@ async def test_it_is_to_come_again(daemon: Daemon, told: str) -> None:
     [
         (b"{", "application/json"),
         (b"[" * 100_000, "application/json"),
+        (b"[" * 65 + b"]" * 65, "application/json"),
         (b'{"a": NaN}', "application/cloudevents+json"),
         (b"\xff", "text/plain"),
         (b"a=%ff", "application/x-www-form-urlencoded"),
@@ -100,11 +102,34 @@ async def test_what_cannot_be_read_is_refused(body: bytes, kind: str) -> None:
     assert (daemon.told, daemon.accepted) == (["invalid"], [])
 
 
-async def test_a_rate_is_kept() -> None:
-    port = port_of(Daemon(rate_limit="2/h"))
-    taken = [port.admit(request()) for _ in range(3)]
-    assert taken[:2] == [999, 999]
-    assert getattr(taken[2], "status", None) == 429
+async def test_a_rate_is_kept_and_only_the_sender_uses_it_up() -> None:
+    daemon = Daemon(rate_limit="2/h")
+    port = port_of(daemon)
+    for _ in range(5):
+        assert port.admit(request()) == 999
+        unsigned = replace(request(), headers=())
+        assert (await port.answer(unsigned)).status == 401
+    assert [(await port.answer(request())).status for _ in range(3)] == [200, 200, 429]
+    refused = port.admit(request())
+    assert getattr(refused, "status", None) == 429
+    assert daemon.told == ["signature"] * 5 + ["rate"] * 2
+
+
+async def test_what_a_query_shows_that_one_may_ask_is_not_stored() -> None:
+    names = "token", "api_key", "apiKey", "key", "sig", "X-Signature", "clientSecret", "auth", "pwd"
+    secret = [(name, "hush") for name in names]
+    plain = [("author", "a"), ("keyboard", "b"), ("page", "1"), ("page", "2")]
+    daemon = Daemon()
+    await port_of(daemon).answer(replace(request(), query=(*secret, *plain)))
+    [(_, params, _)] = daemon.accepted
+    assert params["query"] == {"author": "a", "keyboard": "b", "page": ["1", "2"]}
+
+
+def test_what_the_daemon_refuses_by_itself_is_counted() -> None:
+    daemon = Daemon()
+    port_of(daemon).refused(request(), "too_large")
+    port_of(daemon).refused(replace(request(), path="/in/nowhere"), "too_large")
+    assert daemon.told == ["too_large"]
 
 
 @pytest.mark.parametrize("key", ["x" * 1000, "line\nbreak", {"a": 1}])

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator
 from typing import Any
 
 import httpx
 import pytest
 
 from orchestratord import Answer, Conflict, PortHandler, PortRequest, hookimpl
+from orchestratord.api.server import port_application
 from orchestratord.api.server.port_application import port_applications
 from orchestratord.plugin.host import Host
 
@@ -15,9 +18,12 @@ from orchestratord.plugin.host import Host
 class Bell:
     """Answers by what the path says."""
 
+    def __init__(self) -> None:
+        self.told: list[str] = []
+
     @hookimpl
     def register_ports(self, control: Any) -> list[Any]:
-        return [PortHandler("bell", self.admit, self.ring), "nonsense"]
+        return [PortHandler("bell", self.admit, self.ring, self.refused), "nonsense"]
 
     @hookimpl
     def example_request(self, endpoint: Any, body: bytes | None) -> list[PortRequest]:
@@ -30,11 +36,16 @@ class Bell:
             raise RuntimeError("broken")
         return 10
 
+    def refused(self, request: PortRequest, reason: str) -> None:
+        self.told.append(reason)
+
     async def ring(self, request: PortRequest) -> Any:
         if request.path == "/conflict":
             raise Conflict("rings already")
         if request.path == "/nonsense":
             return "nonsense"
+        if request.path == "/slow":
+            await asyncio.sleep(60)
         said = {"body": request.body.decode(), "query": list(request.query)}
         return Answer({**said, "x": request.header("x-ring")})
 
@@ -42,6 +53,7 @@ class Bell:
 @pytest.fixture
 def host() -> Host:
     host = Host()
+    host.timeout = 0.05
     host.register(Bell(), "bell")
     return host
 
@@ -55,6 +67,7 @@ def host() -> Host:
         ("/broken", b"", 500),
         ("/conflict", b"", 409),
         ("/nonsense", b"", 500),
+        ("/slow", b"", 503),
     ],
 )
 async def test_register_ports(host: Host, path: str, body: bytes, status: int) -> None:
@@ -68,7 +81,32 @@ async def test_register_ports(host: Host, path: str, body: bytes, status: int) -
         found = {"body": "0123456789", "query": [["a", "1"], ["a", "2"]], "x": "twice"}
         assert answer.json() == found
     faults = host.plugins["bell"].faults
-    assert faults == (2 if status == 500 else 1), "the nonsense among its ports is one"
+    assert faults == (2 if status in (500, 503) else 1), "the nonsense among its ports is one"
+    told = {413: ["too_large"], 503: ["unavailable"]}
+    assert applications["bell"]._handler.handler.__self__.told == told.get(status, [])
+
+
+async def test_bodies_have_so_much_room_together(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(port_application, "SMALL", 4)
+    monkeypatch.setattr(port_application, "MAX_TOGETHER", 10)
+    [application] = port_applications(host, None).values()  # type: ignore[arg-type]
+    transport = httpx.ASGITransport(application)
+    go_on = asyncio.Event()
+
+    async def slowly() -> AsyncIterator[bytes]:
+        yield b"12345678"
+        await go_on.wait()
+
+    async with httpx.AsyncClient(transport=transport, base_url="http://bell") as client:
+        slow = [asyncio.create_task(client.post("/", content=slowly())) for _ in range(3)]
+        await asyncio.wait(slow, return_when=asyncio.FIRST_COMPLETED)
+        assert (await client.post("/", content=b"1234")).status_code == 200
+        go_on.set()
+        answers = [answer.status_code for answer in await asyncio.gather(*slow)]
+        assert sorted(answers) == [200, 200, 503]
+        assert (await client.post("/", content=b"12345678")).status_code == 200
 
 
 def test_example_request(host: Host) -> None:

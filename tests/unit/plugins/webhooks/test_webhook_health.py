@@ -1,10 +1,12 @@
 from __future__ import annotations
 
+import asyncio
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from orchestratord_webhooks import TABLE, WEBHOOKS, health
+from orchestratord_webhooks.health import Health
 from webhook_parts import ENDPOINT, SECRET, FakeControl, declared
 
 from orchestratord import Config, Endpoint, Outcome, Upsert
@@ -208,3 +210,69 @@ async def test_deliveries_that_fail_because_it_is_disabled_change_nothing(table:
     waiting = Outcome("failure", None, final_reason="webhook_disabled")
     await table.tell("on_final_failure", waiting, reason="webhook_disabled")
     assert await table.row() == row
+
+
+# -- disable_after ---------------------------------------------------------------------------------
+
+
+async def test_disable_after(rig: Rig) -> None:
+    """No success for five days, and two deliveries that failed twelve hours apart."""
+    now, days = [1_795_557_600.0], 86_400
+    own = Health(now=lambda: now[0])
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="5d")])
+    config = rig.config(endpoint)
+    control = FakeControl(config)
+    own.bind(control)
+
+    async def fails(id_: int, after: float, outcome: Outcome | None = None) -> str | None:
+        now[0] += after
+        about = replace(DELIVERY, id=id_)
+        for effect in own.record(outcome or answered(503), about, endpoint):
+            control.apply(effect)
+        while own._judging:
+            await asyncio.sleep(0)
+        return own.disabled(ENDPOINT, "ops")
+
+    async def adopts() -> None:
+        for effect in own.adopt(config, await control.rows("webhooks")):
+            if effect is not None:
+                control.apply(effect)
+
+    await adopts()
+    assert await fails(1, 0) is None
+    assert await fails(1, 6 * days) is None, "one delivery alone says little"
+    assert await fails(2, 1, answered(204)) is None
+    assert await fails(3, 0) is None
+    assert await fails(4, 4.9 * days) is None
+    own.__init__(now=lambda: now[0])  # type: ignore[misc]  # a restart
+    own.bind(control)
+    await adopts()
+    assert control.events == []
+    assert await fails(5, 0.2 * days) == "no success for 5d"
+    assert [(event.type, event.reason) for event in control.events] == [  # type: ignore[union-attr]
+        ("webhook.disabled", "no success for 5d")
+    ]
+    assert control.looked_again == [ENDPOINT]
+    assert own.refuses(ENDPOINT, "ops") is None, "what happens is kept, to be replayed"
+    await own.enable((ENDPOINT, "ops"), control)
+    assert await fails(6, 0) is None
+
+
+async def test_another_daemon_had_a_success(rig: Rig) -> None:
+    now = [1_795_557_600.0]
+    own = Health(now=lambda: now[0])
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")])
+    control = FakeControl(rig.config(endpoint))
+    own.bind(control)
+    for effect in own.adopt(control.config, []):
+        if effect is not None:
+            control.apply(effect)
+    own.record(answered(503), replace(DELIVERY, id=1), endpoint)
+    at = int((now[0] + 3_600) * 1000)
+    key = {"endpoint_id": ENDPOINT, "name": "ops"}
+    control.apply(Upsert("webhooks", key, {"last_success_at": at}))
+    now[0] += 200_000
+    own.record(answered(503), replace(DELIVERY, id=2), endpoint)
+    while own._judging:
+        await asyncio.sleep(0)
+    assert own.disabled(ENDPOINT, "ops") is None

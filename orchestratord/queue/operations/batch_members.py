@@ -1,0 +1,70 @@
+"""Members of batches: events that a webhook tells of together, written with their causes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from orchestratord.model.task import BatchMember, Key
+from orchestratord.queue.connection import ManyRows
+from orchestratord.queue.rows import code_text, plain
+from orchestratord.queue.session import Session
+
+IN_FULL = 10
+"""Members of a batch of which all is kept that there is to say."""
+
+OPEN = """
+SELECT count(*) FROM (
+    SELECT 1 FROM batch_members WHERE group_key = ? AND batch_id IS NULL LIMIT ?
+) AS found
+"""
+
+MEMBERS = ManyRows(
+    """
+INSERT OR ROLLBACK INTO batch_members
+    (group_key, endpoint_id, webhook, phase, task_id, reason, status_code, detail, most, closes_at,
+    at, once)
+VALUES {rows}
+""",
+    "text", "text", "text", "text", "bigint", "text", "text", "text", "bigint", "bigint", "bigint",
+    "text",
+)  # fmt: skip
+
+
+AGAIN = 120.0
+"""Seconds within which what is to be told of once is not told of again."""
+
+THERE = "SELECT 1 FROM batch_members WHERE group_key = ? AND once = ? AND at > ? LIMIT 1"
+
+
+def add_members(session: Session, members: Sequence[BatchMember]) -> None:
+    """Write these, in their order. Raises Singly."""
+    now, room = session.now(), dict[str, int]()
+    rows = []
+    for one in members:
+        if one.once is not None and _is_there(session, one, now):
+            continue
+        left = room.get(one.group)
+        if left is None:
+            [(there,)] = session.db.all(OPEN, (plain(one.group), IN_FULL))
+            left = IN_FULL - there
+        room[one.group] = left - 1
+        rows.append((
+            plain(one.group), plain(one.endpoint_id), plain(one.webhook), plain(one.phase),
+            one.task_id, plain(one.reason), code_text(one.status_code),
+            plain(one.detail) if left > 0 else None, one.most, now + round(one.every * 1000), now,
+            plain(one.once),
+        ))  # fmt: skip
+        if one.once is not None:  # a later one of these may be the same
+            MEMBERS.one(session.db, rows.pop())
+    if len(rows) == 1:
+        MEMBERS.one(session.db, rows[0])
+    else:
+        MEMBERS.run(session.db, rows)
+
+
+def _is_there(session: Session, one: BatchMember, now: int) -> bool:
+    """Whether the same was told of lately; no other daemon writes it meanwhile."""
+    group = plain(one.group) or ""
+    session.lock_order((Key(group),))
+    since = now - round(AGAIN * 1000)
+    return session.db.one(THERE, (group, plain(one.once), since)) is not None

@@ -1,0 +1,200 @@
+"""Telling of several events together: the members of a batch, and the one delivery of it."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from orchestratord import (
+    BatchEntry,
+    BatchMember,
+    ClosedBatch,
+    Config,
+    InvalidPayload,
+    NewTask,
+    Redactor,
+    TemplateTree,
+)
+from orchestratord_webhooks.declaration import Addressed, Webhook
+from orchestratord_webhooks.envelope import MAX_PAYLOAD, json_text, narrowed, time_text
+from orchestratord_webhooks.health import find
+
+MOST_COUNTED = 500
+"""Endpoints that are counted one by one; those beyond, which have the fewest, are one number."""
+OTHERS = "others"
+
+
+def member_of(webhook: Webhook, data: Mapping[str, Any]) -> BatchMember:
+    """The member of a batch that an event becomes; `data` as the envelope has it.
+
+    Endpoints that have the very same webhook, from api.yaml or `defaults`, share its batches.
+    """
+    assert webhook.batch is not None
+    try:
+        detail = json_text(narrowed(webhook, data))
+    except InvalidPayload:
+        detail = None
+    return BatchMember(
+        group=f"{webhook.name} {webhook.fingerprint}",
+        endpoint_id=str(data["endpoint"]),
+        webhook=webhook.name,
+        phase=webhook.phase,
+        every=webhook.batch.every,
+        most=webhook.batch.max,
+        task_id=data["task_id"],
+        reason=data["reason"],
+        status_code=data["status_code"],
+        detail=detail,
+    )
+
+
+def delivery_of(batch: ClosedBatch, config: Config, now: float) -> NewTask:
+    """The task that tells of a batch; it goes where today's configuration has the webhook.
+
+    Where none of the batch's endpoints has it any more, it is that of the first one, and fails as
+    what waits for a webhook that is gone.
+    """
+    endpoint_id, webhook = batch.endpoint_id, None
+    for candidate in dict.fromkeys((batch.endpoint_id, *(name for name, _, _ in batch.counts))):
+        endpoint = config.endpoints.get(candidate)
+        webhook = find(endpoint, batch.webhook) if endpoint is not None else None
+        if webhook is not None:
+            endpoint_id = candidate
+            break
+    return _delivery(batch, webhook, endpoint_id, config.redactor, now)
+
+
+def example_of(webhook: Webhook, data: Mapping[str, Any], at: float, redactor: Redactor) -> NewTask:
+    """The delivery of a batch with one member, which does not exist."""
+    member, milliseconds = member_of(webhook, data), int(at * 1000)
+    one = (member.endpoint_id, member.reason, member.status_code)
+    entry = BatchEntry(
+        member.endpoint_id, member.task_id, member.reason, member.status_code, milliseconds,
+        member.detail,
+    )  # fmt: skip
+    batch = ClosedBatch(
+        0, member.endpoint_id, member.webhook, member.phase, milliseconds, milliseconds, 1,
+        {one: 1}, (entry,),
+    )  # fmt: skip
+    return _delivery(batch, webhook, member.endpoint_id, redactor, at)
+
+
+def _delivery(
+    batch: ClosedBatch, webhook: Webhook | None, endpoint_id: str, redactor: Redactor, now: float
+) -> NewTask:
+    payload, error = None, None
+    try:
+        payload = _payload(batch, webhook, redactor, now)
+    except InvalidPayload as invalid:
+        error = redactor.text(str(invalid))
+    return NewTask(
+        kind="webhook",
+        endpoint_id=endpoint_id,
+        webhook=batch.webhook,
+        phase=batch.phase,
+        params={"batch": batch.id},
+        payload=payload,
+        error=error,
+        max_attempts=webhook.retry.max_attempts if webhook is not None else 1,
+    )
+
+
+def _payload(batch: ClosedBatch, webhook: Webhook | None, redactor: Redactor, now: float) -> str:
+    """The body: with as many of the first members as there is room for. Raises InvalidPayload."""
+    data: dict[str, Any] = {
+        "batch": batch.id,
+        "webhook": batch.webhook,
+        "phase": batch.phase,
+        "count": batch.members,
+        "counts": dict(_counts(batch)),
+        "opened_at": time_text(batch.opened_at / 1000),
+        "closed_at": time_text(batch.closed_at / 1000),
+        "filter": {"batch": batch.id},
+        "first": [_entry(batch, one, redactor) for one in batch.first],
+    }
+    return fitting(data, webhook, batch, redactor, now)
+
+
+def fitting(
+    data: dict[str, Any],
+    webhook: Addressed | None,
+    batch: ClosedBatch,
+    redactor: Redactor,
+    now: float,
+) -> str:
+    """The body of the delivery of a batch; what there is no room for goes from the end of `first`.
+
+    Args:
+        data: what the envelope holds, and the templates of a payload may use.
+        webhook: as it is declared today; None where it is not.
+        batch: what is told of.
+        redactor: knows the secrets that a payload may not hold.
+        now: in seconds since the epoch.
+
+    Raises:
+        InvalidPayload: a template fails, or there is no room for the rest alone.
+    """
+    while True:
+        text = _rendered(data, webhook, batch, redactor, now)
+        # JSON can name half of a character that takes two; UTF-8 cannot write it.
+        encoded = text.encode("utf-8", "replace")
+        if len(encoded) <= MAX_PAYLOAD:
+            return encoded.decode()
+        if not data["first"]:
+            size = len(encoded)
+            raise InvalidPayload(f"the payload has {size} bytes; at most {MAX_PAYLOAD} are sent")
+        data["first"].pop()
+        data["truncated"] = True
+
+
+def _rendered(
+    data: Mapping[str, Any],
+    webhook: Addressed | None,
+    batch: ClosedBatch,
+    redactor: Redactor,
+    now: float,
+) -> str:
+    if webhook is None or webhook.payload is None:
+        timestamp = time_text(batch.closed_at / 1000)
+        return json_text({"type": batch.phase, "timestamp": timestamp, "data": data})
+    names = {**data, "now": datetime.fromtimestamp(now, UTC)}
+    if isinstance(webhook.payload, TemplateTree):
+        return json_text(redactor.value(webhook.payload.render(names)))
+    text: str = redactor.text(webhook.payload.render(names, quote=str))
+    return text
+
+
+def _entry(batch: ClosedBatch, one: BatchEntry, redactor: Redactor) -> dict[str, Any]:
+    """A member in full, or what its columns say of it."""
+    found: Any = None
+    if one.detail is not None:
+        try:
+            found = json.loads(one.detail)
+        except (ValueError, RecursionError):
+            found = None
+    if not isinstance(found, dict):
+        found = {
+            "endpoint": one.endpoint_id, "phase": batch.phase, "status_code": one.status_code,
+            "task_id": one.task_id, "reason": one.reason,
+        }  # fmt: skip
+    # Secrets may have come up since it was written.
+    masked: dict[str, Any] = redactor.value({"timestamp": time_text(one.at / 1000), **found})
+    return masked
+
+
+def _counts(batch: ClosedBatch) -> Iterator[tuple[str, dict[str, int]]]:
+    """How many members there are by endpoint, by reason and by status code, the most numerous
+    first; those without one are left out."""
+    for place, name in enumerate(("endpoint", "reason", "status_code")):
+        counted: Counter[str] = Counter()
+        for key, number in batch.counts.items():
+            if key[place] is not None:
+                counted[str(key[place])] += number
+        ranked = sorted(counted.items(), key=lambda item: (-item[1], item[0]))
+        found = dict(ranked[:MOST_COUNTED])
+        if rest := sum(number for _, number in ranked[MOST_COUNTED:]):
+            found[OTHERS] = rest
+        yield name, found

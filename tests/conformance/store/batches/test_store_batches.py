@@ -1,0 +1,129 @@
+"""Batches: their members are written with their causes, and one delivery tells of each."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import BatchMember, Key, NewTask, Status
+from orchestratord.queue.housekeeping import batch_closing
+from orchestratord.queue.housekeeping.prune import prune
+from orchestratord.queue.operations import search
+from orchestratord.queue.operations.settle import settle, write_effects
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.store import Store
+
+HOOK = Key("crm/get", "ops")
+SHARED = pytest.mark.parametrize("new_url", ["workers", "postgres"], indirect=True)
+"""What others share with a daemon."""
+
+
+def member(task_id: int, **fields: Any) -> BatchMember:
+    given: dict[str, Any] = {
+        "reason": "exhausted", "status_code": 503, "detail": f'{{"n":{task_id}}}', "most": 25,
+        "group": "ops", "endpoint_id": "crm/get",
+    }  # fmt: skip
+    return BatchMember(
+        webhook="ops", phase="on_final_failure", every=60.0, task_id=task_id, **given | fields
+    )
+
+
+async def look(queue: Any) -> batch_closing.BatchesFound:
+    found: batch_closing.BatchesFound = await queue.store.read(
+        batch_closing.find(queue.clock.now_ms())
+    )
+    return found
+
+
+async def told(store: Store, batch_id: int) -> bool:
+    new = NewTask("webhook", "crm/get", webhook="ops", phase="on_final_failure", payload="{}")
+    [inserted] = await store.write(batch_closing.tell(batch_id, [Insert(new)]))
+    return not inserted.duplicate
+
+
+async def test_members_come_with_their_causes_and_close_by_number_and_by_time(
+    queue: Any, store: Store
+) -> None:
+    for _ in range(30):
+        await queue.add()
+    tasks = await queue.claim()
+    effects = [(member(task.id, endpoint_id=f"crm/{task.id % 2}"),) for task in tasks]
+    await asyncio.gather(
+        *(
+            store.write(settle(queue.settlement(task, Status.FAILED, reason="exhausted",
+                                                status_code=503, effects=effect)))
+            for task, effect in zip(tasks, effects, strict=True)
+        )
+    )  # fmt: skip
+    assert (await look(queue)).ripe == ["ops"]
+    assert await store.write(batch_closing.close("ops"))
+    found = await look(queue)
+    assert found.ripe == [], "the five that are left have their time"
+    [batch] = found.closed
+    assert (batch.members, batch.webhook, len(batch.first)) == (25, "ops", 10)
+    assert [one.detail for one in batch.first] == [f'{{"n":{one.task_id}}}' for one in batch.first]
+    assert sum(batch.counts.values()) == 25
+    assert set(batch.counts) == {(f"crm/{n}", "exhausted", 503) for n in (0, 1)}
+    assert await told(store, batch.id)
+    assert not await told(store, batch.id)
+    assert (await look(queue)).closed == []
+    queue.clock.turn(59)
+    assert (await look(queue)).ripe == []
+    queue.clock.turn(2)
+    # Beyond the first ten, a batch keeps no more than what is counted; those here are new ones.
+    await store.write(batch_closing.close("ops"))
+    [rest] = (await look(queue)).closed
+    assert rest.members == 5
+    every = [task.id for task in tasks]
+    ids = []
+    for one in (batch.id, rest.id):
+        page, _ = await store.read(search.page(TaskFilter(batch=one), 100))
+        ids += [task.id for task in page]
+    assert sorted(ids) == every, "each in one of them"
+    assert not await store.write(batch_closing.close("ops"))
+
+
+async def test_what_was_closed_is_told_of_after_a_death(queue: Any, store: Store) -> None:
+    ids = [(await queue.add()) for _ in range(3)]
+    await store.write(write_effects([member(id_, most=3) for id_ in ids]))
+    await store.write(batch_closing.close("ops"))
+    store = await queue.successor()
+    [batch] = (await look(queue)).closed
+    assert [one.task_id for one in batch.first] == ids
+    assert await told(store, batch.id)
+    page, _ = await store.read(search.page(TaskFilter(kind="webhook"), 10))
+    assert [(task.key, task.status) for task in page] == [(HOOK, "pending")]
+
+
+@SHARED
+async def test_of_two_daemons_one_closes_and_one_tells(two: Any) -> None:
+    one, other = two
+    await one.store.write(write_effects([member(n) for n in range(40)]))
+    closed = await asyncio.gather(
+        *(queue.store.write(batch_closing.close("ops")) for queue in (one, other, one, other))
+    )
+    found = await look(one)
+    assert sorted(batch.members for batch in found.closed) == [15, 25]
+    assert sum(closed) == 2
+    assert found == await look(other)
+    first = found.closed[0].id
+    tellers = await asyncio.gather(told(one.store, first), told(other.store, first))
+    assert sorted(tellers) == [False, True]
+
+
+async def test_they_are_kept_as_long_as_failures(queue: Any, store: Store) -> None:
+    await store.write(write_effects([member(n) for n in range(5)]))
+    await store.write(batch_closing.close("ops"))
+    await store.write(write_effects([member(9, group="open")]))
+    [batch] = (await look(queue)).closed
+    await told(store, batch.id)
+    kept = Retention.model_validate({"failed": "1h"})
+    await prune(store, kept)
+    assert len(queue.run("SELECT id FROM batch_members")) == 6
+    queue.clock.turn(3_700)
+    await prune(store, kept)
+    assert queue.run("SELECT group_key FROM batch_members") == [{"group_key": "open"}]
+    assert queue.run("SELECT id FROM batches") == []

@@ -1,0 +1,65 @@
+"""Rows of the outbox that cannot be read, together or alone."""
+
+from __future__ import annotations
+
+from typing import Any, cast
+
+import pytest
+
+from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay
+from orchestratord.errors import RowsUnreadable, Unreachable
+from orchestratord.queue.outbox.outbox_connection import OutboxRow
+
+
+class Outbox:
+    """Rows of which one cannot be read."""
+
+    def __init__(self, count: int, bad: int) -> None:
+        self.ids, self.bad = list(range(1, count + 1)), bad
+
+    async def look(self, limit: int, id_: int | None = None) -> list[OutboxRow]:
+        ids = self.ids[:limit] if id_ is None else [id_]
+        if self.bad in ids:
+            raise RowsUnreadable("out of memory")
+        return [self._row(number, "{}") for number in ids]
+
+    async def first(self) -> OutboxRow | None:
+        return self._row(self.ids[0], None) if self.ids else None
+
+    def _row(self, number: int, params: str | None) -> OutboxRow:
+        return OutboxRow(number, str(number), "a/b", params, None, 0.0)
+
+
+async def test_a_row_that_cannot_be_read_holds_up_no_other() -> None:
+    outbox, found, failures = Outbox(1000, 700), list[OutboxRow](), 0
+    nothing = cast("Any", None)
+    relay = OutboxRelay(nothing, nothing, nothing, nothing, nothing, "")
+    assert not relay._shrink(Unreachable("the server is away"))
+    while outbox.ids:
+        try:
+            rows = await relay._look(cast("Any", outbox))
+        except RowsUnreadable as error:
+            relay._shrink(error)
+            failures += 1
+            assert failures < 30
+            continue
+        found += rows
+        outbox.ids = outbox.ids[len(rows) :]
+    assert [row.id for row in found] == list(range(1, 1001))
+    assert [row.id for row in found if row.params is None] == [700]
+    assert failures >= ALONE
+    assert relay._page == PAGE
+
+
+@pytest.mark.parametrize("page", [500, 3])
+async def test_one_that_can_be_read_again_is_not_refused(page: int) -> None:
+    outbox, nothing = Outbox(1, 1), cast("Any", None)
+    relay = OutboxRelay(nothing, nothing, nothing, nothing, nothing, "")
+    relay._page = page
+    while relay._unread != (1, ALONE - 1):
+        with pytest.raises(RowsUnreadable) as raised:
+            await relay._look(cast("Any", outbox))
+        relay._shrink(raised.value)
+    outbox.bad = 0
+    [row] = await relay._look(cast("Any", outbox))
+    assert row.params == "{}"

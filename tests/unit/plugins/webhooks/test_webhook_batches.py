@@ -1,0 +1,138 @@
+"""What the delivery of a batch says, and what `batch` goes with in the YAML."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import orchestratord_webhooks
+import pytest
+from webhook_parts import ENDPOINT, declared
+
+from orchestratord import BatchEntry, BatchMember, ClosedBatch, NewTask
+from orchestratord.testing import Rig, answered, task
+
+AT = 1_795_557_600_000  # 2026-11-24T22:00:00Z
+BATCH = {"every": "5m", "max": 1000}
+
+
+def adopted(rig: Rig, *webhooks: dict[str, Any], **more: dict[str, Any]) -> Any:
+    endpoints = [rig.endpoint(ENDPOINT, webhooks=list(webhooks))]
+    endpoints += [rig.endpoint(f"shop/{name}", webhooks=[keys]) for name, keys in more.items()]
+    config = rig.config(*endpoints)
+    rig.adopt(config)
+    return config
+
+
+def closed(first: int = 10, detail: str | None = None, **fields: Any) -> ClosedBatch:
+    counts = fields.pop(
+        "counts", {("shop/a", "exhausted", 503): 4990, (ENDPOINT, None, "error"): 10}
+    )
+    entries = tuple(
+        BatchEntry(ENDPOINT, n, "exhausted", 503, AT, detail or f'{{"task_id":{n},"error":"e"}}')
+        for n in range(first)
+    )
+    given = {"id": 7, "endpoint_id": ENDPOINT, "webhook": "ops", "phase": "on_final_failure"}
+    return ClosedBatch(
+        opened_at=AT, closed_at=AT + 300_000, members=5_000, counts=counts, first=entries,
+        **given | fields,
+    )  # fmt: skip
+
+
+def delivery(config: Any, batch: ClosedBatch) -> NewTask:
+    [made] = orchestratord_webhooks.batch_closed(batch, config)
+    return made
+
+
+async def test_an_event_becomes_a_member(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", batch=BATCH, include=["params"])
+    config = adopted(rig, hook, other=hook)
+    call = task(id=42, endpoint_id=ENDPOINT, reason="exhausted", params={"id": 7})
+    found = [
+        orchestratord_webhooks.announce(
+            "on_final_failure", answered(503), None, call, config.endpoints[name], None, config
+        )
+        for name in (ENDPOINT, "shop/other")
+    ]
+    [one], [other] = found  # type: ignore[misc]
+    assert isinstance(one, BatchMember)
+    assert (one.every, one.most, one.task_id) == (300.0, 1000, 42)
+    assert (one.reason, one.status_code) == ("exhausted", 503)
+    assert one.group == other.group, "endpoints that declare the same share it"
+    said = json.loads(one.detail)
+    assert said["params"] == {"id": 7}
+    assert "response" not in said
+
+
+def test_batch_closed_tells_of_it_in_one_envelope(rig: Rig) -> None:
+    made = delivery(adopted(rig, declared(phase="on_final_failure", batch=BATCH)), closed())
+    assert (made.endpoint_id, made.webhook, made.params) == (ENDPOINT, "ops", {"batch": 7})
+    said = json.loads(made.payload or "")
+    first = said["data"].pop("first")
+    assert said == {
+        "type": "on_final_failure",
+        "timestamp": "2026-11-24T22:05:00.000Z",
+        "data": {
+            "batch": 7, "webhook": "ops", "phase": "on_final_failure", "count": 5_000,
+            "counts": {
+                "endpoint": {"shop/a": 4990, ENDPOINT: 10},
+                "reason": {"exhausted": 4990},
+                "status_code": {"503": 4990, "error": 10},
+            },
+            "opened_at": "2026-11-24T22:00:00.000Z", "closed_at": "2026-11-24T22:05:00.000Z",
+            "filter": {"batch": 7},
+        },
+    }  # fmt: skip
+    assert [one["task_id"] for one in first] == list(range(10))
+    assert first[0]["error"] == "e"
+
+
+def test_the_list_is_cut_where_it_is_too_large_and_counts_stay(rig: Rig) -> None:
+    config = adopted(rig, declared(phase="on_final_failure", batch=BATCH))
+    counts = {(f"shop/{n:05}", "exhausted", 503): 2 for n in range(9_000)}
+    made = delivery(config, closed(detail=json.dumps({"x": "y" * 120_000}), counts=counts))
+    assert made.payload is not None
+    assert len(made.payload) <= 512 << 10
+    data = json.loads(made.payload)["data"]
+    assert (len(data["first"]), data["truncated"]) == (4, True)
+    assert (
+        sum(data["counts"]["endpoint"].values()) == data["counts"]["reason"]["exhausted"] == 18_000
+    )
+
+
+def test_a_payload_of_its_own(rig: Rig) -> None:
+    text = (
+        "{{ count }} failed, {{ counts.reason.exhausted }} of them for good: {{ first[0].error }}"
+    )
+    hook = declared(
+        phase="on_final_failure", batch=BATCH, payload={"text": text, "f": "{{ filter }}"}
+    )
+    made = delivery(adopted(rig, hook), closed())
+    assert json.loads(made.payload or "") == {
+        "text": "5000 failed, 4990 of them for good: e", "f": {"batch": 7}
+    }  # fmt: skip
+
+
+def test_it_goes_where_the_webhook_is_still_declared(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", batch=BATCH)
+    assert delivery(adopted(rig, a=hook), closed()).endpoint_id == "shop/a"
+    gone = delivery(adopted(rig), closed())
+    assert (gone.endpoint_id, gone.payload is not None) == (ENDPOINT, True)
+
+
+@pytest.mark.parametrize(
+    ("keys", "problem"),
+    [
+        ({"payload": "{{ params.id }}"}, "webhooks.0.payload: 'params' is not known"),
+        ({"partition": "{{ params.id }}"}, "webhooks.0.partition: a batch has no partition"),
+        ({"headers": {"X-A": "{{ params.id }}"}}, "webhooks.0.headers.X-A: 'params' is not known"),
+        ({"url": "https://a.example/{{ endpoint }}"}, "webhooks.0.url: 'endpoint' is not known"),
+        ({"payload": "{{ count }}", "batch": None}, "webhooks.0.payload: 'count' is not known"),
+    ],
+)
+def test_what_does_not_go_with_it(rig: Rig, keys: dict[str, Any], problem: str) -> None:
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(**{"batch": BATCH, **keys})])
+    [found] = [
+        one for one in orchestratord_webhooks.check_endpoint(endpoint) if one.severity == "error"
+    ]
+    assert f"{found.key}: {found.message}".startswith(problem)
