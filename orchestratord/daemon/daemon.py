@@ -201,8 +201,9 @@ class Daemon:
             else TeamMember(store, worker, reloader, loader, host, self._fleet, self._borrower)
         )
         self._clock_watch = ClockWatch(
-            clock, store, worker, self._scheduler, host.events, first=place.first
-        )
+            clock, store, worker, self._scheduler, host.events, self._fleet.throttles,
+            first=place.first,
+        )  # fmt: skip
         self._upgrade = Upgrade(seat)
         self._relay = OutboxRelay(store, worker.enqueue, reloader, clock, host.events, start.url)
         self._service = Service(

@@ -21,7 +21,7 @@ from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult, Deadlines, ResultTeller, Run
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import is_down
-from orchestratord.engine.lanes.call_partition import partition_of, with_partition
+from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of, with_partition
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
 from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at, give_up_from
@@ -239,7 +239,7 @@ class Pipe:
         self.deadlines.preparing.add(run.running)
         try:
             task.check_readable()
-            if endpoint.partition is not None and task.partition is None and not task.webhook:
+            if lacks_partition(task, endpoint):
                 await partition_of(endpoint, task.params)  # which did not render either before
             run.request = await bounded(
                 task.is_large, run.executor.prepare, task, target, self._clock.now()
@@ -286,7 +286,7 @@ class Pipe:
         byte; False where the claim is no longer ours."""
         task, target = run.task, run.target
         effects = await self.results.announced(run)
-        if task.ordered and self.deadlines.leases.may_be_lost(run.elapsed()):
+        if task.ordered and self.deadlines.leases.may_be_lost(run):
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
@@ -294,7 +294,7 @@ class Pipe:
             return False
         if self.deadlines.stopping:
             raise asyncio.CancelledError
-        return not (task.ordered and self.deadlines.leases.may_be_lost(run.elapsed()))
+        return not (task.ordered and self.deadlines.leases.may_be_lost(run))
 
     async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
         items = await self.items(effects)
@@ -316,7 +316,7 @@ class Pipe:
     async def _send(self, run: Run) -> Outcome:
         task, target, running = run.task, run.target, run.running
         count_anew(running)
-        self.deadlines.begin(running, target.timeout, run.elapsed() if task.ordered else None)
+        self.deadlines.begin(run)
         try:
             outcome = await run.executor.execute(run.request, task, target, run.send)
             check_outcome(outcome)
@@ -482,6 +482,7 @@ class Pipe:
         elif settled.status in FINAL:
             self._claims.waiters.finished(task.id)
         if settled.holds:
+            self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
             self._events.publish(task_events.partition_held(task, result.decision.reason, now))
         if result.decision.reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
             self._claims.webhook_disabled(task, now)

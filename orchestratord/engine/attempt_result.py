@@ -6,6 +6,7 @@ Here are also the ends of what was never sent: refused, expired, removed, lost w
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -26,6 +27,8 @@ from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.durations import format_duration
+
+log = logging.getLogger("orchestratord.attempt")
 
 
 @dataclass(slots=True)
@@ -257,8 +260,9 @@ class ResultTeller:
 GRACE = 1.0
 """Seconds over its timeout after which an executor that does not end by itself is cancelled."""
 LEASE_MARGIN = 2.0
-"""Seconds before a lease may run out at which attempts of ordered partitions end; they are looked
-at each half a second."""
+"""Seconds before a lease may run out at which attempts of ordered partitions end."""
+LOOK = 0.5
+"""Seconds between two looks at them."""
 LOST_SOON = "its lease could not be renewed, and another daemon may send it"
 
 
@@ -272,9 +276,9 @@ class LeaseGuard:
         self.renewed = elapsed()
         """When the leases of all claims were last known to be renewed (`elapsed`)."""
 
-    def begin(self, attempt: asyncio.Task[Any], took: float) -> None:
-        """An attempt sends from now on; it has taken so many milliseconds until here."""
-        self._began[attempt] = elapsed() - took / 1000
+    def begin(self, run: Run) -> None:
+        """An attempt sends from now on."""
+        self._began[run.running] = self._claimed(run)
 
     def end(self, attempt: asyncio.Task[Any]) -> None:
         """It sends no more."""
@@ -287,14 +291,18 @@ class LeaseGuard:
         now = elapsed()
         return [one for one, began in self._began.items() if self._may_be_lost(now, began)]
 
-    def may_be_lost(self, took: float) -> bool:
-        """Whether the lease may run out soon of an attempt that began so many milliseconds ago."""
-        now = elapsed()
-        return self._may_be_lost(now, now - took / 1000)
+    def may_be_lost(self, run: Run) -> bool:
+        """Whether the lease of an attempt may run out soon."""
+        return self._may_be_lost(elapsed(), self._claimed(run))
+
+    def _claimed(self, run: Run) -> float:
+        """When it was claimed (`elapsed`): it may have waited for the database, for a slot, or for
+        its turn since."""
+        took = max(self._store.clock.now_ms() - run.task.updated_at, run.elapsed())
+        return elapsed() - took / 1000
 
     def _may_be_lost(self, now: float, began: float) -> bool:
-        # What a renewal leaves alone has two thirds of its lease left, and what has begun since was
-        # claimed not long before.
+        # What a renewal leaves alone has two thirds of its lease left.
         lease = self._store.lease
         sure = lease * 2 / 3 - min(LEASE_MARGIN, lease / 6)
         return self._store.several_daemons and now > max(self.renewed, began) + sure
@@ -315,12 +323,11 @@ class Deadlines:
         self.overdue: dict[asyncio.Task[Any], str] = {}
         """Attempts that were cancelled since they did not end in time, and why that is wrong."""
 
-    def begin(self, attempt: asyncio.Task[Any], timeout: float, took: float | None) -> None:
-        """An attempt sends from now on, for so many seconds at most. `took`: the milliseconds until
-        here of one whose partition is ordered; None for others."""
-        self.sending[attempt] = time.monotonic(), timeout + GRACE
-        if took is not None:
-            self.leases.begin(attempt, took)
+    def begin(self, run: Run) -> None:
+        """An attempt sends from now on, for as long as its timeout says."""
+        self.sending[run.running] = time.monotonic(), run.target.timeout + GRACE
+        if run.task.ordered:
+            self.leases.begin(run)
 
     def end(self, attempt: asyncio.Task[Any]) -> None:
         """It sends no more, whatever it made of a cancel."""
@@ -338,6 +345,15 @@ class Deadlines:
         self.stopping = True
         for attempt in [*self.sending, *self.preparing]:
             attempt.cancel()
+
+    async def watch(self) -> None:
+        """Call `expire` until cancelled: whatever the worker waits for, as for the database."""
+        while True:
+            await asyncio.sleep(LOOK)
+            try:
+                self.expire(time.monotonic())
+            except Exception:
+                log.exception("which attempts are overdue is not known; again in %gs", LOOK)
 
     def expire(self, now: float) -> None:
         """End what its executor did not end in time; to be called about once a second.

@@ -2,12 +2,12 @@
 takes less than it is sent.
 
 Each answer speaks of one scope. What fails to connect speaks of the receiver, which is the lane. A
-timeout after that, a 5xx, an answer that was lost speak of the endpoint or webhook alone, unless
-all neighbours fail that were tried of late. A
-Retry-After with 429 or 503 speaks of the API, or by `retry_after_scope` of the endpoint; that of a
-delivery of its URL, however many endpoints share it. The same goes for a 429 and a 503 without it:
-they halve the pace. But as long as all of these come from one endpoint or webhook while its
-neighbours are served, it is the pace of that one alone.
+timeout after that, a 5xx, an answer that was lost speak of the endpoint or webhook alone, until the
+breakers of all its neighbours are open that were tried of late. A Retry-After with 429 or 503
+speaks of the API, or by `retry_after_scope` of the endpoint; that of a delivery of its URL, however
+many endpoints share it. The same goes for a 429 and a 503 without it: they halve the pace. But as
+long as all of these come from one endpoint or webhook while its neighbours are served, it is the
+pace of that one alone.
 
 What throttles a scope is in memory, and a copy of it in the table `throttles`, which `fleet` writes
 a moment later, never while an attempt waits for it. Should the power fail in between, the next
@@ -95,7 +95,7 @@ class Feedback:
         key = task.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
             self._scopes.tried(key, self._clock.now_ms(), served=True)
-            if lane.throttle is None and key not in self._scopes.of:
+            if self._is_free(lane, task):
                 return
         outcome = result.outcome if result is not None else None
         try:
@@ -133,12 +133,14 @@ class Feedback:
             self._scopes.tried(key, now, served=False, down=down)
         elif outcome.verdict != "success":
             self._scopes.tried(key, now, served=True)
-        if not (down or refused) and lane.throttle is None and key not in self._scopes.of:
+        if not (down or refused) and self._is_free(lane, task):
             return
-        before = {id(one): one.probes_only(now) for one in self._concerned(lane, key)}
         probes = self._scopes.probed_by(task.id)
         if lane.throttle is not None and lane.throttle.probe == task.id:
             probes = [lane.throttle, *probes]
+        # A reload may have brought its key to another URL meanwhile.
+        left = [one for one in probes if one not in self._concerned(lane, key)]
+        before = {id(one): one.probes_only(now) for one in [*self._concerned(lane, key), *left]}
         wanted = any(one.probe_by_hand for one in probes)
         for throttle in probes:
             throttle.probe_over()
@@ -158,15 +160,23 @@ class Feedback:
             self._hold(scope, until, f"{outcome.status_code} with Retry-After", now)
         elif refused:
             self._refused(lane, key, run, now, f"it answers {outcome.status_code}", down)
-        self._changed(lane, key, before, now)
+        self._changed([*self._concerned(lane, key), *left], before, now)
+
+    def _is_free(self, lane: Lane, task: Task) -> bool:
+        """Whether no throttle is concerned by what is served of a task."""
+        return (
+            lane.throttle is None
+            and task.key not in self._scopes.of
+            and not self._scopes.probed_by(task.id)
+        )
 
     def _concerned(self, lane: Lane, key: Key) -> list[Throttle]:
         mine = list(self._scopes.of.get(key, ()))
         return mine if lane.throttle is None else [lane.throttle, *mine]
 
-    def _changed(self, lane: Lane, key: Key, before: dict[int, bool], now: int) -> None:
-        """Have the scopes of a key looked at again. `before`: of which only probes might pass."""
-        for throttle in self._concerned(lane, key):
+    def _changed(self, scopes: Iterable[Throttle], before: dict[int, bool], now: int) -> None:
+        """Have these looked at again. `before`: of which only probes might pass."""
+        for throttle in scopes:
             turned = throttle.probes_only(now) != before.get(id(throttle), False)
             if turned:
                 self.turned.set()
@@ -209,26 +219,48 @@ class Feedback:
                     self._answered(throttle, now)
             return
         of_lane = self._lanes.throttle_of(lane, now)
+        due = False
         if of_lane.breaker.opened_at is None:
             due = of_lane.breaker.count(now, why, rule)
-            if due and (outcome.unreached or self._all_fail(lane, now)):
-                of_lane.breaker.open(now, now, why, by_keys=not outcome.unreached)
+            if due and outcome.unreached:
+                of_lane.breaker.open(now, now, why)
                 self._opened(of_lane, now)
         elif not (outcome.unreached or of_lane.breaker.by_keys):
             self._answered(of_lane, now)  # something answers there
         elif of_lane in probes:
             of_lane.breaker.probe_failed(now, why)
-        if own is not None and own in probes and own.breaker.opened_at is not None:
-            own.breaker.probe_failed(now, why)
-        elif not outcome.unreached and of_lane.breaker.opened_at is None:
-            own = self._scopes.get(own_scope(key), now)
-            if own.breaker.failed(now, why, rule):
-                self._opened(own, now)
+        if own is not None and own.breaker.opened_at is not None:
+            if own in probes:
+                own.breaker.probe_failed(now, why)
+            return
+        if outcome.unreached or of_lane.breaker.opened_at is not None:
+            return
+        own = self._scopes.get(own_scope(key), now)
+        own_due = own.breaker.count(now, why, rule)
+        if (own_due or due) and self._all_open(lane, now, key if own_due else None, rule):
+            of_lane.breaker.open(now, now, why, by_keys=True)
+            self._opened(of_lane, now)
+        elif own_due:
+            own.breaker.open(now, now, why)
+            self._opened(own, now)
 
-    def _all_fail(self, lane: Lane, now: int) -> bool:
-        """Whether the last attempt of each key of a lane failed that was tried of late."""
-        served = self._scopes.served
-        return all(served[k].down for k in self._scopes.tried_lately(lane.name, now, WINDOW_MS))
+    def _all_open(self, lane: Lane, now: int, opens: Key | None, rule: BreakerRule) -> bool:
+        """Whether the breakers of all keys of a lane are open that were tried of late; that of
+        `opens` is about to.
+
+        Those that are tried too rarely for a breaker of their own, and of which nothing was
+        answered, count as one: where a hundred webhooks of a host have two deliveries each, its
+        host may be down for hours.
+        """
+        scopes, rare = self._scopes, 0
+        for key in scopes.tried_lately(lane.name, now, WINDOW_MS):
+            own = scopes.by_name.get(own_scope(key))
+            if key == opens or (own is not None and own.breaker.opened_at is not None):
+                continue
+            if not scopes.served[key].down or (own is not None and own.breaker.answers(now)):
+                return False
+            rare += 0 if own is None else own.breaker.failures
+        return not rare or rare >= rule.failures
 
     def _opened(self, throttle: Throttle, now: int) -> None:
         breaker, name = throttle.breaker, throttle.name

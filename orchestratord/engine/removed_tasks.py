@@ -152,7 +152,10 @@ class RemovedTasks:
         return bool(unstarted or lost)
 
     async def mend_partitions(self) -> None:
-        """Have partitions go on in which none has its turn: who had to say whose it is has died."""
+        """Have partitions go on in which none has its turn: who had to say whose it is has died; or
+        what holds them is of an endpoint or webhook that is gone."""
+        for key in await self._store.read(partitions.stopped_keys()):
+            self._placement.place(key)
         if stuck := await self._store.read(partitions.stuck()):
             await self._store.write(partitions.touch(stuck))
 
@@ -171,7 +174,8 @@ class RemovedTasks:
                 return
             while not done:
                 async with self._turns:
-                    some = await self._fail_some(key)
+                    some = await self._store.write(partitions.release_partitions(key)) > 0
+                    some = await self._fail_some(key) or some
                 done = not some or not isinstance(self._placement.of(key), Doomed)
         except Exception:
             log.exception("the tasks of %s %s are not failed yet", *key)

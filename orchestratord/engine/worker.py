@@ -50,9 +50,6 @@ INTERRUPTED_WITHIN = 2.0
 CLAIMS_FAIL_AFTER = 10.0
 """Seconds for which claiming may fail until the daemon is not ready."""
 
-FULL_MS = 100
-"""Milliseconds after which it is looked again whether one more may run in all daemons together."""
-
 TICK = 0.5
 """Seconds between two looks at what waits or runs for too long."""
 
@@ -166,19 +163,28 @@ class Worker:
 
     async def run(self) -> None:
         """Take over what a dead daemon had claimed, then claim and run until `drain` is called."""
-        following = asyncio.get_running_loop().create_task(self._follow_elected())
+        loop = asyncio.get_running_loop()
+        beside = [
+            loop.create_task(self._follow_elected()),
+            loop.create_task(self.pipe.deadlines.watch()),
+        ]
         try:
             await self._begin()
             await self._go_round()
         finally:
-            following.cancel()
+            for one in beside:
+                one.cancel()
             self._stopped.set()
 
     async def _follow_elected(self) -> None:
         """In partitions the turn of other tasks comes with what is written here."""
         while True:
-            for key, next_try in ((await self.store.elected.take()).due or {}).items():
-                self.placement.touched(key, next_try)
+            elected = (await self.store.elected.take()).due or {}
+            for key, next_try in elected.items():
+                try:
+                    self.placement.touched(key, next_try)
+                except Exception:
+                    log.exception("that tasks of %s %s have their turn is not noted", *key)
 
     async def _begin(self) -> None:
         """Learn how the queue stands, as soon as the database says it."""
@@ -251,7 +257,6 @@ class Worker:
             self._coming_forward = asyncio.get_running_loop().create_task(self._come_forward())
         self.removed.sweep(self.clock.steady())
         self.pipe.release_prefetched()
-        self.pipe.deadlines.expire(now)
 
     async def _come_forward(self) -> None:
         """What failures have put off is due, where these say nothing of the receiver any more; it
@@ -313,7 +318,7 @@ class Worker:
             picks.append(
                 Pick(
                     choice.key, choice.limit, safe, now, choice.lane, rate,
-                    avoid=choice.avoid, global_concurrency=of_all,
+                    avoid=choice.avoid, quick=choice.quick, global_concurrency=of_all,
                 )
             )  # fmt: skip
         tasks: list[Task] = []
@@ -326,8 +331,8 @@ class Worker:
                 self.store.health.end(CLAIMS_FAILING)
             for lane, wait in claimed.used_up.items():
                 self.lanes.used_up(lane, self.clock.now_ms() + wait, now)
-            for lane in claimed.full:
-                self.lanes.lanes[lane].full_until = self.clock.now_ms() + FULL_MS
+            for lane, wait in claimed.full.items():
+                self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
         except Unreachable as error:
             log.warning("nothing is claimed for now: %s", error)
         except Exception as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -76,7 +76,8 @@ class Pick:
 
     `idempotent` says whether the tasks of this key may be sent twice. Where daemons share the
     queue, no more is claimed of all keys of `lane` than its `rate` leaves for all of them. The
-    partitions in `avoid` are passed over, and count neither as due nor as left. No more is claimed
+    partitions in `avoid` are passed over, and count neither as due nor as left; of those in `quick`
+    more than one at a time may be claimed. No more is claimed
     than leaves at most `global_concurrency` calls of the key's API running in all daemons.
     """
 
@@ -87,6 +88,7 @@ class Pick:
     lane: str = ""
     rate: RateLimit | None = None
     avoid: frozenset[str] = frozenset()
+    quick: frozenset[str] = frozenset()
     global_concurrency: int | None = None
 
 
@@ -154,8 +156,9 @@ class Claimed:
     """Of each picked key: when its next pending task is due; None where there is none."""
     used_up: Mapping[str, int] = field(default_factory=dict)
     """Lanes of which the rate leaves nothing to any daemon, and for how many milliseconds."""
-    full: Collection[str] = ()
-    """Lanes of which as many run in all daemons as may, or from which another one just claims."""
+    full: Mapping[str, int] = field(default_factory=dict)
+    """Lanes of which as many run in all daemons as may, or from which another one just claims, and
+    in how many milliseconds to look at them again."""
 
 
 @dataclass(frozen=True, slots=True)

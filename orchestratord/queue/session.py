@@ -149,11 +149,14 @@ class Session(ABC):
         ready = self.step_forward(ids, now) if ids else ()
         for turn in turns:
             if turn.id in ready:
-                key, due = turn.line.key, max(turn.next_try, now)
-                self.waits(key, due)
-                self.elected[key] = min(due, self.elected.get(key, due))
+                self.has_turn(turn.line.key, max(turn.next_try, now))
             else:
                 self.missed.add(turn.line)
+
+    def has_turn(self, key: Key, due: int) -> None:
+        """Note that the turn of a task of `key` has come, which is due then."""
+        self.waits(key, due)
+        self.elected[key] = min(due, self.elected.get(key, due))
 
     def _turns(self, lines: Sequence[Line], now: int) -> list[LineTurn]:
         """Whose turn it is in lines where that is another one than before."""
@@ -253,12 +256,15 @@ class Session(ABC):
 
 def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:
     """Where tasks were claimed and left room: from which of their partitions to claim more, and how
-    many of each. One with many tasks is claimed in full batches so, and not one by one; those that
-    are ordered or have a limit go by their heads."""
+    many of each. One with many tasks that are quick is claimed in full batches so, and not one by
+    one; those that are ordered or have a limit go by their heads."""
     counts = Counter(task.key for task in tasks)
+    quick = {pick.key: pick.quick for pick in picks if pick.quick}
     lines: dict[Key, dict[Line, None]] = {}
-    for task in tasks:
-        if task.partition is not None and not (task.ordered or task.partition_limit):
+    for task in tasks if quick else ():
+        if task.ordered or task.partition_limit or task.partition is None:
+            continue
+        if task.partition in quick.get(task.key, ()):
             line = Line(task.endpoint_id, task.webhook, task.partition, False)
             lines.setdefault(task.key, {})[line] = None
     found: list[tuple[Pick, Line, int]] = []

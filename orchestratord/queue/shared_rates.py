@@ -26,6 +26,9 @@ CHARGE = "UPDATE rates SET stamps = ? WHERE lane = ?"
 BUSY_MS = 20
 """When to look again at a lane from which another daemon is just claiming."""
 
+FULL_MS = 100
+"""When to look again whether one more may run in all daemons together."""
+
 STAMPS = "SELECT lane, stamps FROM rates"
 
 RUNNING = f"""
@@ -138,7 +141,8 @@ class SharedLimits:
                 used_up[lane] = max((window.next_free(self._now) or 0) - self._now, 1)
         return used_up
 
-    def full(self) -> list[str]:
+    def full(self) -> dict[str, int]:
         """Lanes of which no more may run, once all is charged, or from which another daemon just
-        claims."""
-        return [*self._busy, *(lane for lane, room in self._room.items() if room <= 0)]
+        claims, and in how many milliseconds to look at them again."""
+        full = {lane: FULL_MS for lane, room in self._room.items() if room <= 0}
+        return full | dict.fromkeys(self._busy, BUSY_MS)

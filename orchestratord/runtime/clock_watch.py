@@ -18,6 +18,7 @@ from orchestratord.model.event import ClockEvent, EventType
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.housekeeping.future_times import BroughtBack, bring_back
 from orchestratord.queue.store import Store
+from orchestratord.runtime.throttle_keeper import ThrottleKeeper
 from orchestratord.values.clock import (
     APART,
     BACK_AFTER,
@@ -57,6 +58,7 @@ class ClockWatch:
         worker: Worker,
         scheduler: Scheduler,
         events: EventBus,
+        throttles: ThrottleKeeper,
         *,
         first: bool = True,
     ) -> None:
@@ -68,6 +70,7 @@ class ClockWatch:
         self._worker = worker
         self._scheduler = scheduler
         self._events = events
+        self._throttles = throttles
         # What was written before the daemon started is judged by a clock that has stood for a
         # moment: that of a machine that has just started may be about to be set.
         wait = SETTLED if clock.is_behind_mark else BACK_AFTER
@@ -131,6 +134,7 @@ class ClockWatch:
         else:
             log.log(level, "%s stays %s: the daemon goes by it from now on", whose, moved)
             self._worker.lanes.shift(round(change.by * 1000), now)
+            self._throttles.shift(round(change.by * 1000))
             self._scheduler.clock_changed()
             if change.by < 0:
                 wait = 0.0 if change.takes_back else SETTLED - BACK_AFTER

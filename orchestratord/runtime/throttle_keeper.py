@@ -46,6 +46,11 @@ class ThrottleKeeper:
         # The answer took its time, and clocks of one machine are the same.
         self._offset = ahead if abs(ahead) >= APART_MS else 0
 
+    def shift(self, by: int) -> None:
+        """The daemon's clock was moved by so many milliseconds: all is as long ago as before."""
+        self._rows = {id_: _moved(row, by) for id_, row in self._rows.items()}
+        self._lifted = {name: at + by for name, at in self._lifted.items()}
+
     async def restore(self, now: int, alive: Collection[str]) -> None:
         """At the start: be throttled as before it. `now` by the database's clock; `alive`: the
         daemons that are."""

@@ -113,7 +113,7 @@ class ConnectionThread:
                     # It was closed while it was idle, which says nothing about the statement.
                     self._drop()
             run.check()
-            self._connection = connection = self._connect(run)
+            self._connection = connection = self._open(run)
             connection.execute(run)
         except StatementFailed as failure:
             failure.shortage = failure.retryable and not failure.maybe_done and nothing_opens()
@@ -129,6 +129,13 @@ class ConnectionThread:
                 f"{type(error).__name__}: {error}", retryable=False, maybe_done=run.committing
             )
         return None
+
+    def _open(self, run: StatementRun) -> Driver:
+        try:
+            return self._connect(run)
+        except StatementFailed as failure:
+            failure.unreached = failure.retryable
+            raise
 
     def _drop(self) -> None:
         connection, self._connection = self._connection, None
@@ -273,7 +280,9 @@ class ConnectionPool:
 def _abandoned(run: StatementRun, thread: ConnectionThread, undone: bool) -> StatementFailed:
     """What is left of a statement that does not end though it was told to."""
     if not thread.connected:
-        return StatementFailed(f"had no connection within {run.seconds:g}s", retryable=True)
+        failure = StatementFailed(f"had no connection within {run.seconds:g}s", retryable=True)
+        failure.unreached = True
+        return failure
     thread.sever()
     words = f"did not end within {run.seconds:g}s"
     words += "" if undone else "; whether it was committed is not known"

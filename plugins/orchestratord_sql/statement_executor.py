@@ -246,4 +246,5 @@ def _failed(failure: StatementFailed, target: Target) -> Outcome:
         maybe_done=failure.maybe_done,
         # Where it makes no difference whether `when` covers an error, nothing is said of that.
         final_reason=None if failure.retryable else "not_retryable",
+        unreached=failure.unreached,
     )

@@ -170,6 +170,8 @@ class StatementFailed(Exception):
         self.maybe_done = maybe_done
         self.shortage = False
         """No file descriptor was left, which says nothing of the database."""
+        self.unreached = False
+        """No connection stood, which says nothing of the statement."""
         super().__init__(message)
 
 

@@ -2,7 +2,9 @@
 
 What fails to connect speaks of the receiver, which is the lane. A timeout after that, a 5xx, an
 answer that was lost speak of the endpoint or webhook alone, which has a breaker of its own. But
-where all keys of a lane that were tried of late fail, it is the receiver again: the lane's opens.
+where the breakers of all keys of a lane are open that were tried of late, it is the receiver again:
+the lane's opens. Keys that are tried too rarely for one of their own, and of which nothing at all
+was answered, count for that as one.
 
 It opens where nearly everything has failed lately, and not where much has: a receiver that answers
 one of five has retries for that. While it is open single attempts, the probes, find out whether
@@ -79,6 +81,11 @@ class Breaker:
     def failures(self) -> int:
         """Attempts that failed, within the window."""
         return self._failed + self._before[0]
+
+    def answers(self, now: int) -> int:
+        """Attempts that were answered, within the window."""
+        self._turn(now)
+        return self._answered + self._before[1]
 
     def quiet(self, now: int) -> bool:
         """True where it is closed and nothing has failed within the window."""

@@ -10,7 +10,7 @@ from orchestratord.errors import InvalidPayload
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Kind, NewTask, Partition
+from orchestratord.model.task import Kind, NewTask, Partition, Task
 from orchestratord.plugin.long_work import bounded
 
 
@@ -23,6 +23,20 @@ async def partition_of(endpoint: Endpoint, params: Mapping[str, Any]) -> Partiti
     if rule is None:
         return None
     return await bounded(is_larger(params, INLINE_BYTES), rule.of, {"params": params})
+
+
+def lacks_partition(task: Task, endpoint: Endpoint) -> bool:
+    """Whether the partition of a call did not render when it was accepted (`with_partition`).
+
+    One that was accepted before its endpoint had partitions has none either, and runs without.
+    """
+    return (
+        endpoint.partition is not None
+        and task.partition is None
+        and not task.webhook
+        and task.last_error is not None
+        and task.last_status_code is None
+    )
 
 
 async def with_partition(task: NewTask, config: Config) -> NewTask:

@@ -15,6 +15,7 @@ comes back:
 - A new member, of which no attempt has ended yet, has one slot until that is so, or the attempt has
   lasted for half a second. New and slow ones together leave a tenth to the quick ones that were
   active within the last minute, 2 of 10 to 20.
+- Of a partition that is not known to be quick, one task is claimed at a time.
 - The only endpoint of an API has all slots of its lane: there is nothing to keep them for. In the
   daemon's, its lane is a member like any other; a new lane has one slot, and more while new and
   slow ones have less than a quarter.
@@ -54,6 +55,8 @@ KEPT_FOR_NEW = 10
 """… and one of so many from the slow ones where no quick one was active lately."""
 MORE_FOR_NEW = 4
 """Of one of so many slots, a new lane may have more than one."""
+MOST_QUICK = 256
+"""Partitions of a key of which it is remembered that they were quick, though none of them runs."""
 TOO_FEW = 4
 """With fewer slots than this, none is kept for what was not active yet."""
 
@@ -75,7 +78,7 @@ class SlotHolder:
     """A member that runs attempts itself: a key, or a partition of one. Times are milliseconds
     since the epoch."""
 
-    __slots__ = ("active_at", "began", "claimed", "mean", "parts", "rests_until")
+    __slots__ = ("active_at", "began", "claimed", "mean", "parts", "quick_parts", "rests_until")
 
     def __init__(self) -> None:
         self.claimed = 0
@@ -86,6 +89,9 @@ class SlotHolder:
         """Until when it leaves a single slot to others."""
         self.parts: FairSlots[SlotHolder] | None = None
         """Its partitions, among which its slots are shared; None where it has none."""
+        self.quick_parts: dict[str, int] = {}
+        """Its partitions of which attempts were quick, those of late at the end, and when the last
+        one ended."""
         self.mean = UNKNOWN
         """For how long it held a slot, lately."""
         self.active_at = 0
@@ -157,8 +163,11 @@ class SlotHolder:
             part.claimed -= 1
             parts.claimed -= 1
         quick = part.end(task_id, now)
+        self.quick_parts.pop(name, None)
         if quick:
-            parts.quick_at = now
+            parts.quick_at = self.quick_parts[name] = now
+            if len(self.quick_parts) > MOST_QUICK:
+                del self.quick_parts[next(iter(self.quick_parts))]
         if quick or self.mean == UNKNOWN:
             self.note(held, now)
         if not part.claimed:
@@ -167,13 +176,13 @@ class SlotHolder:
                 del parts.members[name]
         return self.mean <= SLOW_MS
 
-    def passed_over(self, most: int, now: int) -> tuple[frozenset[str], int]:
-        """The partitions that have their share, and how many of the others may be claimed, `most`
-        at most."""
+    def passed_over(self, most: int, now: int) -> tuple[frozenset[str], frozenset[str], int]:
+        """The partitions that have their share; those of which more than one at a time may be
+        claimed; and how many of all but the first may be, `most` at most."""
         parts = self.parts
         if parts is None:
-            return frozenset(), most
-        full = []
+            return frozenset(), frozenset(), most
+        full, others = [], set()
         for name, part in list(parts.members.items()):
             if not part.claimed and not 0 <= now - part.active_at < LATELY_MS:
                 del parts.members[name]
@@ -181,6 +190,7 @@ class SlotHolder:
             speed = part.speed(now, parts.concurrency)
             if speed is Speed.QUICK:
                 continue
+            others.add(name)
             active_at = part.active_at
             room = parts.room(part, speed, now, first=not part.claimed)
             part.active_at = active_at  # that it wants more is not known
@@ -190,7 +200,9 @@ class SlotHolder:
                 full.append(name)
             else:
                 most = min(most, room)
-        return frozenset(full), most
+        quick = self.quick_parts.items() if most > 1 else ()
+        known = (name for name, at in quick if name not in others and 0 <= now - at < LATELY_MS)
+        return frozenset(full), frozenset(known), most
 
     def shift(self, by: int, now: int) -> None:
         """The clock was moved by so many milliseconds, to `now`: all is as long ago as before."""
@@ -198,6 +210,7 @@ class SlotHolder:
             self.parts.shift(by, now)
         self.active_at += by
         self.rests_until += by
+        self.quick_parts = {name: at + by for name, at in self.quick_parts.items()}
         self.began = {task_id: began + by for task_id, began in self.began.items()}
 
 

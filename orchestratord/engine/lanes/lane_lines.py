@@ -89,7 +89,7 @@ class LaneLines(FairSlots[Lane]):
         throttle = self.lanes[lane].throttle
         if throttle is not None and throttle.probing and throttle.probe is None:
             throttle.probe = task_id
-        if key in self.scopes.of and key is not None:
+        if key is not None:
             self.scopes.probe_claimed(key, task_id)
 
     def admits(self, lane: str, task: Task, now: int) -> bool:

@@ -47,6 +47,8 @@ class Choice(NamedTuple):
     probe: bool = False
     avoid: frozenset[str] = frozenset()
     """Partitions that have their share of the slots."""
+    quick: frozenset[str] = frozenset()
+    """Partitions of which more than one at a time may be claimed."""
 
 
 # -- The order of due work, in memory --------------------------------------------------------------
@@ -221,13 +223,13 @@ class LaneSet(LaneLines):
                     share = self._share_of(key, lane, share, now)
                     if share <= 0:
                         continue
-                avoid: frozenset[str] = frozenset()
+                avoid = quick = frozenset[str]()
                 if holder.parts is not None:
-                    avoid, share = holder.passed_over(share, now)
+                    avoid, quick, share = holder.passed_over(share, now)
                 entry = self._entries[key]
                 entry.waiting, entry.claiming, entry.earliest = False, True, None
                 probe = self._take(key, throttle, share, now)
-                chosen.append(Choice(key, share, name, probe, avoid))
+                chosen.append(Choice(key, share, name, probe, avoid, quick))
                 self._count(lane, holder, share)
                 slots -= share
                 free -= share
@@ -247,8 +249,10 @@ class LaneSet(LaneLines):
                 if choice.probe and not got and lane.throttle.probe is None:
                     lane.throttle.probe_over()
                 self.throttle_changed(lane, self._looked)
+            if not got:
+                self._look_again(self.scopes.probe_not_claimed(choice.key))
             if choice.key in self.scopes.of:
-                self.scopes.return_token(choice.key, left, self._looked, all_of_it=not got)
+                self.scopes.return_token(choice.key, left, self._looked)
                 self._look_again(self.scopes.of[choice.key])
         self._make_ready(lane)
         entry = self._entries.get(choice.key)

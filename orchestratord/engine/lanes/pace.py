@@ -221,6 +221,12 @@ class Served:
         """How many a second were served when any were."""
         return max(self._last, self._before, self._count)
 
+    def shift(self, by: int) -> None:
+        """The clock was moved by so many milliseconds: all is as long ago as before."""
+        self.at += by
+        self.refused_at += by
+        self._second += by // 1000
+
     def _turn(self, second: int) -> None:
         if self._count:
             self._last = self._count

@@ -39,6 +39,9 @@ class Scopes:
         """Of each key that was placed: the lane, and the URL or an empty text."""
         self._keys: dict[str, dict[Key, None]] = {}
         """The keys of each lane and URL."""
+        self._chosen: dict[Key, list[Throttle]] = {}
+        """Of which throttles what is being claimed of a key is the probe, whichever scopes the key
+        belongs to by then."""
         self._probes: dict[int, list[Throttle]] = {}
         """Of which throttles a task is the probe."""
 
@@ -131,7 +134,10 @@ class Scopes:
     def take(self, key: Key, count: int, now: int) -> bool:
         """So many are claimed. True where that is a probe."""
         heeds = self.heeds(key)
-        return sum(one.take(count, now, heeds) for one in self.of.get(key, ())) > 0
+        probed = [one for one in self.of.get(key, ()) if one.take(count, now, heeds)]
+        if probed:
+            self._chosen[key] = probed
+        return bool(probed)
 
     def passes(self, key: Key, now: int) -> bool:
         """Let one pass that is new, and was not due before."""
@@ -142,12 +148,10 @@ class Scopes:
             throttle.take(1, now, heeds)
         return True
 
-    def return_token(self, key: Key, count: int, now: int, *, all_of_it: bool) -> None:
-        """So many that were taken do not begin; `all_of_it`: not even the probe."""
+    def return_token(self, key: Key, count: int, now: int) -> None:
+        """So many that were taken do not begin."""
         for throttle in self.of.get(key, ()):
             throttle.return_token(count, now)
-            if all_of_it and throttle.probing and throttle.probe is None:
-                throttle.probe_over()
 
     def admits(self, task_id: int, key: Key, now: int) -> bool:
         """Whether a claimed task may begin."""
@@ -158,11 +162,22 @@ class Scopes:
 
     def probe_claimed(self, key: Key, task_id: int) -> None:
         """The task that was claimed as the probe of a key."""
-        mine = [one for one in self.of.get(key, ()) if one.probing and one.probe is None]
+        mine = self._chosen_of(key)
         for throttle in mine:
             throttle.probe = task_id
         if mine:
             self._probes[task_id] = mine
+
+    def probe_not_claimed(self, key: Key) -> list[Throttle]:
+        """None of a key was claimed: the throttles that may choose another probe."""
+        mine = self._chosen_of(key)
+        for throttle in mine:
+            throttle.probe_over()
+        return mine
+
+    def _chosen_of(self, key: Key) -> list[Throttle]:
+        chosen = self._chosen.pop(key, []) if self._chosen else []
+        return [one for one in chosen if one.probing and one.probe is None]
 
     def probed_by(self, task_id: int) -> list[Throttle]:
         """Of which throttles a task is the probe."""
@@ -180,6 +195,8 @@ class Scopes:
         """The clock was moved by so many milliseconds: all last as long as before."""
         for throttle in self.by_name.values():
             throttle.shift(by)
+        for served in self.served.values():
+            served.shift(by)
         for rows in self.later.values():
             rows[:] = [
                 row._replace(since=row.since + by, until=row.until and row.until + by)

@@ -216,6 +216,8 @@ class Throttle:
             self.told_since += by
         self.breaker.shift(by)
         self.in_vain_until += by
+        if self.refused_at:
+            self.refused_at += by
         if self.window is not None:
             self.window.shift(by)
         if self.pace is not None:

@@ -34,6 +34,7 @@ from orchestratord.queue.models import (
     OutboxTaken,
     RetrySchedule,
     ScheduleSlot,
+    ThrottleRow,
 )
 from orchestratord.queue.postgres.claim_postgres import CLOCK
 from orchestratord.queue.schema import HALF, LEAVING, MOVED, NEVER
@@ -49,7 +50,7 @@ PAGE_BYTES = 8 << 20
 
 MODELS: tuple[type[Model], ...] = (
     RetrySchedule, AttemptRow, EndpointState, ScheduleSlot, BulkRow, ActionRow, OutboxTaken,
-    BatchMemberRow, BatchRow,
+    BatchMemberRow, BatchRow, ThrottleRow,
 )  # fmt: skip
 """What is moved; daemons are not, nor what each database keeps of itself."""
 

@@ -29,7 +29,7 @@ from orchestratord.queue.connection import (
     READY,
     Connection,
 )
-from orchestratord.queue.models import BulkRow, DaemonRow, EndpointState, sql
+from orchestratord.queue.models import BulkRow, DaemonRow, EndpointState, ThrottleRow, sql
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import APART
@@ -97,7 +97,7 @@ class BroughtBack:
 
     Args:
         tasks: how many tasks.
-        others: what else: the last success of an endpoint, bulks, daemons, leases.
+        others: what else: the last success of an endpoint, bulks, throttles, daemons, leases.
         due: the keys of those that wait, and when the first of them is due.
     """
 
@@ -199,6 +199,10 @@ def _others(session: Session, successes: Mapping[str, int | None]) -> int:
     columns = BulkRow.created_at, BulkRow.updated_at, BulkRow.finished_at
     back = {column.name: Case(None, [(column > now, now)], column) for column in columns}
     others += session.db.run(*sql(BulkRow.update(**back).where(BulkRow.updated_at > latest)))
+    # What was lifted would win over all that begins until then.
+    since = ThrottleRow.since
+    throttles = ThrottleRow.update(since=now, until=ThrottleRow.until - (since - now))
+    others += session.db.run(*sql(throttles.where(since > latest)))
     return others + _leases(session)
 
 

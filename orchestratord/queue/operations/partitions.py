@@ -154,6 +154,19 @@ WHERE blocks = 1 AND status = 'failed' ORDER BY endpoint_id, webhook, partition 
 COUNT_STOPPED = f"""
 SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE blocks = 1 AND status = 'failed'
 """
+STOPPED_KEYS = f"""
+SELECT DISTINCT endpoint_id, webhook FROM retry_schedule {BY_STOPPED}
+WHERE blocks = 1 AND status = 'failed'
+"""
+RELEASE_PARTITIONS = f"""
+UPDATE retry_schedule SET blocks = 0, updated_at = ?
+WHERE id IN (
+    SELECT id FROM retry_schedule {BY_STOPPED}
+    WHERE blocks = 1 AND status = 'failed' AND endpoint_id = ? AND webhook = ? LIMIT ?
+) AND blocks = 1 AND status = 'failed'
+RETURNING partition
+"""
+RELEASED_AT_ONCE = 500
 
 
 @reads
@@ -163,6 +176,22 @@ def stopped(db: Connection, limit: int) -> tuple[int, list[tuple[Key, str, int]]
     ((count,),) = db.all(COUNT_STOPPED)
     rows = db.all(STOPPED, (limit,)) if count else []
     return count, [(Key(*key), value, id_) for *key, value, id_ in rows]
+
+
+@long_reads
+def stopped_keys(db: Connection) -> list[Key]:
+    """Of what there are partitions that a failed task holds."""
+    return [Key(*row) for row in db.all(STOPPED_KEYS)]
+
+
+@writes(Rank.KEEP)
+def release_partitions(session: Session, key: Key) -> int:
+    """Have failed tasks of a key, which is gone, hold their partitions no longer: what waits behind
+    them is to fail as well. How many did; some hundreds at a time."""
+    rows = session.db.all(RELEASE_PARTITIONS, (session.now(), *key, RELEASED_AT_ONCE))
+    for (partition,) in rows:
+        session.touch_line(Line(*key, partition, True), 0)
+    return len(rows)
 
 
 @dataclass(frozen=True, slots=True)

@@ -94,24 +94,38 @@ _OF_LINE = """
 endpoint_id = line.endpoint_id AND webhook = line.webhook AND partition = line.partition
 """
 
-# Of partitions whose heads were claimed, and leave room in a claim: what is due behind these.
+# Of partitions whose heads were claimed, and leave room in a claim: what is due behind these. The
+# one that follows is the head from now on; where it has a limit, that is looked into as elsewhere.
 TAKE_ON = f"""
-{_LINE}, found AS MATERIALIZED (
-    SELECT line.pick, line.idempotent, task.id
+{_LINE}, behind AS MATERIALIZED (
+    SELECT line.n, line.pick, line.idempotent, task.*,
+        task.place <= line.most AND task.next_try <= line.due AND task.partition_limit = 0 AS taken
     FROM line CROSS JOIN LATERAL (
-        SELECT id FROM retry_schedule
-        WHERE held = 1 AND {_OF_LINE} AND ordered = 0 AND next_try <= line.due
-            AND partition_limit = 0
-        ORDER BY next_try, id LIMIT line.most FOR UPDATE SKIP LOCKED
+        SELECT id, next_try, partition_limit, row_number() OVER (ORDER BY next_try, id) AS place
+        FROM (
+            SELECT id, next_try, partition_limit FROM retry_schedule
+            WHERE held = 1 AND {_OF_LINE} AND ordered = 0
+            ORDER BY next_try, id LIMIT line.most + 1 FOR UPDATE SKIP LOCKED
+        ) AS kept
     ) AS task
+), found AS MATERIALIZED (
+    SELECT DISTINCT ON (n, CASE WHEN taken THEN id END) * FROM behind
+    ORDER BY n, CASE WHEN taken THEN id END, place
 )
 UPDATE retry_schedule
-SET status = 'running', held = 0, locked_by = ?, lease_until = ?::bigint,
-    attempts = attempts + 1, claims = claims + 1, idempotent = found.idempotent,
-    cancel_requested = 0, updated_at = ?::bigint,
-    started_at = CASE WHEN deaths = 0 AND found.idempotent = 1 THEN ?::bigint END
-FROM found WHERE retry_schedule.id = found.id
-RETURNING found.pick, {_TASK}
+SET held = 0, updated_at = clock.now, cancel_requested = 0,
+    status = CASE WHEN taken THEN 'running' ELSE 'pending' END,
+    next_try = CASE WHEN taken THEN retry_schedule.next_try
+        ELSE GREATEST(retry_schedule.next_try, clock.now) END,
+    locked_by = CASE WHEN taken THEN clock.owner END,
+    lease_until = CASE WHEN taken THEN clock.lease END,
+    attempts = attempts + taken::int, claims = claims + taken::int,
+    idempotent = CASE WHEN taken THEN found.idempotent ELSE retry_schedule.idempotent END,
+    started_at = CASE WHEN NOT taken THEN started_at
+        WHEN deaths = 0 AND found.idempotent = 1 THEN clock.now END
+FROM found, (SELECT ?::text AS owner, ?::bigint AS lease, ?::bigint AS now) AS clock
+WHERE retry_schedule.id = found.id AND (taken OR found.partition_limit = 0)
+RETURNING found.n, found.pick, taken, {_TASK}
 """
 
 # Who elects in a partition with an order or a limit keeps others from it until the end of the
@@ -271,6 +285,11 @@ def _place(names: tuple[str, ...]) -> int:
     return int.from_bytes(digest, signed=True)
 
 
+def _line_of(task: Task) -> Line:
+    assert task.partition is not None
+    return Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
+
+
 def _numbered(lines: Sequence[Line]) -> str:
     return json.dumps([(n, *line[:3]) for n, line in enumerate(lines)])
 
@@ -347,18 +366,25 @@ class PostgresSession(Session):
             return
         of = {pick.key: n for n, pick in enumerate(picks)}
         more = room_behind(picks, [task for tasks in found for task in tasks])
+        passed_on: set[Line] = set()
+        """Lines in which the turn is another one's already."""
         if more:
             lines = [
                 (n, *line[:3], pick.due_before, each, int(pick.idempotent), of[pick.key])
                 for n, (pick, line, each) in enumerate(more)
             ]
-            rows = self.db.all(TAKE_ON, (json.dumps(lines), *values))
-            taken = sorted(((n, task_of(row)) for n, *row in rows), key=lambda one: turn(one[1]))
-            for n, task in taken:
-                found[n].append(task)
-                tasks.append(task)
+            rows = self.db.all(TAKE_ON, (json.dumps(lines), *values[:3]))
+            behind = [(n, of_pick, taken, task_of(row)) for n, of_pick, taken, *row in rows]
+            for n, of_pick, taken, task in sorted(behind, key=lambda one: turn(one[3])):
+                if taken:
+                    found[of_pick].append(task)
+                    tasks.append(task)
+                else:
+                    passed_on.add(more[n][1])
+                    self.has_turn(task.key, task.next_try or 0)
         for task in tasks:
-            self.touch(task)
+            if task.ordered or task.partition_limit or _line_of(task) not in passed_on:
+                self.touch(task)
 
     def lock_order(self, keys: Collection[Key]) -> None:
         """As in the interface."""

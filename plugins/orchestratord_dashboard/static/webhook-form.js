@@ -95,6 +95,7 @@ export class Form {
       box.checked = !item.include || item.include.includes(box.value);
     }
     fillRetry(this);
+    fillPartition(this);
     this.show();
   }
 
@@ -113,6 +114,9 @@ export class Form {
     this.field("payload").querySelector(".own").hidden = standard;
     this.field("include").hidden = !standard;
     optionsShown(this);
+    const partition = ruleOf(item.partition);
+    this.field("partition.ordered").hidden = !partition.by;
+    this.field("partition.concurrency").hidden = !partition.by || partition.ordered === true;
     const overrides = this.element.querySelector(".overrides");
     overrides.hidden = !this.inherited;
     if (this.inherited) overrides.textContent = `Overrides the one of ${this.origin}: what is left empty here comes from there.`;
@@ -193,6 +197,7 @@ export class Form {
     else if (key === "payload") this.takePayload(input);
     else if (key === "include") this.takeInclude();
     else if (key.startsWith("retry")) this.put("retry", takeRetry(this));
+    else if (key.startsWith("partition")) this.put("partition", takePartition(this));
     this.told();
   }
 
@@ -351,6 +356,42 @@ function takeRetry(form) {
     retry.backoff = Object.keys(backoff).length > 1 ? backoff : strategy;
   }
   return Object.keys(retry).length ? retry : undefined;
+}
+
+// -- the fields of `partition` --------------------------------------------------------------------
+
+function ruleOf(partition) {
+  return typeof partition === "string" ? { by: partition } : (partition ?? {});
+}
+
+function fillPartition(form) {
+  const rule = ruleOf(form.item.partition);
+  form.input("partition.by").value = rule.by ?? "";
+  form.input("partition.ordered").value = rule.ordered ? (rule.on_failure ?? "continue") : "";
+  form.input("partition.concurrency").value = rule.concurrency ?? "";
+}
+
+// A text where there is nothing but the template, unless a mapping stood there. Without the template
+// there are no partitions.
+function takePartition(form) {
+  const old = form.item.partition;
+  const rule = { ...ruleOf(old) };
+  const text = form.input("partition.by").value;
+  if (!text) return undefined;
+  rule.by = text;
+  const ordered = form.input("partition.ordered").value;
+  if (ordered) {
+    rule.ordered = true;
+    if (ordered === "hold" || rule.on_failure) rule.on_failure = ordered;
+    delete rule.concurrency;
+  } else {
+    if (rule.ordered) delete rule.ordered;
+    delete rule.on_failure;
+    const concurrency = form.input("partition.concurrency").value;
+    if (concurrency) rule.concurrency = typed(concurrency, rule.concurrency);
+    else delete rule.concurrency;
+  }
+  return Object.keys(rule).length > 1 || typeof old === "object" ? rule : text;
 }
 
 // -- texts of fields, and the values of keys that they stand for ----------------------------------

@@ -141,6 +141,10 @@ def test_a_webhook_is_added_changed_and_removed(
         new.get_by_label("Value of").fill("editor")
         new.get_by_label("JSON of its own").check()
         new.get_by_label("Payload").fill('{"text": "{{ endpoint }}: {{ status_code }}"}')
+        new.get_by_label("Divided by").fill("{{ endpoint }}")
+        new.get_by_label("Within a partition").select_option("hold")
+        expect(new.get_by_label("At once in a partition")).to_have_count(1)
+        expect(new.get_by_label("At once in a partition")).to_be_hidden()
         expect(new.get_by_role("button", name="Send a test")).to_be_disabled()
         shown = write(page)
         assert "+  - name: mine" in shown
@@ -157,6 +161,10 @@ def test_a_webhook_is_added_changed_and_removed(
       X-From: editor
     payload:
       text: "{{{{ endpoint }}}}: {{{{ status_code }}}}"
+    partition:
+      by: "{{{{ endpoint }}}}"
+      ordered: true
+      on_failure: hold
 """
         head, tail = before.split("\n# Patience")
         assert text(daemon) == f"{head}{added}\n# Patience{tail}"
@@ -170,8 +178,14 @@ def test_a_webhook_is_added_changed_and_removed(
         expect(mine.locator(".tested")).to_contain_text("It arrived: answered 200 in")
         mine.get_by_label("URL").fill(f"{shared_receiver.url}/hooks/other")
         mine.get_by_label("Status codes").fill("2xx, 404")
+        mine.get_by_text("Headers, payload").click()
+        mine.get_by_label("Within a partition").select_option("")
+        mine.get_by_label("At once in a partition").fill("2")
         mine.get_by_role("button", name="Move up").click()
-        assert "+    status_code: [2xx, 404]" in write(page)
+        shown = write(page)
+        assert "+    status_code: [2xx, 404]" in shown
+        assert "+      concurrency: 2" in shown
+        assert "-      ordered: true" in shown
         assert set(heard(daemon, shared_receiver)) == {"/hooks/ops", "/hooks/other"}
         assert text(daemon).index("name: mine") < text(daemon).index("# The chat.")
 

@@ -15,7 +15,7 @@ from collections import Counter
 
 import pytest
 
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.fleet.test_fleet import UNREACHABLE, MakeFleet, database, make_fleet
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
@@ -29,6 +29,8 @@ CALLS = int(os.environ.get("FLEET_CALLS", "1200"))
 SECONDS = float(os.environ.get("FLEET_SECONDS", "12"))
 KILLED = 2
 RESTARTS = 5 if CALLS > 5000 else 2
+LASTS = 0.05
+"""Seconds for which an answer is held back."""
 
 
 @pytest.mark.campaign
@@ -122,24 +124,41 @@ def test_slots_over_restarts(
 def test_a_global_concurrency_is_reached_and_never_exceeded(
     make_fleet: MakeFleet, receiver: Receiver
 ) -> None:
-    """Of two daemons, one of which is killed and started again."""
-    most, lasts, calls = 7, 0.05, CALLS // 3
-    receiver.reply("/get/", lambda request: Answer(200, delay=lasts))
-    first, second = fleet = make_fleet(2)
+    """Of three daemons, two of which are killed and started again; and so is what may be in flight
+    of a partition."""
+    most, of_one, customers, calls = 7, 2, 5, CALLS // 3
+    receiver.reply("/", lambda request: Answer(200, delay=LASTS))
+    first, *others = fleet = make_fleet(3)
     for daemon in fleet:
+        daemon.expect(r"took over from a dead daemon")
         daemon.api("crm", receiver.url, global_concurrency=most)
+        daemon.api("erp", receiver.url)
+        daemon.endpoint(
+            "erp/put", "/put/{{ params.customer }}/{{ params.n }}", method="PUT", retry=retry(),
+            params={"customer": {"required": True}, "n": {"required": True}},
+            partition={"by": "{{ params.customer }}", "concurrency": of_one},
+        )  # fmt: skip
         daemon.start()
     first.batch("crm/get", [{"n": n} for n in range(calls)])
-    for goal in range(calls // 4, calls, calls // 4):
-        until(lambda goal=goal: receiver.count() >= goal, f"{goal} requests", 120)  # type: ignore[misc]
-        second.kill()
-        second.start()
-    until(lambda: first.status()["queue"]["succeeded"] == calls, "all calls", 180)
-    # A request is under way for longer than its answer is held back here.
-    began = sorted(request.at for request in receiver.received())
-    in_flight = [
-        sum(at - lasts < other <= at for other in began[max(0, n - 20) : n + 1])
-        for n, at in enumerate(began)
-    ]
-    print(f"{max(in_flight)} in flight at most, {len(began) - calls} requests came twice")
-    assert max(in_flight) == most
+    first.batch("erp/put", [{"n": n, "customer": f"c{n % customers}"} for n in range(calls)])
+    for number, goal in enumerate(range(calls // 4, calls, calls // 8)):
+        until(lambda goal=goal: len(began(receiver, "/get/")) >= goal, f"{goal} requests", 120)  # type: ignore[misc]
+        others[number % 2].kill()
+        others[number % 2].start()
+    until(lambda: first.status()["queue"]["succeeded"] == 2 * calls, "all calls", 180)
+    assert at_once(receiver, "/get/") == most
+    assert {at_once(receiver, f"/put/c{n}/") for n in range(customers)} == {of_one}
+
+
+def began(receiver: Receiver, prefix: str) -> list[float]:
+    """When these requests came."""
+    return sorted(request.at for request in receiver.received() if request.path.startswith(prefix))
+
+
+def at_once(receiver: Receiver, prefix: str) -> int:
+    """How many requests were under way at most: each for longer than its answer is held back."""
+    times = began(receiver, prefix)
+    return max(
+        sum(at - LASTS < other <= at for other in times[max(0, n - 50) : n + 1])
+        for n, at in enumerate(times)
+    )

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import os
 import time
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.receiver import Receiver
+from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 
 LANES = 12
@@ -49,3 +52,32 @@ def test_neighbours_of_what_hangs_go_on(make_daemon: MakeDaemon, receiver: Recei
         # It is said why a call waits while there are free slots.
         [waits] = {task["waits"]["for"] for task in map(daemon.task, daemon.batch("a/hang", [{}]))}
         assert waits == "concurrency"
+
+
+@pytest.mark.campaign
+def test_small_tenants_go_on_beside_a_large_one(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    """The large one has next to all that is due. With TENANT=100000 of it, as was promised."""
+    large, tenants, each = int(os.environ.get("TENANT", "5000")), 100, 10
+    receiver.reply("/", lambda request: Answer(200))
+    daemon = make_daemon()
+    daemon.api("crm", receiver.url)
+    daemon.endpoint(
+        "crm/put", "/{{ params.tenant }}", method="PUT", partition="{{ params.tenant }}",
+        params={"tenant": {"required": True}},
+    )  # fmt: skip
+    with daemon.start():
+        assert daemon.ctl("pause", "crm/put").code == 0
+        for first in range(0, large, 1000):
+            daemon.batch("crm/put", [{"tenant": "large"}] * min(1000, large - first))
+        daemon.batch("crm/put", [{"tenant": f"small{n % tenants}"} for n in range(tenants * each)])
+        assert daemon.ctl("resume", "crm/put").code == 0
+
+        def paths() -> list[str]:
+            return [request.path for request in receiver.received()]
+
+        until(lambda: sum("small" in path for path in paths()) == tenants * each, "the small ones")
+        last = max(n for n, path in enumerate(paths(), 1) if "small" in path)
+        print(f"{last - tenants * each} of the large one came before the last of the small ones")
+        assert last <= 1.2 * tenants * each

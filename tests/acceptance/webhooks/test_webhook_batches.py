@@ -4,6 +4,7 @@ one delivery."""
 from __future__ import annotations
 
 import random
+import sqlite3
 import time
 from collections import Counter
 from typing import Any
@@ -105,3 +106,35 @@ def test_kill_9_loses_and_doubles_none(
         members.update(batch)
     assert members == Counter(ids)
     assert len({said["data"]["batch"] for said in found.values()}) == len(found)
+
+
+def test_what_failed_while_a_webhook_was_disabled_is_replayed(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    """As after `disable_after`, which takes five days."""
+    receiver.on("/get", 200)
+    receiver.on("/hook", 204)
+    daemon = make_daemon()
+    hook = {"name": "ops", "phase": "on_success", "url": f"{receiver.url}/hook"}
+    daemon.api("crm", receiver.url, webhooks=[{**hook, "disable_after": "5d"}])
+    daemon.endpoint("crm/get", "/get")
+    daemon.start()
+    daemon.stop()
+    with sqlite3.connect(daemon.database) as queue:
+        queue.execute("UPDATE webhooks SET disabled_at = 1, disabled_reason = 'no success for 5d'")
+    queue.close()
+    daemon.start()
+    for _ in range(3):
+        daemon.finish(daemon.call("crm/get"))
+    daemon.settle()
+    kept = daemon.tasks(webhook="ops")
+    assert [(one["status"], one["reason"], one["attempts"]) for one in kept] == [
+        ("failed", "webhook_disabled", 0)
+    ] * 3
+    assert receiver.count("/hook") == 0
+    enabled = daemon.ctl("webhooks", "enable", "crm/get", "ops", "--replay")
+    assert enabled.code == 0
+    assert "3 deliveries are sent that had failed since." in enabled.err
+    until(lambda: receiver.count("/hook") == 3, "what had failed")
+    daemon.settle()
+    assert {one["status"] for one in daemon.tasks(webhook="ops")} == {"succeeded"}

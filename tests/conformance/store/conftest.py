@@ -33,6 +33,8 @@ from tests.conformance.store.shared_files import next_worker, shared_files
 from tests.postgres import Postgres
 
 KEY = Key("crm/get")
+QUICK = frozenset({"acme", "other", "fair", "third"})
+"""Partitions of which more than one task is claimed at a time."""
 
 HEALTH = Table(
     "health",
@@ -95,8 +97,8 @@ class Queue:
     async def claim(
         self, key: Key = KEY, limit: int = 100, *, idempotent: bool = True
     ) -> list[Task]:
-        """Claim what is due of one key."""
-        pick = Pick(key, limit, idempotent, self.clock.now_ms())
+        """Claim what is due of one key, of whose partitions these are known to be quick."""
+        pick = Pick(key, limit, idempotent, self.clock.now_ms(), quick=QUICK)
         return (await self.store.write(claim.claim([pick]))).tasks
 
     async def settle(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settled:

@@ -7,9 +7,9 @@ from typing import Any
 import pytest
 
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import Key, NewTask, Status
+from orchestratord.model.task import RETRY_AFTER, Key, NewTask, Status, StoredThrottle
 from orchestratord.queue.housekeeping import future_times, prune
-from orchestratord.queue.operations import bulk, claim, insert, manual
+from orchestratord.queue.operations import bulk, claim, insert, manual, stored_throttles
 from orchestratord.queue.operations import settle as settling
 from orchestratord.queue.records import RETRY, Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
@@ -152,6 +152,21 @@ async def test_bulks_are_brought_back(queue: Queue) -> None:
     assert found.others >= 1
     again = await queue.store.read(bulk.get(made.id))
     assert again.created_at == again.updated_at == queue.clock.now_ms()
+
+
+async def test_throttles_are_brought_back(queue: Queue) -> None:
+    """What was lifted would win over all that begins within the next day."""
+    queue.clock.turn(DAY)
+    ahead = queue.clock.now_ms()
+    told = StoredThrottle("api:x", RETRY_AFTER, "", ahead, ahead + 60_000, "429", 0.0)
+    await queue.store.write(stored_throttles.note("here", [told], []))
+    await queue.store.write(stored_throttles.lift("api:crm", ahead))
+    queue.clock.turn(-DAY)
+    now = queue.clock.now_ms()
+    assert (await future_times.bring_back(queue.store)).others >= 2
+    found = {row.name: row for row in await queue.store.read(stored_throttles.stored())}
+    assert (found["api:x"].since, found["api:x"].until) == (now, now + 60_000)
+    assert (found["api:crm"].since, found["api:crm"].until) == (now, None)
 
 
 async def test_nothing_is_deleted_that_was_jumped_over(queue: Queue, store: Store) -> None:

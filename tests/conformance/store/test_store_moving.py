@@ -10,9 +10,17 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError
-from orchestratord.model.task import Key, Status, Upsert
+from orchestratord.model.task import RETRY_AFTER, Key, Status, StoredThrottle, Upsert
 from orchestratord.queue.admin import move
-from orchestratord.queue.operations import claim, daemons, manual, schedules, search, settle
+from orchestratord.queue.operations import (
+    claim,
+    daemons,
+    manual,
+    schedules,
+    search,
+    settle,
+    stored_throttles,
+)
 from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
@@ -22,7 +30,7 @@ from tests.postgres import Postgres
 HOOK = Key("crm/get", "ops")
 TABLES = (
     "retry_schedule", "attempts", "endpoint_state", "schedules", "bulks", "actions", "health",
-    "outbox_taken",
+    "outbox_taken", "throttles",
 )  # fmt: skip
 
 
@@ -58,6 +66,8 @@ async def old(unopened: Callable[[], Any]) -> Any:
         settle.write_effects([Upsert("health", {"name": "ops"}, {"url": "u"}, {"seen": 3})])
     )
     queue.run("INSERT INTO outbox_taken (uid, at) VALUES ('6b8e', 7)")
+    told = StoredThrottle("api:crm", RETRY_AFTER, "", 7, 1 << 41, "429 with Retry-After", 2.5)
+    await store.write(stored_throttles.note("here", [told], []))
     queue.last = ((await store.read(search.page(TaskFilter(), 1)))[0])[0].id
     await store.close()
     return queue

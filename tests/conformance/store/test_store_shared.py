@@ -16,7 +16,7 @@ from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, plugin_rows, search, settle
 from orchestratord.queue.postgres.notify import PAUSE
 from orchestratord.queue.records import Claimed, Pick, TaskFilter, Wakeup
-from orchestratord.queue.shared_rates import BUSY_MS
+from orchestratord.queue.shared_rates import BUSY_MS, FULL_MS
 from orchestratord.queue.sqlite import mailboxes
 from orchestratord.queue.store import Store
 from orchestratord.values.rate_limit import RateLimit
@@ -142,7 +142,8 @@ async def test_no_more_run_in_all_daemons_than_their_api_allows(two: list[Any]) 
     claims = await claim_at_once()
     tasks = [task for claimed in claims for task in claimed.tasks]
     assert len(tasks) == 7
-    assert all(claimed.full == ["api:crm"] for claimed in claims if len(claimed.tasks) < 7)
+    waits = [claimed.full["api:crm"] for claimed in claims if len(claimed.tasks) < 7]
+    assert set(waits) <= {BUSY_MS, FULL_MS}  # the former, where the other one was just claiming
     assert all(claimed.earliest[key] is not None for claimed in claims for key in keys)
     owners = {queue.store.owner: queue for queue in two}
     for task in tasks[:3]:

@@ -153,7 +153,9 @@ class Parts:
         fleet = Fleet(
             self.store, self.worker, scheduler, reloader, self.host, self.clock, 30.0, team
         )
-        watch = ClockWatch(self.clock, self.store, self.worker, scheduler, self.host.events)
+        watch = ClockWatch(
+            self.clock, self.store, self.worker, scheduler, self.host.events, fleet.throttles
+        )
         self.service = Service(
             self.store,
             self.worker,

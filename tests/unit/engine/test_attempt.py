@@ -10,6 +10,7 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -19,6 +20,7 @@ from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 from orchestratord.engine import attempt, attempt_result, poison, settlement
 from orchestratord.engine.attempt import PREFETCHED_MS
 from orchestratord.errors import QueueError
+from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import NewTask, Partition, Task
@@ -28,6 +30,7 @@ from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Settlement, TaskFilter
 from orchestratord.queue.session import Session
+from orchestratord.values.clock import elapsed
 
 
 @pytest.fixture
@@ -431,12 +434,19 @@ async def test_hooks_are_asked_about_the_kind_that_they_are_for(tmp_path: Path) 
 DO = NewTask("call", "a/do")
 
 
-def doing(bench: Bench, *, timeout: float = 0.1, idempotent: bool = True) -> None:
+def doing(
+    bench: Bench,
+    *,
+    timeout: float = 0.1,
+    idempotent: bool = True,
+    partition: PartitionRule | None = None,
+) -> None:
     """An endpoint of the other type beside the first one."""
     config = bench.config
     endpoint = replace(
-        config.endpoints["a/get"], id="a/do", type="doing", timeout=timeout, idempotent=idempotent
-    )
+        config.endpoints["a/get"], id="a/do", type="doing", timeout=timeout, idempotent=idempotent,
+        partition=partition,
+    )  # fmt: skip
     bench.worker.placement.adopt(replace(config, endpoints={**config.endpoints, "a/do": endpoint}))
 
 
@@ -566,8 +576,68 @@ async def test_what_is_ordered_ends_before_its_lease_can_run_out(tmp_path: Path)
                 await asyncio.sleep(0.05)
         assert (task.attempts, task.last_error) == (1, attempt_result.LOST_SOON)
         assert (await bench.store.read(search.get(second))).held
-        assert (await bench.store.read(search.get(other))).status == "running"
+        async with asyncio.timeout(60):
+            while (await bench.store.read(search.get(other))).status != "running":
+                await asyncio.sleep(0.05)
         bench.store.several_daemons = False
+
+
+async def test_its_lease_counts_from_the_claim(tmp_path: Path) -> None:
+    """Also where it waited for a slot for most of that, as for the database."""
+    async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
+        doing(bench, timeout=30.0)
+        bench.store.several_daemons, bench.store.lease = True, 90.0
+        leases = bench.worker.pipe.deadlines.leases
+        leases.renewed = elapsed() - 3600
+        [task_id] = await bench.put([replace(DO, partition=Partition("acme", ordered=True))])
+        sending = bench.worker.pipe.deadlines.sending
+        await bench.until(lambda: bool(sending))
+        assert leases.lost() == []
+        task = await bench.store.read(search.get(task_id))
+        [running] = sending
+        run: Any = SimpleNamespace(task=task, running=running, elapsed=lambda: 0.0)
+        assert not leases.may_be_lost(run)
+        bench.clock.turn(61)
+        assert leases.may_be_lost(run)
+        bench.store.several_daemons = False
+        bench.worker.pipe.deadlines.overdue[running] = "it is enough"
+        running.cancel()
+
+
+async def test_deadlines_are_kept_while_the_worker_waits_for_the_database(tmp_path: Path) -> None:
+    goes_on = asyncio.Event()
+    async with working(tmp_path, ExecutorPlugin(Doing(hangs))) as bench:
+        doing(bench, idempotent=False)
+        [task_id] = await bench.put([DO])
+        await bench.until(lambda: bool(bench.worker.pipe.deadlines.sending))
+
+        async def waits(*_: Any) -> None:
+            await goes_on.wait()
+
+        bench.worker.pipe.start_candidate = waits  # type: ignore[method-assign]
+        await bench.worker.waiters.wait(task_id, 10)
+        task = await bench.store.read(search.get(task_id))
+        assert (task.status, task.last_error) == ("failed", TIMED_OUT)
+        goes_on.set()
+
+
+@pytest.mark.parametrize("rendered", [True, False])
+async def test_a_call_from_before_there_were_partitions(tmp_path: Path, rendered: bool) -> None:
+    """It runs without one; one that was accepted since, and has none, has to have one."""
+    done = asyncio.Event()
+
+    async def does(task: Task) -> Any:
+        done.set()
+        return Outcome("success", 200)
+
+    async with working(tmp_path, ExecutorPlugin(Doing(does))) as bench:
+        rule = PartitionRule.model_validate({"by": "{{ params.account }}"})
+        doing(bench, partition=rule)
+        [task_id] = await bench.put([replace(DO, error=None if rendered else "no account")])
+        await bench.idle([task_id])
+        [task] = await bench.tasks([task_id])
+        assert (task.reason is None, done.is_set()) == (rendered, rendered)
+        assert rendered or task.reason == "invalid_payload"
 
 
 async def test_what_may_have_been_carried_out_is_left_to_a_person(tmp_path: Path) -> None:

@@ -327,7 +327,7 @@ async def test_claims_that_come_after_it_has_opened_go_back(bench: Bench) -> Non
     bench.receiver.open.set()
     lanes = bench.worker.lanes
     await bench.until(lambda: not lanes.claimed and not bench.worker.claims.running)
-    await bench.until(lambda: lanes.is_held(KEY))
+    await bench.until(lambda: bench.lane.throttled)
     assert await bench.states(ids[1:]) == [("pending", 0)] * (LEAST + 9)
 
 

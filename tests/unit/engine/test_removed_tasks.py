@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from worker_parts import working
+from worker_parts import CALL, working
 
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.removed_tasks import BATCH, TURNS
-from orchestratord.model.task import NewTask
+from orchestratord.model.task import NewTask, Partition
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import undeclared
 from tests.postgres import Postgres
@@ -35,6 +36,36 @@ async def test_an_api_that_is_removed_is_not_brought_into_memory_whole(tmp_path:
                 await bench.store.write(Write(Rank.KEEP, lambda session: None))
         assert 0 < most <= TURNS * BATCH
         assert {task.reason for task in await bench.tasks(ids[::BATCH])} == {"endpoint_removed"}
+
+
+@pytest.mark.parametrize("restarted", [False, True])
+async def test_what_waits_behind_a_failed_task_fails_with_it(
+    tmp_path: Path, restarted: bool
+) -> None:
+    """It holds its partition, whose endpoint is removed: nothing waits for ever."""
+    calls = [replace(CALL, partition=Partition("acme", ordered=True, hold=True))] * 3
+    async with working(tmp_path) as bench:
+        bench.receiver.open.set()
+        bench.receiver.status = 400
+        first, *rest = ids = await bench.put(calls)
+        await bench.worker.waiters.wait(first, 10)
+        await bench.until(lambda: bench.worker.lanes.claimed == 0)
+        states = await bench.states(ids)
+        assert states == [("failed", 1), ("pending", 0), ("pending", 0)]
+        if not restarted:
+            bench.worker.placement.adopt(replace(bench.config, apis={}, endpoints={}))
+            bench.clock.turn(REMOVED_AFTER + 1)
+            await bench.idle(rest)
+    if restarted:
+        async with working(tmp_path, declares=False) as bench:
+            key = CALL.key
+            await bench.until(lambda: bench.worker.lanes.known(key))
+            bench.clock.turn(REMOVED_AFTER + 1)
+            await bench.idle(rest)
+            reasons = {task.reason for task in await bench.tasks(rest)}
+    else:
+        reasons = {"endpoint_removed"}
+    assert reasons == {"endpoint_removed"}
 
 
 async def test_what_the_last_daemon_declared_fails_only_if_it_is_meant(

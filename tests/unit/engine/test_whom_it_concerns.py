@@ -124,17 +124,45 @@ def test_one_endpoint_that_fails_among_others_that_do_not() -> None:
     assert rig.feedback.reopened == {BAD}
 
 
-def test_where_all_that_were_tried_fail_it_is_the_receiver() -> None:
+def test_where_the_breakers_of_all_that_were_tried_are_open_it_is_the_receiver() -> None:
     rig = Rig()
     rig.ends(GOOD, answered(500))
     rig.fails(BAD)
-    assert rig.held() == {"api:a"}
+    assert rig.held() == {"a/bad"}  # one that failed is no breaker
+    rig.fails(GOOD)
+    assert rig.held() == {"a/bad", "api:a"}
     # To be answered is not enough then.
     rig.ends(GOOD, answered(500))
-    assert rig.held() == {"api:a"}
+    assert rig.held() == {"a/bad", "api:a"}
     rig.ends(GOOD, answered(200))
-    assert rig.held() == set()
+    assert rig.held() == {"a/bad"}
     assert {GOOD, BAD, OTHER} == rig.feedback.reopened
+    # Of the only one that was tried, the lane's speaks.
+    rig = Rig()
+    rig.fails(BAD)
+    assert rig.held() == {"api:a"}
+
+
+def test_what_is_tried_too_rarely_for_a_breaker_of_its_own_counts_as_one() -> None:
+    rig = Rig()
+    keys = [Key("b/get", f"hook{number}") for number in range(LEAST)]
+    for key in keys:
+        rig.lanes.place(key, "h:443", 10, url=f"https://h/{key.webhook}")
+    for key in keys[1:]:
+        rig.ends(key, answered(502))
+    rig.clock.turn(LASTING_MS / 1000)
+    assert rig.held() == set()
+    rig.ends(keys[0], answered(502))
+    assert rig.held() == {"h:443"}
+    rig = Rig()
+    for key in keys:
+        rig.lanes.place(key, "h:443", 10, url=f"https://h/{key.webhook}")
+    rig.ends(keys[0], answered(502))
+    rig.ends(keys[0], answered(200))  # once is enough, though the last one fails
+    rig.clock.turn(LASTING_MS / 1000)
+    for key in [*keys, *keys]:
+        rig.ends(key, answered(502))
+    assert rig.held() == set()
 
 
 def test_what_does_not_connect_speaks_of_the_receiver() -> None:
@@ -234,3 +262,40 @@ def test_what_is_gone_is_throttled_no_more() -> None:
     rig.feedback.tick()
     assert rig.feedback._all() == [rig.lanes.lanes["api:a"].throttle]
     assert rig.told()[-1] == (EventType.BREAKER_CLOSED, "a/bad")
+
+
+@pytest.mark.parametrize("when", ["chosen", "claimed"])
+@pytest.mark.parametrize("outcome", [answered(200), answered(500)])
+def test_a_probe_whose_url_was_changed_meanwhile(when: str, outcome: Outcome) -> None:
+    """What else goes to the old one is tried again."""
+    rig = Rig()
+    rig.ends(HOOK, TOLD)
+    for key in (HOOK, SAME):
+        rig.lanes.touch(key, 0)
+    now = rig.clock.now_ms()
+    rig.lanes.try_now(SAME, now)
+    [choice] = rig.lanes.choose(now)
+    assert (choice.key, choice.probe) == (SAME, True)
+    if when == "chosen":
+        rig.lanes.place(SAME, "h:443", 10, url="https://h/3")
+    rig.lanes.answered(choice, 1, None)
+    rig.lanes.probe_claimed("h:443", rig.ids + 1, SAME)
+    rig.lanes.place(SAME, "h:443", 10, url="https://h/3")
+    rig.ends(SAME, outcome)
+    throttle = rig.lanes.scopes.by_name.get("https://h/1")
+    assert throttle is None or not throttle.probing
+    rig.clock.turn(61)
+    assert [one.key for one in rig.lanes.choose(rig.clock.now_ms())] == [HOOK]
+
+
+def test_a_probe_that_is_not_there_any_more_once_its_url_was_changed() -> None:
+    rig = Rig()
+    rig.ends(HOOK, TOLD)
+    for key in (HOOK, SAME):
+        rig.lanes.touch(key, 0)
+    now = rig.clock.now_ms()
+    rig.lanes.try_now(SAME, now)
+    [choice] = rig.lanes.choose(now)
+    rig.lanes.park(SAME)
+    rig.lanes.answered(choice, 0, None)
+    assert not rig.lanes.scopes.by_name["https://h/1"].probing

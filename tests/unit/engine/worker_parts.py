@@ -193,11 +193,15 @@ class Bench:
 
 @asynccontextmanager
 async def working(
-    folder: Path, *plugins: object, rate: str | None = None, url: str = ""
+    folder: Path,
+    *plugins: object,
+    rate: str | None = None,
+    url: str = "",
+    declares: bool = True,
 ) -> AsyncIterator[Bench]:
     """A bench whose worker runs; it is drained at the end, and nothing of it is left.
 
-    `url`: of the queue; a file in `folder` if empty.
+    `url`: of the queue; a file in `folder` if empty. `declares`: it has an endpoint.
     """
     host = Host()
     host.register(HttpPlugin(), "http")
@@ -212,7 +216,10 @@ async def working(
     receiver = bench.receiver
     server = await asyncio.start_server(receiver.serve, "127.0.0.1", 0)
     receiver.url = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
-    bench.adopt(rate=rate)
+    if declares:
+        bench.adopt(rate=rate)
+    else:
+        worker.placement.adopt(config)
     loop = asyncio.create_task(worker.run())
     try:
         yield bench

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from typing import Any
 
 import pytest
@@ -89,6 +90,18 @@ async def test_one_partition_is_claimed_in_full_batches(queue: Any) -> None:
     assert await queue.claim() == []
 
 
+async def test_of_one_that_is_not_known_to_be_quick_one_is_claimed_at_a_time(
+    queue: Any, store: Store
+) -> None:
+    """It may hang."""
+    for number in range(3):
+        await add(queue, Partition(f"new{number}"), 10)
+    quick = frozenset({"new1"})
+    pick = Pick(KEY, 9, True, queue.clock.now_ms(), quick=quick)
+    claimed = (await store.write(claim.claim([pick]))).tasks
+    assert Counter(task.partition for task in claimed) == {"new0": 1, "new1": 7, "new2": 1}
+
+
 async def test_a_partition_with_room_is_shared_by_those_that_are_due(queue: Any) -> None:
     await add(queue, FAIR, 50)
     await add(queue, OTHER, 50)
@@ -122,7 +135,7 @@ async def test_partitions_to_be_avoided_are_passed_over(queue: Any, store: Store
     others = await add(queue, OTHER, 2)
     plain = await queue.add()
     now = queue.clock.now_ms()
-    pick = Pick(KEY, 10, True, now, avoid=frozenset({"acme"}))
+    pick = Pick(KEY, 10, True, now, avoid=frozenset({"acme"}), quick=frozenset({"other"}))
     claimed = await store.write(claim.claim([pick]))
     assert sorted(ids(claimed.tasks)) == sorted([*others, plain])
     assert claimed.earliest == {KEY: None}
@@ -237,6 +250,21 @@ async def test_what_expires_or_is_removed_lets_the_next_go(queue: Any, reason: R
     [task] = await queue.claim()
     assert not (await queue.settle(task, Status.FAILED, reason=reason)).holds
     assert ids(await queue.claim()) == [second]
+
+
+async def test_what_is_gone_lets_all_of_its_partitions_go(queue: Any, store: Store) -> None:
+    """Tasks behind one that failed and holds would wait for ever."""
+    first, second, third = await add(queue, HOLDS, 3)
+    [other] = await add(queue, Partition("other", ordered=True, hold=True), 1)
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED, reason=Reason.NOT_RETRYABLE)
+    assert await store.read(partitions.stopped_keys()) == [KEY]
+    assert await store.write(partitions.release_partitions(Key("crm/put"))) == 0
+    assert await store.write(partitions.release_partitions(KEY)) == 2
+    assert await store.read(partitions.stopped_keys()) == []
+    assert ids(await queue.claim()) == [second]
+    assert (await get(queue, third)).held
+    assert {(await get(queue, id_)).status for id_ in (first, other)} == {Status.FAILED}
 
 
 async def test_cancelled_ones_are_passed_over(queue: Any, store: Store) -> None:

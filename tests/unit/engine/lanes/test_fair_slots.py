@@ -10,7 +10,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from orchestratord.engine.lanes.fair_slots import LATELY_MS, SLOW_MS, STUCK, SlotHolder, Speed
+from orchestratord.engine.lanes.fair_slots import (
+    LATELY_MS,
+    MOST_QUICK,
+    SLOW_MS,
+    STUCK,
+    SlotHolder,
+    Speed,
+)
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import SHARE_AGAIN_MS, LaneSet
 from orchestratord.model.task import Key, Task
@@ -226,6 +233,8 @@ class Partitions:
 
     def __init__(self) -> None:
         self.lanes, self.number = LaneSet(), 0
+        self.quick: frozenset[str] = frozenset()
+        """Of which more than one might have been claimed."""
         self.lanes.place(OK, "api:a", 10)
         self.lanes.lanes["api:a"].holder(OK).mean = QUICK_MS
 
@@ -233,6 +242,7 @@ class Partitions:
         """Claim one of each of these, but for those that are passed over."""
         self.lanes.touch(OK, now)
         [choice] = self.lanes.choose(now)
+        self.quick = choice.quick
         got = [name for name in partitions if name not in choice.avoid][: choice.limit]
         self.lanes.answered(choice, len(got), None)
         tasks = []
@@ -277,6 +287,34 @@ def test_a_partition_is_claimed_again_when_one_of_its_attempts_has_ended() -> No
     assert line.lanes.lanes["api:a"].claimed == 0
     tasks, avoided = line.claim(300, "hangs", "hangs")
     assert (len(tasks), avoided) == (2, frozenset())
+
+
+def test_more_than_one_at_a_time_is_claimed_of_partitions_that_were_quick() -> None:
+    line = Partitions()
+    tasks, _ = line.claim(0, "fine", "hangs", "late")
+    assert line.quick == frozenset()  # none is known
+    line.end([task for task in tasks if task.partition != "hangs"], QUICK_MS)
+    fine, _ = line.claim(100, "fine")
+    assert line.quick == {"fine", "late"}
+    line.end(fine, 100 + QUICK_MS)
+    late, _ = line.claim(200, "late")
+    line.end(late, 200 + 8 * SLOW_MS)
+    line.claim(200 + 8 * SLOW_MS, "new")
+    assert line.quick == {"fine"}
+    line.claim(100 + QUICK_MS + LATELY_MS, "new")
+    assert line.quick == frozenset()
+    # A clock that is put back changes nothing.
+    line = Partitions()
+    tasks, _ = line.claim(50_000, "fine")
+    line.end(tasks, 50_001)
+    line.lanes.shift(-40_000, 10_001)
+    line.claim(10_100, "fine")
+    assert line.quick == {"fine"}
+    # It is not remembered of any number.
+    for number in range(2 * MOST_QUICK):
+        tasks, _ = line.claim(11_000, f"p{number}")
+        line.end(tasks, 11_001)
+    assert len(line.lanes.lanes["api:a"].holder(OK).quick_parts) == MOST_QUICK
 
 
 def test_partitions_that_are_quick_or_long_idle_leave_nothing_behind() -> None:

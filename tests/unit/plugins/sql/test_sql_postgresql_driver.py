@@ -223,6 +223,7 @@ async def test_nobody_answers_in_time(tmp_path: Any) -> None:
         outcome = await bench.run("DELETE FROM items", timeout=0.3)
         assert time.monotonic() - began < 20
     assert failure(outcome) == ("retry", False, "had no connection within 0.3s")
+    assert outcome.unreached
     await bench.executor.close()
 
 

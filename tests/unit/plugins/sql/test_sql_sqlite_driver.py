@@ -221,8 +221,10 @@ async def test_a_want_of_descriptors_is_no_fault_of_the_database(bench: Bench) -
 
 async def test_a_database_that_is_not_there(tmp_path: Path) -> None:
     bench = Bench(tmp_path, "sqlite:///nothing.db")
-    verdict, _, error = failure(await bench.run("SELECT 1"))
+    outcome = await bench.run("SELECT 1")
+    verdict, _, error = failure(outcome)
     assert (verdict, error) == ("retry", f"there is no database {tmp_path}/nothing.db")
+    assert outcome.unreached  # it says nothing of the statement
     assert not (tmp_path / "nothing.db").exists()
     (tmp_path / "nothing.db").write_text("this is no database, but a long enough text" * 99)
     assert failure(await bench.run("SELECT 1 FROM items"))[::2] == (

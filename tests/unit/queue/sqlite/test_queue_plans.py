@@ -10,7 +10,7 @@ import pytest
 from orchestratord.model.task import NewTask
 from orchestratord.queue import rows, writer
 from orchestratord.queue.connection import Connection, ManyRows
-from orchestratord.queue.housekeeping import future_times, prune
+from orchestratord.queue.housekeeping import batch_closing, future_times, prune
 from orchestratord.queue.operations import (
     bulk,
     claim,
@@ -44,6 +44,11 @@ def many(rows: ManyRows) -> str:
 
 
 STATEMENTS = {
+    "open batches": (batch_closing.GROUPS, ["INDEX batch_members_open"]),
+    "close a batch": (batch_closing.TAKE, [BY_ID, "INDEX batch_members_open (group_key=?)"]),
+    "batches to tell of": (batch_closing.CLOSED, ["INDEX batches_untold"]),
+    "first of a batch": (batch_closing.BEGINNING, ["INDEX batch_members_batch (batch_id=?)"]),
+    "old members": (prune.DELETE_MEMBERS, ["INDEX batch_members_at (at<?)"]),
     "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "pending but avoided": (claim_sqlite.NEXT_BUT, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "claim": (claim_sqlite.CLAIM, [BY_ID]),
@@ -156,6 +161,7 @@ async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
         (TaskFilter(reason=("exhausted",), left_out=("ambiguous",)), "status"),
         (TaskFilter(since=1), "status"),
         (TaskFilter(until=1 << 50), "status"),
+        (TaskFilter(webhook="ops"), "status"),
         (TaskFilter(endpoint="crm/get"), "endpoint"),
         (TaskFilter(endpoint="crm/get", kind="call", since=1), "endpoint"),
     ],
