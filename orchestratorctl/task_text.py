@@ -149,6 +149,8 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("finished", with_age(task.get("finished_at"))))
     if task.get("parent_id") is not None:
         facts.append(("parent", f"task {task['parent_id']}"))
+    if task.get("run_id") is not None:
+        facts.append(("run", f"{task['run_id']}; show {task.get('id')} --tree shows it"))
     facts += [
         (name, cut(compact(task[name]), _PARAMS))
         for name in ("params", "payload")

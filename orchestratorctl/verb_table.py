@@ -238,6 +238,12 @@ _FILTERS = (
     VerbArgument("--until", "created before that", _WHEN, "filters"),
     VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
     VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
+    VerbArgument(
+        "--run",
+        "calls of the run that began with this one",
+        ArgumentValue("ID", types.numbered_id),
+        "filters",
+    ),
     VerbArgument("--webhook", "deliveries of the webhook of this name", _TEXT, "filters"),
     VerbArgument("--batch", "told of by the delivery of this batch", _COUNT, "filters"),
 )
@@ -310,8 +316,9 @@ VERBS = (
     Verb(
         "show",
         "verbs.task_verbs:show",
-        "show a task, its last answer and its attempts",
+        "show a task, its last answer and its attempts, or the run that it belongs to",
         VerbArgument("id", None, _task_id()),
+        VerbArgument("--tree", "all that its run has led to, as a tree"),
     ),
     Verb(
         "call",

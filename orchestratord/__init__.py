@@ -81,6 +81,8 @@ if TYPE_CHECKING:
     from orchestratord.model.task import NewTask as NewTask
     from orchestratord.model.task import Partition as Partition
     from orchestratord.model.task import Reason as Reason
+    from orchestratord.model.task import RunError as RunError
+    from orchestratord.model.task import RunSummary as RunSummary
     from orchestratord.model.task import Status as Status
     from orchestratord.model.task import Table as Table
     from orchestratord.model.task import Task as Task
@@ -148,7 +150,7 @@ _HOMES = {
     "orchestratord.model.settings": "Config DaemonSetting Port",
     "orchestratord.model.task": (
         "MOST_MEMBERS Action BatchEntry BatchMember ClosedBatch Delete Effect Explanation "
-        "NewTask Partition Reason Status Table Task Upsert "
+        "NewTask Partition Reason RunError RunSummary Status Table Task Upsert "
     ),
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",

@@ -27,7 +27,8 @@ from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import CALL_WHEN, RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
-from orchestratord.model.task import Delete, Effect, Explanation, Task, Upsert
+from orchestratord.model.task import Delete, Effect, Explanation, RunSummary, Task, Upsert
+from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
@@ -285,14 +286,16 @@ class Rig:
         endpoint: Endpoint | None = None,
         next_try: int | None = None,
         config: Config | None = None,
+        run: RunSummary | None = None,
     ) -> list[Effect]:
-        """What `announce` returns in one of the seven phases, and the telling hook of its name.
+        """What `announce` returns in one of the phases, and the telling hook of its name.
 
-        `next_try` is in milliseconds since the epoch.
+        `next_try` is in milliseconds since the epoch; `run`, for `on_run_end`, the one that ended.
         """
         about = self._about(task, endpoint, config)
         reached = Reached(outcome=outcome, request=request, phase=phase, next_try=next_try, **about)
-        effects = await self.host.collect("announce", reached)
+        reached.run = run
+        effects = [] if phase == RUN_END else await self.host.collect("announce", reached)
         if phase.startswith("on_"):
             effects += await self.host.collect(phase, reached)
         self._fail_on_fault()
@@ -309,14 +312,17 @@ class Rig:
         next_try: int | None = None,
         config: Config | None = None,
         now: float = START,
+        run: RunSummary | None = None,
     ) -> list[Explanation]:
-        """What `explain` says of one of the seven phases; `now` in seconds since the epoch."""
+        """What `explain` says of one of the phases; `now` in seconds since the epoch. `run`: for
+        `on_run_end`, the one that would end."""
         about = self._about(task, endpoint, config)
         arguments = {
             "phase": phase,
             "outcome": outcome,
             "request": request,
             "next_try": next_try,
+            "run": run,
             "now": now,
             **about,
         }

@@ -11,6 +11,7 @@ from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import BULKS, COUNTS, MATCHED, NEW_CALL, TASKS, bulk_table, table
 from orchestratorctl.task_text import task_page
 from orchestratorctl.verb_table import filters
+from orchestratorctl.verbs.run_tree import show_tree
 from orchestratorctl.waiting import follow_bulk, print_tasks, wait_for_tasks
 
 TYPE_CHECKING = False
@@ -71,7 +72,10 @@ def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> 
 
 
 def show(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Shows a task, its last answer, and the timeline of its attempts."""
+    """Shows a task, its last answer, and the timeline of its attempts; or its run."""
+    if arguments.tree:
+        show_tree(client, console, arguments.id)
+        return OK
     task = client.get(f"/v1/retries/{arguments.id}")
     console.show(task, lambda: task_page(task, console))
     return OK

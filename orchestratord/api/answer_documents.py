@@ -64,6 +64,7 @@ _TASK: JsonDict = {
     "params": {"id": 1001},
     "truncated": False,
     "parent_id": None,
+    "run_id": None,
     "partition": None,
     "last_status_code": 503,
     "last_error": "503 Service Unavailable",
@@ -119,6 +120,9 @@ class TaskDocument(TypedDict):
     """Whether `params` are cut."""
     parent_id: int | None
     """The task that it follows from."""
+    run_id: int | None
+    """Of a call: the run that it belongs to, the id of the call that began it; null for a call that
+    nothing caused and that has no child tasks."""
     partition: str | None
     last_status_code: Code
     """A number, `error` where no answer came, `ok` of a statement, or null."""

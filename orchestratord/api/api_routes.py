@@ -40,6 +40,7 @@ from orchestratord.api.daemon_documents import (
 )
 from orchestratord.api.filters import MAX_ID, NAMES, whole_number
 from orchestratord.api.openapi import ApiDescription
+from orchestratord.api.runs.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
 from orchestratord.api.service import Service
@@ -92,6 +93,7 @@ class ApiRoutes:
             ("GET", f"{retry}/request"): self.request,
             ("POST", f"{retry}/trigger"): self.trigger,
             ("POST", f"{retry}/cancel"): self.cancel,
+            ("GET", "/v1/runs/{id}"): self.run,
             ("GET", "/v1/bulks"): self.bulks,
             ("GET", bulk): self.bulk,
             ("POST", f"{bulk}/cancel"): self.cancel_bulk,
@@ -303,6 +305,14 @@ class ApiRoutes:
         detail |= {name: True for name, value in more.items() if value}
         done = Action(f"{action} many", bulk=begun["bulk"], detail=detail)
         return Answer(begun, 202, done=done)
+
+    @described(query=bodies.RunQuery, answers={200: RunDocument}, problems=[InvalidParams])
+    async def run(self, asked: Asked) -> Answer:
+        """A run: what a call has led to, with its first tasks."""
+        bodies.refuse_unknown(asked.query, bodies.RunQuery)
+        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
+        assert limit is not None
+        return Answer(await self._service.run(_id(asked, "run"), limit))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:

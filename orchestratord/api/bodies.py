@@ -200,6 +200,13 @@ class TaskPageQuery(TypedDict, total=False):
     """A duration, 30 s at most: answer once the task has ended, or then as it is."""
 
 
+class RunQuery(TypedDict, total=False):
+    """What is told of a run."""
+
+    limit: Annotated[int, Field(ge=1, le=MAX_PAGE)]
+    """Tasks of it that are listed; 100 by default."""
+
+
 class ActionsQuery(TypedDict, total=False):
     """A page of the action log."""
 

@@ -77,6 +77,8 @@ class TaskQuery(TypedDict, total=False):
     """The task whose child tasks they are."""
     partition: Annotated[str, Field(max_length=MAX_PARTITION)]
     """Of this partition."""
+    run: _ID
+    """Calls of the run that began with this call."""
     batch: _ID
     """Told of by the delivery of this batch."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)]
@@ -110,6 +112,8 @@ class TaskFilterBody(TypedDict, total=False):
     """The task whose child tasks they are."""
     partition: Annotated[str, Field(max_length=MAX_PARTITION)] | None
     """Of this partition."""
+    run: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
+    """Calls of the run that began with this call."""
     batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Told of by the delivery of this batch."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
@@ -165,6 +169,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "id": _ids,
         "parent": _id,
         "partition": _partition,
+        "run": _id,
         "batch": _id,
         "webhook": _text,
     }

@@ -65,6 +65,7 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "params": redactor.value(task.params),
         "truncated": isinstance(task, TaskExcerpt),
         "parent_id": task.parent_id,
+        "run_id": task.run_id,
         "partition": redactor.value(task.partition),
         "last_status_code": task.last_status_code,
         "last_error": redactor.value(task.last_error),
@@ -184,6 +185,7 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
         "id": wanted.ids and ",".join(map(str, wanted.ids)),
         "parent": wanted.parent,
         "partition": wanted.partition,
+        "run": wanted.run,
         "batch": wanted.batch,
         "webhook": wanted.webhook,
     }

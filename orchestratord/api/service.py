@@ -21,6 +21,7 @@ from orchestratord.api import daemon_documents, filters, serialize, status
 from orchestratord.api.bodies import MAX_BATCH, ExplainBody, read_body
 from orchestratord.api.bulk_runner import BulkRunner
 from orchestratord.api.outbox_relay import OutboxRelay
+from orchestratord.api.runs.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary
 from orchestratord.engine import task_events
@@ -59,11 +60,9 @@ MAX_BULKS = 20
 EXAMPLES = 5
 """Tasks that a dry run names."""
 LOOK_AGAIN = 1.0
-"""Seconds until a task whose end is waited for is read again: another process may have ended it,
-which is not told here."""
+"""Seconds until a task that is waited for is read again: another process may have ended it."""
 _AT_ONCE = 0.01
-"""Seconds for which the calls of a batch are checked; then what else the loop has to do has its
-turn."""
+"""Seconds for which the calls of a batch are checked, until others have their turn."""
 _MAX_PROBLEMS = 100
 """Of a batch, that are named."""
 
@@ -326,6 +325,10 @@ class Service:
         bulk = await self._store.write(bulks.create(action, survey, rate))
         self.bulk_runner.begin(bulk)
         return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
+
+    async def run(self, run_id: int, limit: int = 100) -> RunDocument:
+        """A run, with up to `limit` of its tasks. Raises NotFound."""
+        return await run_document(self._store, run_id, limit, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest retries and cancels of many, the latest first."""

@@ -60,6 +60,7 @@ from orchestratord.runtime.clock_watch import ClockWatch
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.health_events import HealthEvents
 from orchestratord.runtime.reload import SIGHUP, Reloader
+from orchestratord.runtime.run_end_teller import RunEndTeller
 from orchestratord.runtime.systemd import SystemdNotifier
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.team_member import TeamMember
@@ -286,7 +287,7 @@ class Daemon:
             why = "; the new version has taken over" if self._retires else ""
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
-        for name in ("scheduler", "bulks", "outbox", "slices"):
+        for name in ("scheduler", "bulks", "outbox", "slices", "runs"):
             if name in tasks:
                 tasks[name].cancel()
         if self._retires and self._place.seat is not None:
@@ -405,6 +406,7 @@ class Daemon:
             "clock": self._clock_watch.run(),
             "watchdog": self._feed_watchdog(),
             "slices": self._worker.enqueue.write_slices(),
+            "runs": RunEndTeller(self._worker).tell_ends(),
         }
         if self._member is not None:
             return {**parts, "member": self._member.run()}

@@ -26,9 +26,11 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
 from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at, give_up_from
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
+from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_run, listens, run_of
 from orchestratord.engine.settlement import (
     STORED_ERROR,
     Claims,
+    ShortageLog,
     error_record,
     log_happened,
     log_settled,
@@ -65,8 +67,6 @@ HALT = 0.25
 """Seconds without a claim where this machine lacks what it takes to send."""
 SHORTAGE_DELAY = 1.0
 """Seconds after which what could not be sent for that is tried again."""
-SHORTAGE_TOLD = 10.0
-"""Seconds between two lines of the log about it."""
 
 NO_PORT = "this machine has no local port left towards it"
 PREFETCHED_MS = 1000
@@ -102,10 +102,9 @@ class Pipe:
         self._loop = asyncio.get_running_loop()
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self.results = ResultTeller(host, clock)
-        self.slices_wait = asyncio.Event()
-        """New tasks are beside the queue, to be written by slices."""
-        self._tell_shortage_at = 0.0
-        """When the log may speak of a shortage again (`time.monotonic`)."""
+        self.slices_wait, self.runs_end = asyncio.Event(), asyncio.Event()
+        """New tasks are beside the queue, to be written by slices; a call of a run has ended."""
+        self._shortages = ShortageLog()
         self.deadlines = Deadlines(store)
 
     # -- admit to a slot -----------------------------------------------------------------------
@@ -171,8 +170,7 @@ class Pipe:
 
     async def _run(self, task: Task, lane: str) -> None:
         """One attempt of a task that has a slot."""
-        # Its lease may have run out, and the same task be claimed here again: only the store tells
-        # the two claims apart.
+        # Its lease may have run out, and it be claimed here again: only the store tells the two.
         running, began, has_slot = asyncio.current_task(), self._clock.now_ms(), True
         assert running is not None
         try:
@@ -192,7 +190,7 @@ class Pipe:
             self._release_slot(task, lane)
             try:
                 if run.result is not None:
-                    await self.settle(task, run.result, run.config, run.target)
+                    await self.settle(run.task, run.result, run.config, run.target)
             finally:
                 self._lanes.settled()
         except asyncio.CancelledError:
@@ -234,7 +232,7 @@ class Pipe:
             return False
         # An idempotent task's claim counts as its start; but where a start ended with the daemon's
         # death before, the claim had to wait for its turn, and it starts here.
-        if target.idempotent and task.deaths and not await self._start(task, ()):
+        if target.idempotent and task.deaths and not await self._start(run, ()):
             return False
         self.deadlines.preparing.add(run.running)
         try:
@@ -290,17 +288,18 @@ class Pipe:
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
-        if (effects or not claimed_as_start) and not await self._start(task, effects):
+        if (effects or not claimed_as_start) and not await self._start(run, effects):
             return False
         if self.deadlines.stopping:
             raise asyncio.CancelledError
         return not (task.ordered and self.deadlines.leases.may_be_lost(run))
 
-    async def _start(self, task: Task, effects: Sequence[Effect]) -> bool:
-        items = await self.items(effects)
-        alone = self._claims.poison.is_alone(task)
+    async def _start(self, run: Run, effects: Sequence[Effect]) -> bool:
+        task = run.task
+        items = await self.items(effects, run_id=run_of(task))
+        alone, begins = self._claims.poison.is_alone(task), begins_run(task, items)
         try:
-            begun = start(task, self._clock.now_ms(), items, alone=alone)
+            begun = start(task, self._clock.now_ms(), items, alone=alone, begins_run=begins)
             ours, inserted = await self._store.write(begun)
         except BaseException:
             self.not_written(items)
@@ -308,6 +307,8 @@ class Pipe:
         if alone:
             self._claims.poison.written(task)
         if ours:
+            if begins:
+                run.task = replace(task, run_id=task.id)
             await self.written(items, inserted)
         else:
             self.not_written(items)
@@ -349,14 +350,7 @@ class Pipe:
             self.feedback.wait_here(run.lane, next_try, NO_PORT)
         else:
             self._lanes.halt(HALT)
-        if time.monotonic() >= self._tell_shortage_at:
-            self._tell_shortage_at = time.monotonic() + SHORTAGE_TOLD
-            error = error_record(outcome.error, run.config.redactor)
-            worker_log.error(
-                "this daemon lacks what it takes to send (%s): such attempts are given back, and "
-                "made again after %gs; `orchestratord doctor` shows its limits",
-                error, SHORTAGE_DELAY,
-            )  # fmt: skip
+        self._shortages.tell(error_record(outcome.error, run.config.redactor), SHORTAGE_DELAY)
         why = "not sent, as this machine lacks something: the attempt is given back"
         decision = Decision(Status.PENDING, why, None, next_try)
         return AttemptResult(decision, outcome, None, uncounted=True)
@@ -453,9 +447,11 @@ class Pipe:
     ) -> None:
         """Write how an attempt ended, again and again until the database takes it; then do what
         follows from it."""
-        items = await self.items(result.effects) if result.effects else []
+        items = await self.items(result.effects, run_id=run_of(task)) if result.effects else []
         now = self._clock.now_ms()
         settlement = settlement_of(task, result, config, target, items, now)
+        begins = begins_run(task, items) or is_run(task, settlement.status, self._host, config)
+        settlement.begins_run = begins
         settled = await self._claims.settle(settlement)
         if settled is None:
             self.not_written(items)
@@ -481,6 +477,8 @@ class Pipe:
             self._placement.touched(task.key, result.decision.next_try or now)
         elif settled.status in FINAL:
             self._claims.waiters.finished(task.id)
+            if task.run_id is not None or begins:
+                self.runs_end.set()
         if settled.holds:
             self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
             self._events.publish(task_events.partition_held(task, result.decision.reason, now))
@@ -489,13 +487,16 @@ class Pipe:
 
     # -- what follows --------------------------------------------------------------------------
 
-    async def items(self, effects: Sequence[Effect], level: int = 0) -> list[StoredEffect]:
+    async def items(
+        self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
+    ) -> list[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
         from now on, and events come with what follows from them. `written` or `not_written` has to
         follow.
 
         There may be ten thousand: so many that others have their turn in between, here as in
         `written`. `level`: how many events led to them one after the other within this transaction.
+        `run_id`: the run of the calls among them.
         """
         items: list[StoredEffect] = []
         events = self._placement.immediate(effects, level)
@@ -505,9 +506,10 @@ class Pipe:
                 if not isinstance(item, NewTask):
                     items.append(item)
                 elif number in events and (id_ := next(ids, None)) is not None:
-                    items.append(await self._event(item, id_, events[number], level))
+                    items.append(await self._event(item, id_, events[number], level, run_id))
                 else:
-                    items.append(self.insert(await with_partition(item, self._placement.config)))
+                    new = await with_partition(item, self._placement.config)
+                    items.append(self.insert(new, run_id))
                 if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
                     await asyncio.sleep(0)
         except BaseException:
@@ -523,30 +525,32 @@ class Pipe:
             log.warning("events wait for an attempt, as they cannot be given ids now: %s", error)
             return ()
 
-    async def _event(self, new: NewTask, id_: int, place: Immediate, level: int) -> Insert:
+    async def _event(
+        self, new: NewTask, id_: int, place: Immediate, level: int, run_id: int | None
+    ) -> Insert:
         """What to write for a task that needs no attempt: already succeeded, with what follows."""
-        effects = await self.results.happened(new, id_, *place, self._placement.config)
+        effects = await self.results.happened(new, id_, run_id, *place, self._placement.config)
         if effects is None:
-            return Insert(new)  # an attempt of it shows what is wrong
-        return Insert(new, happened=Happened(id_, await self.items(effects, level + 1)))
+            return Insert(new, run_id=run_id)  # an attempt of it shows what is wrong
+        items = await self.items(effects, level + 1, run_id or id_)
+        begins = run_id is None and (has_calls(items) or listens(self._host, place[0].endpoint))
+        return Insert(new, None, Happened(id_, items, begins), run_id)
 
-    def insert(self, task: NewTask) -> Insert:
+    def insert(self, task: NewTask, run_id: int | None = None) -> Insert:
         """What to write for a new task; `written` or `not_written` has to follow."""
         if task.error is not None and len(task.error) > STORED_ERROR:  # as long as a plugin likes
             task = replace(task, error=error_record(task.error, self._placement.config.redactor))
         # With an idempotency key it may turn out not to be new, and in a partition another may have
         # its turn.
         later = task.delay > 0 or task.unique_key is not None or task.partition is not None
-        if self._lanes.draining or later:
-            return Insert(task)
         standing = self._placement.of(task.key)
-        if not isinstance(standing, Target):
-            return Insert(task)
+        if self._lanes.draining or later or not isinstance(standing, Target):
+            return Insert(task, run_id=run_id)
         if not self._lanes.known(task.key):
             self._placement.place(task.key)
         if not self._lanes.occupy(standing.lane, task.key, self._clock.now_ms()):
-            return Insert(task)
-        return Insert(task, Born(standing.idempotent, standing.lane))
+            return Insert(task, run_id=run_id)
+        return Insert(task, Born(standing.idempotent, standing.lane), run_id=run_id)
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""

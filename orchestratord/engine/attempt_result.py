@@ -14,6 +14,7 @@ from typing import Any
 
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision
+from orchestratord.engine.runs.run_calls import run_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
@@ -105,13 +106,13 @@ class ResultTeller:
             return ()
         reached = Reached(task, endpoint, run.config, None, run.request, run.running)
         reached.phase = before
-        return await self._in_slices(await self._host.collect("announce", reached))
+        return await self._in_slices(await self._host.collect("announce", reached), run_of(task))
 
-    async def _in_slices(self, effects: list[Effect]) -> list[Effect]:
+    async def _in_slices(self, effects: list[Effect], run_id: int | None) -> list[Effect]:
         """The same; where they are more than one transaction should write, with slices of them."""
         if len(effects) <= SLICE:
             return effects
-        return await off_loop(sliced, effects, self._clock.now_ms())
+        return await off_loop(sliced, effects, self._clock.now_ms(), run_id)
 
     async def tell(
         self, reached: Reached, decision: Decision, row: Attempt | None, after: str | None
@@ -148,23 +149,29 @@ class ResultTeller:
                         effects += await host.collect("announce", reached)
             if telling and phase is not None:
                 effects += await host.collect(phase, reached)
-            effects = await self._in_slices(effects)
+            effects = await self._in_slices(effects, run_of(task))
         result = AttemptResult(decision, outcome, row, effects, decision.uncounted)
         result.request, result.after = reached.request, after
         return result
 
     async def happened(
-        self, new: NewTask, id_: int, target: Target, executor: Executor, config: Config
+        self,
+        new: NewTask,
+        id_: int,
+        run_id: int | None,
+        target: Target,
+        executor: Executor,
+        config: Config,
     ) -> list[Effect] | None:
         """What the telling hooks want written with a task that needs no attempt, and is going to be
-        written as succeeded; None where a hook finds that it has not."""
+        written as succeeded, in this run; None where a hook finds that it has not."""
         now, endpoint, after = self._clock.now_ms(), target.endpoint, executor.phases[1]
         task = Task(
             id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook,
             phase=new.phase, status=Status.RUNNING, reason=None, attempts=0,
             max_attempts=new.max_attempts, next_try=None, params=new.params, payload=None,
             parent_id=new.parent_id, created_at=now, updated_at=now,
-            scheduled_at=new.scheduled_at or now, depth=new.depth,
+            scheduled_at=new.scheduled_at or now, depth=new.depth, run_id=run_id,
         )  # fmt: skip
         outcome = Outcome("success", HAPPENED_CODE)
         if self._host.concerned(after, task.kind, endpoint):

@@ -67,6 +67,10 @@ class Enqueue:
         """Write effects in one transaction; the ids of the new tasks, in order."""
         return [item.id for item in await self._whole(effects, write_effects)]
 
+    async def write_by(self, effects: Sequence[Effect], operation: Operation) -> None:
+        """Write effects by this operation, and start the new tasks that have a free slot."""
+        await self._whole(effects, operation)
+
     async def write_slices(self) -> None:
         """Write what waits in slices, also what other daemons have left, until cancelled."""
         while True:

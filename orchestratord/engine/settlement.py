@@ -6,6 +6,7 @@ import asyncio
 import base64
 import codecs
 import logging
+import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import Any, TypeVar
@@ -37,6 +38,9 @@ log = logging.getLogger("orchestratord.worker")
 
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to write while the database refuses; the last one is repeated."""
+
+SHORTAGE_TOLD = 10.0
+"""Seconds between two lines of the log about what this machine lacks."""
 
 T = TypeVar("T")
 
@@ -260,6 +264,25 @@ def log_settled(task: Task, result: AttemptResult, status: str, config: Config) 
         info(log, words, fields)
     else:
         log.log(level, "%s", words, extra=fields())
+
+
+class ShortageLog:
+    """Says now and then that this machine lacks what it takes to send."""
+
+    def __init__(self) -> None:
+        self._again = 0.0
+        """When it may say so again (`time.monotonic`)."""
+
+    def tell(self, error: str | None, delay: float) -> None:
+        """Attempts are given back for this, and made again after so many seconds."""
+        if time.monotonic() < self._again:
+            return
+        self._again = time.monotonic() + SHORTAGE_TOLD
+        log.error(
+            "this daemon lacks what it takes to send (%s): such attempts are given back, and made "
+            "again after %gs; `orchestratord doctor` shows its limits",
+            error, delay,
+        )  # fmt: skip
 
 
 def log_happened(insert: Insert, inserted: Inserted) -> None:

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields
 from enum import StrEnum
 from operator import attrgetter
 from typing import Any, NamedTuple
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
+from orchestratord.values.clock import rfc3339
 from orchestratord.values.status_set import StatusCode
 
 _SQL_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -176,6 +177,9 @@ class Task:
     """How many of its partition may run at once in all daemons; 0 for no bound."""
     first_at: int | None = None
     """When it was first in its ordered partition; `give_up_after` counts from here."""
+    run_id: int | None = None
+    """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
+    nothing caused, and that has no child tasks."""
 
     @property
     def key(self) -> Key:
@@ -260,6 +264,8 @@ class NewTask:
         once: a row of a plugin's own table that is written with it; where one with its key is there
             already, neither is written.
         partition: what it takes turns by; None for none.
+        run_id: of a call: the run that it belongs to, beside that of the call it follows from;
+            None where it is to be in that one, or nothing caused it.
     """
 
     kind: str
@@ -278,6 +284,7 @@ class NewTask:
     asked: Mapping[str, Any] | None = None
     once: Upsert | None = None
     partition: Partition | None = None
+    run_id: int | None = None
 
     @property
     def key(self) -> Key:
@@ -395,6 +402,72 @@ class ClosedBatch:
 
 Effect = NewTask | RowEffect | BatchMember
 """What telling hooks return; written in the transaction of the change that it follows from."""
+
+
+@dataclass(frozen=True, slots=True)
+class RunError:
+    """A call of a run that has failed."""
+
+    task_id: int
+    endpoint: str
+    reason: str | None
+    status_code: StatusCode
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class RunSummary:
+    """How a run stands: a call that nothing caused, and all calls that follow from it. Times are
+    milliseconds since the epoch.
+
+    Args:
+        id: of the call that began it.
+        endpoint_id: of that call.
+        tasks: how many calls belong to it.
+        succeeded: how many of them have.
+        failed: for good.
+        cancelled: given up manually.
+        end: how often it has ended; 0 before its first end.
+        created_at: when the call that began it was accepted.
+        ended_at: when the last of its calls ended; None while one has not.
+        failed_endpoints: how many calls of each endpoint failed, the most first; those that are
+            still kept.
+        first_errors: of those, the first that failed.
+    """
+
+    id: int
+    endpoint_id: str
+    tasks: int
+    succeeded: int
+    failed: int
+    cancelled: int
+    end: int
+    created_at: int
+    ended_at: int | None
+    failed_endpoints: Mapping[str, int] = field(default_factory=dict)
+    first_errors: tuple[RunError, ...] = ()
+
+    @property
+    def open(self) -> int:
+        """How many of its calls have not ended."""
+        return self.tasks - self.succeeded - self.failed - self.cancelled
+
+    def details(self) -> dict[str, Any]:
+        """What is told of it in JSON, but for its id and endpoint."""
+        return {
+            "end": self.end,
+            "counts": {
+                "total": self.tasks,
+                "succeeded": self.succeeded,
+                "failed": self.failed,
+                "cancelled": self.cancelled,
+            },
+            "failed_endpoints": dict(self.failed_endpoints),
+            "first_errors": [asdict(error) for error in self.first_errors],
+            "started_at": rfc3339(self.created_at),
+            "ended_at": rfc3339(self.ended_at),
+            "duration_ms": None if self.ended_at is None else self.ended_at - self.created_at,
+        }
 
 
 @dataclass(frozen=True, slots=True)

@@ -46,6 +46,7 @@ from orchestratord.model.task import (
     Effect,
     Explanation,
     NewTask,
+    RunSummary,
     Status,
     Table,
     Task,
@@ -109,12 +110,14 @@ END_PHASES = {
     Status.FAILED: "on_final_failure",
 }
 """The phase that each decision reaches, by what becomes of the task."""
-TELLING = ("announce", *END_PHASES.values(), "explain")
+RUN_END = "on_run_end"
+"""The phase that a run reaches once all of its calls have ended."""
+TELLING = ("announce", *END_PHASES.values(), RUN_END, "explain")
 BATCHING = ("batch_closed",)
 OBSERVING = ("observe",)
 ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *BATCHING, *OBSERVING)
-PHASES = (*DECIDING, *END_PHASES.values())
-"""The seven phases of the lifecycle, in order."""
+PHASES = (*DECIDING, *END_PHASES.values(), RUN_END)
+"""The eight phases of the lifecycle, in order."""
 
 
 @hookspec
@@ -224,7 +227,8 @@ def announce(
     next_try: int | None,
     config: Config,
 ) -> Iterable[Effect]:
-    """Any of the seven phases has been reached and decided; the webhooks plugin hangs here.
+    """Any of the phases of a task has been reached and decided: all but `on_run_end`, which is of
+    a run. The webhooks plugin hangs here.
 
     `outcome` is None in a `before_` phase. `request` is None where none was made. `next_try` is
     in milliseconds since the epoch, None unless the task will be tried again.
@@ -256,6 +260,21 @@ def on_final_failure(
 
 
 @hookspec
+def on_run_end(
+    run: RunSummary, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Iterable[Effect]:
+    """All calls of a run have ended: succeeded, failed for good or cancelled.
+
+    A run is a call that nothing caused, `task`, with all calls that follow from it; one without
+    child tasks is told of as well. Deliveries do not count. What is returned begins new runs. Where
+    a manual retry opens the run again, it ends again, and `run.end` counts that. `outcome` is a
+    success with the status code `ok` where all calls succeeded, else a failure with `error`.
+    `endpoint` is None where it is no longer declared. A run whose row of the table is gone has a
+    `task` without parameters.
+    """
+
+
+@hookspec
 def explain(
     phase: str,
     outcome: Outcome | None,
@@ -265,11 +284,13 @@ def explain(
     next_try: int | None,
     config: Config,
     now: float,
+    run: RunSummary | None,
 ) -> Iterable[Explanation]:
     """What would follow from this phase, what would not, and by which rule.
 
     It is only asked; nothing has happened, and nothing is written or remembered. The arguments are
-    those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch).
+    those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch); for
+    `on_run_end` also `run`, which is None in other phases.
     """
 
 

@@ -30,7 +30,7 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Effect, Task
+from orchestratord.model.task import Effect, RunSummary, Task
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus, Observe
 from orchestratord.plugin.isolation import (
@@ -96,6 +96,7 @@ class Reached:
         running: the asyncio task that this runs in, where the caller knows it.
         phase: its name.
         next_try: when the task is tried again, milliseconds since the epoch; None for never.
+        run: of `on_run_end`: the run that has ended.
     """
 
     task: Task
@@ -106,6 +107,7 @@ class Reached:
     running: asyncio.Task[Any] | None = None
     phase: str = ""
     next_try: int | None = None
+    run: RunSummary | None = None
 
 
 class Host:

@@ -55,6 +55,9 @@ class Control(Protocol):
         Raises NotFound, and Conflict where nothing would be sent as things stand.
         """
 
+    async def run(self, run_id: int, limit: int = 100) -> Mapping[str, Any]:
+        """A run, with its first tasks: the document of `GET /v1/runs/{id}`. Raises NotFound."""
+
     async def bulk(self, bulk_id: int) -> Mapping[str, Any]:
         """A retry or cancel of many: the document of `GET /v1/bulks/{id}`. Raises NotFound."""
 

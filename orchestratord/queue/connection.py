@@ -38,6 +38,7 @@ BY_BLOCKS = "INDEXED BY retry_schedule_blocks"
 BY_STOPPED = "INDEXED BY retry_schedule_stopped"
 BY_ORDERED = "INDEXED BY retry_schedule_ordered"
 BY_PARTITION = "INDEXED BY retry_schedule_partition"
+BY_RUN = "INDEXED BY retry_schedule_run"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
 
 READY = "status = 'pending' AND held = 0"

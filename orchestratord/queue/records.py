@@ -31,19 +31,23 @@ class Happened:
     Args:
         id: reserved for it, since what follows from it may name it.
         effects: what follows from it, written in the same transaction.
+        begins_run: it is the first call of a run.
     """
 
     id: int
     effects: Sequence[StoredEffect] = ()
+    begins_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Insert:
-    """A task to write; pending, or with `born` already running, with `happened` succeeded."""
+    """A task to write; pending, or with `born` already running, with `happened` succeeded.
+    `run_id`: the run of the call that it follows from, if it is a call."""
 
     task: NewTask
     born: Born | None = None
     happened: Happened | None = None
+    run_id: int | None = None
 
 
 StoredEffect = Insert | RowEffect | BatchMember
@@ -164,12 +168,13 @@ class Claimed:
 @dataclass(frozen=True, slots=True)
 class Start:
     """A claimed task may send from `at` on; `effects`, those of the `before_` phase, go with it.
-    `alone`: nothing else is under way in its daemon."""
+    `alone`: nothing else is under way in its daemon. `begins_run`: it is the first of a run."""
 
     task: Task
     at: int
     effects: Sequence[StoredEffect] = ()
     alone: bool = False
+    begins_run: bool = False
 
 
 @dataclass(slots=True)  # not frozen: one is made for each attempt, which takes twice as long then
@@ -193,6 +198,7 @@ class Settlement:
         last_success_at: remembered for the endpoint.
         ask: for pending: where a cancel was asked for, write nothing and say so.
         backed_off: for pending: the backoff of a failure that counts puts it off.
+        begins_run: it is the first call of a run, and is counted in none yet.
     """
 
     task: Task
@@ -211,6 +217,7 @@ class Settlement:
     last_success_at: int | None = None
     ask: bool = False
     backed_off: bool = False
+    begins_run: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -251,6 +258,7 @@ class TaskFilter:
         ids: one of these; None for any.
         parent: caused by this task.
         partition: in the partition of this value, of whatever endpoint or webhook.
+        run: a call of this run.
         batch: told of by the delivery of this batch.
         webhook: a delivery of the webhook of this name.
     """
@@ -267,6 +275,7 @@ class TaskFilter:
     ids: tuple[int, ...] | None = None
     parent: int | None = None
     partition: str | None = None
+    run: int | None = None
     batch: int | None = None
     webhook: str | None = None
 

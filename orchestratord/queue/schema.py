@@ -17,8 +17,9 @@ from playhouse.migrations import Runner
 from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
 from orchestratord.queue.database import Database
-from orchestratord.queue.models import POSTGRES_TABLES, REWRITTEN, Fact, PostgresTables, SchemaRow
+from orchestratord.queue.models import POSTGRES_TABLES, Fact, SchemaRow
 from orchestratord.queue.postgres.outbox_schema import TABLE as OUTBOX
+from orchestratord.queue.tables.table_parts import REWRITTEN, PostgresTables
 
 log = logging.getLogger("orchestratord.queue")
 

@@ -13,6 +13,7 @@ from typing import Any
 from orchestratord.model.task import Key, Status, Table, Task
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
+from orchestratord.queue.runs.run_counts import RunCounts
 from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.rate_limit import RateLimit
 
@@ -54,6 +55,8 @@ class Session(ABC):
     successes: dict[str, int] = field(default_factory=dict)
     """Endpoints that had a success in the transaction, and when that call began. They are written
     just before COMMIT: all daemons change the same few rows, and wait for each other there."""
+    runs: RunCounts = field(default_factory=RunCounts)
+    """What the transaction changes in the counts of runs; written there as well."""
 
     touched: set[Line] = field(default_factory=set)
     """Lines of partitions in which the transaction has changed something."""
@@ -101,13 +104,15 @@ class Session(ABC):
             self.due[key] = next_try
         self.heard(key, next_try)
 
-    def write_successes(self) -> None:
-        """Write what was noted of successes. Raises Singly."""
+    def write_noted(self) -> None:
+        """Write what was noted of runs and of successes. Raises Singly."""
+        self.runs.write(self.db, self.now())
         SUCCESS.run(self.db, sorted(self.successes.items()))
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
         self.moves, self.due, self.successes = Counter(), {}, {}
+        self.runs = RunCounts()
         self.touched, self.limited, self.elected = set(), set(), {}
         if committed:
             self.unsure = self.missed
@@ -186,9 +191,11 @@ class Session(ABC):
         partition: str | None,
         ordered: int,
         limit: int,
+        run_id: int | None,
     ) -> None:
         """Note that a claim was released which had not started; the arguments are of its row."""
         self.moved(Status.RUNNING, status)
+        self.runs.move(run_id, Status.RUNNING, status)
         if next_try is not None:
             self.waits(Key(endpoint_id, webhook), next_try)
         if partition is not None:

@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.model.task import Status
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
-from orchestratord.queue.connection import BY_STATUS, Connection
+from orchestratord.queue.connection import BY_STATUS, Connection, Singly
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
@@ -308,7 +308,7 @@ class Writer:
                 return False
         try:
             session.elect()
-            session.write_successes()
+            session.write_noted()
         except Exception as error:
             log.debug("done one by one: %s", error)
             session.db.rollback()
@@ -335,13 +335,18 @@ class Writer:
             for operation in operations:
                 self._alone(session, operation)
             session.elect()
+            session.runs.write(session.db, session.now())
+        except Singly as error:  # as the database puts it
+            session.db.rollback()
+            cause = error.__cause__
+            raise _Refused(cause if isinstance(cause, Exception) else error) from error
         except self._failures.errors as error:
             session.db.rollback()
             raise _Refused(error) from error
         self._commit(session)
 
     def _alone(self, session: Session, operation: Write[Any]) -> None:
-        moves, due = Counter(session.moves), dict(session.due)
+        moves, due, runs = Counter(session.moves), dict(session.due), session.runs.copy()
         session.db.savepoint()
         try:
             operation.result, operation.error = operation.run(session), None
@@ -349,7 +354,7 @@ class Writer:
             if self._for_all(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
-            session.moves, session.due = moves, due
+            session.moves, session.due, session.runs = moves, due, runs
             ours = isinstance(error, self._failures.errors)
             operation.error = self._failures.named(error, of_one=True) if ours else error
         else:

@@ -11,20 +11,30 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
 
 from orchestratord.engine.lanes.call_partition import with_partition
 from orchestratord.engine.retry import Decision
 from orchestratord.engine.retry_delay import Fault, base_delay
+from orchestratord.engine.runs.run_calls import outcome_of_run
 from orchestratord.errors import Conflict, InvalidPayload, NotFound
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.json_body import INLINE_BYTES
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Explanation, Kind, NewTask, Reason, Status, Task
+from orchestratord.model.task import (
+    Explanation,
+    Kind,
+    NewTask,
+    Reason,
+    RunError,
+    RunSummary,
+    Status,
+    Task,
+)
 from orchestratord.model.test_case import FakeAnswer
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
-from orchestratord.plugin.hookspecs import END_PHASES
+from orchestratord.plugin.hookspecs import END_PHASES, RUN_END
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import HookFault, words
 from orchestratord.plugin.long_work import bounded
@@ -95,8 +105,7 @@ class Explainer:
         # Earlier attempts, if any, were as far apart as the strategy says.
         waited = sum(base_delay(target.retry, n, fault)[0] for n in range(1, attempt))
         task = _running(new, moment, attempt, waited, idempotent=endpoint.idempotent)
-        request: Any = None
-        outcome: Outcome | None = None
+        request, outcome = cast("Any", None), cast("Outcome | None", None)
         decision: Decision | None = None
         span: tuple[float, float] | None = None
         try:
@@ -116,8 +125,9 @@ class Explainer:
                 reached = (*executor.sending_phases, END_PHASES[decision.status])
         if outcome is not None and decision is not None:
             task, outcome = _settled(task, outcome, decision)
-        told = reached if phase is None else (phase,)
-        arguments = {"outcome": outcome, "request": request, "endpoint": endpoint, "now": moment}
+        told = (phase,) if phase else reached
+        arguments = {"request": request, "endpoint": endpoint}
+        arguments |= _ended(phase, task, outcome, moment)
         large = task.is_large or _is_large(outcome)
         consequences = await bounded(large, self._consequences, told, task, arguments, notes)
         return Report(
@@ -225,6 +235,20 @@ def impure(host: Host, phase: str, endpoint: Endpoint) -> tuple[str, ...]:
 def _is_large(outcome: Outcome | None) -> bool:
     response = outcome.response if outcome is not None else None
     return response is not None and len(response.content) > INLINE_BYTES
+
+
+def _ended(phase: str | None, task: Task, outcome: Outcome | None, now: float) -> dict[str, Any]:
+    """How the call ended; or, for the end of a run, that of a call which has no child tasks."""
+    if phase != RUN_END or outcome is None:
+        return {"outcome": outcome, "run": None, "now": now}
+    succeeded = int(outcome.verdict == "success")
+    failed = 1 - succeeded
+    error = RunError(task.id, task.endpoint_id, task.reason, outcome.status_code, outcome.error)
+    run = RunSummary(
+        task.id, task.endpoint_id, 1, succeeded, failed, 0, 1, task.created_at, int(now * 1000),
+        {task.endpoint_id: 1} if failed else {}, (error,) if failed else (),
+    )  # fmt: skip
+    return {"outcome": outcome_of_run(run), "run": run, "now": now}
 
 
 def _noting(notes: list[str]) -> Fault:

@@ -7,7 +7,8 @@ one keeps them up to date and makes their buttons work, over the API that progra
     page_renderer     what a page is, and its route     assets            styles, scripts, by hash
     attempt_history   the last 24 hours, in memory      charts            drawn from it
     overview_pages    the first page, the action log    throttled_lanes   by what, until when
-    task_pages        tasks, one and many               template_filters  times and numbers, written
+    task_pages        tasks, one and many               run_pages         a run and its tree
+    template_filters  times and numbers, written
     endpoint_pages    endpoints, and calling them       webhook_pages     their webhooks, edited
 
 Events go into the history; a request goes through the renderer to a page, which asks `Control`.
@@ -56,9 +57,16 @@ def register_routes(control: Control) -> Iterable[Route]:
 
 
 def _pages(control: Control) -> Iterable[DashboardPage]:
-    from orchestratord_dashboard import endpoint_pages, overview_pages, task_pages, webhook_pages
+    from orchestratord_dashboard import (
+        endpoint_pages,
+        overview_pages,
+        run_pages,
+        task_pages,
+        webhook_pages,
+    )
 
     yield from overview_pages.pages(control, history)
     yield from task_pages.pages(control)
+    yield from run_pages.pages(control)
     yield from endpoint_pages.pages(control, history)
     yield from webhook_pages.pages(control)

@@ -11,7 +11,7 @@ from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
 FILTERS = (
     "status", "endpoint", "kind", "status_code", "reason", "since", "until", "text", "id", "parent",
-    "partition", "batch", "webhook",
+    "partition", "run", "batch", "webhook",
 )  # fmt: skip
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
 ORDERS = ("newest", "ended")

@@ -3,7 +3,8 @@
 When a call succeeds, JMESPath expressions pick out of its answer what the next calls are given;
 these are written in the transaction of its success, so that a call that succeeded has all that
 follows from it. Where that cannot be worked out, the call has not succeeded: `after_request` says
-so, before anything is written.
+so, before anything is written. `on: failure` and `on: run_end` name calls that follow from a
+failure, and from the end of the call's run; of these, one that cannot be worked out is logged.
 
     declaration   what stands in the YAML
     child_tasks   from an answer, as expressions see it, to the child tasks
@@ -24,6 +25,7 @@ from orchestratord import (
     NewTask,
     Outcome,
     Problem,
+    RunSummary,
     Setting,
     Task,
     TooCostly,
@@ -33,10 +35,20 @@ from orchestratord import (
     pure,
 )
 from orchestratord_then import checks
-from orchestratord_then.child_tasks import ChildPlan, Impossible, concerned, explain
+from orchestratord_then.child_tasks import (
+    FAILURE,
+    RUN_END,
+    SUCCESS,
+    ChildPlan,
+    Impossible,
+    concerned_by,
+    explain,
+)
 from orchestratord_then.declaration import THEN, Then
 
 __all__ = ["THEN", "Then", "explain"]
+
+concerned = concerned_by(SUCCESS)
 
 _KEPT = "orchestratord_then"
 """Where an answer keeps the plan that was made of it."""
@@ -69,6 +81,22 @@ def after_execute(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
 ) -> Outcome | Awaitable[Outcome | None] | None:
     return _judge(outcome, task, endpoint, config)
+
+
+@hookimpl
+@only_for(concerned_by(FAILURE))
+def on_final_failure(
+    outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Awaitable[Iterable[NewTask]] | None:
+    return None if endpoint is None else _tasks(outcome, task, endpoint, config, FAILURE)
+
+
+@hookimpl
+@only_for(concerned_by(RUN_END))
+def on_run_end(
+    run: RunSummary, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Awaitable[Iterable[NewTask]] | None:
+    return None if endpoint is None else _tasks(outcome, task, endpoint, config, RUN_END, run)
 
 
 @hookimpl
@@ -108,9 +136,14 @@ async def _judged(
 
 
 async def _tasks(
-    outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+    outcome: Outcome,
+    task: Task,
+    endpoint: Endpoint,
+    config: Config,
+    on: str = SUCCESS,
+    run: RunSummary | None = None,
 ) -> Iterable[NewTask]:
-    return (await _off_loop(outcome, task, endpoint, config)).tasks
+    return (await _off_loop(outcome, task, endpoint, config, on, run)).tasks
 
 
 def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> ChildPlan | None:
@@ -125,9 +158,16 @@ def _at_once(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -
     return plan
 
 
-async def _off_loop(outcome: Outcome, task: Task, endpoint: Endpoint, config: Config) -> ChildPlan:
+async def _off_loop(
+    outcome: Outcome,
+    task: Task,
+    endpoint: Endpoint,
+    config: Config,
+    on: str = SUCCESS,
+    run: RunSummary | None = None,
+) -> ChildPlan:
     """The plan, whatever it costs. Raises Impossible."""
-    plan = ChildPlan(outcome, task, endpoint, config)
+    plan = ChildPlan(outcome, task, endpoint, config, None, on, run)
     await off_loop(plan.work_out)
     return plan
 

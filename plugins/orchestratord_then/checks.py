@@ -13,10 +13,20 @@ from orchestratord import (
     check_params,
     suggest,
 )
-from orchestratord_then.child_tasks import ITEM, NAMES, WHOLE
+from orchestratord_then.child_tasks import (
+    FAILURE,
+    ITEM,
+    NAMES,
+    OF_FAILURE,
+    OF_RUN_END,
+    RUN_END,
+    SUCCESS,
+    WHOLE,
+)
 from orchestratord_then.declaration import THEN, Then
 
 EVENT = "event"
+_KNOWN = {SUCCESS: NAMES, FAILURE: OF_FAILURE, RUN_END: OF_RUN_END}
 OF_ANSWERS = frozenset({"headers", "body"})
 """What there is only where something was answered."""
 
@@ -28,6 +38,8 @@ def problems(endpoint: Endpoint, config: Config) -> Iterator[Problem]:
     for index, entry in enumerate(entries):
         key = f"then.{index}"
         yield from _names(entry, key, is_event=endpoint.type == EVENT)
+        if endpoint.type == EVENT and entry.on == FAILURE:
+            yield Problem("an event does not fail", key=f"{key}.on")
         target = config.endpoints.get(entry.call)
         if target is not None:
             yield from _params(entry, target, key)
@@ -55,7 +67,9 @@ def _is_declared(endpoint_id: str, config: Config) -> bool:
 
 def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
     """Names at which the expressions begin, and that there are not."""
-    here = NAMES - OF_ANSWERS if is_event else NAMES
+    here = _KNOWN[entry.on]
+    if is_event:
+        here -= OF_ANSWERS
     known = here if entry.each is None else here | {ITEM}
     expressions: list[tuple[str, Expression | None, frozenset[str]]] = [
         ("each", entry.each, here),
@@ -66,6 +80,8 @@ def _names(entry: Then, key: str, *, is_event: bool) -> Iterator[Problem]:
         for name in sorted(expression.names - names - {WHOLE}) if expression is not None else ():
             if name == ITEM:
                 message = f"{ITEM!r} is known only in `params` and `when`, beside an `each`"
+            elif entry.on == RUN_END and name in OF_ANSWERS:
+                message = f"the end of a run has no {name}; known are {', '.join(sorted(here))}"
             elif is_event and name in OF_ANSWERS:
                 message = f"an event has no {name}: its data is in `params`"
             elif expression is not None and expression.source == name and path[:7] == "params.":

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import logging
 import time
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, NoReturn
 
@@ -21,6 +22,7 @@ from orchestratord import (
     Outcome,
     Partition,
     Redactor,
+    RunSummary,
     Task,
     TooCostly,
     check_params,
@@ -34,6 +36,12 @@ from orchestratord import (
 from orchestratord_then.declaration import THEN, Then
 
 NAMES = frozenset({"status_code", "headers", "body", "params", "task"})
+OF_FAILURE = NAMES | {"reason", "error"}
+OF_RUN_END = frozenset(
+    {"status_code", "params", "task", "error", "run_id", "end", "counts", "failed_endpoints",
+     "first_errors", "started_at", "ended_at", "duration_ms"}
+)  # fmt: skip
+"""What expressions can name, by what their entry follows from."""
 ITEM = "item"
 """The name that `each` adds."""
 WHOLE = "@"
@@ -52,7 +60,11 @@ _PER_TASK = 50
 _PER_STEP = 64
 """Characters of its parameters that cost one more."""
 
-PHASE = "on_success"
+SUCCESS, FAILURE, RUN_END = "success", "failure", "run_end"
+PHASES_OF = {SUCCESS: "on_success", FAILURE: "on_final_failure", RUN_END: "on_run_end"}
+"""What an entry follows from → the phase that is reached then."""
+
+log = logging.getLogger("orchestratord.then")
 
 _NO_ITEM = object()
 
@@ -68,9 +80,13 @@ class AnswerDocument:
         outcome: of the attempt.
         task: the call.
         redactor: knows which headers are secret; these are left out.
+        run: where it is the end of a run that is looked at.
     """
 
-    def __init__(self, outcome: Outcome, task: Task, redactor: Redactor) -> None:
+    def __init__(
+        self, outcome: Outcome, task: Task, redactor: Redactor, run: RunSummary | None = None
+    ) -> None:
+        self._run = run
         self._outcome = outcome
         self._task = task
         self._redactor = redactor
@@ -87,15 +103,29 @@ class AnswerDocument:
                 "params": self._task.params,
                 "task": _about(self._task),
             }
+            if self._run is not None:
+                self._known |= {"run_id": self._run.id, **self._run.details()}
+            if self._outcome.verdict != "success" or self._run is not None:
+                self._known |= {"reason": self._task.reason, "error": self._outcome.error}
+        if self._run is not None:
+            return self._known
         if {"headers", WHOLE} & names and "headers" not in self._known:
             self._known["headers"] = self._headers()
         if {"body", WHOLE} & names and "body" not in self._known:
-            self._known["body"] = _body(self._outcome.response)
+            self._known["body"] = self._body()
         return self._known
 
     def free(self) -> None:
         """Free what was read, in pieces; nothing is looked at any more."""
         free_json([self._known.pop("body", None)])
+
+    def _body(self) -> Any:
+        try:
+            return _body(self._outcome.response)
+        except UnreadableAnswer:
+            if self._outcome.verdict == "success":
+                raise
+            return None  # a failure has any body, or none
 
     def _headers(self) -> dict[str, str]:
         headers: dict[str, str] = {}
@@ -150,6 +180,9 @@ class ChildPlan:
         endpoint: with its `then`.
         config: the configuration in force.
         budget: what all of it may cost; None for as much as it takes.
+        on: what has happened: only the entries that follow from that are worked out. Those of a
+            failure, and of the end of a run, are left out one by one where they cannot be.
+        run: the run that has ended.
     """
 
     def __init__(
@@ -159,7 +192,10 @@ class ChildPlan:
         endpoint: Endpoint,
         config: Config,
         budget: Budget | None = None,
+        on: str = SUCCESS,
+        run: RunSummary | None = None,
     ) -> None:
+        self._on = on
         self.tasks: list[NewTask] = []
         """What was worked out so far."""
         self.reasons: list[tuple[int, str, Sequence[NewTask]]] = []
@@ -167,9 +203,10 @@ class ChildPlan:
         self._timeout = min(PLAN_TIMEOUT, config.daemon.plugins.timeout / 2)
         self._budget = budget
         self._task = task
-        self._entries = endpoint[THEN]
+        entries = endpoint[THEN]
+        self._entries = [(index, one) for index, one in enumerate(entries) if one.on == on]
         self._config = config
-        self._answer = AnswerDocument(outcome, task, config.redactor)
+        self._answer = AnswerDocument(outcome, task, config.redactor, run)
         self._bytes = 0
 
     def is_of(self, task: Task) -> bool:
@@ -193,13 +230,21 @@ class ChildPlan:
     # -- within --------------------------------------------------------------------------------
 
     def _work(self) -> Iterator[None]:
-        for index, entry in enumerate(self._entries):
+        for index, entry in self._entries:
             first = len(self.tasks)
             key = f"then.{index}"
             try:
                 why = yield from self._entry(entry, key)
             except UnreadableAnswer as error:
                 raise Impossible(f"{key}: {error}") from None
+            except Impossible as error:
+                if self._on == SUCCESS:
+                    raise
+                # It has failed, or ended, and the others follow all the same.
+                del self.tasks[first:]
+                why = str(error)
+                text = self._config.redactor.text(why)
+                log.error("task %s, on %s: %s", self._task.id, self._on, text)
             self.reasons.append((index, why, self.tasks[first:]))
 
     def _entry(self, entry: Then, key: str) -> Generator[None, None, str]:
@@ -318,15 +363,28 @@ class ChildPlan:
             raise Impossible(f"{place}: {error}") from None
 
 
-def concerned(kind: str, endpoint: Endpoint) -> bool:
-    """Whether something follows from the tasks of this kind and endpoint."""
+def concerned_by(on: str) -> Callable[[str, Endpoint], bool]:
+    """Whether something follows from this of the tasks of a kind and endpoint."""
+
+    def concerned(kind: str, endpoint: Endpoint) -> bool:
+        return kind == "call" and any(entry.on == on for entry in endpoint[THEN])
+
+    return concerned
+
+
+def _declares(kind: str, endpoint: Endpoint) -> bool:
     return kind == "call" and bool(endpoint[THEN])
 
 
 @hookimpl
-@only_for(concerned)
+@only_for(_declares)
 def explain(
-    phase: str, outcome: Outcome | None, task: Task, endpoint: Endpoint, config: Config
+    phase: str,
+    outcome: Outcome | None,
+    task: Task,
+    endpoint: Endpoint,
+    config: Config,
+    run: RunSummary | None,
 ) -> list[Explanation]:
     """The hook `explain`: what each entry of `then` makes of this phase, and why."""
     entries = endpoint[THEN]
@@ -335,22 +393,28 @@ def explain(
         call if calls.count(call) == 1 else f"{call} (then.{index})"
         for index, call in enumerate(calls)
     ]
-    if phase != PHASE or outcome is None:
-        why = f"its phase is {PHASE}"
-        return [Explanation("call", name, PHASE, False, why) for name in names]
-    plan = ChildPlan(outcome, task, endpoint, config)
+    phases = [PHASES_OF[entry.on] for entry in entries]
+    found = [
+        Explanation("call", name, own, False, f"its phase is {own}")
+        for name, own in zip(names, phases, strict=True)
+        if own != phase or outcome is None
+    ]
+    if outcome is None or phase not in phases:
+        return found
+    on = next(on for on, own in PHASES_OF.items() if own == phase)
+    plan = ChildPlan(outcome, task, endpoint, config, None, on, run)
     failed = None
     try:
         plan.work_out()
     except Impossible as error:
         failed = str(error)
-    found: list[Explanation] = []
     for index, why, tasks in plan.reasons if failed is None else ():
-        found += [Explanation("call", names[index], PHASE, True, why, new) for new in tasks]
+        found += [Explanation("call", names[index], phase, True, why, new) for new in tasks]
         if not tasks:
-            found.append(Explanation("call", names[index], PHASE, False, why))
+            found.append(Explanation("call", names[index], phase, False, why))
     if failed is not None:
-        found += [Explanation("call", name, PHASE, False, failed) for name in names]
+        failing = [name for name, own in zip(names, phases, strict=True) if own == phase]
+        found += [Explanation("call", name, phase, False, failed) for name in failing]
     return found[:MAX_SHOWN]
 
 

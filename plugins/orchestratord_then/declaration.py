@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, PlainSerializer, PlainValidator, WithJsonSchema
 
@@ -68,10 +68,13 @@ Over = Annotated[
 
 
 class Then(Model):
-    """A call that follows from a success."""
+    """A call that follows from the end of another one, or of a run."""
 
     call: Annotated[str, Field(pattern=r"^[^/]+/[^/]+$")]
     """The endpoint that is called, `api/name`."""
+    on: Literal["success", "failure", "run_end"] = "success"
+    """What it follows from: that the call succeeded (`success`), or failed for good (`failure`); or
+    that the run which began with it has ended (`run_end`)."""
     params: Mapping[str, Given] = {}
     """What it is given: JMESPath over the answer. What is null is left out."""
     when: Over | None = None
@@ -87,6 +90,6 @@ THEN: Setting[tuple[Then, ...]] = Setting(
     tuple[Then, ...],
     default=(),
     merge="replace",
-    description="The calls that follow from a success.",
+    description="The calls that follow from its success, its failure, or the end of its run.",
 )
 """The key of the YAML; `endpoint[THEN]` reads it."""

@@ -106,5 +106,5 @@ def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
     return (batches.delivery_of(batch, config, time.time()),)
 
 
-announce, explain = announcer.announce, announcer.explain
+announce, explain, on_run_end = announcer.announce, announcer.explain, announcer.on_run_end
 on_success = on_retry = on_final_failure = health.record

@@ -18,6 +18,7 @@ from orchestratord import (
     NewTask,
     Outcome,
     Redactor,
+    RunSummary,
     Task,
     TooCostly,
     format_duration,
@@ -29,8 +30,9 @@ from orchestratord import (
 from orchestratord_webhooks import signature
 from orchestratord_webhooks.batches import example_of, member_of
 from orchestratord_webhooks.declaration import WEBHOOKS, NotFiring, Webhook
-from orchestratord_webhooks.envelope import data_of, names_of, payload_of
+from orchestratord_webhooks.envelope import data_of, names_of, payload_of, run_data_of
 from orchestratord_webhooks.health import Health
+from orchestratord_webhooks.webhook_templates import RUN_END
 
 log = logging.getLogger("orchestratord.webhooks")
 
@@ -43,6 +45,10 @@ Context = Callable[[Task, float], Mapping[str, Any]]
 
 def _declares(kind: str, endpoint: Endpoint) -> bool:
     return kind == "call" and bool(endpoint[WEBHOOKS])
+
+
+def _follows_runs(kind: str, endpoint: Endpoint) -> bool:
+    return any(webhook.phase == RUN_END and webhook.enabled for webhook in endpoint[WEBHOOKS])
 
 
 class Announcer:
@@ -72,11 +78,45 @@ class Announcer:
         batch that one will tell of."""
         if task.kind != "call":
             return []
-        webhooks = endpoint[WEBHOOKS]
+
+        def data() -> dict[str, Any]:
+            return data_of(phase, outcome, request, task, next_try, config.redactor)
+
+        return self._deliveries(phase, outcome, task, endpoint, data, config)
+
+    @hookimpl
+    @only_for(_follows_runs)
+    def on_run_end(
+        self,
+        run: RunSummary,
+        outcome: Outcome,
+        task: Task,
+        endpoint: Endpoint | None,
+        config: Config,
+    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+        """The hook `on_run_end`: a delivery for each webhook that waits for it."""
+        if endpoint is None:
+            return []
+
+        def data() -> dict[str, Any]:
+            return run_data_of(run, outcome, task, config.redactor)
+
+        return self._deliveries(RUN_END, outcome, task, endpoint, data, config)
+
+    def _deliveries(
+        self,
+        phase: str,
+        outcome: Outcome | None,
+        task: Task,
+        endpoint: Endpoint,
+        data_now: Callable[[], dict[str, Any]],
+        config: Config,
+    ) -> list[NewTask | BatchMember] | Awaitable[list[NewTask | BatchMember]]:
+        """What each webhook that fires makes of it; `data_now` makes the envelope's data."""
         status_code = outcome.status_code if outcome else None
         firing = [
             webhook
-            for webhook in webhooks
+            for webhook in endpoint[WEBHOOKS]
             if self._obstacle(webhook, phase, status_code, endpoint) is None
         ]
         if not firing:
@@ -84,7 +124,7 @@ class Announcer:
         at = self._now()
 
         def deliveries() -> list[NewTask | BatchMember]:
-            data = data_of(phase, outcome, request, task, next_try, config.redactor)
+            data = data_now()
             context = self._context(task, at)
             made: list[NewTask | BatchMember] = []
             for one in firing:
@@ -115,13 +155,17 @@ class Announcer:
         next_try: int | None,
         config: Config,
         now: float,
+        run: RunSummary | None,
     ) -> list[Explanation]:
         """The hook `explain`: each webhook of the endpoint, whether it fires, and why."""
         webhooks = endpoint[WEBHOOKS]
         if not webhooks or task.kind != "call":
             return []
         status_code = outcome.status_code if outcome else None
-        data = data_of(phase, outcome, request, task, next_try, config.redactor)
+        if run is not None and outcome is not None:
+            data = run_data_of(run, outcome, task, config.redactor)
+        else:
+            data = data_of(phase, outcome, request, task, next_try, config.redactor)
         context = self._context(task, now)
         explanations: list[Explanation] = []
         for webhook in webhooks:

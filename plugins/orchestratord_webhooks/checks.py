@@ -7,9 +7,10 @@ from collections.abc import Iterator
 from orchestratord import Endpoint, Problem, suggest
 from orchestratord_webhooks import signature, webhook_templates
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
-from orchestratord_webhooks.webhook_templates import wrong_names
+from orchestratord_webhooks.webhook_templates import payload_names, wrong_names
 
 HTTP, SQL, EVENT = "http", "sql", "event"
+OF_EVENTS = ("on_success", "on_run_end")
 
 
 def problems(endpoint: Endpoint) -> Iterator[Problem]:
@@ -22,7 +23,7 @@ def problems(endpoint: Endpoint) -> Iterator[Problem]:
                 key = f"tests.{number}.expect.webhooks.{index}"
                 yield Problem(f"there is no webhook {name!r}{suggest(name, known)}", key=key)
     for index, webhook in enumerate(webhooks):
-        if endpoint.type == EVENT and webhook.phase != "on_success":
+        if endpoint.type == EVENT and webhook.phase not in OF_EVENTS:
             message = f"an event has no phase {webhook.phase}: write phase: on_success"
             yield Problem(message, key=f"webhooks.{index}.phase", own=True)
         for key, message in _errors(webhook):
@@ -35,7 +36,7 @@ def _errors(webhook: Webhook) -> Iterator[tuple[str, str]]:
     """Each key of a webhook that goes with `batch` alone, or not with it, and why."""
     payload = webhook.payload
     if webhook.batch is None:
-        if payload is not None and (wrong := wrong_names(payload, webhook_templates.PAYLOAD)):
+        if payload is not None and (wrong := wrong_names(payload, payload_names(webhook.phase))):
             yield "payload", wrong
         return
     if payload is not None and (wrong := wrong_names(payload, webhook_templates.OF_BATCH)):

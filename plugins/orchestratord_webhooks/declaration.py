@@ -39,7 +39,14 @@ from orchestratord import (
 )
 from orchestratord_webhooks import webhook_templates
 from orchestratord_webhooks.signature import SigningKey, SigningKeys
-from orchestratord_webhooks.webhook_templates import UrlKey, WebhookUrl, check_names
+from orchestratord_webhooks.webhook_templates import (
+    OF_BATCH,
+    OF_RUN_END,
+    PAYLOAD,
+    UrlKey,
+    WebhookUrl,
+    check_names,
+)
 
 DELAYS = ("5s", "5m", "30m", "2h", "5h", "10h", "14h", "20h", "24h")
 """What the Standard Webhooks specification proposes; ten attempts take about 75 hours."""
@@ -89,7 +96,7 @@ def _parse_payload(value: Any) -> Template | TemplateTree:
 
 
 def _storable(payload: Template | TemplateTree) -> Template | TemplateTree:
-    check_names(payload, webhook_templates.PAYLOAD | webhook_templates.OF_BATCH)
+    check_names(payload, PAYLOAD | OF_BATCH | OF_RUN_END)
     if payload.secret:
         raise ValueError(
             "a payload is stored, and a secret never is: it would be sent as ***; "
@@ -119,7 +126,7 @@ def _reachable(url: WebhookUrl) -> WebhookUrl:
 
 
 def _known_names(rule: PartitionKey) -> PartitionKey:
-    check_names(rule.by, webhook_templates.PAYLOAD)
+    check_names(rule.by, PAYLOAD | OF_RUN_END)
     return rule
 
 

@@ -19,6 +19,7 @@ from orchestratord import (
     InvalidPayload,
     Outcome,
     Redactor,
+    RunSummary,
     Statement,
     Task,
     TemplateTree,
@@ -26,6 +27,7 @@ from orchestratord import (
     url_text,
 )
 from orchestratord_webhooks.declaration import Webhook
+from orchestratord_webhooks.webhook_templates import RUN_END
 
 MAX_PAYLOAD = 512 << 10
 """Bytes of a payload; what is larger is not sent. By default, the parameters of a call are half."""
@@ -70,7 +72,16 @@ def data_of(
     }
     if task.partition is not None:
         data["partition"] = redactor.text(task.partition)
+    data["run_id"] = task.id if task.run_id is None else task.run_id
     return data
+
+
+def run_data_of(
+    run: RunSummary, outcome: Outcome, task: Task, redactor: Redactor
+) -> dict[str, Any]:
+    """The same for the end of a run. The arguments are those of the hook `on_run_end`."""
+    data = data_of(RUN_END, outcome, None, task, None, redactor)
+    return {**data, "run_id": run.id, **redactor.value(run.details())}
 
 
 def names_of(data: Mapping[str, Any], context: Mapping[str, Any]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from orchestratord import (
     Outdated,
     Problem,
     Route,
+    RunSummary,
     Unconditional,
     described,
 )
@@ -44,6 +45,7 @@ from orchestratord_webhooks.route_documents import (
     WriteQuery,
     WrittenWebhooks,
 )
+from orchestratord_webhooks.webhook_templates import RUN_END
 
 Params = Mapping[str, str]
 
@@ -265,9 +267,12 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
     """The data of an event that did not happen."""
     executed = endpoint.type == SQL
     code = _example_code(webhook, "ok" if executed else 200, "error" if executed else 503)
-    answered = code == "ok" or isinstance(code, int)
+    answered = (code == "ok" or isinstance(code, int)) and webhook.phase != RUN_END
     partition = {} if endpoint.partition is None else {"partition": "example"}
     response = {"headers": {"content-type": "application/json"}, "body": '{"example": true}'}
+    request: Any = _EXAMPLE_STATEMENT if executed else _EXAMPLE_REQUEST
+    if webhook.phase == RUN_END:
+        code, request = _example_code(webhook, "ok", "error"), None
     return {
         "test": True,
         "endpoint": endpoint.id,
@@ -276,13 +281,21 @@ def _example(endpoint: Endpoint, webhook: Webhook, at: float) -> dict[str, Any]:
         "task_id": 0,
         "attempt": 1,
         "params": {name: param.default for name, param in endpoint.params.items()},
-        "request": _EXAMPLE_STATEMENT if executed else _EXAMPLE_REQUEST,
+        "request": request,
         "response": response if answered else None,
         "reason": "exhausted" if webhook.phase == "on_final_failure" else None,
         "error": "an example" if code == "error" else None,
         "next_try": time_text(at + 60) if webhook.phase == "on_retry" else None,
+        "run_id": 0,
         **partition,
+        **(_example_end(endpoint, at) if webhook.phase == RUN_END else {}),
     }
+
+
+def _example_end(endpoint: Endpoint, at: float) -> dict[str, Any]:
+    """What `on_run_end` adds, of a run that did not end."""
+    ended_at = int(at * 1000)
+    return RunSummary(0, endpoint.id, 1, 1, 0, 0, 1, ended_at - 1000, ended_at).details()
 
 
 def _example_code(webhook: Webhook, good: int | str, bad: int | str) -> int | str | None:

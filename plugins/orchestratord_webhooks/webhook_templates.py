@@ -19,9 +19,16 @@ from orchestratord import InvalidPayload, Template, TemplateTree, Text, suggest
 
 DATA = frozenset(
     {"endpoint", "phase", "status_code", "task_id", "attempt", "params", "request", "response",
-     "reason", "error", "next_try", "partition"}
+     "reason", "error", "next_try", "partition", "run_id"}
 )  # fmt: skip
 """The fields of the envelope's data."""
+
+RUN_END = "on_run_end"
+"""The phase of a run that has ended."""
+OF_RUN_END = frozenset(
+    {"end", "counts", "failed_endpoints", "first_errors", "started_at", "ended_at", "duration_ms"}
+)
+"""What it adds to these."""
 
 PAYLOAD = DATA | {"task", "now"}
 """For a payload, which is rendered when the event happens."""
@@ -45,13 +52,20 @@ FIELDS = {
     "task": frozenset({"id", "attempt", "scheduled_at", "last_success_at"}),
     "request": frozenset({"method", "url", "database", "statement", "params"}),
     "response": frozenset({"headers", "body", "encoding", "truncated"}),
-    "counts": frozenset({"endpoint", "reason", "status_code", "type"}),
+    "counts": frozenset(
+        {"endpoint", "reason", "status_code", "type", "total", "succeeded", "failed", "cancelled"}
+    ),
 }
 """What these names hold."""
 
 _AUTHORITY_ENDS = re.compile(r"[/?#]")
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^]")
 _PORTS = {"http": 80, "https": 443}
+
+
+def payload_names(phase: str) -> frozenset[str]:
+    """What the payload of a webhook of this phase may use."""
+    return PAYLOAD | OF_RUN_END if phase == RUN_END else PAYLOAD
 
 
 def check_names(template: Template | TemplateTree, known: frozenset[str]) -> None:
@@ -70,7 +84,9 @@ def wrong_names(template: Template | TemplateTree, known: frozenset[str]) -> str
 
 def _wrong(template: Template | TemplateTree, known: frozenset[str]) -> Iterator[tuple[str, str]]:
     for name in sorted(template.names - known):
-        if name in PAYLOAD and known == DELIVERY:
+        if name in OF_RUN_END and known == PAYLOAD:
+            yield name, f": only a payload of the phase {RUN_END} can use it"
+        elif name in PAYLOAD and known == DELIVERY:
             yield name, ": only a payload can use it; it is not kept until the delivery is sent"
         else:
             yield name, suggest(name, known)

@@ -29,12 +29,18 @@ LAST_STARTED = f"""
         AND (other.attempts > 0 OR other.deaths > 0))
 """
 
+# The first call of a run stays until its end is told: what is told is told of it.
+OPEN_RUN = """
+EXISTS (SELECT 1 FROM runs WHERE runs.id = retry_schedule.id AND (open_tasks > 0 OR untold = 1))
+"""
+
 # An idempotency key has to be found for 24 hours, however short its task is kept.
 OLD = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
     AND (unique_key IS NULL OR created_at <= ?) AND blocks = 0
     AND (ordered = 0 OR NOT ({LAST_STARTED}))
+    AND (run_id IS NULL OR run_id <> id OR NOT {OPEN_RUN})
 ORDER BY finished_at LIMIT ?
 """
 
@@ -46,6 +52,13 @@ WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND blocks = 0 RETURNIN
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
 DELETE_BULKS = "DELETE FROM bulks WHERE finished_at < ?"
+
+DELETE_RUNS = """
+DELETE FROM runs WHERE id IN (
+    SELECT id FROM runs WHERE ended_at IS NOT NULL AND ended_at < ? AND untold = 0
+    ORDER BY ended_at LIMIT 2000
+)
+"""
 
 # However many a program makes, they go in slices.
 DELETE_ACTIONS = """
@@ -73,6 +86,7 @@ async def prune(store: Store, kept: Retention, limit: int = 500) -> int:
         if ids := await store.read(old(status, before, keys, limit - gone)):
             gone += await store.write(delete(status, seconds, ids))
     await store.write(delete_records(kept.failed))
+    await store.write(delete_runs(max(seconds for _, seconds in limits(kept))))
     for table in store.tables.values():
         if table.keep is not None:
             gone += await store.write(delete_old_rows(table.name, table.keep, limit))
@@ -114,6 +128,13 @@ def delete_records(session: Session, kept: float) -> None:
     some of what people did and of what was in such batches."""
     for statement in (DELETE_BULKS, DELETE_ACTIONS, DELETE_MEMBERS, DELETE_BATCHES):
         session.db.run(statement, (session.clock.before(kept),))
+
+
+@writes(Rank.KEEP)
+def delete_runs(session: Session, kept: float) -> None:
+    """Delete some of the runs that ended more than `kept` seconds ago, which is longer than their
+    tasks are kept."""
+    session.db.run(DELETE_RUNS, (session.clock.before(kept),))
 
 
 @writes(Rank.KEEP)

@@ -8,7 +8,7 @@ from typing import Any
 
 from peewee import Database, PostgresqlDatabase
 
-COMPATIBLE_FROM = 9
+COMPATIBLE_FROM = 13
 
 BATCHES = """
 CREATE TABLE "batch_members" (

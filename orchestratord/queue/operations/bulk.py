@@ -37,7 +37,7 @@ COLUMNS = [
     for field in fields(Bulk)
 ]
 
-MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit"
+MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit, run_id"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
@@ -219,8 +219,10 @@ def move_on(
         else:
             rows, asked = _move(session, status, ids, now), 0
         moved += len(rows) + asked
-        for id_, endpoint_id, webhook, held, partition, ordered, bound in rows:
+        after = Status.CANCELLED if bulk.action == CANCELLING else Status.PENDING
+        for id_, endpoint_id, webhook, held, partition, ordered, bound, run_id in rows:
             key = Key(endpoint_id, webhook)
+            session.runs.move(run_id, status, after)
             keys.setdefault(key, []).append(id_)
             if not held:
                 session.waits(key, now)

@@ -58,6 +58,7 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
         row = session.db.one(RELEASE, (*released(now), *fence(task)))
         if row is not None:
             session.moved(Status.RUNNING, row[0])
+            session.runs.move(task.run_id, Status.RUNNING, row[0])
             session.touch(task)
             if row[0] == Status.PENDING and task.next_try is not None:
                 session.waits(task.key, task.next_try)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import CONTINUE, HOLD, Key, NewTask, Status, Task
+from orchestratord.model.task import CONTINUE, HOLD, Key, Kind, NewTask, Status, Task
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows
@@ -22,18 +23,18 @@ COLUMNS = (
     "id", "kind", "endpoint_id", "webhook", "phase", "status", "attempts", "max_attempts",
     "next_try", "params", "payload", "parent_id", "unique_key", "locked_by", "lease_until",
     "started_at", "idempotent", "last_error", "created_at", "updated_at", "scheduled_at", "depth",
-    "claims", "nonce", "asked",
+    "claims", "nonce", "asked", "run_id",
 )  # fmt: skip
 """Those that a new task has, in the order in which a row of it is made here."""
 
 (
     ENDPOINT_ID, WEBHOOK, STATUS, NEXT_TRY, PAYLOAD, LOCKED_BY, STARTED_AT, LAST_ERROR, UPDATED_AT,
-    SCHEDULED_AT, NONCE,
+    SCHEDULED_AT, NONCE, RUN_ID,
 ) = (
     COLUMNS.index(name)
     for name in (
         "endpoint_id", "webhook", "status", "next_try", "payload", "locked_by", "started_at",
-        "last_error", "updated_at", "scheduled_at", "nonce",
+        "last_error", "updated_at", "scheduled_at", "nonce", "run_id",
     )
 )  # fmt: skip
 
@@ -155,6 +156,7 @@ class NewRows:
         if insert.happened is not None:
             _, row = _row(self._session, insert, self._now, insert.happened.id)
             self._happened.append((*row, HAPPENED_CODE, self._now))
+            _happens(self._session, row, begins_run=insert.happened.begins_run)
             return _inserted(insert, row[0], row)
         if not self._ids:
             self._ids = self._session.db.reserve("retry_schedule", self._expected)
@@ -192,6 +194,8 @@ class NewRows:
                     self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
             self._session.moved(None, Status.RUNNING, born)
             self._session.moved(None, Status.PENDING, len(self._rows) - born)
+            for run_id, count in Counter(row[RUN_ID] for row in self._rows).items():
+                self._session.runs.join(run_id, count)
             self._rows, self._ids = [], ()
 
 
@@ -205,6 +209,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         _, row = _row(session, insert, now, insert.happened.id)
         HAPPENED.one(session.db, (*row, HAPPENED_CODE, now))
         session.moved(None, Status.SUCCEEDED)
+        _happens(session, row, begins_run=insert.happened.begins_run)
         return _inserted(insert, row[0], row)
     if ordered := ordered_keys((insert,)):
         session.lock_order(ordered)
@@ -218,6 +223,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         if insert.born is None:
             session.waits(insert.task.key, row[NEXT_TRY])
     session.moved(None, row[STATUS])
+    session.runs.join(row[RUN_ID])
     return _inserted(insert, id_, row)
 
 
@@ -228,6 +234,15 @@ def ordered_keys(inserts: Iterable[Insert]) -> set[Key]:
         for insert in inserts
         if insert.task.partition is not None and insert.task.partition.ordered
     }
+
+
+def _happens(session: Session, row: Row, *, begins_run: bool) -> None:
+    """Count one in its run that is written succeeded."""
+    if begins_run:
+        session.runs.begin(row[0], row[ENDPOINT_ID], row[UPDATED_AT], has_row=False)
+    else:
+        session.runs.join(row[RUN_ID])
+    session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
 def _in_partition(session: Session, row: Row) -> None:
@@ -242,7 +257,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
     rule: Row = ()
     if (partition := new.partition) is not None and insert.happened is None:
         born = None
-        insert = Insert(new)
+        insert = Insert(new, run_id=insert.run_id)
         ordered = (HOLD if partition.hold else CONTINUE) if partition.ordered else 0
         limit = 0 if ordered else partition.concurrency
         rule = (plain(partition.value), limit, ordered, 1, int(ordered > 0))
@@ -253,23 +268,27 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
     if new.unique_key is not None and new.asked is not None:
         asked = json_digest(new.asked)
     nonce = session.new_nonce()
+    run_id = None
+    if new.kind == Kind.CALL:
+        run_id = new.run_id if insert.run_id is None else insert.run_id
     if insert.happened is not None:
+        run_id = id_ if insert.happened.begins_run else run_id
         return insert, (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "succeeded", 0,
             new.max_attempts, None, params, payload, new.parent_id, new.unique_key, None, None,
-            None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked,
+            None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked, run_id,
         )  # fmt: skip
     if born is None:
         return insert, (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
             due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at, new.depth, 0, nonce, asked, *rule,
+            now, scheduled_at, new.depth, 0, nonce, asked, run_id, *rule,
         )  # fmt: skip
     return insert, (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
         params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
         now if born.idempotent else None, int(born.idempotent), error, now, now, scheduled_at,
-        new.depth, 1, nonce, asked,
+        new.depth, 1, nonce, asked, run_id,
     )  # fmt: skip
 
 
@@ -287,6 +306,7 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
         created_at=now, updated_at=now, scheduled_at=row[SCHEDULED_AT], started_at=row[STARTED_AT],
         unique_key=new.unique_key, locked_by=row[LOCKED_BY], idempotent=born.idempotent,
         last_error=worded(row[LAST_ERROR]), depth=new.depth, claims=1, nonce=row[NONCE],
+        run_id=row[RUN_ID],
     )  # fmt: skip
     return Inserted(id_, new.key, None, task)
 

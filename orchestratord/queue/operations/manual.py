@@ -74,6 +74,7 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     changed = session.db.one(RETRY, values)
     assert changed is not None
     session.moved(task.status, Status.PENDING)
+    session.runs.move(task.run_id, task.status, Status.PENDING)
     if not held:
         session.waits(task.key, next_try)
     return task_of(changed)
@@ -96,6 +97,7 @@ def cancel(session: Session, task_id: int) -> Task:
     else:
         row = session.db.one(CANCEL, (now, now, task_id))
         session.moved(task.status, Status.CANCELLED)
+        session.runs.move(task.run_id, task.status, Status.CANCELLED)
         session.touch(task)
     assert row is not None
     return task_of(row)

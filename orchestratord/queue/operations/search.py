@@ -21,6 +21,7 @@ from orchestratord.queue.connection import (
     BY_ID,
     BY_PARENT,
     BY_PARTITION,
+    BY_RUN,
     BY_STATUS,
     OF_PARTITION,
     Connection,
@@ -198,7 +199,7 @@ def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | Non
     return found
 
 
-NEWER = ("reason", "left_out", "partition", "batch", "webhook")
+NEWER = ("reason", "left_out", "partition", "run", "batch", "webhook")
 """What daemons of schema 7 cannot read in a filter."""
 
 
@@ -255,6 +256,8 @@ def _rows(
         hint = BY_ID
     elif filter.parent is not None:
         hint = BY_PARENT
+    elif filter.run is not None:
+        hint = BY_RUN
     elif filter.partition is not None:
         hint = BY_PARTITION
     where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
@@ -309,6 +312,8 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         found.append((f"id IN ({_marks(filter.ids)})", list(filter.ids)))
     if filter.parent is not None:
         found.append(("parent_id = ?", [filter.parent]))
+    if filter.run is not None:
+        found.append(("run_id = ?", [filter.run]))
     if filter.batch is not None:
         members = "id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)"
         found.append((members, [filter.batch]))

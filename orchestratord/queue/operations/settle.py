@@ -99,13 +99,16 @@ VALUES {rows}
 )  # fmt: skip
 
 
-def start(task: Task, at: int, effects: Effects, *, alone: bool = False) -> Write[Started]:
+def start(
+    task: Task, at: int, effects: Effects, *, alone: bool = False, begins_run: bool = False
+) -> Write[Started]:
     """Note, before the first byte is sent, that a claimed task starts; False if it may not.
 
     `effects`, those of the `before_` phase, are written with it. `alone`: a poison candidate beside
-    which nothing is under way, which can be noted again once that has changed.
+    which nothing is under way, which can be noted again once that has changed. `begins_run`: calls
+    are among the effects, and it has no run yet.
     """
-    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects, alone))
+    return Write(Rank.SETTLE, None, STEPS, Start(task, at, effects, alone, begins_run))
 
 
 def settle(settlement: Settlement) -> Write[Settled]:
@@ -130,6 +133,8 @@ def last_success(db: Connection) -> dict[str, int]:
 def _start_alone(session: Session, begun: Start) -> Started:
     if not START.one(session.db, (*fence(begun.task), begun.at, int(begun.alone))):
         return False, []
+    if begun.begins_run:
+        session.runs.settled(begun.task, Status.RUNNING, begins=True)
     return True, apply_effects(session, begun.effects)
 
 
@@ -151,6 +156,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
         if not ended:
             return Settled(False, s.status, [])
     session.moved(Status.RUNNING, status)
+    session.runs.settled(task, status, begins=s.begins_run)
     if _frees_turn(task, status):
         session.touch(task)
     if s.attempt is not None:
@@ -180,6 +186,8 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
     for s in steps:
         if isinstance(s, Start):
             starts.append((*fence(s.task), s.at, int(s.alone)))
+            if s.begins_run:
+                session.runs.settled(s.task, Status.RUNNING, begins=True)
             continue
         if s.status == Status.PENDING:
             waits.append((*_ended(s), s.next_try, int(s.backed_off)))
@@ -191,6 +199,8 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
         if s.task.partition is not None and _frees_turn(s.task, s.status):
             session.touch(s.task)
         moves[s.status] = moves.get(s.status, 0) + 1
+        if s.task.run_id is not None or s.begins_run:
+            session.runs.settled(s.task, s.status, begins=s.begins_run)
         if s.attempt is not None:
             attempts.append(_attempt(s.task.id, s.attempt))
         if s.last_success_at is not None:
@@ -282,6 +292,7 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
                     inserted.append(_insert_whole(session, effect))
                 elif isinstance(effect, Upsert):
                     upsert(session, effect)
+                    _count_slice(session, effect)
                 elif isinstance(effect, BatchMember):
                     add_members(session, (effect,))
                 else:
@@ -317,6 +328,7 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
                 inserted.append(add_whole(session, new, upserts, effect))
             elif isinstance(effect, Upsert):
                 upserts.add(effect)
+                _count_slice(session, effect)
             elif isinstance(effect, BatchMember):
                 upserts.add_member(effect)
             else:
@@ -325,6 +337,16 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
         except NONSENSE as error:
             _leave_out(effect, error, inserted)
     return inserted
+
+
+SLICES_TABLE = "queue_slices"
+"""Where new tasks wait of which there are too many for one transaction."""
+
+
+def _count_slice(session: Session, effect: Upsert) -> None:
+    """Calls that wait in a slice belong to their run already, or it would end before them."""
+    if effect.table == SLICES_TABLE:
+        session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
 
 
 def add_whole(

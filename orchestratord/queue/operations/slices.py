@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import json
 import secrets
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
 from typing import Any, NamedTuple
 
-from orchestratord.model.task import Effect, NewTask, Partition, Table, Upsert
+from orchestratord.model.task import Effect, Kind, NewTask, Partition, Table, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.settle import apply_all_effects, apply_effects
+from orchestratord.queue.operations.settle import SLICES_TABLE, apply_all_effects, apply_effects
 from orchestratord.queue.records import Insert, Inserted, StoredEffect
 from orchestratord.queue.session import Session
 
@@ -24,12 +25,18 @@ SLICE = 10_000
 """New tasks that are written in one transaction."""
 
 TABLE = Table(
-    "queue_slices",
-    {"name": "TEXT NOT NULL", "number": "INTEGER NOT NULL", "tasks": "TEXT NOT NULL"},
+    SLICES_TABLE,
+    {
+        "name": "TEXT NOT NULL",
+        "number": "INTEGER NOT NULL",
+        "tasks": "TEXT NOT NULL",
+        "run_id": "INTEGER",
+        "calls": "INTEGER",
+    },
     key=("name", "number"),
 )
-"""`name` grows with the time and is used once; `tasks` is a JSON list. The table is made as those
-of plugins are, and is none of theirs."""
+"""`name` grows with the time and is used once; `tasks` is a JSON list; `calls` of them belong to
+the run `run_id`. The table is made as those of plugins are, and is none of theirs."""
 
 _OLDEST = 'SELECT "name", "number", "tasks" FROM "queue_slices" ORDER BY "name", "number" LIMIT 1'
 _TAKE = 'DELETE FROM "queue_slices" WHERE "name" = ? AND "number" = ?'
@@ -42,11 +49,16 @@ class Slice(NamedTuple):
     number: int
     tasks: Sequence[NewTask]
 
+    @property
+    def calls(self) -> Counter[int | None]:
+        """How many of them belong to which run, and are counted there since it was written."""
+        return Counter(task.run_id for task in self.tasks)
 
-def sliced(effects: Sequence[Effect], now: int) -> list[Effect]:
+
+def sliced(effects: Sequence[Effect], now: int, run_id: int | None = None) -> list[Effect]:
     """The same, with rows of `TABLE` in the place of all new tasks beyond the first `SLICE`.
 
-    `now`: milliseconds since the epoch.
+    `now`: milliseconds since the epoch. `run_id`: the run that the calls among them belong to.
     """
     kept: list[Effect] = []
     rest: list[NewTask] = []
@@ -60,8 +72,10 @@ def sliced(effects: Sequence[Effect], now: int) -> list[Effect]:
         kept.append(effect)
     name = f"{now:015d}-{secrets.token_hex(8)}"
     for number, start in enumerate(range(0, len(rest), SLICE)):
-        tasks = json.dumps([_written(task) for task in rest[start : start + SLICE]])
-        kept.append(Upsert(TABLE.name, {"name": name, "number": number}, {"tasks": tasks}))
+        tasks = [_written(task, run_id) for task in rest[start : start + SLICE]]
+        calls = sum("run_id" in task for task in tasks)
+        values = {"tasks": json.dumps(tasks), "run_id": run_id, "calls": calls}
+        kept.append(Upsert(TABLE.name, {"name": name, "number": number}, values))
     return kept
 
 
@@ -82,7 +96,7 @@ def write_slice(found: Slice, items: Sequence[StoredEffect]) -> Write[list[Inser
 
 def _alone(session: Session, taken: tuple[Slice, Sequence[StoredEffect]]) -> list[Inserted]:
     found, items = taken
-    if session.db.run(_TAKE, (found.name, found.number)):
+    if _take(session, found):
         return apply_effects(session, items)
     return _duplicates(items)
 
@@ -90,13 +104,21 @@ def _alone(session: Session, taken: tuple[Slice, Sequence[StoredEffect]]) -> lis
 def _together(
     session: Session, several: Sequence[tuple[Slice, Sequence[StoredEffect]]]
 ) -> list[list[Inserted]]:
-    ours = [session.db.run(_TAKE, (found.name, found.number)) > 0 for found, _ in several]
+    ours = [_take(session, found) for found, _ in several]
     groups = [items if own else () for own, (_, items) in zip(ours, several, strict=True)]
     written = apply_all_effects(session, groups)
     return [
         inserted if own else _duplicates(items)
         for own, inserted, (_, items) in zip(ours, written, several, strict=True)
     ]
+
+
+def _take(session: Session, found: Slice) -> bool:
+    """Whether it is ours to write. Those that come to be tasks are counted in their run again."""
+    ours = session.db.run(_TAKE, (found.name, found.number)) > 0
+    for run_id, count in found.calls.items() if ours else ():
+        session.runs.join(run_id, -count)
+    return ours
 
 
 SLICES: Batch[tuple[Slice, Sequence[StoredEffect]], list[Inserted]] = Batch(_alone, _together)
@@ -117,14 +139,16 @@ _DEFAULTS = {
 }
 
 
-def _written(task: NewTask) -> dict[str, Any]:
-    """What is not as it is by default."""
+def _written(task: NewTask, run_id: int | None) -> dict[str, Any]:
+    """What is not as it is by default; a call in its run."""
     found = {name: getattr(task, name) for name in _DEFAULTS}
     changed = {name: value for name, value in found.items() if value != _DEFAULTS[name]}
     for name in _MAPPINGS & changed.keys():
         changed[name] = dict(changed[name])
     if task.partition is not None:
         changed["partition"] = asdict(task.partition)
+    if run_id is not None and task.kind == Kind.CALL:
+        changed["run_id"] = run_id
     return changed
 
 

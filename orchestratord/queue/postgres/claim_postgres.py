@@ -238,7 +238,7 @@ WITH lost AS MATERIALIZED (
 )
 {RELEASE_CLAIM}
 FROM lost WHERE retry_schedule.id = lost.id
-RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit
+RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit, run_id
 """
 
 TAKE_STARTED = f"""

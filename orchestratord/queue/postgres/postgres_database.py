@@ -25,7 +25,6 @@ from orchestratord.queue import shared_rates
 from orchestratord.queue.connection import Connection, Failures, Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.database import Database, Wakeups
-from orchestratord.queue.models import PostgresTables
 from orchestratord.queue.postgres.claim_postgres import (
     CLOCK,
     EARLIEST_KEYS,
@@ -37,6 +36,7 @@ from orchestratord.queue.postgres.postgres_url import hidden, problem
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import LEASE, Leases
+from orchestratord.queue.tables.table_parts import PostgresTables
 from orchestratord.values.clock import Clock
 
 try:

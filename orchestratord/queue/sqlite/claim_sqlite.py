@@ -143,7 +143,7 @@ SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {conditi
 """
         unstarted = f"""
 {RELEASE_CLAIM} WHERE id IN ({lost} AND started_at IS NULL)
-RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit
+RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit, run_id
 """
         started = f"""
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?

@@ -12,10 +12,11 @@ import pytest
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Key, Status, Upsert
+from orchestratord.queue.housekeeping import run_ends
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, plugin_rows, search, settle
 from orchestratord.queue.postgres.notify import PAUSE
-from orchestratord.queue.records import Claimed, Pick, TaskFilter, Wakeup
+from orchestratord.queue.records import Claimed, Insert, Pick, TaskFilter, Wakeup
 from orchestratord.queue.shared_rates import BUSY_MS, FULL_MS
 from orchestratord.queue.sqlite import mailboxes
 from orchestratord.queue.store import Store
@@ -54,6 +55,28 @@ async def test_no_task_is_claimed_by_two(two: list[Any]) -> None:
     assert len(ids) == len(set(ids)) == 1000
     owners = {task.locked_by for tasks in claims for task in tasks}
     assert owners == {one.store.owner, other.store.owner}
+
+
+async def test_daemons_count_a_run_together_and_its_end_is_told_once(two: list[Any]) -> None:
+    one, other = two
+    await one.add()
+    [root] = await one.claim()
+    child = Insert(one.new(parent_id=root.id), run_id=root.id)
+    await one.settle(root, begins_run=True, effects=[child] * 60)
+    tasks = await one.claim()
+    # Each settles a half, in transactions that meet at the row of the run.
+    waves = [
+        asyncio.gather(*(queue.settle(task) for task in tasks[n * 10 : n * 10 + 10]))
+        for n, queue in enumerate([one, other] * 3)
+    ]
+    for settled in await asyncio.gather(*waves):
+        assert all(result.accepted for result in settled)
+    [run] = await other.store.read(run_ends.untold())
+    assert (run.tasks, run.succeeded, run.end) == (61, 61, 1)
+    told = await asyncio.gather(
+        *(queue.store.write(run_ends.tell(run, [Insert(one.new())])) for queue in two)
+    )
+    assert sorted(inserted.duplicate for [inserted] in told) == [False, True]
 
 
 async def test_an_idempotency_key_counts_for_all(two: list[Any]) -> None:

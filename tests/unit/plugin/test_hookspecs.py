@@ -17,12 +17,12 @@ SPECS: dict[str, Any] = {
 }
 
 
-def test_the_seven_phases_in_their_order() -> None:
+def test_the_eight_phases_in_their_order() -> None:
     assert set(PHASES) == {
         "before_request", "before_execute", "after_request", "after_execute",
-        "on_success", "on_retry", "on_final_failure",
+        "on_success", "on_retry", "on_final_failure", "on_run_end",
     }  # fmt: skip
-    assert len(PHASES) == 7
+    assert len(PHASES) == 8
     positions = [PHASES.index(name) for name in ("before_request", "after_request", "on_success")]
     assert positions == sorted(positions)
 
@@ -57,8 +57,9 @@ def test_a_hook_is_documented_and_typed(name: str) -> None:
         ("on_final_failure", ["outcome", "task", "endpoint", "config"]),
         (
             "explain",
-            ["phase", "outcome", "request", "task", "endpoint", "next_try", "config", "now"],
+            ["phase", "outcome", "request", "task", "endpoint", "next_try", "config", "now", "run"],
         ),
+        ("on_run_end", ["run", "outcome", "task", "endpoint", "config"]),
     ],
 )
 def test_the_arguments_of_the_phases(name: str, arguments: list[str]) -> None:

@@ -9,6 +9,7 @@ import pytest
 from orchestratord_dashboard import (
     charts,
     overview_pages,
+    run_pages,
     task_pages,
     template_filters,
     throttled_lanes,
@@ -97,6 +98,20 @@ def test_this_daemon_comes_first_and_a_dead_one_last() -> None:
     fleet = [daemon("a", alive=False), daemon("b"), daemon("c", this=True)]
     assert [one["host"] for one in overview_pages.fleet(fleet)] == ["c", "b", "a"]
     assert overview_pages.fleet(fleet[-1:]) == []  # one alone is no fleet
+
+
+def test_the_tree_of_a_run() -> None:
+    def one(id_: int, parent: int | None, status: str = "succeeded") -> dict[str, Any]:
+        return {"id": id_, "parent_id": parent, "status": status}
+
+    many = [one(number, 2) for number in range(5, 5 + run_pages.SIBLINGS + 3)]
+    # The parent of 4 is gone: it stands below the first one.
+    tasks = [one(1, None), one(2, 1), one(3, 2, "failed"), one(4, 99), *many]
+    rows = run_pages.tree(tasks, 1)
+    assert [(row["task"]["id"], row["level"]) for row in rows[:3]] == [(1, 0), (2, 1), (3, 2)]
+    assert (rows[-1]["task"]["id"], rows[-1]["level"]) == (4, 1)
+    assert (rows[-2]["more"], rows[-2]["level"]) == ({"succeeded": 4}, 2)
+    assert len(rows) == 2 + run_pages.SIBLINGS + 2
 
 
 def test_a_filter_as_an_address() -> None:

@@ -162,3 +162,23 @@ def test_what_tests_expect_is_looked_for(folder: Folder) -> None:
     folder.write("list", dedent(LIST) + test)
     (error,) = folder.errors()
     assert "tests.0.expect.calls.0.call: there is no endpoint 'crm/gett', did you mean" in error
+
+
+def test_what_a_failure_and_the_end_of_a_run_can_name(folder: Folder) -> None:
+    folder.write(
+        "list",
+        """
+        path: /users
+        then:
+          - {call: crm/get, on: failure, params: {id: reason, limit: end}}
+          - {call: crm/get, on: run_end, when: body.next, params: {id: run_id}}
+          - {call: crm/get, on: sometimes, params: {id: body.id}}
+        """,
+    )
+    assert [error.partition(": ")[2] for error in folder.errors()] == [
+        "then.2.on: unknown value 'sometimes'; known are failure, run_end, success"
+    ]
+    folder.write("list", (folder.path / PLACE).read_text().replace("sometimes", "success"))
+    first, second = folder.errors()
+    assert "then.0.params.limit: 'end' is not known here" in first
+    assert "then.1.when: the end of a run has no body" in second

@@ -10,9 +10,17 @@ import pytest
 from orchestratord_then import child_tasks
 from pydantic import TypeAdapter
 
-from orchestratord import Config, Endpoint, NewTask, Outcome, Partition, PartitionKey
+from orchestratord import (
+    Config,
+    Endpoint,
+    NewTask,
+    Outcome,
+    Partition,
+    PartitionKey,
+    RunSummary,
+)
 from orchestratord.model.endpoint import Param
-from orchestratord.testing import Rig, answered, task
+from orchestratord.testing import Rig, answered, task, unanswered
 
 SOURCE, TARGET = "crm/list", "crm/get"
 CALL = task(id=42, endpoint_id=SOURCE, attempts=2, params={"page": 3}, depth=4)
@@ -260,6 +268,45 @@ async def test_failures_deliveries_and_statements(rig: Rig) -> None:
     assert isinstance(new, NewTask)
     bad = await rig.after(Outcome("success", "ok"), phase="after_execute", task=CALL, **given)
     assert bad.error == "then.0: the answer has no body"
+
+
+# -- a failure, and the end of a run ---------------------------------------------------------------
+
+WHY = {"on": "failure", "params": {"id": "reason", "limit": "body.n"}}
+
+
+@pytest.mark.parametrize(
+    ("outcome", "limit"),
+    [
+        (answered(503, json={"n": 7}), 7),
+        (answered(503, text="<h1>down</h1>"), 50),
+        (unanswered("connection refused"), 50),
+    ],
+)
+async def test_what_follows_from_a_failure(rig: Rig, outcome: Outcome, limit: int) -> None:
+    source, config = declared(rig, WHY, {"on": "failure", "each": "body.none"}, {})
+    failed = task(id=42, endpoint_id=SOURCE, reason="exhausted", depth=4)
+    given = {"task": failed, "endpoint": source, "config": config}
+    # The second entry cannot be worked out, and the third one follows from a success.
+    (new,) = await rig.tell("on_final_failure", outcome, **given)
+    assert isinstance(new, NewTask)
+    assert new.params == {"id": "exhausted", "limit": limit}
+    assert (new.parent_id, new.depth, new.run_id) == (42, 5, None)
+    found = rig.explain("on_final_failure", outcome, **given)
+    assert [item.happens for item in found] == [False, True, False]
+    assert await rig.tell("on_success", answered(200, json={}), **given) != []
+
+
+async def test_what_follows_from_the_end_of_a_run(rig: Rig) -> None:
+    many = {"on": "run_end", "when": "counts.failed > `0`", "params": {"limit": "counts.failed"}}
+    source, config = declared(rig, many, {"on": "run_end", "when": "end > `1`"})
+    run = RunSummary(42, SOURCE, 5, 3, 2, 0, 1, 0, 61_500, {TARGET: 2})
+    given = {"task": CALL, "endpoint": source, "config": config, "run": run}
+    (new,) = await rig.tell("on_run_end", Outcome("failure", "error"), **given)
+    assert isinstance(new, NewTask)
+    assert (new.params["limit"], new.parent_id, new.depth) == (2, 42, 5)
+    told = rig.explain("on_run_end", Outcome("failure", "error"), **given)
+    assert [item.task for item in told if item.happens] == [new]
 
 
 # -- explain -------------------------------------------------------------------------------------

@@ -106,7 +106,7 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 9)
+    assert version(path) == (schema.VERSION, 13)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
@@ -138,7 +138,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 9)
+    assert version(path) == (schema.VERSION, 13)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:

@@ -9,7 +9,7 @@ import orchestratord_webhooks
 import pytest
 from webhook_parts import ENDPOINT, declared
 
-from orchestratord import PHASES, NewTask, Outcome, Partition
+from orchestratord import PHASES, NewTask, Outcome, Partition, RunError, RunSummary
 from orchestratord.testing import Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
@@ -58,7 +58,8 @@ async def test_status_codes(
 async def test_a_webhook_fires_in_its_own_phase_alone(rig: Rig, reached: str) -> None:
     webhooks = [declared(name=phase, phase=phase) for phase in PHASES]
     outcome = None if reached.startswith("before_") else answered(500)
-    tasks = await fired(rig, reached, outcome, webhooks)
+    run = RunSummary(42, ENDPOINT, 1, 0, 1, 0, 1, 0, 1) if reached == "on_run_end" else None
+    tasks = await fired(rig, reached, outcome, webhooks, run=run)
     assert [(new.webhook, new.phase) for new in tasks] == [(reached, reached)]
 
 
@@ -72,6 +73,24 @@ async def test_what_a_delivery_is(rig: Rig) -> None:
     assert envelope["type"] == "after_request"
     assert envelope["data"]["task_id"] == 42
     assert envelope["data"]["attempt"] == 3
+
+
+async def test_what_on_run_end_tells_of_a_run(rig: Rig) -> None:
+    error = RunError(43, "shop/page", "exhausted", 503, "503 Service Unavailable")
+    run = RunSummary(42, ENDPOINT, 5, 2, 2, 1, 2, 0, 61_500, {"shop/page": 2}, (error,))
+    outcome = Outcome("failure", "error", error="of 5 calls 2 failed and 1 cancelled")
+    webhook = declared(phase="on_run_end", status_code="error")
+    (new,) = await fired(rig, "on_run_end", outcome, [webhook], run=run)
+    found = json.loads(new.payload or "")["data"]
+    assert (found["run_id"], found["end"], found["status_code"]) == (42, 2, "error")
+    assert found["counts"] == {"total": 5, "succeeded": 2, "failed": 2, "cancelled": 1}
+    assert found["failed_endpoints"] == {"shop/page": 2}
+    assert found["first_errors"][0]["status_code"] == 503
+    assert found["duration_ms"] == 61_500
+    assert (found["request"], found["response"]) == (None, None)
+    text = declared(phase="on_run_end", payload={"text": "{{ counts.failed }} of {{ end }}"})
+    (new,) = await fired(rig, "on_run_end", outcome, [text], run=run)
+    assert new.payload == '{"text":"2 of 2"}'
 
 
 async def test_when_the_next_try_is(rig: Rig) -> None:

@@ -67,6 +67,7 @@ def test_the_envelope_is_the_documented_one(rig: Rig) -> None:
             "reason": None,
             "error": "503 Service Unavailable",
             "next_try": "2026-11-24T22:00:05.000Z",
+            "run_id": 42,
         },
     }
 

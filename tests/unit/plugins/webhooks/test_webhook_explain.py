@@ -11,7 +11,7 @@ import pytest
 from orchestratord_webhooks.announcement import Announcer
 from webhook_parts import ENDPOINT, SECRET, declared
 
-from orchestratord import PHASES, Explanation, Outcome
+from orchestratord import PHASES, Explanation, Outcome, RunSummary
 from orchestratord.testing import START, Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
@@ -50,8 +50,14 @@ def test_explain_and_announce_are_of_one_mind(rig: Rig, phase: str, outcome: str
     announcer = Announcer(health, context, now=lambda: START)
     config = rig.config(endpoint)
     arguments = (phase, given, None, CALL, endpoint, 1_900_000_000_000, config)
-    announced = announcer.announce(*arguments)
-    told = announcer.explain(*arguments, START)
+    run = None
+    if phase == "on_run_end":
+        assert given is not None
+        run = RunSummary(42, ENDPOINT, 1, 0, 1, 0, 1, 0, 1)
+        announced = announcer.on_run_end(run, given, CALL, endpoint, config)
+    else:
+        announced = announcer.announce(*arguments)
+    told = announcer.explain(*arguments, START, run)
     assert [item.name for item in told] == [webhook["name"] for webhook in WEBHOOKS]
     assert [item.task for item in told if item.happens] == announced
     assert all(item.task is None for item in told if not item.happens)

@@ -1,0 +1,128 @@
+"""A run as the API answers it: how many of its calls are where, and the first of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+from typing_extensions import TypedDict
+
+from orchestratord.api.answer_documents import (
+    Code,
+    Counts,
+    Name,
+    TaskDocument,
+    TaskId,
+    Time,
+    example,
+)
+from orchestratord.api.serialize import task_json
+from orchestratord.queue.housekeeping import run_ends
+from orchestratord.queue.store import Store
+from orchestratord.values.redact import Redactor
+
+
+class RunTaskCounts(TypedDict):
+    """How many calls of a run there are, by where they stand."""
+
+    total: int
+    pending: int
+    running: int
+    succeeded: int
+    failed: int
+    cancelled: int
+
+
+class RunErrorDocument(TypedDict):
+    """A call of a run that has failed."""
+
+    task_id: TaskId
+    endpoint: Name
+    reason: str | None
+    status_code: Code
+    error: str | None
+
+
+@example(
+    {
+        "id": 42,
+        "endpoint": "shop/listPages",
+        "status": "ended",
+        "end": 1,
+        "counts": {
+            "total": 21, "pending": 0, "running": 0, "succeeded": 20, "failed": 1, "cancelled": 0
+        },
+        "failed_endpoints": {"shop/getPage": 1},
+        "first_errors": [
+            {
+                "task_id": 49,
+                "endpoint": "shop/getPage",
+                "reason": "exhausted",
+                "status_code": 503,
+                "error": "503 Service Unavailable",
+            }
+        ],
+        "started_at": "2026-11-24T22:00:00.000Z",
+        "ended_at": "2026-11-24T22:00:31.207Z",
+        "duration_ms": 31207,
+        "tasks": [],
+        "truncated": True,
+    }
+)  # fmt: skip
+class RunDocument(TypedDict):
+    """A run: a call that nothing caused, and all calls that follow from it."""
+
+    id: TaskId
+    """The call that began it."""
+    endpoint: Name
+    """Of that call."""
+    status: Annotated[Literal["running", "ended"], Field(examples=["ended"])]
+    end: int
+    """How often it has ended; a manual retry opens it again. 0 before its first end, and for a call
+    without child tasks."""
+    counts: RunTaskCounts
+    failed_endpoints: Counts
+    """Endpoint → how many of its calls failed, of those that are still kept."""
+    first_errors: list[RunErrorDocument]
+    """Of those, the first ten that failed."""
+    started_at: Time
+    ended_at: Time | None
+    duration_ms: int
+    """Until its end, or until now."""
+    tasks: list[TaskDocument]
+    """The first of its calls, in the order in which they were made; `parent_id` says which follows
+    from which."""
+    truncated: bool
+    """Whether it has more calls than these that are still kept."""
+
+
+async def run_document(store: Store, run_id: int, limit: int, redactor: Redactor) -> RunDocument:
+    """A run with up to `limit` of its tasks. Raises NotFound."""
+    run = await store.read(run_ends.get_run(run_id))
+    running = await store.read(run_ends.running_in(run_id)) if run.open else 0
+    running = min(running, run.open)
+    found = await store.read(run_ends.tasks_of_run(run_id, limit + 1))
+    details = run.details()
+    ended = run.ended_at is not None
+    counts = details["counts"]
+    return {
+        "id": run.id,
+        "endpoint": run.endpoint_id,
+        "status": "ended" if ended else "running",
+        "end": run.end,
+        "counts": {
+            "total": run.tasks,
+            "pending": run.open - running,
+            "running": running,
+            "succeeded": counts["succeeded"],
+            "failed": counts["failed"],
+            "cancelled": counts["cancelled"],
+        },
+        "failed_endpoints": details["failed_endpoints"],
+        "first_errors": redactor.value(details["first_errors"]),
+        "started_at": details["started_at"],
+        "ended_at": details["ended_at"],
+        "duration_ms": (run.ended_at or store.clock.now_ms()) - run.created_at,
+        "tasks": [task_json(task, redactor) for task in found[:limit]],
+        "truncated": len(found) > limit,
+    }

@@ -1,0 +1,155 @@
+"""Runs as they stand, and the ends of runs: found, and told once.
+
+That a run has ended is written with the last settlement of its calls, whatever becomes of the
+daemon then. What its hooks return is written with the word that they were told, where no other
+daemon was quicker and the run was not opened again meanwhile.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from orchestratord.errors import NotFound
+from orchestratord.model.task import FINAL, Kind, RunError, RunSummary, Status, Task
+from orchestratord.queue.batch import Rank, long_reads, reads, writes
+from orchestratord.queue.connection import BY_RUN, BY_RUNNING, Connection, Row
+from orchestratord.queue.operations.search import find_task, listed
+from orchestratord.queue.operations.settle import apply_effects
+from orchestratord.queue.records import Insert, Inserted, StoredEffect
+from orchestratord.queue.rows import code_of, worded
+from orchestratord.queue.session import Session
+
+# ruff: noqa: S608  # what is pasted here are columns and hints, never values
+
+PAGE = 100
+"""Ends that are looked for at once."""
+FIRST_ERRORS = 10
+
+_RUN = "id, endpoint_id, tasks, succeeded, failed, cancelled, ends, created_at, ended_at"
+
+ONE = f"SELECT {_RUN} FROM runs WHERE id = ?"
+
+UNTOLD = f"SELECT {_RUN} FROM runs WHERE untold = 1 AND open_tasks = 0 ORDER BY id LIMIT {PAGE}"
+
+TOLD = """
+UPDATE runs SET untold = 0
+WHERE id = ? AND untold = 1 AND open_tasks = 0 AND ended_at = ? AND tasks = ? AND succeeded = ?
+    AND failed = ? AND cancelled = ?
+"""
+
+FAILED = f"""
+SELECT endpoint_id, count(*) FROM retry_schedule {BY_RUN}
+WHERE run_id = ? AND status || '' = 'failed'
+GROUP BY endpoint_id ORDER BY count(*) DESC, endpoint_id
+"""
+
+FIRST = f"""
+SELECT id, endpoint_id, reason, last_status_code, last_error FROM retry_schedule {BY_RUN}
+WHERE run_id = ? AND status || '' = 'failed' ORDER BY finished_at, id LIMIT {FIRST_ERRORS}
+"""
+
+RUNNING = f"""
+SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND run_id = ?
+"""
+
+OLDEST = f"SELECT id FROM retry_schedule {BY_RUN} WHERE run_id = ? ORDER BY id LIMIT ?"
+
+
+@reads
+def untold(db: Connection) -> list[RunSummary]:
+    """Runs that have ended, and whose hooks have not been told: the first of them, without their
+    errors."""
+    return [_run_of(row) for row in db.all(UNTOLD)]
+
+
+@long_reads
+def with_errors(db: Connection, run: RunSummary) -> RunSummary:
+    """A run with what failed in it, as far as that is still kept."""
+    return _with_errors(db, run)
+
+
+@long_reads
+def get_run(db: Connection, run_id: int) -> RunSummary:
+    """A run as it stands, with what failed in it. Raises NotFound.
+
+    A call that nothing caused and that has no child tasks is a run of one.
+    """
+    row = db.one(ONE, (run_id,))
+    if row is not None:
+        return _with_errors(db, _run_of(row))
+    try:
+        root = find_task(db, run_id)
+    except NotFound:
+        root = None
+    if root is None or root.kind != Kind.CALL or root.run_id not in (None, run_id):
+        raise NotFound.of("run", run_id)
+    return _alone(root)
+
+
+@reads
+def running_in(db: Connection, run_id: int) -> int:
+    """How many calls of a run are running."""
+    return int(db.all(RUNNING, (run_id,))[0][0])
+
+
+@long_reads
+def tasks_of_run(db: Connection, run_id: int, limit: int) -> list[Task]:
+    """The first tasks of a run, in the order of their ids, as lists show them: a task comes behind
+    the one that it follows from."""
+    ids = [id_ for (id_,) in db.all(OLDEST, (run_id, limit))]
+    found = listed(db, ids)
+    return found or listed(db, [run_id])
+
+
+@writes(Rank.HAND)
+def tell(session: Session, run: RunSummary, effects: Sequence[StoredEffect]) -> list[Inserted]:
+    """Write that the end of a run is told, with what its hooks returned; all are duplicates, and
+    nothing is written, where it was told before or the run is another one by now."""
+    counts = (run.tasks, run.succeeded, run.failed, run.cancelled)
+    if session.db.run(TOLD, (run.id, run.ended_at, *counts)):
+        return apply_effects(session, effects)
+    return [
+        Inserted(0, item.task.key, None, None, duplicate=True)
+        for item in effects
+        if isinstance(item, Insert)
+    ]
+
+
+@writes(Rank.KEEP)
+def pass_over(session: Session, ids: Sequence[int]) -> None:
+    """Of the ends of these runs there is nothing to tell."""
+    marks = ", ".join("?" * len(ids))
+    session.db.run(
+        f"UPDATE runs SET untold = 0 WHERE id IN ({marks}) AND open_tasks = 0", sorted(ids)
+    )
+
+
+def _run_of(row: Row) -> RunSummary:
+    return RunSummary(*row)
+
+
+def _with_errors(db: Connection, run: RunSummary) -> RunSummary:
+    if not run.failed:
+        return run
+    errors = tuple(
+        RunError(id_, endpoint, reason, code_of(code), worded(error))
+        for id_, endpoint, reason, code, error in db.all(FIRST, (run.id,))
+    )
+    endpoints: dict[str, int] = dict(db.all(FAILED, (run.id,)))
+    return replace(run, failed_endpoints=endpoints, first_errors=errors)
+
+
+def _alone(root: Task) -> RunSummary:
+    ended = root.status in FINAL
+    succeeded, failed, cancelled = (
+        int(root.status == status) for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED)
+    )
+    run = RunSummary(
+        root.id, root.endpoint_id, 1, succeeded, failed, cancelled, 0, root.created_at,
+        root.finished_at if ended else None,
+    )  # fmt: skip
+    if not failed:
+        return run
+    error = RunError(root.id, root.endpoint_id, root.reason, root.last_status_code, root.last_error)
+    return replace(run, failed_endpoints={root.endpoint_id: 1}, first_errors=(error,))

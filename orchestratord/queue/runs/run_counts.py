@@ -1,0 +1,130 @@
+"""How many calls of each run have ended how: gathered in a transaction, and written once.
+
+All daemons change the row of a large run, and wait for each other there. So it is changed once in a
+transaction, just before COMMIT, and several are in the order of their ids, against deadlocks. Which
+settlement is the last of a run only its row can tell: the statement that brings `open_tasks` to 0
+writes down that the run has ended and that this has not been told yet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from orchestratord.model.task import Status, Task
+from orchestratord.queue.connection import BY_ID, Connection, ManyRows
+
+# ruff: noqa: S608  # what is pasted here are hints and columns, never values
+
+ROOT = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID} SET run_id = new.column1
+FROM (VALUES {{rows}}) AS new WHERE id = new.column1
+""",
+    "bigint",
+)
+
+_ENDS = "runs.open_tasks > 0 AND runs.open_tasks + new.column6 = 0"
+
+COUNT = ManyRows(
+    f"""
+UPDATE OR ROLLBACK runs
+SET tasks = tasks + new.column2, succeeded = succeeded + new.column3,
+    failed = failed + new.column4, cancelled = cancelled + new.column5,
+    open_tasks = open_tasks + new.column6,
+    ends = ends + CASE WHEN {_ENDS} AND untold = 0 THEN 1 ELSE 0 END,
+    untold = CASE WHEN {_ENDS} THEN 1 ELSE untold END,
+    ended_at = CASE WHEN open_tasks + new.column6 > 0 THEN NULL
+        WHEN {_ENDS} THEN new.column7 ELSE ended_at END
+FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1
+""",
+    *("bigint",) * 7,
+)
+"""One that is opened again before its end was told ends once: nothing was told of it."""
+
+BEGIN = ManyRows(
+    """
+INSERT OR ROLLBACK INTO runs (id, tasks, succeeded, failed, cancelled, open_tasks, ended_at,
+    created_at, ends, untold, endpoint_id)
+VALUES {rows} ON CONFLICT (id) DO NOTHING
+""",
+    *("bigint",) * 10,
+    "text",
+)
+
+_PLACES = {Status.SUCCEEDED.value: 1, Status.FAILED.value: 2, Status.CANCELLED.value: 3}
+_OPEN = 4
+
+
+@dataclass(slots=True)
+class RunCounts:
+    """What one transaction changes in the counts of runs."""
+
+    changes: dict[int, list[int]] = field(default_factory=dict)
+    """By run: how many more of its tasks there are, have succeeded, failed, were cancelled, and are
+    open."""
+    begun: dict[int, tuple[str, int]] = field(default_factory=dict)
+    """Runs of which a row may not be there yet: the endpoint, and when its first call was made."""
+    roots: set[int] = field(default_factory=set)
+    """Calls whose rows do not say yet that they have a run."""
+
+    def join(self, run_id: int | None, count: int = 1) -> None:
+        """So many calls belong to it from now on, and have not ended; nothing for None."""
+        if run_id is not None:
+            change = self._of(run_id)
+            change[0] += count
+            change[_OPEN] += count
+
+    def move(self, run_id: int | None, source: str, target: str, count: int = 1) -> None:
+        """So many of its calls have changed their status; nothing for None."""
+        if run_id is None or source == target:
+            return
+        before, after = _PLACES.get(source, _OPEN), _PLACES.get(target, _OPEN)
+        if before != after:
+            change = self._of(run_id)
+            change[before] -= count
+            change[after] += count
+
+    def begin(self, root: int, endpoint_id: str, created_at: int, *, has_row: bool = True) -> None:
+        """A run begins with this call, which has not ended. `has_row`: of the call there is one,
+        which does not say so yet."""
+        self.begun[root] = endpoint_id, created_at
+        if has_row:
+            self.roots.add(root)
+        self.join(root)
+
+    def settled(self, task: Task, status: str, *, begins: bool) -> None:
+        """A call that ran has this status now; `begins`: it is the first of its run, and is counted
+        in none yet."""
+        if task.run_id is not None:
+            self.move(task.run_id, Status.RUNNING, status)
+        elif begins:
+            self.begin(task.id, task.endpoint_id, task.created_at)
+            self.move(task.id, Status.RUNNING, status)
+
+    def copy(self) -> RunCounts:
+        """What there is by now, for when something that comes is undone."""
+        changes = {run_id: list(change) for run_id, change in self.changes.items()}
+        return RunCounts(changes, dict(self.begun), set(self.roots))
+
+    def write(self, db: Connection, now: int) -> None:
+        """Write it; `now` in milliseconds since the epoch. Raises Singly."""
+        if not self.changes:
+            return
+        ROOT.run(db, [(root,) for root in sorted(self.roots)])
+        counts, begins = [], []
+        for run_id, change in sorted(self.changes.items()):
+            if run_id in self.begun:
+                endpoint_id, created_at = self.begun[run_id]
+                ends = int(change[_OPEN] == 0)
+                ended_at = now if ends else None
+                begins.append((run_id, *change, ended_at, created_at, ends, ends, endpoint_id))
+            elif any(change):
+                counts.append((run_id, *change, now))
+        BEGIN.run(db, begins)  # no other transaction sees these
+        COUNT.run(db, counts)
+
+    def _of(self, run_id: int) -> list[int]:
+        found = self.changes.get(run_id)
+        if found is None:
+            found = self.changes[run_id] = [0, 0, 0, 0, 0]
+        return found

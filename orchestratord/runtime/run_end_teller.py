@@ -1,0 +1,106 @@
+"""The end of a run: its hooks are told, once, and what they return is written with that word.
+
+Any daemon of the queue may tell it. Hooks are asked outside of a transaction; should two daemons
+ask them at once, or one die meanwhile, the answer of one alone is written.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from contextlib import suppress
+from functools import partial
+
+from orchestratord.engine.lanes.placement import REMOVED_AFTER
+from orchestratord.engine.runs.run_calls import listens, outcome_of_run
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import NotFound
+from orchestratord.model.task import Effect, Key, Kind, RunSummary, Status, Task
+from orchestratord.plugin.executor import Parked
+from orchestratord.plugin.hookspecs import RUN_END
+from orchestratord.plugin.host import Reached
+from orchestratord.plugin.long_work import off_loop
+from orchestratord.queue.housekeeping import run_ends
+from orchestratord.queue.operations import search
+from orchestratord.queue.operations.slices import SLICE, sliced
+
+log = logging.getLogger("orchestratord.runs")
+
+LOOK = 1.0
+"""Seconds between two looks for ends that other daemons have left, or that no attempt brought."""
+APART = 0.05
+"""Seconds between two looks at least, while many calls of runs end."""
+
+
+class RunEndTeller:
+    """Tells the hooks of `on_run_end`."""
+
+    def __init__(self, worker: Worker) -> None:
+        self._store = worker.store
+        self._host = worker.host
+        self._placement = worker.placement
+        self._enqueue = worker.enqueue
+        self._clock = worker.clock
+        self._look = worker.pipe.runs_end
+
+    async def tell_ends(self) -> None:
+        """Tell of the runs that end, until cancelled."""
+        look = self._look
+        while True:
+            look.clear()
+            try:
+                while await self._tell_some():
+                    pass
+            except Exception as error:
+                log.warning("the ends of runs cannot be told yet: %s", error)
+            await asyncio.sleep(APART)
+            with suppress(TimeoutError):
+                await asyncio.wait_for(look.wait(), LOOK)
+
+    async def _tell_some(self) -> bool:
+        """Tell of the first runs that have ended; whether there may be more."""
+        found = await self._store.read(run_ends.untold())
+        quiet = [run.id for run in found if self._is_quiet(run)]
+        if quiet:
+            await self._store.write(run_ends.pass_over(quiet))
+        told = 0
+        for run in found:
+            if run.id not in quiet and not self._is_left(run):
+                await self._tell(run)
+                told += 1
+        return len(found) == run_ends.PAGE and bool(quiet or told)
+
+    def _is_quiet(self, run: RunSummary) -> bool:
+        """Whether no hook wants to be told of the ends of its endpoint's runs."""
+        endpoint = self._placement.config.endpoints.get(run.endpoint_id)
+        return endpoint is not None and not listens(self._host, endpoint)
+
+    def _is_left(self, run: RunSummary) -> bool:
+        """Whether it is told later or elsewhere: its endpoint is away, which may pass."""
+        if run.endpoint_id in self._placement.config.endpoints:
+            return False
+        away = self._clock.now_ms() - (run.ended_at or 0) < REMOVED_AFTER * 1000
+        return away or isinstance(self._placement.of(Key(run.endpoint_id)), Parked)
+
+    async def _tell(self, run: RunSummary) -> None:
+        run = await self._store.read(run_ends.with_errors(run))
+        task = await self._root(run)
+        config = self._placement.config
+        endpoint = config.endpoints.get(run.endpoint_id)
+        reached = Reached(task, endpoint, config, outcome_of_run(run), phase=RUN_END, run=run)
+        effects: list[Effect] = await self._host.collect(RUN_END, reached)
+        if len(effects) > SLICE:
+            effects = await off_loop(sliced, effects, self._clock.now_ms())
+        await self._enqueue.write_by(effects, partial(run_ends.tell, run))
+
+    async def _root(self, run: RunSummary) -> Task:
+        """The call that began it; what is known of it, where it is gone."""
+        try:
+            return await self._store.read(search.get(run.id))
+        except NotFound:
+            return Task(
+                id=run.id, kind=Kind.CALL, endpoint_id=run.endpoint_id, webhook="", phase=None,
+                status=Status.SUCCEEDED, reason=None, attempts=0, max_attempts=0, next_try=None,
+                params={}, payload=None, parent_id=None, created_at=run.created_at,
+                updated_at=run.created_at, scheduled_at=run.created_at, run_id=run.id,
+            )  # fmt: skip

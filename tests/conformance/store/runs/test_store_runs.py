@@ -1,0 +1,192 @@
+"""Runs: every call is counted once, and the end is written with the last of them."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from orchestratord.errors import NotFound
+from orchestratord.model.settings import Retention
+from orchestratord.model.task import Key, NewTask, Reason, RunSummary, Status, Task
+from orchestratord.queue.housekeeping import prune, run_ends
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, manual, search, slices
+from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.store import Store
+
+KEY = Key("crm/get")
+
+
+def children(root: Task, count: int) -> list[Insert]:
+    run_id = root.id if root.run_id is None else root.run_id
+    new = NewTask("call", KEY.endpoint_id, parent_id=root.id)
+    return [Insert(new, run_id=run_id) for _ in range(count)]
+
+
+async def begun(queue: Any, count: int, **fields: Any) -> Task:
+    """The first call of a run, which has succeeded and has so many child tasks."""
+    await queue.add()
+    [root] = await queue.claim()
+    effects = children(root, count)
+    settled = await queue.settle(root, begins_run=True, effects=effects, **fields)
+    assert settled.accepted
+    begins: Task = root
+    return begins
+
+
+async def run_of(queue: Any, root: Task) -> RunSummary:
+    run: RunSummary = await queue.store.read(run_ends.get_run(root.id))
+    return run
+
+
+def counts(run: RunSummary) -> tuple[int, int, int, int, int]:
+    return run.tasks, run.open, run.succeeded, run.failed, run.cancelled
+
+
+async def test_a_run_counts_its_calls_and_ends_with_the_last_of_them(
+    queue: Any, store: Store
+) -> None:
+    root = await begun(queue, 4)
+    assert counts(await run_of(queue, root)) == (5, 4, 1, 0, 0)
+    tasks = await queue.claim()
+    assert {task.run_id for task in tasks} == {root.id}
+    assert (await store.read(search.get(root.id))).run_id == root.id
+    # Deliveries belong to no run, and do not delay it.
+    delivery = Insert(queue.new(KEY._replace(webhook="ops"), parent_id=tasks[0].id), run_id=root.id)
+    grandchild = children(tasks[0], 1)
+    await asyncio.gather(
+        queue.settle(tasks[0], effects=[delivery, *grandchild]),
+        queue.settle(tasks[1], Status.FAILED, reason=Reason.EXHAUSTED, error="no", status_code=503),
+        queue.settle(tasks[2], Status.PENDING, next_try=queue.clock.now_ms()),
+    )
+    assert counts(await run_of(queue, root)) == (6, 3, 2, 1, 0)
+    await store.write(manual.cancel(tasks[3].id))  # it runs: it is not tried again
+    assert await store.write(claim.release_claims([tasks[3]])) == [Status.CANCELLED]
+    assert counts(await run_of(queue, root)) == (6, 2, 2, 1, 1)
+    assert await store.read(run_ends.untold()) == []
+    last = await queue.claim()
+    assert len(last) == 2
+    await asyncio.gather(*map(queue.settle, last))
+    run = await run_of(queue, root)
+    assert counts(run) == (6, 0, 4, 1, 1)
+    assert (run.end, run.ended_at) == (1, queue.clock.now_ms())
+    assert run.failed_endpoints == {KEY.endpoint_id: 1}
+    assert [(one.task_id, one.status_code) for one in run.first_errors] == [(tasks[1].id, 503)]
+    found = await store.read(run_ends.tasks_of_run(root.id, 100))
+    assert [task.id for task in found] == sorted(task.id for task in found)
+    assert {task.id for task in found} == {one.id for one in (root, *tasks, *last)}
+
+
+async def test_an_end_is_told_once_and_again_once_it_was_opened(queue: Any, store: Store) -> None:
+    root = await begun(queue, 2)
+    good, bad = await queue.claim()
+    await queue.settle(good)
+    await queue.settle(bad, Status.FAILED, reason=Reason.EXHAUSTED)
+    [run] = await store.read(run_ends.untold())
+    after = [Insert(NewTask("call", "crm/after", parent_id=root.id))]
+    told = await asyncio.gather(*(store.write(run_ends.tell(run, after)) for _ in range(3)))
+    assert sorted(inserted.duplicate for [inserted] in told) == [False, True, True]
+    assert await store.read(run_ends.untold()) == []
+    # What follows from the end begins a run of its own.
+    [following] = await queue.claim(KEY._replace(endpoint_id="crm/after"))
+    assert following.run_id is None
+    assert counts(await run_of(queue, root)) == (3, 0, 2, 1, 0)
+
+    await store.write(manual.trigger(bad.id))
+    run = await run_of(queue, root)
+    assert (counts(run), run.end, run.ended_at) == ((3, 1, 2, 0, 0), 1, None)
+    [again] = await queue.claim()
+    await queue.settle(again)
+    [run] = await store.read(run_ends.untold())
+    assert (run.end, counts(run)) == (2, (3, 0, 3, 0, 0))
+    # Opened before it is told: there is nothing to tell until it ends again.
+    await store.write(manual.trigger(good.id, force=True))
+    assert await store.read(run_ends.untold()) == []
+    assert [one.duplicate for one in await store.write(run_ends.tell(run, after))] == [True]
+    [again] = await queue.claim()
+    await queue.settle(again, Status.FAILED, reason=Reason.AMBIGUOUS)
+    [run] = await store.read(run_ends.untold())
+    assert (run.end, counts(run)) == (2, (3, 0, 2, 1, 0))
+
+
+async def test_bulks_open_and_end_runs(queue: Any, store: Store) -> None:
+    root = await begun(queue, 3)
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
+    await store.write(run_ends.pass_over([root.id]))
+    wanted = TaskFilter(run=root.id, status=("failed",))
+    for action, expected, end in (("retry", (4, 3, 1, 0, 0), 1), ("cancel", (4, 0, 1, 0, 3), 2)):
+        survey = await store.read(bulks.survey(wanted))
+        bulk = await store.write(bulks.create(action, survey, None))
+        assert bulk.matched == 3
+        await bulks.step(store, bulk.id, 100)
+        run = await run_of(queue, root)
+        assert (counts(run), run.end) == (expected, end)
+        wanted = TaskFilter(run=root.id, status=("pending",))
+    assert [run.end for run in await store.read(run_ends.untold())] == [2]
+
+
+async def test_a_run_does_not_end_before_what_waits_in_slices(
+    queue: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(slices, "SLICE", 3)
+    store: Store = await queue.reopen(*queue.store.tables.values(), slices.TABLE)
+    await queue.add()
+    [root] = await queue.claim()
+    new = [NewTask("call", KEY.endpoint_id, {"n": n}, parent_id=root.id) for n in range(5)]
+    effects = [
+        Insert(effect, run_id=root.id) if isinstance(effect, NewTask) else effect
+        for effect in slices.sliced(new, queue.clock.now_ms(), root.id)
+    ]
+    await queue.settle(root, begins_run=True, effects=effects)
+    for task in await queue.claim():
+        await queue.settle(task)
+    assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
+    assert await store.read(run_ends.untold()) == []
+    found = await store.read(slices.oldest_slice())
+    assert found is not None
+    items = [Insert(task) for task in found.tasks]
+    await asyncio.gather(*(store.write(slices.write_slice(found, items)) for _ in range(2)))
+    assert counts(await run_of(queue, root)) == (6, 2, 4, 0, 0)
+    for task in await queue.claim():
+        await queue.settle(task)
+    assert [counts(run) for run in await store.read(run_ends.untold())] == [(6, 0, 6, 0, 0)]
+
+
+async def test_a_call_without_child_tasks_is_a_run_where_hooks_are_to_be_told(
+    queue: Any, store: Store
+) -> None:
+    quiet, loud = await queue.add(), await queue.add()
+    tasks = {task.id: task for task in await queue.claim()}
+    await queue.settle(tasks[quiet])
+    await queue.settle(tasks[loud], Status.FAILED, reason=Reason.EXHAUSTED, begins_run=True)
+    [run] = await store.read(run_ends.untold())
+    assert (run.id, run.end, counts(run)) == (loud, 1, (1, 0, 0, 1, 0))
+    assert counts(await run_of(queue, tasks[quiet])) == (1, 0, 1, 0, 0)
+    assert (await store.read(search.get(quiet))).run_id is None
+    with pytest.raises(NotFound):
+        await store.read(run_ends.get_run(1_000_000))
+
+
+async def test_the_first_call_stays_until_the_end_is_told_and_the_counts_outlive_all(
+    queue: Any, store: Store
+) -> None:
+    root = await begun(queue, 1)
+    kept = Retention(succeeded=10.0, failed=1000.0, cancelled=10.0)
+    queue.clock.turn(60)
+    assert await prune.prune(store, kept) == 0
+    [child] = await queue.claim()
+    await queue.settle(child)
+    queue.clock.turn(60)
+    assert await prune.prune(store, kept) == 1  # the child
+    assert (await store.read(search.get(root.id))).status == Status.SUCCEEDED
+    [run] = await store.read(run_ends.untold())
+    await store.write(run_ends.tell(run, []))
+    assert await prune.prune(store, kept) == 1
+    assert counts(await run_of(queue, root)) == (2, 0, 2, 0, 0)
+    queue.clock.turn(1000)
+    await prune.prune(store, kept)
+    with pytest.raises(NotFound):
+        await run_of(queue, root)
