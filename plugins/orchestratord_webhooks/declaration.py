@@ -195,6 +195,11 @@ class Addressed(Model):
         """True where the URL or a header may have to be rendered for each delivery."""
         return bool(self.headers) or not self.url.template.constant
 
+    @classmethod
+    def default_name(cls, declared: Mapping[str, Any]) -> str:
+        """Its name, where the YAML gives none."""
+        return name_of(declared)
+
     @field_validator("name", mode="before")
     @classmethod
     def _public(cls, value: Any) -> Any:
@@ -209,7 +214,7 @@ class Addressed(Model):
     def _name_and_remember(cls, value: Any, handler: ModelWrapValidatorHandler[Self]) -> Self:
         if not isinstance(value, Mapping):
             return handler(value)
-        named = {"name": name_of(value), **value}
+        named = {"name": cls.default_name(value), **value}
         webhook = handler(named)
         webhook._fingerprint = _fingerprint(named, webhook.secret)
         return webhook

@@ -85,7 +85,7 @@ def _types(given: tuple[str, ...]) -> tuple[str, ...]:
 class OperationalWebhook(Addressed):
     """Who is told of what happens in the daemon itself."""
 
-    name: str = Field("operational", pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
     """Tells it from the others."""
     events: Annotated[tuple[str, ...], AfterValidator(_types)] = tuple(
         one for one in TYPES if one in _KNOWN
@@ -94,6 +94,10 @@ class OperationalWebhook(Addressed):
     should look at."""
     batch: BatchRule = BatchRule(every=30.0, max=100)
     """How long events are gathered for one delivery, and how many: {every: 30s, max: 100}."""
+
+    @classmethod
+    def default_name(cls, declared: Mapping[str, Any]) -> str:
+        return PHASE
 
     @field_validator("payload")
     @classmethod

@@ -203,7 +203,8 @@ class Throttle:
         if row.kind == RETRY_AFTER and (row.until or 0) > now:
             self.wait_until(row.until or 0, row.why, row.since)
         elif row.kind == BREAKER and self.breaker.opened_at is None:
-            self.breaker.open(now, row.since, row.why)
+            # What it was for is not kept: that something answers there may not be enough.
+            self.breaker.open(now, row.since, row.why, by_keys=True)
             self.served = row.served
         elif row.kind == OVERLOAD and self.pace is None:
             self.pace = Pace.overloaded(now, row.served, sure=True)

@@ -383,7 +383,8 @@ class PostgresSession(Session):
                     passed_on.add(more[n][1])
                     self.has_turn(task.key, task.next_try or 0)
         for task in tasks:
-            if task.ordered or task.partition_limit or _line_of(task) not in passed_on:
+            # An ordered one holds its partition while it runs as it did before.
+            if not task.ordered and (task.partition_limit or _line_of(task) not in passed_on):
                 self.touch(task)
 
     def lock_order(self, keys: Collection[Key]) -> None:

@@ -194,7 +194,8 @@ class SqliteSession(Session):
         if any(task.partition is not None for task in tasks):
             tasks += self._take_on(picks, tasks, now)
             for task in tasks:
-                self.touch(task)
+                if not task.ordered:  # that holds its partition while it runs as it did before
+                    self.touch(task)
         return Claimed(tasks, earliest)
 
     def _take(self, statement: str, ids: Sequence[int], idempotent: bool, now: int) -> None:

@@ -17,7 +17,7 @@ from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.event import EventType
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.model.task import Key, Status
+from orchestratord.model.task import BREAKER, Key, Status, StoredThrottle
 from orchestratord.plugin.executor import Target
 from orchestratord.testing import FakeClock, answered, unanswered
 from orchestratord.values.redact import Redactor
@@ -163,6 +163,26 @@ def test_what_is_tried_too_rarely_for_a_breaker_of_its_own_counts_as_one() -> No
     for key in [*keys, *keys]:
         rig.ends(key, answered(502))
     assert rig.held() == set()
+
+
+def test_a_breaker_from_before_the_start_is_closed_by_what_is_served_alone() -> None:
+    """Else each start would send all that waits to what is down."""
+    rig = Rig()
+    row = StoredThrottle("api:a", BREAKER, "d", rig.clock.now_ms() - 60_000, None, "503", 9.0)
+    rig.feedback.restore([row], Redactor())
+    rig.ends(BAD, answered(503))
+    assert rig.held() == {"api:a"}
+    rig.ends(GOOD, answered(200))
+    assert rig.held() == set()
+
+
+def test_a_clock_that_is_put_back_changes_nothing_of_what_was_tried_lately() -> None:
+    rig = Rig()
+    rig.ends(GOOD, answered(200))
+    rig.clock.turn(-3600)
+    rig.lanes.shift(-3_600_000, rig.clock.now_ms())
+    rig.fails(BAD)
+    assert rig.held() == {"a/bad"}  # the other one was served
 
 
 def test_what_does_not_connect_speaks_of_the_receiver() -> None:

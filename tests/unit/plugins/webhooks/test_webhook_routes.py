@@ -272,3 +272,17 @@ async def test_a_trial_shows_a_status_code_that_fits(
     assert data["status_code"] == status_code
     webhook = endpoint[orchestratord_webhooks.WEBHOOKS][0]
     assert webhook.obstacle(webhook.phase, data["status_code"]) is None
+
+
+async def test_an_example_of_a_batch_has_one_member(rig: Rig) -> None:
+    endpoint = rig.endpoint(
+        ENDPOINT, webhooks=[declared(phase="on_final_failure", batch={"every": "5m"})]
+    )
+    control = FakeControl(rig.config(endpoint))
+    rig.adopt(control.config)
+    for route in orchestratord_webhooks.register_routes(control):
+        if route.path.endswith("/test"):
+            await route.handler({"api": "shop", "name": "getOrder", "webhook": "ops"}, {}, None)
+    data = json.loads(control.tasks[0].payload or "")["data"]
+    assert (data["count"], data["counts"]["reason"]) == (1, {"exhausted": 1})
+    assert data["first"][0]["test"] is True

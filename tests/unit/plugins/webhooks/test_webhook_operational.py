@@ -1,0 +1,100 @@
+"""Which events operational webhooks tell of, and that they wait for a database that is away."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from orchestratord_webhooks import operational
+from pydantic import TypeAdapter
+from webhook_parts import FakeControl
+
+from orchestratord import (
+    BatchMember,
+    BreakerEvent,
+    ConfigEvent,
+    EventType,
+    TaskEvent,
+    Unreachable,
+    WebhookEvent,
+)
+from orchestratord.model.event import ThrottleEvent
+from orchestratord.testing import Rig
+
+AT = 1_795_557_600_000
+URL = "https://ops.example.com/daemon"
+OPENED = BreakerEvent(EventType.BREAKER_OPENED, AT, "api:shop", 20, "refused by s3cr3t-t0ken")
+
+
+class Away(FakeControl):
+    """Its database is away for the first write."""
+
+    members: list[BatchMember]
+    refused = 0
+
+    async def write(self, effects: Sequence[Any]) -> list[int]:
+        if not self.refused:
+            self.refused += 1
+            raise Unreachable("away", "database_unreachable")
+        self.members += effects
+        return []
+
+
+async def told(rig: Rig, monkeypatch: pytest.MonkeyPatch, *events: Any, **keys: Any) -> list[Any]:
+    monkeypatch.setattr(operational, "AGAIN", 0.001)
+    adapter = TypeAdapter(operational.OPERATIONAL_WEBHOOKS.type)
+    webhooks = adapter.validate_python(
+        [{"url": URL, **keys}], context={"backoffs": rig.host.registry.backoffs}
+    )
+    config = replace(
+        rig.config(secrets=["s3cr3t-t0ken"]), settings={"operational_webhooks": webhooks}
+    )
+    control = Away(config)
+    control.members = []
+    teller = operational.OperationalTeller()
+    teller.bind(control)
+    teller.observe(events)
+    if teller._writing is not None:
+        async with asyncio.timeout(5):
+            await teller._writing
+        assert control.refused == 1
+    return control.members
+
+
+async def test_what_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = ConfigEvent(
+        EventType.CONFIG_REFUSED, AT, 1, "poll", 2, problems=1, error="a.yaml:1: no"
+    )
+    found = await told(rig, monkeypatch, OPENED, refused, OPENED)
+    assert [one.reason for one in found] == ["breaker.opened", "config.refused", "breaker.opened"]
+    first = json.loads(found[0].detail)
+    assert first["text"] == "breaker.opened: api:shop: refused by ***"
+    assert first["at"] == "2026-11-24T22:00:00.000Z"
+    assert found[0].once == found[2].once != found[1].once
+    assert (found[0].every, found[0].most, found[0].webhook) == (30.0, 100, "operational")
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        BreakerEvent(EventType.BREAKER_OPENED, AT, "operational ops.example.com:443"),
+        BreakerEvent(EventType.BREAKER_OPENED, AT, "orchestratord#operational"),
+        ThrottleEvent(EventType.THROTTLE_BEGAN, AT, URL, "retry_after"),
+        WebhookEvent(EventType.WEBHOOK_DISABLED, AT, "orchestratord", "operational"),
+        TaskEvent(EventType.TASK_FAILED, AT, 1, "call", "shop/get", None, "failed"),
+        ConfigEvent(EventType.CONFIG_ADOPTED, AT, 1, "poll", 2),
+    ],
+)
+async def test_what_is_not(rig: Rig, monkeypatch: pytest.MonkeyPatch, event: Any) -> None:
+    assert await told(rig, monkeypatch, event) == []
+
+
+async def test_which_events_can_be_chosen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    adopted = ConfigEvent(EventType.CONFIG_ADOPTED, AT, 1, "poll", 2)
+    found = await told(rig, monkeypatch, OPENED, adopted, events=["config.*"])
+    assert [one.reason for one in found] == ["config.adopted"]
+    assert await told(rig, monkeypatch, OPENED, enabled=False) == []
