@@ -29,6 +29,7 @@ REASONS = (
     "endpoint_removed",
     "webhook_removed",
     "webhook_disabled",
+    "resolved",
 )
 EVENTS = (
     "task.created",
@@ -39,6 +40,12 @@ EVENTS = (
     "task.failed",
     "task.cancelled",
     "task.triggered",
+    "bulk.began",
+    "bulk.progress",
+    "bulk.paused",
+    "bulk.resumed",
+    "bulk.cancelled",
+    "bulk.finished",
     "partition.held",
     "webhook.disabled",
     "webhook.enabled",
@@ -114,6 +121,13 @@ def whole_number(word: str) -> int:
     """A whole number from 1: an id or a count."""
     if not (word.isascii() and word.isdecimal() and int(word) > 0):
         raise ArgumentTypeError(f"'{word}' is no whole number from 1")
+    return int(word)
+
+
+def number_from_0(word: str) -> int:
+    """A whole number from 0."""
+    if not (word.isascii() and word.isdecimal()):
+        raise ArgumentTypeError(f"'{word}' is no whole number")
     return int(word)
 
 
@@ -212,6 +226,15 @@ def json_object(word: str) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ArgumentTypeError("parameters are a JSON object, {...}")
     return value
+
+
+def body(word: str) -> Any:
+    """The body of an answer: JSON where it is that, else the text; `@PATH` names its file."""
+    text = text_or_file(word)
+    try:
+        return json.loads(text, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return text
 
 
 def text_or_file(word: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from orchestratorctl.console import Console
 from orchestratorctl.formats import compact, cut, escape, named, number, short_time, span
+from orchestratorctl.tables import moved_word, outcomes
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,6 +18,8 @@ _COLOURS = {
     "task.retried": "yellow",
     "task.failed": "red",
     "task.cancelled": "dim",
+    "bulk.paused": "red",
+    "bulk.finished": "green",
     "partition.held": "red",
     "webhook.disabled": "yellow",
     "breaker.opened": "red",
@@ -63,6 +66,7 @@ def _sentence(event: dict[str, Any]) -> str:
         "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon,
         "breaker": _breaker, "throttle": _throttle, "clock": _clock, "outbox": _outbox,
         "partition": _partition, "inbound": _inbound, "trouble": _trouble, "endpoint": _endpoint,
+        "bulk": _bulk,
     }.get(what)  # fmt: skip
     return words(event) if words is not None else _named(event)
 
@@ -117,6 +121,13 @@ def _throttle(event: dict[str, Any]) -> str:
     until, rate = event.get("until"), event.get("rate")
     more = f", until {short_time(until)}" if until else f", {rate} a second" if rate else ""
     return f"{text}{more}: {compact(event.get('why'))}"
+
+
+def _bulk(event: dict[str, Any]) -> str:
+    done = (
+        f"{number(event.get('moved'))} of {number(event.get('matched'))} tasks {moved_word(event)}"
+    )
+    return f"bulk {compact(event.get('bulk'))}: {', '.join([done, *outcomes(event)])}"
 
 
 def _partition(event: dict[str, Any]) -> str:

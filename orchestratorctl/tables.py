@@ -187,7 +187,7 @@ NEW_CALL = (
 
 # -- bulks ---------------------------------------------------------------------------------------
 
-_BULK_COLOURS = {"finished": "green", "running": "cyan", "cancelled": "yellow"}
+_BULK_COLOURS = {"finished": "green", "running": "cyan", "paused": "red", "cancelled": "yellow"}
 
 
 def _bulk_status(bulk: Document) -> Painted:
@@ -203,13 +203,26 @@ COUNTS = (
 )
 
 
+def _failed(bulk: Document) -> Painted:
+    failed = bulk.get("failed")
+    return Painted(number(failed), "red" if failed else None)
+
+
+OUTCOMES = (
+    TableColumn("SUCCEEDED", value_of("succeeded", number), right=True),
+    TableColumn("FAILED", _failed, right=True),
+    TableColumn("WAITING", value_of("waiting", number), right=True),
+)
+"""How it went with what a bulk has moved."""
+
 BULKS = (
     TableColumn("BULK", value_of("id"), right=True),
     TableColumn("ACTION", value_of("action")),
     TableColumn("STATUS", _bulk_status),
     MATCHED,
     TableColumn("MOVED", value_of("moved", number), right=True),
-    TableColumn("SKIPPED", value_of("skipped", number), right=True),
+    *OUTCOMES,
+    TableColumn("SKIPPED", value_of("skipped", number), right=True, spare=True),
     TableColumn("RATE", value_of("rate"), right=True),
     TableColumn("CREATED", value_of("created_at", ago), right=True),
 )
@@ -220,6 +233,12 @@ def moved_word(bulk: Document) -> str:
     return "cancelled" if bulk.get("action") == "cancel" else "retried"
 
 
+def outcomes(bulk: Document) -> list[str]:
+    """How it went with what a bulk has moved, as far as that is known: `3 failed`."""
+    names = ("succeeded", "failed", "waiting")
+    return [f"{number(bulk[name])} {name}" for name in names if bulk.get(name)]
+
+
 def bulk_table(bulk: Document, console: Console) -> list[str]:
     """The lines of a table of one bulk, how far it has come."""
     columns = (
@@ -227,6 +246,7 @@ def bulk_table(bulk: Document, console: Console) -> list[str]:
         TableColumn("STATUS", _bulk_status),
         MATCHED,
         TableColumn(moved_word(bulk).upper(), value_of("moved", number), right=True),
+        *(() if bulk.get("action") == "cancel" else OUTCOMES),
         TableColumn("SKIPPED", value_of("skipped", number), right=True),
         TableColumn("RATE", value_of("rate"), right=True),
     )

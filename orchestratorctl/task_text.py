@@ -151,6 +151,10 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("parent", f"task {task['parent_id']}"))
     if task.get("run_id") is not None:
         facts.append(("run", f"{task['run_id']}; show {task.get('id')} --tree shows it"))
+    if task.get("replaces") is not None:
+        facts.append(("replaces", f"task {task['replaces']}, with other parameters"))
+    if task.get("bulk_id") is not None:
+        facts.append(("bulk", compact(task["bulk_id"])))
     facts += [
         (name, cut(compact(task[name]), _PARAMS))
         for name in ("params", "payload")

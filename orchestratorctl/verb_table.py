@@ -138,7 +138,7 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
     if not arguments.all:
         options = [
             option.names[0]
-            for option in (*_FILTERS, *_BULK, _DOUBTFUL)
+            for option in (*_FILTERS, *_BULK, _DOUBTFUL, _STOP_AFTER)
             if getattr(arguments, option.dest, None) not in (None, False)
         ]
         if not arguments.ids:
@@ -147,17 +147,20 @@ def _check_bulk(arguments: argparse.Namespace) -> None:
             message = f"{', '.join(options)}: only with --all"
     elif arguments.ids:
         message = "--all chooses by filters; leave the IDs out"
-    elif getattr(arguments, "wait", False) or getattr(arguments, "force", False):
-        message = "--wait and --force are for tasks named by ID, not for --all"
+    elif getattr(arguments, "text_params", None) or getattr(arguments, "params", None):
+        message = "-p and --params are for tasks named by ID, not for --all"
     elif not filters(arguments):
         message = "--all needs a filter, such as --status failed or --endpoint API/NAME"
     if message is not None:
         raise argparse.ArgumentTypeError(message)
 
 
-def _check_ended(arguments: argparse.Namespace) -> None:
-    if arguments.cancel and arguments.id is None:
-        raise argparse.ArgumentTypeError("--cancel needs the ID of the bulk")
+def _check_one_bulk(arguments: argparse.Namespace) -> None:
+    asked = [name for name in ("cancel", "resume", "wait") if getattr(arguments, name)]
+    if asked and arguments.id is None:
+        raise argparse.ArgumentTypeError(f"--{asked[0]} needs the ID of the bulk")
+    if arguments.cancel and len(asked) > 1:
+        raise argparse.ArgumentTypeError(f"--cancel and --{asked[1]} do not go together")
 
 
 def _check_params(arguments: argparse.Namespace) -> None:
@@ -181,6 +184,9 @@ _TEXT = ArgumentValue("TEXT", types.utf8_text)
 _RATE = ArgumentValue("N/s", types.utf8_text)
 _INTERVAL = ArgumentValue("DURATION", types.interval)
 _COUNT = ArgumentValue("N", types.whole_number)
+_NUMBER = ArgumentValue("N", types.number_from_0)
+_BULK_ID = ArgumentValue("ID", types.numbered_id)
+_BODY = ArgumentValue("TEXT|@FILE", types.body)
 _EVENT_TYPE = ArgumentValue("TYPE", types.event_types, types.EVENTS)
 _PARAM = ArgumentValue("KEY=VALUE", types.key_value, "params")
 _JSON = ArgumentValue("JSON|@FILE", types.json_object)
@@ -238,10 +244,11 @@ _FILTERS = (
     VerbArgument("--until", "created before that", _WHEN, "filters"),
     VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
     VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
+    VerbArgument("--bulk", "moved by this bulk, and by none after it", _BULK_ID, "filters"),
     VerbArgument(
         "--run",
         "calls of the run that began with this one",
-        ArgumentValue("ID", types.numbered_id),
+        _BULK_ID,
         "filters",
     ),
     VerbArgument("--webhook", "deliveries of the webhook of this name", _TEXT, "filters"),
@@ -271,6 +278,20 @@ _BULK = (
 )
 _DOUBTFUL = VerbArgument(
     "--include-ambiguous", "with --all: also what is ambiguous or poisoned, else left out"
+)
+_STOP_AFTER = VerbArgument(
+    "--stop-after", "with --all: pause after so many failures (50); 0 for never", _NUMBER
+)
+_CHANGED = (
+    VerbArgument(
+        "-p",
+        "a parameter; its text becomes what the endpoint declares",
+        _PARAM,
+        dest="text_params",
+        action="append",
+        default=[],
+    ),
+    VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
 )
 _WAITING = (
     VerbArgument("--wait", "wait for the end, print the answer, exit 1 on failure"),
@@ -325,15 +346,7 @@ VERBS = (
         "verbs.task_verbs:call",
         "call an endpoint",
         _ENDPOINT,
-        VerbArgument(
-            "-p",
-            "a parameter; its text becomes what the endpoint declares",
-            _PARAM,
-            dest="text_params",
-            action="append",
-            default=[],
-        ),
-        VerbArgument("--params", "parameters as a JSON object; @- stdin", _JSON),
+        *_CHANGED,
         VerbArgument("--delay", "wait this long before the first attempt", _DURATION),
         VerbArgument(
             "--idempotency-key",
@@ -346,15 +359,26 @@ VERBS = (
     Verb(
         "retry",
         "verbs.task_verbs:retry",
-        "retry tasks now",
+        "retry tasks now, with other parameters if any are given",
         VerbArgument("ids", None, _task_id("pending,failed,cancelled"), nargs="*"),
+        *_CHANGED,
         VerbArgument("--force", "repeat tasks that succeeded, too"),
         *_WAITING,
         VerbArgument("--all", "all that the filters match; failed without --status"),
         *_FILTERS,
         *_BULK,
+        _STOP_AFTER,
         _DOUBTFUL,
-        checks=(_check_waiting, _check_bulk),
+        checks=(_check_waiting, _check_params, _check_bulk),
+    ),
+    Verb(
+        "resolve",
+        "verbs.task_verbs:resolve",
+        "say how a task ended; what follows from that, follows",
+        VerbArgument("id", None, _task_id("pending,failed")),
+        VerbArgument("--as", "how", dest="outcome", required=True, choices=("succeeded", "failed")),
+        VerbArgument("--note", "why, for the action log", _TEXT),
+        VerbArgument("--body", "of the answer: JSON or a text; @- stdin", _BODY),
     ),
     Verb(
         "cancel",
@@ -384,16 +408,19 @@ VERBS = (
     ),
     Verb(
         "bulks",
-        "verbs.task_verbs:bulks",
-        "list retries and cancels of many tasks, show one, or end it early",
+        "verbs.bulk_verbs:bulks",
+        "list retries and cancels of many tasks, show how one went, end it early or resume it",
         VerbArgument(
             "id",
             "as `retry --all` names it",
-            ArgumentValue("ID", types.numbered_id),
+            _BULK_ID,
             nargs="?",
         ),
         VerbArgument("--cancel", "change no more tasks"),
-        checks=(_check_ended,),
+        VerbArgument("--resume", "go on after a pause"),
+        VerbArgument("--wait", "wait until all that it retried has ended, exit 1 on failure"),
+        _WAITING[1],
+        checks=(_check_waiting, _check_one_bulk),
     ),
     Verb(
         "reload",

@@ -9,7 +9,7 @@ from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT, Lost, NoDaemon, TimedOut
 from orchestratorctl.formats import number, span
 from orchestratorctl.socket_client import SocketClient
-from orchestratorctl.tables import moved_word
+from orchestratorctl.tables import moved_word, outcomes
 from orchestratorctl.task_text import FINAL, print_answer, progress_text, result_text
 
 TYPE_CHECKING = False
@@ -127,19 +127,37 @@ def _report(task: dict[str, Any], console: Console) -> int:
     return TIMED_OUT
 
 
-def follow_bulk(client: SocketClient, console: Console, bulk_id: object) -> dict[str, Any]:
-    """Shows the progress of a bulk until it is done; returns it.
+def follow_bulk(
+    client: SocketClient,
+    console: Console,
+    bulk_id: object,
+    *,
+    to_the_end: bool = False,
+    timeout: float | None = None,
+) -> dict[str, Any]:
+    """Shows the progress of a bulk until it has moved all; returns it.
 
     It belongs to the daemon: an interrupt ends the watching alone.
+
+    Args:
+        to_the_end: go on until all that it has moved has ended, or it pauses.
+        timeout: seconds; after that it is returned as it is, or `TimedOut` is raised where the
+            daemon does not answer.
     """
     bar = BulkProgress(console, f"bulk {bulk_id}")
+    deadline = None if timeout is None else time.monotonic() + timeout
     try:
         while True:
-            bulk = client.get_over_restarts(f"/v1/bulks/{bulk_id}", away=bar.away)
+            bulk = client.get_over_restarts(
+                f"/v1/bulks/{bulk_id}", away=bar.away, deadline=deadline
+            )
             bar.show(bulk)
-            if bulk.get("status") != "running":
+            if bulk_is_done(bulk, to_the_end=to_the_end):
                 break
-            time.sleep(BULK_POLL)
+            rest = BULK_POLL if deadline is None else min(BULK_POLL, deadline - time.monotonic())
+            if rest <= 0:
+                break
+            time.sleep(rest)
     except KeyboardInterrupt:
         bar.close()
         console.say(f"Bulk {bulk_id} goes on in the daemon.", *_commands(bulk_id))
@@ -151,6 +169,13 @@ def follow_bulk(client: SocketClient, console: Console, bulk_id: object) -> dict
     finally:
         bar.close()
     return bulk
+
+
+def bulk_is_done(bulk: dict[str, Any], *, to_the_end: bool) -> bool:
+    """Whether a bulk goes on no more: it moves nothing, and where `to_the_end` nothing that it has
+    moved is waited for; one that has paused waits for a person."""
+    status = bulk.get("status")
+    return status != "running" and not (to_the_end and status != "paused" and bulk.get("waiting"))
 
 
 def _commands(bulk_id: object) -> tuple[str, str]:
@@ -185,12 +210,13 @@ class BulkProgress:
         if self._started is None:
             self._started = (now, done)
         if self._console.watched:
-            self._draw(self._picture(matched, done, now))
+            self._draw("  ".join([self._picture(matched, done, now), *outcomes(bulk)]))
         elif self._last_line is None or now - self._last_line >= LINE_EVERY:
             self._last_line = now
             words = f"{number(moved)} of {number(matched)} tasks {moved_word(bulk)}"
             if skipped:
                 words += f", {number(skipped)} skipped"
+            words = ", ".join([words, *outcomes(bulk)])
             self._console.say(f"{self._name}: {words}")
 
     def away(self) -> None:

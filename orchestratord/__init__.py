@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestratord.model.endpoint import Schedule as Schedule
     from orchestratord.model.endpoint import Setting as Setting
     from orchestratord.model.event import BreakerEvent as BreakerEvent
+    from orchestratord.model.event import BulkEvent as BulkEvent
     from orchestratord.model.event import ClockEvent as ClockEvent
     from orchestratord.model.event import ConfigEvent as ConfigEvent
     from orchestratord.model.event import DaemonEvent as DaemonEvent
@@ -137,7 +138,7 @@ _HOMES = {
     "orchestratord.model.edit": "Declaration Edit",
     "orchestratord.model.endpoint": "Api Endpoint ParamRules PartitionKey Schedule Setting",
     "orchestratord.model.event": (
-        "BreakerEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
+        "BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
         "FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
         "TaskEvent TroubleEvent WebhookEvent "
     ),

@@ -1,26 +1,24 @@
-"""`call`, `list`, `show`, `retry`, `cancel` and `bulks`."""
+"""`call`, `list`, `show`, `retry`, `resolve` and `cancel`."""
 
 from __future__ import annotations
 
 from argparse import Namespace
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import FAILED, OK, RequestRefused, combine
-from orchestratorctl.formats import compact, number
+from orchestratorctl.exit_codes import OK, RequestRefused, combine
 from orchestratorctl.socket_client import SocketClient, endpoint_path
-from orchestratorctl.tables import BULKS, COUNTS, MATCHED, NEW_CALL, TASKS, bulk_table, table
+from orchestratorctl.tables import NEW_CALL, TASKS, table
 from orchestratorctl.task_text import task_page
 from orchestratorctl.verb_table import filters
+from orchestratorctl.verbs.bulk_verbs import begin_bulk
 from orchestratorctl.verbs.run_tree import show_tree
-from orchestratorctl.waiting import follow_bulk, print_tasks, wait_for_tasks
+from orchestratorctl.waiting import print_tasks, wait_for_tasks
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
 _PAGE = 1000
-# Rows of a dry run's counts that fit on a screen.
-_COUNTS = 20
 
 
 def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
@@ -82,10 +80,15 @@ def show(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def retry(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Retries the tasks named, or all that the filters match."""
+    """Retries the tasks named, with other parameters if any are given, or all that the filters
+    match."""
     if arguments.all:
-        return _begin_bulk(client, console, arguments, "/v1/retries/trigger", "failed")
-    body = {"force": arguments.force}
+        return begin_bulk(client, console, arguments, "/v1/retries/trigger", "failed")
+    body: dict[str, Any] = {"force": arguments.force}
+    if arguments.params:
+        body["params"] = arguments.params
+    if arguments.text_params:
+        body["text_params"] = dict(arguments.text_params)
     tasks, code = _act_on_each(client, console, arguments.ids, "trigger", body)
     if not arguments.wait:
         _print_results(tasks, console, len(arguments.ids) == 1)
@@ -96,47 +99,28 @@ def retry(client: SocketClient, console: Console, arguments: Namespace) -> int:
     return combine([code, wait_for_tasks(client, console, ids, arguments.timeout)])
 
 
+def resolve(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Says how a task ended; what follows from that, follows."""
+    body: dict[str, Any] = {"as": arguments.outcome}
+    if arguments.note is not None:
+        body["note"] = arguments.note
+    if arguments.body is not None:
+        body["body"] = arguments.body
+    task = client.post(f"/v1/retries/{arguments.id}/resolve", body)
+    console.show(task, lambda: table(TASKS, [task], console))
+    return OK
+
+
 def cancel(client: SocketClient, console: Console, arguments: Namespace) -> int:
     """Cancels the tasks named, one that cannot be does not keep the others, or all that match."""
     if arguments.all:
-        return _begin_bulk(client, console, arguments, "/v1/retries/cancel", "pending")
+        return begin_bulk(client, console, arguments, "/v1/retries/cancel", "pending")
     tasks, code = _act_on_each(client, console, arguments.ids, "cancel", None)
     _print_results(tasks, console, len(arguments.ids) == 1)
     for task in tasks:
         if task.get("status") == "running":
             console.say(f"Task {task.get('id')} is in flight; it will not be tried again.")
     return code
-
-
-def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Lists the latest bulks, or shows how far one is; with --cancel, ends it."""
-    if arguments.id is None:
-        return _list_bulks(client, console)
-    if arguments.cancel:
-        client.post(f"/v1/bulks/{arguments.id}/cancel")
-    _show_bulk(client.get(f"/v1/bulks/{arguments.id}"), console)
-    return OK
-
-
-def _list_bulks(client: SocketClient, console: Console) -> int:
-    answer = client.get("/v1/bulks")
-    found = answer.get("bulks") or []
-    if found or not console.tables:
-        console.show(answer, lambda: table(BULKS, found, console))
-    else:
-        console.say("There are no bulks: no `retry --all` or `cancel --all` yet.")
-    return OK
-
-
-def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
-    console.show(bulk, lambda: bulk_table(bulk, console))
-    for reason, count in (bulk.get("why_skipped") or {}).items():
-        why = f"they would not be sent ({compact(reason)})"
-        if reason == "changed":
-            why = "others had moved them, or they ran, before their turn came"
-        elif reason == "overtaken":
-            why = "later ones of their partition had started; `retry ID --force` sends one"
-        console.say(f"{number(count)} skipped: {why}.")
 
 
 def _act_on_each(
@@ -166,56 +150,3 @@ def _print_results(tasks: list[dict[str, Any]], console: Console, single: bool) 
             print_tasks(tasks, console, single)
     elif tasks:
         console.lines(table(TASKS, tasks, console))
-
-
-def _begin_bulk(
-    client: SocketClient, console: Console, arguments: Namespace, path: str, status: str
-) -> int:
-    """Begins a bulk and follows it; with --dry-run, only tells what it would move.
-
-    `status` is meant without one.
-    """
-    body: dict[str, Any] = {
-        "filter": {"status": status, **filters(arguments)},
-        "dry_run": arguments.dry_run,
-    }
-    if arguments.rate is not None:
-        body["rate"] = arguments.rate
-    if getattr(arguments, "include_ambiguous", False):
-        body["include_ambiguous"] = True
-    answer = client.post(path, body)
-    if left_out := answer.get("left_out"):
-        console.say(*_left_out(left_out))
-    bulk_id = answer.get("bulk")
-    if arguments.dry_run or bulk_id is None:
-        console.show(answer, lambda: _dry_run(answer, console))
-        if arguments.dry_run:
-            console.say("This was a dry run: nothing has changed.")
-        return OK
-    bulk = follow_bulk(client, console, bulk_id)
-    _show_bulk(bulk, console)
-    if bulk.get("status") == "cancelled":
-        console.complain(f"bulk {bulk_id} was cancelled before it was done")
-        return FAILED
-    return FAILED if (bulk.get("why_skipped") or {}).keys() - {"changed"} else OK
-
-
-def _left_out(left_out: dict[str, Any]) -> tuple[str, str]:
-    numbers = " and ".join(f"{number(count)} {compact(why)}" for why, count in left_out.items())
-    return (
-        f"Left out: {numbers}, which may have been carried out, or ended the daemon.",
-        "Choose them with --reason, or take all with --include-ambiguous.",
-    )
-
-
-def _dry_run(answer: dict[str, Any], console: Console) -> list[str]:
-    """The lines of what a bulk would move: how many, which, and the first of them."""
-    lines = table([MATCHED], [answer], console)
-    counts, examples = answer.get("counts") or [], answer.get("examples") or []
-    if counts:
-        lines += ["", *table(COUNTS, counts[:_COUNTS], console)]
-    if len(counts) > _COUNTS:
-        lines.append(f"and {number(len(counts) - _COUNTS)} more; -o json has all")
-    if examples:
-        lines += ["", *table(TASKS, examples, console)]
-    return lines

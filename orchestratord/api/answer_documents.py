@@ -66,6 +66,8 @@ _TASK: JsonDict = {
     "parent_id": None,
     "run_id": None,
     "partition": None,
+    "bulk_id": None,
+    "replaces": None,
     "last_status_code": 503,
     "last_error": "503 Service Unavailable",
     "created_at": "2026-11-24T22:00:00.000Z",
@@ -124,6 +126,10 @@ class TaskDocument(TypedDict):
     """Of a call: the run that it belongs to, the id of the call that began it; null for a call that
     nothing caused and that has no child tasks."""
     partition: str | None
+    bulk_id: int | None
+    """The last bulk that moved it."""
+    replaces: int | None
+    """The task that it was made of, with other parameters, and whose place it takes."""
     last_status_code: Code
     """A number, `error` where no answer came, `ok` of a statement, or null."""
     last_error: str | None
@@ -295,6 +301,10 @@ class SurveyDocument(TypedDict):
         "moved": 340,
         "skipped": 2,
         "why_skipped": {"changed": 1, "webhook_disabled": 1},
+        "succeeded": 301,
+        "failed": 4,
+        "waiting": 35,
+        "stop_after": 50,
         "filter": {
             "status": "failed",
             "status_code": "5xx",
@@ -305,6 +315,7 @@ class SurveyDocument(TypedDict):
         "rate": "10/s",
         "created_at": "2026-11-24T22:00:00.000Z",
         "finished_at": None,
+        "ended_at": None,
     }
 )
 class BulkDocument(TypedDict):
@@ -312,18 +323,32 @@ class BulkDocument(TypedDict):
 
     id: int
     action: Annotated[str, Field(json_schema_extra={"enum": ["retry", "cancel"]})]
-    status: Annotated[str, Field(json_schema_extra={"enum": ["running", "finished", "cancelled"]})]
+    status: Annotated[
+        str, Field(json_schema_extra={"enum": ["running", "paused", "finished", "cancelled"]})
+    ]
+    """`finished`: all are moved; `paused`: after `stop_after` failures, until it is resumed."""
     matched: int
     moved: int
     skipped: int
     why_skipped: Counts
     """`changed`, or the reason for which they would have failed again → how many."""
+    succeeded: int
+    """Of those that it moved, as all that follow; none of a cancel."""
+    failed: int
+    """For good."""
+    waiting: int
+    """That have not ended. The rest of them was cancelled, or moved by a later bulk."""
+    stop_after: int
+    """Failures after which it pauses; 0 for never."""
     filter: Any
     include_ambiguous: bool | None
     """Null of a cancel."""
     rate: str | None
     created_at: Time
     finished_at: Time | None
+    """When it had moved all, or was cancelled."""
+    ended_at: Time | None
+    """When the last of those that it moved had ended."""
 
 
 class BulksDocument(TypedDict):

@@ -53,11 +53,15 @@ from orchestratord.errors import (
     Overtaken,
     UniqueKeyReused,
 )
+from orchestratord.model.json_body import is_larger
 from orchestratord.model.task import Action
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.route import Answer, described
 from orchestratord.queue.records import CANCEL, RETRY
+
+MOST_RECORDED = 4_000
+"""Bytes of changed parameters that the action log keeps; of larger ones it has the names."""
 
 
 class ApiRoutes:
@@ -93,10 +97,12 @@ class ApiRoutes:
             ("GET", f"{retry}/request"): self.request,
             ("POST", f"{retry}/trigger"): self.trigger,
             ("POST", f"{retry}/cancel"): self.cancel,
+            ("POST", f"{retry}/resolve"): self.resolve,
             ("GET", "/v1/runs/{id}"): self.run,
             ("GET", "/v1/bulks"): self.bulks,
             ("GET", bulk): self.bulk,
             ("POST", f"{bulk}/cancel"): self.cancel_bulk,
+            ("POST", f"{bulk}/resume"): self.resume_bulk,
             ("GET", "/v1/actions"): self.actions,
             ("GET", "/v1/outbox"): self.outbox,
         }
@@ -273,9 +279,20 @@ class ApiRoutes:
 
     @described(body=bodies.TriggerBody, answers={202: TaskDocument}, problems=[Conflict, Overtaken])
     async def trigger(self, asked: Asked) -> Answer:
-        """Have a task tried now."""
-        body = bodies.read_body(bodies.TriggerBody, asked.body)
-        return _done("retry", await self._service.trigger(_id(asked, "task"), force=body.force))
+        """Have a task tried now, or a child task with other parameters in its place."""
+        body, id_ = bodies.read_body(bodies.TriggerBody, asked.body), _id(asked, "task")
+        if not (body.params or body.text_params):
+            return _done("retry", await self._service.trigger(id_, force=body.force))
+        if twice := body.params.keys() & body.text_params.keys():
+            raise InvalidParams(dict.fromkeys(sorted(twice), "is given twice"))
+        child = await self._service.one.replace(
+            id_, body.params, body.text_params, force=body.force
+        )
+        changed = {**body.params, **body.text_params}
+        if is_larger(changed, MOST_RECORDED):
+            changed = dict.fromkeys(changed, "…")
+        detail = {"child": child["id"], "params": changed}
+        return Answer(child, 202, done=Action("retry", child["endpoint"], task=id_, detail=detail))
 
     @described(body=bodies.NoBody, answers={202: TaskDocument}, problems=[Conflict])
     async def cancel(self, asked: Asked) -> Answer:
@@ -283,20 +300,35 @@ class ApiRoutes:
         bodies.read_body(bodies.NoBody, asked.body)
         return _done("cancel", await self._service.cancel(_id(asked, "task")))
 
+    @described(body=bodies.ResolveBody, answers={202: TaskDocument}, problems=[Conflict])
+    async def resolve(self, asked: Asked) -> Answer:
+        """Say how a task ended that waits or has failed: what follows, follows as if its answer
+        had come."""
+        body = bodies.read_body(bodies.ResolveBody, asked.body)
+        task = await self._service.one.resolve(
+            _id(asked, "task"), body.status, note=body.note, body=body.body
+        )
+        detail = {"as": body.status} | ({"note": body.note} if body.note else {})
+        done = Action("resolve", task["endpoint"], task["webhook"], task["id"], detail=detail)
+        return Answer(task, 202, done=done)
+
     @described(body=bodies.RetryAllBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def trigger_all(self, asked: Asked) -> Answer:
         """Have all tasks tried that match a filter."""
         body = bodies.read_body(bodies.RetryAllBody, asked.body)
-        return await self._begin_bulk(RETRY, body, include_ambiguous=body.include_ambiguous)
+        more = {"include_ambiguous": body.include_ambiguous, "force": body.force}
+        return await self._begin_bulk(RETRY, body, body.stop_after, **more)
 
     @described(body=bodies.BulkBody, answers={200: SurveyDocument, 202: BegunBulk})
     async def cancel_all(self, asked: Asked) -> Answer:
         """Give all tasks up that match a filter."""
         return await self._begin_bulk(CANCEL, bodies.read_body(bodies.BulkBody, asked.body))
 
-    async def _begin_bulk(self, action: str, body: bodies.BulkBody, **more: bool) -> Answer:
-        begun = await self._service.begin_bulk(
-            action, body.filter, rate=body.rate, dry_run=body.dry_run, **more
+    async def _begin_bulk(
+        self, action: str, body: bodies.BulkBody, stop_after: int = 0, **more: bool
+    ) -> Answer:
+        begun = await self._service.many.begin(
+            action, body.filter, rate=body.rate, dry_run=body.dry_run, stop_after=stop_after, **more
         )
         if body.dry_run:
             return Answer(begun)
@@ -329,8 +361,15 @@ class ApiRoutes:
     async def cancel_bulk(self, asked: Asked) -> Answer:
         """End a retry or cancel of many early."""
         bodies.read_body(bodies.NoBody, asked.body)
-        bulk = await self._service.cancel_bulk(_id(asked, "bulk"))
+        bulk = await self._service.many.cancel(_id(asked, "bulk"))
         return Answer(bulk, 202, done=Action("stop bulk", bulk=bulk["id"]))
+
+    @described(body=bodies.NoBody, answers={202: BulkDocument}, problems=[Conflict])
+    async def resume_bulk(self, asked: Asked) -> Answer:
+        """Have a retry of many go on that has paused after so many failures."""
+        bodies.read_body(bodies.NoBody, asked.body)
+        bulk = await self._service.many.resume(_id(asked, "bulk"))
+        return Answer(bulk, 202, done=Action("resume bulk", bulk=bulk["id"]))
 
     @described(query=bodies.ActionsQuery, answers={200: ActionLog})
     async def actions(self, asked: Asked) -> Answer:

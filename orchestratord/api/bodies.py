@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Mapping
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any, Literal, TypeVar
 
 from pydantic import (
     BaseModel,
@@ -46,6 +46,10 @@ MAX_PAGE = 1_000
 """Tasks of one page of a list."""
 MAX_KEY = 255
 """Characters of an idempotency key."""
+MAX_NOTE = 1_000
+"""Characters of a note."""
+STOP_AFTER = 50
+"""Failures after which a retry of many pauses, if it does not say."""
 
 _EXPECTED = {
     "model_type": "a JSON object",
@@ -159,6 +163,20 @@ class TriggerBody(RequestBody):
 
     force: StrictBool = False
     """Also if it has succeeded."""
+    params: dict[str, Any] = {}
+    """Parameters to change: a child task is made that has them, and the task stays as it is."""
+    text_params: dict[str, StrictStr] = {}
+    """More of them, as texts that become what the endpoint declares."""
+
+
+class ResolveBody(RequestBody):
+    """How a task ended."""
+
+    status: Annotated[Literal["succeeded", "failed"], Field(alias="as")]
+    note: Annotated[StrictStr, Field(max_length=MAX_NOTE)] | None = None
+    """Why, for the action log and the timeline."""
+    body: Any = None
+    """Of the answer: JSON, or a text."""
 
 
 class BulkBody(RequestBody):
@@ -177,6 +195,10 @@ class RetryAllBody(BulkBody):
 
     include_ambiguous: StrictBool = False
     """Retry what may have been carried out, and what ended the daemon, as well."""
+    stop_after: Annotated[StrictInt, Field(ge=0, le=MAX_ID)] = STOP_AFTER
+    """Failures after which it pauses, and can be resumed; 0 for never."""
+    force: StrictBool = False
+    """Repeat those that succeeded as well, where the filter names that status."""
 
 
 # -- Query strings ---------------------------------------------------------------------------------

@@ -79,6 +79,8 @@ class TaskQuery(TypedDict, total=False):
     """Of this partition."""
     run: _ID
     """Calls of the run that began with this call."""
+    bulk: _ID
+    """Moved by this bulk, and by none after it."""
     batch: _ID
     """Told of by the delivery of this batch."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)]
@@ -114,6 +116,8 @@ class TaskFilterBody(TypedDict, total=False):
     """Of this partition."""
     run: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Calls of the run that began with this call."""
+    bulk: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
+    """Moved by this bulk, and by none after it."""
     batch: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None
     """Told of by the delivery of this batch."""
     webhook: Annotated[str, Field(max_length=MAX_TEXT)] | None
@@ -130,7 +134,7 @@ IN_BULK = {
     RETRY: ("retried", (Status.PENDING, Status.FAILED, Status.CANCELLED)),
     CANCEL: ("cancelled", (Status.PENDING, Status.RUNNING, Status.FAILED)),
 }
-"""What a filter may retry or cancel; a task that succeeded is repeated one by one, by force."""
+"""What a filter may retry or cancel; tasks that succeeded are repeated by force only."""
 
 DOUBTFUL = (Reason.AMBIGUOUS.value, Reason.POISONED.value)
 """Reasons whose tasks a retry of many leaves out: they may have been carried out, or end the
@@ -170,6 +174,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "parent": _id,
         "partition": _partition,
         "run": _id,
+        "bulk": lambda value: _id(value, "bulk"),
         "batch": _id,
         "webhook": _text,
     }
@@ -189,7 +194,12 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
 
 
 def read_bulk_filter(
-    action: str, given: Mapping[str, Any], now: int, *, include_ambiguous: bool
+    action: str,
+    given: Mapping[str, Any],
+    now: int,
+    *,
+    include_ambiguous: bool,
+    force: bool = False,
 ) -> TaskFilter:
     """The filter of a retry or cancel of many.
 
@@ -197,6 +207,7 @@ def read_bulk_filter(
         action: `RETRY` or `CANCEL`.
         given: as `read_filter` takes it, with `now`.
         include_ambiguous: retry also what failed for one of `DOUBTFUL`.
+        force: repeat what has succeeded as well, where its status is named.
 
     Raises:
         InvalidParams: it is empty, or names what cannot be done in bulk.
@@ -204,9 +215,13 @@ def read_bulk_filter(
     wanted = read_filter(given, now)
     if wanted == TaskFilter():
         raise InvalidParams({"filter": "is empty; name at least one condition"})
-    done, allowed = IN_BULK[action]
+    done, allowed = IN_BULK[action][0], list(IN_BULK[action][1])
+    if force and action == RETRY:
+        allowed.append(Status.SUCCEEDED)
     if wrong := [item for item in wanted.status if item not in allowed]:
         text = f"{', '.join(wrong)} tasks are not {done} in bulk; {', '.join(allowed)} are"
+        if action == RETRY and Status.SUCCEEDED in wrong:
+            text += ", and with force those that succeeded"
         raise InvalidParams({"filter.status": text})
     wanted = with_default(action, wanted)
     if action == RETRY and not (include_ambiguous or wanted.reason or wanted.ids):
@@ -311,10 +326,10 @@ def _ids(value: Any) -> tuple[int, ...]:
     return found
 
 
-def _id(value: Any) -> int:
+def _id(value: Any, what: str = "task") -> int:
     number = None if isinstance(value, bool) else whole_number(str(value))
     if number is None:
-        raise ValueError(f"{value!r} is not the number of a task")
+        raise ValueError(f"{value!r} is not the number of a {what}")
     return min(number, MAX_ID)
 
 

@@ -67,6 +67,8 @@ def task_json(task: Task, redactor: Redactor) -> TaskDocument:
         "parent_id": task.parent_id,
         "run_id": task.run_id,
         "partition": redactor.value(task.partition),
+        "bulk_id": task.bulk_id,
+        "replaces": task.replaces,
         "last_status_code": task.last_status_code,
         "last_error": redactor.value(task.last_error),
         "created_at": rfc3339(task.created_at),
@@ -79,14 +81,16 @@ def task_page_json(
     task: Task,
     response: Mapping[str, Any] | None,
     attempts: Iterable[Attempt],
+    blocks: bool,
     redactor: Redactor,
 ) -> TaskPageDocument:
-    """One task in full: what it sends, the last answer, and all its attempts, oldest first. What it
-    `waits` for has to be added."""
+    """One task in full: what it sends, the last answer, and all its attempts, oldest first;
+    `blocks`: whether later ones of its partition wait for it. What it `waits` for has to be added.
+    """
     return {
         **task_json(task, redactor),
         "waits": None,
-        "holds_partition": holds(task, task.status, task.reason),
+        "holds_partition": blocks and holds(task, task.status, task.reason),
         "payload": redactor.value(task.payload),
         "response": redactor.value(response),
         "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],
@@ -147,11 +151,16 @@ def bulk_json(bulk: Bulk, redactor: Redactor) -> BulkDocument:
         "moved": bulk.moved,
         "skipped": bulk.skipped,
         "why_skipped": dict(bulk.why_skipped),
+        "succeeded": bulk.succeeded,
+        "failed": bulk.failed,
+        "waiting": bulk.waiting,
+        "stop_after": bulk.stop_after,
         "filter": redactor.value(filter_json(bulk.filter)),
         "include_ambiguous": None if bulk.action == CANCEL else not bulk.filter.left_out,
         "rate": None if bulk.rate is None else format_rate(bulk.rate),
         "created_at": rfc3339(bulk.created_at),
         "finished_at": rfc3339(bulk.finished_at),
+        "ended_at": rfc3339(bulk.ended_at),
     }
 
 
@@ -186,6 +195,7 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
         "parent": wanted.parent,
         "partition": wanted.partition,
         "run": wanted.run,
+        "bulk": wanted.bulk,
         "batch": wanted.batch,
         "webhook": wanted.webhook,
     }

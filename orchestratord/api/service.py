@@ -19,7 +19,8 @@ from typing import Any, TypeVar, cast
 from orchestratord.api import answer_documents as answers
 from orchestratord.api import daemon_documents, filters, serialize, status
 from orchestratord.api.bodies import MAX_BATCH, ExplainBody, read_body
-from orchestratord.api.bulk_runner import BulkRunner
+from orchestratord.api.manual.bulk_service import BulkService
+from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
 from orchestratord.api.runs.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
@@ -36,7 +37,6 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Action, Effect, NewTask, Task, Upsert
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import check_sizes
-from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, plugin_rows, search
 from orchestratord.queue.store import Store
 from orchestratord.runtime.clock_watch import ClockWatch
@@ -55,10 +55,6 @@ log = logging.getLogger("orchestratord.control")
 T = TypeVar("T")
 MAX_WAITING = 64
 """Clients that can be kept waiting at once."""
-MAX_BULKS = 20
-"""That are listed."""
-EXAMPLES = 5
-"""Tasks that a dry run names."""
 LOOK_AGAIN = 1.0
 """Seconds until a task that is waited for is read again: another process may have ended it."""
 _AT_ONCE = 0.01
@@ -84,8 +80,8 @@ class Service:
         upgrade: Upgrade,
         relay: OutboxRelay,
     ) -> None:
-        self.bulk_runner = BulkRunner(store, worker, clock, host.events)
-        """Has to be run beside the worker."""
+        self.many = BulkService(store, worker, clock, host.events)
+        self.one = TaskService(store, worker, host, clock)
         self.throttles = ThrottleService(worker, fleet)
         self._store = store
         self._worker = worker
@@ -283,66 +279,17 @@ class Service:
                 self.publish(task_events.cancelled(task, self._clock.now_ms()))
         return serialize.task_json(task, self.config.redactor)
 
-    # -- many tasks ----------------------------------------------------------------------------
-
-    async def begin_bulk(
-        self,
-        action: str,
-        filter: Mapping[str, Any],  # noqa: A002
-        *,
-        rate: float | None = None,
-        dry_run: bool = False,
-        include_ambiguous: bool = False,
-    ) -> answers.SurveyDocument | answers.BegunBulk:
-        """Have every task tried, or give every task up, that the filter matches.
-
-        Args:
-            action: `RETRY`, of every failed task where the filter names no status; or `CANCEL`, of
-                every one that waits.
-            filter: by the names of the parameters of `GET /v1/retries`.
-            rate: tasks a second at most.
-            dry_run: only count them; nothing is written down.
-            include_ambiguous: retry also what failed for one of `DOUBTFUL`; they are left out else,
-                unless the filter names reasons, or the tasks themselves.
-
-        Returns:
-            `matched`, the `bulk` (its id; None for a dry run), what is `left_out` by reason, and
-            for a dry run the `counts` by reason and endpoint, with `examples`.
-
-        Raises:
-            InvalidParams: the filter is empty, names what cannot be done in bulk, or holds a secret
-                of the configuration, which would be stored.
-        """
-        now = self._clock.now_ms()
-        wanted = filters.read_bulk_filter(action, filter, now, include_ambiguous=include_ambiguous)
-        told = {f"filter.{name}": filter[name] for name in filter.keys() - {"id", "parent"}}
-        if not dry_run and (problems := self.config.redactor.problems_in(told)):
-            raise InvalidParams(problems)
-        survey = await self._store.read(bulks.survey(wanted))
-        if dry_run:
-            examples = await self._store.read(bulks.examples(survey, EXAMPLES))
-            return serialize.survey_json(survey, examples, self.config.redactor)
-        bulk = await self._store.write(bulks.create(action, survey, rate))
-        self.bulk_runner.begin(bulk)
-        return {"matched": bulk.matched, "bulk": bulk.id, "left_out": dict(survey.left_out)}
-
     async def run(self, run_id: int, limit: int = 100) -> RunDocument:
         """A run, with up to `limit` of its tasks. Raises NotFound."""
         return await run_document(self._store, run_id, limit, self.config.redactor)
 
     async def bulks(self) -> list[answers.BulkDocument]:
         """The latest retries and cancels of many, the latest first."""
-        found = await self._store.read(bulks.newest(MAX_BULKS))
-        return [serialize.bulk_json(bulk, self.config.redactor) for bulk in found]
+        return await self.many.newest()
 
     async def bulk(self, bulk_id: int) -> answers.BulkDocument:
         """A retry or cancel of many. Raises NotFound."""
-        return serialize.bulk_json(await self._store.read(bulks.get(bulk_id)), self.config.redactor)
-
-    async def cancel_bulk(self, bulk_id: int) -> answers.BulkDocument:
-        """Move no more tasks; those that were moved stay so. Raises NotFound."""
-        bulk = await self._store.write(bulks.cancel(bulk_id))
-        return serialize.bulk_json(bulk, self.config.redactor)
+        return await self.many.get(bulk_id)
 
     # -- endpoints -----------------------------------------------------------------------------
 

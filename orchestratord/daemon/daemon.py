@@ -413,7 +413,7 @@ class Daemon:
         return {
             **parts,
             "scheduler": self._once_alone(self._scheduler.run()),
-            "bulks": self._once_alone(self._service.bulk_runner.run()),
+            "bulks": self._once_alone(self._service.many.runner.run()),
             "outbox": self._once_alone(self._relay.run()),
             "chores": self._chores().run(),
             "team": self._team.run(),

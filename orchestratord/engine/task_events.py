@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from orchestratord.model.event import EventType, PartitionEvent, TaskEvent
+from orchestratord.model.event import BulkEvent, EventType, PartitionEvent, TaskEvent
 from orchestratord.model.task import Key, Kind, Status, Task
 from orchestratord.queue.operations.insert import HAPPENED_CODE
-from orchestratord.queue.records import Insert, Inserted, Settlement
+from orchestratord.queue.records import Bulk, Insert, Inserted, Settlement
 
 # Names of a module are found sooner than members of an enumeration.
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
@@ -87,6 +87,20 @@ def triggered(task: Task, at: int) -> TaskEvent:
     return _by_hand(_TRIGGERED, task, at)
 
 
+def replacing(task: Task, at: int) -> TaskEvent:
+    """A task was made of another one manually."""
+    return _by_hand(_CREATED, task, at)
+
+
+def resolved(settlement: Settlement) -> TaskEvent:
+    """A person said how a task ended."""
+    s, task = settlement, settlement.task
+    return TaskEvent(
+        _SETTLED[s.status], s.at, task.id, task.kind, task.endpoint_id, task.webhook or None,
+        str(s.status), task.attempts, s.reason, s.status_code, s.error, parent_id=task.parent_id,
+    )  # fmt: skip
+
+
 def triggered_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
     """The same, where no more is known of the task than what it is claimed by."""
     kind = Kind.WEBHOOK if key.webhook else Kind.CALL
@@ -101,6 +115,14 @@ def cancelled_in_bulk(task_id: int, key: Key, at: int) -> TaskEvent:
     return triggered_in_bulk(task_id, key, at)._replace(
         type=_CANCELLED, status=Status.CANCELLED.value, next_try=None
     )
+
+
+def of_bulk(type_: EventType, bulk: Bulk, at: int) -> BulkEvent:
+    """A step of a bulk, with how far it is and how it went so far."""
+    return BulkEvent(
+        type_, at, bulk.id, bulk.action, bulk.matched, bulk.moved, bulk.skipped, bulk.succeeded,
+        bulk.failed, bulk.waiting,
+    )  # fmt: skip
 
 
 def _by_hand(type_: EventType, task: Task, at: int) -> TaskEvent:

@@ -26,6 +26,12 @@ class EventType(StrEnum):
     TASK_FAILED = "task.failed"  # for good
     TASK_CANCELLED = "task.cancelled"
     TASK_TRIGGERED = "task.triggered"  # made due manually
+    BULK_BEGAN = "bulk.began"
+    BULK_PROGRESS = "bulk.progress"  # about each second, while there is some
+    BULK_PAUSED = "bulk.paused"  # so many of its tasks have failed that it moves no more for now
+    BULK_RESUMED = "bulk.resumed"
+    BULK_CANCELLED = "bulk.cancelled"
+    BULK_FINISHED = "bulk.finished"  # all that it moved has ended
     PARTITION_HELD = "partition.held"  # by a task that failed, until a person has looked
     WEBHOOK_DISABLED = "webhook.disabled"
     WEBHOOK_ENABLED = "webhook.enabled"
@@ -87,6 +93,26 @@ class TaskEvent(NamedTuple):
     """How long after it was due the attempt began."""
     parent_id: int | None = None
     """The task that it follows from."""
+
+
+class BulkEvent(NamedTuple):
+    """`bulk.…`: a step of a retry or cancel of many."""
+
+    type: EventType
+    at: int
+    bulk: int
+    """Its id."""
+    action: str
+    """`retry` or `cancel`."""
+    matched: int
+    moved: int
+    skipped: int
+    succeeded: int = 0
+    """Of those that it moved."""
+    failed: int = 0
+    """For good."""
+    waiting: int = 0
+    """That have not ended."""
 
 
 class PartitionEvent(NamedTuple):
@@ -289,6 +315,7 @@ class DaemonEvent(NamedTuple):
 
 Event = (
     TaskEvent
+    | BulkEvent
     | PartitionEvent
     | WebhookEvent
     | BreakerEvent

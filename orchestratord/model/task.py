@@ -4,6 +4,7 @@ pending → running → succeeded | failed | pending (next_try by the backoff)
 pending → failed (expired, endpoint_removed, webhook_removed, webhook_disabled)
 pending, failed → cancelled; running, with a cancel asked for → cancelled instead of a retry
 failed, cancelled, (with force) succeeded → pending, manually
+pending, failed → succeeded or failed, manually (resolved)
 """
 
 from __future__ import annotations
@@ -51,6 +52,7 @@ class Reason(StrEnum):
     ENDPOINT_REMOVED = "endpoint_removed"
     WEBHOOK_REMOVED = "webhook_removed"
     WEBHOOK_DISABLED = "webhook_disabled"
+    RESOLVED = "resolved"  # a person said how it ended; also of a task that succeeded so
 
 
 class Kind(StrEnum):
@@ -177,6 +179,10 @@ class Task:
     """How many of its partition may run at once in all daemons; 0 for no bound."""
     first_at: int | None = None
     """When it was first in its ordered partition; `give_up_after` counts from here."""
+    bulk_id: int | None = None
+    """The last bulk that moved it."""
+    replaces: int | None = None
+    """The task that it was made of, with other parameters, and whose place it takes."""
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""

@@ -27,6 +27,7 @@ from peewee import (
     TextField,
 )
 
+from orchestratord.queue.tables.run_table import RunRow as RunRow
 from orchestratord.queue.tables.table_parts import (
     EMPTY,
     NO_PARAMS,
@@ -136,6 +137,11 @@ class RetrySchedule(QueueRow):
     backed_off = IntegerField(constraints=ZERO)
     """1: its backoff put it off until `next_try`, after a failure that was counted, and not
     Retry-After, a hook, or a person."""
+    bulk_id = BigIntegerField(null=True)
+    """The last bulk that moved it. No foreign key: the bulk may be pruned first."""
+    replaces = BigIntegerField(null=True)
+    """The task that it was made of, with other parameters, and whose place in an ordered partition
+    it takes: that one lets go of it once this one has succeeded."""
     run_id = BigIntegerField(null=True)
     """Of a call: the run that it belongs to, which is the id of the call that began it. NULL for
     deliveries, and for a call that has no run: nothing caused it, and it has no child tasks."""
@@ -190,6 +196,9 @@ _index("finished", _status, _finished, where=_finished.is_null(False))
 _key, _parent = RetrySchedule.unique_key, RetrySchedule.parent_id
 _index("key", _endpoint, _key, where=_key.is_null(False), unique=True)
 _index("parent", _parent, where=_parent.is_null(False))
+# The tasks of a bulk, and how many of them have not ended. No other task is in it.
+_bulk = (RetrySchedule.bulk_id, _status)
+_index("bulk", *_bulk, postgres=(*_bulk, _id), where=RetrySchedule.bulk_id.is_null(False))
 # Partitions. Whose turn it is: of those that wait, in their order; whether one has its turn; how
 # many of one with a limit run. Of ordered ones: all that later ones wait for, and that no two are
 # ever ready or running at once.
@@ -286,7 +295,7 @@ class BulkRow(QueueRow):
     dry_run = IntegerField(constraints=ZERO)
     """Only counted."""
     status = TextField()
-    """running, finished or cancelled."""
+    """running, paused, finished (all are moved) or cancelled."""
     highest_id = BigIntegerField()
     """The newest task when it was created; later ones are left alone."""
     cursor = BigIntegerField(constraints=ZERO)
@@ -308,9 +317,25 @@ class BulkRow(QueueRow):
     why_skipped = TextField(constraints=NO_PARAMS)
     """How many were skipped and why, a JSON object: `changed`, or the reason for which they would
     only wait or fail again."""
+    succeeded = BigIntegerField(constraints=ZERO)
+    """Of those that it moved, how many have succeeded since; they may be pruned by now."""
+    failed = BigIntegerField(constraints=ZERO)
+    """How many have failed for good since."""
+    stop_after = BigIntegerField(constraints=ZERO)
+    """Failures after which it pauses; 0 for never."""
+    stop_at = BigIntegerField(null=True)
+    """At how many in `failed` it pauses next: `stop_after` more than when it was last resumed."""
+    ended_at = BigIntegerField(null=True)
+    """When the last of those that it moved had ended."""
 
     class Meta:
         table_name = "bulks"
+
+
+GOES_ON = (BulkRow.status == "running") | (
+    BulkRow.ended_at.is_null() & (BulkRow.status << ("finished", "cancelled"))
+)
+"""Of a bulk: it moves tasks, or what it has moved has not ended."""
 
 
 class DaemonRow(QueueRow):
@@ -418,40 +443,6 @@ class OutboxTaken(QueueRow):
 
 
 OutboxTaken.add_index(OutboxTaken.at, name="outbox_taken_at")
-
-
-class RunRow(QueueRow):
-    """A run: a call that nothing caused, and all calls that follow from it, with how many of them
-    have ended how. It begins with the first child task, and outlives its tasks."""
-
-    id = BigIntegerField(primary_key=True)
-    """The call that began it."""
-    endpoint_id = TextField()
-    """Of that call."""
-    tasks = IntegerField()
-    """How many calls belong to it; those that wait in slices are counted."""
-    open_tasks = IntegerField()
-    """How many of them have not ended."""
-    succeeded = IntegerField()
-    failed = IntegerField()
-    cancelled = IntegerField()
-    ends = IntegerField(constraints=ZERO)
-    """How often it has ended: a manual retry may open it again."""
-    untold = IntegerField(constraints=ZERO)
-    """1: it has ended, and the hooks of `on_run_end` have not been told yet."""
-    created_at = BigIntegerField()
-    """When the call that began it was accepted."""
-    ended_at = BigIntegerField(null=True)
-    """When the last of its calls ended; NULL while one has not."""
-
-    class Meta:
-        table_name = "runs"
-        postgres = REWRITTEN
-
-
-# Whose end is to be told; retention.
-RunRow.add_index(RunRow.id, name="runs_untold", where=RunRow.untold == 1)
-RunRow.add_index(RunRow.ended_at, name="runs_ended", where=RunRow.ended_at.is_null(False))
 
 
 class BatchMemberRow(QueueRow):

@@ -259,6 +259,7 @@ class TaskFilter:
         parent: caused by this task.
         partition: in the partition of this value, of whatever endpoint or webhook.
         run: a call of this run.
+        bulk: moved by this bulk, and by none after it.
         batch: told of by the delivery of this batch.
         webhook: a delivery of the webhook of this name.
     """
@@ -276,6 +277,7 @@ class TaskFilter:
     parent: int | None = None
     partition: str | None = None
     run: int | None = None
+    bulk: int | None = None
     batch: int | None = None
     webhook: str | None = None
 
@@ -306,7 +308,7 @@ class Bulk:
     """Tasks a second; None for no limit."""
     dry_run: bool
     status: str
-    """running, finished or cancelled; a dry run is finished at once."""
+    """running, paused (after `stop_after` failures), finished (all are moved) or cancelled."""
     highest_id: int
     """Tasks that were created later are left alone."""
     cursor: int
@@ -329,6 +331,22 @@ class Bulk:
     """Until when no other daemon does, if that one says nothing; by the database's clock."""
     why_skipped: Mapping[str, int] = field(default_factory=dict)
     """How many were skipped for what: `CHANGED`, or the reason for which they would fail again."""
+    succeeded: int = 0
+    """Of those that it moved, how many have succeeded since."""
+    failed: int = 0
+    """How many have failed for good since."""
+    stop_after: int = 0
+    """Failures after which it pauses; 0 for never."""
+    ended_at: int | None = None
+    """When the last of those that it moved had ended."""
+    waiting: int = 0
+    """How many of those that it moved, and no bulk after it, have not ended; where it was asked
+    for."""
+
+    @property
+    def counts(self) -> tuple[int, ...]:
+        """How far it is and how it went, in numbers that grow."""
+        return self.moved, self.skipped, self.succeeded, self.failed
 
 
 @dataclass(frozen=True, slots=True)

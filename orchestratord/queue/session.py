@@ -31,6 +31,20 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "bigint",
 )
 
+OUTCOMES = ManyRows(
+    """
+UPDATE bulks SET succeeded = succeeded + new.column2, failed = failed + new.column3,
+    status = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 'paused'
+        ELSE status END
+FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
+""",
+    "bigint",
+    "bigint",
+    "bigint",
+)
+"""How it went with what bulks have moved: of each, how many more succeeded and failed. So many
+failures pause it, in the transaction of the last one."""
+
 
 @dataclass(slots=True)
 class Session(ABC):
@@ -57,6 +71,10 @@ class Session(ABC):
     just before COMMIT: all daemons change the same few rows, and wait for each other there."""
     runs: RunCounts = field(default_factory=RunCounts)
     """What the transaction changes in the counts of runs; written there as well."""
+
+    outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
+    """Bulks of which tasks ended in the transaction, with the status: written as late, and once
+    for all of them."""
 
     touched: set[Line] = field(default_factory=set)
     """Lines of partitions in which the transaction has changed something."""
@@ -105,14 +123,17 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_noted(self) -> None:
-        """Write what was noted of runs and of successes. Raises Singly."""
+        """Write what was noted of runs, of successes and of bulks. Raises Singly."""
         self.runs.write(self.db, self.now())
         SUCCESS.run(self.db, sorted(self.successes.items()))
+        if self.outcomes:
+            OUTCOMES.run(self.db, outcome_rows(self.outcomes))
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
         self.moves, self.due, self.successes = Counter(), {}, {}
         self.runs = RunCounts()
+        self.outcomes = Counter()
         self.touched, self.limited, self.elected = set(), set(), {}
         if committed:
             self.unsure = self.missed
@@ -259,6 +280,16 @@ class Session(ABC):
     def heard(self, key: Key, next_try: int) -> None:  # noqa: B027  # not every database has that
         """A task of `key` is due at `next_try`, which may be before what was claimed last; from any
         thread."""
+
+
+def outcome_rows(outcomes: Mapping[tuple[int, str], int]) -> list[tuple[int, int, int]]:
+    """The rows of `OUTCOMES`, always in one order: by bulk, the status, and how many more of them
+    have it."""
+    each = ((bulk_id, outcomes) for bulk_id in sorted({bulk_id for bulk_id, _ in outcomes}))
+    return [
+        (id_, found.get((id_, Status.SUCCEEDED), 0), found.get((id_, Status.FAILED), 0))
+        for id_, found in each
+    ]
 
 
 def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:

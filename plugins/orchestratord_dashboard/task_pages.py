@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from functools import partial
 from typing import Any
 from urllib.parse import urlencode
 
@@ -11,7 +12,7 @@ from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
 FILTERS = (
     "status", "endpoint", "kind", "status_code", "reason", "since", "until", "text", "id", "parent",
-    "partition", "run", "batch", "webhook",
+    "partition", "run", "bulk", "batch", "webhook",
 )  # fmt: skip
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
 ORDERS = ("newest", "ended")
@@ -33,6 +34,7 @@ def pages(control: Control) -> Iterable[DashboardPage]:
         order, after = visit.query.get("order") or ORDERS[0], visit.query.get("after")
         found = await control.retries(given, limit=PAGE, after=after, bounded=True, order=order)
         sorted_ = given if order == ORDERS[0] else {**given, "order": order}
+        bulks = await control.bulks()
         older = {**sorted_, "after": found["next"]} if found["next"] is not None else None
         return {
             "tasks": found["retries"],
@@ -46,7 +48,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "newest": address(sorted_) if after else None,
             "order": order,
             "names": list(control.config.endpoints)[:MOST_NAMES],
-            "running": [bulk for bulk in await control.bulks() if bulk["status"] == "running"],
+            "going_on": [bulk for bulk in bulks if bulk["status"] in ("running", "paused")],
+            "any_bulks": bool(bulks),
         }
 
     async def show_one(visit: PageVisit) -> Mapping[str, Any]:
@@ -65,6 +68,8 @@ def pages(control: Control) -> Iterable[DashboardPage]:
             "children": children["retries"],
             "more_children": children["next"] is not None,
             "step": STEPS[task["status"]],
+            "can_resolve": task["status"] in ("pending", "failed"),
+            "can_change": task["kind"] == "call" and task["status"] in ("failed", "cancelled"),
         }
 
     async def show_bulk(visit: PageVisit) -> Mapping[str, Any]:
@@ -77,6 +82,11 @@ def pages(control: Control) -> Iterable[DashboardPage]:
     yield DashboardPage("/retries", "tasks.html", "retries", show_list)
     yield DashboardPage("/retries/{id}", "task.html", "retries", show_one)
     yield DashboardPage("/bulks/{id}", "bulk.html", "retries", show_bulk)
+    yield DashboardPage("/bulks", "bulks.html", "retries", partial(_show_bulks, control))
+
+
+async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:
+    return {"bulks": await control.bulks()}
 
 
 MOST_NAMES = 500

@@ -11,15 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from secrets import token_hex
 from typing import Any
 
 from peewee import fn
 
-from orchestratord.errors import NotFound
+from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
-from orchestratord.queue.connection import BY_ID, Connection
-from orchestratord.queue.models import BulkRow, sql
+from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
+from orchestratord.queue.models import GOES_ON, BulkRow, sql
 from orchestratord.queue.operations import partitions, search
 from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, Line, TaskFilter
@@ -35,38 +36,63 @@ COLUMNS = [
     if field.name == "filter"
     else BulkRow._meta.columns[field.name]
     for field in fields(Bulk)
+    if field.name != "waiting"
 ]
+RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
+"""What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
+
+MOST_WAITING = 1_000_000
+"""Tasks of a bulk that are counted at most."""
 
 MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit, run_id"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'pending', next_try = ?, first_at = NULL,
+SET status = 'pending', bulk_id = ?, next_try = ?, first_at = NULL,
     held = CASE WHEN partition IS NULL THEN 0 ELSE 1 END,
     blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
     granted = granted
         + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
+    generation = generation + CASE WHEN status = 'succeeded' THEN 1 ELSE 0 END,
     retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
+# Random, so that a receiver takes what it had for something new.
+NEW_NONCE = ManyRows(
+    "UPDATE retry_schedule SET nonce = new.column2 FROM (VALUES {rows}) AS new "
+    "WHERE id = new.column1",
+    "bigint",
+    "text",
+)
+
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
-SET next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?, updated_at = ?
+SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?,
+    updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 
 CANCEL = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, finished_at = ?,
-    updated_at = ?
+SET status = 'cancelled', bulk_id = ?, held = 0, blocks = 0, reason = NULL, next_try = NULL,
+    finished_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
 
 ASK_TO_CANCEL = f"""
 UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
+"""
+
+REPLACED = f"""
+SELECT replaces FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND replaces IS NOT NULL
+"""
+
+WAITING = f"""
+SELECT count(*) FROM (SELECT 1 FROM retry_schedule {BY_BULK}
+    WHERE bulk_id = ? AND status IN ('pending', 'running') LIMIT ?) AS found
 """
 
 
@@ -83,8 +109,8 @@ async def step(
     not among those. A retry skips the tasks of keys for which `obstacle` knows a reason why
     they would only wait or fail again. Raises NotFound.
     """
-    seen = await store.read(get(bulk_id))
-    if seen.status != "running":
+    seen = await store.read(row_of(bulk_id))
+    if seen.status != RUNNING:
         return seen, {}
     found = await store.read(upcoming(seen, limit))
     skipped: Counter[str] = Counter()
@@ -143,10 +169,13 @@ def examples(db: Connection, survey: Survey, limit: int) -> list[Task]:
 
 
 @writes(Rank.HAND)
-def create(session: Session, action: str, survey: Survey, rate: float | None) -> Bulk:
+def create(
+    session: Session, action: str, survey: Survey, rate: float | None, stop_after: int = 0
+) -> Bulk:
     """Write down that these tasks are to be retried or cancelled; the bulk, which others step.
 
-    One that has nothing to do is finished at once. `rate`: tasks a second.
+    One that has nothing to do is finished at once. `rate`: tasks a second. `stop_after`: failures
+    after which it pauses; 0 for never.
     """
     now = session.now()
     wanted, matched = survey.filter, survey.matched
@@ -154,7 +183,7 @@ def create(session: Session, action: str, survey: Survey, rate: float | None) ->
     if wanted.reason or wanted.left_out:
         # A daemon of schema 7 that takes it over moves nothing, rather than too much.
         old = replace(wanted, reason=(), left_out=(), ids=())
-    status = "running" if matched else "finished"
+    status = RUNNING if matched else FINISHED
     new = BulkRow.insert(
         filter_=search.dump(old),
         wanted=search.dump(wanted) if old != wanted else None,
@@ -165,6 +194,9 @@ def create(session: Session, action: str, survey: Survey, rate: float | None) ->
         created_at=now,
         updated_at=now,
         finished_at=None if matched else now,
+        ended_at=None if matched else now,
+        stop_after=stop_after,
+        stop_at=stop_after or None,
         action=action,
         owner=session.owner,
         lease_until=session.lease_until(),
@@ -202,7 +234,7 @@ def move_on(
     those that matched.
     """
     bulk = _get(session.db, seen.id, session.db.for_update)
-    if bulk.status != "running" or bulk.cursor != seen.cursor or _others(session, bulk):
+    if bulk.status != RUNNING or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
     now = session.now()
     why = Counter(bulk.why_skipped)
@@ -215,9 +247,9 @@ def move_on(
         ids = [id_ for id_ in ids if id_ not in overtaken]
     for status in bulk.filter.status if ids else ():
         if bulk.action == CANCELLING:
-            rows, asked = _cancel(session, status, ids, now)
+            rows, asked = _cancel(session, bulk.id, status, ids, now)
         else:
-            rows, asked = _move(session, status, ids, now), 0
+            rows, asked = _move(session, bulk.id, status, ids, now), 0
         moved += len(rows) + asked
         after = Status.CANCELLED if bulk.action == CANCELLING else Status.PENDING
         for id_, endpoint_id, webhook, held, partition, ordered, bound, run_id in rows:
@@ -242,14 +274,16 @@ def move_on(
         "lease_until": session.lease_until(),
     }
     if last:
-        changes |= {"status": "finished", "finished_at": now}
+        changes |= {"status": FINISHED, "finished_at": now}
+        if bulk.action == CANCELLING:
+            changes["ended_at"] = now
     return _change(session, bulk.id, changes, now), keys
 
 
 @writes(Rank.KEEP)
 def release(session: Session) -> None:
     """Leave those that are carried out here to other daemons, which need not wait then."""
-    ours = BulkRow.owner == session.owner, BulkRow.status == "running"
+    ours = BulkRow.owner == session.owner, GOES_ON
     session.db.run(*sql(BulkRow.update(owner=None, lease_until=None).where(*ours)))
 
 
@@ -263,19 +297,23 @@ def _left_to(db: Connection, bulk: Bulk, owner: str, now: int) -> bool:
     return bulk.owner in (None, owner) or (bulk.lease_until or 0) < db.dead_before(now)
 
 
-def _move(session: Session, status: str, ids: Sequence[int], now: int) -> list[tuple[Any, ...]]:
+def _move(
+    session: Session, bulk_id: int, status: str, ids: Sequence[int], now: int
+) -> list[tuple[Any, ...]]:
     marks = ", ".join("?" * len(ids))
     if status == Status.PENDING:
-        return session.db.all(HASTEN.format(ids=marks), (now, now, now, now, *ids))
-    if status not in (Status.FAILED, Status.CANCELLED):
+        return session.db.all(HASTEN.format(ids=marks), (bulk_id, now, now, now, now, *ids))
+    if status == Status.RUNNING:
         return []
-    rows = session.db.all(RETRY.format(ids=marks), (now, now, now, *ids, status))
+    rows = session.db.all(RETRY.format(ids=marks), (bulk_id, now, now, now, *ids, status))
+    if status == Status.SUCCEEDED:
+        NEW_NONCE.run(session.db, [(id_, token_hex(16)) for id_, *_ in rows])
     session.moved(status, Status.PENDING, len(rows))
     return rows
 
 
 def _cancel(
-    session: Session, status: str, ids: Sequence[int], now: int
+    session: Session, bulk_id: int, status: str, ids: Sequence[int], now: int
 ) -> tuple[list[tuple[Any, ...]], int]:
     """Those that are cancelled, and how many were asked to be."""
     marks = ", ".join("?" * len(ids))
@@ -283,8 +321,12 @@ def _cancel(
         return [], len(session.db.all(ASK_TO_CANCEL.format(ids=marks), (now, *ids)))
     if status not in (Status.PENDING, Status.FAILED):
         return [], 0
-    rows = session.db.all(CANCEL.format(ids=marks), (now, now, *ids, status))
+    rows = session.db.all(CANCEL.format(ids=marks), (bulk_id, now, now, *ids, status))
     session.moved(status, Status.CANCELLED, len(rows))
+    if rows:
+        marks = ", ".join("?" * len(rows))
+        for (replaced,) in session.db.all(REPLACED.format(ids=marks), [row[0] for row in rows]):
+            partitions.give_place(session, replaced, Status.CANCELLED, None)
     return rows, 0
 
 
@@ -292,10 +334,42 @@ def _cancel(
 def cancel(session: Session, bulk_id: int) -> Bulk:
     """Stop where it is; one that has ended stays as it is. Raises NotFound."""
     bulk = _get(session.db, bulk_id, session.db.for_update)
-    if bulk.status != "running":
+    if bulk.status not in (RUNNING, PAUSED):
         return bulk
     now = session.now()
-    return _change(session, bulk_id, {"status": "cancelled", "finished_at": now}, now)
+    return _change(session, bulk_id, {"status": CANCELLED, "finished_at": now}, now)
+
+
+@writes(Rank.HAND)
+def resume(session: Session, bulk_id: int) -> Bulk:
+    """Have one that has paused go on, until as many more have failed. Raises NotFound, Conflict."""
+    bulk = _get(session.db, bulk_id, session.db.for_update)
+    if bulk.status != PAUSED:
+        raise Conflict(f"bulk {bulk_id} is {bulk.status}, and not paused")
+    changes = {
+        "status": RUNNING,
+        "stop_at": bulk.failed + bulk.stop_after if bulk.stop_after else None,
+        "owner": session.owner,
+        "lease_until": session.lease_until(),
+    }
+    return _change(session, bulk_id, changes, session.now())
+
+
+@writes(Rank.KEEP)
+def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
+    """Say that one which moves nothing more is still looked after here, and note where the last of
+    what it moved has ended: the bulk, and whether that was noted now.
+
+    Whatever other daemons look after it too, it is noted once. Raises NotFound.
+    """
+    bulk = _get(session.db, bulk_id, session.db.for_update)
+    if bulk.status in (RUNNING, PAUSED) or bulk.ended_at is not None or _others(session, bulk):
+        return bulk, False
+    now = session.now()
+    changes: dict[str, Any] = {"owner": session.owner, "lease_until": session.lease_until()}
+    if ended := not _waiting(session.db, bulk_id, 1):
+        changes = {"ended_at": now, "owner": None, "lease_until": None}
+    return _change(session, bulk_id, changes, now), ended
 
 
 def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int) -> Bulk:
@@ -307,8 +381,29 @@ def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int
 
 @reads
 def get(db: Connection, bulk_id: int) -> Bulk:
-    """One bulk. Raises NotFound."""
+    """One bulk, with how many of its tasks wait. Raises NotFound."""
+    return _with_waiting(db, _get(db, bulk_id))
+
+
+@reads
+def row_of(db: Connection, bulk_id: int) -> Bulk:
+    """One bulk as its row has it. Raises NotFound."""
     return _get(db, bulk_id)
+
+
+@reads
+def waiting(db: Connection, bulk_id: int, most: int) -> int:
+    """How many of what a bulk has moved have not ended, counted up to `most`."""
+    return _waiting(db, bulk_id, most)
+
+
+def _waiting(db: Connection, bulk_id: int, most: int) -> int:
+    row = db.one(WAITING, (bulk_id, most))
+    return 0 if row is None else int(row[0])
+
+
+def _with_waiting(db: Connection, bulk: Bulk) -> Bulk:
+    return replace(bulk, waiting=_waiting(db, bulk.id, MOST_WAITING))
 
 
 def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
@@ -322,13 +417,14 @@ def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
 
 @reads
 def running(db: Connection) -> list[Bulk]:
-    """Those that go on."""
+    """Those that go on, or whose tasks do."""
     return _running(db)
 
 
 @reads
 def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
-    """Those that go on, and that no other daemon than `owner` seems to carry out at `now`.
+    """Those that go on, or whose tasks do, and that no other daemon than `owner` seems to carry out
+    at `now`.
 
     Whether another's lease has run out says the database, whose clock it goes by, as a step is
     taken.
@@ -337,7 +433,7 @@ def left_to(db: Connection, owner: str, now: int) -> list[Bulk]:
 
 
 def _running(db: Connection) -> list[Bulk]:
-    query = BulkRow.select(*COLUMNS).where(BulkRow.status == "running").order_by(BulkRow.id)
+    query = BulkRow.select(*COLUMNS).where(GOES_ON).order_by(BulkRow.id)
     return [_bulk_of(row) for row in db.all(*sql(query))]
 
 
@@ -345,10 +441,13 @@ def _running(db: Connection) -> list[Bulk]:
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
     query = BulkRow.select(*COLUMNS).order_by(BulkRow.id.desc()).limit(limit)
-    return [_bulk_of(row) for row in db.all(*sql(query))]
+    return [_with_waiting(db, _bulk_of(row)) for row in db.all(*sql(query))]
+
+
+_NAMES = tuple(field.name for field in fields(Bulk) if field.name != "waiting")
 
 
 def _bulk_of(row: tuple[Any, ...]) -> Bulk:
-    id_, text, rate, dry_run, *rest, why = row
-    values: list[Any] = [id_, search.parse(text), rate, bool(dry_run), *rest, params_of(why)]
-    return Bulk(*values)
+    values = dict(zip(_NAMES, row, strict=True))
+    values["filter"], values["dry_run"] = search.parse(values["filter"]), bool(values["dry_run"])
+    return Bulk(**values | {"why_skipped": params_of(values["why_skipped"])})

@@ -7,7 +7,7 @@ from collections.abc import Collection, Mapping, Sequence
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
 from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, Connection
-from orchestratord.queue.models import BulkRow, DaemonRow, sql
+from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, Session, fence, released
 from orchestratord.queue.store import Store
@@ -86,7 +86,7 @@ def forsake(session: Session, owners: Collection[str]) -> None:
     ran_out = session.leases.now(session.clock) - 1
     for owner in owners:
         session.db.run(FORSAKE, (ran_out, owner))
-        bulks = BulkRow.owner == owner, BulkRow.status == "running"
+        bulks = BulkRow.owner == owner, GOES_ON
         session.db.run(*sql(BulkRow.update(lease_until=ran_out).where(*bulks)))
         session.db.run(*sql(DaemonRow.delete().where(DaemonRow.owner == owner)))
 

@@ -7,7 +7,7 @@ from collections.abc import Collection
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import CLOCK, BulkRow, DaemonRow, Fact, sql
+from orchestratord.queue.models import CLOCK, GOES_ON, BulkRow, DaemonRow, Fact, sql
 from orchestratord.queue.records import Beat, DaemonSeen
 from orchestratord.queue.schema import VERSION
 from orchestratord.queue.session import Session
@@ -41,7 +41,7 @@ def give_sign(session: Session, beat: Beat) -> int:
         session.db.run(*sql(first))
     elif row[0] != beat.fingerprint:
         session.db.run(*sql(DaemonRow.update(**_said(beat)).where(own)))
-    bulks = BulkRow.owner == session.owner, BulkRow.status == "running"
+    bulks = BulkRow.owner == session.owner, GOES_ON
     session.db.run(*sql(BulkRow.update(lease_until=until).where(*bulks)))
     forgotten = DaemonRow.lease_until < session.db.dead_before(now - FORGOTTEN_MS)
     others = DaemonRow.owner != session.owner

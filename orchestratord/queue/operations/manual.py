@@ -1,8 +1,9 @@
-"""What people do to single tasks and endpoints: retry, cancel, pause."""
+"""What people do to single tasks and endpoints: retry, cancel, resolve, pause."""
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from secrets import token_hex
 from typing import Any
 
@@ -13,9 +14,10 @@ from orchestratord.queue.connection import BY_READY, READY, Connection
 from orchestratord.queue.models import ActionRow, EndpointState, sql
 from orchestratord.queue.operations import partitions
 from orchestratord.queue.operations.search import find_task
-from orchestratord.queue.records import Done
-from orchestratord.queue.rows import TASK, params_of, task_of
-from orchestratord.queue.session import Session
+from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
+from orchestratord.queue.records import Done, Inserted, Settlement
+from orchestratord.queue.rows import TASK, code_text, json_text, params_of, plain, task_of
+from orchestratord.queue.session import OUTCOMES, SUCCESS, Session, outcome_rows
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
@@ -38,6 +40,13 @@ CANCEL = f"""
 UPDATE retry_schedule
 SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, finished_at = ?,
     updated_at = ?
+WHERE id = ? RETURNING {TASK}
+"""
+
+RESOLVE = f"""
+UPDATE retry_schedule
+SET status = ?, reason = ?, held = 0, blocks = 0, next_try = NULL, finished_at = ?, updated_at = ?,
+    last_status_code = ?, last_error = ?, response = COALESCE(?, response), cancel_requested = 0
 WHERE id = ? RETURNING {TASK}
 """
 
@@ -73,6 +82,9 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     values = (next_try, int(held), more, more, int(again), nonce, now, now, task_id)
     changed = session.db.one(RETRY, values)
     assert changed is not None
+    if task.bulk_id is not None and task.status in (Status.SUCCEEDED, Status.FAILED):
+        # It is waited for again, and counted once it has ended.
+        OUTCOMES.one(session.db, outcome_rows({(task.bulk_id, task.status): -1})[0])
     session.moved(task.status, Status.PENDING)
     session.runs.move(task.run_id, task.status, Status.PENDING)
     if not held:
@@ -99,8 +111,48 @@ def cancel(session: Session, task_id: int) -> Task:
         session.moved(task.status, Status.CANCELLED)
         session.runs.move(task.run_id, task.status, Status.CANCELLED)
         session.touch(task)
+        if task.replaces is not None:
+            partitions.give_place(session, task.replaces, Status.CANCELLED, None)
     assert row is not None
     return task_of(row)
+
+
+@writes(Rank.HAND)
+def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Inserted]]:
+    """Write how a task ended that waits or has failed, as a person says, with all that follows.
+
+    The task, and one `Inserted` for each `Insert` among the effects. Raises NotFound, and Conflict
+    where the task has changed since it was read.
+    """
+    s, seen = settlement, settlement.task
+    task = find_task(session.db, seen.id, session.db.for_update)
+    as_seen = seen.status, seen.claims, seen.updated_at
+    if (task.status, task.claims, task.updated_at) != as_seen:
+        raise Conflict(f"task {task.id} has changed meanwhile: it is {task.status}")
+    response = None if s.response is None else json_text(s.response)
+    row = session.db.one(
+        RESOLVE,
+        (s.status, s.reason, s.at, s.at, code_text(s.status_code), plain(s.error), response,
+         task.id),
+    )  # fmt: skip
+    assert row is not None
+    session.moved(task.status, s.status)
+    session.touch(task)
+    if s.begins_run and task.run_id is None:
+        session.runs.begin(task.id, task.endpoint_id, task.created_at)
+        session.runs.move(task.id, Status.PENDING, s.status)
+    session.runs.move(task.run_id, task.status, s.status)
+    if s.attempt is not None:
+        ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
+    if s.last_success_at is not None:
+        SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
+    if task.bulk_id is not None:
+        outcomes = Counter({(task.bulk_id, str(s.status)): 1})
+        outcomes[task.bulk_id, task.status] -= 1
+        OUTCOMES.one(session.db, outcome_rows(outcomes)[0])
+    if task.replaces is not None:
+        partitions.give_place(session, task.replaces, s.status, s.reason)
+    return task_of(row), apply_effects(session, s.effects)
 
 
 @writes(Rank.HAND)

@@ -1,4 +1,5 @@
-"""Partitions: which tasks take turns, what holds one, and what a manual retry does there.
+"""Partitions: which tasks take turns, what holds one, and what a manual retry does there, with
+other parameters too.
 
 Whose turn it is decides `Session.elect`, at the end of each transaction that touched a partition.
 """
@@ -8,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
-from orchestratord.errors import Overtaken
-from orchestratord.model.task import Key, Status, Task
+from orchestratord.errors import Conflict, Overtaken
+from orchestratord.model.task import CONTINUE, Key, NewTask, Reason, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
     BY_BLOCKS,
@@ -27,14 +28,16 @@ from orchestratord.queue.connection import (
     Connection,
     Row,
 )
-from orchestratord.queue.records import Line
+from orchestratord.queue.operations.insert import insert_one
+from orchestratord.queue.operations.search import find_task
+from orchestratord.queue.records import Insert, Line
 from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are hints and conditions, never values
 
 _OF_LINE = "endpoint_id = ? AND webhook = ? AND partition = ?"
 
-READY_ORDERED = f"SELECT id FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {_OF_LINE}"
+READY_ORDERED = f"SELECT id, status FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {_OF_LINE}"
 HEAD = f"SELECT id FROM retry_schedule {BY_HEAD} WHERE {FAIR_HEAD} AND {_OF_LINE}"
 RUNNING = f"SELECT id FROM retry_schedule {BY_LIMIT} WHERE {LIMITED} AND {_OF_LINE}"
 BLOCKS = f"""
@@ -45,7 +48,7 @@ ORDER BY id LIMIT 1
 LATER = f"""
 SELECT id FROM retry_schedule {BY_PARTITION}
 WHERE {OF_PARTITION} AND id > ? AND endpoint_id = ? AND webhook = ?
-    AND (attempts > 0 OR deaths > 0)
+    AND (attempts > 0 OR deaths > 0) AND replaces IS NULL
 ORDER BY id LIMIT 1
 """
 
@@ -81,7 +84,7 @@ def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
     if line.ordered:
         if task.status == Status.PENDING:
             return task.held
-        if not force and (by := _overtaken_by(session, task.id, line)) is not None:
+        if not force and (by := overtaken_by(session, task.id, line)) is not None:
             raise Overtaken(task.id, by)
         return True
     # Locked before the partition is: who claims it has it locked, and locks the partition then.
@@ -104,13 +107,19 @@ def overtaken(session: Session, ids: Collection[int]) -> set[int]:
     return {
         id_
         for id_, endpoint_id, webhook, partition in session.db.all(statement, list(ids))
-        if _overtaken_by(session, id_, Line(endpoint_id, webhook, partition, True)) is not None
+        if overtaken_by(session, id_, Line(endpoint_id, webhook, partition, True)) is not None
     }
 
 
-def _overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
+def ready(session: Session, line: Line) -> dict[int, str]:
+    """The one of an ordered line that has its turn, or runs, with its status; none does from here
+    on unless it is elected."""
+    return dict(session.db.all(f"{READY_ORDERED}{session.db.for_update}", line[:3]))
+
+
+def overtaken_by(session: Session, task_id: int, line: Line) -> int | None:
     """The first later one of an ordered partition that has started; none does from here on."""
-    session.db.all(f"{READY_ORDERED}{session.db.for_update}", line[:3])
+    ready(session, line)
     row = session.db.one(LATER, (line.partition, task_id, line.endpoint_id, line.webhook))
     return None if row is None else int(row[0])
 
@@ -137,8 +146,8 @@ def holder(db: Connection, task: Task) -> PartitionHolder | None:
         row = db.one(BLOCKS, line)
         if row is not None and row[0] == task.id:
             # Only a later one that was sent by force, or that runs still, is before it.
-            ready = db.one(READY_ORDERED, line)
-            row = None if ready is None else (ready[0], Status.RUNNING)
+            later = db.one(READY_ORDERED, line)
+            row = None if later is None else (later[0], Status.RUNNING)
         return None if row is None else PartitionHolder(*row)
     row = db.one(HEAD, line)
     if row is not None:
@@ -237,8 +246,8 @@ def stuck(db: Connection) -> list[Line]:
     for endpoint_id, webhook, partition, ordered in _each(db, NEXT_HELD, ("", "", "", -1)):
         line = Line(endpoint_id, webhook, partition, ordered > 0)
         if line.ordered:
-            row = db.one(READY_ORDERED, line[:3]) or db.one(BLOCKS, line[:3])
-            waits = row is not None and len(row) > 1 and row[1] == Status.PENDING
+            first = None if db.one(READY_ORDERED, line[:3]) else db.one(BLOCKS, line[:3])
+            waits = first is not None and first[1] == Status.PENDING
         else:
             waits = not (db.one(HEAD, line[:3]) or db.one(RUNNING, line[:3]))
         if waits:
@@ -260,3 +269,80 @@ def touch(session: Session, lines: Sequence[Line]) -> None:
     """Have these lines looked at, whose turn it is there."""
     session.touched.update(lines)
     session.limited.update(lines)
+
+
+# -- Tasks that are made of others, with other parameters ------------------------------------------
+
+# In an ordered partition each takes the place of the one that it replaces. That one holds the
+# partition meanwhile; its replacement is in no line, and goes at once. Once the replacement has
+# succeeded, the next one of the partition has its turn.
+
+LETS_GO = frozenset(
+    {
+        Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED,
+        Reason.RESOLVED,
+    }
+)  # fmt: skip
+"""Why a task fails that does not hold its partition, whatever its rule."""
+
+GIVE_PLACE = """
+UPDATE retry_schedule SET blocks = 0, updated_at = ?
+WHERE id = ? AND blocks = 1 AND status NOT IN ('pending', 'running')
+    AND (status <> 'failed' OR ordered = ? OR ? = 0)
+RETURNING endpoint_id, webhook, partition
+"""
+
+
+def stays_held(status: str, reason: str | None) -> bool:
+    """Whether a partition that waits for a person after a failure does so after this end."""
+    return status == Status.FAILED and reason not in LETS_GO
+
+
+def give_place(session: Session, replaced: int, status: str, reason: str | None) -> None:
+    """A replacement has ended so: the task that it replaces holds its partition no more, unless the
+    rule of the partition has it wait for a person then. Nothing happens where it waits again."""
+    if status in (Status.PENDING, Status.RUNNING):
+        return
+    held = stays_held(status, reason) or status == Status.CANCELLED
+    row = session.db.one(GIVE_PLACE, (session.now(), replaced, CONTINUE, int(held)))
+    if row is not None:
+        endpoint_id, webhook, partition = row
+        session.touch_line(Line(endpoint_id, webhook, partition, True), 0)
+
+
+@writes(Rank.HAND)
+def replace(session: Session, task_id: int, new: NewTask, *, force: bool = False) -> Task:
+    """Write `new`, made of a task that has ended with other parameters; the new task.
+
+    It goes before what waits in the partition of the other, where that is ordered. `force`: also
+    where the task has succeeded, or a later one of its ordered partition has started. Raises
+    NotFound, Conflict and Overtaken.
+    """
+    replaced = find_task(session.db, task_id, session.db.for_update)
+    if replaced.status in (Status.PENDING, Status.RUNNING):
+        hint = f"cancel it first: orchestratorctl cancel {task_id}"
+        raise Conflict(f"task {task_id} is {replaced.status} and may be sent as it is; {hint}")
+    if replaced.status == Status.SUCCEEDED and not force:
+        raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
+    if replaced.ordered and replaced.replaces is None:
+        _keep_place(session, replaced, force=force)
+    inserted = insert_one(session, Insert(new), session.now())
+    # One that is made of a replacement has the same place.
+    place = replaced.id if replaced.replaces is None else replaced.replaces
+    values = place, inserted.id
+    session.db.run("UPDATE retry_schedule SET replaces = ? WHERE id = ?", values)
+    return find_task(session.db, inserted.id)
+
+
+def _keep_place(session: Session, task: Task, *, force: bool) -> None:
+    """Have the ordered partition of a task that has ended wait for its replacement."""
+    line = Line(task.endpoint_id, task.webhook, task.partition or "", True)
+    by = overtaken_by(session, task.id, line)
+    if by is not None and not force:
+        raise Overtaken(task.id, by)
+    found = ready(session, line)
+    if Status.RUNNING in found.values():
+        raise Conflict(f"another task of the partition of task {task.id} is running; ask again")
+    if found:
+        session.step_back(list(found))
+    session.db.run("UPDATE retry_schedule SET blocks = 1 WHERE id = ?", (task.id,))

@@ -15,6 +15,7 @@ from orchestratord.errors import NotFound
 from orchestratord.model.task import FINAL, Attempt, Key, Status, Task
 from orchestratord.queue.batch import long_reads, reads
 from orchestratord.queue.connection import (
+    BY_BULK,
     BY_CREATED,
     BY_ENDPOINT,
     BY_FINISHED,
@@ -42,7 +43,7 @@ from orchestratord.values.status_set import StatusSet
 
 GET = f"SELECT {TASK} FROM retry_schedule WHERE id = ?"
 
-RESPONSE = "SELECT response FROM retry_schedule WHERE id = ?"
+RESPONSE = "SELECT response, blocks FROM retry_schedule WHERE id = ?"
 
 ATTEMPTS = """
 SELECT attempt, started_at, duration_ms, status_code, error, delay, why
@@ -83,18 +84,23 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
 
 
 class WholeTask(NamedTuple):
-    """A task with its last answer, None where there is none, and its attempts, oldest first."""
+    """A task with its last answer, None where there is none, and its attempts, oldest first; and
+    whether later ones of its ordered partition wait for it."""
 
     task: Task
     response: dict[str, Any] | None
     attempts: list[Attempt]
+    blocks: bool
 
 
 @reads
 def whole(db: Connection, task_id: int) -> WholeTask:
     """One task with all that is kept of it. Raises NotFound."""
-    answered, made = response(task_id).look(db), attempts(task_id).look(db)
-    return WholeTask(find_task(db, task_id), answered, made)
+    row = db.one(RESPONSE, (task_id,))
+    if row is None:
+        raise NotFound.of("task", task_id)
+    made = attempts(task_id).look(db)
+    return WholeTask(find_task(db, task_id), response_of(row[0]), made, bool(row[1]))
 
 
 # -- Tasks that a filter finds, the newest first ---------------------------------------------------
@@ -199,7 +205,7 @@ def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | Non
     return found
 
 
-NEWER = ("reason", "left_out", "partition", "run", "batch", "webhook")
+NEWER = ("reason", "left_out", "partition", "run", "bulk", "batch", "webhook")
 """What daemons of schema 7 cannot read in a filter."""
 
 
@@ -258,6 +264,8 @@ def _rows(
         hint = BY_PARENT
     elif filter.run is not None:
         hint = BY_RUN
+    elif filter.bulk is not None:
+        hint = BY_BULK
     elif filter.partition is not None:
         hint = BY_PARTITION
     where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
@@ -314,6 +322,8 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         found.append(("parent_id = ?", [filter.parent]))
     if filter.run is not None:
         found.append(("run_id = ?", [filter.run]))
+    if filter.bulk is not None:
+        found.append(("bulk_id = ?", [filter.bulk]))
     if filter.batch is not None:
         members = "id IN (SELECT task_id FROM batch_members WHERE batch_id = ?)"
         found.append((members, [filter.batch]))

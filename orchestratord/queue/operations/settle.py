@@ -9,11 +9,12 @@ from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import HOLD, Attempt, BatchMember, Reason, Status, Task, Upsert
+from orchestratord.model.task import HOLD, Attempt, BatchMember, Status, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
+from orchestratord.queue.operations.partitions import give_place, stays_held
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
     Insert,
@@ -25,7 +26,15 @@ from orchestratord.queue.records import (
     StoredEffect,
 )
 from orchestratord.queue.rows import code_text, json_text, plain
-from orchestratord.queue.session import HELD, RUNNING, SUCCESS, Session, fence
+from orchestratord.queue.session import (
+    HELD,
+    OUTCOMES,
+    RUNNING,
+    SUCCESS,
+    Session,
+    fence,
+    outcome_rows,
+)
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
 
@@ -160,9 +169,13 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     if _frees_turn(task, status):
         session.touch(task)
     if s.attempt is not None:
-        ATTEMPT.one(session.db, _attempt(task.id, s.attempt))
+        ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
         SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
+    if task.bulk_id is not None:
+        OUTCOMES.one(session.db, outcome_rows({(task.bulk_id, status): 1})[0])
+    if task.replaces is not None:
+        give_place(session, task.replaces, status, s.reason)
     return Settled(True, status, apply_effects(session, s.effects), held)
 
 
@@ -183,6 +196,7 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
     waits: list[tuple[Any, ...]] = []
     attempts: list[tuple[Any, ...]] = []
     moves: dict[str, int] = {}
+    places: list[tuple[int, str, str | None]] = []
     for s in steps:
         if isinstance(s, Start):
             starts.append((*fence(s.task), s.at, int(s.alone)))
@@ -198,11 +212,15 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
             ends.append((*_ended(s), str(s.status)))
         if s.task.partition is not None and _frees_turn(s.task, s.status):
             session.touch(s.task)
+        if s.task.bulk_id is not None:
+            session.outcomes[s.task.bulk_id, s.status] += 1
+        if s.task.replaces is not None:
+            places.append((s.task.replaces, s.status, s.reason))
         moves[s.status] = moves.get(s.status, 0) + 1
         if s.task.run_id is not None or s.begins_run:
             session.runs.settled(s.task, s.status, begins=s.begins_run)
         if s.attempt is not None:
-            attempts.append(_attempt(s.task.id, s.attempt))
+            attempts.append(attempt_row(s.task.id, s.attempt))
         if s.last_success_at is not None:
             session.succeeded(s.task.endpoint_id, s.last_success_at)
     statements = (START, starts), (END, ends), (END_ORDERED, ends_ordered), (WAIT, waits)
@@ -213,6 +231,8 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
     for status, count in moves.items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
+    for replaced, status, reason in places:
+        give_place(session, replaced, status, reason)
     inserted = apply_all_effects(session, [s.effects for s in steps])
     return [
         (True, new)
@@ -238,12 +258,6 @@ def _ended(s: Settlement) -> tuple[Any, ...]:
     )  # fmt: skip
 
 
-LETS_GO = frozenset(
-    {Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED}
-)
-"""Why a task fails that does not hold its partition, whatever its rule."""
-
-
 def _frees_turn(task: Task, status: str) -> bool:
     """Whether the turn of another one in its partition may come now. Where neither an order nor a
     limit has them wait for what runs, it came with the claim of this one."""
@@ -252,10 +266,11 @@ def _frees_turn(task: Task, status: str) -> bool:
 
 def holds(task: Task, status: str, reason: str | None) -> bool:
     """Whether the ordered partition of a task waits for a person once it ends so."""
-    return task.ordered == HOLD and status == Status.FAILED and reason not in LETS_GO
+    return task.ordered == HOLD and stays_held(status, reason)
 
 
-def _attempt(task_id: int, row: Attempt) -> tuple[Any, ...]:
+def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
+    """The row of `ATTEMPT`."""
     return (
         task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
         plain(row.error), row.delay, plain(row.why),

@@ -271,6 +271,7 @@ const ANYHOW = 5000;
 const EXPANDED = {
   "task.*": ["created", "started", "succeeded", "retried", "snoozed", "failed", "cancelled",
     "triggered"].map((one) => `task.${one}`),
+  "bulk.*": ["began", "progress", "paused", "resumed", "cancelled", "finished"].map((one) => `bulk.${one}`),
   "partition.*": ["partition.held"],
   "webhook.*": ["webhook.disabled", "webhook.enabled"],
   "endpoint.*": ["endpoint.failing", "endpoint.paused", "endpoint.resumed"],

@@ -4,6 +4,7 @@ import { ask, say, why } from "./dashboard.js";
 
 const LIKE = { retry: ["pending", "failed", "cancelled"], cancel: ["pending", "running", "failed"] };
 const MEANT = { retry: ["failed"], cancel: ["pending"] };
+const STOP_AFTER = 50;
 const VERB = { retry: "Retry", cancel: "Cancel" };
 const PATH = { retry: "/v1/retries/trigger", cancel: "/v1/retries/cancel" };
 
@@ -71,11 +72,16 @@ if (bar) {
 
 // -- many at once ---------------------------------------------------------------------------------
 
+// What succeeded is repeated only where that status is chosen.
+function liked(action, status) {
+  return LIKE[action].includes(status) || (action === "retry" && status === "succeeded");
+}
+
 function wanted(action, scope) {
   if (scope === "selected") return { id: selected(), status: LIKE[action] };
   const given = JSON.parse(bar.dataset.filter);
   if (!given.status) return { ...given, status: MEANT[action] };
-  return { ...given, status: given.status.split(",").filter((one) => LIKE[action].includes(one)) };
+  return { ...given, status: given.status.split(",").filter((one) => liked(action, one)) };
 }
 
 async function many(action, scope) {
@@ -83,7 +89,8 @@ async function many(action, scope) {
   if (!chosen.status.length) {
     return say(`Of these, none can be ${action === "retry" ? "retried" : "cancelled"}.`, true);
   }
-  const found = await ask("POST", PATH[action], { filter: chosen, dry_run: true });
+  const force = chosen.status.includes("succeeded") && { force: true };
+  const found = await ask("POST", PATH[action], { filter: chosen, dry_run: true, ...force });
   const { matched } = found;
   const without = leftOut(found.left_out);
   if (!matched) return say(["No task matches.", without].join(" ").trim(), true);
@@ -91,16 +98,20 @@ async function many(action, scope) {
   const tasks = `${number} ${matched === 1 ? "task" : "tasks"}`;
   const dialog = document.getElementById("many");
   document.getElementById("many-title").textContent = `${VERB[action]} ${tasks}?`;
-  document.getElementById("many-what").textContent = [sentence(chosen, scope), without].join(" ").trim();
+  const again = force ? "Those that succeeded are sent once more, as new requests." : "";
+  document.getElementById("many-what").textContent = [sentence(chosen, scope), without, again].join(" ").trim();
   document.getElementById("many-which").replaceChildren(...which(found));
   document.getElementById("many-yes").textContent = `${VERB[action]} ${tasks}`;
   document.getElementById("rate").value = scope === "selected" || action === "cancel" ? "" : "10/s";
+  document.getElementById("stop-after").value = STOP_AFTER;
+  document.getElementById("many-stop").hidden = action === "cancel";
   dialog.returnValue = "no";
   dialog.showModal();
   await new Promise((done) => dialog.addEventListener("close", done, { once: true }));
   if (dialog.returnValue !== "yes") return undefined;
-  const rate = document.getElementById("rate").value;
-  const body = { filter: chosen, ...(rate && { rate }) };
+  const rate = document.getElementById("rate").value.trim();
+  const body = { filter: chosen, ...(rate && { rate }), ...force };
+  if (action === "retry") body.stop_after = Number(document.getElementById("stop-after").value);
   const { bulk } = await ask("POST", PATH[action], body);
   location.assign(`/bulks/${bulk}`);
   return undefined;

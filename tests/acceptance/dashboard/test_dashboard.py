@@ -42,6 +42,7 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("shop/good", "/good", schedule={"every": "1h"})
     daemon.endpoint("shop/mended", "/mended")
     daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
+    daemon.endpoint("shop/night", "/night", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
     daemon.endpoint(
         "shop/evil",
@@ -142,7 +143,7 @@ def test_many_are_retried_with_progress(
         which = dialog.get_by_role("list").get_by_role("listitem")
         oldest = ", ".join(f"task {task_id}" for task_id in ids[:5])
         expect(which).to_have_text(["500 of shop/many", f"such as {oldest}"])
-        dialog.get_by_label("How fast").select_option("100/s")
+        dialog.get_by_label("At most").fill("100/s")
         dialog.get_by_role("button", name="Retry 500 tasks").click()
         page.wait_for_url("**/bulks/*")
         bar = page.locator("progress")
@@ -164,6 +165,61 @@ def test_many_are_retried_with_progress(
     assert len(ids) == 500
     (entry,) = done(daemon, "retry many")
     assert entry["detail"]["matched"] == 500
+
+
+def test_a_bulk_pauses_and_is_resumed_once_the_receiver_is_mended(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/night", 422)
+    daemon.batch("shop/night", [{"n": n} for n in range(80)])
+    daemon.settle(endpoint="shop/night")
+    with visit(browser, address, "/retries?endpoint=shop/night&status=failed") as page:
+        page.get_by_role("button", name="Retry all that match").click()
+        dialog = page.get_by_role("dialog")
+        dialog.get_by_label("At most").fill("40/s")
+        dialog.get_by_label("Pause after").fill("20")
+        assert axe(page) == []
+        dialog.get_by_role("button", name="Retry 80 tasks").click()
+        page.wait_for_url("**/bulks/*")
+        expect(page.locator("h1")).to_contain_text("paused", timeout=20_000)
+        expect(page.get_by_role("alert")).to_contain_text("It has paused: 2")
+        assert axe(page) == []
+        shared_receiver.on("/night", 200)
+        page.get_by_role("button", name="Resume").click()
+        expect(page.locator("h1")).to_contain_text("finished", timeout=20_000)
+        bulk = daemon.get(f"/v1/bulks/{page.url.rpartition('/')[2]}").json()
+        assert bulk["failed"] >= 20
+        succeeded = re.compile(rf"Succeeded\s*{80 - bulk['failed']}\b")
+        expect(page.locator("#progress")).to_contain_text(succeeded)
+        page.get_by_role("link", name=str(bulk["failed"]), exact=True).click()
+        page.wait_for_url("**/retries?bulk=*")
+        expect(page.locator("#list tbody tr")).to_have_count(bulk["failed"])
+    done(daemon, "retry many", "resume bulk")
+
+
+def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/night", 422)
+    task = daemon.call("shop/night", n=1)
+    daemon.settle(endpoint="shop/night")
+    shared_receiver.on("/night", 200)
+    with visit(browser, address, f"/retries/{task}") as page:
+        page.get_by_role("button", name="Change…").click()
+        dialog = page.get_by_role("dialog")
+        assert axe(page) == []
+        dialog.get_by_label("Parameters").fill('{"n": 2}')
+        dialog.get_by_role("button", name="Retry").click()
+        page.wait_for_url(lambda url: not url.endswith(f"/{task}"))
+        expect(page.locator("#facts")).to_contain_text(f"task {task}, with other parameters")
+        page.goto(f"/retries/{task}")
+        page.get_by_role("button", name="Resolve…").click()
+        dialog.get_by_label("Note").fill("it was done by the other one")
+        assert axe(page) == []
+        dialog.get_by_role("button", name="Resolve").click()
+        expect(page.locator("h1")).to_contain_text("succeeded")
+        expect(page.locator("#attempts")).to_contain_text("it was done by the other one")
+    done(daemon, "retry", "resolve")
 
 
 def test_the_selected_ones_are_cancelled(browser: Browser, address: str, daemon: Daemon) -> None:
@@ -461,12 +517,13 @@ def test_both_themes_and_no_barrier_on_any_page(
     task = daemon.call("shop/mended")
     until(lambda: daemon.task(task)["attempts"] == 1, "its attempt")
     bulk = daemon.post(
-        "/v1/retries/trigger", {"filter": {"endpoint": "shop/mended", "status": "failed"}}
+        "/v1/retries/trigger",
+        {"filter": {"endpoint": "shop/mended", "status": "failed", "bulk": 1}},
     ).json()["bulk"]
     paths = [
         "/", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
-        f"/bulks/{bulk}", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later", "/actions",
-        "/retries/999999",
+        f"/bulks/{bulk}", "/bulks", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later",
+        "/actions", "/retries/999999",
     ]  # fmt: skip
     size = WIDE if theme == "light" else NARROW
     with visit(browser, address, viewport=size, color_scheme=theme) as page:

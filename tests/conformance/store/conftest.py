@@ -125,11 +125,15 @@ class Queue:
         return id_
 
     async def bulk(
-        self, wanted: TaskFilter, rate: float | None = None, action: str = RETRY
+        self,
+        wanted: TaskFilter,
+        rate: float | None = None,
+        action: str = RETRY,
+        stop_after: int = 0,
     ) -> Bulk:
         """Begin a retry or cancel of many, as the service does; nothing is moved yet."""
         survey = await self.store.read(bulks.survey(bulks.with_default(action, wanted)))
-        return await self.store.write(bulks.create(action, survey, rate))
+        return await self.store.write(bulks.create(action, survey, rate, stop_after))
 
 
 NewUrl = Callable[[], str]

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from orchestratord.errors import NotFound
+from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import manual, search
-from orchestratord.queue.records import CANCEL, TaskFilter
+from orchestratord.queue.records import CANCEL, Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
 
@@ -131,13 +131,10 @@ async def test_it_goes_on_after_reopening(queue: Any, store: Store) -> None:
     queue.run("UPDATE bulks SET lease_until = 1")  # or others would wait until it has run out
     bulk = await finish(store, bulk.id)
     assert (bulk.moved, bulk.matched) == (5, 5)
-    assert await store.read(bulks.running()) == []
+    assert [one.status for one in await store.read(bulks.running())] == ["finished"]  # they wait
 
 
-async def test_pending_become_due_running_and_succeeded_are_skipped(
-    queue: Any, store: Store
-) -> None:
-    succeeded = await queue.ended(Status.SUCCEEDED)
+async def test_pending_become_due_and_running_are_skipped(queue: Any, store: Store) -> None:
     running = await queue.add()
     await queue.claim()
     late = await queue.add(delay=3600)
@@ -145,10 +142,9 @@ async def test_pending_become_due_running_and_succeeded_are_skipped(
     queue.clock.turn(60)
     every = tuple(str(status) for status in Status)
     bulk = await queue.bulk(TaskFilter(status=every))
-    assert bulk.matched == 4
+    assert bulk.matched == 3
     bulk = await finish(store, bulk.id)
-    assert (bulk.moved, bulk.skipped) == (2, 2)
-    assert (await store.read(search.get(succeeded))).status == Status.SUCCEEDED
+    assert (bulk.moved, bulk.skipped) == (2, 1)
     assert (await store.read(search.get(running))).status == Status.RUNNING
     assert (await store.read(search.get(late))).next_try == queue.clock.now_ms()
     assert (await store.read(search.get(early))).next_try == queue.clock.now_ms() - 59_000
@@ -225,6 +221,124 @@ async def test_an_unknown_one(store: Store) -> None:
     for ask in (store.read(bulks.get(9)), store.write(bulks.cancel(9)), bulks.step(store, 9, 1)):
         with pytest.raises(NotFound, match="there is no bulk 9"):
             await ask
+
+
+# -- how it went -----------------------------------------------------------------------------------
+
+
+async def shown(store: Store, bulk_id: int) -> tuple[str, int, int, int]:
+    bulk = await store.read(bulks.get(bulk_id))
+    return bulk.status, bulk.succeeded, bulk.failed, bulk.waiting
+
+
+async def test_what_became_of_each_is_counted_with_its_end(queue: Any, store: Store) -> None:
+    ids = await failed(queue, 6)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    await finish(store, bulk.id)
+    await failed(queue, 1, OTHER)  # of no bulk
+    assert await shown(store, bulk.id) == ("finished", 0, 0, 6)
+    tasks = await queue.claim()
+    assert {task.bulk_id for task in tasks} == {bulk.id}
+    again = {"next_try": queue.clock.now_ms() + 5000}
+    ends = [Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.PENDING]
+    # In one transaction, as they come in.
+    await asyncio.gather(
+        *(
+            queue.settle(task, status, **(again if status == Status.PENDING else {}))
+            for task, status in zip(tasks[:4], ends, strict=True)
+        )
+    )
+    assert await shown(store, bulk.id) == ("finished", 2, 1, 3)
+    assert await store.write(bulks.look_after(bulk.id)) == (await row(store, bulk.id), False)
+    found, _ = await store.read(search.page(TaskFilter(bulk=bulk.id, status=("failed",)), 9))
+    assert [task.id for task in found] == [ids[2]]
+
+    # One that is retried manually is waited for again; one that is cancelled no more.
+    await store.write(manual.trigger(ids[2]))
+    assert await shown(store, bulk.id) == ("finished", 2, 0, 4)
+    await store.write(manual.cancel(ids[3]))
+    [task] = await queue.claim()
+    await queue.settle(task, Status.SUCCEEDED)
+    for task in tasks[4:]:
+        await queue.settle(task, Status.FAILED)
+    assert await shown(store, bulk.id) == ("finished", 3, 2, 0)
+    ended, noted = await store.write(bulks.look_after(bulk.id))
+    assert (noted, ended.ended_at) == (True, queue.clock.now_ms())
+    assert (await store.write(bulks.look_after(bulk.id)))[1] is False
+    assert await store.read(bulks.running()) == []
+
+
+async def row(store: Store, bulk_id: int) -> Any:
+    return await store.read(bulks.row_of(bulk_id))
+
+
+async def test_a_task_belongs_to_its_last_bulk(queue: Any, store: Store) -> None:
+    await failed(queue, 3)
+    first = await queue.bulk(TaskFilter(status=("failed",)))
+    await finish(store, first.id)
+    done, *_ = await queue.claim(limit=1)
+    await queue.settle(done, Status.FAILED)
+    second = await queue.bulk(TaskFilter(status=("failed", "pending")))
+    await finish(store, second.id)
+    assert await shown(store, first.id) == ("finished", 0, 1, 0)
+    assert await shown(store, second.id) == ("finished", 0, 0, 3)
+    for task in await queue.claim():
+        await queue.settle(task, Status.SUCCEEDED)
+    assert await shown(store, first.id) == ("finished", 0, 1, 0)
+    assert await shown(store, second.id) == ("finished", 3, 0, 0)
+
+
+async def test_so_many_failures_pause_it_until_it_is_resumed(queue: Any, store: Store) -> None:
+    await failed(queue, 30)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)), None, stop_after=3)
+    await bulks.step(store, bulk.id, 5)
+    for task in (await queue.claim())[:3]:
+        await queue.settle(task, Status.FAILED)
+    assert await shown(store, bulk.id) == ("paused", 0, 3, 2)
+    seen, keys = await bulks.step(store, bulk.id, 5)
+    assert (seen.status, seen.moved, keys) == ("paused", 5, {})
+    assert await store.read(bulks.running()) == []
+    with pytest.raises(Conflict, match="is finished, and not paused"):
+        await store.write(bulks.resume((await queue.bulk(TaskFilter(endpoint="no/ne"))).id))
+    resumed = await store.write(bulks.resume(bulk.id))
+    assert (resumed.status, resumed.failed) == ("running", 3)
+    await bulks.step(store, bulk.id, 5)
+    for task in (await queue.claim())[:3]:
+        await queue.settle(task, Status.FAILED)
+    assert (await shown(store, bulk.id))[0] == "paused"  # after three more
+    assert (await store.write(bulks.cancel(bulk.id))).status == "cancelled"
+
+
+async def test_what_succeeded_is_sent_again_as_something_new(queue: Any, store: Store) -> None:
+    done = await queue.ended(Status.SUCCEEDED)
+    before = await store.read(search.get(done))
+    bulk = await queue.bulk(TaskFilter(status=("succeeded",)))
+    assert (await finish(store, bulk.id)).moved == 1
+    [task] = await queue.claim()
+    assert (task.id, task.generation) == (done, before.generation + 1)
+    assert task.nonce not in (None, before.nonce)
+    await queue.settle(task)
+    assert await shown(store, bulk.id) == ("finished", 1, 0, 0)
+
+
+async def test_a_person_says_how_it_ended(queue: Any, store: Store) -> None:
+    [id_] = await failed(queue, 1, reason="ambiguous")
+    bulk = await queue.bulk(TaskFilter(reason=("ambiguous",)))
+    await finish(store, bulk.id)
+    [task] = await queue.claim()
+    await queue.settle(task, Status.FAILED, reason="ambiguous")
+    task = await store.read(search.get(id_))
+    said = {"reason": "resolved", "attempt": queue.attempt(task), "status_code": 200}
+    follows = (Insert(queue.new(OTHER, parent_id=id_)),)
+    settlement = queue.settlement(task, Status.SUCCEEDED, effects=follows, **said)
+    resolved, [child] = await store.write(manual.resolve(settlement))
+    assert (resolved.status, resolved.reason) == ("succeeded", "resolved")
+    assert (await store.read(search.get(child.id))).parent_id == id_
+    assert await shown(store, bulk.id) == ("finished", 1, 0, 0)
+    assert len(await store.read(search.attempts(id_))) == 1
+    with pytest.raises(Conflict, match="has changed meanwhile"):
+        await store.write(manual.resolve(settlement))
+    assert (await store.counts())["succeeded"] == 1
 
 
 # -- cancelling ------------------------------------------------------------------------------------

@@ -175,7 +175,7 @@ class Parts:
         self.server.start()
         self._running = [
             asyncio.create_task(self.worker.run()),
-            asyncio.create_task(self.service.bulk_runner.run()),
+            asyncio.create_task(self.service.many.runner.run()),
         ]
         self.client = httpx.AsyncClient(
             transport=httpx.AsyncHTTPTransport(uds=str(self.path)),

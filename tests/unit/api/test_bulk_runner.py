@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from orchestratord.api import bulk_runner as bulk_module
-from orchestratord.api.bulk_runner import BulkRunner
+from orchestratord.api.manual import bulk_runner as bulk_module
+from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import QueueError
 from orchestratord.queue.operations import bulk as bulks
@@ -46,8 +46,9 @@ async def test_all_failed_ones_are_tried_again(parts: Parts) -> None:
     assert answer["matched"] == 3
     bulk = await finished(parts, answer["bulk"])
     assert list(bulk) == [
-        "id", "action", "status", "matched", "moved", "skipped", "why_skipped", "filter",
-        "include_ambiguous", "rate", "created_at", "finished_at",
+        "id", "action", "status", "matched", "moved", "skipped", "why_skipped", "succeeded",
+        "failed", "waiting", "stop_after", "filter", "include_ambiguous", "rate", "created_at",
+        "finished_at", "ended_at",
     ]  # fmt: skip
     assert (bulk["matched"], bulk["moved"], bulk["skipped"]) == (3, 3, 0)
     assert bulk["rate"] is None
@@ -150,6 +151,29 @@ async def test_a_rate_is_kept(parts: Parts) -> None:
     assert (bulk["moved"], bulk["rate"]) == (6, "20/s")
     # A step of two at a time: the last one is due after the first two have had their time.
     assert time.monotonic() - began >= 0.2
+
+
+async def test_its_steps_are_told_with_how_it_went(parts: Parts) -> None:
+    await parts.failed(3)
+    follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))
+    parts.receiver.codes = [404, 404]
+    answer = await retry_all(parts, filter={"status": "failed"}, rate="20/s", stop_after=2)
+    told: list[Any] = []
+    while not told or told[-1].type != "bulk.paused":
+        told += [event for _, event in await follower.take(9, 10)]
+    paused = await shown(parts, answer["bulk"])
+    assert [paused[name] for name in ("status", "moved", "failed")] == ["paused", 2, 2]
+    assert (await parts.post(f"/v1/bulks/{paused['id']}/resume")).status_code == 202
+    assert (await parts.post(f"/v1/bulks/{paused['id']}/resume")).status_code == 409
+    while not told or told[-1].type != "bulk.finished":
+        told += [event for _, event in await follower.take(9, 10)]
+    steps = [event.type for event in told if event.type != "bulk.progress"]
+    assert steps == ["bulk.began", "bulk.paused", "bulk.resumed", "bulk.finished"]
+    assert told[-1][3:] == ("retry", 3, 3, 0, 1, 2, 0)
+    later = (await retry_all(parts, filter={"endpoint": "demo/other"}))["bulk"]
+    nothing = [event.type for _, event in await follower.take(9, 10)]
+    assert (later, nothing) == (paused["id"] + 1, ["bulk.began", "bulk.finished"])
+    parts.host.events.leave(follower)
 
 
 async def test_a_bulk_can_be_ended_early(parts: Parts) -> None:

@@ -14,6 +14,7 @@ from scripted_daemon import DROP, Daemon, Request, Result, a_problem, command
 
 from orchestratorctl import socket_client, waiting
 
+OUTCOMES = ("SUCCEEDED", "FAILED", "WAITING")
 RETRY = ("retry", "--all", "--status", "failed")
 
 
@@ -24,6 +25,9 @@ def a_bulk(moved: int, status: str = "running", **changes: Any) -> tuple[int, di
         "matched": 4000,
         "moved": moved,
         "skipped": 0,
+        "succeeded": 0,
+        "failed": 0,
+        "waiting": 0,
         "rate": "10/s",
         "created_at": "2026-11-24T22:00:00Z",
         "finished_at": None,
@@ -55,8 +59,8 @@ def test_progress_in_plain_lines(
         "2 skipped: they would not be sent (webhook_disabled).",
     ]
     assert [line.split() for line in result.out.splitlines()] == [
-        ["BULK", "STATUS", "MATCHED", "RETRIED", "SKIPPED", "RATE"],
-        ["7", "finished", "4,000", "3,900", "100", "10/s"],
+        ["BULK", "STATUS", "MATCHED", "RETRIED", *OUTCOMES, "SKIPPED", "RATE"],
+        ["7", "finished", "4,000", "3,900", "0", "0", "0", "100", "10/s"],
     ]
 
 
@@ -78,7 +82,7 @@ def test_a_bar_on_a_terminal(daemon: Daemon, terminal: Callable[..., Result]) ->
     assert pictures[1].rstrip().endswith(" left")
     assert pictures[2].rstrip() == "bulk 7  " + "█" * 24 + "  4,000/4,000  100%"
     assert len(pictures[2]) == len(pictures[1])  # nothing of the longer line remains
-    assert rest[1].split() == ["7", "finished", "4,000", "4,000", "0", "10/s"]
+    assert rest[1].split() == ["7", "finished", "4,000", "4,000", "0", "0", "0", "0", "10/s"]
     narrow = terminal(*RETRY, columns=30, PYTHONIOENCODING="ascii").out
     assert "bulk 7  ########" in narrow
     assert max(len(part) for part in narrow.split("\n")[0].split("\r")) < 30
@@ -125,6 +129,40 @@ def test_a_daemon_that_stays_away(
     assert result.code == 3
     assert "no daemon at" in result.err
     assert "Bulk 7 goes on when the daemon is back" in result.err
+
+
+def test_it_says_how_it_went(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    waits = a_bulk(4000, "finished", succeeded=3000, failed=3, waiting=997)
+    ended = a_bulk(4000, "finished", succeeded=3997, failed=3)
+    daemon.on("GET", "/v1/bulks/7", a_bulk(10), waits, waits, ended)
+    result = ctl(*RETRY, "--wait")
+    assert result.code == 1
+    assert result.out.split()[-5:] == ["3,997", "3", "0", "0", "10/s"]
+    assert "3 of what bulk 7 retried failed" in result.err
+    assert "orchestratorctl list --bulk 7 --status failed" in result.err
+    daemon.on("GET", "/v1/bulks/7", waits)
+    result = ctl("bulks", "7", "--wait", "--timeout", "100ms")
+    assert (result.code, "goes on: 997 wait" in result.err) == (6, True)
+    waits[1]["failed"] = 0
+    assert ctl("bulks", "7", "--wait", "--timeout", "100ms").code == 6
+    assert ctl(*RETRY).code == 0
+
+
+def test_one_that_pauses_says_how_it_goes_on(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/bulks/7", a_bulk(10), a_bulk(60, "paused", failed=50, waiting=10))
+    result = ctl(*RETRY, "--stop-after", "50", "--wait")
+    assert result.code == 1
+    assert daemon.asked("POST", "/v1/retries/trigger")[-1].body["stop_after"] == 50
+    assert "bulk 7 has paused: 50 of what it retried failed" in result.err
+    assert "orchestratorctl bulks 7 --resume --wait" in result.err
+    daemon.on("POST", "/v1/bulks/7/resume", (202, {}))
+    daemon.on("GET", "/v1/bulks/7", a_bulk(4000, "finished", succeeded=4000))
+    assert ctl("bulks", "7", "--resume", "--wait").code == 0
+    for words in (
+        ("bulks", "--resume"), ("bulks", "7", "--resume", "--cancel"), (*RETRY, "-p", "n=1"),
+        ("retry", "7", "--stop-after", "3"), ("bulks", "7", "--timeout", "3"),
+    ):  # fmt: skip
+        assert ctl(*words).code == 2, words
 
 
 def test_a_bulk_that_somebody_ends(daemon: Daemon, ctl: Callable[..., Result]) -> None:
@@ -175,8 +213,11 @@ def test_the_latest_bulks(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/bulks", (200, {"bulks": [one]}))
     result = ctl("bulks")
     head, row = [line.split() for line in result.out.splitlines()]
-    assert head == ["BULK", "ACTION", "STATUS", "MATCHED", "MOVED", "SKIPPED", "RATE", "CREATED"]
-    assert row[:7] == ["7", "cancel", "finished", "4,000", "4,000", "0", "-"]
+    assert head == [
+        "BULK", "ACTION", "STATUS", "MATCHED", "MOVED", "SUCCEEDED", "FAILED", "WAITING", "SKIPPED",
+        "RATE", "CREATED",
+    ]  # fmt: skip
+    assert row[:10] == ["7", "cancel", "finished", "4,000", "4,000", "0", "0", "0", "0", "-"]
     assert json.loads(ctl("bulks", "-o", "json").out) == {"bulks": [one]}
 
 

@@ -61,7 +61,7 @@ def offered(
 def test_verbs(offered: Callable[..., list[str]]) -> None:
     assert {"status", "list", "retry", "webhooks", "completion"} <= set(offered(""))
     assert "__complete" not in offered("")
-    assert offered("re") == ["retry", "resume", "reload"]
+    assert offered("re") == ["retry", "resolve", "resume", "reload"]
     assert offered("-o", "json", "stat") == ["status"]
     assert offered("webhooks", "") == ["list", "enable", "disable", "test"]
     assert offered("nonsense", "") == []

@@ -1,0 +1,1 @@
+"""What single features cost, beside the same work without them."""

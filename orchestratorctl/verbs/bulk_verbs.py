@@ -1,0 +1,139 @@
+"""`bulks`, and what `retry --all` and `cancel --all` have in common."""
+
+from __future__ import annotations
+
+from argparse import Namespace
+
+from orchestratorctl.console import Console
+from orchestratorctl.exit_codes import FAILED, OK, TIMED_OUT
+from orchestratorctl.formats import compact, number
+from orchestratorctl.socket_client import SocketClient
+from orchestratorctl.tables import BULKS, COUNTS, MATCHED, TASKS, bulk_table, table
+from orchestratorctl.verb_table import filters
+from orchestratorctl.waiting import bulk_is_done, follow_bulk
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+# Rows of a dry run's counts that fit on a screen.
+_COUNTS = 20
+
+
+def begin_bulk(
+    client: SocketClient, console: Console, arguments: Namespace, path: str, status: str
+) -> int:
+    """Begins a bulk and follows it; with --dry-run, only tells what it would move.
+
+    `status` is meant without one.
+    """
+    body: dict[str, Any] = {
+        "filter": {"status": status, **filters(arguments)},
+        "dry_run": arguments.dry_run,
+    }
+    if arguments.rate is not None:
+        body["rate"] = arguments.rate
+    for name in ("include_ambiguous", "force"):
+        if getattr(arguments, name, False):
+            body[name] = True
+    if getattr(arguments, "stop_after", None) is not None:
+        body["stop_after"] = arguments.stop_after
+    answer = client.post(path, body)
+    if left_out := answer.get("left_out"):
+        console.say(*_left_out(left_out))
+    bulk_id = answer.get("bulk")
+    if arguments.dry_run or bulk_id is None:
+        console.show(answer, lambda: _dry_run(answer, console))
+        if arguments.dry_run:
+            console.say("This was a dry run: nothing has changed.")
+        return OK
+    return _follow(client, console, arguments, bulk_id)
+
+
+def _follow(client: SocketClient, console: Console, arguments: Namespace, bulk_id: object) -> int:
+    """Follows a bulk, with --wait to its end, and says how it went; the exit code."""
+    wait = getattr(arguments, "wait", False)
+    timeout = arguments.timeout if wait else None
+    bulk = follow_bulk(client, console, bulk_id, to_the_end=wait, timeout=timeout)
+    _show_bulk(bulk, console)
+    if bulk.get("status") == "cancelled":
+        console.complain(f"bulk {bulk_id} was cancelled before it was done")
+        return FAILED
+    if bulk.get("status") == "paused":
+        console.complain(
+            f"bulk {bulk_id} has paused: {number(bulk.get('failed'))} of what it retried failed",
+            f"See why: orchestratorctl list --bulk {bulk_id} --status failed",
+            f"Once that is mended: orchestratorctl bulks {bulk_id} --resume --wait",
+        )
+        return FAILED
+    if not bulk_is_done(bulk, to_the_end=wait):
+        waits = number(bulk.get("waiting"))
+        console.complain(f"bulk {bulk_id} has not ended in time, and goes on: {waits} wait")
+        return TIMED_OUT
+    if bulk.get("failed"):
+        console.complain(
+            f"{number(bulk['failed'])} of what bulk {bulk_id} retried failed",
+            f"See which: orchestratorctl list --bulk {bulk_id} --status failed",
+        )
+        return FAILED
+    if bulk.get("waiting"):
+        waits = f"{number(bulk['waiting'])} of them wait"
+        console.hint(f"{waits}; see how they end: orchestratorctl bulks {bulk_id} --wait")
+    return FAILED if (bulk.get("why_skipped") or {}).keys() - {"changed"} else OK
+
+
+def _left_out(left_out: dict[str, Any]) -> tuple[str, str]:
+    numbers = " and ".join(f"{number(count)} {compact(why)}" for why, count in left_out.items())
+    return (
+        f"Left out: {numbers}, which may have been carried out, or ended the daemon.",
+        "Choose them with --reason, or take all with --include-ambiguous.",
+    )
+
+
+def _dry_run(answer: dict[str, Any], console: Console) -> list[str]:
+    """The lines of what a bulk would move: how many, which, and the first of them."""
+    lines = table([MATCHED], [answer], console)
+    counts, examples = answer.get("counts") or [], answer.get("examples") or []
+    if counts:
+        lines += ["", *table(COUNTS, counts[:_COUNTS], console)]
+    if len(counts) > _COUNTS:
+        lines.append(f"and {number(len(counts) - _COUNTS)} more; -o json has all")
+    if examples:
+        lines += ["", *table(TASKS, examples, console)]
+    return lines
+
+
+def bulks(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    """Lists the latest bulks, or shows how far one is and how it went; with --cancel, ends it, with
+    --resume, has it go on, with --wait, waits for its end."""
+    if arguments.id is None:
+        return _list_bulks(client, console)
+    if arguments.cancel:
+        client.post(f"/v1/bulks/{arguments.id}/cancel")
+    if arguments.resume:
+        client.post(f"/v1/bulks/{arguments.id}/resume")
+    if arguments.wait:
+        return _follow(client, console, arguments, arguments.id)
+    _show_bulk(client.get(f"/v1/bulks/{arguments.id}"), console)
+    return OK
+
+
+def _list_bulks(client: SocketClient, console: Console) -> int:
+    answer = client.get("/v1/bulks")
+    found = answer.get("bulks") or []
+    if found or not console.tables:
+        console.show(answer, lambda: table(BULKS, found, console))
+    else:
+        console.say("There are no bulks: no `retry --all` or `cancel --all` yet.")
+    return OK
+
+
+def _show_bulk(bulk: dict[str, Any], console: Console) -> None:
+    console.show(bulk, lambda: bulk_table(bulk, console))
+    for reason, count in (bulk.get("why_skipped") or {}).items():
+        why = f"they would not be sent ({compact(reason)})"
+        if reason == "changed":
+            why = "others had moved them, or they ran, before their turn came"
+        elif reason == "overtaken":
+            why = "later ones of their partition had started; `retry ID --force` sends one"
+        console.say(f"{number(count)} skipped: {why}.")

@@ -1,0 +1,267 @@
+"""Bulks: many tasks moved back to pending or given up, at a pace, going on after a restart.
+
+How far a bulk has come, and how it went with what it moved, is a row of the database; here is only
+who takes its steps, and tells of them until the last of its tasks has ended.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from contextlib import suppress
+
+from orchestratord.engine import task_events
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import NotFound, QueueError
+from orchestratord.model.event import EventType
+from orchestratord.model.task import Key
+from orchestratord.plugin.event_bus import EventBus
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations.bulk import PAUSED, RUNNING
+from orchestratord.queue.records import CANCEL, Bulk
+from orchestratord.queue.store import Store
+from orchestratord.values.clock import Clock
+
+log = logging.getLogger("orchestratord.bulk")
+
+STEP = 200
+"""Tasks moved in one transaction at most; what else the store has to do goes in between."""
+STEPS_PER_SECOND = 10.0
+"""How often a paced bulk moves something, where its rate allows more than one at a time."""
+CATCH_UP = 1.0
+"""Seconds of delay that a paced bulk makes up for at most."""
+LOOK = 5.0
+"""Seconds between two looks for bulks whose daemon has died, where there are several."""
+AGAIN = 5.0
+"""Seconds until a step that the database refused is tried again."""
+TELL = 1.0
+"""Seconds between two events of the progress of a bulk; so soon it is noticed that one was paused
+or cancelled, however slow it is."""
+FIRST_LOOK = 0.1
+"""Seconds until it is first looked again whether all that a bulk moved has ended; each time that
+nothing has changed it is twice as long, up to `LOOK`."""
+AHEAD = STEP // 2
+"""Where failures are to pause a bulk that has no rate: so many of its tasks wait before it moves
+more, …"""
+AHEAD_FOR = 0.25
+"""… but no longer than so many seconds: some may wait for long."""
+
+
+class BulkRunner:
+    """Takes the steps of every running bulk, each in an asyncio task of its own."""
+
+    def __init__(self, store: Store, worker: Worker, clock: Clock, events: EventBus) -> None:
+        self._store = store
+        self._events = events
+        self._worker = worker
+        self._clock = clock
+        self._movers: dict[int, asyncio.Task[None]] = {}
+        self._told: dict[int, tuple[float, tuple[int, ...]]] = {}
+        """Of each bulk: when its progress was last told (`time.monotonic`), and what it was."""
+
+    async def run(self) -> None:
+        """Go on with what earlier daemons left unfinished, until cancelled.
+
+        Then all bulks stop where they are, and the next daemon goes on with them.
+        """
+        try:
+            while True:
+                try:
+                    await self._look()
+                except QueueError as error:
+                    log.warning("bulks that others left cannot be looked for yet: %s", error)
+                await asyncio.sleep(LOOK)
+        finally:
+            for mover in list(self._movers.values()):
+                await _stop(mover)
+            with suppress(QueueError):
+                await self._store.write(bulks.release())
+
+    async def _look(self) -> None:
+        owner, now = self._store.owner, self._clock.now_ms()
+        for bulk in await self._store.read(bulks.left_to(owner, now)):
+            if bulk.id not in self._movers:
+                if bulk.status == RUNNING:
+                    done = bulk.moved + bulk.skipped
+                    log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
+                self.begin(bulk)
+
+    def begin(self, bulk: Bulk, happened: EventType | None = None) -> None:
+        """Start to move the tasks of a bulk, or to wait for those that it moved; one that is paused
+        or has ended is left alone. `happened`: what is told of it."""
+        if happened is not None:
+            self._publish(happened, bulk)
+            if bulk.ended_at is not None:  # it had nothing to do
+                self._publish(EventType.BULK_FINISHED, bulk)
+        if bulk.status == PAUSED or bulk.ended_at is not None or bulk.id in self._movers:
+            return
+        mover = asyncio.get_running_loop().create_task(self._carry_out(bulk))
+        self._movers[bulk.id] = mover
+        mover.add_done_callback(lambda _: self._forget(bulk.id))
+
+    def _forget(self, bulk_id: int) -> None:
+        self._movers.pop(bulk_id, None)
+        self._told.pop(bulk_id, None)
+
+    async def _carry_out(self, bulk: Bulk) -> None:
+        if bulk.status == RUNNING:
+            moved = await self._move(bulk)
+            if moved is None:
+                return
+            bulk = moved
+        if bulk.status == PAUSED:
+            with suppress(QueueError):
+                bulk = await self._store.read(bulks.get(bulk.id))
+            self._publish(EventType.BULK_PAUSED, bulk)
+        elif bulk.ended_at is not None:  # what it cancelled has
+            self._publish(EventType.BULK_FINISHED, bulk)
+        else:
+            await self._look_after(bulk)
+
+    async def _look_after(self, bulk: Bulk) -> None:
+        """Wait until all that a bulk has moved has ended."""
+        pause, looked = FIRST_LOOK, False
+        known: tuple[int, ...] = ()
+        while True:
+            try:
+                bulk = await self._store.read(bulks.get(bulk.id))
+                if not (looked and bulk.waiting):
+                    row, ended = await self._store.write(bulks.look_after(bulk.id))
+                    if ended:
+                        self._publish(EventType.BULK_FINISHED, row)
+                        told = bulk.id, row.succeeded, row.failed
+                        log.info("bulk %d has ended: %d succeeded, %d failed", *told)
+                    if ended or row.ended_at is not None or row.owner != self._store.owner:
+                        return
+                    looked = True
+            except NotFound:  # it was deleted
+                return
+            except QueueError as error:
+                log.warning("how it goes with bulk %d is not known now: %s", bulk.id, error)
+            self._tell_progress(bulk)
+            now = *bulk.counts, bulk.waiting
+            pause = FIRST_LOOK if now != known else min(2 * pause, LOOK)
+            known = now
+            await asyncio.sleep(pause)
+
+    async def _move(self, bulk: Bulk) -> Bulk | None:
+        """Move the tasks of a bulk: it, once it moves no more; None where another daemon does."""
+        await self._pause(bulk.id, self._debt(bulk))
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while bulk.status == RUNNING:
+            before = bulk.moved
+            try:
+                limit = _step(bulk.rate)
+                bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle)
+            except Exception as error:
+                log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
+                await asyncio.sleep(AGAIN)
+                continue
+            if bulk.status == RUNNING and bulk.owner != self._store.owner:
+                log.info("bulk %d is carried out by another daemon", bulk.id)
+                return None
+            now = self._clock.now_ms()
+            for key, ids in keys.items():
+                self._tell(bulk, key, ids, now)
+            done = bulk.moved + bulk.skipped >= bulk.matched
+            if bulk.status != RUNNING or done:
+                continue
+            if bulk.rate is not None:
+                # Of time that was lost no more is made up for than a moment.
+                due = max(due, loop.time() - CATCH_UP) + (bulk.moved - before) / bulk.rate
+                await self._pause(bulk.id, due - loop.time())
+            else:
+                await self._let_some_end(bulk)
+        log.info(
+            "bulk %d is %s: %d %s, %d skipped",
+            bulk.id,
+            bulk.status,
+            bulk.moved,
+            "cancelled" if bulk.action == CANCEL else "retried",
+            bulk.skipped,
+        )
+        return bulk
+
+    async def _pause(self, bulk_id: int, seconds: float) -> None:
+        """Wait for so long, or until the bulk is paused or cancelled."""
+        loop = asyncio.get_running_loop()
+        due = loop.time() + seconds
+        while True:
+            if self._is_to_be_told(bulk_id):
+                with suppress(QueueError):
+                    bulk = await self._store.read(bulks.get(bulk_id))
+                    self._tell_progress(bulk)
+                    if bulk.status != RUNNING:
+                        return
+            left = due - loop.time()
+            await asyncio.sleep(min(max(left, 0.0), TELL))
+            if left <= TELL:
+                return
+
+    async def _let_some_end(self, bulk: Bulk) -> None:
+        """Wait until most of what a bulk without a rate has moved has ended, but not for long: it
+        would be done before the first failure that is to pause it."""
+        waits, loop = bulk.stop_after > 0, asyncio.get_running_loop()
+        until = loop.time() + AHEAD_FOR
+        while waits and loop.time() < until:
+            with suppress(QueueError):
+                found = await self._store.read(bulks.waiting(bulk.id, AHEAD + 1))
+                waits = found > AHEAD
+            await asyncio.sleep(AHEAD_FOR / 10 if waits else 0)
+        await self._pause(bulk.id, 0)
+
+    def _is_to_be_told(self, bulk_id: int) -> bool:
+        at, _ = self._told.setdefault(bulk_id, (time.monotonic(), ()))
+        return time.monotonic() >= at + TELL
+
+    def _tell_progress(self, bulk: Bulk) -> None:
+        """Tell how far a bulk is, if that has changed since it was told, some time ago."""
+        counts = *bulk.counts, bulk.waiting
+        if self._is_to_be_told(bulk.id):
+            if self._told[bulk.id][1] != counts and self._events.listening:
+                self._publish(EventType.BULK_PROGRESS, bulk)
+            self._told[bulk.id] = time.monotonic(), counts
+
+    def _publish(self, type_: EventType, bulk: Bulk) -> None:
+        self._events.publish(task_events.of_bulk(type_, bulk, self._clock.now_ms()))
+
+    def cancelled(self, bulk: Bulk) -> None:
+        """A bulk moves no more tasks: what it has moved is looked after."""
+        self._publish(EventType.BULK_CANCELLED, bulk)
+        self.begin(bulk)
+
+    def _obstacle(self, key: Key) -> str | None:
+        """For what reason the tasks of a key would only wait or fail again, if they would."""
+        obstacle = self._worker.placement.obstacle(key)
+        return obstacle.reason if obstacle else None
+
+    def _tell(self, bulk: Bulk, key: Key, ids: list[int], now: int) -> None:
+        """What became of these tasks, to whom it concerns."""
+        happened = task_events.triggered_in_bulk
+        if bulk.action == CANCEL:
+            happened = task_events.cancelled_in_bulk
+            for id_ in ids:
+                self._worker.waiters.finished(id_)
+        else:
+            self._worker.placement.touched(key, now)
+        if self._events.listening:
+            for id_ in ids:
+                self._events.publish(happened(id_, key, now))
+
+    def _debt(self, bulk: Bulk) -> float:
+        """Seconds that a bulk has to wait, after a restart, for its next task."""
+        if bulk.rate is None:
+            return 0.0
+        due = bulk.created_at / 1000 + bulk.moved / bulk.rate
+        return min(max(due - self._clock.now(), 0.0), 1 / bulk.rate)
+
+
+def _step(rate: float | None) -> int:
+    return STEP if rate is None else max(1, min(STEP, int(rate / STEPS_PER_SECOND)))
+
+
+async def _stop(mover: asyncio.Task[None]) -> None:
+    mover.cancel()
+    await asyncio.wait((mover,))

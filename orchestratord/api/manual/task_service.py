@@ -1,0 +1,208 @@
+"""What people do to one task beside retrying it as it is: a part of the service."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import httpx
+
+from orchestratord.api import answer_documents as answers
+from orchestratord.api import serialize
+from orchestratord.engine import task_events
+from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.enqueue import callable_endpoint, new_call
+from orchestratord.engine.retry import Decision
+from orchestratord.engine.runs.run_calls import begins_run, is_run, run_of
+from orchestratord.engine.settlement import error_record, settlement_of
+from orchestratord.engine.worker import Worker
+from orchestratord.errors import Conflict, InvalidParams
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import Attempt, Kind, Partition, Reason, Status, Task
+from orchestratord.model.test_case import FakeAnswer
+from orchestratord.plugin.executor import Executor, Target
+from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.isolation import is_ctrl_c
+from orchestratord.plugin.long_work import bounded
+from orchestratord.queue.operations import manual, partitions, search
+from orchestratord.queue.operations.slices import SLICE
+from orchestratord.queue.store import Store
+from orchestratord.simulate.fake_answer import outcome_of
+from orchestratord.values.clock import Clock
+
+log = logging.getLogger("orchestratord.control")
+
+
+class TaskService:
+    """Retries a task with other parameters, and ends one as a person says."""
+
+    def __init__(self, store: Store, worker: Worker, host: Host, clock: Clock) -> None:
+        self._store = store
+        self._worker = worker
+        self._host = host
+        self._clock = clock
+
+    # -- other parameters ----------------------------------------------------------------------
+
+    async def replace(
+        self,
+        task_id: int,
+        params: Mapping[str, Any],
+        text_params: Mapping[str, str],
+        *,
+        force: bool = False,
+    ) -> answers.TaskDocument:
+        """Make a call as another one that has ended, with some parameters changed; the new task,
+        which is a child of that, and takes its place in an ordered partition.
+
+        Args:
+            task_id: the one that is replaced; it stays as it is.
+            params: those that change, by their names, as JSON values.
+            text_params: more of them, as texts that become what the endpoint declares.
+            force: also where it has succeeded, or would come out of order.
+
+        Raises:
+            NotFound, Conflict, Overtaken, InvalidParams.
+        """
+        config = self._worker.placement.config
+        old = await self._store.read(search.get(task_id))
+        if old.kind != Kind.CALL:
+            why = "is a delivery: it sends what was rendered when its event happened"
+            raise InvalidParams({"params": f"task {task_id} {why}"})
+        old.check_readable()
+        endpoint = callable_endpoint(config, old.endpoint_id)
+        changed = params.keys() | text_params.keys()
+        kept = {name: value for name, value in old.params.items() if name not in changed}
+        new = await new_call(config, endpoint, {**kept, **params}, text_params)
+        partition = new.partition
+        if (old.ordered or old.replaces is not None) and old.partition is not None:
+            partition = Partition(old.partition)  # it takes a place, and has no turn of its own
+        new = replace(
+            new, parent_id=old.id, depth=old.depth, scheduled_at=old.scheduled_at,
+            partition=partition, run_id=old.run_id,
+        )  # fmt: skip
+        task = await self._store.write(partitions.replace(task_id, new, force=force))
+        self._worker.placement.touched(task.key, task.next_try or self._clock.now_ms())
+        self._worker.try_now(task.key)
+        self._host.events.publish(task_events.replacing(task, self._clock.now_ms()))
+        return serialize.task_json(task, config.redactor)
+
+    # -- how it ended --------------------------------------------------------------------------
+
+    async def resolve(
+        self, task_id: int, status: str, *, note: str | None = None, body: Any = None
+    ) -> answers.TaskDocument:
+        """End a task that waits or has failed, as if the answer had come: hooks are told, and what
+        follows is written with it. One that has failed and is to stay so only gets its reason.
+
+        Args:
+            task_id: which one.
+            status: `succeeded` or `failed`.
+            note: why, for the timeline of the task.
+            body: of the answer, as JSON has it, or a text; None for an empty one.
+
+        Raises:
+            NotFound; Conflict where it runs, has succeeded or is cancelled; InvalidParams where
+            an answer with this body would be no success.
+        """
+        task = await self._store.read(search.get(task_id))
+        if task.status not in (Status.PENDING, Status.FAILED):
+            raise Conflict(f"task {task_id} is {task.status}; only pending and failed are resolved")
+        config, now = self._worker.placement.config, self._clock.now_ms()
+        standing, executor = self._worker.placement.look(task.key)
+        target = standing if isinstance(standing, Target) else None
+        words = f"resolved manually as {status}{f': {note}' if note else ''}"
+        if status == Status.SUCCEEDED:
+            outcome = await self._answered(task, executor, target, body)
+            decision = Decision(Status.SUCCEEDED, words, Reason.RESOLVED)
+        else:
+            error = task.last_error or words
+            outcome = Outcome("failure", "error", _response(body), error)
+            decision = Decision(Status.FAILED, words, Reason.RESOLVED)
+        code = outcome.status_code if status == Status.SUCCEEDED else None
+        row = Attempt(task.attempts, now, 0.0, code, None, None, words)
+        result = AttemptResult(decision, outcome, row)
+        if task.status != status:
+            endpoint = config.endpoints.get(task.endpoint_id)
+            reached = Reached(task, endpoint, config, outcome)
+            after = None if executor is None or executor.immediate else executor.phases[1]
+            result = await self._worker.pipe.results.tell(reached, decision, row, after)
+        return await self._write(task, result, target)
+
+    async def _answered(
+        self, task: Task, executor: Executor | None, target: Target | None, body: Any
+    ) -> Outcome:
+        """A success with this body, as the executor judges an answer that has it."""
+        plain = Outcome("success", 200, _response(body or ""), answered=True)
+        if executor is None or target is None:
+            return plain
+        code = 200 if executor.phases[0] == "before_request" else "ok"
+        try:
+            task.check_readable()
+            request = await bounded(
+                task.is_large, executor.prepare, task, target, self._clock.now()
+            )
+            answer = FakeAnswer.model_validate({"status_code": code, "body": body})
+            outcome = await outcome_of(executor, request, task, target, answer)
+        except Exception as error:  # an executor may be a plugin's
+            if is_ctrl_c(error):
+                raise
+            log.info("task %s is resolved without its request: %s", task.id, error)
+            request, outcome = None, replace(plain, status_code=code)
+        after = executor.phases[1]
+        if outcome.verdict == "success" and self._host.concerned(after, task.kind, target.endpoint):
+            # What is to follow from it may not be found in this body: nothing is to be lost so.
+            arguments = {
+                "outcome": outcome, "request": request, "statement": request, "task": task,
+                "endpoint": target.endpoint, "config": self._worker.placement.config,
+            }  # fmt: skip
+            outcome = await self._host.fold(after, "outcome", arguments)
+        if outcome.verdict != "success":
+            why = outcome.error or f"it is taken for a {outcome.verdict}"
+            raise InvalidParams({"body": f"an answer with this body is no success: {why}"})
+        return outcome
+
+    async def _write(
+        self, task: Task, result: AttemptResult, target: Target | None
+    ) -> answers.TaskDocument:
+        pipe, config, now = self._worker.pipe, self._worker.placement.config, self._clock.now_ms()
+        items = await pipe.items(result.effects, run_id=run_of(task)) if result.effects else []
+        settlement = settlement_of(task, result, config, target, items, now)
+        if task.status != settlement.status:
+            ends_run = is_run(task, settlement.status, self._host, config)
+            settlement.begins_run = begins_run(task, items) or ends_run
+        settlement.last_success_at = None
+        if task.kind == Kind.CALL and settlement.status == Status.SUCCEEDED:
+            settlement.last_success_at = task.started_at  # where it was sent at all
+        if settlement.status == Status.FAILED:
+            # What the last attempt came to stays; nothing was sent since.
+            settlement.status_code = task.last_status_code
+            settlement.error = error_record(task.last_error or result.decision.why, config.redactor)
+        try:
+            resolved, inserted = await self._store.write(manual.resolve(settlement))
+        except BaseException:
+            pipe.not_written(items)
+            raise
+        if items:
+            if len(items) > SLICE:
+                pipe.slices_wait.set()
+            await pipe.written(items, inserted)
+        if settlement.last_success_at is not None:
+            await self._worker.learn_last_success()
+        if task.run_id is not None or settlement.begins_run:
+            pipe.runs_end.set()
+        self._worker.waiters.finished(task.id)
+        if task.status != resolved.status:
+            self._host.events.publish(task_events.resolved(settlement))
+        return serialize.task_json(resolved, config.redactor)
+
+
+def _response(body: Any) -> httpx.Response | None:
+    if body is None:
+        return None
+    if isinstance(body, str):
+        return httpx.Response(200, content=body.encode())
+    return httpx.Response(200, content=json.dumps(body).encode())
