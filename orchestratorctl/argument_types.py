@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 KINDS = ("call", "webhook")
 STATUSES = ("pending", "running", "succeeded", "failed", "cancelled")
+GROUPS = ("endpoint", "webhook", "kind", "status", "reason", "status_code", "partition")
 REASONS = (
     "exhausted",
     "not_retryable",
@@ -186,6 +187,19 @@ def reasons(word: str) -> str:
     for reason in word.split(","):
         if reason not in REASONS:
             raise ArgumentTypeError(f"'{reason}' is no reason; there are {', '.join(REASONS)}")
+    return word
+
+
+def groups(word: str) -> str:
+    """What tasks are grouped by, as `endpoint,reason`."""
+    names = word.split(",")
+    for name in names:
+        if name not in GROUPS:
+            raise ArgumentTypeError(
+                f"tasks are not grouped by '{name}', but by {', '.join(GROUPS)}"
+            )
+    if len(set(names)) < len(names):
+        raise ArgumentTypeError(f"'{word}' names something twice")
     return word
 
 

@@ -27,9 +27,11 @@ from orchestratorctl.task_text import probe_time, time_of_day
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     Document = dict[str, Any]
+    Cell = Callable[[Any], str]
     Facts = list[tuple[str, str | Painted]]
     Row = list[str | Painted]
 
@@ -40,12 +42,26 @@ _THROTTLED = (
     TableColumn("NEXT", itemgetter(3)),
     TableColumn("WHY", itemgetter(4), cut="end"),
 )
+
+
+def _least(name: str) -> Cell:
+    """A number of tasks, of which there may be more where not all were looked at."""
+    return lambda item: number(item.get(name)) + ("" if item.get("complete", True) else "+")
+
+
+def _how(item: Document) -> str:
+    """Why it fails: the reason, where there is one, and the error."""
+    words = [compact(item[name]) for name in ("reason", "error") if item.get(name)]
+    return ": ".join(words) or "-"
+
+
 _FAILING = (
-    TableColumn("FAILING", lambda item: Painted(named(item), "red"), cut="middle"),
-    TableColumn("IN A ROW", value_of("failures", number), right=True),
-    TableColumn("LAST", value_of("last", ago), right=True),
+    TableColumn("FAILED", _least("failed"), right=True),
+    TableColumn("RETRYING", _least("waiting"), right=True),
+    TableColumn("SINCE", value_of("since", ago), right=True),
+    TableColumn("LAST", value_of("last", ago), right=True, spare=True),
     TableColumn("CODE", value_of("status_code"), right=True),
-    TableColumn("ERROR", value_of("error"), cut="end"),
+    TableColumn("WHY", _how, cut="end"),
 )
 _MOST_FAILING = 8
 _MOST_HELD = 5
@@ -73,6 +89,7 @@ def status_page(document: Document, console: Console) -> list[str]:
     lines = [console.paint(title, "bold"), "", *fields(pairs, console)]
     lanes = document.get("lanes") or []
     busy = [lane for lane in lanes if lane.get("in_flight") or lane.get("due")]
+    lines += _failing(document, console) if document.get("failing") else []
     lines += _lanes(busy, console) + _throttled_lanes(document, console)
     return [*lines, *_errors(document, console)]
 
@@ -110,7 +127,7 @@ def watch_page(document: Document, console: Console, trouble: str = "") -> list[
     ]
     lines += ["", *fields(pairs, console)]
     full = [lane for lane in document.get("lanes") or [] if _is_full(lane)]
-    lines += _failing(document.get("failing") or [], console)
+    lines += _failing(document, console)
     lines += _throttled_lanes(document, console)
     return lines + (_lanes(full, console, "FULL LANE") or ["", "No lane is full."])
 
@@ -132,6 +149,8 @@ def _due(document: Document) -> str:
     words = []
     if count is not None:
         words.append(f"{number(count)} now")
+    if counts.get("held"):
+        words.append(f"{number(counts['held'])} wait for their turn in a partition")
     if count and isinstance(age, int | float):
         words.append(f"the oldest for {span(age)}")
     if document.get("next_due"):
@@ -239,10 +258,21 @@ def _rates(rates: Any) -> str:
     return ", ".join(f"{rate:,.1f} {name}" for name, rate in (rates or {}).items()) or "-"
 
 
-def _failing(found: list[Document], console: Console) -> list[str]:
+def _failing(document: Document, console: Console) -> list[str]:
+    """Tables of the endpoints whose calls fail now, and of the webhooks whose deliveries do."""
+    found = document.get("failing") or []
     if not found:
         return ["", "Nothing is failing."]
-    return ["", *table(_FAILING, found[:_MOST_FAILING], console)]
+    lines: list[str] = []
+    for title, is_delivery in (("FAILING CALLS", False), ("FAILING DELIVERIES", True)):
+        items = [item for item in found if bool(item.get("webhook")) is is_delivery]
+        first = TableColumn(title, lambda item: Painted(named(item), "red"), cut="middle")
+        if items:
+            lines += ["", *table((first, *_FAILING), items[:_MOST_FAILING], console)]
+            if len(items) > _MOST_FAILING:
+                lines.append(f"and {number(len(items) - _MOST_FAILING)} more; -o json has them")
+    more = sum((document.get("failing_counts") or {}).values()) - len(found)
+    return [*lines, f"{number(more)} more fail than are listed"] if more > 0 else lines
 
 
 def _is_full(lane: Any) -> bool:

@@ -178,6 +178,18 @@ TASKS = (
     TableColumn("CREATED", value_of("created_at", ago), right=True),
     TableColumn("ERROR", _error, cut="end", spare=True),
 )
+PARAMS = TableColumn("PARAMS", value_of("params"), cut="end")
+"""Beside those of `TASKS`, where it is asked for."""
+GROUPS = {
+    "endpoint": TableColumn("ENDPOINT", value_of("endpoint"), cut="middle"),
+    "webhook": TableColumn("WEBHOOK", value_of("webhook"), cut="middle"),
+    "kind": TableColumn("KIND", value_of("kind")),
+    "status": TableColumn("STATUS", lambda item: task_status({"status": item.get("status")})),
+    "reason": TableColumn("REASON", value_of("reason")),
+    "status_code": TableColumn("CODE", value_of("status_code"), right=True),
+    "partition": TableColumn("PARTITION", value_of("partition"), cut="end"),
+}
+"""What tasks can be grouped by → its column."""
 NEW_CALL = (
     TableColumn("ID", value_of("id"), right=True),
     TableColumn("STATUS", value_of("status")),

@@ -155,6 +155,11 @@ def _facts(task: dict[str, Any]) -> list[tuple[str, str | Painted]]:
         facts.append(("replaces", f"task {task['replaces']}, with other parameters"))
     if task.get("bulk_id") is not None:
         facts.append(("bulk", compact(task["bulk_id"])))
+    if task.get("idempotency_key"):
+        label = "webhook-id" if task.get("kind") == "webhook" else "Idempotency-Key"
+        facts.append((label, compact(task["idempotency_key"])))
+    if task.get("client_key"):
+        facts.append(("client's key", compact(task["client_key"])))
     facts += [
         (name, cut(compact(task[name]), _PARAMS))
         for name in ("params", "payload")

@@ -163,6 +163,11 @@ def _check_one_bulk(arguments: argparse.Namespace) -> None:
         raise argparse.ArgumentTypeError(f"--cancel and --{asked[1]} do not go together")
 
 
+def _check_grouped(arguments: argparse.Namespace) -> None:
+    if arguments.by is not None and arguments.params:
+        raise argparse.ArgumentTypeError("--by counts tasks; leave --params out")
+
+
 def _check_params(arguments: argparse.Namespace) -> None:
     names = [name for name, _ in arguments.text_params]
     twice = {name for name in names if names.count(name) > 1 or name in (arguments.params or {})}
@@ -176,6 +181,7 @@ _API_NAME = ArgumentValue("API/NAME", types.endpoint_id, "endpoints")
 _API_ANY = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
 _STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
 _REASON = ArgumentValue("REASON", types.reasons, types.REASONS)
+_GROUPS = ArgumentValue("NAMES", types.groups, types.GROUPS)
 _TASK_KIND = ArgumentValue("KIND", types.utf8_text, types.KINDS)
 _WHEN = ArgumentValue("WHEN", types.since)
 _DURATION = ArgumentValue("DURATION", types.duration)
@@ -242,7 +248,7 @@ _FILTERS = (
     _OF_KIND,
     VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
     VerbArgument("--until", "created before that", _WHEN, "filters"),
-    VerbArgument("--text", "in parameters, last error or name", _TEXT, "filters"),
+    VerbArgument("--text", "in parameters, answer, last error or name", _TEXT, "filters"),
     VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
     VerbArgument("--bulk", "moved by this bulk, and by none after it", _BULK_ID, "filters"),
     VerbArgument(
@@ -325,6 +331,9 @@ VERBS = (
         "list calls and deliveries, newest first",
         *_FILTERS,
         VerbArgument("--limit", "at most this many (100)", _COUNT, default=100),
+        VerbArgument("--params", "show their parameters, too"),
+        VerbArgument("--by", "count them by these, as endpoint,reason,status_code", _GROUPS),
+        checks=(_check_grouped,),
     ),
     Verb("events", "verbs.daemon_verbs:events", "follow the events", *_EVENT_FILTERS),
     Verb(

@@ -6,8 +6,17 @@ from argparse import Namespace
 
 from orchestratorctl.console import Console
 from orchestratorctl.exit_codes import OK, RequestRefused, combine
+from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
-from orchestratorctl.tables import NEW_CALL, TASKS, table
+from orchestratorctl.tables import (
+    GROUPS,
+    NEW_CALL,
+    PARAMS,
+    TASKS,
+    TableColumn,
+    table,
+    value_of,
+)
 from orchestratorctl.task_text import task_page
 from orchestratorctl.verb_table import filters
 from orchestratorctl.verbs.bulk_verbs import begin_bulk
@@ -48,7 +57,9 @@ def call(client: SocketClient, console: Console, arguments: Namespace) -> int:
 
 
 def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Lists tasks, newest first, as many pages as the limit needs."""
+    """Lists tasks, newest first, as many pages as the limit needs; with --by, counts them."""
+    if arguments.by is not None:
+        return _count_tasks(client, console, arguments)
     tasks: list[dict[str, Any]] = []
     after = None
     while True:
@@ -61,9 +72,28 @@ def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> 
     if not console.tables:
         console.data({"retries": tasks, "next": after})
     elif tasks:
-        console.lines(table(TASKS, tasks, console))
+        columns = (*TASKS, PARAMS) if arguments.params else TASKS
+        console.lines(table(columns, tasks, console))
         if after is not None:
             console.say(f"There are more than these {len(tasks)}; --limit shows more.")
+    else:
+        console.say("No task matches." if filters(arguments) else "There are no tasks.")
+    return OK
+
+
+def _count_tasks(client: SocketClient, console: Console, arguments: Namespace) -> int:
+    answer = client.get("/v1/retries/groups", {**filters(arguments), "by": arguments.by})
+    found = answer.get("groups") or []
+    if not console.tables:
+        console.data(answer)
+    elif found:
+        tasks = TableColumn("TASKS", value_of("tasks", number), right=True)
+        columns = [tasks, *(GROUPS[name] for name in arguments.by.split(","))]
+        console.lines(table(columns, found[: arguments.limit], console))
+        if len(found) > arguments.limit:
+            console.say(f"There are {len(found)} groups; --limit shows more.")
+        if answer.get("complete") is False:
+            console.say("Only the newest tasks were counted: choose fewer by a filter.")
     else:
         console.say("No task matches." if filters(arguments) else "There are no tasks.")
     return OK

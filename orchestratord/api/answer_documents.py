@@ -191,6 +191,8 @@ class AttemptDocument(TypedDict):
         **_TASK,
         "waits": None,
         "holds_partition": False,
+        "idempotency_key": "9f3b6a52c07d41e8a1d4c2f0b7e65a38",
+        "client_key": "order-1001",
         "payload": None,
         "response": None,
         "attempt_log": [_ATTEMPT],
@@ -202,6 +204,11 @@ class TaskPageDocument(TaskDocument):
     waits: WaitDocument | None
     holds_partition: bool
     """Whether those behind it wait until it is retried or cancelled."""
+    idempotency_key: str | None
+    """What its receiver tells a repeat by: the Idempotency-Key of its requests, the webhook-id of a
+    delivery. Null where it is sent none, or the endpoint declares one of its own."""
+    client_key: str | None
+    """The Idempotency-Key with which a client has made the call."""
     payload: str | None
     """Of a delivery: its body."""
     response: Any

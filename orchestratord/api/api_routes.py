@@ -38,8 +38,14 @@ from orchestratord.api.daemon_documents import (
     StatusDocument,
     UpgradeDocument,
 )
-from orchestratord.api.filters import MAX_ID, NAMES, whole_number
+from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
+from orchestratord.api.reports.report_documents import (
+    GroupQuery,
+    GroupsDocument,
+    SchedulesDocument,
+)
+from orchestratord.api.reports.report_service import DEFAULT_BY
 from orchestratord.api.runs.run_document import RunDocument
 from orchestratord.api.server.handler import Asked, Handler, endpoint_of, no_route
 from orchestratord.api.server.problem_json import Refusal
@@ -91,6 +97,8 @@ class ApiRoutes:
             ("POST", f"{endpoint}/resume"): self.resume,
             ("POST", "/v1/resume"): self.lift,
             ("GET", "/v1/retries"): self.retries,
+            ("GET", "/v1/retries/groups"): self.grouped,
+            ("GET", "/v1/schedules"): self.schedules,
             ("POST", "/v1/retries/trigger"): self.trigger_all,
             ("POST", "/v1/retries/cancel"): self.cancel_all,
             ("GET", retry): self.retry,
@@ -264,6 +272,20 @@ class ApiRoutes:
             order=asked.query.get("order") or "newest",
         )
         return Answer(found)
+
+    @described(query=GroupQuery, answers={200: GroupsDocument})
+    async def grouped(self, asked: Asked) -> Answer:
+        """How many tasks there are, by endpoint, reason, status code and so on."""
+        bodies.refuse_unknown(asked.query, GroupQuery)
+        given = {name: value for name, value in asked.query.items() if name in NAMES}
+        by = items(asked.query["by"]) if asked.query.get("by") else DEFAULT_BY
+        return Answer(await self._service.grouped(given, by))
+
+    @described(answers={200: SchedulesDocument}, problems=[InvalidParams])
+    async def schedules(self, asked: Asked) -> Answer:
+        """All schedules: when each calls its endpoint next, and how it went last."""
+        bodies.refuse_unknown(asked.query)
+        return Answer({"schedules": await self._service.schedules()})
 
     @described(query=bodies.TaskPageQuery, answers={200: TaskPageDocument})
     async def retry(self, asked: Asked) -> Answer:

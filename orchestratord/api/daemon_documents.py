@@ -211,6 +211,8 @@ class QueueStatus(TypedDict):
     due: int
     oldest_due_age: float | None
     """Seconds; null where nothing is due."""
+    held: int
+    """Tasks that would be due if it were their turn in their partition."""
     held_partitions: int
     held_by: list[HeldPartition]
     """Some of them."""
@@ -288,14 +290,25 @@ class EndRates(TypedDict):
 
 
 class FailingStatus(TypedDict):
-    """An endpoint or webhook whose last attempt failed."""
+    """An endpoint or webhook that fails now: what its tasks say that have failed, or wait for
+    another try, since it last succeeded."""
 
     endpoint: Name
     webhook: str | None
+    """Null: its calls fail."""
     failures: int
-    """In a row."""
+    """Attempts of these tasks."""
+    failed: int
+    """Tasks that have failed for good."""
+    waiting: int
+    """Tasks that wait for another try."""
+    complete: bool
+    """False where not all of them were looked at."""
     since: Time | None
+    """When the first of these attempts began."""
     last: Time | None
+    reason: str | None
+    """Why the latest of them failed for good; null where it is tried again."""
     status_code: Code
     error: str | None
 
@@ -313,7 +326,23 @@ class WorkerStatus(TypedDict):
     """URLs, endpoints and webhooks that are throttled."""
     breakers: list[LaneBreaker]
     rates: EndRates
+
+
+class FailingCounts(TypedDict):
+    """How many fail now."""
+
+    call: int
+    """Endpoints whose calls do."""
+    webhook: int
+    """Webhooks whose deliveries do."""
+
+
+class FailingKeys(TypedDict):
+    """What fails now."""
+
     failing: list[FailingStatus]
+    """Those that failed last."""
+    failing_counts: FailingCounts
 
 
 class DatabaseStatus(TypedDict):
@@ -418,7 +447,7 @@ class OutboxStatus(TypedDict):
     refused_total: int
 
 
-class StatusDocument(ProcessStatus, WorkerStatus):
+class StatusDocument(ProcessStatus, WorkerStatus, FailingKeys):
     """How the daemon is."""
 
     health: HealthDocument

@@ -70,7 +70,8 @@ class TaskQuery(TypedDict, total=False):
     until: str
     """Made before that."""
     text: Annotated[str, Field(max_length=MAX_TEXT)]
-    """Stands in the parameters, the last error, or the name of the endpoint or webhook."""
+    """Stands in the parameters, the last error, the last answer, or the name of the endpoint or
+    webhook."""
     id: list[_ID]
     """One of these."""
     parent: _ID
@@ -107,7 +108,8 @@ class TaskFilterBody(TypedDict, total=False):
     until: _TIME | None
     """Made before that."""
     text: Annotated[str, Field(max_length=MAX_TEXT)] | None
-    """Stands in the parameters, the last error, or the name of the endpoint or webhook."""
+    """Stands in the parameters, the last error, the last answer, or the name of the endpoint or
+    webhook."""
     id: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19}(,[0-9]{1,19})*)?$")] | list[_ID] | None
     """One of these, 1,000 at most."""
     parent: _ID | Annotated[str, Field(pattern=r"^([0-9]{1,19})?$")] | None

@@ -85,12 +85,15 @@ def task_page_json(
     redactor: Redactor,
 ) -> TaskPageDocument:
     """One task in full: what it sends, the last answer, and all its attempts, oldest first;
-    `blocks`: whether later ones of its partition wait for it. What it `waits` for has to be added.
+    `blocks`: whether later ones of its partition wait for it. What it `waits` for, and its
+    `idempotency_key`, have to be added.
     """
     return {
         **task_json(task, redactor),
         "waits": None,
         "holds_partition": blocks and holds(task, task.status, task.reason),
+        "idempotency_key": None,
+        "client_key": redactor.value(task.unique_key),
         "payload": redactor.value(task.payload),
         "response": redactor.value(response),
         "attempt_log": [attempt_json(attempt, redactor) for attempt in attempts],

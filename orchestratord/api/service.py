@@ -22,6 +22,7 @@ from orchestratord.api.bodies import MAX_BATCH, ExplainBody, read_body
 from orchestratord.api.manual.bulk_service import BulkService
 from orchestratord.api.manual.task_service import TaskService
 from orchestratord.api.outbox_relay import OutboxRelay
+from orchestratord.api.reports.report_service import ReportService
 from orchestratord.api.runs.run_document import RunDocument, run_document
 from orchestratord.api.throttle_service import ThrottleService
 from orchestratord.config.params import exemplary
@@ -45,7 +46,7 @@ from orchestratord.runtime.reload import COMMAND, Reloader
 from orchestratord.runtime.team import Team
 from orchestratord.runtime.upgrade import Upgrade
 from orchestratord.simulate.explain import Explainer
-from orchestratord.simulate.next_request import request_of, upcoming_runs
+from orchestratord.simulate.next_request import repeat_key, request_of, upcoming_runs
 from orchestratord.simulate.report import report_json, request_json, with_curl
 from orchestratord.simulate.timetable import timetable
 from orchestratord.values.clock import Clock, rfc3339
@@ -63,7 +64,7 @@ _MAX_PROBLEMS = 100
 """Of a batch, that are named."""
 
 
-class Service:
+class Service(ReportService):
     """One running daemon, for all that look at it and steer it."""
 
     def __init__(
@@ -80,16 +81,13 @@ class Service:
         upgrade: Upgrade,
         relay: OutboxRelay,
     ) -> None:
+        super().__init__(store, worker, scheduler, clock)
         self.many = BulkService(store, worker, clock, host.events)
         self.one = TaskService(store, worker, host, clock)
         self.throttles = ThrottleService(worker, fleet)
-        self._store = store
-        self._worker = worker
-        self._scheduler = scheduler
         self._reloader = reloader
         self._fleet = fleet
         self._host = host
-        self._clock = clock
         self._clock_watch, self._team, self._upgrade = clock_watch, team, upgrade
         self._relay = relay
         self._started_at = clock.now_ms()
@@ -126,6 +124,7 @@ class Service:
             "config": status.config_status(self._reloader),
             "queue": await status.queue_status(store, now, redactor),
             **status.worker_status(snapshot, redactor, None if all_lanes else status.MAX_LANES),
+            **await self.failing(),
             "events_dropped": snapshot["events_dropped"],
             "database": await status.database_status(store, self._fleet, redactor),
             "daemons": cast("list[daemon_documents.DaemonStatus]", self._fleet.daemons()),
@@ -210,6 +209,7 @@ class Service:
         task, page = await self._store.read(search.whole(task_id).map(shown))
         waits = await self._worker.waits(task)
         page["waits"] = None if waits is None else serialize.wait_json(waits, redactor)
+        page["idempotency_key"] = repeat_key(task, self.config, self._host)
         return page
 
     async def _ended(self, task_id: int, wait: float) -> None:

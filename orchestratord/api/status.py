@@ -10,7 +10,6 @@ from orchestratord.api.daemon_documents import (
     ChangesDocument,
     ConfigStatus,
     DatabaseStatus,
-    FailingStatus,
     LaneStatus,
     PluginStatus,
     ProblemDocument,
@@ -24,7 +23,6 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.serialize import problems_json
 from orchestratord.config.changes import Changes
 from orchestratord.config.loader import Reload
-from orchestratord.engine.stats import Failing
 from orchestratord.errors import Problem
 from orchestratord.model.task import Status
 from orchestratord.plugin.registry import PluginInfo
@@ -41,8 +39,6 @@ from orchestratord.values.redact import Redactor
 
 MAX_LANES = 20
 """Lanes that are shown, the busiest ones."""
-MAX_FAILING = 20
-"""Endpoints and webhooks that are shown as failing, the latest ones."""
 
 MAX_PARTITIONS = 20
 """Partitions that are named which a failed task holds."""
@@ -69,6 +65,7 @@ async def queue_status(store: Store, now: int, redactor: Redactor) -> QueueStatu
         "cancelled": counts.get(Status.CANCELLED, 0),
         "due": due,
         "oldest_due_age": None if oldest is None else max(now - oldest, 0) / 1000,
+        "held": await store.read(claim.held(now)),
         "held_partitions": held,
         "held_by": [
             {
@@ -205,7 +202,6 @@ def worker_status(
             if lane["breaker"] is not None
         ],
         "rates": snapshot["rates"],
-        "failing": [_failing(item, redactor) for item in snapshot["failing"][:MAX_FAILING]],
     }
 
 
@@ -272,18 +268,6 @@ def _breaker(breaker: Mapping[str, Any], redactor: Redactor) -> BreakerStatus:
         "why": redactor.text(breaker["why"]),
         "probes": breaker["probes"],
         "next_probe": rfc3339(breaker["next_probe"]),
-    }
-
-
-def _failing(item: Failing, redactor: Redactor) -> FailingStatus:
-    return {
-        "endpoint": redactor.text(item.key.endpoint_id),
-        "webhook": redactor.text(item.key.webhook) or None,
-        "failures": item.failures,
-        "since": rfc3339(item.since),
-        "last": rfc3339(item.last),
-        "status_code": item.status_code,
-        "error": item.error and redactor.text(item.error),
     }
 
 

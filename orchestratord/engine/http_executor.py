@@ -201,6 +201,10 @@ class HttpExecutor(Executor):
                 return await _in_its_words(outcome, outcome.response, where)
             fresh, inline = True, inline - 1
 
+    def repeat_key(self, task: Task, endpoint: Endpoint) -> str | None:
+        """The Idempotency-Key of its requests; None where they have none, or one of their own."""
+        return self._key(task) if RequestPlan(endpoint).keyed else None
+
     def _key(self, task: Task) -> str:
         """The Idempotency-Key: stable over attempts, and never that of another task."""
         if task.nonce is not None:

@@ -31,6 +31,7 @@ from orchestratord.model.schedule_slots import (
     next_free_slot,
     previous_slot,
     run_before,
+    slots_between,
     spec,
     splay_offset,
     take,
@@ -192,17 +193,18 @@ class Scheduler:
                     return
                 known = self._rows.get(name)
             runs = [] if known is None else known.runs(now)
-            insert = None
+            insert = missed = None
             if known is not None and known.spec == wanted:
                 self._meant.discard(name)
                 if is_taken(runs, slot):
                     return
-                if run_before(runs, slot) is not None:
+                if (before := run_before(runs, slot)) is not None:
                     insert = await self._insert(endpoint, slot)
+                    missed = self._missed(endpoint, before[1], slot, now, ran=insert is not None)
             # One that is new, another one now, or was first looked at by a clock that was ahead,
             # has its first run at its next slot.
             runs = take(runs, schedule, slot, now)
-            if await self._advance(endpoint, known, slot, runs, insert):
+            if await self._advance(endpoint, known, slot, runs, insert, missed):
                 return
             known = self._rows.get(name)
             if known is None or known.spec != wanted:
@@ -224,6 +226,21 @@ class Scheduler:
         else:
             return Insert(await self._task(endpoint, slot))
         return None
+
+    def _missed(
+        self, endpoint: Endpoint, last: int, slot: int, now: int, *, ran: bool
+    ) -> schedules.MissedSlots | None:
+        """What is noted of the slots after `last`, where some passed while no daemon looked."""
+        schedule = endpoint.schedule
+        assert schedule is not None
+        if endpoint.id in self._paused or not endpoint.enabled:
+            return None
+        late = slot < self._since[endpoint.id]
+        passed = slots_between(schedule, last, slot if late else slot - 1)
+        if not passed:
+            return None
+        end = slot if late else passed[-1]
+        return schedules.MissedSlots(len(passed), passed[0], end, now, late and ran)
 
     def _tell_missed(self, endpoint: Endpoint, slot: int) -> None:
         name, schedule = endpoint.id, endpoint.schedule
@@ -279,12 +296,13 @@ class Scheduler:
         slot: int,
         runs: Sequence[Run],
         insert: Insert | None,
+        missed: schedules.MissedSlots | None,
     ) -> bool:
         """Take a slot, with its task; False where another daemon has taken one meanwhile."""
         assert endpoint.schedule is not None
         name, wanted = endpoint.id, spec(endpoint.schedule)
         taken = await self._store.write(
-            schedules.take_slot(name, wanted, previous, slot, runs, insert)
+            schedules.take_slot(name, wanted, previous, slot, runs, insert, missed)
         )
         if taken is None:
             row = await self._store.read(schedules.slot(name))

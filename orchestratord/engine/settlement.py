@@ -22,7 +22,7 @@ from orchestratord.log import info
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.http_message import header_items
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Kind, Status, Task
+from orchestratord.model.task import Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.queue.operations import claim
@@ -208,7 +208,7 @@ def settlement_of(
         if kept != row.error or why != row.why:
             row = replace(row, error=kept, why=why)
     last_success_at = None
-    if decision.status is Status.SUCCEEDED and task.kind == Kind.CALL and row is not None:
+    if decision.status is Status.SUCCEEDED and row is not None:
         last_success_at = row.started_at
     return Settlement(
         task=task,

@@ -47,12 +47,13 @@ class Stats:
         self._samples = deque([(now, tuple(self._ends.values()))], maxlen=_SAMPLES)
         self._failing: dict[Key, Failing] = {}
         self.last_success: dict[str, int] = {}
-        """Endpoint → when its last successful call started (milliseconds)."""
+        """Endpoint, or `api/name#webhook` → when its last successful call, or delivery, started
+        (milliseconds)."""
 
     def count(self, settlement: Settlement, status: str) -> None:
         """A claim ended, and its task has this status now."""
         if settlement.last_success_at is not None:
-            self.last_success[settlement.task.endpoint_id] = settlement.last_success_at
+            self.last_success[settlement.task.key.name] = settlement.last_success_at
         if settlement.uncounted and settlement.deaths is None:
             return
         self._ends[status] += 1

@@ -145,8 +145,6 @@ class Worker:
         """What `status` shows of the worker."""
         now = self.clock.now_ms()
         lanes = [lane_view(lane, now) for lane in self.lanes.lanes.values()]
-        declared = self.placement.config.endpoints
-        failing = [item for item in self.stats.failing() if item.key.endpoint_id in declared]
         return {
             "in_flight": self.lanes.in_flight,
             "concurrency": self.lanes.declared,
@@ -154,7 +152,6 @@ class Worker:
             "events_dropped": self.host.events.dropped,
             "next_due": self.lanes.next_due(),
             "rates": self.stats.rates(time.monotonic()),
-            "failing": failing,
             "lanes": lanes,
             "throttled": scope_views(self.lanes, now),
         }

@@ -101,6 +101,20 @@ def next_free_slot(runs: Sequence[Run], schedule: Schedule, after: int) -> int |
     return slot
 
 
+MOST_MISSED = 1_000
+"""Slots that are counted between two others."""
+
+
+def slots_between(schedule: Schedule, after: int, until: int) -> list[int]:
+    """The slots later than `after` and not later than `until`, `MOST_MISSED` at most."""
+    found: list[int] = []
+    slot = next_slot(schedule, after)
+    while slot is not None and slot <= until and len(found) < MOST_MISSED:
+        found.append(slot)
+        slot = next_slot(schedule, slot)
+    return found
+
+
 def splay_offset(endpoint_id: str, splay: float) -> float:
     """Seconds by which this endpoint's slots are delayed: always the same, below `splay`."""
     digest = hashlib.sha256(endpoint_id.encode()).digest()

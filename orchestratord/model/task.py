@@ -68,6 +68,11 @@ class Key(NamedTuple):
     endpoint_id: str
     webhook: str = ""
 
+    @property
+    def name(self) -> str:
+        """As people write it: `api/name`, or `api/name#webhook`."""
+        return f"{self.endpoint_id}#{self.webhook}" if self.webhook else self.endpoint_id
+
 
 @dataclass(frozen=True, slots=True)
 class Action:

@@ -184,6 +184,11 @@ class Executor(ABC):
         """
         return None
 
+    def repeat_key(self, task: Task, endpoint: Endpoint) -> str | None:
+        """What the receiver tells a repeat of a task by, as its Idempotency-Key; None where nothing
+        is sent for that. For those who look at a task."""
+        return None
+
     @abstractmethod
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         """Where the tasks of the key (endpoint.id, webhook) stand under this configuration.

@@ -119,6 +119,32 @@ class Control(Protocol):
     async def waiting(self, endpoint_id: str, most: int) -> int:
         """How many calls of an endpoint wait, counted up to `most`."""
 
+    async def grouped(
+        self,
+        filter: Mapping[str, Any],  # noqa: A002
+        by: Sequence[str] = ("endpoint", "reason", "status_code"),
+    ) -> Mapping[str, Any]:
+        """How many tasks there are: the document of `GET /v1/retries/groups`.
+
+        Args:
+            filter: as `retries` takes it.
+            by: what they are grouped by.
+
+        Raises:
+            InvalidParams.
+        """
+
+    async def backlog(self, keys: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
+        """What waits of each of these endpoints (`api/name`, with an empty text) and webhooks
+        (`api/name`, name), in their order: `waiting`, how many tasks, 500 standing for 500 or more;
+        and `oldest`, when the first of them was made."""
+
+    async def schedules(self) -> Sequence[Mapping[str, Any]]:
+        """All schedules, as `GET /v1/schedules` lists them."""
+
+    def last_successes(self) -> Mapping[str, float]:
+        """When each endpoint's last call began that succeeded: seconds since the epoch."""
+
     async def outbox(
         self, *, limit: int = 100, after: int | None = None, refused: bool | None = None
     ) -> Mapping[str, Any]:

@@ -254,10 +254,11 @@ class EndpointState(QueueRow):
     """What the queue knows of an endpoint beyond its tasks. YAML says nothing of it."""
 
     endpoint_id = TextField(primary_key=True)
+    """`api/name`; or `api/name#webhook`, of which only the last success is known."""
     paused = IntegerField(constraints=ZERO)
     """Its calls wait until it is resumed."""
     last_success_at = BigIntegerField(null=True)
-    """When the last call that succeeded began."""
+    """When the last call, or delivery, that succeeded began."""
 
     class Meta:
         table_name = "endpoint_state"
@@ -518,7 +519,7 @@ BatchRow.add_index(
 
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `outbox_relay`."""
+    `outbox_relay`, and `missed_slots:api/name` for each schedule of which some were."""
 
     name = TextField(primary_key=True)
     value = TextField()

@@ -67,8 +67,9 @@ class Session(ABC):
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
     successes: dict[str, int] = field(default_factory=dict)
-    """Endpoints that had a success in the transaction, and when that call began. They are written
-    just before COMMIT: all daemons change the same few rows, and wait for each other there."""
+    """Keys, by their names, that had a success in the transaction, and when that began. They are
+    written just before COMMIT: all daemons change the same few rows, and wait for each other
+    there."""
     runs: RunCounts = field(default_factory=RunCounts)
     """What the transaction changes in the counts of runs; written there as well."""
 
@@ -106,10 +107,10 @@ class Session(ABC):
             if target is not None:
                 self.moves[target] += count
 
-    def succeeded(self, endpoint_id: str, at: int) -> None:
-        """Note that a call of an endpoint, which began at `at`, succeeded."""
-        if at > self.successes.get(endpoint_id, 0):
-            self.successes[endpoint_id] = at
+    def succeeded(self, name: str, at: int) -> None:
+        """Note that a task of the key of this name, which began at `at`, succeeded."""
+        if at > self.successes.get(name, 0):
+            self.successes[name] = at
 
     def lease_until(self) -> int:
         """Until when a claim stands that is made now, by the clock that leases go by."""

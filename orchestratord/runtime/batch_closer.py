@@ -47,8 +47,10 @@ class BatchCloser:
         made = [new for _, found in answers for new in found if _is_delivery(new)]
         if not made:
             self._not_before[batch.id] = time.monotonic() + AGAIN
-            log.error(
-                "no plugin tells of batch %d of the webhook %s: it waits", batch.id, batch.webhook
+            log.warning(
+                "batch %d of the webhook %s waits: nothing here can tell of it yet",
+                batch.id,
+                batch.webhook,
             )
             return
         self._not_before.pop(batch.id, None)

@@ -16,7 +16,6 @@ from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
-from orchestratord.engine.stats import Failing
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Problem
 from orchestratord.http.oauth import Token
@@ -316,25 +315,9 @@ def together(snapshots: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         "draining": any(snapshot["draining"] for snapshot in snapshots),
         "next_due": min(due, default=None),
         "rates": {name: round(sum(rate[name] for rate in rates), 2) for name in rates[0]},
-        "failing": _failing(item for snapshot in snapshots for item in snapshot["failing"]),
         "lanes": _lanes(lane for snapshot in snapshots for lane in snapshot["lanes"]),
         "throttled": _lanes(scope for snapshot in snapshots for scope in snapshot["throttled"]),
     }
-
-
-def _failing(items: Iterable[Failing]) -> list[Failing]:
-    """Of each key what failed, added up; the latest first."""
-    found: dict[Any, Failing] = {}
-    for item in items:
-        known = found.get(item.key)
-        if known is None:
-            found[item.key] = item
-            continue
-        latest = max(known, item, key=lambda one: one.last)
-        found[item.key] = replace(
-            latest, since=min(known.since, item.since), failures=known.failures + item.failures
-        )
-    return sorted(found.values(), key=lambda item: -item.last)
 
 
 def _lanes(views: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:

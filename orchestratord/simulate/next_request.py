@@ -40,6 +40,18 @@ async def request_of(task: Task, config: Config, host: Host, clock: Clock) -> An
         raise Conflict(f"its request cannot be prepared: {words(error)}") from error
 
 
+def repeat_key(task: Task, config: Config, host: Host) -> str | None:
+    """What the receiver of a task tells a repeat by; None where it is told nothing."""
+    endpoint = config.endpoints.get(task.endpoint_id)
+    if endpoint is None:
+        return None
+    try:
+        executor = host.registry.executor(task.kind, endpoint.type)
+        return None if executor is None else executor.repeat_key(task, endpoint)
+    except Exception:  # an executor may be a plugin's
+        return None
+
+
 def upcoming_runs(endpoint: Endpoint, now: int, count: int) -> list[int]:
     """The next runs of an endpoint's schedule, at most `count`; `now` and they in milliseconds."""
     schedule = endpoint.schedule

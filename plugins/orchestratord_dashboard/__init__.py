@@ -10,6 +10,7 @@ one keeps them up to date and makes their buttons work, over the API that progra
     task_pages        tasks, one and many               run_pages         a run and its tree
     template_filters  times and numbers, written
     endpoint_pages    endpoints, and calling them       webhook_pages     their webhooks, edited
+    health_pages      all schedules, all webhooks: how they fare
 
 Events go into the history; a request goes through the renderer to a page, which asks `Control`.
 
@@ -59,6 +60,7 @@ def register_routes(control: Control) -> Iterable[Route]:
 def _pages(control: Control) -> Iterable[DashboardPage]:
     from orchestratord_dashboard import (
         endpoint_pages,
+        health_pages,
         overview_pages,
         run_pages,
         task_pages,
@@ -70,3 +72,4 @@ def _pages(control: Control) -> Iterable[DashboardPage]:
     yield from run_pages.pages(control)
     yield from endpoint_pages.pages(control, history)
     yield from webhook_pages.pages(control)
+    yield from health_pages.pages(control, history)

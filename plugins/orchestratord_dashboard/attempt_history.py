@@ -22,7 +22,7 @@ SLICE = 5 * MINUTE
 SLICES = 12
 """For single endpoints: an hour, in slices of five minutes."""
 MAX_ENDPOINTS = 5_000
-"""That are counted by themselves in one slice."""
+"""That are counted by themselves in one slice, webhooks among them."""
 
 BOUNDS = tuple(1.2**n for n in range(64))
 """Milliseconds: what an attempt took is known to a fifth, up to a day."""
@@ -33,6 +33,10 @@ _SUCCEEDED, _RETRIED, _FAILED = (
     EventType.TASK_RETRIED,
     EventType.TASK_FAILED,
 )
+
+
+AttemptsKey = tuple[str, str]
+"""An endpoint and a webhook; an empty one for the endpoint's calls."""
 
 
 @dataclass(slots=True)
@@ -73,9 +77,11 @@ class TimeBucket:
 
 @dataclass(slots=True)
 class EndpointAttempts:
-    """How the attempts of one endpoint went."""
+    """How the attempts of one endpoint's calls went, or of one webhook's deliveries."""
 
     endpoint: str
+    webhook: str = ""
+    """Empty for calls."""
     attempts: int = 0
     failures: int = 0
     took: float = 0.0
@@ -84,6 +90,11 @@ class EndpointAttempts:
     """When its last success ended, in milliseconds since the epoch; 0 for none."""
     failed_at: int = 0
     """The same for its last failure."""
+
+    @property
+    def key(self) -> AttemptsKey:
+        """Whose attempts they are."""
+        return self.endpoint, self.webhook
 
     @property
     def recovered(self) -> bool:
@@ -114,7 +125,7 @@ class AttemptHistory:
         """From when on it has counted."""
         self._now = now
         self._minutes: deque[TimeBucket] = deque(maxlen=MINUTES)
-        self._slices: deque[tuple[int, dict[str, EndpointAttempts]]] = deque(maxlen=SLICES)
+        self._slices: deque[tuple[int, dict[AttemptsKey, EndpointAttempts]]] = deque(maxlen=SLICES)
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -166,10 +177,11 @@ class AttemptHistory:
             self._slices.pop()
         if not self._slices or self._slices[-1][0] < start:
             self._slices.append((start, {}))
-        endpoints = self._slices[-1][1]
-        found = endpoints.get(event.endpoint)
-        if found is None and len(endpoints) < MAX_ENDPOINTS:
-            found = endpoints[event.endpoint] = EndpointAttempts(event.endpoint)
+        records = self._slices[-1][1]
+        key = event.endpoint, event.webhook or ""
+        found = records.get(key)
+        if found is None and len(records) < MAX_ENDPOINTS:
+            found = records[key] = EndpointAttempts(*key)
         return found
 
     # -- looking ---------------------------------------------------------------------------------
@@ -188,21 +200,22 @@ class AttemptHistory:
         return found
 
     def records(self) -> list[EndpointAttempts]:
-        """How the attempts of each endpoint went in the last hour, those that failed most first."""
-        found: dict[str, EndpointAttempts] = {}
-        for _, endpoints in self._recent():
-            for name, record in endpoints.items():
-                found.setdefault(name, EndpointAttempts(name)).add(record)
-        return sorted(found.values(), key=lambda one: (-one.failures, -one.attempts, one.endpoint))
+        """How the attempts of each endpoint went in the last hour, and those of each webhook, those
+        that failed most first."""
+        found: dict[AttemptsKey, EndpointAttempts] = {}
+        for _, records in self._recent():
+            for key, record in records.items():
+                found.setdefault(key, EndpointAttempts(*key)).add(record)
+        return sorted(found.values(), key=lambda one: (-one.failures, -one.attempts, *one.key))
 
-    def record(self, endpoint: str) -> EndpointAttempts:
-        """The same of one endpoint."""
-        record = EndpointAttempts(endpoint)
-        for _, endpoints in self._recent():
-            if endpoint in endpoints:
-                record.add(endpoints[endpoint])
+    def record(self, endpoint: str, webhook: str = "") -> EndpointAttempts:
+        """The same of the calls of one endpoint, or of one of its webhooks."""
+        record = EndpointAttempts(endpoint, webhook)
+        for _, records in self._recent():
+            if record.key in records:
+                record.add(records[record.key])
         return record
 
-    def _recent(self) -> list[tuple[int, dict[str, EndpointAttempts]]]:
+    def _recent(self) -> list[tuple[int, dict[AttemptsKey, EndpointAttempts]]]:
         oldest = self._now() * 1000 - SLICE * SLICES
-        return [(start, endpoints) for start, endpoints in self._slices if start >= oldest]
+        return [(start, records) for start, records in self._slices if start >= oldest]

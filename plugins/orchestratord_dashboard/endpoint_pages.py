@@ -33,7 +33,7 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
         names = sorted(control.config.endpoints)
         found = [name for name in names if text.lower() in name.lower() and name > after]
         shown = await control.endpoints(found[:PAGE])
-        records = {record.endpoint: record for record in history.records()}
+        records = {one.endpoint: one for one in history.records() if not one.webhook}
         return {
             "endpoints": [(one, records.get(one["id"])) for one in shown],
             "text": text,

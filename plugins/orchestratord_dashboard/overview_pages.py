@@ -37,7 +37,7 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
         total = TimeBucket(spans[0].start)
         for span in spans:
             total.add(span)
-        failing = {item["endpoint"]: item for item in reversed(status["failing"])}
+        calls, deliveries = apart(status["failing"])
         return {
             "status": status,
             "states": [(state, status["queue"][state]) for state in STATES],
@@ -48,7 +48,10 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
             "throughput": charts.throughput(spans, _attempts),
             "latency": charts.latency(spans, _took),
             "records": [one for one in history.records() if one.failures][:MAX_ROWS],
-            "failing": failing,
+            "failing": {
+                (item["endpoint"], item["webhook"] or ""): item for item in calls + deliveries
+            },
+            "fails": [("Failing calls", calls), ("Failing deliveries", deliveries)],
             "throttled": list(throttled(status)),
             "most_rows": MAX_ROWS,
             "fleet": fleet(status["daemons"]),
@@ -78,6 +81,14 @@ def _number(text: str | None) -> int | None:
     if text and not (text.isascii() and text.isdigit() and int(text) <= _MAX_ID):
         raise InvalidParams({"after": "must be a number"})
     return int(text) if text else None
+
+
+def apart(
+    failing: Sequence[Mapping[str, Any]],
+) -> tuple[list[Mapping[str, Any]], list[Mapping[str, Any]]]:
+    """Of what fails now the endpoints whose calls do, and the webhooks whose deliveries do."""
+    calls = [item for item in failing if item["webhook"] is None]
+    return calls, [item for item in failing if item["webhook"] is not None]
 
 
 def fleet(daemons: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:

@@ -48,7 +48,8 @@ def register_routes(control: Control) -> Iterable[Route]:
             if len(lanes) < MAX_LANES:
                 lanes[lane["name"]] = None
         counts = (*counters.all(), lag.found)
-        exposition = Exposition(counts, control.config, status, lanes)
+        schedules, successes = await control.schedules(), control.last_successes()
+        exposition = Exposition(counts, control.config, status, lanes, schedules, successes)
         return Answer(await asyncio.to_thread(exposition.text), media_type=MEDIA_TYPE)
 
     return [Route("GET", "/metrics", metrics)]

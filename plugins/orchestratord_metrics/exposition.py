@@ -7,10 +7,11 @@ import platform
 import resource
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
+from datetime import datetime
 from functools import cache
-from itertools import accumulate
+from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +25,17 @@ from prometheus_client.metrics_core import (
 from prometheus_client.registry import Collector
 
 from orchestratord import Config, Status
-from orchestratord_metrics.counters import OTHER, Counts, Labels, masked
+from orchestratord_metrics.counters import MAX_SETS, OTHER, Counts, Labels, masked
 
 MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SELF = Path("/proc/self")
+_TIMES = {
+    "endpoint_last_success": "When the last call of an endpoint began that succeeded.",
+    "schedule_last_success": "The same, of endpoints with a schedule.",
+    "schedule_last_run": "The slot of the last call that a schedule has made.",
+    "schedule_next_run": "When a schedule makes its next call.",
+    "schedule_missed": "When it was last noticed that slots of a schedule had been missed.",
+}
 _LANE_GAUGES = {
     "in_flight": "Attempts under way in a lane.",
     "concurrency": "The most of them at once.",
@@ -46,6 +54,8 @@ class Exposition(Collector):
         config: Config,
         status: Mapping[str, Any],
         lanes: Collection[str],
+        schedules: Sequence[Mapping[str, Any]] = (),
+        successes: Mapping[str, float] | None = None,
     ) -> None:
         """
         Args:
@@ -53,11 +63,15 @@ class Exposition(Collector):
             config: the configuration in force.
             status: the daemon's status document, with all lanes.
             lanes: those that are named; the others are added up as `other`.
+            schedules: as `Control.schedules` has them.
+            successes: as `Control.last_successes` has them.
         """
         self._counted = [(counted, counted.copy()) for counted in counts]
         self._config = config
         self._status = status
         self._lanes = lanes
+        self._schedules = schedules
+        self._successes = successes or {}
 
     def text(self) -> bytes:
         """All of it as text. Thousands of lines take a tenth of a second."""
@@ -70,10 +84,43 @@ class Exposition(Collector):
             yield _counted(counted, masked(found, text))
         yield from _queue(self._status["queue"])
         yield from self._work()
+        yield from self._failing()
+        yield from self._last_successes(text)
         yield from _outbox(self._status["outbox"])
         yield from self._configuration()
         yield from self._daemon()
         yield from process_families()
+
+    def _failing(self) -> Iterator[Metric]:
+        meaning = "Endpoints whose calls fail now, and webhooks whose deliveries do."
+        family = _gauge("failing", meaning, labels=("kind",))
+        for kind, count in self._status["failing_counts"].items():
+            family.add_metric((kind,), count)
+        yield family
+
+    def _last_successes(self, text: Callable[[str], str]) -> Iterator[Metric]:
+        """Of schedules all; of the other endpoints only so many are named."""
+        families = {
+            name: _gauge(f"{name}_timestamp_seconds", meaning, labels=("endpoint",))
+            for name, meaning in _TIMES.items()
+        }
+        scheduled = {found["endpoint"]: found for found in self._schedules}
+        others = (name for name in self._successes if name not in scheduled)
+        for name in (*scheduled, *islice(others, MAX_SETS)):
+            if (at := self._successes.get(name)) is not None:
+                families["endpoint_last_success"].add_metric((text(name),), at)
+        for name, found in scheduled.items():
+            times = {
+                "schedule_last_success": found["last_success_at"],
+                "schedule_last_run": found["last_run"],
+                "schedule_next_run": found["next_run"],
+                "schedule_missed": found["missed"] and found["missed"]["noticed_at"],
+            }
+            for family, at in times.items():
+                if at is not None:
+                    seconds = datetime.fromisoformat(at).timestamp()
+                    families[family].add_metric((text(name),), seconds)
+        yield from families.values()
 
     def _work(self) -> Iterator[Metric]:
         status = self._status
@@ -175,6 +222,11 @@ def _queue(queue: Mapping[str, Any]) -> Iterator[Metric]:
         "oldest_due_age_seconds",
         "For how long the first of them has been due; 0 where none is.",
         queue["oldest_due_age"] or 0,
+    )
+    yield _gauge(
+        "held_tasks",
+        "Pending tasks that would be due if it were their turn in their partition.",
+        queue["held"],
     )
     yield _gauge(
         "held_partitions",

@@ -101,9 +101,11 @@ def observe(events: Sequence[Event]) -> None:
 
 @hookimpl
 def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
-    if batch.phase == operational.PHASE:
-        return (operational.operational_delivery(batch, config, time.time()),)
-    return (batches.delivery_of(batch, config, time.time()),)
+    own = batch.phase == operational.PHASE
+    made = (operational.operational_delivery if own else batches.delivery_of)(
+        batch, config, time.time()
+    )
+    return () if made is None else (made,)
 
 
 announce, explain, on_run_end = announcer.announce, announcer.explain, announcer.on_run_end

@@ -25,6 +25,8 @@ from orchestratord_webhooks.health import find
 MOST_COUNTED = 500
 """Endpoints that are counted one by one; those beyond, which have the fewest, are one number."""
 OTHERS = "others"
+GONE_AFTER = 60.0
+"""Seconds for which a webhook that is not declared here is left to other daemons."""
 
 
 def member_of(webhook: Webhook, data: Mapping[str, Any]) -> BatchMember:
@@ -51,11 +53,12 @@ def member_of(webhook: Webhook, data: Mapping[str, Any]) -> BatchMember:
     )
 
 
-def delivery_of(batch: ClosedBatch, config: Config, now: float) -> NewTask:
+def delivery_of(batch: ClosedBatch, config: Config, now: float) -> NewTask | None:
     """The task that tells of a batch; it goes where today's configuration has the webhook.
 
-    Where none of the batch's endpoints has it any more, it is that of the first one, and fails as
-    what waits for a webhook that is gone.
+    Where none of the batch's endpoints has it, another daemon of the queue may: for a minute, there
+    is none. Then it is that of the first endpoint, and fails as what waits for a webhook that is
+    gone.
     """
     endpoint_id, webhook = batch.endpoint_id, None
     for candidate in dict.fromkeys((batch.endpoint_id, *(name for name, _, _ in batch.counts))):
@@ -64,7 +67,15 @@ def delivery_of(batch: ClosedBatch, config: Config, now: float) -> NewTask:
         if webhook is not None:
             endpoint_id = candidate
             break
+    if webhook is None and is_elsewhere(batch, now):
+        return None
     return _delivery(batch, webhook, endpoint_id, config.redactor, now)
+
+
+def is_elsewhere(batch: ClosedBatch, now: float) -> bool:
+    """Whether a webhook that is not declared here may still be told of the batch by another daemon
+    of the queue."""
+    return now < batch.closed_at / 1000 + GONE_AFTER
 
 
 def example_of(webhook: Webhook, data: Mapping[str, Any], at: float, redactor: Redactor) -> NewTask:

@@ -60,6 +60,9 @@ class Deliveries(Executor):
         lane, declared = "", cast("Addressed | None", find(endpoint, webhook))
         if endpoint.id == operational.ID:
             lane, declared = operational.LANE, operational.find_operational(config, webhook)
+            if declared is None:
+                why = f"there is no operational webhook {webhook} any more"
+                return Doomed("webhook_removed", why, after=operational.REMOVED_AFTER)
         if declared is None:
             return Doomed("webhook_removed", f"{endpoint.id} has no webhook {webhook} any more")
         if not declared.enabled:
@@ -142,6 +145,10 @@ class Deliveries(Executor):
             if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
                 return outcome
             fresh, inline = True, inline - 1
+
+    def repeat_key(self, task: Task, endpoint: Endpoint) -> str | None:
+        """The webhook-id."""
+        return self.message_id(task)
 
     def message_id(self, task: Task) -> str:
         """The webhook-id: stable over retries, unique over queues; a forced repeat has its own."""

@@ -34,7 +34,7 @@ from orchestratord import (
     TemplateTree,
     suggest,
 )
-from orchestratord_webhooks.batches import fitting
+from orchestratord_webhooks.batches import fitting, is_elsewhere
 from orchestratord_webhooks.declaration import Addressed, BatchRule, Retry
 from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.webhook_templates import OPERATIONAL, check_names
@@ -46,6 +46,10 @@ ID = "orchestratord"
 PHASE = "operational"
 LANE = "operational "
 """How the lanes of these deliveries begin."""
+
+REMOVED_AFTER = 4 * 86_400.0
+"""Seconds after which deliveries fail whose webhook is not declared here: another daemon may have
+it, whose retries take three days by default."""
 
 MOST_WAITING = 1_000
 """Events that wait for the database to take them."""
@@ -196,9 +200,12 @@ class OperationalTeller:
                 await asyncio.sleep(AGAIN)
 
 
-def operational_delivery(batch: ClosedBatch, config: Config, now: float) -> NewTask:
-    """The task that tells of a batch of events."""
+def operational_delivery(batch: ClosedBatch, config: Config, now: float) -> NewTask | None:
+    """The task that tells of a batch of events; None while another daemon may declare its webhook,
+    which this one does not."""
     webhook = find_operational(config, batch.webhook)
+    if webhook is None and is_elsewhere(batch, now):
+        return None
     entries = [_entry(one.detail, config.redactor) for one in batch.first]
     types: Counter[str] = Counter()
     for (_, reason, _), number in batch.counts.items():

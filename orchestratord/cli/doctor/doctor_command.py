@@ -29,9 +29,9 @@ def doctor(config: str | None, output: str) -> None:
     """Look for what is wrong with the daemon and on this machine.
 
     Configuration, files, plugins, certificates, the queue's database, disk, the databases of
-    endpoints, control socket, API over TCP, clock and limits: each line says ok, warn or fail, what
-    is so, and what to do. Exits with 1 if something fails. Nothing is changed, and nothing is sent
-    but a question to the daemon and to the databases.
+    endpoints, control socket, API over TCP, endpoints and webhooks that fail now, clock and limits:
+    each line says ok, warn or fail, what is so, and what to do. Exits with 1 if something fails.
+    Nothing is changed, and nothing is sent but a question to the daemon and to the databases.
     """
     from orchestratord.cli.doctor.installation import look_at
 
@@ -50,6 +50,7 @@ def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
     from orchestratord.cli.doctor import (
         config_checks,
         daemon_checks,
+        failing_checks,
         machine_checks,
         outbox_checks,
         queue_checks,
@@ -69,6 +70,7 @@ def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
         "socket": daemon_checks.check_socket,
         "http": daemon_checks.check_http,
         "daemon": daemon_checks.check_daemon,
+        "failing": failing_checks.check_failing,
         "clock": machine_checks.check_clock,
         "open files": machine_checks.check_files_limit,
         "inotify": machine_checks.check_inotify,

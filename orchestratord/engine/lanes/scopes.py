@@ -19,7 +19,7 @@ from orchestratord.model.task import Key, StoredThrottle
 
 def own_scope(key: Key) -> str:
     """The name of the scope that is one endpoint, or one webhook, by itself."""
-    return f"{key.endpoint_id}#{key.webhook}" if key.webhook else key.endpoint_id
+    return key.name
 
 
 class Scopes:

@@ -22,7 +22,7 @@ SELECT count(*), min(next_try) FROM retry_schedule {BY_READY} WHERE {READY} AND 
 """
 
 HELD_DUE = f"""
-SELECT count(*), min(next_try) FROM retry_schedule {BY_HELD} WHERE held = 1 AND next_try <= ?
+SELECT count(*) FROM retry_schedule {BY_HELD} WHERE held = 1 AND next_try <= ?
 """
 
 LAST_ATTEMPT = "SELECT max(id) FROM attempts"
@@ -102,9 +102,15 @@ def renew(held: Collection[int]) -> Write[int]:
 
 @reads
 def due(db: Connection, now: int) -> tuple[int, int | None]:
-    """How many pending tasks are due at `now`, and since when the first one is."""
-    counts, firsts = zip(*(db.all(DUE, (now,)) + db.all(HELD_DUE, (now,))), strict=True)
-    return sum(counts), min((first for first in firsts if first is not None), default=None)
+    """How many pending tasks are due at `now`, and since when the first one is. What waits for
+    its turn in a partition is not: see `held`."""
+    return db.all(DUE, (now,))[0]
+
+
+@reads
+def held(db: Connection, now: int) -> int:
+    """How many tasks would be due at `now` if it were their turn in their partition."""
+    return int(db.all(HELD_DUE, (now,))[0][0])
 
 
 @reads

@@ -11,7 +11,7 @@ from peewee import Case
 from orchestratord.model.schedule_slots import Run, is_taken, run_before
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.models import ScheduleSlot, sql
+from orchestratord.queue.models import Fact, ScheduleSlot, sql
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
@@ -75,6 +75,22 @@ def unfinished(db: Connection, endpoint_id: str) -> bool:
     return db.one(UNFINISHED, (endpoint_id,)) is not None
 
 
+MISSED = "missed_slots:"
+"""What the names of facts begin with that say which slots of an endpoint were missed last."""
+
+
+class MissedSlots(NamedTuple):
+    """Slots of a schedule that passed while no daemon looked. Times are milliseconds."""
+
+    slots: int
+    """How many, `MOST_MISSED` or more as `MOST_MISSED`."""
+    first: int
+    last: int
+    noticed_at: int
+    ran: bool
+    """Whether a call was made for the last one, late; else it was skipped as well."""
+
+
 class Taken(NamedTuple):
     """A slot that was taken."""
 
@@ -89,9 +105,10 @@ def take_slot(
     slot: int,
     runs: Sequence[Run],
     insert: Insert | None,
+    missed: MissedSlots | None = None,
 ) -> Write[Taken | None]:
     """Take `slot`, with its task, where what is known of the schedule is still as in `previous`
-    (None: nothing was). `runs` are those with this slot.
+    (None: nothing was). `runs` are those with this slot. `missed`: what is noted to have been.
 
     None where another daemon has taken one meanwhile. Raises StorageFull.
     """
@@ -114,6 +131,11 @@ def take_slot(
             taken = session.db.run(*sql(moved))
         if not taken:
             return None
+        if missed is not None:
+            text = json.dumps(missed._asdict(), separators=(",", ":"))
+            fact = Fact.insert(name=MISSED + endpoint_id, value=text)
+            fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
+            session.db.run(*sql(fact))
         if insert is None:
             return Taken(None)
         inserted = insert_one(session, insert, session.now())

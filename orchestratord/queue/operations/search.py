@@ -167,7 +167,16 @@ def newest(
     that a search for what is not there holds nothing up.
     """
     bounds: Conditions = [] if before is None else [("id < ?", [before])]
-    floor = 0
+    if floor := floor_of(db, filter, bounds, bounded):
+        bounds.append(("id > ?", [floor]))
+    found = sorted(_walk(db, NEWEST, filter, bounds, [limit + 1]), reverse=True)
+    if len(found) > limit:
+        return found[:limit], found[limit - 1]
+    return found, floor + 1 if floor else None
+
+
+def floor_of(db: Connection, filter: TaskFilter, bounds: Conditions, bounded: bool) -> int:
+    """The id above which a search looks; 0 where it looks at all. See `newest`."""
     whole_api = filter.endpoint is not None and filter.endpoint.endswith("/*")
     slow = (
         filter.kind is not None
@@ -176,16 +185,12 @@ def newest(
         or filter.reason
         or whole_api
     )
-    if filter.text is not None or (bounded and slow):
-        anything = replace(filter, text=None, kind=None, webhook=None, status_code=None, reason=())
-        if whole_api:
-            anything = replace(anything, endpoint=None)
-        floor = max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
-        bounds.append(("id > ?", [floor]))
-    found = sorted(_walk(db, NEWEST, filter, bounds, [limit + 1]), reverse=True)
-    if len(found) > limit:
-        return found[:limit], found[limit - 1]
-    return found, floor + 1 if floor else None
+    if filter.text is None and not (bounded and slow):
+        return 0
+    anything = replace(filter, text=None, kind=None, webhook=None, status_code=None, reason=())
+    if whole_api:
+        anything = replace(anything, endpoint=None)
+    return max(_walk(db, FLOOR, anything, bounds, [LOOKED]), default=0)
 
 
 def oldest(
@@ -193,14 +198,14 @@ def oldest(
 ) -> list[tuple[int, Key]]:
     """Up to `limit` tasks, oldest first, above the id `after` and up to `last`."""
     bounds: Conditions = [("id > ?", [after]), ("id <= ?", [last])]
-    found = sorted(_rows(db, OLDEST, filter, bounds, [limit]))[:limit]
+    found = sorted(rows_by_status(db, OLDEST, filter, bounds, [limit]))[:limit]
     return [(id_, Key(*key)) for id_, *key in found]
 
 
 def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | None, str], int]:
     """How many tasks there are up to the id `last`, by reason and endpoint."""
     found: dict[tuple[str | None, str], int] = {}
-    for reason, endpoint, number in _rows(db, COUNT, filter, [("id <= ?", [last])], []):
+    for reason, endpoint, number in rows_by_status(db, COUNT, filter, [("id <= ?", [last])], []):
         found[reason, endpoint] = found.get((reason, endpoint), 0) + number
     return found
 
@@ -246,12 +251,16 @@ def waiting(db: Connection, endpoint_id: str, most: int) -> int:
 def _walk(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[int]:
-    return [id_ for (id_,) in _rows(db, sql, filter, bounds, last)]
+    return [id_ for (id_,) in rows_by_status(db, sql, filter, bounds, last)]
 
 
-def _rows(
+def rows_by_status(
     db: Connection, sql: str, filter: TaskFilter, bounds: Conditions, last: list[Any]
 ) -> list[tuple[Any, ...]]:
+    """The rows of a statement that is carried out for each status by itself.
+
+    `sql` has places for `{hint}` and `{where}`, and behind these for the parameters `last`.
+    """
     wanted = conditions_of(db, filter)
     if wanted is None:
         return []
@@ -281,7 +290,8 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
 
-SEARCHED = ("params", "last_error", "endpoint_id", "webhook")
+ANSWER = "response"
+SEARCHED = ("params", "last_error", "endpoint_id", "webhook", ANSWER)
 
 
 def _like(text: str) -> str:
@@ -333,7 +343,10 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         found.append((OF_PARTITION, [plain(filter.partition)]))
     if filter.text is not None:
         either = " OR ".join(f"lower({column}) LIKE ? ESCAPE '!'" for column in SEARCHED)
-        found.append((f"({either})", [_like(filter.text)] * len(SEARCHED)))
+        # An answer is kept as JSON, in which its quotes and line ends are escaped.
+        as_json = json.dumps(filter.text, ensure_ascii=False)[1:-1]
+        texts = [as_json if column == ANSWER else filter.text for column in SEARCHED]
+        found.append((f"({either})", [_like(text) for text in texts]))
     if filter.kind is not None:
         found.append(("kind = ?", [filter.kind]))
     if filter.reason:

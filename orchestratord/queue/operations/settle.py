@@ -130,7 +130,8 @@ def settle(settlement: Settlement) -> Write[Settled]:
 
 @reads
 def last_success(db: Connection) -> dict[str, int]:
-    """Of each endpoint that ever had one: when its last call that succeeded began."""
+    """Of each endpoint that ever had one: when its last call that succeeded began; and of each
+    webhook, by `api/name#webhook`, when its last delivery did."""
     return dict(
         db.all(
             "SELECT endpoint_id, last_success_at FROM endpoint_state "
@@ -171,7 +172,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
-        SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
+        SUCCESS.one(session.db, (task.key.name, s.last_success_at))
     if task.bulk_id is not None:
         OUTCOMES.one(session.db, outcome_rows({(task.bulk_id, status): 1})[0])
     if task.replaces is not None:
@@ -222,7 +223,7 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
         if s.attempt is not None:
             attempts.append(attempt_row(s.task.id, s.attempt))
         if s.last_success_at is not None:
-            session.succeeded(s.task.endpoint_id, s.last_success_at)
+            session.succeeded(s.task.key.name, s.last_success_at)
     statements = (START, starts), (END, ends), (END_ORDERED, ends_ordered), (WAIT, waits)
     for statement, rows in statements:
         rows.sort(key=_first)  # always in one order, against deadlocks

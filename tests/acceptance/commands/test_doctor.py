@@ -11,7 +11,8 @@ from contextlib import closing
 from typing import Any
 
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import Daemon
+from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
 
 
@@ -67,6 +68,44 @@ def test_a_daemon_that_has_refused_its_files(make_daemon: MakeDaemon) -> None:
     told = found["daemon"][-1]
     assert told["status"] == "fail"
     assert "generation 1 goes on" in told["what"]
+
+
+def test_what_fails_is_named_with_what_to_say_next(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = make_daemon()
+    daemon.api("shop", receiver.url, retry=retry(delay="1h", attempts=1))
+    hook = {"name": "ops", "phase": "on_final_failure", "url": f"{receiver.url}/hook"}
+    receiver.on("/order", *[500] * 12, 200)
+    receiver.on("/hook", *[503] * 12, 204)
+    params = {"n": {"type": "integer"}}
+    keys = {"params": params, "method": "POST", "idempotent": True}
+    daemon.endpoint("shop/order", "/order", **keys, webhooks=[{**hook, "retry": retry(delay="1h")}])
+    daemon.start()
+    assert statuses(doctor(daemon)[1]["failing"]) == ["ok"]
+    first, *_ = daemon.batch("shop/order", [{"n": n} for n in range(12)])
+    until(lambda: receiver.count("/hook") == 12, "the deliveries")
+    until(lambda: not daemon.tasks(status="running"), "the end of them")
+    daemon.kill()  # nothing of it is only in memory
+    daemon.start()
+    code, found = doctor(daemon)
+    assert code == 1
+    failing = {finding["what"].partition(" fail ")[0]: finding for finding in found["failing"]}
+    assert statuses(found["failing"]) == ["fail", "fail"]
+    calls, deliveries = failing["calls of shop/order"], failing["deliveries of ops of shop/order"]
+    assert "12 failed: exhausted, 500 " in calls["what"]
+    assert "12 tried again: 503 " in deliveries["what"]
+    assert deliveries["remedy"].endswith(
+        "list --endpoint shop/order --webhook ops --status pending"
+    )
+    # What it says is what helps.
+    words = calls["remedy"].partition("orchestratorctl ")[2].removesuffix(" --rate 10/s").split()
+    assert daemon.ctl(*words).code == 0
+    daemon.finish(first)
+    assert "call" not in {one["webhook"] or "call" for one in daemon.status()["failing"]}
+    shown = daemon.ctl("show", str(first)).out
+    sent = receiver.received("/order")[0].headers["idempotency-key"]
+    assert f"Idempotency-Key  {sent}" in shown
 
 
 def test_a_daemon_that_was_killed(make_daemon: MakeDaemon) -> None:

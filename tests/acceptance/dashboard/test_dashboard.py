@@ -506,6 +506,37 @@ def test_nobody_frames_a_page_or_asks_from_elsewhere(
     assert not daemon.get("/v1/endpoints/shop/good").json()["paused"]
 
 
+def test_what_fails_now_and_how_schedules_and_webhooks_fare(
+    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
+) -> None:
+    shared_receiver.on("/mended", 503)
+    shared_receiver.on("/hook", 500)
+    daemon.until_status(daemon.call("shop/mended"), "pending")
+    daemon.finish(daemon.call("shop/evil"))
+    until(lambda: any(one["webhook"] for one in daemon.status()["failing"]), "the delivery")
+    with visit(browser, address) as page:
+        calls, deliveries = (
+            page.get_by_role("region", name=f"Failing {what}") for what in ("calls", "deliveries")
+        )
+        row = calls.get_by_role("row", name="shop/mended")
+        expect(row).to_contain_text("503 Service Unavailable")
+        expect(deliveries.get_by_role("row", name="ops")).to_contain_text("500")
+        expect(calls.get_by_role("row", name="ops")).to_have_count(0)
+        deliveries.get_by_role("link", name="1", exact=True).click()
+        expect(page.locator("#list tbody tr")).to_have_count(1)
+        page.get_by_role("link", name="Webhooks", exact=True).click()
+        hook = page.locator("#webhooks tbody tr").filter(has_text="ops")
+        expect(hook).to_contain_text("failing 1 in a row, 500")
+        expect(hook).to_contain_text("oldest")
+        expect(hook.locator("td.wide meter")).to_be_visible()
+        page.get_by_role("link", name="Schedules", exact=True).click()
+        expect(page.get_by_role("row", name="shop/good")).to_contain_text("every 1h")
+        expect(page.get_by_role("row", name="shop/good")).to_contain_text(re.compile(r"in \d+m"))
+        page.get_by_label("Name").fill("nowhere")
+        page.get_by_role("button", name="Show").click()
+        expect(page.get_by_text("No endpoint with a schedule is called that.")).to_be_visible()
+
+
 # -- how it looks ----------------------------------------------------------------------------------
 
 
@@ -523,7 +554,8 @@ def test_both_themes_and_no_barrier_on_any_page(
     paths = [
         "/", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
         f"/bulks/{bulk}", "/bulks", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later",
-        "/actions", "/retries/999999",
+        "/actions", "/schedules", "/webhooks", "/webhooks?text=nothing-of-that-kind",
+        "/retries/999999",
     ]  # fmt: skip
     size = WIDE if theme == "light" else NARROW
     with visit(browser, address, viewport=size, color_scheme=theme) as page:

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass, field
+from datetime import datetime
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -28,6 +30,8 @@ class Story:
     dead: tuple[int, int, int] = (0, 0, 0)
     """The first second in which nothing ran, when it was started again, and when it was ready."""
     rows: int = 0
+    schedules: dict[str, dict[str, Any]] = field(default_factory=dict)
+    """What the API says of them at the end."""
 
 
 def now() -> int:
@@ -83,6 +87,8 @@ def story(make_shared: MakeDaemon, shared_receiver: Receiver) -> Story:
         "slots after the time in which nothing ran",
     )
     story.last = slots("tick")[-1]
+    found = daemon.get("/v1/schedules").json()["schedules"]
+    story.schedules = {one["endpoint"].removeprefix("shop/"): one for one in found}
     assert daemon.stop() == 0
     story.slots = {name: slots(name) for name in declared}
     story.rows = len(daemon.rows("SELECT id FROM retry_schedule WHERE endpoint_id = 'shop/tick'"))
@@ -117,6 +123,26 @@ def test_slots_that_were_missed_become_one(story: Story) -> None:
     assert started <= caught[0] <= ready
     # A start that takes over the turn of a second finds that second's slot due, and not missed.
     assert skipped[0] in (caught[0], caught[0] + 1)
+
+
+def test_what_was_missed_is_told(story: Story) -> None:
+    begin, started, ready = story.dead
+    assert story.schedules.keys() == {"tick", "paused", "catches", "skips"}
+    for name, ran in (("catches", True), ("skips", False)):
+        told = story.schedules[name]
+        missed = told["missed"]
+        assert missed["ran"] is ran
+        assert missed["slots"] >= started - begin
+        first, last, noticed = (
+            datetime.fromisoformat(missed[key]).timestamp()
+            for key in ("first", "last", "noticed_at")
+        )
+        # The slot of the second in which it ended may have been taken or not.
+        assert begin - 1 <= first <= begin + 1
+        assert started - 1 <= last <= noticed <= ready + 1
+        assert last - first == missed["slots"] - 1
+        assert told["last_success_at"] >= told["last_run"] > missed["last"]
+        assert told["next_run"] > told["last_run"]
 
 
 def test_a_slot_waits_for_no_one_or_is_skipped(make_daemon: MakeDaemon, receiver: Receiver) -> None:

@@ -30,15 +30,15 @@ async def test_status(parts: Parts) -> None:
     assert list(status) == [
         "version", "pid", "workers", "instance", "started_at", "uptime", "health", "config",
         "queue", "in_flight", "concurrency", "next_due", "draining", "lanes", "throttled",
-        "breakers", "rates", "failing", "events_dropped", "database", "daemons", "clock",
-        "outbox", "plugins", "paused",
+        "breakers", "rates", "failing", "failing_counts", "events_dropped", "database", "daemons",
+        "clock", "outbox", "plugins", "paused",
     ]  # fmt: skip
     assert status["health"] == {"ready": True, "troubles": []}
     assert (status["pid"], status["workers"]) == (os.getpid(), 1)
     assert status["instance"] == parts.store.instance
     assert status["queue"] == {
         "pending": 2, "running": 1, "succeeded": 0, "failed": 0, "cancelled": 0,
-        "due": 0, "oldest_due_age": None, "held_partitions": 0, "held_by": [],
+        "due": 0, "oldest_due_age": None, "held": 0, "held_partitions": 0, "held_by": [],
     }  # fmt: skip
     assert (status["in_flight"], status["concurrency"], status["draining"]) == (1, 100, False)
     assert status["next_due"].endswith("Z")

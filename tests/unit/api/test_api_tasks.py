@@ -43,6 +43,8 @@ async def test_a_task_looks_as_documented(parts: Parts) -> None:
         *TASK_KEYS,
         "waits",
         "holds_partition",
+        "idempotency_key",
+        "client_key",
         "payload",
         "response",
         "attempt_log",

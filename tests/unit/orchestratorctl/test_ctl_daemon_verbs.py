@@ -33,15 +33,25 @@ LANES = [
 def failing() -> list[dict[str, Any]]:
     return [
         {"endpoint": "shop/getOrder", "webhook": None, "failures": 3, "since": at(-130),
+         "failed": 2, "waiting": 1, "complete": True, "reason": "exhausted",
          "last": at(-4), "status_code": 503, "error": "503 Service Unavailable"},
         {"endpoint": "shop/a-name-that-is-rather-long", "webhook": "and-a-webhook-too",
+         "failed": 20000, "waiting": 0, "complete": False, "reason": None,
          "failures": 1200, "since": at(-9000), "last": at(-4000), "status_code": "error",
          "error": "connecting to 203.0.113.7:443 failed: \x1b[2J " + "x" * 200},
     ]  # fmt: skip
 
 
 def busy(**changes: Any) -> dict[str, Any]:
-    return a_status(**{"rates": RATES, "failing": failing(), "lanes": LANES, **changes})
+    return a_status(
+        **{
+            "rates": RATES,
+            "failing": failing(),
+            "failing_counts": {"call": 4, "webhook": 5},
+            "lanes": LANES,
+            **changes,
+        }
+    )
 
 
 def test_once(daemon: Daemon, ctl: Callable[..., Result]) -> None:
@@ -57,7 +67,11 @@ def test_once(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     assert "in flight 3 of 100" in text
     assert "per second 1,234.5 succeeded, 0.2 retried, 0.0 failed, 0.0 cancelled" in text
     assert "paused shop/old" in text
-    assert "shop/getOrder 3 4s ago 503 503 Service Unavailable" in text
+    assert "FAILING CALLS FAILED RETRYING SINCE LAST CODE WHY\nshop/getOrder 2 1 2m ago" in text
+    assert " 4s ago 503 exhausted: 503 Service Unavailable" in text
+    assert "FAILING DELIVERIES FAILED RETRYING" in text
+    assert " 20,000+ 0+ 2h ago 1h ago error connecting to " in text
+    assert "7 more fail than are listed" in text
     assert "FULL LANE IN FLIGHT OF DUE\nshop 10 10 4" in text
     assert "free.example.com" not in text
     assert len(daemon.asked("GET", "/v1/status")) == 1

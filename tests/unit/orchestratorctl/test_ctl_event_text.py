@@ -14,11 +14,12 @@ import pytest
 import yaml
 from scripted_daemon import DROP, Daemon, Result, a_problem, command
 
-from orchestratorctl import argument_types, socket_client
-from orchestratorctl.argument_types import EVENTS, KINDS, REASONS, STATUSES
+from orchestratorctl import argument_types, socket_client, tables
+from orchestratorctl.argument_types import EVENTS, GROUPS, KINDS, REASONS, STATUSES
 from orchestratorctl.shell_completion import complete
 from orchestratord.model.event import EventType
 from orchestratord.model.task import Kind, Reason, Status
+from orchestratord.queue.reports import grouped
 from orchestratord.values.durations import parse_duration
 
 AT = "2026-11-24T22:00:01.250Z"
@@ -62,6 +63,8 @@ def test_the_types_are_those_of_the_daemon() -> None:
 def test_states_kinds_and_units_are_those_of_the_daemon() -> None:
     assert tuple(Status) == STATUSES
     assert tuple(Reason) == REASONS
+    assert tuple(grouped.COLUMNS) == GROUPS
+    assert tuple(tables.GROUPS) == GROUPS
     assert tuple(Kind) == KINDS
     for unit in argument_types._UNITS:
         assert argument_types.duration(f"3{unit}") == parse_duration(f"3{unit}")

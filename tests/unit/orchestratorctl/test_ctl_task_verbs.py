@@ -72,6 +72,28 @@ def some_tasks() -> list[dict[str, Any]]:
     ]
 
 
+def test_parameters_and_counts(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("GET", "/v1/retries", (200, {"retries": some_tasks()[:1], "next": None}))
+    heads, row = ctl("list", "--params").out.splitlines()
+    assert heads.endswith("PARAMS")
+    assert row.endswith('{"id": "007"}')
+    groups = [
+        {"endpoint": "a/b", "reason": "exhausted", "tasks": 5000},
+        {"endpoint": "a/c", "reason": None, "tasks": 2},
+    ]
+    daemon.on("GET", "/v1/retries/groups", (200, {"groups": groups, "complete": False}))
+    result = ctl("list", "--by", "endpoint,reason", "--status", "failed", "--limit", "1")
+    assert [line.split() for line in result.out.splitlines()] == [
+        ["TASKS", "ENDPOINT", "REASON"], ["5,000", "a/b", "exhausted"]
+    ]  # fmt: skip
+    assert "There are 2 groups; --limit shows more." in result.err
+    assert "Only the newest tasks were counted" in result.err
+    asked = daemon.asked("GET", "/v1/retries/groups")[0].query
+    assert asked == {"status": "failed", "by": "endpoint,reason"}
+    assert ctl("list", "--by", "endpoint,price").code == 2
+    assert ctl("list", "--by", "reason", "--params").code == 2
+
+
 def test_a_row_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("GET", "/v1/retries", (200, {"retries": some_tasks(), "next": None}))
     result = ctl("list")

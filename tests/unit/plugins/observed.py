@@ -59,8 +59,10 @@ def status(**changes: Any) -> dict[str, Any]:
         "queue": {
             "pending": 5, "running": 2, "succeeded": 70, "failed": 1, "cancelled": 0, "due": 3,
             "oldest_due_age": 1.5,
+            "held": 4,
             "held_partitions": 2,
         },
+        "failing_counts": {"call": 2, "webhook": 1},
         "in_flight": 2,
         "concurrency": 100,
         "draining": False,

@@ -48,8 +48,32 @@ def test_the_queue() -> None:
     assert value(found, "due_tasks") == 3
     assert value(found, "oldest_due_age_seconds") == 1.5
     assert value(found, "held_partitions") == 2
+    assert value(found, "held_tasks") == 4
+    assert value(found, "failing", kind="call") == 2
+    assert value(found, "failing", kind="webhook") == 1
     empty = samples(queue={**status()["queue"], "due": 0, "oldest_due_age": None})
     assert value(empty, "oldest_due_age_seconds") == 0
+
+
+def test_last_successes_and_schedules() -> None:
+    at = "2026-11-24T22:00:00.500Z"
+    daily = {
+        "endpoint": "shop/daily", "last_success_at": at, "last_run": at, "next_run": at,
+        "missed": {"noticed_at": at},
+    }  # fmt: skip
+    never = {**dict.fromkeys(daily), "endpoint": f"shop/{SECRET}"}
+    rig = Rig(object())
+    config = rig.config(secrets=[SECRET])
+    successes = {"shop/get": 5.25, "shop/daily": 7.0}
+    text = Exposition((), config, status(), (), [daily, never], successes).text().decode()
+    name = "orchestratord_endpoint_last_success_timestamp_seconds"
+    assert f'{name}{{endpoint="shop/get"}} 5.25\n' in text
+    assert f'{name}{{endpoint="shop/daily"}} 7.0\n' in text
+    for name in ("last_success", "last_run", "next_run", "missed"):
+        line = f'orchestratord_schedule_{name}_timestamp_seconds{{endpoint="shop/daily"}} '
+        assert float(text.partition(line)[2].partition("\n")[0]) == 1795557600.5
+    assert "shop/***" not in text
+    assert SECRET not in text
 
 
 def test_counters_and_histograms() -> None:

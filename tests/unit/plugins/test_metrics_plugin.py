@@ -27,6 +27,12 @@ class Control:
         assert all_lanes
         return status(lanes=self.lanes)
 
+    async def schedules(self) -> list[dict[str, Any]]:
+        return []
+
+    def last_successes(self) -> dict[str, float]:
+        return {}
+
 
 @pytest.fixture
 def rig() -> Rig:

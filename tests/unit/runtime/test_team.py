@@ -11,8 +11,6 @@ import pytest
 
 from orchestratord.config.folder import Files
 from orchestratord.engine.http_executor import HttpPlugin
-from orchestratord.engine.stats import Failing
-from orchestratord.model.task import Key
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.runtime import team as teams
 from orchestratord.runtime.link import Link
@@ -236,7 +234,7 @@ async def test_all_are_shown_together(team: Team, monkeypatch: pytest.MonkeyPatc
 def snapshot(**keys: Any) -> dict[str, Any]:
     return {
         "in_flight": 0, "concurrency": 100, "events_dropped": 0, "draining": False,
-        "next_due": None, "rates": {"succeeded": 0.0}, "failing": [], "lanes": [],
+        "next_due": None, "rates": {"succeeded": 0.0}, "lanes": [],
         "throttled": [], **keys,
     }  # fmt: skip
 
@@ -277,22 +275,3 @@ def test_a_lane_waits_where_one_of_the_workers_waits() -> None:
         lane("api:b"),
     ]
     assert one["in_flight"] == 1, "what was said last is not changed"
-
-
-def test_failures_of_a_key_add_up_and_the_latest_is_first() -> None:
-    a, b = Key("shop/a"), Key("shop/b")
-    found = together(
-        [
-            snapshot(failing=[Failing(a, since=10, last=50, failures=3, error="late")]),
-            snapshot(
-                failing=[
-                    Failing(a, since=5, last=40, failures=2, error="early"),
-                    Failing(b, since=60, last=60, failures=1),
-                ]
-            ),
-        ]
-    )["failing"]
-    assert found == [
-        Failing(b, since=60, last=60, failures=1),
-        Failing(a, since=5, last=50, failures=5, error="late"),
-    ]

@@ -425,9 +425,10 @@ async def test_what_has_overtaken_is_kept_for_as_long_as_it_says_so(
     assert second < third
 
 
-async def test_what_is_held_waits_and_is_due(queue: Any, store: Store) -> None:
+async def test_what_is_held_waits_and_is_not_due(queue: Any, store: Store) -> None:
     await add(queue, FAIR, 3)
-    assert (await store.read(claim.due(queue.clock.now_ms())))[0] == 3
+    assert (await store.read(claim.due(queue.clock.now_ms())))[0] == 1
+    assert await store.read(claim.held(queue.clock.now_ms())) == 2
     found = await store.read(partitions.by_key())
     assert found == {KEY: partitions.KeyPartitions(1)}
     assert await store.read(partitions.stuck()) == []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from typing import Any
 
 import orchestratord_webhooks
@@ -34,8 +35,8 @@ def closed(first: int = 10, detail: str | None = None, **fields: Any) -> ClosedB
     )
     given = {"id": 7, "endpoint_id": ENDPOINT, "webhook": "ops", "phase": "on_final_failure"}
     return ClosedBatch(
-        opened_at=AT, closed_at=AT + 300_000, members=5_000, counts=counts, first=entries,
-        **given | fields,
+        **{"opened_at": AT, "closed_at": AT + 300_000, "members": 5_000, "counts": counts,
+           "first": entries, **given, **fields},
     )  # fmt: skip
 
 
@@ -116,6 +117,8 @@ def test_a_payload_of_its_own(rig: Rig) -> None:
 def test_it_goes_where_the_webhook_is_still_declared(rig: Rig) -> None:
     hook = declared(phase="on_final_failure", batch=BATCH)
     assert delivery(adopted(rig, a=hook), closed()).endpoint_id == "shop/a"
+    now = closed(closed_at=int(time.time() * 1000))
+    assert list(orchestratord_webhooks.batch_closed(now, adopted(rig))) == [], "others may have it"
     gone = delivery(adopted(rig), closed())
     assert (gone.endpoint_id, gone.payload is not None) == (ENDPOINT, True)
 

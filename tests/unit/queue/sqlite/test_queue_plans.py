@@ -22,6 +22,7 @@ from orchestratord.queue.operations import (
     settle,
 )
 from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.reports import backlog, failing
 from orchestratord.queue.sqlite import claim_sqlite
 from orchestratord.queue.sqlite.sqlite_database import SqliteConnection, statement
 from orchestratord.queue.store import Store
@@ -114,6 +115,13 @@ STATEMENTS = {
     "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
     "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),
     "delete attempts": (prune.DELETE_ATTEMPTS.format(ids="?, ?"), ["INDEX attempts_task"]),
+    "who failed": (failing.ENDPOINTS, ["COVERING INDEX retry_schedule_endpoint (endpoint_id>?)"]),
+    "waiting of a failing one": (failing.WAITING, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "last success of a webhook": (failing.SUCCEEDED, ["INDEX retry_schedule_endpoint"]),
+    "latest of a failing one": (failing.LATEST, [BY_ID]),
+    "attempts of a failing one": (failing.TRIED, ["INDEX attempts_task"]),
+    "backlog": (backlog.READY_ONES, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
+    "backlog of partitions": (backlog.HELD_ONES, ["INDEX retry_schedule_held (endpoint_id=? AND"]),
     "until": (search.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
     "since": (search.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
 }
@@ -147,6 +155,14 @@ async def test_the_count_of_what_is_held_reads_only_its_index(store: Store) -> N
     assert await store._reader.run(lambda db: plan(db, claim.HELD_DUE)) == [
         "SCAN retry_schedule USING COVERING INDEX retry_schedule_held"
     ]
+
+
+async def test_failing_tasks_are_grouped_of_those_that_are_looked_at(store: Store) -> None:
+    steps = await store._reader.run(lambda db: plan(db, failing.FAILED))
+    assert any("retry_schedule_endpoint (endpoint_id=? AND status>?" in step for step in steps)
+    assert not any("SCAN retry_schedule" in step for step in steps), steps
+    steps = await store._reader.run(lambda db: plan(db, failing.RUNNING))
+    assert f"SCAN retry_schedule USING {RUNNING}" in steps
 
 
 async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:

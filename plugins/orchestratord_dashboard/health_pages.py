@@ -1,0 +1,83 @@
+"""All schedules and all webhooks, each with how it fares; what is wrong comes first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TypeVar
+
+from orchestratord import Control, InvalidParams, OrchestratordError
+from orchestratord_dashboard.attempt_history import AttemptHistory
+from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
+
+PAGE = 50
+
+Row = Mapping[str, Any]
+T = TypeVar("T")
+
+
+def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
+    """The pages at `/schedules` and `/webhooks`."""
+
+    async def show_schedules(visit: PageVisit) -> Mapping[str, Any]:
+        text, page = _asked(visit)
+        schedules = await control.schedules()
+        found = [one for one in schedules if text.lower() in one["endpoint"].lower()]
+        found.sort(key=lambda one: (not is_wrong(one), one["endpoint"]))
+        shown, more = _page(found, page)
+        return {
+            "schedules": shown,
+            "count": len(schedules),
+            "text": text,
+            "page": page,
+            "more": more,
+        }
+
+    async def show_webhooks(visit: PageVisit) -> Mapping[str, Any]:
+        text, page = _asked(visit)
+        try:
+            rows = await control.rows("webhooks")
+        except OrchestratordError:  # no plugin keeps them
+            rows = []
+        found = [
+            row for row in rows if text.lower() in f"{row['endpoint_id']} {row['name']}".lower()
+        ]
+        found.sort(key=webhook_order)
+        shown, more = _page(found, page)
+        waiting = await control.backlog([(row["endpoint_id"], row["name"]) for row in shown])
+        records = [history.record(row["endpoint_id"], row["name"]) for row in shown]
+        return {
+            "webhooks": list(zip(shown, records, waiting, strict=True)),
+            "count": len(rows),
+            "since": history.since,
+            "text": text,
+            "page": page,
+            "more": more,
+        }
+
+    yield DashboardPage("/schedules", "health/schedules.html", "schedules", show_schedules)
+    yield DashboardPage("/webhooks", "health/all_webhooks.html", "webhooks", show_webhooks)
+
+
+def is_wrong(schedule: Row) -> bool:
+    """Whether the last run of a schedule failed, or slots of it were missed after that."""
+    missed, last = schedule["missed"], schedule["last_run"]
+    return schedule["status"] == "failed" or bool(missed and last and missed["last"] >= last)
+
+
+def webhook_order(row: Row) -> tuple[Any, ...]:
+    """Disabled ones first, then those that failed most often in a row."""
+    return row["disabled_at"] is None, -(row["failures"] or 0), row["endpoint_id"], row["name"]
+
+
+def _asked(visit: PageVisit) -> tuple[str, int]:
+    """The text that is looked for, and the number of the page, from 1. Raises InvalidParams."""
+    if unknown := [name for name in visit.query if name not in ("text", "page")]:
+        raise InvalidParams(dict.fromkeys(unknown, "there is no such filter"))
+    page = visit.query.get("page") or "1"
+    if not (page.isascii() and page.isdigit() and 0 < int(page) < 10**6):
+        raise InvalidParams({"page": "must be a number from 1"})
+    return visit.query.get("text", "").strip(), int(page)
+
+
+def _page(found: Sequence[T], page: int) -> tuple[Sequence[T], bool]:
+    return found[(page - 1) * PAGE : page * PAGE], len(found) > page * PAGE

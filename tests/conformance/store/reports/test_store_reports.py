@@ -1,0 +1,212 @@
+"""What is said of all tasks at once: who fails now, what there is of what, what waits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from orchestratord.model.task import Key, Partition, Status, Task
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import claim, manual, schedules, search
+from orchestratord.queue.operations.schedules import MissedSlots
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.reports import backlog, failing, grouped
+from orchestratord.queue.reports.failing import FailingKey
+from orchestratord.queue.store import Store
+
+GET, PUT, HOOK = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops")
+
+
+async def fails(store: Store) -> dict[str, FailingKey]:
+    return {item.key.name: item for item in await store.read(failing.failing())}
+
+
+async def attempt(queue: Any, key: Key, status: str, **fields: Any) -> Task:
+    """One attempt of a new task, or of the one of this key that is due: it took 12.5 ms."""
+    if not (tasks := await queue.claim(key, 1)):
+        await queue.add(key)
+        tasks = await queue.claim(key, 1)
+    [task] = tasks
+    ok = status == Status.SUCCEEDED
+    code = fields.setdefault("status_code", 200 if ok else 503)
+    fields.setdefault("error", None if ok else f"{code} of {key.name}")
+    if ok:
+        fields["last_success_at"] = queue.clock.now_ms()
+    if status == Status.FAILED:
+        fields.setdefault("reason", "exhausted")
+    made = queue.attempt(task, code, error=fields["error"])
+    await queue.settle(task, status, attempt=made, **fields)
+    return task
+
+
+async def test_who_fails_now_calls_and_deliveries_apart(queue: Any, store: Store) -> None:
+    clock = queue.clock
+    await attempt(queue, GET, Status.FAILED)
+    clock.turn(60)
+    await attempt(queue, GET, Status.SUCCEEDED)
+    assert await fails(store) == {}
+    clock.turn(60)
+    since = clock.now_ms()
+    for _ in range(3):
+        await attempt(queue, GET, Status.FAILED)
+        clock.turn(1)
+    await attempt(queue, HOOK, Status.FAILED, status_code=410, reason="webhook_disabled")
+    await attempt(queue, PUT, Status.PENDING, next_try=clock.now_ms() + 60_000)
+    store = await queue.reopen()  # as a restart does
+    found = await fails(store)
+    assert found.keys() == {"crm/get", "crm/get#ops", "crm/put"}
+    calls, deliveries, waits = found["crm/get"], found["crm/get#ops"], found["crm/put"]
+    assert (calls.failed, calls.waiting, calls.failures, calls.complete) == (3, 0, 3, True)
+    assert (calls.since, calls.last) == (since, since + 2012)
+    assert (calls.reason, calls.status_code, calls.error) == ("exhausted", 503, "503 of crm/get")
+    assert (deliveries.failed, deliveries.reason) == (1, "webhook_disabled")
+    assert (waits.failed, waits.waiting, waits.reason) == (0, 1, None)
+    # Each ends as soon as it succeeds, the others do not.
+    clock.turn(60)
+    await attempt(queue, HOOK, Status.SUCCEEDED)
+    assert (await fails(store)).keys() == {"crm/get", "crm/put"}
+    await attempt(queue, PUT, Status.SUCCEEDED)
+    assert (await fails(store)).keys() == {"crm/get"}
+    await attempt(queue, GET, Status.SUCCEEDED)
+    assert await fails(store) == {}
+
+
+async def test_what_was_retried_or_cancelled_fails_no_more(queue: Any, store: Store) -> None:
+    one, two = [(await attempt(queue, key, Status.FAILED)).id for key in (GET, PUT)]
+    queue.clock.turn(10)
+    await store.write(manual.cancel(two))
+    await store.write(manual.trigger(one))
+    assert await fails(store) == {}  # its retry says nothing yet
+    queue.clock.turn(1)
+    await attempt(queue, GET, Status.PENDING, next_try=queue.clock.now_ms() + 1)
+    queue.clock.turn(1)
+    assert (await fails(store))["crm/get"].waiting == 1
+    await queue.claim(GET)  # and is being tried again
+    assert (await fails(store))["crm/get"].waiting == 1
+
+
+async def test_an_attempt_that_began_before_a_success_says_nothing(
+    queue: Any, store: Store
+) -> None:
+    await queue.add(GET)
+    await queue.add(GET)
+    slow, quick = await queue.claim(GET)
+    began = queue.attempt(slow, 503, error="503")
+    queue.clock.turn(5)
+    await queue.settle(quick, last_success_at=queue.clock.now_ms())
+    queue.clock.turn(5)
+    await queue.settle(slow, Status.FAILED, attempt=began, reason="exhausted", error="503")
+    assert await fails(store) == {}
+
+
+async def test_a_webhook_that_succeeded_under_an_older_version(queue: Any, store: Store) -> None:
+    await attempt(queue, HOOK, Status.FAILED)
+    queue.clock.turn(1)
+    await attempt(queue, HOOK, Status.SUCCEEDED)
+    queue.run("DELETE FROM endpoint_state")
+    assert await fails(store) == {}
+
+
+async def test_of_many_failed_ones_only_so_many_are_looked_at(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(failing, "LOOKED", 4)
+    monkeypatch.setattr(failing, "LEAST_LOOKED", 4)
+    for _ in range(6):
+        await attempt(queue, GET, Status.FAILED)
+        queue.clock.turn(1)
+    await attempt(queue, PUT, Status.FAILED)
+    found = await fails(store)
+    assert (found["crm/get"].failed, found["crm/get"].complete) == (4, False)
+    assert (found["crm/put"].failed, found["crm/put"].complete) == (1, True)
+
+
+async def test_what_there_is_by_endpoint_reason_and_code(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for code, reason, count in ((503, "exhausted", 3), (404, "not_retryable", 2)):
+        for _ in range(count):
+            await attempt(queue, GET, Status.FAILED, status_code=code, reason=reason)
+    await attempt(queue, HOOK, Status.SUCCEEDED)
+
+    async def count(*by: str, **wanted: Any) -> tuple[list[tuple[Any, ...]], bool]:
+        found = await store.read(grouped.grouped(TaskFilter(**wanted), by))
+        return [(*group.values, group.tasks) for group in found.groups], found.complete
+
+    assert await count("endpoint", "reason", "status_code", status=("failed",)) == (
+        [("crm/get", "exhausted", 503, 3), ("crm/get", "not_retryable", 404, 2)],
+        True,
+    )
+    assert (await count("webhook", "status"))[0] == [(None, "failed", 5), ("ops", "succeeded", 1)]
+    assert (await count("kind", endpoint="crm/*", text="404 OF"))[0] == [("call", 2)]
+    monkeypatch.setattr(grouped, "LOOKED", 4)
+    assert await count("endpoint", status=("failed",)) == ([("crm/get", 4)], False)
+
+
+async def test_a_text_is_found_in_answers(queue: Any, store: Store) -> None:
+    answer = {"status_code": 422, "headers": {}, "body": '{"why": "no sku Ünal-7"}\n100 %'}
+    task = await attempt(queue, GET, Status.FAILED, response=answer)
+    await attempt(queue, GET, Status.FAILED)
+    for text in ("SKU Ünal-7", '"why": "no', '7"}\n100', "100 %"):
+        found, _ = await store.read(search.page(TaskFilter(text=text), 10))
+        assert [one.id for one in found] == [task.id], text
+    survey = await store.read(bulks.survey(TaskFilter(text="ünal-7", status=("failed",))))
+    assert survey.matched == 0  # only ASCII letters have two cases
+
+
+async def test_what_waits_for_its_turn_is_not_due(queue: Any, store: Store) -> None:
+    first = queue.clock.now_ms()
+    order = Partition("p1", ordered=True, hold=True)
+    for _ in range(3):
+        await queue.add(GET, partition=order)
+    queue.clock.turn(1)
+    await queue.add(PUT)
+    now = queue.clock.now_ms()
+    assert await store.read(claim.due(now)) == (2, first)
+    assert await store.read(claim.held(now)) == 2
+    await attempt(queue, GET, Status.FAILED)
+    # The failed one holds the others: nothing of them is due.
+    assert await store.read(claim.due(now)) == (1, now)
+    assert await store.read(claim.held(now)) == 2
+    found = await store.read(backlog.backlog([GET, PUT, HOOK]))
+    assert found == {GET: (2, first), PUT: (1, now), HOOK: (0, None)}
+
+
+async def test_how_far_schedules_have_come(queue: Any, store: Store) -> None:
+    missed = MissedSlots(3, 1000, 3000, 3500, ran=False)
+    take = schedules.take_slot("crm/get", "1s", None, 3000, [(0, 3000)], None, missed)
+    assert await store.write(take) is not None
+    again = schedules.take_slot("crm/get", "1s", None, 4000, [(0, 4000)], None, MissedSlots(
+        9, 1, 2, 3, ran=True
+    ))  # fmt: skip
+    assert await store.write(again) is None  # another daemon was first: nothing is noted of it
+    assert await store.read(backlog.missed_slots()) == {"crm/get": missed}
+    assert await store.read(backlog.schedule_runs()) == {
+        "crm/get": (3000, None, None, None, None, None, None)
+    }
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
+    """On PostgreSQL; of SQLite, `test_queue_plans` says it."""
+    await queue.add_all([queue.new(Key(f"crm/{n % 7}", "ops" * (n % 2))) for n in range(3000)])
+    queue.run("UPDATE retry_schedule SET status = 'failed', next_try = NULL WHERE id % 3 = 0")
+    queue.run("ANALYZE")
+
+    def plan(db: Connection, statement: str, values: tuple[Any, ...]) -> str:
+        return "\n".join(row[0] for row in db.all(f"EXPLAIN {statement}", values))
+
+    for statement, values, index in (
+        (failing.ENDPOINTS, (), "endpoint"),
+        (failing.FAILED, ("crm/1", 10), "endpoint"),
+        (failing.WAITING, ("crm/1", "ops", 10, 1), "ready"),
+        (failing.RUNNING, (), "status"),
+        (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
+        (backlog.READY_ONES, ("crm/1", "ops", 10), "ready"),
+        (backlog.HELD_ONES, ("crm/1", "ops", 10), "held"),
+    ):
+        steps = await store._reader.run(lambda db, s=statement, v=values: plan(db, s, v))  # type: ignore[misc]
+        assert f"using retry_schedule_{index} " in steps, steps
+        assert "Seq Scan on retry_schedule" not in steps, steps
