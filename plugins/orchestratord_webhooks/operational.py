@@ -60,16 +60,38 @@ MOST_NAMES = 20
 """Of a list within an event, that are named."""
 
 TYPES = (
-    "breaker.opened", "breaker.closed", "throttle.began", "webhook.disabled", "partition.held",
-    "bulk.paused", "bulk.finished", "config.refused", "trouble.began", "trouble.ended",
-    "schedule.missed", "endpoint.failing", "outbox.refused",
-)  # fmt: skip
+    "breaker.opened",
+    "breaker.closed",
+    "throttle.began",
+    "webhook.disabled",
+    "partition.held",
+    "bulk.paused",
+    "bulk.finished",
+    "config.refused",
+    "trouble.began",
+    "trouble.ended",
+    "schedule.missed",
+    "endpoint.failing",
+    "outbox.refused",
+)
 """What is told of where the webhook does not say."""
 _KNOWN = tuple(str(one) for one in EventType if not one.startswith("task."))
 _TIMES = frozenset(
     {"at", "next_probe", "opened_at", "until", "since", "slot", "failing_since", "began_at"}
 )
-_SUBJECTS = ("lane", "scope", "endpoint", "webhook", "partition", "id", "code", "cause", "error")
+_SUBJECTS = (
+    "lane",
+    "scope",
+    "endpoint",
+    "webhook",
+    "partition",
+    "id",
+    "bulk",
+    "slot",
+    "code",
+    "cause",
+    "error",
+)
 """Fields that tell an event from others of its type."""
 _WHY = ("error", "why", "reason")
 
@@ -280,9 +302,11 @@ def _about(event: Event, redactor: Redactor) -> dict[str, Any]:
         elif isinstance(value, tuple):
             value = list(value[:MOST_NAMES])
         about[name] = value
-    named = (about.get(name) for name in ("lane", "scope", "endpoint", "webhook", "code"))
+    named = (about.get(name) for name in ("lane", "scope", "endpoint", "webhook", "code", "bulk"))
     subject = " ".join(str(one) for one in named if one)
     why = next((str(about[name]) for name in _WHY if about.get(name)), "")
+    if "moved" in about:
+        why = f"{about['moved']} moved, {about['succeeded']} succeeded, {about['failed']} failed"
     about["text"] = ": ".join(part for part in (str(event.type), subject, why) if part)
     masked: dict[str, Any] = redactor.value(about)
     return masked

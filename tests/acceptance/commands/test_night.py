@@ -16,16 +16,26 @@ from tests.acceptance.waiting import until
 
 TASKS = int(os.environ.get("NIGHT_TASKS", "150"))
 COLUMN = '{"error": {"message": "no such column: nmae"}}'
+WHY = "422 Unprocessable Content: no such column: nmae"
 
 
 def test_the_night(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     receiver.on("/", Answer(422, COLUMN))
     daemon = make_daemon()
     daemon.api("shop", receiver.url)
-    daemon.endpoint("shop/put", "/", params={"n": {}})
+    hook = {
+        "name": "ops", "phase": "on_final_failure", "url": f"{receiver.url}/alerts",
+        "batch": {"every": "5m", "max": TASKS},
+    }  # fmt: skip
+    receiver.on("/alerts", 200)
+    daemon.endpoint("shop/put", "/", params={"n": {}}, webhooks=[hook])
     daemon.start()
     daemon.batch("shop/put", [{"n": n} for n in range(TASKS)])
-    daemon.settle()
+    until(lambda: receiver.count("/alerts") == 1, "one alert for all of them", timeout=120)
+    daemon.settle(endpoint="shop/put")
+    [alert] = receiver.received("/alerts")
+    told = alert.json()["data"]
+    assert (told["count"], told["first"][0]["error"]) == (TASKS, WHY)
     receiver.forget()
 
     # Before it is mended: it is over after some of them.
@@ -34,7 +44,7 @@ def test_the_night(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     bulk = json.loads(ran.out)
     assert (ran.code, bulk["status"], bulk["succeeded"]) == (1, "paused", 0)
     assert 20 <= bulk["failed"] <= bulk["moved"] <= 60
-    assert receiver.count() <= 60
+    assert receiver.count("/") <= 60
     assert f"bulk {bulk['id']} has paused: " in ran.err
     assert f"orchestratorctl bulks {bulk['id']} --resume --wait" in ran.err
     ran = daemon.ctl("list", "--bulk", str(bulk["id"]), "--status", "failed", "-o", "json")
@@ -81,6 +91,7 @@ def test_a_replay_of_what_succeeded(make_daemon: MakeDaemon, receiver: Receiver)
 def pay_stage(daemon: Daemon, receiver: Receiver) -> None:
     """A payment of which nothing tells whether it was made, and what is to follow from it."""
     receiver.on("/pay", 502)
+    receiver.on("/ship", 200)
     daemon.api("shop", receiver.url)
     hook = {"name": "ops", "phase": "on_success", "url": f"{receiver.url}/hook"}
     follows: dict[str, Any] = {"call": "shop/ship", "params": {"order": "body.order"}}
@@ -113,6 +124,9 @@ def test_a_person_says_how_it_ended(make_daemon: MakeDaemon, receiver: Receiver)
     assert shown["attempt_log"][-1]["why"].endswith("the bank has it")
     [ship] = daemon.tasks(endpoint="shop/ship")
     assert (ship["params"], ship["parent_id"]) == ({"order": 7}, task)
+    assert (ship["run_id"], daemon.task(task)["run_id"]) == (task, task)
+    until(lambda: daemon.get(f"/v1/runs/{task}").json()["end"] == 1, "the end of its run")
+    assert daemon.get(f"/v1/runs/{task}").json()["counts"]["succeeded"] == 2
     [hook] = [request.json() for request in receiver.received("/hook")]
     assert (hook["type"], hook["data"]["status_code"]) == ("on_success", 200)
     entry = daemon.get("/v1/actions").json()["actions"][0]

@@ -22,7 +22,7 @@ from orchestratord import (
     Unreachable,
     WebhookEvent,
 )
-from orchestratord.model.event import ThrottleEvent
+from orchestratord.model.event import BulkEvent, ThrottleEvent
 from orchestratord.testing import Rig
 
 AT = 1_795_557_600_000
@@ -76,6 +76,17 @@ async def test_what_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["at"] == "2026-11-24T22:00:00.000Z"
     assert found[0].once == found[2].once != found[1].once
     assert (found[0].every, found[0].most, found[0].webhook) == (30.0, 100, "operational")
+
+
+async def test_each_bulk_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    ended = [
+        BulkEvent(EventType.BULK_FINISHED, AT, bulk, "retry", 9, 9, 0, succeeded=4, failed=5)
+        for bulk in (1, 2)
+    ]
+    one, two = await told(rig, monkeypatch, *ended)
+    assert one.once != two.once
+    text = json.loads(one.detail)["text"]
+    assert text == "bulk.finished: 1: 9 moved, 4 succeeded, 5 failed"
 
 
 @pytest.mark.parametrize(
