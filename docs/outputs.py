@@ -5,6 +5,9 @@ carried out one after the other in an empty folder: `orchestratord` with the exa
 folder, all others by the shell, beside a daemon that serves the example (from what the page calls
 /etc/orchestratord) and an API that it may call.
 
+A page with `<!-- from nothing -->`, such as the tutorial, is carried out as its reader would: its
+commands in one shell, its files of YAML and Python written where their first line says.
+
 What a daemon says holds times and numbers of its own; such output is written anew only where more
 than those has changed. A test says where an output is no longer true.
 """
@@ -16,9 +19,11 @@ import re
 import shlex
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Callable
 from contextlib import chdir, suppress
@@ -32,14 +37,25 @@ from orchestratord.cli.demo.receiver import DemoReceiver
 from orchestratord.cli.main import main
 
 ROOT = Path(__file__).parents[1]
-PAGES = sorted((ROOT / "docs").glob("*.md"))
+PAGES = sorted((ROOT / "docs").rglob("*.md"))
 
 CONFIG = "/etc/orchestratord"
 
 _TIMEOUT = 10.0
 """Seconds."""
 
-_BLOCK = re.compile(r"^```console\n(\$ (?s:.*?))^```$", re.MULTILINE)
+_RUNTIME = "/run/user/1000/orchestratord/"
+
+_LONGEST = 60.0
+"""Seconds that one command of a page may take."""
+
+FROM_NOTHING = "<!-- from nothing -->"
+
+_BLOCK = re.compile(r"^```console\n(?P<commands>\$ (?s:.*?))^```$", re.MULTILINE)
+_FILE = re.compile(
+    r"^```(?:yaml\n\# (?P<yaml>[\w./-]+)|python\n\"\"\"(?P<python>[\w./-]+\.py): )(?s:.*?)^```$",
+    re.MULTILINE,
+)
 _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _MEASURED = (
     # What `doctor` says of the machine is true of that one alone.
@@ -71,8 +87,12 @@ def renewed(page: str, run: Run) -> str:
 
 def remade(page: str) -> str:
     """The text of a page with the output that its commands, one after the other, write today."""
-    with tempfile.TemporaryDirectory() as folder, chdir(folder), Stage() as stage:
-        return renewed(page, stage.run)
+    with tempfile.TemporaryDirectory(prefix="docs-") as folder, chdir(folder):
+        if FROM_NOTHING in page:
+            with Reader(Path(folder)) as reader:
+                return reader.follow(page)
+        with Stage() as stage:
+            return renewed(page, stage.run)
 
 
 class Stage:
@@ -165,6 +185,101 @@ class Stage:
             self._daemon.stop()
         if self._receiver is not None:
             self._receiver.close()
+
+
+class Reader:
+    """Does what a page says, in one shell and an empty home.
+
+    Ports that the page names may be in use here: the reader takes free ones for them.
+    """
+
+    _STEP = re.compile(rf"{_BLOCK.pattern}|{_FILE.pattern}", re.MULTILINE)
+    _END = "-- the end of a command --"
+
+    def __init__(self, home: Path) -> None:
+        self._home = home
+        self._ports: dict[str, str] = {}
+        kept = {name: os.environ[name] for name in ("LANG", "LC_ALL") if name in os.environ}
+        self._environ = {
+            **kept,
+            "PATH": f"{Path(sys.executable).parent}:{os.environ['PATH']}",
+            "HOME": str(home),
+            "XDG_RUNTIME_DIR": str(home),
+            "COLUMNS": "140",
+            "NO_COLOR": "1",
+            "TZ": "UTC",
+        }
+        self._shell = subprocess.Popen(
+            ["/bin/bash"],
+            cwd=home, env=self._environ, text=True, start_new_session=True,
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )  # fmt: skip
+
+    def follow(self, page: str) -> str:
+        """The page with the output that its commands write."""
+        for port in sorted(set(re.findall(r"127\.0\.0\.1(?::|\", )(\d{4})\b", page))):
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", 0))
+                self._ports[port] = str(probe.getsockname()[1])
+
+        def step(match: re.Match[str]) -> str:
+            if match["commands"] is not None:
+                return renewed(match[0], self._run)
+            self._write((match["yaml"] and f"config/{match['yaml']}") or match["python"], match[0])
+            return match[0]
+
+        return self._STEP.sub(step, page)
+
+    def _write(self, name: str, block: str) -> None:
+        path = self._home / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        text = block.split("\n", 1)[1].removesuffix("```")
+        path.write_text(self._translated(text, self._ports))
+
+    def _run(self, command: str, before: str) -> str:
+        assert self._shell.stdin is not None
+        assert self._shell.stdout is not None
+        # `jobs` forgets those that have ended, as an interactive shell does at its prompt.
+        line = self._translated(command, self._ports)
+        self._shell.stdin.write(f"{line}\njobs > jobs.txt\necho '{self._END}'\n")
+        self._shell.stdin.flush()
+        lines = []
+        too_long = threading.Timer(_LONGEST, os.killpg, (self._shell.pid, signal.SIGKILL))
+        too_long.start()
+        while (line := self._shell.stdout.readline()) and self._END not in line:
+            lines.append(line)
+        too_long.cancel()
+        assert self._END in line, f"{command}: no end after {_LONGEST:g} s, but {lines}"
+        if command.startswith("orchestratord run "):
+            self._wait_for_daemon()
+        back = {here: there for there, here in self._ports.items()}
+        # What the shell says of a job that was killed stands elsewhere in an interactive one.
+        said = "".join(line for line in lines if not re.match(r"/bin/bash: line \d+: ", line))
+        output = self._translated(said, back).replace(f"{self._home}/orchestratord/", _RUNTIME)
+        output = output.replace(f"{self._home}/", "")
+        output = re.sub(r"(  token: )\S{40,}", r"\1…", output)
+        return before if shape(output) == shape(before) else output
+
+    def _wait_for_daemon(self) -> None:
+        until = time.monotonic() + _TIMEOUT
+        words = ["orchestratorctl", "status"]
+        while subprocess.run(words, env=self._environ, capture_output=True).returncode:  # noqa: S603
+            assert time.monotonic() < until, "the daemon of the page does not begin"
+            time.sleep(0.05)
+
+    @staticmethod
+    def _translated(text: str, ports: dict[str, str]) -> str:
+        for port, instead in ports.items():
+            text = re.sub(rf"\b{port}\b", instead, text)
+        return text
+
+    def __enter__(self) -> Reader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        with suppress(ProcessLookupError):
+            os.killpg(self._shell.pid, signal.SIGKILL)
+        self._shell.communicate()
 
 
 def _connected(pid: int) -> bool:

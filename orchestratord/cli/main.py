@@ -30,6 +30,7 @@ PLACES = {
     "plugins": "inspect.plugins_command",
     "run": "run_command",
     "schema": "inspect.schema_command",
+    "systemd": "systemd_command",
     "test": "inspect.test_command",
 }
 """A command's name → its module, in which it has that name or the one behind the colon."""

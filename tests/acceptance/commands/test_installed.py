@@ -173,3 +173,45 @@ def test_man_finds_the_pages(installed: Path, environ: dict[str, str], page: str
     done = subprocess.run([program, "-w", page], env=environ, capture_output=True, text=True)
     (path,) = (installed / "share" / "man").glob(f"man*/{page}.[15]")
     assert done.stdout.strip() == str(path)
+
+
+def test_the_units_name_the_environment_and_please_systemd(
+    installed: Path, home: Path, environ: dict[str, str], run: Run
+) -> None:
+    root = home / "root"
+    run("orchestratord", "systemd", "install", "--root", str(root))
+    run("orchestratord", "systemd", "install", "--user", "--root", str(root))
+    units = [
+        root / "etc/systemd/system" / f"orchestratord.{kind}" for kind in ("service", "socket")
+    ]
+    of_user = root / "etc/systemd/user/orchestratord.service"
+    program = installed / "bin" / "orchestratord"
+    for unit in (units[0], of_user):
+        assert f"\nExecStart={program} run\n" in unit.read_text()
+    assert "is up to date" in run("orchestratord", "systemd", "install", "--root", str(root))
+    assert run("orchestratord", "systemd", "print") == units[0].read_text()
+    told = run("orchestratord", "systemd", "print", "--config", "/srv/100% ours")
+    assert f'\nExecStart={program} run --config "/srv/100%% ours"\n' in told
+    judge = shutil.which("systemd-analyze")
+    if judge is None:
+        pytest.skip("systemd-analyze is not installed")
+    for mode, judged in (("--system", units), ("--user", [of_user])):
+        command = [judge, "verify", mode, "--man=no", "--recursive-errors=no", *judged]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=60, env=environ)
+        assert str(root) not in done.stderr + done.stdout
+        assert done.returncode == 0, done.stderr
+
+
+def test_a_unit_that_was_changed_is_left_alone(home: Path, installed: Path, run: Run) -> None:
+    root = home / "root"
+    run("orchestratord", "systemd", "install", "--root", str(root))
+    unit = root / "etc/systemd/system/orchestratord.service"
+    unit.write_text(f"{unit.read_text()}Nice=5\n")
+    program = installed / "bin" / "orchestratord"
+    command = [program, "systemd", "install", "--root", root]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 1
+    assert "systemctl edit orchestratord" in done.stderr
+    assert "Nice=5" in unit.read_text()
+    run("orchestratord", "systemd", "install", "--force", "--root", str(root))
+    assert "Nice=5" not in unit.read_text()

@@ -1,0 +1,60 @@
+# The commands that CONTRIBUTING names. `just` alone lists them; `pipx install rust-just` has it.
+
+python := ".venv/bin/python"
+
+_list:
+    @just --list --unsorted
+
+# An environment with all that the tests need
+install python3="python3":
+    {{python3}} -m venv .venv
+    .venv/bin/pip install -q -c constraints.txt -e '.[test]'
+
+# What is quick: lint, types, layers, the house
+check:
+    .venv/bin/ruff check .
+    .venv/bin/ruff format --check .
+    .venv/bin/mypy
+    .venv/bin/lint-imports
+    .venv/bin/pytest -q tests/test_house.py tests/unit/test_docs.py
+
+# Writes code as ruff wants it
+format:
+    .venv/bin/ruff check --fix .
+    .venv/bin/ruff format .
+
+# Tests beside one another; --campaign: with those that take minutes. just test tests/unit/engine
+test *what:
+    .venv/bin/pytest -q -n auto --dist loadfile {{what}}
+
+# All that has to pass, on every Python that is here
+ci:
+    bash .ci/run
+
+# The outputs of commands, the API's reference: what is made of docs
+docs:
+    {{python}} docs/outputs.py
+    {{python}} docs/api_reference.py
+
+# The site, checked: every page, link and anchor
+site *options:
+    scripts/site {{options}}
+
+# Wheel, sdist, list of parts, without tests and without a tag
+build:
+    scripts/release --skip-tests
+
+# requirements.lock, from pyproject.toml and constraints.txt
+lock:
+    head -n 2 requirements.lock > requirements.lock.new
+    "$(scripts/tools release)/uv" pip compile -q pyproject.toml --extra postgres --universal --python-version 3.11 -c constraints.txt \
+        --generate-hashes --no-annotate --no-header >> requirements.lock.new
+    mv requirements.lock.new requirements.lock
+
+# What is in deploy/ and .github/, by the schemas of those who read it
+deploy:
+    scripts/check-deploy
+
+# Known vulnerabilities of what is installed beside the daemon
+audit:
+    scripts/audit
