@@ -101,7 +101,7 @@ def _rss() -> int:
 
 def serve(folder: Path) -> int:
     """A daemon that also says on stdout how long its loop was held up, whenever USR1 asks."""
-    from orchestratord.daemon import daemon
+    from orchestratord.daemon import daemon, run
 
     worst = 0.0
 
@@ -120,15 +120,15 @@ def serve(folder: Path) -> int:
                 worst = 0.0
 
     class Probed(daemon.Daemon):
-        async def serve(self, folder: Path, path: Path) -> int:
+        async def serve(self) -> int:
             self._probe = asyncio.create_task(probe())
             try:
-                return await super().serve(folder, path)
+                return await super().serve()
             finally:
                 self._probe.cancel()
 
-    daemon.Daemon = Probed  # type: ignore[misc]
-    return daemon.run(folder)
+    run.Daemon = Probed  # type: ignore[misc]
+    return run.run(folder)
 
 
 # -- the driver ------------------------------------------------------------------------------------

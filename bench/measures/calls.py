@@ -7,9 +7,30 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.environment.daemon import SECRET, call_all, daemon, declare_post, succeeded, verify
+from bench.environment.daemon import (
+    SECRET,
+    TEXT,
+    call_all,
+    daemon,
+    declare_post,
+    enqueue,
+    succeeded,
+    verify,
+)
 from bench.environment.servers import Nginx
 from bench.measures.drain import Drained, drain
+from orchestratord.model.task import NewTask
+from tests.acceptance.daemon import Daemon
+
+
+def queue(made: Daemon, nginx: Nginx, count: int) -> None:
+    """Declare calls without a webhook, and queue `count`, of a daemon that does not run yet."""
+    declare_post(made, nginx)
+    new = (
+        NewTask("call", "bench/post", params={"number": number, "text": TEXT}, max_attempts=10)
+        for number in range(count)
+    )
+    enqueue(made, new)
 
 
 def measure(

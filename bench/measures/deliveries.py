@@ -12,13 +12,14 @@ from bench.environment.daemon import SECRET, TEXT, daemon, declare_post, enqueue
 from bench.environment.servers import Nginx
 from bench.measures.drain import Drained, drain
 from orchestratord.model.task import NewTask
+from tests.acceptance.daemon import Daemon
 
 RECEIVERS = 6
 """Ports that they go to in turn, since ten are in flight to one at most."""
 
 
-def measure(home: Path, nginx: Nginx, count: int, workers: int = 1) -> Drained:
-    """Deliver `count` payloads of 1 KB, by so many workers."""
+def queue(made: Daemon, nginx: Nginx, count: int) -> None:
+    """Declare them, and queue `count` payloads of 1 KB, of a daemon that does not run yet."""
     webhooks = [
         {
             "name": f"told{number}",
@@ -29,18 +30,23 @@ def measure(home: Path, nginx: Nginx, count: int, workers: int = 1) -> Drained:
         for number in range(RECEIVERS)
     ]
     payload = json.dumps({"text": TEXT})
+    declare_post(made, nginx, webhooks=webhooks)
+    enqueue(
+        made,
+        (
+            NewTask(
+                kind="webhook", endpoint_id="bench/post", webhook=f"told{number % RECEIVERS}",
+                phase="after_request", payload=payload, max_attempts=10,
+            )
+            for number in range(count)
+        ),
+    )  # fmt: skip
+
+
+def measure(home: Path, nginx: Nginx, count: int, workers: int = 1) -> Drained:
+    """Deliver `count` payloads of 1 KB, by so many workers."""
     with daemon(home, workers=workers) as made:
-        declare_post(made, nginx, webhooks=webhooks)
-        enqueue(
-            made,
-            (
-                NewTask(
-                    kind="webhook", endpoint_id="bench/post", webhook=f"told{number % RECEIVERS}",
-                    phase="after_request", payload=payload, max_attempts=10,
-                )
-                for number in range(count)
-            ),
-        )  # fmt: skip
+        queue(made, nginx, count)
         made.launch()
         drained = drain(nginx, count, lambda: count - succeeded(made), [made.pid])
         made.stop()

@@ -133,6 +133,14 @@ def _content(node: Node | None) -> Hashable:
         return None
     if isinstance(node, Scalar):
         return node.text, type(node.value)
+    content: list[Hashable]
     if isinstance(node, MapNode):
-        return ("{", *((key, _content(child)) for key, (_, child) in node.entries.items()))
-    return ("[", *(_content(child) for _, child in node.items))
+        content = ["{"]
+        for key, (_, child) in node.entries.items():
+            content.append(key)
+            content.append(
+                (child.text, type(child.value)) if type(child) is Scalar else _content(child)
+            )
+    else:
+        content = ["[", *[_content(child) for _, child in node.items]]
+    return tuple(content)

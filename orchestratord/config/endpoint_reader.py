@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
 from orchestratord.config.inherit import Inherited, SharedReader
 from orchestratord.config.params import fill, fitted, from_text
-from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint
+from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint, shown_retry
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import path_problem
@@ -23,6 +23,7 @@ from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate,
 from orchestratord.config.yaml_keys import HTTP, EndpointKeys, Shared, shared_keys
 from orchestratord.errors import InvalidParams, InvalidPayload
 from orchestratord.model.endpoint import Endpoint, Param, PartitionRule, Schedule
+from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.test_case import TestCase
 from orchestratord.plugin.executor import Executor
 from orchestratord.plugin.registry import Registry
@@ -49,6 +50,9 @@ class EndpointReader:
         self._shared = shared
         self._problems = reader.problems
         self._executors = registry.call_executors()
+        self._retries: dict[int, tuple[RetryPolicy, dict[str, Any]]] = {}
+        """By identity; the policy is kept with what is shown of it."""
+        self._said_elsewhere: dict[str, dict[str, str]] = {}
 
     def read(self, identity: str, document: YamlDocument, inherited: Inherited) -> Declared | None:
         """The endpoint; None where anything of it, or of what it inherits, is in error."""
@@ -101,6 +105,7 @@ class EndpointReader:
             partition=keys.partition,
             settings=MappingProxyType(settings),
             source=document.file,
+            shown=(shown := dict[str, Any]()),
             keys=keys,
             tests=tests,
         )
@@ -108,9 +113,22 @@ class EndpointReader:
             keyed = KeyProblems(self._problems, *node.entries[key])
             self._shared.request_rules.check_urls(read[key].data, inherited.api.egress, keyed)
         written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
+        shown.update(self._shown(endpoint, inherited, written))
+        return Declared(endpoint, spot, node)
+
+    def _shown(
+        self, endpoint: Endpoint, inherited: Inherited, written: dict[str, Any]
+    ) -> dict[str, Any]:
         written.pop("tests", None)  # they say nothing of what the endpoint is
-        shown = shown_endpoint(endpoint, inherited.data, as_sent(endpoint, written))
-        return Declared(replace(endpoint, shown=shown), spot, node)
+        sent, retry = as_sent(endpoint, written), self._retry(endpoint.retry)
+        return shown_endpoint(endpoint, inherited.data, sent, retry)
+
+    def _retry(self, retry: RetryPolicy) -> dict[str, Any]:
+        """What is shown of a `retry`, once for all endpoints that share it."""
+        known = self._retries.get(id(retry))
+        if known is None:
+            known = self._retries[id(retry)] = retry, shown_retry(retry)
+        return known[1]
 
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
         """The endpoint's type, and what carries it out; (None, None) for an unknown one."""
@@ -146,7 +164,10 @@ class EndpointReader:
 
     def _elsewhere(self, executor: Executor) -> dict[str, str]:
         """Keys of other types → what to say of them here."""
-        said: dict[str, str] = {}
+        known = self._said_elsewhere.get(executor.type)
+        if known is not None:
+            return known
+        said = self._said_elsewhere[executor.type] = dict[str, str]()
         for other in self._executors.values():
             if other is not executor and other.model is not None:
                 words = f"belongs to endpoints with `type: {other.type}`"
@@ -273,6 +294,8 @@ class _Calls:
             value = _as_declared(param, param.default, self._problems.located(*path)[1])
         except ValueError as error:
             self._problems.error(str(error), *path)
+            return param
+        if value is param.default:
             return param
         return param.model_copy(update={"default": value})
 

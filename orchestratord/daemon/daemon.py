@@ -225,7 +225,7 @@ class Daemon:
         if not start.handed_over.workers:
             self._alone.set()
         # systemd is to hear that the daemon is ready before it hears that it is alive.
-        self._fed = math.inf if seat is None else 0.0
+        self._fed = math.inf if seat is None and not start.handed_over.succeeds else 0.0
         """When systemd, or the supervisor, was told last that it is (`time.monotonic`)."""
         self._deadline = Deadline(host)
         self._signals = 0

@@ -10,7 +10,6 @@ import logging
 import os
 import signal
 from collections.abc import Callable
-from contextlib import ExitStack
 from pathlib import Path
 
 from orchestratord import log as logs
@@ -26,7 +25,7 @@ from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import slices
 from orchestratord.queue.store import Store, open_database
 from orchestratord.runtime.systemd import SystemdNotifier, passed_sockets
-from orchestratord.runtime.upgrade import HandedOver, take_signals, what_this_is
+from orchestratord.runtime.upgrade import HandedOver, Succession, take_signals, what_this_is
 from orchestratord.runtime.worker_seat import WorkerSeat
 from orchestratord.values.clock import Clock
 
@@ -110,9 +109,8 @@ def _go_back(handed_over: HandedOver) -> int:
     log.critical("this version does not start: the workers of the one before go on")
     notifier = SystemdNotifier.from_environ()
     drain_timeout = handed_over.drain_timeout or DaemonSettings.model_validate({}).drain_timeout
-    return Supervisor(
-        0, lambda seat: 1, notifier, drain_timeout, handed_over, handed_over.workers
-    ).run()
+    succession = Succession(HandedOver(), handed_over)
+    return Supervisor(0, lambda seat: 1, notifier, drain_timeout, succession).run()
 
 
 def _ended(step: Callable[[], int]) -> int:
@@ -130,51 +128,55 @@ def _supervise(start: DaemonStart, count: int) -> int:
     """Have `count` workers run, in processes of their own; the exit code."""
     settings = start.loader.config.daemon
     workers, old = Workers.make(count), start.handed_over
+    # Copies: until the workers of this version serve, those of before may have to go on.
+    start.handed_over = copies = old.copied()
+    lock: int | None = None
     listeners: list[Listening] = []
     try:
-        lock = open_database(start.url).take_for_workers(old.lock)
-        # At copies: where one of them cannot be used, the version before goes on with its own.
-        start.handed_over = old.copied()
+        lock = open_database(start.url).take_for_workers(copies.lock)
+        if copies.lock is not None and copies.lock != lock:
+            os.close(copies.lock)
         listeners.append(control := start.listen())
         all_tcp = start.listen_tcp()
     except (OrchestratordError, OSError) as error:
         workers.close()
         for listener in listeners:
             listener.socket.close()
+        if lock is not None:
+            os.close(lock)
         if not old.workers:
             raise
         log.critical("%s", error)
         return _go_back(old)
-    for descriptor in (
-        old.control, old.tcp, *old.ports, old.lock if old.lock != lock else None,
-    ):  # fmt: skip
-        if descriptor is not None:
-            os.close(descriptor)
-    with ExitStack() as stack:
-        stack.callback(workers.close)
+
+    def release(before: HandedOver | None) -> None:
+        """Close what was opened here; where that of `before` stands, the control socket stays."""
+        stays = before is not None and before.control_path == str(control.path)
+        for listening in (control.socket if stays else control, *all_tcp.values()):
+            listening.close()
         if lock is not None:
-            stack.callback(os.close, lock)
-        stack.callback(control.close)
-        for listener in all_tcp.values():
-            stack.callback(listener.close)
-        descriptors = {key: one.socket.fileno() for key, one in all_tcp.items()}
-        held = HandedOver(
-            control=control.socket.fileno(),
-            tcp=descriptors.pop(HTTP, None),
-            lock=lock,
-            ports=tuple(descriptors.values()),
-            activated=old.activated,
+            os.close(lock)
+        workers.close()
+
+    def work(seat: WorkerSeat) -> int:
+        place = WorkerPlace(
+            seat, workers.worker(seat.number), InheritedListener(control.socket), all_tcp
         )
+        return _ended(lambda: _work(start, place))
 
-        def work(seat: WorkerSeat) -> int:
-            place = WorkerPlace(
-                seat, workers.worker(seat.number), InheritedListener(control.socket), all_tcp
-            )
-            return _ended(lambda: _work(start, place))
-
-        start.handler.share_stream()
-        notifier = SystemdNotifier.from_environ()
-        return Supervisor(count, work, notifier, settings.drain_timeout, held, old.workers).run()
+    descriptors = {key: one.socket.fileno() for key, one in all_tcp.items()}
+    held = HandedOver(
+        control=control.socket.fileno(),
+        tcp=descriptors.pop(HTTP, None),
+        lock=lock,
+        ports=tuple(descriptors.values()),
+        activated=old.activated,
+        succeeds=old.succeeds,
+    )
+    start.handler.share_stream()
+    notifier = SystemdNotifier.from_environ()
+    succession = Succession(held, old, release)
+    return Supervisor(count, work, notifier, settings.drain_timeout, succession).run()
 
 
 def _work(start: DaemonStart, place: WorkerPlace) -> int:
@@ -193,13 +195,19 @@ def _bad_config(error: ConfigError | PluginError) -> int:
 async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
     """Open the queue, run a daemon on it, and close it; the exit code."""
     clock, handler = Clock(), start.handler
-    store = await Store.open(
-        start.url,
-        tables=(*start.host.registry.tables.values(), slices.TABLE),
-        clock=clock,
-        lease=start.loader.config.daemon.lease,
-        workers=place.workers,
-    )
+    waits = place.seat is None and start.handed_over.succeeds
+    feeding = asyncio.create_task(_feed(SystemdNotifier.from_environ())) if waits else None
+    try:
+        store = await Store.open(
+            start.url,
+            tables=(*start.host.registry.tables.values(), slices.TABLE),
+            clock=clock,
+            lease=start.loader.config.daemon.lease,
+            workers=place.workers,
+        )
+    finally:
+        if feeding is not None:
+            feeding.cancel()
     handler.gather(asyncio.get_running_loop())
     try:
         return await Daemon(store, start, place, clock).serve()
@@ -208,3 +216,11 @@ async def _serve(start: DaemonStart, place: WorkerPlace) -> int:
         if place.first:
             log.info("stopped")
         handler.write_through()
+
+
+async def _feed(notifier: SystemdNotifier) -> None:
+    """Tell the service manager that the daemon lives, while a new version brings the schema on."""
+    timeout = notifier.watchdog_timeout
+    while timeout is not None:
+        notifier.watchdog()
+        await asyncio.sleep(min(timeout / 4, 5.0))

@@ -33,6 +33,7 @@ from orchestratord.runtime.upgrade import (
     SIGNALS,
     HandedOver,
     KeptWorker,
+    Succession,
     take_signals,
 )
 from orchestratord.runtime.worker_seat import BEAT, FIRST, Message, WorkerSeat, receive, send
@@ -88,8 +89,7 @@ class Supervisor:
         work: Work,
         notifier: SystemdNotifier,
         drain_timeout: float,
-        held: HandedOver | None = None,
-        kept: Sequence[KeptWorker] = (),
+        succession: Succession | None = None,
     ) -> None:
         """
         Args:
@@ -97,13 +97,13 @@ class Supervisor:
             work: what each does.
             notifier: is told what the first worker says of all of them.
             drain_timeout: seconds for which they may drain.
-            held: what the next version needs of what this one has.
-            kept: workers of the version before.
+            succession: what the next version needs of what this one has, and what the version
+                before has left; it is given up in the end.
         """
-        self._held = held or HandedOver()
+        self._succession = succession or Succession(HandedOver())
         self._old = [
             _Child(one.number, one.pid, socket.socket(fileno=one.descriptor), owner=one.owner)
-            for one in kept
+            for one in self._succession.workers
         ]
         """Workers of the version before, which drain once those of this one serve."""
         self._wanted = ""
@@ -127,6 +127,9 @@ class Supervisor:
         self._end_by = math.inf
         self._began = False
         """All of them have served."""
+        self._feeds = bool(self._old) or self._succession.held.succeeds
+        """The service manager's watchdog waits for signs of life: it has heard that all serve, by
+        this version or by the one before."""
         self._alone = not any(old.number == FIRST for old in self._old)
         """No first worker of the version before does what only one may do at a time."""
         self._adopted: int | None = None
@@ -138,8 +141,11 @@ class Supervisor:
     def run(self) -> int:
         """Until the last worker has ended; the exit code."""
         reading, writing = socket.socketpair()
-        with reading, writing, self._selector:
-            return self._run(reading, writing)
+        try:
+            with reading, writing, self._selector:
+                return self._run(reading, writing)
+        finally:
+            self._succession.end()
 
     def _run(self, reading: socket.socket, writing: socket.socket) -> int:
         reading.setblocking(False)
@@ -153,16 +159,16 @@ class Supervisor:
             old.sock.setblocking(False)
             self._selector.register(old.sock, selectors.EVENT_READ, old)
         gc.freeze()
-        for number in range(1, self._count + 1):
-            self._try_to_fork(number)
         if not self._count:
             self._go_back()
+        for number in range(1, self._count + 1):
+            self._try_to_fork(number)
         while self._code is None or self._children or self._old:
             self._turn(reading)
         signal.set_wakeup_fd(-1)
         if self._upgrade:
             self._notifier.watchdog()
-            replace(self._held, drain_timeout=self._drain_timeout).execute()
+            replace(self._succession.held, drain_timeout=self._drain_timeout).execute()
         return self._code
 
     def _turn(self, bell: socket.socket) -> None:
@@ -194,7 +200,7 @@ class Supervisor:
         try:
             self._fork(number)
         except OSError as error:
-            if self._old:
+            if self._old and not self._began:
                 log.critical(
                     "worker %d cannot be forked: %s: the old version goes on", number, error
                 )
@@ -249,6 +255,7 @@ class Supervisor:
             self._selector.close()
             for child in self._all():
                 child.sock.close()  # or it would not be seen that the supervisor is gone
+            self._succession.become_worker()
             code = self._work(seat)
         except BaseException:
             log.critical("worker %d ended", seat.number, exc_info=True)
@@ -366,14 +373,17 @@ class Supervisor:
         self._wanted = message.get("upgrade", self._wanted)
         self._drain_timeout = message.get("drain_timeout", self._drain_timeout)
         if message.get("serves") and not self._began:
-            self._began = True
+            self._began = self._feeds = True
+            self._succession.complete()
             for old in self._old:
                 send(old.sock, {"retire": True})
         lines = str(message.get("notify", ""))
         if not lines or lines == "WATCHDOG=1" or child.number != FIRST:
             return
-        # A reload that ends before all serve makes no one ready.
-        if not lines.startswith("STOPPING=1") and (self._began or "READY=1" not in lines):
+        # A reload that ends before all serve makes no one ready, nor one that ends while they drain
+        # for the next version.
+        serves = self._began and not self._upgrade
+        if not lines.startswith("STOPPING=1") and (serves or "READY=1" not in lines):
             self._notifier.pass_on(lines)
 
     def _watch(self, now: float) -> None:
@@ -388,8 +398,7 @@ class Supervisor:
                           child.number, child.pid, self._silent)  # fmt: skip
         self._looked = now
         timeout = self._notifier.watchdog_timeout
-        serves = self._began or bool(self._old)
-        if serves and timeout is not None and now - self._fed >= min(timeout / 4, 5.0):
+        if self._feeds and timeout is not None and now - self._fed >= min(timeout / 4, 5.0):
             # A few signs of life late, and the service manager would have to wait in vain as well.
             if all(child.silent(now) < timeout / 2 for child in self._children.values()):
                 self._notifier.watchdog()
@@ -451,7 +460,9 @@ class Supervisor:
             KeptWorker(child.number, child.pid, child.owner, child.sock.fileno())
             for child in self._children.values()
         )
-        return replace(self._held, workers=tuple(kept), drain_timeout=self._drain_timeout)
+        return replace(
+            self._succession.held, workers=tuple(kept), drain_timeout=self._drain_timeout
+        )
 
     def _go_back(self) -> None:
         """The workers of the version before go on; those of this one end, and none is forked any
@@ -466,6 +477,7 @@ class Supervisor:
         self._due.clear()
         self._children, self._old = {old.number: old for old in self._old}, []
         self._began, self._count = True, 0
+        self._succession.go_back()
         for child in ended:
             self._tell_of_death(child)
 

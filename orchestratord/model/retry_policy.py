@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from pydantic import Field, ValidationInfo, field_validator, model_validator
@@ -47,9 +48,10 @@ class RetryPolicy(Model):
     @model_validator(mode="before")
     @classmethod
     def _give_backoff(cls, value: Any, info: ValidationInfo) -> Any:
-        known = cls.default_backoff["strategy"] in _strategies(info)
-        if known and isinstance(value, Mapping) and "backoff" not in value:
-            return {**value, "backoff": cls.default_backoff}
+        if isinstance(value, Mapping) and "backoff" not in value:
+            strategy = _strategies(info).get(cls.default_backoff["strategy"])
+            if strategy is not None:
+                return {**value, "backoff": _default_of(cls, strategy)}
         return value
 
     @field_validator("backoff", mode="before")
@@ -72,6 +74,13 @@ class RetryPolicy(Model):
     def covers(self, status_code: StatusCode) -> bool:
         """True where a `when` of the YAML names this status code."""
         return "when" in self.model_fields_set and status_code in self.when
+
+
+@lru_cache(maxsize=64)
+def _default_of(policy: type[RetryPolicy], strategy: type[Backoff]) -> Backoff:
+    """What stands for a `backoff` that is left out, once for all."""
+    given = {key: value for key, value in policy.default_backoff.items() if key != "strategy"}
+    return strategy.model_validate(given)
 
 
 def _strategies(info: ValidationInfo) -> Mapping[str, type[Backoff]]:

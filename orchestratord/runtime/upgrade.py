@@ -12,8 +12,10 @@ import importlib.metadata
 import json
 import os
 import signal
+import socket
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Callable, MutableMapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, NoReturn
 
@@ -73,6 +75,8 @@ class HandedOver:
     ports: tuple[int, ...] = ()
     """Descriptors of further sockets for TCP, which are told apart by where they listen. They are
     the service manager's where `tcp` is."""
+    succeeds: bool = False
+    """The version before has left this, in the same process."""
 
     @classmethod
     def take(cls, environ: MutableMapping[str, str] = os.environ) -> HandedOver | None:
@@ -84,18 +88,46 @@ class HandedOver:
         kept = tuple(KeptWorker(**worker) for worker in found["workers"])
         # Another version may have more to say.
         known = {name: found[name] for name in found.keys() & {one.name for one in fields(cls)}}
-        known |= {"workers": kept, "ports": tuple(found.get("ports", ()))}
+        known |= {"workers": kept, "ports": tuple(found.get("ports", ())), "succeeds": True}
         handed_over = cls(**known)
         for descriptor in handed_over.descriptors():
             os.set_inheritable(descriptor, False)
         return handed_over
 
     def copied(self) -> HandedOver:
-        """The same, with descriptors of its own for the listening sockets."""
-        control, tcp = (
-            None if found is None else os.dup(found) for found in (self.control, self.tcp)
+        """The same, with descriptors of its own for the listening sockets and the lock."""
+        control, tcp, lock = (
+            None if found is None else os.dup(found)
+            for found in (self.control, self.tcp, self.lock)
         )
-        return replace(self, control=control, tcp=tcp, ports=tuple(map(os.dup, self.ports)))
+        ports = tuple(map(os.dup, self.ports))
+        return replace(self, control=control, tcp=tcp, lock=lock, ports=ports)
+
+    @property
+    def control_path(self) -> str | None:
+        """Where the control socket stands; None for the service manager's, which stays."""
+        if self.control is None or "control" in self.activated:
+            return None
+        with socket.socket(fileno=os.dup(self.control)) as sock:
+            found = sock.getsockname()
+        return found if isinstance(found, str) and found else None
+
+    def give_up(self, beside: HandedOver | None = None) -> None:
+        """Close what is held, but for what leads to workers, and remove the control socket.
+
+        `beside`: of another version, whose control socket may stand at the same place.
+        """
+        path = self.control_path
+        if path is not None and (beside is None or beside.control_path != path):
+            with suppress(OSError):  # before the lock is given up: then it may be another daemon's
+                os.unlink(path)
+        self.close()
+
+    def close(self) -> None:
+        """Close what is held, in this process, but for what leads to workers."""
+        for descriptor in (self.control, self.tcp, *self.ports, self.lock):
+            if descriptor is not None:
+                os.close(descriptor)
 
     def descriptors(self) -> list[int]:
         """All of them."""
@@ -122,6 +154,56 @@ class HandedOver:
                 os.set_inheritable(descriptor, False)
             take_signals()
             raise
+
+
+Release = Callable[[HandedOver | None], None]
+
+
+class Succession:
+    """What a supervisor holds for its workers and, until these serve, what the version before held
+    for its own: where they do not come to serve, that is what the old workers go on with."""
+
+    def __init__(
+        self, held: HandedOver, before: HandedOver | None = None, release: Release | None = None
+    ) -> None:
+        """
+        Args:
+            held: by this version.
+            before: what the version before has left, with its workers.
+            release: gives up what this version holds; it is told of `before` as long as that may
+                have to go on. None: `HandedOver.give_up` of it does.
+        """
+        self.held = held
+        self.workers = () if before is None else before.workers
+        """Those of the version before."""
+        self._before = before
+        self._release = release or held.give_up
+
+    def become_worker(self) -> None:
+        """In the process of a worker of this version: what was held before is not for it to hold,
+        as the instance lock of another database."""
+        if self._before is not None:
+            self._before.close()
+
+    def complete(self) -> None:
+        """The workers of this version serve: what was held before is needed no more. The old ones
+        have their copies until they have drained, and so the old instance lock, too."""
+        if self._before is not None:
+            before, self._before = self._before, None
+            before.give_up(self.held)
+
+    def go_back(self) -> None:
+        """The workers of the version before go on."""
+        if self._before is not None:
+            self._release(self._before)
+            self.held, self._before = self._before, None
+            self._release = self.held.give_up
+
+    def end(self) -> None:
+        """The run is over."""
+        self._release(self._before)
+        if self._before is not None:
+            self._before.give_up()
 
 
 def take_signals() -> None:

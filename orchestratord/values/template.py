@@ -92,9 +92,17 @@ class Template(YamlValue):
 
     def __init__(self, value: str) -> None:
         """Parse `value`. Raises ValueError with what is wrong and where in the text."""
+        if type(value) is str and "{" not in value:  # most hold no expression
+            self._parts: tuple[str | _Part, ...] = (value,) if value else ()
+            self.source: str = value
+            self.secret: bool = False
+            self._literal: str | None = value
+            self.names: frozenset[str] = frozenset()
+            self.paths: frozenset[str] = frozenset()
+            return
         pieces = value.parts if isinstance(value, Text) else ((str(value), False),)
-        self.source: str = value.source if isinstance(value, Text) else str(value)
-        self.secret: bool = value.secret if isinstance(value, Text) else False
+        self.source = value.source if isinstance(value, Text) else str(value)
+        self.secret = value.secret if isinstance(value, Text) else False
         parts: list[str | _Part] = []
         names: set[str] = set()
         paths: set[str] = set()
@@ -125,7 +133,7 @@ class Template(YamlValue):
                     paths |= read
                 parts.append(part)
         self._parts = tuple(parts)
-        self._literal: str | None = None
+        self._literal = None
         if all(isinstance(part, str) for part in parts):
             self._literal = "".join(str(part) for part in parts)
         self.names = frozenset(names)

@@ -9,6 +9,7 @@ import hashlib
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Annotated, Any
 from urllib.parse import quote, unquote
 
@@ -158,6 +159,11 @@ def _receiver(pieces: tuple[tuple[str, bool], ...]) -> str:
         raise ValueError("a URL begins with http:// or https:// and a host")
     if "@" in authority:
         raise ValueError("a URL holds no user name or password; write them into a header")
+    return _host_and_port(scheme, authority)
+
+
+@lru_cache(maxsize=4096)  # many webhooks have one receiver
+def _host_and_port(scheme: str, authority: str) -> str:
     try:
         url = httpx.URL(f"{scheme}://{authority}/")
     except httpx.InvalidURL:

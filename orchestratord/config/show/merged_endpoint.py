@@ -12,11 +12,13 @@ from orchestratord.values.durations import format_duration
 from orchestratord.values.redact import MASK
 from orchestratord.values.secret import Text
 
+_AS_THEY_ARE = frozenset({str, int, float, bool, type(None)})
+"""Types of values that are shown as they are, as most are."""
 _PLAIN = frozenset({"name", "token_url", "client_id", "scope", "audience"})
 
 
 def shown_endpoint(
-    endpoint: Endpoint, api: Mapping[str, Any], written: Mapping[str, Any]
+    endpoint: Endpoint, api: Mapping[str, Any], written: Mapping[str, Any], retry: dict[str, Any]
 ) -> dict[str, Any]:
     """The merged declaration as JSON-like data.
 
@@ -24,6 +26,7 @@ def shown_endpoint(
         endpoint: what came of it.
         api: the API's own keys as data.
         written: the endpoint's keys as data, with those that it inherits.
+        retry: what is shown of its `retry`.
     """
     declared = {**api, **written}
     if isinstance(api.get("headers"), Mapping) and isinstance(written.get("headers"), Mapping):
@@ -34,7 +37,7 @@ def shown_endpoint(
         "timeout": format_duration(endpoint.timeout),
         "idempotent": endpoint.idempotent,
         "enabled": endpoint.enabled,
-        "retry": _retry(endpoint.retry),
+        "retry": retry,
     }
     if isinstance(api.get("auth"), Mapping):
         shown["auth"] = _auth(api["auth"])
@@ -65,7 +68,10 @@ def masked(data: Any) -> Any:
     if data is None or isinstance(data, str | int | float):
         return data
     if isinstance(data, Mapping):
-        return {str(key): masked(item) for key, item in data.items()}
+        return {
+            str(key): item if type(item) in _AS_THEY_ARE else masked(item)
+            for key, item in data.items()
+        }
     if isinstance(data, list | tuple):
         return [masked(item) for item in data]
     return data
@@ -94,7 +100,8 @@ def _text(text: Text) -> str:
     return "".join(MASK if referenced else part for part, referenced in text.parts)
 
 
-def _retry(retry: RetryPolicy) -> dict[str, Any]:
+def shown_retry(retry: RetryPolicy) -> dict[str, Any]:
+    """What holds of `retry`, written or not."""
     rest = retry.model_dump(mode="json", exclude={"backoff", "when"})
     return {"backoff": backoff_data(retry.backoff), **rest, "when": retry.when.codes}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Annotated, Any, NamedTuple
 from urllib.parse import unquote
 
@@ -23,7 +24,15 @@ from orchestratord.config.validate.error_text import (
 from orchestratord.config.validate.problems import Problems
 from orchestratord.config.validate.request_rules import host_and_port
 from orchestratord.config.validate.secret_keys import is_below_secret, is_secret_key
-from orchestratord.config.validate.shapes import ANY, Member, Shape, fields_of, key_of, shape_of
+from orchestratord.config.validate.shapes import (
+    ANY,
+    Member,
+    Shape,
+    fields_of,
+    key_of,
+    keyed_fields,
+    shape_of,
+)
 from orchestratord.config.yaml.nodes import ListNode, MapNode, Node, Scalar, Spot, is_null, locate
 from orchestratord.config.yaml.references import References
 from orchestratord.model.auth import Tls
@@ -122,7 +131,7 @@ class NodeReader:
         if not isinstance(type_, type) or not issubclass(type_, BaseModel):
             return {}
         if value is not None:
-            fields = {key_of(type_, name): getattr(value, name) for name in type_.model_fields}
+            fields = {key: getattr(value, name) for key, name in keyed_fields(type_)}
         else:
             fields = self._good_fields(type_, data)
         if self._unresolved and isinstance(node, MapNode):
@@ -231,7 +240,8 @@ class NodeReader:
         return None
 
     def _scalar(self, spot: Spot, node: Scalar, shape: Shape, *, secret: bool) -> Any:
-        member = _for_scalar(shape, node.value)
+        kind: type = type(node.value)
+        member = _for_scalar(shape, kind)
         if node.value is None:
             return None
         if member.kind == "secret":
@@ -252,6 +262,8 @@ class NodeReader:
         A template under a key that sounds like a secret is none; `literal` says that no template
         can stand there.
         """
+        if not secret and "${" not in node.text and "://" not in node.text:
+            return node.text  # as nearly always
         form = _form_of(spot.key) if "${" in node.text else ""
         resolved = self._references.resolve(node.text, secret=secret, form=form)
         if "://" in node.text or (resolved is not None and "://" in resolved.text):
@@ -383,10 +395,11 @@ def _is_number(shape: Shape) -> bool:
     return all(member.kind == "plain" and member.type is not bool for member in shape.members)
 
 
-def _for_scalar(shape: Shape, value: Any) -> Member:
-    """Which of the members a value that is no collection is meant for."""
+@lru_cache(maxsize=4096)
+def _for_scalar(shape: Shape, type_: type) -> Member:
+    """Which of the members a value of a type that is no collection is meant for."""
     for member in shape.members:
-        if member.kind == "plain" and type(value) in _FITTING[member.type]:
+        if member.kind == "plain" and type_ in _FITTING[member.type]:
             return member
     for kind in ("text", "secret", "backoff"):
         for member in shape.members:

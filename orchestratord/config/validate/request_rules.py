@@ -60,18 +60,25 @@ def path_problem(path: Template) -> str | None:
     return None
 
 
-@lru_cache(maxsize=4096)
 def host_and_port(url: str) -> tuple[str, int] | None:
     """The host (without brackets) and the port of an http or https URL; None for others."""
     scheme, separator, rest = url.partition("://")
-    authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
+    authority = _AUTHORITY_ENDS.split(rest, maxsplit=1)[0]
     if not separator or scheme.lower() not in PORTS or _UNFIT.search(authority):
         return None
+    return _host_and_port(scheme.lower(), authority)
+
+
+_AUTHORITY_ENDS = re.compile(r"[/?#]")
+
+
+@lru_cache(maxsize=4096)  # many URLs have one host
+def _host_and_port(scheme: str, authority: str) -> tuple[str, int] | None:
     try:
-        parsed = httpx.URL(f"{scheme.lower()}://{authority}/")
+        parsed = httpx.URL(f"{scheme}://{authority}/")
     except (httpx.InvalidURL, ValueError):
         return None
-    port = PORTS[scheme.lower()] if parsed.port is None else parsed.port
+    port = PORTS[scheme] if parsed.port is None else parsed.port
     host = parsed.raw_host.decode("ascii")
     return (host, port) if host and 0 < port <= 65535 else None
 

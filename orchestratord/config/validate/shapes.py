@@ -20,7 +20,7 @@ from orchestratord.model.auth import Proxy
 from orchestratord.model.backoff import Backoff
 from orchestratord.values.attached_file import Attachment
 from orchestratord.values.jmespath_expression import Expression
-from orchestratord.values.secret import Secret
+from orchestratord.values.secret import Secret, Text
 from orchestratord.values.template import Template
 
 Path = tuple[str | int, ...]
@@ -29,7 +29,7 @@ Path = tuple[str | int, ...]
 Kind = Literal["any", "plain", "text", "secret", "map", "list", "model", "backoff"]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)  # each is looked at for thousands of values
 class Shape:
     """What a value may look like.
 
@@ -40,6 +40,7 @@ class Shape:
     members: tuple[Member, ...]
     null: bool = False
 
+    @lru_cache(maxsize=4096)  # noqa: B019  # there are as many shapes as there are types
     def member(self, *kinds: Kind) -> Member | None:
         """The one possibility of these kinds; None for none, or for a choice of several."""
         found = [member for member in self.members if member.kind in kinds]
@@ -117,11 +118,23 @@ def fields_of(model: type[BaseModel]) -> dict[str, Shape]:
     }
 
 
+@lru_cache(maxsize=512)
+def keyed_fields(model: type[BaseModel]) -> tuple[tuple[str, str], ...]:
+    """The keys of a model as they stand in the YAML, and the field of each."""
+    return tuple((key_of(model, name), name) for name in model.model_fields)
+
+
+_LEAVES = frozenset({str, int, float, bool, type(None), Template, Text})
+"""Types of most values; to ask each of them whether it is a mapping takes ten times as long."""
+
+
 def leaves_of(value: Any, path: Path = ()) -> Iterator[tuple[Path, Any]]:
     """Each value in a tree of models, mappings and lists that is none of these, with its path."""
-    if isinstance(value, BaseModel):
-        for name in type(value).model_fields:
-            yield from leaves_of(getattr(value, name), (*path, key_of(type(value), name)))
+    if type(value) in _LEAVES:
+        yield path, value
+    elif isinstance(value, BaseModel):
+        for key, name in keyed_fields(type(value)):
+            yield from leaves_of(getattr(value, name), (*path, key))
     elif isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves_of(item, (*path, str(key)))

@@ -8,6 +8,7 @@ counted before anything walks them.
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -97,6 +98,8 @@ LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 BREAKS = "\n\r\x85\u2028\u2029"
 _YAML = (1, 2)
 _QUOTED = frozenset("'\"|>")
+_LETTERS = frozenset(string.ascii_letters)
+"""What begins with one of them is no number, which might be none that can be used."""
 
 
 class _Frame:
@@ -204,8 +207,18 @@ class _Building:
     def _scalar(self, event: yaml.ScalarEvent) -> bool:
         # Nine of ten events come here, so that spots are made only where they are needed.
         text = event.value
-        plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         frame = self.frames[-1] if self.frames else None
+        if not event.style and event.tag is None and event.anchor is None and frame is not None:
+            entries = frame.entries  # most are plain, and stand in a mapping
+            if entries is not None and not frame.waiting:
+                self._key(frame, event, event.implicit[0])
+                return True
+            if entries is not None and frame.key is not None and text[:1] in _LETTERS:
+                frame.waiting = False
+                entries[frame.name] = (frame.key, Scalar(resolve(text), text))
+                frame.size += 1 + len(text)
+                return True
+        plain = event.implicit[0] and event.tag is None and event.style not in _QUOTED
         if event.style in _QUOTED and (frame is None or not frame.flow):
             assert event.start_mark is not None
             assert event.end_mark is not None

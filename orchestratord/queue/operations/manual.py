@@ -141,7 +141,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     if s.begins_run and task.run_id is None:
         session.runs.begin(task.id, task.endpoint_id, task.created_at)
         session.runs.move(task.id, Status.PENDING, s.status)
-    session.runs.move(task.run_id, task.status, s.status)
+    session.runs.resolve(task.run_id, task.status, s.status)
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:

@@ -23,7 +23,9 @@ FROM (VALUES {{rows}}) AS new WHERE id = new.column1
     "bigint",
 )
 
-_ENDS = "runs.open_tasks > 0 AND runs.open_tasks + new.column6 = 0"
+_ENDS = """
+runs.open_tasks + new.column6 = 0 AND (runs.open_tasks > 0 OR new.column8 = 1)
+"""
 
 COUNT = ManyRows(
     f"""
@@ -37,7 +39,7 @@ SET tasks = tasks + new.column2, succeeded = succeeded + new.column3,
         WHEN {_ENDS} THEN new.column7 ELSE ended_at END
 FROM (VALUES {{rows}}) AS new WHERE runs.id = new.column1
 """,
-    *("bigint",) * 7,
+    *("bigint",) * 8,
 )
 """One that is opened again before its end was told ends once: nothing was told of it."""
 
@@ -66,6 +68,8 @@ class RunCounts:
     """Runs of which a row may not be there yet: the endpoint, and when its first call was made."""
     roots: set[int] = field(default_factory=set)
     """Calls whose rows do not say yet that they have a run."""
+    again: set[int] = field(default_factory=set)
+    """Runs that end again if they had ended, since a call of them has ended in another way now."""
 
     def join(self, run_id: int | None, count: int = 1) -> None:
         """So many calls belong to it from now on, and have not ended; nothing for None."""
@@ -83,6 +87,12 @@ class RunCounts:
             change = self._of(run_id)
             change[before] -= count
             change[after] += count
+
+    def resolve(self, run_id: int | None, source: str, target: str) -> None:
+        """A person has said how one of its calls ended; nothing for None."""
+        self.move(run_id, source, target)
+        if run_id is not None and source != target and source in _PLACES and target in _PLACES:
+            self.again.add(run_id)
 
     def begin(self, root: int, endpoint_id: str, created_at: int, *, has_row: bool = True) -> None:
         """A run begins with this call, which has not ended. `has_row`: of the call there is one,
@@ -104,7 +114,7 @@ class RunCounts:
     def copy(self) -> RunCounts:
         """What there is by now, for when something that comes is undone."""
         changes = {run_id: list(change) for run_id, change in self.changes.items()}
-        return RunCounts(changes, dict(self.begun), set(self.roots))
+        return RunCounts(changes, dict(self.begun), set(self.roots), set(self.again))
 
     def write(self, db: Connection, now: int) -> None:
         """Write it; `now` in milliseconds since the epoch. Raises Singly."""
@@ -119,7 +129,7 @@ class RunCounts:
                 ended_at = now if ends else None
                 begins.append((run_id, *change, ended_at, created_at, ends, ends, endpoint_id))
             elif any(change):
-                counts.append((run_id, *change, now))
+                counts.append((run_id, *change, now, int(run_id in self.again)))
         BEGIN.run(db, begins)  # no other transaction sees these
         COUNT.run(db, counts)
 

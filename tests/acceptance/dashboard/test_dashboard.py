@@ -44,6 +44,13 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon.endpoint("shop/many", "/many", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/night", "/night", params={"n": {"type": "integer"}})
     daemon.endpoint("shop/later", "/later", retry={"max_attempts": 15})
+    follows = {"call": "shop/page", "each": "body", "params": {"n": "item"}}
+    daemon.endpoint("shop/list", "/list", then=[follows])
+    daemon.endpoint("shop/page", "/page/{{ params.n }}", params={"n": {"type": "integer"}})
+    shared_receiver.on("/list", Answer(200, "[1, 2, 3]"))
+    for number in (1, 3):
+        shared_receiver.on(f"/page/{number}", 200)
+    shared_receiver.on("/page/2", Answer(404, "there is no such page"))
     daemon.endpoint(
         "shop/evil",
         "/evil",
@@ -551,8 +558,13 @@ def test_both_themes_and_no_barrier_on_any_page(
         "/v1/retries/trigger",
         {"filter": {"endpoint": "shop/mended", "status": "failed", "bulk": 1}},
     ).json()["bulk"]
+    run = daemon.call("shop/list")
+    ended = until(
+        lambda: found if (found := daemon.get(f"/v1/runs/{run}").json())["end"] else None, "its end"
+    )
+    assert ended["counts"]["failed"] == 1
     paths = [
-        "/", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
+        "/", f"/runs/{run}", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
         f"/bulks/{bulk}", "/bulks", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later",
         "/actions", "/schedules", "/webhooks", "/webhooks?text=nothing-of-that-kind",
         "/retries/999999",

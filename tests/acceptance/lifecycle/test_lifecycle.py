@@ -158,6 +158,8 @@ def test_what_a_delivery_says(stage: Stage) -> None:
         "params": {"who": "ü&me"},
         "request": {"method": "GET", "url": f"{stage.receiver.url}/said"},
         "response": {"body": "busy"},
+        "reason": None,
+        "run_id": task_id,
     }
 
     (narrow,) = stage.receiver.received("/hooks/s-narrow")

@@ -116,7 +116,8 @@ def test_a_sync_ends_once_though_the_daemon_is_killed_and_again_after_a_retry(
     whole = (PAGES - 1) * ROWS_EACH
     chance = random.Random(17)
     for kill in range(KILLS):
-        until(lambda least=whole * kill // KILLS: rows() >= least, "rows", timeout=240)
+        least = whole * (kill + 1) // KILLS - 1  # the last time at the very end
+        until(lambda least=least: rows() >= least, "rows", timeout=240)
         time.sleep(chance.random() * 0.2)
         daemon.kill()
         daemon.start()

@@ -162,9 +162,13 @@ def test_a_version_that_does_not_start_leaves_the_old_one(
         daemon.write("orchestratord.yaml", {**daemon.settings, "http": bind})
         assert daemon.post("/v1/upgrade").status_code == 202
         goes_on("http.bind: cannot listen")
+    # Nor does it keep the lock, or the socket, of what it would have worked on.
+    elsewhere = {"database": f"sqlite:///{tmp_path}/new.db", "control_socket": f"{tmp_path}/new.s"}
+    daemon.write("orchestratord.yaml", {**daemon.settings, **elsewhere})
     flag.write_text("adopt")
     assert daemon.post("/v1/upgrade").status_code == 202
     goes_on("of the new version ended by signal SIGKILL: the old version goes on")
+    assert not (tmp_path / "new.s").exists()
     # And once it is mended, it takes over, and does all that is done once.
     assert daemon.ctl("upgrade", timeout=120).code == 0
     assert started_at(daemon) != before
@@ -189,3 +193,39 @@ def test_a_daemon_that_is_stopped_meanwhile_stops(
     assert daemon.process is not None
     daemon.process.send_signal(signal.SIGTERM)
     assert daemon.process.wait(60) == 0
+
+
+def test_a_changed_database_is_taken_and_the_old_one_kept_until_it_is_left(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    daemon = declared(make_daemon, receiver, 2, drain_timeout="60s")
+    daemon.expect("database")
+    daemon.start()
+    receiver.hold("/order")
+    assert daemon.post("/v1/endpoints/shop/order/calls").status_code == 202
+    until(lambda: receiver.count("/order") == 1, "a call in flight")
+    old, new = daemon.settings["database"], f"sqlite:///{daemon.home}/new.db"
+
+    def other(database: str, code: int | None) -> None:
+        another = make_daemon(database=database)
+        another.expect("in use by")
+        another.launch()
+        if code is None:
+            another.wait_ready()
+            assert another.stop() == 0
+        else:
+            assert another.wait() == code, another.log()
+
+    daemon.write("orchestratord.yaml", {**daemon.settings, "database": new})
+    assert daemon.ctl("upgrade", timeout=120).code == 0
+    assert not daemon.tasks()
+    for database in (old, new):
+        other(database, 1)
+    receiver.let_go("/order")
+    until(lambda: len(worker_pids(daemon)) == 2, "the end of the old workers")
+    other(old, None)
+    other(new, 1)
+    assert [row["status"] for row in daemon.rows("SELECT status FROM retry_schedule")] == [
+        "succeeded"
+    ]
+    assert daemon.stop() == 0

@@ -5,14 +5,17 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Sequence
 
 import pytest
 
 SUPERVISE = """
-import logging, os, signal, sys, time
+import errno, logging, os, signal, socket, sys, time
 from orchestratord.daemon import supervisor as module
 from orchestratord.daemon.supervisor import BEYOND_HELP, Supervisor
 from orchestratord.runtime.systemd import SystemdNotifier
+from orchestratord.runtime.upgrade import HandedOver, KeptWorker, Succession
+from orchestratord.runtime.worker_seat import receive
 
 logging.basicConfig(stream=sys.stderr, format="%(levelname)s %(message)s")
 module.AGAIN = (0.0,)
@@ -30,15 +33,61 @@ def work(seat):
     {body}
     signal.pause()
 
-supervisor = Supervisor(2, work, SystemdNotifier(None), 1.0)
+def of_before():
+    "A worker of the version before: it drains for half a second, or ends the run."
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    pid = fork()
+    if pid == 0:
+        ours.close()
+        theirs.settimeout(1.0)
+        try:
+            while "retire" not in (receive(theirs) or os._exit(9))[0]:
+                pass
+        except TimeoutError:
+            os.kill(os.getppid(), signal.SIGTERM)
+            signal.pause()
+        time.sleep(0.5)
+        os._exit(0)
+    theirs.close()
+    return KeptWorker(1, pid, "before", ours.detach())
+
+fork, forks = os.fork, 0
+
+def fork_some():
+    global forks
+    forks += 1
+    if forks in {fails}:
+        raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
+    return fork()
+
+os.fork = fork_some
+before = HandedOver(workers=(of_before(),)) if {upgrades} else None
+supervisor = Supervisor(2, work, SystemdNotifier(None), 1.0, Succession(HandedOver(), before))
 code = supervisor.run()
 print(code, os.fstat(starts).st_size)
 """
 
 
-def supervised(body: str, ready: str = "seat.tell(serves=True)") -> tuple[int, int, str]:
-    """The exit code of a run whose workers do this, how many began, and the log."""
-    script = SUPERVISE.replace("{body}", body).replace("{ready}", ready)
+ONE_DIES = """
+    if begun > 2: os.kill(os.getppid(), signal.SIGTERM)
+    elif not seat.first: os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def supervised(
+    body: str,
+    ready: str = "seat.tell(serves=True)",
+    fails: Sequence[int] = (),
+    *,
+    upgrades: bool = False,
+) -> tuple[int, int, str]:
+    """The exit code of a run whose workers do this, how many began, and the log.
+
+    `fails`: the numbers of the forks that fail, from 1. `upgrades`: a worker of the version before
+    is still there.
+    """
+    script = SUPERVISE.replace("{body}", body.strip()).replace("{ready}", ready)
+    script = script.replace("{fails}", repr(tuple(fails))).replace("{upgrades}", repr(upgrades))
     done = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True
     )
@@ -47,10 +96,7 @@ def supervised(body: str, ready: str = "seat.tell(serves=True)") -> tuple[int, i
 
 
 def test_a_worker_that_dies_is_replaced_and_the_run_ends_by_a_signal() -> None:
-    code, count, log = supervised(
-        "if begun > 2: os.kill(os.getppid(), signal.SIGTERM)\n"
-        "    elif not seat.first: os.kill(os.getpid(), signal.SIGKILL)"
-    )
+    code, count, log = supervised(ONE_DIES)
     assert (code, count) == (0, 3)
     [line] = log.splitlines()
     assert re.match(r"ERROR worker 2 \(pid \d+\) ended by signal SIGKILL; what it was at", line)
@@ -77,3 +123,29 @@ def test_what_ends_the_run_at_once(body: str, code: int) -> None:
 def test_one_that_ends_before_all_are_ready_ends_the_run_with_its_code() -> None:
     code, count, _ = supervised("if not seat.first: os._exit(78)", ready="pass")
     assert (code, count) == (78, 2)
+
+
+LACKING = "cannot be forked: [Errno 11] Resource temporarily unavailable"
+
+
+def test_a_worker_that_cannot_be_forked_is_forked_later() -> None:
+    """As where the user has no more processes left: at the start, and in place of one that died."""
+    code, count, log = supervised(ONE_DIES, fails=(1, 2, 5))
+    assert (code, count) == (0, 3)
+    assert [line.split()[2] for line in log.splitlines() if LACKING in line] == ["1", "2", "2"]
+
+
+def test_a_new_version_whose_workers_cannot_be_forked_leaves_the_old_one() -> None:
+    code, count, log = supervised("", fails=(2,), upgrades=True)
+    assert f"worker 2 {LACKING}: the old version goes on" in log
+    assert code == 0, log
+    assert count <= 1
+
+
+def test_a_new_version_that_serves_does_not_go_back_for_a_fork() -> None:
+    """Not while the old one still drains, and would leave no worker."""
+    code, count, log = supervised(ONE_DIES, fails=(3,), upgrades=True)
+    assert (code, count) == (0, 3), log
+    assert LACKING in log
+    assert "goes on" in log.splitlines()[0]  # in the others
+    assert "the old version" not in log

@@ -111,6 +111,24 @@ async def test_an_end_is_told_once_and_again_once_it_was_opened(queue: Any, stor
     assert (run.end, counts(run)) == (2, (3, 0, 2, 1, 0))
 
 
+async def test_what_a_person_resolves_ends_a_run_again(queue: Any, store: Store) -> None:
+    root = await begun(queue, 1)
+    [child] = await queue.claim()
+    await queue.settle(child, Status.FAILED, reason=Reason.AMBIGUOUS)
+    [run] = await store.read(run_ends.untold())
+    await store.write(run_ends.tell(run, []))
+    for status, end, expected in (
+        (Status.FAILED, 1, (2, 0, 1, 1, 0)),
+        (Status.SUCCEEDED, 2, (2, 0, 2, 0, 0)),
+    ):
+        seen = await store.read(search.get(child.id))
+        reason = Reason.RESOLVED
+        await store.write(manual.resolve(queue.settlement(seen, status, reason=reason)))
+        run = await run_of(queue, root)
+        assert (run.end, counts(run)) == (end, expected)
+    assert [one.end for one in await store.read(run_ends.untold())] == [2]
+
+
 async def test_bulks_open_and_end_runs(queue: Any, store: Store) -> None:
     root = await begun(queue, 3)
     for task in await queue.claim():

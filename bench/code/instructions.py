@@ -1,0 +1,68 @@
+"""How many instructions a task takes: a figure that is the same on a machine that is busy.
+
+\b
+    python -m bench.code.instructions            webhook deliveries, under valgrind
+    python -m bench.code.instructions --calls    calls of one request
+
+valgrind counts what the daemon executes, in all of its threads, without the kernel's part. It does
+so for few tasks and for many; the difference leaves out the start and the end.
+"""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from pathlib import Path
+
+import click
+
+from bench.environment.daemon import daemon, verify
+from bench.environment.folder import install_debian
+from bench.environment.servers import Nginx
+from bench.measures import calls, deliveries
+
+FEW, MANY = 500, 2_500
+LIMIT = 900.0
+"""Seconds; under valgrind all is fifty times slower."""
+
+
+@click.command(help=__doc__)
+@click.option("--calls", "of_calls", is_flag=True, help="calls, instead of webhook deliveries")
+def main(of_calls: bool) -> None:
+    install_debian({"valgrind": ("valgrind", "/usr/bin")})
+    what = "a call" if of_calls else "a webhook delivery"
+    with tempfile.TemporaryDirectory() as home, Nginx(Path(home) / "nginx") as nginx:
+        few, many = (
+            _executed(Path(home) / f"{count}", nginx, count, of_calls) for count in (FEW, MANY)
+        )
+    click.echo(f"{(many - few) / (MANY - FEW):,.0f} instructions for {what}")
+    click.echo(f"{few - FEW * (many - few) // (MANY - FEW):,} for the start and the end")
+
+
+def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
+    """Instructions of a daemon from its start to its end, in which it does so many tasks."""
+    found = home.with_name(f"{home.name}.counted")
+    with daemon(home) as made:
+        (calls if of_calls else deliveries).queue(made, nginx, count)
+        made.wrapper = [
+            "valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={found}",
+        ]  # fmt: skip
+        before = nginx.count()
+        made.launch()
+        deadline = time.monotonic() + LIMIT
+        while nginx.count() - before < count:
+            if made.process is None or made.process.poll() is not None:
+                raise RuntimeError(f"it ended:\n{made.log()[-2000:]}")
+            if time.monotonic() > deadline:
+                raise RuntimeError(f"it did not come to {count} requests within {LIMIT:g} s")
+            time.sleep(0.1)
+        made.stop(LIMIT)
+        verify(made, count)
+    summary = re.search(r"^summary: (\d+)", found.read_text(), re.MULTILINE)
+    assert summary is not None
+    return int(summary[1])
+
+
+if __name__ == "__main__":
+    main(prog_name="python -m bench.code.instructions")
