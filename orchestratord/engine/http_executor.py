@@ -32,6 +32,7 @@ from orchestratord.plugin.long_work import off_loop
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.redact import Redactor
 from orchestratord.values.status_set import StatusSet
 from orchestratord.values.template import JsonText, Template, TemplateTree, to_text
 
@@ -128,7 +129,7 @@ class HttpExecutor(Executor):
             lane=f"api:{endpoint.api.name}",
             concurrency=endpoint.api.concurrency,
             egress=endpoint.api.egress,
-            detail=Planned(endpoint),
+            detail=Planned(endpoint, config.redactor),
             rate=endpoint.api.rate_limit,
             access=None if endpoint.api.plain else endpoint.api,
             global_concurrency=endpoint.api.global_concurrency,
@@ -198,7 +199,10 @@ class HttpExecutor(Executor):
                 if outcome.response is None or outcome.verdict == "success":
                     return outcome
                 where = (spec.error_message if spec else None) or api.error_message
-                return await _in_its_words(outcome, outcome.response, where)
+                said = await error_message(outcome.response, where, target.detail.redactor)
+                if said is None:
+                    return outcome
+                return replace(outcome, error=f"{outcome.error}: {said}")
             fresh, inline = True, inline - 1
 
     def repeat_key(self, task: Task, endpoint: Endpoint) -> str | None:
@@ -216,8 +220,9 @@ class HttpExecutor(Executor):
 class Planned:
     """The plan of an endpoint, made for its first request: a reload looks at thousands."""
 
-    def __init__(self, endpoint: Endpoint) -> None:
+    def __init__(self, endpoint: Endpoint, redactor: Redactor) -> None:
         self._endpoint = endpoint
+        self.redactor = redactor
 
     @cached_property
     def plan(self) -> RequestPlan:
@@ -323,14 +328,6 @@ def checked(name: str, value: str) -> str:
 def _type_of(name: str) -> str:
     """By the suffixes that Python knows by itself: no file of the machine adds to them."""
     return MimeTypes().guess_type(name)[0] or "application/octet-stream"
-
-
-async def _in_its_words(
-    outcome: Outcome, response: httpx.Response, where: Expression | None
-) -> Outcome:
-    """The outcome of an answer that is a failure, with what the API says is wrong."""
-    said = await error_message(response, where)
-    return outcome if said is None else replace(outcome, error=f"{outcome.error}: {said}")
 
 
 async def _looked_into(

@@ -354,8 +354,9 @@ class BatchMember:
         reason: why that failed, if it did.
         status_code: of its last attempt.
         detail: all that there is to say of it, as JSON; kept of the first ones of a batch alone.
-        once: what tells it from others; it is left out where its group had one of the same within
-            the two minutes before, from whichever daemon. None: it is always written.
+        once: what it is about, such as a breaker; it is left out where the last of its group about
+            the same, within the two minutes before and from whichever daemon, had the same
+            `reason`. None: it is always written.
     """
 
     group: str

@@ -14,7 +14,7 @@ from functools import partial
 from orchestratord.engine.lanes.placement import REMOVED_AFTER
 from orchestratord.engine.runs.run_calls import listens, outcome_of_run
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import NotFound
+from orchestratord.errors import NotFound, Unreachable
 from orchestratord.model.task import Effect, Key, Kind, RunSummary, Status, Task
 from orchestratord.plugin.executor import Parked
 from orchestratord.plugin.hookspecs import RUN_END
@@ -51,6 +51,8 @@ class RunEndTeller:
             try:
                 while await self._tell_some():
                     pass
+            except Unreachable as error:  # which is logged where it is found
+                log.debug("the ends of runs wait: %s", error)
             except Exception as error:
                 log.warning("the ends of runs cannot be told yet: %s", error)
             await asyncio.sleep(APART)

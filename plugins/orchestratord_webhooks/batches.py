@@ -189,7 +189,7 @@ def _entry(batch: ClosedBatch, one: BatchEntry, redactor: Redactor) -> dict[str,
     if not isinstance(found, dict):
         found = {
             "endpoint": one.endpoint_id, "phase": batch.phase, "status_code": one.status_code,
-            "task_id": one.task_id, "reason": one.reason,
+            "task_id": one.task_id, "reason": one.reason, "error": None,
         }  # fmt: skip
     # Secrets may have come up since it was written.
     masked: dict[str, Any] = redactor.value({"timestamp": time_text(one.at / 1000), **found})

@@ -89,10 +89,10 @@ _SUBJECTS = (
     "bulk",
     "slot",
     "code",
-    "cause",
-    "error",
+    "plugin",
+    "hook",
 )
-"""Fields that tell an event from others of its type."""
+"""Fields that say what an event is about: not why it came, which each daemon may put otherwise."""
 _WHY = ("error", "why", "reason")
 
 
@@ -289,7 +289,7 @@ def _member(webhook: OperationalWebhook, event: Event, redactor: Redactor) -> Ba
         most=webhook.batch.max,
         reason=str(event.type),
         detail=json_text(about),
-        once=" ".join([str(event.type), *subject])[:1_000],
+        once=" ".join([event.type.partition(".")[0], *subject])[:1_000],
     )
 
 

@@ -6,17 +6,13 @@ from collections.abc import Sequence
 
 from orchestratord.model.task import BatchMember, Key
 from orchestratord.queue.connection import ManyRows
-from orchestratord.queue.rows import code_text, plain
+from orchestratord.queue.rows import code_text, plain, worded
 from orchestratord.queue.session import Session
 
 IN_FULL = 10
 """Members of a batch of which all is kept that there is to say."""
 
-OPEN = """
-SELECT count(*) FROM (
-    SELECT 1 FROM batch_members WHERE group_key = ? AND batch_id IS NULL LIMIT ?
-) AS found
-"""
+OPEN = "SELECT count(*) FROM batch_members WHERE group_key = ? AND batch_id IS NULL"
 
 MEMBERS = ManyRows(
     """
@@ -33,25 +29,29 @@ VALUES {rows}
 AGAIN = 120.0
 """Seconds within which what is to be told of once is not told of again."""
 
-THERE = "SELECT 1 FROM batch_members WHERE group_key = ? AND once = ? AND at > ? LIMIT 1"
+NEWEST = """
+SELECT reason FROM batch_members WHERE group_key = ? AND once = ? AND at > ?
+ORDER BY at DESC, id DESC LIMIT 1
+"""
 
 
 def add_members(session: Session, members: Sequence[BatchMember]) -> None:
     """Write these, in their order. Raises Singly."""
-    now, room = session.now(), dict[str, int]()
+    now, places = session.now(), dict[str, int]()
     rows = []
     for one in members:
         if one.once is not None and _is_there(session, one, now):
             continue
-        left = room.get(one.group)
-        if left is None:
-            [(there,)] = session.db.all(OPEN, (plain(one.group), IN_FULL))
-            left = IN_FULL - there
-        room[one.group] = left - 1
+        place = places.get(one.group)
+        if place is None:
+            [(place,)] = session.db.all(OPEN, (plain(one.group),))
+        places[one.group] = place + 1
+        # Those beyond `most` are the first ones of the batches that follow.
+        in_full = place % one.most < IN_FULL
         rows.append((
             plain(one.group), plain(one.endpoint_id), plain(one.webhook), plain(one.phase),
             one.task_id, plain(one.reason), code_text(one.status_code),
-            plain(one.detail) if left > 0 else None, one.most, now + round(one.every * 1000), now,
+            plain(one.detail) if in_full else None, one.most, now + round(one.every * 1000), now,
             plain(one.once),
         ))  # fmt: skip
         if one.once is not None:  # a later one of these may be the same
@@ -63,8 +63,9 @@ def add_members(session: Session, members: Sequence[BatchMember]) -> None:
 
 
 def _is_there(session: Session, one: BatchMember, now: int) -> bool:
-    """Whether the same was told of lately; no other daemon writes it meanwhile."""
+    """Whether the same was the last to be told of it; no other daemon writes it meanwhile."""
     group = plain(one.group) or ""
     session.lock_order((Key(group),))
     since = now - round(AGAIN * 1000)
-    return session.db.one(THERE, (group, plain(one.once), since)) is not None
+    newest = session.db.one(NEWEST, (group, plain(one.once), since))
+    return newest is not None and worded(newest[0]) == one.reason

@@ -9,6 +9,7 @@ import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
@@ -26,10 +27,12 @@ from orchestratord.model.auth import Auth
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
+from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Task
 from orchestratord.plugin.executor import Target
 from orchestratord.values.attached_file import BodyFile
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.redact import Redactor
 
 NOW = 1_795_557_600.0
 """2026-11-24T22:00:00Z."""
@@ -57,7 +60,8 @@ def target_of(
         timeout=timeout,
         idempotent=safe,
     )
-    target = executor.standing(endpoint, "", None)  # type: ignore[arg-type]
+    config = Config(Path(), DaemonSettings(), {}, {}, Redactor(), "")
+    target = executor.standing(endpoint, "", config)
     assert isinstance(target, Target)
     return target
 

@@ -9,9 +9,17 @@ from typing import Any
 import httpx
 import pytest
 
-from orchestratord.http.error_message import LONGEST, error_message
+from orchestratord.http.error_message import LONGEST
+from orchestratord.http.error_message import error_message as error_message_of
 from orchestratord.model.endpoint import Api
 from orchestratord.values.jmespath_expression import Expression
+from orchestratord.values.redact import Redactor
+
+SECRET = "s3cr3t-t0ken-which-is-long"
+
+
+async def error_message(response: httpx.Response, where: Expression | None) -> str | None:
+    return await error_message_of(response, where, Redactor([SECRET]))
 
 
 def answered(body: Any, kind: str = "application/json", status: int = 400) -> httpx.Response:
@@ -43,6 +51,15 @@ def answered(body: Any, kind: str = "application/json", status: int = 400) -> ht
 )  # fmt: skip
 async def test_the_usual_places(body: Any, said: str | None) -> None:
     assert await error_message(answered(body), None) == said
+
+
+@pytest.mark.parametrize("length", [LONGEST - 10, 8 * LONGEST - 10, 8 * LONGEST + 8_192 - 10])
+async def test_the_cut_goes_through_no_secret(length: int) -> None:
+    for blank in ("x", " "):
+        text = f"{blank * length}{SECRET} rejected{'y' * 10_000}"
+        for answer in (answered({"message": text}), answered(text[:2_000].encode(), "text/plain")):
+            said = await error_message(answer, None)
+            assert "s3cr" not in (said or "")
 
 
 async def test_a_short_text_and_no_page() -> None:

@@ -86,6 +86,38 @@ async def test_members_come_with_their_causes_and_close_by_number_and_by_time(
     assert not await store.write(batch_closing.close("ops"))
 
 
+async def test_each_batch_has_its_first_ten_in_full(queue: Any, store: Store) -> None:
+    for start in (0, 30):
+        await store.write(write_effects([member(n) for n in range(start, start + 30)]))
+    batches = []
+    for _ in range(3):
+        queue.clock.turn(61)
+        await store.write(batch_closing.close("ops"))
+        batches = (await look(queue)).closed
+    assert [batch.members for batch in batches] == [25, 25, 10]
+    for batch in batches:
+        assert [one.detail for one in batch.first] == [
+            f'{{"n":{one.task_id}}}' for one in batch.first
+        ]
+    assert queue.run("SELECT count(detail) AS n FROM batch_members") == [{"n": 30}], "no more"
+
+
+async def test_what_is_told_of_once_is_told_again_after_something_else(
+    queue: Any, store: Store
+) -> None:
+    def change(reason: str, **fields: Any) -> BatchMember:
+        return member(0, reason=reason, once="trouble storage_full", **fields)
+
+    for reason in ("began", "began", "ended", "ended", "began"):
+        await store.write(write_effects([change(reason), change(reason)]))
+    await store.write(write_effects([change("began", group="other")]))
+    query = "SELECT reason FROM batch_members WHERE group_key = 'ops' ORDER BY id"
+    assert [row["reason"] for row in queue.run(query)] == ["began", "ended", "began"]
+    queue.clock.turn(121)
+    await store.write(write_effects([change("began")]))
+    assert len(queue.run(query)) == 4
+
+
 async def test_what_was_closed_is_told_of_after_a_death(queue: Any, store: Store) -> None:
     ids = [(await queue.add()) for _ in range(3)]
     await store.write(write_effects([member(id_, most=3) for id_ in ids]))

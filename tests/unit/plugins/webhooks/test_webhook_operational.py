@@ -75,6 +75,19 @@ async def test_what_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     assert first["text"] == "breaker.opened: api:shop: refused by ***"
     assert first["at"] == "2026-11-24T22:00:00.000Z"
     assert found[0].once == found[2].once != found[1].once
+
+
+async def test_what_an_event_is_about(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Daemons word an error each in its way, and what ends is about what had begun."""
+    closed = BreakerEvent(EventType.BREAKER_CLOSED, AT, "api:shop")
+    elsewhere = OPENED._replace(error="timeout")
+    found = await told(rig, monkeypatch, OPENED, elsewhere, closed, OPENED._replace(lane="api:crm"))
+    first, *others = (one.once for one in found)
+    assert [one == first for one in others] == [True, True, False]
+
+
+async def test_how_they_are_gathered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = await told(rig, monkeypatch, OPENED)
     assert (found[0].every, found[0].most, found[0].webhook) == (30.0, 100, "operational")
 
 
