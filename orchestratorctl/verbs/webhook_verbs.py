@@ -38,7 +38,8 @@ def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
             "reason": "webhook_disabled",
         }
         answer = client.post("/v1/retries/trigger", {"filter": wanted})
-        console.say(f"{number(answer.get('matched'))} deliveries are sent that had failed since.")
+        matched = number(answer.get("matched"))
+        console.say(f"{matched} deliveries are sent that had failed because of it.")
         if answer.get("bulk") is not None:
             console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
     return OK

@@ -30,9 +30,10 @@ from orchestratord.errors import (
     OrchestratordError,
     QueueError,
     RowsUnreadable,
+    Unreachable,
     Unstorable,
 )
-from orchestratord.model.event import EventType, OutboxEvent
+from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
 from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
@@ -90,6 +91,9 @@ likes."""
 MOST_ERRORS = 20
 """Of one row, that are written into it."""
 
+TROUBLE = "outbox_failing"
+"""The code of an outbox that cannot be relayed, in events."""
+
 UNFIT = (Unstorable, TypeError, ValueError, OverflowError, RecursionError)
 """What the queue raises for a row that it will never take. Everything else passes, and is tried
 again."""
@@ -124,6 +128,8 @@ class OutboxRelay:
         self._queue_url = queue_url
         self._relays = False
         self._error: str | None = None
+        self._trouble: TroubleEvent | None = None
+        """That it cannot be relayed, as it was told of."""
         self._taken = self._refused = 0
         self._counts: tuple[int, int] | None = None
         self._page = PAGE
@@ -180,11 +186,14 @@ class OutboxRelay:
         while True:
             outbox = self.place()
             if outbox is None:
+                self._works(here=False)
                 await asyncio.sleep(IDLE_LOOK)
                 continue
             try:
                 if await self._hold():
                     await self._relay(outbox)
+                else:
+                    self._works(here=False)
                 await asyncio.sleep(HOLD)
             except RelayMoved:
                 self._relays = False
@@ -210,6 +219,21 @@ class OutboxRelay:
         if words != self._error:
             log.warning("the outbox in %s cannot be relayed now, tried again: %s", outbox, words)
         self._error = words
+        # That the queue's own database is away is told of as that.
+        if self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
+            now = self._clock.now_ms()
+            self._trouble = TroubleEvent(EventType.TROUBLE_BEGAN, now, TROUBLE, words, now)
+            self._events.publish(self._trouble)
+
+    def _works(self, *, here: bool = True) -> None:
+        """It is relayed, or is not to be by this daemon."""
+        if self._error is not None and here:
+            log.info("the outbox is relayed again")
+        self._error = None
+        if self._trouble is not None:
+            ended = self._trouble._replace(type=EventType.TROUBLE_ENDED, at=self._clock.now_ms())
+            self._trouble = None
+            self._events.publish(ended)
 
     def _shrink(self, error: OrchestratordError) -> bool:
         """Take fewer rows at once where they were too many for a server; whether that may help."""
@@ -244,9 +268,7 @@ class OutboxRelay:
                     await self._tend(outbox, connection)
                 page = self._page
                 found = await self._round(outbox, connection)
-                if self._error is not None:
-                    log.info("the outbox is relayed again")
-                    self._error = None
+                self._works()
                 if found:
                     found_at = now
                 if found < page:  # else there may be more already

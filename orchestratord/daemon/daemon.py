@@ -497,18 +497,17 @@ class Daemon:
         async def status() -> None:
             self._notifier.status(self._reloader.status_line)
 
-        closer = BatchCloser(self._store, self._host, self._worker.enqueue)
-        health = HealthEvents(
-            self._store.health, self._worker.stats, self._host.events, self._clock
-        )
+        closer = BatchCloser(self._store, self._host, self._worker.enqueue, self._worker.placement)
+        health = HealthEvents(self._store, self._team, self._host.events, self._clock)
 
         async def close() -> None:
             await closer.look(self._loader.config)
 
         async def tell() -> None:
-            health.look(self._loader.config.redactor)
+            health.look_at_troubles(self._loader.config.redactor)
 
         chores.every(1, "what goes wrong", tell)
+        chores.every(60, "which endpoints only fail", health.look_at_endpoints)
         chores.every(30, "prune", prune)
         chores.every(1, "batches of webhooks", close)
         chores.every(5, "whether what was refused may go", self._reloader.judge_again)

@@ -578,7 +578,7 @@ class Pipe:
         if item.duplicate:
             self.not_written(happened.effects)
             return
-        self._stats.happened(insert.task.key)
+        self._stats.happened()
         log_happened(insert, item)
         if self._events.listening:
             self._events.publish(task_events.happened(insert, item, self._clock.now_ms()))

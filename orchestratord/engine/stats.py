@@ -1,20 +1,16 @@
-"""What is counted as attempts end, in memory: how many of each end lately, and who is failing."""
+"""What is counted as attempts end, in memory: how many of each end lately."""
 
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
 
-from orchestratord.model.task import Key, Status
+from orchestratord.model.task import Status
 from orchestratord.queue.records import Settlement
-from orchestratord.values.status_set import StatusCode
 
 OVER = 10.0
 """Seconds over which rates are taken."""
 _SAMPLES = 21
 """Of `OVER` seconds, taken each half second."""
-MAX_FAILING = 1_000
-"""Keys that are remembered as failing."""
 
 _NAMES = {
     "succeeded": Status.SUCCEEDED,
@@ -24,20 +20,6 @@ _NAMES = {
 }
 
 
-@dataclass(slots=True)
-class Failing:
-    """A key whose last attempt failed. Times are milliseconds since the epoch."""
-
-    key: Key
-    since: int
-    """When the first of the failures in a row ended."""
-    last: int = 0
-    """When the last one did."""
-    failures: int = 0
-    status_code: StatusCode = None
-    error: str | None = None
-
-
 class Stats:
     """Counts of one daemon since it started; they cost the hot path next to nothing."""
 
@@ -45,7 +27,6 @@ class Stats:
         """`now`: of `time.monotonic`."""
         self._ends: dict[str, int] = dict.fromkeys(_NAMES.values(), 0)
         self._samples = deque([(now, tuple(self._ends.values()))], maxlen=_SAMPLES)
-        self._failing: dict[Key, Failing] = {}
         self.last_success: dict[str, int] = {}
         """Endpoint, or `api/name#webhook` → when its last successful call, or delivery, started
         (milliseconds)."""
@@ -57,17 +38,10 @@ class Stats:
         if settlement.uncounted and settlement.deaths is None:
             return
         self._ends[status] += 1
-        if status == Status.SUCCEEDED:
-            if self._failing:
-                self._failing.pop(settlement.task.key, None)
-        elif settlement.attempt is not None:
-            self._failed(settlement)
 
-    def happened(self, key: Key) -> None:
+    def happened(self) -> None:
         """A task succeeded that needed no attempt."""
         self._ends[Status.SUCCEEDED] += 1
-        if self._failing:
-            self._failing.pop(key, None)
 
     def sample(self, now: float) -> None:
         """To be called about each half second; `now` of `time.monotonic`."""
@@ -79,18 +53,3 @@ class Stats:
         passed = max(now - began, 0.001)
         counted = zip(_NAMES, self._ends.values(), before, strict=True)
         return {name: round((count - old) / passed, 2) for name, count, old in counted}
-
-    def failing(self) -> list[Failing]:
-        """Whose last attempt failed, the latest first."""
-        return sorted(self._failing.values(), key=lambda item: -item.last)
-
-    def _failed(self, settlement: Settlement) -> None:
-        key = settlement.task.key
-        known = self._failing.get(key)
-        if known is None:
-            if len(self._failing) >= MAX_FAILING:
-                return
-            known = self._failing[key] = Failing(key, settlement.at)
-        known.last = settlement.at
-        known.failures += 1
-        known.status_code, known.error = settlement.status_code, settlement.error

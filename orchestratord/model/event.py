@@ -212,9 +212,9 @@ class FailingEvent(NamedTuple):
     at: int
     endpoint: str
     failing_since: int
-    """When the first of the failures in a row ended."""
+    """When the first of the attempts began that have failed in a row."""
     failures: int
-    """Of this daemon: how many there were."""
+    """How many there were of tasks that have not succeeded since."""
     status_code: StatusCode
     """The last one's."""
     error: str | None

@@ -391,6 +391,7 @@ class ClosedBatch:
 
     Args:
         id: what the filter `batch` finds its tasks by.
+        group: of all its members.
         endpoint_id: of its first member, as all of the next three.
         webhook: which one is to tell of it.
         phase: what happened.
@@ -402,6 +403,7 @@ class ClosedBatch:
     """
 
     id: int
+    group: str
     endpoint_id: str
     webhook: str
     phase: str

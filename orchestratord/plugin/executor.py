@@ -112,6 +112,7 @@ class Executor(ABC):
         immediate: for calls: nothing has to be sent, so that a new one is written already
             succeeded, with what follows from it. Only what had to wait is executed.
         refused: keys that mean nothing for endpoints of this type → what to write instead.
+        own_endpoints: what `own_endpoint` knows.
     """
 
     kind: ClassVar[str] = "call"
@@ -120,6 +121,7 @@ class Executor(ABC):
     model: ClassVar[Any] = None
     immediate: ClassVar[bool] = False
     refused: ClassVar[Mapping[str, str]] = {}
+    own_endpoints: ClassVar[tuple[str, ...]] = ()
 
     instance: str = ""
     """The queue's random name. What is sent of a task by which a repeat is told comes from
@@ -133,7 +135,8 @@ class Executor(ABC):
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
         """The endpoint of tasks that belong to none that the files declare, such as deliveries that
-        tell of the daemon itself: `endpoint_id` has no slash then. None where there is none."""
+        tell of the daemon itself: `endpoint_id` has no slash then. None where there is none. What
+        is `shown` tells daemons that declare the same from others."""
         return None
 
     @property

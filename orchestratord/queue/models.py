@@ -470,7 +470,7 @@ class BatchMemberRow(QueueRow):
     at = BigIntegerField()
     """When it was written."""
     once = TextField(null=True)
-    """What tells it from others, where daemons may write the same."""
+    """What it is about, where daemons may write the same."""
 
     class Meta:
         table_name = "batch_members"
@@ -519,7 +519,8 @@ BatchRow.add_index(
 
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `outbox_relay`, and `missed_slots:api/name` for each schedule of which some were."""
+    `outbox_relay`, `missed_slots:api/name` for each schedule of which some were, and
+    `failing_told:api/name` for each endpoint that was told of as failing."""
 
     name = TextField(primary_key=True)
     value = TextField()

@@ -6,8 +6,11 @@ import logging
 import time
 
 from orchestratord.engine.enqueue import Enqueue
+from orchestratord.engine.lanes.placement import Placement
+from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.settings import Config
 from orchestratord.model.task import ClosedBatch, Kind, NewTask
+from orchestratord.plugin.executor import Parked
 from orchestratord.plugin.host import Host
 from orchestratord.queue.housekeeping import batch_closing
 from orchestratord.queue.store import Store
@@ -17,48 +20,61 @@ log = logging.getLogger("orchestratord.batches")
 HOOK = "batch_closed"
 AGAIN = 60.0
 """Seconds until the plugins are asked again for the delivery of a batch that none has made."""
+MOST_ROUNDS = 50
+"""Of one look: so many batches of a group are closed, and then told of together with others."""
 
 
 class BatchCloser:
     """What a daemon does for batches; of several daemons each does it, and each step is one's."""
 
-    def __init__(self, store: Store, host: Host, enqueue: Enqueue) -> None:
+    def __init__(self, store: Store, host: Host, enqueue: Enqueue, placement: Placement) -> None:
         self._store = store
         self._host = host
         self._enqueue = enqueue
+        self._placement = placement
         self._not_before: dict[int, float] = {}
         """Batches that no plugin has made a delivery of, and when they are asked again."""
 
     async def look(self, config: Config) -> None:
         """Close what is to close now, and have it told of; to be called each second."""
-        now = self._store.clock.now_ms()
-        found = await self._store.read(batch_closing.find(now))
-        if found.ripe:
-            for group in found.ripe:
-                await self._store.write(batch_closing.close(group))
-            found = await self._store.read(batch_closing.find(now))
-        for batch in found.closed:
-            await self._tell(batch, config)
+        now = time.monotonic()
+        self._not_before = {id_: at for id_, at in self._not_before.items() if at > now}
+        for _ in range(MOST_ROUNDS):
+            found = await self._store.read(
+                batch_closing.find(self._store.clock.now_ms(), frozenset(self._not_before))
+            )
+            closed = [await self._store.write(batch_closing.close(one)) for one in found.ripe]
+            for batch in found.closed:
+                await self._tell(batch, config)
+            if not any(closed) and not found.closed:
+                return
 
     async def _tell(self, batch: ClosedBatch, config: Config) -> None:
-        if time.monotonic() < self._not_before.get(batch.id, 0.0):
-            return
+        try:
+            why = await self._told(batch, config)
+        except (Unreachable, StorageFull):
+            raise
+        except Exception as error:  # one that cannot be told of holds up no others
+            why = str(error) or type(error).__name__
+        if why is not None:
+            self._not_before[batch.id] = time.monotonic() + AGAIN
+            log.warning("batch %d of the webhook %s waits: %s", batch.id, batch.webhook, why)
+
+    async def _told(self, batch: ClosedBatch, config: Config) -> str | None:
+        """Have it told of; why that is not done now."""
         answers = self._host.ask(HOOK, {"batch": batch, "config": config})
         made = [new for _, found in answers for new in found if _is_delivery(new)]
         if not made:
-            self._not_before[batch.id] = time.monotonic() + AGAIN
-            log.warning(
-                "batch %d of the webhook %s waits: nothing here can tell of it yet",
-                batch.id,
-                batch.webhook,
-            )
-            return
-        self._not_before.pop(batch.id, None)
+            return "nothing here can tell of it yet"
+        standing = self._placement.of(made[0].key)
+        if isinstance(standing, Parked) and not standing.reason:
+            return standing.why  # another daemon can, which has its webhook
         if await self._enqueue.tell_batch(batch.id, made[0]):
             log.info(
                 "batch %d of the webhook %s has closed, with %d members",
                 batch.id, batch.webhook, batch.members,
             )  # fmt: skip
+        return None
 
 
 def _is_delivery(new: object) -> bool:

@@ -129,7 +129,7 @@ class Fleet:
         said = {**self._others, self._store.owner: self._said or Beat()}
         for daemon in self._seen:
             if self._alive(daemon) and daemon.owner in said:
-                union |= said[daemon.owner].endpoints.keys()
+                union |= {name for name in said[daemon.owner].endpoints if "/" in name}
         plugins = {name for beat in said.values() for name in beat.plugins}
         shown = []
         for daemon in self._seen:
@@ -295,7 +295,13 @@ class Fleet:
         """What this daemon can carry out; in a thread."""
         endpoints: dict[str, str] = {}
         digests: dict[str, tuple[Endpoint, str]] = {}
-        for name, endpoint in config.endpoints.items():
+        own = {
+            name: endpoint
+            for executor in self._host.registry.executors
+            for name in executor.own_endpoints
+            if (endpoint := executor.own_endpoint(name, config)) is not None
+        }
+        for name, endpoint in {**config.endpoints, **own}.items():
             known = self._digests.get(name)
             if known is None or known[0] is not endpoint:
                 text = json.dumps(endpoint.shown, sort_keys=True, default=str)

@@ -97,14 +97,16 @@ def config_adopted(
 @hookimpl
 def observe(events: Sequence[Event]) -> None:
     teller.observe(events)
+    health.observe(events)
 
 
 @hookimpl
 def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
-    own = batch.phase == operational.PHASE
-    made = (operational.operational_delivery if own else batches.delivery_of)(
-        batch, config, time.time()
-    )
+    made = None
+    if batch.group.startswith(operational.LANE):
+        made = operational.operational_delivery(batch, config, time.time())
+    elif batch.group.startswith(batches.GROUP):
+        made = batches.delivery_of(batch, config, health, time.time())
     return () if made is None else (made,)
 
 

@@ -129,7 +129,7 @@ class Announcer:
             made: list[NewTask | BatchMember] = []
             for one in firing:
                 if one.batch is not None:
-                    made.append(member_of(one, data))
+                    made.append(member_of(one, endpoint, data))
                     continue
                 delivery = self.delivery(one, data, context, at, config.redactor, task)
                 self._notice_size(delivery)
@@ -173,7 +173,7 @@ class Announcer:
             delivery = None
             if obstacle is None:
                 if webhook.batch is not None:
-                    delivery = example_of(webhook, data, now, config.redactor)
+                    delivery = example_of(webhook, endpoint, data, now, config.redactor)
                 else:
                     delivery = self.delivery(webhook, data, context, now, config.redactor, task)
             explanations.append(

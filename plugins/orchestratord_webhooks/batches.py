@@ -13,6 +13,7 @@ from orchestratord import (
     BatchMember,
     ClosedBatch,
     Config,
+    Endpoint,
     InvalidPayload,
     NewTask,
     Redactor,
@@ -20,27 +21,38 @@ from orchestratord import (
 )
 from orchestratord_webhooks.declaration import Addressed, Webhook
 from orchestratord_webhooks.envelope import MAX_PAYLOAD, json_text, narrowed, time_text
-from orchestratord_webhooks.health import find
+from orchestratord_webhooks.health import Health, find
 
 MOST_COUNTED = 500
 """Endpoints that are counted one by one; those beyond, which have the fewest, are one number."""
 OTHERS = "others"
+GROUP = "webhook "
+"""How the groups of these batches begin."""
+LARGEST_DETAIL = MAX_PAYLOAD // 10
+"""Bytes of what is kept of a member: a payload has ten of them."""
 GONE_AFTER = 60.0
 """Seconds for which a webhook that is not declared here is left to other daemons."""
 
 
-def member_of(webhook: Webhook, data: Mapping[str, Any]) -> BatchMember:
+def group_of(webhook: Webhook, endpoint: Endpoint) -> str:
+    """What shares batches: endpoints that have the very same webhook, from api.yaml or `defaults`,
+    and may send it to the same addresses."""
+    return f"{GROUP}{webhook.name} {webhook.fingerprint} {' '.join(endpoint.api.egress)}"
+
+
+def member_of(webhook: Webhook, endpoint: Endpoint, data: Mapping[str, Any]) -> BatchMember:
     """The member of a batch that an event becomes; `data` as the envelope has it.
 
-    Endpoints that have the very same webhook, from api.yaml or `defaults`, share its batches.
+    Of what is too large to be one of the first ten, the parameters and the answer are left out.
     """
     assert webhook.batch is not None
-    try:
-        detail = json_text(narrowed(webhook, data))
-    except InvalidPayload:
-        detail = None
+    sent = narrowed(webhook, data)
+    detail = _detail(sent)
+    if detail is None:
+        kept = {name: _LEFT_OUT.get(name, value) for name, value in sent.items()}
+        detail = _detail({**kept, "truncated": True})
     return BatchMember(
-        group=f"{webhook.name} {webhook.fingerprint}",
+        group=group_of(webhook, endpoint),
         endpoint_id=str(data["endpoint"]),
         webhook=webhook.name,
         phase=webhook.phase,
@@ -53,23 +65,39 @@ def member_of(webhook: Webhook, data: Mapping[str, Any]) -> BatchMember:
     )
 
 
-def delivery_of(batch: ClosedBatch, config: Config, now: float) -> NewTask | None:
+def _detail(data: Mapping[str, Any]) -> str | None:
+    """As JSON; None where it is too large, or cannot be that."""
+    try:
+        text = json_text(data)
+    except InvalidPayload:
+        return None
+    return text if len(text.encode("utf-8", "replace")) <= LARGEST_DETAIL else None
+
+
+_LEFT_OUT: Mapping[str, Any] = {"params": {}, "request": None, "response": None}
+
+
+def delivery_of(batch: ClosedBatch, config: Config, health: Health, now: float) -> NewTask | None:
     """The task that tells of a batch; it goes where today's configuration has the webhook.
 
-    Where none of the batch's endpoints has it, another daemon of the queue may: for a minute, there
-    is none. Then it is that of the first endpoint, and fails as what waits for a webhook that is
-    gone.
+    Of several endpoints that share the batch, it is one of which the webhook sends today, and is as
+    it was. Where none has it, another daemon of the queue may: for a minute, there is none. Then it
+    is that of the first endpoint, and fails as what waits for a webhook that is gone.
     """
-    endpoint_id, webhook = batch.endpoint_id, None
+    best, found = 0, None
     for candidate in dict.fromkeys((batch.endpoint_id, *(name for name, _, _ in batch.counts))):
         endpoint = config.endpoints.get(candidate)
         webhook = find(endpoint, batch.webhook) if endpoint is not None else None
-        if webhook is not None:
-            endpoint_id = candidate
-            break
-    if webhook is None and is_elsewhere(batch, now):
+        if endpoint is None or webhook is None:
+            continue
+        sends = webhook.enabled and health.disabled(candidate, webhook.name) is None
+        rank = 1 + 2 * sends + (group_of(webhook, endpoint) == batch.group)
+        if rank > best:
+            best, found = rank, (candidate, webhook)
+    if found is None and is_elsewhere(batch, now):
         return None
-    return _delivery(batch, webhook, endpoint_id, config.redactor, now)
+    endpoint_id, declared = found or (batch.endpoint_id, None)
+    return _delivery(batch, declared, endpoint_id, config.redactor, now)
 
 
 def is_elsewhere(batch: ClosedBatch, now: float) -> bool:
@@ -78,17 +106,19 @@ def is_elsewhere(batch: ClosedBatch, now: float) -> bool:
     return now < batch.closed_at / 1000 + GONE_AFTER
 
 
-def example_of(webhook: Webhook, data: Mapping[str, Any], at: float, redactor: Redactor) -> NewTask:
+def example_of(
+    webhook: Webhook, endpoint: Endpoint, data: Mapping[str, Any], at: float, redactor: Redactor
+) -> NewTask:
     """The delivery of a batch with one member, which does not exist."""
-    member, milliseconds = member_of(webhook, data), int(at * 1000)
+    member, milliseconds = member_of(webhook, endpoint, data), int(at * 1000)
     one = (member.endpoint_id, member.reason, member.status_code)
     entry = BatchEntry(
         member.endpoint_id, member.task_id, member.reason, member.status_code, milliseconds,
         member.detail,
     )  # fmt: skip
     batch = ClosedBatch(
-        0, member.endpoint_id, member.webhook, member.phase, milliseconds, milliseconds, 1,
-        {one: 1}, (entry,),
+        0, member.group, member.endpoint_id, member.webhook, member.phase, milliseconds,
+        milliseconds, 1, {one: 1}, (entry,),
     )  # fmt: skip
     return _delivery(batch, webhook, member.endpoint_id, redactor, at)
 
@@ -97,8 +127,10 @@ def _delivery(
     batch: ClosedBatch, webhook: Webhook | None, endpoint_id: str, redactor: Redactor, now: float
 ) -> NewTask:
     payload, error = None, None
+    # The payload of one that is without a batch by now is not made for these names.
+    rendered = webhook if webhook is not None and webhook.batch is not None else None
     try:
-        payload = _payload(batch, webhook, redactor, now)
+        payload = _payload(batch, rendered, redactor, now)
     except InvalidPayload as invalid:
         error = redactor.text(str(invalid))
     return NewTask(

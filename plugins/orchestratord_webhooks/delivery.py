@@ -48,6 +48,7 @@ class Deliveries(Executor):
     """Delivers payloads: today's URL, headers and secret, and the body of when it happened."""
 
     kind: ClassVar[str] = "webhook"
+    own_endpoints: ClassVar[tuple[str, ...]] = (operational.ID,)
 
     def __init__(self, health: Health) -> None:
         self._health = health

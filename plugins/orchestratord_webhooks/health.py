@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 from orchestratord import (
@@ -16,11 +16,13 @@ from orchestratord import (
     Control,
     Delete,
     Endpoint,
+    Event,
     EventType,
     Outcome,
     Redactor,
     Table,
     Task,
+    TaskEvent,
     Upsert,
     WebhookEvent,
     format_duration,
@@ -68,6 +70,7 @@ _WRITING = 5.0
 _BREATH = 100
 """Webhooks that are looked at in one go."""
 _LIFTED = {"disabled_at": None, "disabled_reason": None}
+_FAILED = (EventType.TASK_RETRIED, EventType.TASK_FAILED)
 _NOT_FAILING = {"failing_since": None, "failing_id": None}
 
 Name = tuple[str, str]
@@ -89,7 +92,9 @@ class Health:
         self._gone_at: dict[Name, float] = {}
         """When it was disabled by this daemon (seconds since the epoch)."""
         self._failing: dict[Name, tuple[int, int]] = {}
-        """Since when all deliveries fail (milliseconds), and the first that did."""
+        """Since when all deliveries fail (milliseconds), and the first that did: of this worker."""
+        self._failing_anywhere: dict[Name, tuple[int, int]] = {}
+        """The same of all workers, in the one that judges."""
         self._control: Control | None = None
         self._judging: set[asyncio.Task[None]] = set()
 
@@ -155,6 +160,12 @@ class Health:
         self._fingerprints = fingerprints
         self._disabled = disabled
         self._failing = failing
+        known_failing = {**failing, **self._failing_anywhere}
+        self._failing_anywhere = {
+            name: min(since, failing.get(name, since))
+            for name, since in known_failing.items()
+            if name in fingerprints
+        }
         self._redactor = config.redactor
 
     # -- the deliveries ----------------------------------------------------------------------
@@ -190,31 +201,48 @@ class Health:
         elif name not in self._failing:
             self._failing[name] = now, task.id
             values |= {"failing_since": now, "failing_id": task.id}
-        elif self._control is not None and (after := self._is_due(name, endpoint, task, now)):
-            judging = self._judge(name, after, self._control)
-            running = asyncio.get_running_loop().create_task(judging)
-            self._judging.add(running)
-            running.add_done_callback(self._judging.discard)
         return [Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
 
-    def _is_due(self, name: Name, endpoint: Endpoint | None, task: Task, now: int) -> float | None:
+    def observe(self, events: Sequence[Event]) -> None:
+        """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""
+        if self._control is None:
+            return
+        for event in events:
+            if not isinstance(event, TaskEvent) or event.webhook is None:
+                continue
+            name = (event.endpoint, event.webhook)
+            if event.type == EventType.TASK_SUCCEEDED:
+                self._failing_anywhere.pop(name, None)
+                continue
+            if event.type not in _FAILED or event.status_code is None:
+                continue
+            if name in self._fingerprints and name not in self._failing_anywhere:
+                self._failing_anywhere[name] = event.at, event.id
+            elif (after := self._is_due(name, event, self._control)) is not None:
+                judging = self._judge(name, after, self._control)
+                running = asyncio.get_running_loop().create_task(judging)
+                self._judging.add(running)
+                running.add_done_callback(self._judging.discard)
+
+    def _is_due(self, name: Name, event: TaskEvent, control: Control) -> float | None:
         """The `disable_after` of a webhook, where it is over by what this daemon knows."""
+        endpoint = control.config.endpoints.get(name[0])
         webhook = find(endpoint, name[1]) if endpoint else None
         if webhook is None or webhook.disable_after is None or name in self._disabled:
             return None
-        since, first = self._failing[name]
+        since, first = self._failing_anywhere.get(name, (event.at, event.id))
         apart = max(APART_MS, round(webhook.disable_after * 1000))
-        return webhook.disable_after if task.id != first and now - since >= apart else None
+        return webhook.disable_after if event.id != first and event.at - since >= apart else None
 
     async def _judge(self, name: Name, after: float, control: Control) -> None:
         """Disable a webhook, unless another daemon has had a success meanwhile."""
-        since = self._failing.get(name, (0, 0))[0]
+        since = self._failing_anywhere.get(name, (0, 0))[0]
         rows = await control.rows(TABLE.name)
         row = next((one for one in rows if (one["endpoint_id"], one["name"]) == name), None)
-        if row is None or name in self._disabled or name not in self._failing:
+        if row is None or name in self._disabled or name not in self._failing_anywhere:
             return
         if (row["last_success_at"] or 0) > since:
-            self._failing.pop(name)  # the next failure is the first one
+            self._failing_anywhere.pop(name)  # the next failure is the first one
             return
         await self.disable(name, control, f"{NO_SUCCESS}{format_duration(after)}")
 
@@ -252,6 +280,7 @@ class Health:
         was_disabled = self._disabled.pop(name, None) is not None
         self._gone_at.pop(name, None)
         self._failing.pop(name, None)
+        self._failing_anywhere.pop(name, None)
         control.standing_changed(name[0])
         if was_disabled:
             now = int(self._now() * 1000)

@@ -171,6 +171,7 @@ def own_endpoint(config: Config) -> Endpoint:
         retry=Retry.model_validate({}),
         timeout=15.0,
         idempotent=True,
+        shown={one.name: one.fingerprint for one in config[OPERATIONAL_WEBHOOKS]},
     )
 
 

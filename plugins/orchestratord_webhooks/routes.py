@@ -181,7 +181,7 @@ class WebhookRoutes:
         }
         redactor = self._control.config.redactor
         if webhook.batch is not None:
-            task = example_of(webhook, data, at, redactor)
+            task = example_of(webhook, endpoint, data, at, redactor)
         else:
             task = self._announcer.delivery(webhook, data, context, at, redactor, None)
         (task_id,) = await self._control.write([task])

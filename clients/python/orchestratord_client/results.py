@@ -78,6 +78,10 @@ class Task(Answer):
         created_at, updated_at: when it was made, and last changed.
         finished_at: when it ended; None while it has not.
         partition: the line in which it waits; None where its endpoint has none.
+        run_id: the call that began the run to which it belongs; None where nothing caused it and
+            nothing followed.
+        bulk_id: the last bulk that moved it.
+        replaces: the task that it was made of, with other parameters, and whose place it takes.
     """
 
     id: int
@@ -100,6 +104,9 @@ class Task(Answer):
     updated_at: datetime
     finished_at: datetime | None
     partition: str | None = None
+    run_id: int | None = None
+    bulk_id: int | None = None
+    replaces: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -122,6 +129,9 @@ class TaskDetail(Task):
         response: the last answer, with `headers` and `body`; None where there is none.
         attempt_log: all attempts, oldest first.
         holds_partition: it failed, and those behind it in its partition wait for a person.
+        idempotency_key: what the receiver gets at each attempt: as `Idempotency-Key`, or as
+            `webhook-id`; None where it gets none.
+        client_key: the Idempotency-Key with which it was made; None where it had none.
     """
 
     waits: Wait | None
@@ -129,6 +139,8 @@ class TaskDetail(Task):
     response: Mapping[str, Any] | None
     attempt_log: tuple[Attempt, ...]
     holds_partition: bool = False
+    idempotency_key: str | None = None
+    client_key: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

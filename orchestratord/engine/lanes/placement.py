@@ -107,7 +107,8 @@ class Placement:
         """The endpoints that other daemons of the queue declare, and whether as we do: their tasks
         are left to those."""
         before, self._elsewhere = self._elsewhere, elsewhere
-        self.left |= before.keys() - elsewhere.keys() - self.config.endpoints.keys()
+        gone = before.keys() - elsewhere.keys() - self.config.endpoints.keys()
+        self.left |= {name for name in gone if "/" in name}  # no files declare the others
         for name in before.keys() | elsewhere.keys():
             if before.get(name) != elsewhere.get(name):
                 self.standing_changed(name)

@@ -7,7 +7,7 @@ delivery.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 from orchestratord.model.task import BatchEntry, ClosedBatch
@@ -21,6 +21,8 @@ from orchestratord.queue.session import Session
 
 UNTOLD = 20
 """Batches that are told of after one look."""
+PAGE = 500
+"""Batches that one look reads the ids of at once."""
 
 GROUPS = """
 SELECT group_key, min(id), count(*) FROM batch_members WHERE batch_id IS NULL GROUP BY group_key
@@ -28,8 +30,11 @@ SELECT group_key, min(id), count(*) FROM batch_members WHERE batch_id IS NULL GR
 RULE = "SELECT closes_at, most FROM batch_members WHERE id = ?"
 
 FIRST = """
-SELECT id, endpoint_id, webhook, phase, most, at FROM batch_members
+SELECT id, endpoint_id, webhook, phase, at, most, closes_at FROM batch_members
 WHERE group_key = ? AND batch_id IS NULL ORDER BY id LIMIT 1
+"""
+FULL = """
+SELECT 1 FROM batch_members WHERE group_key = ? AND batch_id IS NULL ORDER BY id LIMIT 1 OFFSET ?
 """
 CLOSE = """
 INSERT INTO batches (first_member, endpoint_id, webhook, phase, opened_at, closed_at)
@@ -43,9 +48,13 @@ UPDATE batch_members SET batch_id = ? WHERE batch_id IS NULL AND id IN (
 COUNT = "UPDATE batches SET members = ? WHERE id = ?"
 EMPTY = "DELETE FROM batches WHERE id = ?"
 
+WAITING = """
+SELECT id FROM batches WHERE task_id IS NULL AND members > 0 AND id > ? ORDER BY id LIMIT ?
+"""
 CLOSED = """
-SELECT id, endpoint_id, webhook, phase, opened_at, closed_at, members FROM batches
-WHERE task_id IS NULL AND members > 0 ORDER BY id LIMIT ?
+SELECT id, (SELECT group_key FROM batch_members WHERE batch_members.id = first_member), endpoint_id,
+    webhook, phase, opened_at, closed_at, members
+FROM batches WHERE id = ? AND task_id IS NULL
 """
 COUNTS = """
 SELECT endpoint_id, reason, status_code, count(*) FROM batch_members WHERE batch_id = ?
@@ -72,19 +81,39 @@ class BatchesFound(NamedTuple):
 
 
 @reads
-def find(db: Connection, now: int) -> BatchesFound:
-    """What there is to do; `now` in milliseconds since the epoch."""
+def find(db: Connection, now: int, later: Collection[int] = ()) -> BatchesFound:
+    """What there is to do.
+
+    Args:
+        db: to read from.
+        now: in milliseconds since the epoch.
+        later: batches that are not to be told of now.
+    """
     ripe = []
     for group, first, members in db.all(GROUPS):
         rule = db.one(RULE, (first,))
         if rule is not None and (rule[0] <= now or members >= rule[1]):
             ripe.append(group)
-    return BatchesFound(ripe, [_closed(db, *row) for row in db.all(CLOSED, (UNTOLD,))])
+    rows = [row for id_ in _untold(db, later) if (row := db.one(CLOSED, (id_,))) is not None]
+    return BatchesFound(ripe, [_closed(db, *row) for row in rows])
+
+
+def _untold(db: Connection, later: Collection[int]) -> list[int]:
+    """The first of those that are to be told of: any number of others may be before them."""
+    found, last = list[int](), 0
+    while len(found) < UNTOLD:
+        page = [id_ for (id_,) in db.all(WAITING, (last, PAGE))]
+        found += [id_ for id_ in page if id_ not in later]
+        if len(page) < PAGE:
+            break
+        last = page[-1]
+    return found[:UNTOLD]
 
 
 def _closed(
     db: Connection,
     id_: int,
+    group: str | None,
     endpoint_id: str,
     webhook: str,
     phase: str,
@@ -101,18 +130,30 @@ def _closed(
         for endpoint, task, reason, code, at, detail in db.all(BEGINNING, (id_, IN_FULL))
     )
     return ClosedBatch(
-        id_, endpoint_id, webhook, phase, opened_at, closed_at, members, counts, first
+        id_,
+        worded(group) or "",
+        endpoint_id,
+        webhook,
+        phase,
+        opened_at,
+        closed_at,
+        members,
+        counts,
+        first,
     )
 
 
 @writes(Rank.KEEP)
 def close(session: Session, group: str) -> bool:
-    """Close the batch of a group: its members are fixed from here on. False where there is none, or
-    another daemon closes it."""
+    """Close the batch of a group: its members are fixed from here on. False where there is none
+    whose time has come or that is full, or another daemon closes it."""
     first = session.db.one(FIRST, (group,))
     if first is None:
         return False
-    id_, endpoint_id, webhook, phase, most, opened_at = first
+    id_, endpoint_id, webhook, phase, opened_at, most, closes_at = first
+    # Another daemon may have closed the one that was found: these are those that came after it.
+    if closes_at > session.now() and session.db.one(FULL, (group, most - 1)) is None:
+        return False
     values = (id_, endpoint_id, webhook, phase, opened_at, session.now())
     made = session.db.all(CLOSE, values)
     if not made:

@@ -29,7 +29,15 @@ from orchestratord.queue.connection import (
     READY,
     Connection,
 )
-from orchestratord.queue.models import BulkRow, DaemonRow, EndpointState, ThrottleRow, sql
+from orchestratord.queue.models import (
+    BatchMemberRow,
+    BatchRow,
+    BulkRow,
+    DaemonRow,
+    EndpointState,
+    ThrottleRow,
+    sql,
+)
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import APART
@@ -203,7 +211,16 @@ def _others(session: Session, successes: Mapping[str, int | None]) -> int:
     since = ThrottleRow.since
     throttles = ThrottleRow.update(since=now, until=ThrottleRow.until - (since - now))
     others += session.db.run(*sql(throttles.where(since > latest)))
-    return others + _leases(session)
+    return others + _batches(session, now, latest) + _leases(session)
+
+
+def _batches(session: Session, now: int, latest: int) -> int:
+    """Those that are open close as long after their first member as they were to."""
+    member, batch = BatchMemberRow, BatchRow
+    moved = member.update(at=now, closes_at=member.closes_at - (member.at - now))
+    changed = session.db.run(*sql(moved.where(member.batch_id.is_null(), member.at > latest)))
+    closed = batch.update(closed_at=now).where(batch.closed_at > latest)
+    return changed + session.db.run(*sql(closed))
 
 
 def _leases(session: Session) -> int:

@@ -119,6 +119,10 @@ def test_what_happened_is_counted(daemon: Daemon) -> None:
     for name, label in (("outbox", {"reason"}), ("inbound", {"endpoint", "reason"})):
         assert exposed[f"orchestratord_{name}_refused_total"] == ("counter", set())
         exposed[f"orchestratord_{name}_refused_total"] = ("counter", label)
+    # As no endpoint has a schedule.
+    for name in [one for one in exposed if one.startswith("orchestratord_schedule_")]:
+        assert exposed[name] == ("gauge", set())
+        exposed[name] = ("gauge", {"endpoint"})
     of_outbox = {name: kind for name, kind in documented().items() if "_outbox_" in name}
     assert documented() == of_outbox | exposed
 

@@ -134,7 +134,7 @@ def test_what_failed_while_a_webhook_was_disabled_is_replayed(
     assert receiver.count("/hook") == 0
     enabled = daemon.ctl("webhooks", "enable", "crm/get", "ops", "--replay")
     assert enabled.code == 0
-    assert "3 deliveries are sent that had failed since." in enabled.err
+    assert "3 deliveries are sent that had failed because of it." in enabled.err
     until(lambda: receiver.count("/hook") == 3, "what had failed")
     daemon.settle()
     assert {one["status"] for one in daemon.tasks(webhook="ops")} == {"succeeded"}

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
 from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay
-from orchestratord.errors import RowsUnreadable, Unreachable
+from orchestratord.config.outbox_database import Outbox as OutboxPlace
+from orchestratord.errors import OutboxUnusable, RowsUnreadable, Unreachable
+from orchestratord.model.event import TroubleEvent
 from orchestratord.queue.outbox.outbox_connection import OutboxRow
+from orchestratord.testing import FakeClock
+from orchestratord.values.redact import Redactor
 
 
 class Outbox:
@@ -63,3 +68,25 @@ async def test_one_that_can_be_read_again_is_not_refused(page: int) -> None:
     outbox.bad = 0
     [row] = await relay._look(cast("Any", outbox))
     assert row.params == "{}"
+
+
+def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
+    told: list[TroubleEvent] = []
+    reloader = SimpleNamespace(config=SimpleNamespace(redactor=Redactor(["s3cret"])))
+    events, nothing = SimpleNamespace(publish=told.append), cast("Any", None)
+    relay = OutboxRelay(
+        nothing, nothing, cast("Any", reloader), FakeClock(), cast("Any", events), ""
+    )
+    own, other = OutboxPlace("postgresql://x", None), OutboxPlace("postgresql://y", "shop")
+    relay._failed(own, Unreachable("which is told of as the database"))
+    assert told == []
+    for _ in range(2):
+        relay._failed(other, Unreachable("s3cret is away"))
+    relay._works()
+    relay._works()
+    relay._failed(own, OutboxUnusable("there is no table"))
+    relay._works(here=False)
+    assert [(one.type, one.why) for one in told] == [
+        ("trouble.began", "*** is away"), ("trouble.ended", "*** is away"),
+        ("trouble.began", "there is no table"), ("trouble.ended", "there is no table"),
+    ]  # fmt: skip

@@ -4,11 +4,8 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import pytest
-
-from orchestratord.engine import stats as stats_module
 from orchestratord.engine.stats import Stats
-from orchestratord.model.task import Attempt, Key
+from orchestratord.model.task import Attempt
 from orchestratord.queue.records import Settlement
 from orchestratord.testing import task as a_task
 
@@ -49,26 +46,12 @@ def test_rates_forget_what_is_long_ago() -> None:
     assert stats.rates(14.5)["succeeded"] == 0.1
 
 
-def test_who_fails_and_for_how_long() -> None:
-    stats = Stats(0.0)
-    stats.count(failed(at=1_000), "pending")
-    stats.count(failed(at=3_000), "failed")
-    stats.count(failed("a/c", at=2_000), "pending")
-    first, second = stats.failing()
-    assert (first.key, first.failures, first.since, first.last) == (Key("a/b"), 2, 1_000, 3_000)
-    assert (first.status_code, first.error) == (503, "busy")
-    assert second.key == Key("a/c")
-    stats.count(succeeded(), "succeeded")
-    assert [item.key for item in stats.failing()] == [Key("a/c")]
-
-
 def test_what_was_given_back_or_not_tried_says_nothing() -> None:
     stats = Stats(0.0)
     stats.count(replace_given_back(failed()), "pending")
     untried = failed()
     untried.attempt = None
     stats.count(untried, "failed")
-    assert stats.failing() == []
     assert stats.rates(1.0)["failed"] == 1.0
     assert stats.rates(1.0)["retried"] == 0.0
 
@@ -76,11 +59,3 @@ def test_what_was_given_back_or_not_tried_says_nothing() -> None:
 def replace_given_back(settlement: Settlement) -> Settlement:
     settlement.uncounted = True
     return settlement
-
-
-def test_not_more_are_remembered_than_there_is_room_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(stats_module, "MAX_FAILING", 2)
-    stats = Stats(0.0)
-    for name in ("a/a", "a/b", "a/c"):
-        stats.count(failed(name), "pending")
-    assert len(stats.failing()) == 2

@@ -9,7 +9,7 @@ import pytest
 
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import BatchMember, Key, NewTask, Status
-from orchestratord.queue.housekeeping import batch_closing
+from orchestratord.queue.housekeeping import batch_closing, future_times
 from orchestratord.queue.housekeeping.prune import prune
 from orchestratord.queue.operations import search
 from orchestratord.queue.operations.settle import settle, write_effects
@@ -90,10 +90,10 @@ async def test_each_batch_has_its_first_ten_in_full(queue: Any, store: Store) ->
     for start in (0, 30):
         await store.write(write_effects([member(n) for n in range(start, start + 30)]))
     batches = []
+    queue.clock.turn(61)
     for _ in range(3):
-        queue.clock.turn(61)
         await store.write(batch_closing.close("ops"))
-        batches = (await look(queue)).closed
+    batches = (await look(queue)).closed
     assert [batch.members for batch in batches] == [25, 25, 10]
     for batch in batches:
         assert [one.detail for one in batch.first] == [
@@ -118,6 +118,30 @@ async def test_what_is_told_of_once_is_told_again_after_something_else(
     assert len(queue.run(query)) == 4
 
 
+async def test_those_that_wait_are_in_no_ones_way(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(batch_closing, "PAGE", 7)
+    for n in range(25):
+        await store.write(write_effects([member(n, most=1, group=f"ops {n}")]))
+        await store.write(batch_closing.close(f"ops {n}"))
+    first = (await look(queue)).closed
+    assert len(first) == batch_closing.UNTOLD
+    later = frozenset(batch.id for batch in first)
+    rest = await store.read(batch_closing.find(queue.clock.now_ms(), later))
+    assert [batch.group for batch in rest.closed] == [f"ops {n}" for n in range(20, 25)]
+
+
+async def test_a_clock_that_was_ahead_keeps_none_open(queue: Any, store: Store) -> None:
+    queue.clock.turn(3_600)
+    await store.write(write_effects([member(1)]))
+    queue.clock.turn(-3_590)
+    await future_times.bring_back(store)
+    assert (await look(queue)).ripe == []
+    queue.clock.turn(61)
+    assert (await look(queue)).ripe == ["ops"]
+
+
 async def test_what_was_closed_is_told_of_after_a_death(queue: Any, store: Store) -> None:
     ids = [(await queue.add()) for _ in range(3)]
     await store.write(write_effects([member(id_, most=3) for id_ in ids]))
@@ -138,8 +162,8 @@ async def test_of_two_daemons_one_closes_and_one_tells(two: Any) -> None:
         *(queue.store.write(batch_closing.close("ops")) for queue in (one, other, one, other))
     )
     found = await look(one)
-    assert sorted(batch.members for batch in found.closed) == [15, 25]
-    assert sum(closed) == 2
+    assert [batch.members for batch in found.closed] == [25], "the rest waits for more"
+    assert sum(closed) == 1
     assert found == await look(other)
     first = found.closed[0].id
     tellers = await asyncio.gather(told(one.store, first), told(other.store, first))
@@ -147,7 +171,7 @@ async def test_of_two_daemons_one_closes_and_one_tells(two: Any) -> None:
 
 
 async def test_they_are_kept_as_long_as_failures(queue: Any, store: Store) -> None:
-    await store.write(write_effects([member(n) for n in range(5)]))
+    await store.write(write_effects([member(n, most=5) for n in range(5)]))
     await store.write(batch_closing.close("ops"))
     await store.write(write_effects([member(9, group="open")]))
     [batch] = (await look(queue)).closed

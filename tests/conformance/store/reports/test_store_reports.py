@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
+from orchestratord.model.event import Event, FailingEvent
 from orchestratord.model.task import Key, Partition, Status, Task
+from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, schedules, search
@@ -15,6 +17,7 @@ from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.reports import backlog, failing, grouped
 from orchestratord.queue.reports.failing import FailingKey
 from orchestratord.queue.store import Store
+from orchestratord.runtime.health_events import HealthEvents
 
 GET, PUT, HOOK = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops")
 
@@ -39,6 +42,45 @@ async def attempt(queue: Any, key: Key, status: str, **fields: Any) -> Task:
     made = queue.attempt(task, code, error=fields["error"])
     await queue.settle(task, status, attempt=made, **fields)
     return task
+
+
+class Published(EventBus):
+    def __init__(self) -> None:
+        super().__init__()
+        self.told: list[Event] = []
+
+    def publish(self, event: Event) -> None:
+        self.told.append(event)
+
+
+async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
+    queue: Any, store: Store
+) -> None:
+    clock, events = queue.clock, Published()
+
+    async def look() -> int:
+        await HealthEvents(store, cast("Any", None), events, clock).look_at_endpoints()
+        return len(events.told)
+
+    await attempt(queue, GET, Status.FAILED)
+    clock.turn(599)
+    await attempt(queue, GET, Status.FAILED)
+    assert await look() == 0
+    clock.turn(10)
+    await attempt(queue, GET, Status.FAILED)
+    store = await queue.reopen()  # as after a restart, or by another daemon
+    assert await look() == 1
+    assert await look() == 1
+    [event] = events.told
+    assert isinstance(event, FailingEvent)
+    assert (event.endpoint, event.failures, event.status_code) == ("crm/get", 3, 503)
+    clock.turn(60)
+    await attempt(queue, GET, Status.SUCCEEDED)
+    assert await look() == 1
+    for _ in range(2):
+        clock.turn(601)
+        await attempt(queue, GET, Status.FAILED)
+    assert await look() == 2
 
 
 async def test_who_fails_now_calls_and_deliveries_apart(queue: Any, store: Store) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import time
+from dataclasses import replace
 from typing import Any
 
 import orchestratord_webhooks
@@ -33,7 +34,13 @@ def closed(first: int = 10, detail: str | None = None, **fields: Any) -> ClosedB
         BatchEntry(ENDPOINT, n, "exhausted", 503, AT, detail or f'{{"task_id":{n},"error":"e"}}')
         for n in range(first)
     )
-    given = {"id": 7, "endpoint_id": ENDPOINT, "webhook": "ops", "phase": "on_final_failure"}
+    given = {
+        "id": 7,
+        "group": "webhook ops",
+        "endpoint_id": ENDPOINT,
+        "webhook": "ops",
+        "phase": "on_final_failure",
+    }
     return ClosedBatch(
         **{"opened_at": AT, "closed_at": AT + 300_000, "members": 5_000, "counts": counts,
            "first": entries, **given, **fields},
@@ -112,6 +119,58 @@ def test_a_payload_of_its_own(rig: Rig) -> None:
     assert json.loads(made.payload or "") == {
         "text": "5000 failed, 4990 of them for good: e", "f": {"batch": 7}
     }  # fmt: skip
+
+
+def test_one_that_sends_is_preferred(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", batch=BATCH)
+    config = adopted(rig, {**hook, "enabled": False}, a=hook)
+    assert delivery(config, closed()).endpoint_id == "shop/a"
+    config = adopted(rig, hook, a=hook)
+    call = task(id=42, endpoint_id=ENDPOINT, reason="exhausted")
+    health = orchestratord_webhooks.health
+    health._disabled["shop/a", "ops"] = "410 Gone"
+    batch = closed(
+        endpoint_id="shop/a", counts={("shop/a", None, 503): 1, (ENDPOINT, None, 503): 1}
+    )
+    assert delivery(config, batch).endpoint_id == ENDPOINT
+    health._disabled.clear()
+    # One that was changed meanwhile is another one, which has batches of its own.
+    config = adopted(rig, hook, a={**hook, "url": "https://new.example/hook"})
+    [one] = orchestratord_webhooks.announce(
+        "on_final_failure", answered(503), None, call, config.endpoints[ENDPOINT], None, config
+    )  # type: ignore[misc]
+    assert isinstance(one, BatchMember)
+    assert delivery(config, replace(batch, group=one.group)).endpoint_id == ENDPOINT
+    assert (
+        list(orchestratord_webhooks.batch_closed(replace(batch, group="of another"), config)) == []
+    )
+
+
+async def test_what_is_large_is_kept_without_what_makes_it_so(rig: Rig) -> None:
+    config = adopted(rig, declared(phase="on_final_failure", batch=BATCH))
+    call = task(id=42, endpoint_id=ENDPOINT, reason="exhausted", params={"x": "y" * 2_000_000})
+    found = orchestratord_webhooks.announce(
+        "on_final_failure", answered(503), None, call, config.endpoints[ENDPOINT], None, config
+    )
+    [one] = found if isinstance(found, list) else await found
+    assert isinstance(one, BatchMember)
+    said = json.loads(one.detail or "")
+    assert (said["params"], said["task_id"], said["truncated"]) == ({}, 42, True)
+    assert "503" in said["error"]
+
+
+def test_without_its_detail_an_entry_has_an_error_all_the_same(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", batch=BATCH, payload="{{ first[0].error }}")
+    batch = closed(first=1)
+    batch = replace(batch, first=(batch.first[0]._replace(detail=None),))
+    made = delivery(adopted(rig, hook), batch)
+    assert (made.payload, made.error) == ("", None)
+
+
+def test_a_webhook_that_has_no_batch_any_more(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", payload={"text": "{{ params.id }}"})
+    made = delivery(adopted(rig, hook), closed())
+    assert json.loads(made.payload or "")["data"]["count"] == 5_000
 
 
 def test_it_goes_where_the_webhook_is_still_declared(rig: Rig) -> None:

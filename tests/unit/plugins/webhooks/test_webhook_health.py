@@ -9,7 +9,7 @@ from orchestratord_webhooks import TABLE, WEBHOOKS, health
 from orchestratord_webhooks.health import Health
 from webhook_parts import ENDPOINT, SECRET, FakeControl, declared
 
-from orchestratord import Config, Endpoint, Outcome, Upsert
+from orchestratord import Config, Endpoint, EventType, Outcome, TaskEvent, Upsert
 from orchestratord.testing import Rig, answered, task, unanswered
 
 DELIVERY = task(kind="webhook", endpoint_id=ENDPOINT, webhook="ops", payload="{}")
@@ -215,10 +215,18 @@ async def test_deliveries_that_fail_because_it_is_disabled_change_nothing(table:
 # -- disable_after ---------------------------------------------------------------------------------
 
 
+def happened(id_: int, at: float, *, succeeded: bool = False) -> TaskEvent:
+    type_ = EventType.TASK_SUCCEEDED if succeeded else EventType.TASK_RETRIED
+    return TaskEvent(
+        type_, int(at * 1000), id_, "webhook", ENDPOINT, "ops", "pending",
+        status_code=204 if succeeded else 503,
+    )  # fmt: skip
+
+
 async def test_disable_after(rig: Rig) -> None:
     """No success for five days, and two deliveries that failed twelve hours apart."""
     now, days = [1_795_557_600.0], 86_400
-    own = Health(now=lambda: now[0])
+    own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
     endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="5d")])
     config = rig.config(endpoint)
     control = FakeControl(config)
@@ -227,16 +235,19 @@ async def test_disable_after(rig: Rig) -> None:
     async def fails(id_: int, after: float, outcome: Outcome | None = None) -> str | None:
         now[0] += after
         about = replace(DELIVERY, id=id_)
-        for effect in own.record(outcome or answered(503), about, endpoint):
+        # It is another worker's, and this one is told.
+        for effect in other.record(outcome or answered(503), about, endpoint):
             control.apply(effect)
+        own.observe([happened(id_, now[0], succeeded=outcome is not None)])
         while own._judging:
             await asyncio.sleep(0)
         return own.disabled(ENDPOINT, "ops")
 
     async def adopts() -> None:
-        for effect in own.adopt(config, await control.rows("webhooks")):
-            if effect is not None:
-                control.apply(effect)
+        for worker in (own, other):
+            for effect in worker.adopt(config, await control.rows("webhooks")):
+                if effect is not None:
+                    control.apply(effect)
 
     await adopts()
     assert await fails(1, 0) is None
@@ -267,12 +278,13 @@ async def test_another_daemon_had_a_success(rig: Rig) -> None:
     for effect in own.adopt(control.config, []):
         if effect is not None:
             control.apply(effect)
-    own.record(answered(503), replace(DELIVERY, id=1), endpoint)
+    own.observe([happened(1, now[0])])
     at = int((now[0] + 3_600) * 1000)
     key = {"endpoint_id": ENDPOINT, "name": "ops"}
     control.apply(Upsert("webhooks", key, {"last_success_at": at}))
     now[0] += 200_000
-    own.record(answered(503), replace(DELIVERY, id=2), endpoint)
+    own.observe([happened(2, now[0])])
+    assert own._judging
     while own._judging:
         await asyncio.sleep(0)
     assert own.disabled(ENDPOINT, "ops") is None

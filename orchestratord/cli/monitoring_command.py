@@ -1,0 +1,31 @@
+"""`orchestratord rules` and `orchestratord grafana`: what Prometheus and Grafana read."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.option("--config", hidden=True, expose_value=False)  # as every command
+def rules() -> None:
+    """Print alert and recording rules for Prometheus, as a file of `rule_files`."""
+    click.echo(_file("rules.yaml"), nl=False)
+
+
+@click.command()
+@click.option("--config", hidden=True, expose_value=False)
+def grafana() -> None:
+    """Print a dashboard for Grafana, as its JSON to import or provision."""
+    click.echo(_file("dashboard.json"), nl=False)
+
+
+def _file(name: str) -> str:
+    import orchestratord
+
+    package = Path(orchestratord.__file__).parent
+    for folder in (package / "monitoring", package.parent / "deploy/monitoring"):
+        if (folder / name).is_file():
+            return (folder / name).read_text("utf-8")
+    raise click.ClickException(f"{name} is not installed")

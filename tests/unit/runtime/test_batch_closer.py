@@ -1,0 +1,86 @@
+"""Batches that cannot be told of here hold up no others, and are left to who can."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import orchestratord_webhooks
+from orchestratord_webhooks import operational
+from pydantic import TypeAdapter
+
+from orchestratord.engine.worker import Worker
+from orchestratord.http.client import HttpClient
+from orchestratord.model.task import BatchMember, Key, NewTask
+from orchestratord.plugin.executor import Doomed, Parked
+from orchestratord.queue.operations import search
+from orchestratord.queue.operations.settle import write_effects
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.store import Store
+from orchestratord.runtime.batch_closer import BatchCloser
+from orchestratord.runtime.fleet import Fleet
+from orchestratord.testing import Rig
+from orchestratord.values.clock import Clock
+
+OPS = Key(operational.ID, "ops")
+
+
+def member(name: str, **fields: Any) -> BatchMember:
+    given: dict[str, Any] = {"endpoint_id": f"shop/{name}", "group": f"of {name}", "most": 1}
+    return BatchMember(webhook="ops", phase="on_success", every=60.0, **given | fields)
+
+
+def delivery(batch: Any) -> NewTask:
+    if batch.endpoint_id == "shop/bad":
+        raise RuntimeError("no")
+    endpoint_id = operational.ID if "gone" in batch.endpoint_id else batch.endpoint_id
+    return NewTask("webhook", endpoint_id, webhook="ops", phase="on_success", payload="{}")
+
+
+async def test_one_that_cannot_be_told_of_holds_up_no_others(tmp_path: Path) -> None:
+    rig, clock = Rig(orchestratord_webhooks), Clock()
+    store = await Store.open(f"sqlite:///{tmp_path / 'q.db'}")
+    worker = Worker(store, rig.host, HttpClient(), clock)
+    config = rig.config(rig.endpoint("shop/good"))
+    worker.placement.adopt(config)
+    # A daemon with other operational webhooks: what tells of them is its.
+    worker.placement.set_elsewhere({operational.ID: False})
+    assert isinstance(worker.placement.of(OPS), Parked)
+    host: Any = SimpleNamespace(ask=lambda hook, given: [("x", [delivery(given["batch"])])])
+    closer = BatchCloser(store, host, worker.enqueue, worker.placement)
+    members = [member("bad"), member("gone")] + [member("good") for _ in range(30)]
+    await store.write(write_effects(members))
+    await closer.look(config)
+    assert len(closer._not_before) == 2
+
+    async def told() -> list[str]:
+        page, _ = await store.read(search.page(TaskFilter(kind="webhook"), 100))
+        return sorted({task.endpoint_id for task in page} | {str(len(page))})
+
+    assert await told() == ["30", "shop/good"], "all in one look"
+    worker.placement.set_elsewhere({})
+    assert isinstance(worker.placement.of(OPS), Doomed)
+    assert operational.ID not in worker.placement.left
+    closer._not_before.clear()
+    await closer.look(config)
+    assert await told() == ["31", operational.ID, "shop/good"]
+    await store.close()
+
+
+def test_daemons_say_which_operational_webhooks_they_have() -> None:
+    rig = Rig(orchestratord_webhooks)
+    webhook = {"name": "ops", "url": "https://ops.example/x"}
+    declared = TypeAdapter(operational.OPERATIONAL_WEBHOOKS.type).validate_python(
+        [webhook], context={"backoffs": rig.host.registry.backoffs}
+    )
+    fleet: Any = SimpleNamespace(
+        _host=rig.host, _digests={}, _team=SimpleNamespace(pid=1), _said=None
+    )
+    one, same, other = (
+        Fleet._say(fleet, replace(rig.config(), settings={"operational_webhooks": webhooks}))
+        for webhooks in (declared, declared, ())
+    )
+    digests = [said.endpoints[operational.ID] for said in (one, same, other)]
+    assert digests[0] == digests[1] != digests[2]
