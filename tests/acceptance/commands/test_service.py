@@ -9,6 +9,7 @@ import stat
 import time
 from collections.abc import Iterator
 from contextlib import closing
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -18,6 +19,8 @@ from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
 from tests.acceptance.receiver import Receiver
 from tests.acceptance.waiting import until
+
+DOCS = Path(__file__).parents[3] / "docs"
 
 GATE = """
 import asyncio, logging, pathlib
@@ -300,5 +303,8 @@ def test_the_log_as_json(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     assert entry["task_id"] == task_id
     assert entry["reason"] == "exhausted"
     assert entry["level"] == "warning"
-    for text in daemon.log().splitlines():
-        json.loads(text)
+    fields = {name for text in daemon.log().splitlines() for name in json.loads(text)}
+    page = (DOCS / "how-to" / "ship-the-log.md").read_text()
+    rows = re.findall(r"^\| (`.+?) \|", page, re.MULTILINE)
+    assert {"attempt", "method", "peer_uid"} <= fields
+    assert fields <= set(re.findall(r"`(\w+)`", " ".join(rows)))
