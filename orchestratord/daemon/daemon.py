@@ -186,7 +186,7 @@ class Daemon:
         self._worker = worker = Worker(
             store, host, self._client, clock, share=place.share, make_keeper=keeper
         )
-        self._scheduler = Scheduler(store, clock, worker.placement, host.events)
+        self._scheduler = Scheduler(store, clock, worker.placement, host)
         self._team = Team(host, worker, seat if place.first else None)
         self._reloader = reloader = Reloader(
             loader, store, host, worker, self._scheduler, clock, start.handler, self._notifier,

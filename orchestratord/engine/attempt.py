@@ -26,7 +26,7 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
 from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at, give_up_from
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
-from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_run, listens, run_of
+from orchestratord.engine.runs.run_calls import begins_run, is_root, is_run, run_of
 from orchestratord.engine.settlement import (
     STORED_ERROR,
     Claims,
@@ -529,11 +529,12 @@ class Pipe:
         self, new: NewTask, id_: int, place: Immediate, level: int, run_id: int | None
     ) -> Insert:
         """What to write for a task that needs no attempt: already succeeded, with what follows."""
+        run_id = new.run_id if run_id is None else run_id
         effects = await self.results.happened(new, id_, run_id, *place, self._placement.config)
         if effects is None:
             return Insert(new, run_id=run_id)  # an attempt of it shows what is wrong
         items = await self.items(effects, level + 1, run_id or id_)
-        begins = run_id is None and (has_calls(items) or listens(self._host, place[0].endpoint))
+        begins = run_id is None and is_root(new, self._host, self._placement.config, items)
         return Insert(new, None, Happened(id_, items, begins), run_id)
 
     def insert(self, task: NewTask, run_id: int | None = None) -> Insert:
@@ -544,13 +545,14 @@ class Pipe:
         # its turn.
         later = task.delay > 0 or task.unique_key is not None or task.partition is not None
         standing = self._placement.of(task.key)
+        begins = run_id is None and is_root(task, self._host, self._placement.config)
         if self._lanes.draining or later or not isinstance(standing, Target):
-            return Insert(task, run_id=run_id)
+            return Insert(task, None, None, run_id, begins)
         if not self._lanes.known(task.key):
             self._placement.place(task.key)
         if not self._lanes.occupy(standing.lane, task.key, self._clock.now_ms()):
-            return Insert(task, run_id=run_id)
-        return Insert(task, Born(standing.idempotent, standing.lane), run_id=run_id)
+            return Insert(task, None, None, run_id, begins)
+        return Insert(task, Born(standing.idempotent, standing.lane), None, run_id, begins)
 
     async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
         """It is on disk: start what was born running, remember when the rest is due."""

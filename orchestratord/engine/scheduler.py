@@ -22,6 +22,7 @@ from orchestratord.config.params import check_params
 from orchestratord.engine import task_events
 from orchestratord.engine.lanes.call_partition import partition_of
 from orchestratord.engine.lanes.placement import Placement
+from orchestratord.engine.runs.run_calls import is_root
 from orchestratord.errors import InvalidParams, InvalidPayload, QueueError, Unreachable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EventType, ScheduleEvent
@@ -38,7 +39,7 @@ from orchestratord.model.schedule_slots import (
 )
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Kind, NewTask
-from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import schedules
 from orchestratord.queue.records import Insert
 from orchestratord.queue.store import Store
@@ -59,12 +60,13 @@ AGAIN = 5_000
 class Scheduler:
     """Watches the clock for all schedules of one daemon."""
 
-    def __init__(self, store: Store, clock: Clock, placement: Placement, events: EventBus) -> None:
-        """`placement` is told of each task that was made, and so are `events`."""
+    def __init__(self, store: Store, clock: Clock, placement: Placement, host: Host) -> None:
+        """`placement` is told of each task that was made, and so are the events of `host`."""
         self._store = store
         self._clock = clock
         self._placement = placement
-        self._events = events
+        self._host = host
+        self._events = host.events
         self._config: Config | None = None
         self._paused: set[str] = set()
         self._rows: dict[str, schedules.SlotRow] = {}
@@ -224,7 +226,9 @@ class Scheduler:
         elif schedule.overlap == "skip" and await self._store.read(schedules.unfinished(name)):
             log.info("a slot of %s is skipped: the call of the slot before is not done", name)
         else:
-            return Insert(await self._task(endpoint, slot))
+            task = await self._task(endpoint, slot)
+            assert self._config is not None
+            return Insert(task, begins_run=is_root(task, self._host, self._config))
         return None
 
     def _missed(

@@ -42,12 +42,14 @@ class Happened:
 @dataclass(frozen=True, slots=True)
 class Insert:
     """A task to write; pending, or with `born` already running, with `happened` succeeded.
-    `run_id`: the run of the call that it follows from, if it is a call."""
+    `run_id`: the run of the call that it follows from, if it is a call. `begins_run`: it is a call
+    that nothing caused, and hooks are to be told how its run ends, whatever ends it."""
 
     task: NewTask
     born: Born | None = None
     happened: Happened | None = None
     run_id: int | None = None
+    begins_run: bool = False
 
 
 StoredEffect = Insert | RowEffect | BatchMember

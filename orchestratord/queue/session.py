@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from secrets import token_hex
 from typing import Any
@@ -67,15 +67,12 @@ class Session(ABC):
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
     successes: dict[str, int] = field(default_factory=dict)
-    """Keys, by their names, that had a success in the transaction, and when that began. They are
-    written just before COMMIT: all daemons change the same few rows, and wait for each other
-    there."""
+    """Keys, by their names, that had a success in the transaction, and when that began; for
+    `write_noted`, as the two that follow."""
     runs: RunCounts = field(default_factory=RunCounts)
-    """What the transaction changes in the counts of runs; written there as well."""
-
+    """What the transaction changes in the counts of runs."""
     outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
-    """Bulks of which tasks ended in the transaction, with the status: written as late, and once
-    for all of them."""
+    """Bulks, and a final status: how many more of their tasks have it."""
 
     touched: set[Line] = field(default_factory=set)
     """Lines of partitions in which the transaction has changed something."""
@@ -124,11 +121,25 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_noted(self) -> None:
-        """Write what was noted of runs, of successes and of bulks. Raises Singly."""
+        """Write what was noted of bulks, of runs and of successes, just before COMMIT.
+
+        All daemons change the same few rows, and wait for each other there. Every transaction locks
+        in this order, against deadlocks: tasks, bulks, runs, endpoints. Raises Singly.
+        """
+        OUTCOMES.run(self.db, outcome_rows(self.outcomes))
         self.runs.write(self.db, self.now())
         SUCCESS.run(self.db, sorted(self.successes.items()))
-        if self.outcomes:
-            OUTCOMES.run(self.db, outcome_rows(self.outcomes))
+
+    def noted(self) -> Callable[[], None]:
+        """Forgets what is noted from now on, when it is called: that was undone."""
+        moves, due, successes = Counter(self.moves), dict(self.due), dict(self.successes)
+        runs, outcomes = self.runs.copy(), Counter(self.outcomes)
+
+        def forget() -> None:
+            self.moves, self.due, self.successes = moves, due, successes
+            self.runs, self.outcomes = runs, outcomes
+
+        return forget
 
     def begin(self, committed: bool) -> None:
         """Forget what was noted for the last transaction; `committed`: whether that was."""
@@ -284,13 +295,13 @@ class Session(ABC):
 
 
 def outcome_rows(outcomes: Mapping[tuple[int, str], int]) -> list[tuple[int, int, int]]:
-    """The rows of `OUTCOMES`, always in one order: by bulk, the status, and how many more of them
-    have it."""
-    each = ((bulk_id, outcomes) for bulk_id in sorted({bulk_id for bulk_id, _ in outcomes}))
-    return [
-        (id_, found.get((id_, Status.SUCCEEDED), 0), found.get((id_, Status.FAILED), 0))
-        for id_, found in each
+    """The rows of `OUTCOMES`, always in one order: each bulk for which something has changed, and
+    how many more have succeeded and failed."""
+    rows = [
+        (id_, outcomes.get((id_, Status.SUCCEEDED), 0), outcomes.get((id_, Status.FAILED), 0))
+        for id_ in sorted({bulk_id for bulk_id, _ in outcomes})
     ]
+    return [row for row in rows if any(row[1:])]
 
 
 def room_behind(picks: Sequence[Pick], tasks: Sequence[Task]) -> list[tuple[Pick, Line, int]]:

@@ -335,7 +335,7 @@ class Writer:
             for operation in operations:
                 self._alone(session, operation)
             session.elect()
-            session.runs.write(session.db, session.now())
+            session.write_noted()
         except Singly as error:  # as the database puts it
             session.db.rollback()
             cause = error.__cause__
@@ -346,7 +346,7 @@ class Writer:
         self._commit(session)
 
     def _alone(self, session: Session, operation: Write[Any]) -> None:
-        moves, due, runs = Counter(session.moves), dict(session.due), session.runs.copy()
+        forget = session.noted()
         session.db.savepoint()
         try:
             operation.result, operation.error = operation.run(session), None
@@ -354,7 +354,7 @@ class Writer:
             if self._for_all(error) or not session.db.in_transaction:
                 raise  # the savepoint is gone, and what the others wrote with it
             session.db.undo()
-            session.moves, session.due, session.runs = moves, due, runs
+            forget()
             ours = isinstance(error, self._failures.errors)
             operation.error = self._failures.named(error, of_one=True) if ours else error
         else:

@@ -42,6 +42,8 @@ class RunEndTeller:
         self._enqueue = worker.enqueue
         self._clock = worker.clock
         self._look = worker.pipe.runs_end
+        self._faulty: set[int] = set()
+        """Runs whose ends could not be told in the last round, which is logged once."""
 
     async def tell_ends(self) -> None:
         """Tell of the runs that end, until cancelled."""
@@ -49,8 +51,7 @@ class RunEndTeller:
         while True:
             look.clear()
             try:
-                while await self._tell_some():
-                    pass
+                await self._tell_round()
             except Unreachable as error:  # which is logged where it is found
                 log.debug("the ends of runs wait: %s", error)
             except Exception as error:
@@ -59,18 +60,26 @@ class RunEndTeller:
             with suppress(TimeoutError):
                 await asyncio.wait_for(look.wait(), LOOK)
 
-    async def _tell_some(self) -> bool:
-        """Tell of the first runs that have ended; whether there may be more."""
-        found = await self._store.read(run_ends.untold())
-        quiet = [run.id for run in found if self._is_quiet(run)]
-        if quiet:
-            await self._store.write(run_ends.pass_over(quiet))
-        told = 0
-        for run in found:
-            if run.id not in quiet and not self._is_left(run):
-                await self._tell(run)
-                told += 1
-        return len(found) == run_ends.PAGE and bool(quiet or told)
+    async def _tell_round(self) -> None:
+        """Tell of all runs that have ended; one that cannot be told yet holds up no other."""
+        last, faulty = 0, set[int]()
+        while found := await self._store.read(run_ends.untold(last)):
+            last = found[-1].id
+            quiet = [run.id for run in found if self._is_quiet(run)]
+            if quiet:
+                await self._store.write(run_ends.pass_over(quiet))
+            for run in found:
+                if run.id in quiet or self._is_left(run):
+                    continue
+                try:
+                    await self._tell(run)
+                except Unreachable:
+                    raise
+                except Exception as error:
+                    faulty.add(run.id)
+                    if run.id not in self._faulty:
+                        log.warning("the end of run %d cannot be told yet: %s", run.id, error)
+        self._faulty = faulty
 
     def _is_quiet(self, run: RunSummary) -> bool:
         """Whether no hook wants to be told of the ends of its endpoint's runs."""

@@ -41,11 +41,13 @@ or cancelled, however slow it is."""
 FIRST_LOOK = 0.1
 """Seconds until it is first looked again whether all that a bulk moved has ended; each time that
 nothing has changed it is twice as long, up to `LOOK`."""
-AHEAD = STEP // 2
-"""Where failures are to pause a bulk that has no rate: so many of its tasks wait before it moves
-more, …"""
-AHEAD_FOR = 0.25
-"""… but no longer than so many seconds: some may wait for long."""
+LET_END = 0.025
+"""Where failures are to pause a bulk that has no rate: seconds between two looks how much of what
+it moved has not been tried yet."""
+IDLE = 2.0
+"""Seconds for which nothing of that was under way before it moves more all the same."""
+RENEW = 5.0
+"""Seconds after which it then says that it is still carried out."""
 
 
 class BulkRunner:
@@ -154,6 +156,8 @@ class BulkRunner:
             before = bulk.moved
             try:
                 limit = _step(bulk.rate)
+                if bulk.rate is None and bulk.stop_after:
+                    limit = min(limit, await self._room(bulk))
                 bulk, keys = await bulks.step(self._store, bulk.id, limit, self._obstacle)
             except Exception as error:
                 log.error("bulk %d cannot go on (%s); again in %gs", bulk.id, error, AGAIN)
@@ -173,7 +177,7 @@ class BulkRunner:
                 due = max(due, loop.time() - CATCH_UP) + (bulk.moved - before) / bulk.rate
                 await self._pause(bulk.id, due - loop.time())
             else:
-                await self._let_some_end(bulk)
+                await self._pause(bulk.id, 0)
         log.info(
             "bulk %d is %s: %d %s, %d skipped",
             bulk.id,
@@ -200,17 +204,28 @@ class BulkRunner:
             if left <= TELL:
                 return
 
-    async def _let_some_end(self, bulk: Bulk) -> None:
-        """Wait until most of what a bulk without a rate has moved has ended, but not for long: it
-        would be done before the first failure that is to pause it."""
-        waits, loop = bulk.stop_after > 0, asyncio.get_running_loop()
-        until = loop.time() + AHEAD_FOR
-        while waits and loop.time() < until:
-            with suppress(QueueError):
-                found = await self._store.read(bulks.waiting(bulk.id, AHEAD + 1))
-                waits = found > AHEAD
-            await asyncio.sleep(AHEAD_FOR / 10 if waits else 0)
-        await self._pause(bulk.id, 0)
+    async def _room(self, bulk: Bulk) -> int:
+        """How many more a bulk without a rate may move, that failures are to pause: without a bound
+        it would be done before the first of them.
+
+        It waits until half of what it may have moved ahead has been tried. Where nothing of that is
+        under way, as all wait for a circuit breaker, it goes on: those of others need not.
+        """
+        most = max(STEP, 2 * bulk.stop_after)
+        active = renewed = time.monotonic()
+        while True:
+            found, running = await self._store.read(bulks.untried(bulk.id, most + STEP))
+            now = time.monotonic()
+            active = now if running else active
+            if found <= most // 2 or now > active + IDLE:
+                return STEP if found > most // 2 else most - found
+            await self._pause(bulk.id, LET_END)
+            seen = await self._store.read(bulks.row_of(bulk.id))
+            if now > renewed + RENEW:
+                seen, _ = await self._store.write(bulks.move_on(seen, (), {}, seen.cursor, False))
+                renewed = now
+            if seen.status != RUNNING or seen.owner != self._store.owner:
+                return STEP  # of which the step takes none
 
     def _is_to_be_told(self, bulk_id: int) -> bool:
         at, _ = self._told.setdefault(bulk_id, (time.monotonic(), ()))

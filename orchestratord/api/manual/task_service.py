@@ -106,8 +106,12 @@ class TaskService:
 
         Raises:
             NotFound; Conflict where it runs, has succeeded or is cancelled; InvalidParams where
-            an answer with this body would be no success.
+            an answer with this body would be no success, or the note holds a secret of the
+            configuration, which would be stored.
         """
+        redactor = self._worker.placement.config.redactor
+        if problems := redactor.problems_in({"note": note}):
+            raise InvalidParams(problems)
         task = await self._store.read(search.get(task_id))
         if task.status not in (Status.PENDING, Status.FAILED):
             raise Conflict(f"task {task_id} is {task.status}; only pending and failed are resolved")

@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Kind, RunSummary, Task, Upsert
+from orchestratord.model.task import FINAL, Kind, NewTask, RunSummary, Task, Upsert
 from orchestratord.plugin.hookspecs import RUN_END
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations.settle import SLICES_TABLE
@@ -24,6 +24,15 @@ def run_of(task: Task) -> int | None:
 def begins_run(task: Task, items: Iterable[StoredEffect]) -> bool:
     """Whether a run begins with this task, as calls follow from it and it is in none yet."""
     return task.run_id is None and task.kind == Kind.CALL and has_calls(items)
+
+
+def is_root(new: NewTask, host: Host, config: Config, items: Iterable[StoredEffect] = ()) -> bool:
+    """Whether a run begins with this call as it is accepted: `items`, which follow from it at once,
+    has calls; or hooks are to be told how it ends, and it may be cancelled before it is tried."""
+    if new.kind != Kind.CALL or new.run_id is not None:
+        return False
+    endpoint = config.endpoints.get(new.endpoint_id)
+    return has_calls(items) or (endpoint is not None and listens(host, endpoint))
 
 
 def has_calls(items: Iterable[StoredEffect]) -> bool:

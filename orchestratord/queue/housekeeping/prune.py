@@ -51,7 +51,8 @@ WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND blocks = 0 RETURNIN
 
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"
 
-DELETE_BULKS = "DELETE FROM bulks WHERE finished_at < ?"
+# What it moved may wait for long after it has moved all.
+DELETE_BULKS = "DELETE FROM bulks WHERE ended_at < ?"
 
 DELETE_RUNS = """
 DELETE FROM runs WHERE id IN (

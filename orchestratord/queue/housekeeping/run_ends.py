@@ -30,7 +30,9 @@ _RUN = "id, endpoint_id, tasks, succeeded, failed, cancelled, ends, created_at, 
 
 ONE = f"SELECT {_RUN} FROM runs WHERE id = ?"
 
-UNTOLD = f"SELECT {_RUN} FROM runs WHERE untold = 1 AND open_tasks = 0 ORDER BY id LIMIT {PAGE}"
+UNTOLD = f"""
+SELECT {_RUN} FROM runs WHERE untold = 1 AND open_tasks = 0 AND id > ? ORDER BY id LIMIT {PAGE}
+"""
 
 TOLD = """
 UPDATE runs SET untold = 0
@@ -57,10 +59,10 @@ OLDEST = f"SELECT id FROM retry_schedule {BY_RUN} WHERE run_id = ? ORDER BY id L
 
 
 @reads
-def untold(db: Connection) -> list[RunSummary]:
-    """Runs that have ended, and whose hooks have not been told: the first of them, without their
-    errors."""
-    return [_run_of(row) for row in db.all(UNTOLD)]
+def untold(db: Connection, after: int = 0) -> list[RunSummary]:
+    """Runs that have ended, and whose hooks have not been told: the first of them behind the run
+    `after`, without their errors."""
+    return [_run_of(row) for row in db.all(UNTOLD, (after,))]
 
 
 @long_reads

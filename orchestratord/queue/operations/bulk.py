@@ -41,14 +41,15 @@ COLUMNS = [
 RUNNING, PAUSED, FINISHED, CANCELLED = "running", "paused", "finished", "cancelled"
 """What a bulk is; while it is `PAUSED` it moves nothing, and can be resumed."""
 
-MOST_WAITING = 1_000_000
-"""Tasks of a bulk that are counted at most."""
+MOST_WAITING = 10_000
+"""Tasks of a bulk that are counted at most. Where more wait, they are those that have neither
+succeeded nor failed, though other bulks may have some of them by now."""
 
 MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit, run_id"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'pending', bulk_id = ?, next_try = ?, first_at = NULL,
+SET status = 'pending', bulk_id = ?, next_try = ?, first_at = NULL, backed_off = 0,
     held = CASE WHEN partition IS NULL THEN 0 ELSE 1 END,
     blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
     granted = granted
@@ -69,8 +70,8 @@ NEW_NONCE = ManyRows(
 
 HASTEN = f"""
 UPDATE retry_schedule {BY_ID}
-SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, retried_at = ?,
-    updated_at = ?
+SET bulk_id = ?, next_try = CASE WHEN next_try < ? THEN next_try ELSE ? END, backed_off = 0,
+    retried_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 """
 
@@ -86,6 +87,8 @@ UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
+LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
+
 REPLACED = f"""
 SELECT replaces FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND replaces IS NOT NULL
 """
@@ -93,6 +96,13 @@ SELECT replaces FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND replaces I
 WAITING = f"""
 SELECT count(*) FROM (SELECT 1 FROM retry_schedule {BY_BULK}
     WHERE bulk_id = ? AND status IN ('pending', 'running') LIMIT ?) AS found
+"""
+
+UNTRIED = f"""
+SELECT count(*), count(*) FILTER (WHERE status = 'running')
+FROM (SELECT status FROM retry_schedule {BY_BULK}
+    WHERE bulk_id = ? AND status IN ('pending', 'running')
+        AND (backed_off = 0 OR status = 'running') LIMIT ?) AS found
 """
 
 
@@ -233,6 +243,9 @@ def move_on(
     not when its turn came, is skipped; one that came to match meanwhile is moved, and counts among
     those that matched.
     """
+    if ids and session.db.for_update:  # before the bulk, as those do who settle
+        marks = ", ".join("?" * len(ids))
+        session.db.all(LOCK.format(ids=marks) + session.db.for_update, list(ids))
     bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != RUNNING or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
@@ -379,7 +392,7 @@ def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int
     return _bulk_of(row)
 
 
-@reads
+@long_reads
 def get(db: Connection, bulk_id: int) -> Bulk:
     """One bulk, with how many of its tasks wait. Raises NotFound."""
     return _with_waiting(db, _get(db, bulk_id))
@@ -392,9 +405,11 @@ def row_of(db: Connection, bulk_id: int) -> Bulk:
 
 
 @reads
-def waiting(db: Connection, bulk_id: int, most: int) -> int:
-    """How many of what a bulk has moved have not ended, counted up to `most`."""
-    return _waiting(db, bulk_id, most)
+def untried(db: Connection, bulk_id: int, most: int) -> tuple[int, int]:
+    """How many of what a bulk has moved have neither ended nor backed off since, counted up to
+    `most`; and how many of them run."""
+    ((count, running),) = db.all(UNTRIED, (bulk_id, most))
+    return count, running
 
 
 def _waiting(db: Connection, bulk_id: int, most: int) -> int:
@@ -403,7 +418,12 @@ def _waiting(db: Connection, bulk_id: int, most: int) -> int:
 
 
 def _with_waiting(db: Connection, bulk: Bulk) -> Bulk:
-    return replace(bulk, waiting=_waiting(db, bulk.id, MOST_WAITING))
+    if bulk.ended_at is not None:
+        return bulk
+    found = _waiting(db, bulk.id, MOST_WAITING)
+    if found == MOST_WAITING:
+        found = max(found, bulk.moved - bulk.succeeded - bulk.failed)
+    return replace(bulk, waiting=found)
 
 
 def _get(db: Connection, bulk_id: int, lock: str = "") -> Bulk:
@@ -437,7 +457,7 @@ def _running(db: Connection) -> list[Bulk]:
     return [_bulk_of(row) for row in db.all(*sql(query))]
 
 
-@reads
+@long_reads
 def newest(db: Connection, limit: int) -> list[Bulk]:
     """The latest ones, newest first."""
     query = BulkRow.select(*COLUMNS).order_by(BulkRow.id.desc()).limit(limit)

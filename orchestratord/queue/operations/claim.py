@@ -15,7 +15,7 @@ from orchestratord.values.rate_limit import RateLimit
 
 # ruff: noqa: S608  # what is pasted here are hints and the fence, never values
 
-RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status"
+RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
 
 DUE = f"""
 SELECT count(*), min(next_try) FROM retry_schedule {BY_READY} WHERE {READY} AND next_try <= ?
@@ -58,7 +58,8 @@ def release_claims(session: Session, tasks: Sequence[Task]) -> list[str | None]:
         row = session.db.one(RELEASE, (*released(now), *fence(task)))
         if row is not None:
             session.moved(Status.RUNNING, row[0])
-            session.runs.move(task.run_id, Status.RUNNING, row[0])
+            # By its row: its run may have begun with the start that did not come to pass.
+            session.runs.move(row[1], Status.RUNNING, row[0])
             session.touch(task)
             if row[0] == Status.PENDING and task.next_try is not None:
                 session.waits(task.key, task.next_try)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from itertools import chain
 from typing import Any
@@ -156,7 +155,7 @@ class NewRows:
         if insert.happened is not None:
             _, row = _row(self._session, insert, self._now, insert.happened.id)
             self._happened.append((*row, HAPPENED_CODE, self._now))
-            _happens(self._session, row, begins_run=insert.happened.begins_run)
+            _happens(self._session, row)
             return _inserted(insert, row[0], row)
         if not self._ids:
             self._ids = self._session.db.reserve("retry_schedule", self._expected)
@@ -194,8 +193,9 @@ class NewRows:
                     self._session.waits(Key(row[ENDPOINT_ID], row[WEBHOOK]), row[NEXT_TRY])
             self._session.moved(None, Status.RUNNING, born)
             self._session.moved(None, Status.PENDING, len(self._rows) - born)
-            for run_id, count in Counter(row[RUN_ID] for row in self._rows).items():
-                self._session.runs.join(run_id, count)
+            for row in self._rows:
+                if row[RUN_ID] is not None:
+                    _joins_run(self._session, row)
             self._rows, self._ids = [], ()
 
 
@@ -209,7 +209,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         _, row = _row(session, insert, now, insert.happened.id)
         HAPPENED.one(session.db, (*row, HAPPENED_CODE, now))
         session.moved(None, Status.SUCCEEDED)
-        _happens(session, row, begins_run=insert.happened.begins_run)
+        _happens(session, row)
         return _inserted(insert, row[0], row)
     if ordered := ordered_keys((insert,)):
         session.lock_order(ordered)
@@ -223,7 +223,7 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         if insert.born is None:
             session.waits(insert.task.key, row[NEXT_TRY])
     session.moved(None, row[STATUS])
-    session.runs.join(row[RUN_ID])
+    _joins_run(session, row)
     return _inserted(insert, id_, row)
 
 
@@ -236,12 +236,17 @@ def ordered_keys(inserts: Iterable[Insert]) -> set[Key]:
     }
 
 
-def _happens(session: Session, row: Row, *, begins_run: bool) -> None:
-    """Count one in its run that is written succeeded."""
-    if begins_run:
+def _joins_run(session: Session, row: Row) -> None:
+    """Count one in its run, which begins with it where it has its id."""
+    if row[RUN_ID] == row[0]:
         session.runs.begin(row[0], row[ENDPOINT_ID], row[UPDATED_AT], has_row=False)
     else:
         session.runs.join(row[RUN_ID])
+
+
+def _happens(session: Session, row: Row) -> None:
+    """Count one in its run that is written succeeded."""
+    _joins_run(session, row)
     session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
@@ -257,7 +262,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
     rule: Row = ()
     if (partition := new.partition) is not None and insert.happened is None:
         born = None
-        insert = Insert(new, run_id=insert.run_id)
+        insert = Insert(new, None, None, insert.run_id, insert.begins_run)
         ordered = (HOLD if partition.hold else CONTINUE) if partition.ordered else 0
         limit = 0 if ordered else partition.concurrency
         rule = (plain(partition.value), limit, ordered, 1, int(ordered > 0))
@@ -271,6 +276,7 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
     run_id = None
     if new.kind == Kind.CALL:
         run_id = new.run_id if insert.run_id is None else insert.run_id
+        run_id = id_ if insert.begins_run else run_id
     if insert.happened is not None:
         run_id = id_ if insert.happened.begins_run else run_id
         return insert, (

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections import Counter
 from secrets import token_hex
 from typing import Any
 
 from orchestratord.errors import Conflict
-from orchestratord.model.task import Action, Status, Task
+from orchestratord.model.task import FINAL, Action, Status, Task
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_READY, READY, Connection
 from orchestratord.queue.models import ActionRow, EndpointState, sql
@@ -17,7 +16,7 @@ from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
 from orchestratord.queue.records import Done, Inserted, Settlement
 from orchestratord.queue.rows import TASK, code_text, json_text, params_of, plain, task_of
-from orchestratord.queue.session import OUTCOMES, SUCCESS, Session, outcome_rows
+from orchestratord.queue.session import Session
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
@@ -32,7 +31,8 @@ UPDATE retry_schedule
 SET status = 'pending', next_try = ?, held = ?, blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
     first_at = CASE WHEN held = 0 AND status = 'pending' THEN first_at END,
     granted = granted + ?, max_attempts = max_attempts + ?, generation = generation + ?,
-    nonce = COALESCE(?, nonce), retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
+    nonce = COALESCE(?, nonce), bulk_id = CASE WHEN ? = 0 THEN bulk_id END,
+    retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
 
@@ -42,6 +42,8 @@ SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, 
     updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
+
+AWAITS = "SELECT 1 FROM bulks WHERE id = ? AND action = 'retry' AND ended_at IS NULL"
 
 RESOLVE = f"""
 UPDATE retry_schedule
@@ -79,17 +81,23 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     # Random, and not the same with a number behind it: a backup that was restored would count
     # again from there.
     nonce = token_hex(16) if again else None
-    values = (next_try, int(held), more, more, int(again), nonce, now, now, task_id)
+    leaves = task.status in FINAL and not _awaits(session.db, task.bulk_id)
+    values = (next_try, int(held), more, more, int(again), nonce, int(leaves), now, now, task_id)
     changed = session.db.one(RETRY, values)
     assert changed is not None
-    if task.bulk_id is not None and task.status in (Status.SUCCEEDED, Status.FAILED):
+    if not leaves and task.bulk_id is not None and task.status in (Status.SUCCEEDED, Status.FAILED):
         # It is waited for again, and counted once it has ended.
-        OUTCOMES.one(session.db, outcome_rows({(task.bulk_id, task.status): -1})[0])
+        session.outcomes[task.bulk_id, task.status] -= 1
     session.moved(task.status, Status.PENDING)
     session.runs.move(task.run_id, task.status, Status.PENDING)
     if not held:
         session.waits(task.key, next_try)
     return task_of(changed)
+
+
+def _awaits(db: Connection, bulk_id: int | None) -> bool:
+    """Whether a bulk retries tasks and has not ended: else a manual retry is none of its own."""
+    return bulk_id is not None and db.one(AWAITS, (bulk_id,)) is not None
 
 
 @writes(Rank.HAND)
@@ -145,11 +153,10 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
-        SUCCESS.one(session.db, (task.endpoint_id, s.last_success_at))
+        session.succeeded(task.endpoint_id, s.last_success_at)
     if task.bulk_id is not None:
-        outcomes = Counter({(task.bulk_id, str(s.status)): 1})
-        outcomes[task.bulk_id, task.status] -= 1
-        OUTCOMES.one(session.db, outcome_rows(outcomes)[0])
+        session.outcomes[task.bulk_id, s.status] += 1
+        session.outcomes[task.bulk_id, task.status] -= 1
     if task.replaces is not None:
         partitions.give_place(session, task.replaces, s.status, s.reason)
     return task_of(row), apply_effects(session, s.effects)

@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import CONTINUE, Key, NewTask, Reason, Status, Task
+from orchestratord.model.task import CONTINUE, Key, Kind, NewTask, Reason, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
     BY_BLOCKS,
@@ -326,7 +326,12 @@ def replace(session: Session, task_id: int, new: NewTask, *, force: bool = False
         raise Conflict(f"task {task_id} has succeeded; it runs again only with force")
     if replaced.ordered and replaced.replaces is None:
         _keep_place(session, replaced, force=force)
-    inserted = insert_one(session, Insert(new), session.now())
+    run_id = replaced.run_id
+    if run_id is None and replaced.kind == Kind.CALL:
+        run_id = replaced.id
+        session.runs.begin(run_id, replaced.endpoint_id, replaced.created_at)
+        session.runs.move(run_id, Status.PENDING, replaced.status)
+    inserted = insert_one(session, Insert(new, run_id=run_id), session.now())
     # One that is made of a replacement has the same place.
     place = replaced.id if replaced.replaces is None else replaced.replaces
     values = place, inserted.id

@@ -28,12 +28,9 @@ from orchestratord.queue.records import (
 from orchestratord.queue.rows import code_text, json_text, plain
 from orchestratord.queue.session import (
     HELD,
-    OUTCOMES,
     RUNNING,
-    SUCCESS,
     Session,
     fence,
-    outcome_rows,
 )
 
 # ruff: noqa: S608  # what is pasted here are columns, hints and the fence, never values
@@ -172,9 +169,9 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
-        SUCCESS.one(session.db, (task.key.name, s.last_success_at))
+        session.succeeded(task.key.name, s.last_success_at)
     if task.bulk_id is not None:
-        OUTCOMES.one(session.db, outcome_rows({(task.bulk_id, status): 1})[0])
+        session.outcomes[task.bulk_id, status] += 1
     if task.replaces is not None:
         give_place(session, task.replaces, status, s.reason)
     return Settled(True, status, apply_effects(session, s.effects), held)

@@ -9,7 +9,8 @@ from orchestratord.queue.tables.table_parts import REWRITTEN, ZERO, QueueRow
 
 class RunRow(QueueRow):
     """A run: a call that nothing caused, and all calls that follow from it, with how many of them
-    have ended how. It begins with the first child task, and outlives its tasks."""
+    have ended how. It begins with the first child task, or as the call is accepted where
+    hooks are to be told of its end; and outlives its tasks."""
 
     id = BigIntegerField(primary_key=True)
     """The call that began it."""

@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Conflict, NotFound
+from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, Status
+from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import manual, search
 from orchestratord.queue.records import CANCEL, Insert, TaskFilter
@@ -266,6 +268,43 @@ async def test_what_became_of_each_is_counted_with_its_end(queue: Any, store: St
     assert (noted, ended.ended_at) == (True, queue.clock.now_ms())
     assert (await store.write(bulks.look_after(bulk.id)))[1] is False
     assert await store.read(bulks.running()) == []
+
+
+async def test_a_manual_retry_leaves_a_bulk_that_has_ended_or_cancels(
+    queue: Any, store: Store
+) -> None:
+    [id_] = await failed(queue, 1)
+    for action, status in (("retry", Status.FAILED), ("cancel", Status.CANCELLED)):
+        bulk = await queue.bulk(TaskFilter(ids=(id_,), status=("failed",)), action=action)
+        await finish(store, bulk.id)
+        for task in await queue.claim():
+            await queue.settle(task, Status.FAILED)
+        await store.write(bulks.look_after(bulk.id))
+        assert (await store.read(search.get(id_))).status == status
+        before = await row(store, bulk.id)
+        assert before.ended_at is not None
+        await store.write(manual.trigger(id_))
+        [task] = await queue.claim()
+        assert task.bulk_id is None
+        await queue.settle(task, Status.FAILED)
+        assert (await row(store, bulk.id), before.failed) == (before, int(action == "retry"))
+
+
+async def test_a_bulk_whose_tasks_wait_is_kept(queue: Any, store: Store) -> None:
+    await failed(queue, 1)
+    bulk = await queue.bulk(TaskFilter(status=("failed",)))
+    await finish(store, bulk.id)
+    queue.clock.turn(1000)
+    kept = Retention(succeeded=10.0, failed=10.0, cancelled=10.0)
+    await prune.prune(store, kept)
+    assert await shown(store, bulk.id) == ("finished", 0, 0, 1)
+    [task] = await queue.claim()
+    await queue.settle(task)
+    await store.write(bulks.look_after(bulk.id))
+    queue.clock.turn(1000)
+    await prune.prune(store, kept)
+    with pytest.raises(NotFound):
+        await store.read(bulks.get(bulk.id))
 
 
 async def row(store: Store, bulk_id: int) -> Any:

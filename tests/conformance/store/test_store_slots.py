@@ -34,9 +34,8 @@ class Machine:
             self.daemons.append(Scheduler(*self.parts()))
 
     def parts(self) -> Any:
-        events = SimpleNamespace(listening=False)
         placement = SimpleNamespace(touched=lambda key, due: None)
-        return self.queue.store, self.clock, placement, events
+        return self.queue.store, self.clock, placement, Rig(HttpPlugin()).host
 
     async def begin(self) -> None:
         """Each daemon starts anew."""

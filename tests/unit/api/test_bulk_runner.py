@@ -176,6 +176,21 @@ async def test_its_steps_are_told_with_how_it_went(parts: Parts) -> None:
     parts.host.events.leave(follower)
 
 
+async def test_slow_failures_pause_a_bulk_before_it_has_moved_all(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_module, "STEP", 4)
+    monkeypatch.setattr(bulk_module, "IDLE", 60.0)
+    await parts.failed(24)
+    parts.receiver.codes = [404] * 24
+    parts.receiver.gate.clear()
+    bulk = (await retry_all(parts, filter={"status": "failed"}, stop_after=2))["bulk"]
+    await asyncio.sleep(0.6)
+    parts.receiver.gate.set()
+    paused = await finished(parts, bulk)
+    assert (paused["status"], paused["moved"] <= 4 + 4) == ("paused", True)
+
+
 async def test_a_bulk_can_be_ended_early(parts: Parts) -> None:
     await parts.later(5)
     answer = await retry_all(parts, filter={"status": "pending"}, rate="1/h")

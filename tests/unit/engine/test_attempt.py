@@ -23,12 +23,12 @@ from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import NewTask, Partition, Task
+from orchestratord.model.task import NewTask, Partition, RunSummary, Task
 from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import claim, manual, search, slices
-from orchestratord.queue.records import Settlement, TaskFilter
+from orchestratord.queue.records import Insert, Settlement, TaskFilter
 from orchestratord.queue.session import Session
 from orchestratord.values.clock import elapsed
 
@@ -407,6 +407,40 @@ async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_i
         assert {task.parent_id for task in found} == {id_}
         bench.receiver.open.set()
         await bench.idle([id_])
+
+
+async def test_a_call_or_event_that_waited_in_a_slice_stays_in_its_run(tmp_path: Path) -> None:
+    class Ends:
+        @hookimpl
+        def on_run_end(self, run: RunSummary) -> None:
+            pass
+
+        @hookimpl
+        def on_success(self, task: Task) -> Any:
+            return [NewTask("call", "a/get", delay=3600, parent_id=task.id)]
+
+    class Event(Doing):
+        type, immediate, phases = "event", True, ("", "after_execute")
+
+    event = ExecutorPlugin(Event(lambda task: None))
+    async with working(tmp_path, Ends(), event) as bench:
+        config = bench.config
+        config.endpoints["a/event"] = replace(config.endpoints["a/get"], id="a/event", type="event")
+        new = [NewTask("call", name, delay=delay) for name, delay in (("a/get", 9), ("a/event", 0))]
+        waited = await bench.worker.pipe.items([replace(one, run_id=7) for one in new])
+        assert all(isinstance(item, Insert) and not item.begins_run for item in waited)
+        happened = waited[1]
+        assert isinstance(happened, Insert)
+        assert happened.happened is not None
+        assert (happened.run_id, happened.happened.begins_run) == (7, False)
+        assert [one.run_id for one in happened.happened.effects] == [7]  # type: ignore[union-attr]
+        # What nothing caused begins a run as it is accepted.
+        lone = await bench.worker.pipe.items(new)
+        assert isinstance(lone[0], Insert)
+        assert lone[0].begins_run
+        assert isinstance(lone[1], Insert)
+        assert lone[1].happened is not None
+        assert lone[1].happened.begins_run
 
 
 async def test_hooks_are_asked_about_the_kind_that_they_are_for(tmp_path: Path) -> None:

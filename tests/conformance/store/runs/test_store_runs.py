@@ -9,10 +9,18 @@ import pytest
 
 from orchestratord.errors import NotFound
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import Key, NewTask, Reason, RunSummary, Status, Task
+from orchestratord.model.task import Key, NewTask, Partition, Reason, RunSummary, Status, Task
 from orchestratord.queue.housekeeping import prune, run_ends
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, manual, search, slices
+from orchestratord.queue.operations import (
+    claim,
+    insert,
+    manual,
+    partitions,
+    search,
+    settle,
+    slices,
+)
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.store import Store
 
@@ -208,3 +216,42 @@ async def test_the_first_call_stays_until_the_end_is_told_and_the_counts_outlive
     await prune.prune(store, kept)
     with pytest.raises(NotFound):
         await run_of(queue, root)
+
+
+async def test_a_start_that_is_undone_is_counted_in_the_run_that_began_with_it(
+    queue: Any, store: Store
+) -> None:
+    await queue.add()
+    [root] = await queue.claim(idempotent=False)
+    now = queue.clock.now_ms()
+    assert (await store.write(settle.start(root, now, children(root, 1), begins_run=True)))[0]
+    await store.write(manual.cancel(root.id))
+    assert await store.write(claim.release_claims([root])) == [Status.CANCELLED]
+    [child] = await queue.claim()
+    await queue.settle(child)
+    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 0, 1)]
+
+
+async def test_a_call_that_is_cancelled_before_it_is_tried_is_a_run(
+    queue: Any, store: Store
+) -> None:
+    one, many = queue.new(), queue.new(partition=Partition("acme"))
+    calls = [[Insert(new, begins_run=True) for new in (one, many)] for _ in range(2)]
+    written = await asyncio.gather(*(store.write(insert.enqueue(call)) for call in calls))
+    ids = [inserted.id for call in written for inserted in call]
+    assert await store.read(run_ends.untold()) == []
+    await store.write(manual.cancel(ids[0]))
+    bulk = await queue.bulk(TaskFilter(), action="cancel")
+    await bulks.step(store, bulk.id, 100)
+    found = await store.read(run_ends.untold())
+    assert [(run.id, counts(run)) for run in found] == [(id_, (1, 0, 0, 0, 1)) for id_ in ids]
+
+
+async def test_what_replaces_a_lone_call_belongs_to_its_run(queue: Any, store: Store) -> None:
+    old = await queue.ended(Status.FAILED)
+    new = queue.new(parent_id=old)
+    replacement = await store.write(partitions.replace(old, new))
+    assert (replacement.run_id, (await store.read(search.get(old))).run_id) == (old, old)
+    [task] = await queue.claim()
+    await queue.settle(task)
+    assert [counts(run) for run in await store.read(run_ends.untold())] == [(2, 0, 1, 1, 0)]

@@ -1,0 +1,94 @@
+"""Every transaction locks tasks, bulks, runs and endpoints in this order: daemons wait for each
+other, and never in a circle."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+
+from orchestratord.model.task import Reason, Status, Task
+from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.operations import manual, search
+from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.store import Store
+from tests.conformance.store.runs.test_store_runs import begun, counts, run_of
+from tests.postgres import Postgres
+
+BULK, RUN, STATE = "bulks", "runs", "endpoint_state"
+
+
+@pytest.fixture
+def url(postgres: Postgres) -> Iterator[str]:
+    made = postgres.create()
+    yield made
+    postgres.drop(made)
+
+
+async def retried(queue: Any, count: int) -> tuple[Task, list[Task]]:
+    """The first call of a run, and its child tasks, which a bulk has moved and which run."""
+    root = await begun(queue, count, last_success_at=1)
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
+    bulk = await queue.bulk(TaskFilter(run=root.id))
+    await bulks.step(queue.store, bulk.id, 100)
+    return root, await queue.claim()
+
+
+def free(url: str, table: str) -> bool:
+    """Whether nothing has a row of it locked."""
+    with psycopg.connect(url, autocommit=True) as session:
+        ((rows,),) = session.execute(f"SELECT count(*) FROM {table}").fetchall()  # type: ignore[call-overload]
+        unlocked = session.execute(f"SELECT 1 FROM {table} FOR UPDATE SKIP LOCKED").fetchall()  # type: ignore[call-overload]
+        return rows == len(unlocked)
+
+
+async def blocked(url: str, statement: str, step: Coroutine[Any, Any, Any], *tables: str) -> None:
+    """While a row is locked for which this has to wait, it has locked none of these tables."""
+    with psycopg.connect(url) as other:
+        other.execute(statement + " FOR UPDATE")  # type: ignore[call-overload]
+        waiting = asyncio.create_task(step)
+        waits = "SELECT 1 FROM pg_locks WHERE NOT granted"
+        while not other.execute(waits).fetchall():
+            await asyncio.sleep(0.01)
+        found = [table for table in tables if not free(url, table)]
+        other.rollback()
+        await waiting
+    assert found == []
+
+
+async def beside_a_stale_one(queue: Any, task: Task, step: Coroutine[Any, Any, Any]) -> None:
+    late, settled = await asyncio.gather(queue.settle(replace(task, claims=99)), step)
+    assert (late.accepted, settled.accepted) == (False, True)
+
+
+async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str) -> None:
+    root, (a, b, c, d) = await retried(queue, 4)
+    bulk = "SELECT 1 FROM bulks"
+    # Together, and one by one: a claim that stands no longer has the others written alone.
+    one = queue.settle(a, Status.FAILED, reason=Reason.EXHAUSTED)
+    await blocked(url, bulk, one, RUN, STATE)
+    alone = beside_a_stale_one(queue, a, queue.settle(b, last_success_at=2))
+    await blocked(url, bulk, alone, RUN, STATE)
+    # One that backs off changes nothing of its bulk.
+    with psycopg.connect(url) as other:
+        other.execute(bulk + " FOR UPDATE")
+        waits = queue.settle(d, Status.PENDING, next_try=queue.clock.now_ms())
+        await asyncio.wait_for(beside_a_stale_one(queue, a, waits), 5)
+    # By a person.
+    await blocked(url, bulk, store.write(manual.trigger(a.id)), RUN, STATE)
+    seen = await store.read(search.get(a.id))
+    told = queue.settlement(seen, Status.SUCCEEDED, reason=Reason.RESOLVED, last_success_at=3)
+    await blocked(url, bulk, store.write(manual.resolve(told)), RUN, STATE)
+    # A bulk that moves tasks waits for them before it locks its own row.
+    again = await queue.bulk(TaskFilter(status=("pending",)))
+    task = f"SELECT 1 FROM retry_schedule WHERE id = {d.id}"
+    await blocked(url, task, bulks.step(store, again.id, 100), BULK, RUN, STATE)
+    assert (await queue.settle(c)).accepted
+    found = await store.read(bulks.get(1))
+    assert (found.succeeded, found.failed) == (3, 0)
+    assert counts(await run_of(queue, root)) == (5, 1, 4, 0, 0)

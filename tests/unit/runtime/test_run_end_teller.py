@@ -1,0 +1,69 @@
+"""The end of a run that cannot be told, or waits for its endpoint, holds up no other."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from orchestratord.engine.http_executor import HttpPlugin
+from orchestratord.engine.worker import Worker
+from orchestratord.http.client import HttpClient
+from orchestratord.model.task import NewTask, RunSummary, Task
+from orchestratord.plugin.hookspecs import hookimpl
+from orchestratord.queue.housekeeping import run_ends
+from orchestratord.queue.operations import insert, manual
+from orchestratord.queue.records import Insert
+from orchestratord.queue.store import Store
+from orchestratord.runtime.run_end_teller import RunEndTeller
+from orchestratord.testing import Rig
+from orchestratord.values.clock import Clock
+
+
+async def test_an_end_that_cannot_be_told_holds_up_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(run_ends, "PAGE", 2)
+    monkeypatch.setattr(run_ends, "UNTOLD", run_ends.UNTOLD.replace("LIMIT 100", "LIMIT 2"))
+    told: list[int] = []
+
+    class Ends:
+        @hookimpl
+        def on_run_end(self, run: RunSummary, task: Task) -> None:
+            told.append(run.id)
+
+    rig, clock = Rig(HttpPlugin()), Clock()
+    rig.host.register(Ends(), "ends")
+    store = await Store.open(f"sqlite:///{tmp_path / 'q.db'}")
+    worker = Worker(store, rig.host, HttpClient(), clock)
+    worker.placement.adopt(rig.config(rig.endpoint("shop/good"), rig.endpoint("shop/bad")))
+    ids = []
+    for name in ("bad", "gone", "gone", "gone", "good", "good"):
+        new = [Insert(NewTask("call", f"shop/{name}"), begins_run=True)]
+        [call] = await store.write(insert.enqueue(new))
+        await store.write(manual.cancel(call.id))
+        ids.append(call.id)
+    teller = RunEndTeller(worker)
+    root = teller._root
+
+    async def broken(run: RunSummary) -> Task:
+        if run.endpoint_id == "shop/bad":
+            raise ValueError("no")
+        return await root(run)
+
+    monkeypatch.setattr(teller, "_root", broken)
+    caplog.set_level(logging.WARNING, "orchestratord.runs")
+    running: asyncio.Task[Any] = asyncio.create_task(teller.tell_ends())
+    async with asyncio.timeout(20):
+        while len(told) < 2:
+            await asyncio.sleep(0.01)
+        worker.pipe.runs_end.set()
+        await asyncio.sleep(0.2)
+    running.cancel()
+    assert told == ids[-2:]
+    assert caplog.messages == [f"the end of run {ids[0]} cannot be told yet: no"]
+    assert [run.id for run in await store.read(run_ends.untold(ids[1]))] == ids[2:4]
+    await store.close()
