@@ -58,3 +58,11 @@ deploy:
 # Known vulnerabilities of what is installed beside the daemon
 audit:
     scripts/audit
+
+# The package for Debian 13, in dist/
+deb:
+    scripts/build-deb
+
+# Each way of installing, from an empty Debian 13, as root
+try-installation *ways:
+    scripts/try-installation {{ways}}

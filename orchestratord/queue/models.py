@@ -328,6 +328,8 @@ class BulkRow(QueueRow):
     """At how many in `failed` it pauses next: `stop_after` more than when it was last resumed."""
     ended_at = BigIntegerField(null=True)
     """When the last of those that it moved had ended."""
+    untold = BigIntegerField(constraints=ZERO)
+    """1: it has paused, or ended, and no event has told so yet."""
 
     class Meta:
         table_name = "bulks"

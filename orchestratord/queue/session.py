@@ -35,7 +35,9 @@ OUTCOMES = ManyRows(
     """
 UPDATE bulks SET succeeded = succeeded + new.column2, failed = failed + new.column3,
     status = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 'paused'
-        ELSE status END
+        ELSE status END,
+    untold = CASE WHEN status = 'running' AND failed + new.column3 >= stop_at THEN 1
+        ELSE untold END
 FROM (VALUES {rows}) AS new WHERE bulks.id = new.column1
 """,
     "bigint",

@@ -61,6 +61,9 @@ class BulkRunner:
         self._movers: dict[int, asyncio.Task[None]] = {}
         self._told: dict[int, tuple[float, tuple[int, ...]]] = {}
         """Of each bulk: when its progress was last told (`time.monotonic`), and what it was."""
+        self._ends: dict[int, Bulk] = {}
+        """Bulks of which it was published that they have paused or ended. That is written down with
+        the next look: a plugin that listens has had time to store it then."""
 
     async def run(self) -> None:
         """Go on with what earlier daemons left unfinished, until cancelled.
@@ -78,6 +81,8 @@ class BulkRunner:
             for mover in list(self._movers.values()):
                 await _stop(mover)
             with suppress(QueueError):
+                for bulk in self._ends.values():
+                    await self._store.write(bulks.told(bulk))
                 await self._store.write(bulks.release())
 
     async def _look(self) -> None:
@@ -89,6 +94,14 @@ class BulkRunner:
                     log.info("bulk %d goes on: %d of %d are done", bulk.id, done, bulk.matched)
                 self.begin(bulk)
 
+        for bulk in await self._store.read(bulks.untold(owner, now)):
+            published = self._ends.get(bulk.id)
+            if published is not None and published.status == bulk.status:
+                await self._store.write(bulks.told(bulk))
+                del self._ends[bulk.id]
+            elif bulk.id not in self._movers:
+                self._publish_end(bulk)
+
     def begin(self, bulk: Bulk, happened: EventType | None = None) -> None:
         """Start to move the tasks of a bulk, or to wait for those that it moved; one that is paused
         or has ended is left alone. `happened`: what is told of it."""
@@ -98,6 +111,7 @@ class BulkRunner:
                 self._publish(EventType.BULK_FINISHED, bulk)
         if bulk.status == PAUSED or bulk.ended_at is not None or bulk.id in self._movers:
             return
+        self._ends.pop(bulk.id, None)
         mover = asyncio.get_running_loop().create_task(self._carry_out(bulk))
         self._movers[bulk.id] = mover
         mover.add_done_callback(lambda _: self._forget(bulk.id))
@@ -115,9 +129,8 @@ class BulkRunner:
         if bulk.status == PAUSED:
             with suppress(QueueError):
                 bulk = await self._store.read(bulks.get(bulk.id))
-            self._publish(EventType.BULK_PAUSED, bulk)
-        elif bulk.ended_at is not None:  # what it cancelled has
-            self._publish(EventType.BULK_FINISHED, bulk)
+        if bulk.status == PAUSED or bulk.ended_at is not None:  # what it cancelled has
+            self._publish_end(bulk)
         else:
             await self._look_after(bulk)
 
@@ -131,7 +144,7 @@ class BulkRunner:
                 if not (looked and bulk.waiting):
                     row, ended = await self._store.write(bulks.look_after(bulk.id))
                     if ended:
-                        self._publish(EventType.BULK_FINISHED, row)
+                        self._publish_end(row)
                         told = bulk.id, row.succeeded, row.failed
                         log.info("bulk %d has ended: %d succeeded, %d failed", *told)
                     if ended or row.ended_at is not None or row.owner != self._store.owner:
@@ -238,6 +251,12 @@ class BulkRunner:
             if self._told[bulk.id][1] != counts and self._events.listening:
                 self._publish(EventType.BULK_PROGRESS, bulk)
             self._told[bulk.id] = time.monotonic(), counts
+
+    def _publish_end(self, bulk: Bulk) -> None:
+        """Tell that a bulk has paused or ended."""
+        ended = bulk.ended_at is not None
+        self._publish(EventType.BULK_FINISHED if ended else EventType.BULK_PAUSED, bulk)
+        self._ends[bulk.id] = bulk
 
     def _publish(self, type_: EventType, bulk: Bulk) -> None:
         self._events.publish(task_events.of_bulk(type_, bulk, self._clock.now_ms()))

@@ -31,6 +31,7 @@ def up(migrator: Any, db: Any) -> None:
             "stop_after": BigIntegerField(constraints=zero),
             "stop_at": BigIntegerField(null=True),
             "ended_at": BigIntegerField(null=True),
+            "untold": BigIntegerField(constraints=zero),
         },
     }
     with db.atomic():

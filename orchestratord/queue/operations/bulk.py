@@ -289,7 +289,7 @@ def move_on(
     if last:
         changes |= {"status": FINISHED, "finished_at": now}
         if bulk.action == CANCELLING:
-            changes["ended_at"] = now
+            changes |= {"ended_at": now, "untold": 1}
     return _change(session, bulk.id, changes, now), keys
 
 
@@ -362,6 +362,7 @@ def resume(session: Session, bulk_id: int) -> Bulk:
     changes = {
         "status": RUNNING,
         "stop_at": bulk.failed + bulk.stop_after if bulk.stop_after else None,
+        "untold": 0,
         "owner": session.owner,
         "lease_until": session.lease_until(),
     }
@@ -381,8 +382,25 @@ def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
     now = session.now()
     changes: dict[str, Any] = {"owner": session.owner, "lease_until": session.lease_until()}
     if ended := not _waiting(session.db, bulk_id, 1):
-        changes = {"ended_at": now, "owner": None, "lease_until": None}
+        changes |= {"ended_at": now, "untold": 1}
     return _change(session, bulk_id, changes, now), ended
+
+
+@reads
+def untold(db: Connection, owner: str, now: int) -> list[Bulk]:
+    """Those that have paused or ended, of which no event has told yet, and that no other daemon
+    than `owner` seems to tell of at `now`."""
+    over = (BulkRow.status == PAUSED) | BulkRow.ended_at.is_null(False)
+    query = BulkRow.select(*COLUMNS).where(BulkRow.untold == 1, over).order_by(BulkRow.id)
+    found = [_bulk_of(row) for row in db.all(*sql(query))]
+    return [bulk for bulk in found if _left_to(db, bulk, owner, now)]
+
+
+@writes(Rank.KEEP)
+def told(session: Session, seen: Bulk) -> None:
+    """An event has told that a bulk has paused or ended, unless it has changed since."""
+    same = BulkRow.status == seen.status, BulkRow.ended_at.is_null(seen.ended_at is None)
+    session.db.run(*sql(BulkRow.update(untold=0).where(BulkRow.id == seen.id, *same)))
 
 
 def _change(session: Session, bulk_id: int, changes: Mapping[str, Any], now: int) -> Bulk:

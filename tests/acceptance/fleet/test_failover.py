@@ -53,8 +53,10 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
         until(lambda: not primary.run("postgres", "SELECT 1 FROM pg_stat_replication"), "its end")
         lost = order(two, range(LOST))
         until(lambda: receiver.count("/hook") == LOST, "what the standby will know nothing of")
-        receiver.let_go("/get")
+        # First: what is answered before would be known to the primary alone, and what follows it
+        # would be in flight as well.
         primary.stop(signal.SIGQUIT)
+        receiver.let_go("/get")
         until(lambda: two.get("/readyz").status_code == 503, "its being missed")
         standby.promote()
         promoted = time.monotonic()

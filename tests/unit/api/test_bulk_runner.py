@@ -12,6 +12,7 @@ from orchestratord.api.manual.bulk_runner import BulkRunner
 from orchestratord.api.serialize import format_rate
 from orchestratord.errors import QueueError
 from orchestratord.queue.operations import bulk as bulks
+from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.durations import parse_rate
 from tests.unit.api.control_parts import Parts, until
@@ -189,6 +190,42 @@ async def test_slow_failures_pause_a_bulk_before_it_has_moved_all(
     parts.receiver.gate.set()
     paused = await finished(parts, bulk)
     assert (paused["status"], paused["moved"] <= 4 + 4) == ("paused", True)
+
+
+async def test_the_pause_and_end_of_a_bulk_are_told_once_though_a_daemon_dies_before(
+    parts: Parts, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bulk_module, "LOOK", 0.05)
+    parts._running[1].cancel()  # it dies before it could tell
+    await asyncio.gather(parts._running[1], return_exceptions=True)
+    await parts.failed(3)
+    parts.receiver.codes = [404, 404]
+    store, owner = parts.store, parts.store.owner
+    survey = await store.read(bulks.survey(TaskFilter(status=("failed",))))
+    bulk = await store.write(bulks.create("retry", survey, 20.0, 2))
+    _, keys = await bulks.step(store, bulk.id, 2)
+    for key in keys:
+        parts.worker.placement.touched(key, parts.clock.now_ms())
+
+    async def paused() -> bool:
+        return (await store.read(bulks.row_of(bulk.id))).status == "paused"
+
+    async def known() -> bool:
+        return not await store.read(bulks.untold(owner, parts.clock.now_ms()))
+
+    await until(paused)
+    follower = parts.host.events.follow(lambda event: event.type.startswith("bulk."))
+    runner = BulkRunner(store, parts.worker, parts.clock, parts.host.events)
+    running = asyncio.create_task(runner.run())
+    await until(known)
+    await store.write(bulks.cancel(bulk.id))
+    assert (await store.write(bulks.look_after(bulk.id)))[1]
+    await until(known)
+    told = [event.type for _, event in await follower.take(9, 10)]
+    assert told == ["bulk.paused", "bulk.finished"]
+    parts.host.events.leave(follower)
+    running.cancel()
+    await asyncio.gather(running, return_exceptions=True)
 
 
 async def test_a_bulk_can_be_ended_early(parts: Parts) -> None:

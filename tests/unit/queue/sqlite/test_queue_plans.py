@@ -47,7 +47,8 @@ def many(rows: ManyRows) -> str:
 STATEMENTS = {
     "open batches": (batch_closing.GROUPS, ["INDEX batch_members_open"]),
     "close a batch": (batch_closing.TAKE, [BY_ID, "INDEX batch_members_open (group_key=?)"]),
-    "batches to tell of": (batch_closing.CLOSED, ["INDEX batches_untold"]),
+    "batches to tell of": (batch_closing.WAITING, ["INDEX batches_untold"]),
+    "a batch to tell of": (batch_closing.CLOSED, [BY_ID]),
     "first of a batch": (batch_closing.BEGINNING, ["INDEX batch_members_batch (batch_id=?)"]),
     "old members": (prune.DELETE_MEMBERS, ["INDEX batch_members_at (at<?)"]),
     "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
