@@ -133,6 +133,16 @@ async def test_a_secret_that_is_looked_for_is_not_stored(parts: Parts, verb: str
     assert (await parts.post(f"/v1/retries/{verb}", body | {"dry_run": True})).status_code == 200
 
 
+async def test_a_secret_in_the_note_of_a_resolve_is_not_stored(parts: Parts) -> None:
+    [id_] = await parts.failed(1)
+    body = {"as": "succeeded", "note": f"by {Parts.SECRET}"}
+    answer = await parts.post(f"/v1/retries/{id_}/resolve", body)
+    assert (answer.status_code, answer.json()["errors"][0]["key"]) == (422, "note")
+    assert Parts.SECRET not in answer.text
+    assert (await parts.client.get("/v1/actions")).json()["actions"] == []
+    assert (await parts.ended(id_))["status"] == "failed"
+
+
 async def test_filters_in_json(parts: Parts) -> None:
     await parts.failed(2)
     for filter_, matched in (
