@@ -109,10 +109,15 @@ def is_lost(error: BaseException) -> bool:
     if isinstance(error, psycopg.OperationalError):
         if error.sqlstate is None or error.sqlstate[:3] == "57P":
             return True  # of what the server explains: it shuts down, starts, or is a standby now
-        # It may refuse one statement as a breach of the protocol, and keep the session.
-        return error.sqlstate[:2] == "08" and error.diag.severity_nonlocalized != "ERROR"
+        return error.sqlstate[:2] == "08" and not _is_of_statement(error)
     ended = pg.IdleInTransactionSessionTimeout | pg.TransactionTimeout
     return isinstance(error, pg.ReadOnlySqlTransaction | ended)
+
+
+def _is_of_statement(error: BaseException) -> bool:
+    """True where the server refuses one statement as a breach of the protocol, and keeps the
+    session: behind a pooler, what was prepared has another meaning in it."""
+    return isinstance(error, pg.ProtocolViolation) and error.diag.severity_nonlocalized == "ERROR"
 
 
 def is_passing(error: BaseException) -> bool:
@@ -120,7 +125,7 @@ def is_passing(error: BaseException) -> bool:
     gave one whose transaction another client has spoilt."""
     taken = pg.DeadlockDetected | pg.SerializationFailure | pg.LockNotAvailable
     changed = pg.InvalidSqlStatementName | pg.DuplicatePreparedStatement | pg.InFailedSqlTransaction
-    return isinstance(error, taken | changed)
+    return isinstance(error, taken | changed) or _is_of_statement(error)
 
 
 def is_unfit(error: BaseException) -> bool:
@@ -292,7 +297,7 @@ class PostgresConnection(Connection):
         cursor = self._raw.cursor()
         try:
             cursor.execute(text, parameters or None)
-        except (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement):
+        except (pg.InvalidSqlStatementName, pg.DuplicatePreparedStatement, pg.ProtocolViolation):
             # A pooler gives each transaction another session: from here on nothing is prepared.
             self._prepare, self._raw.prepare_threshold = False, None
             raise

@@ -33,6 +33,8 @@ def test_what_a_standby_still_has_is_not_taken_again(
         shop.run(outbox_schema("public"))
         ids = {shop.commit(n, key=f"order-{n}") for n in TOLD}
         count = "SELECT count(*) FROM orchestratord_outbox"
+        there = "SELECT 1 FROM pg_database WHERE datname = %s"
+        until(lambda: standby.run("postgres", there, name), "the database")
         until(lambda: standby.run(name, "SELECT to_regclass('orchestratord_outbox')")[0][0], "it")
         until(lambda: standby.run(name, count) == [(len(TOLD),)], "what the standby hears of")
         standby.run("postgres", "ALTER SYSTEM SET primary_conninfo = ''")

@@ -23,6 +23,7 @@ def test_the_words_of_the_table() -> None:
     assert {str(reason) for reason in Reason} == {
         "exhausted", "not_retryable", "ambiguous", "rejected", "expired", "poisoned",
         "invalid_payload", "invalid", "endpoint_removed", "webhook_removed", "webhook_disabled",
+        "resolved",
     }  # fmt: skip
     assert {str(kind) for kind in Kind} == {"call", "webhook"}
 
@@ -46,7 +47,7 @@ FULL = Task(
     unique_key="key", locked_by="me", idempotent=False, granted=2, deaths=1, generation=4,
     retried_at=17, cancel_requested=True, last_status_code=404, last_error="no",
     depth=6, claims=8, nonce="1f", alone=True, partition="p", ordered=18, held=True,
-    partition_limit=19, first_at=20)  # fmt: skip
+    partition_limit=19, first_at=20, bulk_id=21, replaces=22, run_id=23)  # fmt: skip
 
 
 @pytest.mark.parametrize("task", [TASK, FULL], ids=["least", "all"])
