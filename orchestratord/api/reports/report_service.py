@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, cast
 
 from orchestratord.api import filters
@@ -68,7 +69,9 @@ class ReportService:
             await asyncio.wait((looking,), timeout=_LOOK_WAIT)
             if looking.done():
                 self._looking = None if self._looking is looking else self._looking
-                looking.result()
+                # Its thread may be the one for which there is no memory: the rest is still said.
+                with suppress(MemoryError, RuntimeError):
+                    looking.result()
         found = [item for item in self._failing if self._stands(item.key)]
         webhooks = sum(bool(item.key.webhook) for item in found)
         return {
