@@ -1,6 +1,6 @@
 """What an overloaded receiver gets: one that serves 200 a second and answers 503 beyond.
 
-    python -m bench.overload [TASKS]
+    python -m bench.overload [CALLS]
 
 So many calls (20,000 by default) are due at once. The receiver is a process of its own, and counts:
 what it served and what it refused, and how many requests its busiest second had. The worker, over a
@@ -14,7 +14,6 @@ import asyncio
 import json
 import logging
 import socket
-import sys
 import tempfile
 import time
 from collections import deque
@@ -23,6 +22,7 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import click
 import httpx
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
@@ -153,11 +153,13 @@ async def overload(folder: Path, tasks: int) -> Overload:
         process.join()
 
 
-def main() -> None:
+@click.command(help=__doc__)
+@click.argument("calls", type=click.IntRange(min=1), default=20_000)
+def main(calls: int) -> None:
     """Print the figures."""
     logging.disable(logging.CRITICAL)
     with tempfile.TemporaryDirectory(prefix="overload-") as folder:
-        found = asyncio.run(overload(Path(folder), int((sys.argv[1:] or ["20000"])[0])))
+        found = asyncio.run(overload(Path(folder), calls))
     print(f"{found.tasks:,} calls to a receiver that serves {SERVES} a second")
     print(f"done within {found.seconds:.1f} s, {found.seconds / found.ideal:.2f} x of the ideal")
     print(f"{found.requests:,} requests, {found.refused:,} refused, {found.shed:.1%}")

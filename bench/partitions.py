@@ -16,9 +16,10 @@ import asyncio
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
+from typing import TypeVar
 
 import click
 
@@ -86,9 +87,14 @@ def _succeeded(task: Task, now: int) -> Settlement:
     return Settlement(task, "succeeded", now, status_code=200, attempt=attempt, last_success_at=now)
 
 
-async def measure(url: Callable[[int], str], tasks: int) -> list[Measured]:
-    """Fill a queue of each kind, at the URL of its number, and have them take turns."""
-    queues = [Measured(name, await Store.open(url(number))) for number, name in enumerate(KINDS)]
+Queue = TypeVar("Queue", bound=Measured)
+
+
+async def measure(
+    url: Callable[[int], str], tasks: int, kind: type[Queue], names: Iterable[str]
+) -> list[Queue]:
+    """Fill a queue of each name, at the URL of its number, and have them take turns."""
+    queues = [kind(name, await Store.open(url(number))) for number, name in enumerate(names)]
     try:
         for queue in queues:
             await queue.fill(tasks)
@@ -101,7 +107,7 @@ async def measure(url: Callable[[int], str], tasks: int) -> list[Measured]:
     return queues
 
 
-def table_of(words: str, queues: list[Measured]) -> Table:
+def table_of(words: str, queues: Sequence[Measured]) -> Table:
     """Medians, and how many times those of the first one."""
     table = Table((words, "ms", "times", "ms of CPU", "times"), [])
     first = [statistics.median(times) for times in (queues[0].wall, queues[0].cpu)]
@@ -127,14 +133,15 @@ def main(tasks: int, only: str | None) -> None:
     if only != "postgres":
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Path(folder)
-            queues = asyncio.run(measure(lambda n: f"sqlite:///{place}/{n}/queue.db", tasks))
+            sqlite_url = f"sqlite:///{place}/{{}}/queue.db".format
+            queues = asyncio.run(measure(sqlite_url, tasks, Measured, KINDS))
         click.echo(table_of("SQLite", queues).text())
     if only != "sqlite":
         with ExitStack() as stack:
             servers = [
                 stack.enter_context(server(stack.enter_context(folder_for_server()))) for _ in KINDS
             ]
-            queues = asyncio.run(measure(lambda n: queue_url(servers[n]), tasks))
+            queues = asyncio.run(measure(lambda n: queue_url(servers[n]), tasks, Measured, KINDS))
         click.echo(table_of("PostgreSQL", queues).text())
 
 

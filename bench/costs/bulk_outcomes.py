@@ -14,18 +14,16 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
 import click
 
 from bench.environment.postgres import folder_for_server, queue_url, server
-from bench.partitions import AT_ONCE, BATCH, ROUNDS, WARM, Measured, table_of
+from bench.partitions import BATCH, Measured, measure, table_of
 from orchestratord.model.task import NewTask
 from orchestratord.queue.operations import bulk, insert
 from orchestratord.queue.records import RETRY, Insert, TaskFilter
-from orchestratord.queue.store import Store
 
 MOVED = "moved by a bulk"
 BULKS = ("no bulk", MOVED)
@@ -59,21 +57,6 @@ class MovedQueue(Measured):
             made, _ = await bulk.step(self.store, made.id, STEP)
 
 
-async def measure(url: Callable[[int], str], tasks: int) -> list[MovedQueue]:
-    """Fill a queue of each kind, at the URL of its number, and have them take turns."""
-    queues = [MovedQueue(name, await Store.open(url(number))) for number, name in enumerate(BULKS)]
-    try:
-        for queue in queues:
-            await queue.fill(tasks)
-        for number in range(-WARM, min(ROUNDS, tasks // AT_ONCE - WARM)):
-            for queue in queues:
-                await queue.take_turn(number >= 0)
-    finally:
-        for queue in queues:
-            await queue.store.close()
-    return queues
-
-
 def _tell(words: str, queues: list[MovedQueue]) -> None:
     click.echo(table_of(words, list(queues)).text())
     one = queues[1]
@@ -88,13 +71,15 @@ def main(tasks: int, only: str | None) -> None:
     if only != "postgres":
         with tempfile.TemporaryDirectory(prefix="bench-") as folder:
             place = Path(folder)
-            _tell("SQLite", asyncio.run(measure(lambda n: f"sqlite:///{place}/{n}/q.db", tasks)))
+            sqlite_url = f"sqlite:///{place}/{{}}/q.db".format
+            _tell("SQLite", asyncio.run(measure(sqlite_url, tasks, MovedQueue, BULKS)))
     if only != "sqlite":
         with ExitStack() as stack:
             servers = [
                 stack.enter_context(server(stack.enter_context(folder_for_server()))) for _ in BULKS
             ]
-            _tell("PostgreSQL", asyncio.run(measure(lambda n: queue_url(servers[n]), tasks)))
+            queues = measure(lambda n: queue_url(servers[n]), tasks, MovedQueue, BULKS)
+            _tell("PostgreSQL", asyncio.run(queues))
 
 
 if __name__ == "__main__":
