@@ -1,8 +1,8 @@
-"""Makes docs/openapi.json, and what docs/api.md has of it: `python docs/api_reference.py`.
+"""Makes docs/openapi.json, and what the pages have of it: `python docs/api_reference.py`.
 
 The description is asked of the API itself, with the plugins that come with it, as a client would.
-Of docs/api.md, what stands between `<!-- made: NAME -->` and `<!-- end -->` is made; all else is
-written. A test fails where a file is not up to date.
+Of docs/api.md and docs/problems.md, what stands between `<!-- made: NAME -->` and `<!-- end -->` is
+made; all else is written. A test fails where a file is not up to date.
 """
 
 from __future__ import annotations
@@ -18,12 +18,12 @@ import httpx
 
 from orchestratord.api.api_routes import application
 from orchestratord.api.openapi import ANYWHERE, OVER_TCP, WITH_BODY, WRITING
-from orchestratord.api.server.problem_json import PROBLEMS
+from orchestratord.api.server.problem_json import PROBLEMS, title
 from orchestratord.api.service import Service
 from orchestratord.plugin.host import Host
 
 DOCS = Path(__file__).parent
-DOCUMENT, PAGE = DOCS / "openapi.json", DOCS / "api.md"
+DOCUMENT, PAGES = DOCS / "openapi.json", (DOCS / "api.md", DOCS / "problems.md")
 
 _MADE = re.compile(r"(<!-- made: (\w+) -->\n).*?(<!-- end -->)", re.DOTALL)
 _COMMON = {*ANYWHERE, *OVER_TCP, *WITH_BODY, *WRITING, "plugin_fault"}
@@ -49,8 +49,11 @@ def written(document: Mapping[str, Any]) -> str:
 
 
 def renewed(page: str, document: Mapping[str, Any]) -> str:
-    """The text of docs/api.md with what is made of a description."""
-    parts = {"routes": _routes, "problems": _problems, "reference": _reference}
+    """The text of one of the pages with what is made of a description."""
+    parts = {
+        "routes": _routes, "problem": _problem, "problems": _problems, "remedies": _remedies,
+        "reference": _reference,
+    }  # fmt: skip
 
     def made(match: re.Match[str]) -> str:
         lines = "\n".join(parts[match[2]](document))
@@ -77,11 +80,25 @@ def _routes(document: Mapping[str, Any]) -> Iterator[str]:
         yield f"| [`{method} {path}`](#{anchor}) | {_lower(operation['summary'])} |"
 
 
+def _problem(document: Mapping[str, Any]) -> Iterator[str]:
+    for answer in document["components"]["responses"].values():
+        examples = answer["content"]["application/problem+json"]["examples"]
+        if (found := examples.get("invalid_params")) is not None:
+            yield from ("```json", json.dumps(found["value"], indent=2), "```")
+            return
+
+
 def _problems(document: Mapping[str, Any]) -> Iterator[str]:
     yield "| status | code | |"
     yield "|---|---|---|"
-    for code, (status, text) in sorted(PROBLEMS.items(), key=lambda item: item[1][0]):
-        yield f"| {status} | `{code}` | {text} |"
+    for code, (status, text, _) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
+        yield f"| {status} | [`{code}`](problems.md#{code}) | {text} |"
+
+
+def _remedies(document: Mapping[str, Any]) -> Iterator[str]:
+    for code, (status, text, remedy) in sorted(PROBLEMS.items(), key=lambda item: item[1].status):
+        words = text[:1].upper() + text[1:]
+        yield from ("", f"## {code}", "", f"{status} {title(status)}. {words}.", "", remedy)
 
 
 def _reference(document: Mapping[str, Any]) -> Iterator[str]:
@@ -179,7 +196,8 @@ def main() -> None:
     """Write the files."""
     document = asyncio.run(described())
     DOCUMENT.write_text(written(document))
-    PAGE.write_text(renewed(PAGE.read_text(), document))
+    for page in PAGES:
+        page.write_text(renewed(page.read_text(), document))
 
 
 if __name__ == "__main__":

@@ -60,7 +60,10 @@ _COMMAND = re.compile(r"^\$ (.*)\n((?:(?!\$ ).*\n)*)", re.MULTILINE)
 _MEASURED = (
     # What `doctor` says of the machine is true of that one alone.
     (
-        re.compile(r"^\w+ +(?:program|files|disk|clock|open files|inotify) .*\n(?: +→.*\n)?", re.M),
+        re.compile(
+            r"^\w+ +(?:program|files|disk|clock|open files|inotify) .*\n(?: +(?:→|https:).*\n)*",
+            re.M,
+        ),
         "",
     ),
     (re.compile(r"instance \w+|\b[0-9a-f]{32}\b"), "RANDOM"),

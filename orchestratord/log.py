@@ -12,6 +12,7 @@ import json
 import logging
 import math
 import os
+import re
 import sys
 import threading
 import time
@@ -23,6 +24,7 @@ from functools import lru_cache
 from types import TracebackType
 from typing import Any, TextIO
 
+from orchestratord.documentation import doc_links
 from orchestratord.model.settings import Log
 from orchestratord.values.redact import Redactor
 
@@ -37,6 +39,8 @@ QUIET = ("asyncio", "httpcore", "httpx", "peewee", "uvicorn", "watchdog", "sched
 
 _PRIORITIES = ((logging.CRITICAL, 2), (logging.ERROR, 3), (logging.WARNING, 4), (logging.INFO, 6))
 _SRCFILE: Any = vars(logging)["_srcfile"]
+_OURS = re.compile(r"orchestratord(?!\.plugins\.)(?:\.|$)")
+"""Loggers of which the documentation explains each warning."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
@@ -67,6 +71,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         A secret that was known once stays masked.
         """
         self._json = settings.format == "json"
+        if self._json:
+            doc_links.base()  # while files can be opened
         self._redactor = self._redactor.merged(redactor)
         logging.getLogger().setLevel(settings.level.upper())
 
@@ -188,6 +194,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
         for name, value in vars(record).items():
             if name not in _OWN and name not in fields:
                 fields[self._redactor.text(name)] = self._redactor.value(_plain(value))
+        if record.levelno >= logging.WARNING and "help" not in fields and _OURS.match(record.name):
+            fields |= {"help": link} if (link := doc_links.message(str(record.msg))) else {}
         if trace := self._trace(record):
             fields["exception"] = trace
         # Everything that a terminal could take for a command is written as \uXXXX.
@@ -314,16 +322,30 @@ _log = logging.getLogger("orchestratord")
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
-    _log.critical("uncaught %s: %s", kind.__name__, error, exc_info=(kind, error, trace))
+    _log.critical(
+        "an uncaught exception, %s: %s", kind.__name__, error, exc_info=(kind, error, trace)
+    )
 
 
 def _uncaught_in_thread(uncaught: threading.ExceptHookArgs) -> None:
     error = uncaught.exc_value or uncaught.exc_type()
     name = uncaught.thread.name if uncaught.thread else "?"
-    _log.critical("uncaught %s in thread %s: %s", type(error).__name__, name, error, exc_info=error)
+    _log.critical(
+        "an uncaught exception in thread %s, %s: %s",
+        name,
+        type(error).__name__,
+        error,
+        exc_info=error,
+    )
 
 
 def _unraisable(unraisable: Any) -> None:
     error = unraisable.exc_value
     text = unraisable.err_msg or "exception ignored in"
-    _log.error("%s %r: %s", text, unraisable.object, error, exc_info=error)
+    _log.error(
+        "an exception that nothing could catch: %s %r: %s",
+        text,
+        unraisable.object,
+        error,
+        exc_info=error,
+    )

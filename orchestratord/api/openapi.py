@@ -21,7 +21,7 @@ from orchestratord.api.filters import MAX_ID
 from orchestratord.api.serialize import json_bytes
 from orchestratord.api.server.guard import OPEN
 from orchestratord.api.server.handler import READING, Asked
-from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, code_of, title
+from orchestratord.api.server.problem_json import MEDIA_TYPE, PROBLEMS, code_of, title, type_of
 from orchestratord.plugin.route import DESCRIPTION, JSON, Answer, Description, described
 from orchestratord.values.yaml_value import REFERENCE
 
@@ -314,7 +314,7 @@ def _problems(
     by_status: dict[int, list[str]] = {}
     for code in PROBLEMS:
         if code in codes:
-            by_status.setdefault(PROBLEMS[code][0], []).append(code)
+            by_status.setdefault(PROBLEMS[code].status, []).append(code)
     for status, some in by_status.items():
         name = _response_name(status, some)
         responses.setdefault(name, _response(status, some))
@@ -334,7 +334,7 @@ def _response_name(status: int, codes: list[str]) -> str:
 
 
 def _response(status: int, codes: list[str]) -> dict[str, Any]:
-    text = "; ".join(f"`{code}`: {PROBLEMS[code][1]}" for code in codes)
+    text = "; ".join(f"`{code}`: {PROBLEMS[code].what}" for code in codes)
     refined = {"properties": {"status": {"const": status}, "code": {"enum": codes}}}
     schema = {"allOf": [{"$ref": "#/components/schemas/Refusal"}, refined]}
     examples = {code: {"value": _example_problem(code)} for code in codes}
@@ -345,9 +345,9 @@ def _response(status: int, codes: list[str]) -> dict[str, Any]:
 
 
 def _example_problem(code: str) -> dict[str, Any]:
-    status, text = PROBLEMS[code]
+    status, text, _ = PROBLEMS[code]
     shown: dict[str, Any] = {
-        "type": "about:blank",
+        "type": type_of(code),
         "title": title(status),
         "status": status,
         "detail": text,
@@ -370,7 +370,11 @@ def _refusal(schemas: Schemas) -> dict[str, Any]:
         "description": "Why a request was not done (RFC 9457).",
         "type": "object",
         "properties": {
-            "type": {"const": "about:blank"},
+            "type": {
+                "type": "string",
+                "format": "uri",
+                "description": "Where the documentation explains the `code`, and what to do.",
+            },
             "title": {"type": "string"},
             "status": {"type": "integer"},
             "detail": {"type": "string", "description": "One line for a person."},

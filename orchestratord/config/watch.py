@@ -178,8 +178,13 @@ class Watcher:
     def _report(self, where: str, error: Exception) -> None:
         """Say once that no events come from somewhere."""
         if str(error) != self._reported:
-            said = "no file events come from %s: %s; the folder is polled every %g s%s"
-            log.warning(said, where, _reason(error), self._poll, _remedy(error))
+            log.warning(
+                "no file events come from %s: %s; the folder is polled every %g s%s",
+                where,
+                _reason(error),
+                self._poll,
+                _remedy(error),
+            )
         self._reported = str(error)
 
     def _unwatch(self) -> None:

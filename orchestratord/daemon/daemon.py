@@ -459,7 +459,7 @@ class Daemon:
             return 0
         for part in done:
             error = part.exception() if not part.cancelled() else None
-            log.critical("the %s ended: %s", part.get_name(), error, exc_info=error)
+            log.critical("the %s has ended by itself: %s", part.get_name(), error, exc_info=error)
         return 1
 
     def _handle_signals(self) -> None:

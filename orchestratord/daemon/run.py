@@ -19,6 +19,7 @@ from orchestratord.daemon.bootstrap import ADDRESSES, open_host
 from orchestratord.daemon.daemon import HTTP, Daemon, DaemonStart, WorkerPlace
 from orchestratord.daemon.shutdown import leave_threads, run_loop
 from orchestratord.daemon.supervisor import Supervisor
+from orchestratord.documentation import doc_links
 from orchestratord.errors import ConfigError, OrchestratordError, PluginError
 from orchestratord.model.settings import DaemonSettings
 from orchestratord.queue.database import Workers
@@ -69,7 +70,7 @@ def run(folder: Path, *, accept_removals: bool = False) -> int:
         code = _bad_config(error)
         return code if handed_over is None else _go_back(handed_over)
     except OrchestratordError as error:
-        log.critical("%s", error)
+        log.critical("%s", error, extra=_no_start())
         return 1
     handler.adopt(loader.config.daemon.log, loader.config.redactor)
     if handed_over is not None:
@@ -120,7 +121,7 @@ def _ended(step: Callable[[], int]) -> int:
     except (ConfigError, PluginError) as error:
         return _bad_config(error)
     except (OrchestratordError, OSError) as error:
-        log.critical("%s", error)
+        log.critical("%s", error, extra=_no_start())
         return 1
 
 
@@ -146,7 +147,7 @@ def _supervise(start: DaemonStart, count: int) -> int:
             os.close(lock)
         if not old.workers:
             raise
-        log.critical("%s", error)
+        log.critical("%s", error, extra=_no_start())
         return _go_back(old)
 
     def release(before: HandedOver | None) -> None:
@@ -188,8 +189,13 @@ def _work(start: DaemonStart, place: WorkerPlace) -> int:
 
 def _bad_config(error: ConfigError | PluginError) -> int:
     for problem in error.problems if isinstance(error, ConfigError) else [error]:
-        log.critical("%s", problem)
+        log.critical("%s", problem, extra=_no_start())
     return EX_CONFIG
+
+
+def _no_start() -> dict[str, str]:
+    """Where it is explained why a daemon does not start."""
+    return {"help": doc_links.trouble(doc_links.anchor("the daemon does not start"))}
 
 
 async def _serve(start: DaemonStart, place: WorkerPlace) -> int:

@@ -258,7 +258,7 @@ class Supervisor:
             self._succession.become_worker()
             code = self._work(seat)
         except BaseException:
-            log.critical("worker %d ended", seat.number, exc_info=True)
+            log.critical("worker %d has ended by an error", seat.number, exc_info=True)
         finally:
             end_fork(code)
 

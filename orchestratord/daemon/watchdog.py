@@ -22,6 +22,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
+from orchestratord.documentation import doc_links
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import DATABASE, MEMORY, STALLED, DaemonHealth
 
@@ -169,7 +170,7 @@ class Watchdog:
             if self._short >= ENDED_WITHOUT_ROOM:
                 end(NO_ROOM)
             if self._health.begin(MEMORY, NO_ROOM):
-                log.error("%s", NO_ROOM)
+                log.error("%s", NO_ROOM, extra={"help": doc_links.trouble(MEMORY)})
         else:
             self._short = 0.0
             if MEMORY in self._health.troubles and self._health.end(MEMORY):
@@ -193,7 +194,7 @@ class Watchdog:
             if code in self._health.troubles and self._health.end(code):
                 log.warning("the %s goes on", name)
         elif self._health.begin(code, f"the {name} stands still"):
-            log.error("%s", words)
+            log.error("%s", words, extra={"help": doc_links.trouble(code)})
 
     def _idle(self, age: float) -> float:
         """For how much of its age the writing thread has not moved a byte; all of it, where the

@@ -409,11 +409,12 @@ class Feedback:
 
     def _ended(self, throttle: Throttle, cause: str, since: int, now: int) -> None:
         passed = max(now - since, 0)
-        words = "does not wait any longer" if cause == RETRY_AFTER else "takes what it is sent"
         self.turned.set()
-        log.warning(
-            "%s %s, after %s", throttle.name, words, format_duration(round(passed / 1000, 1))
-        )
+        lasted = format_duration(round(passed / 1000, 1))
+        if cause == RETRY_AFTER:
+            log.warning("%s does not wait any longer, after %s", throttle.name, lasted)
+        else:
+            log.warning("%s takes what it is sent, after %s", throttle.name, lasted)
         name = self._redactor.text(throttle.name)
         self._events.publish(
             ThrottleEvent(

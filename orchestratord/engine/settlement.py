@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import httpx
 
+from orchestratord.documentation import doc_links
 from orchestratord.engine import task_events
 from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.engine.lanes.lane_set import LaneSet
@@ -258,6 +259,7 @@ def log_settled(task: Task, result: AttemptResult, status: str, config: Config) 
             "error": error,
             "next_try": decision.next_try,
             "duration_ms": result.attempt.duration_ms if result.attempt is not None else None,
+            **({"help": doc_links.trouble(decision.reason)} if decision.reason else {}),
         }
 
     if level == logging.INFO:

@@ -191,7 +191,7 @@ class TokenKeeper:
             return None
         held = _HELD_REFUSAL if failure.kind == "access" else _HELD
         self._failed, self._fetching = (failure, self._loop.time() + held), None
-        log.warning("%s: %s", self._api, failure)
+        log.warning("calls of %s cannot be authorised: %s", self._api, failure)
         return failure
 
     async def _ask(self, fetch: Fetch) -> Mapping[str, Any]:

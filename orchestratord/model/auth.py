@@ -215,7 +215,7 @@ class Basic(Model):
     """HTTP Basic."""
 
     username: str
-    """The user."""
+    """The user name by which the API knows the daemon."""
     password: Secret
     """The password, best a reference: ${credential:name}."""
 

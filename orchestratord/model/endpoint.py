@@ -115,7 +115,7 @@ class BreakerRule(Model):
     failures: int = Field(default=20, ge=1, le=100_000)
     """How many attempts have to have failed, and nine of ten of all."""
     window: Annotated[Duration, Field(gt=0)] = 120.0
-    """Within how long: 2m."""
+    """The time in which the failures are counted: 2m."""
 
     @property
     def off(self) -> bool:

@@ -133,7 +133,7 @@ class ExpectedRequest(Model):
     method: str | None = None
     """The method, such as POST."""
     url: str | None = None
-    """The whole URL."""
+    """The whole URL that is sent to, with its query."""
     headers: Mapping[str, str] = {}
     """These, with these values; there may be others."""
     body: Any = None

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 
 import pluggy
 
+from orchestratord.documentation import doc_links
 from orchestratord.errors import PluginError, Reject, Snooze
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
@@ -381,7 +382,8 @@ class Host:
             info.faults += 1
             info.last_fault = f"{hook}: {text}"
         cause = error.__cause__ if isinstance(error, HookFault) else error
-        beside = {"plugin": plugin, "hook": hook}
+        more = doc_links.page(doc_links.MESSAGES, doc_links.anchor("a plugin did something wrong"))
+        beside = {"plugin": plugin, "hook": hook, "help": more}
         log.error("plugin %s: %s %s", plugin, hook, text, exc_info=cause, extra=beside)
         said = self.redactor.text(" ".join(self.redactor.text(text).split()))[:_TOLD]
         at = int(time.time() * 1000)

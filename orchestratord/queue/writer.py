@@ -23,6 +23,7 @@ from contextlib import suppress
 from copy import copy
 from typing import Any, TypeVar
 
+from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.model.task import Status
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
@@ -419,7 +420,10 @@ class Writer:
             raise _Hopeless(words)
         if self.health.begin(code, NO_ROOM if code is Code.FULL else words):
             ending = "no new work is accepted until there is room"
-            log.error("%s; %s", words, ending if code is Code.FULL else "trying again")
+            log.error(
+                "%s; %s", words, ending if code is Code.FULL else "trying again",
+                extra={"help": doc_links.trouble(code)},
+            )  # fmt: skip
         return code
 
     def _check_kept(self) -> None:
@@ -463,10 +467,10 @@ class Writer:
         found = self._note(cause) if cause is not None else None
         for code in tried:
             if code is not found and found is not Code.UNREACHABLE and self.health.end(code):
-                log.warning(
-                    "the disk has room: new work is accepted again" if code is Code.FULL
-                    else "the database takes new work again"
-                )  # fmt: skip
+                if code is Code.FULL:
+                    log.warning("the disk has room: new work is accepted again")
+                else:
+                    log.warning("the database takes new work again")
 
     def _probe(self, session: Session) -> Exception | None:
         """Write something of a size worth having; why that cannot be done."""
@@ -505,7 +509,7 @@ class Writer:
             operation.error = Unreachable(why, FATAL)
         self._tell(deliver, operations)
         if not hopeless:
-            log.critical("%s", why, exc_info=error)
+            log.critical("%s", why, exc_info=error, extra={"help": doc_links.trouble(FATAL)})
 
     def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:

@@ -22,6 +22,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 from typing import Any
 
+from orchestratord.documentation import doc_links
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.model.endpoint import Endpoint
@@ -260,7 +261,7 @@ class Fleet:
             await step()
         except Exception as error:
             if self._store.health.unreachable is None:
-                log.warning("could not %s: %s", what, error)
+                log.warning("this daemon could not %s: %s", what, error)
 
     # -- what it says ------------------------------------------------------------------------------
 
@@ -428,7 +429,7 @@ class Fleet:
         known = {before.subject for before in self.holding_back}
         for new in found:
             if new.subject not in known:
-                log.warning("%s", new.words)
+                log.warning("%s", new.words, extra={"help": doc_links.finding("database")})
         self.holding_back = found
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from orchestratord.config.changes import Changes
 from orchestratord.config.edit.editor import Editor
 from orchestratord.config.loader import Loader, Reload
+from orchestratord.documentation import doc_links
 from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
@@ -44,6 +45,9 @@ ENDED = "tasks ended"
 """The cause of a reload of files that tasks had held, which have ended."""
 
 HOOK = "config_adopted"
+
+_HELP = {"help": doc_links.finding("config")}
+"""Where problems of the configuration are explained."""
 
 _TURN = 0.002
 """Seconds for which plugins may go on before everything else has its turn."""
@@ -308,7 +312,7 @@ class Reloader:
             "" if len(problems) == 1 else "s",
         )
         for problem in problems:
-            log.error("%s", problem)
+            log.error("%s", problem, extra=_HELP)
         config = self._config
         self._host.events.publish(
             ConfigEvent(
@@ -359,7 +363,7 @@ class Reloader:
             self._seat.tell(drain_timeout=config.daemon.drain_timeout)
         for warning in config.warnings:
             if self._tells and warning not in known:
-                log.warning("%s", warning)
+                log.warning("%s", warning, extra=_HELP)
         await self._write(effects)
 
     async def _write(self, effects: list[Effect]) -> None:

@@ -194,7 +194,7 @@ class Team:
 
     def _have_end(self, peer: OtherWorker, why: str) -> None:
         """Have a worker end that is of no use, so that another one takes its place."""
-        log.error("worker %d %s", peer.number, why)
+        log.error("worker %d is to end: it %s", peer.number, why)
         peer.link.send("end", f"this worker {why}")
 
     async def _lend(

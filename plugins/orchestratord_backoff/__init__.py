@@ -31,7 +31,7 @@ class Exponential(Backoff):
     """The delay is multiplied each time: delay · factor^(n−1)."""
 
     delay: Duration = 5.0
-    """The first delay: 5s."""
+    """The delay after the first failure: 5s."""
     factor: float = Field(2.0, gt=0, allow_inf_nan=False)
     """By what each delay is multiplied."""
 

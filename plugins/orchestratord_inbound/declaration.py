@@ -39,7 +39,7 @@ class CustomScheme(Model):
     """How a sender signs that none of the named schemes fits."""
 
     header: Header
-    """The header with the signature."""
+    """The header in which the signature stands."""
     algorithm: Literal["sha1", "sha256", "sha512"] = "sha256"
     """What the HMAC is made with."""
     encoding: Literal["hex", "base64"] = "hex"

@@ -244,7 +244,9 @@ class ChildPlan:
                 del self.tasks[first:]
                 why = str(error)
                 text = self._config.redactor.text(why)
-                log.error("task %s, on %s: %s", self._task.id, self._on, text)
+                log.error(
+                    "what follows task %s on %s is left out: %s", self._task.id, self._on, text
+                )
             self.reasons.append((index, why, self.tasks[first:]))
 
     def _entry(self, entry: Then, key: str) -> Generator[None, None, str]:

@@ -181,7 +181,7 @@ class Addressed(Model):
     retry: Retry = Field(default_factory=dict, validate_default=True)
     """When a failed delivery is tried again; nothing is inherited from the endpoint's retry."""
     enabled: bool = True
-    """Whether it fires."""
+    """Whether it fires; where it is false, deliveries that wait stay waiting."""
 
     _fingerprint: str = PrivateAttr("")
 

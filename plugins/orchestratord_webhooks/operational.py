@@ -112,11 +112,11 @@ class OperationalWebhook(Addressed):
     """Who is told of what happens in the daemon itself."""
 
     name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
-    """Tells it from the others."""
+    """A name that no other of these webhooks has; its state is kept under it."""
     events: Annotated[tuple[str, ...], AfterValidator(_types)] = tuple(
         one for one in TYPES if one in _KNOWN
     )
-    """Which types of events are told of: `breaker.opened`, `config.*`; left out, what someone
+    """Which types of events are told of: `breaker.opened`, `config.*`; left out, what a person
     should look at."""
     batch: BatchRule = BatchRule(every=30.0, max=100)
     """How long events are gathered for one delivery, and how many: {every: 30s, max: 100}."""

@@ -145,6 +145,11 @@ def test_every_python_example_is_a_plugin_that_loads(block: Block, tmp_path: Pat
     assert set(info.hooks) == hooks
 
 
+@pytest.mark.parametrize("block", blocks("toml"), ids=str)
+def test_every_toml_example_can_be_read(block: Block) -> None:
+    assert tomllib.loads(block.text)
+
+
 def test_the_example_of_a_test_passes() -> None:
     (block,) = (item for item in blocks("python") if "orchestratord.testing" in item.text)
     names: dict[str, Any] = {}

@@ -30,6 +30,13 @@ def test_they_are_what_the_commands_write(outputs: ModuleType) -> None:
     assert seen >= 25
 
 
+def test_no_console_block_is_left_out(outputs: ModuleType) -> None:
+    for path in [*outputs.PAGES, *ROOT.glob("*.md")]:
+        page = path.read_text()
+        carried_out = len(outputs._BLOCK.findall(page)) if path in outputs.PAGES else 0
+        assert page.count("```console") == carried_out, path.name
+
+
 def test_only_the_output_is_made_anew(outputs: ModuleType) -> None:
     page = (
         "before\n```console\n$ orchestratord check x\nold\n\nolder\n$ sed x\n$ cat\nold\n```\n"

@@ -175,6 +175,27 @@ def test_warnings_and_uncaught_errors_are_one_line_each(
     assert SECRET not in "".join(lines)
 
 
+def test_warnings_in_json_lead_to_the_documentation(
+    logs: tuple[str, log.LogHandler, Written],
+) -> None:
+    form, _, written = logs
+    logging.getLogger("orchestratord.worker").warning("claiming failed; trying again in a second")
+    logging.getLogger("orchestratord.worker").error("%s", "x", extra={"help": "https://own.test"})
+    logging.getLogger("orchestratord.worker").info("claiming failed; trying again in a second")
+    for other in ("orchestratord.plugins.acme", "acme"):
+        logging.getLogger(other).warning("claiming failed; trying again in a second")
+    lines = written()
+    assert len(lines) == 5
+    if form == "json":
+        explained = "/messages/#claiming-failed-trying-again-in-a-second"
+        first, second, *others = map(json.loads, lines)
+        assert first["help"].endswith(explained)
+        assert second["help"] == "https://own.test"
+        assert not any("help" in other for other in others)
+    else:
+        assert "https:" not in "".join(lines)
+
+
 def test_a_long_text_is_cut(logs: tuple[str, log.LogHandler, Written]) -> None:
     form, _, written = logs
     logging.getLogger("orchestratord").info("x" * 1_000_000)

@@ -98,7 +98,7 @@ async def _answer(handler: Handler, request: Request, record: Record) -> Respons
     except Exception as error:
         meaning = Refusal.of(error)
         if meaning.status == 500:
-            log.exception("%s %s failed", request.method, _path(request))
+            log.exception("the request %s %s failed", request.method, _path(request))
         return meaning.response()
     finally:
         del asked

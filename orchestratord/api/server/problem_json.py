@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 from collections.abc import Mapping, Sequence
 from http import HTTPStatus
-from typing import Any
+from typing import Any, NamedTuple
 
 from starlette.responses import Response
 
 from orchestratord.api.serialize import json_bytes, problems_json
+from orchestratord.documentation import doc_links
 from orchestratord.errors import (
     ConfigError,
     Conflict,
@@ -30,50 +31,243 @@ from orchestratord.http.connect import nothing_opens
 
 MEDIA_TYPE = "application/problem+json"
 
-PROBLEMS: Mapping[str, tuple[int, str]] = {
-    "bad_request": (400, "this is not a request in HTTP/1.1"),
-    "bad_json": (400, "the body is not JSON, or says something twice"),
-    "bad_form": (400, "the login form is not one"),
-    "no_token": (401, "no token is shown"),
-    "wrong_token": (401, "the token is not known here"),
-    "read_only": (403, "the token is for looking only"),
-    "cross_site": (403, "a page of another site sent it"),
-    "not_writable": (403, "the daemon cannot write the file"),
-    "not_found": (404, "there is no such route, endpoint, task, webhook or bulk"),
-    "method_not_allowed": (405, "the route does not take this method"),
-    "timeout": (408, "the request did not arrive in time"),
-    "conflict": (409, "the state of the task, endpoint or webhook does not allow it"),
-    "overtaken": (409, "where tasks are ordered: a later one has started already"),
-    "outbox_unusable": (409, "the table of the outbox is missing, or may not be used"),
-    "outdated": (412, "the file, or what it inherits, has changed since it was read"),
-    "too_large": (413, "the body is larger than 16 MiB"),
-    "not_json": (415, "over TCP: the body is not said to be application/json"),
-    "not_a_form": (415, "the login form is not said to be one"),
-    "unknown_host": (421, "over TCP: `http.hosts` does not name this host"),
-    "invalid_params": (422, "something in it does not fit; `errors` names everything"),
-    "invalid_payload": (422, "the request or payload cannot be built"),
-    "idempotency_key_reused": (422, "the key was used at this endpoint, with other parameters"),
-    "bad_config": (422, "the configuration is not good; `errors` names everything"),
-    "if_match_required": (428, "If-Match is missing"),
-    "head_too_large": (431, "line and headers are larger than 64 KiB"),
-    "internal": (500, "the daemon failed; its log says more"),
-    "plugin_fault": (500, "a plugin failed; the daemon's log says more"),
-    "not_ready": (503, "no new work would be carried out now; `errors` says why"),
-    "stopping": (503, "the daemon is being stopped"),
-    "busy": (503, "there are too many connections or large bodies; ask again"),
-    "too_many_followers": (503, "as many clients as can follow the events do so"),
-    "shortage": (503, "the daemon has no file descriptor, or no memory, left for this request"),
-    "memory_exhausted": (503, "the daemon has no memory left for this request"),
-    "database_unreachable": (503, "the database cannot be reached now"),
-    "database_locked": (503, "another program holds the database"),
-    "storage_read_only": (503, "the disk cannot be written to"),
-    "storage_error": (503, "the disk fails"),
-    "database_damaged": (503, "the database is damaged; the daemon ends"),
-    "database_gone": (503, "the file of the database is gone; the daemon ends"),
-    "fatal": (503, "the daemon ends, for what its log says"),
-    "storage_full": (507, "the disk has no room for new work"),
+
+class RefusalKind(NamedTuple):
+    """What a `code` stands for. `remedy` is Markdown, as the page of it in the docs has it."""
+
+    status: int
+    what: str
+    remedy: str
+
+
+PROBLEMS: Mapping[str, RefusalKind] = {
+    "bad_request": RefusalKind(
+        400,
+        "this is not a request in HTTP/1.1",
+        "Send HTTP/1.1: one `Host`, one length, no line that is folded. A proxy in between "
+        "may have to be told so.",
+    ),
+    "bad_json": RefusalKind(
+        400,
+        "the body is not JSON, or says something twice",
+        "Look at the place that `detail` names. A key that stands twice in one object is an "
+        "error too.",
+    ),
+    "bad_form": RefusalKind(
+        400,
+        "the login form is not one",
+        "Log in by the form that the dashboard shows; programs send `Authorization: Bearer TOKEN`.",
+    ),
+    "no_token": RefusalKind(
+        401,
+        "no token is shown",
+        "Send `Authorization: Bearer TOKEN`, with a token of `http.token` or `http.read_token`.",
+    ),
+    "wrong_token": RefusalKind(
+        401,
+        "the token is not known here",
+        "Look at what `http.token` of orchestratord.yaml refers to: it may have been rotated.",
+    ),
+    "read_only": RefusalKind(
+        403,
+        "the token is for looking only",
+        "Use a token of `http.token`; those of `http.read_token` change nothing.",
+    ),
+    "cross_site": RefusalKind(
+        403,
+        "a page of another site sent it",
+        "Let the page ask a server of its own, which has the token: browsers are not to write"
+        " here for other sites.",
+    ),
+    "not_writable": RefusalKind(
+        403,
+        "the daemon cannot write the file",
+        "Let the daemon's user write the file that `detail` names, or change it where it "
+        "comes from, such as a ConfigMap.",
+    ),
+    "not_found": RefusalKind(
+        404,
+        "there is no such route, endpoint, task, webhook or bulk",
+        "Look for the name or id: `orchestratorctl endpoints`, `orchestratorctl list`. Tasks "
+        "that have ended are deleted after `retention`.",
+    ),
+    "method_not_allowed": RefusalKind(
+        405,
+        "the route does not take this method",
+        "Use a method that the header `Allow` names.",
+    ),
+    "timeout": RefusalKind(
+        408,
+        "the request did not arrive in time",
+        "Send the request again, faster: it was too slow, or the network lost a part.",
+    ),
+    "conflict": RefusalKind(
+        409,
+        "the state of the task, endpoint or webhook does not allow it",
+        "Read `detail`, which says what the state is: a task that runs or has succeeded, an "
+        "endpoint with `enabled: false`.",
+    ),
+    "overtaken": RefusalKind(
+        409,
+        "where tasks are ordered: a later one has started already",
+        "Look whether what came later stands on its own; if the order does not matter here, "
+        "retry with `force`.",
+    ),
+    "outbox_unusable": RefusalKind(
+        409,
+        "the table of the outbox is missing, or may not be used",
+        "Make the table by `orchestratord outbox schema --apply`, or grant the daemon's user "
+        "what `detail` says.",
+    ),
+    "outdated": RefusalKind(
+        412,
+        "the file, or what it inherits, has changed since it was read",
+        "Read it again, apply your change to what is there now, and send that with its `ETag`.",
+    ),
+    "too_large": RefusalKind(
+        413,
+        "the body is larger than 16 MiB",
+        "Split the batch, or send large data to where the endpoint can fetch them.",
+    ),
+    "not_json": RefusalKind(
+        415,
+        "over TCP: the body is not said to be application/json",
+        "Send `Content-Type: application/json`.",
+    ),
+    "not_a_form": RefusalKind(
+        415,
+        "the login form is not said to be one",
+        "Log in by the form that the dashboard shows.",
+    ),
+    "unknown_host": RefusalKind(
+        421,
+        "over TCP: `http.hosts` does not name this host",
+        "Add the name in your address bar to `http.hosts`, with its port where it has one.",
+    ),
+    "invalid_params": RefusalKind(
+        422,
+        "something in it does not fit; `errors` names everything",
+        "Correct what `errors` names: `orchestratord config show ENDPOINT` has the declared "
+        "`params`.",
+    ),
+    "invalid_payload": RefusalKind(
+        422,
+        "the request or payload cannot be built",
+        "Look with `orchestratord explain ENDPOINT` at what the templates make of these params.",
+    ),
+    "idempotency_key_reused": RefusalKind(
+        422,
+        "the key was used at this endpoint, with other parameters",
+        "Use a key of its own for each call that is another one. If it is the same one, its "
+        "params must not change.",
+    ),
+    "bad_config": RefusalKind(
+        422,
+        "the configuration is not good; `errors` names everything",
+        "Correct what `errors` names, with file and line; `orchestratord check` says the same.",
+    ),
+    "if_match_required": RefusalKind(
+        428,
+        "If-Match is missing",
+        "Read the webhooks first, and send their `ETag` as `If-Match`.",
+    ),
+    "head_too_large": RefusalKind(
+        431,
+        "line and headers are larger than 64 KiB",
+        "Send fewer or shorter headers and cookies.",
+    ),
+    "internal": RefusalKind(
+        500,
+        "the daemon failed; its log says more",
+        "Look into the log at that moment: it has the traceback. It is a bug; please report it.",
+    ),
+    "plugin_fault": RefusalKind(
+        500,
+        "a plugin failed; the daemon's log says more",
+        "Look into the log at that moment: it names the plugin. Its author can help.",
+    ),
+    "not_ready": RefusalKind(
+        503,
+        "no new work would be carried out now; `errors` says why",
+        "Look up each `key` of `errors` in [troubleshooting](troubleshooting.md#by-code).",
+    ),
+    "stopping": RefusalKind(
+        503,
+        "the daemon is being stopped",
+        "Ask again in a moment: systemd or the orchestrator starts it again. Where it ends "
+        "for good, nothing was lost.",
+    ),
+    "busy": RefusalKind(
+        503,
+        "there are too many connections or large bodies; ask again",
+        "Ask again after `Retry-After`. Keep connections open and use them again, and send "
+        "batches.",
+    ),
+    "too_many_followers": RefusalKind(
+        503,
+        "as many clients as can follow the events do so",
+        "End followers that are not needed (`orchestratorctl events`, open dashboards), or "
+        "share one.",
+    ),
+    "shortage": RefusalKind(
+        503,
+        "the daemon has no file descriptor, or no memory, left for this request",
+        "Raise `LimitNOFILE=` and `MemoryMax=` of the unit; `orchestratord doctor` shows what"
+        " they are.",
+    ),
+    "memory_exhausted": RefusalKind(
+        503,
+        "the daemon has no memory left for this request",
+        "Raise `MemoryMax=`, or lower `concurrency` and `max_response`.",
+    ),
+    "database_unreachable": RefusalKind(
+        503,
+        "the database cannot be reached now",
+        "Look at the PostgreSQL server and the way to it; the daemon goes on as soon as it is"
+        " back.",
+    ),
+    "database_locked": RefusalKind(
+        503,
+        "another program holds the database",
+        "End the program whose pid `detail` names: a backup by `cp`, or a `sqlite3` with an "
+        "open transaction.",
+    ),
+    "storage_read_only": RefusalKind(
+        503,
+        "the disk cannot be written to",
+        "Make the file and its file system writable for the daemon's user.",
+    ),
+    "storage_error": RefusalKind(
+        503,
+        "the disk fails",
+        "Look into the kernel's log (`dmesg`) before anything else, and copy what you can.",
+    ),
+    "database_damaged": RefusalKind(
+        503,
+        "the database is damaged; the daemon ends",
+        "Stop the daemon, keep a copy, and restore a [backup](operations.md#backups).",
+    ),
+    "database_gone": RefusalKind(
+        503,
+        "the file of the database is gone; the daemon ends",
+        "Put the file back, if you have moved it. The next start uses what is there.",
+    ),
+    "fatal": RefusalKind(
+        503,
+        "the daemon ends, for what its log says",
+        "Look at the log's last lines. Under systemd it is started again, and goes on with "
+        "what was under way.",
+    ),
+    "storage_full": RefusalKind(
+        507,
+        "the disk has no room for new work",
+        "Make room on the disk, then shorten `retention`; to delete tasks frees nothing at once.",
+    ),
 }
-"""The `code` of a problem → the status of the answer, and what has happened."""
+"""The `code` of a problem → the status of the answer, what has happened, and what to do."""
+
+# All at once: where no file can be opened any more, an answer has to say so.
+_TYPES = {code: doc_links.problem(code) for code in PROBLEMS}
 
 _CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
     (NotFound, "not_found"),
@@ -107,6 +301,11 @@ def title(status: int) -> str:
     )
 
 
+def type_of(code: str) -> str:
+    """The `type` of a problem: the address at which the documentation explains it."""
+    return _TYPES[code]
+
+
 class Refusal(Exception):
     """A request is not done.
 
@@ -125,7 +324,7 @@ class Refusal(Exception):
         errors: Sequence[Mapping[str, Any]] = (),
         headers: Mapping[str, str] | None = None,
     ) -> None:
-        self.status = PROBLEMS[code][0]
+        self.status = PROBLEMS[code].status
         self.code = code
         self.detail = detail
         self.errors = errors
@@ -151,7 +350,7 @@ class Refusal(Exception):
     def document(self) -> dict[str, Any]:
         """The body of the answer."""
         document: dict[str, Any] = {
-            "type": "about:blank",
+            "type": type_of(self.code),
             "title": title(self.status),
             "status": self.status,
             "detail": self.detail,

@@ -141,10 +141,16 @@ def check_daemon(installed: Installation) -> Findings:
             "nothing is lost meanwhile; `orchestratorctl watch` shows when it is back",
         )
     if status.get("draining"):
-        yield warn("it is draining: nothing new is begun", "wait until it has ended")
+        yield warn(
+            "it is draining: nothing new is begun",
+            "wait until it has ended",
+            trouble="draining",
+        )
     for trouble in (status.get("health") or {}).get("troubles") or ():
         if trouble["code"] != "draining":
             since = f" since {trouble['since']}" if trouble.get("since") else ""
             yield fail(
-                f"it is not ready{since}: {trouble['why']}", _REMEDIES.get(trouble["code"], _ELSE)
+                f"it is not ready{since}: {trouble['why']}",
+                _REMEDIES.get(trouble["code"], _ELSE),
+                trouble=trouble["code"],
             )

@@ -8,7 +8,7 @@ import shutil
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
 import click
@@ -30,7 +30,8 @@ def doctor(config: str | None, output: str) -> None:
 
     Configuration, files, plugins, certificates, the queue's database, disk, the databases of
     endpoints, control socket, API over TCP, endpoints and webhooks that fail now, clock and limits:
-    each line says ok, warn or fail, what is so, and what to do. Exits with 1 if something fails.
+    each line says ok, warn or fail, what is so, what to do, and where the documentation says more.
+    Exits with 1 if something fails.
     Nothing is changed, and nothing is sent but a question to the daemon and to the databases.
     """
     from orchestratord.cli.doctor.installation import look_at
@@ -47,6 +48,22 @@ def doctor(config: str | None, output: str) -> None:
 
 
 def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
+    from orchestratord.cli.doctor.installation import fail
+    from orchestratord.documentation import doc_links
+
+    for about, check in checks().items():
+        more = doc_links.finding(about)
+        try:
+            for found in check(installed):
+                bare = found.status == "ok" or found.help
+                yield about, found if bare else replace(found, help=more)
+        except Exception as error:  # one that cannot be made does not keep the others
+            text = f"cannot be checked: {error}"
+            yield about, replace(fail(text, "check it manually"), help=more)
+
+
+def checks() -> dict[str, Callable[[Installation], Findings]]:
+    """What is looked at, in this order, by the name that each line has."""
     from orchestratord.cli.doctor import (
         config_checks,
         daemon_checks,
@@ -55,9 +72,8 @@ def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
         outbox_checks,
         queue_checks,
     )
-    from orchestratord.cli.doctor.installation import fail
 
-    checks: dict[str, Callable[[Installation], Findings]] = {
+    return {
         "program": machine_checks.check_program,
         "config": config_checks.check_config,
         "files": config_checks.check_files,
@@ -75,12 +91,6 @@ def _check(installed: Installation) -> Iterator[tuple[str, Finding]]:
         "open files": machine_checks.check_files_limit,
         "inotify": machine_checks.check_inotify,
     }
-    for about, check in checks.items():
-        try:
-            for finding in check(installed):
-                yield about, finding
-        except Exception as error:  # one that cannot be made does not keep the others
-            yield about, fail(f"cannot be checked: {error}", "check it manually")
 
 
 def _print(about: str, finding: Finding) -> None:
@@ -92,6 +102,8 @@ def _print(about: str, finding: Finding) -> None:
     remedy = _lines(escape(finding.remedy)) if finding.remedy else []
     for line in rest + [("  " if number else "→ ") + text for number, text in enumerate(remedy)]:
         click.echo(" " * _INDENT + line)
+    if finding.help:
+        click.echo(" " * _INDENT + click.style(finding.help, dim=colour is not None))
 
 
 def _lines(text: str) -> list[str]:

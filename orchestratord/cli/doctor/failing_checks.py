@@ -21,7 +21,7 @@ def check_failing(installed: Installation) -> Findings:
         return
     failing = status["failing"]
     for item in failing:
-        yield fail(_what(item), _remedy(item))
+        yield fail(_what(item), _remedy(item), trouble=item["reason"])
     if more := sum(status["failing_counts"].values()) - len(failing):
         yield fail(
             f"{more:,} more of them fail",

@@ -16,6 +16,7 @@ from orchestratord.cli.opened_config import host_of
 from orchestratord.config.load import load, read_settings
 from orchestratord.config.validate.socket_path import socket_path
 from orchestratord.daemon.bootstrap import ADDRESSES, database_url
+from orchestratord.documentation import doc_links
 from orchestratord.errors import ConfigError, Problem
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.plugin.host import Host
@@ -33,11 +34,16 @@ _Status = Literal["ok", "warn", "fail"]
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One line: `what` is so, and where it is not good, the `remedy`."""
+    """One line: `what` is so, and where it is not good, the `remedy`.
+
+    `help` is the address at which the documentation says more; empty where all is good, and until
+    `doctor` has added its check's.
+    """
 
     status: _Status
     what: str
     remedy: str = ""
+    help: str = ""
 
 
 Findings = Iterable[Finding]
@@ -48,14 +54,14 @@ def ok(what: str) -> Finding:
     return Finding("ok", what)
 
 
-def warn(what: str, remedy: str) -> Finding:
-    """Something will do harm one day, or may be meant."""
-    return Finding("warn", what, remedy)
+def warn(what: str, remedy: str, *, trouble: str | None = None) -> Finding:
+    """Something will do harm one day, or may be meant. `trouble`: the reason or code that it is."""
+    return Finding("warn", what, remedy, doc_links.trouble(trouble) if trouble else "")
 
 
-def fail(what: str, remedy: str) -> Finding:
-    """Something keeps the daemon from its work."""
-    return Finding("fail", what, remedy)
+def fail(what: str, remedy: str, *, trouble: str | None = None) -> Finding:
+    """Something keeps the daemon from its work. `trouble`: the reason or code that it is."""
+    return Finding("fail", what, remedy, doc_links.trouble(trouble) if trouble else "")
 
 
 @dataclass(slots=True)

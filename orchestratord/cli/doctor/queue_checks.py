@@ -12,6 +12,7 @@ from orchestratord.cli.doctor.installation import Finding, Findings, Installatio
 from orchestratord.cli.options import counted
 from orchestratord.errors import QueueError
 from orchestratord.queue.admin.inspect import Seen, faults, look, too_new
+from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import DaemonSeen
 from orchestratord.queue.schema import NEVER
 from orchestratord.queue.sqlite.file_locks import holder
@@ -95,6 +96,7 @@ def _whole(path: Path) -> Findings:
         yield fail(
             f"{path} is damaged: {'; '.join(damage)}",
             "stop the daemon, keep a copy, and restore a backup or use sqlite3's .recover",
+            trouble=Code.DAMAGED,
         )
     else:
         yield ok(f"{path}, {size}, is whole")
@@ -192,9 +194,11 @@ def _room(folder: Path, used: int, free: int, words: str) -> Finding:
     share = used / (used + free) if used + free else 0.0
     what = f"{words} free at {folder}, {share:.0%} in use"
     if share > CROWDED:
-        return fail(f"{what}: no new calls are taken", "make room; deleting tasks does not help")
+        remedy = "make room; deleting tasks does not help"
+        return fail(f"{what}: no new calls are taken", remedy, trouble=Code.FULL)
     if share > _FILLING:
-        return warn(f"{what}; over {CROWDED:.0%} no new calls are taken", "make room soon")
+        words = f"{what}; over {CROWDED:.0%} no new calls are taken"
+        return warn(words, "make room soon", trouble=Code.FULL)
     return ok(what)
 
 

@@ -13,6 +13,7 @@ from pydantic.json_schema import GenerateJsonSchema, JsonSchemaValue
 from pydantic_core import core_schema
 
 from orchestratord.config.yaml_keys import HTTP, api_model, daemon_model, endpoint_model
+from orchestratord.documentation import doc_links
 from orchestratord.model.backoff import Backoff
 from orchestratord.plugin.registry import Registry
 from orchestratord.values.yaml_value import REFERENCE
@@ -45,7 +46,8 @@ def json_schema(file: File, registry: Registry) -> dict[str, Any]:
         _allow(schema, registry.disabled_daemon_keys)
     else:
         schema = _endpoint(registry)
-    return {"$schema": DIALECT, **as_read(schema), "title": f"orchestratord: {file}"}
+    about = {"$schema": DIALECT, "$id": doc_links.schema(file), "title": f"orchestratord: {file}"}
+    return {**about, **as_read(schema), "title": about["title"]}
 
 
 def _endpoint(registry: Registry) -> dict[str, Any]:

@@ -24,7 +24,7 @@ ADDRESS = protocol.Address.of("/nowhere/control.sock", None)
 
 
 def test_every_problem_has_a_class() -> None:
-    found = {(status, code): refusal_class(status, code) for code, (status, _) in PROBLEMS.items()}
+    found = {(status, code): refusal_class(status, code) for code, (status, *_) in PROBLEMS.items()}
     assert len(found) > 30
     assert oc.Refused not in found.values()
     # What does not fit is told apart; a word of a newer daemon's is the class of its status.

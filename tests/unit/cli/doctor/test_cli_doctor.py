@@ -103,8 +103,8 @@ def test_in_json(folder: Path) -> None:
         "open files", "inotify",
     }  # fmt: skip
     for row in document["findings"]:
-        assert set(row) == {"check", "status", "what", "remedy"}
-        assert bool(row["remedy"]) == (row["status"] != "ok")
+        assert set(row) == {"check", "status", "what", "remedy", "help"}
+        assert bool(row["remedy"]) == bool(row["help"]) == (row["status"] != "ok")
 
 
 def test_it_fails_where_something_fails(folder: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import jsonschema
@@ -12,6 +14,8 @@ import pytest
 import yaml
 
 from tests.unit.cli.cli_parts import EXAMPLE, run
+
+ROOT = Path(__file__).parents[4]
 
 
 def schema(file: str) -> dict[str, Any]:
@@ -73,3 +77,24 @@ def test_an_editor_shows_a_sentence_for_every_key(file: str) -> None:
         about = key.get("description") or target.get("description")
         assert about is not None, path
         assert re.fullmatch(r"[A-Z`](?s:.*)\.", about), (path, about)
+        named = {"a", "an", "the", *path.rpartition(".")[2].lower().split("_")}
+        said = set(re.findall(r"[a-z]+", about.lower()))
+        assert len(said - named - {f"{word}s" for word in named}) >= 2, (path, about)
+
+
+def test_what_the_site_has_is_what_the_command_prints(tmp_path: Path) -> None:
+    path = ROOT / "docs" / "schema_files.py"
+    spec = importlib.util.spec_from_file_location("schema_files", path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    assert run("schema", "--write", "--config", tmp_path).exit_code == 0
+    for name, text in module.made().items():
+        assert (module.FOLDER / name).read_text() == text, "run: python docs/schema_files.py"
+        if name != "catalog.json":
+            written = json.loads((tmp_path / ".schema" / name).read_text())
+            assert written == json.loads(text)
+    for entry in json.loads((module.FOLDER / "catalog.json").read_text()):
+        assert entry["url"] == schema(entry["name"].split()[1])["$id"]
+        assert all("orchestratord" in pattern for pattern in entry["fileMatch"])
