@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import json
 import re
+import tomllib
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -40,6 +41,9 @@ async def described() -> dict[str, Any]:
     async with httpx.AsyncClient(transport=transport, base_url="http://localhost") as client:
         answer = await client.get("/openapi.json")
     document: dict[str, Any] = answer.raise_for_status().json()
+    # Of this checkout, also where it was installed before its version was raised.
+    project = tomllib.loads((DOCS.parent / "pyproject.toml").read_text("utf-8"))["project"]
+    document["info"]["version"] = project["version"]
     return document
 
 

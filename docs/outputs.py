@@ -25,8 +25,10 @@ import sys
 import tempfile
 import threading
 import time
+import tomllib
 from collections.abc import Callable
 from contextlib import chdir, suppress
+from importlib import metadata
 from pathlib import Path
 
 from click.testing import CliRunner
@@ -38,6 +40,8 @@ from orchestratord.cli.main import main
 
 ROOT = Path(__file__).parents[1]
 PAGES = sorted((ROOT / "docs").rglob("*.md"))
+
+VERSION = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["version"]
 
 CONFIG = "/etc/orchestratord"
 
@@ -314,6 +318,8 @@ def output_of(command: str) -> str:
     if result.exception is not None and not isinstance(result.exception, SystemExit):
         raise result.exception
     output = result.output.replace(f"{Path.cwd()}/", "").replace(str(ROOT / "config"), CONFIG)
+    # Of this checkout, also where it was installed before its version was raised.
+    output = output.replace(metadata.version("orchestratord"), VERSION)
     return re.sub(r"(  token: )\S{40,}", r"\1…", output)  # another one each time
 
 

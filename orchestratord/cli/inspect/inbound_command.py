@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import http.client
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,17 +80,37 @@ def _endpoint(open_: OpenedConfig, file: str) -> Endpoint:
 
 def _sent(request: PortRequest, host: str, port: int) -> tuple[int, str]:
     """Send it; the status and the body of the answer. Ends the command where none comes."""
+    import httpx
+
     from orchestratord.log import escape
 
-    connection = http.client.HTTPConnection(host, port, timeout=WITHIN)
+    url = httpx.URL(scheme="http", host=host, port=port, raw_path=request.path.encode())
+    shown = b""
     try:
-        connection.request(request.method, request.path, request.body, dict(request.headers))
-        answer = connection.getresponse()
-        return answer.status, escape(answer.read(_SHOWN).decode(errors="replace"))
-    except OSError as error:
+        with (
+            # To this very address, whatever the environment says of proxies.
+            httpx.Client(timeout=WITHIN, trust_env=False, verify=False) as client,  # noqa: S501
+            client.stream(
+                request.method, url, content=request.body, headers=dict(request.headers)
+            ) as answer,
+        ):
+            for part in answer.iter_raw():
+                shown += part
+                if len(shown) >= _SHOWN:
+                    break
+    except httpx.HTTPError as error:
         raise click.ClickException(
-            f"nothing answers at {host}:{port} ({error.strerror or error}): start the daemon, or "
+            f"nothing answers at {host}:{port} ({_reason(error)}): start the daemon, or "
             "say with --bind where it listens"
         ) from None
-    finally:
-        connection.close()
+    return answer.status_code, escape(shown[:_SHOWN].decode(errors="replace"))
+
+
+def _reason(error: Exception) -> str:
+    """In the system's words, where it was the system that said so."""
+    at: BaseException | None = error
+    while at is not None:
+        if isinstance(at, OSError) and at.strerror:
+            return at.strerror
+        at = at.__cause__ or at.__context__
+    return str(error) or type(error).__name__

@@ -8,6 +8,7 @@ import hmac
 import json
 import re
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from datetime import UTC, datetime
@@ -316,7 +317,21 @@ def test_the_command_signs_and_sends(port: In, daemon: Daemon) -> None:
     assert daemon.run("inbound", "test", "in/closed", "--bind", bind).code == 1
     nothing = daemon.run("inbound", "test", "in/slack", "--bind", "127.0.0.1:1")
     assert nothing.code == 1
-    assert "start the daemon" in nothing.err
+    assert "(Connection refused): start the daemon" in nothing.err
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        speaking = threading.Thread(target=_say_something_else, args=(other,))
+        speaking.start()
+        bind = f"127.0.0.1:{other.getsockname()[1]}"
+        another = daemon.run("inbound", "test", "in/slack", "--bind", bind)
+        speaking.join()
+    assert (another.code, "start the daemon" in another.err) == (1, True), another.err
+
+
+def _say_something_else(server: socket.socket) -> None:
+    connection, _ = server.accept()
+    with connection:
+        connection.recv(65_536)
+        connection.sendall(b"220 mail.example.com ESMTP\r\n")
 
 
 PAID = """
