@@ -38,7 +38,12 @@ COMMANDS = ROOT / "docs" / "commands.md"
 
 HOOKS = [name for name, value in vars(hookspecs).items() if hasattr(value, "orchestratord_spec")]
 DATABASE = '{url: "sqlite:///warehouse.db"}'
-VARIABLES = {"SALESFORCE_TOKEN": "a-token-of-salesforce", "BILLING_PASSWORD": "a-password"}
+VARIABLES = {
+    "SALESFORCE_TOKEN": "a-token-of-salesforce",
+    "BILLING_PASSWORD": "a-password",
+    "CRM_TOKEN": "a-token-of-the-crm",
+    "SLACK_HOOK": "T000/B000/XXXXXXXX",
+}
 CREDENTIALS = (
     "api_token", "api_read_token", "oauth2_secret", "ops_hook", "ops_new", "ops_old", "pager",
     "proxy_password", "salesforce_secret", "stripe",
