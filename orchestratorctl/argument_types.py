@@ -75,6 +75,8 @@ EVENTS = (
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)?", re.ASCII)
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._-]*"
+OWN_ENDPOINT = "orchestratord"
+"""Stands in the place of an endpoint for what is of the daemon itself."""
 _ENDPOINT = re.compile(f"{_NAME}/{_NAME}")
 _ENDPOINTS = re.compile(rf"{_NAME}/({_NAME}|\*)")
 
@@ -106,14 +108,19 @@ def is_endpoint(word: str) -> bool:
     return _ENDPOINT.fullmatch(word) is not None
 
 
+def endpoint_or_own(word: str) -> str:
+    """An endpoint's id, or `orchestratord` for the operational webhooks."""
+    return word if word == OWN_ENDPOINT else endpoint_id(word)
+
+
 def scope(word: str) -> str:
     """What can be throttled: an endpoint's id, API/NAME#WEBHOOK, a lane, or a URL."""
     return utf8_text(word) if ":" in word or "#" in word else endpoint_id(word)
 
 
 def endpoint_or_api(word: str) -> str:
-    """An endpoint's id, or API/* for all endpoints of an api."""
-    if _ENDPOINTS.fullmatch(word) is None:
+    """An endpoint's id, API/* for all endpoints of an api, or `orchestratord`."""
+    if _ENDPOINTS.fullmatch(word) is None and word != OWN_ENDPOINT:
         raise ArgumentTypeError(f"'{word}' is no endpoint; write API/NAME, or API/* for all of one")
     return word
 

@@ -187,9 +187,10 @@ class _Line:
 # -- where the candidates come from; `complete` in the table names one of these -------------------
 
 
-def _endpoints(line: _Line, _: str) -> Iterable[Suggestion]:
+def _endpoints(line: _Line, own: str) -> Iterable[Suggestion]:
     rows = line.ask("/v1/endpoints")
-    return [Suggestion(str(row.get("id")), "paused" if row.get("paused") else "") for row in rows]
+    found = [Suggestion(str(row.get("id")), "paused" if row.get("paused") else "") for row in rows]
+    return [*found, Suggestion(own, "operational webhooks")] if own else found
 
 
 def _params(line: _Line, _: str) -> Iterable[Suggestion]:

@@ -283,6 +283,19 @@ OUTBOX = (
 )
 
 
+# -- the events of a batch -----------------------------------------------------------------------
+
+EVENTS = (
+    TableColumn("AT", value_of("at", ago), right=True),
+    TableColumn(
+        "EVENT",
+        lambda item: compact((item.get("event") or {}).get("text") or item.get("reason")),
+        cut="end",
+    ),
+)
+"""Of a batch that tells of what happens in the daemon."""
+
+
 # -- endpoints -----------------------------------------------------------------------------------
 
 

@@ -178,6 +178,7 @@ def _check_params(arguments: argparse.Namespace) -> None:
 # -- what several verbs take ---------------------------------------------------------------------
 
 _API_NAME = ArgumentValue("API/NAME", types.endpoint_id, "endpoints")
+_API_OWN = ArgumentValue("API/NAME", types.endpoint_or_own, f"endpoints {types.OWN_ENDPOINT}")
 _API_ANY = ArgumentValue("API/NAME", types.endpoint_or_api, "endpoints")
 _STATUS = ArgumentValue("STATUS", types.statuses, types.STATUSES)
 _REASON = ArgumentValue("REASON", types.reasons, types.REASONS)
@@ -219,6 +220,7 @@ EVERYWHERE = (
 """What every verb takes."""
 
 _ENDPOINT = VerbArgument("endpoint", None, _API_NAME)
+_WHOSE = "the webhook's endpoint; orchestratord for operational webhooks"
 _WEBHOOK = VerbArgument(
     "webhook", "its name", ArgumentValue("WEBHOOK", types.utf8_text, "webhooks")
 )
@@ -248,6 +250,7 @@ _FILTERS = (
     _OF_KIND,
     VerbArgument("--since", "created within 2h, or after a time", _WHEN, "filters"),
     VerbArgument("--until", "created before that", _WHEN, "filters"),
+    VerbArgument("--ended-since", "ended within 2h, or after a time", _WHEN, "filters"),
     VerbArgument("--text", "in parameters, answer, last error or name", _TEXT, "filters"),
     VerbArgument("--partition", "of the partition of this name", _TEXT, "filters"),
     VerbArgument("--bulk", "moved by this bulk, and by none after it", _BULK_ID, "filters"),
@@ -312,7 +315,8 @@ def _task_id(statuses: str = "") -> ArgumentValue:
 
 def _webhook_verb(name: str, about: str, *options: VerbArgument) -> Verb:
     """What is done with one webhook, by the function of this name."""
-    return Verb(name, f"verbs.webhook_verbs:{name}", about, _ENDPOINT, _WEBHOOK, *options)
+    endpoint = VerbArgument("endpoint", _WHOSE, _API_OWN)
+    return Verb(name, f"verbs.webhook_verbs:{name}", about, endpoint, _WEBHOOK, *options)
 
 
 # -- the table -----------------------------------------------------------------------------------
@@ -454,7 +458,7 @@ VERBS = (
                 "list",
                 "verbs.webhook_verbs:list_webhooks",
                 "list webhooks and their state",
-                VerbArgument("endpoint", None, _API_NAME, nargs="?"),
+                VerbArgument("endpoint", _WHOSE, _API_OWN, nargs="?"),
             ),
             _webhook_verb(
                 "enable",

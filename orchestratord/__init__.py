@@ -30,6 +30,7 @@ if TYPE_CHECKING:
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import Endpoint as Endpoint
     from orchestratord.model.endpoint import ParamRules as ParamRules
@@ -136,7 +137,9 @@ _HOMES = {
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",
-    "orchestratord.model.endpoint": "Api Endpoint ParamRules PartitionKey Schedule Setting",
+    "orchestratord.model.endpoint": (
+        "OWN_ENDPOINT Api Endpoint ParamRules PartitionKey Schedule Setting "
+    ),
     "orchestratord.model.event": (
         "BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
         "FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "

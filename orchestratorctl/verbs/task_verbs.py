@@ -5,10 +5,11 @@ from __future__ import annotations
 from argparse import Namespace
 
 from orchestratorctl.console import Console
-from orchestratorctl.exit_codes import OK, RequestRefused, combine
+from orchestratorctl.exit_codes import NOT_FOUND, OK, RequestRefused, combine
 from orchestratorctl.formats import number
 from orchestratorctl.socket_client import SocketClient, endpoint_path
 from orchestratorctl.tables import (
+    EVENTS,
     GROUPS,
     NEW_CALL,
     PARAMS,
@@ -69,6 +70,12 @@ def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> 
         after = page.get("next")
         if after is None or len(tasks) >= arguments.limit or not page.get("retries"):
             break
+    if (
+        not tasks
+        and filters(arguments).keys() == {"batch"}
+        and _list_events(client, console, arguments)
+    ):
+        return OK
     if not console.tables:
         console.data({"retries": tasks, "next": after})
     elif tasks:
@@ -79,6 +86,28 @@ def list_tasks(client: SocketClient, console: Console, arguments: Namespace) -> 
     else:
         console.say("No task matches." if filters(arguments) else "There are no tasks.")
     return OK
+
+
+def _list_events(client: SocketClient, console: Console, arguments: Namespace) -> bool:
+    """Lists what a batch tells of where that is events in the daemon, and no tasks; False where
+    it is not."""
+    batch: dict[str, Any] = {"next": None}
+    members: list[dict[str, Any]] = []
+    while not members or (batch["next"] is not None and len(members) < arguments.limit):
+        query = {"limit": min(arguments.limit - len(members), _PAGE), "after": batch["next"]}
+        try:
+            batch = client.get(f"/v1/batches/{arguments.batch}", query)
+        except RequestRefused as refused:
+            if refused.exit_code == NOT_FOUND:
+                return False
+            raise
+        members += (found := batch.get("members") or [])
+        if not any(one.get("event") for one in found):
+            return False
+    console.show({**batch, "members": members}, lambda: table(EVENTS, members, console))
+    if console.tables and batch["next"] is not None:
+        console.say(f"There are more than these {len(members)}; --limit shows more.")
+    return True
 
 
 def _count_tasks(client: SocketClient, console: Console, arguments: Namespace) -> int:

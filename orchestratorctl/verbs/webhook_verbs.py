@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from argparse import Namespace
 
 from orchestratorctl.console import Console
@@ -27,21 +28,31 @@ def list_webhooks(client: SocketClient, console: Console, arguments: Namespace) 
 
 
 def enable(client: SocketClient, console: Console, arguments: Namespace) -> int:
-    """Enables a webhook that was disabled; with --replay, sends what has failed meanwhile."""
-    console.report(_post(client, arguments, "enable"), f"{_name(arguments)} is enabled.")
-    if arguments.replay:
-        wanted = {
-            "kind": "webhook",
-            "endpoint": arguments.endpoint,
-            "webhook": arguments.webhook,
-            "status": "failed",
-            "reason": "webhook_disabled",
-        }
-        answer = client.post("/v1/retries/trigger", {"filter": wanted})
-        matched = number(answer.get("matched"))
-        console.say(f"{matched} deliveries are sent that had failed because of it.")
-        if answer.get("bulk") is not None:
-            console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
+    """Enables a webhook that was disabled; with --replay, sends what has failed since."""
+    enabled = _post(client, arguments, "enable")
+    console.report(enabled, f"{_name(arguments)} is enabled.")
+    if not arguments.replay:
+        return OK
+    wanted = enabled.get("replay")
+    if wanted is None:
+        console.say("It never was disabled: there is nothing to replay.")
+        return OK
+    at_any_time = {name: value for name, value in wanted.items() if name != "ended_since"}
+    before = client.post("/v1/retries/trigger", {"filter": at_any_time, "dry_run": True})
+    answer = client.post("/v1/retries/trigger", {"filter": wanted})
+    matched = answer.get("matched") or 0
+    since = wanted["ended_since"]
+    console.say(
+        f"{number(matched)} deliveries are sent that have failed because of it since {since}."
+    )
+    if answer.get("bulk") is not None and matched:
+        console.hint(f"See how far that is with: orchestratorctl bulks {answer['bulk']}")
+    if (older := (before.get("matched") or 0) - matched) > 0:
+        console.say(f"{number(older)} are left that had failed when it was disabled before.")
+        console.hint(
+            f"Send them with: orchestratorctl retry --all --endpoint {arguments.endpoint} "
+            f"--webhook {shlex.quote(arguments.webhook)} --reason webhook_disabled"
+        )
     return OK
 
 

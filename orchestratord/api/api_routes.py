@@ -41,6 +41,8 @@ from orchestratord.api.daemon_documents import (
 from orchestratord.api.filters import MAX_ID, NAMES, items, whole_number
 from orchestratord.api.openapi import ApiDescription
 from orchestratord.api.reports.report_documents import (
+    BatchPageDocument,
+    BatchQuery,
     GroupQuery,
     GroupsDocument,
     SchedulesDocument,
@@ -107,6 +109,7 @@ class ApiRoutes:
             ("POST", f"{retry}/cancel"): self.cancel,
             ("POST", f"{retry}/resolve"): self.resolve,
             ("GET", "/v1/runs/{id}"): self.run,
+            ("GET", "/v1/batches/{id}"): self.batch,
             ("GET", "/v1/bulks"): self.bulks,
             ("GET", bulk): self.bulk,
             ("POST", f"{bulk}/cancel"): self.cancel_bulk,
@@ -367,6 +370,15 @@ class ApiRoutes:
         limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
         assert limit is not None
         return Answer(await self._service.run(_id(asked, "run"), limit))
+
+    @described(query=BatchQuery, answers={200: BatchPageDocument})
+    async def batch(self, asked: Asked) -> Answer:
+        """What the delivery of a batch tells of, member by member."""
+        bodies.refuse_unknown(asked.query, BatchQuery)
+        limit = bodies.read_number(asked.query, "limit", 100, bodies.MAX_PAGE)
+        after = bodies.read_number(asked.query, "after", None, MAX_ID)
+        assert limit is not None
+        return Answer(await self._service.batch(_id(asked, "batch"), limit, after or 0))
 
     @described(answers={200: BulksDocument}, problems=[InvalidParams])
     async def bulks(self, asked: Asked) -> Answer:

@@ -264,7 +264,7 @@ class EventsQuery(TypedDict, total=False):
     """Which events; one that has no such field is not among them."""
 
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, or `api/*`."""
+    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
     kind: list[str]
     """`call`, `webhook`."""
     status: list[Annotated[str, one_of(Status)]]

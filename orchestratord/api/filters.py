@@ -10,7 +10,7 @@ from typing_extensions import TypedDict
 
 from orchestratord.api.answer_documents import example
 from orchestratord.errors import InvalidParams
-from orchestratord.model.endpoint import MAX_PARTITION
+from orchestratord.model.endpoint import MAX_PARTITION, OWN_ENDPOINT
 from orchestratord.model.task import Reason, Status
 from orchestratord.queue.operations.bulk import with_default
 from orchestratord.queue.records import CANCEL, RETRY, Place, TaskFilter
@@ -31,7 +31,7 @@ def one_of(words: Iterable[str]) -> Any:
 
 
 _ONE_CODE = r"[1-5]\d\d|[1-5][xX]{2}|[1-5]\d\d-[1-5]\d\d|error|ok"
-ENDPOINTS = r"[A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)"
+ENDPOINTS = rf"([A-Za-z0-9][A-Za-z0-9._-]*/([A-Za-z0-9][A-Za-z0-9._-]*|\*)|{OWN_ENDPOINT})"
 
 
 def _several(words: Iterable[str]) -> Any:
@@ -62,13 +62,15 @@ class TaskQuery(TypedDict, total=False):
     reason: list[Annotated[str, one_of(Reason)]]
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^{ENDPOINTS}$")]
-    """`api/name`, or `api/*`."""
+    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
     kind: str
     """`call` or `webhook`."""
     since: str
     """Made then or later: a duration back from now, such as `2h`, or a time."""
     until: str
     """Made before that."""
+    ended_since: str
+    """Ended then or later."""
     text: Annotated[str, Field(max_length=MAX_TEXT)]
     """Stands in the parameters, the last error, the last answer, or the name of the endpoint or
     webhook."""
@@ -100,13 +102,15 @@ class TaskFilterBody(TypedDict, total=False):
     reason: _REASONS | list[Annotated[str, one_of(Reason)]] | None
     """Failed for any of these."""
     endpoint: Annotated[str, Field(pattern=f"^({ENDPOINTS})?$")] | None
-    """`api/name`, or `api/*`."""
+    """`api/name`, `api/*`, or `orchestratord`: what is of the daemon itself."""
     kind: str | None
     """`call` or `webhook`."""
     since: _TIME | None
     """Made then or later: a duration back from now, such as `2h`, or a time."""
     until: _TIME | None
     """Made before that."""
+    ended_since: _TIME | None
+    """Ended then or later."""
     text: Annotated[str, Field(max_length=MAX_TEXT)] | None
     """Stands in the parameters, the last error, the last answer, or the name of the endpoint or
     webhook."""
@@ -171,6 +175,7 @@ def read_filter(given: Mapping[str, Any], now: int) -> TaskFilter:
         "kind": _word,
         "since": lambda value: _time(value, now),
         "until": lambda value: _time(value, now),
+        "ended_since": lambda value: _time(value, now),
         "text": _text,
         "id": _ids,
         "parent": _id,
@@ -293,7 +298,7 @@ def reasons(value: Any) -> tuple[str, ...]:
 
 
 def endpoint_filter(value: Any) -> str:
-    """`api/name`, or `api/*`. Raises ValueError for anything else."""
+    """`api/name`, `api/*`, or `orchestratord`. Raises ValueError for anything else."""
     if not isinstance(value, str) or not _ENDPOINT.fullmatch(value):
         raise ValueError(
             f"{value!r} is not an endpoint: write api/name, or api/* for all of an api"

@@ -193,6 +193,7 @@ def filter_json(wanted: TaskFilter) -> dict[str, Any]:
         "kind": wanted.kind,
         "since": rfc3339(wanted.since),
         "until": rfc3339(wanted.until),
+        "ended_since": rfc3339(wanted.ended_since),
         "text": wanted.text,
         "id": wanted.ids and ",".join(map(str, wanted.ids)),
         "parent": wanted.parent,

@@ -302,6 +302,11 @@ class Setting(Generic[T]):
         return hash(self.key)
 
 
+OWN_ENDPOINT = "orchestratord"
+"""Stands in the place of an endpoint where a delivery tells of the daemon itself; none that files
+declare is called so, as theirs have a slash."""
+
+
 @dataclass(frozen=True, slots=True)
 class Endpoint:
     """One declared endpoint, merged and validated.

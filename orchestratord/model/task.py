@@ -97,6 +97,13 @@ class Action:
 
 CONTINUE, HOLD = 1, 2
 """What `Task.ordered` is: the next one goes once this one has failed; or waits for a person."""
+LETS_GO = frozenset(
+    {
+        Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED,
+        Reason.RESOLVED,
+    }
+)  # fmt: skip
+"""Why a task fails that does not hold its partition, whatever its rule."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,6 +198,10 @@ class Task:
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""
+
+    def holds_after(self, reason: str | None) -> bool:
+        """Whether its ordered partition waits for a person once it has failed for this reason."""
+        return self.ordered == HOLD and reason not in LETS_GO
 
     @property
     def key(self) -> Key:
@@ -353,7 +364,8 @@ class BatchMember:
         task_id: the task that it happened to.
         reason: why that failed, if it did.
         status_code: of its last attempt.
-        detail: all that there is to say of it, as JSON; kept of the first ones of a batch alone.
+        detail: all that there is to say of it, as JSON; where there is a `task_id`, it is kept of
+            the first ones of a batch alone.
         once: what it is about, such as a breaker; it is left out where the last of its group about
             the same, within the two minutes before and from whichever daemon, had the same
             `reason`. None: it is always written.

@@ -134,6 +134,10 @@ class Control(Protocol):
             InvalidParams.
         """
 
+    async def batch(self, batch_id: int, limit: int = 100, after: int = 0) -> Mapping[str, Any]:
+        """What a batch tells of, up to `limit` members `after` the `next` of the page before: the
+        document of `GET /v1/batches/{id}`. Raises NotFound."""
+
     async def backlog(self, keys: Iterable[tuple[str, str]]) -> list[dict[str, Any]]:
         """What waits of each of these endpoints (`api/name`, with an empty text) and webhooks
         (`api/name`, name), in their order: `waiting`, how many tasks, 500 standing for 500 or more;

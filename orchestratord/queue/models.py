@@ -464,7 +464,8 @@ class BatchMemberRow(QueueRow):
     reason = TextField(null=True)
     status_code = TextField(null=True)
     detail = TextField(null=True)
-    """All that there is to say of it, JSON; of the first ones, until their batch was told of."""
+    """All that there is to say of it, JSON; of what happened to a task, of the first ones until
+    their batch was told of."""
     most = IntegerField()
     """With how many members a batch closes that it is the first of …"""
     closes_at = BigIntegerField()

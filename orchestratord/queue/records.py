@@ -255,6 +255,7 @@ class TaskFilter:
         kind: `call`, `webhook`, ….
         since: created at this time or later.
         until: created before this time.
+        ended_since: ended at this time or later.
         text: stands in the parameters, the last error, or the name of the endpoint or webhook,
             however its letters are written.
         ids: one of these; None for any.
@@ -282,6 +283,7 @@ class TaskFilter:
     bulk: int | None = None
     batch: int | None = None
     webhook: str | None = None
+    ended_since: int | None = None
 
 
 RETRY, CANCEL = "retry", "cancel"

@@ -7,7 +7,7 @@ one keeps them up to date and makes their buttons work, over the API that progra
     page_renderer     what a page is, and its route     assets            styles, scripts, by hash
     attempt_history   the last 24 hours, in memory      charts            drawn from it
     overview_pages    the first page, the action log    throttled_lanes   by what, until when
-    task_pages        tasks, one and many               run_pages         a run and its tree
+    task_pages        tasks, one, many, told of         run_pages         a run and its tree
     template_filters  times and numbers, written
     endpoint_pages    endpoints, and calling them       webhook_pages     their webhooks, edited
     health_pages      all schedules, all webhooks: how they fare
@@ -69,6 +69,7 @@ def _pages(control: Control) -> Iterable[DashboardPage]:
 
     yield from overview_pages.pages(control, history)
     yield from task_pages.pages(control)
+    yield from task_pages.batch_pages(control)
     yield from run_pages.pages(control)
     yield from endpoint_pages.pages(control, history)
     yield from webhook_pages.pages(control)

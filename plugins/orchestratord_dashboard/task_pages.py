@@ -12,7 +12,7 @@ from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
 FILTERS = (
     "status", "endpoint", "kind", "status_code", "reason", "since", "until", "text", "id", "parent",
-    "partition", "run", "bulk", "batch", "webhook",
+    "partition", "run", "bulk", "batch", "webhook", "ended_since",
 )  # fmt: skip
 """What tasks are chosen by; the names are those of the API, and stand in the address."""
 ORDERS = ("newest", "ended")
@@ -87,6 +87,17 @@ def pages(control: Control) -> Iterable[DashboardPage]:
 
 async def _show_bulks(control: Control, visit: PageVisit) -> Mapping[str, Any]:
     return {"bulks": await control.bulks()}
+
+
+def batch_pages(control: Control) -> Iterable[DashboardPage]:
+    """The page at `/batches`."""
+
+    async def show_batch(visit: PageVisit) -> Mapping[str, Any]:
+        batch_id, after = number(visit.path["id"], "batch"), visit.query.get("after", "0")
+        batch = await control.batch(batch_id, PAGE, number(after, "member"))
+        return {"batch": batch, "after": after != "0"}
+
+    yield DashboardPage("/batches/{id}", "health/batch.html", "retries", show_batch)
 
 
 MOST_NAMES = 500

@@ -10,7 +10,8 @@ task like any other, which `Deliveries` carries out.
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
     batches             many events, one delivery
-    operational         what happens in the daemon
+    operational_webhook what orchestratord.yaml declares, and is told of
+    operational         having that told
     checks              what `check` finds
 
 An event goes from the announcement to the envelope, a delivery from `delivery` to the receiver, and
@@ -24,6 +25,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from orchestratord import (
+    BatchMember,
     ClosedBatch,
     Config,
     Control,
@@ -33,24 +35,28 @@ from orchestratord import (
     Event,
     Executor,
     NewTask,
+    Outcome,
     Problem,
     Route,
     Setting,
     Table,
+    Task,
     Upsert,
     hookimpl,
+    only_for,
 )
 from orchestratord_webhooks import batches, checks, operational
 from orchestratord_webhooks.announcement import Announcer
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.delivery import Deliveries
 from orchestratord_webhooks.health import TABLE, Health
+from orchestratord_webhooks.operational_webhook import LANE, OPERATIONAL_WEBHOOKS, of_held_partition
 from orchestratord_webhooks.routes import WebhookRoutes
 
 __all__ = ["WEBHOOKS", "Webhook"]
 
-health = Health()
-deliveries = Deliveries(health)
+health = Health(lambda: deliveries.now())
+deliveries: Deliveries = Deliveries(health)
 teller = operational.OperationalTeller()
 announcer = Announcer(health, deliveries.context)
 
@@ -62,7 +68,7 @@ def register_settings() -> Iterable[Setting[Any]]:
 
 @hookimpl
 def register_daemon_settings() -> Iterable[DaemonSetting[Any]]:
-    return (operational.OPERATIONAL_WEBHOOKS,)
+    return (OPERATIONAL_WEBHOOKS,)
 
 
 @hookimpl
@@ -103,12 +109,27 @@ def observe(events: Sequence[Event]) -> None:
 @hookimpl
 def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
     made = None
-    if batch.group.startswith(operational.LANE):
+    if batch.group.startswith(LANE):
         made = operational.operational_delivery(batch, config, time.time())
     elif batch.group.startswith(batches.GROUP):
         made = batches.delivery_of(batch, config, health, time.time())
     return () if made is None else (made,)
 
 
+def _concerns(kind: str, endpoint: Endpoint) -> bool:
+    partition = endpoint.partition
+    return kind == "webhook" or (partition is not None and partition.on_failure == "hold")
+
+
+@hookimpl
+@only_for(_concerns)
+def on_final_failure(
+    outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+) -> Iterable[Upsert | BatchMember]:
+    # What is told of it is written with it: its event may be lost with the daemon.
+    held = of_held_partition(task, deliveries.now(), config)
+    return [*held, *health.record(outcome, task, endpoint, config)]
+
+
 announce, explain, on_run_end = announcer.announce, announcer.explain, announcer.on_run_end
-on_success = on_retry = on_final_failure = health.record
+on_success = on_retry = health.record

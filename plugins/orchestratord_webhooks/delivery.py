@@ -10,6 +10,7 @@ from typing import Any, ClassVar, cast
 import httpx
 
 from orchestratord import (
+    OWN_ENDPOINT,
     Config,
     Doomed,
     Endpoint,
@@ -29,9 +30,15 @@ from orchestratord import (
     Template,
     put_headers,
 )
-from orchestratord_webhooks import operational, signature
+from orchestratord_webhooks import signature
 from orchestratord_webhooks.declaration import Addressed
-from orchestratord_webhooks.health import Health, find
+from orchestratord_webhooks.health import Health, find, why_disabled
+from orchestratord_webhooks.operational_webhook import (
+    LANE,
+    REMOVED_AFTER,
+    find_operational,
+    own_endpoint,
+)
 
 CONCURRENCY = 10
 """Deliveries in flight to one receiver's host and port."""
@@ -48,22 +55,22 @@ class Deliveries(Executor):
     """Delivers payloads: today's URL, headers and secret, and the body of when it happened."""
 
     kind: ClassVar[str] = "webhook"
-    own_endpoints: ClassVar[tuple[str, ...]] = (operational.ID,)
+    own_endpoints: ClassVar[tuple[str, ...]] = (OWN_ENDPOINT,)
 
     def __init__(self, health: Health) -> None:
         self._health = health
         self._forms: dict[int, tuple[Addressed, Form]] = {}
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
-        return operational.own_endpoint(config) if endpoint_id == operational.ID else None
+        return own_endpoint(config) if endpoint_id == OWN_ENDPOINT else None
 
     def standing(self, endpoint: Endpoint, webhook: str, config: Config) -> Standing:
         lane, declared = "", cast("Addressed | None", find(endpoint, webhook))
-        if endpoint.id == operational.ID:
-            lane, declared = operational.LANE, operational.find_operational(config, webhook)
+        if endpoint.id == OWN_ENDPOINT:
+            lane, declared = LANE, find_operational(config, webhook)
             if declared is None:
                 why = f"there is no operational webhook {webhook} any more"
-                return Doomed("webhook_removed", why, after=operational.REMOVED_AFTER)
+                return Doomed("webhook_removed", why, after=REMOVED_AFTER)
         if declared is None:
             return Doomed("webhook_removed", f"{endpoint.id} has no webhook {webhook} any more")
         if not declared.enabled:
@@ -72,9 +79,7 @@ class Deliveries(Executor):
             return Parked(f"{why}; {remedy}", "webhook_disabled")
         reason = self._health.disabled(endpoint.id, webhook)
         if reason is not None:
-            enable = f"orchestratorctl webhooks enable {endpoint.id} {webhook}"
-            why = f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
-            return Doomed("webhook_disabled", why, after=0)
+            return Doomed("webhook_disabled", why_disabled(endpoint.id, webhook, reason), after=0)
         return Target(
             endpoint=endpoint,
             retry=declared.retry,
@@ -142,7 +147,7 @@ class Deliveries(Executor):
                     continue
                 outcome = Outcome.from_error(error, when=target.retry.when)
             else:
-                outcome = _judge(response, target.retry, task.endpoint_id == operational.ID)
+                outcome = _judge(response, target.retry, task.endpoint_id == OWN_ENDPOINT)
             if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
                 return outcome
             fresh, inline = True, inline - 1

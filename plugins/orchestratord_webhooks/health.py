@@ -12,6 +12,8 @@ from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, S
 from typing import Any
 
 from orchestratord import (
+    OWN_ENDPOINT,
+    BatchMember,
     Config,
     Control,
     Delete,
@@ -30,6 +32,11 @@ from orchestratord import (
     only_for,
 )
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
+from orchestratord_webhooks.operational_webhook import (
+    OPERATIONAL_WEBHOOKS,
+    OperationalWebhook,
+    members_of,
+)
 
 TABLE = Table(
     "webhooks",
@@ -50,9 +57,10 @@ TABLE = Table(
         "failures": "INTEGER",  # in a row
         "failing_since": "INTEGER",  # when the first of them was
         "failing_id": "INTEGER",  # the delivery that it was of
+        "last_disabled_at": "INTEGER",  # the last time, also where that was lifted
     },
     key=("endpoint_id", "name"),
-    version=2,
+    version=3,
 )
 
 MAX_ERROR = 2_000
@@ -65,6 +73,9 @@ APART_MS = 12 * 3600 * 1000
 delivery of a week is not gone."""
 MANUALLY = "by hand"
 """As the API has it."""
+IN_FLIGHT = 5.0
+"""Seconds before it was disabled, as the table has it, in which another daemon may have been
+answered 410, too."""
 _WRITING = 5.0
 """Seconds that it may take until that stands in the table."""
 _BREATH = 100
@@ -91,6 +102,8 @@ class Health:
         self._disabled: dict[Name, str] = {}
         self._gone_at: dict[Name, float] = {}
         """When it was disabled by this daemon (seconds since the epoch)."""
+        self._enabled_at: dict[Name, float] = {}
+        """When it was enabled by this daemon, likewise."""
         self._failing: dict[Name, tuple[int, int]] = {}
         """Since when all deliveries fail (milliseconds), and the first that did: of this worker."""
         self._failing_anywhere: dict[Name, tuple[int, int]] = {}
@@ -130,8 +143,8 @@ class Health:
         fingerprints: dict[Name, str] = {}
         disabled: dict[Name, str] = {}
         failing: dict[Name, tuple[int, int]] = {}
-        for number, (endpoint, webhook) in enumerate(_declared(config)):
-            name = endpoint.id, webhook.name
+        for number, (endpoint_id, webhook) in enumerate(_declared(config)):
+            name = endpoint_id, webhook.name
             columns = _columns(webhook, config.redactor)
             fingerprints[name] = columns["fingerprint"]
             row = known.pop(name, None)
@@ -140,7 +153,7 @@ class Health:
                 failing[name] = min(since, self._failing.get(name, since))
             if row is None:
                 columns["failures"] = 0
-            elif row["disabled_at"] is not None:
+            elif row["disabled_at"] is not None and endpoint_id != OWN_ENDPOINT:
                 if row["fingerprint"] == columns["fingerprint"]:
                     disabled[name] = row["disabled_reason"] or MANUALLY
                 else:
@@ -172,7 +185,9 @@ class Health:
 
     @hookimpl
     @only_for(_delivers)
-    def record(self, outcome: Outcome, task: Task, endpoint: Endpoint | None) -> list[Upsert]:
+    def record(
+        self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+    ) -> list[Upsert | BatchMember]:
         """The hooks `on_…` of a delivery: what is to be written when an attempt was decided.
 
         `endpoint` is as it was when the attempt began.
@@ -192,8 +207,12 @@ class Health:
             values |= {"last_success_at": now, "failures": 0, **_NOT_FAILING}
             self._failing.pop(name, None)
             return [Upsert(TABLE.name, _key(name), values)]
+        told: list[BatchMember] = []
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
-            values |= {"disabled_at": now, "disabled_reason": GONE}
+            values["disabled_reason"] = GONE
+            if name not in self._disabled:  # else it was another one in flight that said so first
+                values |= _disabling(now, GONE)
+                told = members_of(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
         if outcome.status_code is None:  # its payload did not render
@@ -201,7 +220,7 @@ class Health:
         elif name not in self._failing:
             self._failing[name] = now, task.id
             values |= {"failing_since": now, "failing_id": task.id}
-        return [Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
+        return [*told, Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
 
     def observe(self, events: Sequence[Event]) -> None:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""
@@ -263,14 +282,24 @@ class Health:
         """Stop its deliveries: those that wait fail, and events make no more, unless `reason`
         begins with `NO_SUCCESS`."""
         now = int(self._now() * 1000)
-        values = {"disabled_at": now, "disabled_reason": reason}
-        await control.write([Upsert(TABLE.name, _key(name), values)])
+        event = _disabled_event(name, reason, now)
         was_enabled = name not in self._disabled
+        values, told = {"disabled_reason": reason}, list[BatchMember]()
+        if was_enabled:
+            values, told = _disabling(now, reason), members_of(event, control.config)
+        await control.write([*told, Upsert(TABLE.name, _key(name), values)])
         self._disabled[name] = reason
         self._gone_at[name] = self._now()
         control.standing_changed(name[0])
         if was_enabled:
-            control.publish(WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, reason))
+            control.publish(event)
+
+    def failed_since(self, name: Name, last_disabled_at: int) -> float:
+        """Since when (seconds since the epoch) deliveries have failed because it was disabled last,
+        at that time (milliseconds)."""
+        at = last_disabled_at / 1000
+        enabled_at = self._enabled_at.get(name, 0.0)
+        return max(at - IN_FLIGHT, enabled_at) if enabled_at <= at else at - IN_FLIGHT
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""
@@ -278,6 +307,7 @@ class Health:
             [Upsert(TABLE.name, _key(name), {**_LIFTED, **_NOT_FAILING, "failures": 0})]
         )
         was_disabled = self._disabled.pop(name, None) is not None
+        self._enabled_at[name] = self._now()
         self._gone_at.pop(name, None)
         self._failing.pop(name, None)
         self._failing_anywhere.pop(name, None)
@@ -287,10 +317,28 @@ class Health:
             control.publish(WebhookEvent(EventType.WEBHOOK_ENABLED, now, *name))
 
 
-def _declared(config: Config) -> Iterator[tuple[Endpoint, Webhook]]:
+def why_disabled(endpoint_id: str, webhook: str, reason: str) -> str:
+    """Why nothing is delivered to a webhook, and what lifts that."""
+    enable = f"orchestratorctl webhooks enable {endpoint_id} {webhook}"
+    return f"the webhook is disabled: {reason}; to deliver to it again: {enable}"
+
+
+def _disabled_event(name: Name, reason: str, now: int) -> WebhookEvent:
+    # Of an answer the core tells, in these words.
+    why = why_disabled(*name, reason) if reason == GONE else reason
+    return WebhookEvent(EventType.WEBHOOK_DISABLED, now, *name, why)
+
+
+def _disabling(now: int, reason: str) -> dict[str, Any]:
+    return {"disabled_at": now, "disabled_reason": reason, "last_disabled_at": now}
+
+
+def _declared(config: Config) -> Iterator[tuple[str, Webhook | OperationalWebhook]]:
     for endpoint in config.endpoints.values():
         for webhook in endpoint[WEBHOOKS]:
-            yield endpoint, webhook
+            yield endpoint.id, webhook
+    for operational in config[OPERATIONAL_WEBHOOKS]:
+        yield OWN_ENDPOINT, operational
 
 
 def find(endpoint: Endpoint, name: str) -> Webhook | None:
@@ -302,7 +350,7 @@ def _key(name: Name) -> dict[str, str]:
     return {"endpoint_id": name[0], "name": name[1]}
 
 
-def _columns(webhook: Webhook, redactor: Redactor) -> dict[str, Any]:
+def _columns(webhook: Webhook | OperationalWebhook, redactor: Redactor) -> dict[str, Any]:
     return {
         "phase": webhook.phase,
         "status_code": None if webhook.status_code is None else str(webhook.status_code),

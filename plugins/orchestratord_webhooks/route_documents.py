@@ -12,13 +12,14 @@ class HealthQuery(TypedDict, total=False):
     """Which webhooks."""
 
     endpoint: str
-    """Those of this endpoint, `api/name`, alone."""
+    """Those of this endpoint, `api/name`, alone; `orchestratord` for operational webhooks."""
 
 
 class WebhookHealth(TypedDict):
     """A webhook, and how it fares."""
 
     endpoint: Annotated[str, Field(examples=["shop/getOrder"])]
+    """`orchestratord` for an operational webhook."""
     name: Annotated[str, Field(examples=["ops"])]
     phase: Annotated[str, Field(examples=["after_request"])]
     status_code: str | None
@@ -27,12 +28,32 @@ class WebhookHealth(TypedDict):
     enabled: bool
     disabled_at: Time | None
     disabled_reason: str | None
+    last_disabled_at: Time | None
+    """The last time, also where that was lifted."""
     last_status_code: int | str | None
     last_error: str | None
     last_attempt_at: Time | None
     last_success_at: Time | None
     failures: int
     """Deliveries that failed in a row."""
+
+
+class ReplayFilter(TypedDict):
+    """Finds deliveries that have failed because their webhook was disabled; for a retry of many."""
+
+    kind: str
+    endpoint: str
+    webhook: str
+    status: str
+    reason: str
+    ended_since: Time
+
+
+class EnabledWebhook(WebhookHealth):
+    """A webhook that is enabled again."""
+
+    replay: ReplayFilter | None
+    """Finds what has failed since it was disabled last; null where it never was."""
 
 
 class WebhooksHealth(TypedDict):

@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from orchestratord import (
+    OWN_ENDPOINT,
     Action,
     Answer,
     Caller,
@@ -34,11 +35,15 @@ from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
 from orchestratord_webhooks.health import TABLE, Health, Name, find
+from orchestratord_webhooks.operational import example_delivery
+from orchestratord_webhooks.operational_webhook import OperationalWebhook, find_operational
 from orchestratord_webhooks.route_documents import (
     DeclaredWebhooks,
     EditedWebhooks,
+    EnabledWebhook,
     HealthQuery,
     ProblemOfEdit,
+    ReplayFilter,
     TestDelivery,
     WebhookHealth,
     WebhooksHealth,
@@ -76,6 +81,7 @@ class WebhookRoutes:
     def all(self) -> tuple[Route, ...]:
         """What the plugin registers."""
         of_endpoint = "/v1/endpoints/{api}/{name}/webhooks"
+        of_daemon = f"/v1/endpoints/{OWN_ENDPOINT}/webhooks"
         return (
             Route("GET", "/v1/webhooks", self.list_health),
             Route("GET", of_endpoint, self.list_declared),
@@ -83,13 +89,16 @@ class WebhookRoutes:
             Route("POST", of_endpoint + "/{webhook}/enable", self.enable),
             Route("POST", of_endpoint + "/{webhook}/disable", self.disable),
             Route("POST", of_endpoint + "/{webhook}/test", self.test),
+            Route("POST", of_daemon + "/{webhook}/enable", self.enable_operational),
+            Route("POST", of_daemon + "/{webhook}/disable", self.disable_operational),
+            Route("POST", of_daemon + "/{webhook}/test", self.test_operational),
         )
 
     @described(query=HealthQuery, answers={200: WebhooksHealth}, problems=[NotFound])
     async def list_health(self, path: Params, query: Params, body: Any) -> Answer:
         """Every declared webhook and how it fares; `endpoint` narrows it to one endpoint's."""
         wanted = query.get("endpoint")
-        if wanted:
+        if wanted and wanted != OWN_ENDPOINT:
             _endpoint(self._control.config, wanted)
         rows = [
             row
@@ -144,9 +153,9 @@ class WebhookRoutes:
             more["problems"] = _problems(edit.refused)
         return replace(_declared(edit.declaration, **more), done=done)
 
-    @described(answers={200: WebhookHealth}, problems=[Conflict])
+    @described(answers={200: EnabledWebhook}, problems=[Conflict])
     async def enable(self, path: Params, query: Params, body: Any) -> Answer:
-        """Lift what disabled a webhook."""
+        """Lift what disabled a webhook; `replay` is the filter of what failed because of it."""
         endpoint, webhook = self._find(path)
         if not webhook.enabled:
             raise Conflict(
@@ -154,8 +163,22 @@ class WebhookRoutes:
                 "take `enabled: false` out there"
             )
         name = (endpoint.id, webhook.name)
+        replay = self._replay(name, (await self._columns(name))["last_disabled_at"])
         await self._health.enable(name, self._control)
-        return Answer(await self._row(name), done=Action("enable webhook", *name))
+        answer: EnabledWebhook = {**await self._row(name), "replay": replay}
+        return Answer(answer, done=Action("enable webhook", *name))
+
+    def _replay(self, name: Name, last_disabled_at: int | None) -> ReplayFilter | None:
+        if last_disabled_at is None:
+            return None
+        return {
+            "kind": "webhook",
+            "endpoint": name[0],
+            "webhook": name[1],
+            "status": "failed",
+            "reason": "webhook_disabled",
+            "ended_since": time_text(self._health.failed_since(name, last_disabled_at)),
+        }
 
     @described(answers={200: WebhookHealth})
     async def disable(self, path: Params, query: Params, body: Any) -> Answer:
@@ -188,6 +211,41 @@ class WebhookRoutes:
         done = Action("test webhook", endpoint.id, webhook.name, task_id)
         return Answer({"id": task_id}, status=202, done=done)
 
+    @described(answers={202: TestDelivery}, problems=[Conflict])
+    async def test_operational(self, path: Params, query: Params, body: Any) -> Answer:
+        """Send an operational webhook an example of what it would get."""
+        webhook = self._find_operational(path)
+        task = example_delivery(webhook, self._control.config, self._now())
+        (task_id,) = await self._control.write([task])
+        done = Action("test webhook", OWN_ENDPOINT, webhook.name, task_id)
+        return Answer({"id": task_id}, status=202, done=done)
+
+    @described(answers={200: WebhookHealth}, problems=[Conflict])
+    async def enable_operational(self, path: Params, query: Params, body: Any) -> Answer:
+        """Do nothing: an operational webhook is never disabled."""
+        webhook = self._find_operational(path)
+        return Answer(await self._row((OWN_ENDPOINT, webhook.name)))
+
+    @described(answers={}, problems=[Conflict])
+    async def disable_operational(self, path: Params, query: Params, body: Any) -> Answer:
+        """Refused: an operational webhook is never disabled, unless its YAML says so."""
+        webhook = self._find_operational(path)
+        raise Conflict(
+            f"the operational webhook {webhook.name} is never disabled; to send it nothing, set "
+            "`enabled: false` in orchestratord.yaml"
+        )
+
+    def _find_operational(self, path: Params) -> OperationalWebhook:
+        webhook = find_operational(self._control.config, path["webhook"])
+        if webhook is None:
+            raise NotFound(f"there is no operational webhook {path['webhook']!r}")
+        if not webhook.enabled:
+            raise Conflict(
+                f"the operational webhook {webhook.name} is switched off: take `enabled: false` "
+                "out of orchestratord.yaml"
+            )
+        return webhook
+
     def _find(self, path: Params) -> tuple[Endpoint, Webhook]:
         endpoint = _endpoint(self._control.config, f"{path['api']}/{path['name']}")
         webhook = find(endpoint, path["webhook"])
@@ -196,8 +254,11 @@ class WebhookRoutes:
         return endpoint, webhook
 
     async def _row(self, name: Name) -> WebhookHealth:
+        return _shown(await self._columns(name))
+
+    async def _columns(self, name: Name) -> Mapping[str, Any]:
         rows = await self._control.rows(TABLE.name)
-        return next(_shown(row) for row in rows if (row["endpoint_id"], row["name"]) == name)
+        return next(row for row in rows if (row["endpoint_id"], row["name"]) == name)
 
 
 def _declared(found: Declaration, **more: Any) -> Answer:
@@ -251,6 +312,7 @@ def _shown(row: Mapping[str, Any]) -> WebhookHealth:
         "enabled": bool(row["enabled"]) and row["disabled_at"] is None,
         "disabled_at": _time(row["disabled_at"]),
         "disabled_reason": row["disabled_reason"],
+        "last_disabled_at": _time(row["last_disabled_at"]),
         "last_status_code": int(code) if code is not None and code.isdigit() else code,
         "last_error": row["last_error"],
         "last_attempt_at": _time(row["last_attempt_at"]),

@@ -40,7 +40,7 @@ OF_BATCH = frozenset(
 )  # fmt: skip
 """For the payload of a batch, which is rendered when that has closed."""
 
-OPERATIONAL = OF_BATCH - {"phase", "filter"}
+OPERATIONAL = OF_BATCH - {"phase"}
 """For the payload of an operational webhook."""
 
 DELIVERY_OF_BATCH = frozenset({"phase", "now"})

@@ -40,6 +40,59 @@ class GroupsDocument(TypedDict):
     """False where only the newest tasks were counted, or the most numerous groups are shown."""
 
 
+class BatchQuery(TypedDict, total=False):
+    """Which members of a batch."""
+
+    limit: Annotated[int, Field(ge=1, le=1000)]
+    """At most so many, 100 where it is left out."""
+    after: Annotated[int, Field(ge=1, lt=10**19)]
+    """The `next` of the page before."""
+
+
+@example(
+    {
+        "at": "2026-11-24T22:00:00.000Z",
+        "endpoint": "orchestratord",
+        "task": None,
+        "reason": "breaker.opened",
+        "status_code": None,
+        "event": {"type": "breaker.opened", "lane": "api:shop", "text": "breaker.opened: api:shop"},
+    }
+)
+class BatchMemberDocument(TypedDict):
+    """What a batch tells of with others."""
+
+    at: Time
+    endpoint: Name
+    """`orchestratord` where it happened in the daemon itself."""
+    task: int | None
+    """What it happened to; it may be kept no more."""
+    reason: str | None
+    """Why that failed; the type of an event in the daemon."""
+    status_code: Code
+    event: dict[str, Any] | None
+    """An event in the daemon, as an entry of `first`; null where the task says it."""
+
+
+class BatchPageDocument(TypedDict):
+    """A batch that has closed, and its members in the order in which they happened."""
+
+    id: Annotated[int, Field(examples=[8])]
+    endpoint: Name
+    """Of the first member."""
+    webhook: Annotated[str, Field(examples=["ops"])]
+    phase: Annotated[str, Field(examples=["operational"])]
+    opened_at: Time
+    closed_at: Time
+    count: int
+    """Of all members."""
+    delivery: int | None
+    """The task that tells of it."""
+    members: list[BatchMemberDocument]
+    next: int | None
+    """The `after` of the next page."""
+
+
 @example(
     {
         "slots": 3,

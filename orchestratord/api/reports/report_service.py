@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -11,6 +12,8 @@ from typing import Any, cast
 from orchestratord.api import filters
 from orchestratord.api.daemon_documents import FailingKeys, FailingStatus
 from orchestratord.api.reports.report_documents import (
+    BatchMemberDocument,
+    BatchPageDocument,
     GroupDocument,
     GroupsDocument,
     MissedDocument,
@@ -19,11 +22,12 @@ from orchestratord.api.reports.report_documents import (
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import InvalidParams
+from orchestratord.model.endpoint import OWN_ENDPOINT
 from orchestratord.model.task import Key, Reason
 from orchestratord.plugin.executor import Doomed
 from orchestratord.queue.operations import manual
 from orchestratord.queue.operations.schedules import MissedSlots
-from orchestratord.queue.reports import backlog, failing, grouped
+from orchestratord.queue.reports import backlog, batch_page, failing, grouped
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock, rfc3339
 from orchestratord.values.redact import Redactor
@@ -87,7 +91,8 @@ class ReportService:
 
     def _stands(self, key: Key) -> bool:
         """Whether the endpoint or webhook is still declared."""
-        if key.endpoint_id not in self._worker.placement.config.endpoints:
+        known = self._worker.placement.config.endpoints
+        if key.endpoint_id not in known and key.endpoint_id != OWN_ENDPOINT:
             return False
         standing = self._worker.placement.of(key)
         return not (isinstance(standing, Doomed) and standing.reason in _GONE)
@@ -120,6 +125,23 @@ class ReportService:
         """What waits of endpoints and webhooks. See `Control.backlog`."""
         found = await self._store.read(backlog.backlog([Key(*key) for key in keys]))
         return [{"waiting": item.tasks, "oldest": rfc3339(item.oldest)} for item in found.values()]
+
+    async def batch(self, batch_id: int, limit: int = 100, after: int = 0) -> BatchPageDocument:
+        """What a batch tells of. See `Control.batch`."""
+        found = await self._store.read(batch_page.batch_page(batch_id, limit, after))
+        mask = self._redactor
+        return {
+            "id": found.id,
+            "endpoint": mask.text(found.endpoint_id),
+            "webhook": mask.text(found.webhook),
+            "phase": found.phase,
+            "opened_at": rfc3339(found.opened_at),
+            "closed_at": rfc3339(found.closed_at),
+            "count": found.total,
+            "delivery": found.delivery_id,
+            "members": [_member(one, mask) for one in found.members],
+            "next": found.next,
+        }
 
     # -- schedules and successes ---------------------------------------------------------------
 
@@ -174,6 +196,20 @@ def _failing(item: failing.FailingKey, redactor: Redactor) -> FailingStatus:
         "reason": item.reason,
         "status_code": item.status_code,
         "error": item.error and redactor.text(item.error),
+    }
+
+
+def _member(one: batch_page.PageMember, redactor: Redactor) -> BatchMemberDocument:
+    event: Any = None
+    with suppress(ValueError, RecursionError):  # an edit of the table may have left anything
+        event = redactor.value(json.loads(one.detail or "null"))
+    return {
+        "at": rfc3339(one.at),
+        "endpoint": redactor.text(one.endpoint_id),
+        "task": one.task_id,
+        "reason": one.reason,
+        "status_code": one.status_code,
+        "event": event if isinstance(event, dict) else None,
     }
 
 

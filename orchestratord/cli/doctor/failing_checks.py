@@ -58,8 +58,7 @@ def _remedy(item: Mapping[str, Any]) -> str:
     which = f"--endpoint {endpoint} "
     which += f"--webhook {shlex.quote(item['webhook'])}" if item["webhook"] else "--kind call"
     if item["reason"] == Reason.WEBHOOK_DISABLED:
-        enable = f"orchestratorctl webhooks enable {endpoint} {shlex.quote(item['webhook'])}"
-        return f"{enable}, then orchestratorctl retry --all {which} --reason {item['reason']}"
+        return f"orchestratorctl webhooks enable {endpoint} {shlex.quote(item['webhook'])} --replay"
     if item["reason"] in _DOUBTFUL:
         return (
             f"orchestratorctl list {which} --reason {item['reason']} --params: they may have been "

@@ -68,7 +68,10 @@ WHERE batch_id = ? ORDER BY id LIMIT ?
 # 0 is no task: it keeps other daemons from telling until the transaction has ended.
 TELL = "UPDATE batches SET task_id = 0 WHERE id = ? AND task_id IS NULL"
 TOLD = "UPDATE batches SET task_id = ? WHERE id = ?"
-SAID = "UPDATE batch_members SET detail = NULL WHERE batch_id = ? AND detail IS NOT NULL"
+SAID = """
+UPDATE batch_members SET detail = NULL
+WHERE batch_id = ? AND detail IS NOT NULL AND task_id IS NOT NULL
+"""
 
 
 class BatchesFound(NamedTuple):

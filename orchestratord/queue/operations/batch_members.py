@@ -10,7 +10,8 @@ from orchestratord.queue.rows import code_text, plain, worded
 from orchestratord.queue.session import Session
 
 IN_FULL = 10
-"""Members of a batch of which all is kept that there is to say."""
+"""Members of a batch of which all is kept that there is to say; of those that happened to no task,
+which says it, too, of each."""
 
 OPEN = "SELECT count(*) FROM batch_members WHERE group_key = ? AND batch_id IS NULL"
 
@@ -47,7 +48,7 @@ def add_members(session: Session, members: Sequence[BatchMember]) -> None:
             [(place,)] = session.db.all(OPEN, (plain(one.group),))
         places[one.group] = place + 1
         # Those beyond `most` are the first ones of the batches that follow.
-        in_full = place % one.most < IN_FULL
+        in_full = place % one.most < IN_FULL or one.task_id is None
         rows.append((
             plain(one.group), plain(one.endpoint_id), plain(one.webhook), plain(one.phase),
             one.task_id, plain(one.reason), code_text(one.status_code),

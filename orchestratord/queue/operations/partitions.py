@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import CONTINUE, Key, Kind, NewTask, Reason, Status, Task
+from orchestratord.model.task import CONTINUE, LETS_GO, Key, Kind, NewTask, Status, Task
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
     BY_BLOCKS,
@@ -276,14 +276,6 @@ def touch(session: Session, lines: Sequence[Line]) -> None:
 # In an ordered partition each takes the place of the one that it replaces. That one holds the
 # partition meanwhile; its replacement is in no line, and goes at once. Once the replacement has
 # succeeded, the next one of the partition has its turn.
-
-LETS_GO = frozenset(
-    {
-        Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED,
-        Reason.RESOLVED,
-    }
-)  # fmt: skip
-"""Why a task fails that does not hold its partition, whatever its rule."""
 
 GIVE_PLACE = """
 UPDATE retry_schedule SET blocks = 0, updated_at = ?

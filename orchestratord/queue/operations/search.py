@@ -210,7 +210,9 @@ def count(db: Connection, filter: TaskFilter, last: int) -> dict[tuple[str | Non
     return found
 
 
-NEWER = ("reason", "left_out", "partition", "run", "bulk", "batch", "webhook")
+NEWER = (
+    "reason", "left_out", "partition", "run", "bulk", "batch", "webhook", "ended_since",
+)  # fmt: skip
 """What daemons of schema 7 cannot read in a filter."""
 
 
@@ -320,6 +322,8 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
         if row is None or row[0] is None:
             return None
         found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]
+    if filter.ended_since is not None:
+        found.append(("finished_at >= ?", [filter.ended_since]))
     if filter.endpoint is not None and filter.endpoint.endswith("/*"):
         api = filter.endpoint[:-2]
         # 0 is what follows the slash.

@@ -9,12 +9,12 @@ from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import HOLD, Attempt, BatchMember, Status, Task, Upsert
+from orchestratord.model.task import Attempt, BatchMember, Status, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
 from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
-from orchestratord.queue.operations.partitions import give_place, stays_held
+from orchestratord.queue.operations.partitions import give_place
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
     Insert,
@@ -264,7 +264,7 @@ def _frees_turn(task: Task, status: str) -> bool:
 
 def holds(task: Task, status: str, reason: str | None) -> bool:
     """Whether the ordered partition of a task waits for a person once it ends so."""
-    return task.ordered == HOLD and stays_held(status, reason)
+    return status == Status.FAILED and task.holds_after(reason)
 
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:

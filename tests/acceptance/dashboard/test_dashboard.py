@@ -37,7 +37,16 @@ def daemon(make_shared: MakeDaemon, shared_receiver: Receiver) -> Daemon:
     daemon = make_shared(
         environ={"TOKEN": TOKEN, "READ": READ},
         http={"bind": "127.0.0.1:0", "token": "${secret:TOKEN}", "read_token": "${secret:READ}"},
+        operational_webhooks=[
+            {
+                "name": "watch",
+                "url": f"{shared_receiver.url}/watch",
+                "events": ["daemon.started"],
+                "batch": {"every": "100ms"},
+            }
+        ],
     )
+    shared_receiver.reply("/watch", lambda request: Answer(200))
     daemon.api("shop", shared_receiver.url, retry=retry(delay="1h", attempts=3))
     daemon.endpoint("shop/good", "/good", schedule={"every": "1h"})
     daemon.endpoint("shop/mended", "/mended")
@@ -536,6 +545,14 @@ def test_what_fails_now_and_how_schedules_and_webhooks_fare(
         expect(hook).to_contain_text("failing 1 in a row, 500")
         expect(hook).to_contain_text("oldest")
         expect(hook.locator("td.wide meter")).to_be_visible()
+        watch = page.locator("#webhooks tbody tr").filter(has_text="watch")
+        watch.get_by_role("button", name="Test").click()
+        expect(page.get_by_text("An example is on its way.")).to_be_visible()
+        watch.get_by_role("link", name="orchestratord").click()
+        expect(page.locator("#list tbody tr")).to_have_count(2)
+        page.locator("#list tbody tr a.id").last.click()
+        page.get_by_role("link", name="the events that it tells of").click()
+        expect(page.locator("#members")).to_contain_text("daemon.started")
         page.get_by_role("link", name="Schedules", exact=True).click()
         expect(page.get_by_role("row", name="shop/good")).to_contain_text("every 1h")
         expect(page.get_by_role("row", name="shop/good")).to_contain_text(re.compile(r"in \d+m"))
@@ -566,7 +583,7 @@ def test_both_themes_and_no_barrier_on_any_page(
     paths = [
         "/", f"/runs/{run}", "/retries", "/retries?text=nothing-of-that-kind", f"/retries/{task}",
         f"/bulks/{bulk}", "/bulks", "/endpoints", "/endpoints/shop/many", "/endpoints/shop/later",
-        "/actions", "/schedules", "/webhooks", "/webhooks?text=nothing-of-that-kind",
+        "/actions", "/batches/1", "/schedules", "/webhooks", "/webhooks?text=nothing-of-that-kind",
         "/retries/999999",
     ]  # fmt: skip
     size = WIDE if theme == "light" else NARROW

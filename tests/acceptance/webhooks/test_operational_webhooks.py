@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 from typing import Any
+
+import pytest
 
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon, retry
@@ -70,6 +73,165 @@ def test_what_happens_is_told_and_never_of_itself(
     assert daemon.run("check").code == 0
 
 
+def test_they_are_seen_and_tried_where_others_are(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/ops", 200, 400)
+    daemon = make_daemon(**settings(receiver))
+    daemon.expect(r"written out here")
+    declare(daemon, receiver)
+    daemon.start()
+    assert daemon.ctl("webhooks", "test", "orchestratord", "ops").code == 0
+    [example] = until(lambda: told(receiver), "the example")
+    assert example["test"] is True
+
+    def row() -> dict[str, Any] | None:
+        rows = daemon.get("/v1/webhooks", endpoint="orchestratord").json()["webhooks"]
+        return rows[0] if rows[0]["last_status_code"] else None
+
+    shown = until(row, "how it fares")
+    assert shown is not None
+    about = [shown[name] for name in ("name", "phase", "enabled", "last_status_code", "failures")]
+    assert about == ["ops", "operational", True, 200, 0]
+    listed = daemon.ctl("webhooks").out
+    assert "orchestratord" in listed
+    assert f"{receiver.url}/ops" in listed
+    assert "crm/get" in listed
+    refused = daemon.ctl("webhooks", "disable", "orchestratord", "ops")
+    assert refused.code == 5
+    assert "the operational webhook ops is never disabled" in refused.err
+    assert daemon.ctl("webhooks", "test", "orchestratord", "none").code == 4
+    [failing] = [daemon.ctl("webhooks", "test", "orchestratord", "ops", "-o", "json").json()["id"]]
+    assert daemon.finish(failing)["status"] == "failed"
+    found = daemon.run("doctor")
+    assert found.code == 1
+    assert "deliveries of ops of orchestratord fail since" in found.out
+    assert "orchestratorctl retry --all --endpoint orchestratord --webhook ops" in found.out
+    listed = daemon.ctl("list", "--endpoint", "orchestratord", "--status", "failed").out
+    assert str(failing) in listed
+    page = daemon.get("/webhooks").text
+    assert 'href="/retries?endpoint=orchestratord&amp;webhook=ops"' in page
+    assert "failing" in page
+
+
+def test_a_batch_says_how_the_rest_of_it_is_found(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/ops", 200)
+    given = settings(receiver)
+    given["operational_webhooks"][0] |= {
+        "events": ["endpoint.*"], "batch": {"every": "5m", "max": 24}
+    }  # fmt: skip
+    daemon = make_daemon(**given)
+    daemon.expect(r"written out here")
+    declare(daemon, receiver)
+    daemon.start()
+    for _ in range(12):
+        daemon.post("/v1/endpoints/crm/get/pause")
+        daemon.post("/v1/endpoints/crm/get/resume")
+    data = until(lambda: receiver.received("/ops"), "the alert")[0].json()["data"]
+    assert (data["count"], len(data["first"])) == (24, 10)
+    batch = str(data["filter"]["batch"])
+    daemon.settle()
+    page = daemon.get(f"/v1/batches/{batch}", limit=20).json()
+    rest = daemon.get(f"/v1/batches/{batch}", after=page["next"]).json()
+    events = [one["event"] for one in (*page["members"], *rest["members"])]
+    assert (len(page["members"]), len(events), rest["next"]) == (20, 24, None)
+    assert events[:10] == data["first"]
+    assert [one["type"] for one in events] == ["endpoint.paused", "endpoint.resumed"] * 12
+    assert daemon.task(page["delivery"])["params"] == data["filter"]
+    listed = daemon.ctl("list", "--batch", batch)
+    assert listed.out.count("endpoint.paused: crm/get") == 12
+    assert "There are more" in daemon.ctl("list", "--batch", batch, "--limit", "3").err
+    assert daemon.ctl("list", "--batch", batch, "-o", "json").json()["members"] == [
+        *page["members"], *rest["members"],
+    ]  # fmt: skip
+    assert daemon.get(f"/batches/{batch}").text.count("endpoint.resumed: crm/get") == 12
+    assert daemon.ctl("list", "--batch", "4711").err == "No task matches.\n"
+
+
+KILLER = """
+import os, pathlib, signal
+from orchestratord import hookimpl
+
+@hookimpl
+def observe(events):
+    for event in events:
+        here = pathlib.Path(os.environ["HOME"], event.type)
+        if event.type in ("webhook.disabled", "partition.held", "bulk.finished"):
+            if not here.exists():
+                here.touch()
+                os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("queue", ["sqlite", "postgres"])
+def test_what_is_written_with_its_cause_outlives_a_kill(
+    make_daemon: MakeDaemon, receiver: Receiver, queue: str, request: pytest.FixtureRequest
+) -> None:
+    """The daemon is killed as it hears of each event, before it can write anything more."""
+    more: dict[str, Any] = {"plugins": {"dirs": ["plugins"]}, "lease": 3}
+    if queue == "postgres":
+        more["database"] = request.getfixturevalue("postgres").create()
+    receiver.reply("/get", lambda request: Answer(200))
+    receiver.reply("/held", lambda request: Answer(400))
+    receiver.reply("/gone", lambda request: Answer(410))
+    receiver.reply("/ops", lambda request: Answer(200))
+    daemon = make_daemon(**settings(receiver, **more))
+    daemon.expect(r"written out here")
+    daemon.plugin("killer", KILLER)
+    declare(daemon, receiver)
+    rule = {"by": "{{ params.account }}", "ordered": True, "on_failure": "hold"}
+    daemon.endpoint("crm/held", "/held", params={"account": {}}, partition=rule, webhooks=[])
+    daemon.start()
+    daemon.call("crm/get")
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start()
+    held = daemon.call("crm/held", account="acme")
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start()
+    daemon.post("/v1/retries/cancel", {"filter": {"id": [held], "status": "failed"}})
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start()
+    until(lambda: len(told(receiver)) >= 3, "all three")
+    assert daemon.finish_none([], 1.5) == []
+    about = [(one["type"], one.get("partition") or one.get("webhook")) for one in told(receiver)]
+    assert sorted(about, key=str) == [
+        ("bulk.finished", None), ("partition.held", "acme"), ("webhook.disabled", "gone"),
+    ]  # fmt: skip
+
+
+def test_a_replay_is_of_the_last_time_that_it_was_disabled(
+    make_daemon: MakeDaemon, receiver: Receiver
+) -> None:
+    receiver.on("/get", 200)
+    receiver.reply("/gone", lambda request: Answer(410))
+    daemon = make_daemon(egress={"allow": [receiver.address]})
+    declare(daemon, receiver)
+    daemon.start()
+
+    def disabled_by() -> int:
+        [delivery] = daemon.deliveries(daemon.finish(daemon.call("crm/get"))["id"])
+        task = daemon.finish(delivery["id"])
+        assert (task["status"], task["reason"]) == ("failed", "webhook_disabled")
+        return int(task["id"])
+
+    nothing = daemon.ctl("webhooks", "enable", "crm/get", "gone", "--replay")
+    assert "never was disabled" in nothing.err
+    first = disabled_by()
+    assert daemon.ctl("webhooks", "enable", "crm/get", "gone").code == 0
+    second = disabled_by()
+    receiver.reply("/gone", lambda request: Answer(204))
+    hook = {"name": "gone", "phase": "on_success", "url": f"{receiver.url}/gone", "timeout": "9s"}
+    daemon.api("crm", receiver.url, webhooks=[hook])  # which enables it, too
+    daemon.reload()
+    replayed = daemon.ctl("webhooks", "enable", "crm/get", "gone", "--replay")
+    assert "1 deliveries are sent" in replayed.err
+    assert "1 are left that had failed when it was disabled before" in replayed.err
+    assert daemon.finish(second)["status"] == "succeeded"
+    assert daemon.task(first)["status"] == "failed"
+
+
 def test_once_for_all_daemons(
     make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres
 ) -> None:
@@ -93,7 +255,7 @@ WRONG: list[tuple[dict[str, Any], str]] = [
     ({"url": "https://a.example/{{ params.id }}"}, "is not known in this template; known is now"),
     ({"events": ["breaker.open"]}, "did you mean 'breaker.opened'?"),
     ({"events": ["task.failed"]}, "is not an event that is told of"),
-    ({"payload": "{{ filter }}"}, "is not known in this template; known are batch"),
+    ({"payload": "{{ phase }}"}, "is not known in this template; known are batch"),
     ({"phase": "on_retry"}, "unknown key"),
 ]
 

@@ -77,6 +77,40 @@ def test_switching(daemon: Daemon, ctl: Callable[..., Result], action: str, word
     assert ctl("webhooks", action, "a/b", "ops 1", "-o", "json").json == {"name": "ops 1"}
 
 
+REPLAY = {"endpoint": "a/b", "reason": "webhook_disabled", "ended_since": "2026-11-24T22:00:00Z"}
+
+
+def test_a_replay_says_what_it_leaves(daemon: Daemon, ctl: Callable[..., Result]) -> None:
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/enable", (200, {"replay": REPLAY}))
+    daemon.on(
+        "POST", "/v1/retries/trigger", (200, {"matched": 7}), (202, {"matched": 4, "bulk": 3})
+    )
+    result = ctl("webhooks", "enable", "a/b", "ops", "--replay")
+    assert result.code == 0
+    assert "4 deliveries are sent that have failed because of it since 2026-11" in result.err
+    assert "3 are left that had failed when it was disabled before." in result.err
+    dry, sent = [request.body for request in daemon.requests[1:]]
+    assert dry["dry_run"] is True
+    assert "ended_since" not in dry["filter"]
+    assert sent == {"filter": REPLAY}
+
+
+def test_what_never_was_disabled_is_not_replayed(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/enable", (200, {"replay": None}))
+    assert "nothing to replay" in ctl("webhooks", "enable", "a/b", "ops", "--replay").err
+    assert len(daemon.requests) == 1
+
+
+def test_operational_ones_have_a_place_of_their_own(
+    daemon: Daemon, ctl: Callable[..., Result]
+) -> None:
+    daemon.on("POST", "/v1/endpoints/orchestratord/webhooks/ops/test", (202, {"id": 44}))
+    assert ctl("webhooks", "test", "orchestratord", "ops").out.endswith("44  orchestratord → ops\n")
+    assert ctl("webhooks", "test", "orchestrator", "ops").code == 2
+
+
 def test_a_trial_delivery_is_a_task(daemon: Daemon, ctl: Callable[..., Result]) -> None:
     daemon.on("POST", "/v1/endpoints/a/b/webhooks/ops/test", (202, {"id": 44}))
     assert ctl("webhooks", "test", "a/b", "ops") == (0, "ID  ENDPOINT\n44  a/b → ops\n", "")

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
+from orchestratord.errors import NotFound
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import BatchMember, Key, NewTask, Status
 from orchestratord.queue.housekeeping import batch_closing, future_times
@@ -14,6 +16,7 @@ from orchestratord.queue.housekeeping.prune import prune
 from orchestratord.queue.operations import search
 from orchestratord.queue.operations.settle import settle, write_effects
 from orchestratord.queue.records import Insert, TaskFilter
+from orchestratord.queue.reports.batch_page import batch_page
 from orchestratord.queue.store import Store
 
 HOOK = Key("crm/get", "ops")
@@ -42,6 +45,26 @@ async def told(store: Store, batch_id: int) -> bool:
     new = NewTask("webhook", "crm/get", webhook="ops", phase="on_final_failure", payload="{}")
     [inserted] = await store.write(batch_closing.tell(batch_id, [Insert(new)]))
     return not inserted.duplicate
+
+
+async def test_what_happened_to_no_task_is_kept_in_full(queue: Any, store: Store) -> None:
+    events = [member(n, group="own", once=f"event {n}") for n in range(14)]
+    await store.write(write_effects([replace(one, task_id=None) for one in events[:-1]]))
+    await store.write(write_effects([member(14, group="own")]))
+    queue.clock.turn(61)
+    await store.write(batch_closing.close("own"))
+    [batch] = (await look(queue)).closed
+    assert len(batch.first) == 10
+    assert await told(store, batch.id)
+    page = await store.read(batch_page(batch.id, 9, 0))
+    rest = await store.read(batch_page(batch.id, 9, page.next))
+    assert (len(page.members), len(rest.members), rest.next) == (9, 5, None)
+    assert [one.detail for one in (*page.members, *rest.members)] == [
+        *(one.detail for one in events[:-1]), None,
+    ]  # fmt: skip
+    assert (page.total, page.webhook, page.delivery_id is not None) == (14, "ops", True)
+    with pytest.raises(NotFound, match="there is no batch 4711"):
+        await store.read(batch_page(4711, 9, 0))
 
 
 async def test_members_come_with_their_causes_and_close_by_number_and_by_time(

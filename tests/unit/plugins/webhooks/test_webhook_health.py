@@ -236,7 +236,7 @@ async def test_disable_after(rig: Rig) -> None:
         now[0] += after
         about = replace(DELIVERY, id=id_)
         # It is another worker's, and this one is told.
-        for effect in other.record(outcome or answered(503), about, endpoint):
+        for effect in other.record(outcome or answered(503), about, endpoint, config):
             control.apply(effect)
         own.observe([happened(id_, now[0], succeeded=outcome is not None)])
         while own._judging:

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 from orchestratord_webhooks import operational
+from orchestratord_webhooks.operational_webhook import OPERATIONAL_WEBHOOKS
 from pydantic import TypeAdapter
 from webhook_parts import FakeControl
 
 from orchestratord import (
-    BatchMember,
     BreakerEvent,
     ConfigEvent,
     EventType,
@@ -33,7 +33,6 @@ OPENED = BreakerEvent(EventType.BREAKER_OPENED, AT, "api:shop", 20, "refused by 
 class Away(FakeControl):
     """Its database is away for the first write."""
 
-    members: list[BatchMember]
     refused = 0
 
     async def write(self, effects: Sequence[Any]) -> list[int]:
@@ -46,7 +45,7 @@ class Away(FakeControl):
 
 async def told(rig: Rig, monkeypatch: pytest.MonkeyPatch, *events: Any, **keys: Any) -> list[Any]:
     monkeypatch.setattr(operational, "AGAIN", 0.001)
-    adapter = TypeAdapter(operational.OPERATIONAL_WEBHOOKS.type)
+    adapter = TypeAdapter(OPERATIONAL_WEBHOOKS.type)
     webhooks = adapter.validate_python(
         [{"url": URL, **keys}], context={"backoffs": rig.host.registry.backoffs}
     )
@@ -54,7 +53,6 @@ async def told(rig: Rig, monkeypatch: pytest.MonkeyPatch, *events: Any, **keys: 
         rig.config(secrets=["s3cr3t-t0ken"]), settings={"operational_webhooks": webhooks}
     )
     control = Away(config)
-    control.members = []
     teller = operational.OperationalTeller()
     teller.bind(control)
     teller.observe(events)

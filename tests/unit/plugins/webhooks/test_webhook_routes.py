@@ -72,6 +72,7 @@ async def test_the_list(api: Api) -> None:
         "enabled": True,
         "disabled_at": None,
         "disabled_reason": None,
+        "last_disabled_at": None,
         "last_status_code": None,
         "last_error": None,
         "last_attempt_at": None,
@@ -266,7 +267,7 @@ async def test_a_trial_shows_a_status_code_that_fits(
     control = FakeControl(rig.config(endpoint))
     rig.adopt(control.config)
     for route in orchestratord_webhooks.register_routes(control):
-        if route.path.endswith("/test"):
+        if route.path.endswith("{name}/webhooks/{webhook}/test"):
             await route.handler({"api": "shop", "name": "getOrder", "webhook": "ops"}, {}, None)
     data = json.loads(control.tasks[0].payload or "")["data"]
     assert data["status_code"] == status_code
@@ -281,7 +282,7 @@ async def test_an_example_of_a_batch_has_one_member(rig: Rig) -> None:
     control = FakeControl(rig.config(endpoint))
     rig.adopt(control.config)
     for route in orchestratord_webhooks.register_routes(control):
-        if route.path.endswith("/test"):
+        if route.path.endswith("{name}/webhooks/{webhook}/test"):
             await route.handler({"api": "shop", "name": "getOrder", "webhook": "ops"}, {}, None)
     data = json.loads(control.tasks[0].payload or "")["data"]
     assert (data["count"], data["counts"]["reason"]) == (1, {"exhausted": 1})

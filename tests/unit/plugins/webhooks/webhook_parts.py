@@ -11,6 +11,7 @@ import httpx
 import orchestratord_webhooks
 
 from orchestratord import (
+    BatchMember,
     Config,
     Declaration,
     Delete,
@@ -84,6 +85,7 @@ class FakeControl:
     def __init__(self, config: Config) -> None:
         self.config = config
         self.tasks: list[NewTask] = []
+        self.members: list[BatchMember] = []
         self.looked_again: list[str] = []
         self.events: list[Event] = []
         self.edits: list[tuple[Any, ...]] = []
@@ -104,7 +106,10 @@ class FakeControl:
                 self.apply(effect)
         return ids
 
-    def apply(self, effect: Upsert | Delete) -> None:
+    def apply(self, effect: Upsert | Delete | BatchMember) -> None:
+        if isinstance(effect, BatchMember):
+            self.members.append(effect)
+            return
         key = tuple(effect.key.values())
         if isinstance(effect, Delete):
             del self._rows[key]
