@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 from collections.abc import Iterator
 
@@ -10,6 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.postgres import Postgres, programs
+
+# Collecting makes hundreds of thousands of objects that stay; looking through them again and again
+# would be a third of it.
+gc.disable()
 
 # How long an example takes says something about the machine, and nothing about the code.
 quick = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -43,6 +48,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     ]
     config.hook.pytest_deselected(items=out)
     items[:] = [item for item in items if item not in set(out)]
+
+
+def pytest_collection_finish() -> None:
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

@@ -1,7 +1,8 @@
 """A real PostgreSQL for tests: Debian's, on a port and a folder of its own.
 
 One server serves a whole run; each test has a database of its own. It does not wait for the disk,
-which only matters where a machine goes down; killed, it loses nothing either.
+which only matters where a machine goes down; killed, it loses nothing either. So it may as well be
+in memory, where there is enough: half of what a database costs is making and deleting its files.
 """
 
 from __future__ import annotations
@@ -42,6 +43,19 @@ SETTINGS = {
 }
 
 
+MEMORY = Path("/dev/shm")
+ENOUGH = 4 << 30
+"""Bytes that have to be free in memory: a container may have 64 MB there."""
+
+
+def new_home() -> Path:
+    """A folder for a server: in memory, or on the disk."""
+    root = Path("/tmp")
+    if os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free >= ENOUGH:
+        root = MEMORY
+    return Path(tempfile.mkdtemp(prefix="pg-", dir=root))
+
+
 def programs() -> Path | None:
     """The folder of the newest PostgreSQL that is installed."""
 
@@ -60,7 +74,11 @@ class Postgres:
 
     def __init__(self, home: Path | None = None, host: Host | None = None, **settings: str) -> None:
         """`host`: the machine that it runs on, if not this one."""
-        self._home = home or Path(tempfile.mkdtemp(prefix="pg-", dir="/tmp"))
+        self._home = home or new_home()
+        if in_memory := self._home.is_relative_to(MEMORY):
+            settings = {"max_wal_size": "256MB", **settings}
+        self._strategy = {"strategy": "file_copy"} if in_memory else {}
+        """Of `create`: a third of the time in memory, and three times as much on a disk."""
         self._settings = {**SETTINGS, **settings}
         self._host = host
         self.address = HOST
@@ -77,11 +95,12 @@ class Postgres:
     def url(self, database: str) -> str:
         return f"postgresql://tester:s3cret@{self.address}:{self.port}/{database}"
 
-    def create(self, **options: str) -> str:
-        """A new database; its URL."""
+    def create(self, template: str = "template0", **options: str) -> str:
+        """A new database, with what `template` holds; its URL."""
         name = f"queue{next(self._numbers)}"
+        options = self._strategy | options
         said = "".join(f" {key.upper()} {value}" for key, value in options.items())
-        self.run("postgres", f"CREATE DATABASE {name} TEMPLATE template0{said}")
+        self.run("postgres", f"CREATE DATABASE {name} TEMPLATE {template}{said}")
         return self.url(name)
 
     def drop(self, url: str) -> None:

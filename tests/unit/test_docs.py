@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import base64
 import importlib.util
 import inspect
@@ -114,16 +113,13 @@ def _without_brackets(text: str) -> str:
     return text
 
 
-@pytest.mark.parametrize("hook", HOOKS)
-def test_every_hook_has_a_test_that_bears_its_name(hook: str) -> None:
+def test_every_hook_has_a_test_that_bears_its_name() -> None:
     names = [
-        node.name
+        name
         for path in (ROOT / "tests").rglob("test_*.py")
-        for node in ast.walk(ast.parse(path.read_text()))
-        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        and node.name.startswith("test_")
+        for name in re.findall(r"^ *(?:async )?def (test_\w+)", path.read_text(), re.MULTILINE)
     ]
-    assert any(hook in name for name in names), f"no test is named for {hook}"
+    assert [hook for hook in HOOKS if not any(hook in name for name in names)] == []
 
 
 @pytest.mark.parametrize("kind", [Outcome, SendError, Secret], ids=lambda kind: kind.__name__)

@@ -1,74 +1,20 @@
-"""A clock that jumps, in real daemons: libfaketime turns it, a file that the test writes says how.
-
-The clock that cannot be set is left alone, as a machine leaves it.
-"""
+"""A clock that jumps, in real daemons."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Iterator
 
 import pytest
 
-from orchestratord.runtime.clock_watch import SETTLED
 from orchestratord.values.clock import from_rfc3339
+from tests.acceptance.clock.conftest import HOUR, YEAR, TurnedMachine, declare, goes_on
 from tests.acceptance.commands.test_doctor import doctor
 from tests.acceptance.conftest import MakeDaemon
-from tests.acceptance.daemon import Daemon, retry
+from tests.acceptance.daemon import retry
 from tests.acceptance.receiver import Answer, Receiver
 from tests.acceptance.waiting import until
 from tests.postgres import Postgres
-
-HOUR = 3600
-YEAR = 400 * 86400
-
-
-class TurnedMachine:
-    """The clock of one daemon's machine; `environ` is for that daemon."""
-
-    def __init__(self, file: Path) -> None:
-        [library] = Path("/usr/lib").glob("*/faketime/libfaketimeMT.so.1")
-        self._file = file
-        self.put(0)
-        self.environ = {
-            "LD_PRELOAD": str(library),
-            "FAKETIME_TIMESTAMP_FILE": str(file),
-            "FAKETIME_CACHE_DURATION": "1",
-            "FAKETIME_DONT_FAKE_MONOTONIC": "1",
-        }
-
-    def put(self, ahead: int) -> None:
-        """So many seconds ahead of the true time."""
-        whole = self._file.with_name(f"{self._file.name}.new")
-        whole.write_text(f"{ahead:+d}\n")
-        whole.replace(self._file)
-
-
-@pytest.fixture
-def machine(tmp_path: Path, program: Callable[[str], str]) -> TurnedMachine:
-    program("faketime")  # comes with the library
-    return TurnedMachine(tmp_path / "clock")
-
-
-def declare(daemon: Daemon, receiver: Receiver) -> None:
-    """An API with a schedule, one with calls that fail, and one that is told to wait."""
-    daemon.expect("the event loop stands still")  # each look at the clock costs it more
-    for name in ("tick", "fails", "told"):
-        daemon.api(name, receiver.url)
-    daemon.endpoint("tick/now", "/tick", schedule={"every": "1s"})
-    receiver.reply("/tick", lambda request: Answer(200))
-    daemon.endpoint("fails/get", "/fails", retry=retry("2s", 1000))
-    # It shows that somebody is there, and no breaker opens.
-    receiver.reply("/fails", lambda request: Answer(429))
-    daemon.endpoint("told/get", "/told", retry=retry("1s"))
-    receiver.on("/told", Answer(429, headers={"Retry-After": "3"}), 200)
-
-
-def goes_on(receiver: Receiver, path: str, within: float) -> None:
-    """Three more requests come."""
-    before = receiver.count(path)
-    until(lambda: receiver.count(path) >= before + 3, f"three more requests of {path}", within)
 
 
 @pytest.mark.parametrize("ahead", [HOUR, YEAR])
@@ -134,74 +80,6 @@ def test_a_restart_while_it_is_ahead_makes_no_difference(
     goes_on(receiver, "/tick", 6)
     goes_on(receiver, "/fails", 12)
     assert daemon.task(kept)["status"] == "succeeded"
-
-
-@pytest.mark.parametrize("restart", [False, True], ids=["while it runs", "between two runs"])
-def test_what_was_written_ahead_is_brought_back(
-    make_daemon: MakeDaemon, receiver: Receiver, machine: TurnedMachine, restart: bool
-) -> None:
-    """The daemon starts with a clock that is ahead, and cannot know it."""
-    daemon = make_daemon(environ=machine.environ)
-    declare(daemon, receiver)
-    daemon.api("shop", receiver.url)
-    daemon.endpoint("shop/get", "/shop")
-    receiver.on("/shop", 200)
-    machine.put(YEAR)
-    daemon.start()
-    daemon.call("fails/get")
-    year = daemon.call("shop/get", "365d")
-    goes_on(receiver, "/tick", 10)
-    goes_on(receiver, "/fails", 12)
-    if restart:
-        assert daemon.stop() == 0
-    else:
-        told = daemon.call("told/get")
-        until(lambda: receiver.count("/told") == 1, "its being told to wait")
-    began = time.monotonic()
-    machine.put(0)
-    if restart:
-        daemon.start()
-    daemon.logged(r"[1-9]\d* tasks had times that are still to come", 75)
-    # It might be this clock that is wrong: it has to have stood so for a minute.
-    assert time.monotonic() - began > SETTLED
-    goes_on(receiver, "/tick", 8)
-    goes_on(receiver, "/fails", 10)
-    if not restart:
-        assert daemon.finish(told, 10)["status"] == "succeeded"
-    # It waits for as long as it was asked to.
-    [row] = daemon.rows("SELECT next_try, status FROM retry_schedule WHERE id = ?", year)
-    assert row["status"] == "pending"
-    assert abs(row["next_try"] / 1000 - time.time() - 365 * 86400) < 60
-    for column in ("created_at", "updated_at", "finished_at"):
-        ahead = f"SELECT id FROM retry_schedule WHERE {column} > ?"
-        assert daemon.rows(ahead, (time.time() + 5) * 1000) == []
-    back = daemon.status()["clock"]["brought_back"]
-    assert back["tasks"] >= 2
-    assert daemon.log().count("had times that are still to come") == 1
-    _, found = doctor(daemon)
-    assert any("brought back" in finding["what"] for finding in found["clock"])
-
-
-def test_a_clock_that_is_behind_makes_no_call_of_a_slot_again(
-    make_daemon: MakeDaemon, receiver: Receiver, machine: TurnedMachine
-) -> None:
-    """It is taken for right after a minute, some seconds before the last slot that was made."""
-    daemon = make_daemon(environ=machine.environ)
-    declare(daemon, receiver)
-    slot = "{{ task.scheduled_at.timestamp() }}"
-    daemon.endpoint("tick/now", "/tick", schedule={"every": "1s"}, query={"slot": slot})
-    daemon.start()
-
-    def slots() -> list[float]:
-        return [float(request.query["slot"]) for request in receiver.received("/tick")]
-
-    until(lambda: len(slots()) >= 12, "some slots", 20)
-    machine.put(-70)
-    daemon.logged("stays back by", 20)
-    last = max(slots())
-    # Those before the first one have had no call; nor have those after the last one.
-    until(lambda: max(slots()) >= last + 3, "the slots after the last one", 100)
-    assert len(set(slots())) == len(slots())
 
 
 @pytest.fixture
