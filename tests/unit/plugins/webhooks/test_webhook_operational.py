@@ -9,13 +9,14 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
-from orchestratord_webhooks import operational
+from orchestratord_webhooks import health, operational
 from orchestratord_webhooks.operational_webhook import OPERATIONAL_WEBHOOKS
 from pydantic import TypeAdapter
-from webhook_parts import FakeControl
+from webhook_parts import ENDPOINT, FakeControl, declared
 
 from orchestratord import (
     BreakerEvent,
+    Config,
     ConfigEvent,
     EventType,
     TaskEvent,
@@ -28,6 +29,18 @@ from orchestratord.testing import Rig
 AT = 1_795_557_600_000
 URL = "https://ops.example.com/daemon"
 OPENED = BreakerEvent(EventType.BREAKER_OPENED, AT, "api:shop", 20, "refused by s3cr3t-t0ken")
+
+
+class OneWrite(FakeControl):
+    """Notes what is written together."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.writes: list[Sequence[Any]] = []
+
+    async def write(self, effects: Sequence[Any]) -> list[int]:
+        self.writes.append(effects)
+        return await super().write(effects)
 
 
 class Away(FakeControl):
@@ -113,6 +126,28 @@ async def test_each_bulk_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatc
 )
 async def test_what_is_not(rig: Rig, monkeypatch: pytest.MonkeyPatch, event: Any) -> None:
     assert await told(rig, monkeypatch, event) == []
+
+
+async def test_what_a_person_disables_is_told_with_it(rig: Rig) -> None:
+    """In one transaction, and once: the second time changes nothing."""
+    adapter = TypeAdapter(OPERATIONAL_WEBHOOKS.type)
+    webhooks = adapter.validate_python(
+        [{"url": URL}], context={"backoffs": rig.host.registry.backoffs}
+    )
+    config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()]))
+    control = OneWrite(replace(config, settings={"operational_webhooks": webhooks}))
+    for effect in rig.adopt(control.config):
+        control.apply(effect)
+    for _ in range(2):
+        await health.disable((ENDPOINT, "ops"), control)
+    assert [len(one) for one in control.writes] == [2, 1]
+    [member] = control.members
+    assert (member.reason, member.webhook) == ("webhook.disabled", "operational")
+    [event] = control.events
+    rows = await control.rows("webhooks")
+    assert [(row["endpoint_id"], row["last_disabled_at"]) for row in rows] == [
+        (ENDPOINT, event.at), ("orchestratord", None),
+    ]  # fmt: skip
 
 
 async def test_which_events_can_be_chosen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
