@@ -15,6 +15,8 @@ ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 _LINK = re.compile(r"(?<=\]\()(?!https?://|#)([^)\s#]+)(#[^)\s]*)?(?=\))")
+_ROW = re.compile(r"^\|.*$", re.MULTILINE)
+_CODE = re.compile(r"(?<!`)`[^`\n]+`(?!`)")
 
 
 def on_config(config: Any) -> Any:
@@ -27,7 +29,7 @@ def on_config(config: Any) -> Any:
 
 
 def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
-    """Lead links to what is not below docs/ to the source."""
+    """Lead links to what is not below docs/ to the source, and mend rows of tables."""
     folder = (ROOT / "docs" / page.file.src_uri).parent
 
     def led(link: re.Match[str]) -> str:
@@ -39,4 +41,9 @@ def on_page_markdown(markdown: str, page: Any, **_: object) -> str:
         place = target.relative_to(ROOT).as_posix()
         return f"{PROJECT['urls']['Source']}/{kind}/main/{place}{link[2] or ''}"
 
-    return _LINK.sub(led, markdown)
+    return _ROW.sub(_with_pipes, _LINK.sub(led, markdown))
+
+
+def _with_pipes(row: re.Match[str]) -> str:
+    """A row of a table in whose code `|` has no backslash: GitHub wants one, the site shows it."""
+    return _CODE.sub(lambda code: code[0].replace("\\|", "|"), row[0])

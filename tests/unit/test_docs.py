@@ -10,6 +10,7 @@ import re
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any, NamedTuple, get_args
 
 import click
@@ -324,12 +325,26 @@ def test_the_locked_versions_are_those_that_the_tests_ran_with() -> None:
     assert locked <= ran, "run: just lock"
 
 
-def test_links_of_the_readme_work_on_a_package_index() -> None:
-    spec = importlib.util.spec_from_file_location("readme", ROOT / "docs" / "package_readme.py")
+def script_of_docs(name: str) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(name, ROOT / "docs" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
+    return module
+
+
+def test_the_site_shows_pages_as_github_does() -> None:
+    page = SimpleNamespace(file=SimpleNamespace(src_uri="how-to/alerts.md"))
+    text = "| `a\\|b` | `c` or \\| |\n`a\\|b` [x](../../README.md) [y](../api.md)"
+    source = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Source"]
+    assert script_of_docs("site_hooks").on_page_markdown(text, page) == (
+        f"| `a|b` | `c` or \\| |\n`a\\|b` [x]({source}/blob/main/README.md) [y](../api.md)"
+    )
+
+
+def test_links_of_the_readme_work_on_a_package_index() -> None:
+    module = script_of_docs("package_readme")
     readme = (ROOT / "README.md").read_text()
     text = module.package_readme(readme, "https://git.test/x")
     assert "](https://git.test/x/raw/main/docs/images/overview.png)" in text
