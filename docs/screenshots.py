@@ -184,6 +184,9 @@ def shots(daemon: Daemon) -> dict[str, str]:
         "endpoint": "/endpoints/shop/getOrder",
         "webhooks": "/endpoints/shop/getOrder/webhooks",
         "webhooks-review": "/endpoints/shop/getOrder/webhooks",
+        "all-webhooks": "/webhooks",
+        "schedules": "/schedules",
+        "bulks": "/bulks",
         "actions": "/actions",
     }
 

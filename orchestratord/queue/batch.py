@@ -29,8 +29,10 @@ class Rank(IntEnum):
     """What people ask for."""
     NEW = 3
     """New work, the one thing that is refused while the disk is full."""
-    KEEP = 4
-    """Housekeeping."""
+    MOVE = 4
+    """What bulks move: tasks are locked before it, and bulks from here on."""
+    KEEP = 5
+    """Housekeeping, and what changes bulks alone."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -73,4 +73,4 @@ def _pages(control: Control) -> Iterable[DashboardPage]:
     yield from run_pages.pages(control)
     yield from endpoint_pages.pages(control, history)
     yield from webhook_pages.pages(control)
-    yield from health_pages.pages(control, history)
+    yield from health_pages.pages(control)

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeVar
 
 from orchestratord import Control, InvalidParams, OrchestratordError
-from orchestratord_dashboard.attempt_history import AttemptHistory
+from orchestratord_dashboard.attempt_history import EndpointAttempts
 from orchestratord_dashboard.page_renderer import DashboardPage, PageVisit
 
 PAGE = 50
@@ -15,7 +16,7 @@ Row = Mapping[str, Any]
 T = TypeVar("T")
 
 
-def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
+def pages(control: Control) -> Iterable[DashboardPage]:
     """The pages at `/schedules` and `/webhooks`."""
 
     async def show_schedules(visit: PageVisit) -> Mapping[str, Any]:
@@ -44,11 +45,10 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
         found.sort(key=webhook_order)
         shown, more = _page(found, page)
         waiting = await control.backlog([(row["endpoint_id"], row["name"]) for row in shown])
-        records = [history.record(row["endpoint_id"], row["name"]) for row in shown]
+        records = await _records(control, shown)
         return {
             "webhooks": list(zip(shown, records, waiting, strict=True)),
             "count": len(rows),
-            "since": history.since,
             "text": text,
             "page": page,
             "more": more,
@@ -56,6 +56,21 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
 
     yield DashboardPage("/schedules", "health/schedules.html", "schedules", show_schedules)
     yield DashboardPage("/webhooks", "health/all_webhooks.html", "webhooks", show_webhooks)
+
+
+async def _records(control: Control, rows: Iterable[Row]) -> list[EndpointAttempts]:
+    """How the attempts of these webhooks went in this hour and the last one, of all daemons."""
+    records = {
+        (row["endpoint_id"], row["name"]): EndpointAttempts(row["endpoint_id"], row["name"])
+        for row in rows
+    }
+    now = time.time() * 1000
+    for hour in await control.rows("webhook_attempts") if records else ():
+        record = records.get((hour["endpoint_id"], hour["name"]))
+        if record is not None and hour["until"] > now:
+            record.attempts += hour["attempts"]
+            record.failures += hour["failed"]
+    return list(records.values())
 
 
 def is_wrong(schedule: Row) -> bool:

@@ -9,7 +9,7 @@ task like any other, which `Deliveries` carries out.
     webhook_templates   the URL, and names        envelope       what a delivery says
     signature           what is signed            delivery       sending it
     health              how each webhook fares    routes         the API
-    batches             many events, one delivery
+    batches             many events, one delivery attempt_counts how many failed lately
     operational_webhook what orchestratord.yaml declares, and is told of
     operational         having that told
     checks              what `check` finds
@@ -47,6 +47,7 @@ from orchestratord import (
 )
 from orchestratord_webhooks import batches, checks, operational
 from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.attempt_counts import COUNTS
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.delivery import Deliveries
 from orchestratord_webhooks.health import TABLE, Health
@@ -78,7 +79,7 @@ def register_executor() -> Iterable[Executor]:
 
 @hookimpl
 def register_tables() -> Iterable[Table]:
-    return (TABLE,)
+    return TABLE, COUNTS
 
 
 @hookimpl
@@ -97,7 +98,7 @@ def check_endpoint(endpoint: Endpoint) -> Iterable[Problem]:
 def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
-    return health.adopt(config, tables[TABLE.name], elsewhere)
+    return health.adopt(config, tables[TABLE.name], tables[COUNTS.name], elsewhere)
 
 
 @hookimpl
@@ -125,7 +126,7 @@ def _concerns(kind: str, endpoint: Endpoint) -> bool:
 @only_for(_concerns)
 def on_final_failure(
     outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-) -> Iterable[Upsert | BatchMember]:
+) -> Iterable[Upsert | Delete | BatchMember]:
     # What is told of it is written with it: its event may be lost with the daemon.
     held = of_held_partition(task, deliveries.now(), config)
     return [*held, *health.record(outcome, task, endpoint, config)]

@@ -31,6 +31,7 @@ from orchestratord import (
     hookimpl,
     only_for,
 )
+from orchestratord_webhooks.attempt_counts import AttemptCounts
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
@@ -98,6 +99,7 @@ class Health:
     def __init__(self, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._redactor = Redactor()
+        self._counts = AttemptCounts()
         self._fingerprints: dict[Name, str] = {}
         self._disabled: dict[Name, str] = {}
         self._gone_at: dict[Name, float] = {}
@@ -128,9 +130,14 @@ class Health:
     # -- the configuration -------------------------------------------------------------------
 
     def adopt(
-        self, config: Config, rows: Iterable[Mapping[str, Any]], elsewhere: Collection[str] = ()
+        self,
+        config: Config,
+        rows: Iterable[Mapping[str, Any]],
+        counts: Iterable[Mapping[str, Any]],
+        elsewhere: Collection[str] = (),
     ) -> Iterator[Upsert | Delete | None]:
-        """Compare what is declared with the rows of the table; yields what has to be written.
+        """Compare what is declared with the rows of the table, and with those of `COUNTS`; yields
+        what has to be written.
 
         The rows of endpoints that are declared `elsewhere` stay though they be unknown here. There
         may be tens of thousands: a None in between is for others to have their turn.
@@ -165,6 +172,7 @@ class Health:
         for name in known:
             if name[0] not in elsewhere:
                 yield Delete(TABLE.name, _key(name))
+        yield from self._counts.adopt(fingerprints, counts, int(self._now() * 1000), elsewhere)
         for name, reason in self._disabled.items():
             unchanged = self._fingerprints.get(name) == fingerprints.get(name, "")
             if unchanged and self._now() - self._gone_at.get(name, 0.0) < _WRITING:
@@ -187,7 +195,7 @@ class Health:
     @only_for(_delivers)
     def record(
         self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-    ) -> list[Upsert | BatchMember]:
+    ) -> list[Upsert | Delete | BatchMember]:
         """The hooks `on_…` of a delivery: what is to be written when an attempt was decided.
 
         `endpoint` is as it was when the attempt began.
@@ -206,7 +214,10 @@ class Health:
         if outcome.verdict == "success":
             values |= {"last_success_at": now, "failures": 0, **_NOT_FAILING}
             self._failing.pop(name, None)
-            return [Upsert(TABLE.name, _key(name), values)]
+            return [
+                Upsert(TABLE.name, _key(name), values),
+                *self._counts.count(name, now, failed=False),
+            ]
         told: list[BatchMember] = []
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values["disabled_reason"] = GONE
@@ -215,12 +226,13 @@ class Health:
                 told = members_of(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
-        if outcome.status_code is None:  # its payload did not render
-            pass
-        elif name not in self._failing:
-            self._failing[name] = now, task.id
-            values |= {"failing_since": now, "failing_id": task.id}
-        return [*told, Upsert(TABLE.name, _key(name), values, add={"failures": 1})]
+        counted: list[Upsert | Delete] = []
+        if outcome.status_code is not None:  # or its payload did not render
+            counted = self._counts.count(name, now, failed=True)
+            if name not in self._failing:
+                self._failing[name] = now, task.id
+                values |= {"failing_since": now, "failing_id": task.id}
+        return [*told, Upsert(TABLE.name, _key(name), values, add={"failures": 1}), *counted]
 
     def observe(self, events: Sequence[Event]) -> None:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""

@@ -36,6 +36,13 @@ class WebhookHealth(TypedDict):
     last_success_at: Time | None
     failures: int
     """Deliveries that failed in a row."""
+    counted_since: Time
+    """When the last hour of the clock began, from which on the three that follow count: of all
+    daemons, also before they were started."""
+    attempts: int
+    failed_attempts: int
+    success_rate: Annotated[float | None, Field(examples=[0.975])]
+    """The part of these attempts that succeeded, from 0 to 1; null where there were none."""
 
 
 class ReplayFilter(TypedDict):

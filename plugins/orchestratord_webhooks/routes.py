@@ -30,6 +30,7 @@ from orchestratord import (
     described,
 )
 from orchestratord_webhooks.announcement import Announcer
+from orchestratord_webhooks.attempt_counts import COUNTS, RecentAttempts, counted_since, recent
 from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
@@ -106,7 +107,7 @@ class WebhookRoutes:
             if not wanted or row["endpoint_id"] == wanted
         ]
         rows.sort(key=lambda row: (row["endpoint_id"], row["name"]))
-        return Answer({"webhooks": [_shown(row) for row in rows]})
+        return Answer({"webhooks": await self._all_shown(rows)})
 
     @described(answers={200: DeclaredWebhooks}, problems=[ConfigError])
     async def list_declared(self, path: Params, query: Params, body: Any) -> Answer:
@@ -254,11 +255,18 @@ class WebhookRoutes:
         return endpoint, webhook
 
     async def _row(self, name: Name) -> WebhookHealth:
-        return _shown(await self._columns(name))
+        return (await self._all_shown([await self._columns(name)]))[0]
 
     async def _columns(self, name: Name) -> Mapping[str, Any]:
         rows = await self._control.rows(TABLE.name)
         return next(row for row in rows if (row["endpoint_id"], row["name"]) == name)
+
+    async def _all_shown(self, rows: Sequence[Mapping[str, Any]]) -> list[WebhookHealth]:
+        """Rows of the table for people, with how their deliveries went lately."""
+        now = int(self._now() * 1000)
+        counts = recent(await self._control.rows(COUNTS.name), now)
+        none = RecentAttempts(counted_since(now))
+        return [_shown(row, counts.get((row["endpoint_id"], row["name"]), none)) for row in rows]
 
 
 def _declared(found: Declaration, **more: Any) -> Answer:
@@ -300,7 +308,7 @@ def _endpoint(config: Config, endpoint_id: str) -> Endpoint:
         raise NotFound.of("endpoint", endpoint_id) from None
 
 
-def _shown(row: Mapping[str, Any]) -> WebhookHealth:
+def _shown(row: Mapping[str, Any], counts: RecentAttempts) -> WebhookHealth:
     """A row of the table for people: one word on whether it is enabled, times as texts."""
     code = row["last_status_code"]
     return {
@@ -318,6 +326,10 @@ def _shown(row: Mapping[str, Any]) -> WebhookHealth:
         "last_attempt_at": _time(row["last_attempt_at"]),
         "last_success_at": _time(row["last_success_at"]),
         "failures": row["failures"] or 0,
+        "counted_since": time_text(counts.since / 1000),
+        "attempts": counts.attempts,
+        "failed_attempts": counts.failed,
+        "success_rate": counts.success_rate,
     }
 
 

@@ -18,7 +18,7 @@ from peewee import fn
 
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.task import Key, Status, Task
-from orchestratord.queue.batch import Rank, long_reads, reads, writes
+from orchestratord.queue.batch import Batch, Rank, Write, long_reads, reads, writes
 from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
 from orchestratord.queue.models import GOES_ON, BulkRow, sql
 from orchestratord.queue.operations import partitions, search
@@ -88,6 +88,8 @@ WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
 LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
+LOCKED = 10_000
+"""Tasks that one statement locks."""
 
 REPLACED = f"""
 SELECT replaces FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND replaces IS NOT NULL
@@ -226,15 +228,24 @@ def upcoming(db: Connection, bulk: Bulk, limit: int) -> list[tuple[int, Key]]:
     return search.oldest(db, bulk.filter, limit, bulk.cursor, bulk.highest_id)
 
 
-@writes(Rank.KEEP)
+@dataclass(frozen=True, slots=True)
+class Move:
+    """What is moved in one transaction, of a bulk as it was `seen` then; as in `move_on`."""
+
+    seen: Bulk
+    ids: Sequence[int]
+    skipped: Mapping[str, int]
+    cursor: int
+    last: bool
+
+
+Moved = tuple[Bulk, dict[Key, list[int]]]
+"""The bulk now, and the tasks that were moved, by their key."""
+
+
 def move_on(
-    session: Session,
-    seen: Bulk,
-    ids: Sequence[int],
-    skipped: Mapping[str, int],
-    cursor: int,
-    last: bool,
-) -> tuple[Bulk, dict[Key, list[int]]]:
+    seen: Bulk, ids: Sequence[int], skipped: Mapping[str, int], cursor: int, last: bool
+) -> Write[Moved]:
     """Move these tasks, and the cursor to where it says; the bulk now, and key → moved tasks.
 
     `seen` is the bulk as it was when `ids` were looked for; where it has moved on since, or another
@@ -243,15 +254,47 @@ def move_on(
     not when its turn came, is skipped; one that came to match meanwhile is moved, and counts among
     those that matched.
     """
-    if ids and session.db.for_update:  # before the bulk, as those do who settle
-        marks = ", ".join("?" * len(ids))
-        session.db.all(LOCK.format(ids=marks) + session.db.for_update, list(ids))
+    return Write(Rank.MOVE, None, MOVES, Move(seen, ids, skipped, cursor, last))
+
+
+def _all_moves(session: Session, moves: Sequence[Move]) -> list[Moved | Exception]:
+    """Those of several bulks, of which none is locked before all tasks are."""
+    _lock_tasks(session, moves)
+    results: dict[int, Moved | Exception] = {}
+    for number in sorted(range(len(moves)), key=lambda n: moves[n].seen.id):
+        try:
+            results[number] = _carry_out(session, moves[number])
+        except NotFound as error:  # it had written nothing
+            results[number] = error
+    return [results[number] for number in range(len(moves))]
+
+
+def _one_move(session: Session, move: Move) -> Moved:
+    _lock_tasks(session, [move])
+    return _carry_out(session, move)
+
+
+MOVES: Batch[Move, Moved] = Batch(_one_move, _all_moves)
+"""Steps of bulks."""
+
+
+def _lock_tasks(session: Session, moves: Sequence[Move]) -> None:
+    """Lock the tasks by their ids, before any bulk, as those do who settle."""
+    ids = sorted({id_ for move in moves for id_ in move.ids}) if session.db.for_update else ()
+    for first in range(0, len(ids), LOCKED):
+        some = ids[first : first + LOCKED]
+        marks = ", ".join("?" * len(some))
+        session.db.all(LOCK.format(ids=marks) + session.db.for_update, some)
+
+
+def _carry_out(session: Session, move: Move) -> Moved:
+    seen, ids = move.seen, move.ids
     bulk = _get(session.db, seen.id, session.db.for_update)
     if bulk.status != RUNNING or bulk.cursor != seen.cursor or _others(session, bulk):
         return bulk, {}
     now = session.now()
     why = Counter(bulk.why_skipped)
-    why.update(skipped)
+    why.update(move.skipped)
     keys: dict[Key, list[int]] = {}
     moved = 0
     if bulk.action == RETRYING and ids:
@@ -275,18 +318,18 @@ def move_on(
                 session.touch_line(Line(*key, partition, ordered > 0), bound)
     why[CHANGED] += len(ids) - moved
     moved += bulk.moved
-    if last:
+    if move.last:
         why[CHANGED] += max(bulk.matched - moved - why.total(), 0)
     changes = {
-        "cursor": cursor,
-        "matched": max(bulk.matched, moved + why.total()) if last else bulk.matched,
+        "cursor": move.cursor,
+        "matched": max(bulk.matched, moved + why.total()) if move.last else bulk.matched,
         "moved": moved,
         "skipped": why.total(),
         "why_skipped": json.dumps(+why),
         "owner": session.owner,
         "lease_until": session.lease_until(),
     }
-    if last:
+    if move.last:
         changes |= {"status": FINISHED, "finished_at": now}
         if bulk.action == CANCELLING:
             changes |= {"ended_at": now, "untold": 1}
@@ -343,7 +386,7 @@ def _cancel(
     return rows, 0
 
 
-@writes(Rank.HAND)
+@writes(Rank.KEEP)
 def cancel(session: Session, bulk_id: int) -> Bulk:
     """Stop where it is; one that has ended stays as it is. Raises NotFound."""
     bulk = _get(session.db, bulk_id, session.db.for_update)
@@ -353,7 +396,7 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
     return _change(session, bulk_id, {"status": CANCELLED, "finished_at": now}, now)
 
 
-@writes(Rank.HAND)
+@writes(Rank.KEEP)
 def resume(session: Session, bulk_id: int) -> Bulk:
     """Have one that has paused go on, until as many more have failed. Raises NotFound, Conflict."""
     bulk = _get(session.db, bulk_id, session.db.for_update)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import QueueError
@@ -153,7 +154,8 @@ class Upserts:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._members: list[BatchMember] = []
-        self._runs: list[tuple[Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
+        self._runs: list[tuple[str, Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
+        """Of each the table, what writes it, and its rows by their keys."""
         self._last_run: dict[Shape, int] = {}
         self._row_run: dict[Hashable, int] = {}
         """The run in which a row was written last: it cannot be written in an earlier one."""
@@ -175,9 +177,9 @@ class Upserts:
         index = self._last_run.get(shape, -1)
         if index < self._row_run.get(row, 0):
             index = self._last_run[shape] = len(self._runs)
-            self._runs.append((found, {}))
+            self._runs.append((shape[0], found, {}))
         self._row_run[row] = index
-        rows = self._runs[index][1]
+        rows = self._runs[index][2]
         add = tuple(effect.add.values())
         if add and key in rows:
             before = rows[key][len(key) + len(effect.values) :]
@@ -193,9 +195,9 @@ class Upserts:
         if self._members:
             add_members(self._session, self._members)
             self._members = []
-        for found, rows in self._runs:
+        # Several tables and rows are always changed in one order, or two sessions would deadlock.
+        for _, found, rows in sorted(self._runs, key=itemgetter(0)):
             assert found.both is not None
-            # Several rows are always changed in one order, or two sessions would deadlock.
             found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._runs.clear()
         self._last_run.clear()

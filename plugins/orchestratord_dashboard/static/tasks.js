@@ -94,8 +94,7 @@ async function many(action, scope) {
   const { matched } = found;
   const without = leftOut(found.left_out);
   if (!matched) return say(["No task matches.", without].join(" ").trim(), true);
-  const number = new Intl.NumberFormat().format(matched).replaceAll(",", "\u202f");
-  const tasks = `${number} ${matched === 1 ? "task" : "tasks"}`;
+  const tasks = `${grouped(matched)} ${matched === 1 ? "task" : "tasks"}`;
   const dialog = document.getElementById("many");
   document.getElementById("many-title").textContent = `${VERB[action]} ${tasks}?`;
   const again = force ? "Those that succeeded are sent once more, as new requests." : "";
@@ -117,11 +116,16 @@ async function many(action, scope) {
   return undefined;
 }
 
+// As the pages write numbers.
+function grouped(number) {
+  return new Intl.NumberFormat("en").format(number).replaceAll(",", "\u202f");
+}
+
 // The largest parts, and the first tasks of all.
 function which({ counts, examples }) {
   const largest = [...counts].sort((a, b) => b.tasks - a.tasks).slice(0, 5);
   const lines = largest.map(({ reason, endpoint, tasks }) =>
-    `${tasks} of ${endpoint}${reason ? `, ${reason.replaceAll("_", " ")}` : ""}`);
+    `${grouped(tasks)} of ${endpoint}${reason ? `, ${reason.replaceAll("_", " ")}` : ""}`);
   if (counts.length > largest.length) lines.push(`and ${counts.length - largest.length} kinds more`);
   if (examples.length) lines.push(`such as ${examples.map(({ id }) => `task ${id}`).join(", ")}`);
   return lines.map((line) => Object.assign(document.createElement("li"), { textContent: line }));
@@ -129,7 +133,7 @@ function which({ counts, examples }) {
 
 // What may have been carried out already is retried only where its reason is asked for.
 function leftOut(reasons) {
-  const parts = Object.entries(reasons ?? {}).map(([reason, count]) => `${count} ${reason}`);
+  const parts = Object.entries(reasons ?? {}).map(([reason, count]) => `${grouped(count)} ${reason}`);
   return parts.length ? `Left out: ${parts.join(", ")}; filter by the reason to retry them.` : "";
 }
 

@@ -3,10 +3,13 @@
 
 let count = 0;
 
-const SIMPLE = ["name", "phase", "url", "timeout"];
+const SIMPLE = ["name", "phase", "url", "timeout", "disable_after"];
+const DURATIONS = ["timeout", "disable_after"];
+const DEFAULTS = { timeout: "15s", disable_after: "never" };
 const ORDER = ["name", "phase", "status_code", "url", "secret", "headers", "payload", "include", "timeout", "retry", "partition", "batch", "disable_after", "enabled"];
 
 const RETRY_KEYS = ["max_attempts", "max_delay", "jitter"];
+const BATCH_KEYS = ["every", "max"];
 const BACKOFF_KEYS = ["delay", "factor", "delays"];
 const BACKOFF_OF = { fixed: ["delay"], linear: ["delay"], exponential: ["delay", "factor"], list: ["delays"] };
 
@@ -96,6 +99,7 @@ export class Form {
     }
     fillRetry(this);
     fillPartition(this);
+    fillBatch(this);
     this.show();
   }
 
@@ -117,6 +121,7 @@ export class Form {
     const partition = ruleOf(item.partition);
     this.field("partition.ordered").hidden = !partition.by;
     this.field("partition.concurrency").hidden = !partition.by || partition.ordered === true;
+    for (const key of BATCH_KEYS) this.field(`batch.${key}`).hidden = !this.input("batch").value;
     const overrides = this.element.querySelector(".overrides");
     overrides.hidden = !this.inherited;
     if (this.inherited) overrides.textContent = `Overrides the one of ${this.origin}: what is left empty here comes from there.`;
@@ -124,7 +129,7 @@ export class Form {
       if (key === "phase") {
         this.input(key).options[0].textContent = this.inherited?.phase ?? "–";
       } else if (key !== "name") {
-        this.input(key).placeholder = joined(this.inherited?.[key]) || (key === "timeout" ? "15s" : "");
+        this.input(key).placeholder = joined(this.inherited?.[key]) || (DEFAULTS[key] ?? "");
       }
     }
     const marks = [];
@@ -189,7 +194,7 @@ export class Form {
     const key = input.closest("[data-key]")?.dataset.key;
     if (!key) return;
     if (key === "url") this.fresh = false;
-    if (SIMPLE.includes(key)) this.put(key, key === "timeout" ? typed(input.value, this.item[key]) : input.value);
+    if (SIMPLE.includes(key)) this.put(key, DURATIONS.includes(key) ? typed(input.value, this.item[key]) : input.value);
     else if (key === "status_code") this.put(key, codes(input.value, this.item.status_code));
     else if (key === "enabled") this.put(key, input.checked ? (this.item.enabled === undefined && !this.inherited ? "" : true) : false);
     else if (key === "secret") this.takeSecrets();
@@ -198,6 +203,7 @@ export class Form {
     else if (key === "include") this.takeInclude();
     else if (key.startsWith("retry")) this.put("retry", takeRetry(this));
     else if (key.startsWith("partition")) this.put("partition", takePartition(this));
+    else if (key.startsWith("batch")) this.put("batch", takeBatch(this, input));
     this.told();
   }
 
@@ -392,6 +398,28 @@ function takePartition(form) {
     else delete rule.concurrency;
   }
   return Object.keys(rule).length > 1 || typeof old === "object" ? rule : text;
+}
+
+// -- the fields of `batch` ------------------------------------------------------------------------
+
+function fillBatch(form) {
+  const { batch } = form.item;
+  form.input("batch").value = batch ? "batch" : "";
+  for (const key of BATCH_KEYS) form.input(`batch.${key}`).value = batch?.[key] ?? "";
+}
+
+// Switched on it begins with the default, so that the file says when a batch closes.
+function takeBatch(form, input) {
+  if (!form.input("batch").value) return undefined;
+  const every = form.input("batch.every");
+  if (input === form.input("batch") && !form.item.batch && !every.value) every.value = every.placeholder;
+  const batch = { ...form.item.batch };
+  for (const key of BATCH_KEYS) {
+    const text = form.input(`batch.${key}`).value;
+    if (text) batch[key] = typed(text, batch[key]);
+    else delete batch[key];
+  }
+  return batch;
 }
 
 // -- texts of fields, and the values of keys that they stand for ----------------------------------

@@ -183,36 +183,6 @@ def test_many_are_retried_with_progress(
     assert entry["detail"]["matched"] == 500
 
 
-def test_a_bulk_pauses_and_is_resumed_once_the_receiver_is_mended(
-    browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
-) -> None:
-    shared_receiver.on("/night", 422)
-    daemon.batch("shop/night", [{"n": n} for n in range(80)])
-    daemon.settle(endpoint="shop/night")
-    with visit(browser, address, "/retries?endpoint=shop/night&status=failed") as page:
-        page.get_by_role("button", name="Retry all that match").click()
-        dialog = page.get_by_role("dialog")
-        dialog.get_by_label("At most").fill("40/s")
-        dialog.get_by_label("Pause after").fill("20")
-        assert axe(page) == []
-        dialog.get_by_role("button", name="Retry 80 tasks").click()
-        page.wait_for_url("**/bulks/*")
-        expect(page.locator("h1")).to_contain_text("paused", timeout=20_000)
-        expect(page.get_by_role("alert")).to_contain_text("It has paused: 2")
-        assert axe(page) == []
-        shared_receiver.on("/night", 200)
-        page.get_by_role("button", name="Resume").click()
-        expect(page.locator("h1")).to_contain_text("finished", timeout=20_000)
-        bulk = daemon.get(f"/v1/bulks/{page.url.rpartition('/')[2]}").json()
-        assert bulk["failed"] >= 20
-        succeeded = re.compile(rf"Succeeded\s*{80 - bulk['failed']}\b")
-        expect(page.locator("#progress")).to_contain_text(succeeded)
-        page.get_by_role("link", name=str(bulk["failed"]), exact=True).click()
-        page.wait_for_url("**/retries?bulk=*")
-        expect(page.locator("#list tbody tr")).to_have_count(bulk["failed"])
-    done(daemon, "retry many", "resume bulk")
-
-
 def test_how_a_task_ended_is_said_and_its_parameters_are_changed(
     browser: Browser, address: str, daemon: Daemon, shared_receiver: Receiver
 ) -> None:

@@ -191,9 +191,41 @@ def test_a_webhook_is_added_changed_and_removed(
 
         hook(page, "ops").get_by_label("Enabled").uncheck()
         hook(page, "mine").get_by_role("button", name="Remove").click()
+        chat = hook(page, "chat")
+        chat.get_by_text("Headers, payload").click()
+        expect(chat.get_by_label("Events at most")).to_be_hidden()
+        chat.get_by_label("A delivery tells of").select_option("several events, a batch")
+        expect(chat.get_by_label("A batch closes after")).to_have_value("5m")
+        chat.get_by_label("Events at most").fill("50")
+        chat.get_by_label("Disabled after").fill("5d")
+        chat.get_by_label("Divided by").fill("{{ endpoint }}")
+        refused = chat.locator("[data-key=partition] > .wrong")
+        expect(refused).to_contain_text("a batch has no partition")
+        chat.get_by_label("Divided by").fill("")
+        expect(refused).to_be_hidden()
         write(page)
         assert heard(daemon, shared_receiver) == {}
         switched = before.replace("# who asks\n", "# who asks\n    enabled: false\n")
+        url = "    url: https://chat.example.com/x\n"
+        keys = "    batch:\n      every: 5m\n      max: 50\n    disable_after: 5d\n"
+        assert text(daemon) == switched.replace(url, url + keys)
+
+        # A comment beside a key stays where only the key beside it is changed or taken out.
+        commented = text(daemon).replace("every: 5m", "every: 5m  # as they look")
+        daemon.write(FILE, commented)
+        expect(page.locator("#own .name")).to_have_text(["ops", "chat"])
+        page.reload()
+        chat = hook(page, "chat")
+        chat.get_by_text("Headers, payload").click()
+        expect(chat.get_by_label("A delivery tells of")).to_have_value("batch")
+        chat.get_by_label("Events at most").fill("")
+        chat.get_by_label("Disabled after").fill("")
+        write(page)
+        gone = "      max: 50\n    disable_after: 5d\n"
+        assert text(daemon) == commented.replace(gone, "")
+        chat.get_by_text("Headers, payload").click()
+        chat.get_by_label("A delivery tells of").select_option("one event")
+        write(page)
         assert text(daemon) == switched
     entry = done(daemon, "edit webhooks")[0]
     assert entry["endpoint"] == "shop/get"
@@ -252,6 +284,11 @@ def test_problems_stand_beside_their_fields(browser: Browser, address: str, daem
         new.get_by_text("Headers, payload").click()
         new.get_by_label("Attempts at most").fill("none")
         expect(new.locator("[data-key='retry.max_attempts'] > .wrong")).to_contain_text("number")
+        new.get_by_label("A delivery tells of").select_option("several events, a batch")
+        new.get_by_label("Events at most").fill("20000")
+        expect(new.locator("[data-key='batch.max'] > .wrong")).to_contain_text("10000")
+        new.get_by_label("Disabled after").fill("soon")
+        expect(new.locator("[data-key=disable_after] > .wrong")).to_contain_text("duration")
         new.get_by_label("JSON of its own").check()
         new.get_by_label("Payload").fill('{"text": ')
         expect(new.locator("[data-key=payload] > .wrong")).to_contain_text("This is not JSON")

@@ -106,6 +106,15 @@ def test_kill_9_loses_and_doubles_none(
         members.update(batch)
     assert members == Counter(ids)
     assert len({said["data"]["batch"] for said in found.values()}) == len(found)
+    # How the webhooks fare is from the table: of all daemons, and after they were killed.
+    attempts = sum(task["attempts"] for task in first.tasks(kind="webhook"))
+    first.kill()
+    first.start()
+    fare = [one for one in first.get("/v1/webhooks").json()["webhooks"] if one["attempts"]]
+    assert sum(one["attempts"] for one in fare) == attempts
+    assert {(one["failed_attempts"], one["success_rate"]) for one in fare} == {(0, 1.0)}
+    page = first.get("/webhooks").text
+    assert [f"<span>{one['attempts']}</span></span>" in page for one in fare] == [True] * len(fare)
 
 
 def test_what_failed_while_a_webhook_was_disabled_is_replayed(

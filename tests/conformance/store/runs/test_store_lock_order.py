@@ -92,3 +92,39 @@ async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str
     found = await store.read(bulks.get(1))
     assert (found.succeeded, found.failed) == (3, 0)
     assert counts(await run_of(queue, root)) == (5, 1, 4, 0, 0)
+
+
+async def test_bulks_that_move_together_lock_all_tasks_first(
+    queue: Any, store: Store, url: str
+) -> None:
+    """Else one would hold its bulk, of which the next one's task is just settled elsewhere."""
+    ids = [await queue.add() for _ in range(3)]
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
+    first, second = [await queue.bulk(TaskFilter(status=("failed",))) for _ in range(2)]
+    moves = [
+        bulks.move_on(seen, [id_], {}, id_, last=False)
+        for seen, id_ in ((second, ids[1]), (first, ids[2]))
+    ]
+    waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+    lock = "SELECT 1 FROM retry_schedule WHERE id = %s FOR UPDATE"
+    with psycopg.connect(url) as holds_up, psycopg.connect(url) as other:
+        holds_up.execute(lock, (ids[0],))
+        other.execute(lock, (ids[2],))
+        # While the writer waits for the first task, both moves come to be written together.
+        writing = [asyncio.create_task(store.write(manual.trigger(ids[0])))]
+        while other.execute(waits).fetchall() != [(1,)]:
+            await asyncio.sleep(0.01)
+        writing += [asyncio.create_task(store.write(move)) for move in moves]
+        await asyncio.sleep(0.05)
+        holds_up.rollback()
+        unlocked = "SELECT 1 FROM retry_schedule WHERE id = %s FOR UPDATE SKIP LOCKED"
+        while holds_up.execute(unlocked, (ids[1],)).fetchall() or (
+            other.execute(waits).fetchall() != [(1,)]
+        ):
+            holds_up.rollback()
+            await asyncio.sleep(0.01)
+        assert free(url, BULK)
+        other.rollback()
+        await asyncio.gather(*writing)
+    assert [(await store.read(bulks.get(one.id))).moved for one in (first, second)] == [1, 1]

@@ -1,15 +1,26 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
 import pytest
 from orchestratord_webhooks import TABLE, WEBHOOKS, health
+from orchestratord_webhooks.attempt_counts import recent
 from orchestratord_webhooks.health import Health
 from webhook_parts import ENDPOINT, SECRET, FakeControl, declared
 
-from orchestratord import Config, Endpoint, EventType, Outcome, TaskEvent, Upsert
+from orchestratord import (
+    BatchMember,
+    Config,
+    Delete,
+    Endpoint,
+    EventType,
+    Outcome,
+    TaskEvent,
+    Upsert,
+)
 from orchestratord.testing import Rig, answered, task, unanswered
 
 DELIVERY = task(kind="webhook", endpoint_id=ENDPOINT, webhook="ops", payload="{}")
@@ -245,7 +256,7 @@ async def test_disable_after(rig: Rig) -> None:
 
     async def adopts() -> None:
         for worker in (own, other):
-            for effect in worker.adopt(config, await control.rows("webhooks")):
+            for effect in worker.adopt(config, *(await control.tables()).values()):
                 if effect is not None:
                     control.apply(effect)
 
@@ -269,13 +280,61 @@ async def test_disable_after(rig: Rig) -> None:
     assert await fails(6, 0) is None
 
 
+async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(rig: Rig) -> None:
+    """By two daemons together, of which one is started anew; what is over is deleted."""
+    begin, hour = 1_795_557_600.0, 3_600
+    now = [begin]
+    own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
+    endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(), declared(name="quiet")])
+    config = rig.config(endpoint)
+    control = FakeControl(config)
+
+    async def apply(effects: Iterable[Upsert | Delete | BatchMember | None]) -> None:
+        for effect in effects:
+            if effect is not None:
+                control.apply(effect)
+
+    async def sent(worker: Health, after: float, outcome: Outcome, name: str = "ops") -> None:
+        now[0] += after
+        await apply(worker.record(outcome, replace(DELIVERY, webhook=name), endpoint, config))
+
+    async def known(name: str = "ops") -> tuple[int, int] | None:
+        at = int(now[0] * 1000)
+        one = recent(await control.rows("webhook_attempts"), at).get((ENDPOINT, name))
+        if one is not None:
+            assert hour <= now[0] - one.since / 1000 < 2 * hour
+        return one and (one.attempts, one.failed)
+
+    await apply(own.adopt(config, [], []))
+    await apply(other.adopt(config, [], []))
+    await sent(own, 0, answered(204), "quiet")
+    await sent(own, 0, answered(204))
+    await sent(other, 60, answered(503))
+    await sent(own, hour - 61, unanswered("refused"))
+    assert await known() == (3, 2)
+    await sent(own, 1, answered(204))
+    await apply(other.adopt(config, *(await control.tables()).values()))
+    await sent(other, hour - 1, answered(503))
+    assert await known() == (5, 3)
+    await sent(other, 1, answered(204))
+    assert (await known(), await known("quiet")) == ((3, 1), None)
+    rows = await control.rows("webhook_attempts")
+    assert sorted((row["name"], row["since"] / 1000 - begin) for row in rows) == [
+        ("ops", hour), ("ops", 2 * hour), ("quiet", 0)
+    ]  # fmt: skip
+    await apply(own.adopt(config, *(await control.tables()).values()))
+    assert len(await control.rows("webhook_attempts")) == 2
+    await apply(own.adopt(rig.config(), *(await control.tables()).values()))
+    assert await control.rows("webhook_attempts") == []
+
+
 async def test_another_daemon_had_a_success(rig: Rig) -> None:
     now = [1_795_557_600.0]
     own = Health(now=lambda: now[0])
     endpoint = rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")])
     control = FakeControl(rig.config(endpoint))
     own.bind(control)
-    for effect in own.adopt(control.config, []):
+    for effect in own.adopt(control.config, [], []):
         if effect is not None:
             control.apply(effect)
     own.observe([happened(1, now[0])])

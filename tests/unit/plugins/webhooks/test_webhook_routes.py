@@ -55,6 +55,7 @@ def api(rig: Rig) -> Api:
 
 async def test_the_list(api: Api) -> None:
     webhooks = (await api.get("/v1/webhooks")).body["webhooks"]
+    assert webhooks[3].pop("counted_since").endswith(":00:00.000Z")
     assert [(item["endpoint"], item["name"]) for item in webhooks] == [
         (ENDPOINT, "broken"),
         (ENDPOINT, "chat"),
@@ -78,6 +79,9 @@ async def test_the_list(api: Api) -> None:
         "last_attempt_at": None,
         "last_success_at": None,
         "failures": 0,
+        "attempts": 0,
+        "failed_attempts": 0,
+        "success_rate": None,
     }
     assert webhooks[2]["enabled"] is False
 
@@ -96,6 +100,7 @@ async def test_codes_and_times_are_given_as_elsewhere(api: Api) -> None:
         await api.control.write([effect])
     ops = (await api.get("/v1/webhooks")).body["webhooks"][3]
     assert ops["last_status_code"] == 204
+    assert (ops["attempts"], ops["success_rate"]) == (1, 1.0)
     assert ops["last_attempt_at"].endswith("Z")
     assert len(ops["last_success_at"]) == len("2026-11-24T22:00:00.000Z")
 

@@ -90,11 +90,16 @@ class FakeControl:
         self.events: list[Event] = []
         self.edits: list[tuple[Any, ...]] = []
         self.reason = ""
-        self._rows: dict[tuple[str, ...], dict[str, Any]] = {}
+        self._rows: dict[str, dict[tuple[Any, ...], dict[str, Any]]] = {
+            table.name: {} for table in orchestratord_webhooks.register_tables()
+        }
 
     async def rows(self, table: str) -> list[dict[str, Any]]:
-        assert table == "webhooks"
-        return [dict(row) for row in self._rows.values()]
+        return [dict(row) for row in self._rows[table].values()]
+
+    async def tables(self) -> dict[str, list[dict[str, Any]]]:
+        """The rows of each table, as `config_adopted` is given them."""
+        return {table: await self.rows(table) for table in self._rows}
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         ids = []
@@ -110,12 +115,12 @@ class FakeControl:
         if isinstance(effect, BatchMember):
             self.members.append(effect)
             return
-        key = tuple(effect.key.values())
+        rows, key = self._rows[effect.table], tuple(effect.key.values())
         if isinstance(effect, Delete):
-            del self._rows[key]
+            del rows[key]
             return
-        empty = dict.fromkeys(orchestratord_webhooks.TABLE.columns)
-        row = self._rows.setdefault(key, empty | dict(effect.key))
+        (table,) = (t for t in orchestratord_webhooks.register_tables() if t.name == effect.table)
+        row = rows.setdefault(key, dict.fromkeys(table.columns) | dict(effect.key))
         row.update(effect.values)
         for column, number in effect.add.items():
             row[column] = (row[column] or 0) + number
