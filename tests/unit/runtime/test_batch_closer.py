@@ -8,11 +8,12 @@ from types import SimpleNamespace
 from typing import Any
 
 import orchestratord_webhooks
-from orchestratord_webhooks import operational
+from orchestratord_webhooks.operational_webhook import OPERATIONAL_WEBHOOKS
 from pydantic import TypeAdapter
 
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
+from orchestratord.model.endpoint import OWN_ENDPOINT
 from orchestratord.model.task import BatchMember, Key, NewTask
 from orchestratord.plugin.executor import Doomed, Parked
 from orchestratord.queue.operations import search
@@ -24,7 +25,7 @@ from orchestratord.runtime.fleet import Fleet
 from orchestratord.testing import Rig
 from orchestratord.values.clock import Clock
 
-OPS = Key(operational.ID, "ops")
+OPS = Key(OWN_ENDPOINT, "ops")
 
 
 def member(name: str, **fields: Any) -> BatchMember:
@@ -35,7 +36,7 @@ def member(name: str, **fields: Any) -> BatchMember:
 def delivery(batch: Any) -> NewTask:
     if batch.endpoint_id == "shop/bad":
         raise RuntimeError("no")
-    endpoint_id = operational.ID if "gone" in batch.endpoint_id else batch.endpoint_id
+    endpoint_id = OWN_ENDPOINT if "gone" in batch.endpoint_id else batch.endpoint_id
     return NewTask("webhook", endpoint_id, webhook="ops", phase="on_success", payload="{}")
 
 
@@ -46,7 +47,7 @@ async def test_one_that_cannot_be_told_of_holds_up_no_others(tmp_path: Path) -> 
     config = rig.config(rig.endpoint("shop/good"))
     worker.placement.adopt(config)
     # A daemon with other operational webhooks: what tells of them is its.
-    worker.placement.set_elsewhere({operational.ID: False})
+    worker.placement.set_elsewhere({OWN_ENDPOINT: False})
     assert isinstance(worker.placement.of(OPS), Parked)
     host: Any = SimpleNamespace(ask=lambda hook, given: [("x", [delivery(given["batch"])])])
     closer = BatchCloser(store, host, worker.enqueue, worker.placement)
@@ -62,17 +63,17 @@ async def test_one_that_cannot_be_told_of_holds_up_no_others(tmp_path: Path) -> 
     assert await told() == ["30", "shop/good"], "all in one look"
     worker.placement.set_elsewhere({})
     assert isinstance(worker.placement.of(OPS), Doomed)
-    assert operational.ID not in worker.placement.left
+    assert OWN_ENDPOINT not in worker.placement.left
     closer._not_before.clear()
     await closer.look(config)
-    assert await told() == ["31", operational.ID, "shop/good"]
+    assert await told() == ["31", OWN_ENDPOINT, "shop/good"]
     await store.close()
 
 
 def test_daemons_say_which_operational_webhooks_they_have() -> None:
     rig = Rig(orchestratord_webhooks)
     webhook = {"name": "ops", "url": "https://ops.example/x"}
-    declared = TypeAdapter(operational.OPERATIONAL_WEBHOOKS.type).validate_python(
+    declared = TypeAdapter(OPERATIONAL_WEBHOOKS.type).validate_python(
         [webhook], context={"backoffs": rig.host.registry.backoffs}
     )
     fleet: Any = SimpleNamespace(
@@ -82,5 +83,5 @@ def test_daemons_say_which_operational_webhooks_they_have() -> None:
         Fleet._say(fleet, replace(rig.config(), settings={"operational_webhooks": webhooks}))
         for webhooks in (declared, declared, ())
     )
-    digests = [said.endpoints[operational.ID] for said in (one, same, other)]
+    digests = [said.endpoints[OWN_ENDPOINT] for said in (one, same, other)]
     assert digests[0] == digests[1] != digests[2]
