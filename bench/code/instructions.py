@@ -3,6 +3,7 @@
 \b
     python -m bench.code.instructions            webhook deliveries, under valgrind
     python -m bench.code.instructions --calls    calls of one request
+    python -m bench.code.instructions --start    an endpoint of the configuration, and a start
 
 valgrind counts what the daemon executes, in all of its threads, without the kernel's part. It does
 so for few tasks and for many; the difference leaves out the start and the end.
@@ -11,26 +12,45 @@ so for few tasks and for many; the difference leaves out the start and the end.
 from __future__ import annotations
 
 import re
+import subprocess
+import sys
 import tempfile
 import time
 from pathlib import Path
 
 import click
 
+from bench import config
 from bench.environment.daemon import daemon, verify
 from bench.environment.folder import install_debian
 from bench.environment.servers import Nginx
 from bench.measures import calls, deliveries
+from tests.acceptance.daemon import Daemon
 
 FEW, MANY = 500, 2_500
+ENDPOINTS = 200
+CACHEGRIND = ("valgrind", "--tool=cachegrind", "--cache-sim=no")
+IMPORTS = """
+from orchestratord.cli.main import main
+from orchestratord.daemon.quick_imports import quick_imports
+with quick_imports():
+    import orchestratord.daemon.run
+import os
+os._exit(0)
+"""
 LIMIT = 900.0
 """Seconds; under valgrind all is fifty times slower."""
 
 
 @click.command(help=__doc__)
 @click.option("--calls", "of_calls", is_flag=True, help="calls, instead of webhook deliveries")
-def main(of_calls: bool) -> None:
+@click.option("--start", "of_start", is_flag=True, help="what is read and imported at a start")
+def main(of_calls: bool, of_start: bool) -> None:
     install_debian({"valgrind": ("valgrind", "/usr/bin")})
+    if of_start:
+        with tempfile.TemporaryDirectory() as home:
+            start(Path(home))
+        return
     what = "a call" if of_calls else "a webhook delivery"
     with tempfile.TemporaryDirectory() as home, Nginx(Path(home) / "nginx") as nginx:
         few, many = (
@@ -40,14 +60,37 @@ def main(of_calls: bool) -> None:
     click.echo(f"{few - FEW * (many - few) // (MANY - FEW):,} for the start and the end")
 
 
+def start(home: Path) -> None:
+    """What one endpoint takes to be read, and the imports of `orchestratord run`."""
+    counts = []
+    for count in (ENDPOINTS, 3 * ENDPOINTS):
+        made = Daemon(home / f"{count}")
+        config.write(made, count)
+        counts.append(_counted(home, ["-m", "bench.config", "--load", str(made.config)]))
+    click.echo(f"{(counts[1] - counts[0]) / (2 * ENDPOINTS):,.0f} instructions for an endpoint")
+    click.echo(f"{_counted(home, ['-c', IMPORTS]):,} for the imports of a start")
+
+
+def _counted(home: Path, words: list[str]) -> int:
+    """Instructions of Python, started with these words."""
+    found = home / "counted"
+    command = [*CACHEGRIND, f"--cachegrind-out-file={found}", sys.executable, *words]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603
+    return _summary(found)
+
+
+def _summary(found: Path) -> int:
+    summary = re.search(r"^summary: (\d+)", found.read_text(), re.MULTILINE)
+    assert summary is not None
+    return int(summary[1])
+
+
 def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
     """Instructions of a daemon from its start to its end, in which it does so many tasks."""
     found = home.with_name(f"{home.name}.counted")
     with daemon(home) as made:
         (calls if of_calls else deliveries).queue(made, nginx, count)
-        made.wrapper = [
-            "valgrind", "--tool=cachegrind", "--cache-sim=no", f"--cachegrind-out-file={found}",
-        ]  # fmt: skip
+        made.wrapper = [*CACHEGRIND, f"--cachegrind-out-file={found}"]
         before = nginx.count()
         made.launch()
         deadline = time.monotonic() + LIMIT
@@ -59,9 +102,7 @@ def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
             time.sleep(0.1)
         made.stop(LIMIT)
         verify(made, count)
-    summary = re.search(r"^summary: (\d+)", found.read_text(), re.MULTILINE)
-    assert summary is not None
-    return int(summary[1])
+    return _summary(found)
 
 
 if __name__ == "__main__":

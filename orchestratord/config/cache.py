@@ -13,6 +13,7 @@ from typing import Any, TypeVar, cast
 
 from orchestratord.config.folder import KnownFiles
 from orchestratord.config.validate.node_reader import NodeReader
+from orchestratord.config.yaml.blocks import KnownBlocks
 from orchestratord.config.yaml.nodes import MapNode, Node, Scalar
 from orchestratord.errors import Problem
 from orchestratord.plugin.long_work import Breathe
@@ -57,6 +58,8 @@ class Cache:
         self._before: dict[Hashable, _Part] = {}
         self._now: dict[Hashable, _Part] = {}
         self._alike: dict[Hashable, _Part] = {}
+        self.blocks = KnownBlocks()
+        """Of the present reading."""
 
     def close(self, breathe: Breathe) -> None:
         """A reading is over, however it went: what was good in it is for the next one.
@@ -65,6 +68,7 @@ class Cache:
         """
         gone = (self._before, self._alike)
         self._before, self._now, self._alike = self._now, {}, {}
+        self.blocks = KnownBlocks()
         for parts in gone:
             # One by one, since nothing else runs while a large one is freed.
             while parts:
@@ -100,7 +104,7 @@ class Cache:
 
         Endpoints repeat each other a lot. A problem is not shared: each has a place of its own.
         """
-        name = (kind, _content(node))
+        name = (kind, id(node) if self.blocks.shares(node) else _content(node))
         kept = self._alike.get(name)
         if kept is not None:
             kept.bring(reader)

@@ -9,8 +9,15 @@ from types import MappingProxyType
 from typing import Any
 
 from orchestratord.config.inherit import Inherited, SharedReader
+from orchestratord.config.key_reader import KeyReader
 from orchestratord.config.params import fill, fitted, from_text
-from orchestratord.config.show.merged_endpoint import as_sent, shown_endpoint, shown_retry
+from orchestratord.config.show.merged_endpoint import (
+    masked,
+    shown_api,
+    shown_endpoint,
+    shown_params,
+    shown_retry,
+)
 from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import path_problem
@@ -18,6 +25,7 @@ from orchestratord.config.validate.schedule_rules import schedule_problems
 from orchestratord.config.validate.secret_keys import secret_values
 from orchestratord.config.validate.shapes import fields_of, leaves_of
 from orchestratord.config.validate.undefined_names import undeclared, undefined, unknown_yet
+from orchestratord.config.yaml.blocks import KnownBlocks
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import MapNode, Node, Scalar, Spot, locate, mapping_of
 from orchestratord.config.yaml_keys import HTTP, EndpointKeys, Shared, shared_keys
@@ -33,6 +41,20 @@ from orchestratord.values.template import Template, TemplateTree
 
 
 @dataclass(frozen=True, slots=True)
+class _OfApi:
+    """What is the same for all endpoints of one API.
+
+    `shown` are its own keys for people, `undefined` is what is wrong with the names in its headers,
+    and `uses` are the parameters that these name.
+    """
+
+    inherited: Inherited
+    shown: Mapping[str, Any]
+    undefined: list[str]
+    uses: frozenset[str]
+
+
+@dataclass(frozen=True, slots=True)
 class Declared:
     """An endpoint, and the tree that it was read from."""
 
@@ -44,15 +66,26 @@ class Declared:
 class EndpointReader:
     """Reads endpoints, one after the other."""
 
-    def __init__(self, reader: NodeReader, registry: Registry, shared: SharedReader) -> None:
+    def __init__(
+        self, reader: NodeReader, registry: Registry, shared: SharedReader, blocks: KnownBlocks
+    ) -> None:
         self._reader = reader
         self._registry = registry
         self._shared = shared
         self._problems = reader.problems
+        self._keys = KeyReader(reader, blocks)
         self._executors = registry.call_executors()
+        self._shared_keys = shared_keys(registry.settings)
+        self._own_keys = fields_of(EndpointKeys).keys() - self._shared_keys
+        self._known: dict[str, frozenset[str]] = {}
+        """The keys of an endpoint, by its type."""
         self._retries: dict[int, tuple[RetryPolicy, dict[str, Any]]] = {}
         """By identity; the policy is kept with what is shown of it."""
         self._said_elsewhere: dict[str, dict[str, str]] = {}
+        self._apis: dict[int, _OfApi] = {}
+        """What is the same for all endpoints of one API, by the identity of what they inherit."""
+        self._params: dict[int, Mapping[str, Param]] = {}
+        """By the identity of the node under `params`."""
 
     def read(self, identity: str, document: YamlDocument, inherited: Inherited) -> Declared | None:
         """The endpoint; None where anything of it, or of what it inherits, is in error."""
@@ -61,32 +94,29 @@ class EndpointReader:
             return None
         type_, executor = self._type(root, spot)
         model = executor.model if executor else None
-        spec_keys = set(fields_of(model)) if model is not None else set()
+        spec_keys = fields_of(model) if model is not None else {}
         if executor is not None:
-            known = {*fields_of(EndpointKeys), *spec_keys, *self._registry.settings}
-            root = self._shared.endpoint_keys(root, known, self._elsewhere(executor))
-
-        shared = shared_keys(self._registry.settings)
-        merged = self._shared.merger.merge(inherited.node, root.only(shared))
+            root = self._with_known_keys(root, executor)
+        merged = self._shared.merger.merge(inherited.node, root.only(self._shared_keys))
         node = MapNode({**root.entries, **merged.entries})
         read = self._shared.read_shared(spot, merged, inherited)
         given = {key: read[key].value for key in fields_of(Shared) if read[key].value is not None}
-        own = root.only(set(fields_of(EndpointKeys)) - shared)
-        keys, data, fields = self._reader.read(spot, own, EndpointKeys, given)
-        spec = ReadNode(None, {}, {})
+        own = root.only(self._own_keys)
+        keys, data, fields = self._keys.read(spot, own, EndpointKeys, given)
+        spec, of_spec = ReadNode(None, {}, {}), MapNode()
         if model is not None:
-            spec = self._reader.read(spot, root.only(spec_keys), model)
+            of_spec = root.only(spec_keys)
+            spec = self._keys.read(spot, of_spec, model)
 
         problems = KeyProblems(self._problems, spot, node)
-        self._check_spec(spec.fields, problems, inherited)
+        self._check_spec(model, spec.fields, of_spec, problems, inherited)
         if executor is not None:
             self._check_type(executor, root, fields)
         if type_ == HTTP:
             self._check_url(spec.fields, problems, inherited)
-        params, schedule, tests = _Calls(problems).read(fields, data)
+        params, schedule, tests = self._calls(own, fields, data, problems)
         self._check_partition(fields.get("partition"), problems, params, schedule)
-        good = all(item.value is not None for item in read.values())
-        good = good and (model is None or spec.value is not None)
+        good = all(item.value is not None for item in (*read.values(), *([spec] if model else ())))
         if keys is None or type_ is None or inherited.api is None or not good:
             return None
 
@@ -100,7 +130,7 @@ class EndpointReader:
             timeout=keys.timeout,
             idempotent=_idempotent(keys.idempotent, executor, spec.value),
             enabled=keys.enabled,
-            params=MappingProxyType(params),
+            params=params,
             schedule=schedule,
             partition=keys.partition,
             settings=MappingProxyType(settings),
@@ -112,16 +142,29 @@ class EndpointReader:
         for key in settings:
             keyed = KeyProblems(self._problems, *node.entries[key])
             self._shared.request_rules.check_urls(read[key].data, inherited.api.egress, keyed)
-        written = {**spec.data, **data, **{key: item.data for key, item in read.items()}}
-        shown.update(self._shown(endpoint, inherited, written))
+        written = self._keys.shown(model, of_spec, spec.data)
+        written |= self._keys.shown(EndpointKeys, own, data)
+        written |= {key: masked(item.data) for key, item in read.items() if key != "retry"}
+        shown.update(self._shown(endpoint, inherited, shown_params(endpoint, data, written)))
         return Declared(endpoint, spot, node)
 
     def _shown(
         self, endpoint: Endpoint, inherited: Inherited, written: dict[str, Any]
     ) -> dict[str, Any]:
-        written.pop("tests", None)  # they say nothing of what the endpoint is
-        sent, retry = as_sent(endpoint, written), self._retry(endpoint.retry)
-        return shown_endpoint(endpoint, inherited.data, sent, retry)
+        retry = self._retry(endpoint.retry)
+        return shown_endpoint(endpoint, self._of_api(inherited).shown, written, retry)
+
+    def _of_api(self, inherited: Inherited) -> _OfApi:
+        found = self._apis.get(id(inherited))
+        if found is None:
+            headers = inherited.headers.values()
+            found = self._apis[id(inherited)] = _OfApi(
+                inherited,
+                shown_api(inherited.data),
+                [message for header in headers for message in undefined(header)],
+                frozenset(name for header in headers for name in undeclared(header, ())),
+            )
+        return found
 
     def _retry(self, retry: RetryPolicy) -> dict[str, Any]:
         """What is shown of a `retry`, once for all endpoints that share it."""
@@ -161,6 +204,17 @@ class EndpointReader:
             if test.answer is None and not executor.immediate:
                 at = locate(root.entries["tests"][0], root, ("tests", index))[0]
                 self._problems.error(at.below("answer"), "is required")
+
+    def _with_known_keys(self, root: MapNode, executor: Executor) -> MapNode:
+        """The file without keys that are none of its type's, which are reported."""
+        known = self._known.get(executor.type)
+        if known is None:
+            of_type = fields_of(executor.model) if executor.model is not None else ()
+            known = frozenset({*self._own_keys, *self._shared_keys, *of_type})
+            self._known[executor.type] = known
+        if known.issuperset(root.entries):
+            return root
+        return self._shared.endpoint_keys(root, known, self._elsewhere(executor))
 
     def _elsewhere(self, executor: Executor) -> dict[str, str]:
         """Keys of other types → what to say of them here."""
@@ -219,28 +273,60 @@ class EndpointReader:
                 problems.error(message, "partition", "by")
 
     def _check_spec(
-        self, spec: Mapping[str, Any], problems: KeyProblems, inherited: Inherited
+        self,
+        model: Any,
+        spec: Mapping[str, Any],
+        node: MapNode,
+        problems: KeyProblems,
+        inherited: Inherited,
     ) -> None:
         """Names in templates and headers, of the endpoint and of its API."""
-        root = mapping_of(problems.node)
-        declared = mapping_of(root.child("params")).entries
-        of_api = KeyProblems(self._problems, inherited.spot, inherited.own)
-        for value, keys in ((spec, problems), ({"headers": inherited.headers}, of_api)):
-            for path, template in leaves_of(value):
-                if not isinstance(template, Template | TemplateTree):
-                    continue
-                for message in undefined(template):
-                    keys.error(message, *path)
-                for name in undeclared(template, declared):
-                    self._problems.once(
-                        keys.at(*path),
-                        f"'params.{name}' is not declared under params of {problems.spot.file}"
-                        + suggest(name, declared),
-                        about=name,
-                    )
-        headers = spec.get("headers")
-        if isinstance(headers, Mapping):
-            self._shared.request_rules.check_headers(headers, problems)
+        declared = mapping_of(mapping_of(problems.node).child("params")).entries
+        unknown = {}
+        for key, (_, written) in node.entries.items():
+            kept = self._keys.kept(model, written)
+            if key in spec and (kept is None or not kept.uses <= declared.keys()):
+                unknown[key] = spec[key]
+        of_api = self._of_api(inherited)
+        self._check_templates(unknown, declared, problems, problems.spot.file)
+        if of_api.undefined or not of_api.uses <= declared.keys():
+            keys = KeyProblems(self._problems, inherited.spot, inherited.own)
+            headers = {"headers": inherited.headers}
+            self._check_templates(headers, declared, keys, problems.spot.file)
+        if isinstance(unknown.get("headers"), Mapping):
+            self._shared.request_rules.check_headers(unknown["headers"], problems)
+
+    def _check_templates(
+        self, spec: Mapping[str, Any], declared: Mapping[str, Any], keys: KeyProblems, file: str
+    ) -> None:
+        """Names that are not known, in templates of an endpoint that `declared` parameters."""
+        for path, template in leaves_of(spec):
+            if not isinstance(template, Template | TemplateTree):
+                continue
+            for message in undefined(template):
+                keys.error(message, *path)
+            for name in undeclared(template, declared):
+                self._problems.once(
+                    keys.at(*path),
+                    f"'params.{name}' is not declared under params of {file}"
+                    + suggest(name, declared),
+                    about=name,
+                )
+
+    def _calls(
+        self, own: MapNode, fields: Mapping[str, Any], data: Any, problems: KeyProblems
+    ) -> tuple[Mapping[str, Param], Schedule | None, tuple[TestCase, ...]]:
+        """What gives calls their parameters; `params` alone once for all files that repeat it."""
+        kept = self._keys.kept(EndpointKeys, node := own.child("params"))
+        alone = kept is not None and not {"schedule", "tests"} & own.entries.keys()
+        if alone and (known := self._params.get(id(node))) is not None:
+            return known, None, ()
+        before = len(self._problems)
+        params, schedule, tests = _Calls(problems).read(fields, data)
+        frozen = MappingProxyType(params)
+        if alone and len(self._problems) == before:
+            self._params[id(node)] = frozen
+        return frozen, schedule, tests
 
 
 class _Calls:

@@ -19,6 +19,7 @@ from orchestratord.config.validate.node_reader import NodeReader, ReadNode
 from orchestratord.config.validate.problems import KeyProblems
 from orchestratord.config.validate.request_rules import AddressRules, RequestRules
 from orchestratord.config.validate.shapes import fields_of
+from orchestratord.config.yaml.blocks import KnownBlocks
 from orchestratord.config.yaml.document import YamlDocument
 from orchestratord.config.yaml.nodes import (
     NOWHERE,
@@ -28,6 +29,7 @@ from orchestratord.config.yaml.nodes import (
     Scalar,
     Spot,
     is_null,
+    items_of,
     mapping_of,
     name_of,
 )
@@ -46,9 +48,16 @@ _NAME_LIMIT = 200
 class Merger:
     """Merges the layers of one snapshot."""
 
-    def __init__(self, reader: NodeReader, settings: Mapping[str, Setting[Any]]) -> None:
+    def __init__(
+        self,
+        reader: NodeReader,
+        settings: Mapping[str, Setting[Any]],
+        blocks: KnownBlocks | None = None,
+    ) -> None:
         self._reader = reader
         self._settings = settings
+        self._blocks = blocks
+        self._joined: dict[tuple[int, int], Node] = {}
 
     def merge(self, lower: MapNode, upper: MapNode) -> MapNode:
         """`upper` over `lower`. A key with nothing behind it is as good as missing."""
@@ -56,11 +65,25 @@ class Merger:
         for key, entry in upper.entries.items():
             if is_null(entry[1]):
                 continue
-            spot, node = self._prepared(key, entry)
-            if key in entries:
-                node = self._join(key, entries[key][1], node)
-            entries[key] = (spot, node)
+            entries[key] = self._laid_over(key, entries.get(key), entry)
         return MapNode(entries)
+
+    def _laid_over(
+        self, key: str, lower: tuple[Spot, Node] | None, upper: tuple[Spot, Node]
+    ) -> tuple[Spot, Node]:
+        blocks = self._blocks
+        if lower is None or blocks is None or not blocks.shares(upper[1]):
+            spot, node = self._prepared(key, upper)
+            return spot, node if lower is None else self._join(key, lower[1], node)
+        # What many endpoints lay over the same is one object again.
+        both = id(lower[1]), id(upper[1])
+        if (found := self._joined.get(both)) is None:
+            problems = len(self._reader.problems)
+            found = self._join(key, lower[1], self._prepared(key, upper)[1])
+            if len(self._reader.problems) == problems:
+                self._joined[both] = found
+                blocks.share(found)
+        return upper[0], found
 
     def inherited(self, daemon: MapNode, api: MapNode, keys: Container[str]) -> MapNode:
         """What `defaults` and api.yaml give to endpoints under these keys, by the files' roots."""
@@ -173,12 +196,18 @@ class SharedReader:
     def __init__(
         self, reader: NodeReader, registry: Registry, addresses: AddressRules | None, cache: Cache
     ) -> None:
-        self.merger = Merger(reader, registry.settings)
+        self.merger = Merger(reader, registry.settings, cache.blocks)
         self.request_rules = RequestRules(reader.problems, addresses)
         self._reader = reader
         self._registry = registry
         self._cache = cache
         self._problems = reader.problems
+        self._items = {
+            key: item
+            for key, setting in registry.settings.items()
+            if (item := _item_of(setting.type)) is not None
+        }
+        """Of settings that hold any number of one model: that model."""
 
     def defaults(self, spot: Spot, node: Node | None) -> Inherited:
         """`defaults` of orchestratord.yaml, checked by itself."""
@@ -274,34 +303,37 @@ class SharedReader:
             before = inherited.node.entries.get(key)
             if key in inherited.read and (entry and entry[1]) is (before and before[1]):
                 read[key] = inherited.read[key]
+            elif entry is not None and key in self._items and isinstance(entry[1], ListNode):
+                read[key] = self._read_items(key, entry[1])
             elif key not in self._registry.settings or entry is not None:
                 read[key] = self._cache.alike(
                     key, entry and entry[1], self._reader, partial(self._read_key, key, spot, node)
                 )
         return read
 
+    def _read_items(self, key: str, node: ListNode) -> ReadNode:
+        """One by one: most endpoints have some of their API, and some that others have, too."""
+        read = [
+            self._cache.alike(
+                key, entry[1], self._reader, partial(self._reader.read, *entry, self._items[key])
+            )
+            for entry in node.items
+        ]
+        values = tuple(one.value for one in read)
+        good = all(value is not None for value in values)
+        return ReadNode(values if good else None, [one.data for one in read], {})
+
     def _read_key(self, key: str, spot: Spot, node: MapNode) -> ReadNode:
         if key in self._registry.settings:
-            place, child = node.entries[key]
-            type_ = self._registry.settings[key].type
-            item = _item_of(type_)
-            if item is None or not isinstance(child, ListNode):
-                return self._reader.read(place, child, type_)
-            # One by one: most endpoints have some of their API, and some that others have, too.
-            read = [
-                self._cache.alike(
-                    key, entry[1], self._reader, partial(self._reader.read, *entry, item)
-                )
-                for entry in child.items
-            ]
-            values = tuple(one.value for one in read)
-            good = all(value is not None for value in values)
-            return ReadNode(values if good else None, [one.data for one in read], {})
+            return self._reader.read(*node.entries[key], self._registry.settings[key].type)
         value, data, _ = self._reader.read(spot, node.only({key}), Shared)
         return ReadNode(value and getattr(value, key), data.get(key), {})
 
     def _inherited(self, spot: Spot, lower: Inherited, upper: MapNode) -> Inherited:
         merged = self.merger.merge(lower.node, upper)
+        for _, node in merged.entries.values():
+            for item in items_of(node):
+                self._cache.blocks.share(item)  # of all endpoints that inherit it
         return Inherited(merged, self.read_shared(spot, merged, lower))
 
 

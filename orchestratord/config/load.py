@@ -170,8 +170,9 @@ class _FolderReader:
         registry = sources.host.registry
         self._reader = NodeReader(references, registry, self._problems)
         self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
-        self._endpoint_reader = EndpointReader(self._reader, registry, self._shared)
+        self._endpoint_reader = EndpointReader(self._reader, registry, self._shared, cache.blocks)
         self._apis: dict[str, Inherited] = {}
+        self._own_files = frozenset(files.endpoints.values())
 
     def read(self) -> Reading:
         """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
@@ -247,12 +248,27 @@ class _FolderReader:
         return endpoints
 
     def _endpoint(self, identity: str) -> Endpoint | None:
-        declared = self._declared(identity)
+        file, problems, blocks = self._files.endpoints[identity], self._problems, self._cache.blocks
+        if file not in self._files.contents:
+            return None
+        mark = problems.mark()
+        cut = blocks.read(file, self._files.contents[file])
+        declared = self._read(identity, cut.document)
+        found = problems.since(mark[0])
+        elsewhere = any(p.file != file and p.file in self._own_files for p in found)
+        if cut.known and (elsewhere or problems.errors > mark[1]):
+            problems.back_to(mark)  # their places are those of another file
+            declared = self._declared(identity)
+        else:
+            blocks.learn(cut, {problem.key.partition(".")[0] for problem in found})
         return None if declared is None else declared.endpoint
 
     def _declared(self, identity: str) -> Declared | None:
+        return self._read(identity, _document(self._files, self._files.endpoints[identity]))
+
+    def _read(self, identity: str, document: YamlDocument) -> Declared | None:
+        self._problems.extend(replace(problem, unread=True) for problem in document.problems)
         inherited = self._apis[identity.partition("/")[0]]
-        document = self._document(self._files.endpoints[identity])
         return self._endpoint_reader.read(identity, document, inherited)
 
     def _check_sizes(self, config: Config) -> None:

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterable, Mapping, Sequence
+from importlib import import_module
 from typing import Any
 
 from orchestratord import Answer, Config, Control, Event, Route, described, hookimpl
@@ -18,6 +19,9 @@ from orchestratord_metrics.counters import EventCounters, LoopLag
 
 MAX_LANES = 100
 """Lanes that are named, those that were seen first; the others are added up as `other`."""
+
+MEDIA_TYPE = "text/plain; version=0.0.4; charset=utf-8"
+"""As Prometheus's client has it."""
 
 counters = EventCounters()
 
@@ -34,15 +38,16 @@ def config_adopted(config: Config) -> None:
 
 @hookimpl
 def register_routes(control: Control) -> Iterable[Route]:
-    # What only answers need is not worth the time of commands that only load the plugin.
-    from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
-
     lag = LoopLag(asyncio.get_running_loop())
     lanes: dict[str, None] = {}
 
     @described(answers={200: MEDIA_TYPE})
     async def metrics(path: Mapping[str, str], query: Mapping[str, str], body: Any) -> Answer:
         """Metrics for Prometheus."""
+        # Prometheus's client is not worth the time of a start, nor of the event loop.
+        await asyncio.to_thread(import_module, "orchestratord_metrics.exposition")
+        from orchestratord_metrics.exposition import Exposition
+
         status = await control.status(all_lanes=True)
         for lane in status["lanes"]:
             if len(lanes) < MAX_LANES:

@@ -15,7 +15,7 @@ from itertools import accumulate, islice
 from pathlib import Path
 from typing import Any
 
-from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4, generate_latest
+from prometheus_client.exposition import generate_latest
 from prometheus_client.metrics_core import (
     CounterMetricFamily,
     GaugeMetricFamily,
@@ -27,7 +27,6 @@ from prometheus_client.registry import Collector
 from orchestratord import Config, Status
 from orchestratord_metrics.counters import MAX_SETS, OTHER, Counts, Labels, masked
 
-MEDIA_TYPE = CONTENT_TYPE_PLAIN_0_0_4
 _SELF = Path("/proc/self")
 _TIMES = {
     "endpoint_last_success": "When the last call of an endpoint began that succeeded.",

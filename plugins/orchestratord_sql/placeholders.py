@@ -14,15 +14,14 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Literal, NamedTuple
 
 Dialect = Literal["sqlite", "postgresql"]
 
 _WORD = r"[A-Za-z_\x80-\U0010ffff][\w$\x80-\U0010ffff]*"
 
-_POSTGRESQL = re.compile(
-    rf"""
+_POSTGRESQL = rf"""
       (?P<blank>\s+|--[^\r\n]*)
     | (?P<comment>/\*)
     | (?P<text>[eE]'(?:[^'\\]|''|\\.)*' | '(?:[^']|'')*'
@@ -36,11 +35,8 @@ _POSTGRESQL = re.compile(
     | (?P<end>;)
     | (?P<open>'|"|\$(?:{_WORD})?\$)
     | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
-_SQLITE = re.compile(
-    rf"""
+    """
+_SQLITE = rf"""
       (?P<blank>\s+|--[^\n]*|/\*.*?(?:\*/|\Z))
     | (?P<text>'(?:[^']|'')*')
     | (?P<quoted>"(?:[^"]|"")*"|`(?:[^`]|``)*`|\[[^\]]*\])
@@ -52,9 +48,16 @@ _SQLITE = re.compile(
     | (?P<end>;)
     | (?P<open>['"`\[])
     | (?P<other>.)
-    """,
-    re.VERBOSE | re.DOTALL,
-)
+    """
+
+
+@cache
+def _pattern(dialect: Dialect) -> re.Pattern[str]:
+    """A dialect's tokens. Compiling them takes as long as a dozen imports, and few have SQL."""
+    tokens = _POSTGRESQL if dialect == "postgresql" else _SQLITE
+    return re.compile(tokens, re.VERBOSE | re.DOTALL)
+
+
 _COMMENT_MARK = re.compile(r"/\*|\*/")
 _PART_OF_A_SLICE = frozenset({"word", "number", "quoted", "closing"})
 
@@ -218,7 +221,7 @@ def reads_only(text: str) -> bool:
 
 
 def _tokens(text: str, dialect: Dialect) -> Iterator[_Token]:
-    pattern = _POSTGRESQL if dialect == "postgresql" else _SQLITE
+    pattern = _pattern(dialect)
     at = 0
     while at < len(text):
         match = pattern.match(text, at)

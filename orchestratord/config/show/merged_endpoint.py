@@ -24,57 +24,70 @@ def shown_endpoint(
 
     Args:
         endpoint: what came of it.
-        api: the API's own keys as data.
-        written: the endpoint's keys as data, with those that it inherits.
-        retry: what is shown of its `retry`.
+        api: what is shown of the API's own keys.
+        written: the same of the endpoint's keys, with those that it inherits.
+        retry: the same of its `retry`.
     """
-    declared = {**api, **written}
-    if isinstance(api.get("headers"), Mapping) and isinstance(written.get("headers"), Mapping):
-        declared["headers"] = _headers(api["headers"], written["headers"])
     shown: dict[str, Any] = {
         "type": endpoint.type,
-        **{key: masked(value) for key, value in declared.items() if key not in ("auth", "retry")},
+        **api,
+        **written,
         "timeout": format_duration(endpoint.timeout),
         "idempotent": endpoint.idempotent,
         "enabled": endpoint.enabled,
         "retry": retry,
     }
-    if isinstance(api.get("auth"), Mapping):
-        shown["auth"] = _auth(api["auth"])
+    if isinstance(api.get("headers"), Mapping) and isinstance(written.get("headers"), Mapping):
+        shown["headers"] = _headers(api["headers"], written["headers"])
+    if "auth" in api:
+        shown["auth"] = shown.pop("auth")  # the last, as it always was
     if endpoint.api.proxy is not None:
         shown["proxy"] = str(endpoint.api.proxy)
     return shown
 
 
-def as_sent(endpoint: Endpoint, written: Mapping[str, Any]) -> dict[str, Any]:
-    """The written keys, with the values of parameters as their declared types have them."""
-    sent = dict(written)
-    if isinstance(written.get("params"), Mapping):
+def shown_api(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The keys of api.yaml that are the API's own, by their data."""
+    shown = {key: masked(value) for key, value in data.items() if key != "auth"}
+    if isinstance(data.get("auth"), Mapping):
+        shown["auth"] = _auth(data["auth"])
+    return shown
+
+
+def shown_params(
+    endpoint: Endpoint, data: Mapping[str, Any], shown: Mapping[str, Any]
+) -> dict[str, Any]:
+    """What is shown of the endpoint's keys, with the values of parameters as their declared types
+    have them; without its tests, which say nothing of what it is."""
+    sent = {key: value for key, value in shown.items() if key != "tests"}
+    params = data.get("params")
+    if isinstance(params, Mapping) and any("default" in param for param in params.values()):
         sent["params"] = {
-            name: {**param, "default": endpoint.params[name].default}
+            name: {**param, "default": masked(endpoint.params[name].default)}
             if "default" in param
             else param
-            for name, param in written["params"].items()
+            for name, param in shown["params"].items()
         }
-    if endpoint.schedule is not None and "params" in written["schedule"]:
-        sent["schedule"] = {**written["schedule"], "params": endpoint.schedule.params}
+    if endpoint.schedule is not None and "params" in data["schedule"]:
+        params = masked(endpoint.schedule.params)
+        sent["schedule"] = {**shown["schedule"], "params": params}
     return sent
 
 
 def masked(data: Any) -> Any:
     """Data without its secrets; templates stay as they are written."""
-    if isinstance(data, Text):
-        return _text(data)
-    if data is None or isinstance(data, str | int | float):
+    kind = type(data)
+    if kind in _AS_THEY_ARE:
         return data
-    if isinstance(data, Mapping):
+    # An abstract class takes long to answer.
+    if kind is dict or isinstance(data, Mapping):
         return {
             str(key): item if type(item) in _AS_THEY_ARE else masked(item)
             for key, item in data.items()
         }
     if isinstance(data, list | tuple):
-        return [masked(item) for item in data]
-    return data
+        return [item if type(item) in _AS_THEY_ARE else masked(item) for item in data]
+    return _text(data) if isinstance(data, Text) else data
 
 
 def _auth(auth: Mapping[str, Any]) -> dict[str, Any]:

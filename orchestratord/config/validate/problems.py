@@ -55,7 +55,7 @@ class Problems:
         self.errors = 0
         """How many errors there were, those that were said already included."""
         self._found: list[Problem] = []
-        self._said: set[tuple[Spot, str]] = set()
+        self._said: dict[tuple[Spot, str], None] = {}
 
     def __len__(self) -> int:
         return len(self._found)
@@ -63,6 +63,17 @@ class Problems:
     def since(self, length: int) -> list[Problem]:
         """What came since there were so many."""
         return self._found[length:]
+
+    def mark(self) -> tuple[int, int, int]:
+        """Where it stands now, for `back_to`: how many problems, how many errors, and the rest."""
+        return len(self._found), self.errors, len(self._said)
+
+    def back_to(self, mark: tuple[int, int, int]) -> None:
+        """Forget what came since then."""
+        found, self.errors, said = mark
+        del self._found[found:]
+        while len(self._said) > said:
+            self._said.popitem()
 
     def error(self, spot: Spot, message: str, hint: str = "", *, unread: bool = False) -> None:
         """Something that refuses the configuration. `hint`: what could stand there; `unread` is
@@ -89,7 +100,7 @@ class Problems:
         if key in self._said:
             self.errors += 1
         else:
-            self._said.add(key)
+            self._said[key] = None
             self.error(spot, message)
 
     def add(self, problem: Problem) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import lru_cache
@@ -12,13 +12,12 @@ from typing import Any
 import httpx
 
 from orchestratord.config.validate.problems import KeyProblems, Problems
-from orchestratord.config.validate.shapes import leaves_of
+from orchestratord.config.validate.shapes import Path
 from orchestratord.config.validate.undefined_names import written
 from orchestratord.config.yaml.nodes import MapNode, Spot, is_null
 from orchestratord.model.auth import Auth, Proxy, Tls
 from orchestratord.model.http_message import PORTS, TOKEN
 from orchestratord.values.certificate import certificates, ends
-from orchestratord.values.secret import Text
 from orchestratord.values.template import Template
 
 _UNFIT = re.compile(r"[\s\\%$<>\"`|^{}]")
@@ -188,10 +187,10 @@ class RequestRules:
 
     def check_urls(self, data: Any, allow: Sequence[str], keys: KeyProblems) -> None:
         """Each `url` that stands anywhere in `data`."""
-        for path, url in leaves_of(data) if self._addresses is not None else ():
-            secret = isinstance(url, Text) and url.secret
-            if path[-1:] == ("url",) and isinstance(url, str) and not secret:
-                self._check_address(url, allow, keys.at(*path))
+        for path, url in _urls(data) if self._addresses is not None else ():
+            target = host_and_port(url)
+            if target is not None and (denied := self._why_denied(target, allow)) is not None:
+                self._problems.warn(keys.at(*path), denied)
 
     def _check_address(self, url: str, allow: Sequence[str], spot: Spot) -> None:
         target = host_and_port(url)
@@ -199,13 +198,29 @@ class RequestRules:
             self._check_target(target, allow, spot)
 
     def _check_target(self, target: tuple[str, int], allow: Sequence[str], spot: Spot) -> None:
+        if (denied := self._why_denied(target, allow)) is not None:
+            self._problems.warn(spot, denied)
+
+    def _why_denied(self, target: tuple[str, int], allow: Sequence[str]) -> str | None:
         if self._addresses is None:
-            return
+            return None
         asked = (tuple(allow), *target)
         if asked not in self._denied:
             try:
                 self._denied[asked] = self._addresses.denied(allow, *target)
             except ValueError:
-                return  # one of the rules cannot be read, which is said where it stands
-        if (denied := self._denied[asked]) is not None:
-            self._problems.warn(spot, denied)
+                return None  # one of the rules cannot be read, which is said where it stands
+        return self._denied[asked]
+
+
+def _urls(data: Any, path: Path = ()) -> Iterator[tuple[Path, str]]:
+    """Each text under a key `url` that is no secret, and its path."""
+    if isinstance(data, list | tuple):
+        for index, item in enumerate(data):
+            yield from _urls(item, (*path, index))
+    elif type(data) is dict:  # as all data of nodes are; to ask for a mapping takes long
+        for key, value in data.items():
+            if type(value) in (dict, list):
+                yield from _urls(value, (*path, str(key)))
+            elif key == "url" and isinstance(value, str) and not getattr(value, "secret", False):
+                yield (*path, key), value

@@ -36,7 +36,6 @@ from orchestratord.queue.postgres.postgres_url import hidden, problem
 from orchestratord.queue.postgres.vacuum import Horizon
 from orchestratord.queue.records import HoldingBack
 from orchestratord.queue.session import LEASE, Leases
-from orchestratord.queue.tables.table_parts import PostgresTables
 from orchestratord.values.clock import Clock
 
 try:
@@ -44,6 +43,8 @@ try:
     from psycopg import errors as pg
     from psycopg.conninfo import conninfo_to_dict, make_conninfo
     from psycopg.pq import TransactionStatus
+
+    from orchestratord.queue.postgres.postgres_orm import PostgresOrm
 except ImportError as error:  # pragma: no cover  # what a test of the extra sees as a process
     raise QueueError(
         "a database postgresql://… takes psycopg, which is not installed: "
@@ -482,9 +483,9 @@ class PostgresDatabase(Database):
             raise FAILURES.named(error) from None
 
     @contextmanager
-    def models(self, connection: Connection) -> Iterator[PostgresTables]:
+    def models(self, connection: Connection) -> Iterator[PostgresOrm]:
         """As in the interface; a connection of its own."""
-        orm = PostgresTables("postgresql://", conninfo=self._server.conninfo, prefer_psycopg3=True)
+        orm = PostgresOrm.at(self._server.conninfo)
         orm.connect()
         try:
             yield orm

@@ -157,16 +157,16 @@ def test_settings_that_take_a_restart_keep_their_value(
 def test_only_what_changed_is_parsed_again(
     config: ConfigFolder, loader: Loader, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from orchestratord.config import load
+    from orchestratord.config.yaml import blocks
 
     parsed: list[str] = []
-    original = load.read_document
+    original = blocks.read_document
 
     def counting(file: str, content: bytes) -> object:
         parsed.append(file)
         return original(file, content)
 
-    monkeypatch.setattr(load, "read_document", counting)
+    monkeypatch.setattr(blocks, "read_document", counting)
     config.endpoint("path: /y\n")
     config.endpoint(name="new")
     loader.reload("file change")

@@ -6,10 +6,11 @@ from typing import Any
 
 import pytest
 from observed import UNLIMITED, created, ended, started, status
-from orchestratord_metrics import exposition
+from orchestratord_metrics import MEDIA_TYPE, exposition
 from orchestratord_metrics.counters import EventCounters
-from orchestratord_metrics.exposition import MEDIA_TYPE, Exposition
+from orchestratord_metrics.exposition import Exposition
 from prometheus_client import parser
+from prometheus_client.exposition import CONTENT_TYPE_PLAIN_0_0_4
 
 from orchestratord.testing import Rig
 
@@ -38,7 +39,7 @@ def value(found: dict[Any, float], name: str, **labels: str) -> float:
 
 
 def test_the_media_type_is_the_text_formats() -> None:
-    assert MEDIA_TYPE.startswith("text/plain; version=0.0.4")
+    assert MEDIA_TYPE == CONTENT_TYPE_PLAIN_0_0_4
 
 
 def test_the_queue() -> None:

@@ -1,0 +1,145 @@
+"""Files that repeat blocks are read as if each were read by itself."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import pytest
+from config_parts import ADDRESSES, WHSEC, ConfigFolder
+
+from orchestratord.config.cache import Cache
+from orchestratord.config.load import Sources, read
+from orchestratord.config.yaml.blocks import CutDocument, KnownBlocks
+from orchestratord.config.yaml.document import read_document
+from orchestratord.errors import ConfigError
+
+FILES = 14
+ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "40"))
+
+GOOD = {
+    "method": ["method: GET", "method: POST # comment", "method: >-\n  GET\n"],
+    "path": ["path: /a", 'path: "/{{ params.id }}"', "path: |-\n  /b\n", "path: /${ID:-x}/y"],
+    "query": ["query: {limit: '{{ params.limit }}'}", "query:\n  q: a\n  # in between\n\n  r: 2"],
+    "headers": ["headers: {X-A: '{{ task.id }}'}", "headers: {X-Api: own, X-T: '{{ now }}'}"],
+    "params": [
+        "params:\n  id: {type: string}\n  limit: {type: integer, default: 007}",
+        "params: {id: {required: true}, limit: {}, tag: {default: '${TAG:-x}'}}",
+    ],
+    "timeout": ["timeout: 5s", "timeout: 7"],
+    "retry": ["retry: {max_attempts: 3}", "retry:\n  backoff: fixed", "retry: &r {jitter: 0.2}"],
+    "webhooks": [
+        "webhooks:\n- {name: all, phase: on_retry, url: 'https://o.example/own'}",
+        "webhooks:\n  - {phase: on_retry, url: 'https://o.example/x', payload: {a: '{{ phase }}'}}",
+        f"webhooks: [{{name: s, phase: on_retry, url: 'https://o.example', secret: {WHSEC}}}]",
+        "webhooks: [{name: in, phase: on_retry, url: 'http://10.0.0.1/'}]",
+    ],
+    "schedule": ["schedule: {every: 1h, params: {id: 007, limit: 5}}"],
+    "enabled": ["enabled: true", "enabled:", "enabled: false\n\n# the end"],
+}
+BAD = {
+    "method": ['method: "GET', "method: FETCH", "method: GET\n..."],
+    "path": ["path: [/a", "path: |+\n  /a\n", "path: /{{ params.unknown }}", "path: {a: b,", ""],
+    "query": ["query: {a: b,\nlimit: 1\n}", "query: *r", 'query: {a: "x\n"}', "query: {a: }}"],
+    "headers": ["headers: {'a b': c}", "headers: !x {}", 'headers: {X: "a\nenabled: true\n  b"}'],
+    "params": ["params: {id: {type: text}}", "params: {limit: {type: integer, default: x}}", ""],
+    "timeout": ["timeout: soon", "timeout: 0", "timeout: 5s\ntimeout: 6s", "---\ntimeout: 5s"],
+    "retry": ["retry: {backoff: expo}", "retry: {max_attempts: 0}", "retry: *r", "retri: {}"],
+    "webhooks": [
+        "webhooks: [{phase: on_retry, url: 'https://o.example'}, {phase: on_retry,"
+        " url: 'https://o.example'}]",
+        "webhooks: [{phase: never, url: 'https://o.example'}]",
+    ],
+    "schedule": ["schedule: {every: 1h, params: {id: [], other: 5}}", "schedule: hourly"],
+    "enabled": ["enabled: maybe", '"enabled": true', "? enabled\n: true", "enabled: true}"],
+}
+APIS = (
+    "base_url: https://a.example\nheaders: {X-Api: '{{ params.id }}'}\nretry: {jitter: 0.3}\n"
+    "webhooks: [{name: all, phase: on_retry, url: 'https://o.example/all'}]\n",
+    "base_url: https://b.example\ntimeout: 9s\n",
+)
+
+
+def _plain(self: KnownBlocks, file: str, content: bytes) -> CutDocument:
+    return CutDocument(read_document(file, content))
+
+
+def _outcome(config: ConfigFolder) -> tuple[list[Any], Any]:
+    sources = Sources(config.path, config.host, {}, ADDRESSES)
+    try:
+        found = read(sources, Cache())
+    except ConfigError as error:
+        return [(str(p), p.source, p.hint, p.severity) for p in error.problems], None
+    made = found.config
+    shown = {id_: json.dumps(one.shown) for id_, one in made.endpoints.items()}
+    said = [(str(p), p.source, p.hint, p.severity) for p in made.warnings]
+    secrets = made.redactor.text(WHSEC)
+    return said, (dict(made.endpoints), shown, dict(found.references), secrets)
+
+
+def _write(config: ConfigFolder, chance: random.Random, bad: float) -> None:
+    for number, api in enumerate(APIS):
+        config.api(api, f"api{number}")
+    for number in range(FILES):
+        keys = [key for key in GOOD if key in ("path", "params") or chance.random() < 0.5]
+        chance.shuffle(keys)
+        texts = [chance.choice(BAD[key] if chance.random() < bad else GOOD[key]) for key in keys]
+        config.endpoint("\n".join(texts) + "\n", f"e{number}", f"api{number % len(APIS)}")
+
+
+@pytest.mark.parametrize("bad", [0.0, 0.02, 0.3])
+def test_a_folder_is_the_same_with_and_without_known_blocks(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, bad: float
+) -> None:
+    known = good = 0
+    for seed in range(ROUNDS):
+        config = ConfigFolder(tmp_path / str(seed))
+        _write(config, random.Random(seed), bad)
+        original = KnownBlocks.read
+
+        def counting(
+            self: KnownBlocks, file: str, content: bytes, plain: Any = original
+        ) -> CutDocument:
+            nonlocal known
+            found: CutDocument = plain(self, file, content)
+            known += found.known
+            return found
+
+        with monkeypatch.context() as patch:
+            patch.setattr(KnownBlocks, "read", counting)
+            found = _outcome(config)
+        with monkeypatch.context() as patch:
+            patch.setattr(KnownBlocks, "read", _plain)
+            assert _outcome(config) == found, seed
+        good += found[1] is not None
+    # What is compared happens.
+    assert known > ROUNDS * FILES / 8
+    assert good == ROUNDS if bad == 0 else good < ROUNDS
+
+
+def test_what_would_go_on_in_a_known_block_is_a_problem_all_the_same() -> None:
+    """A quote or a bracket that is open where a known block stands."""
+    known = "timeout: 5s\n"
+    openings = ('path: "/a\n', "path: '/a\n", "query: {a: b,\n", "query: [a,\n", "path: |\n")
+    endings = ('  b"\n', "  b'\n", "}\n", "]\n", 'enabled: "}\n', "enabled: '}\n", "enabled: x}\n")
+    for opening, ending in product(openings, endings):
+        blocks = KnownBlocks()
+        for file in ("a.yaml", "b.yaml"):
+            blocks.learn(blocks.read(file, b"method: GET\n" + known.encode()), ())
+        text = (opening + known + ending).encode()
+        found, alone = blocks.read("c.yaml", text).document, read_document("c.yaml", text)
+        assert found.problems == alone.problems, (opening, ending)
+        assert (found.root is None) == (alone.root is None)
+    assert blocks.read("c.yaml", b"path: /a\n" + known.encode()).known
+
+
+def test_places_are_those_of_the_own_file(config: ConfigFolder) -> None:
+    """A block that is good in one file and wrong in another, with lines of either."""
+    for number in range(3):
+        config.endpoint("path: /x\nparams: {id: {}}\nquery: {q: '{{ params.id }}'}\n", f"e{number}")
+    config.endpoint("path: /y\n# four\n# lines\nquery: {q: '{{ params.id }}'}\n", "wrong")
+    assert config.error().startswith("apis/shop/endpoints/wrong.yaml:4:9: query.q: 'params.id'")

@@ -1,0 +1,46 @@
+"""What a start leaves out is not missed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+from tests.postgres import Postgres
+
+IMPORTS = """
+import gc, sys
+from orchestratord.daemon.quick_imports import LEFT_OUT, quick_imports
+with quick_imports():
+    import orchestratord.daemon.run
+assert gc.isenabled()
+assert not {*LEFT_OUT, "rich", "sqlalchemy"} & sys.modules.keys(), LEFT_OUT
+"""
+QUEUE = """
+import asyncio
+from orchestratord.queue.store import Store
+async def main():
+    for _ in range(2):  # the second finds the tables
+        store = await Store.open(sys.argv[1])
+        await store.close()
+asyncio.run(main())
+assert "psycopg" in sys.modules
+"""
+
+
+def _python(code: str, *words: str) -> None:
+    command = [sys.executable, "-c", code, *words]
+    ended = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_a_start_imports_neither_drivers_nor_commands() -> None:
+    _python(IMPORTS + "import psycopg, httpx._main")
+
+
+def test_peewee_does_without_its_driver(postgres: Postgres) -> None:
+    """Where peewee has seen no psycopg, it makes the tables of a PostgreSQL all the same."""
+    url = postgres.create()
+    try:
+        _python(IMPORTS + QUEUE, url)
+    finally:
+        postgres.drop(url)
