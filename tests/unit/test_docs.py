@@ -346,9 +346,9 @@ def test_the_site_shows_pages_as_github_does() -> None:
 def test_links_of_the_readme_work_on_a_package_index() -> None:
     module = script_of_docs("package_readme")
     readme = (ROOT / "README.md").read_text()
-    text = module.package_readme(readme, "https://git.test/x")
-    assert "](https://git.test/x/raw/main/docs/images/overview.png)" in text
-    assert "](https://git.test/x/blob/main/docs/tutorial.md)" in text
+    text = module.package_readme(readme, "https://git.test/x", "1.2.3")
+    assert "](https://git.test/x/raw/v1.2.3/docs/images/overview.png)" in text
+    assert "](https://git.test/x/blob/v1.2.3/docs/tutorial.md)" in text
     links = re.findall(r"\]\(([^)]+)\)", text)
     assert len(links) == len(re.findall(r"\]\(([^)]+)\)", readme))
     assert all(re.match(r"https://|#", link) for link in links)

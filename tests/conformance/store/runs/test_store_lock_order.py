@@ -11,9 +11,9 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.model.task import Reason, Status, Task
+from orchestratord.model.task import Reason, Status, Table, Task, Upsert
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import manual, search
+from orchestratord.queue.operations import manual, search, settle
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.runs.test_store_runs import begun, counts, run_of
@@ -128,3 +128,16 @@ async def test_bulks_that_move_together_lock_all_tasks_first(
         other.rollback()
         await asyncio.gather(*writing)
     assert [(await store.read(bulks.get(one.id))).moved for one in (first, second)] == [1, 1]
+
+
+async def test_rows_of_plugins_are_locked_table_by_table(queue: Any, url: str) -> None:
+    """Whichever of them a transaction is told of first."""
+    names = "first", "second"
+    columns = {"id": "INTEGER NOT NULL", "seen": "INTEGER"}
+    await queue.reopen(*(Table(name, columns, ("id",)) for name in names))
+    rows = [Upsert(name, {"id": 1}, {"seen": 1}) for name in names]
+    await queue.store.write(settle.write_effects(rows))
+    await queue.add()
+    [task] = await queue.claim()
+    step = queue.settle(task, effects=rows[::-1])
+    await blocked(url, "SELECT 1 FROM first", step, "second")
