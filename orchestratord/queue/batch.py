@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import wraps
@@ -45,10 +46,13 @@ class Batch(Generic[A, R]):
 
     alone: Callable[[Session, A], R]
     """Does it for one."""
-    together: Callable[[Session, Sequence[A]], Sequence[R | Exception]]
+    together: Callable[[Session, Sequence[Any]], Sequence[R | Exception]]
     """Does it for several, in their order: for each its result, or what `alone` would raise, having
     written nothing. Where it raises itself, `Singly` for instance, whatever it wrote is undone and
     each is done alone."""
+    prepare: Callable[[A], Any] | None = None
+    """Makes of one what `together` takes instead, before the transaction begins, for which others
+    may wait. Where it raises, each is done alone."""
 
 
 @dataclass(slots=True, eq=False)  # not frozen: one is made for each step, which is dearer then
@@ -69,10 +73,13 @@ class Write(Generic[R_co]):
     """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
     """It is refused while the disk has no room for new work."""
+    finish: Callable[[Any], R_co] | None = None
+    """Makes of what was done what the caller gets, after the COMMIT, while others may write."""
     future: asyncio.Future[R_co] = field(init=False)
     """Who waits for it, once it is on its way; it goes there once."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
+    prepared: Any = field(init=False, default=None)
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
@@ -80,6 +87,20 @@ class Write(Generic[R_co]):
             return self.batch.alone(session, self.item)
         assert self.do is not None
         return self.do(session)
+
+    def prepare(self) -> None:
+        """Do what needs no transaction, if that is still to be done."""
+        if self.batch is not None and self.batch.prepare is not None and self.prepared is None:
+            with suppress(Exception):  # it is done alone, and raises that then
+                self.prepared = self.batch.prepare(self.item)
+
+    def end(self) -> None:
+        """Do what is left to be done after the COMMIT."""
+        if self.finish is not None and self.error is None:
+            try:
+                self.result = self.finish(self.result)
+            except Exception as error:
+                self.error = error
 
 
 @dataclass(frozen=True, slots=True)

@@ -104,6 +104,8 @@ class Connection(ABC):
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
     skip_locked: str = ""
     """The same, leaving out those that others are just changing."""
+    queues: bool = False
+    """Whether `begin` waits for others who write, and they for the end of our transaction."""
     _raw: Any
     """The driver's own connection."""
 

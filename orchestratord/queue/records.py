@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
@@ -165,6 +165,12 @@ class Claimed:
     full: Mapping[str, int] = field(default_factory=dict)
     """Lanes of which as many run in all daemons as may, or from which another one just claims, and
     in how many milliseconds to look at them again."""
+    read: Callable[[], list[Task]] | None = None
+    """Makes the tasks of their rows, where that was put off until the transaction has ended."""
+
+    def whole(self) -> Claimed:
+        """With the tasks."""
+        return self if self.read is None else replace(self, tasks=self.read(), read=None)
 
 
 @dataclass(frozen=True, slots=True)

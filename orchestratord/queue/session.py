@@ -240,7 +240,7 @@ class Session(ABC):
 
     @abstractmethod
     def claim(self, picks: Sequence[Pick]) -> Claimed:
-        """Take up to so many due tasks of each key."""
+        """Take up to so many due tasks of each key; `Claimed.whole` has the tasks."""
 
     @abstractmethod
     def reclaim(self, held: Collection[int]) -> tuple[int, list[Task]]:

@@ -111,6 +111,10 @@ class SharedLimits:
                 assert row is not None
                 self._room[lane] = max(pick.global_concurrency - row[0], 0)
 
+    def __bool__(self) -> bool:
+        """Whether a lane has one."""
+        return bool(self._windows or self._room or self._busy)
+
     def bounded(self, picks: Sequence[Pick]) -> list[Pick]:
         """The picks, with no more of each lane than is free."""
         left = {lane: window.free(self._now) for lane, window in self._windows.items()}

@@ -109,6 +109,8 @@ class Writer:
         self._loop = asyncio.get_running_loop()
         self._ready: asyncio.Future[Session] = self._loop.create_future()
         self._closed = False
+        self._last = False
+        """Nothing comes any more."""
         self._open = False
         """A transaction was begun and did not come to its COMMIT."""
         self._next_look = 0.0
@@ -188,16 +190,17 @@ class Writer:
             session.db.close()
 
     def _round(self, session: Session) -> bool:
-        operations, last = self._take()
-        if operations:
+        if operations := self._take():
             self._began = time.monotonic() if len(operations) >= TOGETHER else 0.0
             self._in_hand = operations
             if fitting := self._fitting(operations):
                 self._write(session, fitting)
-            self._in_hand = []
+            operations, self._in_hand = self._in_hand, []
+            for operation in operations:
+                operation.end()
             self._tell(deliver, operations)
         try:
-            if last:
+            if self._last:
                 session.db.checkpoint()
             elif time.monotonic() >= self._next_look:
                 self._next_look = time.monotonic() + IDLE
@@ -207,7 +210,7 @@ class Writer:
                 log.warning("the database cannot be looked after: %s", error)
         except OSError as error:
             log.warning("the database cannot be looked after: %s", error)
-        return not last
+        return not self._last
 
     def _fitting(self, operations: list[Write[Any]]) -> list[Write[Any]]:
         """Those for which there is room: within the second between two looks a small disk fills."""
@@ -218,18 +221,30 @@ class Writer:
                 operation.error = StorageFull(NO_ROOM)
         return [operation for operation in operations if not operation.needs_room]
 
-    def _take(self) -> tuple[list[Write[Any]], bool]:
+    def _take(self) -> list[Write[Any]]:
         operations: list[Write[Any]] = []
-        try:
+        with suppress(queue.Empty):
             operation = self._inbox.get(timeout=IDLE)
             if self._gather:
                 self._wait_for_more()
             while operation is not None:
                 operations.append(operation)
                 operation = self._inbox.get_nowait()
-        except queue.Empty:
-            return operations, False
-        return operations, True
+            self._last = True
+        return operations
+
+    def _take_more(self) -> list[Write[Any]]:
+        """What has come while we waited for others who wrote: one transaction more would have it
+        wait for them once more."""
+        operations: list[Write[Any]] = []
+        while not (self._last or self._inbox.empty()):
+            operation = self._inbox.get_nowait()
+            if operation is None:
+                self._last = True
+            else:
+                operations.append(operation)
+        self._in_hand = [*self._in_hand, *operations]
+        return self._fitting(operations)
 
     def _wait_for_more(self) -> None:
         rest = self._began + self._gather - time.monotonic()
@@ -238,13 +253,15 @@ class Writer:
         self._hurry.clear()
 
     def _write(self, session: Session, operations: list[Write[Any]]) -> None:
-        runs = in_order(operations)
+        for operation in operations:
+            operation.prepare()
         deadline, tries = time.monotonic(), 0
         if self.health.unreachable is None:
             deadline += RECONNECT_WAIT
         while True:
             try:
-                if not self._together(session, runs):
+                if not self._together(session, operations):
+                    runs = in_order(operations)
                     self._one_by_one(session, [operation for run in runs for operation in run])
                 return
             except _Refused as refused:
@@ -299,10 +316,13 @@ class Writer:
             self.health.end(Code.UNREACHABLE)
             log.warning("the database is back")
 
-    def _together(self, session: Session, runs: Sequence[Sequence[Write[Any]]]) -> bool:
-        """All in one transaction; False, and nothing written, where one fails half-way."""
+    def _together(self, session: Session, operations: list[Write[Any]]) -> bool:
+        """All in one transaction, and what has come by the time that it begins; False, and nothing
+        written, where one fails half-way."""
         self._begin(session)
-        for run in runs:
+        if session.db.queues:
+            operations += self._take_more()
+        for run in in_order(operations):
             batch = run[0].batch
             if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
                 session.db.rollback()
@@ -525,8 +545,15 @@ def counted(db: Connection) -> dict[str, int]:
 
 def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
     """All of a batch at once; False where each has to be done alone."""
+    items = [operation.item for operation in operations]
+    if batch.prepare is not None:
+        for operation in operations:
+            operation.prepare()
+        items = [operation.prepared for operation in operations]
+        if None in items:
+            return False
     try:
-        results = batch.together(session, [operation.item for operation in operations])
+        results = batch.together(session, items)
     except Exception as error:
         log.debug("done one by one: %s", error)
         return False

@@ -42,7 +42,7 @@ _PAGE, _PAGES = 2_000, 100
 
 def claim(picks: Sequence[Pick]) -> Write[Claimed]:
     """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
-    return Write(Rank.CLAIM, lambda session: session.claim(picks))
+    return Write(Rank.CLAIM, lambda session: session.claim(picks), finish=Claimed.whole)
 
 
 @writes(Rank.SETTLE)

@@ -183,31 +183,38 @@ def _alone(session: Session, step: Start | Settlement) -> Any:
     return _settle_alone(session, step)
 
 
-def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any]:
+Row = tuple[Any, ...]
+Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None]
+"""A step, the statement that carries it out, its row there, and that of its attempt."""
+
+
+def _prepare(s: Start | Settlement) -> Prepared:
+    if isinstance(s, Start):
+        return s, START, (*fence(s.task), s.at, int(s.alone)), None
+    attempt = None if s.attempt is None else attempt_row(s.task.id, s.attempt)
+    if s.status == Status.PENDING:
+        return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt
+    if s.task.ordered:
+        held = holds(s.task, s.status, s.reason)
+        return s, END_ORDERED, (*_ended(s), str(s.status), int(held)), attempt
+    return s, END, (*_ended(s), str(s.status)), attempt
+
+
+def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     """Start and settle several tasks.
 
     Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
     """
-    starts: list[tuple[Any, ...]] = []
-    ends: list[tuple[Any, ...]] = []
-    ends_ordered: list[tuple[Any, ...]] = []
-    waits: list[tuple[Any, ...]] = []
-    attempts: list[tuple[Any, ...]] = []
+    rows: dict[ManyRows, list[Row]] = {START: [], END: [], END_ORDERED: [], WAIT: []}
+    attempts: list[Row] = []
     moves: dict[str, int] = {}
     places: list[tuple[int, str, str | None]] = []
-    for s in steps:
+    for s, statement, row, attempt in prepared:
+        rows[statement].append(row)
         if isinstance(s, Start):
-            starts.append((*fence(s.task), s.at, int(s.alone)))
             if s.begins_run:
                 session.runs.settled(s.task, Status.RUNNING, begins=True)
             continue
-        if s.status == Status.PENDING:
-            waits.append((*_ended(s), s.next_try, int(s.backed_off)))
-        elif s.task.ordered:
-            held = holds(s.task, s.status, s.reason)
-            ends_ordered.append((*_ended(s), str(s.status), int(held)))
-        else:
-            ends.append((*_ended(s), str(s.status)))
         if s.task.partition is not None and _frees_turn(s.task, s.status):
             session.touch(s.task)
         if s.task.bulk_id is not None:
@@ -217,20 +224,20 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
         moves[s.status] = moves.get(s.status, 0) + 1
         if s.task.run_id is not None or s.begins_run:
             session.runs.settled(s.task, s.status, begins=s.begins_run)
-        if s.attempt is not None:
-            attempts.append(attempt_row(s.task.id, s.attempt))
+        if attempt is not None:
+            attempts.append(attempt)
         if s.last_success_at is not None:
             session.succeeded(s.task.key.name, s.last_success_at)
-    statements = (START, starts), (END, ends), (END_ORDERED, ends_ordered), (WAIT, waits)
-    for statement, rows in statements:
-        rows.sort(key=_first)  # always in one order, against deadlocks
-        if statement.run(session.db, rows) != len(rows):
+    for statement, changed in rows.items():
+        changed.sort(key=_first)  # always in one order, against deadlocks
+        if statement.run(session.db, changed) != len(changed):
             raise Singly
     for status, count in moves.items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
     for replaced, status, reason in places:
         give_place(session, replaced, status, reason)
+    steps = [s for s, *_ in prepared]
     inserted = apply_all_effects(session, [s.effects for s in steps])
     return [
         (True, new)
@@ -243,7 +250,7 @@ def _together(session: Session, steps: Sequence[Start | Settlement]) -> list[Any
 _first = itemgetter(0)
 
 
-STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together)
+STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 

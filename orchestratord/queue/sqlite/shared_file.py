@@ -32,6 +32,8 @@ from orchestratord.values.rate_limit import RateLimit
 class SharedConnection(SqliteConnection):
     """A connection to the file, beside those of other workers."""
 
+    queues = True
+
     def __init__(
         self,
         database: SqliteDatabase,
@@ -123,6 +125,9 @@ class SharedSession(SqliteSession):
         limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
         picks = limits.bounded(picks)
         claimed = SqliteSession.claim(self, picks)
+        if not limits:
+            return claimed
+        claimed = claimed.whole()
         counts = Counter(task.key for task in claimed.tasks)
         used_up = limits.charge((pick, counts[pick.key]) for pick in picks)
         return replace(claimed, used_up=used_up, full=limits.full())

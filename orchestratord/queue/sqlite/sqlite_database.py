@@ -39,7 +39,7 @@ from orchestratord.values.clock import Clock
 BUSY_TIMEOUT = 5.0
 """Seconds to wait for a lock; only a person with a shell can hold one."""
 
-STATEMENTS = 256
+STATEMENTS = 512
 """Statements that a connection keeps prepared."""
 
 JOURNAL = 64 << 20
@@ -69,8 +69,12 @@ CROWDED = 0.95
 """The share of the disk in use over which no new work is accepted."""
 
 MOST = 256
-"""Rows in one statement over many; it is made for 1, 2, 4, … rows, so that any number of rows takes
-a few statements out of a few, and each of them stays prepared."""
+"""Rows in one statement over many."""
+EIGHTHS = 64
+"""Up to so many, a statement is made for any number of rows with three binary digits that count, as
+20 or 56: then two are enough. Over that for 64, 128 and 256. So each of them stays prepared, and
+there are few. A statement gives the interpreter up to the busy event loop, and other workers wait
+until it has it back."""
 
 
 def _no_text(error: UnicodeError) -> tuple[str, int]:
@@ -174,7 +178,7 @@ class SqliteConnection(Connection):
         page that the statement changes; so it has to be a transaction that can be repeated."""
         changed = done = 0
         while left := len(rows) - done:
-            size = min(1 << left.bit_length() - 1, MOST)
+            size = at_once(left)
             values = list(chain.from_iterable(rows[done : done + size]))
             changed += self.run(statement(sql, len(types), size), values)
             done += size
@@ -462,7 +466,15 @@ class SqliteFile(Database):
             self._lock = None
 
 
-@lru_cache(maxsize=256)
+def at_once(rows: int) -> int:
+    """How many of so many rows one statement takes."""
+    digits = rows.bit_length()
+    if rows < EIGHTHS:
+        return rows >> max(digits - 3, 0) << max(digits - 3, 0)
+    return min(1 << digits - 1, MOST)
+
+
+@lru_cache(maxsize=512)
 def statement(sql: str, columns: int, size: int) -> str:
     """A statement over many rows, for `size` of them."""
     row = f"({', '.join('?' * columns)})"

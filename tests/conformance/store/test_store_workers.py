@@ -17,9 +17,12 @@ import pytest
 from orchestratord.errors import DatabaseInUse
 from orchestratord.model.task import Key, Status
 from orchestratord.queue import writer
+from orchestratord.queue.batch import Rank, Read, Write
 from orchestratord.queue.operations import claim, search
 from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.session import Session
 from orchestratord.queue.sqlite.mailboxes import PAUSE
+from orchestratord.queue.sqlite.worker_locks import TURN, Turn
 from orchestratord.queue.store import Store, open_database
 from tests.conformance.store.shared_files import COUNT, shared_files
 
@@ -52,6 +55,35 @@ async def test_what_an_owner_held_is_taken_over_once_it_has_gone(two: list[Any])
     assert len(await other.claim()) == 2
     await one.open()
     assert await claim.reclaim(one.store) == (0, [])
+
+
+async def test_what_comes_while_it_waits_for_its_turn_goes_together(two: list[Any]) -> None:
+    one, other = two
+    transactions: list[Any] = []
+
+    def write(number: int) -> Write[int]:
+        def do(session: Session) -> int:
+            transactions.append(session.moves)  # each transaction has its own
+            session.db.run("INSERT INTO meta (name, value) VALUES (?, '')", (str(number),))
+            return number
+
+        return Write(Rank.KEEP, do, finish=lambda result: 10 * result)
+
+    turn = Turn(one.store._database._folder / TURN)
+    turn.take()
+    first = asyncio.ensure_future(one.store.write(write(1)))
+    await asyncio.sleep(0.1)
+    more = [asyncio.ensure_future(one.store.write(write(n))) for n in range(2, 5)]
+    ended = asyncio.ensure_future(one.store.close())
+    await asyncio.sleep(0.1)
+    assert not transactions
+    turn.close()
+    assert await asyncio.gather(first, *more) == [10, 20, 30, 40]
+    await ended
+    assert len(transactions) == 4
+    assert all(found is transactions[0] for found in transactions)
+    assert await other.store.read(Read(lambda db: db.one("SELECT 1 FROM meta WHERE name = '4'")))
+    await one.open()
 
 
 async def test_what_is_no_wakeup_is_passed_over(two: list[Any], listen: Any) -> None:
