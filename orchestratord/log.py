@@ -125,7 +125,9 @@ class LogHandler(logging.StreamHandler[TextIO]):
             return False
         now = time.time()
         second = int(now)
-        text = escape(_cut(self._redactor.text(words)))
+        text = self._redactor.text(words)
+        if len(text) > MAX_TEXT or not text.isprintable():
+            text = escape(_cut(text))
         if self._journal:
             line = f"<6>INFO {name}: {text}"
         else:

@@ -146,32 +146,32 @@ class Pipe:
             return
         first = self._lanes.begin(lane, task, now)
         if first is not None:
-            self._launch(first, lane)
+            self._launch(first, lane, now)
 
     def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, task.key, self._clock.now_ms(), task.id)
         self._claims.release_claim_later(task)
 
-    def _launch(self, task: Task, lane: str) -> None:
+    def _launch(self, task: Task, lane: str, now: int) -> None:
         if self._lanes.lanes[lane].throttle is not None:
-            self._lanes.began(lane, self._clock.now_ms())
+            self._lanes.began(lane, now)
         if self._events.listening:
-            self._events.publish(task_events.started(task, self._clock.now_ms()))
-        self._claims.running[task.id] = self._loop.create_task(self._run(task, lane))
+            self._events.publish(task_events.started(task, now))
+        self._claims.running[task.id] = self._loop.create_task(self._run(task, lane, now))
 
-    def _release_slot(self, task: Task, lane: str) -> None:
+    def _release_slot(self, task: Task, lane: str, now: int) -> None:
         """It goes to the next one that is prefetched in its lane, or to a claim."""
-        following = self._lanes.release_slot(lane, task, self._clock.now_ms())
+        following = self._lanes.release_slot(lane, task, now)
         if following is not None:
-            self._launch(following, lane)
+            self._launch(following, lane, now)
         self._lanes.wake.set()
 
     # -- the line ------------------------------------------------------------------------------
 
-    async def _run(self, task: Task, lane: str) -> None:
-        """One attempt of a task that has a slot."""
+    async def _run(self, task: Task, lane: str, began: int) -> None:
+        """One attempt of a task that has a slot since `began`."""
         # Its lease may have run out, and it be claimed here again: only the store tells the two.
-        running, began, has_slot = asyncio.current_task(), self._clock.now_ms(), True
+        running, has_slot = asyncio.current_task(), True
         assert running is not None
         try:
             run = self._begin(task, lane, running, began)
@@ -184,10 +184,11 @@ class Pipe:
                     run.result = self._not_sent(run, outcome)
                 else:
                     await self._conclude(run, outcome)
-            self.feedback.note(run)
+            now = self._clock.now_ms()
+            self.feedback.note(run, now)
             has_slot = False
             self._lanes.ended()
-            self._release_slot(task, lane)
+            self._release_slot(task, lane, now)
             try:
                 if run.result is not None:
                     await self.settle(run.task, run.result, run.config, run.target)
@@ -202,8 +203,9 @@ class Pipe:
             await self._claims.release_claim(task)
         finally:
             if has_slot:
-                self._lanes.return_token(lane, self._clock.now_ms(), task.id, began)
-                self._release_slot(task, lane)
+                now = self._clock.now_ms()
+                self._lanes.return_token(lane, now, task.id, began)
+                self._release_slot(task, lane, now)
             self._claims.gone(task, running)
 
     # -- the steps, in their order -------------------------------------------------------------
@@ -225,7 +227,7 @@ class Pipe:
         """Make the request, and let the before_ hooks have it; False where it is not sent."""
         task, target, config = run.task, run.target, run.config
         endpoint, before = target.endpoint, run.executor.phases[0]
-        deadline = give_up_at(task, target.retry, self._skipped(task))
+        deadline = give_up_at(task, target.retry, self._skipped(run))
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
             run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -239,9 +241,8 @@ class Pipe:
             task.check_readable()
             if lacks_partition(task, endpoint):
                 await partition_of(endpoint, task.params)  # which did not render either before
-            run.request = await bounded(
-                task.is_large, run.executor.prepare, task, target, self._clock.now()
-            )
+            prepare, now = run.executor.prepare, run.began / 1000
+            run.request = await bounded(task.is_large, prepare, task, target, now)
             if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
                 arguments = {
@@ -401,7 +402,7 @@ class Pipe:
             now=now,
             chance=self._chance,
             fault=self._host.backoff_fault,
-            skipped=self._skipped(run.task),
+            skipped=self._skipped(run),
         )
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
@@ -421,8 +422,9 @@ class Pipe:
             fault=self._host.backoff_fault,
         )
 
-    def _skipped(self, task: Task) -> int:
-        return self._clock.skipped_since(give_up_from(task))
+    def _skipped(self, run: Run) -> int:
+        expires = run.target.retry.give_up_after is not None
+        return self._clock.skipped_since(give_up_from(run.task)) if expires else 0
 
     async def _tell(self, run: Run, outcome: Outcome, decision: Decision) -> AttemptResult:
         row = run.row(outcome, decision)

@@ -35,17 +35,10 @@ from orchestratord.engine.settlement import Claims, error_record
 from orchestratord.model.endpoint import BreakerRule
 from orchestratord.model.event import BreakerEvent, EventType, ThrottleEvent
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import (
-    OVERLOAD,
-    RETRY_AFTER,
-    Key,
-    Reason,
-    Status,
-    StoredThrottle,
-    Task,
-)
+from orchestratord.model.task import Key, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
+from orchestratord.queue.records import OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.values.clock import Clock, rfc3339
 from orchestratord.values.durations import format_duration
 from orchestratord.values.redact import Redactor
@@ -89,12 +82,12 @@ class Feedback:
 
     # -- an attempt ended ------------------------------------------------------------------------
 
-    def note(self, run: Run) -> None:
-        """An attempt ended, and its slot is not yet free."""
+    def note(self, run: Run, now: int) -> None:
+        """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
         task, result, lane = run.task, run.result, self._lanes.lanes[run.lane]
         key = task.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
-            self._scopes.tried(key, self._clock.now_ms(), served=True)
+            self._scopes.tried(key, now, served=True)
             if self._is_free(lane, task):
                 return
         outcome = result.outcome if result is not None else None
@@ -106,13 +99,13 @@ class Feedback:
                 or outcome.final_reason == Reason.REJECTED
                 or outcome.shortage
             ):
-                self._lanes.return_token(run.lane, self._clock.now_ms(), task.id, run.began)
+                self._lanes.return_token(run.lane, now, task.id, run.began)
             elif result.request is not None and not run.interrupted:
                 self._redactor = run.config.redactor
-                self._judge(run, lane, key, outcome)
+                self._judge(run, lane, key, outcome, now)
             else:
                 # It says nothing of the receiver: it was interrupted, or a hook failed at it.
-                self._lanes.end_probe(run.lane, task.id, self._clock.now_ms())
+                self._lanes.end_probe(run.lane, task.id, now)
         except Exception:
             # It was sent: whatever goes wrong here must not make it look unsent.
             log.exception("what the end of task %s means for %s is not noted", task.id, run.lane)
@@ -125,8 +118,8 @@ class Feedback:
             mine = [throttle, *mine]
         return any(one.breaker.opened_at is not None for one in mine)
 
-    def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome) -> None:
-        now, task, target = self._clock.now_ms(), run.task, run.target
+    def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome, now: int) -> None:
+        task, target = run.task, run.target
         down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
         until = _asked(outcome, target, now)
         if down or refused:

@@ -31,7 +31,7 @@ _ENDS_OF_TIME = (Reason.EXHAUSTED, Reason.EXPIRED)
 AMBIGUOUS = "may have been carried out, and a repeat is not safe: look, then retry manually"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: it is made for each attempt, which takes twice as long then
 class Decision:
     """What becomes of a task after an attempt. Times are milliseconds since the epoch."""
 

@@ -9,6 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
+from itertools import chain
 from typing import Any, TypeVar
 
 import httpx
@@ -350,12 +351,12 @@ def response_record(
 
 def _stored_headers(headers: Iterable[tuple[str, str]]) -> list[list[str]]:
     """As many as a receiver can send: a plugin can answer with more."""
-    kept, room = [], STORED_HEADERS
-    for name, value in headers:
-        room -= len(name) + len(value)
-        if room < 0:
-            break
-        kept.append([name, value])
+    kept, room = list(map(list, headers)), STORED_HEADERS
+    if sum(map(len, chain.from_iterable(kept))) > room:
+        for number, (name, value) in enumerate(kept):
+            room -= len(name) + len(value)
+            if room < 0:
+                return kept[:number]
     return kept
 
 

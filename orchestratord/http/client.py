@@ -20,7 +20,7 @@ from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
-from orchestratord.http.request_bytes import encode, unsendable
+from orchestratord.http.request_bytes import encode, encode_plain, unsendable
 from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import context_of, reason
 from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
@@ -150,7 +150,7 @@ class HttpClient:
         plain = request.plain if isinstance(request, Request) else None
         origin = plain.origin if plain is not None else _origin(request.url)
         key = self._key(origin, options)
-        encoded = encode(request)
+        encoded = encode(request) if plain is None else encode_plain(request, plain)
         if key.route is not None and key.ssl_context is None:
             encoded = key.route.handed(encoded, origin)
         connection = None if options.fresh else self._pool.take(key, options.egress, now)

@@ -15,6 +15,7 @@ from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
+_PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # flags of an enumeration take long to combine
 
 
 class Http1Connection(asyncio.Protocol):
@@ -127,7 +128,7 @@ class Http1Connection(asyncio.Protocol):
         """What the socket has that the loop has not come to yet: b"" for the end of the stream,
         None for nothing."""
         try:
-            return self._socket.recv(1, socket.MSG_PEEK | socket.MSG_DONTWAIT)
+            return self._socket.recv(1, _PEEK)
         except BlockingIOError:
             return None
         except OSError:

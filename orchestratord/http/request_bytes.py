@@ -42,7 +42,7 @@ def encode(request: httpx.Request) -> Encoded:
         SendError: the request cannot be sent; nothing of it was.
     """
     if isinstance(request, Request) and (plain := request.plain) is not None:
-        return _encode_plain(request, plain)
+        return encode_plain(request, plain)
     try:
         body = request.content
     except httpx.RequestNotRead:
@@ -81,8 +81,8 @@ def encode(request: httpx.Request) -> Encoded:
     return Encoded(request, head, body, closes)
 
 
-def _encode_plain(request: Request, plain: Plain) -> Encoded:
-    """The same for one whose Host and length are right by the way in which it was made."""
+def encode_plain(request: httpx.Request, plain: Plain) -> Encoded:
+    """The same for one of ours, whose Host and length are right by the way in which it was made."""
     head, fields = plain.head, plain.fields
     closes = False
     if head and request.method == plain.method:

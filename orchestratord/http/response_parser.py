@@ -7,6 +7,8 @@ costs what the limit allows and nothing beyond it.
 from __future__ import annotations
 
 import zlib
+from collections.abc import Sequence
+from itertools import chain
 from typing import NoReturn
 
 import httptools
@@ -22,6 +24,8 @@ _INTERIM_LIMIT = 10  # answers of status 1xx before the real one
 _HEAD_TOO_LARGE = f"its headers are larger than {HEAD_LIMIT // 1024} KiB"
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 _GZIP = 16 + zlib.MAX_WBITS
+_LENGTHS = frozenset(map(len, ("content-length", "transfer-encoding", "content-encoding")))
+"""Of the names of the headers that are looked at."""
 
 
 class ResponseParser:
@@ -133,14 +137,13 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header of the answer, of an interim one before it, or one of its trailers."""
-        self._head_size += len(name) + len(value) + 4
         self._header_count += 1
-        if self._head_size > HEAD_LIMIT:
-            self._refuse(_HEAD_TOO_LARGE)
         if self._header_count > HEADER_COUNT:
             self._refuse(f"it has more than {HEADER_COUNT} headers")
-        if not self._in_body:  # else a trailer
+        if not self._in_body:
             self.headers.append((name, value.rstrip(b" \t")))
+        else:  # a trailer
+            self._count_head(((name, value),))
 
     def on_message_begin(self) -> None:
         if self.done:
@@ -150,6 +153,7 @@ class ResponseParser:
         self.reason += reason
 
     def on_headers_complete(self) -> None:
+        self._count_head(self.headers)
         status = self._parser.get_status_code()
         if status < 200:
             self._check_interim(status)
@@ -163,6 +167,8 @@ class ResponseParser:
         self._until_close = True
         codings: list[bytes] = []
         for name, value in self.headers:
+            if len(name) not in _LENGTHS:  # as most
+                continue
             lowered = name.lower()
             if lowered == b"content-length":
                 self._until_close = False
@@ -195,6 +201,11 @@ class ResponseParser:
             self._finish()
 
     # What they have in common.
+
+    def _count_head(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
+        self._head_size += sum(map(len, chain.from_iterable(fields))) + 4 * len(fields)
+        if self._head_size > HEAD_LIMIT:
+            self._refuse(_HEAD_TOO_LARGE)
 
     def _check_interim(self, status: int) -> None:
         self._interim += 1

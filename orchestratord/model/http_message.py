@@ -117,8 +117,9 @@ class Form:
 
         Raises ValueError for a header that cannot be encoded.
         """
-        plain = self._plain
-        own = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+        plain, own = self._plain, []
+        if headers:
+            own = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
         if plain is None or not content or any(name.lower() in self._names for name, _ in own):
             method, url, common = self._whole
             names = {name.lower() for name in headers}
@@ -280,18 +281,28 @@ def put_headers(
         headers: names, in small letters, and values; one replaces all that have its name.
         instead_of: names, in small letters, that go as well.
     """
-    gone = {name.encode("ascii") for name in (*headers, *instead_of)}
+    gone = _encoded((*headers, *instead_of))
     # What frames a request is looked at again before it goes out.
-    plain = request.plain if isinstance(request, Request) and not gone & FRAMING else None
+    plain = None
+    if isinstance(request, Request) and gone.isdisjoint(FRAMING):
+        plain = request.plain
     fields = plain.fields if plain else request.headers.raw
-    fields = [field for field in fields if field[0].lower() not in gone]
-    if plain and fields[: plain.ready] != plain.fields[: plain.ready]:
-        plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
-    fields += [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+    new = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
+    kept = fields
+    if not gone.isdisjoint([name.lower() for name, _ in fields]):
+        kept = [field for field in fields if field[0].lower() not in gone]
+        if plain and kept[: plain.ready] != fields[: plain.ready]:
+            plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
     if plain and isinstance(request, Request):
-        request._plain = plain._replace(fields=fields)
+        origin, target, _, method, ready, head, closes = plain
+        request._plain = Plain(origin, target, [*kept, *new], method, ready, head, closes)
     else:
-        request.headers = httpx.Headers(fields)
+        request.headers = httpx.Headers([*kept, *new])
+
+
+@lru_cache(maxsize=256)
+def _encoded(names: tuple[str, ...]) -> frozenset[bytes]:
+    return frozenset(name.encode("ascii") for name in names)
 
 
 def header(response: httpx.Response, name: str) -> str | None:
@@ -313,10 +324,15 @@ def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
     fields = _untouched(response)
     if fields is not None:
         try:
-            return [(name.decode("ascii").lower(), value.decode("ascii")) for name, value in fields]
+            return [(_lowered(name), value.decode("ascii")) for name, value in fields]
         except UnicodeDecodeError:
             pass
     return response.headers.multi_items()
+
+
+@lru_cache(maxsize=1024)
+def _lowered(name: bytes) -> str:
+    return name.decode("ascii").lower()
 
 
 def _untouched(response: httpx.Response) -> Fields | None:

@@ -5,12 +5,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, cast
 
 import httpx
 
 from orchestratord.errors import SendError, SendErrorKind
 from orchestratord.model.http_message import MAX_RESPONSE, header
+from orchestratord.model.task import thawed
 from orchestratord.values.status_set import StatusCode, StatusSet
 
 A_HOOK = "a hook"
@@ -83,7 +84,7 @@ class Outcome:
         code = response.status_code
         verdict: Verdict = "success" if code in success else "retry" if code in when else "failure"
         error = None if verdict == "success" else f"{code} {response.reason_phrase}".rstrip()
-        return cls(
+        outcome = _Thawed(
             verdict,
             code,
             response,
@@ -93,6 +94,8 @@ class Outcome:
             answered=True,
             retry_after=header(response, "retry-after"),
         )
+        outcome.__class__ = Outcome
+        return cast("Outcome", outcome)
 
     @classmethod
     def from_error(cls, error: SendError, *, when: StatusSet) -> Outcome:
@@ -109,6 +112,9 @@ class Outcome:
             receiver_only=error.receiver_only,
             unreached=error.kind in _UNREACHED and not error.sent,
         )
+
+
+_Thawed = thawed(Outcome)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,11 +10,11 @@ pending, failed → succeeded or failed, manually (resolved)
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, field, fields, make_dataclass
 from enum import StrEnum
 from operator import attrgetter
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
@@ -226,12 +226,14 @@ class Task:
         status_code: StatusCode,
         error: str | None,
     ) -> Task:
-        """The same task after an attempt; `dataclasses.replace` takes twice as long."""
+        """The same task after an attempt; `dataclasses.replace` takes many times as long."""
         values = list(_values(self))
-        changed = (status, reason, next_try, status_code, error)
-        for place, value in zip(_AFTER, changed, strict=True):
-            values[place] = value
-        return Task(*values)
+        values[_STATUS] = status
+        values[_REASON] = reason
+        values[_NEXT_TRY] = next_try
+        values[_CODE] = status_code
+        values[_ERROR] = error
+        return made(values)
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,13 +243,40 @@ class TaskExcerpt(Task):
 
 _NAMES = tuple(item.name for item in fields(Task))
 _values = attrgetter(*_NAMES)
-_AFTER = tuple(
+_STATUS, _REASON, _NEXT_TRY, _CODE, _ERROR = (
     _NAMES.index(name)
     for name in ("status", "reason", "next_try", "last_status_code", "last_error")
 )
 
 
-@dataclass(frozen=True, slots=True)
+def thawed(frozen: type[Any]) -> type[Any]:
+    """A class with the fields of a frozen dataclass with slots, that is not frozen itself. An
+    instance becomes a frozen one when its `__class__` is set.
+
+    A frozen dataclass sets each field by a call that looks it up by its name, this one by a single
+    instruction: a task is made in an eighth of the time.
+
+    Args:
+        frozen: has no `__post_init__`, and no field that makes its own default.
+    """
+    made = []
+    for one in fields(frozen):
+        default = field() if one.default is MISSING else field(default=one.default)
+        made.append((one.name, Any, default))
+    return make_dataclass(f"_Thawed{frozen.__name__}", made, slots=True)
+
+
+_Thawed = thawed(Task)
+
+
+def made(values: Sequence[Any]) -> Task:
+    """A task with these values, in the order of its fields, quicker than by `Task(…)`."""
+    task = _Thawed(*values)
+    task.__class__ = Task
+    return cast("Task", task)
+
+
+@dataclass(slots=True)  # not frozen: it is made for each attempt, which takes twice as long then
 class Attempt:
     """A row of `attempts`: one attempt, its result, and what was decided."""
 
@@ -556,27 +585,3 @@ class Table:
             raise ValueError(f"the table {self.name!r}: its key names columns it does not have")
         if self.keep is not None and self.columns.get("at", "").upper() != "INTEGER NOT NULL":
             raise ValueError(f"the table {self.name!r}: what is not kept needs a column `at`")
-
-
-# -- What throttles lanes, URLs, endpoints and webhooks --------------------------------------------
-
-
-class StoredThrottle(NamedTuple):
-    """What throttles a scope, as the queue keeps it. Times are milliseconds since the epoch."""
-
-    name: str
-    """Of the scope: a lane, a URL, `api/name`, or `api/name#webhook`; secrets are masked."""
-    kind: str
-    """`BREAKER`, `RETRY_AFTER`, `OVERLOAD`, or `LIFTED`."""
-    owner: str
-    """Whose breaker or pace it is; empty for what holds for all daemons."""
-    since: int
-    until: int | None = None
-    """When it ends by itself."""
-    why: str = ""
-    served: float = 0.0
-    """How many tasks a second were served before."""
-
-
-BREAKER, RETRY_AFTER, OVERLOAD, LIFTED = "breaker", "retry_after", "overload", "lifted"
-"""What throttles a scope; or that all that did was lifted then."""

@@ -129,6 +129,8 @@ class Host:
         self._manager = pluggy.PluginManager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
+        self._loaded = object()
+        """The plugins as they are now: another one where that changes."""
 
     # -- loading ---------------------------------------------------------------------------
 
@@ -197,6 +199,7 @@ class Host:
                 log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
         finally:
             self._compiled.clear()
+            self._loaded = object()
 
     def _forget(self, info: PluginInfo) -> None:
         if self._manager.has_plugin(info.name):
@@ -224,24 +227,26 @@ class Host:
     ) -> tuple[Implementation, ...] | None:
         """Those of a hook's implementations that want to be asked about the tasks of a kind of an
         endpoint, None for none. Of an endpoint that is gone, all are asked."""
-        found = self.compiled(hook)
-        if found is None or endpoint is None:
-            return found
-        known = endpoint.remembered.get((hook, kind))
-        if known is None or known[0] is not found:
-            asked: list[Implementation] = []
-            for item in found:
-                try:
-                    if item.concerns(kind, endpoint):
-                        asked.append(item)
-                except BaseException as fault:  # a plugin may raise anything
-                    if is_ctrl_c(fault):
-                        raise
-                    self.fault(item.plugin, hook, fault)
+        if endpoint is None:
+            return self.compiled(hook)
+        try:
+            known: tuple[Implementation, ...] | None = endpoint.remembered[self._loaded, hook, kind]
+        except KeyError:
+            known = endpoint.remembered[self._loaded, hook, kind] = self._ask(hook, kind, endpoint)
+        return known
+
+    def _ask(self, hook: str, kind: str, endpoint: Endpoint) -> tuple[Implementation, ...] | None:
+        asked: list[Implementation] = []
+        for item in self.compiled(hook) or ():
+            try:
+                if item.concerns(kind, endpoint):
                     asked.append(item)
-            known = endpoint.remembered[hook, kind] = found, tuple(asked) or None
-        concerned: tuple[Implementation, ...] | None = known[1]
-        return concerned
+            except BaseException as fault:  # a plugin may raise anything
+                if is_ctrl_c(fault):
+                    raise
+                self.fault(item.plugin, hook, fault)
+                asked.append(item)
+        return tuple(asked) or None
 
     def _asked(self, hook: str, arguments: Mapping[str, Any]) -> tuple[Implementation, ...] | None:
         task, endpoint = arguments.get("task"), arguments.get("endpoint")

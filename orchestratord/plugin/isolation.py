@@ -10,7 +10,7 @@ import math
 import signal
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import chain, islice
+from itertools import islice
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -323,10 +323,7 @@ def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
             if effect.detail:
                 room -= _size(effect.detail, "the detail of a BatchMember")
         else:
-            parts = [effect.key, effect.values] if isinstance(effect, Upsert) else [effect.key]
-            for name, value in chain.from_iterable(part.items() for part in parts):
-                if isinstance(value, str):
-                    room -= _size(value, f"a text in {effect.table}.{name}")
+            room -= _size_of_row(effect)
         if room < 0:
             raise HookFault(f"returned more than {_LARGEST_SUM >> 20} MiB")
 
@@ -347,6 +344,17 @@ def _size_of_task(task: NewTask, max_params: int) -> int:
     if task.kind != Kind.CALL:
         size = 0  # of its call, and the same for all deliveries
     return size + (_size(task.payload, "the payload of a NewTask") if task.payload else 0)
+
+
+def _size_of_row(effect: RowEffect) -> int:
+    texts = [v for part in _parts(effect) for v in part.values() if isinstance(v, str)]
+    size = len("".join(texts).encode("utf-8", "replace"))
+    if size > _LARGEST_TEXT:  # all of them together
+        for part in _parts(effect):
+            for name, value in part.items():
+                if isinstance(value, str):
+                    _size(value, f"a text in {effect.table}.{name}")
+    return size
 
 
 def _size(text: str, what: str) -> int:
@@ -401,23 +409,32 @@ def _check_member(member: BatchMember) -> None:
 
 
 _STORABLE = (str, int, float, _NOTHING)
+_PLAIN = frozenset(_STORABLE)
 
 
 def _check_row(effect: RowEffect, registry: Registry, plugin: str) -> None:
     table: Table | None = registry.tables.get(effect.table)
     if table is None or registry.owners.get(("table", effect.table)) != plugin:
         raise HookFault(f"writes the table {effect.table!r}, which is not its own")
-    given = [dict(effect.key)]
-    if isinstance(effect, Upsert):
-        given += dict(effect.values), dict(effect.add)
-    if given[0].keys() != set(table.key):
+    if len(effect.key) != len(table.key) or not all(map(effect.key.__contains__, table.key)):
         raise HookFault(f"writes {table.name} with another key than {', '.join(table.key)}")
-    for part in given:
+    for part in _parts(effect):
+        if table.columns.keys() >= part.keys() and _PLAIN.issuperset(map(type, part.values())):
+            continue  # as nearly always
         for name, value in part.items():
             if name not in table.columns:
                 raise HookFault(f"writes {table.name}, which has no column {name}")
             if not isinstance(value, _STORABLE):
                 raise HookFault(f"writes a {type(value).__name__} into {table.name}.{name}")
+
+
+def _parts(effect: RowEffect) -> tuple[Mapping[str, Any], ...]:
+    """The columns of a row, each with its value, that it is about."""
+    if isinstance(effect, Upsert):
+        return (
+            (effect.key, effect.values, effect.add) if effect.add else (effect.key, effect.values)
+        )
+    return (effect.key,)
 
 
 def _is_delay(value: object) -> bool:

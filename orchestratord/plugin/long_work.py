@@ -19,7 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from typing import Any, ParamSpec, TypeVar
 from weakref import WeakKeyDictionary
 
@@ -151,8 +151,10 @@ async def bounded(large: bool, function: Callable[P, R], *args: P.args, **kwargs
         function: may be called a second time, so that it changes nothing.
     """
     if not large:
-        with suppress(TooCostly):
+        try:
             return within_budget(Budget(INLINE_STEPS), function, *args, **kwargs)
+        except TooCostly:
+            pass
     return await off_loop(function, *args, **kwargs)
 
 

@@ -13,8 +13,10 @@ from __future__ import annotations
 
 import json
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Literal, overload
 
@@ -31,13 +33,11 @@ REMEMBERED = 20
 _BOOT = Path("/proc/sys/kernel/random/boot_id")
 
 
-def elapsed() -> float:
-    """Seconds of a clock that cannot be set; it goes on while the machine sleeps, where the system
-    has such a one. Its zero is the same for all programs until the machine starts again."""
-    return time.clock_gettime(_STEADY)
-
-
-_STEADY = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+elapsed: Callable[[], float] = partial(
+    time.clock_gettime, getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)
+)
+"""Seconds of a clock that cannot be set; it goes on while the machine sleeps, where the system has
+such a one. Its zero is the same for all programs until the machine starts again."""
 
 
 @dataclass(frozen=True, slots=True)

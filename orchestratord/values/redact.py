@@ -111,8 +111,14 @@ class Redactor:
 
     def headers(self, headers: Iterable[tuple[str, str]]) -> list[tuple[str, str]]:
         """Headers for people: secret ones masked by name, all others by value."""
+        shown = list(headers)
+        if shown:
+            names, values = zip(*shown, strict=True)
+            together = "\n".join(values)  # one search for all of them
+            if self.text(together) == together and not any(map(is_secret_header, names)):
+                return shown  # as nearly always
         return [
-            (name, MASK if is_secret_header(name) else self.text(value)) for name, value in headers
+            (name, MASK if is_secret_header(name) else self.text(value)) for name, value in shown
         ]
 
 

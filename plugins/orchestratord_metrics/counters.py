@@ -72,8 +72,15 @@ class Counts:
         """Label sets that are not those of `other`."""
         self._found: dict[Labels, list[float]] = {}
 
-    def add(self, labels: Labels, seconds: float = 0.0) -> None:
-        """It happened once more, and took so long."""
+    def count(self, labels: Labels) -> None:
+        """It happened once more."""
+        found = self._found.get(labels)
+        if found is None:
+            found = self._begin(labels)
+        found[0] += 1
+
+    def add(self, labels: Labels, seconds: float) -> None:
+        """The same, and it took so long."""
         found = self._found.get(labels)
         if found is None:
             found = self._begin(labels)
@@ -180,31 +187,31 @@ class EventCounters:
                     if event.lateness_ms is not None:
                         self.lateness.add((event.kind,), event.lateness_ms / 1000)
                 elif kind is _CREATED:
-                    self.created.add((event.endpoint, event.kind))
+                    self.created.count((event.endpoint, event.kind))
                 elif (outcome := _OUTCOMES.get(kind)) is not None:
                     self._count_attempt(event, outcome)
             elif isinstance(event, InboundEvent):
-                self.inbound_refused.add((event.endpoint, event.reason))
+                self.inbound_refused.count((event.endpoint, event.reason))
             elif isinstance(event, ConfigEvent):
                 adopted = event.type is EventType.CONFIG_ADOPTED
-                self.config_changes.add(("adopted" if adopted else "refused",))
+                self.config_changes.count(("adopted" if adopted else "refused",))
             elif isinstance(event, OutboxEvent):
-                self.outbox_refused.add((event.reason,))
+                self.outbox_refused.count((event.reason,))
 
     def _count_attempt(self, event: TaskEvent, outcome: str) -> None:
         of_task = endpoint, kind = event.endpoint, event.kind
         if event.started_at is not None:
             code = event.status_code
-            self.attempts.add((endpoint, kind, _CLASSES.get(code) or _class_of(code), outcome))
+            self.attempts.count((endpoint, kind, _CLASSES.get(code) or _class_of(code), outcome))
             if event.duration_ms is not None:
                 self.durations.add(of_task, event.duration_ms / 1000)
         if outcome == "retried":
-            self.retries.add(of_task)
+            self.retries.count(of_task)
             return
         if outcome == "failed":
-            self.final_failures.add((endpoint, kind, event.reason or ""))
+            self.final_failures.count((endpoint, kind, event.reason or ""))
         if event.webhook is not None and outcome != "snoozed":
-            self.deliveries.add((endpoint, event.webhook, outcome))
+            self.deliveries.count((endpoint, event.webhook, outcome))
 
     def forget(self, declared: Collection[str]) -> None:
         """Drop what was counted of endpoints that are not among those that are `declared`."""

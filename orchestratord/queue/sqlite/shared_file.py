@@ -8,6 +8,7 @@ them holds the file against other runs: see `Database.take_for_workers`.
 from __future__ import annotations
 
 import json
+import os
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -23,7 +24,12 @@ from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
 from orchestratord.queue.sqlite.mailboxes import SqliteMessenger
-from orchestratord.queue.sqlite.sqlite_database import SqliteConnection, SqliteFile, create
+from orchestratord.queue.sqlite.sqlite_database import (
+    SqliteConnection,
+    SqliteFile,
+    create,
+    files_of,
+)
 from orchestratord.queue.sqlite.worker_locks import TURN, Life, Turn, living
 from orchestratord.values.clock import Clock
 from orchestratord.values.rate_limit import RateLimit
@@ -51,6 +57,7 @@ class SharedConnection(SqliteConnection):
             turn: what writers take turns by; None for a connection that only reads.
         """
         super().__init__(database, path, failures)
+        self._journal = Journal(path)
         self._folder = folder
         self._turn = turn
 
@@ -65,7 +72,7 @@ class SharedConnection(SqliteConnection):
         return json.dumps(living(self._folder))
 
     def begin(self) -> None:
-        """Wait for our turn, and begin to write."""
+        """Begin to write, when it is our turn."""
         self.turn.take()
         try:
             super().begin()
@@ -75,9 +82,11 @@ class SharedConnection(SqliteConnection):
 
     def commit(self) -> None:
         """Make the transaction durable. Where that brings the journal into the main file, others do
-        not write meanwhile: it would never be empty, and never begin anew."""
+        not write meanwhile: it would never be empty, and never begin anew. They do while the
+        journal comes to the disk, with what they write upon this: see `Journal`."""
         super().commit()
         self.turn.release()
+        self.sync()
 
     def rollback(self) -> None:
         """Undo the transaction, if there still is one."""
@@ -85,6 +94,17 @@ class SharedConnection(SqliteConnection):
             super().rollback()
         finally:
             self.turn.release()
+
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """As in the interface. What was seen is on the disk before it is told."""
+        with super().look():
+            yield
+        self.sync()
+
+    def sync(self) -> None:
+        """Have on the disk what is committed by now, by whichever worker. Raises OSError."""
+        self._journal.sync()
 
     def foreign_changes(self) -> int:
         """As in the interface: what other workers write is counted now and then instead."""
@@ -111,8 +131,37 @@ class SharedConnection(SqliteConnection):
     def close(self) -> None:
         """Close it; in the thread that made it."""
         super().close()
+        self._journal.close()
         if self._turn is not None:
             self._turn.release()
+
+
+class Journal:
+    """The journal of a shared file, which each worker brings to the disk by itself.
+
+    SQLite would do so within COMMIT, while it keeps all others from writing. It does it in the same
+    way, by fdatasync(2), and finds the end of what is whole by checksums: what one worker syncs
+    covers all that others wrote before, and a transaction is lost with those that built on it. So
+    what was written, or seen, is told only once it is synced.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """`path`: of the main file."""
+        self._path = files_of(path)[1]
+        self._descriptor: int | None = None
+
+    def sync(self) -> None:
+        """Bring to the disk what is in it by now. Raises OSError, after which it is not known what
+        is on the disk: the daemon has to end."""
+        if self._descriptor is None:
+            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        os.fdatasync(self._descriptor)
+
+    def close(self) -> None:
+        """Sync no more."""
+        if self._descriptor is not None:
+            os.close(self._descriptor)
+            self._descriptor = None
 
 
 @dataclass(slots=True)
@@ -147,6 +196,8 @@ class SharedFile(SqliteFile):
     """One file, as one of the workers has it open."""
 
     several_daemons = True
+    synchronous = "NORMAL"
+    """What is brought in from the journal; the journal itself is synced without it (`Journal`)."""
 
     def __init__(self, url: str, lease: float, workers: Workers) -> None:
         """As `SqliteFile`. `workers`: of which this is one."""
@@ -187,6 +238,7 @@ class SharedFile(SqliteFile):
         assert isinstance(connection, SharedConnection)
         with connection.turn.ours():
             yield connection.orm
+        connection.sync()
 
     def session(
         self,

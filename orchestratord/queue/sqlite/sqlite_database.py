@@ -276,6 +276,9 @@ class SqliteConnection(Connection):
 class SqliteFile(Database):
     """One file, locked for this daemon from `open` to `close`."""
 
+    synchronous = "FULL"
+    """What SQLite itself brings to the disk: all that is committed."""
+
     def __init__(self, url: str, lease: float = LEASE) -> None:
         """`url`: `sqlite:////absolute/path`. Raises QueueError for any other.
 
@@ -378,7 +381,7 @@ class SqliteFile(Database):
         limit = min(JOURNAL, disk.f_blocks * disk.f_frsize // JOURNAL_SHARE)
         pragmas: list[tuple[str, Any]] = [
             ("journal_mode", "WAL"),
-            ("synchronous", "FULL"),
+            ("synchronous", self.synchronous),
             ("journal_size_limit", limit),
             ("cache_size", -CACHE_KIB if writes else -CACHE_KIB // 4),
             ("wal_autocheckpoint", _checkpoint_each(self.path)),

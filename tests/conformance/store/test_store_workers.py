@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import os
 import subprocess
 import sys
+import threading
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from orchestratord.errors import DatabaseInUse
+from orchestratord.errors import DatabaseInUse, Unreachable
 from orchestratord.model.task import Key, Status
 from orchestratord.queue import writer
 from orchestratord.queue.batch import Rank, Read, Write
@@ -109,6 +111,90 @@ async def test_what_a_worker_gives_back_as_it_ends_is_told(two: list[Any], liste
         while not heard:
             await asyncio.sleep(0.01)
     assert KEY in (heard[0].due or ())
+
+
+class Disk:
+    """The call that brings a journal to the disk, as it is made: it can be held up, and fail."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.calls = 0
+        self.may_go_on = threading.Event()
+        self.may_go_on.set()
+        self.error: OSError | None = None
+        self._sync = os.fdatasync
+        monkeypatch.setattr(os, "fdatasync", self._called)
+
+    def _called(self, descriptor: int) -> None:
+        self.calls += 1
+        assert self.may_go_on.wait(10)
+        if self.error is not None:
+            raise self.error
+        self._sync(descriptor)
+
+
+@pytest.fixture
+def disk(monkeypatch: pytest.MonkeyPatch) -> Disk:
+    return Disk(monkeypatch)
+
+
+async def has_come(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.005)
+
+
+async def test_others_write_while_a_transaction_comes_to_the_disk(
+    two: list[Any], disk: Disk
+) -> None:
+    one, other = two
+    known = await one.add()
+    before = disk.calls
+    disk.may_go_on.clear()
+    first = asyncio.ensure_future(one.add())
+    await has_come(lambda: disk.calls == before + 1)
+    second = asyncio.ensure_future(other.add())
+    await has_come(lambda: disk.calls == before + 2)  # it has its turn, and has committed
+    looking = asyncio.ensure_future(other.store.read(search.get(known)))
+    await asyncio.sleep(0.1)
+    # What is told is there for good.
+    assert not any(one.done() for one in (first, second, looking))
+    disk.may_go_on.set()
+    await asyncio.gather(first, second, looking)
+
+
+async def test_what_cannot_be_brought_to_the_disk_ends_the_worker(
+    two: list[Any], disk: Disk, caplog: pytest.LogCaptureFixture
+) -> None:
+    one, other = two
+    await one.add()
+    disk.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(Unreachable, match="Input/output error"):
+        await one.add()
+    disk.error = None
+    # What is on the disk is not known now; a second call would say that all is well.
+    with pytest.raises(Unreachable):
+        await one.add()
+    assert one.store.health.fatal is not None
+    await has_come(lambda: "the writing thread has died" in caplog.text)
+    await other.add()
+
+
+async def test_what_comes_while_a_worker_waits_for_its_turn_is_written_with_it(
+    two: list[Any], path: Path, disk: Disk
+) -> None:
+    one, _ = two
+    await one.add()
+    before = disk.calls
+    turn = Turn(path.with_name(f"{path.name}.workers") / TURN)
+    turn.take()
+    adding = []
+    for _ in range(5):
+        adding.append(asyncio.ensure_future(one.add()))
+        await asyncio.sleep(0.05)
+    turn.release()
+    turn.close()
+    await asyncio.gather(*adding)
+    assert disk.calls == before + 1
 
 
 async def test_a_worker_that_hears_nothing_holds_up_no_other(two: list[Any]) -> None:

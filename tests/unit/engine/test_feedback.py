@@ -16,9 +16,10 @@ from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_
 from orchestratord.errors import Reject, Snooze
 from orchestratord.model.event import BreakerEvent, Event, EventType
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.model.task import StoredThrottle, Task
+from orchestratord.model.task import Task
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.operations import manual, search
+from orchestratord.queue.records import StoredThrottle
 
 
 @pytest.fixture

@@ -17,8 +17,9 @@ from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.event import EventType
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
-from orchestratord.model.task import BREAKER, Key, Status, StoredThrottle
+from orchestratord.model.task import Key, Status
 from orchestratord.plugin.executor import Target
+from orchestratord.queue.records import BREAKER, StoredThrottle
 from orchestratord.testing import FakeClock, answered, unanswered
 from orchestratord.values.redact import Redactor
 
@@ -57,7 +58,7 @@ class Rig:
             task=task, result=result, lane=lane, began=self.clock.now_ms(), target=target,
             config=SimpleNamespace(redactor=Redactor()), interrupted=False,
         )  # fmt: skip
-        self.feedback.note(run)
+        self.feedback.note(run, self.clock.now_ms())
 
     def fails(self, key: Key, outcome: Outcome | None = None, times: int = LEAST) -> None:
         """So many attempts of `key` fail, for long enough."""

@@ -16,8 +16,8 @@ from orchestratord import DaemonEvent, EndpointEvent, EventType, WebhookEvent
 def test_a_counter() -> None:
     counts = Counts("things", "Things.", ("endpoint", "kind"))
     for _ in range(3):
-        counts.add(("a/b", "call"))
-    counts.add(("a/b", "webhook"))
+        counts.count(("a/b", "call"))
+    counts.count(("a/b", "webhook"))
     assert counts.copy() == {("a/b", "call"): [3, 0], ("a/b", "webhook"): [1, 0]}
 
 
@@ -39,8 +39,8 @@ def test_one_without_labels() -> None:
 def test_too_many_endpoints_are_counted_as_others() -> None:
     counts = Counts("things", "Things.", ("endpoint", "kind"), most=2)
     for name in ("a/1", "a/2", "a/3", "a/4", "a/1"):
-        counts.add((name, "call"))
-    counts.add(("a/5", "webhook"))
+        counts.count((name, "call"))
+    counts.count(("a/5", "webhook"))
     assert counts.copy() == {
         ("a/1", "call"): [2, 0],
         ("a/2", "call"): [1, 0],
@@ -51,25 +51,25 @@ def test_too_many_endpoints_are_counted_as_others() -> None:
 
 def test_what_has_no_endpoint_is_not_bounded() -> None:
     counts = Counts("things", "Things.", ("kind",), most=1)
-    counts.add(("call",))
-    counts.add(("webhook",))
+    counts.count(("call",))
+    counts.count(("webhook",))
     assert set(counts.copy()) == {("call",), ("webhook",)}
 
 
 def test_endpoints_that_are_gone_make_room() -> None:
     counts = Counts("things", "Things.", ("endpoint",), most=2)
     for name in ("a/1", "a/2", "a/3"):
-        counts.add((name,))
+        counts.count((name,))
     counts.forget({"a/2"})
-    counts.add(("a/3",))
+    counts.count(("a/3",))
     assert counts.copy() == {("a/2",): [1, 0], (OTHER,): [1, 0], ("a/3",): [1, 0]}
 
 
 def test_a_copy_stays_as_it_was() -> None:
     counts = Counts("things", "Things.", ("endpoint",))
-    counts.add(("a/1",))
+    counts.count(("a/1",))
     copy = counts.copy()
-    counts.add(("a/1",))
+    counts.count(("a/1",))
     assert copy == {("a/1",): [1, 0]}
 
 

@@ -16,10 +16,10 @@ from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
-from orchestratord.model.task import RETRY_AFTER, Key, NewTask, Status, StoredThrottle
+from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import claim, daemons, insert, search, stored_throttles
-from orchestratord.queue.records import Insert, Pick
+from orchestratord.queue.records import RETRY_AFTER, Insert, Pick, StoredThrottle
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.team import Team
