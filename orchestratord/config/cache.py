@@ -21,6 +21,10 @@ from orchestratord.plugin.long_work import Breathe
 T = TypeVar("T")
 
 
+MOST_ALIKE = 50_000
+"""Parts that are kept for the next reading though this one had no use for them."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Part:
     """A value, what it was made from, and what the making brought along."""
@@ -57,18 +61,32 @@ class Cache:
         """Of the folder as it was read last, good or bad."""
         self._before: dict[Hashable, _Part] = {}
         self._now: dict[Hashable, _Part] = {}
+        self._alike_before: dict[Hashable, _Part] = {}
         self._alike: dict[Hashable, _Part] = {}
+        """By content, for the next reading as well."""
+        self._shared: dict[Hashable, _Part] = {}
+        """By the identity of a node that several files share, for this reading."""
         self.blocks = KnownBlocks()
-        """Of the present reading."""
+        """Those of the files as they are, and some more."""
+
+    def earlier(self, name: Hashable, content: bytes) -> Any:
+        """What the last reading made under this name of a file with the same content, whatever else
+        has changed; None for nothing."""
+        kept = self._before.get(name)
+        return kept.value if kept is not None and kept.sources[0] == content else None
 
     def close(self, breathe: Breathe) -> None:
         """A reading is over, however it went: what was good in it is for the next one.
 
         `breathe` is called between two parts that are freed.
         """
-        gone = (self._before, self._alike)
-        self._before, self._now, self._alike = self._now, {}, {}
-        self.blocks = KnownBlocks()
+        # Where little was read again, the rest serves the next reading as well.
+        if 4 * len(self._alike) < len(self._alike_before) < MOST_ALIKE:
+            self._alike, self._alike_before = self._alike_before | self._alike, {}
+        gone = (self._before, self._alike_before, self._shared)
+        self._before, self._now = self._now, {}
+        self._alike_before, self._alike, self._shared = self._alike, {}, {}
+        self.blocks.close()
         for parts in gone:
             # One by one, since nothing else runs while a large one is freed.
             while parts:
@@ -104,15 +122,21 @@ class Cache:
 
         Endpoints repeat each other a lot. A problem is not shared: each has a place of its own.
         """
-        name = (kind, id(node) if self.blocks.shares(node) else _content(node))
-        kept = self._alike.get(name)
+        shared = self.blocks.shares(node)
+        parts = self._shared if shared else self._alike
+        name = (kind, id(node) if shared else _content(node))
+        kept = parts.get(name)
+        if kept is None and not shared:
+            before = self._alike_before.get(name)
+            if before is not None and before.fits((), reader):
+                kept = parts[name] = before
         if kept is not None:
             kept.bring(reader)
         else:
             found = len(reader.problems)
             kept = _make((), reader, make)
             if len(reader.problems) == found:
-                self._alike[name] = kept
+                parts[name] = kept
         return cast("T", kept.value)
 
 

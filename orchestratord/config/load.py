@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from types import MappingProxyType
+from typing import NamedTuple
 
 from orchestratord.config.cache import Cache
 from orchestratord.config.daemon_reader import DaemonFile, DaemonReader
@@ -23,6 +24,7 @@ from orchestratord.config.validate.problems import Problems, lines_of
 from orchestratord.config.validate.request_rules import AddressRules
 from orchestratord.config.validate.shapes import fields_of
 from orchestratord.config.validate.socket_path import socket_path
+from orchestratord.config.yaml.blocks import CutDocument
 from orchestratord.config.yaml.document import YamlDocument, read_document, root_of
 from orchestratord.config.yaml.nodes import MapNode, Scalar, Spot, locate, passage
 from orchestratord.config.yaml.references import References
@@ -242,26 +244,28 @@ class _FolderReader:
             sources = (self._content(file), self._apis[identity.partition("/")[0]])
             make = partial(self._endpoint, identity)
             found = self._cache.part(identity, sources, self._reader, make)
-            if found is not None:
-                endpoints[identity] = found
+            if found.endpoint is not None:
+                endpoints[identity] = found.endpoint
             self._breathe()
         return endpoints
 
-    def _endpoint(self, identity: str) -> Endpoint | None:
+    def _endpoint(self, identity: str) -> _ReadFile:
         file, problems, blocks = self._files.endpoints[identity], self._problems, self._cache.blocks
         if file not in self._files.contents:
-            return None
-        mark = problems.mark()
-        cut = blocks.read(file, self._files.contents[file])
+            return _ReadFile(None, None)
+        mark, content = problems.mark(), self._files.contents[file]
+        # A file that is the same is not parsed again because what it inherits has changed.
+        earlier: _ReadFile | None = self._cache.earlier(identity, content)
+        cut = (earlier and earlier.cut) or blocks.read(file, content)
         declared = self._read(identity, cut.document)
         found = problems.since(mark[0])
         elsewhere = any(p.file != file and p.file in self._own_files for p in found)
         if cut.known and (elsewhere or problems.errors > mark[1]):
             problems.back_to(mark)  # their places are those of another file
             declared = self._declared(identity)
-        else:
+        elif earlier is None:
             blocks.learn(cut, {problem.key.partition(".")[0] for problem in found})
-        return None if declared is None else declared.endpoint
+        return _ReadFile(declared.endpoint if declared else None, replace(cut, new={}))
 
     def _declared(self, identity: str) -> Declared | None:
         return self._read(identity, _document(self._files, self._files.endpoints[identity]))
@@ -301,6 +305,13 @@ class _FolderReader:
                         kind = type(problem).__name__
                         fault = HookFault(f"returned a {kind} among its problems")
                         host.fault(plugin, _HOOK, fault)
+
+
+class _ReadFile(NamedTuple):
+    """What came of an endpoint's file, and how it was parsed."""
+
+    endpoint: Endpoint | None
+    cut: CutDocument | None
 
 
 def _placed(problem: Problem, item: Declared, contents: Mapping[str, bytes]) -> Problem:

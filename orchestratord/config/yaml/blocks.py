@@ -59,7 +59,7 @@ class CutDocument:
 
 
 class KnownBlocks:
-    """The blocks of one reading of the folder. One that was seen twice is known."""
+    """The blocks of the folder. One that was seen twice is known."""
 
     def __init__(self) -> None:
         self._seen: set[int] = set()
@@ -67,6 +67,14 @@ class KnownBlocks:
         self._known: dict[str, _Block] = {}
         self._shared: dict[int, Node] = {}
         """By identity."""
+
+    def close(self) -> None:
+        """A reading is over: what is shared from now on is what the blocks hold. Where these are
+        too many, the folder has changed a lot since they were seen."""
+        if len(self._known) == MOST_BLOCKS or len(self._seen) > 50 * MOST_BLOCKS:
+            self._known, self._seen = {}, set()
+        nodes = (block.entry[1] for block in self._known.values())
+        self._shared = {id(node): node for node in nodes}
 
     def shares(self, node: Node | None) -> bool:
         """Whether a node is one object for several files, as long as the folder is read; what is

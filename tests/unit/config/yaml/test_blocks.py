@@ -64,14 +64,22 @@ APIS = (
 )
 
 
+CHANGES = (
+    "defaults: {retry: {jitter: 0.4}, webhooks: [{name: all, phase: on_retry, secret: x}]}",
+    "defaults: {retry: {jitter: 0.5}}",
+    "egress: {allow: [10.0.0.0/8]}",
+)
+"""Of orchestratord.yaml, one after the other; with the first, all is refused."""
+
+
 def _plain(self: KnownBlocks, file: str, content: bytes) -> CutDocument:
     return CutDocument(read_document(file, content))
 
 
-def _outcome(config: ConfigFolder) -> tuple[list[Any], Any]:
+def _outcome(config: ConfigFolder, cache: Cache | None = None) -> tuple[list[Any], Any]:
     sources = Sources(config.path, config.host, {}, ADDRESSES)
     try:
-        found = read(sources, Cache())
+        found = read(sources, cache or Cache())
     except ConfigError as error:
         return [(str(p), p.source, p.hint, p.severity) for p in error.problems], None
     made = found.config
@@ -111,11 +119,18 @@ def test_a_folder_is_the_same_with_and_without_known_blocks(
 
         with monkeypatch.context() as patch:
             patch.setattr(KnownBlocks, "read", counting)
-            found = _outcome(config)
+            cache = Cache()
+            found = _outcome(config, cache)
         with monkeypatch.context() as patch:
             patch.setattr(KnownBlocks, "read", _plain)
             assert _outcome(config) == found, seed
         good += found[1] is not None
+        for change in CHANGES:  # with what the readings before have left
+            config.daemon(change)
+            found = _outcome(config, cache)
+            with monkeypatch.context() as patch:
+                patch.setattr(KnownBlocks, "read", _plain)
+                assert _outcome(config) == found, (seed, change)
     # What is compared happens.
     assert known > ROUNDS * FILES / 8
     assert good == ROUNDS if bad == 0 else good < ROUNDS
