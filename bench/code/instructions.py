@@ -53,6 +53,7 @@ def main(of_calls: bool, of_start: bool) -> None:
         return
     what = "a call" if of_calls else "a webhook delivery"
     with tempfile.TemporaryDirectory() as home, Nginx(Path(home) / "nginx") as nginx:
+        _run(Path(home) / "1", nginx, 1, of_calls)  # which compiles what has changed
         few, many = (
             _executed(Path(home) / f"{count}", nginx, count, of_calls) for count in (FEW, MANY)
         )
@@ -88,9 +89,14 @@ def _summary(found: Path) -> int:
 def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
     """Instructions of a daemon from its start to its end, in which it does so many tasks."""
     found = home.with_name(f"{home.name}.counted")
+    _run(home, nginx, count, of_calls, *CACHEGRIND, f"--cachegrind-out-file={found}")
+    return _summary(found)
+
+
+def _run(home: Path, nginx: Nginx, count: int, of_calls: bool, *wrapper: str) -> None:
     with daemon(home) as made:
         (calls if of_calls else deliveries).queue(made, nginx, count)
-        made.wrapper = [*CACHEGRIND, f"--cachegrind-out-file={found}"]
+        made.wrapper = [*wrapper]
         before = nginx.count()
         made.launch()
         deadline = time.monotonic() + LIMIT
@@ -102,7 +108,6 @@ def _executed(home: Path, nginx: Nginx, count: int, of_calls: bool) -> int:
             time.sleep(0.1)
         made.stop(LIMIT)
         verify(made, count)
-    return _summary(found)
 
 
 if __name__ == "__main__":

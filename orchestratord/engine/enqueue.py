@@ -177,13 +177,15 @@ async def new_call(
         checked = check_call(config, endpoint, params, texts, key)
     # A repeat is told by what was sent: the defaults may have changed since.
     asked = {name: checked[name] for name in (*params, *texts)} if key is not None else None
-    if delay > 0 and endpoint.partition is not None and endpoint.partition.ordered:
-        why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up those"
-        raise InvalidParams({"delay": f"{why} behind it; leave it out"})
-    try:
-        partition = await partition_of(endpoint, checked)
-    except InvalidPayload as error:
-        raise InvalidParams({"partition": str(error).removeprefix("partition: ")}) from None
+    partition = None
+    if (rule := endpoint.partition) is not None:
+        if delay > 0 and rule.ordered:
+            why = f"the calls of {endpoint.id} are ordered, and one that is delayed would hold up"
+            raise InvalidParams({"delay": f"{why} those behind it; leave it out"})
+        try:
+            partition = await partition_of(endpoint, checked)
+        except InvalidPayload as error:
+            raise InvalidParams({"partition": str(error).removeprefix("partition: ")}) from None
     return NewTask(
         Kind.CALL,
         endpoint.id,

@@ -41,12 +41,18 @@ _PAGE = 200
 # What is no text, as others may have written it, is none for JSON either.
 _IN_PAGE = {"payload": "length(CAST(payload AS BLOB))", "params": "CAST(params AS TEXT)"}
 
+# What only a task with a partition has, together: all others have one value for it.
+_FROM = TASK_COLUMNS.index("partition")
+_TURNS = TASK_COLUMNS[_FROM : TASK_COLUMNS.index("first_at") + 1]
+_NO_TURNS = tuple(field.default for field in fields(Task) if field.name in _TURNS)
+
 # One row, and not one for each task: each row that is fetched gives the interpreter up and has to
 # wait until it gets it back. Payloads are kept out of the JSON, which would have to escape them.
 PAGE_OF_TASKS = f"""
-SELECT json_group_array(json_array({
-    ", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS)
-})), CAST(group_concat(payload, '') AS BLOB), max(partition IS NOT NULL)
+SELECT json_group_array(json_array(
+    {", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS if name not in _TURNS)},
+    CASE WHEN partition IS NULL THEN NULL ELSE json_array({", ".join(_TURNS)}) END
+)), CAST(group_concat(payload, '') AS BLOB), max(partition IS NOT NULL)
 FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608
 
@@ -163,6 +169,7 @@ class TaskPages:
         for text, payloads, _ in self._pages:
             at = 0
             for values in json.loads(text):
+                values[_FROM:_FROM] = values.pop() or _NO_TURNS
                 size = values[_PAYLOAD]
                 if size is not None:
                     values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")

@@ -127,6 +127,8 @@ class NewRows:
             session.lock_order(ordered)
         self._now = session.now()
         self._rows: list[Row] = []
+        self._in_partitions = False
+        """Some of these have a partition."""
         self._happened: list[Row] = []
         self._expected = expected
         self._ids: Sequence[int] = ()
@@ -161,6 +163,8 @@ class NewRows:
             self._ids = self._session.db.reserve("retry_schedule", self._expected)
         insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
         self._rows.append(row)
+        if insert.task.partition is not None:
+            self._in_partitions = True
         return _inserted(insert, row[0], row)
 
     def mark(self) -> int:
@@ -178,9 +182,11 @@ class NewRows:
             self._session.moved(None, Status.SUCCEEDED, len(self._happened))
             self._happened = []
         if self._rows:
-            plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
+            plain_rows = self._rows
+            if self._in_partitions:
+                plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
             INSERT.run(self._session.db, plain_rows)
-            if len(plain_rows) < len(self._rows):
+            if self._in_partitions:
                 rows = [row for row in self._rows if len(row) > len(COLUMNS)]
                 INSERT_PARTITIONED.run(self._session.db, rows)
                 for row in rows:
@@ -196,7 +202,7 @@ class NewRows:
             for row in self._rows:
                 if row[RUN_ID] is not None:
                     _joins_run(self._session, row)
-            self._rows, self._ids = [], ()
+            self._rows, self._ids, self._in_partitions = [], (), False
 
 
 def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
@@ -285,11 +291,12 @@ def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, 
             None, 1, error, now, now, scheduled_at, new.depth, 0, nonce, asked, run_id,
         )  # fmt: skip
     if born is None:
-        return insert, (
+        row = (
             id_, new.kind, new.endpoint_id, new.webhook, new.phase, "pending", 0, new.max_attempts,
             due, params, payload, new.parent_id, new.unique_key, None, None, None, 1, error, now,
-            now, scheduled_at, new.depth, 0, nonce, asked, run_id, *rule,
+            now, scheduled_at, new.depth, 0, nonce, asked, run_id,
         )  # fmt: skip
+        return insert, (*row, *rule) if rule else row
     return insert, (
         id_, new.kind, new.endpoint_id, new.webhook, new.phase, "running", 1, new.max_attempts, due,
         params, payload, new.parent_id, new.unique_key, session.owner, session.lease_until(),
