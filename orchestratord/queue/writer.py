@@ -197,7 +197,8 @@ class Writer:
                 self._write(session, fitting)
             operations, self._in_hand = self._in_hand, []
             for operation in operations:
-                operation.end()
+                if operation.finish is not None:
+                    operation.end()
             self._tell(deliver, operations)
         try:
             if self._last:
@@ -548,7 +549,8 @@ def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[An
     items = [operation.item for operation in operations]
     if batch.prepare is not None:
         for operation in operations:
-            operation.prepare()
+            if operation.prepared is None:
+                operation.prepare()
         items = [operation.prepared for operation in operations]
         if None in items:
             return False
