@@ -38,7 +38,11 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out campaigns that are not asked for, and beside other tests what measures time."""
+    """Leave out campaigns that are not asked for, and beside other tests what measures time.
+
+    Files are in the order of their folders, so that what waits for long begins before the unit
+    tests, which fill the rest; one of these takes half a minute.
+    """
     beside = hasattr(config, "workerinput")
     out = [
         item
@@ -47,7 +51,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         or (beside and item.get_closest_marker("serial"))
     ]
     config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in set(out)]
+    left = set(out)
+    items[:] = [item for item in items if item not in left]
+    items.sort(key=lambda item: item.path.name != "test_docs_outputs.py")
 
 
 def pytest_collection_finish() -> None:

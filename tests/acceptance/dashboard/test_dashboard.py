@@ -150,6 +150,7 @@ def test_many_are_retried_with_progress(
 ) -> None:
     shared_receiver.on("/many", *[500] * 500, 200)
     ids = daemon.batch("shop/many", [{"n": n} for n in range(500)])
+    until(lambda: shared_receiver.count("/many") == 500, "500 attempts")
     until(lambda: not daemon.tasks(endpoint="shop/many", status="running"), "500 failures")
     assert len(daemon.tasks(endpoint="shop/many", status="pending")) == 500
     with visit(browser, address, "/retries?endpoint=shop/many&status=pending") as page:
