@@ -33,12 +33,18 @@ from orchestratord.engine.lanes.throttle import Throttle
 from orchestratord.engine.retry_delay import parse_retry_after
 from orchestratord.engine.settlement import Claims, error_record
 from orchestratord.model.endpoint import BreakerRule
-from orchestratord.model.event import BreakerEvent, EventType, ThrottleEvent
+from orchestratord.model.event import (
+    OVERLOAD,
+    RETRY_AFTER,
+    BreakerEvent,
+    EventType,
+    StoredThrottle,
+    ThrottleEvent,
+)
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import Key, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.values.clock import Clock, rfc3339
 from orchestratord.values.durations import format_duration
 from orchestratord.values.redact import Redactor

@@ -443,27 +443,3 @@ class Wakeup:
     """A table of a plugin was changed by a person, or a webhook was disabled."""
     lanes: bool = False
     """A lane waits for its receiver, or does so no more."""
-
-
-# -- What throttles lanes, URLs, endpoints and webhooks --------------------------------------------
-
-
-class StoredThrottle(NamedTuple):
-    """What throttles a scope, as the queue keeps it. Times are milliseconds since the epoch."""
-
-    name: str
-    """Of the scope: a lane, a URL, `api/name`, or `api/name#webhook`; secrets are masked."""
-    kind: str
-    """`BREAKER`, `RETRY_AFTER`, `OVERLOAD`, or `LIFTED`."""
-    owner: str
-    """Whose breaker or pace it is; empty for what holds for all daemons."""
-    since: int
-    until: int | None = None
-    """When it ends by itself."""
-    why: str = ""
-    served: float = 0.0
-    """How many tasks a second were served before."""
-
-
-BREAKER, RETRY_AFTER, OVERLOAD, LIFTED = "breaker", "retry_after", "overload", "lifted"
-"""What throttles a scope; or that all that did was lifted then."""

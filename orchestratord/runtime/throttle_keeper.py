@@ -11,8 +11,8 @@ import socket
 from collections.abc import Collection, Iterable
 
 from orchestratord.engine.worker import Worker
+from orchestratord.model.event import LIFTED, RETRY_AFTER, StoredThrottle
 from orchestratord.queue.operations import stored_throttles
-from orchestratord.queue.records import LIFTED, RETRY_AFTER, StoredThrottle
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 

@@ -14,8 +14,8 @@ from collections.abc import Iterable, Iterator
 
 from orchestratord.engine.lanes.pace import Served
 from orchestratord.engine.lanes.throttle import ANY, Throttle
+from orchestratord.model.event import StoredThrottle
 from orchestratord.model.task import Key
-from orchestratord.queue.records import StoredThrottle
 
 
 def own_scope(key: Key) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from orchestratord.engine.lanes.breaker import LONGEST_PAUSE_MS, Breaker
 from orchestratord.engine.lanes.pace import QUIET_MS, Pace
-from orchestratord.queue.records import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
+from orchestratord.model.event import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.values.rate_limit import RateLimit, RateWindow
 
 ANY = 1 << 30

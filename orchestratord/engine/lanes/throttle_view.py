@@ -8,7 +8,7 @@ from typing import Any
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.throttle import Throttle
-from orchestratord.queue.records import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
+from orchestratord.model.event import BREAKER, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.values.redact import Redactor
 
 BY_KIND = (BREAKER, RETRY_AFTER, OVERLOAD)

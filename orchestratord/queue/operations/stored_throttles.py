@@ -9,11 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
 
+from orchestratord.model.event import LIFTED, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
 from orchestratord.queue.models import ThrottleRow, sql
-from orchestratord.queue.records import LIFTED, RETRY_AFTER, StoredThrottle
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 

@@ -6,12 +6,13 @@ from typing import Any
 
 import pytest
 
+from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.housekeeping import future_times, prune
 from orchestratord.queue.operations import bulk, claim, insert, manual, stored_throttles
 from orchestratord.queue.operations import settle as settling
-from orchestratord.queue.records import RETRY, RETRY_AFTER, Insert, Pick, StoredThrottle, TaskFilter
+from orchestratord.queue.records import RETRY, Insert, Pick, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.conftest import KEY, Queue
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError
+from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key, Status, Upsert
 from orchestratord.queue.admin import move
 from orchestratord.queue.operations import (
@@ -21,7 +22,7 @@ from orchestratord.queue.operations import (
     settle,
     stored_throttles,
 )
-from orchestratord.queue.records import RETRY_AFTER, Beat, StoredThrottle, TaskFilter
+from orchestratord.queue.records import Beat, TaskFilter
 from orchestratord.queue.schema import HALF
 from orchestratord.queue.store import Store
 from tests.conformance.store.conftest import HEALTH

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
+from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.operations import search, stored_throttles
-from orchestratord.queue.records import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
 from orchestratord.queue.store import Store
 
 NOW = 1_000_000_000

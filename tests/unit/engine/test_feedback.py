@@ -14,12 +14,11 @@ from worker_parts import CALL, KEY, Bench, working
 from bench.outage import outage, without_breaker
 from orchestratord.engine.lanes.breaker import LASTING_MS, LEAST, LONGEST_PAUSE_MS
 from orchestratord.errors import Reject, Snooze
-from orchestratord.model.event import BreakerEvent, Event, EventType
+from orchestratord.model.event import BreakerEvent, Event, EventType, StoredThrottle
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Task
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.operations import manual, search
-from orchestratord.queue.records import StoredThrottle
 
 
 @pytest.fixture

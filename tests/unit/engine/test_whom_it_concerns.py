@@ -14,12 +14,11 @@ from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.pace import FORGOTTEN_MS
 from orchestratord.engine.retry import Decision
 from orchestratord.model.endpoint import Api, Endpoint
-from orchestratord.model.event import EventType
+from orchestratord.model.event import BREAKER, EventType, StoredThrottle
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.task import Key, Status
 from orchestratord.plugin.executor import Target
-from orchestratord.queue.records import BREAKER, StoredThrottle
 from orchestratord.testing import FakeClock, answered, unanswered
 from orchestratord.values.redact import Redactor
 

@@ -16,10 +16,11 @@ from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
+from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import claim, daemons, insert, search, stored_throttles
-from orchestratord.queue.records import RETRY_AFTER, Insert, Pick, StoredThrottle
+from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.store import Store
 from orchestratord.runtime.fleet import Fleet
 from orchestratord.runtime.team import Team

@@ -16,8 +16,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from orchestratord.engine.lanes.breaker import FIRST_PAUSE_MS, LASTING_MS, LEAST
 from orchestratord.engine.lanes.lane_set import Choice, LaneSet
 from orchestratord.engine.lanes.throttle import Throttle
+from orchestratord.model.event import StoredThrottle
 from orchestratord.model.task import Key, Task
-from orchestratord.queue.records import StoredThrottle
 from orchestratord.values.rate_limit import RateLimit
 
 TASK = Task(
