@@ -155,7 +155,7 @@ def whichever_dies_the_last_good_one_goes_on(daemon: Daemon, receiver: Receiver)
 
 
 def one_that_cannot_take_it_up_is_replaced(daemon: Daemon, receiver: Receiver) -> None:
-    daemon.expect("the member ended: failed on purpose", "ended with code 1")
+    daemon.expect("the member has ended by itself: failed on purpose", "ended with code 1")
     (second,) = others(daemon)
     (daemon.config / "plugins" / "failing").touch()
     declare(daemon, 5)
