@@ -35,6 +35,7 @@ ci:
 docs:
     {{python}} docs/outputs.py
     {{python}} docs/api_reference.py
+    {{python}} docs/schema_files.py
 
 # The site, checked: every page, link and anchor
 site *options:
