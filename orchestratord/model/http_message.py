@@ -44,6 +44,8 @@ FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
 PORTS = {"http": 80, "https": 443}
 """Of the schemes, where a URL names none."""
 _CONNECTION = len(b"connection")
+_USUAL = 64
+"""Bytes of a header's name; a longer one is not worth to be remembered."""
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -324,7 +326,13 @@ def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
     fields = _untouched(response)
     if fields is not None:
         try:
-            return [(_lowered(name), value.decode("ascii")) for name, value in fields]
+            return [
+                (
+                    _lowered(name) if len(name) < _USUAL else name.decode("ascii").lower(),
+                    value.decode("ascii"),
+                )
+                for name, value in fields
+            ]
         except UnicodeDecodeError:
             pass
     return response.headers.multi_items()

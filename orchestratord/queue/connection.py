@@ -96,6 +96,11 @@ class Failures:
         return StorageFull(words) if code is Code.FULL else Unreachable(words, code)
 
 
+class NotOnDisk(Exception):
+    """What was committed could not be brought to the disk. What is there is not known from here on,
+    and a second try would say that all is well: the daemon has to end."""
+
+
 class Connection(ABC):
     """One connection, used by the thread that made it, in transactions that are asked for."""
 

@@ -18,7 +18,8 @@ from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read, Write
-from orchestratord.queue.daemon_health import Code
+from orchestratord.queue.connection import NotOnDisk
+from orchestratord.queue.daemon_health import FATAL, Code
 from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
 from orchestratord.queue.models import CLOCK
 from orchestratord.queue.reader import Reader
@@ -170,6 +171,9 @@ class Store:
             if error.code == Code.DAMAGED:
                 self.health.fatal = str(error)
             raise
+        except NotOnDisk as error:
+            self.health.fatal = str(error)
+            raise Unreachable(str(error), FATAL) from error
 
     async def counts(self) -> dict[str, int]:
         """How many tasks each status has; what other daemons did may be missing for a while."""

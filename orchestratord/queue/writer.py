@@ -195,10 +195,10 @@ class Writer:
             self._in_hand = operations
             if fitting := self._fitting(operations):
                 self._write(session, fitting)
-            operations, self._in_hand = self._in_hand, []
-            for operation in operations:
+            for operation in self._in_hand:
                 if operation.finish is not None:
                     operation.end()
+            operations, self._in_hand = self._in_hand, []
             self._tell(deliver, operations)
         try:
             if self._last:

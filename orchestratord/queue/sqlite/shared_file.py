@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import Counter
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ from peewee import SqliteDatabase
 
 from orchestratord.model.task import Table, Task
 from orchestratord.queue import shared_rates
-from orchestratord.queue.connection import Connection, Failures
+from orchestratord.queue.connection import Connection, Failures, NotOnDisk
 from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
@@ -46,6 +47,7 @@ class SharedConnection(SqliteConnection):
         path: Path,
         failures: Failures,
         folder: Path,
+        journal: Journal,
         turn: Turn | None,
     ) -> None:
         """
@@ -54,10 +56,11 @@ class SharedConnection(SqliteConnection):
             path: of the file.
             failures: how its failures are told apart.
             folder: of the workers' locks.
+            journal: brings to the disk what is committed.
             turn: what writers take turns by; None for a connection that only reads.
         """
         super().__init__(database, path, failures)
-        self._journal = Journal(path)
+        self._journal = journal
         self._folder = folder
         self._turn = turn
 
@@ -97,13 +100,15 @@ class SharedConnection(SqliteConnection):
 
     @contextmanager
     def look(self) -> Iterator[None]:
-        """As in the interface. What was seen is on the disk before it is told."""
-        with super().look():
-            yield
-        self.sync()
+        """As in the interface. What was seen, or not, is on the disk before it is told."""
+        try:
+            with super().look():
+                yield
+        finally:
+            self.sync()
 
     def sync(self) -> None:
-        """Have on the disk what is committed by now, by whichever worker. Raises OSError."""
+        """Have on the disk what is committed by now, by whichever worker. Raises NotOnDisk."""
         self._journal.sync()
 
     def foreign_changes(self) -> int:
@@ -131,7 +136,6 @@ class SharedConnection(SqliteConnection):
     def close(self) -> None:
         """Close it; in the thread that made it."""
         super().close()
-        self._journal.close()
         if self._turn is not None:
             self._turn.release()
 
@@ -148,14 +152,27 @@ class Journal:
     def __init__(self, path: Path) -> None:
         """`path`: of the main file."""
         self._path = files_of(path)[1]
+        self._opening = threading.Lock()
         self._descriptor: int | None = None
+        self._failed: OSError | None = None
 
     def sync(self) -> None:
-        """Bring to the disk what is in it by now. Raises OSError, after which it is not known what
-        is on the disk: the daemon has to end."""
-        if self._descriptor is None:
-            self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
-        os.fdatasync(self._descriptor)
+        """Bring to the disk what is in it by now; from any thread. Raises NotOnDisk, and from then
+        on each time: the system tells of a page that it could not write once."""
+        if self._failed is not None:
+            raise NotOnDisk(self._why(self._failed))
+        try:
+            with self._opening:
+                if self._descriptor is None:
+                    self._descriptor = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+            os.fdatasync(self._descriptor)
+        except OSError as error:
+            self._failed = error
+            raise NotOnDisk(self._why(error)) from error
+
+    def _why(self, error: OSError) -> str:
+        words = error.strerror or error
+        return f"{self._path} cannot be brought to the disk ({words}): what is there is not known"
 
     def close(self) -> None:
         """Sync no more."""
@@ -206,6 +223,7 @@ class SharedFile(SqliteFile):
         self._folder = self.path.with_name(f"{self.path.name}.workers")
         self._turn: Turn | None = None
         self._life: Life | None = None
+        self._journal = Journal(self.path)
 
     def open(self) -> None:
         """Make what is missing. Raises QueueError where it cannot be opened."""
@@ -226,11 +244,17 @@ class SharedFile(SqliteFile):
             return super().connect(writes=False)
         assert self._turn is not None
         with self._turn.ours():
-            return super().connect(writes=True)
+            connection = super().connect(writes=True)
+            # What a daemon could not bring to the disk may look as if it were there: it is written
+            # anew, into the main file.
+            connection.one("PRAGMA wal_checkpoint(PASSIVE)")
+            return connection
 
     def _connection(self, database: SqliteDatabase, writes: bool) -> SharedConnection:
         turn = self._turn if writes else None
-        return SharedConnection(database, self.path, self.failures, self._folder, turn)
+        return SharedConnection(
+            database, self.path, self.failures, self._folder, self._journal, turn
+        )
 
     @contextmanager
     def models(self, connection: Connection) -> Iterator[SqliteDatabase]:
@@ -269,3 +293,4 @@ class SharedFile(SqliteFile):
         if self._turn is not None:
             self._turn.close()
             self._turn = None
+        self._journal.close()

@@ -168,7 +168,7 @@ async def test_what_cannot_be_brought_to_the_disk_ends_the_worker(
     one, other = two
     await one.add()
     disk.error = OSError(errno.EIO, os.strerror(errno.EIO))
-    with pytest.raises(Unreachable, match="Input/output error"):
+    with pytest.raises(Unreachable, match=r"cannot be brought to the disk \(Input/output error"):
         await one.add()
     disk.error = None
     # What is on the disk is not known now; a second call would say that all is well.
@@ -177,6 +177,21 @@ async def test_what_cannot_be_brought_to_the_disk_ends_the_worker(
     assert one.store.health.fatal is not None
     await has_come(lambda: "the writing thread has died" in caplog.text)
     await other.add()
+
+
+async def test_what_is_seen_and_cannot_be_brought_to_the_disk_is_not_told(
+    two: list[Any], disk: Disk
+) -> None:
+    one, other = two
+    known = await one.add()
+    disk.error = OSError(errno.EIO, os.strerror(errno.EIO))
+    with pytest.raises(Unreachable, match="cannot be brought to the disk"):
+        await other.store.read(search.get(known))
+    assert "what is there is not known" in (other.store.health.fatal or "")
+    disk.error = None
+    with pytest.raises(Unreachable):
+        await other.store.read(search.get(known))
+    assert (await one.store.read(search.get(known))).id == known
 
 
 async def test_what_comes_while_a_worker_waits_for_its_turn_is_written_with_it(
