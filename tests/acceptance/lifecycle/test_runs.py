@@ -93,14 +93,16 @@ def told(receiver: Receiver, end: int) -> dict[str, Any]:
     return data
 
 
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_a_sync_ends_once_though_the_daemon_is_killed_and_again_after_a_retry(
-    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres
+    make_daemon: MakeDaemon, receiver: Receiver, postgres: Postgres, kind: str
 ) -> None:
     warehouse, queue = postgres.create(), postgres.create()
     name = warehouse.rpartition("/")[2]
     postgres.run(name, "CREATE TABLE items (id integer PRIMARY KEY)")
+    settings = {"database": queue} if kind == "postgresql" else {}
     daemon = make_daemon(
-        database=queue, databases={"warehouse": {"url": warehouse}}, lease="3s", concurrency=50
+        databases={"warehouse": {"url": warehouse}}, lease="3s", concurrency=50, **settings
     )
     broken = {7}
     serve(receiver, broken, ROWS_EACH, PAGES)
