@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from orchestratord import (
@@ -87,6 +88,7 @@ _NOT_FAILING = {"failing_since": None, "failing_id": None}
 
 Name = tuple[str, str]
 """Endpoint and webhook."""
+Row = Mapping[str, Any]
 
 
 def _delivers(kind: str, endpoint: Endpoint) -> bool:
@@ -111,7 +113,8 @@ class Health:
         self._failing_anywhere: dict[Name, tuple[int, int]] = {}
         """The same of all workers, in the one that judges."""
         self._control: Control | None = None
-        self._judging: set[asyncio.Task[None]] = set()
+        self._judging: dict[Name, asyncio.Task[None]] = {}
+        """Of whom it is being found out whether to disable them: once each, as that reads all."""
 
     def bind(self, control: Control) -> None:
         """Judge by this daemon from now on."""
@@ -249,11 +252,13 @@ class Health:
                 continue
             if name in self._fingerprints and name not in self._failing_anywhere:
                 self._failing_anywhere[name] = event.at, event.id
+            elif name in self._judging:
+                continue
             elif (after := self._is_due(name, event, self._control)) is not None:
                 judging = self._judge(name, after, self._control)
                 running = asyncio.get_running_loop().create_task(judging)
-                self._judging.add(running)
-                running.add_done_callback(self._judging.discard)
+                self._judging[name] = running
+                running.add_done_callback(partial(self._judging.pop, name))
 
     def _is_due(self, name: Name, event: TaskEvent, control: Control) -> float | None:
         """The `disable_after` of a webhook, where it is over by what this daemon knows."""
@@ -360,6 +365,11 @@ def find(endpoint: Endpoint, name: str) -> Webhook | None:
 
 def _key(name: Name) -> dict[str, str]:
     return {"endpoint_id": name[0], "name": name[1]}
+
+
+def unwritten_row(name: Name, webhook: Webhook | OperationalWebhook, redactor: Redactor) -> Row:
+    """The row of the table for a webhook that has none yet: nothing is known of its deliveries."""
+    return dict.fromkeys(TABLE.columns) | _key(name) | _columns(webhook, redactor)
 
 
 def _columns(webhook: Webhook | OperationalWebhook, redactor: Redactor) -> dict[str, Any]:

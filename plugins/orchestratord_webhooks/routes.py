@@ -35,7 +35,7 @@ from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
-from orchestratord_webhooks.health import TABLE, Health, Name, find
+from orchestratord_webhooks.health import TABLE, Health, Name, Row, find, unwritten_row
 from orchestratord_webhooks.operational import example_delivery
 from orchestratord_webhooks.operational_webhook import OperationalWebhook, find_operational
 from orchestratord_webhooks.route_documents import (
@@ -164,9 +164,9 @@ class WebhookRoutes:
                 "take `enabled: false` out there"
             )
         name = (endpoint.id, webhook.name)
-        replay = self._replay(name, (await self._columns(name))["last_disabled_at"])
+        replay = self._replay(name, (await self._columns(name, webhook))["last_disabled_at"])
         await self._health.enable(name, self._control)
-        answer: EnabledWebhook = {**await self._row(name), "replay": replay}
+        answer: EnabledWebhook = {**await self._row(name, webhook), "replay": replay}
         return Answer(answer, done=Action("enable webhook", *name))
 
     def _replay(self, name: Name, last_disabled_at: int | None) -> ReplayFilter | None:
@@ -187,7 +187,7 @@ class WebhookRoutes:
         endpoint, webhook = self._find(path)
         name = (endpoint.id, webhook.name)
         await self._health.disable(name, self._control)
-        return Answer(await self._row(name), done=Action("disable webhook", *name))
+        return Answer(await self._row(name, webhook), done=Action("disable webhook", *name))
 
     @described(answers={202: TestDelivery}, problems=[Conflict])
     async def test(self, path: Params, query: Params, body: Any) -> Answer:
@@ -225,7 +225,7 @@ class WebhookRoutes:
     async def enable_operational(self, path: Params, query: Params, body: Any) -> Answer:
         """Do nothing: an operational webhook is never disabled."""
         webhook = self._find_operational(path)
-        return Answer(await self._row((OWN_ENDPOINT, webhook.name)))
+        return Answer(await self._row((OWN_ENDPOINT, webhook.name), webhook))
 
     @described(answers={}, problems=[Conflict])
     async def disable_operational(self, path: Params, query: Params, body: Any) -> Answer:
@@ -254,12 +254,14 @@ class WebhookRoutes:
             raise NotFound(f"{endpoint.id} has no webhook {path['webhook']!r}")
         return endpoint, webhook
 
-    async def _row(self, name: Name) -> WebhookHealth:
-        return (await self._all_shown([await self._columns(name)]))[0]
+    async def _row(self, name: Name, webhook: Webhook | OperationalWebhook) -> WebhookHealth:
+        return (await self._all_shown([await self._columns(name, webhook)]))[0]
 
-    async def _columns(self, name: Name) -> Mapping[str, Any]:
+    async def _columns(self, name: Name, webhook: Webhook | OperationalWebhook) -> Row:
         rows = await self._control.rows(TABLE.name)
-        return next(row for row in rows if (row["endpoint_id"], row["name"]) == name)
+        found = (row for row in rows if (row["endpoint_id"], row["name"]) == name)
+        # That of a webhook that was declared just now may not be written yet.
+        return next(found, None) or unwritten_row(name, webhook, self._control.config.redactor)
 
     async def _all_shown(self, rows: Sequence[Mapping[str, Any]]) -> list[WebhookHealth]:
         """Rows of the table for people, with how their deliveries went lately."""

@@ -328,6 +328,20 @@ async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(
     assert await control.rows("webhook_attempts") == []
 
 
+class CountedReads(FakeControl):
+    """Its database answers when it is told to."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.reads = 0
+        self.answer = asyncio.Event()
+
+    async def rows(self, table: str) -> list[dict[str, Any]]:
+        self.reads += 1
+        await self.answer.wait()
+        return await super().rows(table)
+
+
 async def test_another_daemon_had_a_success(rig: Rig) -> None:
     now = [1_795_557_600.0]
     own = Health(now=lambda: now[0])
@@ -347,3 +361,26 @@ async def test_another_daemon_had_a_success(rig: Rig) -> None:
     while own._judging:
         await asyncio.sleep(0)
     assert own.disabled(ENDPOINT, "ops") is None
+
+
+async def test_one_judges_however_many_fail_meanwhile(rig: Rig) -> None:
+    now = 1_795_557_600.0
+    own = Health(now=lambda: now)
+    control = CountedReads(
+        rig.config(rig.endpoint(ENDPOINT, webhooks=[declared(disable_after="1d")]))
+    )
+    own.bind(control)
+    for effect in own.adopt(control.config, [], []):
+        if effect is not None:
+            control.apply(effect)
+    own.observe([happened(1, now)])
+    for id_ in range(2, 52):
+        own.observe([happened(id_, now + 200_000)])
+        await asyncio.sleep(0)
+    assert control.reads == 1
+    assert own.disabled(ENDPOINT, "ops") is None
+    control.answer.set()
+    while own._judging:
+        await asyncio.sleep(0)
+    assert own.disabled(ENDPOINT, "ops") == "no success for 1d"
+    assert control.reads == 1

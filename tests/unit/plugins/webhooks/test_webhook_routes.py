@@ -8,7 +8,7 @@ import pytest
 from orchestratord_webhooks import deliveries, health
 from webhook_parts import ENDPOINT, FakeControl, declared
 
-from orchestratord import Answer, Caller, Conflict, Doomed, InvalidParams, NotFound, Target
+from orchestratord import Answer, Caller, Conflict, Delete, Doomed, InvalidParams, NotFound, Target
 from orchestratord.model.endpoint import Param
 from orchestratord.testing import Rig, answered, task
 
@@ -292,3 +292,13 @@ async def test_an_example_of_a_batch_has_one_member(rig: Rig) -> None:
     data = json.loads(control.tasks[0].payload or "")["data"]
     assert (data["count"], data["counts"]["reason"]) == (1, {"exhausted": 1})
     assert data["first"][0]["test"] is True
+
+
+@pytest.mark.parametrize(("verb", "reason"), [("enable", None), ("disable", "by hand")])
+async def test_one_whose_row_is_not_written_yet(api: Api, verb: str, reason: str | None) -> None:
+    """It was declared just now; `config_adopted` has its row written after that."""
+    await api.control.write([Delete("webhooks", {"endpoint_id": ENDPOINT, "name": "ops"})])
+    answer = await api.act(verb)
+    assert (answer.status, answer.body["name"]) == (200, "ops")
+    assert answer.body["disabled_reason"] == reason
+    assert answer.body.get("replay") is None
