@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from orchestratord import (
     Redactor,
     TemplateTree,
 )
-from orchestratord_webhooks.declaration import Addressed, Webhook
+from orchestratord_webhooks.declaration import Addressed, Webhook, shortened
 from orchestratord_webhooks.envelope import MAX_PAYLOAD, json_text, narrowed, time_text
 from orchestratord_webhooks.health import Health, find
 
@@ -37,7 +38,9 @@ GONE_AFTER = 60.0
 def group_of(webhook: Webhook, endpoint: Endpoint) -> str:
     """What shares batches: endpoints that have the very same webhook, from api.yaml or `defaults`,
     and may send it to the same addresses."""
-    return f"{GROUP}{webhook.name} {webhook.fingerprint} {' '.join(endpoint.api.egress)}"
+    # There may be any number of addresses, and a group is a short text.
+    allowed = hashlib.sha256("\n".join(endpoint.api.egress).encode("utf-8", "replace")).hexdigest()
+    return shortened(f"{GROUP}{webhook.name} {webhook.fingerprint} {allowed}")
 
 
 def member_of(webhook: Webhook, endpoint: Endpoint, data: Mapping[str, Any]) -> BatchMember:

@@ -55,6 +55,8 @@ WHEN = StatusSet.parse(["error", "1xx", "3xx", "400-409", "411-499", "5xx"])
 """Anything but 2xx, which is success, and 410, which asks for no more."""
 
 _NAME = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
+LONGEST_TEXT = 512
+"""Characters of a name, and of all else but the detail, that a task or a member of a batch has."""
 _CONTROL = re.compile(r"[\x00-\x08\x0a-\x1f\x7f]")
 _HEADER = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _UNNAMEABLE = re.compile(r"[^A-Za-z0-9._-]+")
@@ -164,7 +166,7 @@ class NotFiring(Enum):
 class Addressed(Model):
     """What is told to a receiver, and how: what every webhook has."""
 
-    name: str = Field("", pattern=_NAME)
+    name: str = Field("", pattern=_NAME, max_length=LONGEST_TEXT)
     """Unique within its endpoint; derived from phase, status code and host where it is left out."""
     url: Annotated[UrlKey, AfterValidator(_reachable)]
     """Where deliveries go; templates may stand in the path and the query."""
@@ -263,6 +265,15 @@ class Webhook(Addressed):
                 f"leave status_code out, or use the phase {later}"
             )
         return value
+
+
+def shortened(text: str) -> str:
+    """A text as a member of a batch may have it: of a longer one its beginning, and a digest that
+    tells it from others."""
+    if len(text) <= LONGEST_TEXT:
+        return text
+    digest = hashlib.sha256(text.encode("utf-8", "replace")).hexdigest()
+    return f"{text[: LONGEST_TEXT - len(digest) - 1]} {digest}"
 
 
 def name_of(declared: Mapping[str, Any]) -> str:

@@ -50,7 +50,9 @@ class OperationalTeller:
 
     def __init__(self) -> None:
         self._control: Control | None = None
-        self._waiting: deque[BatchMember] = deque(maxlen=MOST_WAITING)
+        self._waiting: deque[BatchMember] = deque()
+        self._dropped = 0
+        """Events for which there was no room, and of which the log does not say so yet."""
         self._writing: asyncio.Task[None] | None = None
 
     def bind(self, control: Control) -> None:
@@ -68,20 +70,39 @@ class OperationalTeller:
             return
         for event in events:
             self._waiting.extend(members_of(event, config))
+        self._drop_oldest()
         if self._waiting and (self._writing is None or self._writing.done()):
             self._writing = asyncio.get_running_loop().create_task(self._write())
 
     async def _write(self) -> None:
         """Until all is written: while the database or its disk is what has failed, later."""
         assert self._control is not None
+        most = AT_ONCE
         while self._waiting:
-            some = [self._waiting.popleft() for _ in range(min(len(self._waiting), AT_ONCE))]
+            self._drop_oldest()
+            if self._dropped:
+                log.error("no room for events that are to be told of: dropped %d", self._dropped)
+                self._dropped = 0
+            some = [self._waiting.popleft() for _ in range(min(len(self._waiting), most))]
+            most = AT_ONCE
             try:
                 await self._control.write(some)
             except OrchestratordError as error:
                 log.warning("what is to be told of the daemon waits: %s", error)
                 self._waiting.extendleft(reversed(some))
                 await asyncio.sleep(AGAIN)
+            except Exception as error:
+                # It would be the same the next time. The others are written without the one.
+                if len(some) > 1:
+                    self._waiting.extendleft(reversed(some))
+                    most = len(some) // 2
+                else:
+                    log.exception("an event cannot be told of, and is dropped: %s", error)
+
+    def _drop_oldest(self) -> None:
+        while len(self._waiting) > MOST_WAITING:
+            self._waiting.popleft()
+            self._dropped += 1
 
 
 def operational_delivery(batch: ClosedBatch, config: Config, now: float) -> NewTask | None:

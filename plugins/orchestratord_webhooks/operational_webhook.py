@@ -25,7 +25,7 @@ from orchestratord import (
     TemplateTree,
     suggest,
 )
-from orchestratord_webhooks.declaration import Addressed, BatchRule, Retry
+from orchestratord_webhooks.declaration import LONGEST_TEXT, Addressed, BatchRule, Retry, shortened
 from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.webhook_templates import OPERATIONAL, check_names
 
@@ -93,7 +93,7 @@ class OperationalWebhook(Addressed):
     phase: ClassVar[str] = PHASE
     status_code: ClassVar[None] = None
 
-    name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$")
+    name: str = Field(PHASE, pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]*$", max_length=LONGEST_TEXT)
     """A name that no other of these webhooks has; its state is kept under it."""
     events: Annotated[tuple[str, ...], AfterValidator(_types)] = tuple(
         one for one in TYPES if one in _KNOWN
@@ -204,7 +204,7 @@ def _member(webhook: OperationalWebhook, event: Event, redactor: Redactor) -> Ba
     about = _about(event, redactor)
     subject = [str(about[name]) for name in _SUBJECTS if about.get(name) is not None]
     return BatchMember(
-        group=f"{LANE}{webhook.name} {webhook.fingerprint}",
+        group=shortened(f"{LANE}{webhook.name} {webhook.fingerprint}"),
         endpoint_id=OWN_ENDPOINT,
         webhook=webhook.name,
         phase=PHASE,
@@ -212,7 +212,7 @@ def _member(webhook: OperationalWebhook, event: Event, redactor: Redactor) -> Ba
         most=webhook.batch.max,
         reason=str(event.type),
         detail=json_text(about),
-        once=" ".join([event.type.partition(".")[0], *subject])[:1_000],
+        once=shortened(" ".join([event.type.partition(".")[0], *subject])),
     )
 
 

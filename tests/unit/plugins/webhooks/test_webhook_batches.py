@@ -198,3 +198,30 @@ def test_what_does_not_go_with_it(rig: Rig, keys: dict[str, Any], problem: str) 
         one for one in orchestratord_webhooks.check_endpoint(endpoint) if one.severity == "error"
     ]
     assert f"{found.key}: {found.message}".startswith(problem)
+
+
+async def test_many_egress_rules_and_a_long_name(rig: Rig) -> None:
+    """Whatever one plugin returns is dropped together where a text of it is too long."""
+    hooks = [
+        declared(phase="on_final_failure"),
+        declared(name="n" * 512, phase="on_final_failure", batch=BATCH),
+    ]
+    rules = [f"receiver-{n}.internal.example.com:8443" for n in range(60)]
+    groups = []
+    for allowed in (rules, rules, rules[:-1]):
+        endpoint = rig.endpoint(ENDPOINT, api={"egress": tuple(allowed)}, webhooks=hooks)
+        call = task(id=42, endpoint_id=ENDPOINT, reason="exhausted")
+        # The rig fails where the daemon would drop them.
+        told = await rig.tell("on_final_failure", answered(503), task=call, endpoint=endpoint)
+        delivery, member = told
+        assert isinstance(delivery, NewTask)
+        assert isinstance(member, BatchMember)
+        groups.append(member.group)
+    assert groups[0] == groups[1] != groups[2], "those that may be sent elsewhere share no batch"
+
+
+def test_a_batch_of_before_groups_were_short_is_told_of(rig: Rig) -> None:
+    hook = declared(phase="on_final_failure", batch=BATCH)
+    config = adopted(rig, hook)
+    batch = closed(group=f"webhook ops {'0' * 64} a.example b.example")
+    assert delivery(config, batch).endpoint_id == ENDPOINT

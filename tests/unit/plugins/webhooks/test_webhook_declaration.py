@@ -194,6 +194,7 @@ def test_a_webhook_without_a_name_has_the_derived_one(rig: Rig) -> None:
     del keys["name"]
     assert rig.setting("webhooks", [keys])[0].name == "after_request-ops.example.com"
     assert complaint(rig, name="a/b")[0] == (0, "name")
+    assert complaint(rig, name="n" * 513)[0] == (0, "name"), "no task could have it"
 
 
 @pytest.mark.parametrize(

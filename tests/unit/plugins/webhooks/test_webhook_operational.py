@@ -24,6 +24,7 @@ from orchestratord import (
     WebhookEvent,
 )
 from orchestratord.model.event import BulkEvent, ThrottleEvent
+from orchestratord.plugin.isolation import HookFault
 from orchestratord.testing import Rig
 
 AT = 1_795_557_600_000
@@ -155,3 +156,70 @@ async def test_which_events_can_be_chosen(rig: Rig, monkeypatch: pytest.MonkeyPa
     found = await told(rig, monkeypatch, OPENED, adopted, events=["config.*"])
     assert [one.reason for one in found] == ["config.adopted"]
     assert await told(rig, monkeypatch, OPENED, enabled=False) == []
+
+
+class Picky(FakeControl):
+    """Its database takes anything but what is about one lane."""
+
+    def __init__(self, config: Config) -> None:
+        super().__init__(config)
+        self.writes = 0
+
+    async def write(self, effects: Sequence[Any]) -> list[int]:
+        self.writes += 1
+        if any("api:bad" in one.once for one in effects):
+            raise HookFault("returned a text that is too large")
+        return await super().write(effects)
+
+
+def teller_of(rig: Rig, control_class: type[FakeControl]) -> tuple[Any, Any]:
+    adapter = TypeAdapter(OPERATIONAL_WEBHOOKS.type)
+    context = {"backoffs": rig.host.registry.backoffs}
+    webhooks = adapter.validate_python([{"url": URL, "name": "n" * 512}], context=context)
+    control = control_class(replace(rig.config(), settings={"operational_webhooks": webhooks}))
+    teller = operational.OperationalTeller()
+    teller.bind(control)  # type: ignore[arg-type]
+    return teller, control
+
+
+async def test_what_cannot_be_written_keeps_no_other_from_it(
+    rig: Rig, caplog: pytest.LogCaptureFixture
+) -> None:
+    teller, control = teller_of(rig, Picky)
+    lanes = [f"api:{'bad' if n == 70 else n}" for n in range(250)]
+    teller.observe([OPENED._replace(lane=lane) for lane in lanes])
+    async with asyncio.timeout(5):
+        await teller._writing
+    assert [json.loads(one.detail)["lane"] for one in control.members] == lanes[:70] + lanes[71:]
+    assert [one.getMessage() for one in caplog.records] == [
+        "an event cannot be told of, and is dropped: returned a text that is too large"
+    ]
+    assert control.writes < 50
+
+
+async def test_the_oldest_are_dropped_where_there_is_no_room(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(operational, "AGAIN", 0.001)
+    monkeypatch.setattr(operational, "MOST_WAITING", 120)
+    teller, control = teller_of(rig, Away)
+    lanes = [f"api:{n}" for n in range(200)]
+    teller.observe([OPENED._replace(lane=lane) for lane in lanes[:110]])
+    await asyncio.sleep(0)  # the first hundred are being written
+    teller.observe([OPENED._replace(lane=lane) for lane in lanes[110:]])
+    async with asyncio.timeout(5):
+        await teller._writing
+    assert [json.loads(one.detail)["lane"] for one in control.members] == lanes[-120:]
+    said = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
+    assert said == ["no room for events that are to be told of: dropped 80"]
+
+
+async def test_what_is_long_is_told_apart_and_fits(rig: Rig) -> None:
+    teller, control = teller_of(rig, Picky)
+    long = "x" * 2_000
+    teller.observe([OPENED._replace(lane=f"{long}{n}") for n in (1, 2, 1)])
+    async with asyncio.timeout(5):
+        await teller._writing
+    one, two, again = control.members
+    assert one.once == again.once != two.once
+    assert (len(one.once), len(one.group)) == (512, 512)
