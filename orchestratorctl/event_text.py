@@ -66,7 +66,7 @@ def _sentence(event: dict[str, Any]) -> str:
         "task": _task, "config": _config, "plugin": _plugin, "daemon": _daemon,
         "breaker": _breaker, "throttle": _throttle, "clock": _clock, "outbox": _outbox,
         "partition": _partition, "inbound": _inbound, "trouble": _trouble, "endpoint": _endpoint,
-        "bulk": _bulk,
+        "bulk": _bulk, "schedule": _schedule,
     }.get(what)  # fmt: skip
     return words(event) if words is not None else _named(event)
 
@@ -144,6 +144,12 @@ def _endpoint(event: dict[str, Any]) -> str:
         return _named(event)
     since, count = short_time(event.get("failing_since")), number(event.get("failures"))
     return f"{named(event)} since {since}, {count} failures, the last one: {event.get('error')}"
+
+
+def _schedule(event: dict[str, Any]) -> str:
+    first, last = short_time(event.get("first_slot")), short_time(event.get("slot"))
+    now = ", called now" if event.get("caught_up") else ""
+    return f"{named(event)}, {number(event.get('slots'))} missed, {first} to {last}{now}"
 
 
 def _outbox(event: dict[str, Any]) -> str:

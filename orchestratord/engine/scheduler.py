@@ -217,8 +217,6 @@ class Scheduler:
         schedule, name = endpoint.schedule, endpoint.id
         assert schedule is not None
         missed = slot < self._since[name]
-        if missed:
-            self._tell_missed(endpoint, slot)
         if name in self._paused or not endpoint.enabled:
             log.debug("a slot of %s is skipped: it is paused or disabled", name)
         elif missed and not schedule.catch_up:
@@ -243,15 +241,9 @@ class Scheduler:
         passed = slots_between(schedule, last, slot if late else slot - 1)
         if not passed:
             return None
-        end = slot if late else passed[-1]
+        # Not the last of those that were counted, of which there may be more.
+        end = slot if late else previous_slot(schedule, slot - 1) or passed[-1]
         return schedules.MissedSlots(len(passed), passed[0], end, now, late and ran)
-
-    def _tell_missed(self, endpoint: Endpoint, slot: int) -> None:
-        name, schedule = endpoint.id, endpoint.schedule
-        assert schedule is not None
-        if name not in self._paused and endpoint.enabled:
-            type_, now = EventType.SCHEDULE_MISSED, self._clock.now_ms()
-            self._events.publish(ScheduleEvent(type_, now, name, slot, schedule.catch_up))
 
     async def _is_overruled(self, name: str, wanted: str) -> bool:
         """Whether another schedule of an endpoint is in force than the one that is declared here,
@@ -317,6 +309,9 @@ class Scheduler:
             return False
         self._rows[name] = schedules.SlotRow(wanted, slot, None, schedules.runs_text(runs))
         self._meant.discard(name)
+        if missed is not None:
+            type_, (slots, first, last, at, ran) = EventType.SCHEDULE_MISSED, missed
+            self._events.publish(ScheduleEvent(type_, at, name, last, ran, first, slots))
         inserted = taken.inserted
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:

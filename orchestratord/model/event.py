@@ -44,7 +44,7 @@ class EventType(StrEnum):
     ENDPOINT_PAUSED = "endpoint.paused"
     ENDPOINT_RESUMED = "endpoint.resumed"
     OUTBOX_REFUSED = "outbox.refused"  # a row that makes no task
-    SCHEDULE_MISSED = "schedule.missed"  # a slot passed while nothing looked
+    SCHEDULE_MISSED = "schedule.missed"  # slots passed while nothing looked
     TROUBLE_BEGAN = "trouble.began"  # with the disk, the database, or a part of the daemon
     TROUBLE_ENDED = "trouble.ended"
     CONFIG_ADOPTED = "config.adopted"
@@ -230,6 +230,10 @@ class ScheduleEvent(NamedTuple):
     """The last slot that was missed."""
     caught_up: bool
     """Whether it makes a call now."""
+    first_slot: int
+    """The first one, of those that follow each other."""
+    slots: int
+    """How many they are, 1000 or more as 1000."""
 
 
 class TroubleEvent(NamedTuple):

@@ -57,7 +57,7 @@ MOST_NAMES = 20
 """Of a list within an event, that are named."""
 _TIMES = frozenset(
     {"at", "next_probe", "opened_at", "until", "since", "slot", "failing_since", "began_at"}
-)
+) | {"first_slot"}
 _SUBJECTS = (
     "lane",
     "scope",
@@ -230,6 +230,8 @@ def _about(event: Event, redactor: Redactor) -> dict[str, Any]:
     why = next((str(about[name]) for name in _WHY if about.get(name)), "")
     if "moved" in about:
         why = f"{about['moved']} moved, {about['succeeded']} succeeded, {about['failed']} failed"
+    if "slots" in about:
+        why = f"{about['slots']} missed, {about['first_slot']} to {about['slot']}"
     about["text"] = ": ".join(part for part in (str(event.type), subject, why) if part)
     masked: dict[str, Any] = redactor.value(about)
     return masked

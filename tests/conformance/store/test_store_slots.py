@@ -10,7 +10,10 @@ import pytest
 
 from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.scheduler import Scheduler
+from orchestratord.errors import Unreachable
 from orchestratord.model.endpoint import Endpoint, Schedule
+from orchestratord.model.event import Event, ScheduleEvent
+from orchestratord.model.schedule_slots import MOST_MISSED
 from orchestratord.queue.housekeeping import future_times
 from orchestratord.queue.operations import schedules
 from orchestratord.testing import Rig
@@ -30,12 +33,23 @@ class Machine:
         self.daemons: list[Scheduler] = []
         self.shown: list[int] = []
         """The slots that came while a daemon looked."""
+        self.told: list[Event] = []
         for _ in range(daemons):
             self.daemons.append(Scheduler(*self.parts()))
 
     def parts(self) -> Any:
         placement = SimpleNamespace(touched=lambda key, due: None)
-        return self.queue.store, self.clock, placement, Rig(HttpPlugin()).host
+        host = Rig(HttpPlugin()).host
+        host.events.publish = self.told.append  # type: ignore[method-assign]
+        return self.queue.store, self.clock, placement, host
+
+    def missed(self) -> list[tuple[int, int, int, bool]]:
+        """What was told of slots that were missed: how many, the first, the last, caught up."""
+        return [
+            (one.slots, one.first_slot, one.slot, one.caught_up)
+            for one in self.told
+            if isinstance(one, ScheduleEvent)
+        ]
 
     async def begin(self) -> None:
         """Each daemon starts anew."""
@@ -235,3 +249,76 @@ async def test_a_schedule_that_changes_takes_none_again(machine: Machine) -> Non
     row = await machine.queue.store.read(schedules.slot(NAME))
     assert row is not None
     assert '"1m"' in row.spec
+
+
+async def test_slots_that_pass_while_it_cannot_look_are_told(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine was asleep, or the database away: each time of it is told once, at its end."""
+    await machine.go_on(5 * MINUTE)
+    assert machine.missed() == []  # none was
+    last = machine.slots()[-1]
+    machine.clock.turn(4 * MINUTE)
+    for _ in range(3):
+        await machine.look()
+    first = (3, last + 60_000, last + 180_000, False)
+    assert machine.missed() == [first]
+    assert machine.slots()[-1] == last + 240_000  # which was made, and is not told of
+
+    async def away(write: object) -> Any:
+        raise Unreachable("the database is away")
+
+    await machine.go_on(2 * MINUTE)
+    last = machine.slots()[-1]
+    with monkeypatch.context() as patch:
+        patch.setattr(machine.queue.store, "write", away)
+        for _ in range(3):
+            machine.clock.turn(MINUTE)
+            await machine.look()
+    assert machine.missed() == [first]
+    await machine.go_on(3 * MINUTE)
+    assert machine.missed() == [first, (3, last + 60_000, last + 180_000, False)]
+
+
+@pytest.mark.parametrize("catch_up", [True, False])
+async def test_slots_that_pass_while_nothing_runs_are_told_once(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch, catch_up: bool
+) -> None:
+    machine = Machine(queue, 2, catch_up=catch_up)
+    await machine.begin()
+    await machine.look()
+    await machine.go_on(2 * MINUTE)
+    last = machine.slots()[-1]
+    machine.clock.turn(3 * MINUTE + 30)
+    await machine.begin()
+
+    async def away(write: object) -> Any:
+        raise Unreachable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(queue.store, "write", away)
+        await machine.look()
+    assert machine.missed() == []  # the slot is not taken yet
+    await machine.look()
+    await machine.go_on(2 * MINUTE)
+    await machine.begin()  # and nothing was missed
+    await machine.go_on(2 * MINUTE)
+    assert machine.missed() == [(3, last + 60_000, last + 180_000, catch_up)]
+    assert (last + 180_000 in machine.slots()) is catch_up
+
+
+async def test_of_very_many_missed_slots_the_last_is_told(machine: Machine) -> None:
+    await machine.go_on(MINUTE)
+    last = machine.slots()[-1]
+    machine.clock.turn((MOST_MISSED + 501) * MINUTE)
+    await machine.look()
+    end = last + (MOST_MISSED + 500) * 60_000
+    assert machine.missed() == [(MOST_MISSED, last + 60_000, end, False)]
+
+
+async def test_slots_of_a_paused_endpoint_are_not_told(machine: Machine) -> None:
+    for daemon in machine.daemons:
+        daemon.set_paused({NAME})
+    machine.clock.turn(4 * MINUTE)
+    await machine.look()
+    assert machine.missed() == []

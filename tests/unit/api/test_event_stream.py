@@ -21,6 +21,7 @@ from orchestratord.model.event import (
     Event,
     EventType,
     PluginEvent,
+    ScheduleEvent,
     TaskEvent,
     WebhookEvent,
 )
@@ -298,6 +299,14 @@ def test_filters(given: dict[str, str], types: list[str]) -> None:
 def test_no_types(type_: str) -> None:
     with pytest.raises(InvalidParams):
         event_stream.read_wanted({"type": type_})
+
+
+def test_slots_that_were_missed_are_times() -> None:
+    missed = ScheduleEvent(EventType.SCHEDULE_MISSED, 3, "demo/get", 2, False, 1, 2)
+    shown = event_stream.event_json(missed)
+    assert (shown["first_slot"], shown["slot"]) == (
+        "1970-01-01T00:00:00.001Z", "1970-01-01T00:00:00.002Z",
+    )  # fmt: skip
 
 
 def test_a_reload_names_only_some_of_many_endpoints() -> None:

@@ -88,6 +88,7 @@ def test_a_line_for_each_event(daemon: Daemon, ctl: Callable[..., Result]) -> No
         event("breaker.opened", lane="api:a", failures=20, error="503 Busy", next_probe=AT),
         event("breaker.closed", lane="api:a", opened_at=AT, duration_ms=616_000, probes=25),
         event("endpoint.paused", endpoint="a/b"),
+        event("schedule.missed", endpoint="a/b", first_slot=AT, slot=AT, slots=1, caught_up=True),
         event("config.adopted", generation=4, cause="SIGHUP", endpoints=1200,
               counts={"added": 0, "changed": 2, "removed": 1}, settings=["log"]),
         event("config.refused", generation=4, cause="poll", problems=2, error="a.yaml:1:2: no"),
@@ -109,6 +110,7 @@ def test_a_line_for_each_event(daemon: Daemon, ctl: Callable[..., Result]) -> No
         "22:00:01  breaker.opened    api:a after 20 failures: 503 Busy",
         "22:00:01  breaker.closed    api:a after 10m16s, 25 probes had failed",
         "22:00:01  endpoint.paused   a/b",
+        "22:00:01  schedule.missed   a/b, 1 missed, 11-24 22:00:01 to 11-24 22:00:01, called now",
         "22:00:01  config.adopted    generation 4 (SIGHUP), 1,200 endpoints: 2 changed, 1 removed, "
         "settings log",
         "22:00:01  config.refused    generation 4 goes on (poll), 2 wrong: a.yaml:1:2: no",

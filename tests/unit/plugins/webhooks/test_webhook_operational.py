@@ -23,7 +23,7 @@ from orchestratord import (
     Unreachable,
     WebhookEvent,
 )
-from orchestratord.model.event import BulkEvent, ThrottleEvent
+from orchestratord.model.event import BulkEvent, ScheduleEvent, ThrottleEvent
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.testing import Rig
 
@@ -112,6 +112,19 @@ async def test_each_bulk_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatc
     assert one.once != two.once
     text = json.loads(one.detail)["text"]
     assert text == "bulk.finished: 1: 9 moved, 4 succeeded, 5 failed"
+
+
+async def test_which_slots_were_missed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    type_, last = EventType.SCHEDULE_MISSED, AT - 60_000
+    missed = ScheduleEvent(
+        type_, AT, "a/b", last, caught_up=True, first_slot=last - 120_000, slots=3
+    )
+    [one] = await told(rig, monkeypatch, missed)
+    said = json.loads(one.detail)
+    assert (said["slots"], said["first_slot"]) == (3, "2026-11-24T21:57:00.000Z")
+    assert said["text"] == (
+        "schedule.missed: a/b: 3 missed, 2026-11-24T21:57:00.000Z to 2026-11-24T21:59:00.000Z"
+    )
 
 
 @pytest.mark.parametrize(
