@@ -6,6 +6,7 @@ from orchestratord.model.event import EventType, FailingEvent, TroubleEvent
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.daemon_health import Trouble
 from orchestratord.queue.housekeeping import failing_told
+from orchestratord.queue.operations import settle
 from orchestratord.queue.reports import failing
 from orchestratord.queue.store import Store
 from orchestratord.runtime.team import Team
@@ -32,6 +33,8 @@ class HealthEvents:
         self._events = events
         self._clock = clock
         self._troubles: dict[str, Trouble] = {}
+        self._unnoted: dict[str, int] = {}
+        """Endpoints that were told of by the last look, and when: that is still to be noted."""
 
     def look_at_troubles(self, redactor: Redactor) -> None:
         """Tell of those that began or ended; to be called each second."""
@@ -51,29 +54,30 @@ class HealthEvents:
 
     async def look_at_endpoints(self) -> None:
         """Tell of those that have failed for long, by what the table says: it knows of all workers
-        and daemons, and of those before a restart. To be called each minute."""
+        and daemons, and of those before a restart. To be called each minute.
+
+        That one was told of is noted by the look after: by then the event has come out of the bus
+        and is written, and what dies before that has the next one tell again.
+        """
         store, now = self._store, self._clock.now_ms()
-        told = await store.read(failing_told.told())
-        found = {
-            one.key.endpoint_id: one
-            for one in await store.read(failing.failing())
-            if not one.key.webhook
-        }
-        began = [
-            one
-            for name, one in found.items()
+        told = {**await store.read(failing_told.told()), **self._unnoted}
+        looked = await store.read(failing.failing())
+        found = {one.key.endpoint_id: one for one in looked.keys if not one.key.webhook}
+        over = told.keys() - found.keys()
+        if over and not looked.complete:  # then one may fail, and not be among those that are found
+            succeeded = await store.read(settle.last_success())
+            over = {name for name in over if succeeded.get(name, 0) > told[name]}
+        if self._unnoted or over:
+            await store.write(failing_told.note(self._unnoted, over))
+        self._unnoted = {}
+        for name, one in found.items():
             # One that has not been called since says nothing more.
-            if one.last - one.since >= FAILING_MS and one.since >= told.get(name, 0)
-        ]
-        for one in began:
-            name, failures = one.key.endpoint_id, one.failures
+            if one.last - one.since < FAILING_MS or one.since < told.get(name, 0):
+                continue
             self._events.publish(
                 FailingEvent(
-                    EventType.ENDPOINT_FAILING, now, name, one.since, failures, one.status_code,
-                    one.error,
+                    EventType.ENDPOINT_FAILING, now, name, one.since, one.failures,
+                    one.status_code, one.error,
                 )
             )  # fmt: skip
-        if began or told.keys() - found.keys():
-            names = [one.key.endpoint_id for one in began]
-            # After it was told: what dies in between tells again, and does not lose it.
-            await store.write(failing_told.note(names, told.keys() - found.keys()))
+            self._unnoted[name] = now

@@ -85,7 +85,7 @@ class ReportService:
 
     async def _look(self) -> None:
         began = time.monotonic()
-        self._failing = await self._store.read(failing.failing())
+        self._failing = (await self._store.read(failing.failing())).keys
         now = time.monotonic()
         self._look_again = now + (now - began) * _SHARE
 

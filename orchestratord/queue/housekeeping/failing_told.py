@@ -1,8 +1,8 @@
-"""Which endpoints were told of as failing, so that one daemon of the queue does so, and once."""
+"""Which endpoints were told of as failing, so that they are not told of again."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import Connection
@@ -23,10 +23,10 @@ def told(db: Connection) -> dict[str, int]:
 
 
 @writes(Rank.KEEP)
-def note(session: Session, began: Collection[str], over: Collection[str]) -> None:
-    """Remember that these are told of now, and forget those that do not fail any more."""
-    for name in sorted(began):
-        new = Fact.insert(name=TOLD + name, value=str(session.now()))
+def note(session: Session, told: Mapping[str, int], over: Collection[str]) -> None:
+    """Remember that these were told of, and when, and forget those that do not fail any more."""
+    for name, at in sorted(told.items()):
+        new = Fact.insert(name=TOLD + name, value=str(at))
         new = new.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
         session.db.run(*sql(new))
     for name in sorted(over):

@@ -7,8 +7,8 @@ success, cancelled or deleted counts no more.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from orchestratord.model.task import Key, Reason
 from orchestratord.queue.batch import long_reads
@@ -162,17 +162,28 @@ class FailingKey:
         return True
 
 
+class Failing(NamedTuple):
+    """Who fails now."""
+
+    keys: list[FailingKey]
+    """The latest failure first; calls and deliveries apart."""
+    complete: bool
+    """Whether all endpoints and all their failed tasks were looked at; more may fail else."""
+
+
 @long_reads
-def failing(db: Connection) -> list[FailingKey]:
-    """Who fails now, the latest failure first; calls and deliveries apart."""
+def failing(db: Connection) -> Failing:
+    """Who fails now."""
     found: dict[Key, FailingKey] = {}
-    for key, row, complete in _failed(db):
+    groups, all_looked_at = _failed(db)
+    for key, row, complete in groups:
         item = found.setdefault(key, FailingKey(key))
         item.add(row, waiting=False)
         item.complete = item.complete and complete
     successes: dict[Key, int] = {}
     for number, (endpoint_id, webhook, _) in enumerate(db.earliest_keys()):
         if number >= MOST_KEYS:
+            all_looked_at = False
             break
         key = Key(endpoint_id, webhook)
         successes[key] = _last_success(db, key)
@@ -187,21 +198,26 @@ def failing(db: Connection) -> list[FailingKey]:
     shown = [
         item for key, item in found.items() if item.look(db, _success(db, key, successes.get(key)))
     ]
-    return sorted((item for item in shown), key=lambda item: -item.last)
+    return Failing(sorted(shown, key=lambda item: -item.last), all_looked_at)
 
 
-def _failed(db: Connection) -> Iterator[tuple[Key, Row, bool]]:
-    """Tasks that failed for good since their key last succeeded, by key; whether that is all."""
+def _failed(db: Connection) -> tuple[list[tuple[Key, Row, bool]], bool]:
+    """Tasks that failed for good since their key last succeeded, by key, each with whether those
+    are all of its endpoint; whether all of all endpoints were looked at."""
+    found: list[tuple[Key, Row, bool]] = []
     newest = [row for row in db.all(ENDPOINTS) if row[1] is not None]
     newest.sort(key=lambda row: -row[1])
+    all_looked_at = len(newest) <= MOST_ENDPOINTS
     del newest[MOST_ENDPOINTS:]
     limit = max(LOOKED // max(len(newest), 1), LEAST_LOOKED)
     for endpoint_id, _ in newest:
         groups = db.all(FAILED, (endpoint_id, limit))
         complete = sum(group[3] for group in groups) < limit
+        all_looked_at &= complete
         for webhook, fresh, reason, *row in groups:
             if fresh and reason not in _GONE:
-                yield Key(endpoint_id, webhook), tuple(row), complete
+                found.append((Key(endpoint_id, webhook), tuple(row), complete))
+    return found, all_looked_at
 
 
 def _last_success(db: Connection, key: Key) -> int:

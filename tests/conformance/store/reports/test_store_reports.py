@@ -6,10 +6,12 @@ from typing import Any, cast
 
 import pytest
 
+from orchestratord.errors import Unreachable
 from orchestratord.model.event import Event, FailingEvent
 from orchestratord.model.task import Key, Partition, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import Connection
+from orchestratord.queue.housekeeping import failing_told
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, schedules, search
 from orchestratord.queue.operations.schedules import MissedSlots
@@ -23,7 +25,7 @@ GET, PUT, HOOK = Key("crm/get"), Key("crm/put"), Key("crm/get", "ops")
 
 
 async def fails(store: Store) -> dict[str, FailingKey]:
-    return {item.key.name: item for item in await store.read(failing.failing())}
+    return {item.key.name: item for item in (await store.read(failing.failing())).keys}
 
 
 async def attempt(queue: Any, key: Key, status: str, **fields: Any) -> Task:
@@ -57,9 +59,10 @@ async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
     queue: Any, store: Store
 ) -> None:
     clock, events = queue.clock, Published()
+    health = HealthEvents(store, cast("Any", None), events, clock)
 
     async def look() -> int:
-        await HealthEvents(store, cast("Any", None), events, clock).look_at_endpoints()
+        await health.look_at_endpoints()
         return len(events.told)
 
     await attempt(queue, GET, Status.FAILED)
@@ -68,8 +71,10 @@ async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
     assert await look() == 0
     clock.turn(10)
     await attempt(queue, GET, Status.FAILED)
-    store = await queue.reopen()  # as after a restart, or by another daemon
     assert await look() == 1
+    assert await look() == 1
+    store = await queue.reopen()  # as after a restart, or by another daemon
+    health = HealthEvents(store, cast("Any", None), events, clock)
     assert await look() == 1
     [event] = events.told
     assert isinstance(event, FailingEvent)
@@ -81,6 +86,95 @@ async def test_an_endpoint_that_fails_for_ten_minutes_is_told_of_once(
         clock.turn(601)
         await attempt(queue, GET, Status.FAILED)
     assert await look() == 2
+
+
+async def test_what_dies_before_it_noted_what_it_told_has_it_told_again(
+    queue: Any, store: Store
+) -> None:
+    """The event waits in memory for a moment, which a kill loses."""
+    events = Published()
+    await attempt(queue, GET, Status.FAILED)
+    queue.clock.turn(601)
+    await attempt(queue, GET, Status.FAILED)
+    for looks, told in ((1, 1), (2, 2), (2, 2)):
+        health = HealthEvents(store, cast("Any", None), events, queue.clock)
+        for _ in range(looks):
+            await health.look_at_endpoints()
+            queue.clock.turn(60)
+        assert len(events.told) == told
+        store = await queue.reopen()
+
+
+async def test_a_note_that_could_not_be_written_is_written_later(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    events = Published()
+    health = HealthEvents(store, cast("Any", None), events, queue.clock)
+    await attempt(queue, GET, Status.FAILED)
+    queue.clock.turn(601)
+    await attempt(queue, GET, Status.FAILED)
+    await health.look_at_endpoints()
+
+    async def away(write: object) -> Any:
+        raise Unreachable("the database is away")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write", away)
+        with pytest.raises(Unreachable):
+            await health.look_at_endpoints()
+    assert await store.read(failing_told.told()) == {}
+    told = queue.clock.now_ms()
+    queue.clock.turn(60)
+    await health.look_at_endpoints()
+    assert await store.read(failing_told.told()) == {"crm/get": told}
+    assert len(events.told) == 1
+
+
+async def test_one_that_is_not_looked_at_has_not_recovered(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """More endpoints fail than are looked at: they are not told of in turns."""
+    monkeypatch.setattr(failing, "MOST_ENDPOINTS", 1)
+    events = Published()
+    health = HealthEvents(store, cast("Any", None), events, queue.clock)
+
+    async def look() -> list[str]:
+        await health.look_at_endpoints()
+        return [one.endpoint for one in events.told if isinstance(one, FailingEvent)]
+
+    async def round_of_both() -> list[str]:
+        for key in (GET, PUT):
+            await attempt(queue, key, Status.FAILED)
+            await look()
+            queue.clock.turn(601)
+        return await look()
+
+    await round_of_both()
+    assert await round_of_both() == ["crm/get", "crm/put"]
+    assert await round_of_both() == ["crm/get", "crm/put"]
+    assert not (await store.read(failing.failing())).complete
+    # One that succeeded is forgotten, whether or not others are looked at.
+    await attempt(queue, GET, Status.SUCCEEDED)
+    await look()
+    assert (await store.read(failing_told.told())).keys() == {"crm/put"}
+    queue.clock.turn(60)
+    await round_of_both()
+    assert await round_of_both() == ["crm/get", "crm/put", "crm/get"]
+
+
+async def test_one_of_which_nothing_is_left_is_forgotten(queue: Any, store: Store) -> None:
+    """By a look at all there is, though it never succeeded."""
+    health = HealthEvents(store, cast("Any", None), Published(), queue.clock)
+    tasks = [await attempt(queue, GET, Status.FAILED)]
+    queue.clock.turn(601)
+    tasks.append(await attempt(queue, GET, Status.FAILED))
+    for _ in range(2):
+        await health.look_at_endpoints()
+    assert (await store.read(failing_told.told())).keys() == {"crm/get"}
+    for task in tasks:
+        await store.write(manual.cancel(task.id))
+    await health.look_at_endpoints()
+    assert await store.read(failing_told.told()) == {}
 
 
 async def test_who_fails_now_calls_and_deliveries_apart(queue: Any, store: Store) -> None:
@@ -163,6 +257,22 @@ async def test_of_many_failed_ones_only_so_many_are_looked_at(
     found = await fails(store)
     assert (found["crm/get"].failed, found["crm/get"].complete) == (4, False)
     assert (found["crm/put"].failed, found["crm/put"].complete) == (1, True)
+    assert not (await store.read(failing.failing())).complete
+
+
+async def test_whether_all_was_looked_at(
+    queue: Any, store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def complete(limit: str, value: int) -> bool:
+        with monkeypatch.context() as patch:
+            patch.setattr(failing, limit, value)
+            return (await store.read(failing.failing())).complete
+
+    for key in (GET, PUT):
+        await attempt(queue, key, Status.FAILED)
+        await queue.add(key)
+    for limit in ("MOST_ENDPOINTS", "MOST_KEYS"):
+        assert [await complete(limit, value) for value in (1, 2)] == [False, True]
 
 
 async def test_what_there_is_by_endpoint_reason_and_code(
