@@ -176,10 +176,10 @@ class EndpointReader:
     def _type(self, root: MapNode, spot: Spot) -> tuple[str | None, Executor | None]:
         """The endpoint's type, and what carries it out; (None, None) for an unknown one."""
         place, node = root.entries.get("type", (spot, Scalar(HTTP, HTTP)))
-        value = self._reader.plain(place, node) if isinstance(node, Scalar) else None
-        type_ = HTTP if isinstance(node, Scalar) and node.value is None else value
-        if not isinstance(type_, str):
+        if not isinstance(node, Scalar):
             return None, None  # the keys' own validation says so
+        value = HTTP if node.value is None else self._reader.plain(place, node)
+        type_ = value if isinstance(value, str) else node.text  # such as 7 or true
         if type_ in self._executors:
             return type_, self._executors[type_]
         if type_ in self._registry.disabled_types:

@@ -34,6 +34,8 @@ def test_the_error_of_the_documentation(config: ConfigFolder) -> None:
         ("success_if: 'a b'", "2:1: success_if: is not JMESPath: unexpected 'b' at character 3"),
         ("success_if: lenght(a)", "2:1: success_if: is not JMESPath: there is no function lenght()"),
         ("type: htpp", "2:1: type: unknown type 'htpp', did you mean 'http'?"),
+        ("type: 007", "2:1: type: unknown type '007'; known is http"),
+        ("type: true", "2:1: type: unknown type 'true'; known is http"),
         ("type: [http]", "2:1: type: expected a text, not a list"),
         ("method: gett", "2:1: method: unknown value 'gett', did you mean 'GET'?"),
         ("timeout: soon", "2:1: timeout: 'soon' is not a duration: write 500ms, 10s, 5m, 2h, 1d, or "
