@@ -282,19 +282,25 @@ class EndpointReader:
     ) -> None:
         """Names in templates and headers, of the endpoint and of its API."""
         declared = mapping_of(mapping_of(problems.node).child("params")).entries
-        unknown = {}
+        unknown, shared = {}, []
         for key, (_, written) in node.entries.items():
             kept = self._keys.kept(model, written)
-            if key in spec and (kept is None or not kept.uses <= declared.keys()):
+            if key in spec and not (kept and kept.checked and kept.uses <= declared.keys()):
                 unknown[key] = spec[key]
-        of_api = self._of_api(inherited)
+                shared += [kept] if kept else []
+        before = self._problems.mark()
         self._check_templates(unknown, declared, problems, problems.spot.file)
+        headers = unknown.get("headers")
+        if isinstance(headers, Mapping) and all(isinstance(v, Template) for v in headers.values()):
+            self._shared.request_rules.check_headers(headers, problems)
+        if self._problems.mark() == before:
+            for kept in shared:
+                kept.checked = True
+        of_api = self._of_api(inherited)
         if of_api.undefined or not of_api.uses <= declared.keys():
             keys = KeyProblems(self._problems, inherited.spot, inherited.own)
-            headers = {"headers": inherited.headers}
-            self._check_templates(headers, declared, keys, problems.spot.file)
-        if isinstance(unknown.get("headers"), Mapping):
-            self._shared.request_rules.check_headers(unknown["headers"], problems)
+            above = {"headers": inherited.headers}
+            self._check_templates(above, declared, keys, problems.spot.file)
 
     def _check_templates(
         self, spec: Mapping[str, Any], declared: Mapping[str, Any], keys: KeyProblems, file: str

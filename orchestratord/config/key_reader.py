@@ -17,14 +17,19 @@ from orchestratord.config.yaml.nodes import MapNode, Node, Spot
 from orchestratord.values.template import Template, TemplateTree
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class KeptKey:
-    """What was made of a key. `uses` are the parameters that its templates name."""
+    """What was made of a key.
+
+    `uses` are the parameters that its templates name. `checked` says that what goes beyond its
+    model was looked at as well, and is good.
+    """
 
     value: Any
     data: Any
     shown: Any
     uses: frozenset[str]
+    checked: bool = False
 
 
 class KeyReader:

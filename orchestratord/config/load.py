@@ -174,7 +174,7 @@ class _FolderReader:
         self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
         self._endpoint_reader = EndpointReader(self._reader, registry, self._shared, cache.blocks)
         self._apis: dict[str, Inherited] = {}
-        self._own_files = frozenset(files.endpoints.values())
+        self._inherited_files = {files.daemon, DAEMON_FILE, *files.apis.values()}
 
     def read(self) -> Reading:
         """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
@@ -259,12 +259,15 @@ class _FolderReader:
         cut = (earlier and earlier.cut) or blocks.read(file, content)
         declared = self._read(identity, cut.document)
         found = problems.since(mark[0])
-        elsewhere = any(p.file != file and p.file in self._own_files for p in found)
-        if cut.known and (elsewhere or problems.errors > mark[1]):
-            problems.back_to(mark)  # their places are those of another file
+        own = any(problem.file not in self._inherited_files for problem in found)
+        if cut.known and (own or problems.errors > mark[1]):
+            # Their places are those of the file that a block was parsed in, as it was then.
+            problems.back_to(mark)
             declared = self._declared(identity)
         elif earlier is None:
-            blocks.learn(cut, {problem.key.partition(".")[0] for problem in found})
+            wrong = {problem.key.partition(".")[0] for problem in found}
+            if "type" not in wrong:  # or nothing has looked at the keys of the type
+                blocks.learn(cut, wrong)
         return _ReadFile(declared.endpoint if declared else None, replace(cut, new={}))
 
     def _declared(self, identity: str) -> Declared | None:

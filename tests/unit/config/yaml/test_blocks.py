@@ -5,23 +5,29 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 from itertools import product
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
-from config_parts import ADDRESSES, WHSEC, ConfigFolder
+from config_parts import ADDRESSES, WHSEC, ConfigFolder, OtherExecutor, host_of
+from pydantic import BaseModel
 
+from orchestratord import Executor, Model, hookimpl
+from orchestratord.config import load
 from orchestratord.config.cache import Cache
 from orchestratord.config.load import Sources, read
+from orchestratord.config.validate.request_rules import RequestRules
 from orchestratord.config.yaml.blocks import CutDocument, KnownBlocks
-from orchestratord.config.yaml.document import read_document
+from orchestratord.config.yaml.document import YamlDocument, read_document
 from orchestratord.errors import ConfigError
 
 FILES = 14
 ROUNDS = int(os.environ.get("BLOCK_ROUNDS", "40"))
 
 GOOD = {
+    "type": ["type: http", "type: http # comment"],
     "method": ["method: GET", "method: POST # comment", "method: >-\n  GET\n"],
     "path": ["path: /a", 'path: "/{{ params.id }}"', "path: |-\n  /b\n", "path: /${ID:-x}/y"],
     "query": ["query: {limit: '{{ params.limit }}'}", "query:\n  q: a\n  # in between\n\n  r: 2"],
@@ -42,10 +48,13 @@ GOOD = {
     "enabled": ["enabled: true", "enabled:", "enabled: false\n\n# the end"],
 }
 BAD = {
+    "type": ["type: htp", "type: gone", "type: [http]", "type: 7"],
     "method": ['method: "GET', "method: FETCH", "method: GET\n..."],
     "path": ["path: [/a", "path: |+\n  /a\n", "path: /{{ params.unknown }}", "path: {a: b,", ""],
-    "query": ["query: {a: b,\nlimit: 1\n}", "query: *r", 'query: {a: "x\n"}', "query: {a: }}"],
-    "headers": ["headers: {'a b': c}", "headers: !x {}", 'headers: {X: "a\nenabled: true\n  b"}'],
+    "query": ["query: {a: b,\nlimit: 1\n}", "query: *r", 'query: {a: "x\n"}', "query: {a: }}"]
+    + ["query: {q: '{{ parms.x }}'}"] * 2,
+    "headers": ["headers: {'a b': c}", "headers: !x {}", 'headers: {X: "a\nenabled: true\n  b"}']
+    + ["headers: {Content-Length: '1'}"] * 2,
     "params": ["params: {id: {type: text}}", "params: {limit: {type: integer, default: x}}", ""],
     "timeout": ["timeout: soon", "timeout: 0", "timeout: 5s\ntimeout: 6s", "---\ntimeout: 5s"],
     "retry": ["retry: {backoff: expo}", "retry: {max_attempts: 0}", "retry: *r", "retri: {}"],
@@ -70,6 +79,15 @@ CHANGES = (
     "egress: {allow: [10.0.0.0/8]}",
 )
 """Of orchestratord.yaml, one after the other; with the first, all is refused."""
+
+
+def _mended(config: ConfigFolder) -> None:
+    """Types are right, and lines move; one file is gone."""
+    first, *others = sorted(config.path.glob("apis/*/endpoints/*.yaml"))
+    first.unlink()
+    for number, path in enumerate(others):
+        text = re.sub("(?m)^type: .*", "type: http", path.read_text())
+        path.write_text("# one more line\n" * (number % 3) + text)
 
 
 def _plain(self: KnownBlocks, file: str, content: bytes) -> CutDocument:
@@ -106,6 +124,7 @@ def test_a_folder_is_the_same_with_and_without_known_blocks(
     known = good = 0
     for seed in range(ROUNDS):
         config = ConfigFolder(tmp_path / str(seed))
+        config.host.registry.disabled_types["gone"] = "others"
         _write(config, random.Random(seed), bad)
         original = KnownBlocks.read
 
@@ -125,8 +144,10 @@ def test_a_folder_is_the_same_with_and_without_known_blocks(
             patch.setattr(KnownBlocks, "read", _plain)
             assert _outcome(config) == found, seed
         good += found[1] is not None
-        for change in CHANGES:  # with what the readings before have left
+        for change in (*CHANGES, "{}"):  # with what the readings before have left
             config.daemon(change)
+            if change == "{}":
+                _mended(config)
             found = _outcome(config, cache)
             with monkeypatch.context() as patch:
                 patch.setattr(KnownBlocks, "read", _plain)
@@ -158,3 +179,135 @@ def test_places_are_those_of_the_own_file(config: ConfigFolder) -> None:
         config.endpoint("path: /x\nparams: {id: {}}\nquery: {q: '{{ params.id }}'}\n", f"e{number}")
     config.endpoint("path: /y\n# four\n# lines\nquery: {q: '{{ params.id }}'}\n", "wrong")
     assert config.error().startswith("apis/shop/endpoints/wrong.yaml:4:9: query.q: 'params.id'")
+
+
+WRONG = {
+    "query: {q: '{{ parms.x }}'}\n": "query.q: 'parms' is not known in a template",
+    "body: {json: ['{{ task.idd }}']}\n": "body.json: 'task.idd' is not known in a template",
+    "headers: {Content-Length: '1'}\n": "headers.Content-Length: is set by the client itself",
+}
+"""Blocks that are good by their models."""
+
+
+@pytest.mark.parametrize("block", WRONG)
+@pytest.mark.parametrize("type_", ["htp", "gone"])
+@pytest.mark.parametrize("files", [1, 2])
+def test_keys_are_looked_at_once_the_type_is_right(
+    config: ConfigFolder, block: str, type_: str, files: int
+) -> None:
+    config.host.registry.disabled_types["gone"] = "others"
+    cache = Cache()
+    for wanted in (type_, type_, "http"):
+        for number in range(files):
+            config.endpoint(f"type: {wanted}\npath: /x\n{block}", f"e{number}")
+        found = _outcome(config, cache)
+        assert found == _outcome(config)
+        assert not cache.blocks.read("other.yaml", block.encode()).known
+    assert found[1] is None
+    errors = [text for text, *_ in found[0]]
+    assert [WRONG[block] in text for text in errors] == [True] * files
+
+
+class TextSpec(Model):
+    """Keys of the same names as those of HTTP, without templates."""
+
+    query: dict[str, str] = {}
+    headers: dict[str, str] = {}
+    body: Any = None
+
+
+class TextExecutor(OtherExecutor):
+    type: ClassVar[str] = "text"
+    model: ClassVar[type[BaseModel]] = TextSpec
+
+
+class TextPlugin:
+    @hookimpl
+    def register_executor(self) -> list[Executor]:
+        return [TextExecutor()]
+
+
+@pytest.mark.parametrize("block", WRONG)
+def test_what_is_good_for_one_type_is_looked_at_for_another(
+    config: ConfigFolder, block: str
+) -> None:
+    config.host = host_of(("text", TextPlugin()))
+    for name in "abc":
+        config.endpoint(f"type: text\n{block}", name)
+    for name in "xyz":
+        config.endpoint(f"path: /x\n{block}", name)
+    files = [f"apis/shop/endpoints/{name}.yaml" for name in "xyz"]
+    errors = config.errors()
+    assert [error.partition(":")[0] for error in errors] == files
+    assert all(WRONG[block] in error for error in errors)
+
+
+def test_a_known_block_is_looked_at_once(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen = []
+    original = RequestRules.check_headers
+
+    def counting(self: RequestRules, headers: Any, keys: Any) -> None:
+        seen.extend(headers)
+        original(self, headers, keys)
+
+    monkeypatch.setattr(RequestRules, "check_headers", counting)
+    for number in range(9):
+        config.endpoint("path: /x\nheaders: {X-A: '{{ task.id }}'}\n", f"e{number}")
+    config.load()
+    assert seen == ["X-A"] * 3  # in the first two files, and when it is known
+
+
+HOOK = "webhooks: [{name: in, phase: on_retry, url: 'http://10.0.0.1/'}]\n"
+
+
+def _warnings(config: ConfigFolder, cache: Cache) -> list[str]:
+    """After `egress.allow`, with which there were none, is gone."""
+    config.daemon("{}")
+    found = _outcome(config, cache)
+    assert found == _outcome(config)
+    return [text.partition(": ")[0] for text, *_ in found[0]]
+
+
+@pytest.mark.parametrize("gone", ["a", "b"])
+def test_a_warning_names_no_file_that_is_gone(config: ConfigFolder, gone: str) -> None:
+    config.daemon("egress: {allow: [10.0.0.0/8]}")
+    for name in "abc":
+        config.endpoint(f"path: /x\n{HOOK}", name)
+    cache = Cache()
+    assert _outcome(config, cache)[0] == []
+    (config.path / f"apis/shop/endpoints/{gone}.yaml").unlink()
+    config.endpoint(f"path: /x\n# three\n{HOOK}", "c")
+    places = {"a": "a.yaml:2:40", "b": "b.yaml:2:40", "c": "c.yaml:3:40"}
+    del places[gone]
+    expected = [f"apis/shop/endpoints/{place}" for place in places.values()]
+    assert _warnings(config, cache) == expected
+
+
+def test_a_warning_has_the_line_of_the_file_as_it_is(config: ConfigFolder) -> None:
+    config.daemon("egress: {allow: [10.0.0.0/8]}")
+    for name in "ab":
+        config.endpoint(f"path: /x\n{HOOK}", name)
+    cache = Cache()
+    assert _outcome(config, cache)[0] == []
+    for name in "ab":
+        config.endpoint(f"path: /x\n# two\n# lines\n{HOOK}", name)
+    expected = [f"apis/shop/endpoints/{name}.yaml:4:40" for name in "ab"]
+    assert _warnings(config, cache) == expected
+
+
+def test_what_all_inherit_has_no_file_read_twice(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A warning of api.yaml comes of each endpoint, and its place is right."""
+    config.api(f"base_url: https://a.example\n{HOOK}")
+    for number in range(5):
+        config.endpoint("path: /x\ntimeout: 5s\n", f"e{number}")
+    monkeypatch.setattr(load, "read_document", _only_shared)
+    assert [text.partition(": ")[0] for text in config.warnings()] == ["apis/shop/api.yaml:2:40"]
+
+
+def _only_shared(file: str, content: bytes) -> YamlDocument:
+    assert "/endpoints/" not in file
+    return read_document(file, content)
