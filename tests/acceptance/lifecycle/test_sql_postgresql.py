@@ -107,6 +107,10 @@ def test_a_deadline_ends_the_statement_in_the_database(stage: Stage) -> None:
     assert 2000 <= task["attempt_log"][0]["duration_ms"] < 2800
 
 
+COUNT = 1_000
+"""Statements that take some seconds, on a quick machine too."""
+
+
 def test_a_kill_in_the_middle(stage: Stage) -> None:
     """What is idempotent is done in the end, each once at least; what is not waits for a person."""
     insert = "INSERT INTO items SELECT -1, 'x' FROM pg_sleep(3)"
@@ -115,16 +119,16 @@ def test_a_kill_in_the_middle(stage: Stage) -> None:
     stage.daemon.start()
     stuck = stage.daemon.call(slow)
     until(lambda: insert in stage.active(), "the slow one to run")
-    stage.daemon.batch(put, [{"id": n, "name": "x"} for n in range(400)])
+    stage.daemon.batch(put, [{"id": n, "name": "x"} for n in range(COUNT)])
     until(lambda: stage.run("SELECT count(*) FROM items")[0][0] > 50, "some of them")
     stage.daemon.kill()
     done = stage.run("SELECT count(*) FROM items")[0][0]
-    assert done < 400
+    assert done < COUNT
     stage.daemon.start()
     stage.daemon.settle()
     assert stage.daemon.task(stuck)["reason"] == "ambiguous"
     counts = Counter(times for (times,) in stage.run("SELECT times FROM items WHERE id >= 0"))
-    assert sum(counts.values()) == 400
+    assert sum(counts.values()) == COUNT
     assert set(counts) <= {1, 2}
     # The database ends what nobody waits for, and nothing of it is left.
     until(lambda: stage.active() == [], "the end of the slow one")
