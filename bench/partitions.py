@@ -26,6 +26,7 @@ import click
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.results.table import Table
 from orchestratord.model.task import Attempt, Key, NewTask, Partition, Task
+from orchestratord.model.task import Table as PluginTable
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
@@ -49,6 +50,9 @@ KINDS: dict[str, Callable[[int], Partition | None]] = {
 class Measured:
     """A queue, and what its steps took: milliseconds until done, and of CPU."""
 
+    at_once = AT_ONCE
+    """Tasks of a turn."""
+
     def __init__(self, name: str, store: Store) -> None:
         self.name = name
         self.store = store
@@ -69,9 +73,9 @@ class Measured:
         """Claim 100, and settle them."""
         wall, cpu = time.perf_counter(), time.process_time()
         now = int(time.time() * 1000) + 1000
-        pick = Pick(KEY, AT_ONCE, True, now, quick=QUICK)
+        pick = Pick(KEY, self.at_once, True, now, quick=QUICK)
         claimed = await self.store.write(claim.claim([pick]))
-        if len(claimed.tasks) != AT_ONCE:
+        if len(claimed.tasks) != self.at_once:
             raise RuntimeError(f"{self.name}: {len(claimed.tasks)} were claimed")
         ends = [settle.settle(_succeeded(task, now)) for task in claimed.tasks]
         settled = await asyncio.gather(*map(self.store.write, ends))
@@ -91,14 +95,26 @@ Queue = TypeVar("Queue", bound=Measured)
 
 
 async def measure(
-    url: Callable[[int], str], tasks: int, kind: type[Queue], names: Iterable[str]
+    url: Callable[[int], str],
+    tasks: int,
+    kind: type[Queue],
+    names: Iterable[str],
+    *,
+    at_once: int = AT_ONCE,
+    tables: Sequence[PluginTable] = (),
 ) -> list[Queue]:
-    """Fill a queue of each name, at the URL of its number, and have them take turns."""
-    queues = [kind(name, await Store.open(url(number))) for number, name in enumerate(names)]
+    """Fill a queue of each name, at the URL of its number and with these tables of plugins, and
+    have them take turns, of so many tasks each."""
+    queues = [
+        kind(name, await Store.open(url(number), tables=tables))
+        for number, name in enumerate(names)
+    ]
     try:
         for queue in queues:
+            queue.at_once = at_once
             await queue.fill(tasks)
-        for number in range(-WARM, min(ROUNDS, tasks // AT_ONCE - WARM)):
+        rounds = ROUNDS * AT_ONCE // at_once
+        for number in range(-WARM, min(rounds, tasks // at_once - WARM)):
             for queue in queues:
                 await queue.take_turn(number >= 0)
     finally:

@@ -25,7 +25,7 @@ from orchestratord_webhooks.attempt_counts import COUNTS, AttemptCounts
 from orchestratord_webhooks.health import TABLE
 
 from bench.environment.postgres import folder_for_server, queue_url, server
-from bench.partitions import BATCH, ROUNDS, WARM, Measured, table_of
+from bench.partitions import BATCH, Measured, measure, table_of
 from orchestratord.model.task import Attempt, Delete, Key, NewTask, Task, Upsert
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
@@ -39,8 +39,6 @@ NOTHING, SUCCESS, HEALTH, COUNTED = KINDS = (
 
 class DeliveriesQueue(Measured):
     """A queue of deliveries, with which more or less is written."""
-
-    at_once = 100
 
     def __init__(self, name: str, store: Store) -> None:
         super().__init__(name, store)
@@ -90,22 +88,9 @@ class DeliveriesQueue(Measured):
 
 
 async def _measure(url: Callable[[int], str], tasks: int, at_once: int) -> list[DeliveriesQueue]:
-    queues = [
-        DeliveriesQueue(name, await Store.open(url(number), tables=(TABLE, COUNTS)))
-        for number, name in enumerate(KINDS)
-    ]
-    try:
-        for queue in queues:
-            queue.at_once = at_once
-            await queue.fill(tasks)
-        rounds = ROUNDS * 100 // at_once
-        for number in range(-WARM, min(rounds, tasks // at_once - WARM)):
-            for queue in queues:
-                await queue.take_turn(number >= 0)
-    finally:
-        for queue in queues:
-            await queue.store.close()
-    return queues
+    return await measure(
+        url, tasks, DeliveriesQueue, KINDS, at_once=at_once, tables=(TABLE, COUNTS)
+    )
 
 
 def _tell(words: str, queues: Sequence[DeliveriesQueue]) -> None:
