@@ -32,6 +32,7 @@ from orchestratord.api.filters import (
 )
 from orchestratord.config.validate.error_text import sentence, value_text
 from orchestratord.errors import InvalidParams
+from orchestratord.model.declared import Described
 from orchestratord.model.task import Status
 from orchestratord.model.test_case import ERRORS, FakeAnswer, parse_code
 from orchestratord.plugin.hookspecs import PHASES
@@ -79,10 +80,10 @@ class ShownAs:
         return handler(TypeAdapter(self._document).core_schema)
 
 
-class RequestBody(BaseModel):
+class RequestBody(Described, BaseModel):
     """Base of all request bodies: an unknown key is an error, not a wish that goes unheard."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, use_attribute_docstrings=True)
+    model_config = ConfigDict(extra="forbid", frozen=True)
 
 
 class ReloadBody(RequestBody):

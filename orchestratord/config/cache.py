@@ -120,7 +120,8 @@ class Cache:
     def alike(self, kind: str, node: Node | None, reader: NodeReader, make: Callable[[], T]) -> T:
         """What is made of `node`, once for all nodes with the same content.
 
-        Endpoints repeat each other a lot. A problem is not shared: each has a place of its own.
+        Endpoints repeat each other a lot. A problem is not shared, as each has a place of its own;
+        but for the warnings of a known block, which are moved to where it stands.
         """
         shared = self.blocks.shares(node)
         parts = self._shared if shared else self._alike
@@ -133,9 +134,9 @@ class Cache:
         if kept is not None:
             kept.bring(reader)
         else:
-            found = len(reader.problems)
+            found, errors = len(reader.problems), reader.problems.errors
             kept = _make((), reader, make)
-            if len(reader.problems) == found:
+            if len(reader.problems) == found or (shared and reader.problems.errors == errors):
                 parts[name] = kept
         return cast("T", kept.value)
 

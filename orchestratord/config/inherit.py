@@ -72,14 +72,16 @@ class Merger:
         self, key: str, lower: tuple[Spot, Node] | None, upper: tuple[Spot, Node]
     ) -> tuple[Spot, Node]:
         blocks = self._blocks
-        if lower is None or blocks is None or not blocks.shares(upper[1]):
+        if blocks is None or not blocks.shares(upper[1]):
             spot, node = self._prepared(key, upper)
             return spot, node if lower is None else self._join(key, lower[1], node)
-        # What many endpoints lay over the same is one object again.
-        both = id(lower[1]), id(upper[1])
+        # What many endpoints lay over the same, or over nothing, is one object again.
+        both = id(lower and lower[1]), id(upper[1])
         if (found := self._joined.get(both)) is None:
             problems = len(self._reader.problems)
-            found = self._join(key, lower[1], self._prepared(key, upper)[1])
+            found = self._prepared(key, upper)[1]
+            if lower is not None:
+                found = self._join(key, lower[1], found)
             if len(self._reader.problems) == problems:
                 self._joined[both] = found
                 blocks.share(found)

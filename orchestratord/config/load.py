@@ -174,7 +174,6 @@ class _FolderReader:
         self._shared = SharedReader(self._reader, registry, sources.addresses, cache)
         self._endpoint_reader = EndpointReader(self._reader, registry, self._shared, cache.blocks)
         self._apis: dict[str, Inherited] = {}
-        self._inherited_files = {files.daemon, DAEMON_FILE, *files.apis.values()}
 
     def read(self) -> Reading:
         """The snapshot, with all warnings. Raises ConfigError, with all errors as well."""
@@ -258,16 +257,18 @@ class _FolderReader:
         earlier: _ReadFile | None = self._cache.earlier(identity, content)
         cut = (earlier and earlier.cut) or blocks.read(file, content)
         declared = self._read(identity, cut.document)
-        found = problems.since(mark[0])
-        own = any(problem.file not in self._inherited_files for problem in found)
-        if cut.known and (own or problems.errors > mark[1]):
-            # Their places are those of the file that a block was parsed in, as it was then.
+        if cut.known and problems.errors > mark[1]:
             problems.back_to(mark)
             declared = self._declared(identity)
-        elif earlier is None:
-            wrong = {problem.key.partition(".")[0] for problem in found}
-            if "type" not in wrong:  # or nothing has looked at the keys of the type
-                blocks.learn(cut, wrong)
+        else:
+            found = problems.since(mark[0])
+            if cut.known and found:
+                problems.back_to(mark)
+                problems.extend(map(cut.placed, found))
+            if earlier is None:
+                wrong = {p.key.partition(".")[0] for p in found if p.severity == "error"}
+                if all(p.key != "type" for p in found):  # or nothing has looked at the type's keys
+                    blocks.learn(cut, wrong)
         return _ReadFile(declared.endpoint if declared else None, replace(cut, new={}))
 
     def _declared(self, identity: str) -> Declared | None:

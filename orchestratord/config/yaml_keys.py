@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import BaseModel, Field, create_model
+from pydantic.fields import FieldInfo
 
 from orchestratord.config.validate.shapes import fields_of
-from orchestratord.model.declared import Model
+from orchestratord.model.declared import Model, descriptions
 from orchestratord.model.endpoint import Api, Param, PartitionKey, Schedule, Setting
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import DaemonSetting, DaemonSettings, EgressSettings
@@ -48,19 +49,19 @@ class EndpointKeys(Shared):
     """Test cases: answers, and what has to follow, for `orchestratord test`."""
 
 
-def _field(model: type[BaseModel], name: str) -> tuple[Any, Any]:
-    info = model.model_fields[name]
-    return info.annotation, info
+_NOT_WRITTEN = ("name", "egress")
+"""Of an API's: its folder has the name, and `egress` is more in the end than what is written."""
 
 
-_API_FIELDS: dict[str, Any] = {
-    name: _field(Api, name) for name in Api.model_fields if name not in ("name", "egress")
-}
+def _fields(infos: Mapping[str, FieldInfo]) -> dict[str, Any]:
+    return {name: (info.annotation, info) for name, info in infos.items()}
+
+
 ApiKeys: type[BaseModel] = create_model(
     "ApiKeys",
     __base__=Model,
     __doc__="What the endpoints of one API share.",
-    **_API_FIELDS,
+    **{key: field for key, field in _fields(Api.model_fields).items() if key not in _NOT_WRITTEN},
     egress=(
         EgressSettings,
         Field(EgressSettings(), description="Which private addresses may be dialled as well."),
@@ -76,18 +77,14 @@ def shared_keys(settings: Mapping[str, Setting[Any]]) -> set[str]:
 
 def endpoint_model(executor: Executor, settings: Iterable[Setting[Any]]) -> type[BaseModel]:
     """An endpoint's file of one type, all keys in one model."""
-    fields: dict[str, Any] = {}
-    if executor.model is not None:
-        for name in executor.model.model_fields:
-            fields[name] = _field(executor.model, name)
+    model = executor.model
     title = f"An endpoint with `type: {executor.type}`."
-    return _described("Endpoint", EndpointKeys, title, {**fields, **_of(settings)})
+    return _described("Endpoint", EndpointKeys, title, _of(settings), *([model] if model else ()))
 
 
 def api_model(settings: Iterable[Setting[Any]]) -> type[BaseModel]:
     """api.yaml, all keys in one model."""
-    fields = {name: _field(Shared, name) for name in Shared.model_fields}
-    return _described("Api", ApiKeys, ApiKeys.__doc__, {**fields, **_of(settings)})
+    return _described("Api", ApiKeys, ApiKeys.__doc__, _of(settings), Shared)
 
 
 def daemon_model(
@@ -102,8 +99,21 @@ def daemon_model(
     return _described("Daemon", DaemonSettings, DaemonSettings.__doc__, fields)
 
 
-def _described(name: str, base: type[Any], doc: str | None, fields: dict[str, Any]) -> type[Any]:
-    return create_model(name, __base__=base, __doc__=doc, **fields)
+def _described(
+    name: str, base: type[Any], doc: str | None, fields: dict[str, Any], *others: type[BaseModel]
+) -> type[Any]:
+    """A model with all keys of several, and some more, for its JSON Schema."""
+    said: dict[str, str] = {}
+    for other in others:
+        fields = {**_fields(other.model_fields), **fields}
+        said |= descriptions(other)
+    if base is ApiKeys:
+        said |= descriptions(Api)  # whose fields it has
+    made = create_model(name, __base__=base, __doc__=doc, **fields)
+    for key, info in made.model_fields.items():
+        info.description = info.description or said.get(key)
+    made.model_rebuild(force=True)
+    return made
 
 
 def _of(settings: Iterable[Setting[Any] | DaemonSetting[Any]]) -> dict[str, Any]:

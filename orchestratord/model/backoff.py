@@ -8,12 +8,13 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from typing import ClassVar
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import ConfigDict
 
+from orchestratord.model.declared import Described
 from orchestratord.values.durations import Duration, format_duration
 
 
-class Backoff(BaseModel, ABC):
+class Backoff(Described, ABC):
     """One strategy. Its fields are its options in the YAML.
 
     Subclass it, give the options as fields with defaults, and register the class under its name:
@@ -23,7 +24,7 @@ class Backoff(BaseModel, ABC):
             def seconds(self, n): ...
     """
 
-    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
+    model_config = ConfigDict(frozen=True, extra="forbid")
 
     name: ClassVar[str] = ""
     """Filled in at registration."""

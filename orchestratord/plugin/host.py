@@ -144,8 +144,12 @@ class Host:
         off = set(disabled)
         self._dirs = list(dirs)
         self._digests = _digests(self._dirs)
+        versions: dict[str, str] = {}  # each is read once: that takes as long as importing a module
         for point in sorted(importlib.metadata.entry_points(group=GROUP), key=lambda p: p.name):
-            version = point.dist.version if point.dist else "?"
+            version = "?"
+            if point.dist is not None:
+                name = point.dist.name
+                version = versions[name] = versions.get(name) or point.dist.version
             self._add(PluginInfo(point.name, version, "entry point"), point.load, off)
         for path in map(Path, self._digests):
             info = PluginInfo(path.stem, "file", str(path))

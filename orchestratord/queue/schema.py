@@ -12,7 +12,6 @@ from typing import Any
 
 import peewee
 from peewee import PostgresqlDatabase
-from playhouse.migrations import Runner
 
 from orchestratord.errors import DatabaseInUse, PluginError
 from orchestratord.model.task import Table
@@ -123,7 +122,7 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
     Raises DatabaseInUse where a newer version has changed it so that this one cannot use it, and
     where it is older than the baseline.
     """
-    runner = _Runner(orm, str(folder or MIGRATIONS), _HISTORY)
+    runner = _runner(orm, folder or MIGRATIONS)
     bring = runner.up if version_of(orm) else runner.make_tables
     tries = 0
     while True:
@@ -139,31 +138,36 @@ def migrate(orm: peewee.Database, folder: Path | None = None) -> None:
             time.sleep(tries)
 
 
-class _Runner(Runner):  # type: ignore[misc]  # peewee leaves it untyped
-    """Runs migrations, and writes down to which version each has led."""
+def _runner(orm: peewee.Database, folder: Path) -> Any:
+    """What runs migrations, and writes down to which version each has led."""
+    # Here, as nearly every start finds the tables made; it takes 4 ms.
+    from playhouse.migrations import Runner
 
-    def make_tables(self) -> None:
-        """Make all tables in an empty database, as the models have them now; the migrations after
-        the baseline are noted as done."""
-        with self.database.atomic():
-            migrations = self.migrations()
-            self.up(migrations[0].name)
-            self.fake()
-            _stamp(self.database, migrations[-1].idx, migrations[-1].load())
+    class StampingRunner(Runner):  # type: ignore[misc]  # peewee leaves it untyped
+        def make_tables(self) -> None:
+            """Make all tables in an empty database, as the models have them now; the migrations
+            after the baseline are noted as done."""
+            with self.database.atomic():
+                migrations = self.migrations()
+                self.up(migrations[0].name)
+                self.fake()
+                _stamp(self.database, migrations[-1].idx, migrations[-1].load())
 
-    def _run(self, name: str, module: Any, direction: str, fake: bool = False) -> None:
-        up = module.up
+        def _run(self, name: str, module: Any, direction: str, fake: bool = False) -> None:
+            up = module.up
 
-        def stamped(migrator: Any, db: peewee.Database) -> None:
-            if isinstance(db, PostgresqlDatabase) and getattr(module, "atomic", True):
-                # Who waits for a lock on a table keeps all others from it that come later: not for
-                # long.
-                _run(db, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
-            up(migrator, db)
-            _stamp(db, int(name.partition("_")[0]), module)
+            def stamped(migrator: Any, db: peewee.Database) -> None:
+                if isinstance(db, PostgresqlDatabase) and getattr(module, "atomic", True):
+                    # Who waits for a lock on a table keeps all others from it that come later: not
+                    # for long.
+                    _run(db, f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
+                up(migrator, db)
+                _stamp(db, int(name.partition("_")[0]), module)
 
-        module.up = stamped
-        super()._run(name, module, direction, fake)
+            module.up = stamped
+            super()._run(name, module, direction, fake)
+
+    return StampingRunner(orm, str(folder), _HISTORY)
 
 
 def build_index(orm: peewee.Database, name: str, on: str, *, unique: bool = False) -> None:

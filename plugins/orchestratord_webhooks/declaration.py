@@ -65,20 +65,15 @@ Part = Literal["params", "request", "response"]
 """What can be left out of the envelope's data."""
 
 
-def _about(key: str) -> str | None:
-    """What editors show of a key of every `retry`."""
-    return RetryPolicy.model_fields[key].description
-
-
 class Retry(RetryPolicy):
     """When a delivery is tried again; nothing of it comes from the retry of the calls."""
 
     default_backoff: ClassVar[Mapping[str, Any]] = {"strategy": "list", "delays": DELAYS}
 
-    max_attempts: int = Field(10, ge=1, le=1000, description=_about("max_attempts"))
-    max_delay: Duration = Field(86400.0, description=_about("max_delay"))
-    jitter: float = Field(0.2, ge=0, le=1, description=_about("jitter"))
-    when: StatusSet = Field(WHEN, description=_about("when"))
+    max_attempts: int = Field(10, ge=1, le=1000)
+    max_delay: Duration = 86400.0
+    jitter: float = Field(0.2, ge=0, le=1)
+    when: StatusSet = WHEN
 
 
 def _known_phase(value: str) -> str:

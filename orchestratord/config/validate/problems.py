@@ -249,7 +249,10 @@ class SourceLines:
 
 
 def _fit(line: str) -> str:
-    return "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line[:WIDTH]).rstrip()
+    line = line[:WIDTH]
+    if not line.isprintable():  # which nearly every line is
+        line = "".join(c if c.isprintable() or c == "\t" else "\ufffd" for c in line)
+    return line.rstrip()
 
 
 def lines_of(content: bytes) -> list[str]:

@@ -2,7 +2,8 @@
 
 A file is cut into blocks where a line begins with a key. What was made of a block serves again in
 every other file that has it, and the parser is given what is left. The places of such a block are
-those of the file that it was parsed in, so that a file with an error is read again without them.
+those of the file that it was parsed in: a warning is moved to where the block stands, and a file
+with an error, whose text may name a line, is read again without them.
 
 A block stands for itself: no value of YAML's block style goes on in a line that begins with a key,
 and for quotes and brackets that would do so `document` has a problem, upon which the file is read
@@ -12,11 +13,12 @@ as a whole.
 from __future__ import annotations
 
 import re
-from collections.abc import Container
-from dataclasses import dataclass, field
+from collections.abc import Container, Mapping
+from dataclasses import dataclass, field, replace
 
 from orchestratord.config.yaml.document import YamlDocument, read_document
-from orchestratord.config.yaml.nodes import MapNode, Node, Spot, mapping_of
+from orchestratord.config.yaml.nodes import MapNode, Node, Spot, items_of, mapping_of
+from orchestratord.errors import Problem
 
 MOST_CHARACTERS = 10_000
 """Of a file that is cut: so small a one has no more values than it may have."""
@@ -50,12 +52,20 @@ class CutDocument:
     Args:
         document: as `read_document` gives it, but for the places of known blocks.
         new: the texts of the blocks that were parsed now, by their keys.
-        known: whether some were not.
+        known: the file that each of the others was parsed in, by their keys, and how many lines
+            further on the block stands here.
     """
 
     document: YamlDocument
     new: dict[str, str] = field(default_factory=dict)
-    known: bool = False
+    known: dict[str, tuple[str, int]] = field(default_factory=dict)
+
+    def placed(self, problem: Problem) -> Problem:
+        """A problem of this file with its place here."""
+        file, further = self.known.get(problem.key.partition(".")[0], ("", 0))
+        if problem.file != file or problem.line is None:
+            return problem  # it is in what was parsed now, or is inherited
+        return replace(problem, file=self.document.file, line=problem.line + further)
 
 
 class KnownBlocks:
@@ -73,8 +83,9 @@ class KnownBlocks:
         too many, the folder has changed a lot since they were seen."""
         if len(self._known) == MOST_BLOCKS or len(self._seen) > 50 * MOST_BLOCKS:
             self._known, self._seen = {}, set()
-        nodes = (block.entry[1] for block in self._known.values())
-        self._shared = {id(node): node for node in nodes}
+        self._shared = {}
+        for block in self._known.values():
+            self.share(block.entry[1])
 
     def shares(self, node: Node | None) -> bool:
         """Whether a node is one object for several files, as long as the folder is read; what is
@@ -82,8 +93,9 @@ class KnownBlocks:
         return id(node) in self._shared
 
     def share(self, node: Node) -> None:
-        """Have one node more be such."""
-        self._shared[id(node)] = node
+        """Have one node more be such, and the items of a list."""
+        for one in (node, *items_of(node)):
+            self._shared[id(one)] = one
 
     def read(self, file: str, content: bytes) -> CutDocument:
         """The document of a file. The arguments are those of `read_document`."""
@@ -104,7 +116,8 @@ class KnownBlocks:
                 entries = {
                     key: known[key].entry if key in known else own.entries[key] for key in texts
                 }
-                return CutDocument(YamlDocument(file, MapNode(entries), []), new, known=True)
+                places = _places(before, texts, known)
+                return CutDocument(YamlDocument(file, MapNode(entries), []), new, places)
         document = read_document(file, content)
         root = document.root
         good = root is not None and not document.problems and [*root.entries] == [*texts]
@@ -120,6 +133,20 @@ class KnownBlocks:
             elif key not in but and len(self._known) < MOST_BLOCKS and not _OWN.search(text):
                 self._known[text] = _Block(entries[key], text.count("\n"))
                 self.share(entries[key][1])
+
+
+def _places(
+    before: str, texts: Mapping[str, str], known: Mapping[str, _Block]
+) -> dict[str, tuple[str, int]]:
+    """See `CutDocument.known`."""
+    places, line = {}, before.count("\n") + 1
+    for key, text in texts.items():
+        block = known.get(key)
+        if block is not None:
+            spot = block.entry[0]
+            places[key] = spot.file, line - spot.line
+        line += text.count("\n") if block is None else block.lines
+    return places
 
 
 def _cut(content: bytes) -> tuple[str, dict[str, str]] | None:

@@ -14,8 +14,9 @@ import yaml
 from orchestratord.errors import Problem
 
 _UNFIT = re.compile(
-    "[^\t\n\r\x20-\x7e\x85\xa0-\ud7ff\ue000-\ufefe\uff00-\ufffd\U00010000-\U0010ffff]"
+    r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x84\x86-\x9f\ud800-\udfff\ufeff\ufffe\uffff]"
 )
+"""Not by what is fit: Python takes six times as long to compile that."""
 
 _CONFLICT = re.compile(r"^<<<<<<< ", re.MULTILINE)
 

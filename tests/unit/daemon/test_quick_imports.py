@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 from tests.postgres import Postgres
 
@@ -14,6 +15,22 @@ with quick_imports():
     import orchestratord.daemon.run
 assert gc.isenabled()
 assert not {*LEFT_OUT, "rich", "sqlalchemy"} & sys.modules.keys(), LEFT_OUT
+"""
+START = """
+import asyncio
+from pathlib import Path
+import orchestratord.daemon.run as run
+from orchestratord.daemon.daemon import Daemon
+NOT_NEEDED = {"argparse", "opentelemetry.trace", "playhouse", "prometheus_client", "rich"}
+loaded = []
+def ready(self):
+    loaded.extend(sys.modules)
+    self._stop.set()
+Daemon._ready = ready
+assert run.run(Path(sys.argv[1])) == 0
+assert loaded
+found = NOT_NEEDED.intersection(loaded)
+assert sys.argv[2] == "first" or not found, found
 """
 QUEUE = """
 import asyncio
@@ -35,6 +52,15 @@ def _python(code: str, *words: str) -> None:
 
 def test_a_start_imports_neither_drivers_nor_commands() -> None:
     _python(IMPORTS + "import psycopg, httpx._main")
+
+
+def test_a_start_imports_nothing_that_is_for_later(tmp_path: Path) -> None:
+    """But for the first one, which makes the tables."""
+    settings = f"database: sqlite:///{tmp_path}/q.db\ncontrol_socket: {tmp_path}/s\n"
+    (tmp_path / "config" / "apis").mkdir(parents=True)
+    (tmp_path / "config" / "orchestratord.yaml").write_text(settings)
+    for which in ("first", "second"):
+        _python(IMPORTS + START, str(tmp_path / "config"), which)
 
 
 def test_peewee_does_without_its_driver(postgres: Postgres) -> None:

@@ -181,6 +181,19 @@ def test_observe_without_anybody_who_wants_spans() -> None:
     assert rig.host.plugins["tracing"].hooks == ("config_adopted", "observe")
 
 
+def test_the_api_is_imported_once_spans_may_be_wanted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(orchestratord_tracing, "_spans", None)
+    with monkeypatch.context() as patch:
+        patch.delitem(sys.modules, "opentelemetry.trace")
+        patch.delenv("OTEL_PYTHON_TRACER_PROVIDER", raising=False)
+        orchestratord_tracing.config_adopted(Rig(object()).config())
+        orchestratord_tracing.observe([ended("succeeded")])
+        assert "opentelemetry.trace" not in sys.modules
+        assert orchestratord_tracing._spans is None
+    orchestratord_tracing.observe([ended("succeeded")])
+    assert orchestratord_tracing._spans is not None
+
+
 def test_without_the_api_it_does_nothing() -> None:
     code = """
 import sys

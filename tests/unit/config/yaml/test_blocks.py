@@ -133,7 +133,7 @@ def test_a_folder_is_the_same_with_and_without_known_blocks(
         ) -> CutDocument:
             nonlocal known
             found: CutDocument = plain(self, file, content)
-            known += found.known
+            known += bool(found.known)
             return found
 
         with monkeypatch.context() as patch:
@@ -306,6 +306,28 @@ def test_what_all_inherit_has_no_file_read_twice(
         config.endpoint("path: /x\ntimeout: 5s\n", f"e{number}")
     monkeypatch.setattr(load, "read_document", _only_shared)
     assert [text.partition(": ")[0] for text in config.warnings()] == ["apis/shop/api.yaml:2:40"]
+
+
+def test_a_warning_of_a_known_block_has_no_file_read_twice(
+    config: ConfigFolder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Its place is that of the file that is read, which the block was not parsed in."""
+    hook = f"webhooks:\n- {{phase: on_retry, url: 'https://o.example', secret: {WHSEC}}}\n"
+    for number in range(5):
+        config.endpoint(f"path: /{number}\n" + "# one more line\n" * number + hook, f"e{number}")
+    monkeypatch.setattr(load, "read_document", _only_shared)
+    whole = []
+    original = KnownBlocks.read
+
+    def counting(self: KnownBlocks, file: str, content: bytes) -> CutDocument:
+        found = original(self, file, content)
+        whole.append(not found.known)
+        return found
+
+    monkeypatch.setattr(KnownBlocks, "read", counting)
+    places = [f"apis/shop/endpoints/e{number}.yaml:{3 + number}:47" for number in range(5)]
+    assert [text.partition(": ")[0] for text in config.warnings()] == places
+    assert whole == [True, True, False, False, False]
 
 
 def _only_shared(file: str, content: bytes) -> YamlDocument:
