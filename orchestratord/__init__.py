@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from orchestratord.model.event import PluginEvent as PluginEvent
     from orchestratord.model.event import ScheduleEvent as ScheduleEvent
     from orchestratord.model.event import TaskEvent as TaskEvent
+    from orchestratord.model.event import ThrottleEvent as ThrottleEvent
     from orchestratord.model.event import TroubleEvent as TroubleEvent
     from orchestratord.model.event import WebhookEvent as WebhookEvent
     from orchestratord.model.http_message import Form as Form
@@ -143,7 +144,7 @@ _HOMES = {
     "orchestratord.model.event": (
         "BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
         "FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
-        "TaskEvent TroubleEvent WebhookEvent "
+        "TaskEvent ThrottleEvent TroubleEvent WebhookEvent "
     ),
     "orchestratord.model.http_message": (
         "Form Request Response header_items put_headers url_text "

@@ -37,7 +37,7 @@ from orchestratord.model.event import EventType, OutboxEvent, TroubleEvent
 from orchestratord.model.json_body import INLINE_BYTES, parse_json
 from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
-from orchestratord.plugin.event_bus import EventBus
+from orchestratord.plugin.host import Host
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.queue.outbox.outbox_take import (
     OutboxTask,
@@ -116,7 +116,7 @@ class OutboxRelay:
         enqueue: Enqueue,
         reloader: Reloader,
         clock: Clock,
-        events: EventBus,
+        host: Host,
         queue_url: str,
     ) -> None:
         """`queue_url`: where the queue is."""
@@ -124,7 +124,7 @@ class OutboxRelay:
         self._enqueue = enqueue
         self._reloader = reloader
         self._clock = clock
-        self._events = events
+        self._host = host
         self._queue_url = queue_url
         self._relays = False
         self._error: str | None = None
@@ -134,6 +134,8 @@ class OutboxRelay:
         self._counts: tuple[int, int] | None = None
         self._page = PAGE
         """Rows that are read together; fewer after so many could not be."""
+        self._told: int | None = None
+        """The row of which plugins have written that it is refused, before it is."""
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
 
@@ -223,7 +225,7 @@ class OutboxRelay:
         if self._trouble is None and not (outbox.name is None and isinstance(error, Unreachable)):
             now = self._clock.now_ms()
             self._trouble = TroubleEvent(EventType.TROUBLE_BEGAN, now, TROUBLE, words, now)
-            self._events.publish(self._trouble)
+            self._host.events.publish(self._trouble)
 
     def _works(self, *, here: bool = True) -> None:
         """It is relayed, or is not to be by this daemon."""
@@ -233,7 +235,7 @@ class OutboxRelay:
         if self._trouble is not None:
             ended = self._trouble._replace(type=EventType.TROUBLE_ENDED, at=self._clock.now_ms())
             self._trouble = None
-            self._events.publish(ended)
+            self._host.events.publish(ended)
 
     def _shrink(self, error: OrchestratordError) -> bool:
         """Take fewer rows at once where they were too many for a server; whether that may help."""
@@ -367,17 +369,24 @@ class OutboxRelay:
         row, refusal = refused.row, refused.refusal
         redactor = self._reloader.config.redactor
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
+        endpoint, error = redactor.text(row.endpoint)[:CUT], _words(problem)
+        type_, now = EventType.OUTBOX_REFUSED, self._clock.now_ms()
+        event = OutboxEvent(type_, now, row.id, endpoint, refusal.code, error)
+        if self._told != row.id:
+            # Before it is refused: after that, it is looked at no more, and a kill would lose it.
+            if effects := self._host.record(event, self._reloader.config):
+                await self._enqueue.write(effects)
+            self._told = row.id
         await connection.refuse(row.id, refusal.code, problem)
+        self._told = None
         self._refused += 1
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
-        endpoint, error = redactor.text(row.endpoint)[:CUT], _words(problem)
         log.warning(
             "row %d of the outbox is refused: %s: %s", row.id, endpoint, error,
             extra={"endpoint": endpoint},
         )  # fmt: skip
-        type_, now = EventType.OUTBOX_REFUSED, self._clock.now_ms()
-        self._events.publish(OutboxEvent(type_, now, row.id, endpoint, refusal.code, error))
+        self._host.events.publish(event)
 
     async def _tend(self, outbox: Outbox, connection: OutboxConnection) -> None:
         """Count what is there, and forget what is old."""

@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, replace
+from types import MappingProxyType
 from typing import Any, TypeVar, cast
 
 from orchestratord.api import answer_documents as answers
@@ -491,9 +492,11 @@ class Service(ReportService):
 
     # -- what plugins keep and tell ------------------------------------------------------------
 
-    async def rows(self, table: str) -> list[dict[str, Any]]:
-        """The rows of a plugin's table."""
-        return await plugin_rows.rows(self._store, table)
+    async def rows(
+        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
+        """The rows of a plugin's table; with `where`, those alone with these values."""
+        return await plugin_rows.rows(self._store, table, where)
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order. Raises HookFault for what

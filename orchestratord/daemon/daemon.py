@@ -206,7 +206,7 @@ class Daemon:
             first=place.first,
         )  # fmt: skip
         self._upgrade = Upgrade(seat)
-        self._relay = OutboxRelay(store, worker.enqueue, reloader, clock, host.events, start.url)
+        self._relay = OutboxRelay(store, worker.enqueue, reloader, clock, host, start.url)
         self._service = Service(
             store, worker, self._scheduler, reloader, self._fleet, host, clock,
             self._clock_watch, self._team, self._upgrade, self._relay,

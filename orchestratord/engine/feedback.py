@@ -20,6 +20,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from collections import deque
 from collections.abc import Iterable
 
 from orchestratord.engine.attempt_result import Run
@@ -57,6 +58,8 @@ ALONE_MS = 10_000
 """For so long a refusal counts, where it is asked whether all of them come from one key."""
 LASTING_MS = 1_000
 """For so long an overload has to have gone on to be told of."""
+MOST_CHANGES = 1_000
+"""That wait to be written; there are as many only while the database is away."""
 DEFAULT = BreakerRule()
 """Of deliveries: whose endpoint they are of says nothing of their receiver."""
 
@@ -85,6 +88,8 @@ class Feedback:
         """Keys of which tasks were put off by failures that say nothing any more."""
         self.lifted: dict[str, int] = {}
         """Scopes that all daemons are to take for free again, and since when."""
+        self.changes: deque[BreakerEvent | ThrottleEvent] = deque(maxlen=MOST_CHANGES)
+        """What has begun or ended, and is still to be written."""
 
     # -- an attempt ended ------------------------------------------------------------------------
 
@@ -277,7 +282,7 @@ class Feedback:
             failures,
             breaker.why,
         )
-        self._events.publish(
+        self._tell(
             BreakerEvent(
                 EventType.BREAKER_OPENED,
                 now,
@@ -313,7 +318,7 @@ class Feedback:
             probes,
         )
         name = self._redactor.text(throttle.name)
-        self._events.publish(
+        self._tell(
             BreakerEvent(
                 EventType.BREAKER_CLOSED,
                 now,
@@ -402,9 +407,7 @@ class Feedback:
                 rate,
             )
         name = self._redactor.text(throttle.name)
-        self._events.publish(
-            ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate)
-        )
+        self._tell(ThrottleEvent(EventType.THROTTLE_BEGAN, now, name, cause, why, until, rate))
 
     def _ended(self, throttle: Throttle, cause: str, since: int, now: int) -> None:
         passed = max(now - since, 0)
@@ -415,11 +418,15 @@ class Feedback:
         else:
             log.warning("%s takes what it is sent, after %s", throttle.name, lasted)
         name = self._redactor.text(throttle.name)
-        self._events.publish(
+        self._tell(
             ThrottleEvent(
                 EventType.THROTTLE_ENDED, now, name, cause, since=since, duration_ms=float(passed)
             )
         )
+
+    def _tell(self, event: BreakerEvent | ThrottleEvent) -> None:
+        self.changes.append(event)
+        self._events.publish(event)
 
     # -- what time ends --------------------------------------------------------------------------
 

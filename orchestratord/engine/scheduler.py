@@ -38,7 +38,7 @@ from orchestratord.model.schedule_slots import (
     take,
 )
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Kind, NewTask
+from orchestratord.model.task import BatchMember, Kind, NewTask, RowEffect
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import schedules
 from orchestratord.queue.records import Insert
@@ -297,8 +297,13 @@ class Scheduler:
         """Take a slot, with its task; False where another daemon has taken one meanwhile."""
         assert endpoint.schedule is not None
         name, wanted = endpoint.id, spec(endpoint.schedule)
+        event, effects = None, list[RowEffect | BatchMember]()
+        if missed is not None and self._config is not None:
+            type_, (slots, first, last, at, ran) = EventType.SCHEDULE_MISSED, missed
+            event = ScheduleEvent(type_, at, name, last, ran, first, slots)
+            effects = self._host.record(event, self._config)
         taken = await self._store.write(
-            schedules.take_slot(name, wanted, previous, slot, runs, insert, missed)
+            schedules.take_slot(name, wanted, previous, slot, runs, insert, missed, effects)
         )
         if taken is None:
             row = await self._store.read(schedules.slot(name))
@@ -309,9 +314,8 @@ class Scheduler:
             return False
         self._rows[name] = schedules.SlotRow(wanted, slot, None, schedules.runs_text(runs))
         self._meant.discard(name)
-        if missed is not None:
-            type_, (slots, first, last, at, ran) = EventType.SCHEDULE_MISSED, missed
-            self._events.publish(ScheduleEvent(type_, at, name, last, ran, first, slots))
+        if event is not None:
+            self._events.publish(event)
         inserted = taken.inserted
         if insert is not None and inserted is not None and inserted.next_try is not None:
             if self._events.listening:

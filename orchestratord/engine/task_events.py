@@ -121,7 +121,7 @@ def of_bulk(type_: EventType, bulk: Bulk, at: int) -> BulkEvent:
     """A step of a bulk, with how far it is and how it went so far."""
     return BulkEvent(
         type_, at, bulk.id, bulk.action, bulk.matched, bulk.moved, bulk.skipped, bulk.succeeded,
-        bulk.failed, bulk.waiting,
+        bulk.failed, bulk.waiting, bulk.stop_at,
     )  # fmt: skip
 
 

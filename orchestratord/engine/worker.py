@@ -34,7 +34,7 @@ from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
-from orchestratord.queue.records import Pick
+from orchestratord.queue.records import ClaimUnread, Pick
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.rate_limit import RateLimit
@@ -76,6 +76,8 @@ class Worker:
         self.placement = Placement(host.registry, self.lanes, clock)
         self.stats = Stats(time.monotonic())
         self._failing_since = 0.0
+        self._unread: list[int] = []
+        """Tasks that were claimed, of which no more is known: to be released."""
         """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
@@ -321,6 +323,9 @@ class Worker:
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
+            if self._unread:
+                await self.store.write(claim.release_unread(tuple(self._unread)))
+                self._unread.clear()
             claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
             if self._failing_since:
@@ -330,6 +335,10 @@ class Worker:
                 self.lanes.used_up(lane, self.clock.now_ms() + wait, now)
             for lane, wait in claimed.full.items():
                 self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
+        except ClaimUnread as error:
+            log.exception("what was claimed cannot be read, and is released")
+            self._unread += error.ids
+            self._claims_fail(error)
         except Unreachable as error:
             log.warning("nothing is claimed for now: %s", error)
         except Exception as error:

@@ -57,6 +57,24 @@ class EventType(StrEnum):
     DAEMON_STARTED = "daemon.started"
     DAEMON_DRAINING = "daemon.draining"
 
+    @property
+    def recorded(self) -> bool:
+        """Whether `on_event` is asked for what is to be written with what such an event tells
+        of."""
+        return self in _RECORDED
+
+
+_RECORDED = frozenset(
+    {
+        EventType.BREAKER_OPENED,
+        EventType.BREAKER_CLOSED,
+        EventType.THROTTLE_BEGAN,
+        EventType.THROTTLE_ENDED,
+        EventType.SCHEDULE_MISSED,
+        EventType.OUTBOX_REFUSED,
+    }
+)
+
 
 class TaskEvent(NamedTuple):
     """`task.…`: a step of a task."""
@@ -113,6 +131,8 @@ class BulkEvent(NamedTuple):
     """For good."""
     waiting: int = 0
     """That have not ended."""
+    stop_at: int | None = None
+    """With how many failures it pauses, or has paused; each time that it goes on, more."""
 
 
 class PartitionEvent(NamedTuple):

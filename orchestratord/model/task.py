@@ -395,9 +395,11 @@ class BatchMember:
         status_code: of its last attempt.
         detail: all that there is to say of it, as JSON; where there is a `task_id`, it is kept of
             the first ones of a batch alone.
-        once: what it is about, such as a breaker; it is left out where the last of its group about
-            the same, within the two minutes before and from whichever daemon, had the same
-            `reason`. None: it is always written.
+        once: names what happened, so that it is told of once whichever daemons do; it is left out
+            where its group has a member with the same text. None: it is always written.
+        since: of what each daemon finds out for itself, and nothing names: milliseconds since the
+            epoch. A member with the same text counts then if another daemon has written it after
+            that, and after this one has last told of the same or found it told of. None: all count.
     """
 
     group: str
@@ -411,6 +413,7 @@ class BatchMember:
     status_code: StatusCode = None
     detail: str | None = None
     once: str | None = None
+    since: int | None = None
 
 
 class BatchEntry(NamedTuple):

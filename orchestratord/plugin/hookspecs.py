@@ -17,6 +17,9 @@ of: it says what the others would return, and why.
 `BatchMember` is what is told of together with others: once its batch has closed, `batch_closed` is
 asked for the one delivery that tells of it. It is a `def`.
 
+`on_event` tells of what happens in the daemon rather than to a task. It is a `def`, and its effects
+are no `NewTask`.
+
 *Observing*, `observe` learns afterwards what happened. It is a `def`, and what it returns is not
 looked at.
 
@@ -41,6 +44,7 @@ from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config, DaemonSetting
 from orchestratord.model.task import (
+    BatchMember,
     ClosedBatch,
     Delete,
     Effect,
@@ -114,8 +118,9 @@ RUN_END = "on_run_end"
 """The phase that a run reaches once all of its calls have ended."""
 TELLING = ("announce", *END_PHASES.values(), RUN_END, "explain")
 BATCHING = ("batch_closed",)
+RECORDING = ("on_event",)
 OBSERVING = ("observe",)
-ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *BATCHING, *OBSERVING)
+ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *RECORDING, *BATCHING, *OBSERVING)
 PHASES = (*DECIDING, *END_PHASES.values(), RUN_END)
 """The eight phases of the lifecycle, in order."""
 
@@ -292,6 +297,13 @@ def explain(
     those of `announce`, and `now`, when it is supposed to happen (seconds since the epoch); for
     `on_run_end` also `run`, which is None in other phases.
     """
+
+
+@hookspec
+def on_event(event: Event, config: Config) -> Iterable[Upsert | Delete | BatchMember]:
+    """A breaker, a throttle, a schedule or a row of the outbox has changed: what is returned is
+    written in the transaction that notes it (of the outbox: before that), and `observe` has the
+    event after it. `EventType.recorded` tells such events. A `def`."""
 
 
 @hookspec

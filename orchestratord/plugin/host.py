@@ -31,7 +31,7 @@ from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Effect, RunSummary, Task
+from orchestratord.model.task import BatchMember, Effect, NewTask, RowEffect, RunSummary, Task
 from orchestratord.plugin import hookspecs
 from orchestratord.plugin.event_bus import EventBus, Observe
 from orchestratord.plugin.isolation import (
@@ -56,6 +56,7 @@ log = logging.getLogger("orchestratord.plugins")
 GROUP = "orchestratord"
 """The entry-point group."""
 
+RECORD = "on_event"
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
 _TOLD = 2_000
@@ -362,6 +363,19 @@ class Host:
                     raise
                 self.fault(item.plugin, hook, error)
         return answers
+
+    def record(self, event: Event, config: Config) -> list[RowEffect | BatchMember]:
+        """What is to be written in the transaction of what an event tells of: by `on_event`."""
+        effects: list[RowEffect | BatchMember] = []
+        for plugin, found in self.ask(RECORD, {"event": event, "config": config}):
+            try:
+                for effect in check_effects(found, self.registry, plugin, self.max_params):
+                    if isinstance(effect, NewTask):
+                        raise HookFault("returned a NewTask; allowed are rows and BatchMember")
+                    effects.append(effect)
+            except HookFault as fault:
+                self.fault(plugin, RECORD, fault)
+        return effects
 
     def observer(self) -> Observe | None:
         """What hands events to the hook `observe`, and contains its faults; None where no plugin

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any, Protocol, TypeVar
 
 from orchestratord.errors import OrchestratordError
@@ -162,8 +163,11 @@ class Control(Protocol):
         Raises NotFound where there is no outbox, Unreachable.
         """
 
-    async def rows(self, table: str) -> list[dict[str, Any]]:
-        """The rows of one of the plugin's own tables."""
+    async def rows(
+        self, table: str, where: Mapping[str, Any] = MappingProxyType({})
+    ) -> list[dict[str, Any]]:
+        """The rows of one of the plugin's own tables; with `where`, those alone whose columns of
+        these names have these values."""
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""

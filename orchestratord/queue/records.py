@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
+from orchestratord.errors import QueueError
 from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
@@ -168,9 +169,25 @@ class Claimed:
     read: Callable[[], list[Task]] | None = None
     """Makes the tasks of their rows, where that was put off until the transaction has ended."""
 
+    ids: Sequence[int] = ()
+    """Of those."""
+
     def whole(self) -> Claimed:
-        """With the tasks."""
-        return self if self.read is None else replace(self, tasks=self.read(), read=None)
+        """With the tasks. Raises ClaimUnread."""
+        if self.read is None:
+            return self
+        try:
+            return replace(self, tasks=self.read(), read=None)
+        except Exception as error:
+            raise ClaimUnread(self.ids) from error
+
+
+class ClaimUnread(QueueError):
+    """Tasks were claimed and cannot be read, as where no memory is left: to be released."""
+
+    def __init__(self, ids: Sequence[int]) -> None:
+        super().__init__("what was claimed cannot be read")
+        self.ids = ids
 
 
 @dataclass(frozen=True, slots=True)
@@ -347,6 +364,8 @@ class Bulk:
     """How many have failed for good since."""
     stop_after: int = 0
     """Failures after which it pauses; 0 for never."""
+    stop_at: int | None = None
+    """At how many in `failed` it pauses next, or has paused."""
     ended_at: int | None = None
     """When the last of those that it moved had ended."""
     waiting: int = 0

@@ -87,6 +87,9 @@ class Session(ABC):
     that; unless they undo it, for which these are looked at again."""
     missed: set[Line] = field(default_factory=set)
     """Those of this transaction."""
+    found_told: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Of what each daemon finds out for itself, by its group and name: the last member of a batch
+    that was written, or found to tell of it, here."""
     gives_nonces: bool = True
     """New tasks get a nonce; not while a daemon works on the queue that would not use it."""
 
@@ -128,9 +131,14 @@ class Session(ABC):
         All daemons change the same few rows, and wait for each other there. Every transaction locks
         in this order, against deadlocks: tasks, bulks, runs, endpoints. Raises Singly.
         """
-        OUTCOMES.run(self.db, outcome_rows(self.outcomes))
+        self.write_outcomes()
         self.runs.write(self.db, self.now())
         SUCCESS.run(self.db, sorted(self.successes.items()))
+
+    def write_outcomes(self) -> None:
+        """Write what was noted of bulks, before one of them is read."""
+        OUTCOMES.run(self.db, outcome_rows(self.outcomes))
+        self.outcomes.clear()
 
     def noted(self) -> Callable[[], None]:
         """Forgets what is noted from now on, when it is called: that was undone."""

@@ -117,7 +117,7 @@ class Fleet:
         self._flags: set[str] = set()
         self._turned = False
         """A scope is throttled that was not, or the other way round, and the others are to know."""
-        self.throttles = ThrottleKeeper(store, worker, clock)
+        self.throttles = ThrottleKeeper(store, worker, host, clock)
         self._look_at_all = False
         self.holding_back: list[HoldingBack] = []
         """What keeps the database from cleaning up."""

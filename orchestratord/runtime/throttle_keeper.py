@@ -11,8 +11,18 @@ import socket
 from collections.abc import Collection, Iterable
 
 from orchestratord.engine.worker import Worker
-from orchestratord.model.event import LIFTED, RETRY_AFTER, StoredThrottle
+from orchestratord.model.event import (
+    BREAKER,
+    LIFTED,
+    RETRY_AFTER,
+    BreakerEvent,
+    EventType,
+    StoredThrottle,
+    ThrottleEvent,
+)
+from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import stored_throttles
+from orchestratord.queue.operations.stored_throttles import SAME_MS, Change
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 
@@ -27,9 +37,10 @@ _Id = tuple[str, str, str]
 class ThrottleKeeper:
     """Keeps the table `throttles` as the throttles in memory are, and the other way round."""
 
-    def __init__(self, store: Store, worker: Worker, clock: Clock) -> None:
+    def __init__(self, store: Store, worker: Worker, host: Host, clock: Clock) -> None:
         self._store = store
         self._worker = worker
+        self._host = host
         self._clock = clock
         self.behind = False
         """Something is still to be written."""
@@ -39,6 +50,9 @@ class ThrottleKeeper:
         """What the table holds, as far as it is known; by the clock of this daemon."""
         self._lifted: dict[str, int] = {}
         """Since when what scopes had been throttled by does not count."""
+        self._over: dict[tuple[str, str], int] = {}
+        """When what throttled a scope, by its name and kind, was last over here; by the database's
+        clock."""
 
     def set_clock(self, now: int) -> None:
         """The database's clock stands at `now` (milliseconds)."""
@@ -74,16 +88,35 @@ class ThrottleKeeper:
         wanted = {_id(row): row for row in found}
         put = [row for id_, row in wanted.items() if _longer(row, self._rows.get(id_))]
         drop = [row for id_, row in self._rows.items() if id_ not in wanted and self._is_over(row)]
-        if not put and not drop:
+        events = tuple(feedback.changes)
+        changes = [self._change(event) for event in events]
+        if not (put or drop or changes):
             self.behind = False
             return
         there = self._there(put), self._there(drop)
-        await store.write(stored_throttles.note(socket.gethostname(), *there))
+        await store.write(stored_throttles.note(socket.gethostname(), *there, changes))
+        while feedback.changes and feedback.changes[0] in events:
+            feedback.changes.popleft()
         self._rows |= {_id(row): row for row in put}
         for row in drop:
             self._rows.pop(_id(row), None)
         self.behind = False
         store.tell("lanes")
+
+    def _change(self, event: BreakerEvent | ThrottleEvent) -> Change:
+        """What is to be written of what has begun or ended, with what follows from it."""
+        if isinstance(event, BreakerEvent):
+            name, kind, began = event.lane, BREAKER, event.type == EventType.BREAKER_OPENED
+        else:
+            name, kind = event.scope, event.cause
+            began = event.type == EventType.THROTTLE_BEGAN
+        after = self._over.get((name, kind), 0)
+        if not began:
+            now = event.at + self._offset
+            self._over = {key: at for key, at in self._over.items() if at > now - SAME_MS}
+            self._over[name, kind] = now
+        effects = self._host.record(event, self._worker.placement.config)
+        return Change(name, kind, began, after, effects)
 
     async def lift(self, name: str) -> bool:
         """Lift all that throttles a scope, for all daemons; whether there was anything."""

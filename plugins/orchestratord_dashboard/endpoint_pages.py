@@ -72,7 +72,7 @@ def pages(control: Control, history: AttemptHistory) -> Iterable[DashboardPage]:
 async def _webhooks(control: Control, endpoint_id: str) -> Mapping[str, Mapping[str, Any]]:
     """How the webhooks of an endpoint fare, by their names; nothing where no plugin keeps that."""
     try:
-        rows = await control.rows("webhooks")
+        rows = await control.rows("webhooks", {"endpoint_id": endpoint_id})
     except OrchestratordError:
         return {}
-    return {row["name"]: row for row in rows if row["endpoint_id"] == endpoint_id}
+    return {row["name"]: row for row in rows}

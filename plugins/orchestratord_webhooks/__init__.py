@@ -51,7 +51,12 @@ from orchestratord_webhooks.attempt_counts import COUNTS
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.delivery import Deliveries
 from orchestratord_webhooks.health import TABLE, Health
-from orchestratord_webhooks.operational_webhook import LANE, OPERATIONAL_WEBHOOKS, of_held_partition
+from orchestratord_webhooks.operational_webhook import (
+    LANE,
+    OPERATIONAL_WEBHOOKS,
+    members_of,
+    of_held_partition,
+)
 from orchestratord_webhooks.routes import WebhookRoutes
 
 __all__ = ["WEBHOOKS", "Webhook"]
@@ -99,6 +104,11 @@ def config_adopted(
     config: Config, tables: Mapping[str, list[dict[str, Any]]], elsewhere: Collection[str]
 ) -> Iterable[Upsert | Delete | None]:
     return health.adopt(config, tables[TABLE.name], tables[COUNTS.name], elsewhere)
+
+
+@hookimpl
+def on_event(event: Event, config: Config) -> Iterable[BatchMember]:
+    return members_of(event, config)
 
 
 @hookimpl

@@ -112,9 +112,12 @@ class Health:
         """Since when all deliveries fail (milliseconds), and the first that did: of this worker."""
         self._failing_anywhere: dict[Name, tuple[int, int]] = {}
         """The same of all workers, in the one that judges."""
+        self._last_disabled: dict[Name, int] = {}
+        """When it was disabled last (milliseconds): this tells one disabling from the next, however
+        many daemons find out at once that it is due."""
         self._control: Control | None = None
         self._judging: dict[Name, asyncio.Task[None]] = {}
-        """Of whom it is being found out whether to disable them: once each, as that reads all."""
+        """Of whom it is being found out whether to disable them: once each."""
 
     def bind(self, control: Control) -> None:
         """Judge by this daemon from now on."""
@@ -158,9 +161,13 @@ class Health:
             columns = _columns(webhook, config.redactor)
             fingerprints[name] = columns["fingerprint"]
             row = known.pop(name, None)
+            if row is not None:
+                self._was_disabled(name, row.get("last_disabled_at"))
             if row is not None and row.get("failing_since") is not None:
-                since = (row["failing_since"], row["failing_id"] or 0)
-                failing[name] = min(since, self._failing.get(name, since))
+                # It may be that of a daemon which knew nothing of a success of another one's.
+                since = max(row["failing_since"], row.get("last_success_at") or 0)
+                first = (since, row["failing_id"] or 0)
+                failing[name] = min(first, self._failing.get(name, first))
             if row is None:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None and endpoint_id != OWN_ENDPOINT:
@@ -169,12 +176,12 @@ class Health:
                 else:
                     columns |= _LIFTED
             if row is None or any(row.get(column) != columns[column] for column in columns):
-                yield Upsert(TABLE.name, _key(name), columns)
+                yield Upsert(TABLE.name, key_of(name), columns)
             elif number % _BREATH == _BREATH - 1:
                 yield None
         for name in known:
             if name[0] not in elsewhere:
-                yield Delete(TABLE.name, _key(name))
+                yield Delete(TABLE.name, key_of(name))
         yield from self._counts.adopt(fingerprints, counts, int(self._now() * 1000), elsewhere)
         for name, reason in self._disabled.items():
             unchanged = self._fingerprints.get(name) == fingerprints.get(name, "")
@@ -218,7 +225,7 @@ class Health:
             values |= {"last_success_at": now, "failures": 0, **_NOT_FAILING}
             self._failing.pop(name, None)
             return [
-                Upsert(TABLE.name, _key(name), values),
+                Upsert(TABLE.name, key_of(name), values),
                 *self._counts.count(name, now, failed=False),
             ]
         told: list[BatchMember] = []
@@ -226,16 +233,16 @@ class Health:
             values["disabled_reason"] = GONE
             if name not in self._disabled:  # else it was another one in flight that said so first
                 values |= _disabling(now, GONE)
-                told = members_of(_disabled_event(name, GONE, now), config)
+                told = self._members(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
         counted: list[Upsert | Delete] = []
         if outcome.status_code is not None:  # or its payload did not render
             counted = self._counts.count(name, now, failed=True)
-            if name not in self._failing:
-                self._failing[name] = now, task.id
-                values |= {"failing_since": now, "failing_id": task.id}
-        return [*told, Upsert(TABLE.name, _key(name), values, add={"failures": 1}), *counted]
+            # Each time: the success of another daemon may have cleared it.
+            since, first = self._failing.setdefault(name, (now, task.id))
+            values |= {"failing_since": since, "failing_id": first}
+        return [*told, Upsert(TABLE.name, key_of(name), values, add={"failures": 1}), *counted]
 
     def observe(self, events: Sequence[Event]) -> None:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""
@@ -273,12 +280,12 @@ class Health:
     async def _judge(self, name: Name, after: float, control: Control) -> None:
         """Disable a webhook, unless another daemon has had a success meanwhile."""
         since = self._failing_anywhere.get(name, (0, 0))[0]
-        rows = await control.rows(TABLE.name)
-        row = next((one for one in rows if (one["endpoint_id"], one["name"]) == name), None)
-        if row is None or name in self._disabled or name not in self._failing_anywhere:
+        rows = await control.rows(TABLE.name, key_of(name))
+        if not rows or name in self._disabled or name not in self._failing_anywhere:
             return
-        if (row["last_success_at"] or 0) > since:
+        if (rows[0]["last_success_at"] or 0) > since:
             self._failing_anywhere.pop(name)  # the next failure is the first one
+            self._failing.pop(name, None)
             return
         await self.disable(name, control, f"{NO_SUCCESS}{format_duration(after)}")
 
@@ -303,13 +310,24 @@ class Health:
         was_enabled = name not in self._disabled
         values, told = {"disabled_reason": reason}, list[BatchMember]()
         if was_enabled:
-            values, told = _disabling(now, reason), members_of(event, control.config)
-        await control.write([*told, Upsert(TABLE.name, _key(name), values)])
+            values, told = _disabling(now, reason), self._members(event, control.config)
+        await control.write([*told, Upsert(TABLE.name, key_of(name), values)])
         self._disabled[name] = reason
         self._gone_at[name] = self._now()
         control.standing_changed(name[0])
         if was_enabled:
             control.publish(event)
+
+    def _members(self, event: WebhookEvent, config: Config) -> list[BatchMember]:
+        """What is written with a disabling, once for all daemons."""
+        name = event.endpoint, event.webhook
+        told = members_of(event, config, occurrence=self._last_disabled.get(name, 0))
+        self._was_disabled(name, event.at)
+        return told
+
+    def _was_disabled(self, name: Name, at: int | None) -> None:
+        if at is not None:
+            self._last_disabled[name] = max(at, self._last_disabled.get(name, 0))
 
     def failed_since(self, name: Name, last_disabled_at: int) -> float:
         """Since when (seconds since the epoch) deliveries have failed because it was disabled last,
@@ -320,8 +338,10 @@ class Health:
 
     async def enable(self, name: Name, control: Control) -> None:
         """Let its deliveries go on."""
+        for row in await control.rows(TABLE.name, key_of(name)):
+            self._was_disabled(name, row["last_disabled_at"])
         await control.write(
-            [Upsert(TABLE.name, _key(name), {**_LIFTED, **_NOT_FAILING, "failures": 0})]
+            [Upsert(TABLE.name, key_of(name), {**_LIFTED, **_NOT_FAILING, "failures": 0})]
         )
         was_disabled = self._disabled.pop(name, None) is not None
         self._enabled_at[name] = self._now()
@@ -363,13 +383,14 @@ def find(endpoint: Endpoint, name: str) -> Webhook | None:
     return next((webhook for webhook in endpoint[WEBHOOKS] if webhook.name == name), None)
 
 
-def _key(name: Name) -> dict[str, str]:
+def key_of(name: Name) -> dict[str, str]:
+    """The key of the row of a webhook."""
     return {"endpoint_id": name[0], "name": name[1]}
 
 
 def unwritten_row(name: Name, webhook: Webhook | OperationalWebhook, redactor: Redactor) -> Row:
     """The row of the table for a webhook that has none yet: nothing is known of its deliveries."""
-    return dict.fromkeys(TABLE.columns) | _key(name) | _columns(webhook, redactor)
+    return dict.fromkeys(TABLE.columns) | key_of(name) | _columns(webhook, redactor)
 
 
 def _columns(webhook: Webhook | OperationalWebhook, redactor: Redactor) -> dict[str, Any]:

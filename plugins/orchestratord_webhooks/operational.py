@@ -31,9 +31,12 @@ from orchestratord_webhooks.batches import fitting, is_elsewhere
 from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.operational_webhook import (
     PHASE,
+    WITHIN_MS,
     OperationalWebhook,
     find_operational,
+    is_observed,
     members_of,
+    noise,
 )
 
 log = logging.getLogger("orchestratord.webhooks")
@@ -53,6 +56,8 @@ class OperationalTeller:
         self._waiting: deque[BatchMember] = deque()
         self._dropped = 0
         """Events for which there was no room, and of which the log does not say so yet."""
+        self._noise: dict[tuple[str, ...], int] = {}
+        """When that was last told of which may happen often (milliseconds)."""
         self._writing: asyncio.Task[None] | None = None
 
     def bind(self, control: Control) -> None:
@@ -69,7 +74,8 @@ class OperationalTeller:
         except RuntimeError:  # none is in force yet
             return
         for event in events:
-            self._waiting.extend(members_of(event, config))
+            if is_observed(event) and not self._is_repeated(event):
+                self._waiting.extend(members_of(event, config))
         self._drop_oldest()
         if self._waiting and (self._writing is None or self._writing.done()):
             self._writing = asyncio.get_running_loop().create_task(self._write())
@@ -98,6 +104,14 @@ class OperationalTeller:
                     most = len(some) // 2
                 else:
                     log.exception("an event cannot be told of, and is dropped: %s", error)
+
+    def _is_repeated(self, event: Event) -> bool:
+        """Whether it is one of many, and one about the same was told of lately."""
+        about = noise(event)
+        if about is None:
+            return False
+        self._noise = {key: at for key, at in self._noise.items() if at > event.at - WITHIN_MS}
+        return self._noise.setdefault(about, event.at) != event.at
 
     def _drop_oldest(self) -> None:
         while len(self._waiting) > MOST_WAITING:

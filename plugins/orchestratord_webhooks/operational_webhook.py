@@ -13,16 +13,21 @@ from orchestratord import (
     OWN_ENDPOINT,
     Api,
     BatchMember,
+    BreakerEvent,
+    BulkEvent,
     Config,
+    ConfigEvent,
     DaemonSetting,
     Endpoint,
     Event,
     EventType,
+    FailingEvent,
     PartitionEvent,
     Redactor,
     Task,
     Template,
     TemplateTree,
+    ThrottleEvent,
     suggest,
 )
 from orchestratord_webhooks.declaration import LONGEST_TEXT, Addressed, BatchRule, Retry, shortened
@@ -73,6 +78,15 @@ _SUBJECTS = (
 )
 """Fields that say what an event is about: not why it came, which each daemon may put otherwise."""
 _WHY = ("error", "why", "reason")
+WITHIN_MS = 120_000
+"""Within which what several daemons find out, each for itself, counts as one."""
+_FOUND_BY_EACH = ("trouble.", "clock.")
+"""How the types of such events begin: nothing that the daemons share names them."""
+_NOISE = ("inbound.refused", "plugin.fault")
+"""Of what may happen a thousand times a second, each daemon tells of one about the same within that
+time."""
+_WRITTEN = ("webhook.disabled", "partition.held")
+"""What is written with its cause here, without `on_event`."""
 
 
 def _types(given: tuple[str, ...]) -> tuple[str, ...]:
@@ -160,10 +174,16 @@ def own_endpoint(config: Config) -> Endpoint:
 # -- What it is told of ----------------------------------------------------------------------------
 
 
-def members_of(event: Event, config: Config) -> list[BatchMember]:
+def is_observed(event: Event) -> bool:
+    """Whether an event is told of once it is observed: others are written with their cause."""
+    return not (event.type.recorded or event.type in _WRITTEN)
+
+
+def members_of(event: Event, config: Config, occurrence: object = None) -> list[BatchMember]:
     """The member of a batch that an event becomes, of each webhook that is told of such events.
 
-    None of one about the deliveries of these webhooks: those would never end.
+    None of one about the deliveries of these webhooks: those would never end. `occurrence`: what
+    tells what happened from the same at another time, where several daemons may tell of it.
     """
     webhooks = config[OPERATIONAL_WEBHOOKS]
     if not webhooks or event.type.startswith("task."):
@@ -171,7 +191,7 @@ def members_of(event: Event, config: Config) -> list[BatchMember]:
     if _is_own(event, frozenset(one.url.name for one in webhooks)):
         return []
     return [
-        _member(webhook, event, config.redactor)
+        _member(webhook, event, config.redactor, occurrence)
         for webhook in webhooks
         if webhook.enabled and event.type in webhook.events
     ]
@@ -200,9 +220,14 @@ def _is_own(event: Event, urls: frozenset[str]) -> bool:
     )
 
 
-def _member(webhook: OperationalWebhook, event: Event, redactor: Redactor) -> BatchMember:
+def _member(
+    webhook: OperationalWebhook, event: Event, redactor: Redactor, occurrence: object
+) -> BatchMember:
     about = _about(event, redactor)
-    subject = [str(about[name]) for name in _SUBJECTS if about.get(name) is not None]
+    named, since = _once(event, occurrence)
+    once = None
+    if named is not None:
+        once = shortened(" ".join([event.type, *_subject(about), *named]))
     return BatchMember(
         group=shortened(f"{LANE}{webhook.name} {webhook.fingerprint}"),
         endpoint_id=OWN_ENDPOINT,
@@ -212,8 +237,44 @@ def _member(webhook: OperationalWebhook, event: Event, redactor: Redactor) -> Ba
         most=webhook.batch.max,
         reason=str(event.type),
         detail=json_text(about),
-        once=shortened(" ".join([event.type.partition(".")[0], *subject])),
+        once=once,
+        since=since,
     )
+
+
+def _subject(fields: Mapping[str, Any]) -> list[str]:
+    """What an event with these fields is about."""
+    return [str(fields[name]) for name in _SUBJECTS if fields.get(name) is not None]
+
+
+def noise(event: Event) -> tuple[str, ...] | None:
+    """What an event is about of which there may be many; None for any other."""
+    return (event.type, *_subject(event._asdict())) if event.type in _NOISE else None
+
+
+def _once(event: Event, occurrence: object) -> tuple[list[str] | None, int | None]:
+    """What names an event, beside its subject, where it may be told of more than once; and since
+    when (milliseconds) the same counts that was told of, where nothing tells it from that."""
+    if occurrence is not None:
+        return [str(occurrence)], None
+    match event:
+        case BulkEvent(type=EventType.BULK_FINISHED):  # told of until that is noted, as the next
+            return [], None
+        case BulkEvent(type=EventType.BULK_PAUSED):
+            return [str(event.stop_at)], None
+        case FailingEvent():
+            return [str(event.failing_since)], None
+        # Several daemons may find out that it is over.
+        case BreakerEvent(type=EventType.BREAKER_CLOSED):
+            return [], max(event.opened_at or 0, event.at - WITHIN_MS)
+        case ThrottleEvent(type=EventType.THROTTLE_ENDED):
+            return [], max(event.since or 0, event.at - WITHIN_MS)
+        case ConfigEvent():
+            changed = (*event.added, *event.changed, *event.removed, *event.settings)
+            return [event.error or "", *changed], event.at - WITHIN_MS
+    if event.type.startswith(_FOUND_BY_EACH):
+        return [], event.at - WITHIN_MS
+    return None, None  # one daemon tells of it, once
 
 
 def _about(event: Event, redactor: Redactor) -> dict[str, Any]:

@@ -35,7 +35,7 @@ from orchestratord_webhooks.batches import example_of
 from orchestratord_webhooks.checks import SQL
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.envelope import time_text
-from orchestratord_webhooks.health import TABLE, Health, Name, Row, find, unwritten_row
+from orchestratord_webhooks.health import TABLE, Health, Name, Row, find, key_of, unwritten_row
 from orchestratord_webhooks.operational import example_delivery
 from orchestratord_webhooks.operational_webhook import OperationalWebhook, find_operational
 from orchestratord_webhooks.route_documents import (
@@ -101,11 +101,7 @@ class WebhookRoutes:
         wanted = query.get("endpoint")
         if wanted and wanted != OWN_ENDPOINT:
             _endpoint(self._control.config, wanted)
-        rows = [
-            row
-            for row in await self._control.rows(TABLE.name)
-            if not wanted or row["endpoint_id"] == wanted
-        ]
+        rows = await self._control.rows(TABLE.name, {"endpoint_id": wanted} if wanted else {})
         rows.sort(key=lambda row: (row["endpoint_id"], row["name"]))
         return Answer({"webhooks": await self._all_shown(rows)})
 
@@ -258,15 +254,16 @@ class WebhookRoutes:
         return (await self._all_shown([await self._columns(name, webhook)]))[0]
 
     async def _columns(self, name: Name, webhook: Webhook | OperationalWebhook) -> Row:
-        rows = await self._control.rows(TABLE.name)
-        found = (row for row in rows if (row["endpoint_id"], row["name"]) == name)
+        rows = await self._control.rows(TABLE.name, key_of(name))
         # That of a webhook that was declared just now may not be written yet.
-        return next(found, None) or unwritten_row(name, webhook, self._control.config.redactor)
+        return rows[0] if rows else unwritten_row(name, webhook, self._control.config.redactor)
 
     async def _all_shown(self, rows: Sequence[Mapping[str, Any]]) -> list[WebhookHealth]:
         """Rows of the table for people, with how their deliveries went lately."""
         now = int(self._now() * 1000)
-        counts = recent(await self._control.rows(COUNTS.name), now)
+        endpoints = {row["endpoint_id"] for row in rows}
+        of_one = {"endpoint_id": endpoints.pop()} if len(endpoints) == 1 else {}
+        counts = recent(await self._control.rows(COUNTS.name, of_one), now)
         none = RecentAttempts(counted_since(now))
         return [_shown(row, counts.get((row["endpoint_id"], row["name"]), none)) for row in rows]
 

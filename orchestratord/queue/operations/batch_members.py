@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from orchestratord.model.task import BatchMember, Key
 from orchestratord.queue.connection import ManyRows
-from orchestratord.queue.rows import code_text, plain, worded
+from orchestratord.queue.rows import code_text, plain
 from orchestratord.queue.session import Session
 
 IN_FULL = 10
@@ -27,21 +27,21 @@ VALUES {rows}
 )  # fmt: skip
 
 
-AGAIN = 120.0
-"""Seconds within which what is to be told of once is not told of again."""
-
-NEWEST = """
-SELECT reason FROM batch_members WHERE group_key = ? AND once = ? AND at > ?
-ORDER BY at DESC, id DESC LIMIT 1
+TOLD = """
+SELECT max(id) FROM batch_members WHERE group_key = ? AND once = ? AND at > ?
 """
+MOST_REMEMBERED = 1_000
 
 
 def add_members(session: Session, members: Sequence[BatchMember]) -> None:
     """Write these, in their order. Raises Singly."""
+    if groups := groups_of(members):
+        session.lock_order(groups)
     now, places = session.now(), dict[str, int]()
     rows = []
     for one in members:
-        if one.once is not None and _is_there(session, one, now):
+        if one.once is not None and _is_there(session, one):
+            _note(session, one)
             continue
         place = places.get(one.group)
         if place is None:
@@ -57,16 +57,44 @@ def add_members(session: Session, members: Sequence[BatchMember]) -> None:
         ))  # fmt: skip
         if one.once is not None:  # a later one of these may be the same
             MEMBERS.one(session.db, rows.pop())
+            _note(session, one)
     if len(rows) == 1:
         MEMBERS.one(session.db, rows[0])
     else:
         MEMBERS.run(session.db, rows)
 
 
-def _is_there(session: Session, one: BatchMember, now: int) -> bool:
-    """Whether the same was the last to be told of it; no other daemon writes it meanwhile."""
-    group = plain(one.group) or ""
-    session.lock_order((Key(group),))
-    since = now - round(AGAIN * 1000)
-    newest = session.db.one(NEWEST, (group, plain(one.once), since))
-    return newest is not None and worded(newest[0]) == one.reason
+def groups_of(effects: Iterable[object]) -> set[Key]:
+    """What to lock, all at once and so in one order, before any of these is written that is told of
+    once: no other daemon writes the same then."""
+    return {
+        Key(plain(one.group) or "")
+        for one in effects
+        if isinstance(one, BatchMember) and one.once is not None
+    }
+
+
+def _is_there(session: Session, one: BatchMember) -> bool:
+    """Whether the same is told of already."""
+    newest = _newest(session, one, one.since)
+    if one.since is None or newest is None:
+        return newest is not None
+    return newest > session.found_told.get(_name(one), 0)
+
+
+def _newest(session: Session, one: BatchMember, since: int | None) -> int | None:
+    row = session.db.one(TOLD, (*_name(one), -1 if since is None else since))
+    return None if row is None else row[0]
+
+
+def _note(session: Session, one: BatchMember) -> None:
+    """Remember which member tells of what this daemon has found out for itself. Should that be
+    undone, it is one that does not exist, or the same is told of twice."""
+    if one.since is not None and (newest := _newest(session, one, None)) is not None:
+        if len(session.found_told) >= MOST_REMEMBERED:
+            session.found_told.clear()
+        session.found_told[_name(one)] = newest
+
+
+def _name(one: BatchMember) -> tuple[str, str]:
+    return plain(one.group) or "", plain(one.once) or ""

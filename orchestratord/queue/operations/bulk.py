@@ -87,10 +87,6 @@ UPDATE retry_schedule {BY_ID} SET cancel_requested = 1, updated_at = ?
 WHERE id IN ({{ids}}) AND status = 'running' RETURNING id
 """
 
-LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
-LOCKED = 10_000
-"""Tasks that one statement locks."""
-
 REPLACED = f"""
 SELECT replaces FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) AND replaces IS NOT NULL
 """
@@ -280,11 +276,15 @@ MOVES: Batch[Move, Moved] = Batch(_one_move, _all_moves)
 
 def _lock_tasks(session: Session, moves: Sequence[Move]) -> None:
     """Lock the tasks by their ids, before any bulk, as those do who settle."""
-    ids = sorted({id_ for move in moves for id_ in move.ids}) if session.db.for_update else ()
-    for first in range(0, len(ids), LOCKED):
-        some = ids[first : first + LOCKED]
-        marks = ", ".join("?" * len(some))
-        session.db.all(LOCK.format(ids=marks) + session.db.for_update, some)
+    if not session.db.for_update:
+        return
+    ids = {id_ for move in moves for id_ in move.ids}
+    for move in moves:
+        if move.seen.action == CANCELLING and move.ids:
+            marks = ", ".join("?" * len(move.ids))
+            found = session.db.all(REPLACED.format(ids=marks), list(move.ids))
+            ids |= {replaced for (replaced,) in found}
+    partitions.lock_tasks(session, ids)
 
 
 def _carry_out(session: Session, move: Move) -> Moved:
@@ -399,6 +399,7 @@ def cancel(session: Session, bulk_id: int) -> Bulk:
 @writes(Rank.KEEP)
 def resume(session: Session, bulk_id: int) -> Bulk:
     """Have one that has paused go on, until as many more have failed. Raises NotFound, Conflict."""
+    session.write_outcomes()
     bulk = _get(session.db, bulk_id, session.db.for_update)
     if bulk.status != PAUSED:
         raise Conflict(f"bulk {bulk_id} is {bulk.status}, and not paused")
@@ -419,6 +420,7 @@ def look_after(session: Session, bulk_id: int) -> tuple[Bulk, bool]:
 
     Whatever other daemons look after it too, it is noted once. Raises NotFound.
     """
+    session.write_outcomes()  # what ended the last one may be of this transaction
     bulk = _get(session.db, bulk_id, session.db.for_update)
     if bulk.status in (RUNNING, PAUSED) or bulk.ended_at is not None or _others(session, bulk):
         return bulk, False

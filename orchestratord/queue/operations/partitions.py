@@ -285,6 +285,20 @@ RETURNING endpoint_id, webhook, partition
 """
 
 
+LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
+LOCKED = 10_000
+"""Tasks that one statement locks."""
+
+
+def lock_tasks(session: Session, tasks: Collection[int]) -> None:
+    """Lock the rows of these tasks in the order of their ids, where other daemons may, too."""
+    ids = sorted(tasks) if session.db.for_update else ()
+    for first in range(0, len(ids), LOCKED):
+        some = ids[first : first + LOCKED]
+        marks = ", ".join("?" * len(some))
+        session.db.all(LOCK.format(ids=marks) + session.db.for_update, some)
+
+
 def stays_held(status: str, reason: str | None) -> bool:
     """Whether a partition that waits for a person after a failure does so after this end."""
     return status == Status.FAILED and reason not in LETS_GO

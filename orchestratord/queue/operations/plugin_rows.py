@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
+from types import MappingProxyType
 from typing import Any
 
 from orchestratord.errors import QueueError
@@ -113,26 +113,33 @@ def insert_all_new(session: Session, effects: Sequence[Upsert]) -> list[bool]:
 
 def _known(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
     """Those of these keys of which there is a row."""
+    return list({tuple(row) for row in _rows_of(session, sql, keys)})
+
+
+def _rows_of(session: Session, sql: str, keys: Sequence[tuple[Any, ...]]) -> list[tuple[Any, ...]]:
+    """What a statement finds that has `{}` where these keys go."""
     # In powers of two, so that there are few statements to be prepared.
     more = (1 << (len(keys) - 1).bit_length()) - len(keys)
     padded = [*keys, *([keys[-1]] * more)]
     marks = f"({', '.join('?' * len(keys[0]))})"
-    rows = session.db.all(sql.format(", ".join([marks] * len(padded))), list(chain(*padded)))
-    return list({tuple(row) for row in rows})
+    return session.db.all(sql.format(", ".join([marks] * len(padded))), list(chain(*padded)))
 
 
 def delete(session: Session, effect: Delete) -> None:
     """Delete the row, if it is there. Raises ValueError for what cannot be."""
-    table, key = _table(session, effect.table), dict(effect.key)
-    _check_columns(table, key, set())
+    key = dict(effect.key)
+    table = _table_of(session, effect)
     where = " AND ".join(f'"{name}" = ?' for name in key)
     session.db.run(f'DELETE FROM "{table.name}" WHERE {where}', tuple(key.values()))
 
 
-async def rows(store: Store, table: str) -> list[dict[str, Any]]:
-    """Every row of a plugin's table in the order of its key, by the names of its columns.
+async def rows(
+    store: Store, table: str, where: Mapping[str, Any] = MappingProxyType({})
+) -> list[dict[str, Any]]:
+    """Every row of a plugin's table in the order of its key, by the names of its columns; with
+    `where`, those alone whose columns of these names have these values.
 
-    Raises QueueError where no plugin registered it.
+    Raises QueueError where no plugin registered it, or it has no such column.
     """
     declared = store.tables.get(table)
     if declared is None:
@@ -140,13 +147,22 @@ async def rows(store: Store, table: str) -> list[dict[str, Any]]:
     names = list(declared.columns)
     columns = ", ".join(f'"{name}"' for name in names)
     key = ", ".join(f'"{name}"' for name in declared.key)
-    sql = f'SELECT {columns} FROM "{declared.name}" ORDER BY {key}'
-    found = await store.read(Read(lambda db: db.all(sql)))
+    if unknown := where.keys() - declared.columns.keys():
+        raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
+    these = " AND ".join(f'"{name}" = ?' for name in where) or "1 = 1"
+    sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
+    found = await store.read(Read(lambda db: db.all(sql, tuple(where.values()))))
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
+def _table_of(session: Session, effect: Delete) -> Table:
+    table = _table(session, effect.table)
+    _check_columns(table, dict(effect.key), set())
+    return table
+
+
 class Upserts:
-    """Upserts of one transaction, gathered by their shape to be written in few statements.
+    """Upserts and deletions of one transaction, gathered to be written in few statements.
 
     What is in the tables after `flush` is what it would be had each been written in its turn.
     """
@@ -159,6 +175,7 @@ class Upserts:
         self._last_run: dict[Shape, int] = {}
         self._row_run: dict[Hashable, int] = {}
         """The run in which a row was written last: it cannot be written in an earlier one."""
+        self._deletes: dict[tuple[str, tuple[Any, ...]], Delete] = {}
 
     def add(self, effect: Upsert) -> None:
         """Write this, by the next `flush`. Raises ValueError for what cannot be."""
@@ -169,7 +186,8 @@ class Upserts:
         rare = None in effect.add.values()
         rare = rare or any(effect.values.get(name, "") is None for name in found.filled)
         rare = rare or not _PLAIN.issuperset(map(type, effect.values.values()))
-        if found.both is None or rare or tuple(map(type, key)) != found.exact:
+        rare = rare or found.both is None or tuple(map(type, key)) != found.exact
+        if rare or (shape[0], key) in self._deletes:
             self.flush()
             upsert(self._session, effect)
             return
@@ -186,9 +204,37 @@ class Upserts:
             add = tuple(old + more for old, more in zip(before, add, strict=True))
         rows[key] = (*key, *effect.values.values(), *add)
 
+    def delete(self, effect: Delete) -> None:
+        """Delete this, by the next `flush`. Raises ValueError for what cannot be."""
+        table, key = _table_of(self._session, effect), tuple(effect.key.values())
+        row = (effect.table, tuple(effect.key), key)
+        exact = tuple(map(type, key)) == tuple(_EXACT[_kind(table, name)] for name in effect.key)
+        if tuple(effect.key) != table.key or not exact or row in self._row_run:
+            self.flush()
+            delete(self._session, effect)
+        else:
+            self._deletes[effect.table, key] = effect
+
     def add_member(self, member: BatchMember) -> None:
         """Write this member of a batch, by the next `flush`."""
         self._members.append(member)
+
+    def _lock(self, name: str, keys: Collection[tuple[Any, ...]]) -> None:
+        """Lock the rows of a table that several statements are to change, in the order in which one
+        would."""
+        lock = self._session.db.for_update
+        if not lock:
+            return
+        table, sorted_keys = self._session.tables[name], sorted(keys)
+        names = ", ".join(f'"{column}"' for column in table.key)
+        same = " AND ".join(f'there."{column}" = wanted."{column}"' for column in table.key)
+        order = ", ".join(f'there."{column}"' for column in table.key)
+        sql = (
+            f"WITH wanted ({names}) AS (VALUES {{}}) "
+            f'SELECT 1 FROM wanted JOIN "{name}" AS there ON {same} ORDER BY {order}{lock} OF there'
+        )
+        for start in range(0, len(sorted_keys), LOOKED_UP):
+            _rows_of(self._session, sql, sorted_keys[start : start + LOOKED_UP])
 
     def flush(self) -> None:
         """Write what was gathered."""
@@ -196,9 +242,20 @@ class Upserts:
             add_members(self._session, self._members)
             self._members = []
         # Several tables and rows are always changed in one order, or two sessions would deadlock.
-        for _, found, rows in sorted(self._runs, key=itemgetter(0)):
-            assert found.both is not None
-            found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
+        changes = {name: list[Any]() for name in sorted({name for name, *_ in self._runs})}
+        for name, found, rows in self._runs:
+            changes[name].append((found, rows))
+        deletes = sorted(self._deletes)
+        for name in sorted({*changes, *(name for name, _ in deletes)}):
+            runs = changes.get(name, [])
+            gone = [key for table, key in deletes if table == name]
+            if len(runs) + bool(gone) > 1:
+                self._lock(name, {key for _, rows in runs for key in rows} | set(gone))
+            for found, rows in runs:
+                found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
+            for key in gone:
+                delete(self._session, self._deletes[name, key])
+        self._deletes.clear()
         self._runs.clear()
         self._last_run.clear()
         self._row_run.clear()

@@ -9,10 +9,12 @@ from typing import NamedTuple
 from peewee import Case
 
 from orchestratord.model.schedule_slots import Run, is_taken, run_before
+from orchestratord.model.task import BatchMember, RowEffect
 from orchestratord.queue.batch import Rank, Write, reads
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.models import Fact, ScheduleSlot, sql
 from orchestratord.queue.operations.insert import insert_one
+from orchestratord.queue.operations.settle import apply_effects
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.session import Session
 
@@ -106,9 +108,11 @@ def take_slot(
     runs: Sequence[Run],
     insert: Insert | None,
     missed: MissedSlots | None = None,
+    effects: Sequence[RowEffect | BatchMember] = (),
 ) -> Write[Taken | None]:
     """Take `slot`, with its task, where what is known of the schedule is still as in `previous`
     (None: nothing was). `runs` are those with this slot. `missed`: what is noted to have been.
+    `effects`: what plugins have written with that.
 
     None where another daemon has taken one meanwhile. Raises StorageFull.
     """
@@ -136,6 +140,7 @@ def take_slot(
             fact = Fact.insert(name=MISSED + endpoint_id, value=text)
             fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
             session.db.run(*sql(fact))
+            apply_effects(session, effects)
         if insert is None:
             return Taken(None)
         inserted = insert_one(session, insert, session.now())

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from operator import itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import Attempt, BatchMember, Status, Task, Upsert
+from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.batch_members import add_members
+from orchestratord.queue.operations.batch_members import add_members, groups_of
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
-from orchestratord.queue.operations.partitions import give_place
+from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
     Insert,
@@ -148,6 +150,8 @@ def _start_alone(session: Session, begun: Start) -> Started:
 def _settle_alone(session: Session, s: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
     task, status, row = s.task, s.status, _ended(s)
+    if task.replaces is not None:
+        lock_tasks(session, (task.id, task.replaces))
     if status == Status.PENDING and not WAIT.one(session.db, (*row, s.next_try, int(s.backed_off))):
         if not session.db.one(CANCEL_ASKED, fence(task)):
             return Settled(False, status, [])
@@ -228,6 +232,9 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
             attempts.append(attempt)
         if s.last_success_at is not None:
             session.succeeded(s.task.key.name, s.last_success_at)
+    if places:
+        ids = {s.task.id for s, *_ in prepared} | {replaced for replaced, *_ in places}
+        lock_tasks(session, ids)
     for statement, changed in rows.items():
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
@@ -304,8 +311,9 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
     What the database will never take is logged and left out: a plugin's mistake must not hold up
     the task that it was made for.
     """
+    _lock_named(session, effects)
     inserted: list[Inserted] = []
-    for effect in effects:
+    for effect in _in_order(session, effects):
         try:
             with session.db.guard():
                 if isinstance(effect, Insert):
@@ -332,12 +340,35 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     """
     if not any(groups):
         return [[] for _ in groups]
+    _lock_named(session, [one for effects in groups for one in effects])
     inserts = [one for effects in groups for one in all_inserts(effects)]
     new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
     results = [_add_all(session, new, upserts, effects) for effects in groups]
     new.flush()
     upserts.flush()
     return results
+
+
+def _lock_named(session: Session, effects: Effects) -> None:
+    """Lock what has a name and no row yet: the groups of what is told of once, and the keys of what
+    is ordered, always at once."""
+    if groups := groups_of(effects):
+        session.lock_order(groups | ordered_keys(all_inserts(effects)))
+
+
+def _in_order(session: Session, effects: Effects) -> Effects:
+    """The same in the order in which `apply_all_effects` locks rows: table by table, by their keys.
+    Those of one row stay in theirs."""
+    rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
+    if len(rows) < 2 or not session.db.for_update:
+        return effects
+    with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
+        rows = sorted(rows, key=partial(_place_of, session.tables))
+    return [*(effect for effect in effects if not isinstance(effect, Upsert | Delete)), *rows]
+
+
+def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, ...]:
+    return row.table, *(row.key[name] for name in tables[row.table].key)
 
 
 def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects) -> list[Inserted]:
@@ -352,8 +383,7 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
             elif isinstance(effect, BatchMember):
                 upserts.add_member(effect)
             else:
-                upserts.flush()
-                delete(session, effect)
+                upserts.delete(effect)
         except NONSENSE as error:
             _leave_out(effect, error, inserted)
     return inserted

@@ -8,12 +8,14 @@ more, in each daemon. What failures had put off comes forward when that is over.
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
 
 from orchestratord.model.event import LIFTED, RETRY_AFTER, StoredThrottle
-from orchestratord.model.task import Key
+from orchestratord.model.task import BatchMember, Key, RowEffect
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
 from orchestratord.queue.models import ThrottleRow, sql
+from orchestratord.queue.operations.settle import apply_effects
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
@@ -23,6 +25,9 @@ KEPT_MS = 24 * 3600 * 1000
 """How long it is remembered that something was lifted: each daemon looks every few seconds."""
 GONE_MS = 7 * 24 * 3600 * 1000
 """After which what a daemon that is gone had found out says nothing any more."""
+
+SAME_MS = 120_000
+"""Within which what several daemons find out, each for itself, counts as one."""
 
 _ROW = ThrottleRow
 _FIELDS = (
@@ -43,11 +48,36 @@ def stored(db: Connection) -> list[StoredThrottle]:
     return [StoredThrottle(*row) for row in db.all(*sql(query))]
 
 
+class Change(NamedTuple):
+    """That something began to throttle a scope, or does so no longer."""
+
+    name: str
+    """Of the scope."""
+    kind: str
+    began: bool
+    after: int
+    """What has begun before then (milliseconds) is not the same."""
+    effects: Sequence[RowEffect | BatchMember]
+    """What plugins have written with it."""
+
+
 @writes(Rank.KEEP)
 def note(
-    session: Session, host: str, put: Sequence[StoredThrottle], drop: Sequence[StoredThrottle]
+    session: Session,
+    host: str,
+    put: Sequence[StoredThrottle],
+    drop: Sequence[StoredThrottle],
+    changes: Sequence[Change] = (),
 ) -> None:
-    """Write what has begun, or lasts longer, and delete what is over."""
+    """Write what has begun, or lasts longer, and delete what is over; with it, what follows from
+    `changes`, unless another daemon has just found out that the same began."""
+    _lock(session)
+    effects = [
+        effect
+        for one in changes
+        if one.effects and not (one.began and _is_elsewhere(session, one))
+        for effect in one.effects
+    ]
     for row in put:
         lifted = _ROW.select(_ROW.since).where(_ROW.name == row.name, _ROW.kind == LIFTED)
         found = session.db.one(*sql(lifted))
@@ -56,11 +86,32 @@ def note(
     for row in drop:
         one = (_ROW.name == row.name, _ROW.kind == row.kind, _ROW.owner == row.owner)
         session.db.run(*sql(_ROW.delete().where(*one, _ROW.since <= row.since)))
+    apply_effects(session, effects)
+
+
+def _lock(session: Session) -> None:
+    """Keep others from changing what throttles: all daemons write the same rows, each in an order
+    of its own, and two that find out the same see each other's."""
+    session.lock_order((Key("throttles"),))
+
+
+def _is_elsewhere(session: Session, change: Change) -> bool:
+    """Whether what has begun had begun in another daemon, and goes on there."""
+    now = session.leases.now(session.clock)
+    query = _ROW.select(_ROW.since).where(
+        _ROW.name == change.name,
+        _ROW.kind == change.kind,
+        _ROW.owner != session.owner,
+        _ROW.since > max(now - SAME_MS, change.after),
+        _ROW.until.is_null() | (_ROW.until > now),
+    )
+    return session.db.one(*sql(query.limit(1))) is not None
 
 
 @writes(Rank.HAND)
 def lift(session: Session, name: str, at: int) -> None:
     """Note that all that throttled a scope until then was lifted."""
+    _lock(session)
     ended = (_ROW.name == name, _ROW.since <= at)
     session.db.run(*sql(_ROW.delete().where(*ended)))
     _put(session, "", StoredThrottle(name, LIFTED, "", at))
@@ -77,6 +128,7 @@ def adopt(session: Session, host: str, alive: Collection[str], now: int) -> list
         alive: the owners that are not.
         now: milliseconds since the epoch, by the database's clock.
     """
+    _lock(session)
     ended = (
         (_ROW.until < now)
         | ((_ROW.kind == LIFTED) & (_ROW.since < now - KEPT_MS))

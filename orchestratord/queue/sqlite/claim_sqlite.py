@@ -192,7 +192,7 @@ class SqliteSession(Session):
             ids += mine
         pages = TaskPages(self.db, ids)
         if not pages.partitioned:
-            return Claimed([], earliest, read=pages.tasks)
+            return Claimed([], earliest, read=pages.tasks, ids=ids)
         tasks = pages.tasks()
         tasks += self._take_on(picks, tasks, now)
         for task in tasks:

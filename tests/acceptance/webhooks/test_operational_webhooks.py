@@ -151,17 +151,36 @@ def test_a_batch_says_how_the_rest_of_it_is_found(
 
 
 KILLER = """
-import os, pathlib, signal
+import asyncio, os, pathlib, signal, sqlite3
 from orchestratord import hookimpl
+
+HOME = pathlib.Path(os.environ["HOME"])
+
+def is_noted():
+    url = (HOME / "queue").read_text()
+    if not url.startswith("postgresql"):
+        return sqlite3.connect(url).execute("SELECT 1 FROM throttles").fetchone()
+    import psycopg
+    with psycopg.connect(url) as connection:
+        return connection.execute("SELECT 1 FROM throttles").fetchone()
+
+def kill_once_noted():
+    if is_noted():
+        os.kill(os.getpid(), signal.SIGKILL)
+    asyncio.get_running_loop().call_later(0.005, kill_once_noted)
 
 @hookimpl
 def observe(events):
     for event in events:
-        here = pathlib.Path(os.environ["HOME"], event.type)
+        here = HOME / event.type
+        if here.exists():
+            continue
         if event.type in ("webhook.disabled", "partition.held", "bulk.finished"):
-            if not here.exists():
-                here.touch()
-                os.kill(os.getpid(), signal.SIGKILL)
+            here.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        if event.type == "throttle.began":  # it is in memory first
+            here.touch()
+            kill_once_noted()
 """
 
 
@@ -176,13 +195,17 @@ def test_what_is_written_with_its_cause_outlives_a_kill(
     receiver.reply("/get", lambda request: Answer(200))
     receiver.reply("/held", lambda request: Answer(400))
     receiver.reply("/gone", lambda request: Answer(410))
+    receiver.reply("/later", lambda request: Answer(429, headers={"Retry-After": "3600"}))
     receiver.reply("/ops", lambda request: Answer(200))
     daemon = make_daemon(**settings(receiver, **more))
     daemon.expect(r"written out here")
     daemon.plugin("killer", KILLER)
+    queue_at = more.get("database") or str(daemon.database)
+    (daemon.home / "queue").write_text(queue_at)
     declare(daemon, receiver)
     rule = {"by": "{{ params.account }}", "ordered": True, "on_failure": "hold"}
     daemon.endpoint("crm/held", "/held", params={"account": {}}, partition=rule, webhooks=[])
+    daemon.endpoint("crm/later", "/later", webhooks=[])
     daemon.start()
     daemon.call("crm/get")
     assert daemon.wait() == -signal.SIGKILL
@@ -193,11 +216,18 @@ def test_what_is_written_with_its_cause_outlives_a_kill(
     daemon.post("/v1/retries/cancel", {"filter": {"id": [held], "status": "failed"}})
     assert daemon.wait() == -signal.SIGKILL
     daemon.start()
-    until(lambda: len(told(receiver)) >= 3, "all three")
+    daemon.call("crm/later")
+    assert daemon.wait() == -signal.SIGKILL
+    daemon.start()
+    until(lambda: len(told(receiver)) >= 4, "all four")
     assert daemon.finish_none([], 1.5) == []
-    about = [(one["type"], one.get("partition") or one.get("webhook")) for one in told(receiver)]
+    about = [
+        (one["type"], one.get("partition") or one.get("webhook") or one.get("scope"))
+        for one in told(receiver)
+    ]
     assert sorted(about, key=str) == [
-        ("bulk.finished", None), ("partition.held", "acme"), ("webhook.disabled", "gone"),
+        ("bulk.finished", None), ("partition.held", "acme"), ("throttle.began", "api:crm"),
+        ("webhook.disabled", "gone"),
     ]  # fmt: skip
 
 

@@ -9,9 +9,11 @@ import pytest
 from orchestratord.errors import Conflict, NotFound
 from orchestratord.model.settings import Retention
 from orchestratord.model.task import Key, Status
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import manual, search
+from orchestratord.queue.operations.settle import settle
 from orchestratord.queue.records import CANCEL, Insert, TaskFilter
 from orchestratord.queue.store import Store
 from orchestratord.values.status_set import StatusSet
@@ -442,3 +444,19 @@ async def test_a_daemon_of_schema_7_finds_nothing_by_a_filter_that_it_does_not_k
     assert set(json.loads(new["filter"])) == known
     assert json.loads(new["filter"])["ids"] == []
     assert bulk.filter.left_out == ("ambiguous",)
+
+
+async def test_what_ends_with_its_last_task_says_how_that_went(queue: Any, store: Store) -> None:
+    """Though both are of one transaction."""
+    await queue.add()
+    [task] = await queue.claim()
+    await queue.settle(task, Status.FAILED, reason="exhausted")
+    bulk = await queue.bulk(TaskFilter())
+    await bulks.step(store, bulk.id, 100)
+    await bulks.step(store, bulk.id, 100)
+    [task] = await queue.claim()
+    steps = settle(queue.settlement(task)), bulks.look_after(bulk.id)
+    both = Write(Rank.KEEP, lambda session: [step.run(session) for step in steps])
+    _, (ended, is_new) = await store.write(both)
+    assert is_new
+    assert (ended.succeeded, ended.failed, ended.waiting) == (1, 0, 0)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from orchestratord.model.event import BREAKER, LIFTED, OVERLOAD, RETRY_AFTER, StoredThrottle
-from orchestratord.model.task import Key, Status
-from orchestratord.queue.operations import search, stored_throttles
+from orchestratord.model.task import BatchMember, Key, Status
+from orchestratord.queue.operations import daemons, search, stored_throttles
 from orchestratord.queue.store import Store
 
 NOW = 1_000_000_000
@@ -33,6 +35,30 @@ async def test_what_is_lifted_wins_over_what_began_before(store: Store) -> None:
     later = HOLD._replace(since=NOW + 11)
     await store.write(stored_throttles.note("host", [later], [other]))
     assert await rows(store) == [lifted, later]
+
+
+@pytest.mark.parametrize("new_url", ["workers", "postgres"], indirect=True)
+async def test_what_begins_in_several_daemons_is_told_of_once(two: Any) -> None:
+    """With the row that says so: by the first one, and again once it was over."""
+    one, other = two
+    now = await one.store.write(daemons.look())  # by the clock of the database
+
+    async def begins(queue: Any, kind: str, since: int, after: int = 0) -> int:
+        """How many are told of so far."""
+        owner = queue.store.owner if kind == BREAKER else ""
+        row = StoredThrottle("api:a", kind, owner, since, since + 60_000)
+        told = BatchMember(kind, "orchestratord", "ops", "operational", every=30.0, most=100)
+        change = stored_throttles.Change("api:a", kind, True, after, [told])
+        await queue.store.write(stored_throttles.note("host", [row], [], [change]))
+        return len(one.run(f"SELECT id FROM batch_members WHERE group_key = '{kind}'"))
+
+    assert [await begins(one, BREAKER, now), await begins(other, BREAKER, now + 9)] == [1, 1]
+    # It had closed there, which was told of, and opens again.
+    assert await begins(other, BREAKER, now + 20, after=now + 15) == 2
+    assert await begins(one, BREAKER, now + 30, after=now + 18) == 2
+    assert await begins(one, RETRY_AFTER, now - 70_000) == 1
+    assert await begins(other, RETRY_AFTER, now) == 2, "that one is over"
+    assert await begins(one, RETRY_AFTER, now) == 2
 
 
 async def test_the_next_start_has_what_those_have_found_out_that_are_gone(store: Store) -> None:

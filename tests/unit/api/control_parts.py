@@ -168,7 +168,7 @@ class Parts:
             team,
             Upgrade(None),
             OutboxRelay(
-                self.store, self.worker.enqueue, reloader, self.clock, self.host.events, "sqlite:"
+                self.store, self.worker.enqueue, reloader, self.clock, self.host, "sqlite:"
             ),
         )
         self.server = Server(application(self.service, self.host), Listener(self.path))

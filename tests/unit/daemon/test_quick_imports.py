@@ -6,6 +6,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.postgres import Postgres
 
 IMPORTS = """
@@ -43,6 +45,22 @@ asyncio.run(main())
 assert "psycopg" in sys.modules
 """
 
+PLUGIN = """
+import peewee
+database = peewee.PostgresqlDatabase(sys.argv[1], prefer_psycopg3=True)
+class Row(peewee.Model):
+    class Meta:
+        database = database
+    data = peewee.JSONField(index=True)
+assert "psycopg" in sys.modules
+with database.connection_context():
+    database.create_tables([Row])
+    Row.create(data={"a": [1]})
+    with database.atomic():
+        assert [row.data for row in Row.select().iterator()] == [{"a": [1]}]
+    assert database.is_connection_usable()
+"""
+
 
 def _python(code: str, *words: str) -> None:
     command = [sys.executable, "-c", code, *words]
@@ -63,10 +81,11 @@ def test_a_start_imports_nothing_that_is_for_later(tmp_path: Path) -> None:
         _python(IMPORTS + START, str(tmp_path / "config"), which)
 
 
-def test_peewee_does_without_its_driver(postgres: Postgres) -> None:
+@pytest.mark.parametrize("code", [QUEUE, PLUGIN], ids=["the queue", "a plugin"])
+def test_peewee_does_without_its_driver(postgres: Postgres, code: str) -> None:
     """Where peewee has seen no psycopg, it makes the tables of a PostgreSQL all the same."""
     url = postgres.create()
     try:
-        _python(IMPORTS + QUEUE, url)
+        _python(IMPORTS + code, url)
     finally:
         postgres.drop(url)

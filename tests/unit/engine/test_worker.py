@@ -19,13 +19,14 @@ from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
-from orchestratord.model.task import Delete, Effect, Key, NewTask, Task, Upsert
+from orchestratord.model.task import Delete, Effect, Key, NewTask, Status, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import manual, search
 from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.rows import TaskPages
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.redact import Redactor
@@ -171,6 +172,29 @@ async def test_a_database_that_refuses_claims_makes_the_daemon_unready(
     await rename("away", "retry_schedule")
     await bench.until(lambda: bench.requests == 1)
     await bench.until(lambda: not bench.store.health.troubles)
+
+
+async def test_what_was_claimed_and_cannot_be_read_is_released(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where no memory is left; else it would run for as long as its daemon lives."""
+    fails = [MemoryError(), MemoryError()]
+    tasks = TaskPages.tasks
+
+    def once_there_is_room(self: TaskPages) -> list[Task]:
+        if fails:
+            raise fails.pop()
+        return tasks(self)
+
+    monkeypatch.setattr(TaskPages, "tasks", once_there_is_room)
+    bench.answer.set()
+    made = await bench.worker.enqueue.accept([replace(CALL, delay=0.1) for _ in range(2)])
+    async with asyncio.timeout(30):
+        while (await bench.store.counts()).get(Status.SUCCEEDED) != 2:
+            await asyncio.sleep(0.01)
+    found = [await bench.task(one.id) for one in made]
+    assert [task.attempts for task in found] == [1, 1], "what was released does not count"
+    assert not fails
 
 
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:

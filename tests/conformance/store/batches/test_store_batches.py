@@ -125,20 +125,37 @@ async def test_each_batch_has_its_first_ten_in_full(queue: Any, store: Store) ->
     assert queue.run("SELECT count(detail) AS n FROM batch_members") == [{"n": 30}], "no more"
 
 
-async def test_what_is_told_of_once_is_told_again_after_something_else(
-    queue: Any, store: Store
-) -> None:
-    def change(reason: str, **fields: Any) -> BatchMember:
-        return member(0, reason=reason, once="trouble storage_full", **fields)
+async def test_what_has_a_name_is_told_of_once(queue: Any, store: Store) -> None:
+    for name in ("bulk 1", "bulk 2", "bulk 1"):
+        await store.write(write_effects([member(0, once=name), member(0, once=name)]))
+        queue.clock.turn(121)
+    await store.write(write_effects([member(0, once="bulk 1", group="other")]))
+    query = "SELECT group_key, once FROM batch_members ORDER BY id"
+    assert [tuple(row.values()) for row in queue.run(query)] == [
+        ("ops", "bulk 1"), ("ops", "bulk 2"), ("other", "bulk 1"),
+    ]  # fmt: skip
 
-    for reason in ("began", "began", "ended", "ended", "began"):
-        await store.write(write_effects([change(reason), change(reason)]))
-    await store.write(write_effects([change("began", group="other")]))
-    query = "SELECT reason FROM batch_members WHERE group_key = 'ops' ORDER BY id"
-    assert [row["reason"] for row in queue.run(query)] == ["began", "ended", "began"]
-    queue.clock.turn(121)
-    await store.write(write_effects([change("began")]))
-    assert len(queue.run(query)) == 4
+
+@SHARED
+async def test_what_each_daemon_finds_out_is_told_of_once_and_each_time_that_it_happens(
+    two: Any,
+) -> None:
+    """Both find out that the database is away, and again; what one tells of, the other does not."""
+    one, other = two
+
+    async def away(queue: Any, number: int) -> int:
+        """How many are told of so far."""
+        now = queue.clock.now_ms()
+        found = member(number, once="trouble database", since=now - 120_000)
+        await queue.store.write(write_effects([found]))
+        return len(one.run("SELECT id FROM batch_members"))
+
+    assert [await away(one, 1), await away(other, 2)] == [1, 1]
+    assert [await away(other, 3), await away(one, 4)] == [2, 2]
+    assert [await away(one, 5), await away(one, 6), await away(other, 7)] == [3, 4, 4]
+    for queue in two:
+        queue.clock.turn(121)
+    assert [await away(other, 8), await away(one, 9)] == [5, 5]
 
 
 async def test_those_that_wait_are_in_no_ones_way(

@@ -11,10 +11,11 @@ from typing import Any
 import psycopg
 import pytest
 
-from orchestratord.model.task import Reason, Status, Table, Task, Upsert
+from orchestratord.model.event import RETRY_AFTER, StoredThrottle
+from orchestratord.model.task import Delete, Reason, Status, Table, Task, Upsert
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import manual, search, settle
-from orchestratord.queue.records import TaskFilter
+from orchestratord.queue.operations import manual, partitions, search, settle, stored_throttles
+from orchestratord.queue.records import CANCEL, TaskFilter
 from orchestratord.queue.store import Store
 from tests.conformance.store.runs.test_store_runs import begun, counts, run_of
 from tests.postgres import Postgres
@@ -130,14 +131,73 @@ async def test_bulks_that_move_together_lock_all_tasks_first(
     assert [(await store.read(bulks.get(one.id))).moved for one in (first, second)] == [1, 1]
 
 
-async def test_rows_of_plugins_are_locked_table_by_table(queue: Any, url: str) -> None:
-    """Whichever of them a transaction is told of first."""
+async def test_rows_of_plugins_are_locked_in_one_order(queue: Any, url: str) -> None:
+    """Table by table and row by row, whichever of them a transaction is told of first, and whatever
+    it does with them."""
     names = "first", "second"
     columns = {"id": "INTEGER NOT NULL", "seen": "INTEGER"}
     await queue.reopen(*(Table(name, columns, ("id",)) for name in names))
     rows = [Upsert(name, {"id": 1}, {"seen": 1}) for name in names]
-    await queue.store.write(settle.write_effects(rows))
-    await queue.add()
-    [task] = await queue.claim()
-    step = queue.settle(task, effects=rows[::-1])
-    await blocked(url, "SELECT 1 FROM first", step, "second")
+    later = Upsert("first", {"id": 2}, {"seen": 2})
+    await queue.store.write(settle.write_effects([*rows, later]))
+    a, b, c, d, e = [(await queue.add(), (await queue.claim())[0])[1] for _ in range(5)]
+    first = "SELECT 1 FROM first WHERE id = 1"
+    await blocked(url, first, queue.settle(a, effects=rows[::-1]), "second")
+    alone = beside_a_stale_one(queue, a, queue.settle(b, effects=rows[::-1]))
+    await blocked(url, first, alone, "second")
+    counts_one = Upsert("first", {"id": 1}, {}, add={"seen": 1})
+    step = queue.settle(c, effects=[later, counts_one])
+    await blocked(url, first, step, "first WHERE id = 2")
+    step = queue.settle(d, effects=[Delete("first", {"id": 2}), counts_one])
+    await blocked(url, first, step, "first WHERE id = 2")
+    assert queue.run("SELECT id, seen FROM first") == [{"id": 1, "seen": 3}]
+    again = [later, Delete("first", {"id": 2}), Delete("first", {"id": 1}), rows[0]]
+    assert (await queue.settle(e, effects=again)).accepted
+    assert queue.run("SELECT id, seen FROM first") == [{"id": 1, "seen": 1}]
+
+
+async def test_what_throttles_is_changed_by_one_after_the_other(two: Any, url: str) -> None:
+    """Each daemon has its own order, and some change all rows of a scope."""
+    one, other = two
+    a, b = [
+        StoredThrottle(name, RETRY_AFTER, "", since, since + 60_000)
+        for name, since in (("api:a", 1), ("api:b", 1))
+    ]
+    await one.store.write(stored_throttles.note("host", [a, b], []))
+    with psycopg.connect(url) as holds_up:
+        holds_up.execute("SELECT 1 FROM throttles WHERE name = 'api:a' FOR UPDATE")
+        waits = "SELECT count(*) FROM pg_locks WHERE NOT granted"
+        steps = []
+        for queue, rows in ((other, [a, b]), (one, [b, a])):
+            write = queue.store.write(stored_throttles.note("host", rows, []))
+            steps.append(asyncio.create_task(write))
+            while holds_up.execute(waits).fetchall() != [(len(steps),)]:
+                await asyncio.sleep(0.01)
+        found = free(url, "throttles WHERE name = 'api:b'")
+        holds_up.rollback()
+        await asyncio.gather(*steps)
+    assert found
+
+
+async def test_who_ends_a_replacement_locks_what_it_replaces_first(
+    queue: Any, store: Store, url: str
+) -> None:
+    """Its id is the lower one, and those that lock several tasks go by that."""
+    ids = [await queue.add() for _ in range(3)]
+    for task in await queue.claim():
+        await queue.settle(task, Status.FAILED, reason=Reason.EXHAUSTED)
+    for id_ in ids[:2]:
+        await store.write(partitions.replace(id_, queue.new()))
+    a, b = await queue.claim()
+    for parent, child, step in (
+        (ids[0], a.id, queue.settle(a)),
+        (ids[1], b.id, beside_a_stale_one(queue, a, queue.settle(b))),
+    ):
+        lock = f"SELECT 1 FROM retry_schedule WHERE id = {parent}"
+        await blocked(url, lock, step, f"retry_schedule WHERE id = {child}")
+    waiting = await store.write(partitions.replace(ids[2], queue.new()))
+    bulk = await queue.bulk(TaskFilter(), action=CANCEL)
+    lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[2]}"
+    step = bulks.step(store, bulk.id, 100)
+    await blocked(url, lock, step, f"retry_schedule WHERE id = {waiting.id}")
+    assert (await store.read(search.get(waiting.id))).status == Status.CANCELLED

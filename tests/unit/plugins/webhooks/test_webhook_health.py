@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 from orchestratord_webhooks import TABLE, WEBHOOKS, health
 from orchestratord_webhooks.attempt_counts import recent
 from orchestratord_webhooks.health import Health
-from webhook_parts import ENDPOINT, SECRET, FakeControl, declared
+from webhook_parts import ENDPOINT, EVERY, SECRET, FakeControl, declared
 
 from orchestratord import (
     BatchMember,
@@ -280,6 +280,34 @@ async def test_disable_after(rig: Rig) -> None:
     assert await fails(6, 0) is None
 
 
+async def test_it_is_known_since_when_it_fails_though_another_daemon_had_a_success(
+    rig: Rig,
+) -> None:
+    now = [1_795_557_600.0]
+    own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
+    config = rig.config(endpoint := rig.endpoint(ENDPOINT, webhooks=[declared()]))
+    control = FakeControl(config)
+    for one in (own, other):
+        for effect in one.adopt(config, *(await control.tables()).values()):
+            if effect is not None:
+                control.apply(effect)
+
+    async def sent(daemon: Health, outcome: Outcome) -> Any:
+        now[0] += 60
+        for effect in daemon.record(outcome, DELIVERY, endpoint, config):
+            control.apply(effect)
+        [row] = await control.rows("webhooks")
+        return row["failing_since"]
+
+    assert await sent(own, answered(503)) == now[0] * 1000
+    assert await sent(other, answered(204)) is None
+    assert await sent(own, answered(503)) is not None
+    started = Health(now=lambda: now[0])
+    list(started.adopt(config, *(await control.tables()).values()))
+    since, _ = started._failing[ENDPOINT, "ops"]
+    assert since == (now[0] - 60) * 1000, "not before the success"
+
+
 async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(rig: Rig) -> None:
     """By two daemons together, of which one is started anew; what is over is deleted."""
     begin, hour = 1_795_557_600.0, 3_600
@@ -336,10 +364,10 @@ class CountedReads(FakeControl):
         self.reads = 0
         self.answer = asyncio.Event()
 
-    async def rows(self, table: str) -> list[dict[str, Any]]:
+    async def rows(self, table: str, where: Mapping[str, Any] = EVERY) -> list[dict[str, Any]]:
         self.reads += 1
         await self.answer.wait()
-        return await super().rows(table)
+        return await super().rows(table, where)
 
 
 async def test_another_daemon_had_a_success(rig: Rig) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
 
+import orchestratord_webhooks
 import pytest
 from orchestratord_webhooks import health, operational
 from orchestratord_webhooks.operational_webhook import OPERATIONAL_WEBHOOKS
@@ -16,20 +17,27 @@ from webhook_parts import ENDPOINT, FakeControl, declared
 
 from orchestratord import (
     BreakerEvent,
+    BulkEvent,
     Config,
     ConfigEvent,
+    EndpointEvent,
     EventType,
+    FailingEvent,
+    PluginEvent,
+    ScheduleEvent,
     TaskEvent,
+    ThrottleEvent,
+    TroubleEvent,
     Unreachable,
     WebhookEvent,
 )
-from orchestratord.model.event import BulkEvent, ScheduleEvent, ThrottleEvent
 from orchestratord.plugin.isolation import HookFault
 from orchestratord.testing import Rig
 
 AT = 1_795_557_600_000
 URL = "https://ops.example.com/daemon"
 OPENED = BreakerEvent(EventType.BREAKER_OPENED, AT, "api:shop", 20, "refused by s3cr3t-t0ken")
+TROUBLE = TroubleEvent(EventType.TROUBLE_BEGAN, AT, "storage_full", "no room: s3cr3t-t0ken", AT)
 
 
 class OneWrite(FakeControl):
@@ -58,17 +66,11 @@ class Away(FakeControl):
 
 
 async def told(rig: Rig, monkeypatch: pytest.MonkeyPatch, *events: Any, **keys: Any) -> list[Any]:
+    """What is written of what is observed."""
     monkeypatch.setattr(operational, "AGAIN", 0.001)
-    adapter = TypeAdapter(OPERATIONAL_WEBHOOKS.type)
-    webhooks = adapter.validate_python(
-        [{"url": URL, **keys}], context={"backoffs": rig.host.registry.backoffs}
-    )
-    config = replace(
-        rig.config(secrets=["s3cr3t-t0ken"]), settings={"operational_webhooks": webhooks}
-    )
-    control = Away(config)
+    control = Away(declared_ones(rig, **keys))
     teller = operational.OperationalTeller()
-    teller.bind(control)
+    teller.bind(control)  # type: ignore[arg-type]
     teller.observe(events)
     if teller._writing is not None:
         async with asyncio.timeout(5):
@@ -77,49 +79,102 @@ async def told(rig: Rig, monkeypatch: pytest.MonkeyPatch, *events: Any, **keys: 
     return control.members
 
 
+def declared_ones(rig: Rig, **keys: Any) -> Config:
+    """A configuration with one such webhook."""
+    adapter = TypeAdapter(OPERATIONAL_WEBHOOKS.type)
+    webhooks = adapter.validate_python(
+        [{"url": URL, **keys}], context={"backoffs": rig.host.registry.backoffs}
+    )
+    config = rig.config(secrets=["s3cr3t-t0ken"])
+    return replace(config, settings={"operational_webhooks": webhooks})
+
+
+def recorded(rig: Rig, *events: Any, **keys: Any) -> list[Any]:
+    """What is written with these events, by the hook."""
+    config = declared_ones(rig, **keys)
+    return [one for event in events for one in orchestratord_webhooks.on_event(event, config)]
+
+
 async def test_what_is_told(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     refused = ConfigEvent(
         EventType.CONFIG_REFUSED, AT, 1, "poll", 2, problems=1, error="a.yaml:1: no"
     )
-    found = await told(rig, monkeypatch, OPENED, refused, OPENED)
-    assert [one.reason for one in found] == ["breaker.opened", "config.refused", "breaker.opened"]
+    found = await told(rig, monkeypatch, TROUBLE, OPENED, refused)
+    assert [one.reason for one in found] == ["trouble.began", "config.refused"]
     first = json.loads(found[0].detail)
-    assert first["text"] == "breaker.opened: api:shop: refused by ***"
+    assert first["text"] == "trouble.began: storage_full: no room: ***"
     assert first["at"] == "2026-11-24T22:00:00.000Z"
-    assert found[0].once == found[2].once != found[1].once
+    [opened] = recorded(rig, OPENED)
+    assert json.loads(opened.detail)["text"] == "breaker.opened: api:shop: refused by ***"
 
 
-async def test_what_an_event_is_about(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Daemons word an error each in its way, and what ends is about what had begun."""
-    closed = BreakerEvent(EventType.BREAKER_CLOSED, AT, "api:shop")
-    elsewhere = OPENED._replace(error="timeout")
-    found = await told(rig, monkeypatch, OPENED, elsewhere, closed, OPENED._replace(lane="api:crm"))
-    first, *others = (one.once for one in found)
-    assert [one == first for one in others] == [True, True, False]
+ENDED = BulkEvent(EventType.BULK_FINISHED, AT, 1, "retry", 9, 9, 0, succeeded=4, failed=5)
+PAUSED = ENDED._replace(type=EventType.BULK_PAUSED, stop_at=5)
+FAILING = FailingEvent(EventType.ENDPOINT_FAILING, AT, "a/b", AT - 600_000, 7, 503, None)
+REFUSED = ConfigEvent(EventType.CONFIG_REFUSED, AT, 1, "poll", 2, problems=1, error="a.yaml:1: no")
+
+
+@pytest.mark.parametrize(
+    ("event", "same", "another"),
+    [
+        # What is told of until that is noted has a name of its own.
+        (PAUSED, {"at": AT + 9, "failed": 6}, {"stop_at": 10}),
+        (ENDED, {"at": AT + 9}, {"bulk": 2}),
+        (FAILING, {"at": AT + 9, "failures": 8}, {"failing_since": AT - 60_000}),
+        # What each daemon finds out for itself is about the same.
+        (TROUBLE, {"at": AT + 9, "why": "in other words"}, {"type": EventType.TROUBLE_ENDED}),
+        (REFUSED, {"at": AT + 9, "generation": 7}, {"error": "a.yaml:2: no"}),
+    ],
+)
+async def test_what_counts_as_the_same(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch, event: Any, same: Any, another: Any
+) -> None:
+    events = [event, event._replace(**same), event._replace(**another)]
+    names = [one.once for one in await told(rig, monkeypatch, *events)]
+    assert (names[0] == names[1], names[1] == names[2]) == (True, False)
+
+
+async def test_on_event_has_what_one_daemon_tells_of_written(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paused = EndpointEvent(EventType.ENDPOINT_PAUSED, AT, "a/b")
+    found = await told(rig, monkeypatch, paused, paused, events=["endpoint.*"])
+    assert [one.once for one in found] == [None, None]
+    opened = recorded(rig, OPENED, OPENED)
+    assert [one.once for one in opened] == [None, None], "the queue knows who else finds it out"
+    closed = BreakerEvent(EventType.BREAKER_CLOSED, AT, "api:shop", opened_at=AT - 500)
+    [told_of] = recorded(rig, closed)
+    assert (told_of.once, told_of.since) == ("breaker.closed api:shop", AT - 500)
+
+
+async def test_of_many_faults_one_is_told_of(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    fault = PluginEvent(EventType.PLUGIN_FAULT, AT, "mine", "announce", "KeyError")
+    others = [fault._replace(at=AT + later) for later in (1, 119_000, 121_000)]
+    found = await told(
+        rig, monkeypatch, fault, *others, fault._replace(hook="on_retry"), events=["plugin.*"]
+    )
+    assert [json.loads(one.detail)["at"][-13:-5] for one in found] == [
+        "22:00:00", "22:02:01", "22:00:00",
+    ]  # fmt: skip
 
 
 async def test_how_they_are_gathered(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = await told(rig, monkeypatch, OPENED)
+    found = await told(rig, monkeypatch, TROUBLE)
     assert (found[0].every, found[0].most, found[0].webhook) == (30.0, 100, "operational")
 
 
-async def test_each_bulk_is_another_one(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
-    ended = [
-        BulkEvent(EventType.BULK_FINISHED, AT, bulk, "retry", 9, 9, 0, succeeded=4, failed=5)
-        for bulk in (1, 2)
-    ]
-    one, two = await told(rig, monkeypatch, *ended)
-    assert one.once != two.once
+async def test_how_a_bulk_went(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+    [one] = await told(rig, monkeypatch, ENDED)
     text = json.loads(one.detail)["text"]
     assert text == "bulk.finished: 1: 9 moved, 4 succeeded, 5 failed"
 
 
-async def test_which_slots_were_missed(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_which_slots_were_missed(rig: Rig) -> None:
     type_, last = EventType.SCHEDULE_MISSED, AT - 60_000
     missed = ScheduleEvent(
         type_, AT, "a/b", last, caught_up=True, first_slot=last - 120_000, slots=3
     )
-    [one] = await told(rig, monkeypatch, missed)
+    [one] = recorded(rig, missed)
     said = json.loads(one.detail)
     assert (said["slots"], said["first_slot"]) == (3, "2026-11-24T21:57:00.000Z")
     assert said["text"] == (
@@ -140,6 +195,7 @@ async def test_which_slots_were_missed(rig: Rig, monkeypatch: pytest.MonkeyPatch
 )
 async def test_what_is_not(rig: Rig, monkeypatch: pytest.MonkeyPatch, event: Any) -> None:
     assert await told(rig, monkeypatch, event) == []
+    assert recorded(rig, event) == []
 
 
 async def test_what_a_person_disables_is_told_with_it(rig: Rig) -> None:
@@ -162,17 +218,25 @@ async def test_what_a_person_disables_is_told_with_it(rig: Rig) -> None:
     assert [(row["endpoint_id"], row["last_disabled_at"]) for row in rows] == [
         (ENDPOINT, event.at), ("orchestratord", None),
     ]  # fmt: skip
+    # Enabled, and disabled again: that is another time.
+    await health.enable((ENDPOINT, "ops"), control)
+    await health.disable((ENDPOINT, "ops"), control)
+    _, again = control.members
+    assert (member.since, again.since) == (None, None)
+    assert member.once.removesuffix(" 0") == again.once.removesuffix(f" {event.at}")
+    assert member.once != again.once
 
 
 async def test_which_events_can_be_chosen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     adopted = ConfigEvent(EventType.CONFIG_ADOPTED, AT, 1, "poll", 2)
-    found = await told(rig, monkeypatch, OPENED, adopted, events=["config.*"])
+    found = await told(rig, monkeypatch, TROUBLE, adopted, events=["config.*"])
     assert [one.reason for one in found] == ["config.adopted"]
-    assert await told(rig, monkeypatch, OPENED, enabled=False) == []
+    assert await told(rig, monkeypatch, TROUBLE, enabled=False) == []
+    assert recorded(rig, OPENED, enabled=False) == []
 
 
 class Picky(FakeControl):
-    """Its database takes anything but what is about one lane."""
+    """Its database takes anything but what is about one code."""
 
     def __init__(self, config: Config) -> None:
         super().__init__(config)
@@ -180,7 +244,7 @@ class Picky(FakeControl):
 
     async def write(self, effects: Sequence[Any]) -> list[int]:
         self.writes += 1
-        if any("api:bad" in one.once for one in effects):
+        if any(one.once.endswith(" bad") for one in effects):
             raise HookFault("returned a text that is too large")
         return await super().write(effects)
 
@@ -199,11 +263,11 @@ async def test_what_cannot_be_written_keeps_no_other_from_it(
     rig: Rig, caplog: pytest.LogCaptureFixture
 ) -> None:
     teller, control = teller_of(rig, Picky)
-    lanes = [f"api:{'bad' if n == 70 else n}" for n in range(250)]
-    teller.observe([OPENED._replace(lane=lane) for lane in lanes])
+    codes = ["bad" if n == 70 else str(n) for n in range(250)]
+    teller.observe([TROUBLE._replace(code=code) for code in codes])
     async with asyncio.timeout(5):
         await teller._writing
-    assert [json.loads(one.detail)["lane"] for one in control.members] == lanes[:70] + lanes[71:]
+    assert [json.loads(one.detail)["code"] for one in control.members] == codes[:70] + codes[71:]
     assert [one.getMessage() for one in caplog.records] == [
         "an event cannot be told of, and is dropped: returned a text that is too large"
     ]
@@ -216,13 +280,13 @@ async def test_the_oldest_are_dropped_where_there_is_no_room(
     monkeypatch.setattr(operational, "AGAIN", 0.001)
     monkeypatch.setattr(operational, "MOST_WAITING", 120)
     teller, control = teller_of(rig, Away)
-    lanes = [f"api:{n}" for n in range(200)]
-    teller.observe([OPENED._replace(lane=lane) for lane in lanes[:110]])
+    codes = [str(n) for n in range(200)]
+    teller.observe([TROUBLE._replace(code=code) for code in codes[:110]])
     await asyncio.sleep(0)  # the first hundred are being written
-    teller.observe([OPENED._replace(lane=lane) for lane in lanes[110:]])
+    teller.observe([TROUBLE._replace(code=code) for code in codes[110:]])
     async with asyncio.timeout(5):
         await teller._writing
-    assert [json.loads(one.detail)["lane"] for one in control.members] == lanes[-120:]
+    assert [json.loads(one.detail)["code"] for one in control.members] == codes[-120:]
     said = [one.getMessage() for one in caplog.records if one.levelname == "ERROR"]
     assert said == ["no room for events that are to be told of: dropped 80"]
 
@@ -230,7 +294,7 @@ async def test_the_oldest_are_dropped_where_there_is_no_room(
 async def test_what_is_long_is_told_apart_and_fits(rig: Rig) -> None:
     teller, control = teller_of(rig, Picky)
     long = "x" * 2_000
-    teller.observe([OPENED._replace(lane=f"{long}{n}") for n in (1, 2, 1)])
+    teller.observe([TROUBLE._replace(code=f"{long}{n}") for n in (1, 2, 1)])
     async with asyncio.timeout(5):
         await teller._writing
     one, two, again = control.members

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from types import MappingProxyType
 from typing import Any
 
 import httpx
@@ -28,6 +29,7 @@ from orchestratord.model.task import Effect
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OLDER = "whsec_C2FVsBQIhrscChlQIMV+b5sSYspob7oD"
 ENDPOINT = "shop/getOrder"
+EVERY: Mapping[str, Any] = MappingProxyType({})
 URL = "https://ops.example.com/hook"
 
 
@@ -94,8 +96,9 @@ class FakeControl:
             table.name: {} for table in orchestratord_webhooks.register_tables()
         }
 
-    async def rows(self, table: str) -> list[dict[str, Any]]:
-        return [dict(row) for row in self._rows[table].values()]
+    async def rows(self, table: str, where: Mapping[str, Any] = EVERY) -> list[dict[str, Any]]:
+        rows = self._rows[table].values()
+        return [dict(row) for row in rows if where.items() <= row.items()]
 
     async def tables(self) -> dict[str, list[dict[str, Any]]]:
         """The rows of each table, as `config_adopted` is given them."""

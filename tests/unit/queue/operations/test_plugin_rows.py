@@ -123,7 +123,7 @@ class Watched:
     """A session's connection that counts what is run on it."""
 
     def __init__(self, db: Connection) -> None:
-        self._db = db
+        self._db, self.for_update = db, db.for_update
         self.statements: list[str] = []
 
     def run(self, sql: str, values: Any = ()) -> int:

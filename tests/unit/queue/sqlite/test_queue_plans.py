@@ -123,6 +123,7 @@ STATEMENTS = {
     "attempts of a failing one": (failing.TRIED, ["INDEX attempts_task"]),
     "backlog": (backlog.READY_ONES, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "backlog of partitions": (backlog.HELD_ONES, ["INDEX retry_schedule_held (endpoint_id=? AND"]),
+    "whether many ended": (search.MANY_ENDED, ["INDEX retry_schedule_finished (status=? AND"]),
     "until": (search.UNTIL, ["COVERING INDEX retry_schedule_created (created_at<?)"]),
     "since": (search.SINCE, ["COVERING INDEX retry_schedule_created (created_at>?)"]),
 }
@@ -172,6 +173,40 @@ async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
     ]
 
 
+async def listing_plans(store: Store, wanted: TaskFilter) -> list[list[str]]:
+    """The plans of a page, of the oldest tasks and of a count, each of five statuses."""
+    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
+    seen: list[list[str]] = []
+
+    class Explaining(SqliteConnection):
+        def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
+            seen.append(plan(db=super(), sql=sql))
+            return super().all(sql, parameters)
+
+    def look(db: Connection) -> None:
+        assert isinstance(db, SqliteConnection)
+        explaining = Explaining(db.orm, db._path, db.failures)
+        search.newest(explaining, wanted, 10, 1000)
+        search.oldest(explaining, wanted, 10, 0, 1000)
+        search.count(explaining, wanted, 1000)
+
+    await store._reader.run(look)
+    assert len(seen) == 15
+    return seen
+
+
+async def test_what_few_have_ended_since_is_found_among_these(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not by going through all tasks; where many have, they are walked through as others are."""
+    wanted = TaskFilter(ended_since=1)
+    for steps in await listing_plans(store, wanted):
+        assert "INDEX retry_schedule_finished (status=? AND finished_at>?" in steps[0]
+    monkeypatch.setattr(search, "MANY_ENDED", "SELECT 1 WHERE ? <> '' AND ? > 0 AND ? > 0")
+    for steps in await listing_plans(store, wanted):
+        assert "INDEX retry_schedule_status (" in steps[0]
+
+
 @pytest.mark.parametrize(
     ("wanted", "index"),
     [
@@ -191,23 +226,7 @@ async def test_lists_walk_an_index_in_the_order_of_ids(
     store: Store, wanted: TaskFilter, index: str
 ) -> None:
     """So that a page costs as much as it shows, however many tasks there are."""
-    await store.write(insert.enqueue([Insert(NewTask("call", "crm/get"))]))
-    seen: list[list[str]] = []
-
-    class Explaining(SqliteConnection):
-        def all(self, sql: str, parameters: Sequence[Any] = ()) -> list[Any]:
-            seen.append(plan(db=super(), sql=sql))
-            return super().all(sql, parameters)
-
-    def look(db: Connection) -> None:
-        assert isinstance(db, SqliteConnection)
-        explaining = Explaining(db.orm, db._path, db.failures)
-        search.newest(explaining, wanted, 10, 1000)
-        search.oldest(explaining, wanted, 10, 0, 1000)
-        search.count(explaining, wanted, 1000)
-
-    await store._reader.run(look)
-    assert len(seen) == 15  # each status by itself, three times
+    seen = await listing_plans(store, wanted)
     for number, steps in enumerate(seen):
         step, *more = steps
         # Nothing is sorted; what is counted is put together by reason and endpoint.
