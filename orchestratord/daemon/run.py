@@ -35,8 +35,9 @@ log = logging.getLogger("orchestratord")
 EX_CONFIG = 78
 """The exit code for a bad configuration, as in sysexits.h."""
 
-COLLECT = (10_000, 20, 20)
-"""How many new objects, and collections of the younger ones, begin a search for cycles."""
+COLLECT = (50_000, 20, 20)
+"""How many new objects, and collections of the younger ones, begin a search for cycles. More than
+the tasks of one claim are made of, or each claim begins one."""
 
 
 def examine(folder: Path) -> int:
