@@ -76,9 +76,9 @@ class Worker:
         self.placement = Placement(host.registry, self.lanes, clock)
         self.stats = Stats(time.monotonic())
         self._failing_since = 0.0
+        """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
         self._unread: list[int] = []
         """Tasks that were claimed, of which no more is known: to be released."""
-        """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
         self.claims = Claims(store, self.lanes, self.placement, host.events, clock)
