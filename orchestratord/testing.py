@@ -49,6 +49,9 @@ class FakeClock(Clock):
     def now(self) -> float:
         return super().now() + self._now if self._running else self._now
 
+    def now_ms(self) -> int:
+        return int(self.now() * 1000)
+
     def steady(self) -> float:
         return self.now()
 

@@ -561,7 +561,7 @@ class Pipe:
         if len(items) > SLICE:
             self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
-        now = self._clock.now_ms() if self._events.listening else None
+        now = self._clock.now_ms() if inserts and self._events.listening else None
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)

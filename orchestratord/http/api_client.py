@@ -134,51 +134,21 @@ class Sender:
 
     def within(self, target: Target) -> Send:
         """A `send` whose deadline begins with its first call and covers all of them."""
-        client = self._client
-        egress = _egress(target.egress, client.listeners)
-        deadline: float | None = None
-        api_client = None if target.access is None else self._api_client(target.access, egress)
-
-        async def send(
-            request: httpx.Request,
-            *,
-            fresh: bool = False,
-            follow_redirects: bool = False,
-            max_response: int = MAX_RESPONSE,
-        ) -> httpx.Response:
-            nonlocal deadline
-            now = asyncio.get_running_loop().time()
-            if deadline is None:
-                deadline = now + target.timeout
-            if now >= deadline:
-                limit = format_duration(target.timeout)
-                raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
-            options = SendOptions(
-                timeout=deadline - now,
-                egress=egress,
-                max_response=max_response,
-                follow_redirects=follow_redirects,
-                fresh=fresh,
-            )
-            if api_client is None:
-                return await client.send(request, options=options)
-            options = replace(options, ssl_context=api_client.ssl_context, route=api_client.route)
-            return await api_client.send(request, options)
-
-        return send
+        api_client = None if target.access is None else self._api_client(target.access)
+        return _Within(self._client, target, api_client)
 
     async def token(self, api: Api, refused: Token | None, until: float) -> Token | None:
         """A token of an API, as its own requests have it: see `ApiClient.token`."""
-        egress = _egress(api.egress, self._client.listeners)
-        return await self._api_client(api, egress).token(refused, until)
+        return await self._api_client(api).token(refused, until)
 
-    def _api_client(self, api: Api, egress: Egress) -> ApiClient:
+    def _api_client(self, api: Api) -> ApiClient:
         """For an API as it is declared now; a token that can serve on does so."""
         known = self._known.get(api.name)
         if known is not None and known[0] is api:
             return known[1]
         settings = api.auth.oauth2 if api.auth is not None else None
         keeper = self._keeper(api.name, settings) if settings is not None else None
+        egress = _egress(api.egress, self._client.listeners)
         made = ApiClient(self._client, api, egress, keeper)
         self._known[api.name] = api, made
         return made
@@ -188,6 +158,62 @@ class Sender:
         if keeper is None or not keeper.fits(settings):
             keeper = self._keepers[name] = self._make_keeper(name, settings, self._learn)
         return keeper
+
+
+class _Within:
+    """Sends the requests of one attempt."""
+
+    _deadline: float | None = None
+
+    def __init__(self, client: HttpClient, target: Target, api_client: ApiClient | None) -> None:
+        self._client = client
+        self._target = target
+        self._api_client = api_client
+
+    async def __call__(
+        self,
+        request: httpx.Request,
+        *,
+        fresh: bool = False,
+        follow_redirects: bool = False,
+        max_response: int = MAX_RESPONSE,
+    ) -> httpx.Response:
+        client, target, api_client = self._client, self._target, self._api_client
+        timeout = target.timeout
+        options = _options(
+            target.egress, client.listeners, timeout, max_response, follow_redirects, fresh
+        )
+        now = asyncio.get_running_loop().time()
+        if self._deadline is None:
+            self._deadline = now + timeout
+        elif now >= self._deadline:
+            limit = format_duration(timeout)
+            raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
+        else:
+            options = replace(options, timeout=self._deadline - now)
+        if api_client is None:
+            return await client.send(request, options=options)
+        options = replace(options, ssl_context=api_client.ssl_context, route=api_client.route)
+        return await api_client.send(request, options)
+
+
+@lru_cache(maxsize=1024)
+def _options(
+    rules: tuple[str, ...],
+    listeners: frozenset[tuple[str, int]],
+    timeout: float,
+    max_response: int,
+    follow_redirects: bool,
+    fresh: bool,
+) -> SendOptions:
+    """Those of the first request of an attempt, which many attempts have in common."""
+    return SendOptions(
+        timeout=timeout,
+        egress=_egress(rules, listeners),
+        max_response=max_response,
+        follow_redirects=follow_redirects,
+        fresh=fresh,
+    )
 
 
 @lru_cache(maxsize=1024)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 
 import httpx
@@ -21,7 +21,6 @@ from orchestratord.http.http1 import open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, encode_plain, unsendable
-from orchestratord.http.response_parser import ResponseParser
 from orchestratord.http.tls import context_of, reason
 from orchestratord.model.http_message import MAX_RESPONSE, Origin, Request, Response
 
@@ -29,6 +28,7 @@ CONNECT_TIMEOUT = 5.0
 _MAX_REDIRECTS = 3
 _METHOD_KEPT = (307, 308)
 _METHOD_CHANGED = (301, 302, 303)
+_REDIRECTS = frozenset({*_METHOD_KEPT, *_METHOD_CHANGED})
 # Headers that speak of a body, and go where it goes.
 _BODY_HEADERS = (
     b"content-length",
@@ -40,7 +40,7 @@ _BODY_HEADERS = (
 )
 
 
-@dataclass(slots=True, kw_only=True)  # not frozen: one is made for each request
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SendOptions:
     """How one request is sent.
 
@@ -116,36 +116,7 @@ class HttpClient:
         loop = asyncio.get_running_loop()
         start = loop.time()
         deadline = start + options.timeout
-        redirects = 0
-        while True:
-            try:
-                response = await self._send_once(request, options, deadline)
-            except SendError as error:
-                # The redirect was an answer to a request that was sent, whatever became of this.
-                error.sent = error.sent or redirects > 0
-                raise
-            following = None
-            if options.follow_redirects and redirects < _MAX_REDIRECTS:
-                following = _redirected(request, response)
-            if following is None:
-                response.elapsed = timedelta(seconds=loop.time() - start)
-                return response
-            request = following
-            redirects += 1
-
-    async def aclose(self) -> None:
-        """Close the idle connections, and each other one as its exchange ends."""
-        self._pool.close()
-        if self._system is not None:
-            self._system.close()
-        await asyncio.sleep(0)  # the loop closes their sockets in its next round
-
-    async def _send_once(
-        self, request: httpx.Request, options: SendOptions, deadline: float
-    ) -> httpx.Response:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        if now >= deadline:
+        if start >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
         plain = request.plain if isinstance(request, Request) else None
         origin = plain.origin if plain is not None else _origin(request.url)
@@ -153,18 +124,59 @@ class HttpClient:
         encoded = encode(request) if plain is None else encode_plain(request, plain)
         if key.route is not None and key.ssl_context is None:
             encoded = key.route.handed(encoded, origin)
-        connection = None if options.fresh else self._pool.take(key, options.egress, now)
+        connection = None if options.fresh else self._pool.take(key, options.egress, start)
         if connection is None:
-            until = min(deadline, now + options.connect_timeout)
+            until = min(deadline, start + options.connect_timeout)
             connection = await open_connection(
                 key, resolver=self._resolver, egress=options.egress, deadline=until
             )
-        try:
-            answer = await connection.exchange(encoded, options.max_response, deadline)
-        finally:
-            if not connection.closing:
-                self._pool.give(key, connection, loop)
-        return _response(request, answer)
+        answer = await connection.exchange(encoded, options.max_response, deadline)
+        now = loop.time()
+        if answer.reusable:
+            self._pool.give(key, connection, now)
+        response = Response(
+            answer.status,
+            answer.headers,
+            bytes(answer.body),
+            request,
+            {
+                "http_version": answer.http_version,
+                "reason_phrase": answer.reason,
+                "truncated": answer.truncated,
+            },
+            answer.names,
+        )
+        if options.follow_redirects and answer.status in _REDIRECTS:
+            return await self._follow(response, options, start)
+        response.elapsed = timedelta(seconds=now - start)
+        return response
+
+    async def _follow(
+        self, response: httpx.Response, options: SendOptions, start: float
+    ) -> httpx.Response:
+        """What comes after a redirect: the answer to the last request that was sent."""
+        loop = asyncio.get_running_loop()
+        deadline = start + options.timeout
+        for _ in range(_MAX_REDIRECTS):
+            following = _redirected(response.request, response)
+            if following is None:
+                break
+            left = replace(options, follow_redirects=False, timeout=deadline - loop.time())
+            try:
+                response = await self.send(following, options=left)
+            except SendError as error:
+                # The redirect was an answer to a request that was sent, whatever became of this.
+                error.sent = True
+                raise
+        response.elapsed = timedelta(seconds=loop.time() - start)
+        return response
+
+    async def aclose(self) -> None:
+        """Close the idle connections, and each other one as its exchange ends."""
+        self._pool.close()
+        if self._system is not None:
+            self._system.close()
+        await asyncio.sleep(0)  # the loop closes their sockets in its next round
 
     def _key(self, origin: Origin, options: SendOptions) -> PoolKey:
         if origin.scheme == b"http":
@@ -193,15 +205,6 @@ def _origin(url: httpx.URL) -> Origin:
     return Origin.of(url)
 
 
-def _response(request: httpx.Request, answer: ResponseParser) -> httpx.Response:
-    extensions = {
-        "http_version": answer.http_version,
-        "reason_phrase": answer.reason,
-        "truncated": answer.truncated,
-    }
-    return Response(answer.status, answer.headers, bytes(answer.body), request, extensions)
-
-
 def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Request | None:
     """The request that follows a redirect, or None where it is not to be followed.
 
@@ -209,7 +212,7 @@ def _redirected(request: httpx.Request, response: httpx.Response) -> httpx.Reque
     After 303, and after 301 or 302 to a POST, it is a GET without a body.
     """
     status = response.status_code
-    if status not in _METHOD_KEPT and status not in _METHOD_CHANGED:
+    if status not in _REDIRECTS:
         return None
     location = response.headers.get("location")
     if not location:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import socket
 from typing import cast
 
@@ -37,6 +38,7 @@ class Http1Connection(asyncio.Protocol):
         "_rest",
         "_socket",
         "_timer",
+        "_timer_at",
         "_transport",
         "_waiter",
         "address",
@@ -62,10 +64,11 @@ class Http1Connection(asyncio.Protocol):
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = math.inf
 
     async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ResponseParser:
         """Send one request and read its answer. Where the connection can carry no other one
-        afterwards, it is closed; at once where this is cancelled.
+        afterwards, it is closed, and the answer not `reusable`; at once where this is cancelled.
 
         Args:
             encoded: the request.
@@ -79,7 +82,7 @@ class Http1Connection(asyncio.Protocol):
         self._waiter = waiter = self._loop.create_future()
         self._deadline = deadline
         # One timer for many exchanges: an early one looks at the deadline and waits on.
-        if self._timer is None or self._timer.when() > deadline:
+        if self._timer_at > deadline:
             self._arm()
         reusable = False
         try:
@@ -95,7 +98,7 @@ class Http1Connection(asyncio.Protocol):
                 self._send_more()
             await waiter
             # An answer may come before the whole body is sent: it counts, the connection is lost.
-            reusable = (
+            answer.reusable = reusable = (
                 answer.reusable
                 and not encoded.closes
                 and self._rest is None
@@ -137,10 +140,11 @@ class Http1Connection(asyncio.Protocol):
     def _arm(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
+        self._timer_at = self._deadline
         self._timer = self._loop.call_at(self._deadline, self._expire)
 
     def _expire(self) -> None:
-        self._timer = None
+        self._timer, self._timer_at = None, math.inf
         answer = self._answer
         if answer is None:
             return
@@ -225,7 +229,7 @@ class Http1Connection(asyncio.Protocol):
     def connection_lost(self, error: Exception | None) -> None:
         if self._timer is not None:
             self._timer.cancel()
-            self._timer = None
+            self._timer, self._timer_at = None, math.inf
         self._peer_closed(error)
 
     def pause_writing(self) -> None:

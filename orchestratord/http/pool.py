@@ -36,40 +36,48 @@ class IdleConnections:
     def take(self, key: PoolKey, egress: Egress, now: float) -> Http1Connection | None:
         """An open connection, to be used at once, whose address `egress` allows; or None."""
         idle = self._idle.get(key)
-        if idle is None:
+        if not idle:
             return None
-        taken: Http1Connection | None = None
+        last = idle[-1]
+        idle_for = now - last.idle_since
+        # The usual case: it was used a moment ago, and its address checked by these very rules.
+        if last.egress is egress and idle_for < self._timeout and _is_open(last, idle_for):
+            self._count -= 1
+            return idle.pop()
+        return self._search(idle, key, egress, now)
+
+    def _search(
+        self, idle: list[Http1Connection], key: PoolKey, egress: Egress, now: float
+    ) -> Http1Connection | None:
         for position in range(len(idle) - 1, -1, -1):
             connection = idle[position]
             idle_for = now - connection.idle_since
-            ended = connection.closing or (idle_for >= _MOMENT and not connection.usable())
-            if ended or idle_for >= self._timeout:
+            allowed = False
+            if idle_for >= self._timeout or not _is_open(connection, idle_for):
                 connection.close()
-            elif _allowed(connection, key, egress):
-                taken = connection
             else:
-                continue  # kept for those whose rules allow it
+                allowed = _allowed(connection, key, egress)
+                if not allowed:
+                    continue  # kept for those whose rules allow it
             del idle[position]
             self._count -= 1
-            if taken is not None:
-                break
-        if not idle:
-            del self._idle[key]
-        return taken
+            if allowed:
+                return connection
+        return None
 
-    def give(
-        self, key: PoolKey, connection: Http1Connection, loop: asyncio.AbstractEventLoop
-    ) -> None:
+    def give(self, key: PoolKey, connection: Http1Connection, now: float) -> None:
         """Keep a connection for another request, or close it where there are enough."""
-        idle = self._idle.get(key, [])
+        idle = self._idle.get(key)
+        if idle is None:
+            idle = self._idle[key] = []
         if self._closed or self._count >= self._limit or len(idle) >= self._limit_per_key:
             connection.close()
             return
-        connection.idle_since = loop.time()
+        connection.idle_since = now
         idle.append(connection)
-        self._idle[key] = idle
         self._count += 1
         if self._sweeper is None:
+            loop = asyncio.get_running_loop()
             self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
 
     def close(self) -> None:
@@ -101,6 +109,10 @@ class IdleConnections:
         self._sweeper = None
         if self._idle:
             self._sweeper = loop.call_later(self._timeout / 2, self._sweep, loop)
+
+
+def _is_open(connection: Http1Connection, idle_for: float) -> bool:
+    return not connection.closing if idle_for < _MOMENT else connection.usable()
 
 
 def _allowed(connection: Http1Connection, key: PoolKey, egress: Egress) -> bool:

@@ -15,6 +15,7 @@ from orchestratord.model.http_message import (
     Plain,
     Request,
     asks_to_close,
+    header_lines,
 )
 
 _LINE = re.compile(REQUEST_LINE)
@@ -71,7 +72,7 @@ def encode(request: httpx.Request) -> Encoded:
         raise unsendable("it needs one Host header")
     if headers[0][0].lower() != b"host":  # the first one, by RFC 9112 and for some old servers
         headers = sorted(headers, key=lambda field: field[0].lower() != b"host")
-    fields = b"".join([b"%b: %b\r\n" % field for field in headers])
+    fields = header_lines(headers)
     # One line a header: a line break within a value would match as a header of its own.
     if fields.count(b"\n") != len(headers) or not _FIELDS.fullmatch(fields):
         raise unsendable("a header holds characters that cannot be sent")
@@ -83,20 +84,19 @@ def encode(request: httpx.Request) -> Encoded:
 
 def encode_plain(request: httpx.Request, plain: Plain) -> Encoded:
     """The same for one of ours, whose Host and length are right by the way in which it was made."""
-    head, fields = plain.head, plain.fields
-    closes = False
+    head, fields, closes = plain.head, plain.fields, False
     if head and request.method == plain.method:
-        fields = fields[plain.ready :]
-        closes = plain.closes
+        fields, closes = fields[plain.ready :], plain.closes
     else:
         line = b"%b %b" % (request.method.encode(), plain.target)
         if not _LINE.fullmatch(line):
             raise unsendable("its method or its URL holds characters that cannot be sent")
         head = line + b" HTTP/1.1\r\n"
-    rows = b"".join([b"%b: %b\r\n" % field for field in fields])
+    rows = header_lines(fields)
     if rows.count(b"\n") != len(fields) or not _FIELDS.fullmatch(rows):
         raise unsendable("a header holds characters that cannot be sent")
-    closes = closes or asks_to_close(fields)
+    if plain.names is None or b"connection" in plain.names:
+        closes = closes or asks_to_close(fields)
     return Encoded(request, b"%b%b\r\n" % (head, rows), request.content, closes)
 
 

@@ -14,6 +14,7 @@ from typing import NoReturn
 import httptools
 
 from orchestratord.errors import SendError
+from orchestratord.model.http_message import Fields, names_of
 
 ACCEPT_ENCODING = "gzip, deflate"
 """What is decoded here, for a request's Accept-Encoding. Anything else is handed on as it came."""
@@ -22,10 +23,9 @@ HEAD_LIMIT = 65_536  # bytes of all header lines, those of interim answers and t
 HEADER_COUNT = 200
 _INTERIM_LIMIT = 10  # answers of status 1xx before the real one
 _HEAD_TOO_LARGE = f"its headers are larger than {HEAD_LIMIT // 1024} KiB"
+_TOO_MANY_HEADERS = f"it has more than {HEADER_COUNT} headers"
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 _GZIP = 16 + zlib.MAX_WBITS
-_LENGTHS = frozenset(map(len, ("content-length", "transfer-encoding", "content-encoding")))
-"""Of the names of the headers that are looked at."""
 
 
 class ResponseParser:
@@ -39,55 +39,33 @@ class ResponseParser:
         limit: how many bytes of decoded body are kept.
     """
 
-    __slots__ = (
-        "_fault",
-        "_head",
-        "_head_size",
-        "_header_count",
-        "_in_body",
-        "_inflater",
-        "_interim",
-        "_limit",
-        "_parser",
-        "_until_close",
-        "_wire",
-        "_wire_limit",
-        "body",
-        "done",
-        "headers",
-        "http_version",
-        "reason",
-        "reusable",
-        "status",
-        "truncated",
-    )
+    # What an answer begins with: one is made for each request, and most of this stays as it is.
+    status = 0
+    reason = b""
+    http_version = b"HTTP/1.1"
+    names: tuple[str, ...] = ()  # of the headers, by `names_of`
+    truncated = False
+    done = False
+    reusable = False  # the connection can carry another request
+    _wire = 0
+    _earlier: Sequence[tuple[bytes, bytes]] = ()  # headers of interim answers
+    _interim = 0
+    _in_body = False
+    _until_close = False
+    _inflater: Inflater | None = None
+    _fault = ""
 
     def __init__(self, method: str, limit: int) -> None:
-        self.status = 0
-        self.reason = b""
-        self.http_version = b"HTTP/1.1"
-        self.headers: list[tuple[bytes, bytes]] = []
+        self.headers: Fields = []
         # One buffer, not a list of pieces: a body of one-byte chunks would cost 40 times its size.
         self.body = bytearray()
-        self.truncated = False
-        self.done = False
         self._head = method == "HEAD"
         self._limit = limit
-        # Framing can be far larger than content: chunk extensions, gzip blocks that hold nothing.
-        self._wire_limit = 8 * limit + 262_144 + HEAD_LIMIT
-        self._wire = 0
-        self._head_size = 0
-        self._header_count = 0
-        self._interim = 0
-        self._in_body = False
-        self._inflater: Inflater | None = None
-        self._fault = ""
-        self.reusable = False  # the connection can carry another request
-        self._until_close = False
-        self._parser = httptools.HttpResponseParser(self)
+        self._fields = self.headers  # where those go that come: headers, and trailers later
+        self._parser = parser = httptools.HttpResponseParser(self)
         # One answer a connection at a time: neither leniency can be used to smuggle a second one,
         # and old servers need them.
-        self._parser.set_dangerous_leniencies(
+        parser.set_dangerous_leniencies(
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
 
@@ -106,7 +84,7 @@ class ResponseParser:
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
-            if self.done:  # it is what came after the answer that cannot be read
+            if self.done:  # it is what came after the answer that is refused
                 self.reusable = False
                 return
             raise _unreadable(self._fault or f"it is not HTTP/1.1: {error}") from None
@@ -137,49 +115,41 @@ class ResponseParser:
 
     def on_header(self, name: bytes, value: bytes) -> None:
         """Take one header of the answer, of an interim one before it, or one of its trailers."""
-        self._header_count += 1
-        if self._header_count > HEADER_COUNT:
-            self._refuse(f"it has more than {HEADER_COUNT} headers")
-        if not self._in_body:
-            self.headers.append((name, value.rstrip(b" \t")))
-        else:  # a trailer
-            self._count_head(((name, value),))
+        self._fields.append((name, value.rstrip(b" \t")))
 
     def on_message_begin(self) -> None:
         if self.done:
-            self.reusable = False  # a second answer that was not asked for
+            self._refuse("a second answer came, which was not asked for")
 
     def on_status(self, reason: bytes) -> None:
         self.reason += reason
 
     def on_headers_complete(self) -> None:
-        self._count_head(self.headers)
+        # Most heads are too short to be beyond the bounds.
+        if self._wire > HEAD_LIMIT or len(self.headers) > HEADER_COUNT or self._interim:
+            self._check_head()
         status = self._parser.get_status_code()
         if status < 200:
             self._check_interim(status)
             return
         version = self._parser.get_http_version()
-        if version not in _VERSIONS:
-            self._refuse(f"its version is HTTP/{version}")
-        self.http_version = _VERSIONS[version]
+        if version != "1.1":
+            if version not in _VERSIONS:
+                self._refuse(f"its version is HTTP/{version}")
+            self.http_version = _VERSIONS[version]
         self.status = status
         self._in_body = True
-        self._until_close = True
-        codings: list[bytes] = []
-        for name, value in self.headers:
-            if len(name) not in _LENGTHS:  # as most
-                continue
-            lowered = name.lower()
-            if lowered == b"content-length":
-                self._until_close = False
-            elif lowered == b"transfer-encoding":
-                if value.lower() != b"chunked":
-                    self._refuse("its transfer coding is not chunked alone")
-                self._until_close = False
-            elif lowered == b"content-encoding":
-                codings.append(value.lower())
-        if len(codings) == 1:
-            self._inflater = Inflater.for_coding(codings[0])
+        self._fields = []
+        self.names = names = names_of(self.headers)
+        if "transfer-encoding" in names:
+            if any(value.lower() != b"chunked" for value in self._values(b"transfer-encoding")):
+                self._refuse("its transfer coding is not chunked alone")
+        elif "content-length" not in names:
+            self._until_close = True
+        if "content-encoding" in names:
+            codings = self._values(b"content-encoding")
+            if len(codings) == 1:
+                self._inflater = Inflater.for_coding(codings[0].lower())
         if self._head:  # the parser knows of 204 and 304 by itself
             self._finish()
 
@@ -195,16 +165,28 @@ class ResponseParser:
 
     def on_message_complete(self) -> None:
         if not self._in_body:  # an interim answer; the real one follows
+            self._earlier = [*self._earlier, *self.headers]
             self.headers.clear()
             self.reason = b""
-        elif not self.done:
+            return
+        if self._fields:
+            self._check_head()
+        if not self.done:
             self._finish()
 
     # What they have in common.
 
-    def _count_head(self, fields: Sequence[tuple[bytes, bytes]]) -> None:
-        self._head_size += sum(map(len, chain.from_iterable(fields))) + 4 * len(fields)
-        if self._head_size > HEAD_LIMIT:
+    def _values(self, wanted: bytes) -> list[bytes]:
+        return [value for name, value in self.headers if name.lower() == wanted]
+
+    def _check_head(self) -> None:
+        """Headers, those of interim answers and trailers, as far as they have come."""
+        fields = [*self._earlier, *self.headers]
+        if self._in_body:
+            fields += self._fields
+        if len(fields) > HEADER_COUNT:
+            self._refuse(_TOO_MANY_HEADERS)
+        if sum(map(len, chain.from_iterable(fields))) + 4 * len(fields) > HEAD_LIMIT:
             self._refuse(_HEAD_TOO_LARGE)
 
     def _check_interim(self, status: int) -> None:
@@ -235,10 +217,13 @@ class ResponseParser:
         self.reusable = self._parser.should_keep_alive()
 
     def _check_framing(self) -> None:
+        if len(self._fields) > HEADER_COUNT:
+            self._refuse(_TOO_MANY_HEADERS)
         if not self._in_body:
             if self._wire > HEAD_LIMIT:
                 self._refuse(_HEAD_TOO_LARGE)
-        elif self._wire > self._wire_limit:
+        # Framing can be far larger than content: chunk extensions, gzip blocks that hold nothing.
+        elif self._wire > 8 * self._limit + 262_144 + HEAD_LIMIT:
             self._refuse("its framing is far larger than its content")
 
     def _refuse(self, why: str) -> NoReturn:

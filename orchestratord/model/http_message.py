@@ -11,7 +11,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 from functools import cached_property, lru_cache
-from typing import Any, NamedTuple
+from operator import itemgetter, methodcaller
+from typing import Any, NamedTuple, TypeGuard
 
 import httpx
 
@@ -43,9 +44,14 @@ FRAMING = frozenset({b"host", b"content-length", b"transfer-encoding"})
 """Headers that say where a request goes and where it ends."""
 PORTS = {"http": 80, "https": 443}
 """Of the schemes, where a URL names none."""
-_CONNECTION = len(b"connection")
-_USUAL = 64
-"""Bytes of a header's name; a longer one is not worth to be remembered."""
+_CONNECTION = b"connection"
+_USUAL = 512
+"""Bytes of the names of all headers; longer ones are not worth to be remembered."""
+# Called for each field, and each name, of a message, by what is written in C.
+_name, _value = itemgetter(0), itemgetter(1)
+_text, _line = methodcaller("decode", "ascii"), b"%b: %b\r\n".__mod__
+_PARTS = frozenset({"url", "headers", "stream"})
+"""Of a request, made where they are looked at."""
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -84,6 +90,20 @@ class Plain(NamedTuple):
     """The request line and these fields, as bytes that can be sent; empty where there are none."""
     closes: bool = False
     """Whether one of these fields asks for the connection to be closed."""
+    names: frozenset[bytes] | None = None
+    """In small letters, the names of all fields and maybe others; None where they are not known."""
+
+    def with_fields(self, fields: Fields, names: frozenset[bytes] | None) -> Plain:
+        """The same with other fields behind those that are ready."""
+        origin, target, _, method, ready, head, closes, _ = self
+        return Plain(origin, target, fields, method, ready, head, closes, names)
+
+    def lacks(self, names: frozenset[bytes]) -> bool:
+        """Whether no field has one of these names, in small letters."""
+        known = self.names
+        if known is None:
+            known = frozenset([name.lower() for name, _ in self.fields])
+        return known.isdisjoint(names)
 
 
 class Form:
@@ -107,7 +127,7 @@ class Form:
         if plain is not None:
             fields = plain.fields[:-1]  # all but the length of the content
             line = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target)
-            rows = b"".join([b"%b: %b\r\n" % field for field in fields])
+            rows = header_lines(fields)
             if _SENDABLE.fullmatch(line + rows) and rows.count(b"\n") == len(fields):
                 plain = plain._replace(
                     method=method, ready=len(fields), head=line + rows, closes=asks_to_close(fields)
@@ -119,30 +139,41 @@ class Form:
 
         Raises ValueError for a header that cannot be encoded.
         """
-        plain, own = self._plain, []
+        plain, names = self._plain, self._names
+        if plain is None or not content:
+            return self._other(content, headers)
+        fields = plain.fields.copy()
         if headers:
-            own = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
-        if plain is None or not content or any(name.lower() in self._names for name, _ in own):
-            method, url, common = self._whole
-            names = {name.lower() for name in headers}
-            kept = {name: value for name, value in common.items() if name.lower() not in names}
-            return Request(method, url, headers={**kept, **headers}, content=content)
-        fields = [*plain.fields, *own]
+            new = _new_names(tuple(headers))
+            if not names.isdisjoint(new.lowered):
+                return self._other(content, headers)
+            fields += zip(new.sent, map(str.encode, headers.values()), strict=True)
+            names |= new.lowered
         fields.append((b"Content-Length", b"%d" % len(content)))
-        origin, target, _, method, ready, head, closes = plain
         request = Request.__new__(Request)
         request.method = self._whole[0]
         request.extensions = {}
         request._content = content
-        request._plain = Plain(origin, target, fields, method, ready, head, closes)
+        request._plain = plain.with_fields(fields, names)
         return request
+
+    def _other(self, content: bytes, headers: Mapping[str, str]) -> Request:
+        method, url, common = self._whole
+        names = {name.lower() for name in headers}
+        kept = {name: value for name, value in common.items() if name.lower() not in names}
+        return Request(method, url, headers={**kept, **headers}, content=content)
+
+
+def header_lines(fields: Fields) -> bytes:
+    """Headers as they go over the wire; what could not be sent is for others to find."""
+    return b"".join(map(_line, fields))
 
 
 def asks_to_close(fields: Fields) -> bool:
     """Whether a header says that the connection is to be closed afterwards."""
     closes = False
     for name, value in fields:
-        if len(name) == _CONNECTION and name.lower() == b"connection":
+        if len(name) == len(_CONNECTION) and name.lower() == _CONNECTION:
             closes = b"close" in value.lower()
     return closes
 
@@ -206,10 +237,8 @@ class Request(httpx.Request):
     @property
     def plain(self) -> Plain | None:
         """The request as it goes out; None where it may have been changed."""
-        seen = self.__dict__
-        if "url" in seen or "headers" in seen or "stream" in seen:
-            return None
-        plain: Plain | None = seen.get("_plain")
+        made = self.__dict__
+        plain: Plain | None = made.get("_plain") if _PARTS.isdisjoint(made) else None
         return plain
 
 
@@ -222,7 +251,13 @@ class Response(httpx.Response):
         content: its decoded body.
         request: what it answers.
         extensions: `http_version`, `reason_phrase`, and `truncated` where the body was cut.
+        names: those of the headers, by `names_of`; worked out where left out.
     """
+
+    next_request = None
+    is_closed = True
+    is_stream_consumed = True
+    default_encoding = "utf-8"
 
     def __init__(
         self,
@@ -231,17 +266,15 @@ class Response(httpx.Response):
         content: bytes,
         request: httpx.Request,
         extensions: dict[str, Any],
+        names: tuple[str, ...] | None = None,
     ) -> None:
         self.status_code = status_code
         self._fields = fields
+        self._names = names_of(fields) if names is None else names
         self._content = content
         self._request = request
-        self.next_request = None
         self.extensions = extensions
         self.history = []
-        self.is_closed = True
-        self.is_stream_consumed = True
-        self.default_encoding = "utf-8"
         self._num_bytes_downloaded = len(content)
 
     @cached_property
@@ -283,70 +316,77 @@ def put_headers(
         headers: names, in small letters, and values; one replaces all that have its name.
         instead_of: names, in small letters, that go as well.
     """
-    gone = _encoded((*headers, *instead_of))
+    names = _new_names(tuple(headers), tuple(instead_of))
+    new = zip(names.sent, map(str.encode, headers.values()), strict=True)
     # What frames a request is looked at again before it goes out.
-    plain = None
-    if isinstance(request, Request) and gone.isdisjoint(FRAMING):
-        plain = request.plain
-    fields = plain.fields if plain else request.headers.raw
-    new = [(name.encode("ascii"), value.encode()) for name, value in headers.items()]
-    kept = fields
-    if not gone.isdisjoint([name.lower() for name, _ in fields]):
-        kept = [field for field in fields if field[0].lower() not in gone]
-        if plain and kept[: plain.ready] != fields[: plain.ready]:
-            plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
-    if plain and isinstance(request, Request):
-        origin, target, _, method, ready, head, closes = plain
-        request._plain = Plain(origin, target, [*kept, *new], method, ready, head, closes)
-    else:
+    if not isinstance(request, Request) or names.frame or (plain := request.plain) is None:
+        kept = [field for field in request.headers.raw if field[0].lower() not in names.lowered]
         request.headers = httpx.Headers([*kept, *new])
+        return
+    fields, known = plain.fields, plain.names
+    if plain.lacks(names.lowered):  # as of all requests that come from a form
+        fields = [*fields, *new]
+    else:
+        kept = [field for field in fields if field[0].lower() not in names.lowered]
+        if kept[: plain.ready] != fields[: plain.ready]:
+            plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
+        fields = [*kept, *new]
+    if known is not None:
+        known |= names.lowered
+    request._plain = plain.with_fields(fields, known)
+
+
+class _NewNames(NamedTuple):
+    """Names of headers that are set: as they are sent, these and those that go in small letters,
+    and whether one of them frames a request."""
+
+    sent: tuple[bytes, ...]
+    lowered: frozenset[bytes]
+    frame: bool
 
 
 @lru_cache(maxsize=256)
-def _encoded(names: tuple[str, ...]) -> frozenset[bytes]:
-    return frozenset(name.encode("ascii") for name in names)
+def _new_names(names: tuple[str, ...], others: tuple[str, ...] = ()) -> _NewNames:
+    sent = tuple([name.encode("ascii") for name in names])
+    lowered = frozenset([name.encode("ascii").lower() for name in (*names, *others)])
+    return _NewNames(sent, lowered, not lowered.isdisjoint(FRAMING))
 
 
 def header(response: httpx.Response, name: str) -> str | None:
     """The value of a header, None where it is not there. `name` is in small letters."""
-    fields = _untouched(response)
-    if fields is None:
-        found: str | None = response.headers.get(name)
-        return found
-    wanted = name.encode("ascii")
-    for field, _ in fields:
-        if len(field) == len(wanted) and field.lower() == wanted:
-            value: str | None = response.headers.get(name)
-            return value
-    return None
+    if _untouched(response) and name not in response._names:
+        return None
+    found: str | None = response.headers.get(name)
+    return found
 
 
 def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
     """Every header, its name in small letters."""
-    fields = _untouched(response)
-    if fields is not None:
+    if _untouched(response):
+        names, fields = response._names, response._fields
         try:
-            return [
-                (
-                    _lowered(name) if len(name) < _USUAL else name.decode("ascii").lower(),
-                    value.decode("ascii"),
-                )
-                for name, value in fields
-            ]
-        except UnicodeDecodeError:
+            return list(zip(names, map(_text, map(_value, fields)), strict=True))
+        except ValueError:  # one of them is no ASCII
             pass
     return response.headers.multi_items()
 
 
-@lru_cache(maxsize=1024)
-def _lowered(name: bytes) -> str:
-    return name.decode("ascii").lower()
+def names_of(fields: Fields) -> tuple[str, ...]:
+    """The names of headers in small letters, in their order; what is no ASCII is left out."""
+    names = tuple(map(_name, fields))
+    usual = sum(map(len, names)) <= _USUAL
+    return _lowered(names) if usual else _lowered.__wrapped__(names)
 
 
-def _untouched(response: httpx.Response) -> Fields | None:
-    if isinstance(response, Response) and "headers" not in response.__dict__:
-        return response._fields
-    return None
+@lru_cache(maxsize=512)
+def _lowered(names: tuple[bytes, ...]) -> tuple[str, ...]:
+    """Most servers give all of their answers the same headers."""
+    return tuple([name.decode("ascii").lower() for name in names if name.isascii()])
+
+
+def _untouched(response: httpx.Response) -> TypeGuard[Response]:
+    """Whether an answer's headers are as they came."""
+    return isinstance(response, Response) and "headers" not in response.__dict__
 
 
 @lru_cache(maxsize=4096)

@@ -22,6 +22,8 @@ from typing import Literal, overload
 
 APART = 2.0
 """Seconds by which a clock may be moved at once: what NTP does in order is less."""
+NEAR = 0.0005
+"""Seconds within which two readings of two clocks say the same."""
 BACK_AFTER = 5.0
 """Seconds for which a clock that was put back has to have stood so, to be followed; at the start of
 the daemon the same, before anything is done about times that lie ahead of it."""
@@ -63,7 +65,7 @@ class Clock:
     """
 
     def __init__(self) -> None:
-        self._base = time.time() - elapsed()
+        self._base = _wall_ahead()
         """What is in force is ahead of `elapsed` by so much."""
         self._database: float | None = None
         """The same of the database's clock as it was asked last; None where the machine's counts.
@@ -79,16 +81,13 @@ class Clock:
     # -- what time it is -------------------------------------------------------------------------
 
     def now(self) -> float:
-        """Seconds since the Unix epoch; from any thread."""
-        known = elapsed() + self._base
-        if self._database is not None:
-            return known
-        wall = time.time()
-        return wall if -APART < wall - known < APART else known
+        """Seconds since the Unix epoch; from any thread. A small step of the clock that counts is
+        taken with the next `look`."""
+        return elapsed() + self._base
 
     def now_ms(self) -> int:
         """Milliseconds since the epoch, as stored."""
-        return int(self.now() * 1000)
+        return int((elapsed() + self._base) * 1000)  # not by `now`: it is asked for all the time
 
     def steady(self) -> float:
         """Seconds of a clock that only goes forward, for how long something lasts."""
@@ -116,7 +115,7 @@ class Clock:
     @property
     def machine_ahead(self) -> float:
         """By how many seconds the machine's clock is ahead of the time in force."""
-        return time.time() - elapsed() - self._base
+        return _wall_ahead() - self._base
 
     @property
     def in_doubt(self) -> bool:
@@ -141,7 +140,9 @@ class Clock:
         moment, source = elapsed(), self._source()
         off, jump = source - self._base, self._jump
         if abs(off) < APART:
-            self._base, self._jump = source, None
+            if abs(off) >= NEAR:
+                self._base = source
+            self._jump = None
             return None if jump is None else ClockChange("returned", jump[0])
         if jump is None or abs(off - jump[0]) >= APART:
             self._jump = off, moment
@@ -155,7 +156,7 @@ class Clock:
 
     def _source(self) -> float:
         """By how much the clock that counts is ahead of `elapsed`."""
-        return time.time() - elapsed() if self._database is None else self._database
+        return _wall_ahead() if self._database is None else self._database
 
     def _note(self, at: int, by: int) -> None:
         """The clock is followed, `by` milliseconds from `at` on."""
@@ -187,6 +188,18 @@ class Clock:
         if boot and boot == _boot():
             self._base = base
         self.is_behind_mark = float(found["now"]) > self.now() + APART
+
+
+def _wall_ahead() -> float:
+    """By how much the machine's clock is ahead of `elapsed`."""
+    # Another thread may have its turn between two readings: of three tries, the shortest counts.
+    return min(_compared() for _ in range(3))[1]
+
+
+def _compared() -> tuple[float, float]:
+    """How long it took to read both clocks, and by how much the machine's is ahead."""
+    before, wall, after = elapsed(), time.time(), elapsed()
+    return after - before, wall - (before + after) / 2
 
 
 def _boot() -> str:

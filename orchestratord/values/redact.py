@@ -76,9 +76,10 @@ class Redactor:
 
     def text(self, text: str) -> str:
         """`text` with every secret masked."""
-        text = self._pattern.sub(MASK, text) if self._pattern else text
+        if self._pattern is not None:
+            text = self._pattern.sub(MASK, text)
         learned = self._learned.pattern
-        return learned.sub(MASK, text) if learned else text
+        return text if learned is None else learned.sub(MASK, text)
 
     def is_in(self, value: Any) -> bool:
         """True where a JSON-like value holds a secret, keys included: as a whole text or number,

@@ -26,10 +26,12 @@ from orchestratord import (
     NewTask,
     OrchestratordError,
     Redactor,
+    TaskEvent,
 )
 from orchestratord_webhooks.batches import fitting, is_elsewhere
 from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.operational_webhook import (
+    OPERATIONAL_WEBHOOKS,
     PHASE,
     WITHIN_MS,
     OperationalWebhook,
@@ -73,7 +75,11 @@ class OperationalTeller:
             config = self._control.config
         except RuntimeError:  # none is in force yet
             return
+        if not config[OPERATIONAL_WEBHOOKS]:
+            return
         for event in events:
+            if type(event) is TaskEvent:
+                continue
             if is_observed(event) and not self._is_repeated(event):
                 self._waiting.extend(members_of(event, config))
         self._drop_oldest()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 from orchestratord.model.task import BatchMember, Key
 from orchestratord.queue.connection import ManyRows
@@ -35,7 +35,8 @@ MOST_REMEMBERED = 1_000
 
 def add_members(session: Session, members: Sequence[BatchMember]) -> None:
     """Write these, in their order. Raises Singly."""
-    if groups := groups_of(members):
+    # No other daemon writes in these groups then; all at once, and so in one order.
+    if groups := {Key(plain(one.group) or "") for one in members if one.once is not None}:
         session.lock_order(groups)
     now, places = session.now(), dict[str, int]()
     rows = []
@@ -62,16 +63,6 @@ def add_members(session: Session, members: Sequence[BatchMember]) -> None:
         MEMBERS.one(session.db, rows[0])
     else:
         MEMBERS.run(session.db, rows)
-
-
-def groups_of(effects: Iterable[object]) -> set[Key]:
-    """What to lock, all at once and so in one order, before any of these is written that is told of
-    once: no other daemon writes the same then."""
-    return {
-        Key(plain(one.group) or "")
-        for one in effects
-        if isinstance(one, BatchMember) and one.once is not None
-    }
 
 
 def _is_there(session: Session, one: BatchMember) -> bool:

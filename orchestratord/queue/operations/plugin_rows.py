@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
@@ -161,6 +162,10 @@ def _table_of(session: Session, effect: Delete) -> Table:
     return table
 
 
+Run = tuple[str, Statements, dict[tuple[Any, ...], tuple[Any, ...]]]
+"""A table, what writes upserts of one shape there, and their rows by their keys."""
+
+
 class Upserts:
     """Upserts and deletions of one transaction, gathered to be written in few statements.
 
@@ -170,8 +175,7 @@ class Upserts:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._members: list[BatchMember] = []
-        self._runs: list[tuple[str, Statements, dict[tuple[Any, ...], tuple[Any, ...]]]] = []
-        """Of each the table, what writes it, and its rows by their keys."""
+        self._runs: list[Run] = []
         self._last_run: dict[Shape, int] = {}
         self._row_run: dict[Hashable, int] = {}
         """The run in which a row was written last: it cannot be written in an earlier one."""
@@ -219,12 +223,19 @@ class Upserts:
         """Write this member of a batch, by the next `flush`."""
         self._members.append(member)
 
+    def _lock_all(self, runs: Sequence[Run]) -> None:
+        """Lock all rows that are to be changed, where other daemons may, too."""
+        changed = {name: set[tuple[Any, ...]]() for name, *_ in runs}
+        for name, _, rows in runs:
+            changed[name] |= rows.keys()
+        for name, key in self._deletes:
+            changed.setdefault(name, set()).add(key)
+        for name in sorted(changed) if self._session.db.for_update else ():
+            self._lock(name, changed[name])
+
     def _lock(self, name: str, keys: Collection[tuple[Any, ...]]) -> None:
-        """Lock the rows of a table that several statements are to change, in the order in which one
-        would."""
+        """Lock these rows of a table, in the order in which one statement would."""
         lock = self._session.db.for_update
-        if not lock:
-            return
         table, sorted_keys = self._session.tables[name], sorted(keys)
         names = ", ".join(f'"{column}"' for column in table.key)
         same = " AND ".join(f'there."{column}" = wanted."{column}"' for column in table.key)
@@ -242,19 +253,14 @@ class Upserts:
             add_members(self._session, self._members)
             self._members = []
         # Several tables and rows are always changed in one order, or two sessions would deadlock.
-        changes = {name: list[Any]() for name in sorted({name for name, *_ in self._runs})}
-        for name, found, rows in self._runs:
-            changes[name].append((found, rows))
-        deletes = sorted(self._deletes)
-        for name in sorted({*changes, *(name for name, _ in deletes)}):
-            runs = changes.get(name, [])
-            gone = [key for table, key in deletes if table == name]
-            if len(runs) + bool(gone) > 1:
-                self._lock(name, {key for _, rows in runs for key in rows} | set(gone))
-            for found, rows in runs:
-                found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
-            for key in gone:
-                delete(self._session, self._deletes[name, key])
+        runs = sorted(self._runs, key=itemgetter(0))
+        if self._deletes or len({name for name, *_ in runs}) < len(runs):
+            self._lock_all(runs)
+        for row in sorted(self._deletes):
+            delete(self._session, self._deletes[row])
+        for _, found, rows in runs:
+            assert found.both is not None
+            found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._deletes.clear()
         self._runs.clear()
         self._last_run.clear()

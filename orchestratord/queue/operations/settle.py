@@ -7,14 +7,14 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from operator import itemgetter
+from operator import attrgetter, itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.batch_members import add_members, groups_of
+from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
@@ -311,7 +311,6 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
     What the database will never take is logged and left out: a plugin's mistake must not hold up
     the task that it was made for.
     """
-    _lock_named(session, effects)
     inserted: list[Inserted] = []
     for effect in _in_order(session, effects):
         try:
@@ -340,7 +339,6 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     """
     if not any(groups):
         return [[] for _ in groups]
-    _lock_named(session, [one for effects in groups for one in effects])
     inserts = [one for effects in groups for one in all_inserts(effects)]
     new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
     results = [_add_all(session, new, upserts, effects) for effects in groups]
@@ -349,22 +347,17 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     return results
 
 
-def _lock_named(session: Session, effects: Effects) -> None:
-    """Lock what has a name and no row yet: the groups of what is told of once, and the keys of what
-    is ordered, always at once."""
-    if groups := groups_of(effects):
-        session.lock_order(groups | ordered_keys(all_inserts(effects)))
-
-
 def _in_order(session: Session, effects: Effects) -> Effects:
-    """The same in the order in which `apply_all_effects` locks rows: table by table, by their keys.
-    Those of one row stay in theirs."""
-    rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
-    if len(rows) < 2 or not session.db.for_update:
+    """The same in the order in which `apply_all_effects` locks: new tasks, groups of batches, rows
+    table by table, by their keys. Those of one group or row stay in theirs."""
+    if len(effects) < 2 or not session.db.for_update:
         return effects
+    members = [effect for effect in effects if isinstance(effect, BatchMember)]
+    members.sort(key=attrgetter("group"))
+    rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
     with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
         rows = sorted(rows, key=partial(_place_of, session.tables))
-    return [*(effect for effect in effects if not isinstance(effect, Upsert | Delete)), *rows]
+    return [*(effect for effect in effects if isinstance(effect, Insert)), *members, *rows]
 
 
 def _place_of(tables: Mapping[str, Table], row: Upsert | Delete) -> tuple[Any, ...]:

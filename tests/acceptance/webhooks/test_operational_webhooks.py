@@ -279,6 +279,15 @@ def test_once_for_all_daemons(
     until(lambda: told(receiver), "the alert")
     assert fleet[0].finish_none([], 2.5) == []
     assert [one["type"] for one in told(receiver)] == ["config.refused"]
+    # Mended, and broken again by the same: that is another time.
+    for daemon in fleet:
+        declare(daemon, receiver)
+        until(lambda d=daemon: "files are good again" in d.log(), "it to be mended")  # type: ignore[misc]
+    for daemon in fleet:
+        daemon.write("apis/crm/endpoints/get.yaml", {"pth": "/get"})
+    until(lambda: len(told(receiver)) > 1, "the next alert")
+    assert fleet[0].finish_none([], 2.5) == []
+    assert [one["type"] for one in told(receiver)] == ["config.refused"] * 2
 
 
 WRONG: list[tuple[dict[str, Any], str]] = [

@@ -49,8 +49,8 @@ async def test_the_last_one_given_is_taken_first(connect: Open) -> None:
     pool = IdleConnections(10, 10, 5.0)
     key, first = await connect()
     _, second = await connect()
-    pool.give(key, first, loop)
-    pool.give(key, second, loop)
+    pool.give(key, first, loop.time())
+    pool.give(key, second, loop.time())
     assert pool.take(key, EGRESS, loop.time()) is second
     assert pool.take(key, EGRESS, loop.time()) is first
     assert pool.take(key, EGRESS, loop.time()) is None
@@ -61,7 +61,7 @@ async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
     loop = asyncio.get_running_loop()
     pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
-    pool.give(key, connection, loop)
+    pool.give(key, connection, loop.time())
     assert pool.take(key, EGRESS, connection.idle_since + 5.0) is None
     assert connection.closing
     pool.close()
@@ -71,7 +71,7 @@ async def test_one_key_does_not_serve_another(connect: Open) -> None:
     loop = asyncio.get_running_loop()
     pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
-    pool.give(key, connection, loop)
+    pool.give(key, connection, loop.time())
     assert pool.take(key._replace(host="other"), EGRESS, loop.time()) is None
     assert pool.take(key._replace(port=1), EGRESS, loop.time()) is None
     assert pool.take(key, EGRESS, loop.time()) is connection
@@ -82,7 +82,7 @@ async def test_other_rules_check_the_address_again(connect: Open) -> None:
     loop = asyncio.get_running_loop()
     pool = IdleConnections(10, 10, 5.0)
     key, connection = await connect()
-    pool.give(key, connection, loop)
+    pool.give(key, connection, loop.time())
     assert pool.take(key, Egress(), loop.time()) is None
     assert not connection.closing
     assert pool.take(key, Egress((parse_rule("127.0.0.0/8"),)), loop.time()) is connection
@@ -93,12 +93,12 @@ async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
     loop = asyncio.get_running_loop()
     pool = IdleConnections(1, 10, 0.02)
     key, connection = await connect()
-    pool.give(key, connection, loop)
+    pool.give(key, connection, loop.time())
     async with asyncio.timeout(60):
         while not connection.closing:
             await asyncio.sleep(0.01)
     _, another = await connect()
-    pool.give(key, another, loop)  # there is room again
+    pool.give(key, another, loop.time())  # there is room again
     assert not another.closing
     pool.close()
     assert another.closing
@@ -132,7 +132,7 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
         while connection._peek() is None:
             await asyncio.sleep(0.01)
         pool = IdleConnections(10, 10, 5.0)
-        pool.give(key, connection, loop)
+        pool.give(key, connection, loop.time())
         taken = pool.take(key, EGRESS, connection.idle_since + idle_for)
         assert taken is (None if idle_for else connection)
         pool.close()

@@ -10,7 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from orchestratord.http.response_parser import Inflater
+from orchestratord.errors import SendError
+from orchestratord.http.response_parser import HEAD_LIMIT, Inflater, ResponseParser
 
 CODINGS: dict[bytes, Callable[[bytes], bytes]] = {
     b"gzip": gzip.compress,
@@ -76,3 +77,65 @@ def test_nonsense() -> None:
 @pytest.mark.parametrize("coding", [b"br", b"zstd", b"identity", b"", b"gzip, gzip"])
 def test_other_codings_are_left_alone(coding: bytes) -> None:
     assert Inflater.for_coding(coding) is None
+
+
+# -- a whole answer --------------------------------------------------------------------------------
+
+PIECES = [1, 100, 1 << 20]
+"""How many bytes come at once."""
+
+
+def parsed(data: bytes, piece: int, method: str = "GET") -> ResponseParser:
+    answer = ResponseParser(method, 1000)
+    for start in range(0, len(data), piece):
+        answer.feed(data[start : start + piece])
+        if answer.done:  # as a connection, which asks no more
+            break
+    return answer
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD"])
+def test_a_second_answer_says_nothing_of_the_first(method: str) -> None:
+    first = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b"
+    head = first % (2, b"" if method == "HEAD" else b"ok")
+    second = b"HTTP/1.1 500 Other\r\nX: y\r\nContent-Encoding: gzip\r\nContent-Length: 0\r\n\r\n"
+    answer = parsed(head + second, 1 << 20, method)
+    assert (answer.status, answer.reason, answer.done) == (200, b"OK", True)
+    assert answer.headers == [(b"Content-Length", b"2")]
+    assert answer.names == ("content-length",)
+    assert not answer.reusable
+    assert parsed(head, 1 << 20, method).reusable
+
+
+def many(count: int, name: bytes = b"A", value: bytes = b"b") -> bytes:
+    return b"%b: %b\r\n" % (name, value) * count
+
+
+@pytest.mark.parametrize("piece", PIECES)
+def test_interim_headers_and_trailers_count(piece: int) -> None:
+    def answered(early: int, own: int, late: int, value: bytes = b"b") -> bytes:
+        interim = b"HTTP/1.1 103 Early\r\n" + many(early, value=value) + b"\r\n" if early else b""
+        head = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n" + many(own - 1, value=value)
+        return interim + head + b"\r\n2\r\nok\r\n0\r\n" + many(late, value=value) + b"\r\n"
+
+    for early, own, late in ((0, 200, 0), (0, 100, 100), (60, 100, 40), (100, 100, 0)):
+        answer = parsed(answered(early, own, late), piece)
+        assert (bytes(answer.body), answer.reusable, len(answer.names)) == (b"ok", True, own)
+        assert len(answer.headers) == own
+        for more in ((early, own, late + 1), (early, own + 1, late), (early + 1, own, late)):
+            with pytest.raises(SendError, match="more than 200 headers"):
+                parsed(answered(*more), piece)
+    size = HEAD_LIMIT // 4
+    for early, own, late in ((1, 2, 1), (0, 2, 2), (0, 4, 0), (2, 2, 0)):
+        assert parsed(answered(early, own, late, b"b" * (size - 100)), piece).done
+        with pytest.raises(SendError, match="its headers are larger than 64 KiB"):
+            parsed(answered(early, own + 1, late, b"b" * size), piece)
+        with pytest.raises(SendError, match="its headers are larger than 64 KiB"):
+            parsed(answered(early, own, late + 2, b"b" * size), piece)
+
+
+def test_an_encoding_that_is_given_twice_is_left_alone() -> None:
+    head = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n"
+    assert parsed(head + many(2, b"CONTENT-encoding", b"gzip") + b"\r\nok", 9).body == b"ok"
+    with pytest.raises(SendError, match="its body does not decode"):
+        parsed(head + many(1, b"CONTENT-encoding", b"GZIP") + b"\r\nok", 9)

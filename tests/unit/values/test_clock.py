@@ -13,6 +13,7 @@ from orchestratord.values.clock import (
     APART,
     BACK_AFTER,
     FORWARD_AFTER,
+    NEAR,
     REMEMBERED,
     Clock,
     ClockChange,
@@ -162,13 +163,41 @@ def test_another_jump_begins_anew(clock: Clock, machine: Machine) -> None:
 
 
 @pytest.mark.parametrize("by", [0.4, -0.4, APART - 0.1, 0.1 - APART])
-def test_small_steps_are_followed_at_once(clock: Clock, machine: Machine, by: float) -> None:
+def test_small_steps_are_followed_with_the_next_look(
+    clock: Clock, machine: Machine, by: float
+) -> None:
     for _ in range(100):
+        before = clock.now()
         machine.wall += by
-        assert clock.now() == machine.wall
+        assert clock.now() == before
         assert changes(clock, machine, 0.5) == []
-    assert clock.now() == machine.wall
+        assert clock.now() == pytest.approx(machine.wall, abs=1e-6)
+        assert clock.now_ms() == int(clock.now() * 1000)
     assert clock.machine_ahead == pytest.approx(0, abs=1e-5)
+
+
+def test_what_two_readings_cannot_tell_is_not_followed(clock: Clock, machine: Machine) -> None:
+    machine.wall += NEAR / 2
+    assert changes(clock, machine, 0.5) == []
+    assert clock.now() == BEGAN + 0.5
+    machine.wall += NEAR
+    assert changes(clock, machine, 0.5) == []
+    assert clock.now() == pytest.approx(machine.wall, abs=1e-6)
+
+
+def test_a_turn_of_another_thread_between_two_readings_moves_no_clock(
+    clock: Clock, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    turns = iter([0.0, 0.3, 0.3] * 2)
+
+    def interrupted() -> float:
+        wall = machine.wall
+        machine.pass_(next(turns, 0.0))
+        return wall
+
+    monkeypatch.setattr(clock_module.time, "time", interrupted)
+    assert clock.look() is None
+    assert clock.now() == pytest.approx(machine.wall, abs=1e-6)
 
 
 def test_time_that_is_slept_through_has_passed(clock: Clock, machine: Machine) -> None:
