@@ -40,7 +40,7 @@ from orchestratord.queue.store import Store
 ROOT = Path(__file__).parents[2]
 KEY, LANE = Key("bench/post"), "api:bench"
 AT_ONCE = 100
-FEW, MANY = 4, 24
+FEW, MANY = 4, 64
 """Rounds."""
 PARAMS = {"number": 7, "text": "x" * 1000}
 RESPONSE = {

@@ -239,7 +239,7 @@ class Pipe:
         self.deadlines.preparing.add(run.running)
         try:
             task.check_readable()
-            if lacks_partition(task, endpoint):
+            if endpoint.partition is not None and lacks_partition(task):
                 await partition_of(endpoint, task.params)  # which did not render either before
             prepare, now = run.executor.prepare, run.began / 1000
             run.request = await bounded(task.is_large, prepare, task, target, now)
@@ -493,8 +493,7 @@ class Pipe:
         self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
     ) -> list[StoredEffect]:
         """What to write for these effects: new tasks that can run at once have a slot of their lane
-        from now on, and events come with what follows from them. `written` or `not_written` has to
-        follow.
+        now, events come with what follows from them. `written` or `not_written` has to follow.
 
         There may be ten thousand: so many that others have their turn in between, here as in
         `written`. `level`: how many events led to them one after the other within this transaction.
@@ -510,7 +509,9 @@ class Pipe:
                 elif number in events and (id_ := next(ids, None)) is not None:
                     items.append(await self._event(item, id_, events[number], level, run_id))
                 else:
-                    new = await with_partition(item, self._placement.config)
+                    new = item
+                    if not item.webhook:
+                        new = await with_partition(item, self._placement.config)
                     items.append(self.insert(new, run_id))
                 if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
                     await asyncio.sleep(0)
@@ -543,8 +544,7 @@ class Pipe:
         """What to write for a new task; `written` or `not_written` has to follow."""
         if task.error is not None and len(task.error) > STORED_ERROR:  # as long as a plugin likes
             task = replace(task, error=error_record(task.error, self._placement.config.redactor))
-        # With an idempotency key it may turn out not to be new, and in a partition another may have
-        # its turn.
+        # By its idempotency key it may be no new one; another of its partition may have its turn.
         later = task.delay > 0 or task.unique_key is not None or task.partition is not None
         standing = self._placement.of(task.key)
         begins = run_id is None and is_root(task, self._host, self._placement.config)

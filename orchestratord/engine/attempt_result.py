@@ -18,7 +18,7 @@ from orchestratord.engine.runs.run_calls import run_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task
+from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task, made
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
@@ -166,7 +166,7 @@ class ResultTeller:
         """What the telling hooks want written with a task that needs no attempt, and is going to be
         written as succeeded, in this run; None where a hook finds that it has not."""
         now, endpoint, after = self._clock.now_ms(), target.endpoint, executor.phases[1]
-        task = Task(
+        task = made(
             id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook,
             phase=new.phase, status=Status.RUNNING, reason=None, attempts=0,
             max_attempts=new.max_attempts, next_try=None, params=new.params, payload=None,

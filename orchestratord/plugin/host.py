@@ -19,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import partial
+from operator import attrgetter
 from pathlib import Path
 from types import FrameType
 from typing import Any, NamedTuple
@@ -67,6 +68,8 @@ class Implementation(NamedTuple):
     plugin: str
     function: Callable[..., Any]
     arguments: tuple[str, ...]
+    given: Callable[[Reached], Sequence[Any]]
+    """What a telling hook is called with, of what it is told of."""
 
     def concerns(self, kind: str, endpoint: Endpoint) -> bool:
         """Whether it wants to be asked about the tasks of a kind of an endpoint."""
@@ -110,6 +113,13 @@ class Reached:
     phase: str = ""
     next_try: int | None = None
     run: RunSummary | None = None
+
+
+def _attributes(names: Sequence[str]) -> Callable[[Any], Sequence[Any]]:
+    """What gets these attributes of an object; in C where there are several, as nearly always."""
+    if len(names) > 1:
+        return attrgetter(*names)
+    return lambda owner: [getattr(owner, name) for name in names]
 
 
 class Host:
@@ -221,7 +231,9 @@ class Host:
         except KeyError:
             caller: pluggy.HookCaller = getattr(self._manager.hook, hook)
             found = tuple(
-                Implementation(impl.plugin_name, impl.function, impl.argnames)
+                Implementation(
+                    impl.plugin_name, impl.function, impl.argnames, _attributes(impl.argnames)
+                )
                 for impl in reversed(caller.get_hookimpls())
             )
             self._compiled[hook] = found or None
@@ -334,17 +346,20 @@ class Host:
         running = reached.running or asyncio.current_task()
         before = running.cancelling() if running else 0
         for item in self.concerned(hook, reached.task.kind, reached.endpoint) or ():
-            given = [getattr(reached, name) for name in item.arguments]
-            result, raised = ask(item.function, given)
-            cancelled = running is not None and running.cancelling() > before
+            result, raised = ask(item.function, item.given(reached))
             try:
-                if raised is not None or cancelled or type(result) not in PLAIN_ANSWERS:
+                if (
+                    raised is not None
+                    or type(result) not in PLAIN_ANSWERS
+                    or (running is not None and running.cancelling() > before)
+                ):
                     result = await settle(result, raised, self.timeout, running, before)
-                if type(result) is list and len(result) > _AT_ONCE:
+                is_list = type(result) is list
+                if is_list and len(result) > _AT_ONCE:
                     effects += await off_loop(
                         check_effects, result, self.registry, item.plugin, self.max_params
                     )
-                elif result is not None and (type(result) is not list or result):
+                elif result if is_list else result is not None:
                     effects += check_effects(result, self.registry, item.plugin, self.max_params)
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)

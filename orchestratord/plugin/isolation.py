@@ -9,8 +9,9 @@ import logging
 import math
 import signal
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from itertools import islice
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import compress, islice
+from operator import attrgetter
 from types import UnionType
 from typing import Any, get_args, get_origin, get_type_hints
 
@@ -23,12 +24,15 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import (
     MOST_MEMBERS,
     BatchMember,
+    Delete,
     Effect,
     Kind,
     NewTask,
     RowEffect,
+    RowKind,
     Table,
     Upsert,
+    row_of,
 )
 from orchestratord.plugin.long_work import seconds_queued
 from orchestratord.plugin.registry import Registry
@@ -94,7 +98,7 @@ async def call(
     return await settle(result, raised, timeout, running, before)
 
 
-def ask(function: Callable[..., Any], arguments: list[Any]) -> tuple[Any, BaseException | None]:
+def ask(function: Callable[..., Any], arguments: Sequence[Any]) -> tuple[Any, BaseException | None]:
     """The first half of `call`: what the function returned, or what it raised."""
     try:
         result = function(*arguments)
@@ -210,15 +214,12 @@ def check_outcome(outcome: object) -> None:
     with afterwards, when it could not be told any more whose it is."""
     if not isinstance(outcome, Outcome):
         raise HookFault(f"returned {type(outcome).__name__}, not an Outcome")
+    status_code = outcome.status_code
     if (
-        outcome.delay is None
+        type(status_code) is int
+        and 0 <= status_code < 1000
         and outcome.verdict in _VERDICTS
-        and type(outcome.status_code) is int
-        and 0 <= outcome.status_code < 1000
-        and type(outcome.response) is Response
-        and (outcome.error is None or type(outcome.error) is str)
-        and (outcome.retry_after is None or type(outcome.retry_after) is str)
-        and outcome.final_reason is None
+        and tuple(map(type, _FIELDS(outcome))) in _ANSWERS
     ):
         return  # an answer as the client makes it: nearly all of them
     for name, allowed in _OUTCOME.items():
@@ -227,7 +228,7 @@ def check_outcome(outcome: object) -> None:
             raise HookFault(f"returned an Outcome whose {name} is a {type(value).__name__}")
     if outcome.verdict not in _VERDICTS:
         raise HookFault(f"returned an Outcome whose verdict is {outcome.verdict!r}")
-    code = "" if outcome.status_code is None else str(outcome.status_code)
+    code = "" if status_code is None else str(status_code)
     if len(code) > _LONGEST_CODE or not code.isascii():
         raise HookFault("returned an Outcome whose status_code is none")
     try:
@@ -252,6 +253,13 @@ _OUTCOME: Mapping[str, tuple[type, ...]] = {
     "final_reason": (str, _NOTHING),
     "delay": (int, float, _NOTHING),
 }
+_FIELDS = attrgetter("response", "error", "retry_after", "final_reason", "delay")
+_ANSWERS = frozenset(
+    (Response, error, retry_after, _NOTHING, _NOTHING)
+    for error in (str, _NOTHING)
+    for retry_after in (str, _NOTHING)
+)
+"""The types of these in an answer that no hook has changed."""
 _LONGEST_REASON = 100
 """Characters of a reason; it is one word in a column of the table."""
 _LONGEST_CODE = 32
@@ -264,6 +272,7 @@ def valid_refusal(refusal: Reject | Snooze) -> bool:
 
 
 _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
+_ROW_EFFECTS = get_args(RowEffect)
 
 
 def check_effects(
@@ -275,28 +284,38 @@ def check_effects(
     """
     if result is None:
         return []
+    room = _LARGEST_SUM
+    effects: list[Effect] = _effects_of(result)
+    for effect in effects:
+        if isinstance(effect, _ROW_EFFECTS):
+            room -= _check_row(effect, registry, plugin)
+        else:
+            if isinstance(effect, NewTask):
+                _check_task(effect)
+            elif isinstance(effect, BatchMember):
+                _check_member(effect)
+            else:
+                raise HookFault(
+                    f"returned a {type(effect).__name__} among its effects; "
+                    f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
+                )
+            room -= _size_of(effect, max_params)
+        if room < 0:
+            raise HookFault(_TOO_LARGE)
+    return effects
+
+
+def _effects_of(result: Any) -> list[Any]:
+    if type(result) is list and len(result) <= MAX_RETURNED:
+        return result.copy()
     if isinstance(result, str | bytes | Mapping) or not isinstance(result, Iterable):
         raise HookFault(f"returned {type(result).__name__}, not a list of {', '.join(_EFFECTS)}")
     try:
-        effects = listed(result)
+        return listed(result)
     except BaseException as error:
         if isinstance(error, HookFault) or is_ctrl_c(error):
             raise
         raise HookFault(f"raised {words(error)}") from error
-    for effect in effects:
-        if isinstance(effect, NewTask):
-            _check_task(effect)
-        elif isinstance(effect, RowEffect):
-            _check_row(effect, registry, plugin)
-        elif isinstance(effect, BatchMember):
-            _check_member(effect)
-        else:
-            raise HookFault(
-                f"returned a {type(effect).__name__} among its effects; "
-                f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
-            )
-    check_sizes(effects, max_params)
-    return effects
 
 
 _LONGEST_NAME = 512
@@ -307,6 +326,7 @@ _LARGEST_PARAMS = 16 << 20
 """Bytes of what a delivery is given of its call's parameters: the most that `max_params` may be."""
 _LARGEST_SUM = 64 << 20
 """Bytes of all payloads, texts and calls' parameters that a hook returns together."""
+_TOO_LARGE = f"returned more than {_LARGEST_SUM >> 20} MiB"
 _NAMES = ("kind", "endpoint_id", "webhook", "phase", "unique_key")
 
 
@@ -314,18 +334,22 @@ def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
     """Raise HookFault where effects are larger than what may be stored; see `check_effects`."""
     room = _LARGEST_SUM
     for effect in effects:
-        if isinstance(effect, NewTask):
-            try:
-                room -= _size_of_task(effect, max_params)
-            except (TypeError, ValueError, RecursionError) as error:
-                raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
-        elif isinstance(effect, BatchMember):
-            if effect.detail:
-                room -= _size(effect.detail, "the detail of a BatchMember")
-        else:
-            room -= _size_of_row(effect)
+        room -= _size_of(effect, max_params)
         if room < 0:
-            raise HookFault(f"returned more than {_LARGEST_SUM >> 20} MiB")
+            raise HookFault(_TOO_LARGE)
+
+
+def _size_of(effect: Effect, max_params: int) -> int:
+    if isinstance(effect, NewTask):
+        try:
+            return _size_of_task(effect, max_params)
+        except (TypeError, ValueError, RecursionError) as error:
+            raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
+    if isinstance(effect, BatchMember):
+        return _size(effect.detail, "the detail of a BatchMember") if effect.detail else 0
+    row, kind = row_of(effect) if isinstance(effect, Upsert) else _deleted(effect)
+    texts = "".join(value for value in row if isinstance(value, str))
+    return _size_of_texts(effect, texts, row, kind)
 
 
 def _size_of_task(task: NewTask, max_params: int) -> int:
@@ -346,14 +370,14 @@ def _size_of_task(task: NewTask, max_params: int) -> int:
     return size + (_size(task.payload, "the payload of a NewTask") if task.payload else 0)
 
 
-def _size_of_row(effect: RowEffect) -> int:
-    texts = [v for part in _parts(effect) for v in part.values() if isinstance(v, str)]
-    size = len("".join(texts).encode("utf-8", "replace"))
+def _size_of_texts(effect: RowEffect, texts: str, row: tuple[Any, ...], kind: RowKind) -> int:
+    """The bytes of the texts of a row, which are put together in `texts`."""
+    size = len(texts.encode("utf-8", "replace"))
     if size > _LARGEST_TEXT:  # all of them together
-        for part in _parts(effect):
-            for name, value in part.items():
-                if isinstance(value, str):
-                    _size(value, f"a text in {effect.table}.{name}")
+        _, key, values, add, _ = kind
+        for name, value in zip((*key, *values, *add), row, strict=True):
+            if isinstance(value, str):
+                _size(value, f"a text in {effect.table}.{name}")
     return size
 
 
@@ -409,32 +433,47 @@ def _check_member(member: BatchMember) -> None:
 
 
 _STORABLE = (str, int, float, _NOTHING)
-_PLAIN = frozenset(_STORABLE)
+_MOST_KINDS = 1_000
+"""Kinds of rows that are known to be in order."""
 
 
-def _check_row(effect: RowEffect, registry: Registry, plugin: str) -> None:
-    table: Table | None = registry.tables.get(effect.table)
-    if table is None or registry.owners.get(("table", effect.table)) != plugin:
-        raise HookFault(f"writes the table {effect.table!r}, which is not its own")
-    if len(effect.key) != len(table.key) or not all(map(effect.key.__contains__, table.key)):
-        raise HookFault(f"writes {table.name} with another key than {', '.join(table.key)}")
-    for part in _parts(effect):
-        if table.columns.keys() >= part.keys() and _PLAIN.issuperset(map(type, part.values())):
-            continue  # as nearly always
-        for name, value in part.items():
-            if name not in table.columns:
-                raise HookFault(f"writes {table.name}, which has no column {name}")
-            if not isinstance(value, _STORABLE):
-                raise HookFault(f"writes a {type(value).__name__} into {table.name}.{name}")
+def _check_row(effect: RowEffect, registry: Registry, plugin: str) -> int:
+    """The bytes of its texts. Raises HookFault for a row that the plugin may not write."""
+    row, kind = row_of(effect) if isinstance(effect, Upsert) else _deleted(effect)
+    are_texts = registry.row_kinds.get((plugin, kind))
+    if are_texts is None:
+        are_texts = _check_kind(kind, registry, plugin)
+    texts = "".join(compress(row, are_texts))
+    size = len(texts)
+    if texts.isascii() and size <= _LARGEST_TEXT:
+        return size
+    return _size_of_texts(effect, texts, row, kind)
 
 
-def _parts(effect: RowEffect) -> tuple[Mapping[str, Any], ...]:
-    """The columns of a row, each with its value, that it is about."""
-    if isinstance(effect, Upsert):
-        return (
-            (effect.key, effect.values, effect.add) if effect.add else (effect.key, effect.values)
-        )
-    return (effect.key,)
+def _check_kind(kind: RowKind, registry: Registry, plugin: str) -> tuple[bool, ...]:
+    """Of each value of a row of this kind, whether it is a text. Raises HookFault where the plugin
+    may write none such."""
+    name, key, values, add, types = kind
+    table: Table | None = registry.tables.get(name)
+    if table is None or registry.owners.get(("table", name)) != plugin:
+        raise HookFault(f"writes the table {name!r}, which is not its own")
+    if set(key) != set(table.key):
+        raise HookFault(f"writes {name} with another key than {', '.join(table.key)}")
+    for column, type_ in zip((*key, *values, *add), types, strict=True):
+        if column not in table.columns:
+            raise HookFault(f"writes {name}, which has no column {column}")
+        if not issubclass(type_, _STORABLE):
+            raise HookFault(f"writes a {type_.__name__} into {name}.{column}")
+    if len(registry.row_kinds) >= _MOST_KINDS:
+        registry.row_kinds.clear()
+    are_texts = registry.row_kinds[plugin, kind] = tuple(issubclass(one, str) for one in types)
+    return are_texts
+
+
+def _deleted(effect: Delete) -> tuple[tuple[Any, ...], RowKind]:
+    """What `row_of` tells of an upsert."""
+    row = tuple(effect.key.values())
+    return row, (effect.table, tuple(effect.key), (), (), tuple(map(type, row)))
 
 
 def _is_delay(value: object) -> bool:

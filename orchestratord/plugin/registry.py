@@ -12,7 +12,7 @@ from orchestratord.errors import PluginError
 from orchestratord.model.backoff import Backoff, Fixed
 from orchestratord.model.endpoint import Api, Setting
 from orchestratord.model.settings import DaemonSetting, DaemonSettings
-from orchestratord.model.task import Table
+from orchestratord.model.task import RowKind, Table
 from orchestratord.plugin.executor import Executor
 
 MAX_REGISTERED = 10_000
@@ -57,6 +57,8 @@ class Registry:
     executors: list[Executor] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
+    row_kinds: dict[tuple[str, RowKind], tuple[bool, ...]] = field(default_factory=dict)
+    """The kinds of rows that plugins wrote and may write: of each value, whether it is a text."""
     disabled_keys: dict[str, str] = field(default_factory=dict)
     """Key of the YAML → the disabled plugin."""
     disabled_daemon_keys: dict[str, str] = field(default_factory=dict)
@@ -105,6 +107,7 @@ class Registry:
 
     def forget(self, plugin: str) -> None:
         """Take back all that a plugin has registered."""
+        self.row_kinds.clear()
         known: dict[str, dict[str, Any]] = {
             "key": self.settings,
             _DAEMON_KEY: self.daemon_settings,

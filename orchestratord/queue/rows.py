@@ -8,7 +8,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
+from orchestratord.model.task import (
+    PARTITION_FROM,
+    Attempt,
+    Task,
+    TaskExcerpt,
+    UnreadableParams,
+    made,
+)
 from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 
@@ -41,24 +48,24 @@ _PAGE = 200
 # What is no text, as others may have written it, is none for JSON either.
 _IN_PAGE = {"payload": "length(CAST(payload AS BLOB))", "params": "CAST(params AS TEXT)"}
 
-# What only a task with a partition has, together: all others have one value for it.
-_FROM = TASK_COLUMNS.index("partition")
-_TURNS = TASK_COLUMNS[_FROM : TASK_COLUMNS.index("first_at") + 1]
-_NO_TURNS = tuple(field.default for field in fields(Task) if field.name in _TURNS)
-
 # One row, and not one for each task: each row that is fetched gives the interpreter up and has to
 # wait until it gets it back. Payloads are kept out of the JSON, which would have to escape them.
 PAGE_OF_TASKS = f"""
 SELECT json_group_array(json_array(
-    {", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS if name not in _TURNS)},
-    CASE WHEN partition IS NULL THEN NULL ELSE json_array({", ".join(_TURNS)}) END
-)), CAST(group_concat(payload, '') AS BLOB), max(partition IS NOT NULL)
+    {", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS[:PARTITION_FROM])}
+)), CAST(group_concat(payload, '') AS BLOB), count(partition)
 FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?))
+"""  # noqa: S608
+
+# Of those that have a partition, where there are some.
+PAGE_OF_TURNS = f"""
+SELECT json_group_array(json_array(id, {", ".join(TASK_COLUMNS[PARTITION_FROM:])}))
+FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?)) AND partition IS NOT NULL
 """  # noqa: S608
 
 
 def task_of(row: Sequence[Any]) -> Task:
-    """The task of a row with the columns of `TASK`."""
+    """The task of a row with the columns of `TASK`, or without those of its partition."""
     values = list(row)
     params = values[_PARAMS]
     values[_PARAMS] = {} if params == "{}" else params_of(params)
@@ -66,7 +73,8 @@ def task_of(row: Sequence[Any]) -> Task:
     values[_CANCEL] = bool(values[_CANCEL])
     values[_CODE] = code_of(values[_CODE])
     values[_ALONE] = bool(values[_ALONE])
-    values[_HELD] = bool(values[_HELD])
+    if len(values) > PARTITION_FROM:
+        values[_HELD] = bool(values[_HELD])
     values[_PAYLOAD], values[_ERROR] = worded(values[_PAYLOAD]), worded(values[_ERROR])
     return made(values)
 
@@ -156,11 +164,15 @@ class TaskPages:
     def __init__(self, db: Connection, ids: Sequence[int]) -> None:
         """Look up these tasks, with their payloads."""
         self._ids = ids
-        self._pages = [
-            db.all(PAGE_OF_TASKS, (json.dumps(ids[start : start + _PAGE]),))[0]
-            for start in range(0, len(ids), _PAGE)
-        ]
-        self.partitioned = any(page[2] for page in self._pages)
+        pages = [json.dumps(ids[start : start + _PAGE]) for start in range(0, len(ids), _PAGE)]
+        self._pages = [db.all(PAGE_OF_TASKS, (page,))[0] for page in pages]
+        self._turns: dict[int, list[Any]] = {}
+        """Of those that have a partition: what they have besides."""
+        for page, (_, _, partitioned) in zip(pages, self._pages, strict=True):
+            if partitioned:
+                [(text,)] = db.all(PAGE_OF_TURNS, (page,))
+                self._turns |= {id_: turns for id_, *turns in json.loads(text)}
+        self.partitioned = bool(self._turns)
         """One of them has a partition."""
 
     def tasks(self) -> list[Task]:
@@ -169,11 +181,12 @@ class TaskPages:
         for text, payloads, _ in self._pages:
             at = 0
             for values in json.loads(text):
-                values[_FROM:_FROM] = values.pop() or _NO_TURNS
                 size = values[_PAYLOAD]
                 if size is not None:
                     values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
                     at += size
+                if self._turns:
+                    values += self._turns.get(values[0], ())
                 found[values[0]] = task_of(values)
         return [found[id_] for id_ in self._ids if id_ in found]
 

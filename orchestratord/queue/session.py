@@ -31,6 +31,11 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "bigint",
 )
 
+PAUSED = """
+INSERT INTO endpoint_state (endpoint_id, paused) VALUES (?, ?)
+ON CONFLICT (endpoint_id) DO UPDATE SET paused = excluded.paused
+"""
+
 OUTCOMES = ManyRows(
     """
 UPDATE bulks SET succeeded = succeeded + new.column2, failed = failed + new.column3,
@@ -64,6 +69,8 @@ class Session(ABC):
     """For how long claims stand."""
     statements: dict[Any, Any] = field(default_factory=dict)
     """Those that were made for what plugins write, by its shape."""
+    gathered: dict[Any, Any] = field(default_factory=dict)
+    """The same by kinds of upserts; None for one that is not written together with others."""
     moves: Counter[str] = field(default_factory=Counter)
     """By how much each status has more or fewer tasks than before the transaction."""
     due: dict[Key, int] = field(default_factory=dict)
@@ -71,6 +78,8 @@ class Session(ABC):
     successes: dict[str, int] = field(default_factory=dict)
     """Keys, by their names, that had a success in the transaction, and when that began; for
     `write_noted`, as the two that follow."""
+    paused: dict[str, int] = field(default_factory=dict)
+    """Endpoints whose calls wait from now on, 1, or go on, 0."""
     runs: RunCounts = field(default_factory=RunCounts)
     """What the transaction changes in the counts of runs."""
     outcomes: Counter[tuple[int, str]] = field(default_factory=Counter)
@@ -133,7 +142,13 @@ class Session(ABC):
         """
         self.write_outcomes()
         self.runs.write(self.db, self.now())
-        SUCCESS.run(self.db, sorted(self.successes.items()))
+        if not self.paused:
+            SUCCESS.run(self.db, sorted(self.successes.items()))
+        for name in sorted({*self.successes, *self.paused}) if self.paused else ():
+            if name in self.paused:
+                self.db.run(PAUSED, (name, self.paused[name]))
+            if name in self.successes:
+                SUCCESS.one(self.db, (name, self.successes[name]))
 
     def write_outcomes(self) -> None:
         """Write what was noted of bulks, before one of them is read."""
@@ -143,11 +158,12 @@ class Session(ABC):
     def noted(self) -> Callable[[], None]:
         """Forgets what is noted from now on, when it is called: that was undone."""
         moves, due, successes = Counter(self.moves), dict(self.due), dict(self.successes)
+        paused = dict(self.paused)
         runs, outcomes = self.runs.copy(), Counter(self.outcomes)
 
         def forget() -> None:
             self.moves, self.due, self.successes = moves, due, successes
-            self.runs, self.outcomes = runs, outcomes
+            self.runs, self.outcomes, self.paused = runs, outcomes, paused
 
         return forget
 
@@ -155,7 +171,7 @@ class Session(ABC):
         """Forget what was noted for the last transaction; `committed`: whether that was."""
         self.moves, self.due, self.successes = Counter(), {}, {}
         self.runs = RunCounts()
-        self.outcomes = Counter()
+        self.outcomes, self.paused = Counter(), {}
         self.touched, self.limited, self.elected = set(), set(), {}
         if committed:
             self.unsure = self.missed

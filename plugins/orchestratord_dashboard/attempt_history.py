@@ -28,11 +28,8 @@ BOUNDS = tuple(1.2**n for n in range(64))
 """Milliseconds: what an attempt took is known to a fifth, up to a day."""
 
 # An enumeration's members are found slowly.
-_SUCCEEDED, _RETRIED, _FAILED = (
-    EventType.TASK_SUCCEEDED,
-    EventType.TASK_RETRIED,
-    EventType.TASK_FAILED,
-)
+_SUCCEEDED, _RETRIED = EventType.TASK_SUCCEEDED, EventType.TASK_RETRIED
+_ENDS = frozenset((_SUCCEEDED, _RETRIED, EventType.TASK_FAILED))
 
 
 AttemptsKey = tuple[str, str]
@@ -126,6 +123,8 @@ class AttemptHistory:
         self._now = now
         self._minutes: deque[TimeBucket] = deque(maxlen=MINUTES)
         self._slices: deque[tuple[int, dict[AttemptsKey, EndpointAttempts]]] = deque(maxlen=SLICES)
+        self._minute, self._records = TimeBucket(-MINUTE), dict[AttemptsKey, EndpointAttempts]()
+        """What attempts of this minute are counted in; until the first one, of no time."""
 
     # -- counting --------------------------------------------------------------------------------
 
@@ -133,56 +132,56 @@ class AttemptHistory:
         """Count these events."""
         for event in events:
             if isinstance(event, TaskEvent):
-                if event.started_at is not None:
+                if event.type in _ENDS and event.started_at is not None:
                     self._count_attempt(event)
             elif isinstance(event, ConfigEvent):
                 adopted = event.type is EventType.CONFIG_ADOPTED
                 self.config_error = None if adopted else event.error or "the files are in error"
 
     def _count_attempt(self, event: TaskEvent) -> None:
-        kind = event.type
-        if kind is not _SUCCEEDED and kind is not _RETRIED and kind is not _FAILED:
-            return
-        minute = self._minute(event.at)
+        kind, at, took = event.type, event.at, event.duration_ms or 0.0
+        minute = self._minute
+        if not minute.start <= at < minute.start + MINUTE:
+            minute = self._turn_to(at)
+        minute.took[bisect_left(BOUNDS, took)] += 1
+        key = event.endpoint, event.webhook or ""
+        record = self._records.get(key) or self._begin(key)
+        record.attempts += 1
+        record.took += took
         if kind is _SUCCEEDED:
             minute.succeeded += 1
-        elif kind is _RETRIED:
+            record.succeeded_at = at
+            return
+        if kind is _RETRIED:
             minute.retried += 1
         else:
             minute.failed += 1
-        took = event.duration_ms or 0.0
-        minute.took[bisect_left(BOUNDS, took)] += 1
-        record = self._record(event)
-        if record is not None:
-            record.attempts += 1
-            record.took += took
-            if kind is _SUCCEEDED:
-                record.succeeded_at = event.at
-            else:
-                record.failures += 1
-                record.failed_at = event.at
+        record.failures += 1
+        record.failed_at = at
 
-    def _minute(self, at: int) -> TimeBucket:
+    def _turn_to(self, at: int) -> TimeBucket:
+        """Have what ended then counted in its minute, and in its slice of five minutes.
+
+        A clock that was set back does not begin one of them again.
+        """
         start = at - at % MINUTE
         while self._minutes and self._minutes[-1].start > start + SLICE:
             self._minutes.pop()  # of a clock that was ahead
-        # A clock that was set back does not begin a minute again.
         if not self._minutes or self._minutes[-1].start < start:
             self._minutes.append(TimeBucket(start))
-        return self._minutes[-1]
-
-    def _record(self, event: TaskEvent) -> EndpointAttempts | None:
-        start = event.at - event.at % SLICE
+        start = at - at % SLICE
         while self._slices and self._slices[-1][0] > start + SLICE:
             self._slices.pop()
         if not self._slices or self._slices[-1][0] < start:
             self._slices.append((start, {}))
-        records = self._slices[-1][1]
-        key = event.endpoint, event.webhook or ""
-        found = records.get(key)
-        if found is None and len(records) < MAX_ENDPOINTS:
-            found = records[key] = EndpointAttempts(*key)
-        return found
+        self._minute, self._records = self._minutes[-1], self._slices[-1][1]
+        return self._minute
+
+    def _begin(self, key: AttemptsKey) -> EndpointAttempts:
+        record = EndpointAttempts(*key)
+        if len(self._records) < MAX_ENDPOINTS:  # else it is seen nowhere
+            self._records[key] = record
+        return record
 
     # -- looking ---------------------------------------------------------------------------------
 

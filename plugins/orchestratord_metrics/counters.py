@@ -9,7 +9,10 @@ from __future__ import annotations
 import asyncio
 import weakref
 from bisect import bisect_left
+from collections import defaultdict
 from collections.abc import Callable, Collection, Sequence
+from operator import attrgetter
+from typing import Any
 
 from orchestratord import ConfigEvent, Event, EventType, InboundEvent, OutboxEvent, TaskEvent
 
@@ -35,8 +38,12 @@ _OUTCOMES = {
     EventType.TASK_CANCELLED: "cancelled",
     EventType.TASK_SNOOZED: "snoozed",
 }
-_CLASSES: dict[object, str] = {None: "none"}
-"""Of each status code that was seen."""
+_ABOUT = attrgetter("type", "endpoint", "kind", "webhook", "status_code", "reason")
+"""What tells where the end of an attempt, or of a task, is counted."""
+MAX_KNOWN = 5_000
+"""Ends of which it is known where they are counted."""
+Counted = tuple[Sequence[list[float]], list[float] | None]
+"""What is counted up at an end, and what has the durations; None where no attempt was made."""
 
 EVERY = 0.25
 """Seconds between two looks."""
@@ -72,12 +79,15 @@ class Counts:
         """Label sets that are not those of `other`."""
         self._found: dict[Labels, list[float]] = {}
 
+    def of(self, labels: Labels) -> list[float]:
+        """What is counted of a label set: how often up to each limit and over the last one, and the
+        sum of the seconds. It is counted up there, until the next `forget`."""
+        found = self._found.get(labels)
+        return self._begin(labels) if found is None else found
+
     def count(self, labels: Labels) -> None:
         """It happened once more."""
-        found = self._found.get(labels)
-        if found is None:
-            found = self._begin(labels)
-        found[0] += 1
+        self.of(labels)[0] += 1
 
     def add(self, labels: Labels, seconds: float) -> None:
         """The same, and it took so long."""
@@ -173,23 +183,27 @@ class EventCounters:
         self.outbox_refused = Counts(
             "orchestratord_outbox_refused", "Rows of the outbox that made no task.", ("reason",)
         )
+        self._counted: dict[tuple[Any, ...], Counted] = {}
+        """Of ends that are alike, by `_ABOUT` and whether no attempt was made, where they are
+        counted."""
 
     def all(self) -> Sequence[Counts]:
         """In the order in which they are shown."""
-        return tuple(vars(self).values())
+        return tuple(one for one in vars(self).values() if isinstance(one, Counts))
 
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""
+        alike: defaultdict[tuple[Any, ...], list[float | None]] = defaultdict(list)
         for event in events:
             if isinstance(event, TaskEvent):
                 kind = event.type
-                if kind is _STARTED:
+                if kind in _OUTCOMES:
+                    alike[_ABOUT(event), event.started_at is None].append(event.duration_ms)
+                elif kind is _STARTED:
                     if event.lateness_ms is not None:
                         self.lateness.add((event.kind,), event.lateness_ms / 1000)
                 elif kind is _CREATED:
                     self.created.count((event.endpoint, event.kind))
-                elif (outcome := _OUTCOMES.get(kind)) is not None:
-                    self._count_attempt(event, outcome)
             elif isinstance(event, InboundEvent):
                 self.inbound_refused.count((event.endpoint, event.reason))
             elif isinstance(event, ConfigEvent):
@@ -197,24 +211,45 @@ class EventCounters:
                 self.config_changes.count(("adopted" if adopted else "refused",))
             elif isinstance(event, OutboxEvent):
                 self.outbox_refused.count((event.reason,))
+        for about, took in alike.items():
+            self._count_ends(about, took)
 
-    def _count_attempt(self, event: TaskEvent, outcome: str) -> None:
-        of_task = endpoint, kind = event.endpoint, event.kind
-        if event.started_at is not None:
-            code = event.status_code
-            self.attempts.count((endpoint, kind, _CLASSES.get(code) or _class_of(code), outcome))
-            if event.duration_ms is not None:
-                self.durations.add(of_task, event.duration_ms / 1000)
+    def _count_ends(self, about: tuple[Any, ...], took: Sequence[float | None]) -> None:
+        """Count ends that are alike, by how many milliseconds their attempts took."""
+        counted = self._counted.get(about)
+        if counted is None:
+            counted = self._counted_of(about)
+        ends, durations = counted
+        for one in ends:
+            one[0] += len(took)
+        if durations is not None:
+            for milliseconds in took:
+                if milliseconds is not None:
+                    seconds = milliseconds / 1000
+                    durations[bisect_left(DURATIONS, seconds)] += 1
+                    durations[-1] += seconds
+
+    def _counted_of(self, about: tuple[Any, ...]) -> Counted:
+        (type_, endpoint, kind, webhook, code, reason), unstarted = about
+        of_task, outcome = (endpoint, kind), _OUTCOMES[type_]
+        ends, durations = list[list[float]](), None
+        if not unstarted:
+            ends.append(self.attempts.of((endpoint, kind, _class_of(code), outcome)))
+            durations = self.durations.of(of_task)
         if outcome == "retried":
-            self.retries.count(of_task)
-            return
-        if outcome == "failed":
-            self.final_failures.count((endpoint, kind, event.reason or ""))
-        if event.webhook is not None and outcome != "snoozed":
-            self.deliveries.count((endpoint, event.webhook, outcome))
+            ends.append(self.retries.of(of_task))
+        elif outcome == "failed":
+            ends.append(self.final_failures.of((endpoint, kind, reason or "")))
+        if webhook is not None and outcome not in ("retried", "snoozed"):
+            ends.append(self.deliveries.of((endpoint, webhook, outcome)))
+        if len(self._counted) >= MAX_KNOWN:
+            self._counted.clear()
+        counted = self._counted[about] = ends, durations
+        return counted
 
     def forget(self, declared: Collection[str]) -> None:
         """Drop what was counted of endpoints that are not among those that are `declared`."""
+        self._counted.clear()
         for counted in self.all():
             counted.forget(declared)
 
@@ -222,9 +257,7 @@ class EventCounters:
 def _class_of(code: int | str | None) -> str:
     """`2xx` for a number; the word where it is one, such as `error`."""
     if isinstance(code, int):
-        name = f"{code // 100}xx" if 100 <= code < 600 else "other"
-        _CLASSES[code] = name
-        return name
+        return f"{code // 100}xx" if 100 <= code < 600 else "other"
     return code or "none"
 
 

@@ -59,7 +59,7 @@ class Deliveries(Executor):
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._forms: dict[int, tuple[Addressed, Form]] = {}
+        self._forms: dict[int, tuple[Addressed, Form | None]] = {}
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
         return own_endpoint(config) if endpoint_id == OWN_ENDPOINT else None
@@ -98,8 +98,9 @@ class Deliveries(Executor):
             raise InvalidPayload(task.last_error or "its payload did not render")
         if not isinstance(webhook.payload, Template):
             _check_json(task.payload)
-        if not webhook.templated:
-            return self._form(webhook).request(task.payload.encode())
+        form = self._form(webhook)
+        if form is not None:
+            return form.request(task.payload.encode())
         context = {
             **self.context(task, now),
             "endpoint": task.endpoint_id,
@@ -115,15 +116,17 @@ class Deliveries(Executor):
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
-    def _form(self, webhook: Addressed) -> Form:
-        """What all requests of a webhook without templates have in common."""
+    def _form(self, webhook: Addressed) -> Form | None:
+        """What all requests of a webhook have in common; None for one with templates."""
         known = self._forms.get(id(webhook))
         if known is not None and known[0] is webhook:
             return known[1]
-        try:
-            form = Form("POST", webhook.url.render({}), _headers(webhook))
-        except (httpx.InvalidURL, ValueError) as error:
-            raise InvalidPayload(f"the request cannot be built: {error}") from None
+        form = None
+        if not webhook.templated:
+            try:
+                form = Form("POST", webhook.url.render({}), _headers(webhook))
+            except (httpx.InvalidURL, ValueError) as error:
+                raise InvalidPayload(f"the request cannot be built: {error}") from None
         if len(self._forms) >= FORMS:
             self._forms.clear()  # those of earlier configurations, most of them
         self._forms[id(webhook)] = webhook, form

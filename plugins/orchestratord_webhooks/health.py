@@ -10,6 +10,7 @@ import asyncio
 import time
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from functools import partial
+from operator import attrgetter
 from typing import Any
 
 from orchestratord import (
@@ -83,8 +84,11 @@ _WRITING = 5.0
 _BREATH = 100
 """Webhooks that are looked at in one go."""
 _LIFTED = {"disabled_at": None, "disabled_reason": None}
-_FAILED = (EventType.TASK_RETRIED, EventType.TASK_FAILED)
-_NOT_FAILING = {"failing_since": None, "failing_id": None}
+# An enumeration's members are found slowly.
+_SUCCEEDED = EventType.TASK_SUCCEEDED
+_FAILED = frozenset((EventType.TASK_RETRIED, EventType.TASK_FAILED))
+_type_of = attrgetter("type")
+_NO_FAILURES = {"failures": 0, "failing_since": None, "failing_id": None}
 
 Name = tuple[str, str]
 """Endpoint and webhook."""
@@ -218,16 +222,15 @@ class Health:
         now = int(self._now() * 1000)
         values: dict[str, Any] = {
             "last_status_code": None if outcome.status_code is None else str(outcome.status_code),
-            "last_error": self._line(outcome.error),
+            "last_error": None if outcome.error is None else self._line(outcome.error),
             "last_attempt_at": now,
         }
         if outcome.verdict == "success":
-            values |= {"last_success_at": now, "failures": 0, **_NOT_FAILING}
             self._failing.pop(name, None)
-            return [
-                Upsert(TABLE.name, key_of(name), values),
-                *self._counts.count(name, now, failed=False),
-            ]
+            values["last_success_at"] = now
+            values.update(_NO_FAILURES)
+            counted = self._counts.count(name, now, failed=False)
+            return [Upsert(TABLE.name, key_of(name), values), *counted]
         told: list[BatchMember] = []
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values["disabled_reason"] = GONE
@@ -236,7 +239,7 @@ class Health:
                 told = self._members(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
-        counted: list[Upsert | Delete] = []
+        counted = []
         if outcome.status_code is not None:  # or its payload did not render
             counted = self._counts.count(name, now, failed=True)
             # Each time: the success of another daemon may have cleared it.
@@ -248,15 +251,17 @@ class Health:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""
         if self._control is None:
             return
+        if not self._failing_anywhere and _FAILED.isdisjoint(map(_type_of, events)):
+            return  # as nearly always
         for event in events:
             if not isinstance(event, TaskEvent) or event.webhook is None:
                 continue
-            name = (event.endpoint, event.webhook)
-            if event.type == EventType.TASK_SUCCEEDED:
-                self._failing_anywhere.pop(name, None)
+            if event.type is _SUCCEEDED:
+                self._failing_anywhere.pop((event.endpoint, event.webhook), None)
                 continue
             if event.type not in _FAILED or event.status_code is None:
                 continue
+            name = (event.endpoint, event.webhook)
             if name in self._fingerprints and name not in self._failing_anywhere:
                 self._failing_anywhere[name] = event.at, event.id
             elif name in self._judging:
@@ -294,10 +299,8 @@ class Health:
         webhook = find(endpoint, name[1]) if endpoint else None
         return webhook is not None and webhook.fingerprint == self._fingerprints[name]
 
-    def _line(self, error: str | None) -> str | None:
+    def _line(self, error: str) -> str:
         """An error as the table holds it: a receiver may have written what it likes into it."""
-        if error is None:
-            return None
         return self._redactor.text(" ".join(error.split()))[:MAX_ERROR]
 
     # -- a person ----------------------------------------------------------------------------
@@ -340,9 +343,7 @@ class Health:
         """Let its deliveries go on."""
         for row in await control.rows(TABLE.name, key_of(name)):
             self._was_disabled(name, row["last_disabled_at"])
-        await control.write(
-            [Upsert(TABLE.name, key_of(name), {**_LIFTED, **_NOT_FAILING, "failures": 0})]
-        )
+        await control.write([Upsert(TABLE.name, key_of(name), {**_LIFTED, **_NO_FAILURES})])
         was_disabled = self._disabled.pop(name, None) is not None
         self._enabled_at[name] = self._now()
         self._gone_at.pop(name, None)

@@ -8,6 +8,7 @@ for each.
 from __future__ import annotations
 
 import base64
+import binascii
 import hashlib
 import hmac
 from collections.abc import Sequence
@@ -67,7 +68,7 @@ def signed(
     headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
     if keys:
         message = f"{message_id}.{timestamp}.".encode() + body
-        headers["webhook-signature"] = " ".join(_signature(key, message) for key in keys)
+        headers["webhook-signature"] = " ".join([_signature(key, message) for key in keys])
     return headers
 
 
@@ -75,7 +76,7 @@ def _signature(key: SigningKey, message: bytes) -> str:
     # Not `hmac.digest`: it lets other threads go first, and waits for them, for each message.
     mac = key.mac.copy()
     mac.update(message)
-    return "v1," + base64.b64encode(mac.digest()).decode()
+    return "v1," + binascii.b2a_base64(mac.digest(), newline=False).decode()
 
 
 def _as_list(value: Any) -> Any:

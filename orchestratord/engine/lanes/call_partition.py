@@ -25,14 +25,14 @@ async def partition_of(endpoint: Endpoint, params: Mapping[str, Any]) -> Partiti
     return await bounded(is_larger(params, INLINE_BYTES), rule.of, {"params": params})
 
 
-def lacks_partition(task: Task, endpoint: Endpoint) -> bool:
-    """Whether the partition of a call did not render when it was accepted (`with_partition`).
+def lacks_partition(task: Task) -> bool:
+    """Whether the partition of a call, whose endpoint has partitions, did not render when it was
+    accepted (`with_partition`).
 
     One that was accepted before its endpoint had partitions has none either, and runs without.
     """
     return (
-        endpoint.partition is not None
-        and task.partition is None
+        task.partition is None
         and not task.webhook
         and task.last_error is not None
         and task.last_status_code is None

@@ -7,7 +7,7 @@ from itertools import chain
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import CONTINUE, HOLD, Key, Kind, NewTask, Status, Task
+from orchestratord.model.task import CONTINUE, HOLD, Key, Kind, NewTask, Status, made
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows
@@ -312,7 +312,7 @@ def _inserted(insert: Insert, id_: int, row: Row) -> Inserted:
     if born is None:
         return Inserted(id_, new.key, due, None, happened=insert.happened is not None)
     now = row[UPDATED_AT]
-    task = Task(
+    task = made(
         id=id_, kind=new.kind, endpoint_id=new.endpoint_id, webhook=new.webhook, phase=new.phase,
         status=Status.RUNNING, reason=None, attempts=1, max_attempts=new.max_attempts,
         next_try=due, params=new.params, payload=worded(row[PAYLOAD]), parent_id=new.parent_id,

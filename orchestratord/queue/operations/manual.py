@@ -10,7 +10,7 @@ from orchestratord.errors import Conflict
 from orchestratord.model.task import FINAL, Action, Status, Task
 from orchestratord.queue.batch import Rank, reads, writes
 from orchestratord.queue.connection import BY_READY, READY, Connection
-from orchestratord.queue.models import ActionRow, EndpointState, sql
+from orchestratord.queue.models import ActionRow, sql
 from orchestratord.queue.operations import partitions
 from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
@@ -106,7 +106,7 @@ def cancel(session: Session, task_id: int) -> Task:
 
     Raises NotFound, and Conflict where it has succeeded.
     """
-    task = find_task(session.db, task_id, session.db.for_update)
+    task = partitions.find_locked(session, task_id)
     now = session.now()
     if task.status == Status.CANCELLED:
         return task
@@ -133,7 +133,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     where the task has changed since it was read.
     """
     s, seen = settlement, settlement.task
-    task = find_task(session.db, seen.id, session.db.for_update)
+    task = partitions.find_locked(session, seen.id)
     as_seen = seen.status, seen.claims, seen.updated_at
     if (task.status, task.claims, task.updated_at) != as_seen:
         raise Conflict(f"task {task.id} has changed meanwhile: it is {task.status}")
@@ -165,11 +165,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
 @writes(Rank.HAND)
 def pause(session: Session, endpoint_id: str, paused: bool) -> None:
     """Remember whether the calls of an endpoint wait."""
-    query = EndpointState.insert(endpoint_id=endpoint_id, paused=paused)
-    query = query.on_conflict(
-        conflict_target=[EndpointState.endpoint_id], preserve=[EndpointState.paused]
-    )
-    session.db.run(*sql(query))
+    session.paused[endpoint_id] = int(paused)
 
 
 @reads

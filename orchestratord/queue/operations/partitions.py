@@ -299,6 +299,14 @@ def lock_tasks(session: Session, tasks: Collection[int]) -> None:
         session.db.all(LOCK.format(ids=marks) + session.db.for_update, some)
 
 
+def find_locked(session: Session, task_id: int) -> Task:
+    """A task that is to be changed, and with it what it replaces. Raises NotFound."""
+    replaced = find_task(session.db, task_id).replaces if session.db.for_update else None
+    if replaced is not None:
+        lock_tasks(session, (task_id, replaced))
+    return find_task(session.db, task_id, session.db.for_update)
+
+
 def stays_held(status: str, reason: str | None) -> bool:
     """Whether a partition that waits for a person after a failure does so after this end."""
     return status == Status.FAILED and reason not in LETS_GO

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Hashable, Mapping, Sequence
+import operator
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from operator import itemgetter
 from types import MappingProxyType
 from typing import Any
 
 from orchestratord.errors import QueueError
-from orchestratord.model.task import BatchMember, Delete, Table, Upsert
+from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import ManyRows
 from orchestratord.queue.operations.batch_members import add_members
@@ -25,6 +26,7 @@ LOOKED_UP = 512
 
 _PLAIN = frozenset((type(None), str, int, float))
 """Types that a table can hold, and a text of many rows as well."""
+_NUMBERS = frozenset((int, float))
 
 Shape = tuple[str, tuple[str, ...], tuple[str, ...], tuple[str, ...]]
 """A table, and the columns of an upsert: its key, its values, what it adds to."""
@@ -49,6 +51,12 @@ class Statements:
     exact: tuple[type, ...]
     """Of each column of the key, the type whose values are stored as they are: two that differ are
     two rows."""
+
+
+Rows = dict[tuple[Any, ...], tuple[Any, ...]]
+"""Those of upserts of one shape, by their keys."""
+Run = tuple[Statements, Rows]
+"""What writes them, and these."""
 
 
 def upsert(session: Session, effect: Upsert) -> None:
@@ -162,10 +170,6 @@ def _table_of(session: Session, effect: Delete) -> Table:
     return table
 
 
-Run = tuple[str, Statements, dict[tuple[Any, ...], tuple[Any, ...]]]
-"""A table, what writes upserts of one shape there, and their rows by their keys."""
-
-
 class Upserts:
     """Upserts and deletions of one transaction, gathered to be written in few statements.
 
@@ -175,59 +179,74 @@ class Upserts:
     def __init__(self, session: Session) -> None:
         self._session = session
         self._members: list[BatchMember] = []
-        self._runs: list[Run] = []
-        self._last_run: dict[Shape, int] = {}
-        self._row_run: dict[Hashable, int] = {}
-        """The run in which a row was written last: it cannot be written in an earlier one."""
+        self._runs: defaultdict[str, list[Run]] = defaultdict(list)
+        """Of each table what is written, one after the other."""
+        self._open: dict[RowKind, Rows] = {}
+        """Of kinds that came before, where their rows go: the last of these of a table, while there
+        are no deletions."""
         self._deletes: dict[tuple[str, tuple[Any, ...]], Delete] = {}
 
     def add(self, effect: Upsert) -> None:
         """Write this, by the next `flush`. Raises ValueError for what cannot be."""
-        shape = shape_of(effect)
-        found = _statements(self._session, shape)
-        key = tuple(effect.key.values())
-        # None makes a sum unknown, and is refused where a column cannot be NULL: that upsert alone.
-        rare = None in effect.add.values()
-        rare = rare or any(effect.values.get(name, "") is None for name in found.filled)
-        rare = rare or not _PLAIN.issuperset(map(type, effect.values.values()))
-        rare = rare or found.both is None or tuple(map(type, key)) != found.exact
-        if rare or (shape[0], key) in self._deletes:
-            self.flush()
-            upsert(self._session, effect)
-            return
-        row = (shape[0], shape[1], key)
-        index = self._last_run.get(shape, -1)
-        if index < self._row_run.get(row, 0):
-            index = self._last_run[shape] = len(self._runs)
-            self._runs.append((shape[0], found, {}))
-        self._row_run[row] = index
-        rows = self._runs[index][2]
-        add = tuple(effect.add.values())
-        if add and key in rows:
-            before = rows[key][len(key) + len(effect.values) :]
-            add = tuple(old + more for old, more in zip(before, add, strict=True))
-        rows[key] = (*key, *effect.values.values(), *add)
+        row, kind = row_of(effect)
+        key = row[: len(kind[1])]
+        rows = self._open.get(kind)
+        if rows is None:
+            rows = self._rows_of(kind, key)
+            if rows is None:
+                self.flush()
+                upsert(self._session, effect)
+                return
+        if kind[3] and key in rows:
+            sums = -len(kind[3])
+            row = (*row[:sums], *map(operator.add, rows[key][sums:], row[sums:]))
+        rows[key] = row
+
+    def _rows_of(self, kind: RowKind, key: tuple[Any, ...]) -> Rows | None:
+        """Where the row of an upsert goes; None where it is written by itself. Raises ValueError
+        for what cannot be."""
+        try:
+            found = self._session.gathered[kind]
+        except KeyError:
+            found = _gathered(self._session, kind)
+        if found is None or (kind[0], key) in self._deletes:
+            return None
+        runs = self._runs[kind[0]]
+        rows = None
+        for statements, there in reversed(runs):
+            if statements is found:
+                rows = there
+            if rows is not None or key in there:  # it cannot be written before that
+                break
+        if rows is None:
+            rows = {}
+            runs.append((found, rows))
+            self._open.clear()
+        if rows is runs[-1][1] and not self._deletes:
+            self._open[kind] = rows
+        return rows
 
     def delete(self, effect: Delete) -> None:
         """Delete this, by the next `flush`. Raises ValueError for what cannot be."""
         table, key = _table_of(self._session, effect), tuple(effect.key.values())
-        row = (effect.table, tuple(effect.key), key)
         exact = tuple(map(type, key)) == tuple(_EXACT[_kind(table, name)] for name in effect.key)
-        if tuple(effect.key) != table.key or not exact or row in self._row_run:
+        written = any(key in rows for _, rows in self._runs.get(table.name, ()))
+        if tuple(effect.key) != table.key or not exact or written:
             self.flush()
             delete(self._session, effect)
         else:
             self._deletes[effect.table, key] = effect
+            self._open.clear()
 
     def add_member(self, member: BatchMember) -> None:
         """Write this member of a batch, by the next `flush`."""
         self._members.append(member)
 
-    def _lock_all(self, runs: Sequence[Run]) -> None:
+    def _lock_all(self) -> None:
         """Lock all rows that are to be changed, where other daemons may, too."""
-        changed = {name: set[tuple[Any, ...]]() for name, *_ in runs}
-        for name, _, rows in runs:
-            changed[name] |= rows.keys()
+        changed: dict[str, set[tuple[Any, ...]]] = {
+            name: set().union(*(rows for _, rows in runs)) for name, runs in self._runs.items()
+        }
         for name, key in self._deletes:
             changed.setdefault(name, set()).add(key)
         for name in sorted(changed) if self._session.db.for_update else ():
@@ -253,18 +272,17 @@ class Upserts:
             add_members(self._session, self._members)
             self._members = []
         # Several tables and rows are always changed in one order, or two sessions would deadlock.
-        runs = sorted(self._runs, key=itemgetter(0))
-        if self._deletes or len({name for name, *_ in runs}) < len(runs):
-            self._lock_all(runs)
+        tables = sorted(self._runs)
+        if self._deletes or any(len(self._runs[name]) > 1 for name in tables):
+            self._lock_all()
         for row in sorted(self._deletes):
             delete(self._session, self._deletes[row])
-        for _, found, rows in runs:
+        for found, rows in chain.from_iterable(self._runs[name] for name in tables):
             assert found.both is not None
             found.both.run(self._session.db, [rows[key] for key in sorted(rows)])
         self._deletes.clear()
         self._runs.clear()
-        self._last_run.clear()
-        self._row_run.clear()
+        self._open.clear()
 
 
 def shape_of(effect: Upsert) -> Shape:
@@ -281,6 +299,28 @@ def _statements(session: Session, shape: Shape) -> Statements:
             session.statements.clear()
         session.statements[shape] = found
     return found
+
+
+def _gathered(session: Session, kind: RowKind) -> Statements | None:
+    """The statements of a kind of upserts; None where each is written by itself. Raises ValueError
+    where the table cannot take it."""
+    table, key, values, add, types = kind
+    found = _statements(session, (table, key, values, add))
+    of_key, of_rest = types[: len(key)], types[len(key) :]
+    of_values, of_add = of_rest[: len(values)], of_rest[len(values) :]
+    # None makes a sum unknown, and is refused where a column cannot be NULL: that upsert alone.
+    nulls = {name for name, type_ in zip(values, of_values, strict=True) if type_ is type(None)}
+    together = (
+        found.both is not None
+        and of_key == found.exact
+        and _PLAIN.issuperset(of_values)
+        and _NUMBERS.issuperset(of_add)
+        and nulls.isdisjoint(found.filled)
+    )
+    if len(session.gathered) >= MOST_SHAPES:
+        session.gathered.clear()
+    gathered = session.gathered[kind] = found if together else None
+    return gathered
 
 
 def _make(session: Session, shape: Shape) -> Statements:

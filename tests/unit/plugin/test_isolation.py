@@ -843,9 +843,11 @@ async def test_effects_that_cannot_be_written_are_a_fault(
 async def test_a_table_of_another_plugin_cannot_be_written(
     host: Host, caplog: pytest.LogCaptureFixture
 ) -> None:
-    host.register(Owner(), "owner")
-    host.register(Plugin(on_success=teller([Upsert("mine", {"id": 1}, {"n": 1})])), "thief")
-    assert await tell(host) == []
+    row = Upsert("mine", {"id": 1}, {"n": 1})
+    host.register(Owner(on_success=teller([row])), "owner")
+    assert await tell(host) == [row]  # such a row is known from here on
+    host.register(Plugin(on_success=teller([row])), "thief")
+    assert await tell(host) == [row]
     assert "plugin thief: on_success writes the table 'mine', which is not its own" in caplog.text
 
 

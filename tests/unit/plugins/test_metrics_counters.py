@@ -173,6 +173,9 @@ def test_endpoints_that_are_gone_are_forgotten(counters: EventCounters) -> None:
     assert not counters.durations.copy()
     assert not counters.final_failures.copy()
     assert numbers(counters.config_changes) == {("adopted",): 1}
+    counters.observe([ended("failed", 500, "shop/old")])  # one in flight ends after that
+    assert list(counters.durations.copy()) == [("shop/old", "call")]
+    assert numbers(counters.attempts) == {("shop/old", "call", "5xx", "failed"): 1}
 
 
 def test_everything_that_is_counted_is_shown(counters: EventCounters) -> None:

@@ -13,6 +13,7 @@ import pytest
 
 from orchestratord.model.event import RETRY_AFTER, StoredThrottle
 from orchestratord.model.task import Delete, Reason, Status, Table, Task, Upsert
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import manual, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import CANCEL, TaskFilter
@@ -84,7 +85,11 @@ async def test_transactions_lock_in_one_order(queue: Any, store: Store, url: str
     await blocked(url, bulk, store.write(manual.trigger(a.id)), RUN, STATE)
     seen = await store.read(search.get(a.id))
     told = queue.settlement(seen, Status.SUCCEEDED, reason=Reason.RESOLVED, last_success_at=3)
-    await blocked(url, bulk, store.write(manual.resolve(told)), RUN, STATE)
+    # An endpoint is paused in the same transaction.
+    steps = manual.pause("crm/get", True), manual.resolve(told)
+    both = Write(Rank.HAND, lambda session: [step.run(session) for step in steps])
+    await blocked(url, bulk, store.write(both), RUN, STATE)
+    assert await store.read(manual.paused()) == {"crm/get"}
     # A bulk that moves tasks waits for them before it locks its own row.
     again = await queue.bulk(TaskFilter(status=("pending",)))
     task = f"SELECT 1 FROM retry_schedule WHERE id = {d.id}"
@@ -196,6 +201,10 @@ async def test_who_ends_a_replacement_locks_what_it_replaces_first(
         lock = f"SELECT 1 FROM retry_schedule WHERE id = {parent}"
         await blocked(url, lock, step, f"retry_schedule WHERE id = {child}")
     waiting = await store.write(partitions.replace(ids[2], queue.new()))
+    given_up = await store.write(partitions.replace(ids[0], queue.new(), force=True))
+    lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[0]}"
+    step = store.write(manual.cancel(given_up.id))
+    await blocked(url, lock, step, f"retry_schedule WHERE id = {given_up.id}")
     bulk = await queue.bulk(TaskFilter(), action=CANCEL)
     lock = f"SELECT 1 FROM retry_schedule WHERE id = {ids[2]}"
     step = bulks.step(store, bulk.id, 100)
