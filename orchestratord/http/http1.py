@@ -86,7 +86,7 @@ class Http1Connection(asyncio.Protocol):
             self._arm()
         reusable = False
         try:
-            if self.closing:
+            if self._transport.is_closing():
                 what = "the connection was closed before anything was sent"
                 raise SendError(what, kind="reset", sent=False, stale=self.used)
             body = encoded.body

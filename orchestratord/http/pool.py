@@ -31,7 +31,6 @@ class IdleConnections:
         self._idle: dict[PoolKey, list[Http1Connection]] = {}
         self._count = 0
         self._sweeper: asyncio.TimerHandle | None = None
-        self._closed = False
 
     def take(self, key: PoolKey, egress: Egress, now: float) -> Http1Connection | None:
         """An open connection, to be used at once, whose address `egress` allows; or None."""
@@ -39,9 +38,8 @@ class IdleConnections:
         if not idle:
             return None
         last = idle[-1]
-        idle_for = now - last.idle_since
         # The usual case: it was used a moment ago, and its address checked by these very rules.
-        if last.egress is egress and idle_for < self._timeout and _is_open(last, idle_for):
+        if last.egress is egress and self._is_open(last, now - last.idle_since):
             self._count -= 1
             return idle.pop()
         return self._search(idle, key, egress, now)
@@ -51,26 +49,28 @@ class IdleConnections:
     ) -> Http1Connection | None:
         for position in range(len(idle) - 1, -1, -1):
             connection = idle[position]
-            idle_for = now - connection.idle_since
-            allowed = False
-            if idle_for >= self._timeout or not _is_open(connection, idle_for):
-                connection.close()
-            else:
-                allowed = _allowed(connection, key, egress)
-                if not allowed:
-                    continue  # kept for those whose rules allow it
+            is_open = self._is_open(connection, now - connection.idle_since)
+            if is_open and not _allowed(connection, key, egress):
+                continue  # kept for those whose rules allow it
             del idle[position]
             self._count -= 1
-            if allowed:
+            if is_open:
                 return connection
+            connection.close()
         return None
+
+    def _is_open(self, connection: Http1Connection, idle_for: float) -> bool:
+        """Whether one that has been idle for so many seconds can be used now."""
+        if idle_for >= self._timeout:
+            return False
+        return not connection.closing if idle_for < _MOMENT else connection.usable()
 
     def give(self, key: PoolKey, connection: Http1Connection, now: float) -> None:
         """Keep a connection for another request, or close it where there are enough."""
         idle = self._idle.get(key)
         if idle is None:
             idle = self._idle[key] = []
-        if self._closed or self._count >= self._limit or len(idle) >= self._limit_per_key:
+        if self._count >= self._limit or len(idle) >= self._limit_per_key:
             connection.close()
             return
         connection.idle_since = now
@@ -82,7 +82,7 @@ class IdleConnections:
 
     def close(self) -> None:
         """Close what is idle, and keep nothing from now on."""
-        self._closed = True
+        self._limit = 0
         if self._sweeper is not None:
             self._sweeper.cancel()
             self._sweeper = None
@@ -109,10 +109,6 @@ class IdleConnections:
         self._sweeper = None
         if self._idle:
             self._sweeper = loop.call_later(self._timeout / 2, self._sweep, loop)
-
-
-def _is_open(connection: Http1Connection, idle_for: float) -> bool:
-    return not connection.closing if idle_for < _MOMENT else connection.usable()
 
 
 def _allowed(connection: Http1Connection, key: PoolKey, egress: Egress) -> bool:

@@ -115,7 +115,7 @@ _LONGEST = 6
 """Bytes of a character, at most."""
 _AROUND = 64
 """Bytes of a plain value that is no text, at most, and of what stands around it."""
-_PLAIN = frozenset({bool, float, type(None)})
+_PLAIN, _TEXT = frozenset({bool, float, type(None)}), frozenset({str})
 _SMALL_INTEGER = 1 << 63
 
 
@@ -140,10 +140,9 @@ def _is_surely_smaller(values: Any, room: int) -> bool:
         if kind is str:
             room -= _LONGEST * len(item)
         elif kind is dict:
-            for name in item:
-                if type(name) is not str:
-                    return False
-                room -= _LONGEST * len(name)
+            if not _TEXT.issuperset(map(type, item)):
+                return False
+            room -= _LONGEST * sum(map(len, item))
             waiting += item.values()
         elif kind is list:
             waiting += item

@@ -216,7 +216,7 @@ class Task:
     @property
     def is_large(self) -> bool:
         """Whether going through its parameters would hold the event loop for long."""
-        return is_larger(self.params, INLINE_BYTES)
+        return bool(self.params) and is_larger(self.params, INLINE_BYTES)
 
     def after(
         self,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from bisect import bisect_left
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -130,33 +130,39 @@ class AttemptHistory:
 
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""
+        alike: defaultdict[tuple[EventType, str, str | None, int], list[TaskEvent]]
+        alike = defaultdict(list)
         for event in events:
             if isinstance(event, TaskEvent):
                 if event.type in _ENDS and event.started_at is not None:
-                    self._count_attempt(event)
+                    about = event.type, event.endpoint, event.webhook, event.at // MINUTE
+                    alike[about].append(event)
             elif isinstance(event, ConfigEvent):
                 adopted = event.type is EventType.CONFIG_ADOPTED
                 self.config_error = None if adopted else event.error or "the files are in error"
+        for (kind, endpoint, webhook, _), ended in alike.items():
+            self._count(kind, (endpoint, webhook or ""), ended)
 
-    def _count_attempt(self, event: TaskEvent) -> None:
-        kind, at, took = event.type, event.at, event.duration_ms or 0.0
-        minute = self._minute
-        if not minute.start <= at < minute.start + MINUTE:
-            minute = self._turn_to(at)
-        minute.took[bisect_left(BOUNDS, took)] += 1
-        key = event.endpoint, event.webhook or ""
+    def _count(self, kind: EventType, key: AttemptsKey, ended: Sequence[TaskEvent]) -> None:
+        """Count attempts that ended in one minute, and alike."""
+        at, count, total = ended[-1].at, len(ended), 0.0
+        minute = self._turn_to(at)
+        for event in ended:
+            took = event.duration_ms or 0.0
+            total += took
+            minute.took[bisect_left(BOUNDS, took)] += 1
         record = self._records.get(key) or self._begin(key)
-        record.attempts += 1
-        record.took += took
+        record.attempts += count
+        record.took += total
         if kind is _SUCCEEDED:
-            minute.succeeded += 1
+            minute.succeeded += count
             record.succeeded_at = at
             return
         if kind is _RETRIED:
-            minute.retried += 1
+            minute.retried += count
         else:
-            minute.failed += 1
-        record.failures += 1
+            minute.failed += count
+        record.failures += count
         record.failed_at = at
 
     def _turn_to(self, at: int) -> TimeBucket:
@@ -164,6 +170,8 @@ class AttemptHistory:
 
         A clock that was set back does not begin one of them again.
         """
+        if self._minute.start <= at < self._minute.start + MINUTE:
+            return self._minute
         start = at - at % MINUTE
         while self._minutes and self._minutes[-1].start > start + SLICE:
             self._minutes.pop()  # of a clock that was ahead

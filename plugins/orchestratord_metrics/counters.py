@@ -194,6 +194,7 @@ class EventCounters:
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""
         alike: defaultdict[tuple[Any, ...], list[float | None]] = defaultdict(list)
+        late: defaultdict[str, list[float]] = defaultdict(list)
         for event in events:
             if isinstance(event, TaskEvent):
                 kind = event.type
@@ -201,7 +202,7 @@ class EventCounters:
                     alike[_ABOUT(event), event.started_at is None].append(event.duration_ms)
                 elif kind is _STARTED:
                     if event.lateness_ms is not None:
-                        self.lateness.add((event.kind,), event.lateness_ms / 1000)
+                        late[event.kind].append(event.lateness_ms)
                 elif kind is _CREATED:
                     self.created.count((event.endpoint, event.kind))
             elif isinstance(event, InboundEvent):
@@ -213,6 +214,8 @@ class EventCounters:
                 self.outbox_refused.count((event.reason,))
         for about, took in alike.items():
             self._count_ends(about, took)
+        for of_kind, lateness in late.items():
+            _add_all(self.lateness.of((of_kind,)), LATENESS, lateness)
 
     def _count_ends(self, about: tuple[Any, ...], took: Sequence[float | None]) -> None:
         """Count ends that are alike, by how many milliseconds their attempts took."""
@@ -223,11 +226,7 @@ class EventCounters:
         for one in ends:
             one[0] += len(took)
         if durations is not None:
-            for milliseconds in took:
-                if milliseconds is not None:
-                    seconds = milliseconds / 1000
-                    durations[bisect_left(DURATIONS, seconds)] += 1
-                    durations[-1] += seconds
+            _add_all(durations, DURATIONS, took)
 
     def _counted_of(self, about: tuple[Any, ...]) -> Counted:
         (type_, endpoint, kind, webhook, code, reason), unstarted = about
@@ -252,6 +251,17 @@ class EventCounters:
         self._counted.clear()
         for counted in self.all():
             counted.forget(declared)
+
+
+def _add_all(
+    found: list[float], limits: Sequence[float], milliseconds: Sequence[float | None]
+) -> None:
+    """Count how long things took, those of which it is known, in what `Counts.of` returned."""
+    for one in milliseconds:
+        if one is not None:
+            seconds = one / 1000
+            found[bisect_left(limits, seconds)] += 1
+            found[-1] += seconds
 
 
 def _class_of(code: int | str | None) -> str:

@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import Any, ClassVar, cast
 
 import httpx
+from pydantic_core import from_json
 
 from orchestratord import (
     OWN_ENDPOINT,
@@ -150,7 +151,7 @@ class Deliveries(Executor):
                     continue
                 outcome = Outcome.from_error(error, when=target.retry.when)
             else:
-                outcome = _judge(response, target.retry, task.endpoint_id == OWN_ENDPOINT)
+                outcome = _judge(response, target.retry, task)
             if outcome.verdict != "retry" or outcome.retry_after is not None or not inline:
                 return outcome
             fresh, inline = True, inline - 1
@@ -170,6 +171,11 @@ class Deliveries(Executor):
 def _check_json(payload: str) -> None:
     """Raise InvalidPayload where what is stored is no JSON, as after an edit of the table."""
     try:
+        from_json(payload)  # takes a third of the time
+        return
+    except (ValueError, TypeError):
+        pass  # or escapes of surrogates, or nesting, that it does not take
+    try:
         json.loads(payload)
     except (ValueError, RecursionError) as error:
         raise InvalidPayload(f"its payload is not JSON: {error}", stored=True) from None
@@ -184,14 +190,14 @@ def _headers(webhook: Addressed) -> dict[str, str]:
     }
 
 
-def _judge(response: httpx.Response, retry: RetryPolicy, own: bool) -> Outcome:
+def _judge(response: httpx.Response, retry: RetryPolicy, task: Task) -> Outcome:
     outcome = Outcome.from_response(response, success=SUCCESS, when=retry.when)
-    if response.status_code == 410 and own:  # who runs the daemon is never told no more
+    if response.status_code != 410:
+        return outcome
+    if task.endpoint_id == OWN_ENDPOINT:  # who runs the daemon is never told no more
         return replace(outcome, verdict="retry")
-    if response.status_code == 410:
-        error = "410 Gone: the receiver wants no more of them"
-        return outcome.failure(error, reason="webhook_disabled")
-    return outcome
+    error = "410 Gone: the receiver wants no more of them"
+    return outcome.failure(error, reason="webhook_disabled")
 
 
 def _header(name: str, template: Template, context: Mapping[str, Any]) -> str:
