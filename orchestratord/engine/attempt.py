@@ -24,9 +24,16 @@ from orchestratord.engine.lanes.breaker import is_down
 from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of, with_partition
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Immediate, Placement
-from orchestratord.engine.retry import Decision, decide, decide_probe, give_up_at, give_up_from
+from orchestratord.engine.retry import (
+    Decision,
+    decide,
+    decide_probe,
+    give_up_at,
+    give_up_from,
+    succeeded,
+)
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
-from orchestratord.engine.runs.run_calls import begins_run, is_root, is_run, run_of
+from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_root, is_run, run_of
 from orchestratord.engine.settlement import (
     STORED_ERROR,
     Claims,
@@ -41,7 +48,7 @@ from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import Sender
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Effect, NewTask, Reason, Status, Task
+from orchestratord.model.task import FINAL, Effect, Kind, NewTask, Reason, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
@@ -50,7 +57,7 @@ from orchestratord.queue.operations import stored_throttles
 from orchestratord.queue.operations.reserved_ids import ReservedIds
 from orchestratord.queue.operations.settle import start
 from orchestratord.queue.operations.slices import SLICE
-from orchestratord.queue.records import Born, Happened, Insert, Inserted, StoredEffect
+from orchestratord.queue.records import Born, Happened, Insert, Inserted, StoredEffect, are_rows
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
@@ -109,7 +116,7 @@ class Pipe:
 
     # -- admit to a slot -----------------------------------------------------------------------
 
-    def start(self, task: Task, lane: str) -> None:
+    def start(self, task: Task, lane: str, now: int) -> None:
         """Run a claimed task of `lane`, at once or when the lane has a slot."""
         if self._lanes.draining:  # what is claimed or born while the daemon drains goes back
             self._release_claim(task, lane)
@@ -117,7 +124,7 @@ class Pipe:
             self._claims.poison.admit(task, lane)
             self._lanes.waits_for_turn(lane, task)
         else:
-            self._admit(task, lane)
+            self._admit(task, lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""
@@ -129,7 +136,7 @@ class Pipe:
         if found is not None:
             task, lane = found
             self._lanes.has_turn(lane, task)
-            self._admit(task, lane)
+            self._admit(task, lane, self._clock.now_ms())
         elif self._lanes.held:
             self.release_prefetched(0)
 
@@ -138,8 +145,7 @@ class Pipe:
         for task in self._lanes.take_prefetched(self._clock.now_ms(), longer_than):
             self._claims.release_claim_later(task)
 
-    def _admit(self, task: Task, lane: str) -> None:
-        now = self._clock.now_ms()
+    def _admit(self, task: Task, lane: str, now: int) -> None:
         if not self._lanes.admits(lane, task, now):
             # Its lane was throttled while it was on its way from the store.
             self._release_claim(task, lane)
@@ -191,7 +197,7 @@ class Pipe:
             self._release_slot(task, lane, now)
             try:
                 if run.result is not None:
-                    await self.settle(run.task, run.result, run.config, run.target)
+                    await self.settle(run.task, run.result, run.config, run.target, now)
             finally:
                 self._lanes.settled()
         except asyncio.CancelledError:
@@ -212,7 +218,8 @@ class Pipe:
 
     def _begin(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
         """What the attempt is made with; None where today's configuration has it wait or fail."""
-        standing, executor = self._placement.look(task.key)
+        key = task.key
+        standing, executor = self._placement.look(key)
         if (
             not isinstance(standing, Target)
             or executor is None
@@ -221,13 +228,17 @@ class Pipe:
         ):
             return None
         config, send = self._placement.config, self._sender.within(standing)
-        return Run(task, lane, standing, executor, config, send, running, began, time.monotonic())
+        clock = time.monotonic()
+        return Run(task, key, lane, standing, executor, config, send, running, began, clock)
 
     async def _prepare(self, run: Run) -> bool:
         """Make the request, and let the before_ hooks have it; False where it is not sent."""
         task, target, config = run.task, run.target, run.config
         endpoint, before = target.endpoint, run.executor.phases[0]
-        deadline = give_up_at(task, target.retry, self._skipped(run))
+        deadline = None
+        if target.retry.give_up_after is not None:
+            skipped = self._clock.skipped_since(give_up_from(task))
+            deadline = give_up_at(task, target.retry, skipped)
         if deadline is not None and run.began > deadline:
             why = f"give_up_after {format_duration(target.retry.give_up_after or 0)} is over"
             run.result = await self.results.fail(task, endpoint, config, Reason.EXPIRED, why)
@@ -284,7 +295,9 @@ class Pipe:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte; False where the claim is no longer ours."""
         task, target = run.task, run.target
-        effects = await self.results.announced(run)
+        effects: Sequence[Effect] = ()
+        if self.results.is_announced(run):
+            effects = await self.results.announced(run)
         if task.ordered and self.deadlines.leases.may_be_lost(run):
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
@@ -359,7 +372,10 @@ class Pipe:
     async def _conclude(self, run: Run, outcome: Outcome) -> None:
         """What follows from an attempt that was made: after, decide, tell."""
         try:
-            outcome = await self._after(run, outcome)
+            if outcome.status_code is not None and not run.interrupted:
+                after, endpoint = run.executor.phases[1], run.target.endpoint
+                if self._host.concerned(after, run.task.kind, endpoint):
+                    outcome = await self._after(run, after, outcome)
             decision = self._decide(run, outcome)
             if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
                 decision = await self._decide_probe(run, decision)
@@ -369,41 +385,27 @@ class Pipe:
             log.exception("how task %s ended cannot be told", run.task.id)
             run.result = self._unclear(run, error)
 
-    async def _after(self, run: Run, outcome: Outcome) -> Outcome:
-        """The outcome as the after_ hooks leave it."""
-        task, endpoint, after = run.task, run.target.endpoint, run.executor.phases[1]
-        if (
-            outcome.status_code is None
-            or run.interrupted
-            or not self._host.concerned(after, task.kind, endpoint)
-        ):
-            return outcome
+    async def _after(self, run: Run, after: str, outcome: Outcome) -> Outcome:
+        """The outcome as the hooks of this after_ phase leave it."""
         arguments = {
-            "outcome": outcome,
-            "request": run.request,
-            "statement": run.request,
-            "task": task,
-            "endpoint": endpoint,
-            "config": run.config,
-        }
+            "outcome": outcome, "request": run.request, "statement": run.request, "task": run.task,
+            "endpoint": run.target.endpoint, "config": run.config,
+        }  # fmt: skip
         changed: Outcome = await self._host.fold(after, "outcome", arguments)
         return changed
 
     def _decide(self, run: Run, outcome: Outcome) -> Decision:
+        if outcome.verdict == "success":  # as for most, and nothing is to be reckoned
+            return succeeded(outcome)
         now = self._clock.now_ms()
         if run.interrupted and run.target.idempotent:
             why = "stopped: back to pending, the attempt is given back"
             return Decision(Status.PENDING, why, None, now, 0.0)
         return decide(
-            run.task,
-            run.target.retry,
-            run.target.idempotent,
-            outcome,
-            now=now,
-            chance=self._chance,
-            fault=self._host.backoff_fault,
-            skipped=self._skipped(run),
-        )
+            run.task, run.target.retry, run.target.idempotent, outcome,
+            now=now, chance=self._chance, fault=self._host.backoff_fault,
+            skipped=self._clock.skipped_since(give_up_from(run.task)),
+        )  # fmt: skip
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
         task = run.task
@@ -413,18 +415,9 @@ class Pipe:
         except Exception as error:  # the probe failed, and not what was asked of it
             log.warning("when task %s was tried first is not known now: %s", task.id, error)
             first = None
-        return decide_probe(
-            task,
-            run.target.retry,
-            decision,
-            now=self._clock.now_ms(),
-            first=run.began if first is None else first,
-            fault=self._host.backoff_fault,
-        )
-
-    def _skipped(self, run: Run) -> int:
-        expires = run.target.retry.give_up_after is not None
-        return self._clock.skipped_since(give_up_from(run.task)) if expires else 0
+        first, now = run.began if first is None else first, self._clock.now_ms()
+        fault = self._host.backoff_fault
+        return decide_probe(task, run.target.retry, decision, now=now, first=first, fault=fault)
 
     async def _tell(self, run: Run, outcome: Outcome, decision: Decision) -> AttemptResult:
         row = run.row(outcome, decision)
@@ -445,15 +438,19 @@ class Pipe:
         return AttemptResult(decision, outcome, run.row(outcome, decision))
 
     async def settle(
-        self, task: Task, result: AttemptResult, config: Config, target: Target | None
+        self, task: Task, result: AttemptResult, config: Config, target: Target | None, now: int
     ) -> None:
-        """Write how an attempt ended, again and again until the database takes it; then do what
-        follows from it."""
-        items = await self.items(result.effects, run_id=run_of(task)) if result.effects else []
-        now = self._clock.now_ms()
+        """Write how an attempt ended `now`, again and again until the database takes it; then do
+        what follows from it."""
+        items: Sequence[StoredEffect]
+        if are_rows(result.effects):  # as for most, or nothing at all
+            items = result.effects
+        else:
+            items = await self.items(result.effects, run_id=run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
-        begins = begins_run(task, items) or is_run(task, settlement.status, self._host, config)
-        settlement.begins_run = begins
+        if task.run_id is None and task.kind == Kind.CALL:
+            root = has_calls(items) or is_run(task, settlement.status, self._host, config)
+            settlement.begins_run = root
         settled = await self._claims.settle(settlement)
         if settled is None:
             self.not_written(items)
@@ -463,13 +460,13 @@ class Pipe:
             if settled.status == Status.CANCELLED:
                 # A cancel was asked for while it ran: there is no retry to tell of.
                 result = await self.results.cancelled(task, result, target, config)
-                await self.settle(task, result, config, target)
+                await self.settle(task, result, config, target, self._clock.now_ms())
                 return
             worker_log.warning(
                 "a late result of task %s is refused: it has another owner now", task.id
             )
             return
-        if items:
+        if settled.inserted or len(items) > SLICE:
             await self.written(items, settled.inserted)
         log_settled(task, result, settled.status, config)
         self._stats.count(settlement, settled.status)
@@ -479,7 +476,7 @@ class Pipe:
             self._placement.touched(task.key, result.decision.next_try or now)
         elif settled.status in FINAL:
             self._claims.waiters.finished(task.id)
-            if task.run_id is not None or begins:
+            if task.run_id is not None or settlement.begins_run:
                 self.runs_end.set()
         if settled.holds:
             self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
@@ -561,17 +558,18 @@ class Pipe:
         if len(items) > SLICE:
             self.slices_wait.set()
         inserts = [item for item in items if isinstance(item, Insert)]
-        now = self._clock.now_ms() if inserts and self._events.listening else None
+        now = self._clock.now_ms()
         for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
             if number % AT_ONCE == 0:
                 await asyncio.sleep(0)
-            if now is not None and not item.duplicate:
+                now = self._clock.now_ms()
+            if self._events.listening and not item.duplicate:
                 self._events.publish(task_events.created(insert, item, now))
             if insert.happened is not None:
                 await self._happened(insert, insert.happened, item)
                 continue
             if item.running is not None and insert.born is not None:
-                self.start(item.running, insert.born.lane)
+                self.start(item.running, insert.born.lane, now)
                 continue
             self.not_written((insert,))
             if item.next_try is not None and not item.duplicate:

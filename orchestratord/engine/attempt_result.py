@@ -18,7 +18,7 @@ from orchestratord.engine.runs.run_calls import run_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Attempt, Effect, NewTask, Reason, Status, Task, made
+from orchestratord.model.task import Attempt, Effect, Key, NewTask, Reason, Status, Task, made
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
@@ -38,6 +38,7 @@ class Run:
 
     Args:
         task: as it was claimed.
+        key: of it.
         lane: whose slot it has.
         target: what the configuration says of its key.
         executor: what carries it out.
@@ -52,6 +53,7 @@ class Run:
     """
 
     task: Task
+    key: Key
     lane: str
     target: Target
     executor: Executor
@@ -99,20 +101,23 @@ class ResultTeller:
         self._host = host
         self._clock = clock
 
+    def is_announced(self, run: Run) -> bool:
+        """Whether a hook is to be told of the start of an attempt."""
+        if not run.executor.phases[0]:
+            return False
+        return self._host.concerned("announce", run.task.kind, run.target.endpoint) is not None
+
     async def announced(self, run: Run) -> Sequence[Effect]:
         """What the hooks want written before the first byte is sent."""
-        task, endpoint, before = run.task, run.target.endpoint, run.executor.phases[0]
-        if not before or not self._host.concerned("announce", task.kind, endpoint):
-            return ()
-        reached = Reached(task, endpoint, run.config, None, run.request, run.running)
-        reached.phase = before
-        return await self._in_slices(await self._host.collect("announce", reached), run_of(task))
+        task = run.task
+        reached = Reached(task, run.target.endpoint, run.config, None, run.request, run.running)
+        reached.phase = run.executor.phases[0]
+        effects = await self._host.collect("announce", reached)
+        return effects if len(effects) <= SLICE else await self._in_slices(effects, task)
 
-    async def _in_slices(self, effects: list[Effect], run_id: int | None) -> list[Effect]:
-        """The same; where they are more than one transaction should write, with slices of them."""
-        if len(effects) <= SLICE:
-            return effects
-        return await off_loop(sliced, effects, self._clock.now_ms(), run_id)
+    async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
+        """The same, where they are more than one transaction should write: with slices of them."""
+        return await off_loop(sliced, effects, self._clock.now_ms(), run_of(task))
 
     async def tell(
         self, reached: Reached, decision: Decision, row: Attempt | None, after: str | None
@@ -149,10 +154,11 @@ class ResultTeller:
                         effects += await host.collect("announce", reached)
             if telling and phase is not None:
                 effects += await host.collect(phase, reached)
-            effects = await self._in_slices(effects, run_of(task))
-        result = AttemptResult(decision, outcome, row, effects, decision.uncounted)
-        result.request, result.after = reached.request, after
-        return result
+            if len(effects) > SLICE:
+                effects = await self._in_slices(effects, task)
+        return AttemptResult(
+            decision, outcome, row, effects, decision.uncounted, None, reached.request, after
+        )
 
     async def happened(
         self,

@@ -96,10 +96,10 @@ class Feedback:
     def note(self, run: Run, now: int) -> None:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
         task, result, lane = run.task, run.result, self._lanes.lanes[run.lane]
-        key = task.key
+        key = run.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
             self._scopes.tried(key, now, served=True)
-            if self._is_free(lane, task):
+            if self._is_free(lane, key, task):
                 return
         outcome = result.outcome if result is not None else None
         try:
@@ -137,7 +137,7 @@ class Feedback:
             self._scopes.tried(key, now, served=False, down=down)
         elif outcome.verdict != "success":
             self._scopes.tried(key, now, served=True)
-        if not (down or refused) and self._is_free(lane, task):
+        if not (down or refused) and self._is_free(lane, key, task):
             return
         probes = self._scopes.probed_by(task.id)
         if lane.throttle is not None and lane.throttle.probe == task.id:
@@ -166,11 +166,11 @@ class Feedback:
             self._refused(lane, key, run, now, f"it answers {outcome.status_code}", down)
         self._changed([*self._concerned(lane, key), *left], before, now)
 
-    def _is_free(self, lane: Lane, task: Task) -> bool:
+    def _is_free(self, lane: Lane, key: Key, task: Task) -> bool:
         """Whether no throttle is concerned by what is served of a task."""
         return (
             lane.throttle is None
-            and task.key not in self._scopes.of
+            and key not in self._scopes.of
             and not self._scopes.probed_by(task.id)
         )
 

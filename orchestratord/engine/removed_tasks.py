@@ -165,7 +165,7 @@ class RemovedTasks:
         target = standing if isinstance(standing, Target) else None
         endpoint = config.endpoints.get(task.endpoint_id)
         result = await self._pipe.results.lost(task, endpoint, executor, config)
-        await self._pipe.settle(task, result, config, target)
+        await self._pipe.settle(task, result, config, target, self._clock.now_ms())
 
     async def _fail_all(self, key: Key) -> None:
         done = False
@@ -229,4 +229,4 @@ class RemovedTasks:
             reason = Reason(standing.reason)
             endpoint = config.endpoints.get(key.endpoint_id)
             result = await self._pipe.results.fail(task, endpoint, config, reason, standing.why)
-            await self._pipe.settle(task, result, config, None)
+            await self._pipe.settle(task, result, config, None, self._clock.now_ms())

@@ -70,7 +70,7 @@ def decide(
         skipped: milliseconds since the task was made that a clock has jumped over.
     """
     if outcome.verdict == "success":
-        return Decision(Status.SUCCEEDED, _by(outcome, "succeeded"))
+        return succeeded(outcome)
     if not idempotent and outcome.maybe_done and outcome.decided_by is None:
         covered = outcome.answered and policy.covers(outcome.status_code)
         if not covered:
@@ -92,6 +92,11 @@ def decide(
             Status.FAILED, f"{why}: past give_up_after {limit}", Reason.EXPIRED, delay=None
         )
     return Decision(Status.PENDING, _by(outcome, why), None, next_try, delay, backed_off)
+
+
+def succeeded(outcome: Outcome) -> Decision:
+    """What `decide` says of a success."""
+    return Decision(Status.SUCCEEDED, _by(outcome, "succeeded"))
 
 
 def decide_probe(

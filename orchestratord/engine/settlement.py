@@ -23,8 +23,9 @@ from orchestratord.engine.poison import PoisonCandidates
 from orchestratord.log import info
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.http_message import header_items
+from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Status, Task
+from orchestratord.model.task import Attempt, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.queue.operations import claim
@@ -197,76 +198,74 @@ def settlement_of(
     """What to write for `task`, as it was claimed; `now` in milliseconds since the epoch."""
     decision, outcome, row = result.decision, result.outcome, result.attempt
     redactor = config.redactor
-    response = None
-    if outcome is not None and outcome.response is not None:
-        response = response_record(outcome.response, redactor, outcome.status_code)
-    error = error_record(outcome.error, redactor) if outcome is not None else task.last_error
-    if row is not None:
-        why = redactor.text(row.why)
-        if len(why) > STORED_ERROR:  # a plugin's reason can be as long as it likes
-            why = f"{why[: STORED_ERROR - 1]}…"
-        kept = error if outcome is not None and row.error == outcome.error else None
-        kept = kept or error_record(row.error, redactor)
-        if kept != row.error or why != row.why:
-            row = replace(row, error=kept, why=why)
+    code, error, response = task.last_status_code, task.last_error, None
+    if outcome is not None:
+        code, error = outcome.status_code, error_record(outcome.error, redactor)
+        if outcome.response is not None:
+            response = response_record(outcome.response, redactor, code)
     last_success_at = None
-    if decision.status is Status.SUCCEEDED and row is not None:
-        last_success_at = row.started_at
+    if row is not None:
+        if decision.status is Status.SUCCEEDED:
+            last_success_at = row.started_at
+        row = _attempt_record(row, outcome, error, redactor)
     return Settlement(
-        task=task,
-        status=decision.status,
-        at=now,
-        reason=decision.reason,
-        next_try=decision.next_try,
-        status_code=outcome.status_code if outcome is not None else task.last_status_code,
-        error=error,
-        response=response,
-        attempt=row,
-        uncounted=result.uncounted,
-        max_attempts=target.retry.max_attempts + task.granted if target is not None else None,
-        deaths=result.deaths,
-        backed_off=decision.backed_off,
-        effects=effects,
-        last_success_at=last_success_at,
-        ask=True,
-    )
+        task, decision.status, now, decision.reason, decision.next_try, code, error, response, row,
+        result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
+        result.deaths, effects, last_success_at, ask=True, backed_off=decision.backed_off,
+    )  # fmt: skip
+
+
+def _attempt_record(
+    row: Attempt, outcome: Outcome | None, error: str | None, redactor: Redactor
+) -> Attempt:
+    """The row of an attempt as it is stored; `error`: that of its outcome, as it is stored."""
+    why = redactor.text(row.why)
+    if len(why) > STORED_ERROR:  # a plugin's reason can be as long as it likes
+        why = f"{why[: STORED_ERROR - 1]}…"
+    kept = row.error
+    if kept is not None:
+        same = outcome is not None and kept == outcome.error
+        kept = error if same and error else error_record(kept, redactor)
+    if kept != row.error or why != row.why:
+        return replace(row, error=kept, why=why)
+    return row
 
 
 def log_settled(task: Task, result: AttemptResult, status: str, config: Config) -> None:
     """One line for what became of an attempt."""
-    level = logging.WARNING if status == Status.FAILED else logging.INFO
-    if not log.isEnabledFor(level):
-        return
-    decision, outcome = result.decision, result.outcome
+    outcome = result.outcome
     name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
-    code = outcome.status_code if outcome is not None else None
+    code = None if outcome is None else outcome.status_code
     words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
-    error = error_record(outcome.error, config.redactor) if outcome is not None else None
+    error = None
     if status != Status.SUCCEEDED:
-        words += f" ({decision.reason or decision.why})"
+        words += f" ({result.decision.reason or result.decision.why})"
+        error = None if outcome is None else error_record(outcome.error, config.redactor)
         if error is not None and not isinstance(code, int):
             words += f": {error}"
-
-    def fields() -> dict[str, Any]:
-        return {
-            "task_id": task.id,
-            "kind": task.kind,
-            "endpoint": task.endpoint_id,
-            "webhook": task.webhook or None,
-            "attempt": task.attempts,
-            "status": status,
-            "reason": decision.reason,
-            "status_code": code,
-            "error": error,
-            "next_try": decision.next_try,
-            "duration_ms": result.attempt.duration_ms if result.attempt is not None else None,
-            **({"help": doc_links.trouble(decision.reason)} if decision.reason else {}),
-        }
-
-    if level == logging.INFO:
-        info(log, words, fields)
+    if status == Status.FAILED:
+        log.warning("%s", words, extra=_fields(task, result, status, error))
     else:
-        log.log(level, "%s", words, extra=fields())
+        info(log, words, _fields, task, result, status, error)
+
+
+def _fields(task: Task, result: AttemptResult, status: str, error: str | None) -> dict[str, Any]:
+    """What the JSON format has beside the line."""
+    decision, outcome, row = result.decision, result.outcome, result.attempt
+    return {
+        "task_id": task.id,
+        "kind": task.kind,
+        "endpoint": task.endpoint_id,
+        "webhook": task.webhook or None,
+        "attempt": task.attempts,
+        "status": status,
+        "reason": decision.reason,
+        "status_code": None if outcome is None else outcome.status_code,
+        "error": error,
+        "next_try": decision.next_try,
+        "duration_ms": None if row is None else row.duration_ms,
+        **({"help": doc_links.trouble(decision.reason)} if decision.reason else {}),
+    }
 
 
 class ShortageLog:
@@ -293,7 +292,7 @@ def log_happened(insert: Insert, inserted: Inserted) -> None:
     new = insert.task
     words = f"{new.kind} {inserted.id} {new.endpoint_id}: an event, succeeded"
     about = {"task_id": inserted.id, "kind": new.kind, "endpoint": new.endpoint_id}
-    info(log, words, lambda: about)
+    info(log, words, dict, about)
 
 
 # -- What is kept of an answer in the table --------------------------------------------------------
@@ -315,10 +314,18 @@ def response_record(
 
     `status_code` is the attempt's, which need not be a number.
     """
-    content = response.content
-    truncated = len(content) > STORED_BODY or bool(response.extensions.get("truncated"))
+    content, extensions = response.content, response.extensions
+    record: dict[str, Any] = {
+        "status_code": status_code,
+        "headers": _stored_headers(redactor.headers(header_items(response))),
+    }
+    if len(content) <= STORED_BODY and (short := _short_text(content, redactor)) is not None:
+        record["body"] = short
+        record["truncated"] = bool(extensions.get("truncated"))
+        return record
+    truncated = len(content) > STORED_BODY or bool(extensions.get("truncated"))
     if len(content) > STORED_BODY:
-        content = response.extensions.get("excerpt", content)
+        content = extensions.get("excerpt", content)
     # A secret that the cut would go through is masked before it is cut.
     start = content[: STORED_BODY + _LONGEST_SECRET]
     whole = len(start) == len(content)
@@ -335,10 +342,6 @@ def response_record(
     if not whole:
         # The end of what was looked at may be half a secret, which masks before it bring nearer.
         masked = masked[: len(masked) + STORED_BODY - len(text.encode(coding))]
-    record: dict[str, Any] = {
-        "status_code": status_code,
-        "headers": _stored_headers(redactor.headers(header_items(response))),
-    }
     if coding == "utf-8":
         fits = whole and len(masked) <= STORED_BODY
         record["body"] = shown if fits else masked[:STORED_BODY].decode(errors="ignore")
@@ -347,6 +350,18 @@ def response_record(
         record["encoding"] = "base64"
     record["truncated"] = truncated
     return record
+
+
+def _short_text(content: bytes, redactor: Redactor) -> str | None:
+    """A body that is stored as it is; None where it is no text, or too long once it is masked."""
+    if not content:
+        return ""
+    try:
+        text = content.decode()
+    except UnicodeDecodeError:
+        return None
+    shown = redactor.text(text)
+    return shown if shown == text or len(shown.encode()) <= STORED_BODY else None
 
 
 def _stored_headers(headers: Iterable[tuple[str, str]]) -> list[list[str]]:

@@ -40,7 +40,8 @@ def happened(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
 
 def started(task: Task, at: int) -> TaskEvent:
     """An attempt of a claimed task begins."""
-    late = at - task.next_try if task.next_try is not None and task.next_try < at else 0
+    due = task.next_try
+    late = at - due if due is not None and due < at else 0
     return TaskEvent(
         _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
         task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
@@ -50,18 +51,19 @@ def started(task: Task, at: int) -> TaskEvent:
 def settled(settlement: Settlement, status: str) -> TaskEvent:
     """A claim ended, and the task has this status now."""
     s, task, row = settlement, settlement.task, settlement.attempt
-    webhook = task.webhook or None
-    back = s.uncounted and s.deaths is None and status == _PENDING
-    type_ = _SNOOZED if back else _SETTLED[status]
-    next_try = s.next_try if status == _PENDING else None
+    type_, webhook, next_try = _SETTLED[status], task.webhook or None, None
+    if status == _PENDING:
+        next_try = s.next_try
+        if s.uncounted and s.deaths is None:
+            type_ = _SNOOZED
     if row is None:
         return TaskEvent(
             type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status,
             task.attempts - s.uncounted, s.reason, None, s.error if s.reason is not None else None,
             None, None, None, next_try, None, task.parent_id,
         )  # fmt: skip
-    began = row.started_at
-    late = began - task.next_try if task.next_try is not None and task.next_try < began else 0
+    began, due = row.started_at, task.next_try
+    late = began - due if due is not None and due < began else 0
     return TaskEvent(
         type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status, task.attempts,
         s.reason, row.status_code, row.error, began, row.duration_ms, row.delay, next_try, late,

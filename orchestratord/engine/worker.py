@@ -344,13 +344,14 @@ class Worker:
         except Exception as error:
             log.exception("claiming failed; trying again in a second")
             self._claims_fail(error)
-        by_key: dict[Key, list[Task]] = {}
-        for task in tasks:
-            by_key.setdefault(task.key, []).append(task)
+        by_key: dict[tuple[str, str], list[Task]] = {}
+        for task in tasks:  # a tuple that equals its key, and costs no call
+            by_key.setdefault((task.endpoint_id, task.webhook), []).append(task)
+        now = self.clock.now_ms()
         for choice in choices:
             found = by_key.get(choice.key, [])
             self.lanes.answered(choice, len(found), earliest.get(choice.key))
             if choice.probe and found:
                 self.lanes.probe_claimed(choice.lane, found[0].id, choice.key)
             for task in found:
-                self.pipe.start(task, choice.lane)
+                self.pipe.start(task, choice.lane, now)

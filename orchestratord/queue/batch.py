@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import IntEnum
 from functools import wraps
@@ -91,8 +90,10 @@ class Write(Generic[R_co]):
     def prepare(self) -> None:
         """Do what needs no transaction, if that is still to be done."""
         if self.batch is not None and self.batch.prepare is not None and self.prepared is None:
-            with suppress(Exception):  # it is done alone, and raises that then
+            try:
                 self.prepared = self.batch.prepare(self.item)
+            except Exception:
+                self.prepared = None  # it is done alone, and raises that then
 
     def end(self) -> None:
         """Do what is left to be done after the COMMIT."""

@@ -8,10 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeGuard
 
 from orchestratord.errors import QueueError
-from orchestratord.model.task import Action, Attempt, BatchMember, Key, NewTask, RowEffect, Task
+from orchestratord.model.task import (
+    Action,
+    Attempt,
+    BatchMember,
+    Effect,
+    Key,
+    NewTask,
+    RowEffect,
+    Task,
+)
 from orchestratord.values.rate_limit import RateLimit
 from orchestratord.values.status_set import StatusCode, StatusSet
 
@@ -59,6 +68,14 @@ class Insert:
 
 StoredEffect = Insert | RowEffect | BatchMember
 """An `Effect` as it is written: with what a new task is born with."""
+
+
+def are_rows(effects: Sequence[Effect]) -> TypeGuard[Sequence[RowEffect | BatchMember]]:
+    """Whether these are written as they are: there is no new task among them."""
+    for effect in effects:  # noqa: SIM110  # a generator for each attempt takes longer
+        if isinstance(effect, NewTask):
+            return False
+    return True
 
 
 @dataclass(slots=True)

@@ -75,9 +75,9 @@ class Session(ABC):
     """By how much each status has more or fewer tasks than before the transaction."""
     due: dict[Key, int] = field(default_factory=dict)
     """What became pending in the transaction: each key, and its earliest `next_try`."""
-    successes: dict[str, int] = field(default_factory=dict)
-    """Keys, by their names, that had a success in the transaction, and when that began; for
-    `write_noted`, as the two that follow."""
+    successes: dict[tuple[str, str], int] = field(default_factory=dict)
+    """Keys that had a success in the transaction, and when that began; for `write_noted`, as the
+    two that follow."""
     paused: dict[str, int] = field(default_factory=dict)
     """Endpoints whose calls wait from now on, 1, or go on, 0."""
     runs: RunCounts = field(default_factory=RunCounts)
@@ -118,10 +118,11 @@ class Session(ABC):
             if target is not None:
                 self.moves[target] += count
 
-    def succeeded(self, name: str, at: int) -> None:
-        """Note that a task of the key of this name, which began at `at`, succeeded."""
-        if at > self.successes.get(name, 0):
-            self.successes[name] = at
+    def succeeded(self, endpoint_id: str, webhook: str, at: int) -> None:
+        """Note that a task of this key, which began at `at`, succeeded."""
+        key = endpoint_id, webhook
+        if at > self.successes.get(key, 0):
+            self.successes[key] = at
 
     def lease_until(self) -> int:
         """Until when a claim stands that is made now, by the clock that leases go by."""
@@ -142,13 +143,14 @@ class Session(ABC):
         """
         self.write_outcomes()
         self.runs.write(self.db, self.now())
+        successes = {Key(*key).name: at for key, at in self.successes.items()}
         if not self.paused:
-            SUCCESS.run(self.db, sorted(self.successes.items()))
-        for name in sorted({*self.successes, *self.paused}) if self.paused else ():
+            SUCCESS.run(self.db, sorted(successes.items()))
+        for name in sorted({*successes, *self.paused}) if self.paused else ():
             if name in self.paused:
                 self.db.run(PAUSED, (name, self.paused[name]))
-            if name in self.successes:
-                SUCCESS.one(self.db, (name, self.successes[name]))
+            if name in successes:
+                SUCCESS.one(self.db, (name, successes[name]))
 
     def write_outcomes(self) -> None:
         """Write what was noted of bulks, before one of them is read."""

@@ -142,11 +142,9 @@ class Writer:
         self._inbox.put(operation)
         if self._gather and (not operation.patient or self._inbox.qsize() >= ENOUGH):
             self._hurry.set()
-        try:
-            self._check_alive()  # it may have died in this moment, without having seen it
-        except QueueError:
+        if self.health.fatal is not None:  # it may have died without having seen this one
             operation.future.cancel()
-            raise
+            self._check_alive()
         return operation.future
 
     def _check_alive(self) -> None:
@@ -546,8 +544,9 @@ def counted(db: Connection) -> dict[str, int]:
 
 def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
     """All of a batch at once; False where each has to be done alone."""
-    items = [operation.item for operation in operations]
-    if batch.prepare is not None:
+    if batch.prepare is None:
+        items = [operation.item for operation in operations]
+    else:
         for operation in operations:
             if operation.prepared is None:
                 operation.prepare()
@@ -560,6 +559,8 @@ def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[An
         log.debug("done one by one: %s", error)
         return False
     for operation, result in zip(operations, results, strict=True):
-        failed = isinstance(result, Exception)
-        operation.result, operation.error = (None, result) if failed else (result, None)
+        if isinstance(result, Exception):
+            operation.result, operation.error = None, result
+        else:
+            operation.result, operation.error = result, None
     return True

@@ -119,7 +119,9 @@ class SlotHolder:
         known = mean != UNKNOWN
         if known and mean > SLOW_MS:
             return Speed.SLOW
-        stuck = (min(STUCK, slots // 2) or 1) if known else 1
+        stuck = 1
+        if known and slots >= 4:
+            stuck = STUCK if slots >= 2 * STUCK else slots // 2
         if len(began) >= stuck:
             since = next(islice(began.values(), stuck - 1, None))
             if now - since > SLOW_MS:
@@ -256,12 +258,12 @@ class FairSlots(Generic[M]):
         if speed is Speed.NEW:
             more = slots // MORE_FOR_NEW - slow - new
             return min(slots - kept_from_new - slow - new, max(more, 1) if first else more)
+        room = min(slots - kept - slow, slots - kept_from_new - slow - new)
+        lent = slots - lent_above - self.claimed
+        if room <= 0 or room <= lent:
+            return room
         own = share - member.tally(now, slots)[0]
-        return min(
-            slots - kept - slow,
-            slots - kept_from_new - slow - new,
-            max(own, slots - lent_above - self.claimed),
-        )
+        return min(room, max(own, lent))
 
     def share(self, now: int) -> int:
         """How many slots each of the members has that were active lately."""
@@ -277,8 +279,9 @@ class FairSlots(Generic[M]):
     def tally(self, now: int, slots: int) -> tuple[int, int]:
         """How many slots slow members have, and new ones."""
         slow = new = 0
+        slots = self.concurrency
         for member in self.holding:
-            of_slow, of_new = member.tally(now, self.concurrency)
+            of_slow, of_new = member.tally(now, slots)
             slow += of_slow
             new += of_new
         return slow, new

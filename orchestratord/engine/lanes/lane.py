@@ -57,11 +57,12 @@ class Lane(FairSlots[SlotHolder]):
     @property
     def free(self) -> int:
         """How many more may be claimed now."""
-        if self.counts_all or (self.throttle is not None and self.throttle.exact):
-            # What its rate is reserved for would keep others from beginning.
-            return max(self.concurrency - self.claimed, 0)
-        # One that ended does not make a quick lane.
-        return max(self.concurrency + max(int(self.pace) - 1, 0) - self.claimed, 0)
+        free = self.concurrency - self.claimed
+        # What its rate is reserved for would keep others from beginning.
+        exact = self.counts_all or (self.throttle is not None and self.throttle.exact)
+        if self.pace >= 2 and not exact:  # one that ended does not make a quick lane
+            free += int(self.pace) - 1
+        return free if free > 0 else 0
 
     def holder(self, key: Key) -> SlotHolder:
         """What a key holds of the slots."""

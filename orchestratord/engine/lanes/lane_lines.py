@@ -263,8 +263,8 @@ class LaneLines(FairSlots[Lane]):
         if (
             lane.line
             and not lane.throttled
-            and lane.free > 0
             and lane.name not in self._ready_names
+            and lane.free > 0
         ):
             self._ready_names.add(lane.name)
             self._ready.append(lane.name)

@@ -335,7 +335,8 @@ class LaneSet(LaneLines):
             found.rests_until = holder.rests_until
         if found.full_until:
             found.full_until, found.throttled = 0, False
-        self._uncount(found, holder)
+        self._discount(found, holder, 1)
+        self._make_ready(found)
         if self._at_share:
             self._share_after(found, task.key, quick)
         if not found.prefetched or self._full(found):

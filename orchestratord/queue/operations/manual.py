@@ -153,7 +153,7 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
-        session.succeeded(task.endpoint_id, s.last_success_at)
+        session.succeeded(task.endpoint_id, "", s.last_success_at)
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, s.status] += 1
         session.outcomes[task.bulk_id, task.status] -= 1

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from itertools import chain
 from operator import attrgetter, itemgetter
 from typing import Any
 
@@ -27,7 +28,7 @@ from orchestratord.queue.records import (
     Started,
     StoredEffect,
 )
-from orchestratord.queue.rows import code_text, json_text, plain
+from orchestratord.queue.rows import code_text, plain, response_text
 from orchestratord.queue.session import (
     HELD,
     RUNNING,
@@ -122,9 +123,7 @@ def start(
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
     # What was born has a slot, and waits for it.
-    effects = settlement.effects
-    patient = not effects or not any(isinstance(effect, Insert) for effect in effects)
-    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
+    return Write(Rank.SETTLE, None, STEPS, settlement, Insert not in map(type, settlement.effects))
 
 
 @reads
@@ -173,7 +172,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     if s.attempt is not None:
         ATTEMPT.one(session.db, attempt_row(task.id, s.attempt))
     if s.last_success_at is not None:
-        session.succeeded(task.key.name, s.last_success_at)
+        session.succeeded(task.endpoint_id, task.webhook, s.last_success_at)
     if task.bulk_id is not None:
         session.outcomes[task.bulk_id, status] += 1
     if task.replaces is not None:
@@ -215,27 +214,31 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     places: list[tuple[int, str, str | None]] = []
     for s, statement, row, attempt in prepared:
         rows[statement].append(row)
+        task = s.task
         if isinstance(s, Start):
             if s.begins_run:
-                session.runs.settled(s.task, Status.RUNNING, begins=True)
+                session.runs.settled(task, Status.RUNNING, begins=True)
             continue
-        if s.task.partition is not None and _frees_turn(s.task, s.status):
-            session.touch(s.task)
-        if s.task.bulk_id is not None:
-            session.outcomes[s.task.bulk_id, s.status] += 1
-        if s.task.replaces is not None:
-            places.append((s.task.replaces, s.status, s.reason))
-        moves[s.status] = moves.get(s.status, 0) + 1
-        if s.task.run_id is not None or s.begins_run:
-            session.runs.settled(s.task, s.status, begins=s.begins_run)
+        status = s.status
+        if task.partition is not None and _frees_turn(task, status):
+            session.touch(task)
+        if task.bulk_id is not None:
+            session.outcomes[task.bulk_id, status] += 1
+        if task.replaces is not None:
+            places.append((task.replaces, status, s.reason))
+        moves[status] = moves.get(status, 0) + 1
+        if task.run_id is not None or s.begins_run:
+            session.runs.settled(task, status, begins=s.begins_run)
         if attempt is not None:
             attempts.append(attempt)
         if s.last_success_at is not None:
-            session.succeeded(s.task.key.name, s.last_success_at)
+            session.succeeded(task.endpoint_id, task.webhook, s.last_success_at)
     if places:
         ids = {s.task.id for s, *_ in prepared} | {replaced for replaced, *_ in places}
         lock_tasks(session, ids)
     for statement, changed in rows.items():
+        if not changed:
+            continue
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
             raise Singly
@@ -244,8 +247,8 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     ATTEMPT.run(session.db, attempts)
     for replaced, status, reason in places:
         give_place(session, replaced, status, reason)
-    steps = [s for s, *_ in prepared]
-    inserted = apply_all_effects(session, [s.effects for s in steps])
+    steps = list(map(_first, prepared))
+    inserted = apply_all_effects(session, list(map(_effects_of, steps)))
     return [
         (True, new)
         if isinstance(s, Start)
@@ -254,7 +257,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     ]
 
 
-_first = itemgetter(0)
+_first, _effects_of = itemgetter(0), attrgetter("effects")
 
 
 STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
@@ -263,10 +266,12 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 
 def _ended(s: Settlement) -> tuple[Any, ...]:
     """The columns that `END` and `WAIT` have in common."""
+    task, error, response, reason = s.task, s.error, s.response, s.reason
     return (
-        *fence(s.task), s.at, code_text(s.status_code), plain(s.error),
-        None if s.response is None else json_text(s.response), s.max_attempts, s.deaths,
-        None if s.reason is None else str(s.reason), int(s.uncounted),
+        task.id, task.locked_by, task.claims,  # as `fence`, without a call
+        s.at, code_text(s.status_code), error if error is None else plain(error),
+        None if response is None else response_text(response), s.max_attempts, s.deaths,
+        reason if reason is None else str(reason), int(s.uncounted),
     )  # fmt: skip
 
 
@@ -283,9 +288,10 @@ def holds(task: Task, status: str, reason: str | None) -> bool:
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
     """The row of `ATTEMPT`."""
+    error = row.error
     return (
         task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
-        plain(row.error), row.delay, plain(row.why),
+        error if error is None else plain(error), row.delay, plain(row.why),
     )  # fmt: skip
 
 
@@ -319,7 +325,8 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
                     inserted.append(_insert_whole(session, effect))
                 elif isinstance(effect, Upsert):
                     upsert(session, effect)
-                    _count_slice(session, effect)
+                    if effect.table == SLICES_TABLE:
+                        _count_slice(session, effect)
                 elif isinstance(effect, BatchMember):
                     add_members(session, (effect,))
                 else:
@@ -337,9 +344,10 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     Raises what the database raises for what it does not take: then `apply_effects` has to look at
     each.
     """
-    if not any(groups):
+    effects = list(chain.from_iterable(groups))
+    if not effects:
         return [[] for _ in groups]
-    inserts = [one for effects in groups for one in all_inserts(effects)]
+    inserts = list(all_inserts(effects)) if Insert in map(type, effects) else []
     new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
     results = [_add_all(session, new, upserts, effects) for effects in groups]
     new.flush()
@@ -368,11 +376,12 @@ def _add_all(session: Session, new: NewRows, upserts: Upserts, effects: Effects)
     inserted: list[Inserted] = []
     for effect in effects:
         try:
-            if isinstance(effect, Insert):
-                inserted.append(add_whole(session, new, upserts, effect))
-            elif isinstance(effect, Upsert):
+            if isinstance(effect, Upsert):
                 upserts.add(effect)
-                _count_slice(session, effect)
+                if effect.table == SLICES_TABLE:
+                    _count_slice(session, effect)
+            elif isinstance(effect, Insert):
+                inserted.append(add_whole(session, new, upserts, effect))
             elif isinstance(effect, BatchMember):
                 upserts.add_member(effect)
             else:
@@ -388,8 +397,7 @@ SLICES_TABLE = "queue_slices"
 
 def _count_slice(session: Session, effect: Upsert) -> None:
     """Calls that wait in a slice belong to their run already, or it would end before them."""
-    if effect.table == SLICES_TABLE:
-        session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
+    session.runs.join(effect.values.get("run_id"), effect.values.get("calls") or 0)
 
 
 def add_whole(

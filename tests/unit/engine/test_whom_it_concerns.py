@@ -54,7 +54,7 @@ class Rig:
         status = Status.SUCCEEDED if outcome.verdict == "success" else Status.PENDING
         result = AttemptResult(Decision(status, ""), outcome, None, request="x")
         run: Any = SimpleNamespace(
-            task=task, result=result, lane=lane, began=self.clock.now_ms(), target=target,
+            task=task, key=key, result=result, lane=lane, began=self.clock.now_ms(), target=target,
             config=SimpleNamespace(redactor=Redactor()), interrupted=False,
         )  # fmt: skip
         self.feedback.note(run, self.clock.now_ms())
