@@ -13,7 +13,7 @@ from typing import Any
 from orchestratord.errors import QueueError
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
-from orchestratord.queue.connection import ManyRows
+from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
@@ -187,7 +187,7 @@ class Upserts:
         self._deletes: dict[tuple[str, tuple[Any, ...]], Delete] = {}
 
     def add(self, effect: Upsert) -> None:
-        """Write this, by the next `flush`. Raises ValueError for what cannot be."""
+        """Write this, by the next `flush`. Raises ValueError for what cannot be, and Singly."""
         row, kind = row_of(effect)
         key = row[: len(kind[1])]
         rows = self._open.get(kind)
@@ -198,6 +198,8 @@ class Upserts:
                 upsert(self._session, effect)
                 return
         if kind[3] and key in rows:
+            if not _is_writable(rows[key]):
+                raise Singly  # that one is refused, and what it adds with it
             sums = -len(kind[3])
             row = (*row[:sums], *map(operator.add, rows[key][sums:], row[sums:]))
         rows[key] = row
@@ -283,6 +285,18 @@ class Upserts:
         self._deletes.clear()
         self._runs.clear()
         self._open.clear()
+
+
+def _is_writable(row: tuple[Any, ...]) -> bool:
+    """Whether the texts of a row can be stored: a lone surrogate, as JSON may bring it, cannot."""
+    texts = "".join([value for value in row if type(value) is str])
+    if texts.isascii():
+        return True
+    try:
+        texts.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def shape_of(effect: Upsert) -> Shape:

@@ -77,6 +77,10 @@ async def tables(store: Store) -> Any:
     before=st.lists(effects(), max_size=4),
     groups=st.lists(st.lists(effects(), max_size=8), max_size=4),
 )
+@example(  # what cannot be stored is refused, though another value would take its place
+    before=[],
+    groups=[[Upsert("strict", {"a": "two"}, {"x": x}, {"y": 1}) for x in ("\\udc80", "x")]],
+)
 @example(  # the first is refused alone, and nothing is added to what it did not write
     before=[],
     groups=[[Upsert("strict", {"a": "one"}, {"x": x}, {"y": 1})] for x in (None, "x")],
