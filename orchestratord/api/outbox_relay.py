@@ -134,10 +134,11 @@ class OutboxRelay:
         self._counts: tuple[int, int] | None = None
         self._page = PAGE
         """Rows that are read together; fewer after so many could not be."""
-        self._told: int | None = None
-        """The row of which plugins have written that it is refused, before it is."""
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
+        self._told: str | None = None
+        """The `uid` of the row of which plugins have written that it is refused, before it is: in
+        another outbox another row has the same id."""
 
     def place(self) -> Outbox | None:
         """Where the outbox is by the configuration in force; None where there is none."""
@@ -372,11 +373,11 @@ class OutboxRelay:
         endpoint, error = redactor.text(row.endpoint)[:CUT], _words(problem)
         type_, now = EventType.OUTBOX_REFUSED, self._clock.now_ms()
         event = OutboxEvent(type_, now, row.id, endpoint, refusal.code, error)
-        if self._told != row.id:
+        if self._told != row.uid:
             # Before it is refused: after that, it is looked at no more, and a kill would lose it.
             if effects := self._host.record(event, self._reloader.config):
                 await self._enqueue.write(effects)
-            self._told = row.id
+            self._told = row.uid
         await connection.refuse(row.id, refusal.code, problem)
         self._told = None
         self._refused += 1

@@ -88,7 +88,7 @@ class Feedback:
         """Keys of which tasks were put off by failures that say nothing any more."""
         self.lifted: dict[str, int] = {}
         """Scopes that all daemons are to take for free again, and since when."""
-        self.changes: deque[BreakerEvent | ThrottleEvent] = deque(maxlen=MOST_CHANGES)
+        self.changes: deque[BreakerEvent | ThrottleEvent] = deque()
         """What has begun or ended, and is still to be written."""
 
     # -- an attempt ended ------------------------------------------------------------------------
@@ -425,6 +425,14 @@ class Feedback:
         )
 
     def _tell(self, event: BreakerEvent | ThrottleEvent) -> None:
+        if len(self.changes) >= MOST_CHANGES:
+            lost = self.changes.popleft()
+            log.error(
+                "plugins are not told of %s of %s: more than %d such events wait for the database",
+                lost.type,
+                lost.lane if isinstance(lost, BreakerEvent) else lost.scope,
+                MOST_CHANGES,
+            )
         self.changes.append(event)
         self._events.publish(event)
 

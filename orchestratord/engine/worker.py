@@ -77,7 +77,7 @@ class Worker:
         self.stats = Stats(time.monotonic())
         self._failing_since = 0.0
         """Since when nothing could be claimed (`time.monotonic`); 0 where it could."""
-        self._unread: list[int] = []
+        self._unread: set[int] = set()
         """Tasks that were claimed, of which no more is known: to be released."""
         self.beat: float | None = None
         """When the loop last went round; None until it does so."""
@@ -237,6 +237,8 @@ class Worker:
             self.beat = now = time.monotonic()
             wake.clear()
             self._tick(now)
+            if self._unread and not await self._release_unread():
+                continue  # nothing else is claimed before
             await self.pipe.start_candidate()
             choices = self.lanes.choose(self.clock.now_ms())
             if choices:
@@ -245,6 +247,22 @@ class Worker:
             timer = loop.call_later(self._sleep(), wake.set)
             await wake.wait()
             timer.cancel()
+        while self._unread and not self.claims.closing:
+            await self._release_unread()
+
+    async def _release_unread(self) -> bool:
+        """Release the claims of which no more is known, or the next start takes them for attempts
+        that have begun. False, after a while, where the database does not take it."""
+        try:
+            await self.store.write(claim.release_unread(tuple(self._unread)))
+        except Exception as error:
+            log.warning("what was claimed and cannot be read is not released yet: %s", error)
+            if not isinstance(error, Unreachable):
+                self._claims_fail(error)
+            await asyncio.sleep(TICK)
+            return False
+        self._unread.clear()
+        return True
 
     def _tick(self, now: float) -> None:
         if now < self._next_tick:
@@ -323,9 +341,6 @@ class Worker:
         tasks: list[Task] = []
         earliest: dict[Key, int | None] = {choice.key: now + 1000 for choice in choices}
         try:
-            if self._unread:
-                await self.store.write(claim.release_unread(tuple(self._unread)))
-                self._unread.clear()
             claimed = await self.store.write(claim.claim(picks))
             tasks, earliest = claimed.tasks, claimed.earliest
             if self._failing_since:
@@ -336,8 +351,8 @@ class Worker:
             for lane, wait in claimed.full.items():
                 self.lanes.lanes[lane].full_until = self.clock.now_ms() + wait
         except ClaimUnread as error:
+            self._unread.update(error.ids)  # first: where no memory is left, the log fails as well
             log.exception("what was claimed cannot be read, and is released")
-            self._unread += error.ids
             self._claims_fail(error)
         except Unreachable as error:
             log.warning("nothing is claimed for now: %s", error)

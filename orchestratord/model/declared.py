@@ -53,10 +53,13 @@ def _docstrings(model: type[BaseModel]) -> dict[str, str]:
     cannot be had."""
     try:
         declared = ast.parse(textwrap.dedent(inspect.getsource(model))).body[0]
-    except (OSError, TypeError, SyntaxError):  # the file is gone, or another one by now
+    except (OSError, TypeError, SyntaxError, IndexError):  # the file is gone, or another by now
         return {}
-    found = {}
-    for field, below in pairwise(declared.body if isinstance(declared, ast.ClassDef) else ()):
+    found: dict[str, str] = {}
+    # An upgrade may have put another class at the line where this one was.
+    if not (isinstance(declared, ast.ClassDef) and declared.name == model.__name__):
+        return found
+    for field, below in pairwise(declared.body):
         match field, below:
             case (
                 ast.AnnAssign(target=ast.Name(id=name)),

@@ -118,9 +118,10 @@ RUN_END = "on_run_end"
 """The phase that a run reaches once all of its calls have ended."""
 TELLING = ("announce", *END_PHASES.values(), RUN_END, "explain")
 BATCHING = ("batch_closed",)
-RECORDING = ("on_event",)
+RECORD = "on_event"
+"""What is returned of it is written with what an event tells of."""
 OBSERVING = ("observe",)
-ALL = (*REGISTRATIONS, *DECIDING, *TELLING, *RECORDING, *BATCHING, *OBSERVING)
+ALL = (*REGISTRATIONS, *DECIDING, *TELLING, RECORD, *BATCHING, *OBSERVING)
 PHASES = (*DECIDING, *END_PHASES.values(), RUN_END)
 """The eight phases of the lifecycle, in order."""
 
@@ -302,8 +303,10 @@ def explain(
 @hookspec
 def on_event(event: Event, config: Config) -> Iterable[Upsert | Delete | BatchMember]:
     """A breaker, a throttle, a schedule or a row of the outbox has changed: what is returned is
-    written in the transaction that notes it (of the outbox: before that), and `observe` has the
-    event after it. `EventType.recorded` tells such events. A `def`."""
+    written in the transaction that notes it (of the outbox: before that). `observe` has the event
+    after that; of breakers and throttles, before it. What several daemons find out begins to
+    throttle is written by the first of them; that it ended, by each one: a `BatchMember` with
+    `once` and `since` is written once. `EventType.recorded` tells such events. A `def`."""
 
 
 @hookspec
@@ -317,7 +320,8 @@ def batch_closed(batch: ClosedBatch, config: Config) -> Iterable[NewTask]:
 
 @hookspec
 def observe(events: Sequence[Event]) -> None:
-    """What happened since the last call, in order, each after it was committed.
+    """What happened since the last call, in order, each after it was committed (of breakers
+    and throttles: before).
 
     Called about twenty times a second while something happens, and holds up the whole daemon while
     it runs. The events and their fields are described in `orchestratord.events`.

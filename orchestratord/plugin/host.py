@@ -57,7 +57,6 @@ log = logging.getLogger("orchestratord.plugins")
 GROUP = "orchestratord"
 """The entry-point group."""
 
-RECORD = "on_event"
 _AT_ONCE = 100
 """Effects that are checked on the loop; ten thousand take a tenth of a second."""
 _TOLD = 2_000
@@ -382,14 +381,14 @@ class Host:
     def record(self, event: Event, config: Config) -> list[RowEffect | BatchMember]:
         """What is to be written in the transaction of what an event tells of: by `on_event`."""
         effects: list[RowEffect | BatchMember] = []
-        for plugin, found in self.ask(RECORD, {"event": event, "config": config}):
+        for plugin, found in self.ask(hookspecs.RECORD, {"event": event, "config": config}):
             try:
                 for effect in check_effects(found, self.registry, plugin, self.max_params):
                     if isinstance(effect, NewTask):
                         raise HookFault("returned a NewTask; allowed are rows and BatchMember")
                     effects.append(effect)
             except HookFault as fault:
-                self.fault(plugin, RECORD, fault)
+                self.fault(plugin, hookspecs.RECORD, fault)
         return effects
 
     def observer(self) -> Observe | None:

@@ -167,7 +167,7 @@ class Control(Protocol):
         self, table: str, where: Mapping[str, Any] = MappingProxyType({})
     ) -> list[dict[str, Any]]:
         """The rows of one of the plugin's own tables; with `where`, those alone whose columns of
-        these names have these values."""
+        these names have these values, of the column's type; None is NULL."""
 
     async def write(self, effects: Sequence[Effect]) -> list[int]:
         """Write in one transaction; the ids of the new tasks, in order."""

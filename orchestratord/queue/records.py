@@ -189,9 +189,8 @@ class Claimed:
     in how many milliseconds to look at them again."""
     read: Callable[[], list[Task]] | None = None
     """Makes the tasks of their rows, where that was put off until the transaction has ended."""
-
     ids: Sequence[int] = ()
-    """Of those."""
+    """Of the tasks that `read` makes."""
 
     def whole(self) -> Claimed:
         """With the tasks. Raises ClaimUnread."""

@@ -236,6 +236,7 @@ class Fleet:
 
     async def leave(self) -> None:
         """The daemon ends."""
+        await self._try("keep what was throttled", self.throttles.leave)
         if self._keeps_row:
             await self._try("take leave", lambda: self._store.write(daemons.leave()))
 

@@ -7,6 +7,7 @@ read before anything is sent. Other daemons look every two seconds, and as soon 
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections.abc import Collection, Iterable
 
@@ -44,6 +45,10 @@ class ThrottleKeeper:
         self._clock = clock
         self.behind = False
         """Something is still to be written."""
+        self._keeping = asyncio.Lock()
+        self._changes: list[Change] = []
+        """What has begun or ended and is being written: plugins are asked once what follows from
+        it, however often that has to be tried."""
         self._offset = 0
         """By how many milliseconds the database's clock is ahead of this daemon's."""
         self._rows: dict[_Id, StoredThrottle] = {}
@@ -79,8 +84,21 @@ class ThrottleKeeper:
 
     async def keep(self) -> None:
         """Write what is throttled here by now, and what is so no more."""
-        feedback, store = self._worker.feedback, self._store
         self.behind = True
+        # The daemon's end cancels who asks, and what is being written is not to be written again.
+        await asyncio.shield(self._keep())
+
+    async def leave(self) -> None:
+        """The daemon ends: write what has begun or ended of late."""
+        if self.behind or self._worker.feedback.changes:
+            await self.keep()
+
+    async def _keep(self) -> None:
+        async with self._keeping:
+            await self._write()
+
+    async def _write(self) -> None:
+        feedback, store = self._worker.feedback, self._store
         for name, at in list(feedback.lifted.items()):
             await self._note_lifted(self._worker.placement.config.redactor.text(name), at)
             del feedback.lifted[name]
@@ -88,19 +106,19 @@ class ThrottleKeeper:
         wanted = {_id(row): row for row in found}
         put = [row for id_, row in wanted.items() if _longer(row, self._rows.get(id_))]
         drop = [row for id_, row in self._rows.items() if id_ not in wanted and self._is_over(row)]
-        events = tuple(feedback.changes)
-        changes = [self._change(event) for event in events]
-        if not (put or drop or changes):
+        if not self._changes:
+            self._changes = [self._change(event) for event in feedback.changes]
+            feedback.changes.clear()
+        if not (put or drop or self._changes):
             self.behind = False
             return
         there = self._there(put), self._there(drop)
-        await store.write(stored_throttles.note(socket.gethostname(), *there, changes))
-        while feedback.changes and feedback.changes[0] in events:
-            feedback.changes.popleft()
+        await store.write(stored_throttles.note(socket.gethostname(), *there, self._changes))
+        self._changes = []
         self._rows |= {_id(row): row for row in put}
         for row in drop:
             self._rows.pop(_id(row), None)
-        self.behind = False
+        self.behind = bool(feedback.changes)
         store.tell("lanes")
 
     def _change(self, event: BreakerEvent | ThrottleEvent) -> Change:
@@ -110,10 +128,11 @@ class ThrottleKeeper:
         else:
             name, kind = event.scope, event.cause
             began = event.type == EventType.THROTTLE_BEGAN
+        now = event.at + self._offset
+        # What is long after now was noted before the clocks were put back.
+        self._over = {key: at for key, at in self._over.items() if abs(at - now) < SAME_MS}
         after = self._over.get((name, kind), 0)
         if not began:
-            now = event.at + self._offset
-            self._over = {key: at for key, at in self._over.items() if at > now - SAME_MS}
             self._over[name, kind] = now
         effects = self._host.record(event, self._worker.placement.config)
         return Change(name, kind, began, after, effects)

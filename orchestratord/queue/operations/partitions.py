@@ -277,17 +277,16 @@ def touch(session: Session, lines: Sequence[Line]) -> None:
 # partition meanwhile; its replacement is in no line, and goes at once. Once the replacement has
 # succeeded, the next one of the partition has its turn.
 
+LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
+LOCKED = 10_000
+"""Tasks that one statement locks."""
+
 GIVE_PLACE = """
 UPDATE retry_schedule SET blocks = 0, updated_at = ?
 WHERE id = ? AND blocks = 1 AND status NOT IN ('pending', 'running')
     AND (status <> 'failed' OR ordered = ? OR ? = 0)
 RETURNING endpoint_id, webhook, partition
 """
-
-
-LOCK = f"SELECT id FROM retry_schedule {BY_ID} WHERE id IN ({{ids}}) ORDER BY id"
-LOCKED = 10_000
-"""Tasks that one statement locks."""
 
 
 def lock_tasks(session: Session, tasks: Collection[int]) -> None:

@@ -146,9 +146,10 @@ async def rows(
     store: Store, table: str, where: Mapping[str, Any] = MappingProxyType({})
 ) -> list[dict[str, Any]]:
     """Every row of a plugin's table in the order of its key, by the names of its columns; with
-    `where`, those alone whose columns of these names have these values.
+    `where`, those alone whose columns of these names have these values; None is NULL.
 
-    Raises QueueError where no plugin registered it, or it has no such column.
+    Raises QueueError where no plugin registered it, it has no such column, or a value is none of
+    its column's type: databases do not agree on what that equals.
     """
     declared = store.tables.get(table)
     if declared is None:
@@ -158,9 +159,20 @@ async def rows(
     key = ", ".join(f'"{name}"' for name in declared.key)
     if unknown := where.keys() - declared.columns.keys():
         raise QueueError(f"{table} has no column {', '.join(sorted(unknown))}")
-    these = " AND ".join(f'"{name}" = ?' for name in where) or "1 = 1"
+    for name, value in where.items():
+        fits = _FITTING[_kind(declared, name)]
+        if value is not None and type(value) not in fits:
+            is_one = f"{type(value).__name__} is not {fits[0].__name__}"
+            raise QueueError(f"{table}.{name} is {_kind(declared, name)}: {is_one}")
+    same = (f'"{name}" {"IS NULL" if value is None else "= ?"}' for name, value in where.items())
+    these = " AND ".join(same) or "1 = 1"
+    values = [
+        int(value) if isinstance(value, bool) else value
+        for value in where.values()
+        if value is not None
+    ]
     sql = f'SELECT {columns} FROM "{declared.name}" WHERE {these} ORDER BY {key}'
-    found = await store.read(Read(lambda db: db.all(sql, tuple(where.values()))))
+    found = await store.read(Read(lambda db: db.all(sql, values)))
     return [dict(zip(names, row, strict=True)) for row in found]
 
 
@@ -379,6 +391,7 @@ def _which(table: Table) -> str:
 
 
 _EXACT = {"TEXT": str, "INTEGER": int, "REAL": float}
+_FITTING = {"TEXT": (str,), "INTEGER": (int, bool), "REAL": (float, int)}
 _TYPES = {"TEXT": "text", "INTEGER": "bigint", "REAL": "float8"}
 
 

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from orchestratord.errors import QueueError
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, TaskFilter
@@ -209,6 +210,23 @@ class TestEffects:
         assert await plugin_rows.rows(store, "health") == [
             {"name": "ops", "url": "u9", "seen": 20, "note": None}
         ]
+
+    async def test_rows_are_found_by_values_alike_on_all_databases(self, store: Store) -> None:
+        other = Upsert("health", {"name": "other"}, {"url": "u", "seen": 1})
+        await store.write(settle.write_effects([Upsert("health", OPS, {"url": "u"}), other]))
+        for where, names in (
+            ({"seen": None, "url": "u"}, ["ops"]),
+            ({"seen": True, "note": None}, ["other"]),
+            ({"note": "n", "seen": None}, []),
+        ):
+            found = await plugin_rows.rows(store, "health", where)
+            assert [row["name"] for row in found] == names, where
+        for wrong, why in (
+            ({"url": 1}, r"health\.url is TEXT: int is not str"),
+            ({"seen": "1"}, r"health\.seen is INTEGER: str is not int"),
+        ):
+            with pytest.raises(QueueError, match=why):
+                await plugin_rows.rows(store, "health", wrong)
 
     async def test_an_upsert_leaves_other_columns(self, store: Store) -> None:
         await store.write(settle.write_effects([Upsert("health", OPS, {"url": "u", "note": "n"})]))

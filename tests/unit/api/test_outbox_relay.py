@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -94,7 +95,7 @@ def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
 async def test_what_tells_that_a_row_is_refused_is_written_first_and_once() -> None:
     """After that it is looked at no more, and a kill would lose it."""
     done: list[str] = []
-    fails = [True, False, False]
+    fails = [True, False, False, True, False]
 
     async def write(effects: Any) -> None:
         done.append(effects)
@@ -121,3 +122,9 @@ async def test_what_tells_that_a_row_is_refused_is_written_first_and_once() -> N
     await relay._refuse(connection, refused)
     await relay._refuse(connection, refused)  # its owner has put it back, and it is refused again
     assert done == ["told 7 not_found", "refused", "refused", "told 7 not_found", "refused"]
+    done.clear()
+    with pytest.raises(Unreachable):
+        await relay._refuse(connection, refused)
+    # `outbox` is another one by now, whose row of this id is refused as well.
+    await relay._refuse(connection, replace(refused, row=replace(row, uid="8")))
+    assert done == ["told 7 not_found", "refused"] * 2

@@ -14,6 +14,7 @@ import worker_parts as parts
 
 from orchestratord.engine.http_executor import HttpPlugin, HttpSpec
 from orchestratord.engine.worker import Worker
+from orchestratord.errors import Unreachable
 from orchestratord.http.client import HttpClient
 from orchestratord.model.backoff import Fixed
 from orchestratord.model.endpoint import Api, Endpoint
@@ -24,7 +25,7 @@ from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
-from orchestratord.queue.operations import manual, search
+from orchestratord.queue.operations import claim, manual, search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.rows import TaskPages
 from orchestratord.queue.store import Store
@@ -195,6 +196,38 @@ async def test_what_was_claimed_and_cannot_be_read_is_released(
     found = [await bench.task(one.id) for one in made]
     assert [task.attempts for task in found] == [1, 1], "what was released does not count"
     assert not fails
+
+
+@pytest.mark.parametrize("ends", [False, True])
+async def test_what_cannot_be_read_is_released_with_nothing_else_to_claim(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch, ends: bool
+) -> None:
+    """Its endpoint is paused meanwhile, or the daemon ends."""
+    worker, drained = bench.worker, asyncio.Event()
+    refused = [Unreachable("away")]
+    release = claim.release_unread
+
+    def first_refused(ids: tuple[int, ...]) -> object:
+        if refused:
+            raise refused.pop()
+        return release(ids)
+
+    def fail(_: TaskPages) -> list[Task]:
+        worker.placement.adopt(replace(bench.config, endpoints={}))
+        worker.lanes.draining = ends
+        drained.set()
+        raise MemoryError
+
+    monkeypatch.setattr(TaskPages, "tasks", fail)
+    monkeypatch.setattr(claim, "release_unread", first_refused)
+    [made] = await worker.enqueue.accept([replace(CALL, delay=0.1)])
+    await drained.wait()
+    if ends:
+        await worker.drain(10)
+    async with asyncio.timeout(10):
+        while (task := await bench.task(made.id)).status != Status.PENDING:
+            await asyncio.sleep(0.01)
+    assert (task.attempts, task.deaths, refused) == (0, 0, [])
 
 
 async def test_what_is_back_is_not_failed_any_more(bench: Bench) -> None:

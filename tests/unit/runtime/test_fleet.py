@@ -16,7 +16,7 @@ from orchestratord.engine.http_executor import HttpPlugin
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
 from orchestratord.http.client import HttpClient
-from orchestratord.model.event import RETRY_AFTER, StoredThrottle
+from orchestratord.model.event import RETRY_AFTER, BreakerEvent, EventType, StoredThrottle
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue.database import Workers
 from orchestratord.queue.operations import claim, daemons, insert, search, stored_throttles
@@ -184,6 +184,14 @@ async def test_what_is_throttled_is_kept_learnt_and_lifted(tmp_path: Path) -> No
             while len(second.worker.waiting_lanes()) < 2:
                 await asyncio.sleep(0.01)
     workers.close()
+
+
+async def test_what_opened_as_the_daemon_ended_is_written(alone: SimpleNamespace) -> None:
+    changes = alone.worker.feedback.changes
+    now = alone.store.clock.now_ms()
+    changes.append(BreakerEvent(EventType.BREAKER_OPENED, now, "api:a", 20, "503"))
+    await alone.fleet.leave()
+    assert not changes
 
 
 async def test_a_breaker_is_open_again_after_a_restart(tmp_path: Path) -> None:

@@ -1,0 +1,117 @@
+"""What is written of throttles where the database, or the daemon, is away in between."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from orchestratord.engine import feedback
+from orchestratord.engine.feedback import Feedback
+from orchestratord.errors import Unreachable
+from orchestratord.model.event import BreakerEvent, EventType
+from orchestratord.runtime.throttle_keeper import ThrottleKeeper
+from orchestratord.testing import FakeClock
+from orchestratord.values.redact import Redactor
+
+NOTHING = cast("Any", None)
+CLOCK = FakeClock()
+NOW = CLOCK.now_ms()
+OPENED = BreakerEvent(EventType.BREAKER_OPENED, NOW + 1, "api:a", 20, "503")
+CLOSED = BreakerEvent(EventType.BREAKER_CLOSED, NOW + 20, "api:a", opened_at=NOW + 1)
+
+
+class Kept:
+    """A keeper, with what plugins were asked and what was written."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.asked: list[str] = []
+        self.written: list[list[tuple[bool, int]]] = []
+        self.away = False
+        self.answers = asyncio.Event()
+        self.answers.set()
+        events = SimpleNamespace(publish=lambda event: None)
+        lanes = SimpleNamespace(scopes=None, lanes={})
+        self.feedback = Feedback(cast("Any", lanes), NOTHING, cast("Any", events), CLOCK)
+        monkeypatch.setattr(Feedback, "rows", lambda *_: [])
+        monkeypatch.setattr(
+            "orchestratord.runtime.throttle_keeper.stored_throttles.note",
+            lambda host, put, drop, changes: [(one.began, one.after) for one in changes],
+        )
+        placement = SimpleNamespace(config=SimpleNamespace(redactor=Redactor()))
+        self.keeper = ThrottleKeeper(
+            cast("Any", SimpleNamespace(owner="me", write=self.write, tell=self.asked.append)),
+            cast("Any", SimpleNamespace(feedback=self.feedback, placement=placement)),
+            cast("Any", SimpleNamespace(record=self.record)),
+            CLOCK,
+        )
+
+    def record(self, event: BreakerEvent, config: object) -> list[Any]:
+        self.asked.append(event.type)
+        return []
+
+    async def write(self, changes: list[tuple[bool, int]]) -> None:
+        if self.away:
+            raise Unreachable("away")
+        self.written.append(changes)
+        await self.answers.wait()
+
+
+async def test_what_could_not_be_written_is_asked_for_once_and_tried_again_as_it_was(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Its own end, which was not written, once made the other daemon's breaker another one."""
+    kept = Kept(monkeypatch)
+    for event in (OPENED, CLOSED):
+        kept.feedback._tell(event)
+    kept.away = True
+    with pytest.raises(Unreachable):
+        await kept.keeper.keep()
+    kept.feedback._tell(OPENED._replace(at=NOW + 30))
+    kept.away = False
+    await kept.keeper.keep()
+    assert kept.keeper.behind
+    await kept.keeper.leave()
+    assert kept.written == [[(True, 0), (False, 0)], [(True, NOW + 20)]]
+    assert kept.asked == ["breaker.opened", "breaker.closed", "lanes", "breaker.opened", "lanes"]
+
+
+async def test_the_end_of_the_daemon_writes_nothing_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept(monkeypatch)
+    kept.answers.clear()
+    kept.feedback._tell(OPENED)
+    keeping = asyncio.create_task(kept.keeper.keep())
+    while not kept.written:
+        await asyncio.sleep(0)
+    keeping.cancel()
+    leaving = asyncio.create_task(kept.keeper.leave())
+    await asyncio.sleep(0)
+    kept.feedback._tell(CLOSED)
+    kept.answers.set()
+    await leaving
+    assert kept.written == [[(True, 0)], [(False, 0)]]
+
+
+async def test_an_end_is_forgotten_when_the_clocks_are_put_back(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    kept, hour = Kept(monkeypatch), 3_600_000
+    for event in (CLOSED, OPENED._replace(at=NOW - hour)):
+        kept.feedback._tell(event)
+    await kept.keeper.keep()
+    assert kept.written == [[(False, 0), (True, 0)]]
+
+
+async def test_what_is_told_of_no_more_is_logged(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(feedback, "MOST_CHANGES", 1)
+    kept = Kept(monkeypatch)
+    with caplog.at_level(logging.ERROR):
+        for event in (OPENED, CLOSED):
+            kept.feedback._tell(event)
+    assert list(kept.feedback.changes) == [CLOSED]
+    assert "plugins are not told of breaker.opened of api:a" in caplog.text
