@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from orchestratord.model.endpoint import PartitionKey as PartitionKey
     from orchestratord.model.endpoint import Schedule as Schedule
     from orchestratord.model.endpoint import Setting as Setting
+    from orchestratord.model.event import SAME_MS as SAME_MS
     from orchestratord.model.event import BreakerEvent as BreakerEvent
     from orchestratord.model.event import BulkEvent as BulkEvent
     from orchestratord.model.event import ClockEvent as ClockEvent
@@ -142,8 +143,8 @@ _HOMES = {
         "OWN_ENDPOINT Api Endpoint ParamRules PartitionKey Schedule Setting "
     ),
     "orchestratord.model.event": (
-        "BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event EventType "
-        "FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
+        "SAME_MS BreakerEvent BulkEvent ClockEvent ConfigEvent DaemonEvent EndpointEvent Event "
+        "EventType FailingEvent InboundEvent OutboxEvent PartitionEvent PluginEvent ScheduleEvent "
         "TaskEvent ThrottleEvent TroubleEvent WebhookEvent "
     ),
     "orchestratord.model.http_message": (

@@ -14,6 +14,9 @@ from typing import NamedTuple
 
 from orchestratord.values.status_set import StatusCode
 
+SAME_MS = 120_000
+"""Milliseconds within which what several daemons find out, each for itself, counts as one."""
+
 
 class EventType(StrEnum):
     """What happened, in one word each for what it happened to and how."""

@@ -408,8 +408,8 @@ class BatchMember:
         once: names what happened, so that it is told of once whichever daemons do; it is left out
             where its group has a member with the same text. None: it is always written.
         since: of what each daemon finds out for itself, and nothing names: milliseconds since the
-            epoch. A member with the same text counts then if another daemon has written it after
-            that, and after this one has last told of the same or found it told of. None: all count.
+            epoch, here. A member with the same text counts then if another daemon wrote it after
+            that, and after the one that this one wrote or that counted last. None: all count.
     """
 
     group: str

@@ -33,6 +33,8 @@ class Rank(IntEnum):
     """What bulks move: tasks are locked before it, and bulks from here on."""
     KEEP = 5
     """Housekeeping, and what changes bulks alone."""
+    THROTTLE = 6
+    """What throttles, under one lock of all daemons."""
 
 
 @dataclass(frozen=True, slots=True)

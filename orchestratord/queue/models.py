@@ -471,7 +471,7 @@ class BatchMemberRow(QueueRow):
     closes_at = BigIntegerField()
     """… and when."""
     at = BigIntegerField()
-    """When it was written."""
+    """When it was written; with `once`, by the clock that all daemons go by."""
     once = TextField(null=True)
     """What it is about, where daemons may write the same."""
 

@@ -11,6 +11,7 @@ from secrets import token_hex
 from typing import Any
 
 from orchestratord.model.task import Key, Status, Table, Task
+from orchestratord.queue.batches.batch_members import BatchMembers
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.records import Claimed, FairTurn, Line, LineTurn, OrderedTurn, Pick
 from orchestratord.queue.runs.run_counts import RunCounts
@@ -30,6 +31,9 @@ WHERE excluded.last_success_at > COALESCE(endpoint_state.last_success_at, 0)
     "text",
     "bigint",
 )
+
+ONCE = Key("once")
+"""What is locked to write what several daemons may tell of; no endpoint is called so."""
 
 PAUSED = """
 INSERT INTO endpoint_state (endpoint_id, paused) VALUES (?, ?)
@@ -96,9 +100,8 @@ class Session(ABC):
     that; unless they undo it, for which these are looked at again."""
     missed: set[Line] = field(default_factory=set)
     """Those of this transaction."""
-    found_told: dict[tuple[str, str], int] = field(default_factory=dict)
-    """Of what each daemon finds out for itself, by its group and name: the last member of a batch
-    that was written, or found to tell of it, here."""
+    members: BatchMembers = field(default_factory=BatchMembers)
+    """Those of batches."""
     gives_nonces: bool = True
     """New tasks get a nonce; not while a daemon works on the queue that would not use it."""
 
@@ -136,10 +139,12 @@ class Session(ABC):
         self.heard(key, next_try)
 
     def write_noted(self) -> None:
-        """Write what was noted of bulks, of runs and of successes, just before COMMIT.
+        """Write what was noted of bulks, of runs, of successes and of what is told of once, just
+        before COMMIT.
 
         All daemons change the same few rows, and wait for each other there. Every transaction locks
-        in this order, against deadlocks: tasks, bulks, runs, endpoints. Raises Singly.
+        in this order, against deadlocks: tasks, bulks, throttles, runs, endpoints, what is told of
+        once. Raises Singly.
         """
         self.write_outcomes()
         self.runs.write(self.db, self.now())
@@ -151,6 +156,9 @@ class Session(ABC):
                 self.db.run(PAUSED, (name, self.paused[name]))
             if name in successes:
                 SUCCESS.one(self.db, (name, successes[name]))
+        if self.members.named:
+            self.lock_order((ONCE,))
+            self.members.write_named(self.db, self.now(), self.leases.now(self.clock))
 
     def write_outcomes(self) -> None:
         """Write what was noted of bulks, before one of them is read."""
@@ -162,10 +170,12 @@ class Session(ABC):
         moves, due, successes = Counter(self.moves), dict(self.due), dict(self.successes)
         paused = dict(self.paused)
         runs, outcomes = self.runs.copy(), Counter(self.outcomes)
+        named = list(self.members.named)
 
         def forget() -> None:
             self.moves, self.due, self.successes = moves, due, successes
             self.runs, self.outcomes, self.paused = runs, outcomes, paused
+            self.members.named = named
 
         return forget
 
@@ -173,6 +183,7 @@ class Session(ABC):
         """Forget what was noted for the last transaction; `committed`: whether that was."""
         self.moves, self.due, self.successes = Counter(), {}, {}
         self.runs = RunCounts()
+        self.members.begin(committed)
         self.outcomes, self.paused = Counter(), {}
         self.touched, self.limited, self.elected = set(), set(), {}
         if committed:

@@ -16,6 +16,7 @@ from orchestratord.model.event import (
     BREAKER,
     LIFTED,
     RETRY_AFTER,
+    SAME_MS,
     BreakerEvent,
     EventType,
     StoredThrottle,
@@ -23,7 +24,7 @@ from orchestratord.model.event import (
 )
 from orchestratord.plugin.host import Host
 from orchestratord.queue.operations import stored_throttles
-from orchestratord.queue.operations.stored_throttles import SAME_MS, Change
+from orchestratord.queue.operations.stored_throttles import Change
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock
 

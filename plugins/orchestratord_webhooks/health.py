@@ -117,8 +117,8 @@ class Health:
         self._failing_anywhere: dict[Name, tuple[int, int]] = {}
         """The same of all workers, in the one that judges."""
         self._last_disabled: dict[Name, int] = {}
-        """When it was disabled last (milliseconds): this tells one disabling from the next, however
-        many daemons find out at once that it is due."""
+        """When it was disabled last (milliseconds), where that is known: this tells one disabling
+        from the next, however many daemons find out at once that it is due."""
         self._control: Control | None = None
         self._judging: dict[Name, asyncio.Task[None]] = {}
         """Of whom it is being found out whether to disable them: once each."""
@@ -324,7 +324,7 @@ class Health:
     def _members(self, event: WebhookEvent, config: Config) -> list[BatchMember]:
         """What is written with a disabling, once for all daemons."""
         name = event.endpoint, event.webhook
-        told = members_of(event, config, occurrence=self._last_disabled.get(name, 0))
+        told = members_of(event, config, occurrence=self._last_disabled.get(name))
         self._was_disabled(name, event.at)
         return told
 

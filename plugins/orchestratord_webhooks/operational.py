@@ -16,6 +16,7 @@ from typing import Any
 
 from orchestratord import (
     OWN_ENDPOINT,
+    SAME_MS,
     BatchEntry,
     BatchMember,
     ClosedBatch,
@@ -33,7 +34,6 @@ from orchestratord_webhooks.envelope import json_text, time_text
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
     PHASE,
-    WITHIN_MS,
     OperationalWebhook,
     find_operational,
     is_observed,
@@ -116,8 +116,10 @@ class OperationalTeller:
         about = noise(event)
         if about is None:
             return False
-        self._noise = {key: at for key, at in self._noise.items() if at > event.at - WITHIN_MS}
-        return self._noise.setdefault(about, event.at) != event.at
+        # Of what seems to be still to come, the clock was set back since.
+        lately = {k: at for k, at in self._noise.items() if abs(at - event.at) < SAME_MS}
+        self._noise = {about: event.at} | lately
+        return about in lately
 
     def _drop_oldest(self) -> None:
         while len(self._waiting) > MOST_WAITING:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, field_validator
 
 from orchestratord import (
     OWN_ENDPOINT,
+    SAME_MS,
     Api,
     BatchMember,
     BreakerEvent,
@@ -21,7 +22,6 @@ from orchestratord import (
     Endpoint,
     Event,
     EventType,
-    FailingEvent,
     PartitionEvent,
     Redactor,
     Task,
@@ -78,13 +78,12 @@ _SUBJECTS = (
 )
 """Fields that say what an event is about: not why it came, which each daemon may put otherwise."""
 _WHY = ("error", "why", "reason")
-WITHIN_MS = 120_000
-"""Within which what several daemons find out, each for itself, counts as one."""
-_FOUND_BY_EACH = ("trouble.", "clock.")
-"""How the types of such events begin: nothing that the daemons share names them."""
+_FOUND_BY_EACH = ("trouble.", "clock.", "endpoint.failing", "webhook.disabled")
+"""How the types of events begin that several daemons may find out, each for itself, and that
+nothing names which these share."""
 _NOISE = ("inbound.refused", "plugin.fault")
-"""Of what may happen a thousand times a second, each daemon tells of one about the same within that
-time."""
+"""Of what may happen a thousand times a second, each daemon tells of one about the same within
+`SAME_MS`."""
 _WRITTEN = ("webhook.disabled", "partition.held")
 """What is written with its cause here, without `on_event`."""
 
@@ -262,18 +261,16 @@ def _once(event: Event, occurrence: object) -> tuple[list[str] | None, int | Non
             return [], None
         case BulkEvent(type=EventType.BULK_PAUSED):
             return [str(event.stop_at)], None
-        case FailingEvent():
-            return [str(event.failing_since)], None
         # Several daemons may find out that it is over.
         case BreakerEvent(type=EventType.BREAKER_CLOSED):
-            return [], max(event.opened_at or 0, event.at - WITHIN_MS)
+            return [], max(event.opened_at or 0, event.at - SAME_MS)
         case ThrottleEvent(type=EventType.THROTTLE_ENDED):
-            return [], max(event.since or 0, event.at - WITHIN_MS)
+            return [], max(event.since or 0, event.at - SAME_MS)
         case ConfigEvent():
             changed = (*event.added, *event.changed, *event.removed, *event.settings)
-            return [event.error or "", *changed], event.at - WITHIN_MS
+            return [event.error or "", *changed], event.at - SAME_MS
     if event.type.startswith(_FOUND_BY_EACH):
-        return [], event.at - WITHIN_MS
+        return [], event.at - SAME_MS
     return None, None  # one daemon tells of it, once
 
 

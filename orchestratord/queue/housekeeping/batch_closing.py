@@ -12,8 +12,8 @@ from typing import NamedTuple
 
 from orchestratord.model.task import BatchEntry, ClosedBatch
 from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.batches.batch_members import IN_FULL
 from orchestratord.queue.connection import Connection
-from orchestratord.queue.operations.batch_members import IN_FULL
 from orchestratord.queue.operations.insert import insert_one
 from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import code_of, worded

@@ -14,7 +14,6 @@ from orchestratord.errors import QueueError
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import ManyRows, Singly
-from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
 
@@ -283,7 +282,8 @@ class Upserts:
     def flush(self) -> None:
         """Write what was gathered."""
         if self._members:
-            add_members(self._session, self._members)
+            session = self._session
+            session.members.add(session.db, self._members, session.now())
             self._members = []
         # Several tables and rows are always changed in one order, or two sessions would deadlock.
         tables = sorted(self._runs)

@@ -15,7 +15,6 @@ from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.batch_members import add_members
 from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
@@ -328,7 +327,7 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
                     if effect.table == SLICES_TABLE:
                         _count_slice(session, effect)
                 elif isinstance(effect, BatchMember):
-                    add_members(session, (effect,))
+                    session.members.add(session.db, (effect,), session.now())
                 else:
                     delete(session, effect)
         except Exception as error:
@@ -356,12 +355,11 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
 
 
 def _in_order(session: Session, effects: Effects) -> Effects:
-    """The same in the order in which `apply_all_effects` locks: new tasks, groups of batches, rows
-    table by table, by their keys. Those of one group or row stay in theirs."""
+    """The same in the order in which `apply_all_effects` locks: new tasks, members of batches, rows
+    table by table, by their keys. Those of one row stay in theirs."""
     if len(effects) < 2 or not session.db.for_update:
         return effects
     members = [effect for effect in effects if isinstance(effect, BatchMember)]
-    members.sort(key=attrgetter("group"))
     rows = [effect for effect in effects if isinstance(effect, Upsert | Delete)]
     with suppress(TypeError, KeyError):  # what cannot be a key is left out as it is written
         rows = sorted(rows, key=partial(_place_of, session.tables))

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
-from orchestratord.model.event import LIFTED, RETRY_AFTER, StoredThrottle
+from orchestratord.model.event import LIFTED, RETRY_AFTER, SAME_MS, StoredThrottle
 from orchestratord.model.task import BatchMember, Key, RowEffect
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import BY_ID, BY_READY, READY, Connection
@@ -25,9 +25,6 @@ KEPT_MS = 24 * 3600 * 1000
 """How long it is remembered that something was lifted: each daemon looks every few seconds."""
 GONE_MS = 7 * 24 * 3600 * 1000
 """After which what a daemon that is gone had found out says nothing any more."""
-
-SAME_MS = 120_000
-"""Within which what several daemons find out, each for itself, counts as one."""
 
 _ROW = ThrottleRow
 _FIELDS = (
@@ -61,7 +58,7 @@ class Change(NamedTuple):
     """What plugins have written with it."""
 
 
-@writes(Rank.KEEP)
+@writes(Rank.THROTTLE)
 def note(
     session: Session,
     host: str,
@@ -91,7 +88,8 @@ def note(
 
 def _lock(session: Session) -> None:
     """Keep others from changing what throttles: all daemons write the same rows, each in an order
-    of its own, and two that find out the same see each other's."""
+    of its own, and two that find out the same see each other's. Bulks are locked before."""
+    session.write_outcomes()
     session.lock_order((Key("throttles"),))
 
 
@@ -108,7 +106,7 @@ def _is_elsewhere(session: Session, change: Change) -> bool:
     return session.db.one(*sql(query.limit(1))) is not None
 
 
-@writes(Rank.HAND)
+@writes(Rank.THROTTLE)
 def lift(session: Session, name: str, at: int) -> None:
     """Note that all that throttled a scope until then was lifted."""
     _lock(session)
@@ -117,7 +115,7 @@ def lift(session: Session, name: str, at: int) -> None:
     _put(session, "", StoredThrottle(name, LIFTED, "", at))
 
 
-@writes(Rank.CLAIM)
+@writes(Rank.THROTTLE)
 def adopt(session: Session, host: str, alive: Collection[str], now: int) -> list[StoredThrottle]:
     """At the start: what holds here, with what was found out by daemons of this machine that are
     gone, whose rows are ours from now on.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import logging
+import time
 from dataclasses import replace
 from typing import Any
 
@@ -10,10 +12,10 @@ import pytest
 
 from orchestratord.errors import NotFound
 from orchestratord.model.settings import Retention
-from orchestratord.model.task import BatchMember, Key, NewTask, Status
+from orchestratord.model.task import BatchMember, Key, NewTask, Status, Upsert
 from orchestratord.queue.housekeeping import batch_closing, future_times
 from orchestratord.queue.housekeeping.prune import prune
-from orchestratord.queue.operations import search
+from orchestratord.queue.operations import search, stored_throttles
 from orchestratord.queue.operations.settle import settle, write_effects
 from orchestratord.queue.records import Insert, TaskFilter
 from orchestratord.queue.reports.batch_page import batch_page
@@ -143,19 +145,86 @@ async def test_what_each_daemon_finds_out_is_told_of_once_and_each_time_that_it_
     """Both find out that the database is away, and again; what one tells of, the other does not."""
     one, other = two
 
-    async def away(queue: Any, number: int) -> int:
+    async def away(queue: Any, number: int, age: int = 120_000) -> int:
         """How many are told of so far."""
         now = queue.clock.now_ms()
-        found = member(number, once="trouble database", since=now - 120_000)
+        found = member(number, once="trouble database", since=now - age)
         await queue.store.write(write_effects([found]))
         return len(one.run("SELECT id FROM batch_members"))
 
     assert [await away(one, 1), await away(other, 2)] == [1, 1]
     assert [await away(other, 3), await away(one, 4)] == [2, 2]
     assert [await away(one, 5), await away(one, 6), await away(other, 7)] == [3, 4, 4]
+    assert await away(other, 8) == 4, "one has told of that"
+    assert [await away(other, 9, age=-1_000), await away(one, 10)] == [5, 5]
+
+
+@SHARED
+async def test_what_both_were_told_while_the_database_was_away_is_told_of_once(two: Any) -> None:
+    events = [
+        member(0, reason=type_, once=type_, since=two[0].clock.now_ms() - 120_000)
+        for type_ in ("began", "ended", "began", "ended")
+    ]
     for queue in two:
-        queue.clock.turn(121)
-    assert [await away(other, 8), await away(one, 9)] == [5, 5]
+        await queue.store.write(write_effects(events))
+    rows = two[0].run("SELECT reason FROM batch_members ORDER BY id")
+    assert [row["reason"] for row in rows] == ["began", "ended", "began", "ended"]
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+@pytest.mark.parametrize("ahead", [-10, 10])
+async def test_what_is_told_of_once_goes_by_the_clock_of_the_database(two: Any, ahead: int) -> None:
+    """The same end of both is told of once; one of what began after that, again."""
+    one, other = two
+    one.clock.turn(ahead)
+    for queue, began in ((one, -7_500), (other, -7_500), (other, 1_000), (one, -7_500)):
+        closed = member(0, once="breaker.closed", since=queue.clock.now_ms() + began)
+        await queue.store.write(write_effects([closed]))
+    rows = one.run("SELECT at FROM batch_members")
+    assert len(rows) == 2
+    assert all(abs(row["at"] - time.time() * 1000) < 5_000 for row in rows)
+
+
+@pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
+async def test_daemons_that_tell_of_the_same_never_deadlock(
+    two: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whatever the transactions lock that they do it in."""
+    one, other = two
+    caplog.set_level(logging.DEBUG, "orchestratord.queue")
+
+    def ended(name: str) -> BatchMember:
+        return member(0, once=name, since=0)
+
+    def note() -> Any:
+        change = stored_throttles.Change("api:a", "breaker", False, 0, [ended("breaker.closed")])
+        return stored_throttles.note("host", [], [], [change])
+
+    for n in range(30):
+        row = Upsert("health", {"name": "hook"}, {"url": "", "seen": n})
+        await one.add()
+        [task] = await one.claim()
+        await asyncio.gather(
+            one.settle(task, effects=[row]),
+            one.store.write(write_effects([ended("trouble.ended")])),
+            one.store.write(note()),
+            other.store.write(write_effects([ended("webhook.disabled"), row])),
+            other.store.write(note()),
+            other.store.write(stored_throttles.lift("api:b", n)),
+        )
+    assert not [one for one in caplog.records if "done again" in one.getMessage()]
+
+
+async def test_what_cannot_be_told_of_is_left_out(
+    queue: Any, store: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    """And keeps nothing else from being written."""
+    bad = member(1 << 70, once="bad")
+    await store.write(write_effects([bad, member(1, once="good"), member(2)]))
+    assert queue.run("SELECT once FROM batch_members ORDER BY id") == [
+        {"once": None}, {"once": "good"},
+    ]  # fmt: skip
+    assert "what a plugin wrote is left out (ops)" in caplog.text
 
 
 async def test_those_that_wait_are_in_no_ones_way(

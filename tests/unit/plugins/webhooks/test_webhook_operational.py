@@ -120,8 +120,8 @@ REFUSED = ConfigEvent(EventType.CONFIG_REFUSED, AT, 1, "poll", 2, problems=1, er
         # What is told of until that is noted has a name of its own.
         (PAUSED, {"at": AT + 9, "failed": 6}, {"stop_at": 10}),
         (ENDED, {"at": AT + 9}, {"bulk": 2}),
-        (FAILING, {"at": AT + 9, "failures": 8}, {"failing_since": AT - 60_000}),
         # What each daemon finds out for itself is about the same.
+        (FAILING, {"at": AT + 9, "failing_since": AT - 60_000}, {"endpoint": "a/c"}),
         (TROUBLE, {"at": AT + 9, "why": "in other words"}, {"type": EventType.TROUBLE_ENDED}),
         (REFUSED, {"at": AT + 9, "generation": 7}, {"error": "a.yaml:2: no"}),
     ],
@@ -149,12 +149,12 @@ async def test_on_event_has_what_one_daemon_tells_of_written(
 
 async def test_of_many_faults_one_is_told_of(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = PluginEvent(EventType.PLUGIN_FAULT, AT, "mine", "announce", "KeyError")
-    others = [fault._replace(at=AT + later) for later in (1, 119_000, 121_000)]
+    others = [fault._replace(at=AT + later) for later in (0, 1, 119_000, 121_000, -3_600_000)]
     found = await told(
         rig, monkeypatch, fault, *others, fault._replace(hook="on_retry"), events=["plugin.*"]
     )
     assert [json.loads(one.detail)["at"][-13:-5] for one in found] == [
-        "22:00:00", "22:02:01", "22:00:00",
+        "22:00:00", "22:02:01", "21:00:00", "22:00:00",
     ]  # fmt: skip
 
 
@@ -222,9 +222,18 @@ async def test_what_a_person_disables_is_told_with_it(rig: Rig) -> None:
     await health.enable((ENDPOINT, "ops"), control)
     await health.disable((ENDPOINT, "ops"), control)
     _, again = control.members
-    assert (member.since, again.since) == (None, None)
-    assert member.once.removesuffix(" 0") == again.once.removesuffix(f" {event.at}")
-    assert member.once != again.once
+    assert again.once == f"{member.once} {event.at}"
+    assert (member.since, again.since) == (event.at - 120_000, None)
+    # Nothing is known any more of one that was not declared for a while: that counts as long as
+    # others may have found out the same.
+    health.__init__()
+    new = OneWrite(control.config)
+    for effect in rig.adopt(new.config):
+        new.apply(effect)
+    await health.disable((ENDPOINT, "ops"), new)
+    assert [(one.once, one.since) for one in new.members] == [
+        (member.once, new.events[0].at - 120_000)
+    ]
 
 
 async def test_which_events_can_be_chosen(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:

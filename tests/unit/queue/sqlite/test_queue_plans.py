@@ -9,6 +9,7 @@ import pytest
 
 from orchestratord.model.task import NewTask
 from orchestratord.queue import rows, writer
+from orchestratord.queue.batches import batch_members
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.housekeeping import batch_closing, future_times, prune
 from orchestratord.queue.operations import (
@@ -50,6 +51,10 @@ STATEMENTS = {
     "batches to tell of": (batch_closing.WAITING, ["INDEX batches_untold"]),
     "a batch to tell of": (batch_closing.CLOSED, [BY_ID]),
     "first of a batch": (batch_closing.BEGINNING, ["INDEX batch_members_batch (batch_id=?)"]),
+    "told of": (
+        batch_members.TOLD,
+        ["INDEX batch_members_once (group_key=? AND once=? AND at>?)"],
+    ),
     "old members": (prune.DELETE_MEMBERS, ["INDEX batch_members_at (at<?)"]),
     "pending": (claim_sqlite.NEXT, [f"COVERING INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
     "pending but avoided": (claim_sqlite.NEXT_BUT, [f"INDEX {DUE} (endpoint_id=? AND webhook=?)"]),
