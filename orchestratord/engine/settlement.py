@@ -237,10 +237,11 @@ def log_settled(task: Task, result: AttemptResult, status: str, config: Config) 
     name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
     code = None if outcome is None else outcome.status_code
     words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
-    error = None
+    error = None if outcome is None else outcome.error
+    if error is not None:
+        error = error_record(error, config.redactor)
     if status != Status.SUCCEEDED:
         words += f" ({result.decision.reason or result.decision.why})"
-        error = None if outcome is None else error_record(outcome.error, config.redactor)
         if error is not None and not isinstance(code, int):
             words += f": {error}"
     if status == Status.FAILED:

@@ -387,7 +387,7 @@ class Host:
                     if isinstance(effect, NewTask):
                         raise HookFault("returned a NewTask; allowed are rows and BatchMember")
                     effects.append(effect)
-            except HookFault as fault:
+            except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(plugin, hookspecs.RECORD, fault)
         return effects
 

@@ -331,7 +331,8 @@ _NAMES = ("kind", "endpoint_id", "webhook", "phase", "unique_key")
 
 
 def check_sizes(effects: Iterable[Effect], max_params: int) -> None:
-    """Raise HookFault where effects are larger than what may be stored; see `check_effects`."""
+    """Raise HookFault where effects are larger than what may be stored, or a `BatchMember` is none;
+    see `check_effects`."""
     room = _LARGEST_SUM
     for effect in effects:
         room -= _size_of(effect, max_params)
@@ -346,6 +347,7 @@ def _size_of(effect: Effect, max_params: int) -> int:
         except (TypeError, ValueError, RecursionError) as error:
             raise HookFault(f"returned a NewTask whose params are not JSON: {error}") from error
     if isinstance(effect, BatchMember):
+        _check_member(effect)
         return _size(effect.detail, "the detail of a BatchMember") if effect.detail else 0
     row, kind = row_of(effect) if isinstance(effect, Upsert) else _deleted(effect)
     texts = "".join(value for value in row if isinstance(value, str))

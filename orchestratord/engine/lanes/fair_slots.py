@@ -277,11 +277,10 @@ class FairSlots(Generic[M]):
         return max(self.concurrency // self._active, 1)
 
     def tally(self, now: int, slots: int) -> tuple[int, int]:
-        """How many slots slow members have, and new ones."""
+        """How many slots slow members have, and new ones: of its own, not of `slots`."""
         slow = new = 0
-        slots = self.concurrency
         for member in self.holding:
-            of_slow, of_new = member.tally(now, slots)
+            of_slow, of_new = member.tally(now, self.concurrency)
             slow += of_slow
             new += of_new
         return slow, new

@@ -209,8 +209,7 @@ class Upserts:
                 upsert(self._session, effect)
                 return
         if kind[3] and key in rows:
-            if not _is_writable(rows[key]):
-                raise Singly  # that one is refused, and what it adds with it
+            _check_texts(rows[key])
             sums = -len(kind[3])
             row = (*row[:sums], *map(operator.add, rows[key][sums:], row[sums:]))
         rows[key] = row
@@ -257,12 +256,14 @@ class Upserts:
 
     def _lock_all(self) -> None:
         """Lock all rows that are to be changed, where other daemons may, too."""
+        if not self._session.db.for_update:
+            return
         changed: dict[str, set[tuple[Any, ...]]] = {
             name: set().union(*(rows for _, rows in runs)) for name, runs in self._runs.items()
         }
         for name, key in self._deletes:
             changed.setdefault(name, set()).add(key)
-        for name in sorted(changed) if self._session.db.for_update else ():
+        for name in sorted(changed):
             self._lock(name, changed[name])
 
     def _lock(self, name: str, keys: Collection[tuple[Any, ...]]) -> None:
@@ -299,16 +300,16 @@ class Upserts:
         self._open.clear()
 
 
-def _is_writable(row: tuple[Any, ...]) -> bool:
-    """Whether the texts of a row can be stored: a lone surrogate, as JSON may bring it, cannot."""
+def _check_texts(row: tuple[Any, ...]) -> None:
+    """Raise Singly where a text of a row that another is to replace cannot be stored, as a lone
+    surrogate of JSON: alone it is refused, and what it adds with it."""
     texts = "".join([value for value in row if type(value) is str])
     if texts.isascii():
-        return True
+        return
     try:
         texts.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
+    except UnicodeEncodeError as error:
+        raise Singly(str(error)) from error
 
 
 def shape_of(effect: Upsert) -> Shape:

@@ -265,10 +265,9 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 
 def _ended(s: Settlement) -> tuple[Any, ...]:
     """The columns that `END` and `WAIT` have in common."""
-    task, error, response, reason = s.task, s.error, s.response, s.reason
+    error, response, reason = s.error, s.response, s.reason
     return (
-        task.id, task.locked_by, task.claims,  # as `fence`, without a call
-        s.at, code_text(s.status_code), error if error is None else plain(error),
+        *fence(s.task), s.at, code_text(s.status_code), error if error is None else plain(error),
         None if response is None else response_text(response), s.max_attempts, s.deaths,
         reason if reason is None else str(reason), int(s.uncounted),
     )  # fmt: skip

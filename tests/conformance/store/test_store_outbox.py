@@ -8,7 +8,9 @@ from typing import Any
 import psycopg
 import pytest
 
+from orchestratord.api.outbox_relay import UNFIT
 from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, UniqueKeyReused
+from orchestratord.model.task import Upsert
 from orchestratord.queue.operations import search
 from orchestratord.queue.outbox import outbox_take
 from orchestratord.queue.outbox.outbox_connection import (
@@ -27,7 +29,7 @@ from orchestratord.queue.outbox.outbox_take import (
     taken_of,
 )
 from orchestratord.queue.postgres.outbox_schema import outbox_schema
-from orchestratord.queue.records import Insert, Inserted, TaskFilter
+from orchestratord.queue.records import Happened, Insert, Inserted, TaskFilter
 from orchestratord.queue.store import Store
 
 RELAYS = "SELECT value FROM meta WHERE name = 'outbox_relay'"
@@ -79,6 +81,18 @@ async def test_a_key_is_that_of_a_call(queue: Any, store: Store) -> None:
     mended = OutboxTask(3, other.uid, queue.new(params={"n": 2}, unique_key="another"))
     [result] = await take(store, mended)
     assert isinstance(result, Inserted)
+
+
+async def test_what_cannot_be_stored_is_told_from_other_trouble(queue: Any, store: Store) -> None:
+    """So that the relay leaves out this row alone, though another value would take its place."""
+    await store.write(hold())
+    texts = [
+        Upsert("health", {"name": "n"}, {"url": text}, {"seen": 1}) for text in ("\udc80", "active")
+    ]
+    one = row(queue, 1)
+    happened = Insert(one.task, happened=Happened(1_000, texts))
+    with pytest.raises(UNFIT):
+        await store.write(outbox_take.take([one], [happened], same_database=False))
 
 
 async def test_many_keys_are_looked_up_at_once(queue: Any, store: Store) -> None:

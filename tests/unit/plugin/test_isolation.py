@@ -19,13 +19,14 @@ import httpx
 import pytest
 
 from orchestratord.errors import Reject, Snooze
+from orchestratord.model.event import EventType, ScheduleEvent
 from orchestratord.model.http_message import Response
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config, DaemonSettings
-from orchestratord.model.task import Delete, NewTask, Table, Upsert
+from orchestratord.model.task import BatchMember, Delete, NewTask, Table, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.plugin.host import Host, Reached
-from orchestratord.plugin.isolation import call
+from orchestratord.plugin.isolation import HookFault, call, check_sizes
 from orchestratord.plugin.long_work import off_loop
 from orchestratord.testing import task as a_task
 from orchestratord.values.redact import Redactor
@@ -959,3 +960,34 @@ async def test_so_is_one_whose_own_code_does(host: Host) -> None:
     assert owner is not None
     assert owner[0] == "slow"
     assert owner[1].endswith("not_a_hook")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Upsert("rows", {"id": "a"}, {"x": "b"}, None),  # type: ignore[arg-type]
+        Upsert([], {"id": "a"}, {}),  # type: ignore[arg-type]
+        Upsert("rows", None, {}),  # type: ignore[arg-type]
+    ],
+)
+async def test_what_on_event_makes_up_is_a_fault_of_its_plugin_alone(
+    host: Host, answer: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    def register_tables() -> list[Table]:
+        return [Table("rows", {"id": "TEXT NOT NULL", "x": "TEXT"}, ("id",))]
+
+    def on_event(event: Any) -> Any:
+        return [answer]
+
+    host.register(Plugin(on_event=on_event, register_tables=register_tables), "odd")
+    began = ScheduleEvent(EventType.SCHEDULE_MISSED, 0, "a/b", 0, False, 0, 1)
+    assert host.record(began, CONFIG) == []
+    assert "odd" in caplog.text
+
+
+@pytest.mark.parametrize("wrong", [{"once": 7}, {"since": "x"}, {"most": 0}, {"every": math.nan}])
+def test_a_member_that_is_none_is_refused_before_it_is_written(wrong: dict[str, Any]) -> None:
+    """Those of `Control.write`, too: the thread that writes takes them as they are."""
+    given = {"every": 60.0, "most": 10, "reason": "r"} | wrong
+    with pytest.raises(HookFault, match="BatchMember"):
+        check_sizes([BatchMember("g", "a/b", "ops", "p", **given)], 1000)

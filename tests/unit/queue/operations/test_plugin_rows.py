@@ -79,7 +79,7 @@ async def tables(store: Store) -> Any:
 )
 @example(  # what cannot be stored is refused, though another value would take its place
     before=[],
-    groups=[[Upsert("strict", {"a": "two"}, {"x": x}, {"y": 1}) for x in ("\\udc80", "x")]],
+    groups=[[Upsert("strict", {"a": "two"}, {"x": x}, {"y": 1}) for x in ("\udc80", "x")]],
 )
 @example(  # the first is refused alone, and nothing is added to what it did not write
     before=[],
