@@ -12,7 +12,7 @@ from orchestratord.model.task import Key, Task
 
 PREFETCH_MS = 20.0
 """As many as end within this time are prefetched; a claim takes about a tenth of it."""
-FAR_PREFETCH_MS = 120.0
+FAR_PREFETCH_MS = 60.0
 """The same where claims are dear, and made for more at a time."""
 
 

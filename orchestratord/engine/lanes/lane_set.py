@@ -57,7 +57,7 @@ class Choice(NamedTuple):
 AT_ONCE = 200
 """How many tasks are chosen at a time at most: thousands that start in one turn of the loop would
 keep everything else waiting for seconds."""
-MANY_AT_ONCE = 800
+MANY_AT_ONCE = 400
 """The same where claims are dear. Half of it is for lanes that are claimed ahead."""
 
 
