@@ -113,6 +113,23 @@ def test_status_and_events_are_those_of_all_workers(
     assert answer.status_code == 200
 
 
+def test_each_worker_keeps_to_a_core_with_all_its_threads(daemon: Daemon) -> None:
+    cores = os.sched_getaffinity(0)
+    assert os.sched_getaffinity(daemon.pid) == cores
+    kept = []
+    for pid in worker_pids(daemon):
+        (alike,) = {
+            frozenset(os.sched_getaffinity(int(thread)))
+            for thread in os.listdir(f"/proc/{pid}/task")
+        }
+        kept.append(alike)
+    if len(cores) <= len(kept):
+        assert set().union(*kept) == cores
+        assert all(len(one) == 1 for one in kept)
+    else:
+        assert kept == [cores] * len(kept)
+
+
 def test_limits_are_as_written(daemon: Daemon, shared_receiver: Receiver) -> None:
     receiver = shared_receiver
     lanes = {name: AtOnce() for name in ("one", "two")}

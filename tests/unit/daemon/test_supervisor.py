@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
+
+from orchestratord.daemon.supervisor import keep_to_core
 
 SUPERVISE = """
 import errno, logging, os, signal, socket, sys, time
@@ -149,3 +153,26 @@ def test_a_new_version_that_serves_does_not_go_back_for_a_fork() -> None:
     assert LACKING in log
     assert "goes on" in log.splitlines()[0]  # in the others
     assert "the old version" not in log
+
+
+@pytest.mark.parametrize(("count", "cores"), [(2, 2), (3, 2), (4, 2), (2, 1), (1, 2)])
+def test_each_worker_keeps_to_a_core_where_each_core_has_a_worker(count: int, cores: int) -> None:
+    allowed = sorted(os.sched_getaffinity(0))[:cores]
+    if len(allowed) < cores:
+        pytest.skip("this machine has too few cores")
+
+    def kept(number: int) -> set[int]:
+        # Of this thread alone, as of the process in which a worker begins.
+        os.sched_setaffinity(0, allowed)
+        keep_to_core(number, count)
+        return os.sched_getaffinity(0)
+
+    found = []
+    for number in range(1, count + 1):
+        with ThreadPoolExecutor(1) as thread:
+            found.append(thread.submit(kept, number).result())
+    if count < cores:
+        assert found == [set(allowed)] * count
+    else:
+        assert all(len(one) == 1 for one in found)
+        assert set().union(*found) == set(allowed)
