@@ -8,6 +8,7 @@ httpx is what others see: `Request` and `Response`.
 from __future__ import annotations
 
 import asyncio
+import os
 import ssl
 from dataclasses import dataclass, replace
 from datetime import timedelta
@@ -17,6 +18,7 @@ import httpx
 from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, SystemResolver, is_shortage
 from orchestratord.http.egress import Egress
+from orchestratord.http.gathered_writes import GatheredWrites
 from orchestratord.http.http1 import open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
@@ -99,6 +101,7 @@ class HttpClient:
             resolver = self._system = SystemResolver()
         self._resolver = resolver
         self._pool = IdleConnections(max_idle, max_idle_per_host, idle_timeout)
+        self._gathered = GatheredWrites() if len(os.sched_getaffinity(0)) == 1 else None
         self._default_context: ssl.SSLContext | None = None
 
     async def send(self, request: httpx.Request, *, options: SendOptions) -> httpx.Response:
@@ -128,7 +131,11 @@ class HttpClient:
         if connection is None:
             until = min(deadline, start + options.connect_timeout)
             connection = await open_connection(
-                key, resolver=self._resolver, egress=options.egress, deadline=until
+                key,
+                resolver=self._resolver,
+                egress=options.egress,
+                deadline=until,
+                gathered=self._gathered,
             )
         answer = await connection.exchange(encoded, options.max_response, deadline)
         now = loop.time()

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import math
 import socket
+from collections.abc import Callable
+from functools import partial
 from typing import cast
 
 from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, address_text, connect
 from orchestratord.http.egress import Egress
+from orchestratord.http.gathered_writes import GatheredWrites
 from orchestratord.http.proxy import PoolKey, ProxyAnswer, connect_through
 from orchestratord.http.request_bytes import Encoded
 from orchestratord.http.response_parser import ResponseParser
@@ -28,11 +31,13 @@ class Http1Connection(asyncio.Protocol):
         sock: the connected socket beneath the transport.
         address: the address that was checked and dialled.
         egress: the rules that `address` was last checked by.
+        gathered: what writes requests at the end of a turn of the loop; None for at once.
     """
 
     __slots__ = (
         "_answer",
         "_deadline",
+        "_gathered",
         "_loop",
         "_paused",
         "_rest",
@@ -41,6 +46,7 @@ class Http1Connection(asyncio.Protocol):
         "_timer_at",
         "_transport",
         "_waiter",
+        "_write",
         "address",
         "egress",
         "idle_since",
@@ -48,14 +54,21 @@ class Http1Connection(asyncio.Protocol):
     )
 
     _transport: asyncio.Transport
+    _write: Callable[[bytes], None]
 
     def __init__(
-        self, loop: asyncio.AbstractEventLoop, sock: socket.socket, address: str, egress: Egress
+        self,
+        loop: asyncio.AbstractEventLoop,
+        sock: socket.socket,
+        address: str,
+        egress: Egress,
+        gathered: GatheredWrites | None = None,
     ) -> None:
         self.address = address
         self.egress = egress
         self.used = False  # has carried an exchange before
         self.idle_since = 0.0
+        self._gathered = gathered
         self._loop = loop
         self._socket = sock
         self._answer: ResponseParser | None = None
@@ -91,7 +104,7 @@ class Http1Connection(asyncio.Protocol):
                 raise SendError(what, kind="reset", sent=False, stale=self.used)
             body = encoded.body
             if len(body) <= _PIECE:
-                self._transport.write(encoded.head + body)
+                self._write(encoded.head + body)
             else:
                 self._transport.write(encoded.head)
                 self._rest = memoryview(body)
@@ -207,7 +220,9 @@ class Http1Connection(asyncio.Protocol):
     # asyncio's callbacks.
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast("asyncio.Transport", transport)
+        self._transport = transport = cast("asyncio.Transport", transport)
+        gathered = self._gathered
+        self._write = transport.write if gathered is None else partial(gathered.add, transport)
 
     def data_received(self, data: bytes) -> None:
         answer = self._answer
@@ -241,7 +256,12 @@ class Http1Connection(asyncio.Protocol):
 
 
 async def open_connection(
-    key: PoolKey, *, resolver: Resolver, egress: Egress, deadline: float
+    key: PoolKey,
+    *,
+    resolver: Resolver,
+    egress: Egress,
+    deadline: float,
+    gathered: GatheredWrites | None = None,
 ) -> Http1Connection:
     """Open a connection to a name, or an address; TLS verifies it.
 
@@ -250,6 +270,7 @@ async def open_connection(
         resolver: asked once.
         egress: the rules.
         deadline: the loop's time at which the connection has to stand.
+        gathered: what its requests are written by, if not at once.
 
     Raises:
         EgressDenied: no address of the name is allowed.
@@ -264,7 +285,7 @@ async def open_connection(
     sock, address = await connect(
         peer, peer_port, resolver=resolver, egress=egress, deadline=deadline
     )
-    connection = Http1Connection(loop, sock, address, egress)
+    connection = Http1Connection(loop, sock, address, egress, gathered)
     # Without TLS with the target, the proxy is handed the requests themselves. asyncio closes the
     # socket itself when what follows does not succeed.
     if context is None and not through:

@@ -1,0 +1,75 @@
+"""Where the process has one core, what a turn of the loop sends goes out at its end."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import select
+import socket
+from collections.abc import AsyncIterator, Sequence
+from contextlib import ExitStack
+from typing import Any
+
+import pytest
+
+from orchestratord.http.client import HttpClient
+
+AT_ONCE = 3
+OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
+
+
+@pytest.fixture(params=[True, False], ids=["one core", "all cores"])
+def gathers(request: pytest.FixtureRequest) -> bool:
+    if not request.param and len(os.sched_getaffinity(0)) == 1:
+        pytest.skip("this machine has one core")
+    found: bool = request.param
+    return found
+
+
+@pytest.fixture
+async def client(gathers: bool) -> AsyncIterator[HttpClient]:
+    cores = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {min(cores)} if gathers else cores)
+    try:
+        client = HttpClient()
+    finally:
+        os.sched_setaffinity(0, cores)
+    yield client
+    await client.aclose()
+
+
+@pytest.fixture
+async def kept(send: Any) -> AsyncIterator[tuple[str, Sequence[socket.socket]]]:
+    """A URL, and the receiver's ends of connections to it that have carried a request."""
+    loop = asyncio.get_running_loop()
+    with ExitStack() as stack:
+        listening = stack.enter_context(socket.create_server(("127.0.0.1", 0)))
+        listening.setblocking(False)
+        url = f"http://127.0.0.1:{listening.getsockname()[1]}/"
+        sending = [asyncio.create_task(send("GET", url)) for _ in range(AT_ONCE)]
+        ends = [stack.enter_context((await loop.sock_accept(listening))[0]) for _ in sending]
+        for end in ends:
+            end.setblocking(False)
+            assert await loop.sock_recv(end, 4096)
+            await loop.sock_sendall(end, OK)
+        await asyncio.gather(*sending)
+        yield url, ends
+
+
+def readable(ends: Sequence[socket.socket]) -> int:
+    return len(select.select(ends, [], [], 0)[0])
+
+
+async def test_what_one_turn_sends_goes_out_at_its_end(
+    send: Any, kept: tuple[str, Sequence[socket.socket]], gathers: bool
+) -> None:
+    url, ends = kept
+    sending = [asyncio.create_task(send("POST", url, content=b"x")) for _ in ends]
+    await asyncio.sleep(0)
+    assert readable(ends) == (0 if gathers else AT_ONCE)
+    await asyncio.sleep(0)
+    assert readable(ends) == AT_ONCE
+    for end in ends:
+        assert end.recv(4096).endswith(b"\r\n\r\nx")
+        end.sendall(OK)
+    assert [answer.content for answer in await asyncio.gather(*sending)] == [b"ok"] * AT_ONCE
