@@ -224,6 +224,13 @@ class DatabaseInUse(QueueError):
     """Another daemon holds the database, or its schema is newer than this version can read."""
 
 
+class Stopping(OrchestratordError):
+    """The daemon is being stopped: no new configuration comes into force."""
+
+    def __init__(self) -> None:
+        super().__init__("the daemon is being stopped")
+
+
 class EditRefused(OrchestratordError):
     """A file of the configuration is not edited; it is as it was."""
 

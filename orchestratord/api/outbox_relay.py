@@ -39,6 +39,12 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import NewTask
 from orchestratord.plugin.host import Host
 from orchestratord.plugin.long_work import off_loop
+from orchestratord.queue.outbox.outbox_refusal import (
+    NotedRefusal,
+    forget_refusal,
+    note_refusal,
+    noted_refusal,
+)
 from orchestratord.queue.outbox.outbox_take import (
     OutboxTask,
     RelayMoved,
@@ -136,9 +142,6 @@ class OutboxRelay:
         """Rows that are read together; fewer after so many could not be."""
         self._unread: tuple[int, int] | None = None
         """The row that could not be read alone, and how often."""
-        self._told: str | None = None
-        """The `uid` of the row of which plugins have written that it is refused, before it is: in
-        another outbox another row has the same id."""
 
     def place(self) -> Outbox | None:
         """Where the outbox is by the configuration in force; None where there is none."""
@@ -258,6 +261,7 @@ class OutboxRelay:
 
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
+            await self._mark_noted(outbox, connection)
             found_at = held_at = time.monotonic()
             tended_at = 0.0
             while outbox == self.place():
@@ -300,8 +304,9 @@ class OutboxRelay:
                 gone.append(row.id)  # taken before, and not deleted
         if outbox.name is not None and gone:
             await connection.remove(gone)
-        for one in refused:
-            await self._refuse(connection, one)
+        noted = [await self._refuse(outbox, connection, one) for one in refused]
+        if any(noted):
+            await self._store.write(forget_refusal(outbox.name))
         return len(rows)
 
     async def _look(self, connection: OutboxConnection) -> list[OutboxRow]:
@@ -366,28 +371,45 @@ class OutboxRelay:
                 found += await self._take([task], same_database=same_database)
             return found
 
-    async def _refuse(self, connection: OutboxConnection, refused: RefusedRow) -> None:
+    async def _refuse(
+        self, outbox: Outbox, connection: OutboxConnection, refused: RefusedRow
+    ) -> bool:
+        """Mark a row; whether that was noted in the queue before, as plugins write of it."""
         row, refusal = refused.row, refused.refusal
         redactor = self._reloader.config.redactor
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
-        endpoint, error = redactor.text(row.endpoint)[:CUT], _words(problem)
-        type_, now = EventType.OUTBOX_REFUSED, self._clock.now_ms()
-        event = OutboxEvent(type_, now, row.id, endpoint, refusal.code, error)
-        if self._told != row.uid:
-            # Before it is refused: after that, it is looked at no more, and a kill would lose it.
-            if effects := self._host.record(event, self._reloader.config):
-                await self._enqueue.write(effects)
-            self._told = row.uid
-        await connection.refuse(row.id, refusal.code, problem)
-        self._told = None
+        endpoint = redactor.text(row.endpoint)[:CUT]
+        noted = NotedRefusal(row.id, row.uid, endpoint, refusal.code, problem)
+        effects = self._host.record(self._event_of(noted), self._reloader.config)
+        if effects:
+            await self._store.write(note_refusal(outbox.name, noted, effects))
+        await self._mark(connection, noted)
+        return bool(effects)
+
+    async def _mark_noted(self, outbox: Outbox, connection: OutboxConnection) -> None:
+        """Mark the row of which plugins have written, and which may still lack the mark."""
+        noted = await self._store.read(noted_refusal(outbox.name))
+        if noted is not None:
+            await self._mark(connection, noted)
+            await self._store.write(forget_refusal(outbox.name))
+
+    async def _mark(self, connection: OutboxConnection, noted: NotedRefusal) -> None:
+        if not await connection.refuse(noted.id, noted.uid, noted.reason, noted.problem):
+            return
         self._refused += 1
         if self._counts is not None:  # until they are counted again
             self._counts = (self._counts[0], self._counts[1] + 1)
         log.warning(
-            "row %d of the outbox is refused: %s: %s", row.id, endpoint, error,
-            extra={"endpoint": endpoint},
+            "row %d of the outbox is refused: %s: %s", noted.id, noted.endpoint,
+            _words(noted.problem), extra={"endpoint": noted.endpoint},
         )  # fmt: skip
-        self._host.events.publish(event)
+        self._host.events.publish(self._event_of(noted))
+
+    def _event_of(self, noted: NotedRefusal) -> OutboxEvent:
+        now, why = self._clock.now_ms(), _words(noted.problem)
+        return OutboxEvent(
+            EventType.OUTBOX_REFUSED, now, noted.id, noted.endpoint, noted.reason, why
+        )
 
     async def _tend(self, outbox: Outbox, connection: OutboxConnection) -> None:
         """Count what is there, and forget what is old."""

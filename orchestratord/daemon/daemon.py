@@ -287,6 +287,7 @@ class Daemon:
             why = "; the new version has taken over" if self._retires else ""
             log.info("draining: up to %gs for what is in flight%s", drain_timeout, why)
             watcher.stop()
+        self._reloader.stop()
         for name in ("scheduler", "bulks", "outbox", "slices", "runs"):
             if name in tasks:
                 tasks[name].cancel()
@@ -297,6 +298,7 @@ class Daemon:
         if self._stop.is_set():
             # The others drain as well: until they have, they have tokens and the API from here.
             await self._team.others_left(max(end_by - time.monotonic(), LAST_TO_LEAVE))
+        await self._reloader.ended(max(end_by - time.monotonic(), LAST_TO_LEAVE))
         self._service.close()
         self._host.events.close()
         if self._upgrades:

@@ -403,13 +403,12 @@ class BatchMember:
         task_id: the task that it happened to.
         reason: why that failed, if it did.
         status_code: of its last attempt.
-        detail: all that there is to say of it, as JSON; where there is a `task_id`, it is kept of
-            the first ones of a batch alone.
-        once: names what happened, so that it is told of once whichever daemons do; it is left out
+        detail: all that there is to say of it, as JSON; of those with a `task_id`, the first ones'.
+        once: names what happened, so that it is told of once whichever daemons do: it is left out
             where its group has a member with the same text. None: it is always written.
-        since: of what each daemon finds out for itself, and nothing names: milliseconds since the
-            epoch, here. A member with the same text counts then if another daemon wrote it after
-            that, and after the one that this one wrote or that counted last. None: all count.
+        since: of what each daemon finds out for itself: only those with that text count that others
+            wrote after this (milliseconds since the epoch, here), and after the last that counted.
+        ended_by: the `once` of its end, and since when it goes on: what ended before was another.
     """
 
     group: str
@@ -424,6 +423,7 @@ class BatchMember:
     detail: str | None = None
     once: str | None = None
     since: int | None = None
+    ended_by: tuple[str, int] | None = None
 
 
 class BatchEntry(NamedTuple):

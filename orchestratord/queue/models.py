@@ -522,8 +522,9 @@ BatchRow.add_index(
 
 class Fact(QueueRow):
     """Facts about the queue itself, by name: `instance`, `clock`, `removed_endpoints`,
-    `outbox_relay`, `missed_slots:api/name` for each schedule of which some were, and
-    `failing_told:api/name` for each endpoint that was told of as failing."""
+    `outbox_relay`, `outbox_refusal:database` while a row of that outbox is to be marked,
+    `missed_slots:api/name` for each schedule of which some were, and `failing_told:api/name` for
+    each endpoint that was told of as failing."""
 
     name = TextField(primary_key=True)
     value = TextField()

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Collection, Coroutine, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 from orchestratord.config.changes import Changes
@@ -15,7 +16,7 @@ from orchestratord.documentation import doc_links
 from orchestratord.engine.removed_tasks import RELOAD, at_start, refusal
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import ConfigError, Problem, QueueError
+from orchestratord.errors import ConfigError, Problem, QueueError, Stopping
 from orchestratord.log import LogHandler
 from orchestratord.model.event import ConfigEvent, EventType
 from orchestratord.model.settings import Config
@@ -104,7 +105,10 @@ class Reloader:
         self._tells = seat is None or seat.first
         """What is told, or written, once for all workers is so by this one."""
         self._unwritten: list[Effect] = []
-        self._background: set[asyncio.Task[None]] = set()
+        self._reloads: set[asyncio.Task[None]] = set()
+        """Those under way of which only the log says how they go."""
+        self._freeing: set[asyncio.Task[None]] = set()
+        self._stops = False
         self.elsewhere: Collection[str] = ()
         """The endpoints that other daemons of the queue declare."""
         self.cause = "start"
@@ -140,7 +144,7 @@ class Reloader:
     async def follow(self) -> None:
         """Take up what the loader holds by now, which the first worker of the run has taken up."""
         await self._adopt(self._loader.config, await self._tables())
-        self._run(self._free_replaced())
+        _run(self._free_replaced(), self._freeing)
 
     def in_force(self) -> InForce:
         """What the other workers are to have."""
@@ -166,16 +170,33 @@ class Reloader:
 
     def begin_reload(self, cause: str) -> None:
         """Have a reload begin on this loop; how it goes is logged."""
-        self._run(self._reload_logged(cause))
+        _run(self._reload_logged(cause), self._reloads)
 
-    def _run(self, step: Coroutine[Any, Any, None]) -> None:
-        task = asyncio.get_running_loop().create_task(step)
-        self._background.add(task)
-        task.add_done_callback(self._background.discard)
+    def stop(self) -> None:
+        """The daemon ends: no reload begins any more, and one that is under way is given up, unless
+        it is in force already."""
+        self._stops = True
+
+    async def ended(self, within: float) -> None:
+        """Wait until none is under way, for up to `within` seconds; what it writes needs the
+        queue."""
+        for task in self._freeing:
+            task.cancel()
+        if self._reloads:
+            await asyncio.wait(self._reloads, timeout=within)
+        for task in self._reloads:
+            task.cancel()
+        await asyncio.gather(*self._reloads, *self._freeing, return_exceptions=True)
+
+    def _insist(self) -> None:
+        if self._stops:
+            raise Stopping
 
     async def _reload_logged(self, cause: str) -> None:
         try:
             await self.reload(cause)
+        except Stopping:
+            log.info("the daemon ends: the configuration is not reloaded any more")
         except Exception:
             log.exception("reloading failed; the last good configuration goes on")
 
@@ -190,6 +211,8 @@ class Reloader:
             cause: what asked for it.
             diff: name the keys that differ, too.
             accept_removals: also where most of what tasks wait for is removed.
+
+        Raises Stopping where the daemon ends before anything has changed.
         """
 
         def judge(before: Config, found: Config) -> tuple[Problem, ...]:
@@ -201,6 +224,7 @@ class Reloader:
             return problems
 
         async with self._team.lock:
+            self._insist()
             self._notifier.reloading("reloading")
             try:
                 began, self._lacking = time.monotonic(), None
@@ -210,8 +234,10 @@ class Reloader:
                 tables: Tables = {}
                 if result.changed:
                     try:
+                        self._insist()
                         problem = await self._team.prepare(self.in_force())
                         tables = await self._tables()
+                        self._insist()
                     except BaseException:
                         self._give_up()
                         raise
@@ -227,7 +253,8 @@ class Reloader:
                         await self._remember(left.keys() - result.config.endpoints.keys())
                 return result
             finally:
-                self._notifier.ready(self.status_line)
+                if not self._stops:  # of which the service manager was told
+                    self._notifier.ready(self.status_line)
 
     def _give_up(self) -> None:
         """What was read comes into force in no worker, this one included."""
@@ -236,7 +263,7 @@ class Reloader:
 
     async def judge_again(self) -> None:
         """Take up what was refused for what it lacks, once the tasks that held it have ended."""
-        if self._lacking is None:
+        if self._lacking is None or self._stops:
             return
         waiting = await self._store.read(undeclared.waiting())
         if self._lacking is None or self.last_error is None:
@@ -244,7 +271,8 @@ class Reloader:
         if problems := _refusal(waiting, *self._lacking):
             self.last_error = self.last_error[0], problems
         else:
-            await self.reload(ENDED)
+            with suppress(Stopping):
+                await self.reload(ENDED)
 
     async def _take_up(self, result: Reload, tables: Tables, began: float) -> None:
         """Put what was read in force, where it differs.
@@ -275,7 +303,7 @@ class Reloader:
                 cause,
                 result.changes,
             )
-            self._run(self._free_replaced())
+            _run(self._free_replaced(), self._freeing)
         elif cause == SIGHUP:
             log.info("nothing has changed; generation %d goes on", self.config.generation)
         for key in result.restart_required:
@@ -428,6 +456,12 @@ class Reloader:
         except BaseException:
             self._unwritten = effects + self._unwritten
             raise
+
+
+def _run(step: Coroutine[Any, Any, None], among: set[asyncio.Task[None]]) -> None:
+    task = asyncio.get_running_loop().create_task(step)
+    among.add(task)
+    task.add_done_callback(among.discard)
 
 
 def _refusal(

@@ -28,6 +28,7 @@ from orchestratord import (
     Template,
     TemplateTree,
     ThrottleEvent,
+    TroubleEvent,
     suggest,
 )
 from orchestratord_webhooks.declaration import LONGEST_TEXT, Addressed, BatchRule, Retry, shortened
@@ -227,6 +228,10 @@ def _member(
     once = None
     if named is not None:
         once = shortened(" ".join([event.type, *_subject(about), *named]))
+    ended_by = None
+    if isinstance(event, TroubleEvent) and event.type == EventType.TROUBLE_BEGAN:
+        end = shortened(" ".join([EventType.TROUBLE_ENDED, *_subject(about)]))
+        ended_by = end, event.began_at
     return BatchMember(
         group=shortened(f"{LANE}{webhook.name} {webhook.fingerprint}"),
         endpoint_id=OWN_ENDPOINT,
@@ -238,6 +243,7 @@ def _member(
         detail=json_text(about),
         once=once,
         since=since,
+        ended_by=ended_by,
     )
 
 
@@ -266,6 +272,8 @@ def _once(event: Event, occurrence: object) -> tuple[list[str] | None, int | Non
             return [], max(event.opened_at or 0, event.at - SAME_MS)
         case ThrottleEvent(type=EventType.THROTTLE_ENDED):
             return [], max(event.since or 0, event.at - SAME_MS)
+        case TroubleEvent(type=EventType.TROUBLE_ENDED):
+            return [], max(event.began_at, event.at - SAME_MS)
         case ConfigEvent():
             changed = (*event.added, *event.changed, *event.removed, *event.settings)
             return [event.error or "", *changed], event.at - SAME_MS

@@ -22,6 +22,7 @@ from orchestratord.errors import (
     OutboxUnusable,
     Outdated,
     Overtaken,
+    Stopping,
     StorageFull,
     Unconditional,
     UniqueKeyReused,
@@ -282,6 +283,7 @@ _CODES: tuple[tuple[type[OrchestratordError], str], ...] = (
     (Outdated, "outdated"),
     (Unconditional, "if_match_required"),
     (StorageFull, "storage_full"),
+    (Stopping, "stopping"),
 )
 """Error → `code`, the first that fits."""
 

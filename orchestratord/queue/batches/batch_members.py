@@ -44,6 +44,11 @@ ORDER BY at, id LIMIT 1
 """
 """The first one of this name after a time and a member. By time, as its index has it: by id, a
 database could go through all members."""
+ENDED = """
+SELECT id FROM batch_members WHERE group_key = ? AND once = ? AND at <= ?
+ORDER BY at DESC, id DESC LIMIT 1
+"""
+"""The last end that was told of by a time."""
 MOST_REMEMBERED = 1_000
 
 _Name = tuple[str, str]
@@ -112,6 +117,10 @@ class BatchMembers:
         if one.since is not None:
             since = one.since + shared_now - now
             last = self._new.get(name) or self._told.get(name, 0)
+            if one.ended_by is not None:
+                end, began = one.ended_by
+                ended = db.one(ENDED, (name[0], plain(end), began + shared_now - now))
+                last = max(last, ended[0]) if ended is not None else last
         there = db.one(TOLD, (*name, since, last))
         if there is not None:
             id_ = there[0]

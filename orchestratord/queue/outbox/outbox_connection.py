@@ -73,8 +73,8 @@ DELETE FROM orchestratord_outbox WHERE id IN (
 """
 
 REFUSE: LiteralString = """
-UPDATE orchestratord_outbox SET refused_at = now(), reason = $2, problem = $3::jsonb
-WHERE id = $1 AND refused_at IS NULL
+UPDATE orchestratord_outbox SET refused_at = now(), reason = $3, problem = $4::jsonb
+WHERE id = $1 AND uid = $2::uuid AND refused_at IS NULL RETURNING id
 """
 
 KNOWN: LiteralString = "SELECT uid::text FROM orchestratord_outbox WHERE uid = ANY($1::uuid[])"
@@ -229,10 +229,11 @@ class OutboxConnection:
         """Delete rows whose tasks are on disk."""
         await self._run(REMOVE, list(ids))
 
-    async def refuse(self, id_: int, reason: str, problem: dict[str, Any]) -> None:
-        """Mark a row that makes no task: why, in a word and as the API would have answered."""
+    async def refuse(self, id_: int, uid: str, reason: str, problem: dict[str, Any]) -> bool:
+        """Mark a row that makes no task: why, in a word and as the API would have answered. False
+        where it was marked before, or is gone."""
         text = json.dumps(_without_nul(problem), ensure_ascii=True, default=str)
-        await self._run(REFUSE, id_, reason, text)
+        return bool(await self._run(REFUSE, id_, uid, reason, text))
 
     async def known(self, uids: Sequence[str]) -> set[str]:
         """Which of these rows are still there."""

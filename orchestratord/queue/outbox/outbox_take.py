@@ -127,10 +127,7 @@ def take(
 def _take(
     session: Session, taken: Sequence[tuple[OutboxTask, Insert]], same_database: bool
 ) -> list[Result]:
-    # The lock on that fact keeps all others out until COMMIT.
-    holder, _ = _holder(session.db, session.db.for_update)
-    if holder != session.owner:
-        raise RelayMoved("another daemon relays the outbox")
+    insist_on_relay(session)
     rows = [row for row, _ in taken]
     ours = (_waiting if same_database else _not_taken)(session.db, rows)
     inserts = [insert for _, insert in taken]
@@ -160,6 +157,12 @@ def _take(
         now = session.now()
         TAKEN.run(session.db, [(row.uid, now) for row in done])
     return results
+
+
+def insist_on_relay(session: Session) -> None:
+    """Raise RelayMoved where another daemon relays, and keep all others out until COMMIT."""
+    if _holder(session.db, session.db.for_update)[0] != session.owner:
+        raise RelayMoved("another daemon relays the outbox")
 
 
 def _key(insert: Insert) -> tuple[str, str] | None:

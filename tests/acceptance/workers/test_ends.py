@@ -8,6 +8,8 @@ import signal
 import socket
 from contextlib import closing
 
+import pytest
+
 from tests.acceptance.conftest import MakeDaemon
 from tests.acceptance.daemon import Daemon
 from tests.acceptance.receiver import Receiver
@@ -43,6 +45,27 @@ def before_request(request, task):
     if task.endpoint_id == "shop/block" and not BLOCKED.exists():
         BLOCKED.touch()
         time.sleep(60)
+"""
+
+SLOW = """
+import pathlib, time
+from orchestratord import hookimpl
+
+def slowly(where):
+    here = pathlib.Path(__file__).with_name(where)
+    if here.exists():
+        here.with_name("reached").touch()
+        for _ in range(100):
+            time.sleep(0.01)
+            yield None
+
+@hookimpl
+def check_endpoint(endpoint):
+    return [found for found in slowly("reading") if found]
+
+@hookimpl
+def config_adopted(config):
+    yield from slowly("adopting")
 """
 
 
@@ -235,3 +258,29 @@ def until_ended(daemon: Daemon, task_id: int) -> dict[str, object]:
     found = until(look, f"the end of task {task_id}", 40)
     assert found is not None
     return found
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_a_reload_under_way_at_the_end_is_given_up_or_brought_to_its_end(
+    make_daemon: MakeDaemon, workers: int
+) -> None:
+    """It stopped wherever it was, or failed as the queue was closed."""
+    daemon = make_daemon(workers=workers, plugins={"dirs": ["plugins"]})
+    daemon.plugin("slow", SLOW)
+    plugins = daemon.config / "plugins"
+    daemon.api("crm", "http://localhost:9")
+    before = ""
+    for number, (where, taken_up) in enumerate({"reading": False, "adopting": True}.items()):
+        (plugins / "reached").unlink(missing_ok=True)
+        daemon.endpoint("crm/get", f"/{number}")
+        daemon.start()
+        (plugins / where).touch()
+        daemon.endpoint("crm/get", f"/{number}/again")
+        daemon.signal(signal.SIGHUP)
+        until((plugins / "reached").exists, f"that it is {where}")
+        assert daemon.stop() == 0
+        (plugins / where).unlink()
+        log = daemon.log().removeprefix(before)
+        assert ("generation 2 is in force" in log) is taken_up
+        assert ("the configuration is not reloaded any more" in log) is not taken_up
+        before += log

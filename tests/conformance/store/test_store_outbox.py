@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import psycopg
 import pytest
 
-from orchestratord.api.outbox_relay import UNFIT
+from orchestratord.api.outbox_relay import UNFIT, OutboxRelay
 from orchestratord.errors import OutboxUnusable, QueueError, RowsUnreadable, UniqueKeyReused
-from orchestratord.model.task import Upsert
+from orchestratord.model.task import BatchMember, Upsert
 from orchestratord.queue.operations import search
 from orchestratord.queue.outbox import outbox_take
 from orchestratord.queue.outbox.outbox_connection import (
@@ -31,6 +33,7 @@ from orchestratord.queue.outbox.outbox_take import (
 from orchestratord.queue.postgres.outbox_schema import outbox_schema
 from orchestratord.queue.records import Happened, Insert, Inserted, TaskFilter
 from orchestratord.queue.store import Store
+from orchestratord.values.redact import Redactor
 
 RELAYS = "SELECT value FROM meta WHERE name = 'outbox_relay'"
 
@@ -167,7 +170,7 @@ async def test_in_the_queues_database_the_row_goes_with_its_task(queue: Any, sto
             results = await take(store, *tasks, own=True)
         assert [result is None for result in results] == [False, True, False, False]
         assert [found.id for found in await connection.look(100)] == [2]
-        await connection.refuse(2, "invalid_params", {"detail": "nul \0 ☃"})
+        await connection.refuse(2, rows[1].uid, "invalid_params", {"detail": "nul \0 ☃"})
         assert await connection.look(100) == []
         assert await take(store, tasks[1], own=True) == [None]
         assert await connection.count() == (0, 1)
@@ -248,6 +251,70 @@ async def test_which_rows_have_made_their_task_is_known(queue: Any, store: Store
     rows = [row(queue, n) for n in range(3)]
     await take(store, *rows[:2])
     assert await store.read(taken_of([one.uid for one in rows])) == {rows[0].uid, rows[1].uid}
+
+
+@pytest.mark.parametrize("new_url", ["sqlite", "postgres"], indirect=True)
+async def test_a_row_that_is_refused_is_told_of_once_whatever_ends_the_daemon(
+    queue: Any, store: Store, postgres: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Before the row is marked and after that; in the queue's own database and in another one."""
+    own = store.several_daemons
+    url = queue.url if own else postgres.create()
+    if not own:
+        run_statements(url, outbox_schema("public"))
+    named = {"shop": SimpleNamespace(url=SimpleNamespace(text=url))}
+    declared = None if own else SimpleNamespace(database="shop")
+    daemon = SimpleNamespace(outbox=declared, retention=SimpleNamespace(failed=3600.0))
+    config = SimpleNamespace(
+        daemon=daemon, settings={"databases": named}, redactor=Redactor(()), endpoints={}
+    )
+    member = BatchMember("ops", "orchestratord", "ops", "operational", 30.0, 100)
+    published: list[Any] = []
+    host = SimpleNamespace(
+        record=lambda event, config: [member], events=SimpleNamespace(publish=published.append)
+    )
+    refuse, passes = OutboxConnection.refuse, asyncio.Event()
+
+    async def hang(self: OutboxConnection, *given: Any) -> bool:
+        if ends == "after":
+            await refuse(self, *given)
+        passes.set()
+        await asyncio.Event().wait()
+        return False
+
+    def relay() -> asyncio.Task[None]:
+        made = OutboxRelay(
+            store, cast("Any", None), cast("Any", SimpleNamespace(config=config)), queue.clock,
+            cast("Any", host), queue.url,
+        )  # fmt: skip
+        return asyncio.create_task(made.run())
+
+    def told() -> int:
+        return len(queue.run("SELECT id FROM batch_members"))
+
+    async with OutboxConnection.connect(url) as connection:
+        run_statements(url, "SELECT orchestratord_enqueue('shop/gone')")
+        for ends in ("before", "after"):
+            with monkeypatch.context() as patched:
+                patched.setattr(OutboxConnection, "refuse", hang)
+                dies = relay()
+                await asyncio.wait_for(passes.wait(), 10)
+                passes.clear()
+                dies.cancel()
+            assert (await connection.count(), told()) == (((ends == "before"), ends == "after"), 1)
+        for times in (1, 2):
+            lives = relay()
+            async with asyncio.timeout(10):
+                while told() < times or await connection.count() != (0, 1):
+                    await asyncio.sleep(0.01)
+            await asyncio.sleep(0.2)
+            assert (told(), len(published)) == (times, times - 1)
+            if times == 1:  # its owner has it taken again, and that is refused as well
+                run_statements(url, "UPDATE orchestratord_outbox SET refused_at = NULL")
+            lives.cancel()
+    assert queue.run("SELECT name FROM meta WHERE name LIKE 'outbox_refusal%'") == []
+    if not own:
+        postgres.drop(url)
 
 
 def of_row(queue: Any, found: OutboxRow) -> OutboxTask:

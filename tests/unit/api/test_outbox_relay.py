@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay, RefusedRow
-from orchestratord.api.server.problem_json import Refusal
+from orchestratord.api.outbox_relay import ALONE, PAGE, OutboxRelay
 from orchestratord.config.outbox_database import Outbox as OutboxPlace
-from orchestratord.errors import NotFound, OutboxUnusable, RowsUnreadable, Unreachable
+from orchestratord.errors import OutboxUnusable, RowsUnreadable, Unreachable
 from orchestratord.model.event import TroubleEvent
 from orchestratord.queue.outbox.outbox_connection import OutboxRow
 from orchestratord.testing import FakeClock
@@ -90,41 +88,3 @@ def test_an_outbox_that_cannot_be_relayed_is_told_of_once() -> None:
         ("trouble.began", "*** is away"), ("trouble.ended", "*** is away"),
         ("trouble.began", "there is no table"), ("trouble.ended", "there is no table"),
     ]  # fmt: skip
-
-
-async def test_what_tells_that_a_row_is_refused_is_written_first_and_once() -> None:
-    """After that it is looked at no more, and a kill would lose it."""
-    done: list[str] = []
-    fails = [True, False, False, True, False]
-
-    async def write(effects: Any) -> None:
-        done.append(effects)
-
-    async def refuse(*_: Any) -> None:
-        done.append("refused")
-        if fails.pop(0):
-            raise Unreachable("away")
-
-    def record(event: Any, config: Any) -> str:
-        return f"told {event.id} {event.reason}"
-
-    reloader = SimpleNamespace(config=SimpleNamespace(redactor=Redactor(())))
-    host = SimpleNamespace(events=SimpleNamespace(publish=lambda event: None), record=record)
-    relay = OutboxRelay(
-        cast("Any", None), cast("Any", SimpleNamespace(write=write)), cast("Any", reloader),
-        FakeClock(), cast("Any", host), "",
-    )  # fmt: skip
-    row = OutboxRow(7, "7", "a/b", "{}", None, 0.0)
-    refused = RefusedRow(row, Refusal.of(NotFound("there is no endpoint a/b")))
-    connection = cast("Any", SimpleNamespace(refuse=refuse))
-    with pytest.raises(Unreachable):
-        await relay._refuse(connection, refused)
-    await relay._refuse(connection, refused)
-    await relay._refuse(connection, refused)  # its owner has put it back, and it is refused again
-    assert done == ["told 7 not_found", "refused", "refused", "told 7 not_found", "refused"]
-    done.clear()
-    with pytest.raises(Unreachable):
-        await relay._refuse(connection, refused)
-    # `outbox` is another one by now, whose row of this id is refused as well.
-    await relay._refuse(connection, replace(refused, row=replace(row, uid="8")))
-    assert done == ["told 7 not_found", "refused"] * 2

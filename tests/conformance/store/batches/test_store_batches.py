@@ -172,6 +172,33 @@ async def test_what_both_were_told_while_the_database_was_away_is_told_of_once(t
     assert [row["reason"] for row in rows] == ["began", "ended", "began", "ended"]
 
 
+@SHARED
+async def test_what_began_after_the_end_of_another_ones_is_told_of(two: Any) -> None:
+    """It was lost where it came within two minutes, and nothing told that it still went on."""
+    one, other = two
+
+    async def tell(queue: Any, reason: str, began: int) -> list[str]:
+        """What is told of so far."""
+        now = queue.clock.now_ms()
+        trouble = member(0, reason=reason, once=reason, since=now - 120_000)
+        if reason == "began":
+            trouble = replace(trouble, ended_by=("ended", now + began))
+        else:
+            trouble = replace(trouble, since=now + began)
+        await queue.store.write(write_effects([trouble]))
+        return [row["reason"] for row in one.run("SELECT reason FROM batch_members ORDER BY id")]
+
+    assert await tell(one, "began", -9_000) == ["began"]
+    assert await tell(one, "ended", -9_000) == ["began", "ended"]
+    # The same outage, which this one found out later, or could not write of before.
+    for reason in ("began", "ended"):
+        assert await tell(other, reason, -7_000) == ["began", "ended"]
+    await other.reopen()  # what it remembers is gone
+    # Another one, in its successor.
+    assert await tell(other, "began", 2_000) == ["began", "ended", "began"]
+    assert await tell(other, "ended", 2_000) == ["began", "ended"] * 2
+
+
 @pytest.mark.parametrize("new_url", ["postgres"], indirect=True)
 @pytest.mark.parametrize("ahead", [-10, 10])
 async def test_what_is_told_of_once_goes_by_the_clock_of_the_database(two: Any, ahead: int) -> None:

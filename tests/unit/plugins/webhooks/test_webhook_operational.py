@@ -147,6 +147,15 @@ async def test_on_event_has_what_one_daemon_tells_of_written(
     assert (told_of.once, told_of.since) == ("breaker.closed api:shop", AT - 500)
 
 
+async def test_an_outage_after_the_end_of_another_is_another(
+    rig: Rig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    over = TROUBLE._replace(type=EventType.TROUBLE_ENDED, began_at=AT - 500)
+    began, ended = await told(rig, monkeypatch, TROUBLE, over)
+    assert began.ended_by == (ended.once, TROUBLE.began_at)
+    assert ended.since == AT - 500
+
+
 async def test_of_many_faults_one_is_told_of(rig: Rig, monkeypatch: pytest.MonkeyPatch) -> None:
     fault = PluginEvent(EventType.PLUGIN_FAULT, AT, "mine", "announce", "KeyError")
     others = [fault._replace(at=AT + later) for later in (0, 1, 119_000, 121_000, -3_600_000)]

@@ -1,0 +1,73 @@
+"""A row that makes no task, as the queue notes it with what plugins write of that.
+
+Its mark is in the row, which may be in another database: so the queue keeps what the mark is to be
+until it is made. Which daemon ends in between does not matter, the one that relays next marks the
+row, and asks no plugin again.
+"""
+
+from __future__ import annotations
+
+import json
+from typing import Any, NamedTuple
+
+from orchestratord.queue.batch import Rank, reads, writes
+from orchestratord.queue.connection import Connection
+from orchestratord.queue.models import Fact, sql
+from orchestratord.queue.operations.settle import Effects, apply_effects
+from orchestratord.queue.outbox.outbox_take import insist_on_relay
+from orchestratord.queue.session import Session
+
+NOTED = "outbox_refusal:"
+"""How the name of the fact begins, before the name of the outbox's database; the queue's own has
+none. There is one of each: rows are refused one after the other."""
+
+
+class NotedRefusal(NamedTuple):
+    """Which row is to be marked, and with what."""
+
+    id: int
+    uid: str
+    endpoint: str
+    """As it is told of."""
+    reason: str
+    problem: dict[str, Any]
+    """As the API would have answered."""
+
+
+@writes(Rank.NEW)
+def note_refusal(
+    session: Session, outbox: str | None, refusal: NotedRefusal, effects: Effects
+) -> None:
+    """Write what plugins have to say of a row, and that it is to be marked, together.
+
+    Args:
+        session: of the transaction.
+        outbox: the name of its database; None for the queue's own.
+        refusal: of the row.
+        effects: what the plugins want written.
+
+    Raises RelayMoved.
+    """
+    insist_on_relay(session)
+    apply_effects(session, effects)
+    fact = Fact.insert(name=_name(outbox), value=json.dumps(refusal._asdict(), default=str))
+    fact = fact.on_conflict(conflict_target=[Fact.name], preserve=[Fact.value])
+    session.db.run(*sql(fact))
+
+
+@writes(Rank.KEEP)
+def forget_refusal(session: Session, outbox: str | None) -> None:
+    """The row that was noted last is marked. Raises RelayMoved."""
+    insist_on_relay(session)
+    session.db.run(*sql(Fact.delete().where(Fact.name == _name(outbox))))
+
+
+@reads
+def noted_refusal(db: Connection, outbox: str | None) -> NotedRefusal | None:
+    """The row that may still be to be marked, if there is one."""
+    row = db.one(*sql(Fact.select(Fact.value).where(Fact.name == _name(outbox))))
+    return None if row is None else NotedRefusal(**json.loads(row[0]))
+
+
+def _name(outbox: str | None) -> str:
+    return NOTED + (outbox or "")
