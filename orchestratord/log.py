@@ -17,18 +17,16 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext, suppress
 from datetime import UTC, datetime
 from functools import lru_cache
 from types import TracebackType
-from typing import Any, ParamSpec, TextIO
+from typing import Any, TextIO
 
 from orchestratord.documentation import doc_links
 from orchestratord.model.settings import Log
 from orchestratord.values.redact import Redactor
-
-P = ParamSpec("P")
 
 GATHER = 0.02
 """Seconds for which lines below WARNING are gathered: one write for many."""
@@ -117,8 +115,8 @@ class LogHandler(logging.StreamHandler[TextIO]):
             loop.call_later(GATHER, self.flush)
         self._gathered.append(line)
 
-    def put(self, name: str, words: str) -> bool:
-        """Gather a line of level INFO without a record for it; False where it takes one.
+    def put(self, name: str, lines: Sequence[str]) -> bool:
+        """Gather lines of level INFO without a record for each; False where it takes one.
 
         `name` is the logger's.
         """
@@ -135,12 +133,17 @@ class LogHandler(logging.StreamHandler[TextIO]):
                 self._now = now
                 self._start = f"{_second(now // 1000)}.{now % 1000:03d}Z INFO"
             start = self._start
-        text = self._redactor.text(words)
-        if len(text) > MAX_TEXT or not text.isprintable():
-            text = escape(_cut(text))
+        start = f"{start} {name.removeprefix('orchestratord.')}: "
+        together = "".join(lines)  # one search for all of them
+        if (
+            max(map(len, lines)) > MAX_TEXT
+            or not together.isprintable()
+            or self._redactor.text(together) != together
+        ):
+            lines = [escape(_cut(self._redactor.text(line))) for line in lines]
         if not self._gathered:
             loop.call_later(GATHER, self.flush)
-        self._gathered.append(f"{start} {name.removeprefix('orchestratord.')}: {text}")
+        self._gathered += [start + line for line in lines]
         return True
 
     def flush(self) -> None:
@@ -258,18 +261,21 @@ def set_up(
 
 
 def info(
-    log: logging.Logger, words: str, fields: Callable[P, Mapping[str, Any]],
-    *args: P.args, **kwargs: P.kwargs,
-) -> None:  # fmt: skip
-    """Log a line of which there may be thousands a second: `log.info("%s", words)`, in a third of
+    log: logging.Logger,
+    lines: Sequence[str],
+    fields: Callable[..., Mapping[str, Any]],
+    about: Iterable[tuple[Any, ...]],
+) -> None:
+    """Log lines of which there may be thousands a second: `log.info("%s", line)`, in a fraction of
     the time where the daemon's own handler is the only one.
 
     Args:
-        log: whose line it is; one that is right below `orchestratord`.
-        words: the line.
-        fields: makes what the JSON format has beside it, of what follows.
+        log: whose lines they are; one that is right below `orchestratord`.
+        lines: some that are logged at once.
+        fields: makes what the JSON format has beside a line.
+        about: of what, for each line.
     """
-    if not log.isEnabledFor(logging.INFO):
+    if not lines or not log.isEnabledFor(logging.INFO):
         return
     handlers = logging.root.handlers
     if (
@@ -277,10 +283,11 @@ def info(
         and isinstance(handlers[0], LogHandler)
         and not (log.handlers or _log.handlers or log.filters)
         and logging.getLogRecordFactory() is logging.LogRecord
-        and handlers[0].put(log.name, words)
+        and handlers[0].put(log.name, lines)
     ):
         return
-    log.info("%s", words, extra=fields(*args, **kwargs))
+    for line, one in zip(lines, about, strict=True):
+        log.info("%s", line, extra=fields(*one))
 
 
 def priority(level: int) -> int:

@@ -15,15 +15,17 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import replace
+from operator import attrgetter
 from random import Random
 
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt_result import AttemptResult, Deadlines, ResultTeller, Run
+from orchestratord.engine.attempt_result import AttemptResult, Deadlines, Plans, ResultTeller, Run
+from orchestratord.engine.children.new_tasks import NewTasks
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import is_down
-from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of, with_partition
+from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.lanes.placement import Immediate, Placement
+from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.retry import (
     Decision,
     decide,
@@ -33,14 +35,13 @@ from orchestratord.engine.retry import (
     succeeded,
 )
 from orchestratord.engine.retry_delay import SHORTEST_DELAY
-from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_root, is_run, run_of
+from orchestratord.engine.runs.run_calls import begins_run, has_calls, is_run, run_of
 from orchestratord.engine.settlement import (
-    STORED_ERROR,
     Claims,
+    SettledAttempt,
+    SettlementTeller,
     ShortageLog,
     error_record,
-    log_happened,
-    log_settled,
     settlement_of,
 )
 from orchestratord.engine.stats import Stats
@@ -48,39 +49,41 @@ from orchestratord.errors import InvalidPayload, Reject, Snooze
 from orchestratord.http.api_client import Sender
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import FINAL, Effect, Kind, NewTask, Reason, Status, Task
+from orchestratord.model.task import Effect, Kind, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
 from orchestratord.plugin.long_work import bounded, count_anew
+from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import stored_throttles
-from orchestratord.queue.operations.reserved_ids import ReservedIds
 from orchestratord.queue.operations.settle import start
 from orchestratord.queue.operations.slices import SLICE
-from orchestratord.queue.records import Born, Happened, Insert, Inserted, StoredEffect, are_rows
+from orchestratord.queue.records import (
+    Settled,
+    Settlement,
+    StoredEffect,
+    are_rows,
+)
 from orchestratord.queue.store import Store
+from orchestratord.values.budget import INLINE_STEPS, Budget, within_budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
 
 log = logging.getLogger("orchestratord.attempt")
 worker_log = logging.getLogger("orchestratord.worker")
 
-AT_ONCE = 500
-"""Tasks that follow from an attempt, or that were asked for together, that are gone through in one
-go."""
-EVENTS_AT_ONCE = 25
-"""The same for events, since hooks say what follows from each."""
 HALT = 0.25
 """Seconds without a claim where this machine lacks what it takes to send."""
 SHORTAGE_DELAY = 1.0
 """Seconds after which what could not be sent for that is tried again."""
 
 NO_PORT = "this machine has no local port left towards it"
+_deaths = attrgetter("deaths")
 PREFETCHED_MS = 1000
 """How long a claimed task waits for a slot before its claim is released."""
 
 
-class Pipe:
+class Pipe(NewTasks):
     """Takes claimed tasks, and brings each of them to its end."""
 
     def __init__(
@@ -95,22 +98,17 @@ class Pipe:
         clock: Clock,
         chance: Random,
     ) -> None:
+        results = ResultTeller(host, clock)
+        super().__init__(store, host, lanes, placement, results, stats, clock)
         self._store = store
-        self._host = host
-        self._events = host.events
         self._sender = sender
-        self._lanes = lanes
-        self._placement = placement
         self._claims = claims
-        self._event_ids = ReservedIds(store.write)
-        self._stats = stats
-        self._clock = clock
+        self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
+        self._told = self._ends_told  # one and the same, by which they are told together
         self._chance = chance
         self._loop = asyncio.get_running_loop()
         self.feedback = Feedback(lanes, claims, host.events, clock)
-        self.results = ResultTeller(host, clock)
-        self.slices_wait, self.runs_end = asyncio.Event(), asyncio.Event()
-        """New tasks are beside the queue, to be written by slices; a call of a run has ended."""
+        self._plans = Plans(placement, host)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store)
 
@@ -125,6 +123,15 @@ class Pipe:
             self._lanes.waits_for_turn(lane, task)
         else:
             self._admit(task, lane, now)
+
+    def start_all(self, tasks: Sequence[Task], lane: str, now: int) -> None:
+        """The same for claimed tasks of one key, in their order."""
+        lanes = self._lanes
+        free = not lanes.draining and lanes.admits_all(lane) and not any(map(_deaths, tasks))
+        if free and lanes.prefetch_all(lane, tasks, now):  # as where there are more than slots
+            return
+        for task in tasks:
+            self.start(task, lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""
@@ -163,7 +170,8 @@ class Pipe:
             self._lanes.began(lane, now)
         if self._events.listening:
             self._events.publish(task_events.started(task, now))
-        self._claims.running[task.id] = self._loop.create_task(self._run(task, lane, now))
+        # `create_task` does no more, and takes a call.
+        self._claims.running[task.id] = asyncio.Task(self._run(task, lane, now), loop=self._loop)
 
     def _release_slot(self, task: Task, lane: str, now: int) -> None:
         """It goes to the next one that is prefetched in its lane, or to a claim."""
@@ -184,7 +192,7 @@ class Pipe:
             if run is None:  # the configuration changed since it was claimed
                 await self._claims.release_claim(task)
                 return
-            if await self._prepare(run) and await self._started(run):
+            if self._is_made(run) or (await self._prepare(run) and await self._started(run)):
                 outcome = await self._send(run)
                 if outcome.shortage and not outcome.maybe_done:
                     run.result = self._not_sent(run, outcome)
@@ -195,11 +203,15 @@ class Pipe:
             has_slot = False
             self._lanes.ended()
             self._release_slot(task, lane, now)
+            soon = False
             try:
                 if run.result is not None:
-                    await self.settle(run.task, run.result, run.config, run.target, now)
+                    soon = self._settle_soon(run, run.result, now)
+                    if not soon:
+                        await self.settle(run.task, run.result, run.config, run.target, now)
             finally:
-                self._lanes.settled()
+                if not soon:
+                    self._lanes.settled()
         except asyncio.CancelledError:
             # The daemon stops, and nothing was sent yet.
             await self._claims.release_claim(task)
@@ -218,18 +230,38 @@ class Pipe:
 
     def _begin(self, task: Task, lane: str, running: asyncio.Task[None], began: int) -> Run | None:
         """What the attempt is made with; None where today's configuration has it wait or fail."""
-        key = task.key
-        standing, executor = self._placement.look(key)
-        if (
-            not isinstance(standing, Target)
-            or executor is None
-            # Its row says that a repeat is safe, which is what counts should the daemon die.
-            or (task.idempotent and not standing.idempotent)
-        ):
+        plan = self._plans.of(task)
+        # Its row says that a repeat is safe, which is what counts should the daemon die.
+        if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
-        config, send = self._placement.config, self._sender.within(standing)
-        clock = time.monotonic()
-        return Run(task, key, lane, standing, executor, config, send, running, began, clock)
+        target = plan.target
+        return Run(
+            task, plan, plan.key, target, plan.executor, plan.config, lane,
+            self._sender.within(target), running, began, time.monotonic(),
+        )  # fmt: skip
+
+    def _is_made(self, run: Run) -> bool:
+        """Make the request where nothing else is to be done before it is sent, and that takes a
+        moment; where it is False, `_prepare` finds out why."""
+        task = run.task
+        if (
+            not run.plan.direct
+            or not task.idempotent
+            or task.deaths
+            or task.ordered
+            or self.deadlines.stopping
+            or task.is_large
+            or isinstance(task.params, UnreadableParams)
+        ):
+            return False
+        prepare, budget = run.executor.prepare, Budget(INLINE_STEPS)
+        try:
+            run.request = within_budget(budget, prepare, task, run.target, run.began / 1000)
+        except BaseException as error:  # an executor is a plugin's, too
+            if is_ctrl_c(error):
+                raise
+            return False
+        return True
 
     async def _prepare(self, run: Run) -> bool:
         """Make the request, and let the before_ hooks have it; False where it is not sent."""
@@ -372,10 +404,15 @@ class Pipe:
     async def _conclude(self, run: Run, outcome: Outcome) -> None:
         """What follows from an attempt that was made: after, decide, tell."""
         try:
-            if outcome.status_code is not None and not run.interrupted:
-                after, endpoint = run.executor.phases[1], run.target.endpoint
-                if self._host.concerned(after, run.task.kind, endpoint):
-                    outcome = await self._after(run, after, outcome)
+            if run.plan.decides and outcome.status_code is not None and not run.interrupted:
+                outcome = await self._after(run, run.executor.phases[1], outcome)
+            if (
+                outcome.verdict == "success"
+                and outcome.final_reason is None
+                and not (run.plan.announces or run.interrupted)
+            ):
+                run.result = await self.results.succeeded(run, outcome)
+                return
             decision = self._decide(run, outcome)
             if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
                 decision = await self._decide_probe(run, decision)
@@ -437,6 +474,46 @@ class Pipe:
         decision = self._decide(run, outcome)
         return AttemptResult(decision, outcome, run.row(outcome, decision))
 
+    def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
+        """Have the end of an attempt written without waiting for it. False where something has to
+        be awaited before, or new tasks follow from it."""
+        effects = result.effects
+        if run.task.deaths or len(effects) > SLICE or not are_rows(effects):
+            return False
+        settlement = self._settlement(run.task, result, run.config, run.target, effects, now)
+        return self._claims.settle_soon(run, settlement, self._told)
+
+    def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
+        """What became of the ends of attempts, all those that were written at once."""
+        written: list[SettledAttempt] = []
+        taken = []
+        for operation in operations:
+            settled, run = operation.result, operation.about
+            if operation.error is None and settled is not None and settled.accepted:
+                written.append((operation.item, settled, run.result, run.config))
+                taken.append(operation)
+            else:
+                again = self._settle_again(run, operation)
+                self._claims.running[run.task.id] = self._loop.create_task(again)
+        self._claims.told(taken)
+        self._lanes.settled(len(taken))
+        self.teller.tell(written)
+
+    async def _settle_again(self, run: Run, operation: Write[Settled]) -> None:
+        """The same where the database, or the row, did not take it as it was."""
+        running, task, result = asyncio.current_task(), run.task, run.result
+        settlement, settled = operation.item, operation.result
+        assert result is not None
+        try:
+            if operation.error is not None:
+                settled = await self._claims.settle(settlement, operation.error)
+            await self._follow(settlement, settled, result, run.config, run.target)
+        except Exception:
+            worker_log.exception("what follows from task %s is not done", task.id)
+        finally:
+            self._lanes.settled()
+            self._claims.gone(task, running)
+
     async def settle(
         self, task: Task, result: AttemptResult, config: Config, target: Target | None, now: int
     ) -> None:
@@ -447,11 +524,35 @@ class Pipe:
             items = result.effects
         else:
             items = await self.items(result.effects, run_id=run_of(task))
+        settlement = self._settlement(task, result, config, target, items, now)
+        settled = await self._claims.settle(settlement)
+        await self._follow(settlement, settled, result, config, target)
+
+    def _settlement(
+        self,
+        task: Task,
+        result: AttemptResult,
+        config: Config,
+        target: Target | None,
+        items: Sequence[StoredEffect],
+        now: int,
+    ) -> Settlement:
         settlement = settlement_of(task, result, config, target, items, now)
         if task.run_id is None and task.kind == Kind.CALL:
             root = has_calls(items) or is_run(task, settlement.status, self._host, config)
             settlement.begins_run = root
-        settled = await self._claims.settle(settlement)
+        return settlement
+
+    async def _follow(
+        self,
+        settlement: Settlement,
+        settled: Settled | None,
+        result: AttemptResult,
+        config: Config,
+        target: Target | None,
+    ) -> None:
+        """What follows from an end that was written; None where the daemon ended before."""
+        task, items = settlement.task, settlement.effects
         if settled is None:
             self.not_written(items)
             return
@@ -468,131 +569,4 @@ class Pipe:
             return
         if settled.inserted or len(items) > SLICE:
             await self.written(items, settled.inserted)
-        log_settled(task, result, settled.status, config)
-        self._stats.count(settlement, settled.status)
-        if self._events.listening:
-            self._events.publish(task_events.settled(settlement, settled.status))
-        if settled.status == Status.PENDING:
-            self._placement.touched(task.key, result.decision.next_try or now)
-        elif settled.status in FINAL:
-            self._claims.waiters.finished(task.id)
-            if task.run_id is not None or settlement.begins_run:
-                self.runs_end.set()
-        if settled.holds:
-            self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
-            self._events.publish(task_events.partition_held(task, result.decision.reason, now))
-        if result.decision.reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
-            self._claims.webhook_disabled(task, now)
-
-    # -- what follows --------------------------------------------------------------------------
-
-    async def items(
-        self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
-    ) -> list[StoredEffect]:
-        """What to write for these effects: new tasks that can run at once have a slot of their lane
-        now, events come with what follows from them. `written` or `not_written` has to follow.
-
-        There may be ten thousand: so many that others have their turn in between, here as in
-        `written`. `level`: how many events led to them one after the other within this transaction.
-        `run_id`: the run of the calls among them.
-        """
-        items: list[StoredEffect] = []
-        events = self._placement.immediate(effects, level)
-        ids = iter(await self._ids(len(events)) if events else ())
-        try:
-            for number, item in enumerate(effects):
-                if not isinstance(item, NewTask):
-                    items.append(item)
-                elif number in events and (id_ := next(ids, None)) is not None:
-                    items.append(await self._event(item, id_, events[number], level, run_id))
-                else:
-                    new = item
-                    if not item.webhook:
-                        new = await with_partition(item, self._placement.config)
-                    items.append(self.insert(new, run_id))
-                if number % (EVENTS_AT_ONCE if events else AT_ONCE) == EVENTS_AT_ONCE - 1:
-                    await asyncio.sleep(0)
-        except BaseException:
-            self.not_written(items)
-            raise
-        return items
-
-    async def _ids(self, count: int) -> Sequence[int]:
-        """Ids for events; none where the database gives none now: they wait like others then."""
-        try:
-            return await self._event_ids.take(count)
-        except Exception as error:
-            log.warning("events wait for an attempt, as they cannot be given ids now: %s", error)
-            return ()
-
-    async def _event(
-        self, new: NewTask, id_: int, place: Immediate, level: int, run_id: int | None
-    ) -> Insert:
-        """What to write for a task that needs no attempt: already succeeded, with what follows."""
-        run_id = new.run_id if run_id is None else run_id
-        effects = await self.results.happened(new, id_, run_id, *place, self._placement.config)
-        if effects is None:
-            return Insert(new, run_id=run_id)  # an attempt of it shows what is wrong
-        items = await self.items(effects, level + 1, run_id or id_)
-        begins = run_id is None and is_root(new, self._host, self._placement.config, items)
-        return Insert(new, None, Happened(id_, items, begins), run_id)
-
-    def insert(self, task: NewTask, run_id: int | None = None) -> Insert:
-        """What to write for a new task; `written` or `not_written` has to follow."""
-        if task.error is not None and len(task.error) > STORED_ERROR:  # as long as a plugin likes
-            task = replace(task, error=error_record(task.error, self._placement.config.redactor))
-        # By its idempotency key it may be no new one; another of its partition may have its turn.
-        later = task.delay > 0 or task.unique_key is not None or task.partition is not None
-        standing = self._placement.of(task.key)
-        begins = run_id is None and is_root(task, self._host, self._placement.config)
-        if self._lanes.draining or later or not isinstance(standing, Target):
-            return Insert(task, None, None, run_id, begins)
-        if not self._lanes.known(task.key):
-            self._placement.place(task.key)
-        if not self._lanes.occupy(standing.lane, task.key, self._clock.now_ms()):
-            return Insert(task, None, None, run_id, begins)
-        return Insert(task, Born(standing.idempotent, standing.lane), None, run_id, begins)
-
-    async def written(self, items: Sequence[StoredEffect], inserted: Sequence[Inserted]) -> None:
-        """It is on disk: start what was born running, remember when the rest is due."""
-        if len(items) > SLICE:
-            self.slices_wait.set()
-        inserts = [item for item in items if isinstance(item, Insert)]
-        now = self._clock.now_ms()
-        for number, (insert, item) in enumerate(zip(inserts, inserted, strict=True), 1):
-            if number % AT_ONCE == 0:
-                await asyncio.sleep(0)
-                now = self._clock.now_ms()
-            if self._events.listening and not item.duplicate:
-                self._events.publish(task_events.created(insert, item, now))
-            if insert.happened is not None:
-                await self._happened(insert, insert.happened, item)
-                continue
-            if item.running is not None and insert.born is not None:
-                self.start(item.running, insert.born.lane, now)
-                continue
-            self.not_written((insert,))
-            if item.next_try is not None and not item.duplicate:
-                self._placement.touched(item.key, item.next_try)
-
-    async def _happened(self, insert: Insert, happened: Happened, item: Inserted) -> None:
-        """A task that needed no attempt is on disk, or was there already."""
-        if item.duplicate:
-            self.not_written(happened.effects)
-            return
-        self._stats.happened()
-        log_happened(insert, item)
-        if self._events.listening:
-            self._events.publish(task_events.happened(insert, item, self._clock.now_ms()))
-        if happened.effects:
-            await self.written(happened.effects, item.following)
-
-    def not_written(self, items: Sequence[StoredEffect]) -> None:
-        """None of it was born running: release the slots that were taken for it."""
-        for item in items:
-            if not isinstance(item, Insert):
-                continue
-            if item.happened is not None:
-                self.not_written(item.happened.effects)
-            elif item.born is not None:
-                self._lanes.release_claim(item.born.lane, item.task.key, self._clock.now_ms())
+        self.teller.tell(((settlement, settled, result, config),))

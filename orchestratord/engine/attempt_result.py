@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
-from orchestratord.engine.retry import AMBIGUOUS, Decision
+from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
 from orchestratord.engine.runs.run_calls import run_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
@@ -33,16 +34,86 @@ log = logging.getLogger("orchestratord.attempt")
 
 
 @dataclass(slots=True)
+class Plan:
+    """What all attempts of a key are made with, while configuration and plugins stay as they are.
+
+    Args:
+        key: what its tasks are claimed by.
+        target: what the configuration says of it.
+        executor: what carries them out.
+        config: the configuration in force.
+        direct: whether an attempt of an idempotent task makes its request and sends it, with
+            nothing in between.
+        decides: whether a hook is to be asked about its answers.
+        after: the after_ phase that an attempt reaches; None for none.
+        announces: whether hooks are to be told of its phases.
+        tells: whether hooks are to be told of its successes.
+    """
+
+    key: Key
+    target: Target
+    executor: Executor
+    config: Config
+    direct: bool
+    decides: bool
+    after: str | None
+    announces: bool
+    tells: bool
+
+
+class Plans:
+    """The plans of the keys of which attempts are made."""
+
+    def __init__(self, placement: Placement, host: Host) -> None:
+        self._placement = placement
+        self._host = host
+        self._made: dict[tuple[str, str], Plan] = {}
+        self._of: tuple[object, object] = (None, None)
+        """What these were made of."""
+
+    def of(self, task: Task) -> Plan | None:
+        """The plan for an attempt of a task; None where its key waits, or its tasks fail."""
+        placement, host = self._placement, self._host
+        known, loaded = self._of
+        if placement.known_since is not known or host.loaded is not loaded:
+            self._made, self._of = {}, (placement.known_since, host.loaded)
+        plan = self._made.get((task.endpoint_id, task.webhook))
+        return self._make(task) if plan is None else plan
+
+    def _make(self, task: Task) -> Plan | None:
+        key, kind = task.key, task.kind
+        standing, executor = self._placement.look(key)
+        if not isinstance(standing, Target) or executor is None:
+            return None
+        endpoint, concerned = standing.endpoint, self._host.concerned
+        before, after = executor.phases
+        announces = concerned("announce", kind, endpoint) is not None
+        plan = self._made[key] = Plan(
+            key, standing, executor, self._placement.config,
+            direct=standing.idempotent
+            and standing.retry.give_up_after is None
+            and endpoint.partition is None
+            and not (before and (announces or concerned(before, kind, endpoint))),
+            decides=bool(after) and concerned(after, kind, endpoint) is not None,
+            after=None if executor.immediate else after,
+            announces=announces,
+            tells=concerned("on_success", kind, endpoint) is not None,
+        )  # fmt: skip
+        return plan
+
+
+@dataclass(slots=True)
 class Run:
     """One attempt under way: what it is made with, as it was when it began, and what it came to.
 
     Args:
         task: as it was claimed.
-        key: of it.
-        lane: whose slot it has.
-        target: what the configuration says of its key.
+        plan: what it is made with, as are the next four.
+        key: of the task.
+        target: what the configuration says of it.
         executor: what carries it out.
         config: the configuration in force.
+        lane: whose slot it has.
         send: the client, within the attempt's deadline.
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
@@ -53,11 +124,12 @@ class Run:
     """
 
     task: Task
+    plan: Plan
     key: Key
-    lane: str
     target: Target
     executor: Executor
     config: Config
+    lane: str
     send: Send
     running: asyncio.Task[Any]
     began: int
@@ -159,6 +231,30 @@ class ResultTeller:
         return AttemptResult(
             decision, outcome, row, effects, decision.uncounted, None, reached.request, after
         )
+
+    async def succeeded(self, run: Run, outcome: Outcome) -> AttemptResult:
+        """What `tell` makes of a success of which no phase is announced, as of most."""
+        decision, task = succeeded(outcome), run.task
+        row = run.row(outcome, decision)
+        result = AttemptResult(decision, outcome, row, [], False, None, run.request, run.plan.after)
+        if run.plan.tells:
+            told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
+            effects = await self._host.collect(
+                "on_success",
+                Reached(
+                    told,
+                    run.target.endpoint,
+                    run.config,
+                    outcome,
+                    run.request,
+                    run.running,
+                    "on_success",
+                ),
+            )
+            if len(effects) > SLICE:
+                effects = await self._in_slices(effects, task)
+            result.effects = effects
+        return result
 
     async def happened(
         self,
@@ -285,24 +381,25 @@ class LeaseGuard:
 
     def __init__(self, store: Store) -> None:
         self._store = store
-        self._began: dict[asyncio.Task[Any], float] = {}
+        self.watched: dict[asyncio.Task[Any], float] = {}
+        """Attempts that send, and when they were claimed (`elapsed`)."""
         self.renewed = elapsed()
         """When the leases of all claims were last known to be renewed (`elapsed`)."""
 
     def begin(self, run: Run) -> None:
         """An attempt sends from now on."""
-        self._began[run.running] = self._claimed(run)
+        self.watched[run.running] = self._claimed(run)
 
     def end(self, attempt: asyncio.Task[Any]) -> None:
         """It sends no more."""
-        self._began.pop(attempt, None)
+        self.watched.pop(attempt, None)
 
     def lost(self) -> list[asyncio.Task[Any]]:
         """Those that have to end now."""
-        if not self._began:
+        if not self.watched:
             return []
         now = elapsed()
-        return [one for one, began in self._began.items() if self._may_be_lost(now, began)]
+        return [one for one, began in self.watched.items() if self._may_be_lost(now, began)]
 
     def may_be_lost(self, run: Run) -> bool:
         """Whether the lease of an attempt may run out soon."""
@@ -345,8 +442,9 @@ class Deadlines:
     def end(self, attempt: asyncio.Task[Any]) -> None:
         """It sends no more, whatever it made of a cancel."""
         del self.sending[attempt]
-        self.leases.end(attempt)
-        if self.overdue.pop(attempt, None) is not None:
+        if self.leases.watched:
+            self.leases.end(attempt)
+        if self.overdue and self.overdue.pop(attempt, None) is not None:
             attempt.uncancel()
 
     def interrupt(self) -> None:

@@ -98,8 +98,8 @@ class Feedback:
         task, result, lane = run.task, run.result, self._lanes.lanes[run.lane]
         key = run.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
-            self._scopes.tried(key, now, served=True)
-            if self._is_free(lane, key, task):
+            unthrottled = self._scopes.was_served(key, now)
+            if unthrottled and lane.throttle is None:
                 return
         outcome = result.outcome if result is not None else None
         try:

@@ -94,9 +94,13 @@ def decide(
     return Decision(Status.PENDING, _by(outcome, why), None, next_try, delay, backed_off)
 
 
+SUCCESS = "succeeded"
+"""Why there is no further try after a success that no hook has decided."""
+
+
 def succeeded(outcome: Outcome) -> Decision:
     """What `decide` says of a success."""
-    return Decision(Status.SUCCEEDED, _by(outcome, "succeeded"))
+    return Decision(Status.SUCCEEDED, _by(outcome, SUCCESS))
 
 
 def decide_probe(

@@ -16,18 +16,22 @@ import httpx
 
 from orchestratord.documentation import doc_links
 from orchestratord.engine import task_events
-from orchestratord.engine.attempt_result import AttemptResult
+from orchestratord.engine.attempt_result import AttemptResult, Run
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import PoisonCandidates
+from orchestratord.engine.retry import SUCCESS
+from orchestratord.engine.stats import Stats
+from orchestratord.errors import QueueError
 from orchestratord.log import info
 from orchestratord.model.event import EventType, WebhookEvent
-from orchestratord.model.http_message import header_items
+from orchestratord.model.http_message import header_items, headers_as_they_came
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Attempt, Status, Task
+from orchestratord.model.task import FINAL, Attempt, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
+from orchestratord.queue.batch import Told, Write
 from orchestratord.queue.operations import claim
 from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
@@ -61,8 +65,10 @@ class Claims:
         self._loop = asyncio.get_running_loop()
         self.poison = PoisonCandidates(lanes)
         self.waiters = Waiters()
-        self.running: dict[int, asyncio.Task[None]] = {}
-        """The attempts, and the releases of claims, that are under way, by the id of their task."""
+        self.running: dict[int, asyncio.Task[None] | Write[Settled]] = {}
+        """The attempts, and the releases of claims, that are under way, by the id of their task;
+        and of attempts that have ended how, until it is written."""
+        self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
 
@@ -85,19 +91,53 @@ class Claims:
             gone = replace(task, status=status, attempts=task.attempts - 1, next_try=None)
             self._events.publish(task_events.cancelled(gone, now))
 
-    async def settle(self, settlement: Settlement) -> Settled | None:
-        """Write how a claim ended, again and again until the database takes it.
+    async def settle(
+        self, settlement: Settlement, error: Exception | None = None
+    ) -> Settled | None:
+        """Write how a claim ended, again and again until the database takes it; `error` is why it
+        did not by now.
 
         None where the daemon ends before.
         """
-        task, error = settlement.task, None
-        if not self.closing:  # as nearly always
+        task = settlement.task
+        if not self.closing and error is None:  # as nearly always
             try:
                 return await self._store.write(settle(settlement))
             except Exception as refused:
                 error = refused
         written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
         return written[0] if written is not None else None
+
+    def settle_soon(self, run: Run, settlement: Settlement, told: Told) -> bool:
+        """Write how an attempt ended; `told` is called with what became of it, `about` this `run`,
+        together with others. False where nothing can be written now."""
+        if self.closing:
+            return False
+        operation = settle(settlement)
+        operation.about = run
+        try:
+            self._store.write_told(operation, told)
+        except QueueError:
+            return False
+        self.running[settlement.task.id] = operation
+        return True
+
+    def next_told(self) -> asyncio.Future[None]:
+        """Is done when some of what was to be settled soon is."""
+        if self._next_told is None:
+            self._next_told = self._loop.create_future()
+        return self._next_told
+
+    def told(self, operations: Iterable[Write[Settled]]) -> None:
+        """What became of these was told, and nothing more is done for them."""
+        running = self.running
+        for operation in operations:  # as in `gone`
+            task_id = operation.item.task.id
+            if running.get(task_id) is operation:
+                del running[task_id]
+        if self._next_told is not None:
+            self._next_told.set_result(None)
+            self._next_told = None
 
     async def note_company(self, task: Task) -> bool:
         """Write that a poison candidate which has started no longer runs alone: others may begin,
@@ -119,7 +159,7 @@ class Claims:
             type_, name = EventType.WEBHOOK_DISABLED, task.webhook
             self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
 
-    def gone(self, task: Task, running: asyncio.Task[None] | None) -> None:
+    def gone(self, task: Task, running: asyncio.Task[None] | Write[Settled] | None) -> None:
         """What ran for a claim has ended."""
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
@@ -166,6 +206,8 @@ class Waiters:
 
     def finished(self, task_id: int) -> None:
         """The task reached a final state: wake all who wait for it."""
+        if not self._futures:
+            return
         for future in self._futures.pop(task_id, ()):
             if not future.done():
                 future.set_result(None)
@@ -200,14 +242,17 @@ def settlement_of(
     redactor = config.redactor
     code, error, response = task.last_status_code, task.last_error, None
     if outcome is not None:
-        code, error = outcome.status_code, error_record(outcome.error, redactor)
+        code, error = outcome.status_code, None
+        if outcome.error is not None:
+            error = error_record(outcome.error, redactor)
         if outcome.response is not None:
             response = response_record(outcome.response, redactor, code)
     last_success_at = None
     if row is not None:
         if decision.status is Status.SUCCEEDED:
             last_success_at = row.started_at
-        row = _attempt_record(row, outcome, error, redactor)
+        if row.error is not None or row.why is not SUCCESS:
+            row = _attempt_record(row, outcome, error, redactor)
     return Settlement(
         task, decision.status, now, decision.reason, decision.next_try, code, error, response, row,
         result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
@@ -231,38 +276,99 @@ def _attempt_record(
     return row
 
 
-def log_settled(task: Task, result: AttemptResult, status: str, config: Config) -> None:
-    """One line for what became of an attempt."""
-    outcome = result.outcome
-    name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
-    code = None if outcome is None else outcome.status_code
-    words = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, {status}"
-    error = None if outcome is None else outcome.error
-    if error is not None:
-        error = error_record(error, config.redactor)
-    if status != Status.SUCCEEDED:
-        words += f" ({result.decision.reason or result.decision.why})"
-        if error is not None and not isinstance(code, int):
-            words += f": {error}"
-    if status == Status.FAILED:
-        log.warning("%s", words, extra=_fields(task, result, status, error))
-    else:
-        info(log, words, _fields, task, result, status, error)
+SettledAttempt = tuple[Settlement, Settled, AttemptResult, Config]
+"""A claim that has ended, as it is on disk, and what it was settled with."""
 
 
-def _fields(task: Task, result: AttemptResult, status: str, error: str | None) -> dict[str, Any]:
+class SettlementTeller:
+    """Tells of claims that are settled: the log, counters, observers, and what waits for them."""
+
+    def __init__(
+        self, claims: Claims, placement: Placement, events: EventBus, stats: Stats, clock: Clock
+    ) -> None:
+        self._claims = claims
+        self._placement = placement
+        self._events = events
+        self._stats = stats
+        self._clock = clock
+        self.runs_end = asyncio.Event()
+        """A call of a run has ended."""
+
+    def tell(self, attempts: Sequence[SettledAttempt]) -> None:
+        """These are on disk, all those of one transaction at once."""
+        log_settled(attempts)
+        self._stats.count([(settlement, settled.status) for settlement, settled, *_ in attempts])
+        if self._events.listening:
+            made = task_events.settled
+            self._events.publish_all([made(one[0], one[1].status) for one in attempts])
+        waiters = self._claims.waiters
+        for settlement, settled, result, _ in attempts:
+            task = settlement.task
+            plain = task.run_id is None and not settlement.begins_run
+            if plain and settled.status == Status.SUCCEEDED:  # as for nearly all
+                waiters.finished(task.id)
+                continue
+            try:
+                self._wake(settlement, settled, result)
+            except Exception:
+                log.exception("what follows from task %s is not done", task.id)
+
+    def _wake(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
+        task, status, decision = settlement.task, settled.status, result.decision
+        if status == Status.PENDING:
+            self._placement.touched(task.key, decision.next_try or settlement.at)
+        elif status in FINAL:
+            self._claims.waiters.finished(task.id)
+            if task.run_id is not None or settlement.begins_run:
+                self.runs_end.set()
+        if settled.holds:
+            self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
+            self._events.publish(task_events.partition_held(task, decision.reason, settlement.at))
+        if decision.reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
+            self._claims.webhook_disabled(task, settlement.at)
+
+
+def log_settled(attempts: Iterable[SettledAttempt]) -> None:
+    """A line for what became of each of these attempts."""
+    lines: list[str] = []
+    about: list[SettledAttempt] = []
+    for one in attempts:
+        settlement, settled, result, config = one
+        task, status, outcome = settlement.task, settled.status, result.outcome
+        name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
+        code = None if outcome is None else outcome.status_code
+        sent = code or "not sent"
+        line = f"{task.kind} {task.id} {name}: attempt {task.attempts} {sent}, {status}"
+        if status != Status.SUCCEEDED:
+            line += f" ({result.decision.reason or result.decision.why})"
+            error = None if outcome is None else error_record(outcome.error, config.redactor)
+            if error is not None and not isinstance(code, int):
+                line += f": {error}"
+            if status == Status.FAILED:
+                info(log, lines, _fields, about)
+                lines, about = [], []
+                log.warning("%s", line, extra=_fields(*one))
+                continue
+        lines.append(line)
+        about.append(one)
+    info(log, lines, _fields, about)
+
+
+def _fields(
+    settlement: Settlement, settled: Settled, result: AttemptResult, config: Config
+) -> dict[str, Any]:
     """What the JSON format has beside the line."""
-    decision, outcome, row = result.decision, result.outcome, result.attempt
+    task, decision, outcome, row = settlement.task, result.decision, result.outcome, result.attempt
     return {
         "task_id": task.id,
         "kind": task.kind,
         "endpoint": task.endpoint_id,
         "webhook": task.webhook or None,
         "attempt": task.attempts,
-        "status": status,
+        "status": settled.status,
         "reason": decision.reason,
         "status_code": None if outcome is None else outcome.status_code,
-        "error": error,
+        "error": None if outcome is None else error_record(outcome.error, config.redactor),
         "next_try": decision.next_try,
         "duration_ms": None if row is None else row.duration_ms,
         **({"help": doc_links.trouble(decision.reason)} if decision.reason else {}),
@@ -293,7 +399,7 @@ def log_happened(insert: Insert, inserted: Inserted) -> None:
     new = insert.task
     words = f"{new.kind} {inserted.id} {new.endpoint_id}: an event, succeeded"
     about = {"task_id": inserted.id, "kind": new.kind, "endpoint": new.endpoint_id}
-    info(log, words, dict, about)
+    info(log, (words,), dict, ((about,),))
 
 
 # -- What is kept of an answer in the table --------------------------------------------------------
@@ -318,7 +424,7 @@ def response_record(
     content, extensions = response.content, response.extensions
     record: dict[str, Any] = {
         "status_code": status_code,
-        "headers": _stored_headers(redactor.headers(header_items(response))),
+        "headers": _headers_record(response, redactor),
     }
     if len(content) <= STORED_BODY and (short := _short_text(content, redactor)) is not None:
         record["body"] = short
@@ -363,6 +469,19 @@ def _short_text(content: bytes, redactor: Redactor) -> str | None:
         return None
     shown = redactor.text(text)
     return shown if shown == text or len(shown.encode()) <= STORED_BODY else None
+
+
+def _headers_record(response: httpx.Response, redactor: Redactor) -> list[list[str]]:
+    came = headers_as_they_came(response)
+    if came is None:
+        return _stored_headers(redactor.headers(header_items(response)))
+    names, fields = came
+    # Within a second most servers give all of their answers the same.
+    known: list[list[str]] | None = redactor.recall(names, fields)
+    if known is None:
+        known = _stored_headers(redactor.headers(header_items(response)))
+        redactor.remember(names, fields, known)
+    return known
 
 
 def _stored_headers(headers: Iterable[tuple[str, str]]) -> list[list[str]]:

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterable
 
-from orchestratord.model.task import Status
+from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import Settlement
 
 OVER = 10.0
@@ -31,13 +32,17 @@ class Stats:
         """Endpoint, or `api/name#webhook` → when its last successful call, or delivery, started
         (milliseconds)."""
 
-    def count(self, settlement: Settlement, status: str) -> None:
-        """A claim ended, and its task has this status now."""
-        if settlement.last_success_at is not None:
-            self.last_success[settlement.task.key.name] = settlement.last_success_at
-        if settlement.uncounted and settlement.deaths is None:
-            return
-        self._ends[status] += 1
+    def count(self, settled: Iterable[tuple[Settlement, str]]) -> None:
+        """Claims ended, and their tasks have these statuses now."""
+        ends, succeeded = self._ends, dict[tuple[str, str], int]()
+        for settlement, status in settled:
+            if settlement.last_success_at is not None:
+                task = settlement.task
+                succeeded[task.endpoint_id, task.webhook] = settlement.last_success_at
+            if not settlement.uncounted or settlement.deaths is not None:
+                ends[status] += 1
+        for key, at in succeeded.items():
+            self.last_success[Key(*key).name] = at
 
     def happened(self) -> None:
         """A task succeeded that needed no attempt."""

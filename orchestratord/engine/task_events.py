@@ -11,6 +11,7 @@ from orchestratord.queue.records import Bulk, Insert, Inserted, Settlement
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
 _SNOOZED, _TRIGGERED = EventType.TASK_SNOOZED, EventType.TASK_TRIGGERED
 _CANCELLED = EventType.TASK_CANCELLED
+_made = tuple.__new__  # all fields at once: `TaskEvent(…)` is a function of Python's that calls it
 _PENDING, _RUNNING = Status.PENDING.value, Status.RUNNING.value
 _SETTLED = {
     "pending": EventType.TASK_RETRIED,
@@ -42,10 +43,10 @@ def started(task: Task, at: int) -> TaskEvent:
     """An attempt of a claimed task begins."""
     due = task.next_try
     late = at - due if due is not None and due < at else 0
-    return TaskEvent(
+    return _made(TaskEvent, (
         _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
         task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def settled(settlement: Settlement, status: str) -> TaskEvent:
@@ -57,18 +58,18 @@ def settled(settlement: Settlement, status: str) -> TaskEvent:
         if s.uncounted and s.deaths is None:
             type_ = _SNOOZED
     if row is None:
-        return TaskEvent(
+        return _made(TaskEvent, (
             type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status,
             task.attempts - s.uncounted, s.reason, None, s.error if s.reason is not None else None,
             None, None, None, next_try, None, task.parent_id,
-        )  # fmt: skip
+        ))  # fmt: skip
     began, due = row.started_at, task.next_try
     late = began - due if due is not None and due < began else 0
-    return TaskEvent(
+    return _made(TaskEvent, (
         type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status, task.attempts,
         s.reason, row.status_code, row.error, began, row.duration_ms, row.delay, next_try, late,
         task.parent_id,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def partition_held(task: Task, reason: str | None, at: int) -> PartitionEvent:

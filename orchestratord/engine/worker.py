@@ -32,6 +32,7 @@ from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
+from orchestratord.queue.batch import Write
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import ClaimUnread, Pick
@@ -310,13 +311,14 @@ class Worker:
         """Wait until nothing is under way any more; how much still is."""
         loop = asyncio.get_running_loop()
         end = loop.time() + timeout
-        while (
-            busy := {*self.claims.running.values(), *self.enqueue.under_way}
-        ) and loop.time() < end:
+        claims, under_way = self.claims, self.enqueue.under_way
+        while (left := len(claims.running) + len(under_way)) and loop.time() < end:
+            running = [one for one in claims.running.values() if not isinstance(one, Write)]
+            busy = {*running, *under_way, claims.next_told()}
             rest = min(end - loop.time(), TICK)
             await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)
             self.pipe.deadlines.expire(time.monotonic())
-        return len(busy)
+        return left
 
     def _sleep(self) -> float:
         due = self.lanes.next_look()
@@ -368,5 +370,5 @@ class Worker:
             self.lanes.answered(choice, len(found), earliest.get(choice.key))
             if choice.probe and found:
                 self.lanes.probe_claimed(choice.lane, found[0].id, choice.key)
-            for task in found:
-                self.pipe.start(task, choice.lane, now)
+            if found:
+                self.pipe.start_all(found, choice.lane, now)

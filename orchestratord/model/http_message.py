@@ -371,6 +371,13 @@ def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
     return response.headers.multi_items()
 
 
+def headers_as_they_came(
+    response: httpx.Response,
+) -> tuple[tuple[str, ...], Fields] | None:
+    """Names in small letters, and the fields; None where a hook may have changed them."""
+    return (response._names, response._fields) if _untouched(response) else None
+
+
 def names_of(fields: Fields) -> tuple[str, ...]:
     """The names of headers in small letters, in their order; what is no ASCII is left out."""
     names = tuple(map(_name, fields))

@@ -136,6 +136,14 @@ class EventBus:
         else:
             self._drop()
 
+    def publish_all(self, events: Sequence[Event]) -> None:
+        """The same for several."""
+        if self._timer is None or len(self._waiting) + len(events) > WAITING:
+            for event in events:
+                self.publish(event)
+        else:
+            self._waiting += events
+
     def report(self, event: Event) -> None:
         """`publish`, from any thread."""
         if self._loop is not None and not self._loop.is_closed():

@@ -139,7 +139,7 @@ class Host:
         self._manager = pluggy.PluginManager("orchestratord")
         self._manager.add_hookspecs(hookspecs)
         self._compiled: dict[str, tuple[Implementation, ...] | None] = {}
-        self._loaded = object()
+        self.loaded = object()
         """The plugins as they are now: another one where that changes."""
 
     # -- loading ---------------------------------------------------------------------------
@@ -213,7 +213,7 @@ class Host:
                 log.error("plugin %s cannot be loaded: %s", info.name, info.error, exc_info=error)
         finally:
             self._compiled.clear()
-            self._loaded = object()
+            self.loaded = object()
 
     def _forget(self, info: PluginInfo) -> None:
         if self._manager.has_plugin(info.name):
@@ -246,9 +246,9 @@ class Host:
         if endpoint is None:
             return self.compiled(hook)
         try:
-            known: tuple[Implementation, ...] | None = endpoint.remembered[self._loaded, hook, kind]
+            known: tuple[Implementation, ...] | None = endpoint.remembered[self.loaded, hook, kind]
         except KeyError:
-            known = endpoint.remembered[self._loaded, hook, kind] = self._ask(hook, kind, endpoint)
+            known = endpoint.remembered[self.loaded, hook, kind] = self._ask(hook, kind, endpoint)
         return known
 
     def _ask(self, hook: str, kind: str, endpoint: Endpoint) -> tuple[Implementation, ...] | None:

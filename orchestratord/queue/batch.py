@@ -78,6 +78,10 @@ class Write(Generic[R_co]):
     """Makes of what was done what the caller gets, after the COMMIT, while others may write."""
     future: asyncio.Future[R_co] = field(init=False)
     """Who waits for it, once it is on its way; it goes there once."""
+    told: Told | None = field(init=False, default=None)
+    """What is called instead, with all operations of a transaction that it is told of."""
+    about: Any = field(init=False, default=None)
+    """What is done by it, for `told`."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
     prepared: Any = field(init=False, default=None)
@@ -104,6 +108,10 @@ class Write(Generic[R_co]):
                 self.result = self.finish(self.result)
             except Exception as error:
                 self.error = error
+
+
+Told = Callable[[Sequence[Write[Any]]], None]
+"""Is called on the loop with operations that were done, or refused, in one transaction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,10 +175,18 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
+    told: dict[Told, list[Write[Any]]] = {}
     for operation in operations:
-        if operation.future.done():
+        if operation.told is not None:
+            if operation.told in told:
+                told[operation.told].append(operation)
+            else:
+                told[operation.told] = [operation]
+        elif operation.future.done():
             continue  # the caller that waited was cancelled
-        if operation.error is not None:
+        elif operation.error is not None:
             operation.future.set_exception(operation.error)
         else:
             operation.future.set_result(operation.result)
+    for tell, mine in told.items():
+        tell(mine)

@@ -12,12 +12,12 @@ import secrets
 import time
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
-from orchestratord.queue.batch import Read, Write
+from orchestratord.queue.batch import Read, Told, Write
 from orchestratord.queue.connection import NotOnDisk
 from orchestratord.queue.daemon_health import FATAL, Code
 from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
@@ -158,6 +158,14 @@ class Store:
             full = found.code == Code.FULL
             raise StorageFull(found.why) if full else Unreachable(found.why, found.code)
         return await self._writer.submit(operation)
+
+    def write_told(self, operation: Write[Any], told: Told) -> None:
+        """The same for what comes in numbers: `told` is called, once for all operations of a
+        transaction that came with it, each of which has its `result` or its `error` then.
+
+        Raises Unreachable, and QueueError where the store is closed: nothing is written then.
+        """
+        self._writer.submit_told(operation, told)
 
     async def read(self, operation: Read[T]) -> T:
         """Look something up, while what is written goes on. Raises what the operation raises."""

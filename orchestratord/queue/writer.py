@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.model.task import Status
-from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
+from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order
 from orchestratord.queue.connection import BY_STATUS, Connection, Singly
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -135,21 +135,34 @@ class Writer:
         It is done although who waits for it is cancelled. The future has what it raises,
         StorageFull, Unreachable, or QueueError where the database refused.
         """
-        self._check_alive()
-        if self._closed:
-            raise QueueError("the queue is closed")
+        self._check_open()
         operation.future = self._loop.create_future()
+        self._put(operation)
+        if self.health.fatal is not None:  # it may have died without having seen this one
+            operation.future.cancel()
+            self._check_open()
+        return operation.future
+
+    def submit_told(self, operation: Write[Any], told: Told) -> None:
+        """The same, where `told` is called instead, once for all operations of a transaction that
+        came with it; each has its result, or the error that a future would have."""
+        self._check_open()
+        operation.told = told
+        self._put(operation)
+        if self.health.fatal is not None:  # as above
+            operation.told = _forget
+            self._check_open()
+
+    def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)
         if self._gather and (not operation.patient or self._inbox.qsize() >= ENOUGH):
             self._hurry.set()
-        if self.health.fatal is not None:  # it may have died without having seen this one
-            operation.future.cancel()
-            self._check_alive()
-        return operation.future
 
-    def _check_alive(self) -> None:
+    def _check_open(self) -> None:
         if self.health.fatal is not None:
             raise Unreachable(self.health.fatal, FATAL)
+        if self._closed:
+            raise QueueError("the queue is closed")
 
     async def close(self) -> None:
         """Write what waits, then end the thread, which closes the connection."""
@@ -535,6 +548,10 @@ class Writer:
             self._loop.call_soon_threadsafe(call, *arguments)
         except RuntimeError:
             log.debug("the loop has ended; no caller waits for the answer")
+
+
+def _forget(operations: Sequence[Write[Any]]) -> None:
+    """What is told of operations of which the caller knows already that they are not done."""
 
 
 def counted(db: Connection) -> dict[str, int]:

@@ -41,7 +41,7 @@ class RunEndTeller:
         self._placement = worker.placement
         self._enqueue = worker.enqueue
         self._clock = worker.clock
-        self._look = worker.pipe.runs_end
+        self._look = worker.pipe.teller.runs_end
         self._faulty: set[int] = set()
         """Runs whose ends could not be told in the last round, which is logged once."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Hashable, Iterable, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import quote, quote_plus
@@ -19,6 +19,8 @@ _SECRET_NAME = re.compile(r"(secret|token|password|passwd|api[-_]?key|credential
 _HEX = re.compile("%[0-9A-F]{2}")
 _SHORTEST = 4
 """A shorter secret would mask half of every text; `check` warns of it instead."""
+_KNOWN = 256
+"""Of so many names it is remembered what is shown."""
 _TELLING = 12
 """What is shorter stands in ordinary texts by chance: `demo` in `demonstration`."""
 
@@ -50,12 +52,13 @@ class Learned:
 class Redactor:
     """Replaces every known secret, also base64 or URL-encoded, by `***`."""
 
-    __slots__ = ("_learned", "_pattern", "_telling", "_values")
+    __slots__ = ("_known", "_learned", "_pattern", "_telling", "_values")
 
     def __init__(self, secrets: Iterable[str] = ()) -> None:
         self._values = _long_enough(secrets)
         self._learned = Learned()
         self._pattern, self._telling = _patterns(self._values)
+        self._known: dict[Hashable, tuple[re.Pattern[str] | None, Any, Any]] = {}
 
     def merged(self, other: Redactor) -> Redactor:
         """One that knows the secrets of both; after a reload the old ones still are secret. What
@@ -80,6 +83,21 @@ class Redactor:
             text = self._pattern.sub(MASK, text)
         learned = self._learned.pattern
         return text if learned is None else learned.sub(MASK, text)
+
+    def recall(self, name: Hashable, given: Any) -> Any:
+        """What was last remembered under a name, if it was of what equals `given`, and no secret
+        came up since; else None."""
+        known = self._known.get(name)
+        if known is None or known[0] is not self._learned.pattern or known[1] != given:
+            return None
+        return known[2]
+
+    def remember(self, name: Hashable, given: Any, shown: Any) -> None:
+        """Remember what is shown of `given`, which nothing changes any more, as of what comes again
+        and again."""
+        if len(self._known) >= _KNOWN:
+            self._known.clear()
+        self._known[name] = self._learned.pattern, given, shown
 
     def is_in(self, value: Any) -> bool:
         """True where a JSON-like value holds a secret, keys included: as a whole text or number,

@@ -338,11 +338,11 @@ async def test_a_line_is_the_same_with_a_record_and_without(
         words, fields = f"call 1 a/b: s3cret\n100 % {'x' * log.MAX_TEXT}", {"task_id": 1}
         logger = logging.getLogger("orchestratord.worker")
         try:
-            log.info(logger, words, lambda: fields)
+            log.info(logger, [words], lambda: fields, [()])
             handler.gather(asyncio.get_running_loop())
-            log.info(logger, words, lambda: fields)
+            log.info(logger, [words], lambda: fields, [()])
             logger.info("%s", words, extra=fields)
-            await asyncio.to_thread(log.info, logger, words, lambda: fields)
+            await asyncio.to_thread(log.info, logger, [words], lambda: fields, [()])
         finally:
             logging.root.handlers[:] = others
             handler.remove()
@@ -375,17 +375,17 @@ async def test_a_line_without_a_record_goes_to_whom_it_would_with_one() -> None:
         handler.gather(asyncio.get_running_loop())
         for listened in (logger, above, root):
             listened.addHandler(other := Collecting())
-            log.info(logger, f"to {listened.name}", dict)
+            log.info(logger, [f"to {listened.name}"], dict, [()])
             listened.removeHandler(other)
         for filtered in (logger, handler):
             filtered.addFilter(drop := lambda record: False)
-            log.info(logger, "filtered", dict)
+            log.info(logger, ["filtered"], dict, [()])
             filtered.removeFilter(drop)
         handler.setLevel(logging.WARNING)
-        log.info(logger, "below the handler", dict)
+        log.info(logger, ["below the handler"], dict, [()])
         handler.setLevel(logging.NOTSET)
         handler.adopt(Log(level="warning"), Redactor())
-        log.info(logger, "below the level", dict)
+        log.info(logger, ["below the level"], dict, [()])
         handler.adopt(Log(), Redactor())
     finally:
         root.handlers[:] = others

@@ -29,6 +29,7 @@ from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import bounded
 from orchestratord.queue.operations import manual, partitions, search
 from orchestratord.queue.operations.slices import SLICE
+from orchestratord.queue.records import StoredEffect
 from orchestratord.queue.store import Store
 from orchestratord.simulate.fake_answer import outcome_of
 from orchestratord.values.clock import Clock
@@ -173,7 +174,9 @@ class TaskService:
         self, task: Task, result: AttemptResult, target: Target | None
     ) -> answers.TaskDocument:
         pipe, config, now = self._worker.pipe, self._worker.placement.config, self._clock.now_ms()
-        items = await pipe.items(result.effects, run_id=run_of(task)) if result.effects else []
+        items: list[StoredEffect] = []
+        if result.effects:
+            items = await pipe.items(result.effects, run_id=run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
         if task.status != settlement.status:
             ends_run = is_run(task, settlement.status, self._host, config)
@@ -197,7 +200,7 @@ class TaskService:
         if settlement.last_success_at is not None:
             await self._worker.learn_last_success()
         if task.run_id is not None or settlement.begins_run:
-            pipe.runs_end.set()
+            pipe.teller.runs_end.set()
         self._worker.waiters.finished(task.id)
         if task.status != resolved.status:
             self._host.events.publish(task_events.resolved(settlement))

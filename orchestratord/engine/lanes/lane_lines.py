@@ -102,6 +102,10 @@ class LaneLines(FairSlots[Lane]):
             throttle is None or throttle.admits(task.id, now, scopes.heeds(key))
         )
 
+    def admits_all(self, lane: str) -> bool:
+        """Whether nothing throttles its tasks, so that `admits` has not to be asked for each."""
+        return self.lanes[lane].throttle is None and not self.scopes.of
+
     def began(self, lane: str, now: int) -> None:
         """A claimed task begins."""
         found = self.lanes[lane]

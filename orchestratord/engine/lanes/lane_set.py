@@ -24,6 +24,7 @@ import asyncio
 import heapq
 from collections import deque
 from collections.abc import Collection, Mapping, Sequence
+from itertools import repeat
 from typing import NamedTuple
 
 from orchestratord.engine.lanes.fair_slots import ANY, SLOW_MS, SlotHolder, Speed
@@ -49,9 +50,6 @@ class Choice(NamedTuple):
     """Partitions that have their share of the slots."""
     quick: frozenset[str] = frozenset()
     """Partitions of which more than one at a time may be claimed."""
-
-
-# -- The order of due work, in memory --------------------------------------------------------------
 
 
 AT_ONCE = 200
@@ -312,13 +310,21 @@ class LaneSet(LaneLines):
             task, _ = found.prefetched.popleft()
         return self._begin(found, task, now)
 
+    def prefetch_all(self, lane: str, tasks: Sequence[Task], now: int) -> bool:
+        """Prefetch claimed tasks in their order; False where `begin` has a slot for one of them."""
+        found = self.lanes[lane]
+        if full := self._full(found):
+            found.prefetched.extend(zip(tasks, repeat(now)))
+        return full
+
     def release_slot(self, lane: str, task: Task, now: int) -> Task | None:
         """A task of `lane` is no longer in flight. Returns the prefetched one that now has its
         slot."""
         found = self.lanes[lane]
         found.in_flight -= 1
         self.in_flight -= 1
-        found.fade(now)
+        if now != found.paced_at:
+            found.fade(now)
         found.pace += 1
         # Its claim may have been lost, and the same task been claimed here again.
         holder = found.running.pop(task.id, None) or found.members[task.key]
@@ -336,12 +342,13 @@ class LaneSet(LaneLines):
         if found.full_until:
             found.full_until, found.throttled = 0, False
         self._discount(found, holder, 1)
-        self._make_ready(found)
+        if found.line:
+            self._make_ready(found)
         if self._at_share:
             self._share_after(found, task.key, quick)
-        if not found.prefetched or self._full(found):
-            return None
-        return self._begin(found, found.prefetched.popleft()[0], now)
+        if found.prefetched and not self._full(found):
+            return self._begin(found, found.prefetched.popleft()[0], now)
+        return None
 
     def release_claim(self, lane: str, key: Key, now: int, task_id: int = 0) -> None:
         """A claimed task of `key` goes back before it has begun; `task_id` is 0 for one that was
@@ -389,9 +396,9 @@ class LaneSet(LaneLines):
         """An attempt has ended, and is written until `settled`."""
         self.unsettled += 1
 
-    def settled(self) -> None:
+    def settled(self, count: int = 1) -> None:
         """What has ended is written, or never will be."""
-        self.unsettled -= 1
+        self.unsettled -= count
         self.wake.set()
 
     def take_prefetched(self, now: int, longer_than: int) -> list[Task]:

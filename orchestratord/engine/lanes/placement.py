@@ -60,6 +60,8 @@ class Placement:
         self.left: set[str] = set()
         """Endpoints that were left to other daemons, of which none declares them any more."""
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
+        self.known_since = object()
+        """Another one whenever something of what is known may have changed."""
         self._ripe: dict[Key, tuple[str, float]] = {}
         """Doomed keys: for what reason, and from when on their tasks fail (`Clock.steady`)."""
         self._sweeping: set[Key] = set()
@@ -78,6 +80,7 @@ class Placement:
     def adopt(self, config: Config) -> None:
         """Take up a new configuration: waiting tasks follow it, those in flight keep theirs."""
         changed = differ(self._config, config)
+        self.known_since = object()
         before, self._config = self._endpoints_of, config
         self._endpoints_of = Counter(one.api.name for one in config.endpoints.values())
         self.left -= config.endpoints.keys()
@@ -159,6 +162,7 @@ class Placement:
 
     def forget(self, endpoint_id: str | None) -> None:
         """Ask again for this endpoint's keys; for all of them if None."""
+        self.known_since = object()
         if endpoint_id is None:
             self._known.clear()
             return

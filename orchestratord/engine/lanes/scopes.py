@@ -214,6 +214,16 @@ class Scopes:
         found.tried(now, served=served)
         found.down = down
 
+    def was_served(self, key: Key, now: int) -> bool:
+        """One of a key ended at `now`, and was served. Whether neither a throttle of its own nor a
+        probe can be concerned."""
+        found = self.served.get(key)
+        if found is None:
+            found = self.served[key] = Served()
+        found.tried(now, served=True)
+        found.down = False
+        return not self._probes and key not in self.of
+
     def served_rate(self, name: str, now: int) -> tuple[float, bool]:
         """How many tasks of a scope are served in a second, and whether that is sure."""
         rates = [one.rate(now) for one in self._served_of(name)]

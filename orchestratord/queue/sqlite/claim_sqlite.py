@@ -160,6 +160,10 @@ OF_DEAD = Reclaim.where("COALESCE(locked_by, '') NOT IN (SELECT value FROM json_
 
 RECLAIM_PAGE = 200
 
+FEW = 15
+"""Picks of up to so many tasks each are looked up by one statement, which has to wait for the
+interpreter four times."""
+
 
 def earliest_keys(db: Connection) -> Iterator[Row]:
     """Every key with pending tasks, and when its first one is due."""
@@ -227,12 +231,15 @@ class SqliteSession(Session):
         return TaskPages(self.db, ids).tasks()
 
     def _pending(self, picks: Sequence[Pick]) -> list[list[tuple[int, int]]]:
-        """Of each pick the first pending tasks, due or not: up to its limit, and one more."""
+        """Of each pick the first pending tasks, due or not: up to its limit, and one more; or some
+        more, since picks with similar limits are looked up by one statement."""
         alike: dict[tuple[int, bool], list[int]] = {}
         for index, pick in enumerate(picks):
-            alike.setdefault((pick.limit, bool(pick.avoid)), []).append(index)
+            size = max(pick.limit, FEW).bit_length()
+            alike.setdefault((size, bool(pick.avoid)), []).append(index)
         found: list[list[tuple[int, int]]] = [[] for _ in picks]
-        for (limit, avoids), indexes in alike.items():
+        for (_, avoids), indexes in alike.items():
+            limit = max(picks[n].limit for n in indexes)
             if avoids:
                 keys = json.dumps([(*picks[n].key, list(picks[n].avoid)) for n in indexes])
             else:

@@ -70,9 +70,9 @@ CROWDED = 0.95
 
 MOST = 256
 """Rows in one statement over many."""
-EIGHTHS = 64
-"""Up to so many, a statement is made for any number of rows with three binary digits that count, as
-20 or 56: then two are enough. Over that for 64, 128 and 256. So each of them stays prepared, and
+SIXTEENTHS = 64
+"""Up to so many, a statement is made for any number of rows with four binary digits that count, as
+22 or 52: then two are enough. Over that for 64, 128 and 256. So each of them stays prepared, and
 there are few. A statement gives the interpreter up to the busy event loop, and other workers wait
 until it has it back."""
 
@@ -167,7 +167,8 @@ class SqliteConnection(Connection):
 
     def run(self, sql: str, parameters: Sequence[Any] = ()) -> int:
         """Run a statement; the number of rows that it changed."""
-        return self._raw.execute(sql, parameters).rowcount
+        # `execute` gives the interpreter up once more, to ask for the id of a row.
+        return self._raw.executemany(sql, (parameters,)).rowcount
 
     def insert(self, sql: str, parameters: Sequence[Any]) -> int:
         """Insert one row; its id."""
@@ -199,11 +200,13 @@ class SqliteConnection(Connection):
 
     def begin(self) -> None:
         """Begin to write; no other connection can from here on."""
-        self._raw.execute("BEGIN IMMEDIATE")
+        self._raw.executemany("BEGIN IMMEDIATE", ((),))
 
     def commit(self) -> None:
         """Make the transaction durable."""
-        self._raw.execute("COMMIT")
+        if not self._raw.in_transaction:  # SQLite has undone it, for which `commit` is silent
+            raise sqlite3.OperationalError("cannot commit: the transaction was undone")
+        self._raw.commit()
 
     def rollback(self) -> None:
         """Undo the transaction, if there still is one: a full disk ends it by itself."""
@@ -472,8 +475,8 @@ class SqliteFile(Database):
 def at_once(rows: int) -> int:
     """How many of so many rows one statement takes."""
     digits = rows.bit_length()
-    if rows < EIGHTHS:
-        return rows >> max(digits - 3, 0) << max(digits - 3, 0)
+    if rows < SIXTEENTHS:
+        return rows >> max(digits - 4, 0) << max(digits - 4, 0)
     return min(1 << digits - 1, MOST)
 
 

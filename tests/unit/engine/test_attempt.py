@@ -19,6 +19,7 @@ from worker_parts import CALL, Bench, Doing, ExecutorPlugin, working
 
 from orchestratord.engine import attempt, attempt_result, poison, settlement
 from orchestratord.engine.attempt import PREFETCHED_MS
+from orchestratord.engine.children import new_tasks
 from orchestratord.errors import QueueError
 from orchestratord.model.endpoint import PartitionRule
 from orchestratord.model.event import EventType, TaskEvent
@@ -26,7 +27,7 @@ from orchestratord.model.outcome import Outcome
 from orchestratord.model.task import NewTask, Partition, RunSummary, Task
 from orchestratord.plugin.hookspecs import hookimpl, only_for
 from orchestratord.plugin.long_work import off_loop
-from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.batch import Rank, Told, Write
 from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Insert, Settlement, TaskFilter
 from orchestratord.queue.session import Session
@@ -366,7 +367,12 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
             raise refusals.pop(0)
         return await write(operation)
 
+    def refuse_told(operation: Write[Any], told: Told) -> None:
+        operation.error = refusals.pop(0)
+        asyncio.get_running_loop().call_soon(told, [operation])
+
     monkeypatch.setattr(bench.store, "write", refuse)
+    monkeypatch.setattr(bench.store, "write_told", refuse_told)
     monkeypatch.setattr(settlement, "AGAIN", (0.01, 0.02))
     bench.receiver.open.set()
     ids = await bench.put([CALL])
@@ -380,10 +386,28 @@ async def test_a_settlement_that_the_database_refuses_is_written_later(
     ]
 
 
+async def test_a_drain_waits_until_it_is_written_how_attempts_have_ended(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_told, late = bench.store.write_told, 0.3
+
+    def write_later(operation: Write[Any], told: Told) -> None:
+        asyncio.get_running_loop().call_later(late, write_told, operation, told)
+
+    monkeypatch.setattr(bench.store, "write_told", write_later)
+    bench.receiver.open.set()
+    ids = await bench.put([CALL])
+    await bench.until(lambda: bench.worker.lanes.unsettled == 1)
+    assert bench.worker.claimed_ids() == set(ids)
+    await bench.worker.drain(10)
+    assert not bench.worker.claims.running
+    assert await bench.states(ids) == [("succeeded", 1)]
+
+
 async def test_what_a_start_makes_is_on_disk_before_the_first_byte_and_goes_on_in_slices(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for module in (attempt, attempt_result, slices):
+    for module in (attempt, attempt_result, new_tasks, slices):
         monkeypatch.setattr(module, "SLICE", 3)
 
     class Many:

@@ -25,10 +25,10 @@ def succeeded(endpoint: str = "a/b") -> Settlement:
 def test_rates_over_what_has_passed_so_far() -> None:
     stats = Stats(100.0)
     for _ in range(6):
-        stats.count(succeeded(), "succeeded")
-    stats.count(failed(), "pending")
-    stats.count(failed(status="failed"), "failed")
-    stats.count(failed(), "cancelled")
+        stats.count([(succeeded(), "succeeded")])
+    stats.count([(failed(), "pending")])
+    stats.count([(failed(status="failed"), "failed")])
+    stats.count([(failed(), "cancelled")])
     assert stats.rates(102.0) == {
         "succeeded": 3.0, "retried": 0.5, "failed": 0.5, "cancelled": 0.5,
     }  # fmt: skip
@@ -38,20 +38,20 @@ def test_rates_over_what_has_passed_so_far() -> None:
 def test_rates_forget_what_is_long_ago() -> None:
     stats = Stats(0.0)
     for _ in range(100):
-        stats.count(succeeded(), "succeeded")
+        stats.count([(succeeded(), "succeeded")])
     for half in range(1, 30):
         stats.sample(half / 2)
     assert stats.rates(14.5)["succeeded"] == 0.0
-    stats.count(succeeded(), "succeeded")
+    stats.count([(succeeded(), "succeeded")])
     assert stats.rates(14.5)["succeeded"] == 0.1
 
 
 def test_what_was_given_back_or_not_tried_says_nothing() -> None:
     stats = Stats(0.0)
-    stats.count(replace_given_back(failed()), "pending")
+    stats.count([(replace_given_back(failed()), "pending")])
     untried = failed()
     untried.attempt = None
-    stats.count(untried, "failed")
+    stats.count([(untried, "failed")])
     assert stats.rates(1.0)["failed"] == 1.0
     assert stats.rates(1.0)["retried"] == 0.0
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from typing import Any
 
 from orchestratord.queue.batch import Batch, Rank, Write, deliver, in_order
@@ -39,3 +40,17 @@ async def test_who_has_gone_is_passed_over() -> None:
     assert gone.future.cancelled()
     assert good.future.result() == "result"
     assert isinstance(bad.future.exception(), ValueError)
+
+
+async def test_what_is_told_together_is_told_once_and_futures_besides() -> None:
+    calls: list[list[Write[Any]]] = []
+
+    def told(operations: Sequence[Write[Any]]) -> None:
+        calls.append(list(operations))
+
+    first, waits, second = job(Rank.SETTLE, 1), job(Rank.NEW, 2), job(Rank.SETTLE, 3)
+    first.told = second.told = told
+    second.error, waits.result = ValueError("no"), "result"
+    deliver([first, waits, second])
+    assert calls == [[first, second]]
+    assert waits.future.result() == "result"

@@ -9,7 +9,7 @@ import pytest
 from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.session import Session
-from orchestratord.queue.sqlite.sqlite_database import EIGHTHS, MOST
+from orchestratord.queue.sqlite.sqlite_database import MOST, SIXTEENTHS
 from orchestratord.queue.store import Store
 
 INSERT = ManyRows("INSERT OR ROLLBACK INTO meta (name, value) VALUES {rows}", "text", "text")
@@ -55,8 +55,8 @@ async def test_a_few_statements_are_all_that_are_prepared(store: Store) -> None:
         db.run = original  # type: ignore[method-assign]
 
     await store._writer.submit(Write(Rank.NEW, write))
-    assert len(set(seen)) == 22
-    assert max(each[:EIGHTHS]) == 2, "rows of a usual transaction"
+    assert len(set(seen)) == 34
+    assert max(each[:SIXTEENTHS]) == 2, "rows of a usual transaction"
     assert max(each) == 5
 
 

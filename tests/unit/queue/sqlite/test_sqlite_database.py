@@ -6,16 +6,21 @@ import sqlite3
 import stat
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from orchestratord.errors import DatabaseInUse, QueueError, StorageFull
-from orchestratord.model.task import NewTask
+from orchestratord.model.task import Key, NewTask
 from orchestratord.queue.batch import Write
+from orchestratord.queue.connection import Row
 from orchestratord.queue.daemon_health import Code
-from orchestratord.queue.operations import insert
-from orchestratord.queue.records import Insert
+from orchestratord.queue.operations import claim, insert
+from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.queue.store import Store, open_database
 
@@ -59,6 +64,37 @@ async def test_the_connections_are_as_safe_as_promised(store: Store) -> None:
 async def test_the_reading_connection_cannot_write(store: Store) -> None:
     with pytest.raises(QueueError, match="the database can only be read: attempt to write"):
         await store._reader.run(lambda db: db.run("DELETE FROM meta"))
+
+
+def test_a_transaction_that_was_undone_is_not_taken_for_committed(path: Path) -> None:
+    file = SqliteFile(f"sqlite:///{path}")
+    file.open()
+    with closing(file), closing(file.connect(writes=True)) as db:
+        db.begin()
+        db._raw.execute("ROLLBACK")  # as SQLite does itself on a full disk
+        with pytest.raises(sqlite3.OperationalError, match="was undone"):
+            db.commit()
+
+
+async def test_picks_of_a_few_tasks_each_are_looked_up_by_one_statement(store: Store) -> None:
+    keys = [Key(f"a/{name}") for name in "bcd"]
+    new = [Insert(NewTask("call", key.endpoint_id)) for key in keys for _ in range(4)]
+    await store.write(insert.enqueue(new))
+    now = store.clock.now_ms()
+    picks = [Pick(key, limit, True, now) for limit, key in enumerate(keys, 1)]
+    seen: list[str] = []
+    one = store._session.db.one
+
+    def seeing(sql: str, values: Sequence[Any] = ()) -> Row | None:
+        seen.append(sql)
+        return one(sql, values)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(store._session.db, "one", seeing)
+        claimed = await store.write(claim.claim(picks))
+    assert len(seen) == 1
+    assert Counter(task.endpoint_id for task in claimed.tasks) == {"a/b": 1, "a/c": 2, "a/d": 3}
+    assert all(claimed.earliest[key] is not None for key in keys), "what is left is told of"
 
 
 async def test_two_names_of_one_file_meet_at_one_lock(
