@@ -68,15 +68,15 @@ class Plans:
         self._placement = placement
         self._host = host
         self._made: dict[tuple[str, str], Plan] = {}
-        self._of: tuple[object, object] = (None, None)
+        self._known: object = None
+        self._loaded: object = None
         """What these were made of."""
 
     def of(self, task: Task) -> Plan | None:
         """The plan for an attempt of a task; None where its key waits, or its tasks fail."""
-        placement, host = self._placement, self._host
-        known, loaded = self._of
-        if placement.known_since is not known or host.loaded is not loaded:
-            self._made, self._of = {}, (placement.known_since, host.loaded)
+        known, loaded = self._placement.known_since, self._host.loaded
+        if known is not self._known or loaded is not self._loaded:
+            self._made, self._known, self._loaded = {}, known, loaded
         plan = self._made.get((task.endpoint_id, task.webhook))
         return self._make(task) if plan is None else plan
 

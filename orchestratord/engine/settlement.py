@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import replace
-from itertools import chain
+from itertools import chain, starmap
 from typing import Any, TypeVar
 
 import httpx
@@ -297,10 +297,10 @@ class SettlementTeller:
     def tell(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
         log_settled(attempts)
-        self._stats.count([(settlement, settled.status) for settlement, settled, *_ in attempts])
+        ends = [(one[0], one[1].status) for one in attempts]
+        self._stats.count(ends)
         if self._events.listening:
-            made = task_events.settled
-            self._events.publish_all([made(one[0], one[1].status) for one in attempts])
+            self._events.publish_all(list(starmap(task_events.settled, ends)))
         waiters = self._claims.waiters
         for settlement, settled, result, _ in attempts:
             task = settlement.task

@@ -16,7 +16,12 @@ from orchestratord.queue.records import Wakeup
 from orchestratord.queue.session import Session
 
 DUE_SOON_MS = 1_000
-"""How soon a task has to be due, for other daemons to be told of it."""
+"""How soon a task has to be due, for other daemons to be told of it in any case."""
+DUE_LATER_MS = 60_000
+"""The same where they do not know yet of one that is due before, and there is room in the message:
+so long may they take until they find it by looking."""
+TOLD = 10_000
+"""Keys of which it is remembered what was told."""
 
 FLAGS = tuple(field.name for field in fields(Wakeup) if field.name != "due")
 """What can be told besides."""
@@ -36,47 +41,66 @@ class WakeupText:
         self._largest = largest
         self._lock = threading.Lock()
         self._due: dict[Key, int] = {}
+        self._later: dict[Key, int] = {}
+        self._told: dict[Key, int] = {}
+        """Of keys that were told of as due later: when."""
         self._flags: set[str] = set()
 
     def add_flags(self, *flags: str) -> bool:
         """Tell what `Wakeup` has flags for; True where there was nothing to be told before."""
         with self._lock:
-            first = not (self._due or self._flags)
+            first = not self._waiting
             self._flags.update(flags)
         return first
 
     def add_due(self, session: Session) -> bool:
         """Tell what the transaction that was just committed has made due, or will soon; True where
         that is something, and there was nothing to be told before."""
-        soon = session.now() + DUE_SOON_MS
-        due = {key: next_try for key, next_try in session.due.items() if next_try <= soon}
-        if not due:
+        if not session.due:
             return False
+        now = session.now()
+        soon, later = now + DUE_SOON_MS, now + DUE_LATER_MS
         with self._lock:
-            first = not (self._due or self._flags)
-            for key, next_try in due.items():
-                self._due[key] = min(next_try, self._due.get(key, next_try))
-        return first
+            waited = self._waiting
+            for key, next_try in session.due.items():
+                if next_try <= soon:
+                    self._due[key] = min(next_try, self._due.get(key, next_try))
+                # At the time that they were told, they claim, and learn when the next one is due.
+                elif next_try <= later and not now < self._told.get(key, 0) <= next_try:
+                    self._later[key] = self._told[key] = next_try
+            if len(self._told) > TOLD:
+                self._told = {key: at for key, at in self._told.items() if at > now}
+                if len(self._told) > TOLD:
+                    self._told.clear()  # to tell again does no harm
+            return not waited and self._waiting
 
     @property
     def waits(self) -> bool:
         """Whether there is something to be told."""
         with self._lock:
-            return bool(self._due or self._flags)
+            return self._waiting
+
+    @property
+    def _waiting(self) -> bool:
+        return bool(self._due or self._later or self._flags)
 
     def take(self) -> str | None:
         """All that is to be told, which is not told again; None for nothing."""
         with self._lock:
-            due, flags = self._due, self._flags
-            self._due, self._flags = {}, set()
-        if not due and not flags:
-            return None
-        said: dict[str, Any] = {"from": self._owner, "due": [[*key, at] for key, at in due.items()]}
-        said |= dict.fromkeys(flags, True)
-        text = json.dumps(said, separators=(",", ":"))
+            if not self._waiting:
+                return None
+            due, later, flags = self._due, self._later, self._flags
+            self._due, self._later, self._flags = {}, {}, set()
+        both = due | {key: min(at, due.get(key, at)) for key, at in later.items()}
+        text = self._text(both, flags)
         if len(text) > self._largest:  # it is ASCII
-            text = json.dumps({**said, "due": None}, separators=(",", ":"))
-        return text
+            text = self._text(due, flags)  # they look before that is due, or soon after
+        return text if len(text) <= self._largest else self._text(None, flags)
+
+    def _text(self, due: dict[Key, int] | None, flags: set[str]) -> str:
+        named = None if due is None else [[*key, at] for key, at in due.items()]
+        said: dict[str, Any] = {"from": self._owner, "due": named}
+        return json.dumps(said | dict.fromkeys(flags, True), separators=(",", ":"))
 
     def read(self, text: str) -> Wakeup | None:
         """What another one says. None for what is our own, and for the words of another version, or

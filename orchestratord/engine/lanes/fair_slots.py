@@ -99,7 +99,12 @@ class SlotHolder:
 
     def end(self, task_id: int, now: int) -> bool:
         """An attempt has ended. Whether its slots come back soon, in the mean."""
-        return self.note(now - self.began.pop(task_id, now), now)
+        held, mean = now - self.began.pop(task_id, now), self.mean
+        if not 0 <= held <= SLOW_MS or mean == UNKNOWN:
+            return self.note(held, now)
+        self.mean = mean = mean + (held - mean) / WEIGHT  # as there, for nearly all
+        self.active_at = now
+        return mean <= SLOW_MS
 
     def note(self, held: int, now: int) -> bool:
         """A slot was held for so long. Whether they come back soon, in the mean."""

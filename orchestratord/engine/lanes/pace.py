@@ -208,6 +208,14 @@ class Served:
         if served:
             self._count += 1
 
+    def was_served(self, now: int) -> None:
+        """`tried`, for what was served, as nearly all."""
+        second = now // 1000
+        if second != self._second:
+            self._turn(second)
+        self.at, self.down = now, False
+        self._count += 1
+
     def rate(self, now: int) -> tuple[float, bool]:
         """How many a second are served at present, and whether they were for a whole one."""
         second = now // 1000

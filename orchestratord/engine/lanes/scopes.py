@@ -220,8 +220,7 @@ class Scopes:
         found = self.served.get(key)
         if found is None:
             found = self.served[key] = Served()
-        found.tried(now, served=True)
-        found.down = False
+        found.was_served(now)
         return not self._probes and key not in self.of
 
     def served_rate(self, name: str, now: int) -> tuple[float, bool]:

@@ -213,13 +213,17 @@ async def test_what_is_due_is_told_to_others(two: list[Any], listen: Listen) -> 
     began = time.monotonic()
     for _ in range(50):
         await one.add()
-    await one.add(Key("crm/later"), delay=60)
+    later = Key("crm/later")
+    for seconds in (30, 40, 3_000):
+        await one.add(later, delay=seconds)
+    await one.add(Key("crm/tomorrow"), delay=86_400)
     one.store.tell("paused")
     async with asyncio.timeout(60):
         while not any(wakeup.paused for wakeup in heard):
             await asyncio.sleep(0.01)
     told = {key for wakeup in heard for key in wakeup.due or ()}
-    assert told == {KEY}
+    assert told == {KEY, later}
+    assert [later in (wakeup.due or ()) for wakeup in heard].count(True) == 1
     assert own == []
     each = PAUSE if one.workers is None else mailboxes.PAUSE
     assert len(heard) <= (time.monotonic() - began) / each + 2

@@ -8,7 +8,7 @@ from orchestratord.queue.operations import insert
 from orchestratord.queue.records import Insert, Wakeup
 from orchestratord.queue.session import Session
 from orchestratord.queue.store import Store
-from orchestratord.queue.wakeup_text import DUE_SOON_MS, WakeupText
+from orchestratord.queue.wakeup_text import DUE_LATER_MS, DUE_SOON_MS, WakeupText
 
 KEY, HOOK = Key("crm/get"), Key("crm/get", "ops")
 
@@ -23,7 +23,7 @@ async def test_what_one_says_another_reads(session: Session) -> None:
     ours, theirs = WakeupText("ours", 1_000), WakeupText("theirs", 1_000)
     now = session.now()
     assert (ours.waits, ours.take()) == (False, None)
-    session.due = {KEY: now + 20, HOOK: now + DUE_SOON_MS + 60_000}
+    session.due = {KEY: now + 20, HOOK: now + DUE_LATER_MS + 60_000}
     assert ours.add_due(session)
     session.due = {KEY: now + 10}
     assert not ours.add_due(session)  # more of what is to be told anyway
@@ -34,6 +34,31 @@ async def test_what_one_says_another_reads(session: Session) -> None:
     assert text is not None
     assert ours.read(text) is None
     assert theirs.read(text) == Wakeup({KEY: now + 10}, paused=True)
+
+
+async def test_what_is_due_later_is_told_once(session: Session) -> None:
+    """Others that know when the first one is due claim then, and learn of the next."""
+    ours, theirs = WakeupText("ours", 1_000), WakeupText("theirs", 1_000)
+    later = session.now() + DUE_SOON_MS + 5_000
+    session.due = {KEY: later}
+    assert ours.add_due(session)
+    assert theirs.read(ours.take() or "") == Wakeup({KEY: later})
+    session.due = {KEY: later + 10}
+    assert not ours.add_due(session)
+    session.due = {KEY: later - 10, HOOK: later}
+    assert ours.add_due(session)
+    session.due = {KEY: later - 5_000}
+    assert not ours.add_due(session)  # more of what is to be told anyway
+    assert theirs.read(ours.take() or "") == Wakeup({KEY: later - 5_000, HOOK: later})
+
+
+async def test_what_is_due_later_makes_room(session: Session) -> None:
+    words = WakeupText("ours", 200)
+    now = session.now()
+    session.due = {Key(f"crm/get{n}"): now + DUE_SOON_MS + 1_000 for n in range(100)}
+    session.due[KEY] = now
+    assert words.add_due(session)
+    assert WakeupText("theirs", 200).read(words.take() or "") == Wakeup({KEY: now})
 
 
 async def test_too_much_to_be_named(session: Session) -> None:
