@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import replace
 from functools import lru_cache
+from typing import Any
 
 import httpx
 
@@ -50,6 +51,8 @@ class ApiClient:
         if api.proxy is not None:
             context = proxy_context(api.tls) if api.proxy.scheme == "https" else None
             self.route = ProxyRoute(api.proxy, context)
+        self._options: dict[SendOptions, SendOptions] = {}
+        """Those of requests, with what all of this have in common."""
         self._for_token = SendOptions(
             timeout=_TOKEN_TIMEOUT,
             egress=egress,
@@ -59,19 +62,29 @@ class ApiClient:
             route=self.route,
         )
 
-    async def send(self, request: httpx.Request, options: SendOptions) -> httpx.Response:
-        """Send a request as `options` say, which have come with the context and the route of this.
+    def send(
+        self, request: httpx.Request, options: SendOptions, now: float, until: float
+    ) -> Coroutine[Any, Any, httpx.Response]:
+        """Send a request as `options` say, with the context and by the route of this.
 
         Where the API refuses the token, the request is sent once more with another one: nothing
-        was carried out. Raises SendError.
+        was carried out. `now` and `until`, when the answer has to be there, are the loop's time.
+        Awaiting raises SendError.
         """
-        keeper = self._keeper
+        keeper, known = self._keeper, self._options.get(options)
+        if known is None:
+            known = replace(options, ssl_context=self.ssl_context, route=self.route)
+            self._options[options] = known
         if keeper is None or (
             _WITH_TOKEN not in request.extensions
             and request_header(request, "authorization") != AWAITED
         ):  # no token, or a hook has set an Authorization of its own
-            return await self._client.send(request, options=options)
-        until = asyncio.get_running_loop().time() + options.timeout
+            return self._client.send_by(request, known, now, until)
+        return self._authorized(request, known, keeper, until)
+
+    async def _authorized(
+        self, request: httpx.Request, options: SendOptions, keeper: Keeper, until: float
+    ) -> httpx.Response:
         token = await keeper.token(self._fetch, until)
         response = await self._send_with(token.value, request, options, until)
         if response.status_code == httpx.codes.UNAUTHORIZED:
@@ -104,8 +117,8 @@ class ApiClient:
     ) -> httpx.Response:
         request.extensions[_WITH_TOKEN] = True
         put_headers(request, {"authorization": f"Bearer {token}"})
-        left = until - asyncio.get_running_loop().time()
-        return await self._client.send(request, options=replace(options, timeout=left))
+        now = asyncio.get_running_loop().time()
+        return await self._client.send_by(request, options, now, until)
 
     async def _fetch(self, request: httpx.Request) -> httpx.Response:
         return await self._client.send(request, options=self._for_token)
@@ -170,31 +183,31 @@ class _Within:
         self._target = target
         self._api_client = api_client
 
-    async def __call__(
+    def __call__(
         self,
         request: httpx.Request,
         *,
         fresh: bool = False,
         follow_redirects: bool = False,
         max_response: int = MAX_RESPONSE,
-    ) -> httpx.Response:
+    ) -> Coroutine[Any, Any, httpx.Response]:
         client, target, api_client = self._client, self._target, self._api_client
         timeout = target.timeout
         options = _options(
             target.egress, client.listeners, timeout, max_response, follow_redirects, fresh
         )
-        now = asyncio.get_running_loop().time()
-        if self._deadline is None:
-            self._deadline = now + timeout
-        elif now >= self._deadline:
-            limit = format_duration(timeout)
-            raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
-        else:
-            options = replace(options, timeout=self._deadline - now)
+        now, deadline = asyncio.get_running_loop().time(), self._deadline
+        if deadline is None:
+            self._deadline = deadline = now + timeout
+        elif now >= deadline:
+            return _late(format_duration(timeout))
         if api_client is None:
-            return await client.send(request, options=options)
-        options = replace(options, ssl_context=api_client.ssl_context, route=api_client.route)
-        return await api_client.send(request, options)
+            return client.send_by(request, options, now, deadline)
+        return api_client.send(request, options, now, deadline)
+
+
+async def _late(limit: str) -> httpx.Response:
+    raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
 
 
 @lru_cache(maxsize=1024)
@@ -206,7 +219,7 @@ def _options(
     follow_redirects: bool,
     fresh: bool,
 ) -> SendOptions:
-    """Those of the first request of an attempt, which many attempts have in common."""
+    """Those of a request, which many attempts have in common."""
     return SendOptions(
         timeout=timeout,
         egress=_egress(rules, listeners),

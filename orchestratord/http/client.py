@@ -19,7 +19,7 @@ from orchestratord.errors import SendError
 from orchestratord.http.connect import Resolver, SystemResolver, is_shortage
 from orchestratord.http.egress import Egress
 from orchestratord.http.gathered_writes import GatheredWrites
-from orchestratord.http.http1 import open_connection
+from orchestratord.http.http1 import Http1Connection, open_connection
 from orchestratord.http.pool import IdleConnections
 from orchestratord.http.proxy import PoolKey, ProxyRoute
 from orchestratord.http.request_bytes import encode, encode_plain, unsendable
@@ -116,61 +116,78 @@ class HttpClient:
             EgressDenied: no address of the host may be dialled.
             SendError: there is no usable answer.
         """
-        loop = asyncio.get_running_loop()
-        start = loop.time()
-        deadline = start + options.timeout
-        if start >= deadline:
+        start = asyncio.get_running_loop().time()
+        return await self.send_by(request, options, start, start + options.timeout)
+
+    async def send_by(
+        self, request: httpx.Request, options: SendOptions, now: float, deadline: float
+    ) -> httpx.Response:
+        """The same within a deadline that may have begun before: it goes for `options.timeout`.
+
+        Args:
+            request: what is sent.
+            options: how.
+            now: the loop's time.
+            deadline: when the last byte of the answer has to be there, likewise.
+        """
+        if now >= deadline:
             raise SendError("no time was left to send it", kind="timeout", sent=False)
-        plain = request.plain if isinstance(request, Request) else None
-        origin = plain.origin if plain is not None else _origin(request.url)
-        key = self._key(origin, options)
-        encoded = encode(request) if plain is None else encode_plain(request, plain)
-        if key.route is not None and key.ssl_context is None:
-            encoded = key.route.handed(encoded, origin)
-        connection = None if options.fresh else self._pool.take(key, options.egress, start)
+        if isinstance(request, Request) and (plain := request.plain) is not None:
+            origin, encoded = plain.origin, encode_plain(request, plain)
+        else:
+            origin, encoded = _origin(request.url), encode(request)
+        if origin.scheme == b"http":
+            key = PoolKey(origin.name, origin.port or 80, None, options.route)
+            if key.route is not None:
+                encoded = key.route.handed(encoded, origin)
+        else:
+            key = self._secure_key(origin, options)
+        connection = None if options.fresh else self._pool.take(key, options.egress, now)
         if connection is None:
-            until = min(deadline, start + options.connect_timeout)
-            connection = await open_connection(
-                key,
-                resolver=self._resolver,
-                egress=options.egress,
-                deadline=until,
-                gathered=self._gathered,
+            until = min(deadline, now + options.connect_timeout)
+            connection = await self._open(key, options, until)
+        try:
+            status, reason, version, fields, names, content, cut = await connection.exchange(
+                encoded, options.max_response, deadline
             )
-        answer = await connection.exchange(encoded, options.max_response, deadline)
-        now = loop.time()
-        if answer.reusable:
-            self._pool.give(key, connection, now)
-        response = Response(
-            answer.status,
-            answer.headers,
-            bytes(answer.body),
-            request,
-            {
-                "http_version": answer.http_version,
-                "reason_phrase": answer.reason,
-                "truncated": answer.truncated,
-            },
-            answer.names,
-        )
-        if options.follow_redirects and answer.status in _REDIRECTS:
-            return await self._follow(response, options, start)
-        response.elapsed = timedelta(seconds=now - start)
+        except BaseException:
+            connection.abandon()
+            raise
+        end = asyncio.get_running_loop().time()
+        if connection.reusable:
+            self._pool.give(key, connection, end)
+        extensions = {"http_version": version, "reason_phrase": reason, "truncated": cut}
+        took = timedelta(seconds=end - now)
+        response = Response(status, fields, content, request, extensions, names, took)
+        if options.follow_redirects and status in _REDIRECTS:
+            return await self._follow(response, options, now, deadline)
         return response
 
+    async def _open(self, key: PoolKey, options: SendOptions, until: float) -> Http1Connection:
+        connection = await open_connection(
+            key,
+            resolver=self._resolver,
+            egress=options.egress,
+            deadline=until,
+            gathered=self._gathered,
+        )
+        if connection.closing:
+            what = "the connection was closed before anything was sent"
+            raise SendError(what, kind="reset", sent=False)
+        return connection
+
     async def _follow(
-        self, response: httpx.Response, options: SendOptions, start: float
+        self, response: httpx.Response, options: SendOptions, start: float, deadline: float
     ) -> httpx.Response:
         """What comes after a redirect: the answer to the last request that was sent."""
         loop = asyncio.get_running_loop()
-        deadline = start + options.timeout
+        left = replace(options, follow_redirects=False)
         for _ in range(_MAX_REDIRECTS):
             following = _redirected(response.request, response)
             if following is None:
                 break
-            left = replace(options, follow_redirects=False, timeout=deadline - loop.time())
             try:
-                response = await self.send(following, options=left)
+                response = await self.send_by(following, left, loop.time(), deadline)
             except SendError as error:
                 # The redirect was an answer to a request that was sent, whatever became of this.
                 error.sent = True
@@ -185,9 +202,7 @@ class HttpClient:
             self._system.close()
         await asyncio.sleep(0)  # the loop closes their sockets in its next round
 
-    def _key(self, origin: Origin, options: SendOptions) -> PoolKey:
-        if origin.scheme == b"http":
-            return PoolKey(origin.name, origin.port or 80, None, options.route)
+    def _secure_key(self, origin: Origin, options: SendOptions) -> PoolKey:
         ssl_context = options.ssl_context
         if ssl_context is None:
             ssl_context = self._default_context

@@ -15,17 +15,20 @@ from orchestratord.http.egress import Egress
 from orchestratord.http.gathered_writes import GatheredWrites
 from orchestratord.http.proxy import PoolKey, ProxyAnswer, connect_through
 from orchestratord.http.request_bytes import Encoded
-from orchestratord.http.response_parser import ResponseParser
+from orchestratord.http.response_parser import ReceivedAnswer, ResponseParser
 from orchestratord.http.tls import certificate_name, refused_by_peer, tls_failure
 
 _PIECE = 65_536  # bytes of a body handed to the transport at once
+_REMEMBERED = 1024  # bytes of an answer, and of its decoded body, that the next one may repeat
 _PEEK = int(socket.MSG_PEEK | socket.MSG_DONTWAIT)  # flags of an enumeration take long to combine
 
 
 class Http1Connection(asyncio.Protocol):
     """A connection to one address. It carries one request and its answer at a time.
 
-    No task belongs to it: the loop's callbacks move an exchange on, and a timer ends it.
+    No task belongs to it: the loop's callbacks move an exchange on, and a timer ends it. Servers
+    that have little to say often give one answer again and again, which is parsed once: for as long
+    as its Date stays the same, byte for byte.
 
     Args:
         sock: the connected socket beneath the transport.
@@ -35,10 +38,13 @@ class Http1Connection(asyncio.Protocol):
     """
 
     __slots__ = (
-        "_answer",
+        "_asked",
+        "_closes",
         "_deadline",
         "_gathered",
+        "_last",
         "_loop",
+        "_parser",
         "_paused",
         "_rest",
         "_socket",
@@ -50,6 +56,7 @@ class Http1Connection(asyncio.Protocol):
         "address",
         "egress",
         "idle_since",
+        "reusable",
         "used",
     )
 
@@ -68,63 +75,63 @@ class Http1Connection(asyncio.Protocol):
         self.egress = egress
         self.used = False  # has carried an exchange before
         self.idle_since = 0.0
+        self.reusable = False
+        """Whether it can carry another request, once an exchange has ended."""
         self._gathered = gathered
         self._loop = loop
         self._socket = sock
-        self._answer: ResponseParser | None = None
-        self._waiter: asyncio.Future[None] | None = None
+        self._waiter: asyncio.Future[ReceivedAnswer] | None = None
+        """While an exchange is under way."""
+        self._parser: ResponseParser | None = None
+        """Of its answer, once the first byte has come."""
+        self._asked = "", 0
+        """The request's method, and how much is kept of its answer."""
+        self._closes = False
+        self._last: tuple[bytes, tuple[str, int], ReceivedAnswer] | None = None
+        """The bytes of an answer, for which request, and what they say."""
         self._rest: memoryview | None = None
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
         self._timer: asyncio.TimerHandle | None = None
         self._timer_at = math.inf
 
-    async def exchange(self, encoded: Encoded, limit: int, deadline: float) -> ResponseParser:
-        """Send one request and read its answer. Where the connection can carry no other one
-        afterwards, it is closed, and the answer not `reusable`; at once where this is cancelled.
+    def exchange(
+        self, encoded: Encoded, limit: int, deadline: float
+    ) -> asyncio.Future[ReceivedAnswer]:
+        """Send one request; what is awaited is its answer. The connection is `reusable` then where
+        it can carry another one, and closed where it cannot.
+
+        To be called while it is open and carries nothing. A caller that waits no longer calls
+        `abandon`.
 
         Args:
             encoded: the request.
             limit: how many bytes of the answer's decoded body are kept.
             deadline: the loop's time at which the last byte of the answer has to be there.
 
-        Raises:
-            SendError: there is no usable answer.
+        Awaiting raises SendError where there is no usable answer.
         """
-        self._answer = answer = ResponseParser(encoded.request.method, limit)
         self._waiter = waiter = self._loop.create_future()
-        self._deadline = deadline
+        self._asked, self._closes = (encoded.request.method, limit), encoded.closes
+        self._deadline, self.reusable = deadline, False
         # One timer for many exchanges: an early one looks at the deadline and waits on.
         if self._timer_at > deadline:
             self._arm()
-        reusable = False
-        try:
-            if self._transport.is_closing():
-                what = "the connection was closed before anything was sent"
-                raise SendError(what, kind="reset", sent=False, stale=self.used)
-            body = encoded.body
-            if len(body) <= _PIECE:
-                self._write(encoded.head + body)
-            else:
-                self._transport.write(encoded.head)
-                self._rest = memoryview(body)
-                self._send_more()
-            await waiter
-            # An answer may come before the whole body is sent: it counts, the connection is lost.
-            answer.reusable = reusable = (
-                answer.reusable
-                and not encoded.closes
-                and self._rest is None
-                and not self._transport.get_write_buffer_size()
-            )
-        finally:
-            del waiter  # it may hold an error, whose traceback holds this frame
-            self._answer = self._waiter = self._rest = None
-            answer.release()
-            if not reusable:
-                self.close()
-        self.used = True
-        return answer
+        body = encoded.body
+        if len(body) <= _PIECE:
+            self._write(encoded.head + body)
+        else:
+            self._transport.write(encoded.head)
+            self._rest = memoryview(body)
+            self._send_more()
+        return waiter
+
+    def abandon(self) -> None:
+        """The answer is not waited for any more: close at once."""
+        if self._parser is not None:
+            self._parser.release()
+        self._waiter = self._parser = self._rest = None
+        self.close()
 
     def usable(self) -> bool:
         """Whether it is still open and, idle as it is, silent. The socket is asked as well: the
@@ -158,13 +165,12 @@ class Http1Connection(asyncio.Protocol):
 
     def _expire(self) -> None:
         self._timer, self._timer_at = None, math.inf
-        answer = self._answer
-        if answer is None:
+        if self._waiter is None:
             return
         if self._deadline > self._loop.time():
             self._arm()
             return
-        if answer.started:
+        if self._parser is not None:
             what = "the answer did not come to its end in time"
         elif self._rest is not None:
             what = "the request could not be sent in time"
@@ -178,23 +184,34 @@ class Http1Connection(asyncio.Protocol):
             self._rest = rest if rest else None
             self._transport.write(piece)
 
-    def _succeed(self) -> None:
-        self._answer = None
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
+    def _succeed(self, answer: ReceivedAnswer, reusable: bool) -> None:
+        waiter, self._waiter = self._waiter, None
+        self.used = True
+        # An answer may come before the whole body is sent: it counts, the connection is lost.
+        if (
+            not reusable
+            or self._closes
+            or self._rest is not None
+            or self._transport.get_write_buffer_size()
+        ):
+            self.abandon()
+        else:
+            self.reusable = True
+        if waiter is not None and not waiter.done():
+            waiter.set_result(answer)
 
     def _fail(self, error: SendError) -> None:
-        self._answer = None
-        self.close()
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_exception(error)
-            self._waiter.exception()  # what waits for it may be cancelled at this moment
+        waiter = self._waiter
+        self.abandon()
+        if waiter is not None and not waiter.done():
+            waiter.set_exception(error)
+            waiter.exception()  # what waits for it may be cancelled at this moment
 
     def _peer_closed(self, error: Exception | None) -> None:
-        answer = self._answer
-        if answer is None:
+        if self._waiter is None:
             return
-        if not answer.started:
+        parser = self._parser
+        if parser is None:
             refusal = None if self.used else refused_by_peer(error)
             if refusal is not None:
                 self._fail(refusal)
@@ -211,11 +228,11 @@ class Http1Connection(asyncio.Protocol):
             self._fail(SendError(what, kind="reset", sent=True))
         else:
             try:
-                answer.end()
+                parser.end()
             except SendError as missing:
                 self._fail(missing)
             else:
-                self._succeed()
+                self._parsed(parser)
 
     # asyncio's callbacks.
 
@@ -225,17 +242,33 @@ class Http1Connection(asyncio.Protocol):
         self._write = transport.write if gathered is None else partial(gathered.add, transport)
 
     def data_received(self, data: bytes) -> None:
-        answer = self._answer
-        if answer is None:  # nothing was asked for
+        if self._waiter is None:  # nothing was asked for
             self.close()
             return
+        parser, whole = self._parser, False
+        if parser is None:
+            last = self._last
+            if last is not None and data == last[0] and self._asked == last[1]:
+                self._succeed(last[2], True)
+                return
+            parser, whole = ResponseParser(*self._asked), True
+            self._parser = parser
         try:
-            answer.feed(data)
+            parser.feed(data)
         except SendError as error:
             self._fail(error)
-        else:
-            if answer.done:
-                self._succeed()
+            return
+        if parser.done:
+            answer = self._parsed(parser)
+            if whole and self.reusable and len(data) <= _REMEMBERED >= len(answer.content):
+                self._last = data, self._asked, answer
+
+    def _parsed(self, parser: ResponseParser) -> ReceivedAnswer:
+        answer = parser.answer()
+        parser.release()
+        self._parser = None
+        self._succeed(answer, parser.reusable)
+        return answer
 
     def eof_received(self) -> bool:
         self._peer_closed(None)

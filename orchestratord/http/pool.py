@@ -39,7 +39,10 @@ class IdleConnections:
             return None
         last = idle[-1]
         # The usual case: it was used a moment ago, and its address checked by these very rules.
-        if last.egress is egress and self._is_open(last, now - last.idle_since):
+        idle_for = now - last.idle_since
+        if last.egress is egress and (
+            not last.closing if idle_for < _MOMENT else self._is_open(last, idle_for)
+        ):
             self._count -= 1
             return idle.pop()
         return self._search(idle, key, egress, now)

@@ -82,22 +82,21 @@ def encode(request: httpx.Request) -> Encoded:
     return Encoded(request, head, body, closes)
 
 
-def encode_plain(request: httpx.Request, plain: Plain) -> Encoded:
+def encode_plain(request: Request, plain: Plain) -> Encoded:
     """The same for one of ours, whose Host and length are right by the way in which it was made."""
-    head, fields, closes = plain.head, plain.fields, False
-    if head and request.method == plain.method:
-        fields, closes = fields[plain.ready :], plain.closes
-    else:
+    head, closes, fields = plain.head, plain.closes, request._fields
+    if not head or request.method != plain.method:
         line = b"%b %b" % (request.method.encode(), plain.target)
         if not _LINE.fullmatch(line):
             raise unsendable("its method or its URL holds characters that cannot be sent")
-        head = line + b" HTTP/1.1\r\n"
+        head, closes, fields = line + b" HTTP/1.1\r\n", False, request.fields
     rows = header_lines(fields)
     if rows.count(b"\n") != len(fields) or not _FIELDS.fullmatch(rows):
         raise unsendable("a header holds characters that cannot be sent")
-    if plain.names is None or b"connection" in plain.names:
+    names = request._names
+    if names is None or b"connection" in names:
         closes = closes or asks_to_close(fields)
-    return Encoded(request, b"%b%b\r\n" % (head, rows), request.content, closes)
+    return Encoded(request, b"%b%b\r\n" % (head, rows), request._content, closes)
 
 
 def _framed(body: bytes, lengths: list[bytes], codings: list[bytes]) -> bytes:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import zlib
 from collections.abc import Sequence
 from itertools import chain
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
 import httptools
 
@@ -26,6 +26,20 @@ _HEAD_TOO_LARGE = f"its headers are larger than {HEAD_LIMIT // 1024} KiB"
 _TOO_MANY_HEADERS = f"it has more than {HEADER_COUNT} headers"
 _VERSIONS = {"1.1": b"HTTP/1.1", "1.0": b"HTTP/1.0"}
 _GZIP = 16 + zlib.MAX_WBITS
+
+
+class ReceivedAnswer(NamedTuple):
+    """An answer that has been read to its end, or to where its body was cut."""
+
+    status: int
+    reason: bytes
+    http_version: bytes
+    headers: Fields
+    names: tuple[str, ...]
+    """Those of the headers, by `names_of`."""
+    content: bytes
+    """The decoded body."""
+    truncated: bool
 
 
 class ResponseParser:
@@ -69,11 +83,6 @@ class ResponseParser:
             lenient_optional_cr_before_lf=True, lenient_spaces_after_chunk_size=True
         )
 
-    @property
-    def started(self) -> bool:
-        """True when at least one byte has come."""
-        return self._wire > 0
-
     def feed(self, data: bytes) -> None:
         """Take the next bytes; `done` is True when they were the last ones that are wanted.
 
@@ -106,8 +115,14 @@ class ResponseParser:
             )
         self._finish()
 
+    def answer(self) -> ReceivedAnswer:
+        """What has come, once it is `done`."""
+        body, cut = bytes(self.body), self.truncated
+        status, reason, version = self.status, self.reason, self.http_version
+        return ReceivedAnswer(status, reason, version, self.headers, self.names, body, cut)
+
     def release(self) -> None:
-        """Let go of the parser. It and the answer hold each other, and would wait for a
+        """Let go of the parser. It and what it calls hold each other, and would wait for a
         collection of cycles with a body of a megabyte each."""
         del self._parser
 

@@ -9,12 +9,15 @@ is kept as it goes over the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from datetime import timedelta
 from functools import cached_property, lru_cache
 from operator import itemgetter, methodcaller
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import httpx
+
+T = TypeVar("T")
 
 MAX_RESPONSE = 1 << 20
 """Bytes of an answer's body that are read where nothing else is said; the rest is cut off."""
@@ -50,8 +53,6 @@ _USUAL = 512
 # Called for each field, and each name, of a message, by what is written in C.
 _name, _value = itemgetter(0), itemgetter(1)
 _text, _line = methodcaller("decode", "ascii"), b"%b: %b\r\n".__mod__
-_PARTS = frozenset({"url", "headers", "stream"})
-"""Of a request, made where they are looked at."""
 NO_HEADERS: Mapping[str, str] = {}
 
 
@@ -77,33 +78,19 @@ class Origin(NamedTuple):
 
 
 class Plain(NamedTuple):
-    """A request as it goes out, whose URL and headers have not been looked at."""
+    """Where a request goes, and how its bytes begin: what all requests of a form have in common."""
 
     origin: Origin
     target: bytes
-    fields: Fields
+    first: Fields
+    """Its first headers; the others are those of the request alone."""
     method: str = ""
     """The method that stands in `head`."""
-    ready: int = 0
-    """How many of the fields, from the first one, are in `head`."""
     head: bytes = b""
-    """The request line and these fields, as bytes that can be sent; empty where there are none."""
+    """The request line and the first headers, as bytes that can be sent; empty where these have not
+    been looked at."""
     closes: bool = False
-    """Whether one of these fields asks for the connection to be closed."""
-    names: frozenset[bytes] | None = None
-    """In small letters, the names of all fields and maybe others; None where they are not known."""
-
-    def with_fields(self, fields: Fields, names: frozenset[bytes] | None) -> Plain:
-        """The same with other fields behind those that are ready."""
-        origin, target, _, method, ready, head, closes, _ = self
-        return Plain(origin, target, fields, method, ready, head, closes, names)
-
-    def lacks(self, names: frozenset[bytes]) -> bool:
-        """Whether no field has one of these names, in small letters."""
-        known = self.names
-        if known is None:
-            known = frozenset([name.lower() for name, _ in self.fields])
-        return known.isdisjoint(names)
+    """Whether one of the first headers asks for the connection to be closed."""
 
 
 class Form:
@@ -122,17 +109,17 @@ class Form:
     def __init__(self, method: str, url: str, headers: Mapping[str, str]) -> None:
         self._whole = method, url, headers
         self._names = FRAMING | {name.encode("ascii").lower() for name in headers}
-        plain = Request(method, url, headers=headers, content=b"-").plain
-        self._plain: Plain | None = None
+        request = Request(method, url, headers=headers, content=b"-")
+        plain = request.plain
         if plain is not None:
-            fields = plain.fields[:-1]  # all but the length of the content
+            fields = request.fields[:-1]  # all but the length of the content
             line = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target)
             rows = header_lines(fields)
+            plain = plain._replace(first=fields)
             if _SENDABLE.fullmatch(line + rows) and rows.count(b"\n") == len(fields):
-                plain = plain._replace(
-                    method=method, ready=len(fields), head=line + rows, closes=asks_to_close(fields)
-                )
-            self._plain = plain._replace(fields=fields)
+                closes = asks_to_close(fields)
+                plain = plain._replace(method=method, head=line + rows, closes=closes)
+        self._plain = plain
 
     def request(self, content: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request:
         """A request with `content` and these `headers` besides; one takes the place of its like.
@@ -142,19 +129,20 @@ class Form:
         plain, names = self._plain, self._names
         if plain is None or not content:
             return self._other(content, headers)
-        fields = plain.fields.copy()
+        fields = [(b"Content-Length", b"%d" % len(content))]
         if headers:
-            new = _new_names(tuple(headers))
-            if not names.isdisjoint(new.lowered):
+            new = _new_names(names, tuple(headers), ())
+            if new.together is None:
                 return self._other(content, headers)
-            fields += zip(new.sent, map(str.encode, headers.values()), strict=True)
-            names |= new.lowered
-        fields.append((b"Content-Length", b"%d" % len(content)))
-        request = Request.__new__(Request)
+            names = new.together
+            fields[:0] = zip(new.sent, map(str.encode, headers.values()), strict=True)
+        request: Request = _new_request(Request)
         request.method = self._whole[0]
         request.extensions = {}
         request._content = content
-        request._plain = plain.with_fields(fields, names)
+        request.plain = request._plain = plain
+        request._fields = fields
+        request._names = names
         return request
 
     def _other(self, content: bytes, headers: Mapping[str, str]) -> Request:
@@ -178,6 +166,28 @@ def asks_to_close(fields: Fields) -> bool:
     return closes
 
 
+class _Part(Generic[T]):
+    """A part of a message that is made when it is looked at: it may be changed from then on, so
+    that the message is `plain` no longer."""
+
+    def __init__(self, make: Callable[[Any], T]) -> None:
+        self._make = make
+        self._name = f"_made_{make.__name__}"
+        self.__doc__ = make.__doc__
+
+    def __get__(self, message: Any, owner: type | None = None) -> T:
+        if message is None:
+            return self  # type: ignore[return-value]  # of the class
+        made: dict[str, T] = message.__dict__
+        if self._name not in made:
+            self.__set__(message, self._make(message))
+        return made[self._name]
+
+    def __set__(self, message: Any, value: T) -> None:
+        message.plain = None
+        message.__dict__[self._name] = value
+
+
 class Request(httpx.Request):
     """A request with all its content.
 
@@ -191,6 +201,10 @@ class Request(httpx.Request):
         httpx.InvalidURL: `url` is none.
         ValueError: a header cannot be encoded.
     """
+
+    plain: Plain | None = None
+    """How it begins as it goes out, where its URL and headers have not been looked at; None where
+    they may have been changed."""
 
     def __init__(
         self,
@@ -219,27 +233,31 @@ class Request(httpx.Request):
         self.method = method
         self.extensions = {}
         self._content = content or b""
-        self._plain = Plain(origin, target.encode("ascii"), fields)
+        self.plain = self._plain = Plain(origin, target.encode("ascii"), [])
+        self._fields = fields
+        self._names: frozenset[bytes] | None = None
+        """Those of all fields and maybe others, in small letters; None where they are not known."""
 
-    @cached_property
-    def url(self) -> httpx.URL:  # type: ignore[override]
+    @_Part
+    def url(self) -> httpx.URL:
         """Made where it is looked at, as are those below."""
         return httpx.URL(self._plain.origin.text + self._plain.target.decode("ascii"))
 
-    @cached_property
-    def headers(self) -> httpx.Headers:  # type: ignore[override]
-        return httpx.Headers(self._plain.fields)
+    @_Part
+    def headers(self) -> httpx.Headers:
+        return httpx.Headers(self.fields)
 
-    @cached_property
-    def stream(self) -> httpx.ByteStream:  # type: ignore[override]
+    @_Part
+    def stream(self) -> httpx.ByteStream:
         return httpx.ByteStream(self._content)
 
     @property
-    def plain(self) -> Plain | None:
-        """The request as it goes out; None where it may have been changed."""
-        made = self.__dict__
-        plain: Plain | None = made.get("_plain") if _PARTS.isdisjoint(made) else None
-        return plain
+    def fields(self) -> Fields:
+        """All of its headers as they go out, where it is `plain`."""
+        return [*self._plain.first, *self._fields]
+
+
+_new_request = Request.__new__
 
 
 class Response(httpx.Response):
@@ -252,8 +270,11 @@ class Response(httpx.Response):
         request: what it answers.
         extensions: `http_version`, `reason_phrase`, and `truncated` where the body was cut.
         names: those of the headers, by `names_of`; worked out where left out.
+        elapsed: from its request to its last byte, where that is known.
     """
 
+    plain: tuple[str, ...] | None = None
+    """The names of its headers, by `names_of`, where these have not been looked at."""
     next_request = None
     is_closed = True
     is_stream_consumed = True
@@ -267,18 +288,21 @@ class Response(httpx.Response):
         request: httpx.Request,
         extensions: dict[str, Any],
         names: tuple[str, ...] | None = None,
+        elapsed: timedelta | None = None,
     ) -> None:
         self.status_code = status_code
         self._fields = fields
-        self._names = names_of(fields) if names is None else names
+        self.plain = names_of(fields) if names is None else names
         self._content = content
         self._request = request
         self.extensions = extensions
         self.history = []
         self._num_bytes_downloaded = len(content)
+        if elapsed is not None:
+            self._elapsed = elapsed
 
-    @cached_property
-    def headers(self) -> httpx.Headers:  # type: ignore[override]
+    @_Part
+    def headers(self) -> httpx.Headers:
         """Made where it is looked at, as is `stream`."""
         return httpx.Headers(self._fields)
 
@@ -295,12 +319,11 @@ def url_text(request: httpx.Request) -> str:
 
 def request_header(request: httpx.Request, name: str) -> str | None:
     """The value of a header, None where it is not there. `name` is in small letters."""
-    plain = request.plain if isinstance(request, Request) else None
-    if plain is None:
+    if not isinstance(request, Request) or request.plain is None:
         found: str | None = request.headers.get(name)
         return found
     wanted = name.encode("ascii")
-    for field, value in plain.fields:
+    for field, value in request.fields:
         if len(field) == len(wanted) and field.lower() == wanted:
             return value.decode(errors="replace")
     return None
@@ -316,56 +339,74 @@ def put_headers(
         headers: names, in small letters, and values; one replaces all that have its name.
         instead_of: names, in small letters, that go as well.
     """
-    names = _new_names(tuple(headers), tuple(instead_of))
-    new = zip(names.sent, map(str.encode, headers.values()), strict=True)
+    names = None
+    if isinstance(request, Request) and (plain := request.plain) is not None:
+        names = _new_names(request._names, tuple(headers), tuple(instead_of))
+        if names.together is not None:  # as of all requests that come from a form
+            new = zip(names.sent, map(str.encode, headers.values()), strict=True)
+            request._fields = [*request._fields, *new]
+            request._names = names.together
+            return
+        if not names.frame:
+            _replace_fields(request, plain, names, headers.values())
+            return
     # What frames a request is looked at again before it goes out.
-    if not isinstance(request, Request) or names.frame or (plain := request.plain) is None:
-        kept = [field for field in request.headers.raw if field[0].lower() not in names.lowered]
-        request.headers = httpx.Headers([*kept, *new])
-        return
-    fields, known = plain.fields, plain.names
-    if plain.lacks(names.lowered):  # as of all requests that come from a form
-        fields = [*fields, *new]
-    else:
-        kept = [field for field in fields if field[0].lower() not in names.lowered]
-        if kept[: plain.ready] != fields[: plain.ready]:
-            plain = plain._replace(ready=0, head=b"", closes=False)  # it holds one that is gone
-        fields = [*kept, *new]
-    if known is not None:
-        known |= names.lowered
-    request._plain = plain.with_fields(fields, known)
+    if names is None:
+        names = _new_names(None, tuple(headers), tuple(instead_of))
+    new = zip(names.sent, map(str.encode, headers.values()), strict=True)
+    kept = [field for field in request.headers.raw if field[0].lower() not in names.lowered]
+    request.headers = httpx.Headers([*kept, *new])
+
+
+def _replace_fields(
+    request: Request, plain: Plain, names: _NewNames, values: Iterable[str]
+) -> None:
+    first = [field for field in plain.first if field[0].lower() not in names.lowered]
+    kept = [field for field in request._fields if field[0].lower() not in names.lowered]
+    request._fields = [*kept, *zip(names.sent, map(str.encode, values), strict=True)]
+    if len(first) < len(plain.first):  # the head holds one that is gone
+        request.plain = request._plain = Plain(plain.origin, plain.target, first)
+    if request._names is not None:
+        request._names |= names.lowered
 
 
 class _NewNames(NamedTuple):
-    """Names of headers that are set: as they are sent, these and those that go in small letters,
-    and whether one of them frames a request."""
+    """Names of headers that are set: as they are sent; these and those that go in small letters;
+    whether one of them frames a request; and with those that were known, None where one of them is
+    among these, or these are not known."""
 
     sent: tuple[bytes, ...]
     lowered: frozenset[bytes]
     frame: bool
+    together: frozenset[bytes] | None
 
 
 @lru_cache(maxsize=256)
-def _new_names(names: tuple[str, ...], others: tuple[str, ...] = ()) -> _NewNames:
+def _new_names(
+    known: frozenset[bytes] | None, names: tuple[str, ...], others: tuple[str, ...]
+) -> _NewNames:
     sent = tuple([name.encode("ascii") for name in names])
     lowered = frozenset([name.encode("ascii").lower() for name in (*names, *others)])
-    return _NewNames(sent, lowered, not lowered.isdisjoint(FRAMING))
+    frame = not lowered.isdisjoint(FRAMING)
+    new = known is not None and not frame and known.isdisjoint(lowered)
+    return _NewNames(sent, lowered, frame, known | lowered if known is not None and new else None)
 
 
 def header(response: httpx.Response, name: str) -> str | None:
     """The value of a header, None where it is not there. `name` is in small letters."""
-    if _untouched(response) and name not in response._names:
-        return None
+    if isinstance(response, Response):
+        names = response.plain
+        if names is not None and name not in names:
+            return None
     found: str | None = response.headers.get(name)
     return found
 
 
 def header_items(response: httpx.Response) -> Iterable[tuple[str, str]]:
     """Every header, its name in small letters."""
-    if _untouched(response):
-        names, fields = response._names, response._fields
+    if isinstance(response, Response) and (names := response.plain) is not None:
         try:
-            return list(zip(names, map(_text, map(_value, fields)), strict=True))
+            return list(zip(names, map(_text, map(_value, response._fields)), strict=True))
         except ValueError:  # one of them is no ASCII
             pass
     return response.headers.multi_items()
@@ -375,7 +416,9 @@ def headers_as_they_came(
     response: httpx.Response,
 ) -> tuple[tuple[str, ...], Fields] | None:
     """Names in small letters, and the fields; None where a hook may have changed them."""
-    return (response._names, response._fields) if _untouched(response) else None
+    if not isinstance(response, Response) or response.plain is None:
+        return None
+    return response.plain, response._fields
 
 
 def names_of(fields: Fields) -> tuple[str, ...]:
@@ -389,11 +432,6 @@ def names_of(fields: Fields) -> tuple[str, ...]:
 def _lowered(names: tuple[bytes, ...]) -> tuple[str, ...]:
     """Most servers give all of their answers the same headers."""
     return tuple([name.decode("ascii").lower() for name in names if name.isascii()])
-
-
-def _untouched(response: httpx.Response) -> TypeGuard[Response]:
-    """Whether an answer's headers are as they came."""
-    return isinstance(response, Response) and "headers" not in response.__dict__
 
 
 @lru_cache(maxsize=4096)

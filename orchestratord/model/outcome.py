@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, Literal, Protocol, cast
+from typing import Any, Literal, Protocol
 
 import httpx
 
@@ -84,18 +84,13 @@ class Outcome:
         code = response.status_code
         verdict: Verdict = "success" if code in success else "retry" if code in when else "failure"
         error = None if verdict == "success" else f"{code} {response.reason_phrase}".rstrip()
-        outcome = _Thawed(
-            verdict,
-            code,
-            response,
-            error,
-            # These three say that something behind the server failed, maybe after it had done it.
-            maybe_done=code in (500, 502, 504),
-            answered=True,
-            retry_after=header(response, "retry-after"),
-        )
+        outcome: Any = _Thawed(verdict, code, response, error)
+        # These three say that something behind the server failed, maybe after it had done it.
+        outcome.maybe_done = code in (500, 502, 504)
+        outcome.answered = True
+        outcome.retry_after = header(response, "retry-after")
         outcome.__class__ = Outcome
-        return cast("Outcome", outcome)
+        return outcome  # type: ignore[no-any-return]
 
     @classmethod
     def from_error(cls, error: SendError, *, when: StatusSet) -> Outcome:

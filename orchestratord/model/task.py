@@ -251,10 +251,8 @@ _STATUS, _REASON, _NEXT_TRY, _CODE, _ERROR = (
 
 
 def thawed(frozen: type[Any]) -> type[Any]:
-    """A class with the fields of a frozen dataclass with slots, that is not frozen itself. An
-    instance becomes a frozen one when its `__class__` is set.
-
-    A frozen dataclass sets each field by a call, which takes eight times as long.
+    """A class with the fields of a frozen dataclass with slots, that is not frozen itself: that
+    sets each by a call, in eight times as long. An instance becomes one as its `__class__` is set.
 
     Args:
         frozen: has no `__post_init__`, and no field that makes its own default.
@@ -343,7 +341,7 @@ class NewTask:
         return Key(self.endpoint_id, self.webhook)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)  # not frozen: each attempt makes some, and a field takes a call then
 class Upsert:
     """Insert a row into a plugin's own table, or update the columns named in `values`.
 
@@ -358,6 +356,7 @@ class Upsert:
     key: Mapping[str, Any]
     values: Mapping[str, Any]
     add: Mapping[str, int] = field(default_factory=dict)
+    _checked: Any = field(init=False, default=None, compare=False, repr=False)  # by `row_of`
 
 
 @dataclass(frozen=True, slots=True)

@@ -353,12 +353,13 @@ class Host:
                     or (running is not None and running.cancelling() > before)
                 ):
                     result = await settle(result, raised, self.timeout, running, before)
-                is_list = type(result) is list
-                if is_list and len(result) > _AT_ONCE:
+                if not result and (result is None or type(result) is list):
+                    continue
+                if type(result) is list and len(result) > _AT_ONCE:
                     effects += await off_loop(
                         check_effects, result, self.registry, item.plugin, self.max_params
                     )
-                elif result if is_list else result is not None:
+                else:
                     effects += check_effects(result, self.registry, item.plugin, self.max_params)
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)

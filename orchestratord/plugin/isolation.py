@@ -272,7 +272,6 @@ def valid_refusal(refusal: Reject | Snooze) -> bool:
 
 
 _EFFECTS = tuple(kind.__name__ for kind in get_args(Effect))
-_ROW_EFFECTS = get_args(RowEffect)
 
 
 def check_effects(
@@ -284,25 +283,41 @@ def check_effects(
     """
     if result is None:
         return []
-    room = _LARGEST_SUM
     effects: list[Effect] = _effects_of(result)
+    known, room = registry.row_kinds[plugin], _LARGEST_SUM
     for effect in effects:
-        if isinstance(effect, _ROW_EFFECTS):
-            room -= _check_row(effect, registry, plugin)
-        else:
-            if isinstance(effect, NewTask):
-                _check_task(effect)
-            elif isinstance(effect, BatchMember):
-                _check_member(effect)
+        if type(effect) is Upsert:  # as nearly all
+            row, kind = effect._checked = row_of(effect)
+            are_texts = known.get(kind)
+            if are_texts is None:
+                are_texts = _check_kind(kind, registry, plugin)
+            texts = "".join(compress(row, are_texts))
+            if texts.isascii() and len(texts) <= _LARGEST_TEXT:
+                room -= len(texts)
             else:
-                raise HookFault(
-                    f"returned a {type(effect).__name__} among its effects; "
-                    f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
-                )
-            room -= _size_of(effect, max_params)
+                room -= _size_of_texts(effect, texts, row, kind)
+        else:
+            room -= _size_of_other(effect, registry, plugin, max_params)
         if room < 0:
             raise HookFault(_TOO_LARGE)
     return effects
+
+
+def _size_of_other(effect: Effect, registry: Registry, plugin: str, max_params: int) -> int:
+    """The bytes of what is no plain upsert. Raises HookFault for what may not be returned."""
+    if isinstance(effect, NewTask):
+        _check_task(effect)
+    elif isinstance(effect, BatchMember):
+        _check_member(effect)
+    elif isinstance(effect, Upsert | Delete):
+        kind = row_of(effect)[1] if isinstance(effect, Upsert) else _deleted(effect)[1]
+        _check_kind(kind, registry, plugin)
+    else:
+        raise HookFault(
+            f"returned a {type(effect).__name__} among its effects; "
+            f"allowed are {', '.join(_EFFECTS[:-1])} and {_EFFECTS[-1]}"
+        )
+    return _size_of(effect, max_params)
 
 
 def _effects_of(result: Any) -> list[Any]:
@@ -349,7 +364,10 @@ def _size_of(effect: Effect, max_params: int) -> int:
     if isinstance(effect, BatchMember):
         _check_member(effect)
         return _size(effect.detail, "the detail of a BatchMember") if effect.detail else 0
-    row, kind = row_of(effect) if isinstance(effect, Upsert) else _deleted(effect)
+    if isinstance(effect, Upsert):
+        row, kind = effect._checked = row_of(effect)
+    else:
+        row, kind = _deleted(effect)
     texts = "".join(value for value in row if isinstance(value, str))
     return _size_of_texts(effect, texts, row, kind)
 
@@ -436,20 +454,7 @@ def _check_member(member: BatchMember) -> None:
 
 _STORABLE = (str, int, float, _NOTHING)
 _MOST_KINDS = 1_000
-"""Kinds of rows that are known to be in order."""
-
-
-def _check_row(effect: RowEffect, registry: Registry, plugin: str) -> int:
-    """The bytes of its texts. Raises HookFault for a row that the plugin may not write."""
-    row, kind = row_of(effect) if isinstance(effect, Upsert) else _deleted(effect)
-    are_texts = registry.row_kinds.get((plugin, kind))
-    if are_texts is None:
-        are_texts = _check_kind(kind, registry, plugin)
-    texts = "".join(compress(row, are_texts))
-    size = len(texts)
-    if texts.isascii() and size <= _LARGEST_TEXT:
-        return size
-    return _size_of_texts(effect, texts, row, kind)
+"""Kinds of rows of a plugin that are known to be in order."""
 
 
 def _check_kind(kind: RowKind, registry: Registry, plugin: str) -> tuple[bool, ...]:
@@ -466,9 +471,10 @@ def _check_kind(kind: RowKind, registry: Registry, plugin: str) -> tuple[bool, .
             raise HookFault(f"writes {name}, which has no column {column}")
         if not issubclass(type_, _STORABLE):
             raise HookFault(f"writes a {type_.__name__} into {name}.{column}")
-    if len(registry.row_kinds) >= _MOST_KINDS:
-        registry.row_kinds.clear()
-    are_texts = registry.row_kinds[plugin, kind] = tuple(issubclass(one, str) for one in types)
+    known = registry.row_kinds[plugin]
+    if len(known) >= _MOST_KINDS:
+        known.clear()
+    are_texts = known[kind] = tuple(issubclass(one, str) for one in types)
     return are_texts
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from itertools import islice
@@ -57,7 +58,9 @@ class Registry:
     executors: list[Executor] = field(default_factory=list)
     tables: dict[str, Table] = field(default_factory=dict)
     owners: dict[tuple[str, str], str] = field(default_factory=dict)
-    row_kinds: dict[tuple[str, RowKind], tuple[bool, ...]] = field(default_factory=dict)
+    row_kinds: defaultdict[str, dict[RowKind, tuple[bool, ...]]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     """The kinds of rows that plugins wrote and may write: of each value, whether it is a text."""
     disabled_keys: dict[str, str] = field(default_factory=dict)
     """Key of the YAML → the disabled plugin."""

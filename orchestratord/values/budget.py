@@ -100,6 +100,6 @@ def within_budget(budget: Budget, function: Callable[P, R], *args: P.args, **kwa
         raise
     finally:
         _templates.reset(token)
-    if budget.is_spent:
+    if budget._left < 0:
         raise TooCostly(_TOO_MUCH)
     return result

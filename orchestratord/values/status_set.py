@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, ClassVar
 
 from orchestratord.values.yaml_value import YamlValue
@@ -81,8 +82,13 @@ class StatusSet(YamlValue):
 
     def __contains__(self, code: object) -> bool:
         if isinstance(code, int):
-            return any(first <= code <= last for first, last in self.ranges)
+            return _is_within(code, self.ranges)
         return code in self.words
 
     def __str__(self) -> str:
         return self.text
+
+
+@lru_cache(maxsize=1024)
+def _is_within(code: int, ranges: tuple[tuple[int, int], ...]) -> bool:
+    return any(first <= code <= last for first, last in ranges)

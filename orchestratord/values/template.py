@@ -86,7 +86,7 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
 class Template(YamlValue):
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
-    __slots__ = ("_literal", "_parts", "names", "paths", "secret", "source")
+    __slots__ = ("_alone", "_literal", "_parts", "names", "paths", "secret", "source")
 
     json_schema: ClassVar[Mapping[str, Any]] = {"type": ["string", "number", "boolean"]}
 
@@ -97,6 +97,7 @@ class Template(YamlValue):
             self.source: str = value
             self.secret: bool = False
             self._literal: str | None = value
+            self._alone: _Part | None = None
             self.names: frozenset[str] = frozenset()
             self.paths: frozenset[str] = frozenset()
             return
@@ -133,6 +134,8 @@ class Template(YamlValue):
                     paths |= read
                 parts.append(part)
         self._parts = tuple(parts)
+        one = parts[0] if len(parts) == 1 else ""
+        self._alone = None if isinstance(one, str) else one
         self._literal = None
         if all(isinstance(part, str) for part in parts):
             self._literal = "".join(str(part) for part in parts)
@@ -162,12 +165,10 @@ class Template(YamlValue):
         """
         if self._literal is not None:
             return self._literal
-        parts = self._parts
-        if quote is None and len(parts) == 1:
-            part = parts[0]
-            return part if isinstance(part, str) else _evaluate(part, context)
+        if quote is None and self._alone is not None:
+            return _evaluate(self._alone, context)
         texts: list[str] = []
-        for part in parts:
+        for part in self._parts:
             if isinstance(part, str):
                 texts.append(part)
             else:
@@ -262,7 +263,10 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
         value: Any = context
         for name in path:
             # Asking an abstract class takes several times as long.
-            if type(value) is not dict and not isinstance(value, Mapping):
+            if type(value) is dict and name in value:
+                value = value[name]
+                continue
+            if not isinstance(value, Mapping):
                 break  # an attribute or a method: Jinja's business
             value = value.get(name, _MISSING)
             if value is _MISSING:
@@ -368,7 +372,7 @@ class JsonText:
         encode: writes one value; raises TypeError or ValueError for one that JSON cannot hold.
     """
 
-    __slots__ = ("_encode", "_pieces")
+    __slots__ = ("_encode", "_templates", "_texts")
 
     def __init__(self, tree: TemplateTree, encode: Callable[[Any], str]) -> None:
         self._encode = encode
@@ -378,17 +382,17 @@ class JsonText:
                 pieces[-1] += piece
             else:
                 pieces.append(piece)
-        self._pieces = tuple(pieces)
+        self._texts = [piece if isinstance(piece, str) else "" for piece in pieces]
+        self._templates = tuple(
+            (place, piece) for place, piece in enumerate(pieces) if isinstance(piece, Template)
+        )
 
     def render(self, context: Mapping[str, Any]) -> str:
         """The text. Raises InvalidPayload, and what `encode` raises."""
-        encode = self._encode
-        return "".join(
-            [
-                piece if type(piece) is str else encode(piece.render(context))  # type: ignore[union-attr]
-                for piece in self._pieces
-            ]
-        )
+        encode, texts = self._encode, self._texts.copy()
+        for place, template in self._templates:
+            texts[place] = encode(template.render(context))
+        return "".join(texts)
 
 
 def _pieces(tree: Any, encode: Callable[[Any], str]) -> Iterator[str | Template]:

@@ -11,6 +11,9 @@ from bisect import bisect_left
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from itertools import compress, repeat
+from operator import attrgetter, floordiv
+from typing import Any
 
 from orchestratord import ConfigEvent, Event, EventType, TaskEvent
 
@@ -30,6 +33,10 @@ BOUNDS = tuple(1.2**n for n in range(64))
 # An enumeration's members are found slowly.
 _SUCCEEDED, _RETRIED = EventType.TASK_SUCCEEDED, EventType.TASK_RETRIED
 _ENDS = frozenset((_SUCCEEDED, _RETRIED, EventType.TASK_FAILED))
+_CONFIGS = frozenset((EventType.CONFIG_ADOPTED, EventType.CONFIG_REFUSED))
+_ABOUT = attrgetter("type", "endpoint", "webhook")
+_type_of, _at, _started_at = attrgetter("type"), attrgetter("at"), attrgetter("started_at")
+_duration_ms = attrgetter("duration_ms")
 
 
 AttemptsKey = tuple[str, str]
@@ -130,30 +137,37 @@ class AttemptHistory:
 
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""
-        alike: defaultdict[tuple[EventType, str, str | None, int], list[TaskEvent]]
-        alike = defaultdict(list)
-        for event in events:
-            if isinstance(event, TaskEvent):
-                if event.type in _ENDS and event.started_at is not None:
-                    about = event.type, event.endpoint, event.webhook, event.at // MINUTE
-                    alike[about].append(event)
-            elif isinstance(event, ConfigEvent):
-                adopted = event.type is EventType.CONFIG_ADOPTED
-                self.config_error = None if adopted else event.error or "the files are in error"
-        for (kind, endpoint, webhook, _), ended in alike.items():
-            self._count(kind, (endpoint, webhook or ""), ended)
+        types = list(map(_type_of, events))
+        ended: list[Any] = list(compress(events, map(_ENDS.__contains__, types)))
+        if None in map(_started_at, ended):  # no attempt was made
+            ended = [event for event in ended if event.started_at is not None]
+        minutes = map(floordiv, map(_at, ended), repeat(MINUTE))
+        alike: defaultdict[tuple[Any, int], list[TaskEvent]] = defaultdict(list)
+        # There are thousands a second: no step of it is the interpreter's.
+        about = zip(map(_ABOUT, ended), minutes, strict=True)
+        deque(map(list.append, map(alike.__getitem__, about), ended), maxlen=0)
+        for ((kind, endpoint, webhook), _), those in alike.items():
+            self._count(kind, (endpoint, webhook or ""), those)
+        if not _CONFIGS.isdisjoint(types):
+            for event in events:
+                if isinstance(event, ConfigEvent):
+                    adopted = event.type is EventType.CONFIG_ADOPTED
+                    error = None if adopted else event.error or "the files are in error"
+                    self.config_error = error
 
     def _count(self, kind: EventType, key: AttemptsKey, ended: Sequence[TaskEvent]) -> None:
         """Count attempts that ended in one minute, and alike."""
-        at, count, total = ended[-1].at, len(ended), 0.0
+        at, count = ended[-1].at, len(ended)
         minute = self._turn_to(at)
-        for event in ended:
-            took = event.duration_ms or 0.0
-            total += took
-            minute.took[bisect_left(BOUNDS, took)] += 1
+        durations = list(map(_duration_ms, ended))
+        if None in durations:
+            durations = [took or 0.0 for took in durations]
+        places = list(map(bisect_left, repeat(BOUNDS), durations))
+        for place in set(places):
+            minute.took[place] += places.count(place)
         record = self._records.get(key) or self._begin(key)
         record.attempts += count
-        record.took += total
+        record.took += sum(durations)
         if kind is _SUCCEEDED:
             minute.succeeded += count
             record.succeeded_at = at

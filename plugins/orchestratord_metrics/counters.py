@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import weakref
 from bisect import bisect_left
-from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
-from operator import attrgetter
-from typing import Any
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Collection, Iterable, Sequence
+from itertools import compress, repeat
+from operator import attrgetter, is_
+from typing import Any, TypeVar
 
-from orchestratord import ConfigEvent, Event, EventType, InboundEvent, OutboxEvent, TaskEvent
+from orchestratord import ConfigEvent, Event, EventType, InboundEvent, OutboxEvent
+
+K = TypeVar("K")
+V = TypeVar("V")
 
 Labels = tuple[str, ...]
 """The values of a metric's labels, in the order of their names."""
@@ -28,6 +32,8 @@ DURATIONS = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 """Seconds; an attempt may take 30 by default."""
 LATENESS = (0.01, 0.05, 0.1, 0.5, 1, 5, 10, 30, 60, 300, 1800, 7200)
 """Seconds; a task may have been paused, or its daemon stopped."""
+_DURATIONS_MS = tuple(seconds * 1000 for seconds in DURATIONS)
+_LATENESS_MS = tuple(seconds * 1000 for seconds in LATENESS)
 
 # An enumeration's members are found slowly.
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
@@ -38,8 +44,12 @@ _OUTCOMES = {
     EventType.TASK_CANCELLED: "cancelled",
     EventType.TASK_SNOOZED: "snoozed",
 }
+_STEPS = frozenset({_CREATED, _STARTED, *_OUTCOMES})
 _ABOUT = attrgetter("type", "endpoint", "kind", "webhook", "status_code", "reason")
 """What tells where the end of an attempt, or of a task, is counted."""
+_OF_TASK = attrgetter("endpoint", "kind")
+_type_of, _kind, _started_at = attrgetter("type"), attrgetter("kind"), attrgetter("started_at")
+_duration_ms, _lateness_ms = attrgetter("duration_ms"), attrgetter("lateness_ms")
 MAX_KNOWN = 5_000
 """Ends of which it is known where they are counted."""
 Counted = tuple[Sequence[list[float]], list[float] | None]
@@ -193,29 +203,32 @@ class EventCounters:
 
     def observe(self, events: Sequence[Event]) -> None:
         """Count these events."""
-        alike: defaultdict[tuple[Any, ...], list[float | None]] = defaultdict(list)
-        late: defaultdict[str, list[float]] = defaultdict(list)
+        types = list(map(_type_of, events))
+        ended: list[Any] = list(compress(events, map(_OUTCOMES.__contains__, types)))
+        unstarted = map(is_, map(_started_at, ended), repeat(None))
+        about = zip(map(_ABOUT, ended), unstarted, strict=True)
+        for alike, took in _grouped(about, map(_duration_ms, ended)).items():
+            self._count_ends(alike, took)
+        started: list[Any] = list(compress(events, map(is_, types, repeat(_STARTED))))
+        if None in map(_lateness_ms, started):
+            started = [event for event in started if event.lateness_ms is not None]
+        for kind, late in _grouped(map(_kind, started), map(_lateness_ms, started)).items():
+            _add_all(self.lateness.of((kind,)), _LATENESS_MS, late)
+        created: Iterable[Any] = compress(events, map(is_, types, repeat(_CREATED)))
+        for of_task, count in Counter(map(_OF_TASK, created)).items():
+            self.created.of(of_task)[0] += count
+        if not _STEPS.issuperset(types):
+            self._count_others(events)
+
+    def _count_others(self, events: Sequence[Event]) -> None:
         for event in events:
-            if isinstance(event, TaskEvent):
-                kind = event.type
-                if kind in _OUTCOMES:
-                    alike[_ABOUT(event), event.started_at is None].append(event.duration_ms)
-                elif kind is _STARTED:
-                    if event.lateness_ms is not None:
-                        late[event.kind].append(event.lateness_ms)
-                elif kind is _CREATED:
-                    self.created.count((event.endpoint, event.kind))
-            elif isinstance(event, InboundEvent):
+            if isinstance(event, InboundEvent):
                 self.inbound_refused.count((event.endpoint, event.reason))
             elif isinstance(event, ConfigEvent):
                 adopted = event.type is EventType.CONFIG_ADOPTED
                 self.config_changes.count(("adopted" if adopted else "refused",))
             elif isinstance(event, OutboxEvent):
                 self.outbox_refused.count((event.reason,))
-        for about, took in alike.items():
-            self._count_ends(about, took)
-        for of_kind, lateness in late.items():
-            _add_all(self.lateness.of((of_kind,)), LATENESS, lateness)
 
     def _count_ends(self, about: tuple[Any, ...], took: Sequence[float | None]) -> None:
         """Count ends that are alike, by how many milliseconds their attempts took."""
@@ -226,7 +239,7 @@ class EventCounters:
         for one in ends:
             one[0] += len(took)
         if durations is not None:
-            _add_all(durations, DURATIONS, took)
+            _add_all(durations, _DURATIONS_MS, took)
 
     def _counted_of(self, about: tuple[Any, ...]) -> Counted:
         (type_, endpoint, kind, webhook, code, reason), unstarted = about
@@ -253,15 +266,24 @@ class EventCounters:
             counted.forget(declared)
 
 
+def _grouped(keys: Iterable[K], values: Iterable[V]) -> dict[K, list[V]]:
+    """The values of each key. There are thousands a second: no step of it is the interpreter's."""
+    found: defaultdict[K, list[V]] = defaultdict(list)
+    deque(map(list.append, map(found.__getitem__, keys), values), maxlen=0)
+    return found
+
+
 def _add_all(
     found: list[float], limits: Sequence[float], milliseconds: Sequence[float | None]
 ) -> None:
     """Count how long things took, those of which it is known, in what `Counts.of` returned."""
-    for one in milliseconds:
-        if one is not None:
-            seconds = one / 1000
-            found[bisect_left(limits, seconds)] += 1
-            found[-1] += seconds
+    known: list[Any] = list(milliseconds)
+    if None in known:
+        known = [one for one in known if one is not None]
+    places = list(map(bisect_left, repeat(limits), known))
+    for place in set(places):
+        found[place] += places.count(place)
+    found[-1] += sum(known) / 1000
 
 
 def _class_of(code: int | str | None) -> str:

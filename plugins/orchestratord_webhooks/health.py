@@ -217,18 +217,18 @@ class Health:
         name = (task.endpoint_id, task.webhook)
         if task.kind != "webhook" or name not in self._fingerprints:
             return []  # a call, or a webhook that is gone and has no row any more
-        if outcome.status_code is None and task.reason != "invalid_payload":
+        code, error = outcome.status_code, outcome.error
+        if code is None and task.reason != "invalid_payload":
             return []  # nothing was tried: it says nothing about the receiver
         now = int(self._now() * 1000)
         values: dict[str, Any] = {
-            "last_status_code": None if outcome.status_code is None else str(outcome.status_code),
-            "last_error": None if outcome.error is None else self._line(outcome.error),
+            "last_status_code": None if code is None else str(code),
+            "last_error": None if error is None else self._line(error),
             "last_attempt_at": now,
         }
         if outcome.verdict == "success":
             self._failing.pop(name, None)
-            values["last_success_at"] = now
-            values.update(_NO_FAILURES)
+            values |= {"last_success_at": now, **_NO_FAILURES}
             counted = self._counts.count(name, now, failed=False)
             return [Upsert(TABLE.name, key_of(name), values), *counted]
         told: list[BatchMember] = []
@@ -240,7 +240,7 @@ class Health:
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
         counted = []
-        if outcome.status_code is not None:  # or its payload did not render
+        if code is not None:  # or its payload did not render
             counted = self._counts.count(name, now, failed=True)
             # Each time: the success of another daemon may have cleared it.
             since, first = self._failing.setdefault(name, (now, task.id))

@@ -36,7 +36,9 @@ class SigningKey:
     """Of an empty message."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "mac", hmac.new(self.value, digestmod=hashlib.sha256))
+        mac = hmac.new(self.value, digestmod=hashlib.sha256)
+        # Where it stands for OpenSSL's, as it usually does, that is asked itself.
+        object.__setattr__(self, "mac", getattr(mac, "_hmac", None) or mac)
 
     @classmethod
     def parse(cls, value: Any) -> SigningKey:
@@ -65,11 +67,17 @@ def signed(
         timestamp: of this attempt, in seconds since the epoch.
         body: the bytes that are sent.
     """
-    headers = {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
-    if keys:
-        message = f"{message_id}.{timestamp}.".encode() + body
-        headers["webhook-signature"] = " ".join([_signature(key, message) for key in keys])
-    return headers
+    if not keys:
+        return {"webhook-id": message_id, "webhook-timestamp": str(timestamp)}
+    message = f"{message_id}.{timestamp}.".encode() + body
+    signature = _signature(keys[0], message)
+    for key in keys[1:]:
+        signature += f" {_signature(key, message)}"
+    return {
+        "webhook-id": message_id,
+        "webhook-timestamp": str(timestamp),
+        "webhook-signature": signature,
+    }
 
 
 def _signature(key: SigningKey, message: bytes) -> str:

@@ -199,7 +199,7 @@ class Upserts:
 
     def add(self, effect: Upsert) -> None:
         """Write this, by the next `flush`. Raises ValueError for what cannot be, and Singly."""
-        row, kind = row_of(effect)
+        row, kind = effect._checked or row_of(effect)
         key = row[: len(kind[1])]
         rows = self._open.get(kind)
         if rows is None:

@@ -11,6 +11,8 @@ from typing import Any
 import httpx
 import pytest
 
+from orchestratord.http.response_parser import ResponseParser
+
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
 
 
@@ -282,3 +284,39 @@ async def test_hundreds_at_once_need_no_task_of_their_own(send: Any, serve: Any)
     # One task a send (ours, here) and one a connection (the server's): none of the client's own.
     assert len(asyncio.all_tasks()) - before <= 600
     assert {response.status_code for response in await asyncio.gather(*sends)} == {200}
+
+
+async def test_an_answer_that_comes_again_is_parsed_once(
+    send: Any, serve: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ok = b"HTTP/1.1 200 OK\r\nX: 1\r\nContent-Length: 2\r\n\r\nok"
+    other, head = ok.replace(b"X: 1", b"X: 2"), ok.removesuffix(b"ok")
+    answers = [(ok,), (ok,), (other,), (ok,), (head,), (head,), (head, b"ok"), (ok,), (ok,)]
+    parsed: list[str] = []
+
+    def parser(method: str, limit: int) -> ResponseParser:
+        parsed.append(method)
+        return ResponseParser(method, limit)
+
+    async def script(peer: Any) -> None:
+        for pieces in answers:
+            await peer.request()
+            for piece in pieces:
+                await peer.answer(piece)
+                await asyncio.sleep(0.02)
+
+    monkeypatch.setattr("orchestratord.http.http1.ResponseParser", parser)
+    server = await serve(script)
+    first = await send("GET", server.url)
+    first.headers["x"] = "changed"
+    first.extensions["truncated"] = True
+    found = [await send("GET", server.url) for _ in range(3)]
+    assert [answer.headers["x"] for answer in found] == ["1", "2", "1"]
+    assert [answer.content for answer in found] == [b"ok"] * 3
+    assert not found[0].extensions["truncated"]
+    assert len(parsed) == 3
+    # To another method, and within another limit, the same bytes are another answer.
+    for method, content in (("HEAD", b""), ("HEAD", b""), ("GET", b"ok"), ("GET", b"ok")):
+        assert (await send(method, server.url)).content == content
+    assert (await send("GET", server.url, options={"max_response": 1})).content == b"o"
+    assert (server.connections, len(server.requests)) == (1, len(answers))
