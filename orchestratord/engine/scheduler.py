@@ -6,6 +6,7 @@ two of them is left out. A slot counts as missed when it passed while no schedul
 
 Where daemons disagree about a schedule, as while a change of the files reaches one after the other,
 the one that is new to the queue is in force; a daemon that still has the one before leaves it be.
+What a reload has declared elsewhere is known here a few seconds later, and waited for.
 A reload that goes back to that one is meant; a daemon that starts with it leaves it be, for as long
 as others declare what is in force.
 """
@@ -53,6 +54,10 @@ AT_ONCE = 64
 LONGEST_SLEEP = 1.0
 """Seconds; the clock may jump."""
 
+UNSAID = 1_000
+"""Milliseconds after which a schedule is looked at again of which it is not known yet whether
+another daemon declares it."""
+
 AGAIN = 5_000
 """Milliseconds after which a slot is tried again that the database did not take."""
 
@@ -71,6 +76,10 @@ class Scheduler:
         self._paused: set[str] = set()
         self._rows: dict[str, schedules.SlotRow] = {}
         self._elsewhere: Mapping[str, Collection[str]] = {}
+        self._said_within = 0.0
+        self._unsaid: dict[str, tuple[str, float]] = {}
+        """Endpoint → the schedule in force which no other daemon is known to declare, and since
+        when that is so (`time.monotonic`)."""
         self._meant: set[str] = set()
         """Endpoints whose schedule was changed while this daemon ran."""
         self._overruled: set[str] = set()
@@ -97,6 +106,7 @@ class Scheduler:
                 self._meant.add(name)
         scheduled = {e.id: e for e in config.endpoints.values() if e.schedule is not None}
         self._since = {name: self._since.get(name, now) for name in scheduled}
+        self._unsaid.clear()
         # Whose file did not change is looked at when it was to be looked at.
         known = {name: slot for slot, name in self._heap}
         self._heap = [
@@ -110,9 +120,12 @@ class Scheduler:
         """The endpoints whose slots are skipped."""
         self._paused = set(paused)
 
-    def set_elsewhere(self, schedules: Mapping[str, Collection[str]]) -> None:
-        """The schedules that other daemons of the queue declare, by their endpoints."""
-        self._elsewhere = schedules
+    def set_elsewhere(
+        self, schedules: Mapping[str, Collection[str]], said_within: float = 0.0
+    ) -> None:
+        """The schedules that other daemons of the queue declare, by their endpoints; what one
+        declares by now is known after `said_within` seconds."""
+        self._elsewhere, self._said_within = schedules, said_within
 
     def clock_changed(self) -> None:
         """The clock was moved: look at every schedule anew."""
@@ -180,6 +193,8 @@ class Scheduler:
         except Exception:
             log.exception("the schedule of %s is tried again in 5 s", name)
             return now + AGAIN
+        if name in self._unsaid:
+            return now + UNSAID
         known = self._rows.get(name)
         return next_free_slot(known.runs(now) if known else (), endpoint.schedule, now)
 
@@ -253,7 +268,11 @@ class Scheduler:
             return False
         self._rows[name] = row
         declared = row.spec in self._elsewhere.get(name, ())
-        if row.spec == wanted or not declared or wanted != row.before or name in self._meant:
+        ours = row.spec == wanted or wanted != row.before or name in self._meant
+        if not (ours or declared) and self._may_be_said(name, row.spec):
+            return True
+        self._unsaid.pop(name, None)
+        if ours or not declared:
             self._overruled.discard(name)
             return False
         if name not in self._overruled:
@@ -263,6 +282,13 @@ class Scheduler:
                 "one is older, and makes no calls", name,
             )  # fmt: skip
         return True
+
+    def _may_be_said(self, name: str, found: str) -> bool:
+        """Whether another daemon may declare this, as after a reload a moment ago."""
+        known = self._unsaid.get(name)
+        if known is None or known[0] != found:
+            self._unsaid[name] = known = found, time.monotonic()
+        return time.monotonic() < known[1] + self._said_within
 
     async def _task(self, endpoint: Endpoint, slot: int) -> NewTask:
         schedule = endpoint.schedule

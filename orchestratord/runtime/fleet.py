@@ -361,7 +361,9 @@ class Fleet:
                 schedules.setdefault(name, set()).add(schedule)
         self._reloader.elsewhere = elsewhere.keys()
         self._worker.placement.set_elsewhere(elsewhere)
-        self._scheduler.set_elsewhere(schedules)
+        # What one says at its next sign of life, and this one reads at its own.
+        said_within = 2 * self._beat_each + LOOK if alive else 0.0
+        self._scheduler.set_elsewhere(schedules, said_within)
 
     async def _follow_wakeups(self) -> None:
         """What others tell, as soon as it is heard."""

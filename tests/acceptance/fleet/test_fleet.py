@@ -298,7 +298,8 @@ def test_who_has_an_older_schedule_stands_aside(
     make_fleet: MakeFleet, receiver: Receiver, database: str, postgres: Postgres
 ) -> None:
     receiver.on("/tick", 200)
-    fleet = one, two = make_fleet(2)
+    # One that gets no processor for so long counts as dead, and the other's schedule is in force.
+    fleet = one, two = make_fleet(2, lease=2 * LEASE)
     for daemon in fleet:
         daemon.endpoint("crm/tick", "/tick", schedule={"every": "1s", "overlap": "allow"})
         daemon.expect(r"the schedule of crm/tick is another one in the queue")

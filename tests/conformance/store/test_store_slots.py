@@ -13,7 +13,7 @@ from orchestratord.engine.scheduler import Scheduler
 from orchestratord.errors import Unreachable
 from orchestratord.model.endpoint import Endpoint, Schedule
 from orchestratord.model.event import Event, ScheduleEvent
-from orchestratord.model.schedule_slots import MOST_MISSED
+from orchestratord.model.schedule_slots import MOST_MISSED, spec
 from orchestratord.queue.housekeeping import future_times
 from orchestratord.queue.operations import schedules
 from orchestratord.testing import Rig
@@ -249,6 +249,39 @@ async def test_a_schedule_that_changes_takes_none_again(machine: Machine) -> Non
     row = await machine.queue.store.read(schedules.slot(NAME))
     assert row is not None
     assert '"1m"' in row.spec
+
+
+async def test_one_with_the_schedule_before_waits_to_hear_who_declares_the_new_one(
+    queue: Queue, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A reload is known to the others a few seconds later. One whose slot came before that went
+    back to the schedule before, and who had the new one stood aside for good."""
+    one, two = Machine(queue), Machine(queue)
+    before, after = spec(one.schedule), spec(Schedule(every="2m", overlap="allow"))
+    for machine in (one, two):
+        await machine.begin()
+
+    async def look(declared: str | None, within: float = 60.0) -> str:
+        """What is in force once both have looked at the slot of a whole even minute."""
+        queue.clock.turn(120 - queue.clock.now() % 120)
+        known = {NAME: {declared}} if declared is not None else {}
+        one.daemons[0].set_elsewhere(known, within)
+        for machine in (two, one):
+            await machine.look()
+        return str(queue.run("SELECT spec FROM schedules")[0]["spec"])
+
+    two.daemons[0].set_elsewhere({NAME: {before}}, 60.0)
+    assert await look(before) == before
+    two.endpoint = Rig(HttpPlugin()).endpoint(NAME)
+    two.schedule = Schedule(every="2m", overlap="allow")
+    two.adopt(two.daemons[0])
+    assert await look(before) == after
+    assert await look(before) == after
+    assert "this one is older" not in caplog.text
+    assert await look(after) == after
+    assert caplog.text.count("this one is older, and makes no calls") == 1
+    two.daemons.clear()  # it has ended
+    assert await look(None, 0.0) == before
 
 
 async def test_slots_that_pass_while_it_cannot_look_are_told(
