@@ -24,7 +24,6 @@ from orchestratord.engine.children.new_tasks import NewTasks
 from orchestratord.engine.feedback import Feedback
 from orchestratord.engine.lanes.breaker import is_down
 from orchestratord.engine.lanes.call_partition import lacks_partition, partition_of
-from orchestratord.engine.lanes.claims_first import ClaimsFirst
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.retry import (
@@ -110,7 +109,6 @@ class Pipe(NewTasks):
         self._loop = asyncio.get_running_loop()
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._plans = Plans(placement, host)
-        self.claims_first = ClaimsFirst(lanes)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store)
 
@@ -207,8 +205,6 @@ class Pipe(NewTasks):
             self._release_slot(task, lane, now)
             soon = False
             try:
-                if self.claims_first.is_starving(lane):
-                    await self.claims_first.wait()
                 if run.result is not None:
                     soon = self._settle_soon(run, run.result, now)
                     if not soon:

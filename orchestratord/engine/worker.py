@@ -244,9 +244,7 @@ class Worker:
             choices = self.lanes.choose(self.clock.now_ms())
             if choices:
                 await self._claim(choices)
-                self.pipe.claims_first.claimed()
                 continue
-            self.pipe.claims_first.claimed()
             timer = loop.call_later(self._sleep(), wake.set)
             await wake.wait()
             timer.cancel()

@@ -31,7 +31,6 @@ from orchestratord.queue.batch import Rank, Told, Write
 from orchestratord.queue.operations import claim, manual, search, slices
 from orchestratord.queue.records import Insert, Settlement, TaskFilter
 from orchestratord.queue.session import Session
-from orchestratord.queue.store import Store
 from orchestratord.values.clock import elapsed
 
 
@@ -61,31 +60,6 @@ async def test_a_lane_that_is_claimed_ahead_has_never_more_in_flight_than_it_may
     assert bench.receiver.most == 1
     assert bench.receiver.tasks == ids
     assert await bench.states(ids) == [("succeeded", 1)] * 60
-
-
-async def test_what_is_due_is_claimed_before_what_has_ended_is_settled(
-    bench: Bench, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """Nothing is prefetched yet: the slot waits for the claim."""
-    ranks: list[Rank] = []
-
-    def note(name: str) -> None:
-        write = getattr(Store, name)
-
-        def noted(store: Store, operation: Write[Any], *others: Any) -> Any:
-            ranks.append(operation.rank)
-            return write(store, operation, *others)
-
-        monkeypatch.setattr(Store, name, noted)
-
-    ids = await bench.put([CALL] * 3)
-    await bench.until(lambda: bench.receiver.in_flight == 1)
-    for name in ("write", "write_told"):
-        note(name)
-    bench.receiver.open.set()
-    await bench.idle(ids)
-    assert ranks[:2] == [Rank.CLAIM, Rank.SETTLE]
-    assert await bench.states(ids) == [("succeeded", 1)] * 3
 
 
 async def test_a_claim_that_others_gave_back_and_that_comes_again_is_one(bench: Bench) -> None:
