@@ -83,7 +83,6 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Effect as Effect
     from orchestratord.model.task import Explanation as Explanation
     from orchestratord.model.task import NewTask as NewTask
-    from orchestratord.model.task import Partition as Partition
     from orchestratord.model.task import Reason as Reason
     from orchestratord.model.task import RunError as RunError
     from orchestratord.model.task import RunSummary as RunSummary
@@ -91,6 +90,7 @@ if TYPE_CHECKING:
     from orchestratord.model.task import Table as Table
     from orchestratord.model.task import Task as Task
     from orchestratord.model.task import Upsert as Upsert
+    from orchestratord.model.turns.partition_turn import Partition as Partition
     from orchestratord.plugin.executor import Doomed as Doomed
     from orchestratord.plugin.executor import Executor as Executor
     from orchestratord.plugin.executor import Need as Need
@@ -156,8 +156,9 @@ _HOMES = {
     "orchestratord.model.settings": "Config DaemonSetting Port",
     "orchestratord.model.task": (
         "MOST_MEMBERS Action BatchEntry BatchMember ClosedBatch Delete Effect Explanation "
-        "NewTask Partition Reason RunError RunSummary Status Table Task Upsert "
+        "NewTask Reason RunError RunSummary Status Table Task Upsert "
     ),
+    "orchestratord.model.turns.partition_turn": "Partition",
     "orchestratord.plugin.executor": "Doomed Executor Need Parked Standing Target",
     "orchestratord.plugin.hookspecs": "PHASES hookimpl only_for pure",
     "orchestratord.plugin.long_work": "off_loop",

@@ -81,17 +81,15 @@ def task_page_json(
     task: Task,
     response: Mapping[str, Any] | None,
     attempts: Iterable[Attempt],
-    blocks: bool,
     redactor: Redactor,
 ) -> TaskPageDocument:
-    """One task in full: what it sends, the last answer, and all its attempts, oldest first;
-    `blocks`: whether later ones of its partition wait for it. What it `waits` for, and its
-    `idempotency_key`, have to be added.
+    """One task in full: what it sends, the last answer, and all its attempts, oldest first.
+    What it `waits` for, and its `idempotency_key`, have to be added.
     """
     return {
         **task_json(task, redactor),
         "waits": None,
-        "holds_partition": blocks and holds(task, task.status, task.reason),
+        "holds_partition": task.blocks and holds(task, task.status, task.reason),
         "idempotency_key": None,
         "client_key": redactor.value(task.unique_key),
         "payload": redactor.value(task.payload),

@@ -248,7 +248,7 @@ class Pipe(NewTasks):
             not run.plan.direct
             or not task.idempotent
             or task.deaths
-            or task.ordered
+            or (task.turn is not None and task.ordered)
             or self.deadlines.stopping
             or task.is_large
             or isinstance(task.params, UnreadableParams)
@@ -330,7 +330,8 @@ class Pipe(NewTasks):
         effects: Sequence[Effect] = ()
         if self.results.is_announced(run):
             effects = await self.results.announced(run)
-        if task.ordered and self.deadlines.leases.may_be_lost(run):
+        ordered = task.turn is not None and task.ordered
+        if ordered and self.deadlines.leases.may_be_lost(run):
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
         claimed_as_start = task.idempotent and target.idempotent
@@ -338,7 +339,7 @@ class Pipe(NewTasks):
             return False
         if self.deadlines.stopping:
             raise asyncio.CancelledError
-        return not (task.ordered and self.deadlines.leases.may_be_lost(run))
+        return not (ordered and self.deadlines.leases.may_be_lost(run))
 
     async def _start(self, run: Run, effects: Sequence[Effect]) -> bool:
         task = run.task

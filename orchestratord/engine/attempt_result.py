@@ -436,7 +436,7 @@ class Deadlines:
     def begin(self, run: Run) -> None:
         """An attempt sends from now on, for as long as its timeout says."""
         self.sending[run.running] = time.monotonic(), run.target.timeout + GRACE
-        if run.task.ordered:
+        if run.task.turn is not None and run.task.ordered:
             self.leases.begin(run)
 
     def end(self, attempt: asyncio.Task[Any]) -> None:

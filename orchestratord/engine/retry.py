@@ -139,7 +139,8 @@ def last_one(task: Task, allowed: int) -> str:
 def give_up_from(task: Task) -> int:
     """From when on `give_up_after` counts, milliseconds since the epoch: its acceptance, the last
     manual retry, and in an ordered partition when its turn came."""
-    return max(task.first_at or 0, task.retried_at or 0) or task.created_at
+    first_at = 0 if task.turn is None else task.first_at or 0
+    return max(first_at, task.retried_at or 0) or task.created_at
 
 
 def give_up_at(task: Task, policy: RetryPolicy, skipped: int = 0) -> int | None:

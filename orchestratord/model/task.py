@@ -18,6 +18,7 @@ from typing import Any, NamedTuple, cast
 
 from orchestratord.errors import InvalidPayload
 from orchestratord.model.json_body import INLINE_BYTES, is_larger
+from orchestratord.model.turns.partition_turn import HOLD, HOLDS, Partition, PartitionTurn
 from orchestratord.values.clock import rfc3339
 from orchestratord.values.status_set import StatusCode
 
@@ -95,8 +96,6 @@ class Action:
     detail: Mapping[str, Any] = field(default_factory=dict)
 
 
-CONTINUE, HOLD = 1, 2
-"""What `Task.ordered` is: the next one goes once this one has failed; or waits for a person."""
 LETS_GO = frozenset(
     {
         Reason.EXPIRED, Reason.ENDPOINT_REMOVED, Reason.WEBHOOK_REMOVED, Reason.WEBHOOK_DISABLED,
@@ -104,23 +103,6 @@ LETS_GO = frozenset(
     }
 )  # fmt: skip
 """Why a task fails that does not hold its partition, whatever its rule."""
-
-
-@dataclass(frozen=True, slots=True)
-class Partition:
-    """What a new task takes turns by, and how: a part of its endpoint's or webhook's tasks.
-
-    Args:
-        value: of its partition, as it is stored; the tasks of one have it in common.
-        concurrency: how many of the partition may run at once in all daemons; 0 for no bound.
-        ordered: whether they run one after the other, in the order in which they were accepted.
-        hold: where ordered: whether the next one waits for a person once this one has failed.
-    """
-
-    value: str
-    concurrency: int = 0
-    ordered: bool = False
-    hold: bool = False
 
 
 class UnreadableParams(dict[str, Any]):
@@ -188,20 +170,42 @@ class Task:
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""
-    partition: str | None = None
-    """The value of its partition; None for none."""
-    ordered: int = 0
-    """Whether its partition goes in the order of ids: `CONTINUE` or `HOLD`, 0 where it does not."""
-    held: bool = False
-    """It is pending, and waits for its turn in its partition."""
-    partition_limit: int = 0
-    """How many of its partition may run at once in all daemons; 0 for no bound."""
-    first_at: int | None = None
-    """When it was first in its ordered partition; `give_up_after` counts from here."""
+    turn: PartitionTurn | None = None
+    """What there is of its partition; None for no partition."""
+
+    @property
+    def partition(self) -> str | None:
+        """The value of its partition; None for none."""
+        return None if self.turn is None else self.turn.partition
+
+    @property
+    def ordered(self) -> bool:
+        """Whether its partition goes in the order of ids."""
+        return self.turn is not None and self.turn.partition_rule < 0
+
+    @property
+    def held(self) -> bool:
+        """It is pending, and waits for its turn in its partition."""
+        return self.turn is not None and self.turn.held > 0
+
+    @property
+    def partition_limit(self) -> int:
+        """How many of its partition may run at once in all daemons; 0 for no bound."""
+        return 0 if self.turn is None else max(self.turn.partition_rule, 0)
+
+    @property
+    def first_at(self) -> int | None:
+        """When it was first in its ordered partition; `give_up_after` counts from here."""
+        return self.turn.turn_at if self.turn is not None and self.turn.turn_at > HOLDS else None
+
+    @property
+    def blocks(self) -> bool:
+        """No later one of its ordered partition may run: it has not ended, or holds it."""
+        return self.turn is not None and self.turn.turn_at > 0
 
     def holds_after(self, reason: str | None) -> bool:
         """Whether its ordered partition waits for a person once it has failed for this reason."""
-        return self.ordered == HOLD and reason not in LETS_GO
+        return self.turn is not None and self.turn.partition_rule == HOLD and reason not in LETS_GO
 
     @property
     def key(self) -> Key:
@@ -228,8 +232,6 @@ class Task:
     ) -> Task:
         """The same task after an attempt; `dataclasses.replace` takes many times as long."""
         values = list(_values(self))
-        if self.partition is not None:
-            values += _turns(self)
         values[_STATUS], values[_REASON], values[_NEXT_TRY] = status, reason, next_try
         values[_CODE], values[_ERROR] = status_code, error
         return made(values)
@@ -241,9 +243,7 @@ class TaskExcerpt(Task):
 
 
 _NAMES = tuple(item.name for item in fields(Task))
-PARTITION_FROM = _NAMES.index("partition")
-"""Where the fields begin that are as in a new Task where there is no partition."""
-_values, _turns = attrgetter(*_NAMES[:PARTITION_FROM]), attrgetter(*_NAMES[PARTITION_FROM:])
+_values = attrgetter(*_NAMES)
 _STATUS, _REASON, _NEXT_TRY, _CODE, _ERROR = (
     _NAMES.index(name)
     for name in ("status", "reason", "next_try", "last_status_code", "last_error")

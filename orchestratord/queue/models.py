@@ -122,17 +122,8 @@ class RetrySchedule(QueueRow):
     """Of a poison candidate that has started: nothing else was under way in its daemon."""
     partition = TextField(null=True)
     """The value of its partition, as it was rendered when the task was accepted; NULL for none."""
-    partition_limit = IntegerField(constraints=ZERO)
-    """How many of its partition may run at once in all daemons; 0 for no bound."""
-    ordered = IntegerField(constraints=ZERO)
-    """1: its partition goes in the order of ids, and goes on where one has failed; 2: and holds
-    then."""
     held = IntegerField(constraints=ZERO)
     """1: it is pending, and waits for its turn in its partition; no claim sees it."""
-    blocks = IntegerField(constraints=ZERO)
-    """1 while no later one of its ordered partition may run: it has not ended, or holds."""
-    first_at = BigIntegerField(null=True)
-    """When it was first in its ordered partition; `give_up_after` counts from here."""
 
     backed_off = IntegerField(constraints=ZERO)
     """1: its backoff put it off until `next_try`, after a failure that was counted, and not
@@ -145,6 +136,14 @@ class RetrySchedule(QueueRow):
     run_id = BigIntegerField(null=True)
     """Of a call: the run that it belongs to, which is the id of the call that began it. NULL for
     deliveries, and for a call that has no run: nothing caused it, and it has no child tasks."""
+
+    partition_rule = IntegerField(null=True)
+    """How many of its partition may run at once in all daemons, 0 for no bound; -1: it goes in the
+    order of ids, and goes on where one has failed; -2: and holds then. NULL where there is none."""
+    turn_at = BigIntegerField(constraints=ZERO)
+    """While no later one of its ordered partition may run, since it has not ended or holds: when
+    its turn came, from which `give_up_after` counts; 1 where it has not come, or it has ended. Else
+    0."""
 
     class Meta:
         table_name = "retry_schedule"
@@ -184,9 +183,11 @@ _index("ready", *_ready, postgres=(*_ready, _id), where=(_status == "pending") &
 # What a daemon holds; where daemons share a queue, what they have let go of.
 _leases = (RetrySchedule.lease_until,)
 _index("running", RetrySchedule.locked_by, postgres=_leases, where=_status == "running")
-# Lists, newest first, by status alone and by endpoint.
-_index("status", _status, postgres=(_status, _id))
-_index("endpoint", _endpoint, _status, postgres=(_endpoint, _status, _id))
+# Lists, newest first, by status alone and by endpoint. What runs is few, and in `running`: each
+# claim and each settlement would change these indexes twice for it, and not once.
+_rests = _status != "running"
+_index("status", _status, postgres=(_status, _id), where=_rests)
+_index("endpoint", _endpoint, _status, postgres=(_endpoint, _status, _id), where=_rests)
 # `since`.
 _index("created", RetrySchedule.created_at)
 # Retention.
@@ -200,22 +201,25 @@ _index("parent", _parent, where=_parent.is_null(False))
 _bulk = (RetrySchedule.bulk_id, _status)
 _index("bulk", *_bulk, postgres=(*_bulk, _id), where=RetrySchedule.bulk_id.is_null(False))
 # Partitions. Whose turn it is: of those that wait, in their order; whether one has its turn; how
-# many of one with a limit run. Of ordered ones: all that later ones wait for, and that no two are
-# ever ready or running at once.
-_partition, _ordered = RetrySchedule.partition, RetrySchedule.ordered
+# many of one with a limit run. Of ordered ones: all that later ones wait for, which hold one though
+# they have ended, and that no two are ever ready or running at once. SQLite asks for each index
+# whether a row belongs there, wherever a column changes that it names: so only one of these names
+# the status, which every claim changes.
+_partition, _rule = RetrySchedule.partition, RetrySchedule.partition_rule
+_turn = RetrySchedule.turn_at
 _line = (_endpoint, RetrySchedule.webhook, _partition)
-_held_by = (*_line, _ordered, RetrySchedule.next_try)
+_held_by = (*_line, _turn, RetrySchedule.next_try)
 _index("held", *_held_by, postgres=(*_held_by, _id), where=_held == 1)
-_fair_head = _partition.is_null(False) & (_status == "pending") & (_held == 0) & (_ordered == 0)
-_index("head", *_line, where=_fair_head)
-_index("limit", *_line, where=(RetrySchedule.partition_limit > 0) & (_status == "running"))
-_index("blocks", *_line, postgres=(*_line, _id), where=RetrySchedule.blocks == 1)
-_stopped = (RetrySchedule.blocks == 1) & (_status == "failed")
-_index("stopped", *_line, where=_stopped)
-_ordered_one = (_ordered > 0) & (_held == 0) & _status.in_(("pending", "running"))
-_index("ordered", *_line, where=_ordered_one, unique=True)
-# Lists, and which later ones of a partition have started. PostgreSQL would take it for the others
-# too, and sort all of a partition for its first one: so a statement has to say `id > 0`.
+_limited = (_rule > 0) & (_status == "running")
+_fair_head = (_rule >= 0) & (_held == 0) & ((_status == "pending") | _limited)
+_index("head", *_line, _status, where=_fair_head)
+_blocks = _turn > 0
+_blocked = (*_line, _id)
+_index("blocks", *_line, postgres=_blocked, where=_blocks, postgres_where=_blocks & (_id > 0))
+_index("stopped", *_line, where=(_turn == 1) & (_held == 0))
+_index("ordered", *_line, where=(_turn > 1) & (_held == 0), unique=True)
+# Lists, and which later ones of a partition have started. PostgreSQL would take it, and `blocks`,
+# for the others too, and go through all of a partition: so a statement has to say `id > 0`.
 _any = _partition.is_null(False)
 _listed = (_partition, _id)
 _index("partition", _partition, postgres=_listed, where=_any, postgres_where=_any & (_id > 0))

@@ -10,28 +10,25 @@ from typing import Any
 
 from pydantic_core import to_json
 
-from orchestratord.model.task import (
-    PARTITION_FROM,
-    Attempt,
-    Task,
-    TaskExcerpt,
-    UnreadableParams,
-    made,
-)
+from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
+from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 
-TASK_COLUMNS = tuple(field.name for field in fields(Task))
-"""The columns of `retry_schedule` that make a Task, in the order of its fields."""
+_FIELDS = tuple(field.name for field in fields(Task))
+_TURN_FROM = len(_FIELDS) - 1
+TASK_COLUMNS = (*_FIELDS[:_TURN_FROM], *PartitionTurn._fields)
+"""The columns of `retry_schedule` that make a Task, in the order of its fields, of which its turn
+is the last."""
 
 TASK = ", ".join(TASK_COLUMNS)
 """The same as SQL."""
 
-_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE, _HELD = (
+_PARAMS, _PAYLOAD, _ERROR, _IDEMPOTENT, _CANCEL, _CODE, _ALONE = (
     TASK_COLUMNS.index(name)
     for name in (
         "params", "payload", "last_error", "idempotent", "cancel_requested", "last_status_code",
-        "alone", "held",
+        "alone",
     )
 )  # fmt: skip
 
@@ -54,28 +51,33 @@ _IN_PAGE = {"payload": "length(CAST(payload AS BLOB))", "params": "CAST(params A
 # wait until it gets it back. Payloads are kept out of the JSON, which would have to escape them.
 PAGE_OF_TASKS = f"""
 SELECT json_group_array(json_array(
-    {", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS[:PARTITION_FROM])}
+    {", ".join(_IN_PAGE.get(name, name) for name in TASK_COLUMNS[:_TURN_FROM])}
 )), CAST(group_concat(payload, '') AS BLOB), count(partition)
 FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?))
 """  # noqa: S608
 
 # Of those that have a partition, where there are some.
 PAGE_OF_TURNS = f"""
-SELECT json_group_array(json_array(id, {", ".join(TASK_COLUMNS[PARTITION_FROM:])}))
+SELECT json_group_array(json_array(id, {", ".join(PartitionTurn._fields)}))
 FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?)) AND partition IS NOT NULL
 """  # noqa: S608
 
 
 def task_of(row: Sequence[Any]) -> Task:
-    """The task of a row with the columns of `TASK`, or without those of its partition."""
-    values = list(row)
+    """The task of a row with the columns of `TASK`."""
+    values = list(row[:_TURN_FROM])
+    if row[_TURN_FROM] is not None:
+        values.append(PartitionTurn(*row[_TURN_FROM:]))
+    return _task_of(values)
+
+
+def _task_of(values: list[Any]) -> Task:
+    """The task of such a row, in which its turn stands for its partition's columns, or nothing."""
     params = values[_PARAMS]
     values[_PARAMS] = {} if params == "{}" else params_of(params)
     values[_IDEMPOTENT] = bool(values[_IDEMPOTENT])
     values[_CANCEL] = bool(values[_CANCEL])
     values[_ALONE] = bool(values[_ALONE])
-    if len(values) > PARTITION_FROM:
-        values[_HELD] = bool(values[_HELD])
     if values[_PAYLOAD] is not None:
         values[_PAYLOAD] = worded(values[_PAYLOAD])
     if values[_CODE] is not None or values[_ERROR] is not None:  # it was tried before
@@ -121,7 +123,7 @@ def listed_task_of(row: Sequence[Any]) -> Task:
     values = list(row)
     values[_PARAMS] = "{}"
     task = task_of(values)
-    given = {name: getattr(task, name) for name in TASK_COLUMNS}
+    given = {name: getattr(task, name) for name in _FIELDS}
     return TaskExcerpt(**given | {"params": beginning_of(text[:LISTED])})
 
 
@@ -170,18 +172,19 @@ class TaskPages:
         self._ids = ids
         pages = [json.dumps(ids[start : start + _PAGE]) for start in range(0, len(ids), _PAGE)]
         self._pages = [db.all(PAGE_OF_TASKS, (page,))[0] for page in pages]
-        self._turns: dict[int, list[Any]] = {}
+        self._turns: dict[int, PartitionTurn] = {}
         """Of those that have a partition: what they have besides."""
         for page, (_, _, partitioned) in zip(pages, self._pages, strict=True):
             if partitioned:
                 [(text,)] = db.all(PAGE_OF_TURNS, (page,))
-                self._turns |= {id_: turns for id_, *turns in json.loads(text)}
+                self._turns |= {id_: PartitionTurn(*turn) for id_, *turn in json.loads(text)}
         self.partitioned = bool(self._turns)
         """One of them has a partition."""
 
     def tasks(self) -> list[Task]:
         """They, in the order of the ids; those that there are not are left out."""
         found: dict[int, Task] = {}
+        turns = self._turns
         for text, payloads, _ in self._pages:
             at = 0
             for values in json.loads(text):
@@ -189,9 +192,9 @@ class TaskPages:
                 if size is not None:
                     values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
                     at += size
-                if self._turns:
-                    values += self._turns.get(values[0], ())
-                found[values[0]] = task_of(values)
+                if turns:
+                    values.append(turns.get(values[0]))
+                found[values[0]] = _task_of(values)
         return [found[id_] for id_ in self._ids if id_ in found]
 
 

@@ -194,9 +194,13 @@ class Session(ABC):
 
     def touch(self, task: Task) -> None:
         """Note that something has changed in the partition of a task, if it has one."""
-        if task.partition is not None:
-            line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
-            self.touch_line(line, task.partition_limit)
+        if (turn := task.turn) is not None:
+            self.touch_rule(task.key, turn.partition, turn.partition_rule)
+
+    def touch_rule(self, key: Key, partition: str, rule: int | None) -> None:
+        """The same by the columns of its row."""
+        rule = rule or 0
+        self.touch_line(Line(*key, partition, rule < 0), max(rule, 0))
 
     def touch_line(self, line: Line, limit: int) -> None:
         """The same of a line; `limit`: that of the task that has changed."""
@@ -261,8 +265,7 @@ class Session(ABC):
         webhook: str,
         next_try: int | None,
         partition: str | None,
-        ordered: int,
-        limit: int,
+        rule: int | None,
         run_id: int | None,
     ) -> None:
         """Note that a claim was released which had not started; the arguments are of its row."""
@@ -271,7 +274,7 @@ class Session(ABC):
         if next_try is not None:
             self.waits(Key(endpoint_id, webhook), next_try)
         if partition is not None:
-            self.touch_line(Line(endpoint_id, webhook, partition, ordered > 0), limit)
+            self.touch_rule(Key(endpoint_id, webhook), partition, rule)
 
     # -- what each database does in its own way ------------------------------------------------
 
@@ -383,9 +386,8 @@ SET status = CASE WHEN cancel_requested = 1 THEN 'cancelled' ELSE 'pending' END,
         WHEN updated_at > CAST(? AS bigint) THEN next_try - (updated_at - CAST(? AS bigint))
         ELSE next_try END,
     finished_at = CASE WHEN cancel_requested = 1 THEN CAST(? AS bigint) END,
-    held = CASE WHEN cancel_requested = 0 AND partition IS NOT NULL AND ordered = 0
-        THEN 1 ELSE 0 END,
-    blocks = CASE WHEN cancel_requested = 1 THEN 0 ELSE blocks END,
+    held = CASE WHEN cancel_requested = 0 AND partition_rule >= 0 THEN 1 ELSE 0 END,
+    turn_at = CASE WHEN cancel_requested = 1 THEN 0 ELSE turn_at END,
     attempts = attempts - 1, started_at = NULL, locked_by = NULL, lease_until = NULL,
     cancel_requested = 0, updated_at = ?
 """

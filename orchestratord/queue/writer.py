@@ -27,7 +27,14 @@ from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
 from orchestratord.model.task import Status
 from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order
-from orchestratord.queue.connection import BY_STATUS, Connection, Singly
+from orchestratord.queue.connection import (
+    BY_RUNNING,
+    BY_STATUS,
+    LISTED,
+    RUNNING,
+    Connection,
+    Singly,
+)
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
@@ -41,7 +48,8 @@ IDLE = 1.0
 """Seconds between two looks at the disk, and signs of life, while nothing is written."""
 
 # Each status by itself: to group them by their status would compare the texts of all rows.
-COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ?"  # noqa: S608
+COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ? AND {LISTED}"  # noqa: S608
+COUNT_RUNNING = f"SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}"  # noqa: S608
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between two tries to connect again; the last one is repeated."""
@@ -557,7 +565,8 @@ def _forget(operations: Sequence[Write[Any]]) -> None:
 
 def counted(db: Connection) -> dict[str, int]:
     """How many tasks each status has."""
-    return {str(status): db.all(COUNT, (str(status),))[0][0] for status in Status}
+    found = {str(status): db.all(COUNT, (str(status),))[0][0] for status in Status}
+    return found | {str(Status.RUNNING): db.all(COUNT_RUNNING)[0][0]}
 
 
 def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:

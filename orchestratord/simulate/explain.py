@@ -33,6 +33,7 @@ from orchestratord.model.task import (
     Task,
 )
 from orchestratord.model.test_case import FakeAnswer
+from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.plugin.executor import Executor, Parked, Standing, Target
 from orchestratord.plugin.hookspecs import END_PHASES, RUN_END
 from orchestratord.plugin.host import Host
@@ -265,7 +266,7 @@ def _running(
     new: NewTask, now: float, attempt: int = 1, waited: float = 0.0, *, idempotent: bool = True
 ) -> Task:
     """A task in this attempt; its first one was `waited` seconds ago."""
-    moment, created = int(now * 1000), int((now - waited) * 1000)
+    moment, created, rule = int(now * 1000), int((now - waited) * 1000), new.partition
     return Task(
         id=TASK_ID,
         kind=new.kind,
@@ -286,7 +287,7 @@ def _running(
         started_at=moment,
         idempotent=idempotent,
         last_error=new.error,
-        partition=None if new.partition is None else new.partition.value,
+        turn=None if rule is None else PartitionTurn(rule.value, rule.rule),
     )
 
 

@@ -70,8 +70,8 @@ def data_of(
         "error": None if error is None else redactor.text(error),
         "next_try": None if next_try is None else time_text(next_try / 1000),
     }
-    if task.partition is not None:
-        data["partition"] = redactor.text(task.partition)
+    if task.turn is not None:
+        data["partition"] = redactor.text(task.turn.partition)
     data["run_id"] = task.id if task.run_id is None else task.run_id
     return data
 

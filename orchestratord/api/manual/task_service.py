@@ -21,8 +21,9 @@ from orchestratord.engine.settlement import error_record, settlement_of
 from orchestratord.engine.worker import Worker
 from orchestratord.errors import Conflict, InvalidParams
 from orchestratord.model.outcome import Outcome
-from orchestratord.model.task import Attempt, Kind, Partition, Reason, Status, Task
+from orchestratord.model.task import Attempt, Kind, Reason, Status, Task
 from orchestratord.model.test_case import FakeAnswer
+from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.host import Host, Reached
 from orchestratord.plugin.isolation import is_ctrl_c

@@ -328,10 +328,10 @@ class LaneSet(LaneLines):
         found.pace += 1
         # Its claim may have been lost, and the same task been claimed here again.
         holder = found.running.pop(task.id, None) or found.members[task.key]
-        if task.partition is None:
+        if task.turn is None:
             quick = holder.end(task.id, now)
         else:
-            quick = holder.end_of(task.partition, task.id, found.concurrency, now)
+            quick = holder.end_of(task.turn.partition, task.id, found.concurrency, now)
             if holder.parts is not None and holder.parts.members:
                 self.touch(task.key, now)  # one that was passed over may have its turn
         found.active_at = now
@@ -569,10 +569,10 @@ class LaneSet(LaneLines):
         """A claimed task has a slot from now on."""
         # This equals its key, and costs no call.
         lane.running[task.id] = holder = lane.members[task.endpoint_id, task.webhook]
-        if task.partition is None:
+        if task.turn is None:
             holder.began[task.id] = now
         else:
-            holder.begin_of(task.partition, task.id, lane.concurrency, now)
+            holder.begin_of(task.turn.partition, task.id, lane.concurrency, now)
         lane.in_flight += 1
         self.in_flight += 1
         return task

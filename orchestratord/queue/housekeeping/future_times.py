@@ -57,11 +57,11 @@ WHERE {READY} AND (endpoint_id, webhook, next_try, id) > (?, ?, ?, ?)
 ORDER BY endpoint_id, webhook, next_try, id LIMIT ?
 """
 HELD = f"""
-SELECT endpoint_id, webhook, partition, ordered, next_try, id, updated_at
+SELECT endpoint_id, webhook, partition, turn_at, next_try, id, updated_at
 FROM retry_schedule {BY_HELD}
 WHERE held = 1
-    AND (endpoint_id, webhook, partition, ordered, next_try, id) > (?, ?, ?, ?, ?, ?)
-ORDER BY endpoint_id, webhook, partition, ordered, next_try, id LIMIT ?
+    AND (endpoint_id, webhook, partition, turn_at, next_try, id) > (?, ?, ?, ?, ?, ?)
+ORDER BY endpoint_id, webhook, partition, turn_at, next_try, id LIMIT ?
 """
 MADE = f"SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at > ? LIMIT ?"
 ENDED = f"""
@@ -69,7 +69,7 @@ SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at > ? LIMIT ?
 """
 
-_PAST = ("created_at", "finished_at", "retried_at", "first_at", "updated_at")
+_PAST = ("created_at", "finished_at", "retried_at", "turn_at", "updated_at")
 _BACK = "{0} = CASE WHEN {0} > clock.at THEN clock.at ELSE {0} END"
 
 # `scheduled_at` is that of a call which was to be made later, and has not been; a slot stays.
@@ -142,7 +142,7 @@ async def _bring_back(store: Store, ids: Sequence[int], found: BroughtBack) -> i
 
 
 Place = tuple[str | int, ...]
-"""Where a page ended: a key, for those held their partition and its order, `next_try` and id."""
+"""Where a page ended: a key, for those held their partition and `turn_at`, `next_try` and id."""
 FIRST: Place = ("", "", 0, 0)
 FIRST_HELD: Place = ("", "", "", 0, 0, 0)
 

@@ -38,15 +38,15 @@ EXISTS (SELECT 1 FROM runs WHERE runs.id = retry_schedule.id AND (open_tasks > 0
 OLD = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at < ?
-    AND (unique_key IS NULL OR created_at <= ?) AND blocks = 0
-    AND (ordered = 0 OR NOT ({LAST_STARTED}))
+    AND (unique_key IS NULL OR created_at <= ?) AND turn_at = 0
+    AND (COALESCE(partition_rule, 0) >= 0 OR NOT ({LAST_STARTED}))
     AND (run_id IS NULL OR run_id <> id OR NOT {OPEN_RUN})
 ORDER BY finished_at LIMIT ?
 """
 
 DELETE = f"""
 DELETE FROM retry_schedule {BY_ID}
-WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND blocks = 0 RETURNING id
+WHERE id IN ({{ids}}) AND status = ? AND finished_at < ? AND turn_at = 0 RETURNING id
 """
 
 DELETE_ATTEMPTS = "DELETE FROM attempts WHERE task_id IN ({ids})"

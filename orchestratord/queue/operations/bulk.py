@@ -23,7 +23,7 @@ from orchestratord.queue.connection import BY_BULK, BY_ID, Connection, ManyRows
 from orchestratord.queue.models import GOES_ON, BulkRow, sql
 from orchestratord.queue.operations import partitions, search
 from orchestratord.queue.records import CANCEL as CANCELLING
-from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, Line, TaskFilter
+from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, TaskFilter
 from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.rows import params_of
 from orchestratord.queue.session import Session
@@ -45,13 +45,13 @@ MOST_WAITING = 10_000
 """Tasks of a bulk that are counted at most. Where more wait, they are those that have neither
 succeeded nor failed, though other bulks may have some of them by now."""
 
-MOVED = "id, endpoint_id, webhook, held, partition, ordered, partition_limit, run_id"
+MOVED = "id, endpoint_id, webhook, held, partition, partition_rule, run_id"
 
 RETRY = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'pending', bulk_id = ?, next_try = ?, first_at = NULL, backed_off = 0,
+SET status = 'pending', bulk_id = ?, next_try = ?, backed_off = 0,
     held = CASE WHEN partition IS NULL THEN 0 ELSE 1 END,
-    blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
+    turn_at = CASE WHEN partition_rule < 0 THEN 1 ELSE 0 END,
     granted = granted
         + CASE WHEN attempts >= max_attempts THEN attempts + 1 - max_attempts ELSE 0 END,
     max_attempts = CASE WHEN attempts >= max_attempts THEN attempts + 1 ELSE max_attempts END,
@@ -77,7 +77,7 @@ WHERE id IN ({{ids}}) AND status = 'pending' RETURNING {MOVED}
 
 CANCEL = f"""
 UPDATE retry_schedule {BY_ID}
-SET status = 'cancelled', bulk_id = ?, held = 0, blocks = 0, reason = NULL, next_try = NULL,
+SET status = 'cancelled', bulk_id = ?, held = 0, turn_at = 0, reason = NULL, next_try = NULL,
     finished_at = ?, updated_at = ?
 WHERE id IN ({{ids}}) AND status = ? RETURNING {MOVED}
 """
@@ -308,14 +308,14 @@ def _carry_out(session: Session, move: Move) -> Moved:
             rows, asked = _move(session, bulk.id, status, ids, now), 0
         moved += len(rows) + asked
         after = Status.CANCELLED if bulk.action == CANCELLING else Status.PENDING
-        for id_, endpoint_id, webhook, held, partition, ordered, bound, run_id in rows:
+        for id_, endpoint_id, webhook, held, partition, rule, run_id in rows:
             key = Key(endpoint_id, webhook)
             session.runs.move(run_id, status, after)
             keys.setdefault(key, []).append(id_)
             if not held:
                 session.waits(key, now)
             if partition is not None:
-                session.touch_line(Line(*key, partition, ordered > 0), bound)
+                session.touch_rule(key, partition, rule)
     why[CHANGED] += len(ids) - moved
     moved += bulk.moved
     if move.last:

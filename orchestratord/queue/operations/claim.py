@@ -6,7 +6,13 @@ from collections.abc import Collection, Mapping, Sequence
 
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
-from orchestratord.queue.connection import BY_HELD, BY_READY, BY_RUNNING, READY, Connection
+from orchestratord.queue.connection import (
+    BY_HELD,
+    BY_READY,
+    BY_RUNNING,
+    READY,
+    Connection,
+)
 from orchestratord.queue.models import GOES_ON, BulkRow, DaemonRow, sql
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.session import HELD, RELEASE_CLAIM, RUNNING, Session, fence, released
@@ -19,7 +25,7 @@ RELEASE = f"{RELEASE_CLAIM} WHERE {HELD} RETURNING status, run_id"
 
 RELEASE_UNREAD = f"""
 {RELEASE_CLAIM} WHERE id = ? AND {RUNNING} AND locked_by = ?
-RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
 """
 
 DUE = f"""

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
-from orchestratord.model.task import CONTINUE, HOLD, Key, Kind, NewTask, Status, made
+from orchestratord.model.task import Key, Kind, NewTask, Status, made
+from orchestratord.model.turns.partition_turn import HOLDS
 from orchestratord.queue.batch import Batch, Rank, Write
 from orchestratord.queue.connection import ManyRows, Singly
 from orchestratord.queue.operations import plugin_rows
-from orchestratord.queue.records import Insert, Inserted, Line
+from orchestratord.queue.records import Insert, Inserted
 from orchestratord.queue.rows import json_digest, json_text, plain, same_json, worded
 from orchestratord.queue.session import Session
 
@@ -58,7 +59,7 @@ HAPPENED = ManyRows(
     "bigint",
 )
 """The same for what is written already succeeded."""
-PARTITIONED = ("partition", "partition_limit", "ordered", "held", "blocks")
+PARTITIONED = ("partition", "partition_rule", "held", "turn_at")
 """What a new task has besides, where it has a partition. It is held until it is elected."""
 
 INSERT_PARTITIONED = ManyRows(
@@ -92,7 +93,8 @@ def _enqueue_alone(session: Session, inserts: Sequence[Insert]) -> list[Inserted
 def _enqueue_all(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
-    new = NewRows(session, sum(map(len, calls)), ordered_keys(chain.from_iterable(calls)))
+    lock_order(session, chain.from_iterable(calls))
+    new = NewRows(session, sum(map(len, calls)))
     new.write_once(chain.from_iterable(calls))
     results: list[list[Inserted] | Exception] = []
     for inserts in calls:
@@ -115,20 +117,15 @@ CALLS = Batch(_enqueue_alone, _enqueue_all)
 class NewRows:
     """Tasks that are written together. They get their ids here, in the order in which they come."""
 
-    def __init__(self, session: Session, expected: int, ordered: Collection[Key]) -> None:
+    def __init__(self, session: Session, expected: int) -> None:
         """
         Args:
-            session: writes them.
+            session: writes them. `lock_order` was asked for before.
             expected: how many will come at most, without those that are undone.
-            ordered: the keys of those with ordered partitions.
         """
         self._session = session
-        if ordered:
-            session.lock_order(ordered)
         self._now = session.now()
         self._rows: list[Row] = []
-        self._in_partitions = False
-        """Some of these have a partition."""
         self._happened: list[Row] = []
         self._expected = expected
         self._ids: Sequence[int] = ()
@@ -163,8 +160,6 @@ class NewRows:
             self._ids = self._session.db.reserve("retry_schedule", self._expected)
         insert, row = _row(self._session, insert, self._now, self._ids[len(self._rows)])
         self._rows.append(row)
-        if insert.task.partition is not None:
-            self._in_partitions = True
         return _inserted(insert, row[0], row)
 
     def mark(self) -> int:
@@ -183,14 +178,11 @@ class NewRows:
             self._happened = []
         if self._rows:
             plain_rows = self._rows
-            if self._in_partitions:
+            if self._session.touched:  # else none of these has a partition
                 plain_rows = [row for row in self._rows if len(row) == len(COLUMNS)]
-            INSERT.run(self._session.db, plain_rows)
-            if self._in_partitions:
                 rows = [row for row in self._rows if len(row) > len(COLUMNS)]
                 INSERT_PARTITIONED.run(self._session.db, rows)
-                for row in rows:
-                    _in_partition(self._session, row)
+            INSERT.run(self._session.db, plain_rows)
             born = 0
             for row in plain_rows:
                 if row[STATUS] == Status.RUNNING:
@@ -202,7 +194,7 @@ class NewRows:
             for row in self._rows:
                 if row[RUN_ID] is not None:
                     _joins_run(self._session, row)
-            self._rows, self._ids, self._in_partitions = [], (), False
+            self._rows, self._ids = [], ()
 
 
 def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
@@ -217,13 +209,11 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
         session.moved(None, Status.SUCCEEDED)
         _happens(session, row)
         return _inserted(insert, row[0], row)
-    if ordered := ordered_keys((insert,)):
-        session.lock_order(ordered)
+    lock_order(session, (insert,))
     [id_] = session.db.reserve("retry_schedule", 1)
     insert, row = _row(session, insert, now, id_)
     if insert.task.partition is not None:
         INSERT_PARTITIONED.one(session.db, row)
-        _in_partition(session, row)
     else:
         INSERT.one(session.db, row)
         if insert.born is None:
@@ -233,13 +223,16 @@ def insert_one(session: Session, insert: Insert, now: int) -> Inserted:
     return _inserted(insert, id_, row)
 
 
-def ordered_keys(inserts: Iterable[Insert]) -> set[Key]:
-    """The keys of those with ordered partitions."""
-    return {
-        insert.task.key
-        for insert in inserts
-        if insert.task.partition is not None and insert.task.partition.ordered
-    }
+def lock_order(session: Session, inserts: Iterable[Insert]) -> None:
+    """Before tasks of ordered partitions get their ids: have them committed in this order."""
+    if session.db.for_update:  # else there is one writer
+        ordered = {
+            insert.task.key
+            for insert in inserts
+            if insert.task.partition is not None and insert.task.partition.ordered
+        }
+        if ordered:
+            session.lock_order(ordered)
 
 
 def _joins_run(session: Session, row: Row) -> None:
@@ -256,22 +249,18 @@ def _happens(session: Session, row: Row) -> None:
     session.runs.move(row[RUN_ID], Status.RUNNING, Status.SUCCEEDED)
 
 
-def _in_partition(session: Session, row: Row) -> None:
-    value, limit, ordered = row[len(COLUMNS) : len(COLUMNS) + 3]
-    session.touch_line(Line(row[ENDPOINT_ID], row[WEBHOOK], value, ordered > 0), limit)
-
-
 def _row(session: Session, insert: Insert, now: int, id_: int) -> tuple[Insert, Row]:
-    """What is written, in the order of `COLUMNS` and `PARTITIONED`; and as what: with a partition
-    no task is born running, since another one of it may have its turn."""
+    """What is written, in the order of `COLUMNS` and `PARTITIONED`; and as what: with a partition,
+    which the session has to look at then, no task is born running, since another one of it may have
+    its turn."""
     new, born = insert.task, insert.born
     rule: Row = ()
     if (partition := new.partition) is not None and insert.happened is None:
         born = None
         insert = Insert(new, None, None, insert.run_id, insert.begins_run)
-        ordered = (HOLD if partition.hold else CONTINUE) if partition.ordered else 0
-        limit = 0 if ordered else partition.concurrency
-        rule = (plain(partition.value), limit, ordered, 1, int(ordered > 0))
+        value, how = plain(partition.value) or "", partition.rule
+        rule = (value, how, 1, HOLDS if how < 0 else 0)
+        session.touch_rule(new.key, value, how)
     due = now + round(max(new.delay, 0.0) * 1000)
     scheduled_at = due if new.scheduled_at is None else new.scheduled_at
     params, payload, error = json_text(new.params), plain(new.payload), plain(new.error)

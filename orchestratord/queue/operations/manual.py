@@ -28,8 +28,9 @@ ORDER BY next_try LIMIT 1
 
 RETRY = f"""
 UPDATE retry_schedule
-SET status = 'pending', next_try = ?, held = ?, blocks = CASE WHEN ordered > 0 THEN 1 ELSE 0 END,
-    first_at = CASE WHEN held = 0 AND status = 'pending' THEN first_at END,
+SET status = 'pending', next_try = ?, held = ?,
+    turn_at = CASE WHEN partition_rule < 0
+        THEN CASE WHEN held = 0 AND status = 'pending' THEN turn_at ELSE 1 END ELSE 0 END,
     granted = granted + ?, max_attempts = max_attempts + ?, generation = generation + ?,
     nonce = COALESCE(?, nonce), bulk_id = CASE WHEN ? = 0 THEN bulk_id END,
     retried_at = ?, reason = NULL, finished_at = NULL, updated_at = ?
@@ -38,7 +39,7 @@ WHERE id = ? RETURNING {TASK}
 
 CANCEL = f"""
 UPDATE retry_schedule
-SET status = 'cancelled', held = 0, blocks = 0, reason = NULL, next_try = NULL, finished_at = ?,
+SET status = 'cancelled', held = 0, turn_at = 0, reason = NULL, next_try = NULL, finished_at = ?,
     updated_at = ?
 WHERE id = ? RETURNING {TASK}
 """
@@ -47,7 +48,7 @@ AWAITS = "SELECT 1 FROM bulks WHERE id = ? AND action = 'retry' AND ended_at IS 
 
 RESOLVE = f"""
 UPDATE retry_schedule
-SET status = ?, reason = ?, held = 0, blocks = 0, next_try = NULL, finished_at = ?, updated_at = ?,
+SET status = ?, reason = ?, held = 0, turn_at = 0, next_try = NULL, finished_at = ?, updated_at = ?,
     last_status_code = ?, last_error = ?, response = COALESCE(?, response), cancel_requested = 0
 WHERE id = ? RETURNING {TASK}
 """

@@ -10,14 +10,15 @@ from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 
 from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import CONTINUE, LETS_GO, Key, Kind, NewTask, Status, Task
+from orchestratord.model.task import LETS_GO, Key, Kind, NewTask, Status, Task
+from orchestratord.model.turns.partition_turn import CONTINUE, HOLDS
 from orchestratord.queue.batch import Rank, long_reads, reads, writes
 from orchestratord.queue.connection import (
+    BLOCKS,
     BY_BLOCKS,
     BY_HEAD,
     BY_HELD,
     BY_ID,
-    BY_LIMIT,
     BY_ORDERED,
     BY_PARTITION,
     BY_STOPPED,
@@ -25,6 +26,7 @@ from orchestratord.queue.connection import (
     LIMITED,
     OF_PARTITION,
     ORDERED,
+    STOPPED,
     Connection,
     Row,
 )
@@ -39,9 +41,9 @@ _OF_LINE = "endpoint_id = ? AND webhook = ? AND partition = ?"
 
 READY_ORDERED = f"SELECT id, status FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {_OF_LINE}"
 HEAD = f"SELECT id FROM retry_schedule {BY_HEAD} WHERE {FAIR_HEAD} AND {_OF_LINE}"
-RUNNING = f"SELECT id FROM retry_schedule {BY_LIMIT} WHERE {LIMITED} AND {_OF_LINE}"
-BLOCKS = f"""
-SELECT id, status FROM retry_schedule {BY_BLOCKS} WHERE blocks = 1 AND {_OF_LINE}
+RUNNING = f"SELECT id FROM retry_schedule {BY_HEAD} WHERE {LIMITED} AND {_OF_LINE}"
+FIRST = f"""
+SELECT id, status FROM retry_schedule {BY_BLOCKS} WHERE {BLOCKS} AND {_OF_LINE}
 ORDER BY id LIMIT 1
 """
 
@@ -54,17 +56,17 @@ ORDER BY id LIMIT 1
 
 ORDERED_ENDED = f"""
 SELECT id, endpoint_id, webhook, partition FROM retry_schedule {BY_ID}
-WHERE id IN ({{ids}}) AND ordered > 0 AND status IN ('failed', 'cancelled') ORDER BY id
+WHERE id IN ({{ids}}) AND partition_rule < 0 AND status IN ('failed', 'cancelled') ORDER BY id
 """
 
 NEXT_HELD = f"""
-SELECT endpoint_id, webhook, partition, ordered FROM retry_schedule {BY_HELD}
-WHERE held = 1 AND (endpoint_id, webhook, partition, ordered) > (?, ?, ?, ?)
-ORDER BY endpoint_id, webhook, partition, ordered LIMIT 1
+SELECT endpoint_id, webhook, partition, turn_at FROM retry_schedule {BY_HELD}
+WHERE held = 1 AND (endpoint_id, webhook, partition, turn_at) > (?, ?, ?, ?)
+ORDER BY endpoint_id, webhook, partition, turn_at LIMIT 1
 """
 NEXT_BLOCKED = f"""
 SELECT endpoint_id, webhook, partition FROM retry_schedule {BY_BLOCKS}
-WHERE blocks = 1 AND (endpoint_id, webhook, partition) > (?, ?, ?)
+WHERE {BLOCKS} AND (endpoint_id, webhook, partition) > (?, ?, ?)
 ORDER BY endpoint_id, webhook, partition LIMIT 1
 """
 
@@ -79,7 +81,7 @@ def ask_for_turn(session: Session, task: Task, *, force: bool) -> bool:
     """
     if task.partition is None:
         return False
-    line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
+    line = Line(task.endpoint_id, task.webhook, task.partition, task.ordered)
     session.touch(task)
     if line.ordered:
         if task.status == Status.PENDING:
@@ -143,7 +145,7 @@ def holder(db: Connection, task: Task) -> PartitionHolder | None:
         return None
     line = task.endpoint_id, task.webhook, task.partition
     if task.ordered:
-        row = db.one(BLOCKS, line)
+        row = db.one(FIRST, line)
         if row is not None and row[0] == task.id:
             # Only a later one that was sent by force, or that runs still, is before it.
             later = db.one(READY_ORDERED, line)
@@ -156,23 +158,23 @@ def holder(db: Connection, task: Task) -> PartitionHolder | None:
     return None if row is None else PartitionHolder(row[0], Status.RUNNING)
 
 
-STOPPED = f"""
+STOPPED_ONES = f"""
 SELECT endpoint_id, webhook, partition, id FROM retry_schedule {BY_STOPPED}
-WHERE blocks = 1 AND status = 'failed' ORDER BY endpoint_id, webhook, partition LIMIT ?
+WHERE {STOPPED} ORDER BY endpoint_id, webhook, partition LIMIT ?
 """
 COUNT_STOPPED = f"""
-SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE blocks = 1 AND status = 'failed'
+SELECT count(*) FROM retry_schedule {BY_STOPPED} WHERE {STOPPED}
 """
 STOPPED_KEYS = f"""
 SELECT DISTINCT endpoint_id, webhook FROM retry_schedule {BY_STOPPED}
-WHERE blocks = 1 AND status = 'failed'
+WHERE {STOPPED}
 """
 RELEASE_PARTITIONS = f"""
-UPDATE retry_schedule SET blocks = 0, updated_at = ?
+UPDATE retry_schedule SET turn_at = 0, updated_at = ?
 WHERE id IN (
     SELECT id FROM retry_schedule {BY_STOPPED}
-    WHERE blocks = 1 AND status = 'failed' AND endpoint_id = ? AND webhook = ? LIMIT ?
-) AND blocks = 1 AND status = 'failed'
+    WHERE {STOPPED} AND endpoint_id = ? AND webhook = ? LIMIT ?
+) AND {STOPPED}
 RETURNING partition
 """
 RELEASED_AT_ONCE = 500
@@ -183,7 +185,7 @@ def stopped(db: Connection, limit: int) -> tuple[int, list[tuple[Key, str, int]]
     """How many failed tasks hold their partition, and up to `limit` of them: what the partition is
     of, its value, and the task."""
     ((count,),) = db.all(COUNT_STOPPED)
-    rows = db.all(STOPPED, (limit,)) if count else []
+    rows = db.all(STOPPED_ONES, (limit,)) if count else []
     return count, [(Key(*key), value, id_) for *key, value, id_ in rows]
 
 
@@ -229,7 +231,7 @@ def by_key(db: Connection) -> dict[Key, KeyPartitions]:
         held.setdefault(Key(endpoint_id, webhook), set()).add(partition)
     stopped: dict[Key, list[tuple[str, int]]] = {}
     for endpoint_id, webhook, partition in _each(db, NEXT_BLOCKED, ("", "", "")):
-        row = db.one(BLOCKS, (endpoint_id, webhook, partition))
+        row = db.one(FIRST, (endpoint_id, webhook, partition))
         if row is not None and row[1] == Status.FAILED:
             stopped.setdefault(Key(endpoint_id, webhook), []).append((partition, row[0]))
     return {
@@ -242,17 +244,19 @@ def by_key(db: Connection) -> dict[Key, KeyPartitions]:
 def stuck(db: Connection) -> list[Line]:
     """Lines in which tasks are held though none has its turn: those who had to elect were ended by
     a crash of their machine. It goes through all lines."""
-    found = []
-    for endpoint_id, webhook, partition, ordered in _each(db, NEXT_HELD, ("", "", "", -1)):
-        line = Line(endpoint_id, webhook, partition, ordered > 0)
+    found: dict[Line, None] = {}
+    for endpoint_id, webhook, partition, turn_at in _each(db, NEXT_HELD, ("", "", "", -1)):
+        line = Line(endpoint_id, webhook, partition, turn_at > 0)
+        if line in found:
+            continue
         if line.ordered:
-            first = None if db.one(READY_ORDERED, line[:3]) else db.one(BLOCKS, line[:3])
+            first = None if db.one(READY_ORDERED, line[:3]) else db.one(FIRST, line[:3])
             waits = first is not None and first[1] == Status.PENDING
         else:
             waits = not (db.one(HEAD, line[:3]) or db.one(RUNNING, line[:3]))
         if waits:
-            found.append(line)
-    return found
+            found[line] = None
+    return list(found)
 
 
 def _each(db: Connection, statement: str, place: Row) -> Iterator[Row]:
@@ -282,9 +286,8 @@ LOCKED = 10_000
 """Tasks that one statement locks."""
 
 GIVE_PLACE = """
-UPDATE retry_schedule SET blocks = 0, updated_at = ?
-WHERE id = ? AND blocks = 1 AND status NOT IN ('pending', 'running')
-    AND (status <> 'failed' OR ordered = ? OR ? = 0)
+UPDATE retry_schedule SET turn_at = 0, updated_at = ?
+WHERE id = ? AND turn_at = 1 AND held = 0 AND (status <> 'failed' OR partition_rule = ? OR ? = 0)
 RETURNING endpoint_id, webhook, partition
 """
 
@@ -363,4 +366,4 @@ def _keep_place(session: Session, task: Task, *, force: bool) -> None:
         raise Conflict(f"another task of the partition of task {task.id} is running; ask again")
     if found:
         session.step_back(list(found))
-    session.db.run("UPDATE retry_schedule SET blocks = 1 WHERE id = ?", (task.id,))
+    session.db.run("UPDATE retry_schedule SET turn_at = ? WHERE id = ?", (HOLDS, task.id))

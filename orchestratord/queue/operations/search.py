@@ -23,8 +23,11 @@ from orchestratord.queue.connection import (
     BY_PARENT,
     BY_PARTITION,
     BY_RUN,
+    BY_RUNNING,
     BY_STATUS,
+    LISTED,
     OF_PARTITION,
+    RUNNING,
     Connection,
 )
 from orchestratord.queue.records import Place, TaskFilter
@@ -43,7 +46,7 @@ from orchestratord.values.status_set import StatusSet
 
 GET = f"SELECT {TASK} FROM retry_schedule WHERE id = ?"
 
-RESPONSE = "SELECT response, blocks FROM retry_schedule WHERE id = ?"
+RESPONSE = "SELECT response FROM retry_schedule WHERE id = ?"
 
 ATTEMPTS = """
 SELECT attempt, started_at, duration_ms, status_code, error, delay, why
@@ -84,13 +87,11 @@ def attempts(db: Connection, task_id: int) -> list[Attempt]:
 
 
 class WholeTask(NamedTuple):
-    """A task with its last answer, None where there is none, and its attempts, oldest first; and
-    whether later ones of its ordered partition wait for it."""
+    """A task with its last answer, None where there is none, and its attempts, oldest first."""
 
     task: Task
     response: dict[str, Any] | None
     attempts: list[Attempt]
-    blocks: bool
 
 
 @reads
@@ -100,7 +101,7 @@ def whole(db: Connection, task_id: int) -> WholeTask:
     if row is None:
         raise NotFound.of("task", task_id)
     made = attempts(task_id).look(db)
-    return WholeTask(find_task(db, task_id), response_of(row[0]), made, bool(row[1]))
+    return WholeTask(find_task(db, task_id), response_of(row[0]), made)
 
 
 # -- Tasks that a filter finds, the newest first ---------------------------------------------------
@@ -251,7 +252,7 @@ def waiting(db: Connection, endpoint_id: str, most: int) -> int:
     """How many calls of an endpoint are pending, counted up to `most`."""
     sql = (
         "SELECT count(*) FROM (SELECT 1 FROM retry_schedule WHERE endpoint_id = ? AND webhook = '' "
-        "AND status = 'pending' LIMIT ?) AS found"
+        f"AND status = 'pending' AND {LISTED} LIMIT ?) AS found"
     )
     return int(db.all(sql, (endpoint_id, most))[0][0])
 
@@ -287,11 +288,19 @@ def rows_by_status(
         hint = BY_PARTITION
     where = " AND ".join(["status = ?", *(condition for condition, _ in wanted)])
     parameters = [value for _, values in wanted for value in values]
-    since = filter.ended_since if hint in (BY_ENDPOINT, BY_STATUS) else None
+    listed = hint in (BY_ENDPOINT, BY_STATUS)
+    since = filter.ended_since if listed else None
     found: list[tuple[Any, ...]] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
         few = since is not None and db.one(MANY_ENDED, (str(status), since, LOOKED)) is None
-        statement = sql.format(hint=BY_FINISHED if few else hint, where=where)
+        index, every = hint, where
+        if few:
+            index = BY_FINISHED
+        elif listed and status == Status.RUNNING:
+            index, every = BY_RUNNING, f"{where} AND {RUNNING}"
+        elif listed:
+            every = f"{where} AND {LISTED}"
+        statement = sql.format(hint=index, where=every)
         found += db.all(statement, (str(status), *parameters, *last))
     return found
 

@@ -13,9 +13,10 @@ from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
+from orchestratord.model.turns.partition_turn import HOLDS
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
 from orchestratord.queue.connection import BY_ID, Connection, ManyRows, Singly
-from orchestratord.queue.operations.insert import NewRows, insert_one, ordered_keys
+from orchestratord.queue.operations.insert import NewRows, insert_one, lock_order
 from orchestratord.queue.operations.partitions import give_place, lock_tasks
 from orchestratord.queue.operations.plugin_rows import Upserts, delete, upsert
 from orchestratord.queue.records import (
@@ -79,7 +80,7 @@ FROM (VALUES {{rows}}) AS new {_HELD}
 
 # Of an ordered partition: whether it holds it.
 END_ORDERED = ManyRows(
-    END.sql.replace("SET ", "SET blocks = new.column13, ", 1), *END.types, "bigint"
+    END.sql.replace("SET ", "SET turn_at = new.column13, ", 1), *END.types, "bigint"
 )
 
 # A cancel that was asked for while it ran takes the place of another try, and of nothing else.
@@ -87,7 +88,7 @@ WAIT = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET status = 'pending', next_try = new.column12, backed_off = new.column13, finished_at = NULL,
-    held = CASE WHEN partition IS NOT NULL AND ordered = 0 THEN 1 ELSE 0 END, {_ENDED}
+    held = CASE WHEN partition_rule >= 0 THEN 1 ELSE 0 END, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,
     *_ENDS,
@@ -159,7 +160,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     held = holds(task, status, s.reason)
     if status != Status.PENDING:
         if task.ordered:
-            ended = END_ORDERED.one(session.db, (*row, str(status), int(held)))
+            ended = END_ORDERED.one(session.db, (*row, str(status), HOLDS if held else 0))
         else:
             ended = END.one(session.db, (*row, str(status)))
         if not ended:
@@ -196,9 +197,9 @@ def _prepare(s: Start | Settlement) -> Prepared:
     attempt = None if s.attempt is None else attempt_row(s.task.id, s.attempt)
     if s.status == Status.PENDING:
         return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt
-    if s.task.ordered:
-        held = holds(s.task, s.status, s.reason)
-        return s, END_ORDERED, (*_ended(s), str(s.status), int(held)), attempt
+    if s.task.turn is not None and s.task.ordered:
+        turn_at = HOLDS if holds(s.task, s.status, s.reason) else 0
+        return s, END_ORDERED, (*_ended(s), str(s.status), turn_at), attempt
     return s, END, (*_ended(s), str(s.status)), attempt
 
 
@@ -219,7 +220,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
                 session.runs.settled(task, Status.RUNNING, begins=True)
             continue
         status = s.status
-        if task.partition is not None and _frees_turn(task, status):
+        if task.turn is not None and _frees_turn(task, status):
             session.touch(task)
         if task.bulk_id is not None:
             session.outcomes[task.bulk_id, status] += 1
@@ -248,12 +249,14 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         give_place(session, replaced, status, reason)
     steps = list(map(_first, prepared))
     inserted = apply_all_effects(session, list(map(_effects_of, steps)))
-    return [
-        (True, new)
-        if isinstance(s, Start)
-        else Settled(True, s.status, new, s.task.ordered > 0 and holds(s.task, s.status, s.reason))
+    results: list[Any] = [
+        (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
         for s, new in zip(steps, inserted, strict=True)
     ]
+    for place, s in enumerate(steps) if rows[END_ORDERED] else ():
+        if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
+            results[place] = replace(results[place], holds=True)
+    return results
 
 
 _first, _effects_of = itemgetter(0), attrgetter("effects")
@@ -276,7 +279,8 @@ def _ended(s: Settlement) -> tuple[Any, ...]:
 def _frees_turn(task: Task, status: str) -> bool:
     """Whether the turn of another one in its partition may come now. Where neither an order nor a
     limit has them wait for what runs, it came with the claim of this one."""
-    return task.ordered > 0 or task.partition_limit > 0 or status == Status.PENDING
+    turn = task.turn
+    return turn is not None and (turn.partition_rule != 0 or status == Status.PENDING)
 
 
 def holds(task: Task, status: str, reason: str | None) -> bool:
@@ -346,7 +350,8 @@ def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[
     if not effects:
         return [[] for _ in groups]
     inserts = list(all_inserts(effects)) if Insert in map(type, effects) else []
-    new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
+    lock_order(session, inserts)
+    new, upserts = NewRows(session, len(inserts)), Upserts(session)
     results = [_add_all(session, new, upserts, effects) for effects in groups]
     new.flush()
     upserts.flush()
@@ -448,7 +453,8 @@ def _happen_together(
     session: Session, calls: Sequence[Sequence[Insert]]
 ) -> list[list[Inserted] | Exception]:
     inserts = [one for call in calls for one in all_inserts(call)]
-    new, upserts = NewRows(session, len(inserts), ordered_keys(inserts)), Upserts(session)
+    lock_order(session, inserts)
+    new, upserts = NewRows(session, len(inserts)), Upserts(session)
     try:
         new.write_once(inserts)
         results = [[add_whole(session, new, upserts, one) for one in call] for call in calls]

@@ -17,7 +17,7 @@ from orchestratord.model.task import NewTask
 from orchestratord.queue.batch import Rank, Write, reads, writes
 from orchestratord.queue.connection import Connection, ManyRows, Singly
 from orchestratord.queue.models import Fact, OutboxTaken, sql
-from orchestratord.queue.operations.insert import NewRows, ordered_keys
+from orchestratord.queue.operations.insert import NewRows, lock_order
 from orchestratord.queue.operations.plugin_rows import Upserts
 from orchestratord.queue.operations.settle import add_whole, all_inserts
 from orchestratord.queue.records import Insert, Inserted
@@ -133,7 +133,8 @@ def _take(
     inserts = [insert for _, insert in taken]
     keys = _keys_in_use(session.db, inserts)
     whole = list(all_inserts(inserts))
-    new, upserts = NewRows(session, len(whole), ordered_keys(whole)), Upserts(session)
+    lock_order(session, whole)
+    new, upserts = NewRows(session, len(whole)), Upserts(session)
     results: list[Result] = []
     for row, insert in taken:
         if row.uid not in ours:

@@ -19,7 +19,15 @@ from typing import Any
 
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue import shared_rates
-from orchestratord.queue.connection import FAIR_HEAD, LIMITED, ORDERED, READY, Connection
+from orchestratord.queue.connection import (
+    BLOCKS,
+    FAIR_HEAD,
+    FAIR_HELD,
+    LIMITED,
+    ORDERED,
+    READY,
+    Connection,
+)
 from orchestratord.queue.records import Claimed, FairTurn, Line, OrderedTurn, Pick
 from orchestratord.queue.rows import TASK_COLUMNS, task_of
 from orchestratord.queue.session import (
@@ -99,12 +107,12 @@ endpoint_id = line.endpoint_id AND webhook = line.webhook AND partition = line.p
 TAKE_ON = f"""
 {_LINE}, behind AS MATERIALIZED (
     SELECT line.n, line.pick, line.idempotent, task.*,
-        task.place <= line.most AND task.next_try <= line.due AND task.partition_limit = 0 AS taken
+        task.place <= line.most AND task.next_try <= line.due AND task.partition_rule = 0 AS taken
     FROM line CROSS JOIN LATERAL (
-        SELECT id, next_try, partition_limit, row_number() OVER (ORDER BY next_try, id) AS place
+        SELECT id, next_try, partition_rule, row_number() OVER (ORDER BY next_try, id) AS place
         FROM (
-            SELECT id, next_try, partition_limit FROM retry_schedule
-            WHERE held = 1 AND {_OF_LINE} AND ordered = 0
+            SELECT id, next_try, partition_rule FROM retry_schedule
+            WHERE {FAIR_HELD} AND {_OF_LINE}
             ORDER BY next_try, id LIMIT line.most + 1 FOR UPDATE SKIP LOCKED
         ) AS kept
     ) AS task
@@ -124,7 +132,7 @@ SET held = 0, updated_at = clock.now, cancel_requested = 0,
     started_at = CASE WHEN NOT taken THEN started_at
         WHEN deaths = 0 AND found.idempotent = 1 THEN clock.now END
 FROM found, (SELECT ?::text AS owner, ?::bigint AS lease, ?::bigint AS now) AS clock
-WHERE retry_schedule.id = found.id AND (taken OR found.partition_limit = 0)
+WHERE retry_schedule.id = found.id AND (taken OR found.partition_rule = 0)
 RETURNING found.n, found.pick, taken, {_TASK}
 """
 
@@ -150,17 +158,17 @@ MANY_LINES = 500
 
 FAIR_TURNS = f"""
 {_LINE}
-SELECT line.n, task.id, task.next_try, task.partition_limit, head.id, head.next_try,
-    head.partition_limit, CASE WHEN task.partition_limit = 0 THEN 0 ELSE (
+SELECT line.n, task.id, task.next_try, task.partition_rule, head.id, head.next_try,
+    head.partition_rule, CASE WHEN task.partition_rule = 0 THEN 0 ELSE (
         SELECT count(*) FROM retry_schedule WHERE {LIMITED} AND {_OF_LINE}
     ) END
 FROM line
 CROSS JOIN LATERAL (
-    SELECT id, next_try, partition_limit FROM retry_schedule
-    WHERE held = 1 AND {_OF_LINE} AND ordered = 0 ORDER BY next_try, id LIMIT 1
+    SELECT id, next_try, partition_rule FROM retry_schedule
+    WHERE {FAIR_HELD} AND {_OF_LINE} ORDER BY next_try, id LIMIT 1
 ) AS task
 LEFT JOIN LATERAL (
-    SELECT id, next_try, partition_limit FROM retry_schedule
+    SELECT id, next_try, partition_rule FROM retry_schedule
     WHERE {FAIR_HEAD} AND {_OF_LINE} LIMIT 1
 ) AS head ON true
 """
@@ -175,7 +183,7 @@ SELECT line.n, task.id, task.next_try, ready.id, ready.status
 FROM line
 CROSS JOIN LATERAL (
     SELECT id, next_try, held FROM retry_schedule
-    WHERE blocks = 1 AND {_OF_LINE} ORDER BY id LIMIT 1
+    WHERE {BLOCKS} AND {_OF_LINE} ORDER BY id LIMIT 1
 ) AS task
 LEFT JOIN LATERAL (
     SELECT id, status FROM retry_schedule WHERE {ORDERED} AND {_OF_LINE} LIMIT 1
@@ -196,7 +204,7 @@ STEP_BACK = _STEP.format(held=0, changes="held = 1")
 STEP_FORWARD = _STEP.format(
     held=1,
     changes="""held = 0, updated_at = ?::bigint, next_try = GREATEST(next_try, ?::bigint),
-    first_at = CASE WHEN ordered > 0 THEN COALESCE(first_at, ?::bigint) END""",
+    turn_at = CASE WHEN turn_at = 1 THEN ?::bigint ELSE turn_at END""",
 )
 
 EARLIEST_KEYS = f"""
@@ -238,7 +246,7 @@ WITH lost AS MATERIALIZED (
 )
 {RELEASE_CLAIM}
 FROM lost WHERE retry_schedule.id = lost.id
-RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
 """
 
 TAKE_STARTED = f"""
@@ -287,7 +295,7 @@ def _place(names: tuple[str, ...]) -> int:
 
 def _line_of(task: Task) -> Line:
     assert task.partition is not None
-    return Line(task.endpoint_id, task.webhook, task.partition, task.ordered > 0)
+    return Line(task.endpoint_id, task.webhook, task.partition, task.ordered)
 
 
 def _numbered(lines: Sequence[Line]) -> str:

@@ -16,6 +16,7 @@ from orchestratord.queue.connection import (
     BY_ENDPOINT,
     BY_READY,
     BY_RUNNING,
+    LISTED,
     READY,
     Connection,
     Row,
@@ -42,16 +43,17 @@ it succeeded last under an older version."""
 
 # The newest first. Where PostgreSQL takes a status to be frequent, it would walk all tasks from the
 # newest on instead: it does not, for an order that only the index of endpoints has.
-_IS = "{0} >= '{1}' AND {0} <= '{1}' ORDER BY {0} DESC, id DESC"
+_IS = "{0} <> 'running' AND {0} >= '{1}' AND {0} <= '{1}' ORDER BY {0} DESC, id DESC"
 
 # One look into the index an endpoint, and one more for its failed tasks.
 ENDPOINTS = f"""
 WITH RECURSIVE walk (endpoint_id) AS (
     SELECT (SELECT endpoint_id FROM retry_schedule {BY_ENDPOINT}
-        WHERE endpoint_id > '' ORDER BY endpoint_id LIMIT 1)
+        WHERE endpoint_id > '' AND {LISTED} ORDER BY endpoint_id LIMIT 1)
     UNION ALL
     SELECT (SELECT task.endpoint_id FROM retry_schedule AS task {BY_ENDPOINT}
-        WHERE task.endpoint_id > walk.endpoint_id ORDER BY task.endpoint_id LIMIT 1)
+        WHERE task.endpoint_id > walk.endpoint_id AND task.{LISTED}
+        ORDER BY task.endpoint_id LIMIT 1)
     FROM walk WHERE walk.endpoint_id IS NOT NULL
 )
 SELECT walk.endpoint_id, (SELECT task.id FROM retry_schedule AS task {BY_ENDPOINT}

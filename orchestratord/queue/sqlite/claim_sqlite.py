@@ -9,15 +9,16 @@ from dataclasses import dataclass
 
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.connection import (
+    BLOCKS,
     BY_BLOCKS,
     BY_HEAD,
     BY_HELD,
     BY_ID,
-    BY_LIMIT,
     BY_ORDERED,
     BY_READY,
     BY_RUNNING,
     FAIR_HEAD,
+    FAIR_HELD,
     LIMITED,
     ORDERED,
     READY,
@@ -68,9 +69,9 @@ WHERE id IN (SELECT value FROM json_each(?))
 # Of partitions whose heads were claimed, and leave room in a claim: what is due behind these.
 BEHIND = f"""
 SELECT json_group_array(json((
-    SELECT json_group_array(json_array(id, partition_limit)) FROM (
-        SELECT id, partition_limit FROM retry_schedule {BY_HELD}
-        WHERE held = 1 AND {OF_LINE} AND ordered = 0 AND next_try <= line.value ->> 3
+    SELECT json_group_array(json_array(id, partition_rule)) FROM (
+        SELECT id, partition_rule FROM retry_schedule {BY_HELD}
+        WHERE {FAIR_HELD} AND {OF_LINE} AND next_try <= line.value ->> 3
         ORDER BY next_try, id LIMIT ?
     )
 )))
@@ -80,14 +81,14 @@ TAKE_ON = CLAIM.replace("SET ", "SET held = 0, ", 1)
 
 FAIR_TURNS = f"""
 SELECT json_group_array(json_array(
-    line.key, task.id, task.next_try, task.partition_limit, head.id, head.next_try,
-    head.partition_limit, CASE WHEN task.partition_limit = 0 THEN 0 ELSE (
-        SELECT count(*) FROM retry_schedule {BY_LIMIT} WHERE {LIMITED} AND {OF_LINE}
+    line.key, task.id, task.next_try, task.partition_rule, head.id, head.next_try,
+    head.partition_rule, CASE WHEN task.partition_rule = 0 THEN 0 ELSE (
+        SELECT count(*) FROM retry_schedule {BY_HEAD} WHERE {LIMITED} AND {OF_LINE}
     ) END
 ))
 FROM json_each(?) AS line
 CROSS JOIN retry_schedule AS task ON task.id = (
-    SELECT id FROM retry_schedule {BY_HELD} WHERE held = 1 AND {OF_LINE} AND ordered = 0
+    SELECT id FROM retry_schedule {BY_HELD} WHERE {FAIR_HELD} AND {OF_LINE}
     ORDER BY next_try, id LIMIT 1
 )
 LEFT JOIN retry_schedule AS head ON head.id = (
@@ -99,7 +100,7 @@ ORDERED_TURNS = f"""
 SELECT json_group_array(json_array(line.key, task.id, task.next_try, ready.id, ready.status))
 FROM json_each(?) AS line
 CROSS JOIN retry_schedule AS task ON task.id = (
-    SELECT id FROM retry_schedule {BY_BLOCKS} WHERE blocks = 1 AND {OF_LINE} ORDER BY id LIMIT 1
+    SELECT id FROM retry_schedule {BY_BLOCKS} WHERE {BLOCKS} AND {OF_LINE} ORDER BY id LIMIT 1
 )
 LEFT JOIN retry_schedule AS ready ON ready.id = (
     SELECT id FROM retry_schedule {BY_ORDERED} WHERE {ORDERED} AND {OF_LINE}
@@ -115,7 +116,7 @@ WHERE id IN (SELECT value FROM json_each(?))
 STEP_FORWARD = f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
 SET held = 0, updated_at = ?, next_try = max(next_try, ?),
-    first_at = CASE WHEN ordered > 0 THEN COALESCE(first_at, ?) END
+    turn_at = CASE WHEN turn_at = 1 THEN ? ELSE turn_at END
 WHERE id IN (SELECT value FROM json_each(?))
 """
 
@@ -143,7 +144,7 @@ SELECT id FROM retry_schedule {BY_RUNNING} WHERE status = 'running' AND {conditi
 """
         unstarted = f"""
 {RELEASE_CLAIM} WHERE id IN ({lost} AND started_at IS NULL)
-RETURNING status, endpoint_id, webhook, next_try, partition, ordered, partition_limit, run_id
+RETURNING status, endpoint_id, webhook, next_try, partition, partition_rule, run_id
 """
         started = f"""
 UPDATE retry_schedule SET locked_by = ?, lease_until = ?, claims = claims + 1, updated_at = ?

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import FINAL, Key, Kind, NewTask, Reason, Status, Task
+from orchestratord.model.turns.partition_turn import PartitionTurn
 
 TASK = Task(
     id=1, kind="call", endpoint_id="a/b", webhook="", phase=None, status="running", reason=None,
@@ -46,8 +47,8 @@ FULL = Task(
     parent_id=5, created_at=12, updated_at=13, scheduled_at=14, finished_at=15, started_at=16,
     unique_key="key", locked_by="me", idempotent=False, granted=2, deaths=1, generation=4,
     retried_at=17, cancel_requested=True, last_status_code=404, last_error="no",
-    depth=6, claims=8, nonce="1f", alone=True, partition="p", ordered=18, held=True,
-    partition_limit=19, first_at=20, bulk_id=21, replaces=22, run_id=23)  # fmt: skip
+    depth=6, claims=8, nonce="1f", alone=True, turn=PartitionTurn("p", 18, 1, 19),
+    bulk_id=21, replaces=22, run_id=23)  # fmt: skip
 
 
 @pytest.mark.parametrize("task", [TASK, FULL], ids=["least", "all"])

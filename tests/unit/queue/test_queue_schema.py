@@ -16,9 +16,17 @@ from orchestratord.errors import DatabaseInUse
 from orchestratord.model.task import Key, NewTask, Status
 from orchestratord.queue import schema
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, insert, manual, schedules, search, settle
+from orchestratord.queue.operations import (
+    claim,
+    insert,
+    manual,
+    partitions,
+    schedules,
+    search,
+    settle,
+)
 from orchestratord.queue.records import Insert, Pick, TaskFilter
-from orchestratord.queue.store import Store
+from orchestratord.queue.store import Store, open_database
 from tests.postgres import Postgres
 
 DATA = Path(__file__).parent
@@ -68,9 +76,10 @@ def shape(path: Path) -> dict[str, Any]:
 
 
 POSTGRES_SHAPE = """
-SELECT c.relname, a.attname, a.attnum, format_type(a.atttypid, a.atttypmod), a.attnotnull,
+SELECT c.relname, a.attname, row_number() OVER (PARTITION BY c.oid ORDER BY a.attnum),
+    format_type(a.atttypid, a.atttypmod), a.attnotnull,
     a.attidentity, pg_get_expr(d.adbin, d.adrelid), l.collname, c.reloptions::text
-FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0
+FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
 LEFT JOIN pg_collation l ON l.oid = a.attcollation
 WHERE c.relkind = 'r' AND c.relnamespace = 'public'::regnamespace
@@ -106,7 +115,7 @@ def version(path: Path) -> tuple[int, int]:
 
 
 async def test_a_new_database_has_the_last_version(path: Path, store: Store) -> None:
-    assert version(path) == (schema.VERSION, 13)
+    assert version(path) == (schema.VERSION, 15)
     assert int(sorted(schema.MIGRATIONS.glob("[0-9]*.py"))[-1].name[:4]) == schema.VERSION
 
 
@@ -138,7 +147,7 @@ async def test_the_models_make_what_queues_on_postgresql_had_before(new_url: Any
 async def test_a_queue_of_before_goes_on(path: Path) -> None:
     dump(path)
     await goes_on(f"sqlite:///{path}")
-    assert version(path) == (schema.VERSION, 13)
+    assert version(path) == (schema.VERSION, 15)
 
 
 async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
@@ -147,6 +156,54 @@ async def test_a_queue_of_before_goes_on_on_postgresql(new_url: Any) -> None:
     with psycopg.connect(url, autocommit=True) as database:
         database.execute("UPDATE retry_schedule SET lease_until = 1 WHERE status = 'running'")
     await goes_on(url)
+
+
+WAITED = """
+INSERT INTO retry_schedule (id, kind, endpoint_id, status, next_try, max_attempts, created_at,
+    updated_at, scheduled_at, partition, partition_limit, ordered, held, blocks, first_at) VALUES
+(11, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'fair', 0, 0, 0, 0, NULL),
+(12, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'fair', 4, 0, 1, 0, NULL),
+(13, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 1, 0, 1, 50),
+(14, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 1, 1, 1, NULL),
+(15, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'p', 0, 2, 1, 1, 60),
+(16, 'call', 'a/b', 'failed', NULL, 3, 1, 9, 1, 'q', 0, 2, 0, 1, 70),
+(17, 'call', 'a/b', 'succeeded', NULL, 3, 1, 9, 1, 'q', 0, 2, 0, 0, 80),
+(18, 'call', 'a/b', 'pending', 1, 3, 1, 9, 1, 'q', 0, 2, 1, 1, NULL)
+"""
+"""Rows of schema 14, each of a partition: it has its turn, waits for it, or has ended."""
+
+TURNS = {
+    11: ("fair", 0, 0, 0), 12: ("fair", 4, 1, 0), 13: ("p", -1, 0, 50), 14: ("p", -1, 1, 1),
+    15: ("p", -2, 1, 60), 16: ("q", -2, 0, 1), 17: ("q", -2, 0, 0), 18: ("q", -2, 1, 1),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
+async def test_whose_turn_it_was_in_partitions_of_before(
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+) -> None:
+    url = new_url() if on_postgres else f"sqlite:///{path}"
+    if on_postgres:
+        dump_postgres(url)
+    else:
+        dump(path)
+    for migration in schema.MIGRATIONS.glob("00[01][0-9]_*.py"):
+        if int(migration.name[:4]) < 15:
+            (tmp_path / migration.name).write_text(migration.read_text())
+    database = open_database(url)
+    connection = database.connect(writes=True)
+    with database.models(connection) as orm:
+        schema.migrate(orm, tmp_path)
+        orm.execute_sql(WAITED)
+    connection.close()
+    database.close()
+    store = await Store.open(url)
+    tasks = (await store.read(search.page(TaskFilter(endpoint="a/b"), 10)))[0]
+    assert {task.id: task.turn for task in tasks} == TURNS
+    assert await store.read(partitions.stuck()) == []
+    claimed = await store.write(claim.claim([Pick(Key("a/b"), 9, True, 10**14)]))
+    assert {task.id for task in claimed.tasks} >= {11, 13}
+    await store.close()
 
 
 async def test_no_table_of_before_is_rewritten(new_url: Any) -> None:

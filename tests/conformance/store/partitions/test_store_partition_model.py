@@ -21,7 +21,8 @@ from hypothesis.stateful import (
 )
 
 from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import Key, Partition, Reason, Task
+from orchestratord.model.task import Key, Reason, Task
+from orchestratord.model.turns.partition_turn import HOLD, Partition
 from orchestratord.queue.batch import Read
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, settle
@@ -141,7 +142,8 @@ class Machine(RuleBasedStateMachine):
             fields["reason"] = Reason.EXHAUSTED
         settled = self.wait(queue.settle(task, status, **fields))
         assert settled.accepted
-        assert settled.holds == (how == "failed" and task.ordered == 2)
+        assert task.turn is not None
+        assert settled.holds == (how == "failed" and task.turn.partition_rule == HOLD)
 
     @rule(which=TRIES)
     def settle_many(self, which: int) -> None:
@@ -184,7 +186,7 @@ class Machine(RuleBasedStateMachine):
         try:
             self.wait(self.queue().store.write(manual.trigger(row["id"], force=force)))
         except Overtaken as refused:
-            right = not force and row["ordered"] and refused.by > row["id"]
+            right = not force and row["partition_rule"] < 0 and refused.by > row["id"]
         except Conflict:
             right = row["status"] == "running" or (row["status"] == "succeeded" and not force)
         else:
@@ -242,7 +244,7 @@ class Machine(RuleBasedStateMachine):
         found = self.rows()
         assert {row["id"] for row in found if row["status"] == "running"} == set(self.running)
         for row in found:
-            line = Line(*self.key, row["partition"], row["ordered"] > 0)
+            line = Line(*self.key, row["partition"], row["partition_rule"] < 0)
             lines[line].append(row)
         for line, rows in lines.items():
             held = [row for row in rows if row["held"]]
@@ -271,8 +273,8 @@ class Machine(RuleBasedStateMachine):
         assert len(heads) + len(running) <= 1, rows
         for row in rows:
             waits = row["status"] in ("pending", "running")
-            assert row["blocks"] or not waits, row
-        blocks = [row for row in rows if row["blocks"]]
+            assert row["turn_at"] or not waits, row
+        blocks = [row for row in rows if row["turn_at"]]
         if blocks and not running:
             first = blocks[0]
             assert first["status"] == "failed" or heads == [first], rows
@@ -310,7 +312,7 @@ class Machine(RuleBasedStateMachine):
         return self.world.wait(doing)
 
     def rows(self) -> list[dict[str, Any]]:
-        names = ("id", "status", "partition", "ordered", "held", "blocks", "next_try")
+        names = ("id", "status", "partition", "partition_rule", "held", "turn_at", "next_try")
         select = f"SELECT {', '.join(names)} FROM retry_schedule WHERE endpoint_id = ? ORDER BY id"
         key = (self.key.endpoint_id,)
         found = self.wait(self.queue().store.read(Read(lambda db: db.all(select, key))))
@@ -319,7 +321,7 @@ class Machine(RuleBasedStateMachine):
     def due(self) -> set[Line]:
         now = self.clock.now_ms()
         return {
-            Line(*self.key, row["partition"], row["ordered"] > 0)
+            Line(*self.key, row["partition"], row["partition_rule"] < 0)
             for row in self.rows()
             if row["status"] == "pending" and not row["held"] and row["next_try"] <= now
         }
@@ -330,7 +332,7 @@ class Machine(RuleBasedStateMachine):
 
 
 def line_of(task: Task) -> Line:
-    return Line(task.endpoint_id, task.webhook, task.partition or "", task.ordered > 0)
+    return Line(task.endpoint_id, task.webhook, task.partition or "", task.ordered)
 
 
 @pytest.fixture

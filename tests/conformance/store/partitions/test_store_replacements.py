@@ -7,7 +7,8 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import Conflict, Overtaken
-from orchestratord.model.task import Partition, Status
+from orchestratord.model.task import Status
+from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.operations import manual, partitions, search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.store import Store

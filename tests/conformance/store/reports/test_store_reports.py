@@ -8,7 +8,8 @@ import pytest
 
 from orchestratord.errors import Unreachable
 from orchestratord.model.event import Event, FailingEvent
-from orchestratord.model.task import Key, Partition, Status, Task
+from orchestratord.model.task import Key, Status, Task
+from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.housekeeping import failing_told
@@ -354,7 +355,7 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
         (failing.ENDPOINTS, (), "endpoint"),
         (failing.FAILED, ("crm/1", 10), "endpoint"),
         (failing.WAITING, ("crm/1", "ops", 10, 1), "ready"),
-        (failing.RUNNING, (), "status"),
+        (failing.RUNNING, (), "running"),
         (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
         (backlog.READY_ONES, ("crm/1", "ops", 10), "ready"),
         (backlog.HELD_ONES, ("crm/1", "ops", 10), "held"),

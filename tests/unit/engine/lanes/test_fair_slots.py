@@ -21,6 +21,7 @@ from orchestratord.engine.lanes.fair_slots import (
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.lane_set import SHARE_AGAIN_MS, LaneSet
 from orchestratord.model.task import Key, Task
+from orchestratord.model.turns.partition_turn import PartitionTurn
 from tests.unit.engine.lanes.slot_model import TASK, Arrival, Daemon, percentile, steady
 
 OK, HANG = Key("a/ok"), Key("a/hang")
@@ -248,7 +249,9 @@ class Partitions:
         tasks = []
         for name in got:
             self.number += 1
-            task = replace(TASK, id=self.number, endpoint_id=OK.endpoint_id, partition=name)
+            task = replace(
+                TASK, id=self.number, endpoint_id=OK.endpoint_id, turn=PartitionTurn(name, 0)
+            )
             assert self.lanes.begin("api:a", task, now) is task
             tasks.append(task)
         return tasks, choice.avoid

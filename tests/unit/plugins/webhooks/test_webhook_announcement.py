@@ -10,6 +10,7 @@ import pytest
 from webhook_parts import ENDPOINT, declared
 
 from orchestratord import PHASES, NewTask, Outcome, Partition, RunError, RunSummary
+from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.testing import Rig, answered, task, unanswered
 
 CALL = task(id=42, endpoint_id=ENDPOINT, attempts=3, params={"id": "A1"})
@@ -165,7 +166,7 @@ async def test_its_partition_is_made_of_what_the_envelope_tells(rig: Rig) -> Non
     (new,) = await fired(rig, "after_request", answered(503), [webhook])
     assert new.partition == Partition("A1/503/", 1, ordered=True, hold=True)
     assert "partition" not in json.loads(new.payload or "")["data"]
-    call = replace(CALL, partition="acme")
+    call = replace(CALL, turn=PartitionTurn("acme", 0))
     (new,) = await fired(rig, "after_request", answered(503), [webhook], task=call)
     assert new.partition is not None
     assert new.partition.value == "A1/503/acme"
