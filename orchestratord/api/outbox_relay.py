@@ -261,9 +261,8 @@ class OutboxRelay:
 
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
-            await self._mark_noted(outbox, connection)
             found_at = held_at = time.monotonic()
-            tended_at = 0.0
+            tended_at, begins = 0.0, True
             while outbox == self.place():
                 now = time.monotonic()
                 if now - held_at >= HOLD:
@@ -275,6 +274,9 @@ class OutboxRelay:
                     await self._tend(outbox, connection)
                 page = self._page
                 found = await self._round(outbox, connection)
+                if begins:  # with what fits: a row that cannot be marked holds up none of it
+                    await self._mark_noted(outbox, connection)
+                    begins = False
                 self._works()
                 if found:
                     found_at = now
@@ -304,7 +306,8 @@ class OutboxRelay:
                 gone.append(row.id)  # taken before, and not deleted
         if outbox.name is not None and gone:
             await connection.remove(gone)
-        noted = [await self._refuse(outbox, connection, one) for one in refused]
+        known = await self._store.read(noted_refusal(outbox.name)) if refused else None
+        noted = [await self._refuse(outbox, connection, one, known) for one in refused]
         if any(noted):
             await self._store.write(forget_refusal(outbox.name))
         return len(rows)
@@ -372,10 +375,18 @@ class OutboxRelay:
             return found
 
     async def _refuse(
-        self, outbox: Outbox, connection: OutboxConnection, refused: RefusedRow
+        self,
+        outbox: Outbox,
+        connection: OutboxConnection,
+        refused: RefusedRow,
+        known: NotedRefusal | None,
     ) -> bool:
-        """Mark a row; whether that was noted in the queue before, as plugins write of it."""
+        """Mark a row; whether that was noted in the queue before, as plugins write of it. `known`
+        was noted, by a daemon that perhaps ended before it marked the row."""
         row, refusal = refused.row, refused.refusal
+        if known is not None and known.uid == row.uid:
+            await self._mark(connection, known)
+            return True
         redactor = self._reloader.config.redactor
         problem: dict[str, Any] = _cut(redactor.value(refusal.document()))
         endpoint = redactor.text(row.endpoint)[:CUT]

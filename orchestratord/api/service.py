@@ -31,7 +31,14 @@ from orchestratord.engine import task_events
 from orchestratord.engine.enqueue import Accepted, callable_endpoint, new_call
 from orchestratord.engine.scheduler import Scheduler
 from orchestratord.engine.worker import Worker
-from orchestratord.errors import ConfigError, Conflict, InvalidParams, NotFound, OrchestratordError
+from orchestratord.errors import (
+    ConfigError,
+    Conflict,
+    InvalidParams,
+    NotFound,
+    OrchestratordError,
+    Stopping,
+)
 from orchestratord.model.edit import Declaration, Edit
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import EndpointEvent, Event, EventType
@@ -533,6 +540,8 @@ class Service(ReportService):
         """Have the endpoint's file say something else under such a key, and take it up."""
         # No other edit may come between reading a file and writing it.
         async with self._editing:
+            if not dry_run:
+                self._reloader.insist()
             edit = await asyncio.to_thread(
                 self._reloader.editor.edit, endpoint_id, key, value, etag=etag, dry_run=dry_run
             )
@@ -540,7 +549,10 @@ class Service(ReportService):
                 return edit
             if not edit.written:
                 return replace(edit, generation=self.config.generation)
-            result = await self._reloader.reload(COMMAND)
+            try:
+                result = await self._reloader.reload(COMMAND)
+            except Stopping:  # it is written: the next start takes it up
+                return replace(edit, generation=self.config.generation)
         generation = result.config.generation
         log.info(
             "%s of %s written to %s by %s, generation %d",

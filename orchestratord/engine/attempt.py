@@ -4,8 +4,8 @@
     feedback → release the slot → settle → what follows
 
 The worker chooses and claims. Here a claimed task is admitted to a slot of its lane, and has an
-asyncio task of its own from then on. The slot is free before its end is on disk: what is not
-settled yet is the backpressure.
+asyncio task of its own until its end is on its way to the disk; `_ends_told` does the rest. The
+slot is free before its end is on disk: what is not settled yet is the backpressure.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ from orchestratord.queue.records import (
     are_rows,
 )
 from orchestratord.queue.store import Store
-from orchestratord.values.budget import INLINE_STEPS, Budget, within_budget
+from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly, within_budget
 from orchestratord.values.clock import Clock
 from orchestratord.values.durations import format_duration
 
@@ -257,6 +257,9 @@ class Pipe(NewTasks):
         prepare, budget = run.executor.prepare, Budget(INLINE_STEPS)
         try:
             run.request = within_budget(budget, prepare, task, run.target, run.began / 1000)
+        except TooCostly:
+            run.costly = True
+            return False
         except BaseException as error:  # an executor is a plugin's, too
             if is_ctrl_c(error):
                 raise
@@ -285,7 +288,8 @@ class Pipe(NewTasks):
             if endpoint.partition is not None and lacks_partition(task):
                 await partition_of(endpoint, task.params)  # which did not render either before
             prepare, now = run.executor.prepare, run.began / 1000
-            run.request = await bounded(task.is_large, prepare, task, target, now)
+            large = task.is_large or run.costly
+            run.request = await bounded(large, prepare, task, target, now)
             if before and self._host.concerned(before, task.kind, endpoint):
                 name = "statement" if before == "before_execute" else "request"
                 arguments = {
@@ -494,14 +498,15 @@ class Pipe(NewTasks):
                 written.append((operation.item, settled, run.result, run.config))
                 taken.append(operation)
             else:
-                again = self._settle_again(run, operation)
-                self._claims.running[run.task.id] = self._loop.create_task(again)
+                again = self._loop.create_task(self._settle_again(run, operation))
+                self._claims.hand_over(run.task.id, operation, again)
         self._claims.told(taken)
         self._lanes.settled(len(taken))
         self.teller.tell(written)
 
     async def _settle_again(self, run: Run, operation: Write[Settled]) -> None:
-        """The same where the database, or the row, did not take it as it was."""
+        """Bring an end to disk that was not taken: the database refused it, or a cancel was asked
+        for."""
         running, task, result = asyncio.current_task(), run.task, run.result
         settlement, settled = operation.item, operation.result
         assert result is not None
@@ -510,7 +515,9 @@ class Pipe(NewTasks):
                 settled = await self._claims.settle(settlement, operation.error)
             await self._follow(settlement, settled, result, run.config, run.target)
         except Exception:
-            worker_log.exception("what follows from task %s is not done", task.id)
+            worker_log.exception("task %s cannot be ended: its claim is released", task.id)
+            await asyncio.sleep(1.0)
+            await self._claims.release_claim(task)
         finally:
             self._lanes.settled()
             self._claims.gone(task, running)

@@ -119,6 +119,7 @@ class Run:
         began: when it began, milliseconds since the epoch.
         clock: the same by `time.monotonic`.
         request: what is sent, once it is made.
+        costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
         result: how it ended; None until then, and where the claim was lost to another daemon.
     """
@@ -135,6 +136,7 @@ class Run:
     began: int
     clock: float
     request: Any = None
+    costly: bool = False
     interrupted: bool = False
     result: AttemptResult | None = None
 

@@ -6,9 +6,9 @@ two of them is left out. A slot counts as missed when it passed while no schedul
 
 Where daemons disagree about a schedule, as while a change of the files reaches one after the other,
 the one that is new to the queue is in force; a daemon that still has the one before leaves it be.
-What a reload has declared elsewhere is known here a few seconds later, and waited for.
-A reload that goes back to that one is meant; a daemon that starts with it leaves it be, for as long
-as others declare what is in force.
+What a reload has declared elsewhere is known here within 22 seconds, and waited for. A reload that
+goes back to that one is meant; a daemon that starts with it leaves it be, for as long as others
+declare what is in force.
 """
 
 from __future__ import annotations
@@ -265,6 +265,7 @@ class Scheduler:
         which is the older one: it makes no calls then."""
         row = await self._store.read(schedules.slot(name))
         if row is None:
+            self._unsaid.pop(name, None)
             return False
         self._rows[name] = row
         declared = row.spec in self._elsewhere.get(name, ())

@@ -46,6 +46,9 @@ log = logging.getLogger("orchestratord.worker")
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
 """Seconds between tries to write while the database refuses; the last one is repeated."""
 
+REMEMBERED = 4096
+"""Characters of an answer's headers, masked, that are remembered for the next answer."""
+
 SHORTAGE_TOLD = 10.0
 """Seconds between two lines of the log about what this machine lacks."""
 
@@ -67,7 +70,7 @@ class Claims:
         self.waiters = Waiters()
         self.running: dict[int, asyncio.Task[None] | Write[Settled]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
-        and of attempts that have ended how, until it is written."""
+        and, of attempts that have ended, the operation that writes how, until it is told."""
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
@@ -119,8 +122,18 @@ class Claims:
             self._store.write_told(operation, told)
         except QueueError:
             return False
-        self.running[settlement.task.id] = operation
+        self.hand_over(settlement.task.id, run.running, operation)
         return True
+
+    def hand_over(
+        self,
+        task_id: int,
+        before: asyncio.Task[None] | Write[Settled],
+        after: asyncio.Task[None] | Write[Settled],
+    ) -> None:
+        """What ran for a claim goes on as `after`. It may run again already, as in `gone`."""
+        if self.running.get(task_id) is before:
+            self.running[task_id] = after
 
     def next_told(self) -> asyncio.Future[None]:
         """Is done when some of what was to be settled soon is."""
@@ -159,7 +172,7 @@ class Claims:
             type_, name = EventType.WEBHOOK_DISABLED, task.webhook
             self._events.publish(WebhookEvent(type_, now, task.endpoint_id, name, after.why))
 
-    def gone(self, task: Task, running: asyncio.Task[None] | Write[Settled] | None) -> None:
+    def gone(self, task: Task, running: asyncio.Task[None] | None) -> None:
         """What ran for a claim has ended."""
         # It may run again already, after a settlement that put it back at once.
         if self.running.get(task.id) is running:
@@ -296,11 +309,14 @@ class SettlementTeller:
 
     def tell(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
-        log_settled(attempts)
-        ends = [(one[0], one[1].status) for one in attempts]
-        self._stats.count(ends)
-        if self._events.listening:
-            self._events.publish_all(list(starmap(task_events.settled, ends)))
+        try:
+            log_settled(attempts)
+            ends = [(one[0], one[1].status) for one in attempts]
+            self._stats.count(ends)
+            if self._events.listening:
+                self._events.publish_all(list(starmap(task_events.settled, ends)))
+        except Exception:
+            log.exception("the ends of %d tasks are not told", len(attempts))
         waiters = self._claims.waiters
         for settlement, settled, result, _ in attempts:
             task = settlement.task
@@ -480,7 +496,8 @@ def _headers_record(response: httpx.Response, redactor: Redactor) -> list[list[s
     known: list[list[str]] | None = redactor.recall(names, fields)
     if known is None:
         known = _stored_headers(redactor.headers(header_items(response)))
-        redactor.remember(names, fields, known)
+        if sum(map(len, chain.from_iterable(known))) < REMEMBERED:
+            redactor.remember(names, fields, known)
     return known
 
 

@@ -29,6 +29,9 @@ _TOKEN_TIMEOUT = 30.0
 _TOKEN_ANSWER = 65_536
 """Seconds, and bytes, of an answer with a token."""
 
+MOST_OPTIONS = 1024
+"""Options of requests to one API that are remembered: a plugin may have its own for each."""
+
 MakeKeeper = Callable[[str, OAuth2, Learn], Keeper]
 """Makes what has the token of an API: see `TokenKeeper`."""
 
@@ -74,6 +77,8 @@ class ApiClient:
         keeper, known = self._keeper, self._options.get(options)
         if known is None:
             known = replace(options, ssl_context=self.ssl_context, route=self.route)
+            if len(self._options) >= MOST_OPTIONS:
+                self._options.clear()
             self._options[options] = known
         if keeper is None or (
             _WITH_TOKEN not in request.extensions

@@ -348,7 +348,7 @@ class Upsert:
     Args:
         table: a table that the plugin registered.
         key: the columns of its primary key, with values.
-        values: further columns; those not named keep what they have.
+        values: further columns, not to be changed once it is returned; others keep what they have.
         add: columns that are increased by a number instead of set.
     """
 

@@ -445,6 +445,12 @@ def _check_member(member: BatchMember) -> None:
             raise HookFault(f"returned a BatchMember whose {name} is a {type(value).__name__}")
         if isinstance(value, str) and name != "detail" and len(value) > _LONGEST_NAME:
             raise HookFault(f"returned a BatchMember whose {name} is longer than {_LONGEST_NAME}")
+    if (end := member.ended_by) is not None and not (
+        [type(part) for part in end] == [str, int]
+        and len(end[0]) <= _LONGEST_NAME
+        and abs(end[1]) < 1 << 62
+    ):
+        raise HookFault("returned a BatchMember whose ended_by is not a text and a time")
     if not _is_delay(member.every) or not 0 < member.most <= MOST_MEMBERS:
         raise HookFault(
             f"returned a BatchMember whose batch closes after {member.every!r} s or with "

@@ -51,7 +51,7 @@ FAIR_HELD = "held = 1 AND turn_at = 0"
 _BY_HEAD = """partition_rule >= 0 AND held = 0
     AND (status = 'pending' OR (partition_rule > 0 AND status = 'running'))"""
 FAIR_HEAD = f"{_BY_HEAD} AND status = 'pending'"
-"""What of that which a claim may see has its turn in a partition that is not ordered."""
+"""Ready to be claimed, and at the head of a partition that is not ordered."""
 LIMITED = f"{_BY_HEAD} AND status = 'running'"
 """What counts against the limit of a partition."""
 BLOCKS = "turn_at > 0 AND id > 0"

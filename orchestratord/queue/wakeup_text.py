@@ -94,7 +94,10 @@ class WakeupText:
         both = due | {key: min(at, due.get(key, at)) for key, at in later.items()}
         text = self._text(both, flags)
         if len(text) > self._largest:  # it is ASCII
-            text = self._text(due, flags)  # they look before that is due, or soon after
+            text = self._text(due, flags)  # they look before that is due, or a minute after
+            with self._lock:
+                for key in later:  # the next one is told
+                    self._told.pop(key, None)
         return text if len(text) <= self._largest else self._text(None, flags)
 
     def _text(self, due: dict[Key, int] | None, flags: set[str]) -> str:

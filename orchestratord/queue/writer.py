@@ -565,8 +565,12 @@ def _forget(operations: Sequence[Write[Any]]) -> None:
 
 def counted(db: Connection) -> dict[str, int]:
     """How many tasks each status has."""
-    found = {str(status): db.all(COUNT, (str(status),))[0][0] for status in Status}
-    return found | {str(Status.RUNNING): db.all(COUNT_RUNNING)[0][0]}
+    return {
+        str(status): (
+            db.all(COUNT_RUNNING) if status == Status.RUNNING else db.all(COUNT, (str(status),))
+        )[0][0]
+        for status in Status
+    }
 
 
 def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:

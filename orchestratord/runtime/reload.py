@@ -188,7 +188,8 @@ class Reloader:
             task.cancel()
         await asyncio.gather(*self._reloads, *self._freeing, return_exceptions=True)
 
-    def _insist(self) -> None:
+    def insist(self) -> None:
+        """Raise Stopping where the daemon ends: nothing is taken up any more."""
         if self._stops:
             raise Stopping
 
@@ -224,7 +225,7 @@ class Reloader:
             return problems
 
         async with self._team.lock:
-            self._insist()
+            self.insist()
             self._notifier.reloading("reloading")
             try:
                 began, self._lacking = time.monotonic(), None
@@ -234,10 +235,10 @@ class Reloader:
                 tables: Tables = {}
                 if result.changed:
                     try:
-                        self._insist()
+                        self.insist()
                         problem = await self._team.prepare(self.in_force())
                         tables = await self._tables()
-                        self._insist()
+                        self.insist()
                     except BaseException:
                         self._give_up()
                         raise

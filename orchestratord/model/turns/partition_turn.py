@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 CONTINUE, HOLD = -1, -2
-"""What `Turn.partition_rule` is where its partition has an order: the next one goes once this one
-has failed; or waits for a person."""
+"""What `PartitionTurn.partition_rule` is where its partition has an order: the next one goes once
+this one has failed; or waits for a person."""
 HOLDS = 1
-"""What `Turn.turn_at` is while it holds up an ordered partition without having its turn: it has not
-come yet, or the task has ended."""
+"""What `PartitionTurn.turn_at` is while it holds up an ordered partition without having its
+turn: that has not come yet, or the task has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +31,7 @@ class Partition:
 
     @property
     def rule(self) -> int:
-        """As `Turn.partition_rule` has it."""
+        """As `PartitionTurn.partition_rule` has it."""
         if self.ordered:
             return HOLD if self.hold else CONTINUE
         return self.concurrency

@@ -26,6 +26,7 @@ from orchestratord.queue.connection import (
     BY_HELD,
     BY_ID,
     BY_READY,
+    LISTED,
     READY,
     Connection,
 )
@@ -92,10 +93,11 @@ UPDATE retry_schedule SET lease_until = CAST(? AS bigint)
 WHERE status = 'running' AND lease_until > ?
 """
 
-SUCCESS_BEFORE = """
+SUCCESS_BEFORE = f"""
 SELECT max(attempts.started_at)
 FROM retry_schedule JOIN attempts ON attempts.task_id = retry_schedule.id
-WHERE endpoint_id = ? AND status = 'succeeded' AND kind = 'call' AND attempts.started_at <= ?
+WHERE endpoint_id = ? AND status = 'succeeded' AND {LISTED} AND kind = 'call'
+    AND attempts.started_at <= ?
 """
 
 

@@ -67,6 +67,8 @@ def up(migrator: Any, db: Any) -> None:
                 db.execute_sql(f"DROP INDEX IF EXISTS retry_schedule_{name}")
             for name in OLD:
                 db.execute_sql(f'ALTER TABLE "retry_schedule" DROP COLUMN "{name}"')
+            # Broken off after this, it is no more for those of before, either.
+            db.execute_sql('UPDATE "schema" SET compatible_from = 15')
     for name, (on, more, where) in INDEXES.items():
         on += more if postgres else ""
         if name == "blocks" and postgres:

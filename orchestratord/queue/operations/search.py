@@ -139,7 +139,7 @@ SELECT 1 FROM retry_schedule {BY_FINISHED} WHERE status = ? AND finished_at >= ?
 """Whether more than so many have ended since: fewer are looked for among these alone, in SQLite,
 which would go through all tasks (0.25 s for a million) to find that none has."""
 
-FLOOR = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT 1 OFFSET ?"
+FLOOR = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY {order} DESC LIMIT 1 OFFSET ?"
 
 # Only the first of those since that time, and the last of those before it: all may be a million.
 # The lowest and the highest id are among them, but for a clock that was set back again and again.
@@ -152,9 +152,9 @@ SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at
     ORDER BY created_at DESC, id DESC LIMIT 1000) AS last
 """
 
-NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY id DESC LIMIT ?"
+NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY {order} DESC LIMIT ?"
 OLDEST = """
-SELECT id, endpoint_id, webhook FROM retry_schedule {hint} WHERE {where} ORDER BY id LIMIT ?
+SELECT id, endpoint_id, webhook FROM retry_schedule {hint} WHERE {where} ORDER BY {order} LIMIT ?
 """
 COUNT = """
 SELECT reason, endpoint_id, count(*) FROM retry_schedule {hint} WHERE {where}
@@ -268,7 +268,8 @@ def rows_by_status(
 ) -> list[tuple[Any, ...]]:
     """The rows of a statement that is carried out for each status by itself.
 
-    `sql` has places for `{hint}` and `{where}`, and behind these for the parameters `last`.
+    `sql` has places for `{hint}`, `{where}` and perhaps `{order}`, by ids, and behind these for the
+    parameters `last`.
     """
     wanted = conditions_of(db, filter)
     if wanted is None:
@@ -293,14 +294,15 @@ def rows_by_status(
     found: list[tuple[Any, ...]] = []
     for status in dict.fromkeys(filter.status or tuple(Status)):
         few = since is not None and db.one(MANY_ENDED, (str(status), since, LOOKED)) is None
-        index, every = hint, where
+        index, every, order = hint, where, "id"
         if few:
             index = BY_FINISHED
         elif listed and status == Status.RUNNING:
             index, every = BY_RUNNING, f"{where} AND {RUNNING}"
+            order = "id + 0"  # PostgreSQL would walk all tasks in the order of ids
         elif listed:
             every = f"{where} AND {LISTED}"
-        statement = sql.format(hint=index, where=every)
+        statement = sql.format(hint=index, where=every, order=order)
         found += db.all(statement, (str(status), *parameters, *last))
     return found
 

@@ -66,7 +66,10 @@ def forget_refusal(session: Session, outbox: str | None) -> None:
 def noted_refusal(db: Connection, outbox: str | None) -> NotedRefusal | None:
     """The row that may still be to be marked, if there is one."""
     row = db.one(*sql(Fact.select(Fact.value).where(Fact.name == _name(outbox))))
-    return None if row is None else NotedRefusal(**json.loads(row[0]))
+    if row is None:
+        return None
+    said = json.loads(row[0])  # by a later version perhaps, with more in it
+    return NotedRefusal(*(said[name] for name in NotedRefusal._fields))
 
 
 def _name(outbox: str | None) -> str:

@@ -176,3 +176,38 @@ def test_each_worker_keeps_to_a_core_where_each_core_has_a_worker(count: int, co
     else:
         assert all(len(one) == 1 for one in found)
         assert set().union(*found) == set(allowed)
+
+
+REFUSED = """
+import ctypes, os, struct
+from orchestratord.daemon.supervisor import keep_to_core
+
+# seccomp: EPERM for sched_setaffinity, as the sandbox of a service may answer.
+libc = ctypes.CDLL(None, use_errno=True)
+numbers = {"x86_64": 203, "aarch64": 122}
+program = b"".join(struct.pack("HBBI", *step) for step in (
+    (0x20, 0, 0, 0),
+    (0x15, 0, 1, numbers[os.uname().machine]),
+    (0x06, 0, 0, 0x00050001),
+    (0x06, 0, 0, 0x7FFF0000),
+))
+buffer = ctypes.create_string_buffer(program)
+class Filter(ctypes.Structure):
+    _fields_ = [("length", ctypes.c_ushort), ("steps", ctypes.c_void_p)]
+found = Filter(4, ctypes.addressof(buffer))
+assert libc.prctl(38, 1, 0, 0, 0) == 0
+assert libc.prctl(22, 2, ctypes.byref(found)) == 0
+cores = os.sched_getaffinity(0)
+keep_to_core(1, len(cores))
+assert os.sched_getaffinity(0) == cores
+try:
+    os.sched_setaffinity(0, cores)
+except PermissionError:
+    print("refused, and went on")
+"""
+
+
+@pytest.mark.skipif(os.uname().machine not in ("x86_64", "aarch64"), reason="other numbers")
+def test_a_worker_goes_on_where_it_may_not_keep_to_a_core() -> None:
+    done = subprocess.run([sys.executable, "-c", REFUSED], capture_output=True, text=True)
+    assert done.stdout == "refused, and went on\n", done.stderr

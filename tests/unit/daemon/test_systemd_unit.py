@@ -48,6 +48,13 @@ def test_systemd_understands_every_line(unit: Path) -> None:
     assert [line for line in done.stderr.splitlines() if any(n in line for n in names)] == []
 
 
+def test_workers_may_keep_to_a_core() -> None:
+    """What is left of the last lines that name system calls, as systemd reads them."""
+    filters = re.findall(r"^SystemCallFilter=(.+)$", UNIT.read_text(), re.M)
+    assert "@resources" in filters[-2]  # has sched_setaffinity in it
+    assert filters[-1] == "sched_setaffinity"
+
+
 def test_little_is_exposed(unit: Path) -> None:
     done = subprocess.run(
         ["systemd-analyze", "security", "--offline=true", "--no-pager", str(unit)],

@@ -180,8 +180,9 @@ TURNS = {
 
 @pytest.mark.parametrize("on_postgres", [False, True], ids=["sqlite", "postgresql"])
 async def test_whose_turn_it_was_in_partitions_of_before(
-    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool
+    path: Path, new_url: Any, tmp_path: Path, on_postgres: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """Also where the daemon ends between the columns and the indexes."""
     url = new_url() if on_postgres else f"sqlite:///{path}"
     if on_postgres:
         dump_postgres(url)
@@ -197,6 +198,21 @@ async def test_whose_turn_it_was_in_partitions_of_before(
         orm.execute_sql(WAITED)
     connection.close()
     database.close()
+
+    def ends(*arguments: object, **named: object) -> None:
+        raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "build_index", ends)
+        with pytest.raises(MemoryError):
+            await Store.open(url)
+    versions = "SELECT version, compatible_from FROM schema"
+    if on_postgres:
+        with psycopg.connect(url) as looking:
+            found = looking.execute(versions).fetchone()
+    else:
+        found = version(path)
+    assert found == (14, 15)  # daemons of before keep out
     store = await Store.open(url)
     tasks = (await store.read(search.page(TaskFilter(endpoint="a/b"), 10)))[0]
     assert {task.id: task.turn for task in tasks} == TURNS

@@ -11,7 +11,7 @@ from orchestratord.model.event import Event, FailingEvent
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.event_bus import EventBus
-from orchestratord.queue.connection import Connection
+from orchestratord.queue.connection import RUNNING, Connection
 from orchestratord.queue.housekeeping import failing_told
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, schedules, search
@@ -356,6 +356,7 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
         (failing.FAILED, ("crm/1", 10), "endpoint"),
         (failing.WAITING, ("crm/1", "ops", 10, 1), "ready"),
         (failing.RUNNING, (), "running"),
+        (search.NEWEST.format(hint="", where=RUNNING, order="id + 0"), (10,), "running"),
         (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
         (backlog.READY_ONES, ("crm/1", "ops", 10), "ready"),
         (backlog.HELD_ONES, ("crm/1", "ops", 10), "held"),

@@ -117,6 +117,10 @@ STATEMENTS = {
         future_times.ENDED,
         ["INDEX retry_schedule_finished (status=? AND finished_at"],
     ),
+    "succeeded before": (
+        future_times.SUCCESS_BEFORE,
+        ["INDEX retry_schedule_endpoint (endpoint_id=? AND status=?)", "INDEX attempts_task"],
+    ),
     "bring back": (future_times.BRING_BACK.format(ids="?, ?"), [BY_ID]),
     "old": (prune.OLD, ["INDEX retry_schedule_finished (status=? AND finished_at"]),
     "delete": (prune.DELETE.format(ids="?, ?"), [BY_ID]),

@@ -1,0 +1,109 @@
+"""What becomes of an attempt's end that is not simply written and told."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from worker_parts import CALL, Bench, working
+
+from orchestratord.engine import settlement
+from orchestratord.engine.http_executor import HttpExecutor
+from orchestratord.engine.settlement import SettledAttempt
+from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.session import Session
+
+
+async def change(bench: Bench, sql: str) -> None:
+    """Change the queue as another daemon would."""
+
+    def write(session: Session) -> None:
+        session.db.run(sql)
+
+    await bench.store._writer.submit(Write(Rank.KEEP, write))
+
+
+async def test_a_task_that_was_lost_and_is_claimed_again_stays_claimed(tmp_path: Path) -> None:
+    """The end of its first attempt is refused, and does not stand for that of the second one."""
+    async with working(tmp_path) as bench:
+        bench.adopt(concurrency=3)
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        first = bench.worker.claims.running[id_]
+        assert isinstance(first, asyncio.Task)
+        await change(
+            bench,
+            "UPDATE retry_schedule SET status = 'pending', attempts = 0, locked_by = NULL, "
+            "started_at = NULL, next_try = 1",
+        )
+        bench.worker.placement.touched(CALL.key, 0)
+        await bench.until(lambda: bench.receiver.in_flight == 2)
+        assert bench.worker.claims.running[id_] is not first
+        bench.worker.pipe.deadlines.overdue[first] = "late"
+        first.cancel()
+        await bench.until(first.done)
+        await bench.until(lambda: bench.worker.lanes.unsettled == 0)
+        assert bench.worker.claimed_ids() == {id_}
+        asyncio.get_running_loop().call_later(0.3, bench.receiver.open.set)
+        await bench.worker.drain(10)
+        assert (await bench.states([id_]))[0][0] == "succeeded"
+
+
+async def test_a_claim_is_released_where_its_end_cannot_be_worked_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as bench:
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+
+        async def fails(*arguments: object) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(bench.worker.pipe.results, "cancelled", fails)
+        await change(bench, "UPDATE retry_schedule SET cancel_requested = 1")
+        bench.receiver.status = 503
+        bench.receiver.open.set()
+        await bench.until(lambda: not bench.worker.claims.running)
+        assert (await bench.states([id_]))[0][0] == "cancelled"
+
+
+async def test_who_waits_is_woken_though_the_ends_cannot_be_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with working(tmp_path) as bench:
+        bench.adopt(concurrency=10)
+        ids = await bench.put([CALL] * 5)
+        await bench.until(lambda: bench.receiver.in_flight == 5)
+
+        def fails(attempts: Sequence[SettledAttempt]) -> None:
+            raise MemoryError
+
+        monkeypatch.setattr(settlement, "log_settled", fails)
+        waiting = [asyncio.create_task(bench.worker.waiters.wait(id_, 600)) for id_ in ids]
+        await asyncio.sleep(0)
+        bench.receiver.open.set()
+        async with asyncio.timeout(60):
+            await asyncio.gather(*waiting)
+
+
+async def test_what_is_costly_is_made_beside_the_loop_after_one_try(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    on_loop = []
+    prepare = HttpExecutor.prepare
+
+    def note(self: HttpExecutor, *arguments: object) -> object:
+        on_loop.append(threading.current_thread() is threading.main_thread())
+        return prepare(self, *arguments)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(HttpExecutor, "prepare", note)
+    costly = "{{ ('ab ' * 9000).split()|map('upper')|unique|list|length }}"
+    async with working(tmp_path) as bench:
+        bench.adopt(spec={"headers": {"X-Task": "{{ task.id }}", "X-Costly": costly}})
+        bench.receiver.open.set()
+        ids = await bench.put([CALL])
+        await bench.idle(ids)
+    assert on_loop == [True, False]
