@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -292,3 +293,17 @@ def test_what_a_draft_would_do(daemon: Daemon, receiver: Receiver) -> None:
     assert over_tcp(daemon, "GET", f"{path}?status_code=200", headers=READER).status_code == 200
     assert text(daemon) == before
     assert daemon.status()["config"]["generation"] == 1
+
+
+def test_an_edit_while_the_daemon_ends_changes_no_file(daemon: Daemon, receiver: Receiver) -> None:
+    read, before = daemon.get(PATH).json(), text(daemon)
+    receiver.hold("/ok")
+    daemon.call("shop/get")
+    until(lambda: receiver.count("/ok") == 1, "a call under way")
+    daemon.process.send_signal(signal.SIGTERM)
+    until(lambda: "draining" in daemon.log(), "the end's begin")
+    answer = put(daemon, [], read["etag"])
+    assert (answer.status_code, answer.json()["code"]) == (503, "stopping")
+    assert text(daemon) == before
+    receiver.let_go("/ok")
+    daemon.process.wait(60)

@@ -985,7 +985,13 @@ async def test_what_on_event_makes_up_is_a_fault_of_its_plugin_alone(
     assert "odd" in caplog.text
 
 
-@pytest.mark.parametrize("wrong", [{"once": 7}, {"since": "x"}, {"most": 0}, {"every": math.nan}])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"once": 7}, {"since": "x"}, {"most": 0}, {"every": math.nan}, {"ended_by": ("a",)},
+        {"ended_by": (b"a", 1)}, {"ended_by": ("a" * 10**6, 1)}, {"ended_by": ("a", 10**30)},
+    ],
+)  # fmt: skip
 def test_a_member_that_is_none_is_refused_before_it_is_written(wrong: dict[str, Any]) -> None:
     """Those of `Control.write`, too: the thread that writes takes them as they are."""
     given = {"every": 60.0, "most": 10, "reason": "r"} | wrong
