@@ -79,6 +79,8 @@ FROM json_each(?) AS line
 """
 TAKE_ON = CLAIM.replace("SET ", "SET held = 0, ", 1)
 
+ANY_HELD = f"SELECT 1 FROM retry_schedule {BY_HELD} WHERE held = 1 AND endpoint_id > '' LIMIT 1"
+
 FAIR_TURNS = f"""
 SELECT json_group_array(json_array(
     line.key, task.id, task.next_try, task.partition_rule, head.id, head.next_try,
@@ -253,6 +255,8 @@ class SqliteSession(Session):
 
     def fair_turns(self, lines: Sequence[Line], locked: Collection[Line]) -> list[FairTurn]:
         """As in the interface: nothing else writes meanwhile."""
+        if self.db.one(ANY_HELD) is None:  # as where partitions seldom have more than one task
+            return []
         row = self.db.one(FAIR_TURNS, (json.dumps([line[:3] for line in lines]),))
         assert row is not None
         return [FairTurn(*turn) for turn in json.loads(row[0])]

@@ -61,6 +61,10 @@ STATEMENTS = {
     "claim": (claim_sqlite.CLAIM, [BY_ID]),
     "behind": (claim_sqlite.BEHIND, [f"INDEX {HELD} AND turn_at=? AND next_try<?)"]),
     "take on": (claim_sqlite.TAKE_ON, [BY_ID]),
+    "any that waits for its turn": (
+        claim_sqlite.ANY_HELD,
+        ["COVERING INDEX retry_schedule_held (endpoint_id>?)"],
+    ),
     "fair turns": (
         claim_sqlite.FAIR_TURNS,
         [f"COVERING INDEX {HELD} AND turn_at=?)", f"INDEX {HEAD} AND status=?)"],
