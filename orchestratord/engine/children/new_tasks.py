@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -33,7 +34,7 @@ EVENTS_AT_ONCE = 25
 """The same for events, since hooks say what follows from each."""
 
 
-class NewTasks:
+class NewTasks(ABC):
     """Makes of new tasks what is written, and starts those that were born running: that half of
     the pipe which is of tasks that no claim has brought."""
 
@@ -58,9 +59,9 @@ class NewTasks:
         self.slices_wait = asyncio.Event()
         """New tasks are beside the queue, to be written by slices."""
 
+    @abstractmethod
     def start(self, task: Task, lane: str, now: int) -> None:
         """Run a task of `lane` that is claimed or was born running."""
-        raise NotImplementedError
 
     async def items(
         self, effects: Sequence[Effect], level: int = 0, run_id: int | None = None
