@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     from orchestratord.model.declared import Model as Model
     from orchestratord.model.edit import Declaration as Declaration
     from orchestratord.model.edit import Edit as Edit
+    from orchestratord.model.effects.recurring_rows import DECIDED_AT as DECIDED_AT
+    from orchestratord.model.effects.recurring_rows import RecurringRows as RecurringRows
     from orchestratord.model.endpoint import OWN_ENDPOINT as OWN_ENDPOINT
     from orchestratord.model.endpoint import Api as Api
     from orchestratord.model.endpoint import Endpoint as Endpoint
@@ -139,6 +141,7 @@ _HOMES = {
     "orchestratord.model.backoff": "Backoff",
     "orchestratord.model.declared": "Model",
     "orchestratord.model.edit": "Declaration Edit",
+    "orchestratord.model.effects.recurring_rows": "DECIDED_AT RecurringRows",
     "orchestratord.model.endpoint": (
         "OWN_ENDPOINT Api Endpoint ParamRules PartitionKey Schedule Setting "
     ),

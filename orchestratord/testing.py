@@ -22,6 +22,7 @@ from pydantic import TypeAdapter
 
 from orchestratord.errors import PluginError, Problem, SendError
 from orchestratord.model.backoff import Backoff, Fixed
+from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import SUCCESS, Api, Endpoint
 from orchestratord.model.http_message import MAX_RESPONSE
 from orchestratord.model.outcome import Outcome
@@ -300,7 +301,9 @@ class Rig:
         reached.run = run
         effects = [] if phase == RUN_END else await self.host.collect("announce", reached)
         if phase.startswith("on_"):
-            effects += await self.host.collect(phase, reached)
+            recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
+            effects += await self.host.collect(phase, reached, recurring)
+            effects += upserts_of(recurring or (), int(START * 1000))
         self._fail_on_fault()
         return effects
 

@@ -26,7 +26,8 @@ from orchestratord_webhooks.health import TABLE
 
 from bench.environment.postgres import folder_for_server, queue_url, server
 from bench.partitions import BATCH, Measured, measure, table_of
-from orchestratord.model.task import Attempt, Delete, Key, NewTask, Task, Upsert
+from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.task import Attempt, Key, NewTask, Task, Upsert
 from orchestratord.queue.operations import claim, insert, settle
 from orchestratord.queue.records import Insert, Pick, Settlement
 from orchestratord.queue.store import Store
@@ -42,7 +43,15 @@ class DeliveriesQueue(Measured):
 
     def __init__(self, name: str, store: Store) -> None:
         super().__init__(name, store)
-        self._counts = AttemptCounts()
+        row = {
+            "last_status_code": "200", "last_error": None, "last_attempt_at": DECIDED_AT,
+            "last_success_at": DECIDED_AT, "failures": 0, "failing_since": None, "failing_id": None,
+        }  # fmt: skip
+        key = {"endpoint_id": KEY.endpoint_id, "name": KEY.webhook}
+        counted = AttemptCounts().count(tuple(KEY), int(time.time() * 1000), failed=False)
+        health = Upsert(TABLE.name, key, row)
+        rows = {HEALTH: [health], COUNTED: [health, *counted]}.get(name)
+        self._recurring = [] if rows is None else [RecurringRows(rows, until=1 << 60)]
 
     async def fill(self, tasks: int) -> None:
         """Accept so many."""
@@ -70,20 +79,10 @@ class DeliveriesQueue(Measured):
 
     def _succeeded(self, task: Task, now: int) -> Settlement:
         attempt = Attempt(task.attempts, now, 1.5, 200, None, None, "succeeded")
-        effects: list[Upsert | Delete] = []
-        if self.name in (HEALTH, COUNTED):
-            key = {"endpoint_id": task.endpoint_id, "name": task.webhook}
-            values = {
-                "last_status_code": "200", "last_error": None, "last_attempt_at": now,
-                "last_success_at": now, "failures": 0, "failing_since": None, "failing_id": None,
-            }  # fmt: skip
-            effects.append(Upsert(TABLE.name, key, values))
-        if self.name == COUNTED:
-            effects += self._counts.count((task.endpoint_id, task.webhook), now, failed=False)
         succeeded = None if self.name == NOTHING else now
         return Settlement(
-            task, "succeeded", now, status_code=200, attempt=attempt, effects=effects,
-            last_success_at=succeeded,
+            task, "succeeded", now, status_code=200, attempt=attempt, last_success_at=succeeded,
+            recurring=self._recurring,
         )  # fmt: skip
 
 

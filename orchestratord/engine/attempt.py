@@ -418,6 +418,7 @@ class Pipe(NewTasks):
             ):
                 run.result = await self.results.succeeded(run, outcome)
                 return
+            run.plan.recurring.clear()
             decision = self._decide(run, outcome)
             if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
                 decision = await self._decide_probe(run, decision)

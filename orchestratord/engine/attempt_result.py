@@ -16,6 +16,7 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
 from orchestratord.engine.runs.run_calls import run_of
+from orchestratord.model.effects.recurring_rows import RecurringRows, recur_at, upserts_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
@@ -29,6 +30,7 @@ from orchestratord.queue.operations.slices import SLICE, sliced
 from orchestratord.queue.store import Store
 from orchestratord.values.clock import Clock, elapsed
 from orchestratord.values.durations import format_duration
+from orchestratord.values.status_set import StatusCode
 
 log = logging.getLogger("orchestratord.attempt")
 
@@ -48,6 +50,8 @@ class Plan:
         after: the after_ phase that an attempt reaches; None for none.
         announces: whether hooks are to be told of its phases.
         tells: whether hooks are to be told of its successes.
+        recurring: by status code what they would say of one more success, where they need not be
+            asked for it.
     """
 
     key: Key
@@ -59,6 +63,7 @@ class Plan:
     after: str | None
     announces: bool
     tells: bool
+    recurring: dict[StatusCode, Sequence[RecurringRows]] = field(default_factory=dict)
 
 
 class Plans:
@@ -166,6 +171,8 @@ class AttemptResult:
     request: Any = None
     after: str | None = None
     """The after_ phase that was reached, None for none."""
+    recurring: Sequence[RecurringRows] = ()
+    """What is written besides, as with other successes of the key."""
 
 
 class ResultTeller:
@@ -227,7 +234,9 @@ class ResultTeller:
                         reached.phase = name
                         effects += await host.collect("announce", reached)
             if telling and phase is not None:
-                effects += await host.collect(phase, reached)
+                recurring: list[RecurringRows] | None = [] if phase == "on_success" else None
+                effects += await host.collect(phase, reached, recurring)
+                effects += upserts_of(recurring or (), self._clock.now_ms())
             if len(effects) > SLICE:
                 effects = await self._in_slices(effects, task)
         return AttemptResult(
@@ -236,27 +245,37 @@ class ResultTeller:
 
     async def succeeded(self, run: Run, outcome: Outcome) -> AttemptResult:
         """What `tell` makes of a success of which no phase is announced, as of most."""
-        decision, task = succeeded(outcome), run.task
+        decision, plan = succeeded(outcome), run.plan
         row = run.row(outcome, decision)
-        result = AttemptResult(decision, outcome, row, [], False, None, run.request, run.plan.after)
-        if run.plan.tells:
-            told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
-            effects = await self._host.collect(
-                "on_success",
-                Reached(
-                    told,
-                    run.target.endpoint,
-                    run.config,
-                    outcome,
-                    run.request,
-                    run.running,
-                    "on_success",
-                ),
-            )
-            if len(effects) > SLICE:
-                effects = await self._in_slices(effects, task)
-            result.effects = effects
+        result = AttemptResult(decision, outcome, row, [], False, None, run.request, plan.after)
+        if plan.tells:
+            decided_at = int(row.started_at + row.duration_ms)
+            known = plan.recurring.get(outcome.status_code)
+            if known is not None and outcome.error is None and recur_at(known, decided_at):
+                result.recurring = known
+            else:
+                await self._tell_success(run, outcome, result, decided_at)
         return result
+
+    async def _tell_success(
+        self, run: Run, outcome: Outcome, result: AttemptResult, decided_at: int
+    ) -> None:
+        """Ask the hooks what they want written with a success."""
+        task, plan, endpoint = run.task, run.plan, run.target.endpoint
+        told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
+        reached = Reached(
+            told, endpoint, run.config, outcome, run.request, run.running, "on_success"
+        )
+        recurring: list[RecurringRows] = []
+        effects = await self._host.collect("on_success", reached, recurring)
+        asked = self._host.concerned("on_success", task.kind, endpoint) or ()
+        if len(recurring) == len(asked) and outcome.error is None:
+            result.recurring = plan.recurring[outcome.status_code] = recurring
+            return
+        effects += upserts_of(recurring, decided_at)
+        if len(effects) > SLICE:
+            effects = await self._in_slices(effects, task)
+        result.effects = effects
 
     async def happened(
         self,

@@ -270,6 +270,7 @@ def settlement_of(
         task, decision.status, now, decision.reason, decision.next_try, code, error, response, row,
         result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
         result.deaths, effects, last_success_at, ask=True, backed_off=decision.backed_off,
+        recurring=result.recurring,
     )  # fmt: skip
 
 

@@ -39,6 +39,7 @@ import pluggy
 
 from orchestratord.errors import Problem
 from orchestratord.model.backoff import Backoff
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.endpoint import Endpoint, Setting
 from orchestratord.model.event import Event
 from orchestratord.model.outcome import Outcome
@@ -244,8 +245,9 @@ def announce(
 @hookspec
 def on_success(
     outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
-) -> Iterable[Effect]:
-    """The task succeeded. Return tasks that follow from it."""
+) -> Iterable[Effect] | RecurringRows:
+    """The task succeeded. Return tasks that follow from it; or `RecurringRows` in the place of a
+    list, where the hook would return the same rows for the next one."""
 
 
 @hookspec

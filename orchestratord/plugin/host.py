@@ -28,6 +28,7 @@ import pluggy
 
 from orchestratord.documentation import doc_links
 from orchestratord.errors import PluginError, Reject, Snooze
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.event import Event, EventType, PluginEvent
 from orchestratord.model.outcome import A_HOOK, Outcome
@@ -339,8 +340,13 @@ class Host:
             arguments[name] = result
         return arguments[name]
 
-    async def collect(self, hook: str, reached: Reached) -> list[Effect]:
-        """Run a telling hook and gather what all of them return."""
+    async def collect(
+        self, hook: str, reached: Reached, recurring: list[RecurringRows] | None = None
+    ) -> list[Effect]:
+        """Run a telling hook and gather what all of them return.
+
+        `recurring`: where such rows go; None where the hook may return none.
+        """
         effects: list[Effect] = []
         running = reached.running or asyncio.current_task()
         before = running.cancelling() if running else 0
@@ -355,7 +361,10 @@ class Host:
                     result = await settle(result, raised, self.timeout, running, before)
                 if not result and (result is None or type(result) is list):
                     continue
-                if type(result) is list and len(result) > _AT_ONCE:
+                if recurring is not None and type(result) is RecurringRows:
+                    self._check_recurring(result, item.plugin)
+                    recurring.append(result)
+                elif type(result) is list and len(result) > _AT_ONCE:
                     effects += await off_loop(
                         check_effects, result, self.registry, item.plugin, self.max_params
                     )
@@ -364,6 +373,12 @@ class Host:
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects
+
+    def _check_recurring(self, recurring: RecurringRows, plugin: str) -> None:
+        """Raise HookFault where these rows may not be written."""
+        check_effects(recurring.upserts(0), self.registry, plugin, self.max_params)
+        if type(recurring.until) is not int:
+            raise HookFault(f"returned RecurringRows until {recurring.until!r}")
 
     def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
         """Call a plain `def` hook of each plugin; (plugin, what it returned as a list)."""

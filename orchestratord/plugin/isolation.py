@@ -18,6 +18,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 import httpx
 
 from orchestratord.errors import Reject, Snooze
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.http_message import Response
 from orchestratord.model.json_body import is_larger
 from orchestratord.model.outcome import Outcome
@@ -41,7 +42,7 @@ from orchestratord.values.durations import MAX_DURATION
 log = logging.getLogger("orchestratord.plugins")
 
 
-PLAIN_ANSWERS = frozenset({type(None), list, tuple, Outcome})
+PLAIN_ANSWERS = frozenset({type(None), list, tuple, Outcome, RecurringRows})
 """The types of what is neither awaited nor listed."""
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, TypeGuard
 
 from orchestratord.errors import QueueError
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.task import (
     Action,
     Attempt,
@@ -244,6 +245,7 @@ class Settlement:
         ask: for pending: where a cancel was asked for, write nothing and say so.
         backed_off: for pending: the backoff of a failure that counts puts it off.
         begins_run: it is the first call of a run, and is counted in none yet.
+        recurring: written with the effects, as with other successes of its key.
     """
 
     task: Task
@@ -263,6 +265,7 @@ class Settlement:
     ask: bool = False
     backed_off: bool = False
     begins_run: bool = False
+    recurring: Sequence[RecurringRows] = ()
 
 
 @dataclass(slots=True)

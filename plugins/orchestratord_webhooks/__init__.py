@@ -143,4 +143,4 @@ def on_final_failure(
 
 
 announce, explain, on_run_end = announcer.announce, announcer.explain, announcer.on_run_end
-on_success = on_retry = health.record
+on_success, on_retry = health.record_success, health.record

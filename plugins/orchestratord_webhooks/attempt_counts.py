@@ -31,8 +31,6 @@ COUNTED_MS = 2 * HOUR_MS
 next one are always known."""
 _BREATH = 100
 """Rows that are looked at in one go."""
-_MOST_MADE = 1_000
-"""Webhooks for which it is kept what counts an attempt: to make it anew takes microseconds."""
 
 Name = tuple[str, str]
 """Endpoint and webhook."""
@@ -59,9 +57,6 @@ class AttemptCounts:
     def __init__(self) -> None:
         self._hours: dict[Name, tuple[int, ...]] = {}
         """Of each webhook the hours that have rows, by what is known here."""
-        self._made: dict[Name, tuple[int, Upsert, Upsert]] = {}
-        """Of webhooks that had an attempt just now: the hour, and what counts a success and a
-        failure in it. Each is made once."""
 
     def adopt(
         self,
@@ -90,22 +85,13 @@ class AttemptCounts:
     def count(self, name: Name, now: int, failed: bool) -> list[Upsert | Delete]:
         """What has to be written with an attempt that was decided at `now` (milliseconds)."""
         since = now - now % HOUR_MS
-        made = self._made.get(name)
-        if made is not None and made[0] == since:
-            return [made[2] if failed else made[1]]
-        if len(self._made) >= _MOST_MADE:
-            self._made.clear()
-        made = self._made[name] = (since, _upsert(name, since, 0), _upsert(name, since, 1))
         known = self._hours.get(name, ())
         over = [hour for hour in known if hour + COUNTED_MS <= now]
-        self._hours[name] = (*(hour for hour in known if hour not in (since, *over)), since)
-        counted = made[2] if failed else made[1]
+        if over or since not in known:
+            self._hours[name] = (*(hour for hour in known if hour not in (since, *over)), since)
+        values, add = {"until": since + COUNTED_MS}, {"attempts": 1, "failed": int(failed)}
+        counted = Upsert(COUNTS.name, _key(name, since), values, add=add)
         return [counted, *(Delete(COUNTS.name, _key(name, hour)) for hour in over)]
-
-
-def _upsert(name: Name, since: int, failed: int) -> Upsert:
-    values, add = {"until": since + COUNTED_MS}, {"attempts": 1, "failed": failed}
-    return Upsert(COUNTS.name, _key(name, since), values, add=add)
 
 
 def recent(rows: Iterable[Mapping[str, Any]], now: int) -> dict[Name, RecentAttempts]:

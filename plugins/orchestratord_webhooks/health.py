@@ -14,6 +14,7 @@ from operator import attrgetter
 from typing import Any
 
 from orchestratord import (
+    DECIDED_AT,
     OWN_ENDPOINT,
     BatchMember,
     Config,
@@ -23,6 +24,7 @@ from orchestratord import (
     Event,
     EventType,
     Outcome,
+    RecurringRows,
     Redactor,
     Table,
     Task,
@@ -33,7 +35,7 @@ from orchestratord import (
     hookimpl,
     only_for,
 )
-from orchestratord_webhooks.attempt_counts import AttemptCounts
+from orchestratord_webhooks.attempt_counts import HOUR_MS, AttemptCounts
 from orchestratord_webhooks.declaration import WEBHOOKS, Webhook
 from orchestratord_webhooks.operational_webhook import (
     OPERATIONAL_WEBHOOKS,
@@ -119,6 +121,8 @@ class Health:
         self._last_disabled: dict[Name, int] = {}
         """When it was disabled last (milliseconds), where that is known: this tells one disabling
         from the next, however many daemons find out at once that it is due."""
+        self._recurring: dict[tuple[Name, int | str | None], RecurringRows] = {}
+        """What is written with each success, until `adopt` ends it."""
         self._control: Control | None = None
         self._judging: dict[Name, asyncio.Task[None]] = {}
         """Of whom it is being found out whether to disable them: once each."""
@@ -192,6 +196,9 @@ class Health:
             if unchanged and self._now() - self._gone_at.get(name, 0.0) < _WRITING:
                 # The rows may have been read before it was written that it is disabled.
                 disabled.setdefault(name, reason)
+        for recurring in self._recurring.values():
+            recurring.until = 0  # its webhook may be gone
+        self._recurring.clear()
         self._fingerprints = fingerprints
         self._disabled = disabled
         self._failing = failing
@@ -214,6 +221,22 @@ class Health:
 
         `endpoint` is as it was when the attempt began.
         """
+        told = self._recorded(outcome, task, endpoint, config)
+        if isinstance(told, RecurringRows):
+            return [*told.upserts(int(self._now() * 1000))]
+        return told
+
+    @hookimpl
+    @only_for(_delivers)
+    def record_success(
+        self, outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
+    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
+        """The same, where it is `on_success`."""
+        return self._recorded(outcome, task, endpoint, config)
+
+    def _recorded(
+        self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
+    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
         name = (task.endpoint_id, task.webhook)
         if task.kind != "webhook" or name not in self._fingerprints:
             return []  # a call, or a webhook that is gone and has no row any more
@@ -224,13 +247,11 @@ class Health:
         values: dict[str, Any] = {
             "last_status_code": None if code is None else str(code),
             "last_error": None if error is None else self._line(error),
-            "last_attempt_at": now,
         }
         if outcome.verdict == "success":
             self._failing.pop(name, None)
-            values |= {"last_success_at": now, **_NO_FAILURES}
-            counted = self._counts.count(name, now, failed=False)
-            return [Upsert(TABLE.name, key_of(name), values), *counted]
+            return self._succeeded(name, code, values, now)
+        values["last_attempt_at"] = now
         told: list[BatchMember] = []
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values["disabled_reason"] = GONE
@@ -246,6 +267,20 @@ class Health:
             since, first = self._failing.setdefault(name, (now, task.id))
             values |= {"failing_since": since, "failing_id": first}
         return [*told, Upsert(TABLE.name, key_of(name), values, add={"failures": 1}), *counted]
+
+    def _succeeded(
+        self, name: Name, code: int | str | None, values: dict[str, Any], now: int
+    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
+        """The same of a success; nearly always as the last one of this hour was."""
+        times = {"last_attempt_at": DECIDED_AT, "last_success_at": DECIDED_AT}
+        counted, *over = self._counts.count(name, now, failed=False)
+        assert isinstance(counted, Upsert)
+        rows = Upsert(TABLE.name, key_of(name), {**values, **times, **_NO_FAILURES}), counted
+        recurring = RecurringRows(rows, until=counted.key["since"] + HOUR_MS)
+        if over:
+            return [*recurring.upserts(now), *over]
+        self._recurring[name, code] = recurring
+        return recurring
 
     def observe(self, events: Sequence[Event]) -> None:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import operator
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from types import MappingProxyType
 from typing import Any
 
 from orchestratord.errors import QueueError
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.task import BatchMember, Delete, RowKind, Table, Upsert, row_of
 from orchestratord.queue.batch import Read
 from orchestratord.queue.connection import ManyRows, Singly
@@ -196,9 +197,30 @@ class Upserts:
         """Of kinds that came before, where their rows go: the last of these of a table, while there
         are no deletions."""
         self._deletes: dict[tuple[str, tuple[Any, ...]], Delete] = {}
+        self._recurring: dict[RecurringRows, tuple[int, int]] = {}
+        """For how many changes each of these is written, and when the last one was decided."""
+
+    def recur(self, recurring: Iterable[RecurringRows], at: int) -> None:
+        """Write these for one more change, which was decided `at` (milliseconds)."""
+        counted = self._recurring
+        for one in recurring:
+            times = counted[one][0] if one in counted else 0
+            counted[one] = times + 1, at
+
+    def _add_recurring(self) -> None:
+        """Have what recurred by now written once, before what comes after it. Raises Singly."""
+        counted, self._recurring = self._recurring, {}
+        try:
+            for one, (times, at) in counted.items():
+                for row in one.upserts(at, times):
+                    self.add(row)
+        except ValueError as error:
+            raise Singly(str(error)) from error
 
     def add(self, effect: Upsert) -> None:
         """Write this, by the next `flush`. Raises ValueError for what cannot be, and Singly."""
+        if self._recurring:
+            self._add_recurring()
         row, kind = effect._checked or row_of(effect)
         key = row[: len(kind[1])]
         rows = self._open.get(kind)
@@ -240,6 +262,8 @@ class Upserts:
 
     def delete(self, effect: Delete) -> None:
         """Delete this, by the next `flush`. Raises ValueError for what cannot be."""
+        if self._recurring:
+            self._add_recurring()
         table, key = _table_of(self._session, effect), tuple(effect.key.values())
         exact = tuple(map(type, key)) == tuple(_EXACT[_kind(table, name)] for name in effect.key)
         written = any(key in rows for _, rows in self._runs.get(table.name, ()))
@@ -282,6 +306,8 @@ class Upserts:
 
     def flush(self) -> None:
         """Write what was gathered."""
+        if self._recurring:
+            self._add_recurring()
         if self._members:
             session = self._session
             session.members.add(session.db, self._members, session.now())

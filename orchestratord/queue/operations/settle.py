@@ -7,11 +7,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
-from itertools import chain
+from itertools import chain, repeat
 from operator import attrgetter, itemgetter
 from typing import Any
 
 from orchestratord.errors import UniqueKeyReused
+from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.task import Attempt, BatchMember, Delete, Status, Table, Task, Upsert
 from orchestratord.model.turns.partition_turn import HOLDS
 from orchestratord.queue.batch import Batch, Rank, Write, reads, writes
@@ -177,7 +178,10 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
         session.outcomes[task.bulk_id, status] += 1
     if task.replaces is not None:
         give_place(session, task.replaces, status, s.reason)
-    return Settled(True, status, apply_effects(session, s.effects), held)
+    effects = s.effects
+    if s.recurring:
+        effects = [*upserts_of(s.recurring, s.at), *effects]
+    return Settled(True, status, apply_effects(session, effects), held)
 
 
 def _alone(session: Session, step: Start | Settlement) -> Any:
@@ -212,14 +216,17 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     attempts: list[Row] = []
     moves: dict[str, int] = {}
     places: list[tuple[int, str, str | None]] = []
+    recurring: list[Recurrence] = []
     for s, statement, row, attempt in prepared:
         rows[statement].append(row)
         task = s.task
         if isinstance(s, Start):
             if s.begins_run:
                 session.runs.settled(task, Status.RUNNING, begins=True)
+            recurring.append(_NOTHING)
             continue
         status = s.status
+        recurring.append((s.recurring, s.at))
         if task.turn is not None and _frees_turn(task, status):
             session.touch(task)
         if task.bulk_id is not None:
@@ -248,7 +255,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     for replaced, status, reason in places:
         give_place(session, replaced, status, reason)
     steps = list(map(_first, prepared))
-    inserted = apply_all_effects(session, list(map(_effects_of, steps)))
+    inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
     results: list[Any] = [
         (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
         for s, new in zip(steps, inserted, strict=True)
@@ -302,6 +309,9 @@ def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
 log = logging.getLogger("orchestratord.queue")
 
 Effects = Sequence[StoredEffect]
+Recurrence = tuple[Sequence[RecurringRows], int]
+"""What recurs with a change, and when that was decided."""
+_NOTHING: Recurrence = (), 0
 
 NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
@@ -340,19 +350,26 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
     return inserted
 
 
-def apply_all_effects(session: Session, groups: Sequence[Effects]) -> list[list[Inserted]]:
-    """What `apply_effects` does, for the effects of several changes.
+def apply_all_effects(
+    session: Session, groups: Sequence[Effects], recurring: Sequence[Recurrence] = ()
+) -> list[list[Inserted]]:
+    """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
+    each.
 
     Raises what the database raises for what it does not take: then `apply_effects` has to look at
     each.
     """
     effects = list(chain.from_iterable(groups))
-    if not effects:
+    if not effects and not any(map(_first, recurring)):
         return [[] for _ in groups]
     inserts = list(all_inserts(effects)) if Insert in map(type, effects) else []
     lock_order(session, inserts)
     new, upserts = NewRows(session, len(inserts)), Upserts(session)
-    results = [_add_all(session, new, upserts, effects) for effects in groups]
+    results: list[list[Inserted]] = []
+    for group, (rows, at) in zip(groups, recurring or repeat(_NOTHING, len(groups)), strict=True):
+        if rows:
+            upserts.recur(rows, at)
+        results.append(_add_all(session, new, upserts, group) if group else [])
     new.flush()
     upserts.flush()
     return results

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import QueueError
+from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, TaskFilter
@@ -209,6 +210,24 @@ class TestEffects:
         )
         assert await plugin_rows.rows(store, "health") == [
             {"name": "ops", "url": "u9", "seen": 20, "note": None}
+        ]
+
+    async def test_rows_that_recur_are_written_once_for_all_that_count(
+        self, queue: Any, store: Store
+    ) -> None:
+        tasks = [await claimed(queue) for _ in range(10)]
+        await queue.settle(tasks[3])  # what comes of it below is a late result
+        dated = Upsert("health", {"name": "dev"}, {"url": "u", "seen": DECIDED_AT})
+        counted = Upsert("health", OPS, {"url": "u"}, {"seen": 2})
+        recurring, at = RecurringRows([counted, dated], 0), queue.clock.now_ms()
+        ends = [queue.settlement(task, recurring=[recurring]) for task in tasks]
+        for number, end in enumerate(ends):
+            end.at = at + number
+        written = await asyncio.gather(*(store.write(settle.settle(end)) for end in ends))
+        assert [one.accepted for one in written] == [n != 3 for n in range(10)]
+        assert await plugin_rows.rows(store, "health") == [
+            {"name": "dev", "url": "u", "seen": at + 9, "note": None},
+            {"name": "ops", "url": "u", "seen": 18, "note": None},
         ]
 
     async def test_rows_are_found_by_values_alike_on_all_databases(self, store: Store) -> None:

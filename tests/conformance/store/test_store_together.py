@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from orchestratord.errors import UniqueKeyReused
+from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, Pick, Settlement, Start
@@ -18,6 +19,10 @@ from orchestratord.queue.store import Store
 
 HOOK = Key("crm/get", "ops")
 KEYS = [Key("crm/get"), Key("crm/put"), HOOK]
+RECURRING = [
+    RecurringRows([Upsert("health", {"name": "ops"}, {"url": "again"}, {"seen": 3})], 1),
+    RecurringRows([Upsert("health", {"name": "dev"}, {"url": "u", "seen": DECIDED_AT})], 1),
+]
 
 
 async def claimed(queue: Any, count: int, key: Key = KEYS[0]) -> list[Task]:
@@ -55,6 +60,7 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         deaths=chance.choice([None, 2]),
         effects=effects,
         last_success_at=chance.choice([None, number]),
+        recurring=((), (), RECURRING, RECURRING[:1])[number % 4],
         ask=chance.random() < 0.5,
     )
 

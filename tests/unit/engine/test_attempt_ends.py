@@ -13,7 +13,11 @@ from worker_parts import CALL, Bench, working
 from orchestratord.engine import settlement
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.settlement import SettledAttempt
+from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
+from orchestratord.model.task import Table, Task, Upsert
+from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write
+from orchestratord.queue.operations import plugin_rows
 from orchestratord.queue.session import Session
 
 
@@ -107,3 +111,60 @@ async def test_what_is_costly_is_made_beside_the_loop_after_one_try(
         ids = await bench.put([CALL])
         await bench.idle(ids)
     assert on_loop == [True, False]
+
+
+class Steady:
+    """Returns the same of each success."""
+
+    def __init__(self) -> None:
+        self.asked = 0
+
+    @hookimpl
+    def register_tables(self) -> list[Table]:
+        columns = {"name": "TEXT NOT NULL", "times": "INTEGER", "at": "INTEGER"}
+        return [Table("steady", columns, key=("name",))]
+
+    @hookimpl
+    def on_success(self, task: Task) -> RecurringRows:
+        self.asked += 1
+        row = Upsert("steady", {"name": task.endpoint_id}, {"at": DECIDED_AT}, add={"times": 1})
+        self.last = RecurringRows([row], until=task.created_at + 3_600_000)
+        return self.last
+
+
+async def test_who_would_say_the_same_of_the_next_success_is_not_asked(tmp_path: Path) -> None:
+    """Until an attempt ends in another way, the plugin says so, or the configuration changes."""
+    steady = Steady()
+    async with working(tmp_path, steady) as bench:
+        bench.receiver.open.set()
+
+        async def succeeds(times: int) -> int:
+            began = bench.clock.now_ms()
+            ids = await bench.put([CALL] * times)
+            await bench.idle(ids)
+            [row] = await plugin_rows.rows(bench.store, "steady")
+            assert row["times"] == (await bench.store.counts())["succeeded"]
+            last = (await bench.tasks(ids))[-1]
+            assert last.finished_at is not None
+            assert began <= row["at"] <= last.finished_at
+            return steady.asked
+
+        assert await succeeds(5) == 1
+        assert await succeeds(1) == 1
+        bench.receiver.status = 500
+        [failed] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.tasks[-1] == failed)
+        while (await bench.tasks([failed]))[0].status != "pending":
+            await asyncio.sleep(0.01)
+        bench.receiver.status = 201
+        assert await succeeds(3) == 2
+        bench.receiver.status = 200
+        assert await succeeds(3) == 3, "with another status code"
+        bench.receiver.status = 201
+        assert await succeeds(3) == 3
+        steady.last.until = 0  # that of 200
+        assert await succeeds(3) == 3
+        bench.receiver.status = 200
+        assert await succeeds(3) == 4
+        bench.adopt()
+        assert await succeeds(3) == 5

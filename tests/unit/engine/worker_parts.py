@@ -208,7 +208,8 @@ async def working(
     for number, plugin in enumerate(plugins):
         host.register(plugin, f"plugin_{number}")
     clock = FakeClock(time.time(), running=True)
-    store = await Store.open(url or f"sqlite:///{folder}/q.db", tables=(TABLE,), clock=clock)
+    tables = TABLE, *host.registry.tables.values()
+    store = await Store.open(url or f"sqlite:///{folder}/q.db", tables=tables, clock=clock)
     client = HttpClient()
     worker = Worker(store, host, client, clock)
     config = Config(folder, DaemonSettings(), {}, {}, Redactor(), "d")

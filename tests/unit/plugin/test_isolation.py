@@ -19,6 +19,7 @@ import httpx
 import pytest
 
 from orchestratord.errors import Reject, Snooze
+from orchestratord.model.effects.recurring_rows import RecurringRows
 from orchestratord.model.event import EventType, ScheduleEvent
 from orchestratord.model.http_message import Response
 from orchestratord.model.outcome import Outcome
@@ -68,6 +69,29 @@ async def fold(host: Host, case: tuple[str, str, dict[str, Any]]) -> Any:
 
 async def tell(host: Host, hook: str = "on_success") -> list[Any]:
     return await host.collect(hook, Reached(a_task(), None, CONFIG, OUTCOME))
+
+
+@pytest.mark.parametrize(
+    ("hook", "row", "until", "words"),
+    [("on_retry", Upsert("own", {"name": "a"}, {}), 1, "returned RecurringRows, not a list of"),
+     ("on_success", Upsert("other", {"name": "a"}, {}), 1, "writes the table 'other'"),
+     ("on_success", Upsert("own", {"name": "a"}, {}), None, "returned RecurringRows until None")],
+)  # fmt: skip
+async def test_rows_that_may_not_recur(
+    host: Host, hook: str, row: Upsert, until: Any, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    def register_tables() -> list[Table]:
+        return [Table("own", {"name": "TEXT NOT NULL"}, key=("name",))]
+
+    def tells() -> RecurringRows:
+        return RecurringRows([row], until)
+
+    host.register(Plugin(register_tables=register_tables, **{hook: tells}), "steady")
+    recurring: list[RecurringRows] | None = [] if hook == "on_success" else None
+    reached = Reached(a_task(), None, CONFIG, OUTCOME)
+    assert await host.collect(hook, reached, recurring) == []
+    assert not recurring
+    assert f"plugin steady: {hook} {words}" in caplog.text
 
 
 def both(function: Callable[..., Any]) -> list[Callable[..., Any]]:

@@ -356,6 +356,28 @@ async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(
     assert await control.rows("webhook_attempts") == []
 
 
+def test_a_success_is_written_as_the_last_one_was(rig: Rig) -> None:
+    """For the rest of the hour, unless the webhook may be gone."""
+    now = [1_795_557_600.0 + 60]
+    health = Health(now=lambda: now[0])
+    config = rig.config(endpoint := rig.endpoint(ENDPOINT, webhooks=[declared()]))
+
+    def told(code: int) -> Any:
+        return health.record_success(answered(code), DELIVERY, endpoint, config)
+
+    assert told(204) == [], "it is not known yet"
+    list(health.adopt(config, [], []))
+    of_204, of_200 = told(204), told(200)
+    assert of_204.until == of_200.until == (now[0] - 60 + 3_600) * 1000
+    [row, counted] = of_204.upserts(7, times=3)
+    assert row.values["last_success_at"] == row.values["last_attempt_at"] == 7
+    assert row.values["last_status_code"] == "204"
+    assert counted.add == {"attempts": 3, "failed": 0}
+    list(health.adopt(rig.config(), [], []))
+    assert of_204.until == of_200.until == 0
+    assert told(204) == []
+
+
 class CountedReads(FakeControl):
     """Its database answers when it is told to."""
 

@@ -1,0 +1,68 @@
+"""Rows that are written with each success of a key, one like the other."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Final
+
+from orchestratord.model.task import Upsert
+
+
+class _DecidedAt:
+    def __repr__(self) -> str:
+        return "DECIDED_AT"
+
+
+DECIDED_AT: Final[Any] = _DecidedAt()
+"""Among the `values` of a row: when the attempt was decided, milliseconds since the epoch."""
+
+
+@dataclass(slots=True, eq=False)
+class RecurringRows:
+    """What `on_success` returns for a task in the place of a list, where it would return the same
+    for the next one of its key (the calls of an endpoint, the deliveries of a webhook) that
+    succeeds with this status code and no error.
+
+    Where all hooks that are asked do so, none is asked again: the rows are written with each such
+    success, in its transaction. All are asked again after an attempt of the key that ended in any
+    other way, once configuration or plugins have changed, and from `until` on.
+
+    Args:
+        rows: what is written; `DECIDED_AT` among their values stands for a time.
+        until: for what is decided before this, milliseconds since the epoch. A plugin may set it to
+            0, where its answer would be another one from now on.
+    """
+
+    rows: Sequence[Upsert]
+    until: int
+
+    def upserts(self, decided_at: int, times: int = 1) -> list[Upsert]:
+        """What is written for so many tasks, the last of which was decided then (milliseconds since
+        the epoch)."""
+        return [
+            Upsert(
+                row.table,
+                row.key,
+                _dated(row.values, decided_at),
+                {column: number * times for column, number in row.add.items()},
+            )
+            for row in self.rows
+        ]
+
+
+def _dated(values: Mapping[str, Any], at: int) -> dict[str, Any]:
+    return {column: at if value is DECIDED_AT else value for column, value in values.items()}
+
+
+def recur_at(known: Sequence[RecurringRows], decided_at: int) -> bool:
+    """Whether all of these hold for a task that is decided then (milliseconds since the epoch)."""
+    for one in known:  # noqa: SIM110  # a generator for each attempt takes longer
+        if decided_at >= one.until:
+            return False
+    return True
+
+
+def upserts_of(recurring: Iterable[RecurringRows], decided_at: int) -> list[Upsert]:
+    """What is written of these for one task that was decided then."""
+    return [row for one in recurring for row in one.upserts(decided_at)]
