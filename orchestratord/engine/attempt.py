@@ -127,11 +127,12 @@ class Pipe(NewTasks):
     def start_all(self, tasks: Sequence[Task], lane: str, now: int) -> None:
         """The same for claimed tasks of one key, in their order."""
         lanes = self._lanes
-        free = not lanes.draining and lanes.admits_all(lane) and not any(map(_deaths, tasks))
-        if free and lanes.prefetch_all(lane, tasks, now):  # as where there are more than slots
+        if lanes.draining or not lanes.admits_all(lane) or any(map(_deaths, tasks)):
+            for task in tasks:
+                self.start(task, lane, now)
             return
-        for task in tasks:
-            self.start(task, lane, now)
+        for task in lanes.begin_all(lane, tasks, now):
+            self._launch(task, lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""

@@ -24,7 +24,7 @@ from orchestratord.engine.retry import SUCCESS
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import QueueError
 from orchestratord.log import info
-from orchestratord.model.event import EventType, WebhookEvent
+from orchestratord.model.event import EventType, TaskEvent, WebhookEvent
 from orchestratord.model.http_message import header_items, headers_as_they_came
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
@@ -219,11 +219,15 @@ class Waiters:
 
     def finished(self, task_id: int) -> None:
         """The task reached a final state: wake all who wait for it."""
-        if not self._futures:
-            return
         for future in self._futures.pop(task_id, ()):
             if not future.done():
                 future.set_result(None)
+
+    def all_finished(self, task_ids: Iterable[int]) -> None:
+        """The same for several."""
+        if self._futures:
+            for task_id in task_ids:
+                self.finished(task_id)
 
     async def wait(self, task_id: int, timeout: float) -> None:  # noqa: ASYNC109
         """Return when the task has reached a final state, or after `timeout` seconds."""
@@ -310,25 +314,49 @@ class SettlementTeller:
 
     def tell(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
+        others = attempts
         try:
-            log_settled(attempts)
-            ends = [(one[0], one[1].status) for one in attempts]
-            self._stats.count(ends)
-            if self._events.listening:
-                self._events.publish_all(list(starmap(task_events.settled, ends)))
+            others = self._tell_successes(attempts)
+            if others:
+                log_settled(others)
+                ends = [(one[0], one[1].status) for one in others]
+                self._stats.count(ends)
+                if self._events.listening:
+                    self._events.publish_all(list(starmap(task_events.settled, ends)))
         except Exception:
             log.exception("the ends of %d tasks are not told", len(attempts))
-        waiters = self._claims.waiters
-        for settlement, settled, result, _ in attempts:
-            task = settlement.task
-            plain = task.run_id is None and not settlement.begins_run
-            if plain and settled.status == Status.SUCCEEDED:  # as for nearly all
-                waiters.finished(task.id)
-                continue
+        for settlement, settled, result, _ in others:
             try:
                 self._wake(settlement, settled, result)
             except Exception:
-                log.exception("what follows from task %s is not done", task.id)
+                log.exception("what follows from task %s is not done", settlement.task.id)
+
+    def _tell_successes(self, attempts: Sequence[SettledAttempt]) -> Sequence[SettledAttempt]:
+        """Tell of those that have succeeded, and of which no run ends, as of nearly all; return the
+        others. One look at each of them: there are thousands a second."""
+        told, others = list[SettledAttempt](), list[SettledAttempt]()
+        lines, events, began = list[str](), list[TaskEvent](), dict[tuple[str, str], int]()
+        listening = self._events.listening
+        for one in attempts:
+            settlement = one[0]
+            task, row = settlement.task, settlement.attempt
+            if one[1].status != "succeeded" or row is None or task.run_id or settlement.begins_run:
+                others.append(one)
+                continue
+            name, webhook, at = task.endpoint_id, task.webhook, row.started_at
+            began[name, webhook] = at
+            if listening:
+                events.append(task_events.succeeded(task, row, settlement.at))
+            if webhook:
+                name = f"{name} {webhook}"
+            code = row.status_code or "not sent"
+            lines.append(f"{task.kind} {task.id} {name}: attempt {task.attempts} {code}, succeeded")
+            told.append(one)
+        info(log, lines, _fields, told)
+        self._stats.succeeded(len(told), began)
+        self._events.publish_all(events)
+        self._claims.waiters.all_finished(one[0].task.id for one in told)
+        return others
 
     def _wake(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
         task, status, decision = settlement.task, settled.status, result.decision

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import Settlement
@@ -42,6 +42,12 @@ class Stats:
             if not settlement.uncounted or settlement.deaths is not None:
                 ends[status] += 1
         for key, at in succeeded.items():
+            self.last_success[Key(*key).name] = at
+
+    def succeeded(self, count: int, began: Mapping[tuple[str, str], int]) -> None:
+        """So many attempts have succeeded; of each key, when the last one `began`."""
+        self._ends[Status.SUCCEEDED] += count
+        for key, at in began.items():
             self.last_success[Key(*key).name] = at
 
     def happened(self) -> None:

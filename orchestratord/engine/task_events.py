@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from orchestratord.model.event import BulkEvent, EventType, PartitionEvent, TaskEvent
-from orchestratord.model.task import Key, Kind, Status, Task
+from orchestratord.model.task import Attempt, Key, Kind, Status, Task
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.records import Bulk, Insert, Inserted, Settlement
 
 # Names of a module are found sooner than members of an enumeration.
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
 _SNOOZED, _TRIGGERED = EventType.TASK_SNOOZED, EventType.TASK_TRIGGERED
-_CANCELLED = EventType.TASK_CANCELLED
+_SUCCEEDED, _CANCELLED = EventType.TASK_SUCCEEDED, EventType.TASK_CANCELLED
 _made = tuple.__new__  # all fields at once: `TaskEvent(…)` is a function of Python's that calls it
 _PENDING, _RUNNING = Status.PENDING.value, Status.RUNNING.value
 _SETTLED = {
@@ -46,6 +46,16 @@ def started(task: Task, at: int) -> TaskEvent:
     return _made(TaskEvent, (
         _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
         task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
+    ))  # fmt: skip
+
+
+def succeeded(task: Task, row: Attempt, at: int) -> TaskEvent:
+    """What `settled` makes of a success, as of nearly all: `row` is that of its attempt."""
+    began, due = row.started_at, task.next_try
+    return _made(TaskEvent, (
+        _SUCCEEDED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, "succeeded",
+        task.attempts, None, row.status_code, row.error, began, row.duration_ms, row.delay, None,
+        began - due if due is not None and due < began else 0, task.parent_id,
     ))  # fmt: skip
 
 

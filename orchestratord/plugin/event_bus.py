@@ -12,7 +12,7 @@ import logging
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import dropwhile
+from itertools import chain, dropwhile
 
 from orchestratord.model.event import Event
 from orchestratord.values.clock import Clock
@@ -114,7 +114,8 @@ class EventBus:
         self._timer: asyncio.Handle | None = None
         self._rest: asyncio.TimerHandle | None = None
         self._waiting: list[Event] = []
-        self._remembered: deque[Numbered] = deque(maxlen=REMEMBERED)
+        self._remembered: deque[tuple[int, Sequence[Event]]] = deque()
+        """Batches, and the number of the first event of each."""
         self._number = 0
         self._first = 0
 
@@ -153,7 +154,8 @@ class EventBus:
         """Follow what is `wanted` from now on; with `after`, what came after that number, too."""
         follower = Follower(wanted, self._number)
         if after is not None:
-            remembered = list(self._remembered)
+            batches = (enumerate(events, first) for first, events in self._remembered)
+            remembered = list(chain.from_iterable(batches))[-REMEMBERED:]
             before = remembered[0][0] - 1 if remembered else self._number
             if not self._first <= after <= self._number:
                 follower.lose(None, before)  # a number of another daemon's
@@ -206,11 +208,16 @@ class EventBus:
                 self._observing = False
 
     def _note(self, events: Sequence[Event]) -> None:
-        numbered = list(enumerate(events, self._number + 1))
-        self._number += len(numbered)
-        self._remembered.extend(numbered)
-        for follower in self.followers:
-            follower.give(numbered)
+        first = self._number + 1
+        self._number += len(events)
+        self._remembered.append((first, events))
+        # The next batch is the oldest one once it holds all that is to be remembered.
+        while len(self._remembered) > 1 and self._remembered[1][0] <= self._number + 1 - REMEMBERED:
+            self._remembered.popleft()
+        if self.followers:
+            numbered = list(enumerate(events, first))
+            for follower in self.followers:
+                follower.give(numbered)
 
     def _report(self, event: Event, of_observer: bool) -> None:
         if of_observer:

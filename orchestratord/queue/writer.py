@@ -578,12 +578,13 @@ def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[An
     if batch.prepare is None:
         items = [operation.item for operation in operations]
     else:
-        for operation in operations:
-            if operation.prepared is None:
-                operation.prepare()
         items = [operation.prepared for operation in operations]
-        if None in items:
-            return False
+        if None in items:  # one that came late, or cannot be prepared
+            for operation in operations:
+                operation.prepare()
+            items = [operation.prepared for operation in operations]
+            if None in items:
+                return False
     try:
         results = batch.together(session, items)
     except Exception as error:

@@ -14,6 +14,8 @@ PREFETCH_MS = 20.0
 """As many as end within this time are prefetched; a claim takes about a tenth of it."""
 FAR_PREFETCH_MS = 60.0
 """The same where claims are dear, and made for more at a time."""
+PACED_MS = 2
+"""What ends within this time counts as of one moment."""
 
 
 @dataclass(slots=True, eq=False, repr=False)
@@ -31,8 +33,6 @@ class Lane(FairSlots[SlotHolder]):
     alone: bool = False
     """It has one key, which may have all of its slots."""
     in_flight: int = 0
-    running: dict[int, SlotHolder] = field(default_factory=dict)
-    """Whose slots the tasks in flight have."""
     prefetched: deque[tuple[Task, int]] = field(default_factory=deque)
     """Claimed tasks that wait for a slot, and since when."""
     line: OrderedDict[Key, None] = field(default_factory=OrderedDict)

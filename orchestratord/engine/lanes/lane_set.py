@@ -28,7 +28,7 @@ from itertools import repeat
 from typing import NamedTuple
 
 from orchestratord.engine.lanes.fair_slots import ANY, SLOW_MS, SlotHolder, Speed
-from orchestratord.engine.lanes.lane import FAR_PREFETCH_MS, PREFETCH_MS, Lane
+from orchestratord.engine.lanes.lane import FAR_PREFETCH_MS, PACED_MS, PREFETCH_MS, Lane
 from orchestratord.engine.lanes.lane_lines import SHARE_AGAIN_MS, Entry, LaneLines
 from orchestratord.engine.lanes.share import Share
 from orchestratord.engine.lanes.throttle import Throttle
@@ -310,12 +310,13 @@ class LaneSet(LaneLines):
             task, _ = found.prefetched.popleft()
         return self._begin(found, task, now)
 
-    def prefetch_all(self, lane: str, tasks: Sequence[Task], now: int) -> bool:
-        """Prefetch claimed tasks in their order; False where `begin` has a slot for one of them."""
-        found = self.lanes[lane]
-        if full := self._full(found):
-            found.prefetched.extend(zip(tasks, repeat(now)))
-        return full
+    def begin_all(self, lane: str, tasks: Sequence[Task], now: int) -> list[Task]:
+        """Prefetch claimed tasks in their order. Returns those that have a slot now."""
+        found, begun = self.lanes[lane], list[Task]()
+        found.prefetched.extend(zip(tasks, repeat(now)))
+        while found.prefetched and not self._full(found):
+            begun.append(self._begin(found, found.prefetched.popleft()[0], now))
+        return begun
 
     def release_slot(self, lane: str, task: Task, now: int) -> Task | None:
         """A task of `lane` is no longer in flight. Returns the prefetched one that now has its
@@ -323,11 +324,10 @@ class LaneSet(LaneLines):
         found = self.lanes[lane]
         found.in_flight -= 1
         self.in_flight -= 1
-        if now != found.paced_at:
+        if not 0 <= now - found.paced_at < PACED_MS:
             found.fade(now)
         found.pace += 1
-        # Its claim may have been lost, and the same task been claimed here again.
-        holder = found.running.pop(task.id, None) or found.members[task.key]
+        holder = found.members[task.endpoint_id, task.webhook]
         if task.turn is None:
             quick = holder.end(task.id, now)
         else:
@@ -342,7 +342,7 @@ class LaneSet(LaneLines):
         if found.full_until:
             found.full_until, found.throttled = 0, False
         self._discount(found, holder, 1)
-        if found.line:
+        if found.line and found.name not in self._ready_names:
             self._make_ready(found)
         if self._at_share:
             self._share_after(found, task.key, quick)
@@ -567,8 +567,7 @@ class LaneSet(LaneLines):
 
     def _begin(self, lane: Lane, task: Task, now: int) -> Task:
         """A claimed task has a slot from now on."""
-        # This equals its key, and costs no call.
-        lane.running[task.id] = holder = lane.members[task.endpoint_id, task.webhook]
+        holder = lane.members[task.endpoint_id, task.webhook]  # it equals its key, without a call
         if task.turn is None:
             holder.began[task.id] = now
         else:

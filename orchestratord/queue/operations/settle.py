@@ -29,7 +29,7 @@ from orchestratord.queue.records import (
     Started,
     StoredEffect,
 )
-from orchestratord.queue.rows import code_text, plain, response_text
+from orchestratord.queue.rows import plain, response_text
 from orchestratord.queue.session import (
     HELD,
     RUNNING,
@@ -191,20 +191,23 @@ def _alone(session: Session, step: Start | Settlement) -> Any:
 
 
 Row = tuple[Any, ...]
-Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None]
-"""A step, the statement that carries it out, its row there, and that of its attempt."""
+Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None, bool]
+"""A step, the statement that carries it out, its row there, and that of its attempt; and whether
+more than these depends on it."""
 
 
 def _prepare(s: Start | Settlement) -> Prepared:
+    task = s.task
     if isinstance(s, Start):
-        return s, START, (*fence(s.task), s.at, int(s.alone)), None
-    attempt = None if s.attempt is None else attempt_row(s.task.id, s.attempt)
+        return s, START, (*fence(task), s.at, int(s.alone)), None, s.begins_run
+    attempt = None if s.attempt is None else attempt_row(task.id, s.attempt)
+    more = bool(task.turn or task.bulk_id or task.replaces or task.run_id or s.begins_run)
     if s.status == Status.PENDING:
-        return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt
-    if s.task.turn is not None and s.task.ordered:
-        turn_at = HOLDS if holds(s.task, s.status, s.reason) else 0
-        return s, END_ORDERED, (*_ended(s), str(s.status), turn_at), attempt
-    return s, END, (*_ended(s), str(s.status)), attempt
+        return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt, more
+    if more and task.ordered:
+        turn_at = HOLDS if holds(task, s.status, s.reason) else 0
+        return s, END_ORDERED, (*_ended(s), str(s.status), turn_at), attempt, more
+    return s, END, (*_ended(s), str(s.status)), attempt, more
 
 
 def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
@@ -217,29 +220,19 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     moves: dict[str, int] = {}
     places: list[tuple[int, str, str | None]] = []
     recurring: list[Recurrence] = []
-    for s, statement, row, attempt in prepared:
+    for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
-        task = s.task
+        if more:
+            _note(session, s, places)
         if isinstance(s, Start):
-            if s.begins_run:
-                session.runs.settled(task, Status.RUNNING, begins=True)
             recurring.append(_NOTHING)
             continue
-        status = s.status
         recurring.append((s.recurring, s.at))
-        if task.turn is not None and _frees_turn(task, status):
-            session.touch(task)
-        if task.bulk_id is not None:
-            session.outcomes[task.bulk_id, status] += 1
-        if task.replaces is not None:
-            places.append((task.replaces, status, s.reason))
-        moves[status] = moves.get(status, 0) + 1
-        if task.run_id is not None or s.begins_run:
-            session.runs.settled(task, status, begins=s.begins_run)
+        moves[s.status] = moves.get(s.status, 0) + 1
         if attempt is not None:
             attempts.append(attempt)
         if s.last_success_at is not None:
-            session.succeeded(task.endpoint_id, task.webhook, s.last_success_at)
+            session.succeeded(s.task.endpoint_id, s.task.webhook, s.last_success_at)
     if places:
         ids = {s.task.id for s, *_ in prepared} | {replaced for replaced, *_ in places}
         lock_tasks(session, ids)
@@ -266,6 +259,25 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     return results
 
 
+def _note(
+    session: Session, s: Start | Settlement, places: list[tuple[int, str, str | None]]
+) -> None:
+    """Note what depends on a step: the turns of a partition, a bulk, a run, and in `places` the
+    task whose place it has."""
+    task = s.task
+    if isinstance(s, Start):
+        session.runs.settled(task, Status.RUNNING, begins=True)
+        return
+    if _frees_turn(task, s.status):
+        session.touch(task)
+    if task.bulk_id is not None:
+        session.outcomes[task.bulk_id, s.status] += 1
+    if task.replaces is not None:
+        places.append((task.replaces, s.status, s.reason))
+    if task.run_id is not None or s.begins_run:
+        session.runs.settled(task, s.status, begins=s.begins_run)
+
+
 _first, _effects_of = itemgetter(0), attrgetter("effects")
 
 
@@ -275,9 +287,10 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 
 def _ended(s: Settlement) -> tuple[Any, ...]:
     """The columns that `END` and `WAIT` have in common."""
-    error, response, reason = s.error, s.response, s.reason
+    task, code, error, response, reason = s.task, s.status_code, s.error, s.response, s.reason
     return (
-        *fence(s.task), s.at, code_text(s.status_code), error if error is None else plain(error),
+        task.id, task.locked_by, task.claims, s.at, code if code is None else str(code),
+        error if error is None else plain(error),
         None if response is None else response_text(response), s.max_attempts, s.deaths,
         reason if reason is None else str(reason), int(s.uncounted),
     )  # fmt: skip
@@ -297,9 +310,9 @@ def holds(task: Task, status: str, reason: str | None) -> bool:
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
     """The row of `ATTEMPT`."""
-    error = row.error
+    code, error = row.status_code, row.error
     return (
-        task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
+        task_id, row.attempt, row.started_at, row.duration_ms, code if code is None else str(code),
         error if error is None else plain(error), row.delay, plain(row.why),
     )  # fmt: skip
 

@@ -265,12 +265,12 @@ async def test_what_is_held_and_may_be_sent_only_once_by_now_is_claimed_as_such(
 async def test_a_cap_that_is_raised_lets_nobody_pass(bench: Bench) -> None:
     ids = await bench.hold(4)
     bench.adopt(concurrency=3)
-    # Two slots are free now, and somebody new comes.
+    # Two slots are free now, and a new task comes.
     ids += await bench.put([CALL])
     bench.be_quick()
     bench.worker.lanes.wake.set()
-    await bench.until(lambda: len(bench.receiver.tasks) == 2)
-    assert bench.receiver.tasks == ids[:2]
+    await bench.until(lambda: len(bench.receiver.tasks) == 3)
+    assert bench.receiver.tasks == ids[:3]
     bench.lane.pace = 0
     bench.receiver.open.set()
     await bench.idle(ids)

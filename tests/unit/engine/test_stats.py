@@ -35,6 +35,13 @@ def test_rates_over_what_has_passed_so_far() -> None:
     assert stats.rates(100.0)["succeeded"] > 0  # no division by nothing
 
 
+def test_successes_are_counted_at_once() -> None:
+    stats = Stats(0.0)
+    stats.succeeded(3, {("a/b", ""): 1_000, ("a/b", "ops"): 2_000})
+    assert stats.rates(1.0)["succeeded"] == 3.0
+    assert stats.last_success == {"a/b": 1_000, "a/b#ops": 2_000}
+
+
 def test_rates_forget_what_is_long_ago() -> None:
     stats = Stats(0.0)
     for _ in range(100):

@@ -50,6 +50,11 @@ def test_an_attempt_that_succeeded() -> None:
     assert (event.type, event.at, event.status) == ("task.succeeded", 6_000, "succeeded")
     assert (event.started_at, event.duration_ms, event.lateness_ms) == (5_000, 12.5, 1_000)
     assert (event.id, event.parent_id, event.attempt, event.next_try) == (42, 7, 3, None)
+    works = replace(ROW, status_code=200, error=None, delay=None)
+    for due in (None, 4_000, 5_500):
+        ended = replace(settlement("succeeded"), task=claimed(next_try=due), attempt=works)
+        quickly = task_events.succeeded(ended.task, works, ended.at)
+        assert quickly == task_events.settled(ended, "succeeded")
 
 
 def test_an_attempt_that_is_retried() -> None:
