@@ -295,10 +295,12 @@ class Daemon:
             self._place.seat.tell(retired=True)
         end_by = time.monotonic() + drain_timeout
         await self._worker.drain(drain_timeout)
+        rest = max(end_by - time.monotonic(), LAST_TO_LEAVE)
+        last = [self._reloader.ended(rest)]
         if self._stop.is_set():
             # The others drain as well: until they have, they have tokens and the API from here.
-            await self._team.others_left(max(end_by - time.monotonic(), LAST_TO_LEAVE))
-        await self._reloader.ended(max(end_by - time.monotonic(), LAST_TO_LEAVE))
+            last.append(self._team.others_left(rest))
+        await asyncio.gather(*last)
         self._service.close()
         self._host.events.close()
         if self._upgrades:

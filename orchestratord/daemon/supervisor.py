@@ -290,6 +290,7 @@ class Supervisor:
                 continue  # one that ended before has had this one ended
             pid, status = os.waitpid(child.pid, os.WNOHANG)
             if pid:
+                self._read_all()  # what it said, and the others, before it ended
                 self._ended(child, os.waitstatus_to_exitcode(status))
 
     def _all(self) -> list[_Child]:
@@ -359,6 +360,12 @@ class Supervisor:
             send(other.sock, {"died": child.owner})
 
     # -- what they say -------------------------------------------------------------------------
+
+    def _read_all(self) -> None:
+        """Read what all have said by now."""
+        while said := [key.data for key, _ in self._selector.select(0) if key.data is not None]:
+            for child in said:
+                self._read(child)
 
     def _read(self, child: _Child) -> None:
         try:

@@ -72,28 +72,27 @@ class Plans:
     def __init__(self, placement: Placement, host: Host) -> None:
         self._placement = placement
         self._host = host
-        self._made: dict[tuple[str, str], Plan] = {}
-        self._known: object = None
         self._loaded: object = None
-        """What these were made of."""
+        """What these were made of, besides what the placement knows."""
 
     def of(self, task: Task) -> Plan | None:
         """The plan for an attempt of a task; None where its key waits, or its tasks fail."""
-        known, loaded = self._placement.known_since, self._host.loaded
-        if known is not self._known or loaded is not self._loaded:
-            self._made, self._known, self._loaded = {}, known, loaded
-        plan = self._made.get((task.endpoint_id, task.webhook))
+        plans, loaded = self._placement.plans, self._host.loaded
+        if loaded is not self._loaded:
+            plans.clear()
+            self._loaded = loaded
+        plan: Plan | None = plans.get((task.endpoint_id, task.webhook))
         return self._make(task) if plan is None else plan
 
     def _make(self, task: Task) -> Plan | None:
-        key, kind = task.key, task.kind
+        key, kind, plans = task.key, task.kind, self._placement.plans
         standing, executor = self._placement.look(key)
         if not isinstance(standing, Target) or executor is None:
             return None
         endpoint, concerned = standing.endpoint, self._host.concerned
         before, after = executor.phases
         announces = concerned("announce", kind, endpoint) is not None
-        plan = self._made[key] = Plan(
+        plan = plans[key] = Plan(
             key, standing, executor, self._placement.config,
             direct=standing.idempotent
             and standing.retry.give_up_after is None

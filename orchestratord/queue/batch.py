@@ -76,6 +76,8 @@ class Write(Generic[R_co]):
     """It is refused while the disk has no room for new work."""
     finish: Callable[[Any], R_co] | None = None
     """Makes of what was done what the caller gets, after the COMMIT, while others may write."""
+    less: Callable[[Session], R_co] | None = None
+    """Does less of it instead, where the disk has no room for all."""
     future: asyncio.Future[R_co] = field(init=False)
     """Who waits for it, once it is on its way; it goes there once."""
     told: Told | None = field(init=False, default=None)

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from orchestratord.errors import QueueError, StorageFull, Unreachable, Unstorable
+from orchestratord.model.task import Status
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.records import HoldingBack
 
@@ -64,6 +65,10 @@ OF_PARTITION = "partition = ? AND id > 0"
 where this is said, and not where another index was made for it."""
 ORDERED = "turn_at > 1 AND held = 0"
 """The one of an ordered partition that has its turn, or runs."""
+
+# Each status by itself: to group them by their status would compare the texts of all rows.
+COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ? AND {LISTED}"  # noqa: S608
+COUNT_RUNNING = f"SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}"  # noqa: S608
 
 
 _WORDS = {
@@ -308,3 +313,13 @@ class ManyRows:
     def one(self, db: Connection, row: Sequence[Any]) -> int:
         """The same for one row, which fails by itself: raises what the database raises."""
         return db.many(self._alone, self.types, (row,))
+
+
+def counted(db: Connection) -> dict[str, int]:
+    """How many tasks each status has."""
+    return {
+        str(status): (
+            db.all(COUNT_RUNNING) if status == Status.RUNNING else db.all(COUNT, (str(status),))
+        )[0][0]
+        for status in Status
+    }

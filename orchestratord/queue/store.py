@@ -18,13 +18,13 @@ from orchestratord.errors import StorageFull, Unreachable
 from orchestratord.model.task import Key, Table
 from orchestratord.queue import schema
 from orchestratord.queue.batch import Read, Told, Write
-from orchestratord.queue.connection import NotOnDisk
+from orchestratord.queue.connection import NotOnDisk, counted
 from orchestratord.queue.daemon_health import FATAL, Code
 from orchestratord.queue.database import Database, Messenger, Wakeups, Workers
 from orchestratord.queue.models import CLOCK
 from orchestratord.queue.reader import Reader
 from orchestratord.queue.session import LEASE, Session
-from orchestratord.queue.writer import Writer, counted
+from orchestratord.queue.writer import Writer
 from orchestratord.values.clock import Clock
 
 T = TypeVar("T")

@@ -25,16 +25,8 @@ from typing import Any, TypeVar
 
 from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.model.task import Status
 from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order
-from orchestratord.queue.connection import (
-    BY_RUNNING,
-    BY_STATUS,
-    LISTED,
-    RUNNING,
-    Connection,
-    Singly,
-)
+from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
 from orchestratord.queue.records import Wakeup
@@ -46,10 +38,6 @@ T = TypeVar("T")
 
 IDLE = 1.0
 """Seconds between two looks at the disk, and signs of life, while nothing is written."""
-
-# Each status by itself: to group them by their status would compare the texts of all rows.
-COUNT = f"SELECT count(*) FROM retry_schedule {BY_STATUS} WHERE status = ? AND {LISTED}"  # noqa: S608
-COUNT_RUNNING = f"SELECT count(*) FROM retry_schedule {BY_RUNNING} WHERE {RUNNING}"  # noqa: S608
 
 PAUSES = (0.05, 0.1, 0.2, 0.4, 0.8, 1.0)
 """Seconds between two tries to connect again; the last one is repeated."""
@@ -273,7 +261,8 @@ class Writer:
             self._hurry.wait(rest)
         self._hurry.clear()
 
-    def _write(self, session: Session, operations: list[Write[Any]]) -> None:
+    def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
+        """False where they were refused, or some of them, but for new work on a full disk."""
         for operation in operations:
             operation.prepare()
         deadline, tries = time.monotonic(), 0
@@ -284,7 +273,7 @@ class Writer:
                 if not self._together(session, operations):
                     runs = in_order(operations)
                     self._one_by_one(session, [operation for run in runs for operation in run])
-                return
+                return True
             except _Refused as refused:
                 cause, tries = refused.cause, tries + 1
                 if self._failures.is_passing(cause) and tries <= REPEATS:
@@ -296,12 +285,11 @@ class Writer:
                     committed = self._mend(session, cause, deadline)
                     if committed:
                         self._done(session)
-                        return
+                        return True
                     # What ends each new connection, too, is not tried for ever.
                     if committed is False and tries <= REPEATS:
                         continue
-                self._refuse(session, operations, cause)
-                return
+                return self._refuse(session, operations, cause)
 
     def _mend(self, session: Session, cause: Exception, deadline: float) -> bool | None:
         """Connect again. Whether the transaction was committed; None where the database was not
@@ -408,11 +396,11 @@ class Writer:
 
     def _begin(self, session: Session) -> None:
         session.begin(not self._open)
+        self._open = True  # also where BEGIN fails: the one before was committed once
         try:
             session.db.begin()
         except self._failures.errors as error:
             raise _Refused(error) from error
-        self._open = True
 
     def _commit(self, session: Session) -> None:
         try:
@@ -435,21 +423,29 @@ class Writer:
         if session.elected:
             self._elected.put(Wakeup(due=session.elected))
 
-    def _refuse(self, session: Session, operations: Sequence[Write[Any]], cause: Exception) -> None:
-        """A full disk refuses new work first: what is queued may still fit, and goes on."""
+    def _refuse(self, session: Session, operations: list[Write[Any]], cause: Exception) -> bool:
+        """Refuse them. A full disk refuses new work first: what is queued may still fit, and goes
+        on, if need be in smaller transactions, which the journal has room for one after the other.
+
+        False where not all of that fits.
+        """
         named = self._failures.named(cause)
         for operation in operations:
             operation.error = copy(named)
         if self._note(cause) is not Code.FULL:
-            return
-        rest = [operation for operation in operations if operation.rank != Rank.NEW]
-        if rest and len(rest) < len(operations):
-            try:
-                self._one_by_one(session, rest)
-            except _Refused as again:
-                named = self._failures.named(again.cause)
-                for operation in rest:
-                    operation.error = copy(named)
+            return False
+        self.health.beat = time.monotonic()
+        with suppress(*self._failures.errors):
+            session.db.checkpoint(wait=False)  # what did not fit has made the journal large
+        rest = [one for run in in_order(operations) for one in run if one.rank != Rank.NEW]
+        if len(rest) > 1 and len(rest) == len(operations):
+            half = len(rest) // 2
+            return self._write(session, rest[:half]) and self._write(session, rest[half:])
+        if len(rest) == len(operations):
+            if rest[0].less is None:
+                return False
+            rest[0].do, rest[0].less = rest[0].less, None
+        return not rest or self._write(session, rest)
 
     def _note(self, cause: Exception) -> Code | None:
         """Note what is wrong with the database, if `cause` says that, until it is over."""
@@ -561,16 +557,6 @@ class Writer:
 
 def _forget(operations: Sequence[Write[Any]]) -> None:
     """What is told of operations of which the caller knows already that they are not done."""
-
-
-def counted(db: Connection) -> dict[str, int]:
-    """How many tasks each status has."""
-    return {
-        str(status): (
-            db.all(COUNT_RUNNING) if status == Status.RUNNING else db.all(COUNT, (str(status),))
-        )[0][0]
-        for status in Status
-    }
 
 
 def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.model.endpoint import Endpoint
@@ -60,8 +61,8 @@ class Placement:
         self.left: set[str] = set()
         """Endpoints that were left to other daemons, of which none declares them any more."""
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
-        self.known_since = object()
-        """Another one whenever something of what is known may have changed."""
+        self.plans: dict[tuple[str, str], Any] = {}
+        """Made of what is known by those who ask: another one whenever that may have changed."""
         self._ripe: dict[Key, tuple[str, float]] = {}
         """Doomed keys: for what reason, and from when on their tasks fail (`Clock.steady`)."""
         self._sweeping: set[Key] = set()
@@ -80,7 +81,7 @@ class Placement:
     def adopt(self, config: Config) -> None:
         """Take up a new configuration: waiting tasks follow it, those in flight keep theirs."""
         changed = differ(self._config, config)
-        self.known_since = object()
+        self.plans = {}
         before, self._config = self._endpoints_of, config
         self._endpoints_of = Counter(one.api.name for one in config.endpoints.values())
         self.left -= config.endpoints.keys()
@@ -162,7 +163,7 @@ class Placement:
 
     def forget(self, endpoint_id: str | None) -> None:
         """Ask again for this endpoint's keys; for all of them if None."""
-        self.known_since = object()
+        self.plans = {}
         if endpoint_id is None:
             self._known.clear()
             return

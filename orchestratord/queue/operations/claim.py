@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
 
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.queue.batch import Rank, Read, Write, reads, writes
@@ -53,7 +54,12 @@ _PAGE, _PAGES = 2_000, 100
 
 def claim(picks: Sequence[Pick]) -> Write[Claimed]:
     """Claim what is due of each key. Do not cancel this: the claims would have no owner."""
-    return Write(Rank.CLAIM, lambda session: session.claim(picks), finish=Claimed.whole)
+    return Write(
+        Rank.CLAIM,
+        lambda session: session.claim(picks),
+        finish=Claimed.whole,
+        less=lambda session: session.claim([replace(pick, limit=1) for pick in picks]),
+    )
 
 
 @writes(Rank.SETTLE)

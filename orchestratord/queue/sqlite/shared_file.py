@@ -25,6 +25,7 @@ from orchestratord.queue.database import Wakeups, Workers
 from orchestratord.queue.records import Claimed, Pick
 from orchestratord.queue.sqlite.claim_sqlite import OF_DEAD, SqliteSession
 from orchestratord.queue.sqlite.mailboxes import SqliteMessenger
+from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.sqlite_database import (
     SqliteConnection,
     SqliteFile,
@@ -46,6 +47,7 @@ class SharedConnection(SqliteConnection):
         database: SqliteDatabase,
         path: Path,
         failures: Failures,
+        main_file: MainFile,
         folder: Path,
         journal: Journal,
         turn: Turn | None,
@@ -55,11 +57,12 @@ class SharedConnection(SqliteConnection):
             database: connected.
             path: of the file.
             failures: how its failures are told apart.
+            main_file: the same, as the system has it.
             folder: of the workers' locks.
             journal: brings to the disk what is committed.
             turn: what writers take turns by; None for a connection that only reads.
         """
-        super().__init__(database, path, failures)
+        super().__init__(database, path, failures, main_file)
         self._journal = journal
         self._folder = folder
         self._turn = turn
@@ -253,7 +256,7 @@ class SharedFile(SqliteFile):
     def _connection(self, database: SqliteDatabase, writes: bool) -> SharedConnection:
         turn = self._turn if writes else None
         return SharedConnection(
-            database, self.path, self.failures, self._folder, self._journal, turn
+            database, self.path, self.failures, self._main_file, self._folder, self._journal, turn
         )
 
     @contextmanager
@@ -287,6 +290,7 @@ class SharedFile(SqliteFile):
 
     def close(self) -> None:
         """Give it up. Connections are closed by their threads before."""
+        self._main_file.close()
         if self._life is not None:
             self._life.close()
             self._life = None

@@ -33,6 +33,7 @@ from orchestratord.queue.rows import NO_TEXT
 from orchestratord.queue.session import LEASE, Leases
 from orchestratord.queue.sqlite.claim_sqlite import SqliteSession, earliest_keys
 from orchestratord.queue.sqlite.file_locks import readers, writers
+from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.network_mounts import MOUNTS, network_type
 from orchestratord.values.clock import Clock
 
@@ -145,9 +146,12 @@ def _who(path: Path, code: Code) -> list[str]:
 class SqliteConnection(Connection):
     """One connection to the file. The one that begins to write keeps all others from it."""
 
-    def __init__(self, database: SqliteDatabase, path: Path, failures: Failures) -> None:
+    def __init__(
+        self, database: SqliteDatabase, path: Path, failures: Failures, main_file: MainFile
+    ) -> None:
         self.failures = failures
         self._path = path
+        self._main_file = main_file
         self._checkpoint_each = 0
         """Pages; 0 until it is set."""
         self.orm = database
@@ -206,7 +210,22 @@ class SqliteConnection(Connection):
         """Make the transaction durable."""
         if not self._raw.in_transaction:  # SQLite has undone it, for which `commit` is silent
             raise sqlite3.OperationalError("cannot commit: the transaction was undone")
+        if self._checkpoint_each < CHECKPOINT:
+            self._reserve()
         self._raw.commit()
+
+    def _reserve(self) -> None:
+        """Take what the transaction adds to the main file off a disk that has little room."""
+        row = self.one("SELECT page_count * page_size FROM pragma_page_count, pragma_page_size")
+        assert row is not None
+        try:
+            self._main_file.reserve(int(row[0]))
+        except OSError as error:
+            if _OF_THE_SYSTEM.get(error.errno or 0) is Code.FULL:
+                full = sqlite3.OperationalError("database or disk is full")
+                full.sqlite_errorcode = sqlite3.SQLITE_FULL
+                raise full from error
+            # Whatever else is wrong, COMMIT says.
 
     def rollback(self) -> None:
         """Undo the transaction, if there still is one: a full disk ends it by itself."""
@@ -297,6 +316,7 @@ class SqliteFile(Database):
         # Two names of one file must meet at one lock.
         self.path = file = Path(os.path.realpath(path))
         self._lock: int | None = None
+        self._main_file = MainFile(file)
         self._names: tuple[str, ...] = tuple(map(str, files_of(file)))
         """The files that have to stay where they are."""
         self._kept: tuple[tuple[int, int], ...] = ()
@@ -406,7 +426,7 @@ class SqliteFile(Database):
             raise QueueError(f"the database {self.path} cannot be opened: {why}") from error
 
     def _connection(self, database: SqliteDatabase, writes: bool) -> SqliteConnection:
-        return SqliteConnection(database, self.path, self.failures)
+        return SqliteConnection(database, self.path, self.failures, self._main_file)
 
     def session(
         self,
@@ -466,6 +486,7 @@ class SqliteFile(Database):
 
     def close(self) -> None:
         """Give the lock up. Connections are closed by their threads before."""
+        self._main_file.close()
         if self._lock is not None:
             # The file stays: who waits for its name to vanish could lock a file without a name.
             os.close(self._lock)

@@ -82,13 +82,15 @@ def declare(daemon: Daemon, receiver: Receiver, database: str) -> None:
 
 
 def told(receiver: Receiver, end: int) -> dict[str, Any]:
-    """What the `end`th delivery of the end says; there are no more than these."""
-    ends: list[Received] = until(
-        lambda: found if len(found := receiver.received("/hooks/done")) >= end else None,
-        f"end {end}",
-        timeout=240,
-    )
-    assert len({one.headers["webhook-id"] for one in ends}) == end
+    """What the `end`th delivery of the end says; there are no more than these. One that a kill came
+    upon may have been sent twice."""
+
+    def of_ends() -> dict[str, Received]:
+        return {one.headers["webhook-id"]: one for one in receiver.received("/hooks/done")}
+
+    until(lambda: len(of_ends()) >= end, f"end {end}", timeout=240)
+    ends = [*of_ends().values()]
+    assert len(ends) == end
     data: dict[str, Any] = ends[-1].json()["data"]
     return data
 

@@ -6,11 +6,13 @@ import errno
 import os
 import resource
 import shutil
+import signal
+import sqlite3
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -29,9 +31,9 @@ CALLS = "/v1/endpoints/crm/get/calls"
 ENDS_WITHIN = 40.0
 
 
-def declare(daemon: Daemon, receiver: Receiver) -> Daemon:
+def declare(daemon: Daemon, receiver: Receiver, concurrency: int = 10) -> Daemon:
     receiver.on("/get", 200)
-    daemon.api("crm", receiver.url)
+    daemon.api("crm", receiver.url, concurrency=concurrency)
     daemon.endpoint("crm/get", "/get", params={"x": {"type": "string", "required": False}},
                     retry=retry())  # fmt: skip
     return daemon
@@ -146,6 +148,7 @@ def test_a_process_that_is_given_no_more_memory_ends(daemon: Daemon) -> None:
     """As under `ulimit -v`: what is small still fits, and neither a thread nor a larger body."""
     with daemon.start():
         daemon.expect("this process is given no more memory", "cannot be brought back", "failed |")
+        assert troubles(daemon) == []  # what that takes is there from here on
         limit = daemon.memory("VmSize") + (2 << 20)
         resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit, limit))
         daemon.logged("ERROR watchdog: this process is given no more memory")
@@ -282,8 +285,8 @@ def test_the_journal_does_not_fill_a_small_disk(
     alone = [unshare, "--mount", "--propagation", "private", "sh", "-c", SMALL_DISK, str(tmp_path)]
     if subprocess.run([*alone, "true"], capture_output=True).returncode:
         pytest.skip("this machine mounts nothing")
-    daemon = declare(make_daemon(database=f"sqlite:///{tmp_path}/queue.db"), receiver)
-    daemon.wrapper = alone
+    daemon = make_daemon(database=f"sqlite:///{tmp_path}/queue.db")
+    declare(daemon, receiver, concurrency=100).wrapper = alone
     daemon.expect("the disk is nearly full", "the disk takes no more", "cannot be written",
                   "claiming failed")  # fmt: skip
     receiver.hold("/get")
@@ -296,7 +299,16 @@ def test_the_journal_does_not_fill_a_small_disk(
         assert len(ids) > 300
         assert (disk / "queue.db-wal").stat().st_size < 2 << 20
         assert (disk / "queue.db").stat().st_size > 4 << 20
-        # What is queued goes on on what is left of the disk.
+        # What is queued goes on on what is left of the disk: also what does not fit there in one
+        # transaction, as many answers that come at once.
+        until(lambda: receiver.count("/get") >= 60, "enough of them being sent")
+        os.kill(daemon.pid, signal.SIGSTOP)
         receiver.let_go("/get")
+        time.sleep(0.3)
+        os.kill(daemon.pid, signal.SIGCONT)
         until(lambda: daemon.status()["queue"]["succeeded"] == len(ids), "all calls", 60)
         assert sorted(task["id"] for task in daemon.tasks()) == ids
+        for name in ("queue.db-wal", "queue.db"):
+            shutil.copy(disk / name, tmp_path)
+    with closing(sqlite3.connect(tmp_path / "queue.db")) as database:
+        assert database.execute("PRAGMA integrity_check").fetchall() == [("ok",)]

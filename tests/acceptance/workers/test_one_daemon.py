@@ -191,6 +191,7 @@ def test_faults_of_plugins_are_counted_from_all(daemon: Daemon, shared_receiver:
 
 
 def test_the_log_is_one(daemon: Daemon) -> None:
+    daemon.logged("ready: ")  # it serves before it says so
     lines = daemon.log().splitlines()
     line = re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z (INFO|WARNING|ERROR) [\w.]+: \S")
     assert [text for text in lines if not line.match(text)] == []

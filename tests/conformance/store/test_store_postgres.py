@@ -117,6 +117,26 @@ async def test_a_rate_that_somebody_holds_who_is_cut_off_holds_up_nobody_else(
     assert len((await one.store.write(claim.claim(picks))).tasks) == 3
 
 
+async def test_a_turn_is_given_though_the_connection_is_lost_before_it_is_tried_again(
+    two: list[Any],
+) -> None:
+    """Another session was changing the task whose turn it was, and then did not."""
+    one, _ = two
+    await one.add(partition=Partition("acme"))
+    following = await one.add(partition=Partition("acme"))
+    [task] = await one.claim(limit=1)
+    with psycopg.connect(one.url) as other:
+        other.execute("SELECT 1 FROM retry_schedule WHERE id = %s FOR UPDATE", (following,))
+        await one.settle(task)
+        ours = f"pid NOT IN (pg_backend_pid(), {other.info.backend_pid})"
+        one.run(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+            f"WHERE datname = current_database() AND {ours}"
+        )
+    await one.add(Key("other/get"))  # BEGIN fails at first
+    assert [task.id for task in await one.claim()] == [following]
+
+
 async def test_steps_of_a_bulk_are_taken_by_one(two: list[Any]) -> None:
     one, other = two
     for _ in range(6):

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from orchestratord.engine.attempt_result import Plans
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import REMOVED_AFTER, Placement, differ
@@ -16,9 +18,11 @@ from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
 from orchestratord.model.task import Key
 from orchestratord.plugin.executor import Doomed, Executor, Parked, Target
+from orchestratord.plugin.host import Host
 from orchestratord.plugin.registry import Registry
 from orchestratord.testing import FakeClock
 from orchestratord.values.redact import Redactor
+from tests.unit.engine.lanes.test_lane_set import claimed
 
 API = Api(name="shop", concurrency=7, egress=("10.0.0.0/8",))
 CALL, HOOK = Key("shop/get"), Key("shop/get", "ops")
@@ -81,6 +85,19 @@ def test_a_declared_endpoint_runs_in_the_lane_of_its_api(placement: Placement) -
     assert isinstance(target, Target)
     assert (target.lane, target.concurrency, target.egress) == ("api:shop", 7, ("10.0.0.0/8",))
     assert isinstance(placement.look(CALL)[1], HttpExecutor)
+
+
+def test_what_attempts_are_made_with_does_not_outlive_a_reload(placement: Placement) -> None:
+    """Though nothing is attempted any more."""
+    plans, task = Plans(placement, Host()), claimed(1, CALL)
+    before = plans.of(task)
+    assert before is not None
+    assert plans.of(task) is before
+    placement.adopt(config(endpoint(timeout=5.0)))
+    assert [one for one in gc.get_referrers(before) if isinstance(one, dict)] == []
+    after = plans.of(task)
+    assert after is not None
+    assert after.target.timeout == 5.0
 
 
 def test_a_disabled_endpoints_calls_wait_and_its_deliveries_go_on(

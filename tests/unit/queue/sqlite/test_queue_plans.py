@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from orchestratord.model.task import NewTask, Status
-from orchestratord.queue import rows, writer
+from orchestratord.queue import connection, rows
 from orchestratord.queue.batches import batch_members
 from orchestratord.queue.connection import Connection, ManyRows
 from orchestratord.queue.housekeeping import batch_closing, future_times, prune
@@ -181,10 +181,10 @@ async def test_failing_tasks_are_grouped_of_those_that_are_looked_at(store: Stor
 
 
 async def test_the_counts_at_the_start_read_only_an_index(store: Store) -> None:
-    assert await store._reader.run(lambda db: plan(db, writer.COUNT)) == [
+    assert await store._reader.run(lambda db: plan(db, connection.COUNT)) == [
         "SEARCH retry_schedule USING COVERING INDEX retry_schedule_status (status=?)"
     ]
-    assert await store._reader.run(lambda db: plan(db, writer.COUNT_RUNNING)) == [
+    assert await store._reader.run(lambda db: plan(db, connection.COUNT_RUNNING)) == [
         "SCAN retry_schedule USING COVERING INDEX retry_schedule_running"
     ]
 
@@ -201,7 +201,7 @@ async def listing_plans(store: Store, wanted: TaskFilter) -> list[list[str]]:
 
     def look(db: Connection) -> None:
         assert isinstance(db, SqliteConnection)
-        explaining = Explaining(db.orm, db._path, db.failures)
+        explaining = Explaining(db.orm, db._path, db.failures, db._main_file)
         search.newest(explaining, wanted, 10, 1000)
         search.oldest(explaining, wanted, 10, 0, 1000)
         search.count(explaining, wanted, 1000)
