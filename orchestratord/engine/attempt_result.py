@@ -146,7 +146,8 @@ class Run:
 
     def elapsed(self) -> float:
         """Milliseconds since it began."""
-        return round((time.monotonic() - self.clock) * 1000, 3)
+        # `round` takes five times as long.
+        return int((time.monotonic() - self.clock) * 1_000_000) / 1000
 
     def row(self, outcome: Outcome, decision: Decision) -> Attempt:
         """The row of the attempt, as it ends now."""

@@ -221,7 +221,7 @@ class Scopes:
         if found is None:
             found = self.served[key] = Served()
         found.was_served(now)
-        return not self._probes and not (self.of and key in self.of)
+        return not self._probes and key not in self.of
 
     def served_rate(self, name: str, now: int) -> tuple[float, bool]:
         """How many tasks of a scope are served in a second, and whether that is sure."""

@@ -196,12 +196,16 @@ Prepared = tuple[Start | Settlement, ManyRows, Row, Row | None, bool]
 more than these depends on it."""
 
 
+_others_of = attrgetter("turn", "bulk_id", "replaces", "run_id")
+_NO_OTHERS = None, None, None, None
+
+
 def _prepare(s: Start | Settlement) -> Prepared:
     task = s.task
     if isinstance(s, Start):
         return s, START, (*fence(task), s.at, int(s.alone)), None, s.begins_run
     attempt = None if s.attempt is None else attempt_row(task.id, s.attempt)
-    more = bool(task.turn or task.bulk_id or task.replaces or task.run_id or s.begins_run)
+    more = s.begins_run or _others_of(task) != _NO_OTHERS
     if s.status == Status.PENDING:
         return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt, more
     if more and task.ordered:
