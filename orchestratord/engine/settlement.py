@@ -462,7 +462,8 @@ STORED_ERROR = 2_000
 def response_record(
     response: httpx.Response, redactor: Redactor, status_code: StatusCode
 ) -> dict[str, Any]:
-    """Status code, headers and the start of the body, as JSON-like data with secrets masked.
+    """Status code, headers and the start of the body, as JSON-like data with secrets masked; with
+    `body` where it is not empty, and with `truncated` where it is true.
 
     `status_code` is the attempt's, which need not be a number.
     """
@@ -472,8 +473,10 @@ def response_record(
         "headers": _headers_record(response, redactor),
     }
     if len(content) <= STORED_BODY and (short := _short_text(content, redactor)) is not None:
-        record["body"] = short
-        record["truncated"] = bool(extensions.get("truncated"))
+        if short:
+            record["body"] = short
+        if extensions.get("truncated"):
+            record["truncated"] = True
         return record
     truncated = len(content) > STORED_BODY or bool(extensions.get("truncated"))
     if len(content) > STORED_BODY:
@@ -500,7 +503,8 @@ def response_record(
     else:
         record["body"] = base64.b64encode(masked[:STORED_BODY]).decode()
         record["encoding"] = "base64"
-    record["truncated"] = truncated
+    if truncated:
+        record["truncated"] = True
     return record
 
 

@@ -100,7 +100,8 @@ def params_of(stored: Any) -> dict[str, Any]:
 
 
 def response_of(stored: Any) -> dict[str, Any] | None:
-    """The last answer of a row; one that cannot be read is a body with what is stored."""
+    """The last answer of a row, with what `response_text` is not given where it says nothing; one
+    that cannot be read is a body with what is stored."""
     if stored is None:
         return None
     if isinstance(stored, str):
@@ -110,6 +111,9 @@ def response_of(stored: Any) -> dict[str, Any] | None:
     except (TypeError, ValueError, RecursionError) as error:
         found = f"its response is not JSON: {error}"
     if isinstance(found, dict):
+        if isinstance(found.get("headers"), list):  # as the engine writes it
+            found.setdefault("body", "")
+            found.setdefault("truncated", False)
         return found
     why = found if isinstance(found, str) else "its response is no JSON object"
     return {"status_code": None, "headers": {}, "body": str(stored), "invalid": why}
@@ -259,7 +263,8 @@ def json_text(value: Mapping[str, Any]) -> str:
 
 def response_text(record: Mapping[str, Any]) -> str:
     """An answer as it is stored: what `json_text` makes of it, in a third of the time. It holds
-    nothing but texts, numbers and lists of them."""
+    nothing but texts, numbers and lists of them; and neither an empty body, nor that it was not
+    truncated, since most rows would say so: `response_of` does."""
     try:
         return to_json(record).decode()
     except ValueError:  # lone surrogates

@@ -185,7 +185,7 @@ class LaneSet(LaneLines):
         free = min(self.concurrency - max(self.claimed, self.unsettled), most)
         chosen: list[Choice] = []
         waiting: list[Lane] = []
-        for _ in range(len(self._ready)):
+        for left in range(len(self._ready), 0, -1):
             if free <= 0:
                 break
             name = self._ready.popleft()
@@ -195,9 +195,9 @@ class LaneSet(LaneLines):
             if lane.full_until > now:
                 self._wait_until(lane, lane.full_until)
                 continue
-            # Ahead of a lane's own cap only with half of what the daemon has left: other lanes may
-            # need it at once.
-            slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // 2))
+            # Ahead of a lane's own cap only with an equal part of what the daemon has left, where
+            # one part more is left: other lanes may need it at once.
+            slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // (left + 1)))
             throttle = lane.throttle
             if throttle is not None:
                 self._looked = now

@@ -11,7 +11,6 @@ import json
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
-from secrets import token_hex
 from typing import Any
 
 from peewee import fn
@@ -26,7 +25,7 @@ from orchestratord.queue.records import CANCEL as CANCELLING
 from orchestratord.queue.records import CHANGED, OVERTAKEN, Bulk, TaskFilter
 from orchestratord.queue.records import RETRY as RETRYING
 from orchestratord.queue.rows import params_of
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import Session, random_nonce
 from orchestratord.queue.store import Store
 
 # ruff: noqa: S608  # what is pasted here are columns and question marks, never values
@@ -363,7 +362,7 @@ def _move(
         return []
     rows = session.db.all(RETRY.format(ids=marks), (bulk_id, now, now, now, *ids, status))
     if status == Status.SUCCEEDED:
-        NEW_NONCE.run(session.db, [(id_, token_hex(16)) for id_, *_ in rows])
+        NEW_NONCE.run(session.db, [(id_, random_nonce()) for id_, *_ in rows])
     session.moved(status, Status.PENDING, len(rows))
     return rows
 

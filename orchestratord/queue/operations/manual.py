@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from secrets import token_hex
 from typing import Any
 
 from orchestratord.errors import Conflict
@@ -16,7 +15,7 @@ from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
 from orchestratord.queue.records import Done, Inserted, Settlement
 from orchestratord.queue.rows import TASK, code_text, json_text, params_of, plain, task_of
-from orchestratord.queue.session import Session
+from orchestratord.queue.session import Session, random_nonce
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
 
@@ -81,7 +80,7 @@ def trigger(session: Session, task_id: int, *, force: bool = False) -> Task:
     again = task.status == Status.SUCCEEDED
     # Random, and not the same with a number behind it: a backup that was restored would count
     # again from there.
-    nonce = token_hex(16) if again else None
+    nonce = random_nonce() if again else None
     leaves = task.status in FINAL and not _awaits(session.db, task.bulk_id)
     values = (next_try, int(held), more, more, int(again), nonce, int(leaves), now, now, task_id)
     changed = session.db.one(RETRY, values)

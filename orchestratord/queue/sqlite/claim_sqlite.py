@@ -168,6 +168,37 @@ FEW = 15
 interpreter four times."""
 
 
+NEAR = 1000
+"""Ids by which keys may be apart that are claimed in step."""
+SOME = 4
+"""Tasks that a claim leaves out none of for that."""
+
+
+def in_step(picks: Sequence[Pick], found: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
+    """The tasks to claim of each pick, of the first ones of its key: what is due, up to its limit.
+
+    Rows that came together are in the same pages, whatever their keys, and a transaction writes
+    each page that it changes once. So keys of which more is due than they may have now are claimed
+    up to the same id: one that is ahead by less than `NEAR` has less, but at least half of its
+    limit, and `SOME`.
+    """
+    taken = [
+        [id_ for due, id_ in pending[: pick.limit] if due <= pick.due_before]
+        for pick, pending in zip(picks, found, strict=True)
+    ]
+    rest = [
+        (ids, max((pick.limit + 1) // 2, SOME))
+        for pick, pending, ids in zip(picks, found, taken, strict=True)
+        if len(pending) > pick.limit > 0 and pending[pick.limit][0] <= pick.due_before
+    ]
+    if len(rest) > 1:
+        end = min(ids[-1] for ids, _ in rest)
+        for ids, half in rest:
+            while len(ids) > half and end < ids[-1] < end + NEAR:
+                ids.pop()
+    return taken
+
+
 def earliest_keys(db: Connection) -> Iterator[Row]:
     """Every key with pending tasks, and when its first one is due."""
     key: Row = Key("")
@@ -185,13 +216,13 @@ class SqliteSession(Session):
         now = self.now()
         picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
         found = self._pending(picks)
+        chosen = in_step(picks, found)
         ids: list[int] = []
         earliest: dict[Key, int | None] = {}
         for idempotent in (True, False):
             mine: list[int] = []
-            for pick, pending in zip(picks, found, strict=True):
+            for pick, pending, taken in zip(picks, found, chosen, strict=True):
                 if pick.idempotent is idempotent:
-                    taken = [id_ for due, id_ in pending[: pick.limit] if due <= pick.due_before]
                     mine += taken
                     left = pending[len(taken) :]
                     earliest[pick.key] = left[0][0] if left else None

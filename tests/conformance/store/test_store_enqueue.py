@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import pytest
@@ -130,7 +131,7 @@ async def test_each_task_has_a_random_key_that_stays(queue: Any, store: Store) -
     [born] = await store.write(insert.enqueue([Insert(queue.new(), Born(True))]))
     assert born.running is not None
     keys = [(await store.read(search.get(id_))).nonce for id_ in (*ids, born.id)]
-    assert len({bytes.fromhex(key or "") for key in keys}) == 4
+    assert len({key for key in keys if re.fullmatch("[0-9A-Za-z]{20}", key or "")}) == 4
     assert keys[3] == born.running.nonce
     for task in await queue.claim():
         await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms())

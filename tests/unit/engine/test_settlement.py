@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from orchestratord.engine.settlement import STORED_BODY, STORED_ERROR, error_record, response_record
+from orchestratord.queue.rows import response_of, response_text
 from orchestratord.values.redact import MASK, Redactor
 
 SECRET = "hunter2-hunter2-hunter2-hunter2"
@@ -19,7 +20,11 @@ NONE, KNOWN = Redactor(), Redactor([SECRET])
 
 
 def record(content: bytes, redactor: Redactor = NONE, **kwargs: Any) -> dict[str, Any]:
-    return response_record(httpx.Response(200, content=content, **kwargs), redactor, 200)
+    """What is read of a row again."""
+    kept = response_record(httpx.Response(200, content=content, **kwargs), redactor, 200)
+    read = response_of(response_text(kept))
+    assert read is not None
+    return read
 
 
 def test_a_small_answer_is_kept_as_it_is() -> None:
@@ -78,8 +83,16 @@ def test_what_the_transport_had_cut_says_so() -> None:
     assert response_record(response, NONE, 200)["truncated"] is True
 
 
-def test_no_body_is_an_empty_one() -> None:
-    assert record(b"")["body"] == ""
+def test_no_body_is_an_empty_one_that_takes_no_room() -> None:
+    assert record(b"") == {"status_code": 200, "headers": [], "body": "", "truncated": False}
+    assert response_record(httpx.Response(200), NONE, 200) == {"status_code": 200, "headers": []}
+
+
+def test_an_answer_of_an_older_daemon_reads_as_before() -> None:
+    whole = {"status_code": 200, "headers": [["a", "b"]], "body": "", "truncated": False}
+    assert response_of(json.dumps(whole)) == whole
+    oldest = {"status_code": 200, "headers": {}, "body": "ok"}
+    assert response_of(json.dumps(oldest)) == oldest
 
 
 @pytest.mark.parametrize("before", [0, 100, STORED_BODY - 31, STORED_BODY - 30, STORED_BODY - 4,

@@ -399,6 +399,15 @@ def test_what_is_held_counts_for_the_daemon() -> None:
     assert lanes.choose(200) == [Choice(B, 1, "other")]
 
 
+def test_quick_lanes_have_equal_parts_of_what_the_daemon_has_left() -> None:
+    lanes = placed(A, concurrency=1, total=40)
+    place(lanes, B, "other", 1)
+    for name, key in (("api:x", A), ("other", B)):
+        lanes.lanes[name].pace, lanes.lanes[name].paced_at = 50, 100
+        lanes.touch(key, 0)
+    assert [choice.limit for choice in lanes.choose(100)] == [13, 13]  # and one part is kept
+
+
 def held(lanes: LaneSet, *since: int, lane: str = "api:x") -> None:
     """Fill a lane of concurrency 1, and hold a task since each of these times."""
     take(lanes, len(since) + 1, lane)

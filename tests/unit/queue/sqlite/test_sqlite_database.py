@@ -21,6 +21,7 @@ from orchestratord.queue.connection import Row
 from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.operations import claim, insert
 from orchestratord.queue.records import Insert, Pick
+from orchestratord.queue.sqlite.claim_sqlite import in_step
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.queue.store import Store, open_database
 
@@ -95,6 +96,27 @@ async def test_picks_of_a_few_tasks_each_are_looked_up_by_one_statement(store: S
     assert len(seen) == 1
     assert Counter(task.endpoint_id for task in claimed.tasks) == {"a/b": 1, "a/c": 2, "a/d": 3}
     assert all(claimed.earliest[key] is not None for key in keys), "what is left is told of"
+
+
+@pytest.mark.parametrize(
+    ("first", "due", "taken"),
+    [
+        ((0, 0, 0), 20, (10, 9, 9)),
+        ((0, 6, 0), 20, (10, 7, 9)),  # up to where the others get to
+        ((0, 90, 90), 20, (10, 5, 5)),  # but half of what it may have
+        ((0, 9000, 9000), 20, (10, 10, 10)),  # a page has nothing of both
+        ((0, 90, 90), 10, (10, 10, 10)),  # nothing of any is left
+    ],
+)
+def test_keys_that_have_a_backlog_are_claimed_in_step(
+    first: tuple[int, ...], due: int, taken: tuple[int, ...]
+) -> None:
+    picks = [Pick(Key("a", f"told{n}"), 10, True, 1000) for n in range(3)]
+    found = [[(1000, start + 3 * m + n) for m in range(due)] for n, start in enumerate(first)]
+    chosen = in_step(picks, found)
+    assert tuple(map(len, chosen)) == taken
+    for ids, some in zip(chosen, found, strict=True):
+        assert ids == [id_ for _, id_ in some][: len(ids)], "the first ones"
 
 
 async def test_two_names_of_one_file_meet_at_one_lock(
