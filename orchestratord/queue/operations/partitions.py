@@ -173,10 +173,13 @@ RELEASE_PARTITIONS = f"""
 UPDATE retry_schedule SET turn_at = 0, updated_at = ?
 WHERE id IN (
     SELECT id FROM retry_schedule {BY_STOPPED}
-    WHERE {STOPPED} AND endpoint_id = ? AND webhook = ? LIMIT ?
-) AND {STOPPED}
+    WHERE {STOPPED} AND endpoint_id = ? AND webhook = ? ORDER BY partition LIMIT ?
+) AND turn_at + 0 = 1 AND held + 0 = 0 AND status || '' = 'failed'
 RETURNING partition
 """
+"""PostgreSQL would go through the whole table without the order, and through the index of stopped
+ones for each of the rows that were found, were they not asked in another way whether they still
+are."""
 RELEASED_AT_ONCE = 500
 
 

@@ -21,7 +21,7 @@ from orchestratord.model.task import Key, NewTask, Status, Task
 from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import bulk as bulks
-from orchestratord.queue.operations import claim, daemons, insert, search, settle
+from orchestratord.queue.operations import claim, daemons, insert, partitions, search, settle
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter
 from orchestratord.queue.shared_rates import BUSY_MS
 from orchestratord.queue.store import Store
@@ -518,6 +518,7 @@ async def test_whose_turn_it_is_follows_its_indexes(two: list[Any]) -> None:
         (claim_postgres.TAKE_ON, (line, "me", 1, 1, 1), ("held", "pkey")),
         (claim_postgres.STEP_BACK, ([1],), ("pkey",)),
         (claim_postgres.STEP_FORWARD, ([1], 1, 1, 1), ("pkey",)),
+        (partitions.RELEASE_PARTITIONS, (1, "crm/get", "", 500), ("stopped", "pkey")),
     ):
         steps = await queue.store._writer.submit(Write(1, partial(plan, statement, values)))
         for index in indexes:
