@@ -122,9 +122,8 @@ async def test_a_turn_is_given_though_the_connection_is_lost_before_it_is_tried_
 ) -> None:
     """Another session was changing the task whose turn it was, and then did not."""
     one, _ = two
-    await one.add(partition=Partition("acme"))
-    following = await one.add(partition=Partition("acme"))
-    [task] = await one.claim(limit=1)
+    _, following = [await one.add(partition=Partition("acme", ordered=True)) for _ in range(2)]
+    [task] = await one.claim()
     with psycopg.connect(one.url) as other:
         other.execute("SELECT 1 FROM retry_schedule WHERE id = %s FOR UPDATE", (following,))
         await one.settle(task)
