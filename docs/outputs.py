@@ -70,7 +70,7 @@ _MEASURED = (
         ),
         "",
     ),
-    (re.compile(r"instance \w+|\b[0-9a-f]{32}\b"), "RANDOM"),
+    (re.compile(r"instance \w+|(?<=Idempotency-Key  )\w{20}\b"), "RANDOM"),
     (re.compile(r"\d{4}-\d\d-\d\dT[\d:.]+Z|\d\d:\d\d:\d\d"), "TIME"),
     (re.compile(r"\d+(?:[.,]\d+)*"), "0"),
     (re.compile(r"\b0 ?(?:µs|ms|s|m|h|d|B|KiB|MiB)(?:0[ms])?\b"), "0"),

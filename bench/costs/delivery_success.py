@@ -48,9 +48,9 @@ class DeliveriesQueue(Measured):
             "last_success_at": DECIDED_AT, "failures": 0, "failing_since": None, "failing_id": None,
         }  # fmt: skip
         key = {"endpoint_id": KEY.endpoint_id, "name": KEY.webhook}
-        counted = AttemptCounts().count(tuple(KEY), int(time.time() * 1000), failed=False)
+        counted, _ = AttemptCounts().count(tuple(KEY), int(time.time() * 1000), failed=False)
         health = Upsert(TABLE.name, key, row)
-        rows = {HEALTH: [health], COUNTED: [health, *counted]}.get(name)
+        rows = {HEALTH: [health], COUNTED: [health, counted]}.get(name)
         self._recurring = [] if rows is None else [RecurringRows(rows, until=1 << 60)]
 
     async def fill(self, tasks: int) -> None:

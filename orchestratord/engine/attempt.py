@@ -98,7 +98,8 @@ class Pipe(NewTasks):
         clock: Clock,
         chance: Random,
     ) -> None:
-        results = ResultTeller(host, clock)
+        self._plans = Plans(placement, host)
+        results = ResultTeller(host, self._plans, clock)
         super().__init__(store, host, lanes, placement, results, stats, clock)
         self._store = store
         self._sender = sender
@@ -108,7 +109,6 @@ class Pipe(NewTasks):
         self._chance = chance
         self._loop = asyncio.get_running_loop()
         self.feedback = Feedback(lanes, claims, host.events, clock)
-        self._plans = Plans(placement, host)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store)
 
@@ -419,7 +419,6 @@ class Pipe(NewTasks):
             ):
                 run.result = await self.results.succeeded(run, outcome)
                 return
-            run.plan.recurring.clear()
             decision = self._decide(run, outcome)
             if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
                 decision = await self._decide_probe(run, decision)

@@ -10,13 +10,13 @@ import logging
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, NamedTuple
 
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
 from orchestratord.engine.runs.run_calls import run_of
-from orchestratord.model.effects.recurring_rows import RecurringRows, recur_at, upserts_of
+from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
@@ -33,6 +33,19 @@ from orchestratord.values.durations import format_duration
 from orchestratord.values.status_set import StatusCode
 
 log = logging.getLogger("orchestratord.attempt")
+
+
+class Recurrence(NamedTuple):
+    """What is written with the successes of a key, of which no hook is asked: those that are
+    decided from `since` on and before `until`, milliseconds since the epoch."""
+
+    since: int
+    until: int
+    rows: Sequence[RecurringRows]
+
+
+MOST_CODES = 8
+"""Status codes of the successes of a key for which that is remembered."""
 
 
 @dataclass(slots=True)
@@ -63,7 +76,7 @@ class Plan:
     after: str | None
     announces: bool
     tells: bool
-    recurring: dict[StatusCode, Sequence[RecurringRows]] = field(default_factory=dict)
+    recurring: dict[StatusCode, Recurrence] = field(default_factory=dict)
 
 
 class Plans:
@@ -83,6 +96,13 @@ class Plans:
             self._loaded = loaded
         plan: Plan | None = plans.get((task.endpoint_id, task.webhook))
         return self._make(task) if plan is None else plan
+
+    def in_force(self, key: Key) -> Plan | None:
+        """The plan for the attempts of a key that begin now, if any has."""
+        if self._host.loaded is not self._loaded:
+            return None
+        plan: Plan | None = self._placement.plans.get(key)
+        return plan
 
     def _make(self, task: Task) -> Plan | None:
         key, kind, plans = task.key, task.kind, self._placement.plans
@@ -178,8 +198,9 @@ class AttemptResult:
 class ResultTeller:
     """Tells the hooks how attempts end."""
 
-    def __init__(self, host: Host, clock: Clock) -> None:
+    def __init__(self, host: Host, plans: Plans, clock: Clock) -> None:
         self._host = host
+        self._plans = plans
         self._clock = clock
 
     def is_announced(self, run: Run) -> bool:
@@ -239,6 +260,8 @@ class ResultTeller:
                 effects += upserts_of(recurring or (), self._clock.now_ms())
             if len(effects) > SLICE:
                 effects = await self._in_slices(effects, task)
+        if phase != "on_success" and (plan := self._plans.in_force(task.key)) is not None:
+            plan.recurring = {}  # what hooks were told may change what they say of a success
         return AttemptResult(
             decision, outcome, row, effects, decision.uncounted, None, reached.request, after
         )
@@ -249,10 +272,15 @@ class ResultTeller:
         row = run.row(outcome, decision)
         result = AttemptResult(decision, outcome, row, [], False, None, run.request, plan.after)
         if plan.tells:
-            decided_at = int(row.started_at + row.duration_ms)
+            decided_at = self._clock.now_ms()
             known = plan.recurring.get(outcome.status_code)
-            if known is not None and outcome.error is None and recur_at(known, decided_at):
-                result.recurring = known
+            if (
+                known is not None
+                and known.since <= decided_at < known.until
+                and outcome.error is None
+                and self._plans.in_force(plan.key) is plan  # its webhook may be gone
+            ):
+                result.recurring = known.rows
             else:
                 await self._tell_success(run, outcome, result, decided_at)
         return result
@@ -261,7 +289,8 @@ class ResultTeller:
         self, run: Run, outcome: Outcome, result: AttemptResult, decided_at: int
     ) -> None:
         """Ask the hooks what they want written with a success."""
-        task, plan, endpoint = run.task, run.plan, run.target.endpoint
+        task, endpoint = run.task, run.target.endpoint
+        remembered = run.plan.recurring  # another one, where an attempt ends otherwise meanwhile
         told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
         reached = Reached(
             told, endpoint, run.config, outcome, run.request, run.running, "on_success"
@@ -270,7 +299,11 @@ class ResultTeller:
         effects = await self._host.collect("on_success", reached, recurring)
         asked = self._host.concerned("on_success", task.kind, endpoint) or ()
         if len(recurring) == len(asked) and outcome.error is None:
-            result.recurring = plan.recurring[outcome.status_code] = recurring
+            if len(remembered) >= MOST_CODES:
+                remembered.clear()
+            until = min(one.until for one in recurring)
+            remembered[outcome.status_code] = Recurrence(decided_at, until, recurring)
+            result.recurring = recurring
             return
         effects += upserts_of(recurring, decided_at)
         if len(effects) > SLICE:

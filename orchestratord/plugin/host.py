@@ -42,6 +42,7 @@ from orchestratord.plugin.isolation import (
     ask,
     check_decision,
     check_effects,
+    check_recurring,
     is_ctrl_c,
     listed,
     settle,
@@ -362,7 +363,7 @@ class Host:
                 if not result and (result is None or type(result) is list):
                     continue
                 if recurring is not None and type(result) is RecurringRows:
-                    self._check_recurring(result, item.plugin)
+                    check_recurring(result, self.registry, item.plugin)
                     recurring.append(result)
                 elif type(result) is list and len(result) > _AT_ONCE:
                     effects += await off_loop(
@@ -373,12 +374,6 @@ class Host:
             except Exception as fault:  # what it returned may fail the one who looks at it
                 self.fault(item.plugin, hook, fault)
         return effects
-
-    def _check_recurring(self, recurring: RecurringRows, plugin: str) -> None:
-        """Raise HookFault where these rows may not be written."""
-        check_effects(recurring.upserts(0), self.registry, plugin, self.max_params)
-        if type(recurring.until) is not int:
-            raise HookFault(f"returned RecurringRows until {recurring.until!r}")
 
     def ask(self, hook: str, arguments: dict[str, Any]) -> list[tuple[str, Any]]:
         """Call a plain `def` hook of each plugin; (plugin, what it returned as a list)."""

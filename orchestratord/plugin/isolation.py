@@ -304,6 +304,25 @@ def check_effects(
     return effects
 
 
+_MOST_RECURRING = 100
+"""Rows that are written with each success of a key."""
+
+
+def check_recurring(recurring: RecurringRows, registry: Registry, plugin: str) -> None:
+    """Raise HookFault where these may not be written, or not several times at once."""
+    if type(recurring.until) is not int:
+        raise HookFault(f"returned RecurringRows until {recurring.until!r}")
+    rows = recurring.upserts(0)
+    if len(rows) > _MOST_RECURRING:
+        raise HookFault(f"returned RecurringRows with more than {_MOST_RECURRING} rows")
+    for row in rows:
+        if not {int, float}.issuperset(map(type, row.add.values())):
+            raise HookFault(f"returned RecurringRows that add what is no number to {row.table}")
+        if not row.add.keys().isdisjoint(row.values):
+            raise HookFault(f"returned RecurringRows that set and add one column of {row.table}")
+    check_effects(rows, registry, plugin)
+
+
 def _size_of_other(effect: Effect, registry: Registry, plugin: str, max_params: int) -> int:
     """The bytes of what is no plain upsert. Raises HookFault for what may not be returned."""
     if isinstance(effect, NewTask):

@@ -139,8 +139,8 @@ def on_final_failure(
 ) -> Iterable[Upsert | Delete | BatchMember]:
     # What is told of it is written with it: its event may be lost with the daemon.
     held = of_held_partition(task, deliveries.now(), config)
-    return [*held, *health.record(outcome, task, endpoint, config)]
+    return [*held, *health.record_failure(outcome, task, endpoint, config)]
 
 
 announce, explain, on_run_end = announcer.announce, announcer.explain, announcer.on_run_end
-on_success, on_retry = health.record_success, health.record
+on_success, on_retry = health.record_success, health.record_failure

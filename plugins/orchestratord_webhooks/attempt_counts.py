@@ -82,8 +82,9 @@ class AttemptCounts:
                     yield None
         self._hours = hours
 
-    def count(self, name: Name, now: int, failed: bool) -> list[Upsert | Delete]:
-        """What has to be written with an attempt that was decided at `now` (milliseconds)."""
+    def count(self, name: Name, now: int, failed: bool) -> tuple[Upsert, list[Delete]]:
+        """What has to be written with an attempt that was decided at `now` (milliseconds): what
+        counts it, and what deletes the hours that are over."""
         since = now - now % HOUR_MS
         known = self._hours.get(name, ())
         over = [hour for hour in known if hour + COUNTED_MS <= now]
@@ -91,7 +92,7 @@ class AttemptCounts:
             self._hours[name] = (*(hour for hour in known if hour not in (since, *over)), since)
         values, add = {"until": since + COUNTED_MS}, {"attempts": 1, "failed": int(failed)}
         counted = Upsert(COUNTS.name, _key(name, since), values, add=add)
-        return [counted, *(Delete(COUNTS.name, _key(name, hour)) for hour in over)]
+        return counted, [Delete(COUNTS.name, _key(name, hour)) for hour in over]
 
 
 def recent(rows: Iterable[Mapping[str, Any]], now: int) -> dict[Name, RecentAttempts]:

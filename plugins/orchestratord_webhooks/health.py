@@ -121,8 +121,6 @@ class Health:
         self._last_disabled: dict[Name, int] = {}
         """When it was disabled last (milliseconds), where that is known: this tells one disabling
         from the next, however many daemons find out at once that it is due."""
-        self._recurring: dict[tuple[Name, int | str | None], RecurringRows] = {}
-        """What is written with each success, until `adopt` ends it."""
         self._control: Control | None = None
         self._judging: dict[Name, asyncio.Task[None]] = {}
         """Of whom it is being found out whether to disable them: once each."""
@@ -172,10 +170,10 @@ class Health:
             if row is not None:
                 self._was_disabled(name, row.get("last_disabled_at"))
             if row is not None and row.get("failing_since") is not None:
-                # It may be that of a daemon which knew nothing of a success of another one's.
-                since = max(row["failing_since"], row.get("last_success_at") or 0)
-                first = (since, row["failing_id"] or 0)
-                failing[name] = min(first, self._failing.get(name, first))
+                first = (row["failing_since"], row["failing_id"] or 0)
+                since, first_id = min(first, self._failing.get(name, first))
+                # It may be that of one who knew nothing of a success of another daemon's.
+                failing[name] = max(since, row.get("last_success_at") or 0), first_id
             if row is None:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None and endpoint_id != OWN_ENDPOINT:
@@ -196,9 +194,6 @@ class Health:
             if unchanged and self._now() - self._gone_at.get(name, 0.0) < _WRITING:
                 # The rows may have been read before it was written that it is disabled.
                 disabled.setdefault(name, reason)
-        for recurring in self._recurring.values():
-            recurring.until = 0  # its webhook may be gone
-        self._recurring.clear()
         self._fingerprints = fingerprints
         self._disabled = disabled
         self._failing = failing
@@ -214,45 +209,37 @@ class Health:
 
     @hookimpl
     @only_for(_delivers)
-    def record(
-        self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-    ) -> list[Upsert | Delete | BatchMember]:
-        """The hooks `on_…` of a delivery: what is to be written when an attempt was decided.
-
-        `endpoint` is as it was when the attempt began.
-        """
-        told = self._recorded(outcome, task, endpoint, config)
-        if isinstance(told, RecurringRows):
-            return [*told.upserts(int(self._now() * 1000))]
-        return told
+    def record_success(self, outcome: Outcome, task: Task) -> list[Upsert | Delete] | RecurringRows:
+        """The hook `on_success` of a delivery: what is to be written with it. Until the hour ends,
+        or a delivery fails, it is the same for the next one."""
+        name = (task.endpoint_id, task.webhook)
+        if task.kind != "webhook" or name not in self._fingerprints:
+            return []  # as below
+        self._failing.pop(name, None)
+        now = int(self._now() * 1000)
+        values = self._last(outcome, DECIDED_AT) | {"last_success_at": DECIDED_AT, **_NO_FAILURES}
+        counted, over = self._counts.count(name, now, failed=False)
+        rows = Upsert(TABLE.name, key_of(name), values), counted
+        recurring = RecurringRows(rows, until=counted.key["since"] + HOUR_MS)
+        return [*recurring.upserts(now), *over] if over else recurring
 
     @hookimpl
     @only_for(_delivers)
-    def record_success(
-        self, outcome: Outcome, task: Task, endpoint: Endpoint, config: Config
-    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
-        """The same, where it is `on_success`."""
-        return self._recorded(outcome, task, endpoint, config)
-
-    def _recorded(
+    def record_failure(
         self, outcome: Outcome, task: Task, endpoint: Endpoint | None, config: Config
-    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
+    ) -> list[Upsert | Delete | BatchMember]:
+        """The hooks `on_retry` and `on_final_failure`, likewise.
+
+        `endpoint` is as it was when the attempt began.
+        """
         name = (task.endpoint_id, task.webhook)
         if task.kind != "webhook" or name not in self._fingerprints:
             return []  # a call, or a webhook that is gone and has no row any more
-        code, error = outcome.status_code, outcome.error
+        code = outcome.status_code
         if code is None and task.reason != "invalid_payload":
             return []  # nothing was tried: it says nothing about the receiver
         now = int(self._now() * 1000)
-        values: dict[str, Any] = {
-            "last_status_code": None if code is None else str(code),
-            "last_error": None if error is None else self._line(error),
-        }
-        if outcome.verdict == "success":
-            self._failing.pop(name, None)
-            return self._succeeded(name, code, values, now)
-        values["last_attempt_at"] = now
-        told: list[BatchMember] = []
+        values, told = self._last(outcome, now), list[BatchMember]()
         if task.reason == "webhook_disabled" and self._is_todays(name, endpoint):
             values["disabled_reason"] = GONE
             if name not in self._disabled:  # else it was another one in flight that said so first
@@ -260,27 +247,23 @@ class Health:
                 told = self._members(_disabled_event(name, GONE, now), config)
             self._disabled[name] = GONE
             self._gone_at[name] = self._now()
-        counted = []
+        counted: list[Upsert | Delete] = []
         if code is not None:  # or its payload did not render
-            counted = self._counts.count(name, now, failed=True)
+            attempt, over = self._counts.count(name, now, failed=True)
+            counted = [attempt, *over]
             # Each time: the success of another daemon may have cleared it.
             since, first = self._failing.setdefault(name, (now, task.id))
             values |= {"failing_since": since, "failing_id": first}
         return [*told, Upsert(TABLE.name, key_of(name), values, add={"failures": 1}), *counted]
 
-    def _succeeded(
-        self, name: Name, code: int | str | None, values: dict[str, Any], now: int
-    ) -> list[Upsert | Delete | BatchMember] | RecurringRows:
-        """The same of a success; nearly always as the last one of this hour was."""
-        times = {"last_attempt_at": DECIDED_AT, "last_success_at": DECIDED_AT}
-        counted, *over = self._counts.count(name, now, failed=False)
-        assert isinstance(counted, Upsert)
-        rows = Upsert(TABLE.name, key_of(name), {**values, **times, **_NO_FAILURES}), counted
-        recurring = RecurringRows(rows, until=counted.key["since"] + HOUR_MS)
-        if over:
-            return [*recurring.upserts(now), *over]
-        self._recurring[name, code] = recurring
-        return recurring
+    def _last(self, outcome: Outcome, at: Any) -> dict[str, Any]:
+        """What the row says of the last attempt."""
+        code, error = outcome.status_code, outcome.error
+        return {
+            "last_status_code": None if code is None else str(code),
+            "last_error": None if error is None else self._line(error),
+            "last_attempt_at": at,
+        }
 
     def observe(self, events: Sequence[Event]) -> None:
         """The hook `observe`: judge by the deliveries of all workers, of which this one is told."""

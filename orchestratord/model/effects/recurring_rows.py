@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,24 +18,31 @@ DECIDED_AT: Final[Any] = _DecidedAt()
 """Among the `values` of a row: when the attempt was decided, milliseconds since the epoch."""
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False)
 class RecurringRows:
     """What `on_success` returns for a task in the place of a list, where it would return the same
     for the next one of its key (the calls of an endpoint, the deliveries of a webhook) that
     succeeds with this status code and no error.
 
-    Where all hooks that are asked do so, none is asked again: the rows are written with each such
-    success, in its transaction. All are asked again after an attempt of the key that ended in any
-    other way, once configuration or plugins have changed, and from `until` on.
+    Where all hooks that are asked do so, the daemon (each worker for itself) asks none of them
+    again: the rows are written with each such success, in its transaction. All are asked again once
+    hooks were told of an attempt of the key that ended in any other way, once configuration or
+    plugins have changed, where the clock was put back, and from `until` on.
 
     Args:
-        rows: what is written; `DECIDED_AT` among their values stands for a time.
-        until: for what is decided before this, milliseconds since the epoch. A plugin may set it to
-            0, where its answer would be another one from now on.
+        rows: what is written, 100 at most; `DECIDED_AT` among their values stands for a time.
+        until: for what is decided before this, milliseconds since the epoch.
     """
 
-    rows: Sequence[Upsert]
+    rows: Iterable[Upsert]
     until: int
+
+    def __post_init__(self) -> None:
+        # Nothing changes what is written again and again.
+        rows = tuple(
+            Upsert(row.table, dict(row.key), dict(row.values), dict(row.add)) for row in self.rows
+        )
+        object.__setattr__(self, "rows", rows)
 
     def upserts(self, decided_at: int, times: int = 1) -> list[Upsert]:
         """What is written for so many tasks, the last of which was decided then (milliseconds since
@@ -53,14 +60,6 @@ class RecurringRows:
 
 def _dated(values: Mapping[str, Any], at: int) -> dict[str, Any]:
     return {column: at if value is DECIDED_AT else value for column, value in values.items()}
-
-
-def recur_at(known: Sequence[RecurringRows], decided_at: int) -> bool:
-    """Whether all of these hold for a task that is decided then (milliseconds since the epoch)."""
-    for one in known:  # noqa: SIM110  # a generator for each attempt takes longer
-        if decided_at >= one.until:
-            return False
-    return True
 
 
 def upserts_of(recurring: Iterable[RecurringRows], decided_at: int) -> list[Upsert]:

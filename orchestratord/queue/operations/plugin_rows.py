@@ -53,6 +53,8 @@ class Statements:
     two rows."""
 
 
+_NEVER = 0, 0
+
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 """Those of upserts of one shape, by their keys."""
 Run = tuple[Statements, Rows]
@@ -204,8 +206,8 @@ class Upserts:
         """Write these for one more change, which was decided `at` (milliseconds)."""
         counted = self._recurring
         for one in recurring:
-            times = counted[one][0] if one in counted else 0
-            counted[one] = times + 1, at
+            times, _ = counted.pop(one, _NEVER)
+            counted[one] = times + 1, at  # in the order of the last ones: these are what stays
 
     def _add_recurring(self) -> None:
         """Have what recurred by now written once, before what comes after it. Raises Singly."""
@@ -214,7 +216,7 @@ class Upserts:
             for one, (times, at) in counted.items():
                 for row in one.upserts(at, times):
                     self.add(row)
-        except ValueError as error:
+        except (TypeError, ValueError) as error:
             raise Singly(str(error)) from error
 
     def add(self, effect: Upsert) -> None:

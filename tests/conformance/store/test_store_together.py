@@ -22,6 +22,7 @@ KEYS = [Key("crm/get"), Key("crm/put"), HOOK]
 RECURRING = [
     RecurringRows([Upsert("health", {"name": "ops"}, {"url": "again"}, {"seen": 3})], 1),
     RecurringRows([Upsert("health", {"name": "dev"}, {"url": "u", "seen": DECIDED_AT})], 1),
+    RecurringRows([Upsert("health", {"name": "ops"}, {"url": "and again"}, {"seen": 1})], 1),
 ]
 
 
@@ -60,7 +61,7 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         deaths=chance.choice([None, 2]),
         effects=effects,
         last_success_at=chance.choice([None, number]),
-        recurring=((), (), RECURRING, RECURRING[:1])[number % 4],
+        recurring=(RECURRING[:1], RECURRING[2:], RECURRING[:2], (), ())[number % 5],
         ask=chance.random() < 0.5,
     )
 

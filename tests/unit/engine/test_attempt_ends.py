@@ -13,12 +13,14 @@ from worker_parts import CALL, Bench, working
 from orchestratord.engine import settlement
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.settlement import SettledAttempt
+from orchestratord.errors import Reject
 from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Table, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import plugin_rows
+from orchestratord.queue.operations import manual, plugin_rows
 from orchestratord.queue.session import Session
+from orchestratord.testing import FakeClock
 
 
 async def change(bench: Bench, sql: str) -> None:
@@ -114,10 +116,12 @@ async def test_what_is_costly_is_made_beside_the_loop_after_one_try(
 
 
 class Steady:
-    """Returns the same of each success."""
+    """Returns the same of each success, for an hour."""
 
     def __init__(self) -> None:
         self.asked = 0
+        self.rejects = False
+        self.clock = FakeClock()
 
     @hookimpl
     def register_tables(self) -> list[Table]:
@@ -125,46 +129,78 @@ class Steady:
         return [Table("steady", columns, key=("name",))]
 
     @hookimpl
+    def before_request(self) -> None:
+        if self.rejects:
+            raise Reject("not now")
+
+    @hookimpl
     def on_success(self, task: Task) -> RecurringRows:
         self.asked += 1
         row = Upsert("steady", {"name": task.endpoint_id}, {"at": DECIDED_AT}, add={"times": 1})
-        self.last = RecurringRows([row], until=task.created_at + 3_600_000)
-        return self.last
+        return RecurringRows((row for _ in range(1)), until=self.clock.now_ms() + 3_600_000)
+
+
+class Silent:
+    """Has to be asked each time."""
+
+    @hookimpl
+    def on_success(self) -> None:
+        return None
+
+
+async def succeeds(bench: Bench, times: int) -> None:
+    """So many calls, which are all counted."""
+    began = bench.clock.now_ms()
+    ids = await bench.put([CALL] * times)
+    await bench.idle(ids)
+    [row] = await plugin_rows.rows(bench.store, "steady")
+    assert row["times"] == (await bench.store.counts())["succeeded"]
+    last = (await bench.tasks(ids))[-1]
+    assert last.finished_at is not None
+    assert began <= row["at"] <= last.finished_at
 
 
 async def test_who_would_say_the_same_of_the_next_success_is_not_asked(tmp_path: Path) -> None:
-    """Until an attempt ends in another way, the plugin says so, or the configuration changes."""
+    """Until an attempt ends in another way, its time is over, or the configuration changes."""
     steady = Steady()
     async with working(tmp_path, steady) as bench:
+        steady.clock = bench.clock
         bench.receiver.open.set()
 
-        async def succeeds(times: int) -> int:
-            began = bench.clock.now_ms()
-            ids = await bench.put([CALL] * times)
-            await bench.idle(ids)
-            [row] = await plugin_rows.rows(bench.store, "steady")
-            assert row["times"] == (await bench.store.counts())["succeeded"]
-            last = (await bench.tasks(ids))[-1]
-            assert last.finished_at is not None
-            assert began <= row["at"] <= last.finished_at
-            return steady.asked
+        async def asked(times: int) -> int:
+            before = steady.asked
+            await succeeds(bench, times)
+            return steady.asked - before
 
-        assert await succeeds(5) == 1
-        assert await succeeds(1) == 1
+        assert await asked(5) == 1
+        assert await asked(1) == 0
         bench.receiver.status = 500
         [failed] = await bench.put([CALL])
-        await bench.until(lambda: bench.receiver.tasks[-1] == failed)
+        await bench.until(lambda: bench.receiver.tasks[-1:] == [failed])
         while (await bench.tasks([failed]))[0].status != "pending":
             await asyncio.sleep(0.01)
         bench.receiver.status = 201
-        assert await succeeds(3) == 2
+        assert await asked(3) == 1, "one has failed"
         bench.receiver.status = 200
-        assert await succeeds(3) == 3, "with another status code"
+        assert await asked(3) == 1, "of this status code"
         bench.receiver.status = 201
-        assert await succeeds(3) == 3
-        steady.last.until = 0  # that of 200
-        assert await succeeds(3) == 3
-        bench.receiver.status = 200
-        assert await succeeds(3) == 4
+        assert await asked(3) == 0
+        steady.rejects = True
+        await bench.idle(await bench.put([CALL]))
+        steady.rejects = False
+        assert await asked(3) == 1, "one was rejected"
+        bench.clock.turn(-60)
+        assert await asked(3) == 1, "the clock was put back"
         bench.adopt()
-        assert await succeeds(3) == 5
+        assert await asked(3) == 1, "the configuration has changed"
+        await bench.store.write(manual.cancel(failed))
+        bench.clock.turn(3_600)
+        assert await asked(3) == 1, "the hour is over"
+
+
+async def test_all_are_asked_where_one_has_to_be(tmp_path: Path) -> None:
+    steady = Steady()
+    async with working(tmp_path, steady, Silent()) as bench:
+        bench.receiver.open.set()
+        await succeeds(bench, 3)
+        assert steady.asked == 3

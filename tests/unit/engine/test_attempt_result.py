@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import replace
+from types import SimpleNamespace
 from typing import Any
 
 import httpx
@@ -26,6 +27,7 @@ from orchestratord.testing import START, FakeClock, Rig, answered, task, unanswe
 
 NOW = int(START * 1000)
 REQUEST = httpx.Request("GET", "http://h/")
+NO_PLANS: Any = SimpleNamespace(in_force=lambda key: None)
 
 
 class Listener:
@@ -73,7 +75,7 @@ class Desk:
         self.teller = Listener()
         rig = Rig(self.teller)
         self.clock = FakeClock()
-        self.results = ResultTeller(rig.host, self.clock)
+        self.results = ResultTeller(rig.host, NO_PLANS, self.clock)
         policy = RetryPolicy.model_validate({"backoff": Fixed(delay=60), "jitter": 0, **retry})
         self.endpoint = rig.endpoint("demo/get", retry=policy)
         self.config = rig.config(self.endpoint)
@@ -153,7 +155,7 @@ async def test_who_does_not_listen_costs_nothing() -> None:
     rig = Rig(object())
     endpoint = rig.endpoint()
     reached = Reached(task(), endpoint, rig.config(endpoint), answered(200), REQUEST)
-    ended = await ResultTeller(rig.host, FakeClock()).tell(reached, SUCCESS, None, None)
+    ended = await ResultTeller(rig.host, NO_PLANS, FakeClock()).tell(reached, SUCCESS, None, None)
     assert (ended.effects, ended.attempt) == ([], None)
 
 

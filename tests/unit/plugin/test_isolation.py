@@ -71,27 +71,41 @@ async def tell(host: Host, hook: str = "on_success") -> list[Any]:
     return await host.collect(hook, Reached(a_task(), None, CONFIG, OUTCOME))
 
 
+OWN = {"name": "a"}
+
+
 @pytest.mark.parametrize(
-    ("hook", "row", "until", "words"),
-    [("on_retry", Upsert("own", {"name": "a"}, {}), 1, "returned RecurringRows, not a list of"),
-     ("on_success", Upsert("other", {"name": "a"}, {}), 1, "writes the table 'other'"),
-     ("on_success", Upsert("own", {"name": "a"}, {}), None, "returned RecurringRows until None")],
+    ("rows", "until", "words"),
+    [([Upsert("other", OWN, {})], 1, "writes the table 'other'"),
+     ([Upsert("own", OWN, {})], None, "returned RecurringRows until None"),
+     ([Upsert("own", OWN, {}, {"n": "2"})], 1, "returned RecurringRows that add what is no number"),
+     ([Upsert("own", OWN, {"n": 0}, {"n": 1})], 1, "returned RecurringRows that set and add one"),
+     ([Upsert("own", OWN, {})] * 101, 1, "returned RecurringRows with more than 100 rows"),
+     ([Delete("own", OWN)], 1, "raised AttributeError")],
 )  # fmt: skip
 async def test_rows_that_may_not_recur(
-    host: Host, hook: str, row: Upsert, until: Any, words: str, caplog: pytest.LogCaptureFixture
+    host: Host, rows: list[Any], until: Any, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     def register_tables() -> list[Table]:
-        return [Table("own", {"name": "TEXT NOT NULL"}, key=("name",))]
+        return [Table("own", {"name": "TEXT NOT NULL", "n": "INTEGER"}, key=("name",))]
 
     def tells() -> RecurringRows:
-        return RecurringRows([row], until)
+        return RecurringRows(rows, until)
 
-    host.register(Plugin(register_tables=register_tables, **{hook: tells}), "steady")
-    recurring: list[RecurringRows] | None = [] if hook == "on_success" else None
+    host.register(Plugin(register_tables=register_tables, on_success=tells), "steady")
+    recurring: list[RecurringRows] = []
     reached = Reached(a_task(), None, CONFIG, OUTCOME)
-    assert await host.collect(hook, reached, recurring) == []
-    assert not recurring
-    assert f"plugin steady: {hook} {words}" in caplog.text
+    assert await host.collect("on_success", reached, recurring) == recurring == []
+    assert f"plugin steady: on_success {words}" in caplog.text
+
+
+async def test_only_successes_recur(host: Host, caplog: pytest.LogCaptureFixture) -> None:
+    def on_retry() -> RecurringRows:
+        return RecurringRows([], 1)
+
+    add(host, steady=on_retry)
+    assert await tell(host, "on_retry") == []
+    assert "plugin steady: on_retry returned RecurringRows, not a list of" in caplog.text
 
 
 def both(function: Callable[..., Any]) -> list[Callable[..., Any]]:

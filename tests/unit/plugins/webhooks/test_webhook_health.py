@@ -18,6 +18,8 @@ from orchestratord import (
     Endpoint,
     EventType,
     Outcome,
+    RecurringRows,
+    Task,
     TaskEvent,
     Upsert,
 )
@@ -234,6 +236,14 @@ def happened(id_: int, at: float, *, succeeded: bool = False) -> TaskEvent:
     )  # fmt: skip
 
 
+def told(health: Health, outcome: Outcome, task: Task, config: Config) -> Iterable[Any]:
+    """What is written with the end of an attempt."""
+    if outcome.verdict != "success":
+        return health.record_failure(outcome, task, config.endpoints[ENDPOINT], config)
+    found = health.record_success(outcome, task)
+    return found.upserts(int(health._now() * 1000)) if isinstance(found, RecurringRows) else found
+
+
 async def test_disable_after(rig: Rig) -> None:
     """No success for five days, and two deliveries that failed twelve hours apart."""
     now, days = [1_795_557_600.0], 86_400
@@ -247,7 +257,7 @@ async def test_disable_after(rig: Rig) -> None:
         now[0] += after
         about = replace(DELIVERY, id=id_)
         # It is another worker's, and this one is told.
-        for effect in other.record(outcome or answered(503), about, endpoint, config):
+        for effect in told(other, outcome or answered(503), about, config):
             control.apply(effect)
         own.observe([happened(id_, now[0], succeeded=outcome is not None)])
         while own._judging:
@@ -285,7 +295,7 @@ async def test_it_is_known_since_when_it_fails_though_another_daemon_had_a_succe
 ) -> None:
     now = [1_795_557_600.0]
     own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
-    config = rig.config(endpoint := rig.endpoint(ENDPOINT, webhooks=[declared()]))
+    config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()]))
     control = FakeControl(config)
     for one in (own, other):
         for effect in one.adopt(config, *(await control.tables()).values()):
@@ -294,7 +304,7 @@ async def test_it_is_known_since_when_it_fails_though_another_daemon_had_a_succe
 
     async def sent(daemon: Health, outcome: Outcome) -> Any:
         now[0] += 60
-        for effect in daemon.record(outcome, DELIVERY, endpoint, config):
+        for effect in told(daemon, outcome, DELIVERY, config):
             control.apply(effect)
         [row] = await control.rows("webhooks")
         return row["failing_since"]
@@ -324,7 +334,7 @@ async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(
 
     async def sent(worker: Health, after: float, outcome: Outcome, name: str = "ops") -> None:
         now[0] += after
-        await apply(worker.record(outcome, replace(DELIVERY, webhook=name), endpoint, config))
+        await apply(told(worker, outcome, replace(DELIVERY, webhook=name), config))
 
     async def known(name: str = "ops") -> tuple[int, int] | None:
         at = int(now[0] * 1000)
@@ -356,26 +366,42 @@ async def test_attempts_are_counted_for_an_hour_and_what_has_passed_of_the_next(
     assert await control.rows("webhook_attempts") == []
 
 
+async def test_how_long_it_fails_counts_from_the_last_success_also_of_another_worker(
+    rig: Rig,
+) -> None:
+    now = [1_795_557_600.0]
+    own, other = Health(now=lambda: now[0]), Health(now=lambda: now[0])
+    config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()]))
+    control = FakeControl(config)
+
+    async def adopts() -> None:
+        for effect in own.adopt(config, *(await control.tables()).values()):
+            if effect is not None:
+                control.apply(effect)
+
+    await adopts()
+    list(other.adopt(config, *(await control.tables()).values()))
+    for worker, code in ((own, 503), (other, 204), (own, 503)):
+        now[0] += 60
+        for effect in told(worker, answered(code), DELIVERY, config):
+            control.apply(effect)
+    await adopts()
+    assert own._failing[ENDPOINT, "ops"][0] == (now[0] - 60) * 1000
+
+
 def test_a_success_is_written_as_the_last_one_was(rig: Rig) -> None:
-    """For the rest of the hour, unless the webhook may be gone."""
     now = [1_795_557_600.0 + 60]
     health = Health(now=lambda: now[0])
-    config = rig.config(endpoint := rig.endpoint(ENDPOINT, webhooks=[declared()]))
-
-    def told(code: int) -> Any:
-        return health.record_success(answered(code), DELIVERY, endpoint, config)
-
-    assert told(204) == [], "it is not known yet"
+    config = rig.config(rig.endpoint(ENDPOINT, webhooks=[declared()]))
+    assert health.record_success(answered(204), DELIVERY) == [], "it is not known yet"
     list(health.adopt(config, [], []))
-    of_204, of_200 = told(204), told(200)
-    assert of_204.until == of_200.until == (now[0] - 60 + 3_600) * 1000
-    [row, counted] = of_204.upserts(7, times=3)
+    found = health.record_success(answered(204), DELIVERY)
+    assert isinstance(found, RecurringRows)
+    assert found.until == (now[0] - 60 + 3_600) * 1000
+    [row, counted] = found.upserts(7, times=3)
     assert row.values["last_success_at"] == row.values["last_attempt_at"] == 7
     assert row.values["last_status_code"] == "204"
     assert counted.add == {"attempts": 3, "failed": 0}
-    list(health.adopt(rig.config(), [], []))
-    assert of_204.until == of_200.until == 0
-    assert told(204) == []
 
 
 class CountedReads(FakeControl):

@@ -87,7 +87,8 @@ async def test_picks_of_a_few_tasks_each_are_looked_up_by_one_statement(store: S
     one = store._session.db.one
 
     def seeing(sql: str, values: Sequence[Any] = ()) -> Row | None:
-        seen.append(sql)
+        if "retry_schedule" in sql:  # and not what the writer asks now and then
+            seen.append(sql)
         return one(sql, values)
 
     with pytest.MonkeyPatch.context() as patch:
