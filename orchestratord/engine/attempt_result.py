@@ -63,7 +63,7 @@ class Plan:
         after: the after_ phase that an attempt reaches; None for none.
         announces: whether hooks are to be told of its phases.
         tells: whether hooks are to be told of its successes.
-        recurring: by status code what they would say of one more success, where they need not be
+        answers: by status code what they would say of one more success, where they need not be
             asked for it.
     """
 
@@ -76,7 +76,7 @@ class Plan:
     after: str | None
     announces: bool
     tells: bool
-    recurring: dict[StatusCode, Recurrence] = field(default_factory=dict)
+    answers: dict[StatusCode, Recurrence] = field(default_factory=dict)
 
 
 class Plans:
@@ -243,6 +243,7 @@ class ResultTeller:
         if outcome.final_reason != decision.reason:
             outcome = replace(outcome, final_reason=decision.reason)
         effects: list[Effect] = []
+        self._ask_again(task.key, phase)
         if announcing or telling:  # as for few calls
             reached.outcome, reached.next_try = outcome, decision.next_try
             reached.task = task.after(
@@ -260,11 +261,15 @@ class ResultTeller:
                 effects += upserts_of(recurring or (), self._clock.now_ms())
             if len(effects) > SLICE:
                 effects = await self._in_slices(effects, task)
-        if phase != "on_success" and (plan := self._plans.in_force(task.key)) is not None:
-            plan.recurring = {}  # what hooks were told may change what they say of a success
+        self._ask_again(task.key, phase)  # what they said meanwhile is from before they were told
         return AttemptResult(
             decision, outcome, row, effects, decision.uncounted, None, reached.request, after
         )
+
+    def _ask_again(self, key: Key, phase: str | None) -> None:
+        """Have hooks asked about the next success of a key, where they are told of another end."""
+        if phase != "on_success" and (plan := self._plans.in_force(key)) is not None:
+            plan.answers = {}
 
     async def succeeded(self, run: Run, outcome: Outcome) -> AttemptResult:
         """What `tell` makes of a success of which no phase is announced, as of most."""
@@ -273,7 +278,7 @@ class ResultTeller:
         result = AttemptResult(decision, outcome, row, [], False, None, run.request, plan.after)
         if plan.tells:
             decided_at = self._clock.now_ms()
-            known = plan.recurring.get(outcome.status_code)
+            known = plan.answers.get(outcome.status_code)
             if (
                 known is not None
                 and known.since <= decided_at < known.until
@@ -290,7 +295,7 @@ class ResultTeller:
     ) -> None:
         """Ask the hooks what they want written with a success."""
         task, endpoint = run.task, run.target.endpoint
-        remembered = run.plan.recurring  # another one, where an attempt ends otherwise meanwhile
+        remembered = run.plan.answers  # another one, where an attempt ends otherwise meanwhile
         told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
         reached = Reached(
             told, endpoint, run.config, outcome, run.request, run.running, "on_success"

@@ -116,6 +116,8 @@ class EventBus:
         self._waiting: list[Event] = []
         self._remembered: deque[tuple[int, Sequence[Event]]] = deque()
         """Batches, and the number of the first event of each."""
+        self._kept = 0
+        """Events of these."""
         self._number = 0
         self._first = 0
 
@@ -211,9 +213,9 @@ class EventBus:
         first = self._number + 1
         self._number += len(events)
         self._remembered.append((first, events))
-        # The next batch is the oldest one once it holds all that is to be remembered.
-        while len(self._remembered) > 1 and self._remembered[1][0] <= self._number + 1 - REMEMBERED:
-            self._remembered.popleft()
+        self._kept += len(events)
+        while self._kept - len(self._remembered[0][1]) >= REMEMBERED:
+            self._kept -= len(self._remembered.popleft()[1])
         if self.followers:
             numbered = list(enumerate(events, first))
             for follower in self.followers:
@@ -244,5 +246,6 @@ class EventBus:
         self._listen(False)
         # A follower that comes back after this has missed an unknown number.
         self._remembered.clear()
+        self._kept = 0
         self._number += 1
         self._first = self._number

@@ -311,7 +311,7 @@ _MOST_RECURRING = 100
 def check_recurring(recurring: RecurringRows, registry: Registry, plugin: str) -> None:
     """Raise HookFault where these may not be written, or not several times at once."""
     if type(recurring.until) is not int:
-        raise HookFault(f"returned RecurringRows until {recurring.until!r}")
+        raise HookFault(f"returned RecurringRows until {recurring.until!r}, no whole number")
     rows = recurring.upserts(0)
     if len(rows) > _MOST_RECURRING:
         raise HookFault(f"returned RecurringRows with more than {_MOST_RECURRING} rows")

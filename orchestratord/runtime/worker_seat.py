@@ -51,7 +51,11 @@ def receive(sock: socket.socket) -> tuple[Message, list[int]] | None:
     try:
         data, descriptors, _, _ = socket.recv_fds(sock, LARGEST, 1)
     except ConnectionError:
-        return None
+        # It left something unread, of which is told once, before what it had said itself.
+        try:
+            data, descriptors, _, _ = socket.recv_fds(sock, LARGEST, 1)
+        except ConnectionError:
+            return None
     for descriptor in descriptors:
         os.set_inheritable(descriptor, False)
     return (json.loads(data), descriptors) if data else None

@@ -172,8 +172,9 @@ class Health:
             if row is not None and row.get("failing_since") is not None:
                 first = (row["failing_since"], row["failing_id"] or 0)
                 since, first_id = min(first, self._failing.get(name, first))
-                # It may be that of one who knew nothing of a success of another daemon's.
-                failing[name] = max(since, row.get("last_success_at") or 0), first_id
+                # Else it is of one who knew nothing of a success of another daemon's.
+                if since >= (row.get("last_success_at") or 0):
+                    failing[name] = since, first_id
             if row is None:
                 columns["failures"] = 0
             elif row["disabled_at"] is not None and endpoint_id != OWN_ENDPOINT:

@@ -27,7 +27,7 @@ class RecurringRows:
     Where all hooks that are asked do so, the daemon (each worker for itself) asks none of them
     again: the rows are written with each such success, in its transaction. All are asked again once
     hooks were told of an attempt of the key that ended in any other way, once configuration or
-    plugins have changed, where the clock was put back, and from `until` on.
+    plugins have changed, where the clock was put back to before they were, and from `until` on.
 
     Args:
         rows: what is written, 100 at most; `DECIDED_AT` among their values stands for a time.

@@ -223,7 +223,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     attempts: list[Row] = []
     moves: dict[str, int] = {}
     places: list[tuple[int, str, str | None]] = []
-    recurring: list[Recurrence] = []
+    recurring: list[DatedRows] = []
     for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
         if more:
@@ -326,9 +326,9 @@ def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
 log = logging.getLogger("orchestratord.queue")
 
 Effects = Sequence[StoredEffect]
-Recurrence = tuple[Sequence[RecurringRows], int]
+DatedRows = tuple[Sequence[RecurringRows], int]
 """What recurs with a change, and when that was decided."""
-_NOTHING: Recurrence = (), 0
+_NOTHING: DatedRows = (), 0
 
 NONSENSE = (UniqueKeyReused, TypeError, ValueError, RecursionError)
 """What is raised for what cannot be written, before it is tried."""
@@ -368,7 +368,7 @@ def apply_effects(session: Session, effects: Effects) -> list[Inserted]:
 
 
 def apply_all_effects(
-    session: Session, groups: Sequence[Effects], recurring: Sequence[Recurrence] = ()
+    session: Session, groups: Sequence[Effects], recurring: Sequence[DatedRows] = ()
 ) -> list[list[Inserted]]:
     """What `apply_effects` does, for the effects of several changes, and the `recurring` rows of
     each.

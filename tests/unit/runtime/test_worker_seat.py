@@ -46,6 +46,15 @@ def test_messages_are_kept_apart(ends: Ends) -> None:
     assert not send(ours, {"c": 1})
 
 
+def test_what_one_said_last_is_read_though_it_left_something_unread(ends: Ends) -> None:
+    ours, theirs = ends
+    assert send(ours, {"link": 1})
+    assert send(theirs, {"serves": True})
+    theirs.close()
+    assert receive(ours) == ({"serves": True}, [])
+    assert receive(ours) is None
+
+
 async def test_descriptors_come_along(ends: Ends) -> None:
     ours, theirs = ends
     left, right = socket.socketpair()
