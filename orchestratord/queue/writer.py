@@ -53,6 +53,9 @@ DIED = "the writing thread has died"
 REPEATS = 5
 """How often a transaction is done again that others stood in the way of."""
 
+MOST_UNFIT = 8
+"""Operations of a round for which there is no room, after which the others wait, too: each takes a
+transaction."""
 NO_ROOM = "the disk has no room for new work; what is queued goes on"
 PROBE_BYTES = 64 * 1024
 """What has to fit on a disk that was full before new work is accepted again."""
@@ -110,6 +113,8 @@ class Writer:
         self._open = False
         """A transaction was begun and did not come to its COMMIT."""
         self._next_look = 0.0
+        self._unfit = 0
+        """Operations of this round for which there is no room, not even alone."""
         self._foreign = 0
         self._gather = database.gather
         self._began = 0.0
@@ -202,6 +207,7 @@ class Writer:
             self._began = time.monotonic() if len(operations) >= TOGETHER else 0.0
             self._in_hand = operations
             if fitting := self._fitting(operations):
+                self._unfit = 0
                 self._write(session, fitting)
             for operation in self._in_hand:
                 if operation.finish is not None:
@@ -442,8 +448,9 @@ class Writer:
             half = len(rest) // 2
             return self._write(session, rest[:half]) and self._write(session, rest[half:])
         if len(rest) == len(operations):
-            if rest[0].less is None:
-                return False
+            if rest[0].less is None:  # others may fit all the same
+                self._unfit += 1
+                return self._unfit < MOST_UNFIT
             rest[0].do, rest[0].less = rest[0].less, None
         return not rest or self._write(session, rest)
 

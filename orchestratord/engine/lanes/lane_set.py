@@ -195,9 +195,9 @@ class LaneSet(LaneLines):
             if lane.full_until > now:
                 self._wait_until(lane, lane.full_until)
                 continue
-            # Ahead of a lane's own cap only with an equal part of what the daemon has left, where
-            # one part more is left: other lanes may need it at once.
-            slots = min(lane.free, free, max(lane.concurrency - lane.claimed, free // (left + 1)))
+            # Ahead of its own cap it has an equal part of what is left in all; one part is kept.
+            part = max(lane.concurrency - lane.claimed, free // (left + 1), 1)
+            slots = min(lane.free, free, part)
             throttle = lane.throttle
             if throttle is not None:
                 self._looked = now

@@ -168,10 +168,10 @@ FEW = 15
 interpreter four times."""
 
 
-NEAR = 1000
-"""Ids by which keys may be apart that are claimed in step."""
-SOME = 4
-"""Tasks that a claim leaves out none of for that."""
+STEP_IDS = 1000
+"""By how many ids keys may be apart that are claimed in step."""
+LEAST_IN_STEP = 4
+"""No key is claimed fewer tasks of than these for it."""
 
 
 def in_step(picks: Sequence[Pick], found: Sequence[Sequence[tuple[int, int]]]) -> list[list[int]]:
@@ -179,22 +179,24 @@ def in_step(picks: Sequence[Pick], found: Sequence[Sequence[tuple[int, int]]]) -
 
     Rows that came together are in the same pages, whatever their keys, and a transaction writes
     each page that it changes once. So keys of which more is due than they may have now are claimed
-    up to the same id: one that is ahead by less than `NEAR` has less, but at least half of its
-    limit, and `SOME`.
+    up to the same id: one that is ahead by less than `STEP_IDS` has less, but at least half of its
+    limit, and `LEAST_IN_STEP`. Not those of quick partitions, where others would have that room.
     """
     taken = [
         [id_ for due, id_ in pending[: pick.limit] if due <= pick.due_before]
         for pick, pending in zip(picks, found, strict=True)
     ]
     rest = [
-        (ids, max((pick.limit + 1) // 2, SOME))
+        (ids, max((pick.limit + 1) // 2, LEAST_IN_STEP))
         for pick, pending, ids in zip(picks, found, taken, strict=True)
-        if len(pending) > pick.limit > 0 and pending[pick.limit][0] <= pick.due_before
+        if not pick.quick
+        and len(pending) > pick.limit > 0
+        and pending[pick.limit][0] <= pick.due_before
     ]
     if len(rest) > 1:
         end = min(ids[-1] for ids, _ in rest)
         for ids, half in rest:
-            while len(ids) > half and end < ids[-1] < end + NEAR:
+            while len(ids) > half and end < ids[-1] < end + STEP_IDS:
                 ids.pop()
     return taken
 

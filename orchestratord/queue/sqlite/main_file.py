@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from pathlib import Path
 
@@ -19,13 +20,17 @@ class MainFile:
         self._descriptor: int | None = None
 
     def reserve(self, size: int) -> None:
-        """Have room for `size` bytes of it in all; what it has too much, SQLite takes off again.
+        """Have room for `size` bytes of it in all; what it has too much, SQLite takes off again as
+        it brings in what was committed.
 
-        Raises OSError.
+        Raises OSError, before anything was taken.
         """
         there = os.stat(self._path).st_size
         if size <= there:
             return
+        disk = os.statvfs(self._path)
+        if size - there > disk.f_bavail * disk.f_frsize:  # of which ext4 would keep what there was
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if self._descriptor is None:
             # It stays open: closing it would drop the locks that this process has on the file,
             # which are SQLite's.

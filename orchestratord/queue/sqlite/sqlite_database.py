@@ -210,7 +210,7 @@ class SqliteConnection(Connection):
         """Make the transaction durable."""
         if not self._raw.in_transaction:  # SQLite has undone it, for which `commit` is silent
             raise sqlite3.OperationalError("cannot commit: the transaction was undone")
-        if self._checkpoint_each < CHECKPOINT:
+        if 0 < self._checkpoint_each < CHECKPOINT:
             self._reserve()
         self._raw.commit()
 

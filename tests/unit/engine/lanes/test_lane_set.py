@@ -408,6 +408,27 @@ def test_quick_lanes_have_equal_parts_of_what_the_daemon_has_left() -> None:
     assert [choice.limit for choice in lanes.choose(100)] == [13, 13]  # and one part is kept
 
 
+def test_each_quick_lane_gets_something_ahead_where_there_are_many() -> None:
+    """More of them than the daemon has left: the first ones are not passed over again and again."""
+    lanes = LaneSet(100)
+    keys = [Key(f"a/{number}") for number in range(40)]
+    for key in keys:
+        place(lanes, key, key.name, 2)
+        lane = lanes.lanes[key.name]
+        lanes._count(lane, lane.holder(key), 2)  # at its own cap
+        lane.pace, lane.paced_at = 5, 100
+        lanes.touch(key, 0)
+    ahead: set[Key] = set()
+    for _ in range(4):
+        for choice in lanes.choose(100):
+            ahead.add(choice.key)
+            lanes.answered(choice, choice.limit, 0)
+            lane = lanes.lanes[choice.lane]
+            lanes._discount(lane, lane.holder(choice.key), choice.limit)
+            lanes._make_ready(lane)
+    assert ahead == set(keys)
+
+
 def held(lanes: LaneSet, *since: int, lane: str = "api:x") -> None:
     """Fill a lane of concurrency 1, and hold a task since each of these times."""
     take(lanes, len(since) + 1, lane)

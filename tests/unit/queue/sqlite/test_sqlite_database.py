@@ -22,6 +22,7 @@ from orchestratord.queue.daemon_health import Code
 from orchestratord.queue.operations import claim, insert
 from orchestratord.queue.records import Insert, Pick
 from orchestratord.queue.sqlite.claim_sqlite import in_step
+from orchestratord.queue.sqlite.main_file import MainFile
 from orchestratord.queue.sqlite.sqlite_database import SqliteFile
 from orchestratord.queue.store import Store, open_database
 
@@ -118,6 +119,27 @@ def test_keys_that_have_a_backlog_are_claimed_in_step(
     assert tuple(map(len, chosen)) == taken
     for ids, some in zip(chosen, found, strict=True):
         assert ids == [id_ for _, id_ in some][: len(ids)], "the first ones"
+
+
+def test_keys_with_quick_partitions_are_claimed_whole() -> None:
+    """What is left out of these is room for others of the partitions that were claimed."""
+    picks = [Pick(Key("a", f"told{n}"), 10, True, 1000, quick=frozenset("p")) for n in range(2)]
+    found = [[(1000, start + m) for m in range(20)] for start in (0, 90)]
+    assert list(map(len, in_step(picks, found))) == [10, 10]
+
+
+def test_a_reservation_that_does_not_fit_takes_nothing(tmp_path: Path) -> None:
+    """ext4 keeps what there was of it, which would leave nothing for the journal."""
+    file = tmp_path / "q.db"
+    file.write_bytes(b"x" * 4096)
+    disk = os.statvfs(tmp_path)
+    main_file = MainFile(file)
+    with pytest.raises(OSError, match="No space left"):
+        main_file.reserve(4096 + (disk.f_bavail + 1) * disk.f_frsize)
+    assert file.stat().st_size == 4096
+    main_file.reserve(8192)
+    assert file.stat().st_size == 8192
+    main_file.close()
 
 
 async def test_two_names_of_one_file_meet_at_one_lock(
