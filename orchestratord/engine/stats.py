@@ -34,18 +34,17 @@ class Stats:
 
     def count(self, settled: Iterable[tuple[Settlement, str]]) -> None:
         """Claims ended, and their tasks have these statuses now."""
-        ends, succeeded = self._ends, dict[tuple[str, str], int]()
+        ends, began = self._ends, dict[tuple[str, str], int]()
         for settlement, status in settled:
             if settlement.last_success_at is not None:
                 task = settlement.task
-                succeeded[task.endpoint_id, task.webhook] = settlement.last_success_at
+                began[task.endpoint_id, task.webhook] = settlement.last_success_at
             if not settlement.uncounted or settlement.deaths is not None:
                 ends[status] += 1
-        for key, at in succeeded.items():
-            self.last_success[Key(*key).name] = at
+        self.succeeded(0, began)
 
     def succeeded(self, count: int, began: Mapping[tuple[str, str], int]) -> None:
-        """So many attempts have succeeded; of each key, when the last one `began`."""
+        """So many attempts have succeeded; of each key, when the last that did `began`."""
         self._ends[Status.SUCCEEDED] += count
         for key, at in began.items():
             self.last_success[Key(*key).name] = at

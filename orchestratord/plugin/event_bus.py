@@ -201,8 +201,10 @@ class EventBus:
     def _pass_on(self) -> None:
         events = tuple(self._waiting[:BATCH])
         del self._waiting[:BATCH]
+        if not events:
+            return
         self._note(events)
-        if self._observe is not None and events:
+        if self._observe is not None:
             self._observing = True
             try:
                 self._observe(events)

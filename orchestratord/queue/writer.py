@@ -268,7 +268,8 @@ class Writer:
         self._hurry.clear()
 
     def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
-        """False where they were refused, or some of them, but for new work on a full disk."""
+        """False where those behind them need not be tried: they were refused, or some of them, and
+        not only new work, or a few for which there is no room, on a full disk."""
         for operation in operations:
             operation.prepare()
         deadline, tries = time.monotonic(), 0

@@ -215,7 +215,7 @@ class Health:
         or a delivery fails, it is the same for the next one."""
         name = (task.endpoint_id, task.webhook)
         if task.kind != "webhook" or name not in self._fingerprints:
-            return []  # as below
+            return []  # a webhook that is gone and has no row any more
         self._failing.pop(name, None)
         now = int(self._now() * 1000)
         values = self._last(outcome, DECIDED_AT) | {"last_success_at": DECIDED_AT, **_NO_FAILURES}

@@ -53,8 +53,6 @@ class Statements:
     two rows."""
 
 
-_NEVER = 0, 0
-
 Rows = dict[tuple[Any, ...], tuple[Any, ...]]
 """Those of upserts of one shape, by their keys."""
 Run = tuple[Statements, Rows]
@@ -206,7 +204,7 @@ class Upserts:
         """Write these for one more change, which was decided `at` (milliseconds)."""
         counted = self._recurring
         for one in recurring:
-            times, _ = counted.pop(one, _NEVER)
+            times, _ = counted.pop(one, (0, 0))
             counted[one] = times + 1, at  # in the order of the last ones: these are what stays
 
     def _add_recurring(self) -> None:

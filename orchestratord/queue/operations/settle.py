@@ -29,7 +29,7 @@ from orchestratord.queue.records import (
     Started,
     StoredEffect,
 )
-from orchestratord.queue.rows import plain, response_text
+from orchestratord.queue.rows import code_text, plain, response_text
 from orchestratord.queue.session import (
     HELD,
     RUNNING,
@@ -291,10 +291,9 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 
 def _ended(s: Settlement) -> tuple[Any, ...]:
     """The columns that `END` and `WAIT` have in common."""
-    task, code, error, response, reason = s.task, s.status_code, s.error, s.response, s.reason
+    error, response, reason = s.error, s.response, s.reason
     return (
-        task.id, task.locked_by, task.claims, s.at, code if code is None else str(code),
-        error if error is None else plain(error),
+        *fence(s.task), s.at, code_text(s.status_code), error if error is None else plain(error),
         None if response is None else response_text(response), s.max_attempts, s.deaths,
         reason if reason is None else str(reason), int(s.uncounted),
     )  # fmt: skip
@@ -314,9 +313,9 @@ def holds(task: Task, status: str, reason: str | None) -> bool:
 
 def attempt_row(task_id: int, row: Attempt) -> tuple[Any, ...]:
     """The row of `ATTEMPT`."""
-    code, error = row.status_code, row.error
+    error = row.error
     return (
-        task_id, row.attempt, row.started_at, row.duration_ms, code if code is None else str(code),
+        task_id, row.attempt, row.started_at, row.duration_ms, code_text(row.status_code),
         error if error is None else plain(error), row.delay, plain(row.why),
     )  # fmt: skip
 
