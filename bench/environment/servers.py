@@ -18,6 +18,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
+import psycopg
+
 HOST = "127.0.0.1"
 WAIT = 20.0
 """Seconds in which a server has to be up."""
@@ -256,11 +258,11 @@ class Postgres(Server):
 
     def ask(self, statement: str) -> int:
         """One statement whose answer is a number."""
-        answer = subprocess.run(  # noqa: S603
-            [find("psql", "postgresql-client"), self.url, "-Atc", statement],
-            check=True, capture_output=True, text=True,
-        )  # fmt: skip
-        return int(answer.stdout)
+        # Not by psql, which takes a tenth of a second of what is measured to start.
+        with psycopg.connect(self.url) as session:
+            row = session.execute(statement.encode()).fetchone()
+        assert row is not None
+        return int(row[0])
 
 
 def as_user(name: str | None) -> dict[str, Any]:
