@@ -409,15 +409,19 @@ class Pipe(NewTasks):
 
     async def _conclude(self, run: Run, outcome: Outcome) -> None:
         """What follows from an attempt that was made: after, decide, tell."""
+        plan = run.plan
         try:
-            if run.plan.decides and outcome.status_code is not None and not run.interrupted:
+            if plan.decides and outcome.status_code is not None and not run.interrupted:
                 outcome = await self._after(run, run.executor.phases[1], outcome)
             if (
                 outcome.verdict == "success"
                 and outcome.final_reason is None
-                and not (run.plan.announces or run.interrupted)
+                and not (plan.announces or run.interrupted)
             ):
-                run.result = await self.results.succeeded(run, outcome)
+                result = self.results.succeeded(run, outcome)
+                if plan.tells and not result.recurring:
+                    await self.results.tell_success(run, outcome, result)
+                run.result = result
                 return
             decision = self._decide(run, outcome)
             if is_down(outcome) and self.feedback.probes_open_breaker(run.task, run.lane):
@@ -483,10 +487,17 @@ class Pipe(NewTasks):
     def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
         """Have the end of an attempt written without waiting for it. False where something has to
         be awaited before, or new tasks follow from it."""
-        effects = result.effects
-        if run.task.deaths or len(effects) > SLICE or not are_rows(effects):
+        task, config, effects = run.task, run.config, result.effects
+        items: Sequence[StoredEffect] = ()
+        if task.deaths:
             return False
-        settlement = self._settlement(run.task, result, run.config, run.target, effects, now)
+        if effects:
+            if len(effects) > SLICE or not are_rows(effects):
+                return False
+            items = effects
+        settlement = settlement_of(task, result, config, run.target, items, now)
+        if items or run.plan.tells_runs:
+            self._note_run(settlement, config)
         return self._claims.settle_soon(run, settlement, self._told)
 
     def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
@@ -533,24 +544,18 @@ class Pipe(NewTasks):
             items = result.effects
         else:
             items = await self.items(result.effects, run_id=run_of(task))
-        settlement = self._settlement(task, result, config, target, items, now)
+        settlement = settlement_of(task, result, config, target, items, now)
+        self._note_run(settlement, config)
         settled = await self._claims.settle(settlement)
         await self._follow(settlement, settled, result, config, target)
 
-    def _settlement(
-        self,
-        task: Task,
-        result: AttemptResult,
-        config: Config,
-        target: Target | None,
-        items: Sequence[StoredEffect],
-        now: int,
-    ) -> Settlement:
-        settlement = settlement_of(task, result, config, target, items, now)
+    def _note_run(self, settlement: Settlement, config: Config) -> None:
+        """Note where a run begins with a task that ends so."""
+        task = settlement.task
         if task.run_id is None and task.kind == Kind.CALL:
-            root = has_calls(items) or is_run(task, settlement.status, self._host, config)
-            settlement.begins_run = root
-        return settlement
+            settlement.begins_run = has_calls(settlement.effects) or is_run(
+                task, settlement.status, self._host, config
+            )
 
     async def _follow(
         self,

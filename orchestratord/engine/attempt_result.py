@@ -15,12 +15,22 @@ from typing import Any, NamedTuple
 from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
-from orchestratord.engine.runs.run_calls import run_of
+from orchestratord.engine.runs.run_calls import listens, run_of
 from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import Endpoint
 from orchestratord.model.outcome import Outcome, Send
 from orchestratord.model.settings import Config
-from orchestratord.model.task import Attempt, Effect, Key, NewTask, Reason, Status, Task, made
+from orchestratord.model.task import (
+    Attempt,
+    Effect,
+    Key,
+    Kind,
+    NewTask,
+    Reason,
+    Status,
+    Task,
+    made,
+)
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
@@ -63,6 +73,7 @@ class Plan:
         after: the after_ phase that an attempt reaches; None for none.
         announces: whether hooks are to be told of its phases.
         tells: whether hooks are to be told of its successes.
+        tells_runs: whether they are to be told of the ends of the runs that begin with its tasks.
         answers: by status code what they would say of one more success, where they need not be
             asked for it.
     """
@@ -76,6 +87,7 @@ class Plan:
     after: str | None
     announces: bool
     tells: bool
+    tells_runs: bool
     answers: dict[StatusCode, Recurrence] = field(default_factory=dict)
 
 
@@ -122,6 +134,7 @@ class Plans:
             after=None if executor.immediate else after,
             announces=announces,
             tells=concerned("on_success", kind, endpoint) is not None,
+            tells_runs=kind == Kind.CALL and listens(self._host, endpoint),
         )  # fmt: skip
         return plan
 
@@ -271,29 +284,25 @@ class ResultTeller:
         if phase != "on_success" and (plan := self._plans.in_force(key)) is not None:
             plan.answers = {}
 
-    async def succeeded(self, run: Run, outcome: Outcome) -> AttemptResult:
-        """What `tell` makes of a success of which no phase is announced, as of most."""
+    def succeeded(self, run: Run, outcome: Outcome) -> AttemptResult:
+        """What `tell` makes of a success of which no phase is announced, as of most. Where hooks
+        are to be told of it and nothing recurs, they are still to be asked: `tell_success`."""
         decision, plan = succeeded(outcome), run.plan
         row = run.row(outcome, decision)
         result = AttemptResult(decision, outcome, row, [], False, None, run.request, plan.after)
-        if plan.tells:
-            decided_at = self._clock.now_ms()
+        if plan.tells and outcome.error is None:
             known = plan.answers.get(outcome.status_code)
             if (
                 known is not None
-                and known.since <= decided_at < known.until
-                and outcome.error is None
+                and known.since <= self._clock.now_ms() < known.until
                 and self._plans.in_force(plan.key) is plan  # its webhook may be gone
             ):
                 result.recurring = known.rows
-            else:
-                await self._tell_success(run, outcome, result, decided_at)
         return result
 
-    async def _tell_success(
-        self, run: Run, outcome: Outcome, result: AttemptResult, decided_at: int
-    ) -> None:
-        """Ask the hooks what they want written with a success."""
+    async def tell_success(self, run: Run, outcome: Outcome, result: AttemptResult) -> None:
+        """Ask the hooks what they want written with a success, and put that into its `result`."""
+        decided_at = self._clock.now_ms()
         task, endpoint = run.task, run.target.endpoint
         remembered = run.plan.answers  # another one, where an attempt ends otherwise meanwhile
         told = task.after("succeeded", None, None, outcome.status_code, outcome.error)

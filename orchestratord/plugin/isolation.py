@@ -217,10 +217,9 @@ def check_outcome(outcome: object) -> None:
         raise HookFault(f"returned {type(outcome).__name__}, not an Outcome")
     status_code = outcome.status_code
     if (
-        type(status_code) is int
-        and 0 <= status_code < 1000
+        tuple(map(type, _FIELDS(outcome))) in _ANSWERS
+        and status_code in _HTTP_CODES
         and outcome.verdict in _VERDICTS
-        and tuple(map(type, _FIELDS(outcome))) in _ANSWERS
     ):
         return  # an answer as the client makes it: nearly all of them
     for name, allowed in _OUTCOME.items():
@@ -254,9 +253,10 @@ _OUTCOME: Mapping[str, tuple[type, ...]] = {
     "final_reason": (str, _NOTHING),
     "delay": (int, float, _NOTHING),
 }
-_FIELDS = attrgetter("response", "error", "retry_after", "final_reason", "delay")
+_HTTP_CODES = range(1000)
+_FIELDS = attrgetter("status_code", "response", "error", "retry_after", "final_reason", "delay")
 _ANSWERS = frozenset(
-    (Response, error, retry_after, _NOTHING, _NOTHING)
+    (int, Response, error, retry_after, _NOTHING, _NOTHING)
     for error in (str, _NOTHING)
     for retry_after in (str, _NOTHING)
 )

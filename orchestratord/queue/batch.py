@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -95,14 +96,6 @@ class Write(Generic[R_co]):
         assert self.do is not None
         return self.do(session)
 
-    def prepare(self) -> None:
-        """Do what needs no transaction, if that is still to be done."""
-        if self.batch is not None and self.batch.prepare is not None and self.prepared is None:
-            try:
-                self.prepared = self.batch.prepare(self.item)
-            except Exception:
-                self.prepared = None  # it is done alone, and raises that then
-
     def end(self) -> None:
         """Do what is left to be done after the COMMIT."""
         if self.finish is not None and self.error is None:
@@ -165,6 +158,17 @@ def long_reads(look: Callable[Concatenate[Connection, P], R]) -> Callable[P, Rea
     return make
 
 
+def prepare(operations: Sequence[Write[Any]]) -> None:
+    """Do what needs no transaction, of those of which that is still to be done."""
+    for operation in operations:
+        batch = operation.batch
+        if batch is not None and batch.prepare is not None and operation.prepared is None:
+            try:
+                operation.prepared = batch.prepare(operation.item)
+            except Exception:
+                operation.prepared = None  # it is done alone, and raises that then
+
+
 def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
     """The operations by rank, those together that can be done at once."""
     ranked = sorted(operations, key=attrgetter("rank"))
@@ -177,13 +181,10 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
-    told: dict[Told, list[Write[Any]]] = {}
+    told: defaultdict[Told, list[Write[Any]]] = defaultdict(list)
     for operation in operations:
         if operation.told is not None:
-            if operation.told in told:
-                told[operation.told].append(operation)
-            else:
-                told[operation.told] = [operation]
+            told[operation.told].append(operation)
         elif operation.future.done():
             continue  # the caller that waited was cancelled
         elif operation.error is not None:

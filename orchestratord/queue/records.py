@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, TypeGuard
+from typing import Any, ClassVar, NamedTuple, TypeGuard
 
 from orchestratord.errors import QueueError
 from orchestratord.model.effects.recurring_rows import RecurringRows
@@ -221,6 +221,8 @@ class Start:
     effects: Sequence[StoredEffect] = ()
     alone: bool = False
     begins_run: bool = False
+    recurring: ClassVar[Sequence[RecurringRows]] = ()
+    last_success_at: ClassVar[None] = None
 
 
 @dataclass(slots=True)
@@ -235,7 +237,7 @@ class Settlement:
         next_try: for pending: when it is due again.
         status_code: what the row shows as its last one from now on.
         error: what the row shows as its last error from now on.
-        response: the answer, as JSON; None keeps the one that is stored.
+        response: the answer, as `response_text` makes it; None keeps the one that is stored.
         attempt: the row of the attempt; None where there was none.
         uncounted: the attempt does not count.
         max_attempts: what the row shows from now on; None keeps it.
@@ -255,7 +257,7 @@ class Settlement:
     next_try: int | None = None
     status_code: StatusCode = None
     error: str | None = None
-    response: dict[str, Any] | None = None
+    response: str | None = None
     attempt: Attempt | None = None
     uncounted: bool = False
     max_attempts: int | None = None
@@ -277,13 +279,13 @@ class Settled:
     and `ask` is set; nothing was written."""
     status: str
     """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
-    inserted: list[Inserted]
+    inserted: Sequence[Inserted]
     """One for each `Insert` among the effects."""
     holds: bool = False
     """It has failed, and its ordered partition waits for a person from now on."""
 
 
-Started = tuple[bool, list[Inserted]]
+Started = tuple[bool, Sequence[Inserted]]
 """What became of a `Start`: False, and nothing written, where the task has another owner by now;
 one `Inserted` for each `Insert` among the effects."""
 

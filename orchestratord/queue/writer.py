@@ -21,11 +21,12 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from copy import copy
+from operator import attrgetter
 from typing import Any, TypeVar
 
 from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order
+from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order, prepare
 from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -147,7 +148,7 @@ class Writer:
     def submit_told(self, operation: Write[Any], told: Told) -> None:
         """The same, where `told` is called instead, once for all operations of a transaction that
         came with it; each has its result, or the error that a future would have."""
-        if self._closed or self.health.fatal is not None:
+        if self._closed:
             self._check_open()
         operation.told = told
         self._put(operation)
@@ -209,9 +210,8 @@ class Writer:
             if fitting := self._fitting(operations):
                 self._unfit = 0
                 self._write(session, fitting)
-            for operation in self._in_hand:
-                if operation.finish is not None:
-                    operation.end()
+            for operation in filter(_finish_of, self._in_hand):
+                operation.end()
             operations, self._in_hand = self._in_hand, []
             self._tell(deliver, operations)
         try:
@@ -229,7 +229,7 @@ class Writer:
 
     def _fitting(self, operations: list[Write[Any]]) -> list[Write[Any]]:
         """Those for which there is room: within the second between two looks a small disk fills."""
-        if not any(operation.needs_room for operation in operations) or not self._is_crowded():
+        if not any(map(_needs_room, operations)) or not self._is_crowded():
             return operations
         for operation in operations:
             if operation.needs_room:
@@ -242,9 +242,10 @@ class Writer:
             operation = self._inbox.get(timeout=IDLE)
             if self._gather:
                 self._wait_for_more()
-            while operation is not None:
+            if operation is not None:
                 operations.append(operation)
-                operation = self._inbox.get_nowait()
+                # It has those that came before there were no more.
+                operations.extend(iter(self._inbox.get_nowait, None))
             self._last = True
         return operations
 
@@ -270,8 +271,7 @@ class Writer:
     def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
         """False where those behind them need not be tried: they were refused, or some of them, and
         not only new work, or a few for which there is no room, on a full disk."""
-        for operation in operations:
-            operation.prepare()
+        prepare(operations)
         deadline, tries = time.monotonic(), 0
         if self.health.unreachable is None:
             deadline += RECONNECT_WAIT
@@ -563,6 +563,9 @@ class Writer:
             log.debug("the loop has ended; no caller waits for the answer")
 
 
+_needs_room, _finish_of = attrgetter("needs_room"), attrgetter("finish")
+
+
 def _forget(operations: Sequence[Write[Any]]) -> None:
     """What is told of operations of which the caller knows already that they are not done."""
 
@@ -574,8 +577,7 @@ def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[An
     else:
         items = [operation.prepared for operation in operations]
         if None in items:  # one that came late, or cannot be prepared
-            for operation in operations:
-                operation.prepare()
+            prepare(operations)
             items = [operation.prepared for operation in operations]
             if None in items:
                 return False

@@ -88,9 +88,10 @@ class Redactor:
         """What was last remembered under a name, if it was of what equals `given`, and no secret
         came up since; else None."""
         known = self._known.get(name)
-        if known is None or known[0] is not self._learned.pattern or known[1] != given:
+        if known is None:
             return None
-        return known[2]
+        learned, same, shown = known
+        return shown if learned is self._learned.pattern and same == given else None
 
     def remember(self, name: Hashable, given: Any, shown: Any) -> None:
         """Remember what is shown of `given`, which nothing changes any more, as of what comes again

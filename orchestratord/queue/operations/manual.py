@@ -14,7 +14,7 @@ from orchestratord.queue.operations import partitions
 from orchestratord.queue.operations.search import find_task
 from orchestratord.queue.operations.settle import ATTEMPT, apply_effects, attempt_row
 from orchestratord.queue.records import Done, Inserted, Settlement
-from orchestratord.queue.rows import TASK, code_text, json_text, params_of, plain, task_of
+from orchestratord.queue.rows import TASK, code_text, params_of, plain, task_of
 from orchestratord.queue.session import Session, random_nonce
 
 # ruff: noqa: S608  # what is pasted here are columns and hints, never values
@@ -137,10 +137,9 @@ def resolve(session: Session, settlement: Settlement) -> tuple[Task, list[Insert
     as_seen = seen.status, seen.claims, seen.updated_at
     if (task.status, task.claims, task.updated_at) != as_seen:
         raise Conflict(f"task {task.id} has changed meanwhile: it is {task.status}")
-    response = None if s.response is None else json_text(s.response)
     row = session.db.one(
         RESOLVE,
-        (s.status, s.reason, s.at, s.at, code_text(s.status_code), plain(s.error), response,
+        (s.status, s.reason, s.at, s.at, code_text(s.status_code), plain(s.error), s.response,
          task.id),
     )  # fmt: skip
     assert row is not None

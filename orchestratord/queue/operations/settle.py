@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -29,7 +30,7 @@ from orchestratord.queue.records import (
     Started,
     StoredEffect,
 )
-from orchestratord.queue.rows import code_text, plain, response_text
+from orchestratord.queue.rows import code_text, plain
 from orchestratord.queue.session import (
     HELD,
     RUNNING,
@@ -48,7 +49,7 @@ WHERE id = new.column1 AND {RUNNING}
 """
 
 _ENDED = """
-last_status_code = new.column5, last_error = new.column6,
+status = new.column12, last_status_code = new.column5, last_error = new.column6,
 response = COALESCE(new.column7, response), max_attempts = COALESCE(new.column8, max_attempts),
 deaths = COALESCE(new.column9, deaths), reason = new.column10, attempts = attempts - new.column11,
 started_at = CASE WHEN new.column11 = 1 THEN NULL ELSE started_at END,
@@ -56,7 +57,7 @@ locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.col
 """
 
 _FENCE = ("bigint", "text", "bigint")
-_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint")
+_ENDS = (*_FENCE, "bigint", "text", "text", "text", "bigint", "bigint", "text", "bigint", "text")
 
 START = ManyRows(
     f"""
@@ -72,11 +73,10 @@ FROM (VALUES {{rows}}) AS new {_HELD}
 END = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET status = new.column12, next_try = NULL, finished_at = new.column4, {_ENDED}
+SET next_try = NULL, finished_at = new.column4, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD}
 """,
     *_ENDS,
-    "text",
 )
 
 # Of an ordered partition: whether it holds it.
@@ -88,7 +88,7 @@ END_ORDERED = ManyRows(
 WAIT = ManyRows(
     f"""
 UPDATE OR ROLLBACK retry_schedule {BY_ID}
-SET status = 'pending', next_try = new.column12, backed_off = new.column13, finished_at = NULL,
+SET next_try = new.column13, backed_off = new.column14, finished_at = NULL,
     held = CASE WHEN partition_rule >= 0 THEN 1 ELSE 0 END, {_ENDED}
 FROM (VALUES {{rows}}) AS new {_HELD} AND cancel_requested = 0
 """,
@@ -124,7 +124,9 @@ def start(
 def settle(settlement: Settlement) -> Write[Settled]:
     """Write how a claim ended, with all that follows from it."""
     # What was born has a slot, and waits for it.
-    return Write(Rank.SETTLE, None, STEPS, settlement, Insert not in map(type, settlement.effects))
+    effects = settlement.effects
+    patient = not effects or Insert not in map(type, effects)
+    return Write(Rank.SETTLE, None, STEPS, settlement, patient)
 
 
 @reads
@@ -149,23 +151,26 @@ def _start_alone(session: Session, begun: Start) -> Started:
 
 def _settle_alone(session: Session, s: Settlement) -> Settled:
     """Write it, if the claim still stands; else nothing."""
-    task, status, row = s.task, s.status, _ended(s)
+    task, status = s.task, s.status
     if task.replaces is not None:
         lock_tasks(session, (task.id, task.replaces))
-    if status == Status.PENDING and not WAIT.one(session.db, (*row, s.next_try, int(s.backed_off))):
-        if not session.db.one(CANCEL_ASKED, fence(task)):
-            return Settled(False, status, [])
-        status = Status.CANCELLED
-        if s.ask:
-            return Settled(False, status, [])
+    if status == Status.PENDING:
+        row = *_ended(s, status), s.next_try, int(s.backed_off)
+        if not WAIT.one(session.db, row):
+            if not session.db.one(CANCEL_ASKED, fence(task)):
+                return Settled(False, status, _NONE)
+            status = Status.CANCELLED
+            if s.ask:
+                return Settled(False, status, _NONE)
     held = holds(task, status, s.reason)
     if status != Status.PENDING:
+        row = _ended(s, status)
         if task.ordered:
-            ended = END_ORDERED.one(session.db, (*row, str(status), HOLDS if held else 0))
+            ended = END_ORDERED.one(session.db, (*row, HOLDS if held else 0))
         else:
-            ended = END.one(session.db, (*row, str(status)))
+            ended = END.one(session.db, row)
         if not ended:
-            return Settled(False, s.status, [])
+            return Settled(False, s.status, _NONE)
     session.moved(Status.RUNNING, status)
     session.runs.settled(task, status, begins=s.begins_run)
     if _frees_turn(task, status):
@@ -204,14 +209,15 @@ def _prepare(s: Start | Settlement) -> Prepared:
     task = s.task
     if isinstance(s, Start):
         return s, START, (*fence(task), s.at, int(s.alone)), None, s.begins_run
+    row = _ended(s, s.status)
     attempt = None if s.attempt is None else attempt_row(task.id, s.attempt)
     more = s.begins_run or _others_of(task) != _NO_OTHERS
     if s.status == Status.PENDING:
-        return s, WAIT, (*_ended(s), s.next_try, int(s.backed_off)), attempt, more
+        return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, more
     if more and task.ordered:
         turn_at = HOLDS if holds(task, s.status, s.reason) else 0
-        return s, END_ORDERED, (*_ended(s), str(s.status), turn_at), attempt, more
-    return s, END, (*_ended(s), str(s.status)), attempt, more
+        return s, END_ORDERED, (*row, turn_at), attempt, more
+    return s, END, row, attempt, more
 
 
 def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
@@ -221,22 +227,19 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     """
     rows: dict[ManyRows, list[Row]] = {START: [], END: [], END_ORDERED: [], WAIT: []}
     attempts: list[Row] = []
-    moves: dict[str, int] = {}
     places: list[tuple[int, str, str | None]] = []
-    recurring: list[DatedRows] = []
+    following = False
     for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
         if more:
             _note(session, s, places)
-        if isinstance(s, Start):
-            recurring.append(_NOTHING)
-            continue
-        recurring.append((s.recurring, s.at))
-        moves[s.status] = moves.get(s.status, 0) + 1
+        if s.effects or s.recurring:
+            following = True
         if attempt is not None:
             attempts.append(attempt)
-        if s.last_success_at is not None:
-            session.succeeded(s.task.endpoint_id, s.task.webhook, s.last_success_at)
+        at = s.last_success_at
+        if at is not None:
+            session.succeeded(s.task.endpoint_id, s.task.webhook, at)
     if places:
         ids = {s.task.id for s, *_ in prepared} | {replaced for replaced, *_ in places}
         lock_tasks(session, ids)
@@ -246,17 +249,19 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
             raise Singly
-    for status, count in moves.items():
+    ended = chain(rows[END], rows[END_ORDERED], rows[WAIT])
+    for status, count in Counter(map(_status_of, ended)).items():
         session.moved(Status.RUNNING, status, count)
     ATTEMPT.run(session.db, attempts)
     for replaced, status, reason in places:
         give_place(session, replaced, status, reason)
     steps = list(map(_first, prepared))
-    inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
-    results: list[Any] = [
-        (True, new) if isinstance(s, Start) else Settled(True, s.status, new)
-        for s, new in zip(steps, inserted, strict=True)
-    ]
+    if following:
+        recurring = [(s.recurring, s.at) for s in steps]
+        inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
+        results = [_done(s, new) for s, new in zip(steps, inserted, strict=True)]
+    else:
+        results = [_done(s, _NONE) for s in steps]
     for place, s in enumerate(steps) if rows[END_ORDERED] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)
@@ -282,20 +287,35 @@ def _note(
         session.runs.settled(task, s.status, begins=s.begins_run)
 
 
+_NONE: Sequence[Inserted] = []
+_SETTLED: dict[str, Settled] = {status: Settled(True, status, _NONE) for status in Status}
+"""What became of those of whose effects none is a new task, as of most."""
+
+
+def _done(s: Start | Settlement, new: Sequence[Inserted]) -> Any:
+    """The result of a step, of whose effects these are new tasks."""
+    if isinstance(s, Start):
+        return True, new
+    return Settled(True, s.status, new) if new else _SETTLED[s.status]
+
+
 _first, _effects_of = itemgetter(0), attrgetter("effects")
+_status_of = itemgetter(11)
+"""Of a row that `_ended` has made."""
 
 
 STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 
-def _ended(s: Settlement) -> tuple[Any, ...]:
-    """The columns that `END` and `WAIT` have in common."""
-    error, response, reason = s.error, s.response, s.reason
+def _ended(s: Settlement, status: str) -> Row:
+    """The columns that `END` and `WAIT` have in common, for a task that ends in `status`."""
+    task, error, reason = s.task, s.error, s.reason
     return (
-        *fence(s.task), s.at, code_text(s.status_code), error if error is None else plain(error),
-        None if response is None else response_text(response), s.max_attempts, s.deaths,
-        reason if reason is None else str(reason), int(s.uncounted),
+        task.id, task.locked_by, task.claims,  # as in `fence`
+        s.at, code_text(s.status_code), error if error is None else plain(error), s.response,
+        s.max_attempts, s.deaths, reason if reason is None else str(reason),
+        1 if s.uncounted else 0, str(status),
     )  # fmt: skip
 
 

@@ -27,6 +27,7 @@ from orchestratord.queue.records import (
     TaskFilter,
     Wakeup,
 )
+from orchestratord.queue.rows import response_text
 from orchestratord.queue.store import Store
 from orchestratord.testing import FakeClock
 from tests.conformance.store.shared_files import next_worker, shared_files
@@ -106,6 +107,8 @@ class Queue:
         return await self.store.write(settle.settle(self.settlement(task, status, **fields)))
 
     def settlement(self, task: Task, status: str = Status.SUCCEEDED, **fields: Any) -> Settlement:
+        if "response" in fields:
+            fields["response"] = response_text(fields["response"])
         return Settlement(task=task, status=status, at=self.clock.now_ms(), **fields)
 
     def attempt(self, task: Task, status_code: int | str | None = 200, **fields: Any) -> Attempt:
