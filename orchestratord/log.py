@@ -143,7 +143,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
             lines = [escape(_cut(self._redactor.text(line))) for line in lines]
         if not self._gathered:
             loop.call_later(GATHER, self.flush)
-        self._gathered += [start + line for line in lines]
+        self._gathered.append(start + f"\n{start}".join(lines))
         return True
 
     def flush(self) -> None:

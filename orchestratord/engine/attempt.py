@@ -131,8 +131,7 @@ class Pipe(NewTasks):
             for task in tasks:
                 self.start(task, lane, now)
             return
-        for task in lanes.begin_all(lane, tasks, now):
-            self._launch(task, lane, now)
+        self._launch(lanes.begin_all(lane, tasks, now), lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""
@@ -160,25 +159,29 @@ class Pipe(NewTasks):
             return
         first = self._lanes.begin(lane, task, now)
         if first is not None:
-            self._launch(first, lane, now)
+            self._launch((first,), lane, now)
 
     def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, task.key, self._clock.now_ms(), task.id)
         self._claims.release_claim_later(task)
 
-    def _launch(self, task: Task, lane: str, now: int) -> None:
+    def _launch(self, tasks: Sequence[Task], lane: str, now: int) -> None:
+        """These have slots of their lane since `now`."""
         if self._lanes.lanes[lane].throttle is not None:
-            self._lanes.began(lane, now)
+            for _ in tasks:
+                self._lanes.began(lane, now)
         if self._events.listening:
-            self._events.publish(task_events.started(task, now))
-        # `create_task` does no more, and takes a call.
-        self._claims.running[task.id] = asyncio.Task(self._run(task, lane, now), loop=self._loop)
+            self._events.publish_all(task_events.started(tasks, now))
+        running, loop = self._claims.running, self._loop
+        for task in tasks:
+            # `create_task` does no more, and takes a call.
+            running[task.id] = asyncio.Task(self._run(task, lane, now), loop=loop)
 
     def _release_slot(self, task: Task, lane: str, now: int) -> None:
         """It goes to the next one that is prefetched in its lane, or to a claim."""
         following = self._lanes.release_slot(lane, task, now)
         if following is not None:
-            self._launch(following, lane, now)
+            self._launch((following,), lane, now)
         self._lanes.wake.set()
 
     # -- the line ------------------------------------------------------------------------------
@@ -186,7 +189,7 @@ class Pipe(NewTasks):
     async def _run(self, task: Task, lane: str, began: int) -> None:
         """One attempt of a task that has a slot since `began`."""
         # Its lease may have run out, and it be claimed here again: only the store tells the two.
-        running, has_slot = asyncio.current_task(), True
+        running, has_slot, soon = asyncio.current_task(), True, False
         assert running is not None
         try:
             run = self._begin(task, lane, running, began)
@@ -204,7 +207,6 @@ class Pipe(NewTasks):
             has_slot = False
             self._lanes.ended()
             self._release_slot(task, lane, now)
-            soon = False
             try:
                 if run.result is not None:
                     soon = self._settle_soon(run, run.result, now)
@@ -225,7 +227,8 @@ class Pipe(NewTasks):
                 now = self._clock.now_ms()
                 self._lanes.return_token(lane, now, task.id, began)
                 self._release_slot(task, lane, now)
-            self._claims.gone(task, running)
+            if not soon:
+                self._claims.gone(task, running)
 
     # -- the steps, in their order -------------------------------------------------------------
 
@@ -503,15 +506,15 @@ class Pipe(NewTasks):
     def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
         """What became of the ends of attempts, all those that were written at once."""
         written: list[SettledAttempt] = []
-        taken = []
+        taken: list[Run] = []
         for operation in operations:
             settled, run = operation.result, operation.about
             if operation.error is None and settled is not None and settled.accepted:
                 written.append((operation.item, settled, run.result, run.config))
-                taken.append(operation)
+                taken.append(run)
             else:
                 again = self._loop.create_task(self._settle_again(run, operation))
-                self._claims.hand_over(run.task.id, operation, again)
+                self._claims.hand_over(run.task.id, run.running, again)
         self._claims.told(taken)
         self._lanes.settled(len(taken))
         self.teller.tell(written)

@@ -95,12 +95,12 @@ class Feedback:
 
     def note(self, run: Run, now: int) -> None:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
-        task, result, lane = run.task, run.result, self._lanes.lanes[run.lane]
-        key = run.key
+        result, lane, key = run.result, self._lanes.lanes[run.lane], run.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
             unthrottled = self._scopes.was_served(key, now)
             if unthrottled and lane.throttle is None:
                 return
+        task = run.task
         outcome = result.outcome if result is not None else None
         try:
             if (

@@ -24,14 +24,14 @@ from orchestratord.engine.retry import SUCCESS
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import QueueError
 from orchestratord.log import info
-from orchestratord.model.event import EventType, TaskEvent, WebhookEvent
+from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.http_message import header_items, headers_as_they_came
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Attempt, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
-from orchestratord.queue.batch import Told, Write
+from orchestratord.queue.batch import Told
 from orchestratord.queue.operations import claim
 from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
@@ -69,9 +69,9 @@ class Claims:
         self._loop = asyncio.get_running_loop()
         self.poison = PoisonCandidates(lanes)
         self.waiters = Waiters()
-        self.running: dict[int, asyncio.Task[None] | Write[Settled]] = {}
+        self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
-        and, of attempts that have ended, the operation that writes how, until it is told."""
+        and attempts that have ended, until it is told that it is written how."""
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
@@ -123,14 +123,10 @@ class Claims:
             self._store.write_told(operation, told)
         except QueueError:
             return False
-        self.hand_over(settlement.task.id, run.running, operation)
         return True
 
     def hand_over(
-        self,
-        task_id: int,
-        before: asyncio.Task[None] | Write[Settled],
-        after: asyncio.Task[None] | Write[Settled],
+        self, task_id: int, before: asyncio.Task[None], after: asyncio.Task[None]
     ) -> None:
         """What ran for a claim goes on as `after`. It may run again already, as in `gone`."""
         if self.running.get(task_id) is before:
@@ -142,12 +138,12 @@ class Claims:
             self._next_told = self._loop.create_future()
         return self._next_told
 
-    def told(self, operations: Iterable[Write[Settled]]) -> None:
-        """What became of these was told, and nothing more is done for them."""
+    def told(self, runs: Iterable[Run]) -> None:
+        """How these have ended is written and told, and nothing more is done for them."""
         running = self.running
-        for operation in operations:  # as in `gone`
-            task_id = operation.item.task.id
-            if running.get(task_id) is operation:
+        for run in runs:  # as in `gone`
+            task_id = run.task.id
+            if running.get(task_id) is run.running:
                 del running[task_id]
         if self._next_told is not None:
             self._next_told.set_result(None)
@@ -336,26 +332,23 @@ class SettlementTeller:
         """Tell of those that have succeeded, and of which no run ends, as of nearly all; return the
         others. One look at each of them: there are thousands a second."""
         told, others = list[SettledAttempt](), list[SettledAttempt]()
-        lines, events, began = list[str](), list[TaskEvent](), dict[tuple[str, str], int]()
-        listening = self._events.listening
+        lines, began = list[str](), dict[tuple[str, str], int]()
         for one in attempts:
             settlement = one[0]
             task, row = settlement.task, settlement.attempt
             if one[1].status != "succeeded" or row is None or task.run_id or settlement.begins_run:
                 others.append(one)
                 continue
-            name, webhook, at = task.endpoint_id, task.webhook, row.started_at
-            began[name, webhook] = at
-            if listening:
-                events.append(task_events.succeeded(task, row, settlement.at))
+            name, webhook, code = task.endpoint_id, task.webhook, row.status_code or "not sent"
+            began[name, webhook] = row.started_at
             if webhook:
                 name = f"{name} {webhook}"
-            code = row.status_code or "not sent"
             lines.append(f"{task.kind} {task.id} {name}: attempt {task.attempts} {code}, succeeded")
             told.append(one)
         info(log, lines, _fields, told)
         self._stats.succeeded(len(told), began)
-        self._events.publish_all(events)
+        if self._events.listening:
+            self._events.publish_all(task_events.succeeded([one[0] for one in told]))
         self._claims.waiters.all_finished(one[0].task.id for one in told)
         return others
 

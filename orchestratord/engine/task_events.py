@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from orchestratord.model.event import BulkEvent, EventType, PartitionEvent, TaskEvent
-from orchestratord.model.task import Attempt, Key, Kind, Status, Task
+from orchestratord.model.task import Key, Kind, Status, Task
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.records import Bulk, Insert, Inserted, Settlement
 
@@ -39,24 +41,32 @@ def happened(insert: Insert, inserted: Inserted, at: int) -> TaskEvent:
     return made._replace(type=EventType.TASK_SUCCEEDED, status_code=HAPPENED_CODE)
 
 
-def started(task: Task, at: int) -> TaskEvent:
-    """An attempt of a claimed task begins."""
-    due = task.next_try
-    late = at - due if due is not None and due < at else 0
-    return _made(TaskEvent, (
-        _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
-        task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
-    ))  # fmt: skip
+def started(tasks: Iterable[Task], at: int) -> list[TaskEvent]:
+    """Attempts of claimed tasks begin."""
+    events: list[TaskEvent] = []
+    for task in tasks:
+        due = task.next_try
+        late = at - due if due is not None and due < at else 0
+        events.append(_made(TaskEvent, (
+            _STARTED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, _RUNNING,
+            task.attempts, None, None, None, at, None, None, None, late, task.parent_id,
+        )))  # fmt: skip
+    return events
 
 
-def succeeded(task: Task, row: Attempt, at: int) -> TaskEvent:
-    """What `settled` makes of a success, as of nearly all: `row` is that of its attempt."""
-    began, due = row.started_at, task.next_try
-    return _made(TaskEvent, (
-        _SUCCEEDED, at, task.id, task.kind, task.endpoint_id, task.webhook or None, "succeeded",
-        task.attempts, None, row.status_code, row.error, began, row.duration_ms, row.delay, None,
-        began - due if due is not None and due < began else 0, task.parent_id,
-    ))  # fmt: skip
+def succeeded(settlements: Iterable[Settlement]) -> list[TaskEvent]:
+    """What `settled` makes of attempts that have succeeded, as nearly all do."""
+    events: list[TaskEvent] = []
+    for s in settlements:
+        task, row = s.task, s.attempt
+        assert row is not None
+        began, due = row.started_at, task.next_try
+        events.append(_made(TaskEvent, (
+            _SUCCEEDED, s.at, task.id, task.kind, task.endpoint_id, task.webhook or None,
+            "succeeded", task.attempts, None, row.status_code, row.error, began, row.duration_ms,
+            row.delay, None, began - due if due is not None and due < began else 0, task.parent_id,
+        )))  # fmt: skip
+    return events
 
 
 def settled(settlement: Settlement, status: str) -> TaskEvent:

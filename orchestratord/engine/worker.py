@@ -32,7 +32,6 @@ from orchestratord.http.oauth import TokenKeeper
 from orchestratord.model.task import Key, Status, Task
 from orchestratord.plugin.executor import Target
 from orchestratord.plugin.host import Host
-from orchestratord.queue.batch import Write
 from orchestratord.queue.daemon_health import CLAIMS_FAILING
 from orchestratord.queue.operations import claim, partitions, search, settle, stored_throttles
 from orchestratord.queue.records import ClaimUnread, Pick
@@ -313,7 +312,7 @@ class Worker:
         end = loop.time() + timeout
         claims, under_way = self.claims, self.enqueue.under_way
         while (left := len(claims.running) + len(under_way)) and loop.time() < end:
-            running = [one for one in claims.running.values() if not isinstance(one, Write)]
+            running = [one for one in claims.running.values() if not one.done()]
             busy = {*running, *under_way, claims.next_told()}
             rest = min(end - loop.time(), TICK)
             await asyncio.wait(busy, timeout=rest, return_when=asyncio.FIRST_COMPLETED)

@@ -130,22 +130,20 @@ class EventBus:
 
     def publish(self, event: Event) -> None:
         """Hand an event on soon; before `open` and after `close`, forget it."""
-        if self._timer is None:
-            if self._loop is None:
-                return
-            self._timer = self._loop.call_later(EVERY, self._hand_on)
-        if len(self._waiting) < WAITING:
-            self._waiting.append(event)
-        else:
-            self._drop()
+        self.publish_all((event,))
 
     def publish_all(self, events: Sequence[Event]) -> None:
         """The same for several."""
-        if self._timer is None or len(self._waiting) + len(events) > WAITING:
-            for event in events:
-                self.publish(event)
-        else:
-            self._waiting += events
+        if self._timer is None:
+            if self._loop is None or not events:
+                return
+            self._timer = self._loop.call_later(EVERY, self._hand_on)
+        room = WAITING - len(self._waiting)
+        if len(events) > room:
+            for _ in events[room:]:
+                self._drop()
+            events = events[:room]
+        self._waiting += events
 
     def report(self, event: Event) -> None:
         """`publish`, from any thread."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from enum import IntEnum
@@ -181,10 +180,14 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
-    told: defaultdict[Told, list[Write[Any]]] = defaultdict(list)
+    told: dict[Told, list[Write[Any]]] = {}
+    tell, mine = None, list[Write[Any]]()
     for operation in operations:
         if operation.told is not None:
-            told[operation.told].append(operation)
+            if operation.told is not tell:  # nearly all have the same
+                tell = operation.told
+                mine = told.setdefault(tell, [])
+            mine.append(operation)
         elif operation.future.done():
             continue  # the caller that waited was cancelled
         elif operation.error is not None:

@@ -100,11 +100,10 @@ class SlotHolder:
     def end(self, task_id: int, now: int) -> bool:
         """An attempt has ended. Whether its slots come back soon, in the mean."""
         held, mean = now - self.began.pop(task_id, now), self.mean
-        if not 0 <= held <= SLOW_MS or mean == UNKNOWN:
+        if held < 0 or held > SLOW_MS or mean > SLOW_MS:
             return self.note(held, now)
-        self.mean = mean = mean + (held - mean) / WEIGHT  # as there, for nearly all
-        self.active_at = now
-        return mean <= SLOW_MS
+        self.mean, self.active_at = mean + (held - mean) / WEIGHT, now  # as there, for nearly all
+        return True
 
     def note(self, held: int, now: int) -> bool:
         """A slot was held for so long. Whether they come back soon, in the mean."""

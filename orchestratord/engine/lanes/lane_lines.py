@@ -13,7 +13,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import islice
 
-from orchestratord.engine.lanes.fair_slots import UNKNOWN, FairSlots
+from orchestratord.engine.lanes.fair_slots import ANY, UNKNOWN, FairSlots, SlotHolder, Speed
 from orchestratord.engine.lanes.lane import Lane
 from orchestratord.engine.lanes.scopes import Scopes
 from orchestratord.engine.lanes.throttle import Throttle
@@ -262,6 +262,33 @@ class LaneLines(FairSlots[Lane]):
             for places in (lane.line, lane.held, lane.at_share):
                 places.pop(key, None)
             entry.waiting = False
+
+    def _fair_share(self, key: Key, lane: Lane, holder: SlotHolder, share: int, now: int) -> int:
+        """How many of a key may be claimed, `share` at most; one that has its share leaves the
+        line."""
+        share = min(share, self._room(lane, holder, now))
+        if share <= 0:
+            lane.at_share[key] = None
+            self._at_share[lane.name] = None
+        return share
+
+    def _room(self, lane: Lane, holder: SlotHolder, now: int) -> int:
+        """How many more a key of a lane may claim, by its share; none for 0 and less."""
+        speed = holder.speed(now, lane.concurrency)
+        if speed is Speed.QUICK:
+            return ANY
+        first = not holder.claimed
+        room = self.room(lane, speed, now, first=first)
+        if lane.alone:
+            return room
+        if speed is Speed.NEW:
+            room = min(room, 1 - holder.claimed)
+        return min(room, lane.room(holder, speed, now, first=first))
+
+    def _holds_none(self, lane: Lane, holder: SlotHolder) -> None:
+        lane.holding.pop(holder, None)
+        if not lane.claimed:
+            self.holding.pop(lane, None)
 
     def _make_ready(self, lane: Lane) -> None:
         if (

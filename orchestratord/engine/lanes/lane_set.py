@@ -27,7 +27,7 @@ from collections.abc import Collection, Mapping, Sequence
 from itertools import repeat
 from typing import NamedTuple
 
-from orchestratord.engine.lanes.fair_slots import ANY, SLOW_MS, SlotHolder, Speed
+from orchestratord.engine.lanes.fair_slots import SLOW_MS, SlotHolder
 from orchestratord.engine.lanes.lane import FAR_PREFETCH_MS, PACED_MS, PREFETCH_MS, Lane
 from orchestratord.engine.lanes.lane_lines import SHARE_AGAIN_MS, Entry, LaneLines
 from orchestratord.engine.lanes.share import Share
@@ -302,28 +302,28 @@ class LaneSet(LaneLines):
         It is the same one, unless a cap that was raised left an older one behind.
         """
         found = self.lanes[lane]
-        full = found.in_flight >= found.concurrency or self.in_flight >= self.concurrency
+        full = self._free_slots(found) <= 0
         if full or found.prefetched:
             found.prefetched.append((task, now))
             if full:
                 return None
             task, _ = found.prefetched.popleft()
-        return self._begin(found, task, now)
+        self._begin(found, (task,), now)
+        return task
 
     def begin_all(self, lane: str, tasks: Sequence[Task], now: int) -> list[Task]:
         """Prefetch claimed tasks in their order. Returns those that have a slot now."""
-        found, begun = self.lanes[lane], list[Task]()
-        found.prefetched.extend(zip(tasks, repeat(now)))
-        while found.prefetched and not self._full(found):
-            begun.append(self._begin(found, found.prefetched.popleft()[0], now))
+        found = self.lanes[lane]
+        waiting = found.prefetched
+        waiting.extend(zip(tasks, repeat(now)))
+        begun = [waiting.popleft()[0] for _ in range(min(self._free_slots(found), len(waiting)))]
+        self._begin(found, begun, now)
         return begun
 
     def release_slot(self, lane: str, task: Task, now: int) -> Task | None:
         """A task of `lane` is no longer in flight. Returns the prefetched one that now has its
         slot."""
         found = self.lanes[lane]
-        found.in_flight -= 1
-        self.in_flight -= 1
         if not 0 <= now - found.paced_at < PACED_MS:
             found.fade(now)
         found.pace += 1
@@ -341,13 +341,21 @@ class LaneSet(LaneLines):
             found.rests_until = holder.rests_until
         if found.full_until:
             found.full_until, found.throttled = 0, False
-        self._discount(found, holder, 1)
+        holder.claimed -= 1
+        found.claimed -= 1
+        self.claimed -= 1
+        if not holder.claimed:
+            self._holds_none(found, holder)
         if found.line and found.name not in self._ready_names:
             self._make_ready(found)
         if self._at_share:
             self._share_after(found, task.key, quick)
-        if found.prefetched and not self._full(found):
-            return self._begin(found, found.prefetched.popleft()[0], now)
+        if found.prefetched and self._free_slots(found) >= 0:  # its slot goes on to the next one
+            following = found.prefetched.popleft()[0]
+            self._note_slots(found, (following,), now)
+            return following
+        found.in_flight -= 1
+        self.in_flight -= 1
         return None
 
     def release_claim(self, lane: str, key: Key, now: int, task_id: int = 0) -> None:
@@ -525,29 +533,8 @@ class LaneSet(LaneLines):
 
     # -- within --------------------------------------------------------------------------------
 
-    def _fair_share(self, key: Key, lane: Lane, holder: SlotHolder, share: int, now: int) -> int:
-        """How many of a key may be claimed, `share` at most; one that has its share leaves the
-        line."""
-        share = min(share, self._room(lane, holder, now))
-        if share <= 0:
-            lane.at_share[key] = None
-            self._at_share[lane.name] = None
-        return share
-
-    def _room(self, lane: Lane, holder: SlotHolder, now: int) -> int:
-        """How many more a key of a lane may claim, by its share; none for 0 and less."""
-        speed = holder.speed(now, lane.concurrency)
-        if speed is Speed.QUICK:
-            return ANY
-        first = not holder.claimed
-        room = self.room(lane, speed, now, first=first)
-        if lane.alone:
-            return room
-        if speed is Speed.NEW:
-            room = min(room, 1 - holder.claimed)
-        return min(room, lane.room(holder, speed, now, first=first))
-
     def _count(self, lane: Lane, holder: SlotHolder, count: int) -> None:
+        """So many more of a key are claimed."""
         if not holder.claimed:
             lane.holding[holder] = None
             if not lane.claimed:
@@ -557,28 +544,31 @@ class LaneSet(LaneLines):
         self.claimed += count
 
     def _discount(self, lane: Lane, holder: SlotHolder, count: int) -> None:
+        """So many of a key that were claimed have ended, or are not claimed any more."""
         holder.claimed -= count
         lane.claimed -= count
         self.claimed -= count
         if not holder.claimed:
-            lane.holding.pop(holder, None)
-            if not lane.claimed:
-                self.holding.pop(lane, None)
+            self._holds_none(lane, holder)
 
-    def _begin(self, lane: Lane, task: Task, now: int) -> Task:
-        """A claimed task has a slot from now on."""
-        holder = lane.members[task.endpoint_id, task.webhook]  # it equals its key, without a call
-        if task.turn is None:
-            holder.began[task.id] = now
-        else:
-            holder.begin_of(task.turn.partition, task.id, lane.concurrency, now)
-        lane.in_flight += 1
-        self.in_flight += 1
-        return task
+    def _free_slots(self, lane: Lane) -> int:
+        """How many more may be in flight. More is claimed, and a cap may have been lowered."""
+        return min(lane.concurrency - lane.in_flight, self.concurrency - self.in_flight)
 
-    def _full(self, lane: Lane) -> bool:
-        # More is claimed than may be in flight, and the daemon's own cap may have been lowered.
-        return lane.in_flight >= lane.concurrency or self.in_flight >= self.concurrency
+    def _begin(self, lane: Lane, tasks: Sequence[Task], now: int) -> None:
+        """Claimed tasks take slots that are free."""
+        lane.in_flight += len(tasks)
+        self.in_flight += len(tasks)
+        self._note_slots(lane, tasks, now)
+
+    def _note_slots(self, lane: Lane, tasks: Sequence[Task], now: int) -> None:
+        """Claimed tasks have slots from now on."""
+        for task in tasks:
+            holder = lane.members[task.endpoint_id, task.webhook]  # equals its key, without a call
+            if task.turn is None:
+                holder.began[task.id] = now
+            else:
+                holder.begin_of(task.turn.partition, task.id, lane.concurrency, now)
 
     def _lane(self, name: str, declared: int, rate: RateLimit | None) -> None:
         lane, concurrency = self.lanes.get(name), self._share.of(declared, name)

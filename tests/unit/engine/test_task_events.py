@@ -38,11 +38,11 @@ def test_a_task_that_is_born_running() -> None:
 
 
 def test_an_attempt_begins() -> None:
-    event = task_events.started(claimed(), 4_250)
+    [event] = task_events.started([claimed()], 4_250)
     assert (event.type, event.at, event.status) == ("task.started", 4_250, "running")
     assert (event.attempt, event.started_at, event.lateness_ms) == (3, 4_250, 250)
-    assert task_events.started(claimed(), 3_999).lateness_ms == 0
-    assert task_events.started(claimed(next_try=None), 3_999).lateness_ms == 0
+    early = task_events.started([claimed(), claimed(attempts=4, next_try=None)], 3_999)
+    assert [(one.attempt, one.lateness_ms) for one in early] == [(3, 0), (4, 0)]
 
 
 def test_an_attempt_that_succeeded() -> None:
@@ -53,8 +53,7 @@ def test_an_attempt_that_succeeded() -> None:
     works = replace(ROW, status_code=200, error=None, delay=None)
     for due in (None, 4_000, 5_500):
         ended = replace(settlement("succeeded"), task=claimed(next_try=due), attempt=works)
-        quickly = task_events.succeeded(ended.task, works, ended.at)
-        assert quickly == task_events.settled(ended, "succeeded")
+        assert task_events.succeeded([ended]) == [task_events.settled(ended, "succeeded")]
 
 
 def test_an_attempt_that_is_retried() -> None:
