@@ -120,7 +120,7 @@ def _succeeded(task: Task, now: int) -> Settlement:
         status=Status.SUCCEEDED,
         at=now,
         status_code=200,
-        response={"status_code": 200, "headers": {"content-length": "0"}, "body": ""},
+        response='{"status_code":200,"headers":[["content-length","0"]]}',
         attempt=Attempt(task.attempts, now, 1.5, 200, None, None, "succeeded"),
         max_attempts=15,
     )

@@ -81,7 +81,7 @@ def _ended(task: Task, now: int) -> Settlement:
         status="succeeded",
         at=now,
         status_code=200,
-        response={"status_code": 200, "headers": {"content-length": "2"}, "body": "ok"},
+        response='{"status_code":200,"headers":[["content-length","2"]],"body":"ok"}',
         attempt=Attempt(task.attempts, now, 1.5, 200, None, None, "succeeded"),
         max_attempts=15,
         last_success_at=now,
