@@ -84,7 +84,11 @@ def encode(request: httpx.Request) -> Encoded:
 
 def encode_plain(request: Request, plain: Plain) -> Encoded:
     """The same for one of ours, whose Host and length are right by the way in which it was made."""
-    head, closes, fields = plain.head, plain.closes, request._fields
+    lines = request._lines
+    if lines is not None and request.method == plain.method:  # as of nearly all
+        head = b"%b%b\r\n" % (plain.head, lines)
+        return Encoded(request, head, request._content, plain.closes)
+    head, closes, fields = plain.head, plain.closes, request._own_fields()
     if not head or request.method != plain.method:
         line = b"%b %b" % (request.method.encode(), plain.target)
         if not _LINE.fullmatch(line):

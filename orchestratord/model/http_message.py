@@ -9,7 +9,7 @@ is kept as it goes over the wire.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import timedelta
 from functools import cached_property, lru_cache
 from operator import itemgetter, methodcaller
@@ -40,6 +40,7 @@ REQUEST_LINE = TOKEN + rb" [\x21-\x7e]+"
 """As a regular expression: a request's line, but for the version."""
 HEADER_LINES = rb"(?:" + TOKEN + rb": [^\x00\r\n]*\r\n)*"
 """As a regular expression: headers that can be sent."""
+_NAME = re.compile(TOKEN)
 _SENDABLE = re.compile(REQUEST_LINE + rb" HTTP/1.1\r\n" + HEADER_LINES)
 _LONGEST = 65_536
 """Characters of a URL; httpx takes no longer one."""
@@ -53,7 +54,6 @@ _USUAL = 512
 # Called for each field, and each name, of a message, by what is written in C.
 _name, _value = itemgetter(0), itemgetter(1)
 _text, _line = methodcaller("decode", "ascii"), b"%b: %b\r\n".__mod__
-NO_HEADERS: Mapping[str, str] = {}
 
 
 class Origin(NamedTuple):
@@ -100,56 +100,60 @@ class Form:
         method: in capital letters.
         url: absolute.
         headers: values go out as UTF-8.
+        own: names of the headers of which each request has its own value.
 
     Raises:
         httpx.InvalidURL: `url` is none.
         ValueError: a header cannot be encoded.
     """
 
-    def __init__(self, method: str, url: str, headers: Mapping[str, str]) -> None:
-        self._whole = method, url, headers
-        self._names = FRAMING | {name.encode("ascii").lower() for name in headers}
+    def __init__(
+        self, method: str, url: str, headers: Mapping[str, str], own: Sequence[str] = ()
+    ) -> None:
+        self._whole = method, url, headers, own
+        self._plain: Plain | None = None
+        """None where requests cannot be made of lines alone."""
+        common = FRAMING | {name.encode("ascii").lower() for name in headers}
+        new = _new_names(common, tuple(own), ())
+        self._lines = new.lines
+        self._names = new.together or common
         request = Request(method, url, headers=headers, content=b"-")
         plain = request.plain
-        if plain is not None:
+        if plain is not None and new.together is not None:
             fields = request.fields[:-1]  # all but the length of the content
-            line = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target)
-            rows = header_lines(fields)
-            plain = plain._replace(first=fields)
-            if _SENDABLE.fullmatch(line + rows) and rows.count(b"\n") == len(fields):
-                closes = asks_to_close(fields)
-                plain = plain._replace(method=method, head=line + rows, closes=closes)
-        self._plain = plain
+            head = b"%b %b HTTP/1.1\r\n" % (method.encode(), plain.target) + header_lines(fields)
+            if _SENDABLE.fullmatch(head) and head.count(b"\n") == len(fields) + 1:
+                self._plain = Plain(
+                    plain.origin, plain.target, fields, method, head, asks_to_close(fields)
+                )
 
-    def request(self, content: bytes, headers: Mapping[str, str] = NO_HEADERS) -> Request:
-        """A request with `content` and these `headers` besides; one takes the place of its like.
+    def request(self, content: bytes, values: tuple[str, ...] = ()) -> Request:
+        """A request with `content` and these `values` of the headers of its own, in their order.
 
         Raises ValueError for a header that cannot be encoded.
         """
-        plain, names = self._plain, self._names
+        plain, own = self._plain, b""
         if plain is None or not content:
-            return self._other(content, headers)
-        fields = [(b"Content-Length", b"%d" % len(content))]
-        if headers:
-            new = _new_names(names, tuple(headers), ())
-            if new.together is None:
-                return self._other(content, headers)
-            names = new.together
-            fields[:0] = zip(new.sent, map(str.encode, headers.values()), strict=True)
+            return self._other(content, values)
+        if values:
+            if not "".join(values).isprintable():
+                return self._other(content, values)
+            own = (self._lines % values).encode()
         request: Request = _new_request(Request)
-        request.method = self._whole[0]
+        request.method = plain.method
         request.extensions = {}
         request._content = content
         request.plain = request._plain = plain
-        request._fields = fields
-        request._names = names
+        request._lines = b"%bContent-Length: %d\r\n" % (own, len(content))
+        request._names = self._names
         return request
 
-    def _other(self, content: bytes, headers: Mapping[str, str]) -> Request:
-        method, url, common = self._whole
-        names = {name.lower() for name in headers}
-        kept = {name: value for name, value in common.items() if name.lower() not in names}
-        return Request(method, url, headers={**kept, **headers}, content=content)
+    def _other(self, content: bytes, values: Sequence[str]) -> Request:
+        method, url, common, own = self._whole
+        names = {name.lower() for name in own}
+        headers = {name: value for name, value in common.items() if name.lower() not in names}
+        headers |= zip(own, values, strict=True)
+        return Request(method, url, headers=headers, content=content)
 
 
 def header_lines(fields: Fields) -> bytes:
@@ -205,6 +209,9 @@ class Request(httpx.Request):
     plain: Plain | None = None
     """How it begins as it goes out, where its URL and headers have not been looked at; None where
     they may have been changed."""
+    _lines: bytes | None = None
+    """Its own headers as they go out, where they are known to be ones that can be sent; None where
+    they stand in `_fields`."""
 
     def __init__(
         self,
@@ -254,7 +261,14 @@ class Request(httpx.Request):
     @property
     def fields(self) -> Fields:
         """All of its headers as they go out, where it is `plain`."""
-        return [*self._plain.first, *self._fields]
+        return [*self._plain.first, *self._own_fields()]
+
+    def _own_fields(self) -> Fields:
+        """Those of its headers that are not of all requests of its form."""
+        if self._lines is None:
+            return self._fields
+        parts = [line.partition(b": ") for line in self._lines.split(b"\r\n")]
+        return [(name, value) for name, _, value in parts[:-1]]
 
 
 _new_request = Request.__new__
@@ -343,8 +357,12 @@ def put_headers(
     if isinstance(request, Request) and (plain := request.plain) is not None:
         names = _new_names(request._names, tuple(headers), tuple(instead_of))
         if names.together is not None:  # as of all requests that come from a form
-            new = zip(names.sent, map(str.encode, headers.values()), strict=True)
-            request._fields = [*request._fields, *new]
+            values = tuple(headers.values())
+            if request._lines is not None and "".join(values).isprintable():
+                request._lines += (names.lines % values).encode()
+            else:
+                new = zip(names.sent, map(str.encode, values), strict=True)
+                request._fields, request._lines = [*request._own_fields(), *new], None
             request._names = names.together
             return
         if not names.frame:
@@ -362,8 +380,9 @@ def _replace_fields(
     request: Request, plain: Plain, names: _NewNames, values: Iterable[str]
 ) -> None:
     first = [field for field in plain.first if field[0].lower() not in names.lowered]
-    kept = [field for field in request._fields if field[0].lower() not in names.lowered]
+    kept = [field for field in request._own_fields() if field[0].lower() not in names.lowered]
     request._fields = [*kept, *zip(names.sent, map(str.encode, values), strict=True)]
+    request._lines = None
     if len(first) < len(plain.first):  # the head holds one that is gone
         request.plain = request._plain = Plain(plain.origin, plain.target, first)
     if request._names is not None:
@@ -371,14 +390,22 @@ def _replace_fields(
 
 
 class _NewNames(NamedTuple):
-    """Names of headers that are set: as they are sent; these and those that go in small letters;
-    whether one of them frames a request; and with those that were known, None where one of them is
-    among these, or these are not known."""
+    """Names of headers that are set.
+
+    Args:
+        sent: as they are sent.
+        lowered: these and those that go, in small letters.
+        frame: whether one of them frames a request.
+        together: with those that were known before; None where that does not do, as one is among
+            these already, says what becomes of the connection, or is no name of a header.
+        lines: the headers as they go out, with `%s` for each value.
+    """
 
     sent: tuple[bytes, ...]
     lowered: frozenset[bytes]
     frame: bool
     together: frozenset[bytes] | None
+    lines: str
 
 
 @lru_cache(maxsize=256)
@@ -388,8 +415,11 @@ def _new_names(
     sent = tuple([name.encode("ascii") for name in names])
     lowered = frozenset([name.encode("ascii").lower() for name in (*names, *others)])
     frame = not lowered.isdisjoint(FRAMING)
-    new = known is not None and not frame and known.isdisjoint(lowered)
-    return _NewNames(sent, lowered, frame, known | lowered if known is not None and new else None)
+    together = None
+    if known is not None and known.isdisjoint(lowered) and not frame and _CONNECTION not in lowered:
+        together = known | lowered if all(map(_NAME.fullmatch, sent)) else None
+    lines = "".join([name.replace("%", "%%") + ": %s\r\n" for name in names])
+    return _NewNames(sent, lowered, frame, together, lines)
 
 
 def header(response: httpx.Response, name: str) -> str | None:

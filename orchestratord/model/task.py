@@ -170,6 +170,7 @@ class Task:
     run_id: int | None = None
     """Of a call: the run that it belongs to, the id of the call that began it. None for a call that
     nothing caused, and that has no child tasks."""
+    maybe_large: bool = field(default=True, compare=False)  # False: too short to be `is_large`
     turn: PartitionTurn | None = None
     """What there is of its partition; None for no partition."""
 
@@ -220,7 +221,7 @@ class Task:
     @property
     def is_large(self) -> bool:
         """Whether going through its parameters would hold the event loop for long."""
-        return bool(self.params) and is_larger(self.params, INLINE_BYTES)
+        return self.maybe_large and bool(self.params) and is_larger(self.params, INLINE_BYTES)
 
     def after(
         self,

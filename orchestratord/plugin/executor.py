@@ -35,7 +35,7 @@ class Target:
         lane: what shares a fate: `api:NAME`, or `host:port` of a receiver.
         concurrency: how many of the lane may be in flight in this daemon.
         egress: the rules of `egress.allow` that apply.
-        detail: whatever the executor wants to keep (for a delivery: the webhook).
+        detail: whatever the executor wants to keep (for a delivery: what is known of its webhook).
         rate: how many of the lane may begin, in all daemons together; None for any number.
         access: the API whose TLS, proxy and token its requests take; None for none of these.
         url: of a delivery, where it goes, in a form that people may see: all that go there wait

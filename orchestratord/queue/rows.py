@@ -10,16 +10,17 @@ from typing import Any
 
 from pydantic_core import to_json
 
+from orchestratord.model.json_body import SHORT_TEXT
 from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
 from orchestratord.model.turns.partition_turn import PartitionTurn
 from orchestratord.queue.connection import Connection
 from orchestratord.values.status_set import StatusCode
 
 _FIELDS = tuple(field.name for field in fields(Task))
-_TURN_FROM = len(_FIELDS) - 1
+_TURN_FROM = len(_FIELDS) - 2
 TASK_COLUMNS = (*_FIELDS[:_TURN_FROM], *PartitionTurn._fields)
 """The columns of `retry_schedule` that make a Task, in the order of its fields, of which its turn
-is the last."""
+is the last, after what `_task_of` finds out."""
 
 TASK = ", ".join(TASK_COLUMNS)
 """The same as SQL."""
@@ -65,16 +66,18 @@ FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?)) AND partition I
 
 def task_of(row: Sequence[Any]) -> Task:
     """The task of a row with the columns of `TASK`."""
-    values = list(row[:_TURN_FROM])
-    if row[_TURN_FROM] is not None:
-        values.append(PartitionTurn(*row[_TURN_FROM:]))
-    return _task_of(values)
+    turn = None if row[_TURN_FROM] is None else PartitionTurn(*row[_TURN_FROM:])
+    return _task_of(list(row[:_TURN_FROM]), turn)
 
 
-def _task_of(values: list[Any]) -> Task:
-    """The task of such a row, in which its turn stands for its partition's columns, or nothing."""
-    params = values[_PARAMS]
-    values[_PARAMS] = {} if params == "{}" else params_of(params)
+def _task_of(values: list[Any], turn: PartitionTurn | None) -> Task:
+    """The task of such a row, without its partition's columns."""
+    text, maybe_large = values[_PARAMS], False
+    if text == "{}":
+        values[_PARAMS] = {}
+    else:
+        values[_PARAMS] = params = params_of(text)
+        maybe_large = bool(params) and len(text) > SHORT_TEXT
     values[_IDEMPOTENT] = bool(values[_IDEMPOTENT])
     values[_CANCEL] = bool(values[_CANCEL])
     values[_ALONE] = bool(values[_ALONE])
@@ -82,6 +85,7 @@ def _task_of(values: list[Any]) -> Task:
         values[_PAYLOAD] = worded(values[_PAYLOAD])
     if values[_CODE] is not None or values[_ERROR] is not None:  # it was tried before
         values[_CODE], values[_ERROR] = code_of(values[_CODE]), worded(values[_ERROR])
+    values += maybe_large, turn
     return made(values)
 
 
@@ -196,9 +200,7 @@ class TaskPages:
                 if size is not None:
                     values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
                     at += size
-                if turns:
-                    values.append(turns.get(values[0]))
-                found[values[0]] = _task_of(values)
+                found[values[0]] = _task_of(values, turns.get(values[0]))
         return [found[id_] for id_ in self._ids if id_ in found]
 
 

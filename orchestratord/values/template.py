@@ -143,6 +143,11 @@ class Template(YamlValue):
         self.paths = frozenset(paths)
 
     @property
+    def path(self) -> tuple[str, ...] | None:
+        """The names of a template that is one path and nothing else; None for any other."""
+        return None if self._alone is None else self._alone[1]
+
+    @property
     def constant(self) -> bool:
         """True where nothing has to be looked up."""
         return self._literal is not None
@@ -261,18 +266,12 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
     source, path = part
     if path is not None:
         value: Any = context
-        for name in path:
-            # Asking an abstract class takes several times as long.
-            if type(value) is dict and name in value:
+        try:
+            for name in path:
                 value = value[name]
-                continue
-            if not isinstance(value, Mapping):
-                break  # an attribute or a method: Jinja's business
-            value = value.get(name, _MISSING)
-            if value is _MISSING:
-                raise InvalidPayload(f"in the template {{{{ {source} }}}}: there is no {name!r}")
-        else:
             return value
+        except (LookupError, TypeError):  # it is not there, or an attribute: Jinja's business
+            _check_names(source, path, context)
     try:
         budget = templates_budget()
         if budget is not None:
@@ -284,6 +283,17 @@ def _evaluate(part: _Part, context: Mapping[str, Any]) -> Any:
     except Exception as error:
         # An expression is the operator's text over untrusted values: whatever it raises is its own.
         raise InvalidPayload(f"in the template {{{{ {source} }}}}: {error}") from None
+
+
+def _check_names(source: str, path: tuple[str, ...], context: Mapping[str, Any]) -> None:
+    """Raise InvalidPayload with the first name of a path that a mapping does not have."""
+    value: Any = context
+    for name in path:
+        if not isinstance(value, Mapping):
+            return
+        value = value.get(name, _MISSING)
+        if value is _MISSING:
+            raise InvalidPayload(f"in the template {{{{ {source} }}}}: there is no {name!r}")
 
 
 def _computed(source: str, context: Mapping[str, Any], budget: Budget) -> Any:
@@ -365,52 +375,61 @@ def _render(tree: Any, context: Mapping[str, Any]) -> Any:
 
 
 class JsonText:
-    """A tree as JSON, all of it worked out that no template changes.
+    """A tree as JSON in UTF-8, all of it worked out that no template changes.
 
     Args:
         tree: what is written.
         encode: writes one value; raises TypeError or ValueError for one that JSON cannot hold.
     """
 
-    __slots__ = ("_encode", "_templates", "_texts")
+    __slots__ = ("_encode", "_params", "_pieces", "_templates")
 
-    def __init__(self, tree: TemplateTree, encode: Callable[[Any], str]) -> None:
+    def __init__(self, tree: TemplateTree, encode: Callable[[Any], bytes]) -> None:
         self._encode = encode
-        pieces: list[str | Template] = [""]
+        templates: list[Template] = []
+        self._pieces = [b""]
+        """What stands around the values, each of which has a place of its own in between."""
         for piece in _pieces(tree.tree, encode):
-            if isinstance(piece, str) and isinstance(pieces[-1], str):
-                pieces[-1] += piece
+            if isinstance(piece, Template):
+                templates.append(piece)
+                self._pieces += (b"", b"")
             else:
-                pieces.append(piece)
-        self._texts = [piece if isinstance(piece, str) else "" for piece in pieces]
-        self._templates = tuple(
-            (place, piece) for place, piece in enumerate(pieces) if isinstance(piece, Template)
-        )
+                self._pieces[-1] += piece
+        self._templates = tuple(templates)
+        paths = [template.path or () for template in templates]
+        params = [path[1] for path in paths if len(path) == 2 and path[0] == "params"]
+        self._params = params if len(params) == len(paths) else None
+        """Their names, where each template is one of the parameters, as in most bodies."""
 
-    def render(self, context: Mapping[str, Any]) -> str:
+    def render(self, context: Mapping[str, Any]) -> bytes:
         """The text. Raises InvalidPayload, and what `encode` raises."""
-        encode, texts = self._encode, self._texts.copy()
-        for place, template in self._templates:
-            texts[place] = encode(template.render(context))
-        return "".join(texts)
+        encode, pieces = self._encode, self._pieces.copy()
+        if self._params is not None:
+            try:
+                pieces[1::2] = map(encode, map(context["params"].__getitem__, self._params))
+                return b"".join(pieces)
+            except KeyError:
+                pass  # which one is not there is told below
+        pieces[1::2] = [encode(template.render(context)) for template in self._templates]
+        return b"".join(pieces)
 
 
-def _pieces(tree: Any, encode: Callable[[Any], str]) -> Iterator[str | Template]:
+def _pieces(tree: Any, encode: Callable[[Any], bytes]) -> Iterator[bytes | Template]:
     if isinstance(tree, Template):
         yield tree
     elif isinstance(tree, dict):
-        before = "{"
+        before = b"{"
         for key, item in tree.items():
-            yield f"{before}{encode(key)}:"
+            yield b"%b%b:" % (before, encode(key))
             yield from _pieces(item, encode)
-            before = ","
-        yield "}" if tree else "{}"
+            before = b","
+        yield b"}" if tree else b"{}"
     elif isinstance(tree, list):
-        before = "["
+        before = b"["
         for item in tree:
             yield before
             yield from _pieces(item, encode)
-            before = ","
-        yield "]" if tree else "[]"
+            before = b","
+        yield b"]" if tree else b"[]"
     else:
         yield encode(tree)

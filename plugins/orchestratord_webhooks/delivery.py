@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from typing import Any, ClassVar, cast
 
 import httpx
@@ -46,9 +47,6 @@ CONCURRENCY = 10
 MAX_ANSWER = 20_000
 """Bytes of a receiver's answer that are read."""
 
-FORMS = 4096
-"""Webhooks whose requests are kept half made."""
-
 SUCCESS = StatusSet.parse("2xx")
 
 
@@ -60,7 +58,6 @@ class Deliveries(Executor):
 
     def __init__(self, health: Health) -> None:
         self._health = health
-        self._forms: dict[int, tuple[Addressed, Form | None]] = {}
 
     def own_endpoint(self, endpoint_id: str, config: Config) -> Endpoint | None:
         return own_endpoint(config) if endpoint_id == OWN_ENDPOINT else None
@@ -89,19 +86,20 @@ class Deliveries(Executor):
             lane=f"{lane}{declared.url.receiver}",
             concurrency=CONCURRENCY,
             egress=endpoint.api.egress,
-            detail=declared,
+            detail=DeliveryPlan(declared),
             url=declared.url.name,
         )
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
-        webhook: Addressed = target.detail
+        plan: DeliveryPlan = target.detail
         if task.payload is None:
             raise InvalidPayload(task.last_error or "its payload did not render")
-        if not isinstance(webhook.payload, Template):
+        if plan.sends_json:
             _check_json(task.payload)
-        form = self._form(webhook)
+        form = plan.form
         if form is not None:
             return form.request(task.payload.encode())
+        webhook = plan.webhook
         context = {
             **self.context(task, now),
             "endpoint": task.endpoint_id,
@@ -117,24 +115,8 @@ class Deliveries(Executor):
         except (httpx.InvalidURL, ValueError) as error:
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
-    def _form(self, webhook: Addressed) -> Form | None:
-        """What all requests of a webhook have in common; None for one with templates."""
-        known = self._forms.get(id(webhook))
-        if known is not None and known[0] is webhook:
-            return known[1]
-        form = None
-        if not webhook.templated:
-            try:
-                form = Form("POST", webhook.url.render({}), _headers(webhook))
-            except (httpx.InvalidURL, ValueError) as error:
-                raise InvalidPayload(f"the request cannot be built: {error}") from None
-        if len(self._forms) >= FORMS:
-            self._forms.clear()  # those of earlier configurations, most of them
-        self._forms[id(webhook)] = webhook, form
-        return form
-
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        webhook: Addressed = target.detail
+        webhook: Addressed = target.detail.webhook
         signed = signature.signed(
             webhook.secret, self.message_id(task), int(self.now()), request.content
         )
@@ -166,6 +148,25 @@ class Deliveries(Executor):
             return f"msg_{task.nonce}"
         again = f"_{task.generation}" if task.generation else ""
         return f"msg_{self.instance}_{task.id}{again}"
+
+
+class DeliveryPlan:
+    """What the deliveries of one webhook have in common, made for its first one."""
+
+    def __init__(self, webhook: Addressed) -> None:
+        self.webhook = webhook
+        self.sends_json = not isinstance(webhook.payload, Template)
+
+    @cached_property
+    def form(self) -> Form | None:
+        """For all of its requests; None for a webhook with templates."""
+        webhook = self.webhook
+        if webhook.templated:
+            return None
+        try:
+            return Form("POST", webhook.url.render({}), _headers(webhook))
+        except (httpx.InvalidURL, ValueError) as error:
+            raise InvalidPayload(f"the request cannot be built: {error}") from None
 
 
 def _check_json(payload: str) -> None:

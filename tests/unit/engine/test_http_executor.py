@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import re
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -569,6 +570,29 @@ def test_what_cannot_be_built_is_an_invalid_payload(spec: dict[str, Any]) -> Non
     params = {"half": "a\ud800", "nan": NOT_A_NUMBER, "long": "x" * 70_000, "huge": 10**5000}
     with pytest.raises(InvalidPayload):
         prepare(spec, params)
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["", 'a\u2028\\"/\x00\x7f\U0010ffff', 0, -(10**30), True, None, 1e16, 1.5, [1, {"ä": None}]],
+)
+def test_a_value_in_the_body_is_written_as_python_writes_it(value: Any) -> None:
+    spec = {"method": "POST", "body": {"json": {"a": "{{ params.a }}"}}}
+    expected = json.dumps({"a": value}, ensure_ascii=False, separators=(",", ":"))
+    assert prepare(spec, {"a": value}).content.decode() == expected
+
+
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [("params.half", "the request cannot be built: 'utf-8' codec can't encode character '\\ud800'"),
+     ("params.huge", "body.json cannot be written as JSON: Exceeds the limit"),
+     ("params.none.a", "in the template {{ params.none.a }}: 'None' has no attribute 'a'"),
+     ("params.other", "in the template {{ params.other }}: there is no 'other'")],
+)  # fmt: skip
+def test_why_a_body_cannot_be_built(path: str, why: str) -> None:
+    params = {"half": "a\ud800", "huge": 10**5000, "none": None}
+    with pytest.raises(InvalidPayload, match=re.escape(why)):
+        prepare({"method": "POST", "body": {"json": {"a": f"{{{{ {path} }}}}"}}}, params)
 
 
 # -- the idempotency key --------------------------------------------------------------------------

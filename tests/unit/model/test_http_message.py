@@ -416,6 +416,14 @@ def test_what_is_done_to_a_copy_is_not_done_to_the_first(copied: Callable[[Any],
     assert b"x-more: 1\r\n" in on_the_wire(other)
 
 
+def wire_or_why(request: httpx.Request) -> bytes | str:
+    """Its bytes, or why it cannot be sent."""
+    try:
+        return on_the_wire(request)
+    except SendError as error:
+        return str(error)
+
+
 # -- setting headers ------------------------------------------------------------------------------
 
 LOW_NAMES = st.sampled_from(["x-a", "x-text", "user-agent", "webhook-id", "content-type", "host"])
@@ -440,14 +448,17 @@ def test_headers_are_set_alike_whoever_has_looked(
     expected = [pair for pair in expected if pair[0].lower().decode("latin-1") not in names]
     expected += [(name.encode(), value.encode()) for name, value in new.items()]
     untouched, touched, httpxs = ours(*arguments), ours(*arguments), theirs(*arguments)
+    formed = Form("POST", "http://h/a", first or {}).request(b"body")
     look(touched)
     plain = untouched.plain
-    for request in (untouched, touched, httpxs):
+    for request in (untouched, formed, touched, httpxs):
         put_headers(request, new, instead_of=gone)
     if not names & FRAMING:
         assert (untouched.plain is None) is (plain is None)  # nobody has looked
     assert url_text(untouched) == "http://h/a"
-    for request in (untouched, touched, httpxs):
+    if formed.plain is not None and untouched.plain is not None:
+        assert wire_or_why(formed) == wire_or_why(untouched)
+    for request in (untouched, formed, touched, httpxs):
         assert request.headers.raw == expected
         for name, value in new.items():
             assert request.headers[name] == value
@@ -480,16 +491,27 @@ def test_a_header_that_goes_leaves_nothing_half_made_behind(name: str) -> None:
 @pytest.mark.parametrize("content", [b"body", b""])
 @pytest.mark.parametrize("common", [{"User-Agent": "us"}, {"Connection": "close"}])
 @pytest.mark.parametrize(
-    "own", [{}, {"X-A": "ä"}, {"Host": "other"}, {"connection": "close"}, {"X-A": "1\r\nX-B: 2"}]
+    "own",
+    [
+        {},
+        {"X-A": "ä"},
+        {"Host": "other"},
+        {"connection": "close"},
+        {"X-A": "1\r\nX-B: 2"},
+        {"X-%s": "%b", "user-agent": ""},
+        {"X-A": "", "X-B": "\t"},
+        {"X A": "1"},
+        {"X-A": "\0"},
+    ],
 )
 def test_a_request_of_a_form_goes_out_as_one_of_its_own(
     content: bytes, common: dict[str, str], own: dict[str, str]
 ) -> None:
     kept = {name: value for name, value in common.items() if name.lower() not in own}
-    made = Form("POST", "http://h/a", common).request(content, own)
+    made = Form("POST", "http://h/a", common, tuple(own)).request(content, tuple(own.values()))
     whole = Request("POST", "http://h/a", headers={**kept, **own}, content=content)
     assert made.headers.raw == whole.headers.raw
-    made = Form("POST", "http://h/a", common).request(content, own)
+    made = Form("POST", "http://h/a", common, tuple(own)).request(content, tuple(own.values()))
     whole = Request("POST", "http://h/a", headers={**kept, **own}, content=content)
     try:
         expected = encode(whole)

@@ -4,15 +4,19 @@ from typing import Any
 
 import pytest
 
+from orchestratord.model.json_body import INLINE_BYTES, SHORT_TEXT, is_larger
+from orchestratord.model.task import Task
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.rows import (
+    TASK_COLUMNS,
     beginning_of,
     code_of,
     code_text,
     json_text,
     plain,
     same_json,
+    task_of,
     worded,
 )
 from orchestratord.values.status_set import StatusSet
@@ -53,6 +57,24 @@ def test_the_beginning_of_long_parameters() -> None:
         assert list(found) == list(value)[: len(found)]
     assert beginning_of(text[:-1]) == {**value, "y": "…"}
     assert beginning_of('{"a":"\\ud83d')["a"] in ("…", "\ud83d…")
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":"%s"}' % ("\U0001f600" * 5_450), '{"a":[%s1]}' % ("1e15," * 1_090),
+             '{"a":"%s"}' % (r"\u0001" * 908), '{"a":"%s"}' % ("b" * 5_461)]
+)  # fmt: skip
+def test_a_short_row_has_no_large_parameters(text: str) -> None:
+    task = a_task(params=text)
+    assert (len(text) > SHORT_TEXT) is task.maybe_large is text.endswith('bb"}')
+    assert task.is_large is is_larger(task.params, INLINE_BYTES) is False
+    assert a_task(params='{"a":"%s"}' % ("b" * INLINE_BYTES)).is_large
+    assert not a_task(params="{}").is_large
+    assert not a_task(params=7).is_large  # a row that cannot be read
+
+
+def a_task(**values: Any) -> Task:
+    """The task of a row that holds these, and no partition."""
+    return task_of([values.get(name) for name in TASK_COLUMNS])
 
 
 def test_json_is_short_and_readable() -> None:

@@ -23,10 +23,13 @@ def test_a_json_text_is_what_the_rendered_tree_is_as_json(value: Any) -> None:
     context = {"params": {"id": 7, "list": [1, "z"]}, "k": 'ü"\u2028'}
     tree = TemplateTree(value)
     encode = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), default=to_text).encode
-    assert JsonText(tree, encode).render(context) == encode(tree.render(context))
+    text = JsonText(tree, lambda value: encode(value).encode())
+    assert text.render(context).decode() == encode(tree.render(context))
 
 
 def test_a_json_text_refuses_what_its_template_refuses() -> None:
-    text = JsonText(TemplateTree({"a": ["{{ missing }}"]}), json.dumps)
+    text = JsonText(
+        TemplateTree({"a": ["{{ missing }}"]}), lambda value: json.dumps(value).encode()
+    )
     with pytest.raises(InvalidPayload, match="missing"):
         text.render({})
