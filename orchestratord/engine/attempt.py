@@ -46,7 +46,7 @@ from orchestratord.engine.settlement import (
 )
 from orchestratord.engine.stats import Stats
 from orchestratord.errors import InvalidPayload, Reject, Snooze
-from orchestratord.http.api_client import Sender
+from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, Reason, Status, Task, UnreadableParams
@@ -98,11 +98,10 @@ class Pipe(NewTasks):
         clock: Clock,
         chance: Random,
     ) -> None:
-        self._plans = Plans(placement, host)
+        self._plans = Plans(placement, host, sender)
         results = ResultTeller(host, self._plans, clock)
         super().__init__(store, host, lanes, placement, results, stats, clock)
         self._store = store
-        self._sender = sender
         self._claims = claims
         self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
         self._told = self._ends_told  # one and the same, by which they are told together
@@ -240,8 +239,8 @@ class Pipe(NewTasks):
             return None
         target = plan.target
         return Run(
-            task, plan, plan.key, target, plan.executor, plan.config, lane,
-            self._sender.within(target), running, began, time.monotonic(),
+            task, plan, plan.key, target, plan.executor, plan.config, lane, running, began,
+            time.monotonic(),
         )  # fmt: skip
 
     def _is_made(self, run: Run) -> bool:
@@ -347,6 +346,7 @@ class Pipe(NewTasks):
             return False
         if self.deadlines.stopping:
             raise asyncio.CancelledError
+        count_anew(run.running)
         return not (ordered and self.deadlines.leases.may_be_lost(run))
 
     async def _start(self, run: Run, effects: Sequence[Effect]) -> bool:
@@ -371,10 +371,10 @@ class Pipe(NewTasks):
 
     async def _send(self, run: Run) -> Outcome:
         task, target, running = run.task, run.target, run.running
-        count_anew(running)
         self.deadlines.begin(run)
         try:
-            outcome = await run.executor.execute(run.request, task, target, run.send)
+            send = AttemptClient(run.plan.client).send
+            outcome = await run.executor.execute(run.request, task, target, send)
             check_outcome(outcome)
             # What the executor judges is not a plugin's decision against the rules of retry.
             return replace(outcome, decided_by=None) if outcome.decided_by else outcome

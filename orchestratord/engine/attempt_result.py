@@ -16,9 +16,10 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import POISON_AFTER
 from orchestratord.engine.retry import AMBIGUOUS, Decision, succeeded
 from orchestratord.engine.runs.run_calls import listens, run_of
+from orchestratord.http.api_client import Sender, TargetClient
 from orchestratord.model.effects.recurring_rows import RecurringRows, upserts_of
 from orchestratord.model.endpoint import Endpoint
-from orchestratord.model.outcome import Outcome, Send
+from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import (
     Attempt,
@@ -67,6 +68,7 @@ class Plan:
         target: what the configuration says of it.
         executor: what carries them out.
         config: the configuration in force.
+        client: what sends their requests.
         direct: whether an attempt of an idempotent task makes its request and sends it, with
             nothing in between.
         decides: whether a hook is to be asked about its answers.
@@ -82,6 +84,7 @@ class Plan:
     target: Target
     executor: Executor
     config: Config
+    client: TargetClient
     direct: bool
     decides: bool
     after: str | None
@@ -94,8 +97,9 @@ class Plan:
 class Plans:
     """The plans of the keys of which attempts are made."""
 
-    def __init__(self, placement: Placement, host: Host) -> None:
+    def __init__(self, placement: Placement, host: Host, sender: Sender) -> None:
         self._placement = placement
+        self._sender = sender
         self._host = host
         self._loaded: object = None
         """What these were made of, besides what the placement knows."""
@@ -125,7 +129,7 @@ class Plans:
         before, after = executor.phases
         announces = concerned("announce", kind, endpoint) is not None
         plan = plans[key] = Plan(
-            key, standing, executor, self._placement.config,
+            key, standing, executor, self._placement.config, self._sender.to(standing),
             direct=standing.idempotent
             and standing.retry.give_up_after is None
             and endpoint.partition is None
@@ -151,11 +155,11 @@ class Run:
         executor: what carries it out.
         config: the configuration in force.
         lane: whose slot it has.
-        send: the client, within the attempt's deadline.
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
         clock: the same by `time.monotonic`.
         request: what is sent, once it is made.
+        sent: when it was begun to be sent, by `time.monotonic`.
         costly: making it takes too long for the loop.
         interrupted: the daemon stopped before it had ended.
         result: how it ended; None until then, and where the claim was lost to another daemon.
@@ -168,11 +172,11 @@ class Run:
     executor: Executor
     config: Config
     lane: str
-    send: Send
     running: asyncio.Task[Any]
     began: int
     clock: float
     request: Any = None
+    sent: float = 0.0
     costly: bool = False
     interrupted: bool = False
     result: AttemptResult | None = None
@@ -493,9 +497,8 @@ class Deadlines:
         self.leases = LeaseGuard(store)
         self.stopping = False
         """The daemon stops, and waits no longer."""
-        self.sending: dict[asyncio.Task[Any], tuple[float, float]] = {}
-        """Attempts whose request is under way: since when (`time.monotonic`), and the seconds that
-        they may take."""
+        self.sending: dict[asyncio.Task[Any], Run] = {}
+        """Attempts whose request is under way."""
         self.preparing: set[asyncio.Task[Any]] = set()
         """Attempts in the hands of before_ hooks, which may take their time."""
         self.overdue: dict[asyncio.Task[Any], str] = {}
@@ -503,8 +506,9 @@ class Deadlines:
 
     def begin(self, run: Run) -> None:
         """An attempt sends from now on, for as long as its timeout says."""
-        self.sending[run.running] = time.monotonic(), run.target.timeout + GRACE
-        if run.task.turn is not None and run.task.ordered:
+        run.sent = time.monotonic()
+        self.sending[run.running] = run
+        if (task := run.task).turn is not None and task.ordered:
             self.leases.begin(run)
 
     def end(self, attempt: asyncio.Task[Any]) -> None:
@@ -540,7 +544,8 @@ class Deadlines:
         A deadline for each attempt of its own would cost more than the rest of its bookkeeping;
         the client keeps the exact one. `now` is of `time.monotonic`.
         """
-        for attempt, (began, allowed) in list(self.sending.items()):
+        for attempt, run in list(self.sending.items()):
+            began, allowed = run.sent, run.target.timeout + GRACE
             if now <= began + allowed or attempt in self.overdue:
                 continue
             # Its answer is there: looking into it may take as long again, once it is its turn.

@@ -194,12 +194,15 @@ class HttpExecutor(Executor):
                     outcome = replace(outcome, verdict="failure", final_reason="not_retryable")
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
-                if success_if is not None and outcome.verdict == "success":
-                    outcome = await _looked_into(outcome, response, success_if, retry.when)
+                if outcome.verdict == "success":
+                    if success_if is not None:
+                        outcome = await _looked_into(outcome, response, success_if, retry.when)
+                    if outcome.verdict == "success":
+                        return outcome
             safe = target.idempotent or not outcome.maybe_done
             told_to_wait = retry.respect_retry_after and outcome.retry_after is not None
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
-                if outcome.response is None or outcome.verdict == "success":
+                if outcome.response is None:
                     return outcome
                 where = (spec.error_message if spec else None) or api.error_message
                 said = await error_message(outcome.response, where, target.detail.redactor)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -19,7 +18,6 @@ from orchestratord.http.tls import context_of, proxy_context
 from orchestratord.model.auth import OAuth2
 from orchestratord.model.endpoint import Api
 from orchestratord.model.http_message import MAX_RESPONSE, put_headers, request_header
-from orchestratord.model.outcome import Send
 from orchestratord.plugin.executor import Target
 from orchestratord.values.durations import format_duration
 
@@ -29,8 +27,8 @@ _TOKEN_TIMEOUT = 30.0
 _TOKEN_ANSWER = 65_536
 """Seconds, and bytes, of an answer with a token."""
 
-MOST_OPTIONS = 1024
-"""Options of requests to one API that are remembered: a plugin may have its own for each."""
+MOST_OPTIONS = 64
+"""Options of requests to one target that are remembered: a plugin may have its own for each."""
 
 MakeKeeper = Callable[[str, OAuth2, Learn], Keeper]
 """Makes what has the token of an API: see `TokenKeeper`."""
@@ -54,8 +52,6 @@ class ApiClient:
         if api.proxy is not None:
             context = proxy_context(api.tls) if api.proxy.scheme == "https" else None
             self.route = ProxyRoute(api.proxy, context)
-        self._options: dict[SendOptions, SendOptions] = {}
-        """Those of requests, with what all of this have in common."""
         self._for_token = SendOptions(
             timeout=_TOKEN_TIMEOUT,
             egress=egress,
@@ -68,24 +64,19 @@ class ApiClient:
     def send(
         self, request: httpx.Request, options: SendOptions, now: float, until: float
     ) -> Coroutine[Any, Any, httpx.Response]:
-        """Send a request as `options` say, with the context and by the route of this.
+        """Send a request as `options` say, which have the context and the route of this.
 
         Where the API refuses the token, the request is sent once more with another one: nothing
         was carried out. `now` and `until`, when the answer has to be there, are the loop's time.
         Awaiting raises SendError.
         """
-        keeper, known = self._keeper, self._options.get(options)
-        if known is None:
-            known = replace(options, ssl_context=self.ssl_context, route=self.route)
-            if len(self._options) >= MOST_OPTIONS:
-                self._options.clear()
-            self._options[options] = known
+        keeper = self._keeper
         if keeper is None or (
             _WITH_TOKEN not in request.extensions
             and request_header(request, "authorization") != AWAITED
         ):  # no token, or a hook has set an Authorization of its own
-            return self._client.send_by(request, known, now, until)
-        return self._authorized(request, known, keeper, until)
+            return self._client.send_by(request, options, now, until)
+        return self._authorized(request, options, keeper, until)
 
     async def _authorized(
         self, request: httpx.Request, options: SendOptions, keeper: Keeper, until: float
@@ -130,7 +121,7 @@ class ApiClient:
 
 
 class Sender:
-    """Makes the `send` of each attempt.
+    """Makes what sends the requests of each target.
 
     Args:
         client: sends the requests.
@@ -150,10 +141,10 @@ class Sender:
         self._known: dict[str, tuple[Api, ApiClient]] = {}
         self._keepers: dict[str, Keeper] = {}
 
-    def within(self, target: Target) -> Send:
-        """A `send` whose deadline begins with its first call and covers all of them."""
+    def to(self, target: Target) -> TargetClient:
+        """What sends the requests of a target's attempts."""
         api_client = None if target.access is None else self._api_client(target.access)
-        return _Within(self._client, target, api_client)
+        return TargetClient(self._client, target, api_client)
 
     async def token(self, api: Api, refused: Token | None, until: float) -> Token | None:
         """A token of an API, as its own requests have it: see `ApiClient.token`."""
@@ -178,17 +169,56 @@ class Sender:
         return keeper
 
 
-class _Within:
-    """Sends the requests of one attempt."""
+class TargetClient:
+    """What the attempts of one target have in common as they send their requests.
 
-    _deadline: float | None = None
+    Args:
+        client: sends them.
+        target: whose they are.
+        api_client: sends them instead, where their API has TLS, a proxy or a token of its own.
+    """
 
     def __init__(self, client: HttpClient, target: Target, api_client: ApiClient | None) -> None:
-        self._client = client
-        self._target = target
-        self._api_client = api_client
+        self.timeout = target.timeout
+        self.send = client.send_by if api_client is None else api_client.send
+        """Sends a request by options of this."""
+        self._egress = _egress(target.egress, client.listeners)
+        self._ssl_context = api_client.ssl_context if api_client is not None else None
+        self._route = api_client.route if api_client is not None else None
+        self.known: dict[tuple[bool, bool, int], SendOptions] = {}
+        """How requests are sent, by `fresh`, `follow_redirects` and `max_response`."""
 
-    def __call__(
+    def options(self, asked: tuple[bool, bool, int]) -> SendOptions:
+        """How requests are sent for which that is not known yet."""
+        fresh, follow_redirects, max_response = asked
+        if len(self.known) >= MOST_OPTIONS:
+            self.known.clear()
+        made = self.known[asked] = SendOptions(
+            timeout=self.timeout,
+            egress=self._egress,
+            max_response=max_response,
+            follow_redirects=follow_redirects,
+            fresh=fresh,
+            ssl_context=self._ssl_context,
+            route=self._route,
+        )
+        return made
+
+
+class AttemptClient:
+    """Sends the requests of one attempt. Its deadline begins with the first and covers all.
+
+    Args:
+        client: of its target.
+    """
+
+    __slots__ = ("_client", "_deadline")
+
+    def __init__(self, client: TargetClient) -> None:
+        self._client = client
+        self._deadline: float | None = None
+
+    def send(
         self,
         request: httpx.Request,
         *,
@@ -196,42 +226,20 @@ class _Within:
         follow_redirects: bool = False,
         max_response: int = MAX_RESPONSE,
     ) -> Coroutine[Any, Any, httpx.Response]:
-        client, target, api_client = self._client, self._target, self._api_client
-        timeout = target.timeout
-        options = _options(
-            target.egress, client.listeners, timeout, max_response, follow_redirects, fresh
-        )
-        now, deadline = asyncio.get_running_loop().time(), self._deadline
+        """See `Send`."""
+        client, deadline = self._client, self._deadline
+        now = asyncio.get_running_loop().time()
         if deadline is None:
-            self._deadline = deadline = now + timeout
+            self._deadline = deadline = now + client.timeout
         elif now >= deadline:
-            return _late(format_duration(timeout))
-        if api_client is None:
-            return client.send_by(request, options, now, deadline)
-        return api_client.send(request, options, now, deadline)
+            return _late(format_duration(client.timeout))
+        asked = fresh, follow_redirects, max_response
+        options = client.known.get(asked) or client.options(asked)
+        return client.send(request, options, now, deadline)
 
 
 async def _late(limit: str) -> httpx.Response:
     raise SendError(f"no answer within {limit}", kind="timeout", sent=False)
-
-
-@lru_cache(maxsize=1024)
-def _options(
-    rules: tuple[str, ...],
-    listeners: frozenset[tuple[str, int]],
-    timeout: float,
-    max_response: int,
-    follow_redirects: bool,
-    fresh: bool,
-) -> SendOptions:
-    """Those of a request, which many attempts have in common."""
-    return SendOptions(
-        timeout=timeout,
-        egress=_egress(rules, listeners),
-        max_response=max_response,
-        follow_redirects=follow_redirects,
-        fresh=fresh,
-    )
 
 
 @lru_cache(maxsize=1024)

@@ -12,6 +12,7 @@ import os
 import ssl
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from functools import lru_cache
 
 import httpx
 
@@ -137,9 +138,10 @@ class HttpClient:
         else:
             origin, encoded = _origin(request.url), encode(request)
         if origin.scheme == b"http":
-            key = PoolKey(origin.name, origin.port or 80, None, options.route)
-            if key.route is not None:
-                encoded = key.route.handed(encoded, origin)
+            key = _direct_key(origin)
+            if options.route is not None:
+                key = key._replace(route=options.route)
+                encoded = options.route.handed(encoded, origin)
         else:
             key = self._secure_key(origin, options)
         connection = None if options.fresh else self._pool.take(key, options.egress, now)
@@ -157,8 +159,7 @@ class HttpClient:
         if connection.reusable:
             self._pool.give(key, connection, end)
         extensions = {"http_version": version, "reason_phrase": reason, "truncated": cut}
-        took = timedelta(seconds=end - now)
-        response = Response(status, fields, content, request, extensions, names, took)
+        response = Response(status, fields, content, request, extensions, names, end - now)
         if options.follow_redirects and status in _REDIRECTS:
             return await self._follow(response, options, now, deadline)
         return response
@@ -171,7 +172,7 @@ class HttpClient:
             deadline=until,
             gathered=self._gathered,
         )
-        if connection.closing:
+        if connection.is_closing():
             what = "the connection was closed before anything was sent"
             raise SendError(what, kind="reset", sent=False)
         return connection
@@ -217,6 +218,12 @@ def _usual_context() -> ssl.SSLContext:
     except OSError as error:
         what = f"the authorities of this machine cannot be read: {reason(error)}"
         raise SendError(what, kind="tls", sent=False, shortage=is_shortage(error)) from error
+
+
+@lru_cache(maxsize=4096)
+def _direct_key(origin: Origin) -> PoolKey:
+    """Of a receiver that is reached without TLS, and without a proxy."""
+    return PoolKey(origin.name, origin.port or 80, None)
 
 
 def _origin(url: httpx.URL) -> Origin:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Callable
 
 
 class GatheredWrites:
@@ -14,15 +15,15 @@ class GatheredWrites:
     """
 
     def __init__(self) -> None:
-        self._waiting: list[tuple[asyncio.WriteTransport, bytes]] = []
+        self._waiting: list[tuple[Callable[[bytes], None], bytes]] = []
 
-    def add(self, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """Have `data` written to `transport`, unless it is closed by then."""
+    def add(self, write: Callable[[bytes], None], data: bytes) -> None:
+        """Have `data` written by `write`, which does nothing where that is closed by then."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write)
-        self._waiting.append((transport, data))
+        self._waiting.append((write, data))
 
     def _write(self) -> None:
         waiting, self._waiting = self._waiting, []
-        for transport, data in waiting:
-            transport.write(data)
+        for write, data in waiting:
+            write(data)

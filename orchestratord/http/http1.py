@@ -38,11 +38,13 @@ class Http1Connection(asyncio.Protocol):
     """
 
     __slots__ = (
+        "_answer",
+        "_answered",
         "_asked",
+        "_buffers",
         "_closes",
         "_deadline",
         "_gathered",
-        "_last",
         "_loop",
         "_parser",
         "_paused",
@@ -56,10 +58,15 @@ class Http1Connection(asyncio.Protocol):
         "address",
         "egress",
         "idle_since",
+        "is_closing",
         "reusable",
         "used",
     )
 
+    is_closing: Callable[[], bool]
+    """True when the connection is closed, or about to be."""
+    _answer: ReceivedAnswer
+    """What `_answered` says."""
     _transport: asyncio.Transport
     _write: Callable[[bytes], None]
 
@@ -87,8 +94,10 @@ class Http1Connection(asyncio.Protocol):
         self._asked = "", 0
         """The request's method, and how much is kept of its answer."""
         self._closes = False
-        self._last: tuple[bytes, tuple[str, int], ReceivedAnswer] | None = None
-        """The bytes of an answer, for which request, and what they say."""
+        self._buffers = True
+        """Whether its transport may hold some of a request back."""
+        self._answered = b""
+        """The bytes of the last answer to such a request, where it may be repeated; else none."""
         self._rest: memoryview | None = None
         self._paused = False  # what was written is more than the peer takes at present
         self._deadline = 0.0
@@ -111,9 +120,13 @@ class Http1Connection(asyncio.Protocol):
 
         Awaiting raises SendError where there is no usable answer.
         """
-        self._waiter = waiter = self._loop.create_future()
-        self._asked, self._closes = (encoded.request.method, limit), encoded.closes
-        self._deadline, self.reusable = deadline, False
+        # `create_future` does no more, and takes a call.
+        waiter: asyncio.Future[ReceivedAnswer] = asyncio.Future(loop=self._loop)
+        self._waiter = waiter
+        asked = encoded.request.method, limit
+        if asked != self._asked:
+            self._asked, self._answered = asked, b""
+        self._closes, self._deadline = encoded.closes, deadline
         # One timer for many exchanges: an early one looks at the deadline and waits on.
         if self._timer_at > deadline:
             self._arm()
@@ -121,6 +134,7 @@ class Http1Connection(asyncio.Protocol):
         if len(body) <= _PIECE:
             self._write(encoded.head + body)
         else:
+            self._buffers = True
             self._transport.write(encoded.head)
             self._rest = memoryview(body)
             self._send_more()
@@ -128,6 +142,7 @@ class Http1Connection(asyncio.Protocol):
 
     def abandon(self) -> None:
         """The answer is not waited for any more: close at once."""
+        self.reusable = False
         if self._parser is not None:
             self._parser.release()
         self._waiter = self._parser = self._rest = None
@@ -136,12 +151,7 @@ class Http1Connection(asyncio.Protocol):
     def usable(self) -> bool:
         """Whether it is still open and, idle as it is, silent. The socket is asked as well: the
         loop may not have come to an end of stream that has already arrived."""
-        return not self.closing and self._peek() is None
-
-    @property
-    def closing(self) -> bool:
-        """True when the connection is closed, or about to be."""
-        return self._transport.is_closing()
+        return not self.is_closing() and self._peek() is None
 
     def close(self) -> None:
         """Close at once; what is not yet sent is dropped."""
@@ -184,15 +194,28 @@ class Http1Connection(asyncio.Protocol):
             self._rest = rest if rest else None
             self._transport.write(piece)
 
+    def _write_now(self, data: bytes) -> None:
+        """Have the socket itself send what nothing waits before, which takes a third of the
+        transport's time; what it does not take is the transport's."""
+        if self._waiter is None:  # abandoned before the end of the turn
+            return
+        try:
+            sent = self._socket.send(data)
+        except OSError:  # it is full; or broken, which the transport finds, too, and tells of
+            sent = 0
+        if sent < len(data):
+            self._buffers = True
+            self._transport.write(data[sent:])
+
     def _succeed(self, answer: ReceivedAnswer, reusable: bool) -> None:
-        waiter, self._waiter = self._waiter, None
-        self.used = True
+        waiter = self._waiter
+        self._waiter, self.used = None, True
         # An answer may come before the whole body is sent: it counts, the connection is lost.
         if (
             not reusable
             or self._closes
             or self._rest is not None
-            or self._transport.get_write_buffer_size()
+            or (self._buffers and self._transport.get_write_buffer_size())
         ):
             self.abandon()
         else:
@@ -238,8 +261,10 @@ class Http1Connection(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = transport = cast("asyncio.Transport", transport)
-        gathered = self._gathered
-        self._write = transport.write if gathered is None else partial(gathered.add, transport)
+        self.is_closing = transport.is_closing
+        self._buffers = transport.get_extra_info("sslcontext") is not None
+        write = transport.write if self._buffers else self._write_now
+        self._write = write if self._gathered is None else partial(self._gathered.add, write)
 
     def data_received(self, data: bytes) -> None:
         if self._waiter is None:  # nothing was asked for
@@ -247,12 +272,11 @@ class Http1Connection(asyncio.Protocol):
             return
         parser, whole = self._parser, False
         if parser is None:
-            last = self._last
-            if last is not None and data == last[0] and self._asked == last[1]:
-                self._succeed(last[2], True)
+            if data == self._answered:
+                self._succeed(self._answer, True)
                 return
-            parser, whole = ResponseParser(*self._asked), True
-            self._parser = parser
+            self._parser = parser = ResponseParser(*self._asked)
+            whole = True
         try:
             parser.feed(data)
         except SendError as error:
@@ -261,7 +285,7 @@ class Http1Connection(asyncio.Protocol):
         if parser.done:
             answer = self._parsed(parser)
             if whole and self.reusable and len(data) <= _REMEMBERED >= len(answer.content):
-                self._last = data, self._asked, answer
+                self._answered, self._answer = data, answer
 
     def _parsed(self, parser: ResponseParser) -> ReceivedAnswer:
         answer = parser.answer()

@@ -9,10 +9,11 @@ from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import Http1Connection
 from orchestratord.http.proxy import PoolKey
 
-_MOMENT = 0.002
+_MOMENT = 0.02
 """Seconds after an exchange for which a connection is taken to be open without a look at its
-socket, which would let all other threads go first. Should it have been closed within them, the
-request fails as one on any connection that is closed at the moment of sending."""
+socket, which would let all other threads go first: a turn of the loop seldom takes as long, and
+each tells of what was closed before it. Should the end have come since, the request fails as one
+on any connection that is closed at the moment of sending."""
 
 
 class IdleConnections:
@@ -28,6 +29,7 @@ class IdleConnections:
         self._limit = limit
         self._limit_per_key = limit_per_key
         self._timeout = timeout
+        self._moment = min(_MOMENT, timeout)
         self._idle: dict[PoolKey, list[Http1Connection]] = {}
         self._count = 0
         self._sweeper: asyncio.TimerHandle | None = None
@@ -39,10 +41,7 @@ class IdleConnections:
             return None
         last = idle[-1]
         # The usual case: it was used a moment ago, and its address checked by these very rules.
-        idle_for = now - last.idle_since
-        if last.egress is egress and (
-            not last.closing if idle_for < _MOMENT else self._is_open(last, idle_for)
-        ):
+        if last.egress is egress and now - last.idle_since < self._moment and not last.is_closing():
             self._count -= 1
             return idle.pop()
         return self._search(idle, key, egress, now)
@@ -66,19 +65,20 @@ class IdleConnections:
         """Whether one that has been idle for so many seconds can be used now."""
         if idle_for >= self._timeout:
             return False
-        return not connection.closing if idle_for < _MOMENT else connection.usable()
+        return not connection.is_closing() if idle_for < _MOMENT else connection.usable()
 
     def give(self, key: PoolKey, connection: Http1Connection, now: float) -> None:
         """Keep a connection for another request, or close it where there are enough."""
         idle = self._idle.get(key)
         if idle is None:
             idle = self._idle[key] = []
-        if self._count >= self._limit or len(idle) >= self._limit_per_key:
+        count = self._count
+        if count >= self._limit or len(idle) >= self._limit_per_key:
             connection.close()
             return
         connection.idle_since = now
         idle.append(connection)
-        self._count += 1
+        self._count = count + 1
         if self._sweeper is None:
             loop = asyncio.get_running_loop()
             self._sweeper = loop.call_later(self._timeout, self._sweep, loop)
@@ -100,7 +100,7 @@ class IdleConnections:
         for key, idle in list(self._idle.items()):
             kept = []
             for one in idle:
-                if one.closing or now - one.idle_since >= self._timeout:
+                if one.is_closing() or now - one.idle_since >= self._timeout:
                     one.close()
                 else:
                     kept.append(one)

@@ -284,7 +284,7 @@ class Response(httpx.Response):
         request: what it answers.
         extensions: `http_version`, `reason_phrase`, and `truncated` where the body was cut.
         names: those of the headers, by `names_of`; worked out where left out.
-        elapsed: from its request to its last byte, where that is known.
+        took: seconds from its request to its last byte, where that is known.
     """
 
     plain: tuple[str, ...] | None = None
@@ -302,7 +302,7 @@ class Response(httpx.Response):
         request: httpx.Request,
         extensions: dict[str, Any],
         names: tuple[str, ...] | None = None,
-        elapsed: timedelta | None = None,
+        took: float | None = None,
     ) -> None:
         self.status_code = status_code
         self._fields = fields
@@ -310,15 +310,24 @@ class Response(httpx.Response):
         self._content = content
         self._request = request
         self.extensions = extensions
-        self.history = []
-        self._num_bytes_downloaded = len(content)
-        if elapsed is not None:
-            self._elapsed = elapsed
+        self._took = took
 
     @_Part
     def headers(self) -> httpx.Headers:
-        """Made where it is looked at, as is `stream`."""
+        """Made where it is looked at, as are those below."""
         return httpx.Headers(self._fields)
+
+    @cached_property
+    def elapsed(self) -> timedelta:
+        return super().elapsed if self._took is None else timedelta(seconds=self._took)
+
+    @cached_property
+    def history(self) -> list[httpx.Response]:  # type: ignore[override]
+        return []
+
+    @cached_property
+    def _num_bytes_downloaded(self) -> int:  # type: ignore[override]
+        return len(self._content)
 
     @cached_property
     def stream(self) -> httpx.ByteStream:  # type: ignore[override]

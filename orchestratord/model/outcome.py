@@ -84,11 +84,10 @@ class Outcome:
         code = response.status_code
         verdict: Verdict = "success" if code in success else "retry" if code in when else "failure"
         error = None if verdict == "success" else f"{code} {response.reason_phrase}".rstrip()
-        outcome: Any = _Thawed(verdict, code, response, error)
         # These three say that something behind the server failed, maybe after it had done it.
-        outcome.maybe_done = code in (500, 502, 504)
-        outcome.answered = True
-        outcome.retry_after = header(response, "retry-after")
+        maybe_done = code in (500, 502, 504)
+        retry_after = header(response, "retry-after")
+        outcome: Any = _Thawed(verdict, code, response, error, maybe_done, True, retry_after)
         outcome.__class__ = Outcome
         return outcome  # type: ignore[no-any-return]
 

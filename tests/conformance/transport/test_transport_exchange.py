@@ -5,12 +5,14 @@ from __future__ import annotations
 import asyncio
 import gzip
 import hashlib
+import socket
 import zlib
 from typing import Any
 
 import httpx
 import pytest
 
+from orchestratord.http.client import HttpClient
 from orchestratord.http.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -320,3 +322,29 @@ async def test_an_answer_that_comes_again_is_parsed_once(
         assert (await send(method, server.url)).content == content
     assert (await send("GET", server.url, options={"max_response": 1})).content == b"o"
     assert (server.connections, len(server.requests)) == (1, len(answers))
+
+
+async def test_what_the_socket_does_not_take_at_once_follows(
+    client: HttpClient, send: Any, serve: Any
+) -> None:
+    body = bytes(range(256)) * 240
+
+    async def script(peer: Any) -> None:
+        sock = peer.writer.get_extra_info("socket")
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 8192)
+        while True:
+            await peer.request()
+            await peer.answer(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+
+    server = await serve(script)
+    await send("GET", server.url)
+    [[connection]] = client._pool._idle.values()
+    connection._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1)
+    sending = asyncio.create_task(send("POST", server.url, content=body))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert connection._transport.get_write_buffer_size() > 0
+    assert (await sending).status_code == 200
+    assert (await send("PUT", server.url, content=b"x")).status_code == 200
+    assert [raw.endswith(body) for raw in server.requests] == [False, True, False]
+    assert server.connections == 1

@@ -13,6 +13,8 @@ from typing import Any
 import pytest
 
 from orchestratord.http.client import HttpClient
+from orchestratord.http.request_bytes import encode
+from orchestratord.model.http_message import Request
 
 AT_ONCE = 3
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -73,3 +75,17 @@ async def test_what_one_turn_sends_goes_out_at_its_end(
         assert end.recv(4096).endswith(b"\r\n\r\nx")
         end.sendall(OK)
     assert [answer.content for answer in await asyncio.gather(*sending)] == [b"ok"] * AT_ONCE
+
+
+async def test_what_is_abandoned_within_its_turn_is_not_sent_at_its_end(
+    client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
+) -> None:
+    url, ends = kept
+    [idle] = client._pool._idle.values()
+    deadline = asyncio.get_running_loop().time() + 10
+    idle[0].exchange(encode(Request("POST", url, content=b"x")), 10, deadline)
+    idle[0].abandon()
+    while not readable(ends):
+        await asyncio.sleep(0)
+    [got] = [end.recv(4096) for end in ends if readable([end])]
+    assert got[-1:] == (b"" if gathers else b"x")

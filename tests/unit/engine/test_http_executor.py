@@ -8,7 +8,9 @@ import json
 import re
 import socket
 import threading
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from pydantic import ValidationError
 
 from orchestratord.engine.http_executor import HttpExecutor, HttpSpec
 from orchestratord.errors import InvalidPayload
-from orchestratord.http.api_client import Sender
+from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.http.client import HttpClient
 from orchestratord.model.auth import Auth
 from orchestratord.model.endpoint import Api, Endpoint
@@ -773,7 +775,9 @@ async def call(
     target = target_of(spec, base_url=receiver.url, **options)
     request = executor.prepare(TASK, target, NOW)
     async with asyncio.timeout(60):
-        return await executor.execute(request, TASK, target, Sender(client).within(target))
+        return await executor.execute(
+            request, TASK, target, AttemptClient(Sender(client).to(target)).send
+        )
 
 
 def answering(*statuses: int, **headers: str) -> Script:
@@ -1029,6 +1033,40 @@ async def test_what_is_not_idempotent_never_meets_a_stale_connection(
     assert receiver.connections == 3
     assert receiver.unread == []
     assert [raw.split()[0] for raw in receiver.requests] == [b"GET", b"POST", b"POST"]
+
+
+@pytest.mark.parametrize("says", [b"Connection: close\r\n", b""], ids=["told", "not told"])
+@pytest.mark.parametrize("busy", [0.0, 0.005, 0.05])
+async def test_a_server_that_closes_after_an_answer_gets_each_request_once(
+    client: HttpClient, says: bytes, busy: float
+) -> None:
+    """Also where the loop had something else to do, and has not seen the end of the connection."""
+    answer = b"HTTP/1.1 200 OK\r\n%bContent-Length: 0\r\n\r\n" % says
+    requests: list[bytes] = []
+
+    def serve() -> None:
+        with suppress(OSError):
+            while True:
+                end, _ = listening.accept()
+                with end:
+                    requests.append(end.recv(4096).split()[0])
+                    end.sendall(answer)
+
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        thread = threading.Thread(target=serve)
+        thread.start()
+        try:
+            receiver = Receiver(closing_when_asked_again())
+            receiver.url = f"http://127.0.0.1:{listening.getsockname()[1]}"
+            methods = ["GET", "PUT", "POST", "GET", "GET"]
+            for method in methods:
+                outcome = await call(client, {"method": method}, receiver)
+                assert (outcome.verdict, outcome.status_code) == ("success", 200)
+                time.sleep(busy)
+        finally:
+            listening.shutdown(socket.SHUT_RDWR)
+            thread.join(10)
+    assert requests == [method.encode() for method in methods]
 
 
 # -- tries at once --------------------------------------------------------------------------------

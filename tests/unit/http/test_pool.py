@@ -63,7 +63,7 @@ async def test_one_that_was_idle_too_long_is_closed(connect: Open) -> None:
     key, connection = await connect()
     pool.give(key, connection, loop.time())
     assert pool.take(key, EGRESS, connection.idle_since + 5.0) is None
-    assert connection.closing
+    assert connection.is_closing()
     pool.close()
 
 
@@ -84,7 +84,7 @@ async def test_other_rules_check_the_address_again(connect: Open) -> None:
     key, connection = await connect()
     pool.give(key, connection, loop.time())
     assert pool.take(key, Egress(), loop.time()) is None
-    assert not connection.closing
+    assert not connection.is_closing()
     assert pool.take(key, Egress((parse_rule("127.0.0.0/8"),)), loop.time()) is connection
     pool.close()
 
@@ -95,13 +95,13 @@ async def test_sweeping_leaves_no_key_behind(connect: Open) -> None:
     key, connection = await connect()
     pool.give(key, connection, loop.time())
     async with asyncio.timeout(60):
-        while not connection.closing:
+        while not connection.is_closing():
             await asyncio.sleep(0.01)
     _, another = await connect()
     pool.give(key, another, loop.time())  # there is room again
-    assert not another.closing
+    assert not another.is_closing()
     pool.close()
-    assert another.closing
+    assert another.is_closing()
 
 
 @pytest.mark.parametrize("idle_for", [0.0, 1.0])

@@ -13,6 +13,8 @@ from orchestratord.engine.attempt_result import Plans
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.lanes.lane_set import LaneSet
 from orchestratord.engine.lanes.placement import REMOVED_AFTER, Placement, differ
+from orchestratord.http.api_client import Sender
+from orchestratord.http.client import HttpClient
 from orchestratord.model.endpoint import Api, Endpoint
 from orchestratord.model.retry_policy import RetryPolicy
 from orchestratord.model.settings import Config, DaemonSettings
@@ -89,7 +91,7 @@ def test_a_declared_endpoint_runs_in_the_lane_of_its_api(placement: Placement) -
 
 def test_what_attempts_are_made_with_does_not_outlive_a_reload(placement: Placement) -> None:
     """Though nothing is attempted any more."""
-    plans, task = Plans(placement, Host()), claimed(1, CALL)
+    plans, task = Plans(placement, Host(), Sender(HttpClient())), claimed(1, CALL)
     before = plans.of(task)
     assert before is not None
     assert plans.of(task) is before
