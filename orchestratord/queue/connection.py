@@ -43,7 +43,8 @@ BY_RUN = "INDEXED BY retry_schedule_run"
 BY_ID = "NOT INDEXED"  # the primary key is no index of its own
 
 LISTED = "status <> 'running'"
-"""What the indexes by status and by endpoint hold: a statement that is to use one has to say so."""
+"""What the indexes by status and by endpoint hold, on PostgreSQL also the one by creation: a
+statement that is to use one has to say so."""
 RUNNING = "status = 'running'"
 READY = "status = 'pending' AND held = 0"
 """What a claim may see: it waits, and not for its turn in a partition."""
@@ -125,6 +126,8 @@ class Connection(ABC):
     """At the end of a SELECT whose rows are then changed: keeps others from changing them."""
     skip_locked: str = ""
     """The same, leaving out those that others are just changing."""
+    created_listed: bool = False
+    """Whether the index by creation holds only what is `LISTED`."""
     queues: bool = False
     """Whether `begin` waits for others who write, and they for the end of our transaction."""
     _raw: Any

@@ -188,8 +188,12 @@ _index("running", RetrySchedule.locked_by, postgres=_leases, where=_status == "r
 _rests = _status != "running"
 _index("status", _status, postgres=(_status, _id), where=_rests)
 _index("endpoint", _endpoint, _status, postgres=(_endpoint, _status, _id), where=_rests)
-# `since`.
-_index("created", RetrySchedule.created_at)
+# `since`. SQLite changes an index only where one of its columns changes; PostgreSQL adds each new
+# version of a row to all of them. So there what runs is not in this one either; and since the
+# status changes with each version, PostgreSQL does not look, again and again, for versions of the
+# same row that it could take out of a full page, of which a queue leaves it none.
+_created = (RetrySchedule.created_at,)
+_index("created", *_created, postgres=(*_created, _status), postgres_where=_rests)
 # Retention.
 _finished = RetrySchedule.finished_at
 _index("finished", _status, _finished, where=_finished.is_null(False))

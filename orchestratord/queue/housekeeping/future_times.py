@@ -28,6 +28,7 @@ from orchestratord.queue.connection import (
     BY_READY,
     LISTED,
     READY,
+    RUNNING,
     Connection,
 )
 from orchestratord.queue.models import (
@@ -65,6 +66,11 @@ WHERE held = 1
 ORDER BY endpoint_id, webhook, partition, turn_at, next_try, id LIMIT ?
 """
 MADE = f"SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at > ? LIMIT ?"
+MADE_LISTED = f"""
+(SELECT id FROM retry_schedule WHERE created_at > ? AND {LISTED} LIMIT ?)
+UNION ALL (SELECT id FROM retry_schedule WHERE created_at > ? AND {RUNNING} LIMIT ?)
+"""
+"""The same where what runs is not in the index."""
 ENDED = f"""
 SELECT id FROM retry_schedule {BY_FINISHED}
 WHERE status = ? AND finished_at IS NOT NULL AND finished_at > ? LIMIT ?
@@ -162,7 +168,8 @@ def ahead(db: Connection, statement: str, now: int, place: Place) -> tuple[list[
 def ended_ahead(db: Connection, now: int) -> list[int]:
     """Tasks that were made, or have ended, when `now` was still to come; a page of them."""
     latest = now + AHEAD_MS
-    rows = db.all(MADE, (latest, PAGE))
+    made = (latest, PAGE)
+    rows = db.all(MADE_LISTED, made * 2) if db.created_listed else db.all(MADE, made)
     for status in (Status.SUCCEEDED, Status.FAILED, Status.CANCELLED):
         rows += db.all(ENDED, (status, latest, PAGE))
     return sorted({id_ for (id_,) in rows})

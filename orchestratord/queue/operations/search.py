@@ -152,6 +152,23 @@ SELECT max(id) FROM (SELECT id FROM retry_schedule {BY_CREATED} WHERE created_at
     ORDER BY created_at DESC, id DESC LIMIT 1000) AS last
 """
 
+# The same where what runs is not in the index: it is few, and looked through. `id + 0`: else
+# PostgreSQL would walk all tasks in the order of ids for the first one that runs.
+SINCE_LISTED = f"""
+SELECT min(id) FROM (
+    (SELECT id FROM retry_schedule WHERE created_at >= ? AND {LISTED}
+        ORDER BY created_at, id LIMIT 1000)
+    UNION ALL SELECT id + 0 FROM retry_schedule WHERE created_at >= ? AND {RUNNING}
+) AS first
+"""
+UNTIL_LISTED = f"""
+SELECT max(id) FROM (
+    (SELECT id FROM retry_schedule WHERE created_at < ? AND {LISTED}
+        ORDER BY created_at DESC, id DESC LIMIT 1000)
+    UNION ALL SELECT id + 0 FROM retry_schedule WHERE created_at < ? AND {RUNNING}
+) AS last
+"""
+
 NEWEST = "SELECT id FROM retry_schedule {hint} WHERE {where} ORDER BY {order} DESC LIMIT ?"
 OLDEST = """
 SELECT id, endpoint_id, webhook FROM retry_schedule {hint} WHERE {where} ORDER BY {order} LIMIT ?
@@ -307,6 +324,10 @@ def rows_by_status(
     return found
 
 
+def _made(db: Connection, sql: str, listed: str, at: int) -> tuple[Any, ...] | None:
+    return db.one(listed, (at, at)) if db.created_listed else db.one(sql, (at,))
+
+
 def _marks(values: Sequence[object]) -> str:
     return ", ".join("?" * len(values))
 
@@ -332,12 +353,12 @@ def conditions_of(db: Connection, filter: TaskFilter) -> Conditions | None:
     if filter.since is not None:
         # Ids and creation go the same way, so the walk can stop at the first id of that time; the
         # condition itself stays for a clock that was set back.
-        row = db.one(SINCE, (filter.since,))
+        row = _made(db, SINCE, SINCE_LISTED, filter.since)
         if row is None or row[0] is None:
             return None
         found += [("id >= ?", [row[0]]), ("created_at >= ?", [filter.since])]
     if filter.until is not None:
-        row = db.one(UNTIL, (filter.until,))
+        row = _made(db, UNTIL, UNTIL_LISTED, filter.until)
         if row is None or row[0] is None:
             return None
         found += [("id <= ?", [row[0]]), ("created_at < ?", [filter.until])]

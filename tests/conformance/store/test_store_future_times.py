@@ -43,10 +43,12 @@ async def test_what_waits_waits_for_as_long_as_it_was_asked_to(queue: Queue, ahe
     first, year = await queue.add(OTHER, delay=30), await queue.add(delay=2 * YEAR)
     again, due = await wait(queue, 600, Key("crm/again")), await queue.add(Key("crm/due"))
     ended = await queue.ended(Status.SUCCEEDED, Key("crm/ended"))
+    runs = await queue.add(Key("crm/runs"))
+    assert len(await queue.claim(Key("crm/runs"))) == 1
     clock.turn(10 - ahead)
     now = clock.now_ms()
     found = await future_times.bring_back(store)
-    assert found.tasks == 5
+    assert found.tasks == 6
     assert found.due[OTHER] == now + 30_000
     assert found.due[KEY] == now + 2 * YEAR * 1000
     assert found.due[Key("crm/again")] == now + 600_000
@@ -56,7 +58,7 @@ async def test_what_waits_waits_for_as_long_as_it_was_asked_to(queue: Queue, ahe
     for id_, delay in waits.items():
         assert after[id_]["next_try"] == now + delay
     assert after[first]["scheduled_at"] == now + 30_000
-    for id_ in (*waits, ended):
+    for id_ in (*waits, ended, runs):
         assert after[id_]["created_at"] == after[id_]["updated_at"] == now
     assert after[ended]["finished_at"] == now
     assert after[again]["attempts"] == 1

@@ -103,6 +103,18 @@ class TestList:
         back = await queue.add()
         assert await ids(store, until=then) == [back, first]
 
+    async def test_when_it_was_created_while_it_runs(self, queue: Any, store: Store) -> None:
+        first, second, third = [await queue.add() for _ in range(3)]
+        queue.clock.turn(60)
+        then = queue.clock.now_ms()
+        for _ in range(3):
+            await queue.add()
+        assert {task.id for task in await queue.claim(limit=4)} == {1, 2, 3, 4}
+        assert await ids(store, since=then) == [6, 5, 4]
+        assert await ids(store, since=then, status=("running",)) == [4]
+        assert await ids(store, until=then) == [third, second, first]
+        assert await ids(store, until=then, status=("pending",)) == []
+
     async def test_by_their_numbers_and_by_what_caused_them(self, queue: Any, store: Store) -> None:
         one, two, three = [await queue.add() for _ in range(3)]
         child = await queue.add(HOOK, parent_id=two)

@@ -222,6 +222,33 @@ async def test_whose_turn_it_was_in_partitions_of_before(
     await store.close()
 
 
+async def test_the_index_by_creation_that_was_broken_off_is_the_new_one(
+    new_url: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of schema 16; whether it was built, or has taken the place of the one before, already."""
+    old, new = new_url(), new_url()
+    dump_postgres(old)
+    await (await Store.open(new)).close()
+    build = schema.build_index
+
+    def ends(orm: Any, name: str, *arguments: Any, **named: Any) -> None:
+        build(orm, name, *arguments, **named)
+        if "created" in name:
+            raise MemoryError
+
+    with monkeypatch.context() as patched:
+        patched.setattr(schema, "build_index", ends)
+        with pytest.raises(MemoryError):
+            await Store.open(old)
+    await (await Store.open(old)).close()
+    assert shape_postgres(old) == shape_postgres(new)
+    with psycopg.connect(old, autocommit=True) as database:
+        database.execute("DELETE FROM schema_migration WHERE name LIKE '0016%'")
+        database.execute("UPDATE schema SET version = 15")
+    await (await Store.open(old)).close()
+    assert shape_postgres(old) == shape_postgres(new)
+
+
 async def test_no_table_of_before_is_rewritten(new_url: Any) -> None:
     """One that holds millions of rows is brought on at once."""
     url = new_url()

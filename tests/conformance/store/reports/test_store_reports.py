@@ -12,7 +12,7 @@ from orchestratord.model.task import Key, Status, Task
 from orchestratord.model.turns.partition_turn import Partition
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.queue.connection import RUNNING, Connection
-from orchestratord.queue.housekeeping import failing_told
+from orchestratord.queue.housekeeping import failing_told, future_times
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, manual, schedules, search
 from orchestratord.queue.operations.schedules import MissedSlots
@@ -358,6 +358,12 @@ async def test_no_look_goes_through_the_table(queue: Any, store: Store) -> None:
         (failing.RUNNING, (), "running"),
         (search.NEWEST.format(hint="", where=RUNNING, order="id + 0"), (10,), "running"),
         (failing.SUCCEEDED, ("crm/1", 10, "ops"), "endpoint"),
+        (search.SINCE_LISTED, (1 << 50, 1 << 50), "created"),
+        (search.SINCE_LISTED, (1 << 50, 1 << 50), "running"),
+        (search.UNTIL_LISTED, (10, 10), "created"),
+        (search.UNTIL_LISTED, (10, 10), "running"),
+        (future_times.MADE_LISTED, (1 << 50, 5, 1 << 50, 5), "created"),
+        (future_times.MADE_LISTED, (1 << 50, 5, 1 << 50, 5), "running"),
         (backlog.READY_ONES, ("crm/1", "ops", 10), "ready"),
         (backlog.HELD_ONES, ("crm/1", "ops", 10), "held"),
     ):
