@@ -42,6 +42,7 @@ _SRCFILE: Any = vars(logging)["_srcfile"]
 _OURS = re.compile(r"orchestratord(?!\.plugins\.)(?:\.|$)")
 """Loggers of which the documentation explains each warning."""
 _OWN = frozenset(vars(logging.makeLogRecord({}))) | {"message", "asctime", "taskName"}
+_PRINTABLE = bytes(range(0x20, 0x7F))
 _SHORT = {"\n": "\\n", "\r": "\\r", "\t": "\\t"}
 
 
@@ -137,7 +138,7 @@ class LogHandler(logging.StreamHandler[TextIO]):
         together = "".join(lines)  # one search for all of them
         if (
             max(map(len, lines)) > MAX_TEXT
-            or not together.isprintable()
+            or not _is_printable(together)
             or self._redactor.text(together) != together
         ):
             lines = [escape(_cut(self._redactor.text(line))) for line in lines]
@@ -293,6 +294,13 @@ def info(
 def priority(level: int) -> int:
     """The syslog priority of a logging level, as journald reads it in `<N>`."""
     return next((number for least, number in _PRIORITIES if level >= least), 7)
+
+
+def _is_printable(text: str) -> bool:
+    """`text.isprintable()`; of ASCII, as nearly all is, in a quarter of the time."""
+    if text.isascii():
+        return not text.encode().translate(None, _PRINTABLE)
+    return text.isprintable()
 
 
 def escape(text: str) -> str:

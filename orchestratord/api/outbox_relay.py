@@ -78,6 +78,8 @@ LOOK = 0.1
 IDLE_LOOK = 1.0
 """The same when none has come for `IDLE_AFTER` seconds."""
 IDLE_AFTER = 10.0
+FIRST_LOOKS = 1.0
+"""The same for the first rows after a start."""
 HOLD = 1.0
 """Seconds between two times that this daemon says that it relays, or looks whether it may."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -261,7 +263,8 @@ class OutboxRelay:
 
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
-            found_at = held_at = time.monotonic()
+            held_at = time.monotonic()
+            found_at = held_at - IDLE_AFTER + FIRST_LOOKS
             tended_at, begins = 0.0, True
             while outbox == self.place():
                 now = time.monotonic()

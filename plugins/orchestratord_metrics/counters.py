@@ -205,19 +205,25 @@ class EventCounters:
         """Count these events."""
         types = list(map(_type_of, events))
         ended: list[Any] = list(compress(events, map(_OUTCOMES.__contains__, types)))
-        unstarted = map(is_, map(_started_at, ended), repeat(None))
-        about = zip(map(_ABOUT, ended), unstarted, strict=True)
-        for alike, took in _grouped(about, map(_duration_ms, ended)).items():
-            self._count_ends(alike, took)
+        unstarted: list[Any] = []
+        if None in map(_started_at, ended):
+            unstarted = [event for event in ended if event.started_at is None]
+            ended = [event for event in ended if event.started_at is not None]
+        for none_made, some in ((False, ended), (True, unstarted)):
+            for about, took in _grouped(map(_ABOUT, some), map(_duration_ms, some)).items():
+                self._count_ends((about, none_made), took)
         started: list[Any] = list(compress(events, map(is_, types, repeat(_STARTED))))
-        if None in map(_lateness_ms, started):
+        if None in (late := list(map(_lateness_ms, started))):
             started = [event for event in started if event.lateness_ms is not None]
-        for kind, late in _grouped(map(_kind, started), map(_lateness_ms, started)).items():
-            _add_all(self.lateness.of((kind,)), _LATENESS_MS, late)
-        created: Iterable[Any] = compress(events, map(is_, types, repeat(_CREATED)))
-        for of_task, count in Counter(map(_OF_TASK, created)).items():
-            self.created.of(of_task)[0] += count
-        if not _STEPS.issuperset(types):
+            late = list(map(_lateness_ms, started))
+        for kind, some_late in _grouped(map(_kind, started), late).items():
+            _add_all(self.lateness.of((kind,)), _LATENESS_MS, some_late)
+        different = set(types)
+        if _CREATED in different:
+            created: Iterable[Any] = compress(events, map(is_, types, repeat(_CREATED)))
+            for of_task, count in Counter(map(_OF_TASK, created)).items():
+                self.created.of(of_task)[0] += count
+        if not _STEPS.issuperset(different):
             self._count_others(events)
 
     def _count_others(self, events: Sequence[Event]) -> None:
