@@ -257,9 +257,13 @@ class Pipe(NewTasks):
             or isinstance(task.params, UnreadableParams)
         ):
             return False
-        prepare, budget = run.executor.prepare, Budget(INLINE_STEPS)
+        prepare, now = run.executor.prepare, run.began / 1000
         try:
-            run.request = within_budget(budget, prepare, task, run.target, run.began / 1000)
+            if run.plan.evaluates:
+                budget = Budget(INLINE_STEPS)
+                run.request = within_budget(budget, prepare, task, run.target, now)
+            else:
+                run.request = prepare(task, run.target, now)
         except TooCostly:
             run.costly = True
             return False

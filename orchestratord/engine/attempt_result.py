@@ -9,6 +9,7 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -71,6 +72,7 @@ class Plan:
         client: what sends their requests.
         direct: whether an attempt of an idempotent task makes its request and sends it, with
             nothing in between.
+        evaluates: whether making it may evaluate expressions.
         decides: whether a hook is to be asked about its answers.
         after: the after_ phase that an attempt reaches; None for none.
         announces: whether hooks are to be told of its phases.
@@ -86,6 +88,7 @@ class Plan:
     config: Config
     client: TargetClient
     direct: bool
+    evaluates: bool
     decides: bool
     after: str | None
     announces: bool
@@ -128,12 +131,16 @@ class Plans:
         endpoint, concerned = standing.endpoint, self._host.concerned
         before, after = executor.phases
         announces = concerned("announce", kind, endpoint) is not None
+        evaluates = True
+        with suppress(Exception):  # what is wrong is told of each request
+            evaluates = executor.evaluates(standing)
         plan = plans[key] = Plan(
             key, standing, executor, self._placement.config, self._sender.to(standing),
             direct=standing.idempotent
             and standing.retry.give_up_after is None
             and endpoint.partition is None
             and not (before and (announces or concerned(before, kind, endpoint))),
+            evaluates=evaluates,
             decides=bool(after) and concerned(after, kind, endpoint) is not None,
             after=None if executor.immediate else after,
             announces=announces,

@@ -138,6 +138,10 @@ class HttpExecutor(Executor):
             global_concurrency=endpoint.api.global_concurrency,
         )
 
+    def evaluates(self, target: Target) -> bool:
+        evaluates: bool = target.detail.plan.evaluates
+        return evaluates
+
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         try:
             plan = target.detail.plan
@@ -244,8 +248,8 @@ class RequestPlan:
     """
 
     __slots__ = (
-        "base", "body_file", "form", "headers", "json", "keyed", "problem", "rendered", "spec",
-        "wants_all",
+        "base", "body_file", "evaluates", "form", "headers", "json", "keyed", "problem", "rendered",
+        "spec", "wants_all",
     )  # fmt: skip
 
     def __init__(self, endpoint: Endpoint) -> None:
@@ -265,12 +269,12 @@ class RequestPlan:
         self.keyed = spec.method not in SAFE_METHODS and not self._has(KEY.lower())
         if spec.body is not None and not self._has("content-type"):
             self.headers["Content-Type"] = spec.body.content_type
-        trees = [template for _, template in self.rendered]
+        headers = [template for _, template in self.rendered]
         body = spec.body.templates() if spec.body is not None else ()
-        names = {name for part in (spec.path, *spec.query.values(), *trees, *body)
-                 for name in part.names}  # fmt: skip
-        self.wants_all = bool(names - {"params"})
+        templates = (spec.path, *spec.query.values(), *headers, *body)
+        self.wants_all = any(template.names - {"params"} for template in templates)
         """Whether a template uses more than the parameters."""
+        self.evaluates = any(template.computed for template in templates)
         self.json: JsonText | None = None
         if spec.body is not None and spec.body.json_ is not None:
             try:

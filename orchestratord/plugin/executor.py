@@ -172,6 +172,11 @@ class Executor(ABC):
         """
         return False
 
+    def evaluates(self, target: Target) -> bool:
+        """Whether `prepare` may evaluate expressions, whose cost has to be counted. Asked once for
+        each key while the configuration stays as it is."""
+        return True
+
     def needs(self, config: Config) -> Iterable[Need]:
         """What tasks of this kind need beside the configuration, tried now and each within seconds.
 

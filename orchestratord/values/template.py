@@ -86,7 +86,7 @@ def _names(source: str) -> tuple[frozenset[str], frozenset[str]]:
 class Template(YamlValue):
     """One text of the YAML, cut into literal parts and expressions. Equal texts are equal."""
 
-    __slots__ = ("_alone", "_literal", "_parts", "names", "paths", "secret", "source")
+    __slots__ = ("_alone", "_literal", "_parts", "computed", "names", "paths", "secret", "source")
 
     json_schema: ClassVar[Mapping[str, Any]] = {"type": ["string", "number", "boolean"]}
 
@@ -98,6 +98,7 @@ class Template(YamlValue):
             self.secret: bool = False
             self._literal: str | None = value
             self._alone: _Part | None = None
+            self.computed: bool = False
             self.names: frozenset[str] = frozenset()
             self.paths: frozenset[str] = frozenset()
             return
@@ -139,6 +140,8 @@ class Template(YamlValue):
         self._literal = None
         if all(isinstance(part, str) for part in parts):
             self._literal = "".join(str(part) for part in parts)
+        self.computed = any(not isinstance(part, str) and part[1] is None for part in parts)
+        """Whether an expression in it is more than a path, and may cost something."""
         self.names = frozenset(names)
         self.paths = frozenset(paths)
 
@@ -317,7 +320,7 @@ def _settled(value: Any, budget: Budget) -> Any:
 class TemplateTree(YamlValue):
     """A JSON-like value with templates in its texts (keys are taken as they are)."""
 
-    __slots__ = ("names", "paths", "secret", "tree")
+    __slots__ = ("computed", "names", "paths", "secret", "tree")
 
     json_schema: ClassVar[Mapping[str, Any]] = {
         "description": "any value; texts in it may hold {{ templates }}"
@@ -328,6 +331,7 @@ class TemplateTree(YamlValue):
         names: set[str] = set()
         paths: set[str] = set()
         self.secret = False
+        self.computed = False
         self.tree = self._compile(value, names, paths)
         """JSON-like, with a `Template` wherever one stands."""
         self.names = frozenset(names)
@@ -339,6 +343,7 @@ class TemplateTree(YamlValue):
             names |= template.names
             paths |= template.paths
             self.secret = self.secret or template.secret
+            self.computed = self.computed or template.computed
             return str(value) if template.constant else template
         if isinstance(value, Mapping):
             return {str(key): self._compile(item, names, paths) for key, item in value.items()}

@@ -90,6 +90,10 @@ class Deliveries(Executor):
             url=declared.url.name,
         )
 
+    def evaluates(self, target: Target) -> bool:
+        webhook: Addressed = target.detail.webhook
+        return webhook.templated
+
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         plan: DeliveryPlan = target.detail
         if task.payload is None:

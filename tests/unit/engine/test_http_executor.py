@@ -427,7 +427,10 @@ def test_every_name_can_be_used_in_every_place(
     assert text in unquote(everything)
     # A plan that looks at the parameters alone does not make the rest.
     names = {word for word in ("now", "task") if word in expression}
-    assert target_of(put(spec, expression)).detail.plan.wants_all is bool(names)
+    target = target_of(put(spec, expression))
+    assert target.detail.plan.wants_all is bool(names)
+    # And what looks up names alone needs no count of what it costs.
+    assert HttpExecutor().evaluates(target) is (re.fullmatch(r"[a-z_.]+", expression) is None)
 
 
 @pytest.mark.parametrize("spec", PLACES, ids=IDS)
