@@ -228,7 +228,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     rows: dict[ManyRows, list[Row]] = {START: [], END: [], END_ORDERED: [], WAIT: []}
     attempts: list[Row] = []
     places: list[tuple[int, str, str | None]] = []
-    following = False
+    following = False  # something is to be written besides
     for s, statement, row, attempt, more in prepared:
         rows[statement].append(row)
         if more:
@@ -256,12 +256,12 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
     for replaced, status, reason in places:
         give_place(session, replaced, status, reason)
     steps = list(map(_first, prepared))
-    if following:
+    if following or rows[START]:
         recurring = [(s.recurring, s.at) for s in steps]
         inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
         results = [_done(s, new) for s, new in zip(steps, inserted, strict=True)]
     else:
-        results = [_done(s, _NONE) for s in steps]
+        results = [_SETTLED[s.status] for s in steps]
     for place, s in enumerate(steps) if rows[END_ORDERED] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)
