@@ -374,11 +374,11 @@ class Pipe(NewTasks):
         return ours
 
     async def _send(self, run: Run) -> Outcome:
-        task, target, running = run.task, run.target, run.running
+        running, target = run.running, run.target
         self.deadlines.begin(run)
         try:
             send = AttemptClient(run.plan.client).send
-            outcome = await run.executor.execute(run.request, task, target, send)
+            outcome = await run.executor.execute(run.request, run.task, target, send)
             check_outcome(outcome)
             # What the executor judges is not a plugin's decision against the rules of retry.
             return replace(outcome, decided_by=None) if outcome.decided_by else outcome
@@ -395,7 +395,7 @@ class Pipe(NewTasks):
                 error = "the daemon was stopped before an answer came"
                 return Outcome("retry", "error", error=error, maybe_done=True)
             else:
-                log.exception("the executor of task %s failed", task.id)
+                log.exception("the executor of task %s failed", run.task.id)
                 error = f"{type(fault).__name__}: {fault}"
         finally:
             self.deadlines.end(running)

@@ -174,9 +174,9 @@ class HttpExecutor(Executor):
         return request
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
-        retry, api = target.retry, target.endpoint.api
-        spec: HttpSpec | None = target.endpoint.spec
-        success, success_if = (spec.success, spec.success_if) if spec else (SUCCESS, None)
+        retry, endpoint = target.retry, target.endpoint
+        api, spec = endpoint.api, endpoint.spec
+        success = SUCCESS if spec is None else spec.success
         # A kept-alive connection may be closed at the very moment of sending; whether the request
         # was carried out could then not be told.
         fresh, inline = not target.idempotent, retry.inline
@@ -199,8 +199,9 @@ class HttpExecutor(Executor):
             else:
                 outcome = Outcome.from_response(response, success=success, when=retry.when)
                 if outcome.verdict == "success":
-                    if success_if is not None:
-                        outcome = await _looked_into(outcome, response, success_if, retry.when)
+                    if spec is None or spec.success_if is None:
+                        return outcome
+                    outcome = await _looked_into(outcome, response, spec.success_if, retry.when)
                     if outcome.verdict == "success":
                         return outcome
             safe = target.idempotent or not outcome.maybe_done
@@ -208,7 +209,7 @@ class HttpExecutor(Executor):
             if outcome.verdict != "retry" or not safe or told_to_wait or inline <= 0:
                 if outcome.response is None:
                     return outcome
-                where = (spec.error_message if spec else None) or api.error_message
+                where = (spec and spec.error_message) or api.error_message
                 said = await error_message(outcome.response, where, target.detail.redactor)
                 if said is None:
                     return outcome
