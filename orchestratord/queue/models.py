@@ -46,52 +46,65 @@ CLOCK = "clock"
 class RetrySchedule(QueueRow):
     """One row a task: a call of an endpoint, or a delivery. The first attempt is a row as well."""
 
+    # First what indexes are over: PostgreSQL compares all of it whenever a row changes, and walks
+    # through the columns in front to find each. A queue of before has its columns in another order.
     id = IdField()
     """Never used twice, not even after the row is gone."""
-    kind = TextField()
-    """`call`, or what a plugin's executor runs, such as `webhook`."""
+    created_at = BigIntegerField()
+    """When it was accepted."""
+    turn_at = BigIntegerField(constraints=ZERO)
+    """While no later one of its ordered partition may run, since it has not ended or holds: when
+    its turn came, from which `give_up_after` counts; 1 where it has not come, or it has ended. Else
+    0."""
+    held = IntegerField(constraints=ZERO)
+    """1: it is pending, and waits for its turn in its partition; no claim sees it."""
+    status = TextField()
+    """pending, running, succeeded, failed or cancelled."""
     endpoint_id = TextField()
     """`api/name`; for a delivery, the endpoint of its parent."""
     webhook = TextField(constraints=EMPTY)
     """The webhook's name, empty for a call. With `endpoint_id` the key that is claimed by."""
+    next_try = BigIntegerField(null=True)
+    """When it is due; while it runs, when it was; NULL when it has ended."""
+    lease_until = BigIntegerField(null=True)
+    """Until when the claim stands if its daemon says nothing."""
+    finished_at = BigIntegerField(null=True)
+    """When it succeeded, failed for good or was cancelled; retention counts from here."""
+    locked_by = TextField(null=True)
+    """Who runs it: the `owner` of one opening of the store."""
+    unique_key = TextField(null=True)
+    """A client's idempotency key; it counts for 24 hours from `created_at`."""
+    parent_id = BigIntegerField(null=True)
+    """The task that it follows from. No foreign key: the parent may be pruned first."""
+    bulk_id = BigIntegerField(null=True)
+    """The last bulk that moved it. No foreign key: the bulk may be pruned first."""
+    run_id = BigIntegerField(null=True)
+    """Of a call: the run that it belongs to, which is the id of the call that began it. NULL for
+    deliveries, and for a call that has no run: nothing caused it, and it has no child tasks."""
+    partition = TextField(null=True)
+    """The value of its partition, as it was rendered when the task was accepted; NULL for none."""
+    partition_rule = IntegerField(null=True)
+    """How many of its partition may run at once in all daemons, 0 for no bound; -1: it goes in the
+    order of ids, and goes on where one has failed; -2: and holds then. NULL where there is none."""
+
+    kind = TextField()
+    """`call`, or what a plugin's executor runs, such as `webhook`."""
     phase = TextField(null=True)
     """For a delivery: the phase of the lifecycle that it tells of."""
-    status = TextField()
-    """pending, running, succeeded, failed or cancelled."""
     reason = TextField(null=True)
     """Why it failed for good."""
     attempts = IntegerField(constraints=ZERO)
     """Attempts that an answer or an error ended, and the running one."""
     max_attempts = IntegerField()
     """How many it may use, those granted manually included."""
-    next_try = BigIntegerField(null=True)
-    """When it is due; while it runs, when it was; NULL when it has ended."""
-    params = TextField(constraints=NO_PARAMS)
-    """The call's parameters, a JSON object."""
-    payload = TextField(null=True)
-    """For a delivery: the body, rendered when the event happened; NULL if it did not render."""
-    response = TextField(null=True)
-    """The last answer, a JSON object, cut to what is worth keeping."""
-    parent_id = BigIntegerField(null=True)
-    """The task that it follows from. No foreign key: the parent may be pruned first."""
-    unique_key = TextField(null=True)
-    """A client's idempotency key; it counts for 24 hours from `created_at`."""
-    locked_by = TextField(null=True)
-    """Who runs it: the `owner` of one opening of the store."""
-    lease_until = BigIntegerField(null=True)
-    """Until when the claim stands if its daemon says nothing."""
     started_at = BigIntegerField(null=True)
     """When the attempt may first have sent something; NULL while it is only claimed."""
     last_status_code = TextField(null=True)
     """Of the last attempt: a number, `error` or `ok`; NULL if it never got that far."""
     last_error = TextField(null=True)
     """Of the last attempt, one line; for a new delivery, why its payload did not render."""
-    created_at = BigIntegerField()
-    """When it was accepted."""
     updated_at = BigIntegerField()
     """When the row last changed."""
-    finished_at = BigIntegerField(null=True)
-    """When it succeeded, failed for good or was cancelled; retention counts from here."""
     scheduled_at = BigIntegerField()
     """The slot of a schedule that it runs for, else when it was to run first."""
     idempotent = IntegerField(constraints=ONE)
@@ -120,30 +133,20 @@ class RetrySchedule(QueueRow):
     defaults. NULL where these are `params`."""
     alone = IntegerField(constraints=ZERO)
     """Of a poison candidate that has started: nothing else was under way in its daemon."""
-    partition = TextField(null=True)
-    """The value of its partition, as it was rendered when the task was accepted; NULL for none."""
-    held = IntegerField(constraints=ZERO)
-    """1: it is pending, and waits for its turn in its partition; no claim sees it."""
-
     backed_off = IntegerField(constraints=ZERO)
     """1: its backoff put it off until `next_try`, after a failure that was counted, and not
     Retry-After, a hook, or a person."""
-    bulk_id = BigIntegerField(null=True)
-    """The last bulk that moved it. No foreign key: the bulk may be pruned first."""
     replaces = BigIntegerField(null=True)
     """The task that it was made of, with other parameters, and whose place in an ordered partition
     it takes: that one lets go of it once this one has succeeded."""
-    run_id = BigIntegerField(null=True)
-    """Of a call: the run that it belongs to, which is the id of the call that began it. NULL for
-    deliveries, and for a call that has no run: nothing caused it, and it has no child tasks."""
 
-    partition_rule = IntegerField(null=True)
-    """How many of its partition may run at once in all daemons, 0 for no bound; -1: it goes in the
-    order of ids, and goes on where one has failed; -2: and holds then. NULL where there is none."""
-    turn_at = BigIntegerField(constraints=ZERO)
-    """While no later one of its ordered partition may run, since it has not ended or holds: when
-    its turn came, from which `give_up_after` counts; 1 where it has not come, or it has ended. Else
-    0."""
+    # Where they are large, SQLite keeps what stands behind them in other pages.
+    params = TextField(constraints=NO_PARAMS)
+    """The call's parameters, a JSON object."""
+    payload = TextField(null=True)
+    """For a delivery: the body, rendered when the event happened; NULL if it did not render."""
+    response = TextField(null=True)
+    """The last answer, a JSON object, cut to what is worth keeping."""
 
     class Meta:
         table_name = "retry_schedule"

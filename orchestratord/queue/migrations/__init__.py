@@ -2,7 +2,7 @@
 
 The first one, the baseline, makes the tables of both databases from `queue/models.py`, as they are
 now: an empty database never goes through the others. A queue of the version before does, so a new
-column is a field in the models, behind the others of its table, and a file such as `0008_colour.py`
+column is a field in the models, wherever it belongs, and a file such as `0008_colour.py`
 here, with its number as `VERSION` in `queue/schema.py`:
 
     COMPATIBLE_FROM = 4
