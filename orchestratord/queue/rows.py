@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from pydantic_core import to_json
+from pydantic_core import from_json, to_json
 
 from orchestratord.model.json_body import SHORT_TEXT
 from orchestratord.model.task import Attempt, Task, TaskExcerpt, UnreadableParams, made
@@ -195,7 +195,7 @@ class TaskPages:
         turns = self._turns
         for text, payloads, _ in self._pages:
             at = 0
-            for values in json.loads(text):
+            for values in _decode(text):
                 size = values[_PAYLOAD]
                 if size is not None:
                     values[_PAYLOAD] = payloads[at : at + size].decode(errors="replace")
@@ -298,6 +298,11 @@ _strict: Any = json.JSONDecoder(parse_constant=_refuse)
 
 def _decode(text: str) -> Any:
     """What a JSON text says. Raises TypeError, ValueError or RecursionError."""
+    if type(text) is str and text.isascii():  # others it would have to encode first
+        try:
+            return from_json(text, allow_inf_nan=False, cache_strings="keys")  # a third of the time
+        except ValueError:
+            pass  # or halves of surrogate pairs, or nesting, that it does not take
     try:
         found, end = _strict.scan_once(text, 0)  # `decode` takes 0.4 µs more, to look for spaces
     except StopIteration:

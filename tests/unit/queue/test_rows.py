@@ -1,11 +1,15 @@
 from __future__ import annotations
 
+import json
+import math
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from orchestratord.model.json_body import INLINE_BYTES, SHORT_TEXT, is_larger
-from orchestratord.model.task import Task
+from orchestratord.model.task import Task, UnreadableParams
 from orchestratord.queue.operations import search
 from orchestratord.queue.records import TaskFilter
 from orchestratord.queue.rows import (
@@ -14,6 +18,7 @@ from orchestratord.queue.rows import (
     code_of,
     code_text,
     json_text,
+    params_of,
     plain,
     same_json,
     task_of,
@@ -75,6 +80,27 @@ def test_a_short_row_has_no_large_parameters(text: str) -> None:
 def a_task(**values: Any) -> Task:
     """The task of a row that holds these, and no partition."""
     return task_of([values.get(name) for name in TASK_COLUMNS])
+
+
+TEXTS = st.text(st.characters(), max_size=9)
+PLAIN = st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | TEXTS
+FINITE = PLAIN.filter(lambda value: value not in (math.inf, -math.inf))
+VALUES = st.recursive(
+    FINITE, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(TEXTS, inner, max_size=4)
+)
+
+
+@given(st.dictionaries(TEXTS, VALUES, max_size=4))
+def test_parameters_come_back_as_they_were(value: dict[str, Any]) -> None:
+    for text in (json_text(value), json.dumps(value)):
+        assert repr(params_of(text)) == repr(value)
+
+
+@pytest.mark.parametrize(
+    "text", ['{"a":NaN}', '{"a":1}x', '{"a":\t"\t"}', "", "[]", b"{}", 7, None]
+)
+def test_what_is_no_json_object_is_unreadable(text: Any) -> None:
+    assert isinstance(params_of(text), UnreadableParams)
 
 
 def test_json_is_short_and_readable() -> None:
