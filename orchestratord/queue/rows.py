@@ -64,10 +64,11 @@ FROM retry_schedule WHERE id IN (SELECT value FROM json_each(?)) AND partition I
 """  # noqa: S608
 
 
-def task_of(row: Sequence[Any]) -> Task:
-    """The task of a row with the columns of `TASK`."""
-    turn = None if row[_TURN_FROM] is None else PartitionTurn(*row[_TURN_FROM:])
-    return _task_of(list(row[:_TURN_FROM]), turn)
+def task_of(row: Sequence[Any], at: int = 0) -> Task:
+    """The task of a row with the columns of `TASK`, which begin at `at`."""
+    end = at + _TURN_FROM
+    turn = None if row[end] is None else PartitionTurn(*row[end:])
+    return _task_of(list(row[at:end]), turn)
 
 
 def _task_of(values: list[Any], turn: PartitionTurn | None) -> Task:

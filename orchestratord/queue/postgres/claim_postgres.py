@@ -302,6 +302,16 @@ def _numbered(lines: Sequence[Line]) -> str:
     return json.dumps([(n, *line[:3]) for n, line in enumerate(lines)])
 
 
+def _picked(picks: Sequence[Pick], floors: Sequence[int]) -> str:
+    return json.dumps(
+        [
+            (n, *pick.key, pick.limit, floors[n], pick.due_before, int(pick.idempotent),
+             sorted(pick.avoid))
+            for n, pick in enumerate(picks)
+        ]
+    )  # fmt: skip
+
+
 @dataclass(slots=True)
 class PostgresSession(Session):
     """The session of one daemon among several."""
@@ -340,24 +350,27 @@ class PostgresSession(Session):
         avoids = any(pick.avoid for pick in picks)
         values = (self.owner, self.lease_until(), now, now)
         found: list[list[Task]] = [[] for _ in picks]
-        picked = self._picked(picks)
-        for n, *row in self.db.all(CLAIM_BUT if avoids else CLAIM, (picked, *values)):
-            found[n].append(task_of(row))
+        floors = [self.floor(pick.key) for pick in picks]
+        picked = _picked(picks, floors)
+        for row in self.db.all(CLAIM_BUT if avoids else CLAIM, (picked, *values)):
+            found[row[0]].append(task_of(row, 1))
         for tasks in found:
             tasks.sort(key=turn)
         self._take_on(picks, found, values)
         earliest: dict[Key, int | None] = dict.fromkeys(pick.key for pick in picks)
         left = dict.fromkeys(earliest, now)
-        picked = self._picked(picks)
+        # What was heard of was claimed from, and may be left; more was heard of meanwhile.
+        floors = [min(at, self.floor(pick.key)) for pick, at in zip(picks, floors, strict=True)]
+        picked = _picked(picks, floors)
         for n, due in self.db.all(EARLIEST_BUT if avoids else EARLIEST, (picked,)):
             pick = picks[n]
             passed_over = due <= pick.due_before and len(found[n]) < pick.limit
             earliest[pick.key] = max(due, now + BEHIND_MS) if passed_over else due
             left[pick.key] = min(due, now)
-        for pick in picks:
+        for pick, at in zip(picks, floors, strict=True):
             # What was passed over is before what was found, and is to be found later.
             first = left[pick.key] - BACKWARDS_MS
-            self.floors[pick.key] = min(self.floor(pick.key), first) if pick.avoid else first
+            self.floors[pick.key] = min(at, first) if pick.avoid else first
         claimed = [task for tasks in found for task in tasks]
         self.moved(Status.PENDING, Status.RUNNING, len(claimed))
         used_up = limits.charge(
@@ -369,7 +382,7 @@ class PostgresSession(Session):
         self, picks: Sequence[Pick], found: Sequence[list[Task]], values: tuple[Any, ...]
     ) -> None:
         """Claim what is due behind the heads that were claimed, where these left room."""
-        tasks = [task for tasks in found for task in tasks if task.partition is not None]
+        tasks = [task for tasks in found for task in tasks if task.turn is not None]
         if not tasks:
             return
         of = {pick.key: n for n, pick in enumerate(picks)}
@@ -444,15 +457,6 @@ class PostgresSession(Session):
     def step_forward(self, ids: Sequence[int], now: int) -> Collection[int]:
         """As in the interface."""
         return {id_ for (id_,) in self.db.all(STEP_FORWARD, (list(ids), now, now, now))}
-
-    def _picked(self, picks: Sequence[Pick]) -> str:
-        return json.dumps(
-            [
-                (n, *pick.key, pick.limit, self.floor(pick.key), pick.due_before,
-                 int(pick.idempotent), sorted(pick.avoid))
-                for n, pick in enumerate(picks)
-            ]
-        )  # fmt: skip
 
     def look_for_older(self) -> None:
         """As in the interface."""

@@ -231,3 +231,15 @@ class TestReclaim:
         assert (task.id, task.cancel_requested) == (sent, True)
         assert (await store.read(search.get(claimed))).status == Status.CANCELLED
         await store.close()
+
+
+async def test_what_is_left_of_what_was_released_is_claimed_next(queue: Any, store: Store) -> None:
+    """Though a later one was claimed meanwhile, and claims begin where the last one ended."""
+    old = [await queue.add() for _ in range(3)]
+    released = await queue.claim()
+    queue.clock.turn(10)
+    await queue.add()
+    assert len(await queue.claim()) == 1
+    await store.write(claim.release_claims(released))
+    for id_ in old:
+        assert [task.id for task in await queue.claim(limit=1)] == [id_]

@@ -533,7 +533,7 @@ async def test_a_claim_follows_its_index(two: list[Any]) -> None:
 
     def plan(session: claim_postgres.PostgresSession) -> str:
         text, _ = dialect._translated(f"EXPLAIN {claim_postgres.CLAIM}")
-        picked = session._picked([Pick(KEY, 5, True, 10**14)])
+        picked = claim_postgres._picked([Pick(KEY, 5, True, 10**14)], [claim_postgres.FRONT])
         rows = session.db._raw.execute(text, (picked, "me", 1, 1, 1)).fetchall()  # type: ignore[attr-defined]
         return "\n".join(row[0] for row in rows)
 
