@@ -144,34 +144,34 @@ class HttpExecutor(Executor):
 
     def prepare(self, task: Task, target: Target, now: float) -> httpx.Request:
         try:
-            plan = target.detail.plan
+            plan: RequestPlan = target.detail.plan
             context = self.context(task, now) if plan.wants_all else {"params": task.params}
-            return self._request(task, plan, context)
+            if plan.form is None:
+                request = self._rendered(task, plan, context)
+            else:
+                key = (self._key(task),) if plan.keyed else ()
+                request = plan.form.request(_content(plan, context) or b"", key)
+            if plan.body_file is not None:
+                request.extensions[BODY_FILE] = plan.body_file
+            return request
         except (httpx.InvalidURL, ValueError, TypeError) as error:
             # Such as a parameter with half a surrogate pair, which no encoding can write.
             raise InvalidPayload(f"the request cannot be built: {error}") from None
 
-    def _request(self, task: Task, plan: RequestPlan, context: Mapping[str, Any]) -> httpx.Request:
+    def _rendered(self, task: Task, plan: RequestPlan, context: Mapping[str, Any]) -> httpx.Request:
         if plan.problem is not None:
             raise InvalidPayload(plan.problem)
-        if plan.form is not None:
-            key = (self._key(task),) if plan.keyed else ()
-            request = plan.form.request(_content(plan, context) or b"", key)
-        else:
-            headers = dict(plan.headers)
-            for name, template in plan.rendered:
-                value = template.render(context)
-                if value is None:
-                    del headers[name]
-                else:
-                    headers[name] = checked(name, to_text(value))
-            if plan.keyed:
-                headers[KEY] = self._key(task)
-            content, url = _content(plan, context), _url(plan, context)
-            request = Request(plan.spec.method, url, headers=headers, content=content)
-        if plan.body_file is not None:
-            request.extensions[BODY_FILE] = plan.body_file
-        return request
+        headers = dict(plan.headers)
+        for name, template in plan.rendered:
+            value = template.render(context)
+            if value is None:
+                del headers[name]
+            else:
+                headers[name] = checked(name, to_text(value))
+        if plan.keyed:
+            headers[KEY] = self._key(task)
+        content, url = _content(plan, context), _url(plan, context)
+        return Request(plan.spec.method, url, headers=headers, content=content)
 
     async def execute(self, request: Any, task: Task, target: Target, send: Send) -> Outcome:
         retry, endpoint = target.retry, target.endpoint

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
@@ -250,11 +251,24 @@ def worded(text: str | None) -> str | None:
     return text.replace(f"{_MARK}0", "\0").replace(f"{_MARK}1", _MARK)
 
 
+_ALIKE, _TEXT = frozenset({str, int, bool, type(None)}), frozenset({str})
+"""Types that pydantic-core writes as Python does; a float it would write in other words."""
+_DIGITS = sys.int_info.default_max_str_digits
+"""Those of an integer that Python writes, and reads; pydantic-core writes more."""
+
+
 def json_text(value: Mapping[str, Any]) -> str:
     """`value` as it is stored. Raises TypeError, ValueError or
     RecursionError for what JSON cannot hold."""
     if not value:
         return "{}"
+    if _ALIKE.issuperset(map(type, value.values())) and _TEXT.issuperset(map(type, value)):
+        try:
+            text = to_json(value).decode()  # the same, of a long text in a third of the time
+            if len(text) <= _DIGITS or int not in map(type, value.values()):
+                return text
+        except ValueError:
+            pass  # lone surrogates
     text = _encode(value)
     if not text.isascii():
         try:

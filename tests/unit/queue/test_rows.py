@@ -94,6 +94,16 @@ VALUES = st.recursive(
 def test_parameters_come_back_as_they_were(value: dict[str, Any]) -> None:
     for text in (json_text(value), json.dumps(value)):
         assert repr(params_of(text)) == repr(value)
+    written = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    if any("\ud800" <= character <= "\udfff" for character in written):
+        written = json.dumps(value, separators=(",", ":"))
+    assert json_text(value) == written
+
+
+def test_a_number_that_python_does_not_write_is_refused() -> None:
+    for text in ("", "x" * 5000):
+        with pytest.raises(ValueError, match="integer string conversion"):
+            json_text({"a": 10**5000, "b": text})
 
 
 @pytest.mark.parametrize(
