@@ -78,8 +78,8 @@ LOOK = 0.1
 IDLE_LOOK = 1.0
 """The same when none has come for `IDLE_AFTER` seconds."""
 IDLE_AFTER = 10.0
-FIRST_LOOKS = 1.0
-"""The same for the first rows after a start."""
+IDLE_AFTER_START = 1.0
+"""The same while none has come since it began to relay."""
 HOLD = 1.0
 """Seconds between two times that this daemon says that it relays, or looks whether it may."""
 AGAIN = (0.1, 0.5, 1.0, 2.0, 5.0)
@@ -264,7 +264,7 @@ class OutboxRelay:
         async with OutboxConnection.connect(outbox.url) as connection:
             await connection.listen()
             held_at = time.monotonic()
-            found_at = held_at - IDLE_AFTER + FIRST_LOOKS
+            found_at = held_at - IDLE_AFTER + IDLE_AFTER_START
             tended_at, begins = 0.0, True
             while outbox == self.place():
                 now = time.monotonic()

@@ -9,7 +9,6 @@ import asyncio
 import logging
 import time
 from collections.abc import Sequence
-from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
@@ -36,6 +35,7 @@ from orchestratord.model.task import (
 from orchestratord.plugin.executor import Executor, Target
 from orchestratord.plugin.hookspecs import END_PHASES
 from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.isolation import is_ctrl_c
 from orchestratord.plugin.long_work import off_loop, seconds_queued
 from orchestratord.queue.operations.insert import HAPPENED_CODE
 from orchestratord.queue.operations.slices import SLICE, sliced
@@ -131,9 +131,12 @@ class Plans:
         endpoint, concerned = standing.endpoint, self._host.concerned
         before, after = executor.phases
         announces = concerned("announce", kind, endpoint) is not None
-        evaluates = True
-        with suppress(Exception):  # what is wrong is told of each request
+        try:
             evaluates = executor.evaluates(standing)
+        except BaseException as error:  # an executor is a plugin's, too
+            if is_ctrl_c(error):
+                raise
+            evaluates = True  # what is wrong with it shows as it prepares a request
         plan = plans[key] = Plan(
             key, standing, executor, self._placement.config, self._sender.to(standing),
             direct=standing.idempotent

@@ -71,7 +71,7 @@ class Claims:
         self.waiters = Waiters()
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
-        and attempts that have ended, until it is told that it is written how."""
+        and attempts that have ended, until how they did is written."""
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
@@ -139,7 +139,7 @@ class Claims:
         return self._next_told
 
     def told(self, runs: Iterable[Run]) -> None:
-        """How these have ended is written and told, and nothing more is done for them."""
+        """How these have ended is written: they run no more."""
         running = self.running
         for run in runs:  # as in `gone`
             task_id = run.task.id
@@ -459,11 +459,11 @@ def response_record(response: httpx.Response, redactor: Redactor, status_code: S
 
     `status_code` is the attempt's, which need not be a number.
     """
-    begin = _begin_of_record(response, redactor, status_code)
+    head = _head_of_record(response, redactor, status_code)
     content, extensions = response.content, response.extensions
     if content or extensions.get("truncated"):
-        return f"{begin},{response_text(_body_record(content, extensions, redactor))[1:]}"
-    return f"{begin}}}"
+        return f"{head},{response_text(_body_record(content, extensions, redactor))[1:]}"
+    return f"{head}}}"
 
 
 def _body_record(
@@ -519,24 +519,22 @@ def _short_text(content: bytes, redactor: Redactor) -> str | None:
     return shown if shown == text or len(shown.encode()) <= STORED_BODY else None
 
 
-def _begin_of_record(response: httpx.Response, redactor: Redactor, status_code: StatusCode) -> str:
+def _head_of_record(response: httpx.Response, redactor: Redactor, status_code: StatusCode) -> str:
     """The record without a body, and without its last brace."""
     came = headers_as_they_came(response)
     if came is None:
-        return _new_begin_of_record(response, redactor, status_code)
+        return _make_head(response, redactor, status_code)
     # Within a second most servers give all of their answers the same.
     names, given = came[0], (status_code, came[1])
     known: str | None = redactor.recall(names, given)
     if known is None:
-        known = _new_begin_of_record(response, redactor, status_code)
+        known = _make_head(response, redactor, status_code)
         if len(known) < REMEMBERED:
             redactor.remember(names, given, known)
     return known
 
 
-def _new_begin_of_record(
-    response: httpx.Response, redactor: Redactor, status_code: StatusCode
-) -> str:
+def _make_head(response: httpx.Response, redactor: Redactor, status_code: StatusCode) -> str:
     headers = _stored_headers(redactor.headers(header_items(response)))
     return response_text({"status_code": status_code, "headers": headers})[:-1]
 

@@ -221,6 +221,7 @@ class Start:
     effects: Sequence[StoredEffect] = ()
     alone: bool = False
     begins_run: bool = False
+    # As a Settlement has them: what writes both need not ask which it is.
     recurring: ClassVar[Sequence[RecurringRows]] = ()
     last_success_at: ClassVar[None] = None
 

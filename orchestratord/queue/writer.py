@@ -148,7 +148,7 @@ class Writer:
     def submit_told(self, operation: Write[Any], told: Told) -> None:
         """The same, where `told` is called instead, once for all operations of a transaction that
         came with it; each has its result, or the error that a future would have."""
-        if self._closed:
+        if self._closed or self.health.fatal is not None:
             self._check_open()
         operation.told = told
         self._put(operation)

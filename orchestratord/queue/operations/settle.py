@@ -287,7 +287,7 @@ def _note(
         session.runs.settled(task, s.status, begins=s.begins_run)
 
 
-_NONE: Sequence[Inserted] = []
+_NONE: Sequence[Inserted] = ()
 _SETTLED: dict[str, Settled] = {status: Settled(True, status, _NONE) for status in Status}
 """What became of those of whose effects none is a new task, as of most."""
 
@@ -309,7 +309,8 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 
 
 def _ended(s: Settlement, status: str) -> Row:
-    """The columns that `END` and `WAIT` have in common, for a task that ends in `status`."""
+    """The columns that `END` and `WAIT` have in common, for a task that ends in `status`, which is
+    the last of them: `column12` there, and `_status_of`."""
     task, error, reason = s.task, s.error, s.reason
     return (
         task.id, task.locked_by, task.claims,  # as in `fence`

@@ -300,6 +300,20 @@ async def test_a_writer_that_dies_fails_everything_and_says_so(
     assert store.health.fatal == "the writing thread has died: a bug"
 
 
+async def test_nothing_is_written_once_the_queue_is_found_unusable(
+    store: Store, writer: Writer
+) -> None:
+    written: list[str] = []
+    store.health.fatal = "the database is damaged"  # as a reading thread finds it
+    try:
+        with pytest.raises(Unreachable, match="damaged"):
+            store.write_told(Write(Rank.SETTLE, lambda session: written.append("row")), print)
+    finally:
+        store.health.fatal = None
+    await store.write(Write(Rank.KEEP, lambda session: written.append("later")))
+    assert written == ["later"]
+
+
 async def test_another_programs_changes_are_counted(
     store: Store, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
