@@ -507,31 +507,36 @@ class Pipe(NewTasks):
             self._note_run(settlement, config)
         return self._claims.settle_soon(run, settlement, self._told)
 
-    def _ends_told(self, operations: Sequence[Write[Settled]]) -> None:
+    def _ends_told(self, operations: Sequence[Write[list[Settled]]]) -> None:
         """What became of the ends of attempts, all those that were written at once."""
         written: list[SettledAttempt] = []
         taken: list[Run] = []
         for operation in operations:
-            settled, run = operation.result, operation.about
-            if operation.error is None and settled is not None and settled.accepted:
-                written.append((operation.item, settled, run.result, run.config))
-                taken.append(run)
-            else:
-                again = self._loop.create_task(self._settle_again(run, operation))
-                self._claims.hand_over(run.task.id, run.running, again)
+            ends, error = operation.item, operation.error
+            results: Sequence[Settled | None] = [None] * len(ends)
+            if error is None and operation.result is not None:
+                results = operation.result
+            for end, settled, run in zip(ends, results, operation.about, strict=True):
+                if settled is not None and settled.accepted:
+                    written.append((end, settled, run.result, run.config))
+                    taken.append(run)
+                else:
+                    again = self._loop.create_task(self._settle_again(run, end, settled, error))
+                    self._claims.hand_over(run.task.id, run.running, again)
         self._claims.told(taken)
         self._lanes.settled(len(taken))
         self.teller.tell(written)
 
-    async def _settle_again(self, run: Run, operation: Write[Settled]) -> None:
+    async def _settle_again(
+        self, run: Run, settlement: Settlement, settled: Settled | None, error: Exception | None
+    ) -> None:
         """Bring an end to disk that was not taken: the database refused it, or a cancel was asked
         for."""
         running, task, result = asyncio.current_task(), run.task, run.result
-        settlement, settled = operation.item, operation.result
         assert result is not None
         try:
-            if operation.error is not None:
-                settled = await self._claims.settle(settlement, operation.error)
+            if error is not None:
+                settled = await self._claims.settle(settlement, error)
             await self._follow(settlement, settled, result, run.config, run.target)
         except Exception:
             worker_log.exception("task %s cannot be ended: its claim is released", task.id)

@@ -33,7 +33,7 @@ from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
 from orchestratord.queue.batch import Told
 from orchestratord.queue.operations import claim
-from orchestratord.queue.operations.settle import settle, start
+from orchestratord.queue.operations.settle import settle, settle_all, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
 from orchestratord.queue.rows import response_text
 from orchestratord.queue.store import Store
@@ -72,6 +72,11 @@ class Claims:
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
         and attempts that have ended, until how they did is written."""
+        self._ended: list[Run] = []
+        """Attempts that have ended in this turn of the loop, …"""
+        self._ends: list[Settlement] = []
+        """… and how."""
+        self._told: Told | None = None
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
@@ -113,17 +118,31 @@ class Claims:
         return written[0] if written is not None else None
 
     def settle_soon(self, run: Run, settlement: Settlement, told: Told) -> bool:
-        """Write how an attempt ended; `told` is called with what became of it, `about` this `run`,
-        together with others. False where nothing can be written now."""
+        """Write how an attempt ended, of which no new task follows, together with all that end in
+        this turn of the loop: `told`, which is the same for all of them, is called with what became
+        of them, `about` their runs. False where nothing can be written now."""
         if self.closing:
             return False
-        operation = settle(settlement)
-        operation.about = run
+        if not self._ended:
+            self._loop.call_soon(self.write_ended)
+        self._told = told
+        self._ended.append(run)
+        self._ends.append(settlement)
+        return True
+
+    def write_ended(self) -> None:
+        """Write now how these have ended."""
+        told = self._told
+        if told is None or not self._ended:
+            return
+        operation = settle_all(self._ends)
+        operation.about = self._ended
+        self._ended, self._ends = [], []
         try:
             self._store.write_told(operation, told)
-        except QueueError:
-            return False
-        return True
+        except QueueError as error:
+            operation.error = error
+            told([operation])
 
     def hand_over(
         self, task_id: int, before: asyncio.Task[None], after: asyncio.Task[None]

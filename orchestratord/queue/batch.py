@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 from functools import wraps
-from itertools import groupby
+from itertools import groupby, islice
 from operator import attrgetter
 from typing import Any, Concatenate, Generic, ParamSpec, TypeVar
 
 from orchestratord.queue.connection import Connection
 from orchestratord.queue.session import Session
+
+log = logging.getLogger("orchestratord.queue")
 
 A = TypeVar("A")
 P = ParamSpec("P")
@@ -69,7 +72,7 @@ class Write(Generic[R_co]):
     """What to do; None where it is a part of a batch."""
     batch: Batch[Any, R_co] | None = None
     item: Any = None
-    """What the batch is to be done for."""
+    """What the batch is to be done for, or several of that."""
     patient: bool = False
     """No caller needs it done at once; while there is much to do, it waits for more."""
     needs_room: bool = False
@@ -78,6 +81,10 @@ class Write(Generic[R_co]):
     """Makes of what was done what the caller gets, after the COMMIT, while others may write."""
     less: Callable[[Session], R_co] | None = None
     """Does less of it instead, where the disk has no room for all."""
+    many: bool = False
+    """`item` is a list of what the batch is to be done for, and makes no exceptions of; the result
+    and `about` are lists as well. It is done by `Store.write_told`: where it fails, each is done
+    alone, and told as an operation of its own, with lists of one."""
     future: asyncio.Future[R_co] = field(init=False)
     """Who waits for it, once it is on its way; it goes there once."""
     told: Told | None = field(init=False, default=None)
@@ -90,10 +97,24 @@ class Write(Generic[R_co]):
 
     def run(self, session: Session) -> R_co:
         """Do it alone; raises what the operation raises."""
+        if self.batch is not None and self.many:
+            alone: Any = [self.batch.alone(session, one) for one in self.item]
+            return alone  # type: ignore[no-any-return]
         if self.batch is not None:
             return self.batch.alone(session, self.item)
         assert self.do is not None
         return self.do(session)
+
+    def parts(self) -> list[Write[R_co]]:
+        """The same as operations for one item each; itself, where it is that."""
+        if not self.many or len(self.item) == 1:
+            return [self]
+        parts = []
+        for item, about in zip(self.item, self.about, strict=True):
+            part = replace(self, item=[item])
+            part.told, part.about = self.told, [about]
+            parts.append(part)
+        return parts
 
     def end(self) -> None:
         """Do what is left to be done after the COMMIT."""
@@ -162,8 +183,10 @@ def prepare(operations: Sequence[Write[Any]]) -> None:
     for operation in operations:
         batch = operation.batch
         if batch is not None and batch.prepare is not None and operation.prepared is None:
+            item = operation.item
             try:
-                operation.prepared = batch.prepare(operation.item)
+                many = operation.many
+                operation.prepared = list(map(batch.prepare, item)) if many else batch.prepare(item)
             except Exception:
                 operation.prepared = None  # it is done alone, and raises that then
 
@@ -176,6 +199,33 @@ def in_order(operations: Sequence[Write[Any]]) -> list[list[Write[Any]]]:
         for batch, found in groupby(ranked, key=attrgetter("batch"))
         for run in ([list(found)] if batch is not None else [[operation] for operation in found])
     ]
+
+
+def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
+    """Do all of a batch at once; False where each has to be done alone."""
+    items: list[Any] = []
+    if batch.prepare is not None:
+        prepare(operations)  # those that came late
+    for operation in operations:
+        given = operation.item if batch.prepare is None else operation.prepared
+        if given is None:
+            return False  # it cannot be prepared
+        items += given if operation.many else (given,)
+    try:
+        results = batch.together(session, items)
+    except Exception as error:
+        log.debug("done one by one: %s", error)
+        return False
+    if len(results) != len(items):
+        raise RuntimeError(f"{len(results)} results of {len(items)} operations")
+    rest = iter(results)
+    for operation in operations:
+        found = list(islice(rest, len(operation.item))) if operation.many else next(rest)
+        if isinstance(found, Exception):
+            operation.result, operation.error = None, found
+        else:
+            operation.result, operation.error = found, None
+    return True
 
 
 def deliver(operations: Sequence[Write[Any]]) -> None:

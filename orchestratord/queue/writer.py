@@ -26,7 +26,7 @@ from typing import Any, TypeVar
 
 from orchestratord.documentation import doc_links
 from orchestratord.errors import QueueError, StorageFull, Unreachable
-from orchestratord.queue.batch import Batch, Rank, Told, Write, deliver, in_order, prepare
+from orchestratord.queue.batch import Rank, Told, Write, deliver, do_all, in_order, prepare
 from orchestratord.queue.connection import Singly, counted
 from orchestratord.queue.daemon_health import DISK, FATAL, RECONNECT_WAIT, Code, DaemonHealth
 from orchestratord.queue.database import Database, Messenger, Wakeups
@@ -47,7 +47,7 @@ TOGETHER = 16
 """A transaction of so many operations shows that there is much to do: what can wait for others
 does so then, where transactions are dear (`Database.gather`)."""
 ENOUGH = 600
-"""When so many wait, they wait no longer."""
+"""When so many operations wait, they wait no longer."""
 
 DIED = "the writing thread has died"
 
@@ -205,7 +205,8 @@ class Writer:
 
     def _round(self, session: Session) -> bool:
         if operations := self._take():
-            self._began = time.monotonic() if len(operations) >= TOGETHER else 0.0
+            size = sum(len(one.item) if one.many else 1 for one in operations)
+            self._began = time.monotonic() if size >= TOGETHER else 0.0
             self._in_hand = operations
             if fitting := self._fitting(operations):
                 self._unfit = 0
@@ -278,6 +279,7 @@ class Writer:
         while True:
             try:
                 if not self._together(session, operations):
+                    operations = self._split(operations)
                     runs = in_order(operations)
                     self._one_by_one(session, [operation for run in runs for operation in run])
                 return True
@@ -297,6 +299,14 @@ class Writer:
                     if committed is False and tries <= REPEATS:
                         continue
                 return self._refuse(session, operations, cause)
+
+    def _split(self, operations: list[Write[Any]]) -> list[Write[Any]]:
+        """The same, none of which is for several items; also in hand, from where they are told."""
+        parts = {one: one.parts() for one in operations if one.many}
+        if not parts:
+            return operations
+        self._in_hand = [part for one in self._in_hand for part in parts.get(one, (one,))]
+        return [part for one in operations for part in parts.get(one, (one,))]
 
     def _mend(self, session: Session, cause: Exception, deadline: float) -> bool | None:
         """Connect again. Whether the transaction was committed; None where the database was not
@@ -340,7 +350,8 @@ class Writer:
             operations += self._take_more()
         for run in in_order(operations):
             batch = run[0].batch
-            if not (self._single(session, run[0]) if batch is None else _all(session, batch, run)):
+            done = self._single(session, run[0]) if batch is None else do_all(session, batch, run)
+            if not done:
                 session.db.rollback()
                 return False
         try:
@@ -437,6 +448,7 @@ class Writer:
         False where not all of that fits.
         """
         named = self._failures.named(cause)
+        operations = self._split(operations)
         for operation in operations:
             operation.error = copy(named)
         if self._note(cause) is not Code.FULL:
@@ -568,27 +580,3 @@ _needs_room, _finish_of = attrgetter("needs_room"), attrgetter("finish")
 
 def _forget(operations: Sequence[Write[Any]]) -> None:
     """What is told of operations of which the caller knows already that they are not done."""
-
-
-def _all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[Any]]) -> bool:
-    """All of a batch at once; False where each has to be done alone."""
-    if batch.prepare is None:
-        items = [operation.item for operation in operations]
-    else:
-        items = [operation.prepared for operation in operations]
-        if None in items:  # one that came late, or cannot be prepared
-            prepare(operations)
-            items = [operation.prepared for operation in operations]
-            if None in items:
-                return False
-    try:
-        results = batch.together(session, items)
-    except Exception as error:
-        log.debug("done one by one: %s", error)
-        return False
-    for operation, result in zip(operations, results, strict=True):
-        if isinstance(result, Exception):
-            operation.result, operation.error = None, result
-        else:
-            operation.result, operation.error = result, None
-    return True

@@ -129,6 +129,11 @@ def settle(settlement: Settlement) -> Write[Settled]:
     return Write(Rank.SETTLE, None, STEPS, settlement, patient)
 
 
+def settle_all(settlements: Sequence[Settlement]) -> Write[list[Settled]]:
+    """Write how several claims ended, of which no new tasks follow: each as `settle` does it."""
+    return Write(Rank.SETTLE, None, STEPS, settlements, patient=True, many=True)
+
+
 @reads
 def last_success(db: Connection) -> dict[str, int]:
     """Of each endpoint that ever had one: when its last call that succeeded began; and of each
@@ -287,7 +292,7 @@ def _note(
         session.runs.settled(task, s.status, begins=s.begins_run)
 
 
-_NONE: Sequence[Inserted] = ()
+_NONE: Sequence[Inserted] = []  # as `apply_effects` returns it; nothing is put into it
 _SETTLED: dict[str, Settled] = {status: Settled(True, status, _NONE) for status in Status}
 """What became of those of whose effects none is a new task, as of most."""
 

@@ -376,6 +376,33 @@ class TestBatch:
         assert await notes(writer) == {"a", "c"}
         assert writer.counts["pending"] == 0  # those of the first try do not count
 
+    @pytest.mark.parametrize("name", ["b", "bad"])
+    async def test_an_operation_of_many_is_done_alone_for_each_where_it_fails(
+        self, writer: Writer, name: str
+    ) -> None:
+        each, told = Notes(), list[list[tuple[Any, ...]]]()
+
+        def tell(operations: Sequence[Write[Any]]) -> None:
+            told.append([(o.item, o.about, o.error or o.result) for o in operations])
+
+        async with Gate(writer):
+            for names in (["a", name, "c"], ["d"]):
+                operation = Write(Rank.NEW, None, each.batch, names, many=True)
+                operation.about = [one.upper() for one in names]
+                writer.submit_told(operation, tell)
+            other = asyncio.ensure_future(writer.submit(Write(Rank.NEW, None, each.batch, "e")))
+        assert await other == "e"
+        if name == "b":
+            assert each.asked == ["a b c d e"]
+            assert told == [[(["a", "b", "c"], ["A", "B", "C"], ["a", "b", "c"]),
+                             (["d"], ["D"], ["d"])]]  # fmt: skip
+        else:
+            assert each.asked == ["a bad c d e", "a", "bad", "c", "d", "e"]
+            [[first, (item, about, error), *others]] = told
+            assert (item, about, type(error)) == (["bad"], ["BAD"], ValueError)
+            assert [first, *others] == [([one], [one.upper()], [one]) for one in "acd"]
+        assert await notes(writer) == {"a", "c", "d", "e"} | ({"b"} if name == "b" else set())
+
     async def test_an_error_of_one_is_only_its_own(self, writer: Writer) -> None:
         each = Notes()
         results = await each.submit(writer, "a", "absent")
