@@ -79,6 +79,19 @@ FROM (VALUES {{rows}}) AS new {_HELD}
     *_ENDS,
 )
 
+# A success, as most ends are, of which there is nothing else to say: half as many values.
+SUCCEED = ManyRows(
+    f"""
+UPDATE OR ROLLBACK retry_schedule {BY_ID}
+SET next_try = NULL, finished_at = new.column4, status = 'succeeded',
+    last_status_code = new.column5, last_error = NULL, reason = NULL,
+    response = COALESCE(new.column6, response),
+    locked_by = NULL, lease_until = NULL, cancel_requested = 0, updated_at = new.column4
+FROM (VALUES {{rows}}) AS new {_HELD}
+""",
+    *_FENCE, "bigint", "text", "text",
+)  # fmt: skip
+
 # Of an ordered partition: whether it holds it.
 END_ORDERED = ManyRows(
     END.sql.replace("SET ", "SET turn_at = new.column13, ", 1), *END.types, "bigint"
@@ -208,15 +221,26 @@ more than these depends on it."""
 
 _others_of = attrgetter("turn", "bulk_id", "replaces", "run_id")
 _NO_OTHERS = None, None, None, None
+_besides = attrgetter("error", "deaths", "reason", "uncounted")
+_NOTHING_BESIDES = None, None, None, False
 
 
 def _prepare(s: Start | Settlement) -> Prepared:
     task = s.task
     if isinstance(s, Start):
         return s, START, (*fence(task), s.at, int(s.alone)), None, s.begins_run
-    row = _ended(s, s.status)
     attempt = None if s.attempt is None else attempt_row(task.id, s.attempt)
     more = s.begins_run or _others_of(task) != _NO_OTHERS
+    if (
+        s.status == Status.SUCCEEDED
+        and s.max_attempts in (None, task.max_attempts)
+        and _besides(s) == _NOTHING_BESIDES
+        and task.turn is None
+    ):
+        code = code_text(s.status_code)
+        succeeded = task.id, task.locked_by, task.claims, s.at, code, s.response
+        return s, SUCCEED, succeeded, attempt, more
+    row = _ended(s, s.status)
     if s.status == Status.PENDING:
         return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, more
     if more and task.ordered:
@@ -230,7 +254,8 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
 
     Raises Singly where one of the claims no longer stands, or where a cancel was asked for.
     """
-    rows: dict[ManyRows, list[Row]] = {START: [], END: [], END_ORDERED: [], WAIT: []}
+    rows: dict[ManyRows, list[Row]]
+    rows = {START: [], SUCCEED: [], END: [], END_ORDERED: [], WAIT: []}
     attempts: list[Row] = []
     places: list[tuple[int, str, str | None]] = []
     following = False  # something is to be written besides
@@ -254,6 +279,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         changed.sort(key=_first)  # always in one order, against deadlocks
         if statement.run(session.db, changed) != len(changed):
             raise Singly
+    session.moved(Status.RUNNING, Status.SUCCEEDED, len(rows[SUCCEED]))
     ended = chain(rows[END], rows[END_ORDERED], rows[WAIT])
     for status, count in Counter(map(_status_of, ended)).items():
         session.moved(Status.RUNNING, status, count)

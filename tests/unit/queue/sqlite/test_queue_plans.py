@@ -93,6 +93,7 @@ STATEMENTS = {
     "reclaim unstarted of dead workers": (claim_sqlite.OF_DEAD.unstarted, RECLAIMED),
     "reclaim started of dead workers": (claim_sqlite.OF_DEAD.started, RECLAIMED),
     "cancel asked": (settle.CANCEL_ASKED, [BY_ID]),
+    "succeed": (many(settle.SUCCEED), [BY_ID]),
     "end": (many(settle.END), [BY_ID]),
     "end of an ordered one": (many(settle.END_ORDERED), [BY_ID]),
     "wait": (many(settle.WAIT), [BY_ID]),
