@@ -124,7 +124,8 @@ class SendError(OrchestratordError):
         kind: the phase in which it failed.
         sent: True when a byte of the request may have reached the peer, so that the request can
             have been carried out.
-        stale: a kept-alive connection was closed before any byte of an answer.
+        stale: a kept-alive connection was closed before any byte of an answer, or held bytes that
+            nothing had asked for.
         shortage: this machine lacks what it takes to send: a descriptor, memory, a port. It says
             nothing of the receiver, and costs no attempt where nothing was sent.
         receiver_only: it lacks that towards this receiver alone, as a local port.

@@ -18,7 +18,7 @@ class GatheredWrites:
         self._waiting: list[tuple[Callable[[bytes], None], bytes]] = []
 
     def add(self, write: Callable[[bytes], None], data: bytes) -> None:
-        """Have `data` written by `write`, which does nothing where that is closed by then."""
+        """Have `write` called with `data` at the end of the turn."""
         if not self._waiting:
             asyncio.get_running_loop().call_soon(self._write)
         self._waiting.append((write, data))

@@ -9,11 +9,11 @@ from orchestratord.http.egress import Egress
 from orchestratord.http.http1 import Http1Connection
 from orchestratord.http.proxy import PoolKey
 
-_MOMENT = 0.02
-"""Seconds after an exchange for which a connection is taken to be open without a look at its
-socket, which would let all other threads go first: a turn of the loop seldom takes as long, and
-each tells of what was closed before it. Should the end have come since, the request fails as one
-on any connection that is closed at the moment of sending."""
+_MOMENT = 0.002
+"""Seconds after an exchange for which a connection is taken to be open and silent without a look at
+its socket, which would let all other threads go first. Should the end have come since, the request
+fails as one on any connection that is closed at the moment of sending; bytes that nothing asked for
+would be taken for its answer, so this is short."""
 
 
 class IdleConnections:

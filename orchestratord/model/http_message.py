@@ -127,18 +127,23 @@ class Form:
                     plain.origin, plain.target, fields, method, head, asks_to_close(fields)
                 )
 
-    def request(self, content: bytes, values: tuple[str, ...] = ()) -> Request:
-        """A request with `content` and these `values` of the headers of its own, in their order.
+    def request(self, content: bytes, headers: tuple[str, ...] | Mapping[str, str] = ()) -> Request:
+        """A request with `content` and with `headers` of its own: the values of those that the form
+        names, in their order; or any others by their names, which takes longer.
 
         Raises ValueError for a header that cannot be encoded.
         """
+        if not isinstance(headers, tuple):
+            method, url, common, _ = self._whole
+            form = Form(method, url, common, tuple(headers))
+            return form.request(content, tuple(headers.values()))
         plain, own = self._plain, b""
         if plain is None or not content:
-            return self._other(content, values)
-        if values:
-            if not "".join(values).isprintable():
-                return self._other(content, values)
-            own = (self._lines % values).encode()
+            return self._other(content, headers)
+        if headers:
+            if not "".join(headers).isprintable():
+                return self._other(content, headers)
+            own = (self._lines % headers).encode()
         request: Request = _new_request(Request)
         request.method = plain.method
         request.extensions = {}

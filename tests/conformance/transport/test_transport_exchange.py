@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import gzip
 import hashlib
 import socket
+import weakref
 import zlib
 from typing import Any
 
 import httpx
 import pytest
 
+from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient
 from orchestratord.http.response_parser import ResponseParser
 
@@ -348,3 +351,40 @@ async def test_what_the_socket_does_not_take_at_once_follows(
     assert (await send("PUT", server.url, content=b"x")).status_code == 200
     assert [raw.endswith(body) for raw in server.requests] == [False, True, False]
     assert server.connections == 1
+
+
+async def test_what_is_no_answer_on_a_kept_connection_may_have_been_there_before(
+    send: Any, serve: Any
+) -> None:
+    async def script(peer: Any) -> None:
+        for answer in (OK, b"no answer\r\n\r\n"):
+            await peer.request()
+            await peer.answer(answer)
+
+    server = await serve(script)
+    await send("PUT", server.url, content=b"x")
+    with pytest.raises(SendError, match=r"not HTTP/1\.1") as caught:
+        await send("PUT", server.url, content=b"x")
+    assert caught.value.stale  # and so it is sent again, on a connection of its own
+    assert server.connections == 1
+
+
+async def test_a_connection_that_is_closed_is_freed_at_once(
+    client: HttpClient, send: Any, serve: Any
+) -> None:
+    server = await serve(replying(OK))
+    await send("GET", server.url)
+    [[connection]] = client._pool._idle.values()
+    freed = weakref.finalize(connection._socket, asyncio.Event().set)
+    gc.collect()
+    gc.disable()
+    try:
+        del connection
+        async with asyncio.timeout(10):
+            while client._pool._idle:
+                await asyncio.sleep(0.01)
+                client._pool._sweep(asyncio.get_running_loop())
+            while freed.alive:
+                await asyncio.sleep(0.01)
+    finally:
+        gc.enable()

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient
 from orchestratord.http.request_bytes import encode
 from orchestratord.model.http_message import Request
@@ -89,3 +90,22 @@ async def test_what_is_abandoned_within_its_turn_is_not_sent_at_its_end(
         await asyncio.sleep(0)
     [got] = [end.recv(4096) for end in ends if readable([end])]
     assert got[-1:] == (b"" if gathers else b"x")
+
+
+async def test_what_comes_unasked_before_a_request_goes_out_is_not_its_answer(
+    client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
+) -> None:
+    url, ends = kept
+    [idle] = client._pool._idle.values()
+    deadline = asyncio.get_running_loop().time() + 10
+    connection = idle[0]
+    answer = connection.exchange(encode(Request("PUT", url, content=b"x")), 10, deadline)
+    connection.data_received(OK)  # the loop reads before the turn ends
+    if not gathers:  # it has gone out, and this counts
+        assert (await answer).content == b"ok"
+        return
+    with pytest.raises(SendError) as caught:
+        await answer
+    assert (caught.value.stale, caught.value.sent) == (True, False)
+    await asyncio.sleep(0)
+    assert not any(end.recv(4096) for end in ends if readable([end]))

@@ -129,7 +129,7 @@ async def test_one_that_is_not_silent_is_not_taken_but_just_after_its_exchange(
     try:
         connection._transport.pause_reading()  # as a loop that is busy with something else
         connection._socket.send(b"x")
-        while connection._peek() is None:
+        while connection.usable():
             await asyncio.sleep(0.01)
         pool = IdleConnections(10, 10, 5.0)
         pool.give(key, connection, loop.time())
