@@ -189,7 +189,7 @@ class Http1Connection(asyncio.Protocol):
             what = "the request could not be sent in time"
         else:
             what = "no answer came in time"
-        self._fail(SendError(what, kind="timeout", sent=True))
+        self._fail(SendError(what, kind="timeout", sent=not self._writes_later))
 
     def _send_more(self) -> None:
         while self._rest is not None and not self._paused:
@@ -249,8 +249,9 @@ class Http1Connection(asyncio.Protocol):
                 what, sending = "the connection was closed while the request was being sent", True
             else:
                 what, sending = "the connection was closed without an answer", False
+            sent = not self._writes_later
             self._fail(
-                SendError(what, kind="send" if sending else "reset", sent=True, stale=self.used)
+                SendError(what, kind="send" if sending else "reset", sent=sent, stale=self.used)
             )
         elif error is not None:
             what = "the connection was reset in the middle of the answer"
@@ -279,7 +280,7 @@ class Http1Connection(asyncio.Protocol):
             self.close()
             return
         if self._writes_later:  # nor for this
-            what = "the receiver sent something before it was asked for anything"
+            what = "the receiver sent something before the request was sent"
             self._fail(SendError(what, kind="reset", sent=False, stale=self.used))
             return
         parser, whole = self._parser, False
@@ -292,8 +293,8 @@ class Http1Connection(asyncio.Protocol):
         try:
             parser.feed(data)
         except SendError as error:
-            # No answer: it may have come behind the one before, with nothing asked.
-            error.stale = whole and self.used
+            # What is no beginning of an answer may have come behind the one before, unasked.
+            error.stale = whole and self.used and not data.lstrip().startswith(b"HTTP/")
             self._fail(error)
             return
         if parser.done:

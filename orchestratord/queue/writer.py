@@ -122,6 +122,8 @@ class Writer:
         """When the last transaction began, if it was of many."""
         self._hurry = threading.Event()
         """There is something that does not wait for others."""
+        self._waiting = 0
+        """What was put into the inbox since the thread last took what there was."""
         self._thread = threading.Thread(target=self._main, name="orchestratord-writer", daemon=True)
 
     # -- the loop's side -----------------------------------------------------------------------
@@ -158,8 +160,10 @@ class Writer:
 
     def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)
-        if self._gather and (not operation.patient or self._inbox.qsize() >= ENOUGH):
-            self._hurry.set()
+        if self._gather:
+            self._waiting += _size(operation)
+            if not operation.patient or self._waiting >= ENOUGH:
+                self._hurry.set()
 
     def _check_open(self) -> None:
         if self.health.fatal is not None:
@@ -205,7 +209,7 @@ class Writer:
 
     def _round(self, session: Session) -> bool:
         if operations := self._take():
-            size = sum(len(one.item) if one.many else 1 for one in operations)
+            size = sum(map(_size, operations))
             self._began = time.monotonic() if size >= TOGETHER else 0.0
             self._in_hand = operations
             if fitting := self._fitting(operations):
@@ -268,6 +272,7 @@ class Writer:
         if rest > 0:
             self._hurry.wait(rest)
         self._hurry.clear()
+        self._waiting = 0
 
     def _write(self, session: Session, operations: list[Write[Any]]) -> bool:
         """False where those behind them need not be tried: they were refused, or some of them, and
@@ -301,7 +306,8 @@ class Writer:
                 return self._refuse(session, operations, cause)
 
     def _split(self, operations: list[Write[Any]]) -> list[Write[Any]]:
-        """The same, none of which is for several items; also in hand, from where they are told."""
+        """The same, but for those of several items, which are taken apart, one each; those in hand,
+        which are told of, as well."""
         parts = {one: one.parts() for one in operations if one.many}
         if not parts:
             return operations
@@ -576,6 +582,10 @@ class Writer:
 
 
 _needs_room, _finish_of = attrgetter("needs_room"), attrgetter("finish")
+
+
+def _size(operation: Write[Any]) -> int:
+    return len(operation.item) if operation.many else 1
 
 
 def _forget(operations: Sequence[Write[Any]]) -> None:

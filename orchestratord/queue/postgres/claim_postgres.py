@@ -332,8 +332,9 @@ class PostgresSession(Session):
         if next_try < self.told.get(key, NEVER):
             self.told[key] = next_try
 
-    def floor(self, key: Key) -> int:
-        """Before which `next_try` there is nothing to be claimed of a key."""
+    def take_floor(self, key: Key) -> int:
+        """Before which `next_try` there is nothing to be claimed of a key; what was heard of since
+        counts this once."""
         told, known = self.told.pop(key, NEVER), self.floors.get(key, FRONT)
         return min(told, known)
 
@@ -343,6 +344,14 @@ class PostgresSession(Session):
 
     def claim(self, picks: Sequence[Pick]) -> Claimed:
         """As in the interface."""
+        try:
+            return self._claim(picks)
+        except BaseException:
+            for pick in picks:  # what was heard of is forgotten, and found from the front
+                self.floors.pop(pick.key, None)
+            raise
+
+    def _claim(self, picks: Sequence[Pick]) -> Claimed:
         now = self.now()
         picks = list({pick.key: pick for pick in picks}.values())  # none is to be claimed twice
         limits = shared_rates.SharedLimits(self.db, self.leases.now(self.clock), picks)
@@ -350,7 +359,7 @@ class PostgresSession(Session):
         avoids = any(pick.avoid for pick in picks)
         values = (self.owner, self.lease_until(), now, now)
         found: list[list[Task]] = [[] for _ in picks]
-        floors = [self.floor(pick.key) for pick in picks]
+        floors = [self.take_floor(pick.key) for pick in picks]
         picked = _picked(picks, floors)
         for row in self.db.all(CLAIM_BUT if avoids else CLAIM, (picked, *values)):
             found[row[0]].append(task_of(row, 1))
@@ -360,7 +369,9 @@ class PostgresSession(Session):
         earliest: dict[Key, int | None] = dict.fromkeys(pick.key for pick in picks)
         left = dict.fromkeys(earliest, now)
         # What was heard of was claimed from, and may be left; more was heard of meanwhile.
-        floors = [min(at, self.floor(pick.key)) for pick, at in zip(picks, floors, strict=True)]
+        floors = [
+            min(at, self.take_floor(pick.key)) for pick, at in zip(picks, floors, strict=True)
+        ]
         picked = _picked(picks, floors)
         for n, due in self.db.all(EARLIEST_BUT if avoids else EARLIEST, (picked,)):
             pick = picks[n]

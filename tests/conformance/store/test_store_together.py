@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-from collections.abc import Callable
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,6 +15,7 @@ import pytest
 from orchestratord.errors import UniqueKeyReused
 from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Task, Upsert
+from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
 from orchestratord.queue.records import Born, Insert, Pick, Settlement, Start
 from orchestratord.queue.store import Store
@@ -167,6 +170,51 @@ async def test_what_is_in_order_is_never_done_one_by_one(
                            response={"body": "b"}, effects=effects, **end) for task in tasks)
         )  # fmt: skip
     assert "one by one" not in caplog.text
+
+
+async def test_the_ends_of_a_group_are_told_as_each_alone(queue: Any, store: Store) -> None:
+    """Some claims no longer stand, and of some tasks a cancel was asked for."""
+    chance = random.Random(5)
+    tasks = await claimed(queue, 60)
+    late = set(chance.sample([task.id for task in tasks], 4))
+    cancelled = set(chance.sample([task.id for task in tasks], 8))
+    for id_ in cancelled:
+        await store.write(manual.cancel(id_))
+    ends = []
+    for task in tasks:
+        status = chance.choice([Status.SUCCEEDED, Status.SUCCEEDED, Status.FAILED, Status.PENDING])
+        waits = status == Status.PENDING
+        ends.append(queue.settlement(
+            replace(task, claims=task.claims + 1) if task.id in late else task, status,
+            next_try=queue.clock.now_ms() + 1000 if waits else None, ask=waits,
+            attempt=queue.attempt(task), error=chance.choice([None, None, "bad"]),
+        ))  # fmt: skip
+    told: dict[int, Any] = {}
+    all_told = asyncio.Event()
+
+    def tell(operations: Sequence[Write[Any]]) -> None:
+        for operation in operations:
+            assert operation.error is None
+            told.update(zip(operation.about, operation.result, strict=True))
+        if len(told) == len(ends):
+            all_told.set()
+
+    for first, last in ((0, 1), (1, 20), (20, 60)):
+        operation = settle.settle_all(ends[first:last])
+        operation.about = [end.task.id for end in ends[first:last]]
+        store.write_told(operation, tell)
+    await asyncio.wait_for(all_told.wait(), 30)
+    counted = "SELECT task_id, count(*) AS attempts FROM attempts GROUP BY task_id"
+    attempts = {row["task_id"]: row["attempts"] for row in queue.run(counted)}
+    rows = {row["id"]: row for row in queue.run("SELECT id, status FROM retry_schedule")}
+    for end in ends:
+        id_ = end.task.id
+        stands = id_ not in late and not (id_ in cancelled and end.status == Status.PENDING)
+        assert told[id_].accepted is stands
+        assert rows[id_]["status"] == (end.status if stands else Status.RUNNING)
+        assert attempts.get(id_, 0) == int(stands)
+    found = Counter(row["status"] for row in rows.values())
+    assert {status: n for status, n in (await store.counts()).items() if n} == found
 
 
 async def test_a_late_result_among_others_is_refused_alone(queue: Any, store: Store) -> None:

@@ -353,11 +353,18 @@ async def test_what_the_socket_does_not_take_at_once_follows(
     assert server.connections == 1
 
 
+@pytest.mark.parametrize(
+    ("second", "stale"),
+    [
+        (b"no answer\r\n\r\n", True),  # and so it is sent again, on a connection of its own
+        (b"HTTP/1.1 201 Created\r\nContent-Length: no\r\n\r\n", False),
+    ],
+)
 async def test_what_is_no_answer_on_a_kept_connection_may_have_been_there_before(
-    send: Any, serve: Any
+    send: Any, serve: Any, second: bytes, stale: bool
 ) -> None:
     async def script(peer: Any) -> None:
-        for answer in (OK, b"no answer\r\n\r\n"):
+        for answer in (OK, second):
             await peer.request()
             await peer.answer(answer)
 
@@ -365,7 +372,7 @@ async def test_what_is_no_answer_on_a_kept_connection_may_have_been_there_before
     await send("PUT", server.url, content=b"x")
     with pytest.raises(SendError, match=r"not HTTP/1\.1") as caught:
         await send("PUT", server.url, content=b"x")
-    assert caught.value.stale  # and so it is sent again, on a connection of its own
+    assert caught.value.stale is stale
     assert server.connections == 1
 
 

@@ -109,3 +109,17 @@ async def test_what_comes_unasked_before_a_request_goes_out_is_not_its_answer(
     assert (caught.value.stale, caught.value.sent) == (True, False)
     await asyncio.sleep(0)
     assert not any(end.recv(4096) for end in ends if readable([end]))
+
+
+async def test_what_never_went_out_is_told_as_not_sent(
+    client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
+) -> None:
+    url, _ = kept
+    [idle] = client._pool._idle.values()
+    deadline = asyncio.get_running_loop().time() + 10
+    connection = idle[0]
+    answer = connection.exchange(encode(Request("PUT", url, content=b"x")), 10, deadline)
+    connection.connection_lost(None)  # the loop finds that before the turn ends
+    with pytest.raises(SendError) as caught:
+        await answer
+    assert caught.value.sent is not gathers
