@@ -32,7 +32,7 @@ def test_a_file_is_sent_as_it_is_and_taken_up_when_it_changes(
     )
     daemon.start()
     task = daemon.call("shop/order")
-    until(lambda: daemon.task(task)["attempts"] == 1, "the first attempt")
+    until(lambda: daemon.task(task)["last_status_code"] == 503, "the first attempt")
     (sent,) = receiver.received("/orders")
     assert (sent.body, sent.headers["content-type"]) == (first, "text/xml")
 

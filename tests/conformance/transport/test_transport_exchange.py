@@ -7,7 +7,6 @@ import gc
 import gzip
 import hashlib
 import socket
-import weakref
 import zlib
 from typing import Any
 
@@ -16,6 +15,7 @@ import pytest
 
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient
+from orchestratord.http.http1 import Http1Connection
 from orchestratord.http.response_parser import ResponseParser
 
 OK = b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nok"
@@ -381,17 +381,14 @@ async def test_a_connection_that_is_closed_is_freed_at_once(
 ) -> None:
     server = await serve(replying(OK))
     await send("GET", server.url)
-    [[connection]] = client._pool._idle.values()
-    freed = weakref.finalize(connection._socket, asyncio.Event().set)
     gc.collect()
     gc.disable()
     try:
-        del connection
         async with asyncio.timeout(10):
             while client._pool._idle:
                 await asyncio.sleep(0.01)
                 client._pool._sweep(asyncio.get_running_loop())
-            while freed.alive:
+            while any(isinstance(found, Http1Connection) for found in gc.get_objects()):
                 await asyncio.sleep(0.01)
     finally:
         gc.enable()
