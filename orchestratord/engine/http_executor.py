@@ -276,6 +276,7 @@ class RequestPlan:
         self.wants_all = any(template.names - {"params"} for template in templates)
         """Whether a template uses more than the parameters."""
         self.evaluates = any(template.computed for template in templates)
+        """Whether an expression in it is more than a path, and may cost something."""
         self.json: JsonText | None = None
         if spec.body is not None and spec.body.json_ is not None:
             try:
@@ -407,7 +408,7 @@ def _content(plan: RequestPlan, context: Mapping[str, Any]) -> bytes | None:
         try:
             return plan.json.render(context)
         except UnicodeEncodeError:
-            raise
+            raise  # half a surrogate pair: `prepare` says so
         except (TypeError, ValueError) as error:
             raise InvalidPayload(f"body.json cannot be written as JSON: {error}") from None
     body = plan.spec.body
