@@ -78,7 +78,8 @@ async def test_a_claim_begins_where_the_last_one_ended(two: list[Any]) -> None:
     one, _ = two
 
     async def floor() -> int:
-        found: int = await one.store._writer.submit(Write(1, lambda session: session.floor(KEY)))
+        take = Write(1, lambda session: session.take_floor(KEY))
+        found: int = await one.store._writer.submit(take)
         return found
 
     assert await floor() < 0
