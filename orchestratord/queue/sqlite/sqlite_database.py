@@ -236,6 +236,15 @@ class SqliteConnection(Connection):
             if self._raw.in_transaction:
                 raise
 
+    @contextmanager
+    def look(self) -> Iterator[None]:
+        """As in the interface: each statement alone would see what was written since the last."""
+        self._raw.execute("BEGIN")
+        try:
+            yield
+        finally:
+            SqliteConnection.rollback(self)  # not a worker's own, which gives its turn back
+
     @property
     def in_transaction(self) -> bool:
         """False once the transaction has ended, however it has."""

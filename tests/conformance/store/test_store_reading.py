@@ -9,6 +9,7 @@ import pytest
 from orchestratord.errors import InvalidPayload, NotFound, QueueError
 from orchestratord.model.task import Action, Key, NewTask, Status, Task, TaskExcerpt
 from orchestratord.queue.batch import Read
+from orchestratord.queue.connection import Connection
 from orchestratord.queue.housekeeping import prune
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, insert, manual, plugin_rows, schedules, search
@@ -23,6 +24,27 @@ async def ids(store: Store, limit: int = 100, after: int | None = None, **fields
     return [
         task.id for task in (await store.read(search.page(TaskFilter(**fields), limit, after)))[0]
     ]
+
+
+async def test_all_that_is_read_at_once_is_of_one_moment(queue: Any, store: Store) -> None:
+    """A task whose status changes between two statements would be in neither, or in both."""
+    id_ = await queue.add()
+    begun, written = threading.Event(), threading.Event()
+
+    def look(db: Connection) -> list[int]:
+        found = []
+        for status in ("cancelled", "pending"):
+            count = "SELECT count(*) FROM retry_schedule WHERE status = ?"
+            found.append(db.all(count, (status,))[0][0])
+            begun.set()
+            written.wait(10)
+        return found
+
+    reading = asyncio.create_task(store.read(Read(look)))
+    await asyncio.to_thread(begun.wait, 10)
+    await store.write(manual.cancel(id_))
+    written.set()
+    assert await reading == [0, 1]
 
 
 class TestList:
