@@ -14,6 +14,7 @@ import pytest
 
 from orchestratord.errors import SendError
 from orchestratord.http.client import HttpClient
+from orchestratord.http.http1 import Http1Connection
 from orchestratord.http.request_bytes import encode
 from orchestratord.model.http_message import Request
 
@@ -63,6 +64,13 @@ def readable(ends: Sequence[socket.socket]) -> int:
     return len(select.select(ends, [], [], 0)[0])
 
 
+def begun(client: HttpClient, url: str) -> tuple[Http1Connection, asyncio.Future[Any]]:
+    """A kept connection, and the answer to a request that was begun on it in this turn."""
+    [idle] = client._pool._idle.values()
+    deadline = asyncio.get_running_loop().time() + 10
+    return idle[0], idle[0].exchange(encode(Request("PUT", url, content=b"x")), 10, deadline)
+
+
 async def test_what_one_turn_sends_goes_out_at_its_end(
     send: Any, kept: tuple[str, Sequence[socket.socket]], gathers: bool
 ) -> None:
@@ -82,10 +90,8 @@ async def test_what_is_abandoned_within_its_turn_is_not_sent_at_its_end(
     client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
 ) -> None:
     url, ends = kept
-    [idle] = client._pool._idle.values()
-    deadline = asyncio.get_running_loop().time() + 10
-    idle[0].exchange(encode(Request("POST", url, content=b"x")), 10, deadline)
-    idle[0].abandon()
+    connection, _ = begun(client, url)
+    connection.abandon()
     while not readable(ends):
         await asyncio.sleep(0)
     [got] = [end.recv(4096) for end in ends if readable([end])]
@@ -96,10 +102,7 @@ async def test_what_comes_unasked_before_a_request_goes_out_is_not_its_answer(
     client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
 ) -> None:
     url, ends = kept
-    [idle] = client._pool._idle.values()
-    deadline = asyncio.get_running_loop().time() + 10
-    connection = idle[0]
-    answer = connection.exchange(encode(Request("PUT", url, content=b"x")), 10, deadline)
+    connection, answer = begun(client, url)
     connection.data_received(OK)  # the loop reads before the turn ends
     if not gathers:  # it has gone out, and this counts
         assert (await answer).content == b"ok"
@@ -115,10 +118,7 @@ async def test_what_never_went_out_is_told_as_not_sent(
     client: HttpClient, kept: tuple[str, Sequence[socket.socket]], gathers: bool
 ) -> None:
     url, _ = kept
-    [idle] = client._pool._idle.values()
-    deadline = asyncio.get_running_loop().time() + 10
-    connection = idle[0]
-    answer = connection.exchange(encode(Request("PUT", url, content=b"x")), 10, deadline)
+    connection, answer = begun(client, url)
     connection.connection_lost(None)  # the loop finds that before the turn ends
     with pytest.raises(SendError) as caught:
         await answer
