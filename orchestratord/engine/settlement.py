@@ -73,10 +73,11 @@ class Claims:
         """The attempts, and the releases of claims, that are under way, by the id of their task;
         and attempts that have ended, until how they did is written."""
         self._ended: list[Run] = []
-        """Attempts that have ended in this turn of the loop, …"""
+        """Attempts that have ended in this turn of the loop."""
         self._ends: list[Settlement] = []
-        """… and how."""
+        """How they have, in the same order."""
         self._told: Told | None = None
+        """What is called with what became of them."""
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
