@@ -46,6 +46,8 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
         ids = one.batch("crm/get", [{"n": n} for n in range(CALLS)])
         until(lambda: receiver.count() >= CALLS // 3, "a third of the calls")
         receiver.hold("/get")
+        # What was answered before, and what is claimed in its place, is still being written.
+        until(lambda: rests(primary, name), "all that was answered to be on both")
         primary.run("postgres", "ALTER SYSTEM RESET synchronous_standby_names")
         primary.run("postgres", "SELECT pg_reload_conf()")
         standby.run("postgres", "ALTER SYSTEM SET primary_conninfo = ''")
@@ -76,6 +78,18 @@ def test_the_fleet_goes_on_with_the_standby(make_daemon: MakeDaemon, receiver: R
             assert len({item.headers[header] for item in receiver.received(path)}) == 2 * LOST
         for daemon in fleet:
             assert daemon.stop() == 0
+
+
+def rests(primary: Postgres, name: str) -> bool:
+    """Whether no call is claimed or settled for a while."""
+
+    def calls() -> list[tuple[int, str, str | None]]:
+        statement = "SELECT id, status, locked_by FROM retry_schedule ORDER BY id"
+        return primary.run(name, statement)
+
+    before = calls()
+    time.sleep(0.3)
+    return calls() == before
 
 
 def order(daemon: Daemon, numbers: Iterable[int]) -> list[int]:
