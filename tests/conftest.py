@@ -38,21 +38,16 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave out campaigns that are not asked for, and beside other tests what measures time.
+    """Leave out campaigns that are not asked for.
 
     Files are in the order of their folders, so that what waits for long begins before the unit
     tests, which fill the rest; one of these takes half a minute.
     """
-    beside = hasattr(config, "workerinput")
-    out = [
-        item
-        for item in items
-        if (not config.option.campaign and item.get_closest_marker("campaign"))
-        or (beside and item.get_closest_marker("serial"))
-    ]
-    config.hook.pytest_deselected(items=out)
-    left = set(out)
-    items[:] = [item for item in items if item not in left]
+    if not config.option.campaign:
+        out = [item for item in items if item.get_closest_marker("campaign")]
+        config.hook.pytest_deselected(items=out)
+        left = set(out)
+        items[:] = [item for item in items if item not in left]
     items.sort(key=lambda item: item.path.name != "test_docs_outputs.py")
 
 

@@ -111,19 +111,17 @@ WORKS = """
 import sys, threading, time
 def work(seconds):
     while time.thread_time() < seconds: pass
-    return True
-other = threading.Thread(target=lambda: (work(0.4), done.wait()))
-done = threading.Event()
+worked, done = threading.Event(), threading.Event()
+other = threading.Thread(target=lambda: (work(0.4), worked.set(), done.wait()))
 other.start()
 work(0.1)
-time.sleep(0.5)
+worked.wait()
 print(flush=True)
 sys.stdin.read()
 done.set()
 """
 
 
-@pytest.mark.serial  # it shares a processor with nothing else, as its other threads are to have one
 def test_threads_are_counted_apart() -> None:
     with subprocess.Popen(
         [sys.executable, "-S", "-c", WORKS],
