@@ -63,6 +63,7 @@ class Claims:
         self, store: Store, lanes: LaneSet, placement: Placement, events: EventBus, clock: Clock
     ) -> None:
         self._store = store
+        self._lanes = lanes
         self._placement = placement
         self._events = events
         self._clock = clock
@@ -115,8 +116,25 @@ class Claims:
                 return await self._store.write(settle(settlement))
             except Exception as refused:
                 error = refused
+        settlement.effects = self._unborn(settlement.effects)
         written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
         return written[0] if written is not None else None
+
+    def _unborn(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
+        """The same, of which no new task is born running: others of its key would wait for the slot
+        that was taken for it, for as long as the database does not take what it follows from."""
+        waiting: list[StoredEffect] = []
+        for effect in effects:
+            if isinstance(effect, Insert):
+                born, happened = effect.born, effect.happened
+                if born is not None:
+                    now = self._clock.now_ms()
+                    self._lanes.release_claim(born.lane, effect.task.key, now)
+                if happened is not None:
+                    happened = replace(happened, effects=self._unborn(happened.effects))
+                effect = replace(effect, born=None, happened=happened)
+            waiting.append(effect)
+        return waiting
 
     def settle_soon(self, run: Run, settlement: Settlement, told: Told) -> bool:
         """Write how an attempt ended, of which no new task follows, together with all that end in
@@ -280,7 +298,10 @@ def settlement_of(
         if outcome.error is not None:
             error = error_record(outcome.error, redactor)
         if outcome.response is not None:
-            response = response_record(outcome.response, redactor, code)
+            try:
+                response = response_record(outcome.response, redactor, code)
+            except Exception:  # it may be a plugin's; it was sent, and must not look unsent
+                log.exception("the answer to task %s cannot be kept", task.id)
     last_success_at = None
     if row is not None:
         if status is Status.SUCCEEDED:

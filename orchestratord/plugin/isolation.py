@@ -229,7 +229,7 @@ def check_outcome(outcome: object) -> None:
     if outcome.verdict not in _VERDICTS:
         raise HookFault(f"returned an Outcome whose verdict is {outcome.verdict!r}")
     code = "" if status_code is None else str(status_code)
-    if len(code) > _LONGEST_CODE or not code.isascii():
+    if len(code) > _LONGEST_CODE or not (code.isascii() and code.isprintable()):
         raise HookFault("returned an Outcome whose status_code is none")
     try:
         _ = outcome.response.content if outcome.response is not None else b""

@@ -5,8 +5,10 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
+import httpx
 import pytest
 from worker_parts import CALL, Bench, working
 
@@ -15,10 +17,11 @@ from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.settlement import SettledAttempt
 from orchestratord.errors import Reject
 from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
-from orchestratord.model.task import Table, Task, Upsert
+from orchestratord.model.outcome import Outcome
+from orchestratord.model.task import NewTask, Table, Task, Upsert
 from orchestratord.plugin.hookspecs import hookimpl
 from orchestratord.queue.batch import Rank, Write
-from orchestratord.queue.operations import manual, plugin_rows
+from orchestratord.queue.operations import manual, plugin_rows, search
 from orchestratord.queue.session import Session
 from orchestratord.testing import FakeClock
 
@@ -74,6 +77,59 @@ async def test_a_claim_is_released_where_its_end_cannot_be_worked_out(
         bench.receiver.open.set()
         await bench.until(lambda: not bench.worker.claims.running)
         assert (await bench.states([id_]))[0][0] == "cancelled"
+
+
+class Follows:
+    """Has a call of the same endpoint follow from the first one."""
+
+    @hookimpl
+    def on_success(self, task: Task) -> list[NewTask]:
+        return [replace(CALL, parent_id=task.id)] if task.parent_id is None else []
+
+
+async def test_an_end_that_the_database_refuses_holds_up_nothing_else(tmp_path: Path) -> None:
+    """Neither those that end with it, nor the slot of what is to follow from it."""
+    async with working(tmp_path, Follows()) as bench:
+        bench.adopt(concurrency=3)
+        bench.receiver.open.set()
+        await change(
+            bench,
+            "CREATE TRIGGER refuses BEFORE UPDATE ON retry_schedule "
+            "WHEN NEW.id = 1 AND NEW.status = 'succeeded' "
+            "BEGIN SELECT RAISE(ABORT, 'not this one'); END",
+        )
+        ids = await bench.put([CALL] * 3)
+        await bench.until(lambda: len(bench.receiver.tasks) == 5)  # two of them, and what follows
+        bench.adopt(concurrency=1)
+        await bench.idle(await bench.put([replace(CALL, parent_id=9)] * 5))
+        assert await bench.states(ids) == [("running", 1), ("succeeded", 1), ("succeeded", 1)]
+        await change(bench, "DROP TRIGGER refuses")
+        await bench.until(lambda: not bench.worker.claims.running)
+        await bench.until(lambda: len(bench.receiver.tasks) == 11)
+        assert bench.receiver.counts == {1}
+        assert await bench.states(ids) == [("succeeded", 1)] * 3
+
+
+class Unreadable:
+    """Answers with what cannot be written down."""
+
+    @hookimpl
+    def after_request(self, outcome: Outcome) -> Outcome:
+        long = httpx.Response(200, content=b"a" * 50_000, extensions={"excerpt": 5})
+        return replace(outcome, response=long)
+
+
+async def test_what_was_sent_is_not_sent_again_where_its_answer_cannot_be_kept(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(tmp_path, Unreadable()) as bench:
+        bench.receiver.open.set()
+        ids = await bench.put([CALL])
+        await bench.idle(ids)
+        assert await bench.states(ids) == [("succeeded", 1)]
+        assert await bench.store.read(search.response(ids[0])) is None
+        assert bench.receiver.counts == {1}
+    assert f"the answer to task {ids[0]} cannot be kept" in caplog.text
 
 
 async def test_who_waits_is_woken_though_the_ends_cannot_be_told(

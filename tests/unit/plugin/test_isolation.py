@@ -686,6 +686,7 @@ WRONG_OUTCOMES = [
     replace(OUTCOME, status_code=[503]),  # type: ignore[arg-type]
     replace(OUTCOME, status_code=5.5),  # type: ignore[arg-type]
     replace(OUTCOME, status_code="\ud800"),
+    replace(OUTCOME, status_code="a\0b"),
     replace(OUTCOME, status_code="9" * 5000),
     replace(OUTCOME, response=b"body"),  # type: ignore[arg-type]
     replace(OUTCOME, response=httpx.Response(200, stream=UNREAD)),
