@@ -123,8 +123,9 @@ class Receiver:
         with self._lock:
             self._replies[prefix] = reply
 
-    def hold(self, path: str) -> None:
-        """Answer 200 to requests for `path` only once `let_go` is called."""
+    def hold(self, path: str, *before: Said) -> None:
+        """Answer 200 to requests for `path` only once `let_go` is called, but for the first ones,
+        which are answered with `before`."""
         gate = asyncio.Event()
         self._held[path] = gate
 
@@ -132,7 +133,7 @@ class Receiver:
             await gate.wait()
             await connection.answer(Answer(200))
 
-        self.on(path, held)
+        self.on(path, *before, held)
 
     def let_go(self, path: str) -> None:
         """Answer what is held, and what comes from now on at once."""

@@ -44,8 +44,9 @@ def test_the_night(make_daemon: MakeDaemon, receiver: Receiver) -> None:
     ran = daemon.ctl("retry", "--all", *words, "-o", "json")
     bulk = json.loads(ran.out)
     assert (ran.code, bulk["status"], bulk["succeeded"]) == (1, "paused", 0)
-    assert 20 <= bulk["failed"] <= bulk["moved"] <= 60
-    assert receiver.count("/") <= 60
+    # A daemon that got no processor makes up for a second of its rate.
+    assert 20 <= bulk["failed"] <= bulk["moved"] <= 20 + 2 * 50
+    assert receiver.count("/") <= 20 + 2 * 50
     assert f"bulk {bulk['id']} has paused: " in ran.err
     assert f"orchestratorctl bulks {bulk['id']} --resume --wait" in ran.err
     ran = daemon.ctl("list", "--bulk", str(bulk["id"]), "--status", "failed", "-o", "json")

@@ -25,7 +25,7 @@ from tests.acceptance.dashboard.test_dashboard import NARROW, TOKEN, WIDE, visit
 if TYPE_CHECKING:
     from playwright.sync_api import FloatRect, Page, ViewportSize
 
-TASKS = int(os.environ.get("NIGHT_TASKS", "80"))
+TASKS = int(os.environ.get("NIGHT_TASKS", "120"))
 PICTURES = os.environ.get("NIGHT_PICTURES")
 COLUMN = '{"error": {"message": "no such column: nmae"}}'
 SPACE = "\N{NARROW NO-BREAK SPACE}"
@@ -98,7 +98,8 @@ def test_the_night_in_a_browser(make_daemon: MakeDaemon, receiver: Receiver) -> 
         look(page, "paused")
         number = page.url.rpartition("/")[2]
         bulk = daemon.get(f"/v1/bulks/{number}").json()
-        assert 20 <= bulk["failed"] <= bulk["moved"] <= 60
+        # A daemon that got no processor makes up for a second of its rate.
+        assert 20 <= bulk["failed"] <= bulk["moved"] <= 20 + 2 * 50
         page.get_by_role("link", name="See why").click()
         expect(page.locator("#list tbody tr")).to_have_count(bulk["failed"])
         look(page, "see-why", only_pictured=True)

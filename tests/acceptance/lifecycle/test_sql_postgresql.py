@@ -63,10 +63,13 @@ def stage(make_daemon: MakeDaemon, postgres: Postgres) -> Iterator[Stage]:
 def test_a_deadlock_is_retried_and_succeeds(stage: Stage, receiver: Receiver) -> None:
     receiver.reply("/hooks/", lambda request: Answer(204))
     stage.run("INSERT INTO items VALUES (1, 'a'), (2, 'b')")
+    # Each goes on once both have a row: what a sequence gives is no part of a transaction.
+    stage.run("CREATE SEQUENCE have_one")
     stage.run(
-        "CREATE FUNCTION touch(a int, b int) RETURNS void LANGUAGE sql AS $$ "
-        "UPDATE items SET times = times + 1 WHERE id = a; SELECT pg_sleep(0.7); "
-        "UPDATE items SET times = times + 1 WHERE id = b; $$"
+        "CREATE FUNCTION touch(a int, b int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE items SET times = times + 1 WHERE id = a; PERFORM nextval('have_one'); "
+        "WHILE (SELECT last_value < 2 FROM have_one) LOOP PERFORM pg_sleep(0.01); END LOOP; "
+        "UPDATE items SET times = times + 1 WHERE id = b; END $$"
     )
     hook = {"name": "ops", "phase": "after_execute", "status_code": "error",
             "url": f"{receiver.url}/hooks/ops"}  # fmt: skip

@@ -9,17 +9,31 @@ import pytest
 
 from orchestratord.engine import poison
 from orchestratord.engine.lanes.lane_set import LaneSet
-from orchestratord.engine.poison import OFTEN, PoisonCandidates, batch_size
+from orchestratord.engine.poison import HELD, OFTEN, OUTLIVED, PoisonCandidates, batch_size
 from orchestratord.model.task import Task
 from orchestratord.testing import task
 
 LANE = "api:a"
 
 
+class PassingTime:
+    """The loop's time, and what a test has let pass of it at once."""
+
+    def __init__(self) -> None:
+        self.passed = 0.0
+        self._loop = asyncio.get_running_loop()
+        self.call_later = self._loop.call_later
+
+    def time(self) -> float:
+        return self._loop.time() + self.passed
+
+
 class Line:
     def __init__(self, *deaths: int) -> None:
         self.lanes = LaneSet()
         self.found = PoisonCandidates(self.lanes)
+        self.loop: Any = PassingTime()
+        self.found._loop = self.loop
         self.tasks = [task(id=number, deaths=count) for number, count in enumerate(deaths)]
 
     def admit(self, *tasks: Task) -> None:
@@ -33,6 +47,9 @@ class Line:
             return None
         self.found.written(turn[0])
         return turn[0]
+
+    def pass_(self, seconds: float) -> None:
+        self.loop.passed += seconds
 
     def work(self, *, due: bool = True) -> None:
         """There is other work; or there is none any more."""
@@ -121,13 +138,12 @@ async def test_alone_is_alone_in_the_daemon() -> None:
     assert not line.lanes.held
 
 
-async def test_other_work_is_held_up_for_some_seconds(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(poison, "HELD", 0.05)
+async def test_other_work_is_held_up_for_some_seconds() -> None:
     line = Line(OFTEN, OFTEN, OFTEN)
     first, second, third = line.tasks
     line.admit()
     assert line.next() is third
-    await asyncio.sleep(0.06)
+    line.pass_(HELD)
     assert line.found.company() is None  # there is none that waits
     line.work()
     assert line.found.company() is third
@@ -150,39 +166,33 @@ async def test_other_work_is_held_up_for_some_seconds(monkeypatch: pytest.Monkey
     later = task(id=9, deaths=OFTEN + 1)
     line.admit(later)
     assert await line.begin(1) == [later]
-    await asyncio.sleep(0.06)
+    line.pass_(HELD)
     assert line.found.company() is None
-    await asyncio.sleep(0.06)
+    line.pass_(HELD)
     assert line.found.company() is later
 
 
-async def test_what_is_under_way_is_not_waited_for_for_ever(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(poison, "HELD", 0.02)
+async def test_what_is_under_way_is_not_waited_for_for_ever() -> None:
     line = Line(OFTEN)
     line.admit()
     line.lanes.claimed = 1
     assert line.next() is None
-    await asyncio.sleep(0.03)
+    line.pass_(HELD)
     assert line.next() is line.tasks[0]
     assert not line.found.is_alone(line.tasks[0])
     assert not line.lanes.held
 
 
-async def test_the_next_one_begins_beside_one_that_outlives_some_seconds(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(poison, "OUTLIVED", 0.03)
+async def test_the_next_one_begins_beside_one_that_outlives_some_seconds() -> None:
     line = Line(OFTEN, OFTEN)
     first, second = line.tasks
     line.admit()
     assert line.next() is second
-    await asyncio.sleep(0.04)
+    line.pass_(OUTLIVED)
     assert line.found.company() is second
     line.found.end_alone()
     line.lanes.claimed = 1
-    assert line.next() is first
+    assert await line.begin(1) == [first]
     assert not line.found.is_alone(first)
 
 

@@ -178,6 +178,8 @@ async def test_names_that_hang_hold_a_thread_each_and_no_more(
     names = Names(monkeypatch)
     resolver = SystemResolver(threads=2)
     waiting = [asyncio.create_task(resolver(f"n{n}.example", 80)) for n in range(5)]
+    while len(names.asked) < 2:
+        await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert len(names.asked) == 2
     names.go_on.set()

@@ -140,6 +140,15 @@ class Daemon:
         )
         self._thread.start()
 
+    def leave(self, request: Request) -> str:
+        """A reply: nothing listens any more as it hangs up."""
+        server = self._server
+        assert server is not None
+        threading.Thread(target=self.stop).start()
+        while server.fileno() >= 0:
+            time.sleep(0.001)
+        return DROP
+
     def stop(self) -> None:
         if self._server is None or self._thread is None:
             return

@@ -119,12 +119,7 @@ def test_a_daemon_that_stays_away(
     daemon: Daemon, ctl: Callable[..., Result], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(socket_client, "AWAY_TIMEOUT", 0.1)
-
-    def stop(request: Request) -> str:
-        threading.Thread(target=daemon.stop).start()
-        return DROP
-
-    daemon.on("GET", "/v1/bulks/7", a_bulk(10), stop)
+    daemon.on("GET", "/v1/bulks/7", a_bulk(10), daemon.leave)
     result = ctl(*RETRY)
     assert result.code == 3
     assert "no daemon at" in result.err

@@ -41,6 +41,8 @@ async def test_off_loop_one_piece_of_work_is_done_after_the_other() -> None:
         return name
 
     tasks = [asyncio.create_task(off_loop(work, name)) for name in "abc"]
+    while not order:
+        await asyncio.sleep(0.01)
     await asyncio.sleep(0.05)
     assert order == [("a", True)]
     assert (seconds_queued(tasks[0]) or 0) < (seconds_queued(tasks[2]) or 0)

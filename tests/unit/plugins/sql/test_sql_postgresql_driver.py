@@ -252,12 +252,24 @@ async def test_a_network_that_is_cut(bench: Bench, database: Database) -> None:
     assert database.run("SELECT count(*) FROM items") == [(2,)]
 
 
+MEET = """
+CREATE SEQUENCE came;
+CREATE FUNCTION meet() RETURNS int LANGUAGE plpgsql AS $$ BEGIN
+    PERFORM nextval('came');
+    WHILE (SELECT last_value < 2 FROM came) LOOP PERFORM pg_sleep(0.01); END LOOP;
+    RETURN 0;
+END $$
+"""
+"""Waits for another statement that does so: what a sequence gives is no part of a transaction."""
+
+
 async def test_a_deadlock_is_told_from_a_constraint(bench: Bench, database: Database) -> None:
     """Two statements that wait for each other: one of them is told to try again."""
+    database.run(MEET)
     database.run(
-        "CREATE FUNCTION touch(a int, b int) RETURNS void LANGUAGE sql AS $$ "
-        "UPDATE items SET stock = stock + 1 WHERE id = a; SELECT pg_sleep(0.3); "
-        "UPDATE items SET stock = stock + 1 WHERE id = b; $$"
+        "CREATE FUNCTION touch(a int, b int) RETURNS void LANGUAGE plpgsql AS $$ BEGIN "
+        "UPDATE items SET stock = stock + 1 WHERE id = a; PERFORM meet(); "
+        "UPDATE items SET stock = stock + 1 WHERE id = b; END $$"
     )
     outcomes = await asyncio.gather(
         bench.run("SELECT touch(:a, :b)", {"a": 1, "b": 2}),
@@ -273,8 +285,9 @@ async def test_a_deadlock_is_told_from_a_constraint(bench: Bench, database: Data
 
 async def test_a_serialization_failure_is_tried_again(bench: Bench, database: Database) -> None:
     database.run(f"ALTER DATABASE {database.name} SET default_transaction_isolation = serializable")
-    slow = "UPDATE items SET stock = (SELECT sum(stock) FROM items, pg_sleep(0.2)) WHERE id = :id"
-    outcomes = await asyncio.gather(*(bench.run(slow, {"id": n}) for n in (1, 2)))
+    database.run(MEET)
+    both = "UPDATE items SET stock = (SELECT sum(stock) FROM items) + meet() WHERE id = :id"
+    outcomes = await asyncio.gather(*(bench.run(both, {"id": n}) for n in (1, 2)))
     failed = [failure(outcome) for outcome in outcomes if outcome.status_code == "error"]
     assert [item[:2] for item in failed] == [("retry", False)]
     assert failed[0][2].startswith("40001: could not serialize")

@@ -261,17 +261,28 @@ async def test_as_many_at_once_as_there_are_attempts_and_connections_are_used_ag
     assert rows(path, "SELECT count(*) FROM items") == [(22,)]
 
 
+async def until_it_writes(path: Path) -> None:
+    with closing(sqlite3.connect(path, isolation_level=None, timeout=0)) as other:
+        while True:
+            try:
+                other.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError:
+                return  # it has the lock
+            other.execute("ROLLBACK")
+            await asyncio.sleep(0.02)
+
+
 async def test_a_stopped_daemon(bench: Bench, path: Path) -> None:
     """What is under way is cancelled, rolled back, and known to be."""
     attempt = asyncio.ensure_future(bench.run(WRITES_ENDLESSLY, idempotent=False))
-    await asyncio.sleep(0.2)
+    await until_it_writes(path)
     attempt.cancel()
     verdict, maybe_done, error = failure(await attempt)
     assert (verdict, maybe_done) == ("retry", False)
     assert error == ("the daemon was stopped, and the statement cancelled before it was committed")
     # One that is idempotent goes back, and its attempt with it.
     attempt = asyncio.ensure_future(bench.run(WRITES_ENDLESSLY, idempotent=True))
-    await asyncio.sleep(0.2)
+    await until_it_writes(path)
     attempt.cancel()
     with pytest.raises(asyncio.CancelledError):
         await attempt
