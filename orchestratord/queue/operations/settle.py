@@ -180,6 +180,8 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
             status = Status.CANCELLED
             if s.ask:
                 return Settled(False, status, _NONE)
+        elif s.next_try is not None:
+            session.heard(task.key, s.next_try)
     held = holds(task, status, s.reason)
     if status != Status.PENDING:
         row = _ended(s, status)
@@ -242,7 +244,7 @@ def _prepare(s: Start | Settlement) -> Prepared:
         return s, SUCCEED, succeeded, attempt, more
     row = _ended(s, s.status)
     if s.status == Status.PENDING:
-        return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, more
+        return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, True
     if more and task.ordered:
         turn_at = HOLDS if holds(task, s.status, s.reason) else 0
         return s, END_ORDERED, (*row, turn_at), attempt, more
@@ -302,12 +304,14 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
 def _note(
     session: Session, s: Start | Settlement, places: list[tuple[int, str, str | None]]
 ) -> None:
-    """Note what depends on a step: the turns of a partition, a bulk, a run, and in `places` the
-    task whose place it has."""
+    """Note what depends on a step: the next claim of its key, the turns of a partition, a bulk, a
+    run, and in `places` the task whose place it has."""
     task = s.task
     if isinstance(s, Start):
         session.runs.settled(task, Status.RUNNING, begins=True)
         return
+    if s.status == Status.PENDING and s.next_try is not None:
+        session.heard(task.key, s.next_try)  # it may be written later than that
     if _frees_turn(task, s.status):
         session.touch(task)
     if task.bulk_id is not None:

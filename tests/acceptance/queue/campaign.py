@@ -40,6 +40,30 @@ DIED = "the daemon died"
 SHOWN = 20
 """Of all that is wrong."""
 
+COUNTS = """
+import time
+from orchestratord import RecurringRows, Table, Upsert, hookimpl, only_for
+
+@hookimpl
+def register_tables():
+    columns = {"name": "TEXT NOT NULL", "n": "INTEGER", "note": "TEXT"}
+    return [Table("counted", columns, key=("name",))]
+
+@hookimpl
+@only_for(lambda kind, endpoint: kind == "webhook" or endpoint.id == "load/plain")
+def on_success(task):
+    row = Upsert("counted", {"name": task.webhook or task.endpoint_id}, {}, {"n": 1})
+    return RecurringRows([row], until=int(time.time() * 1000) + 3_600_000)
+
+@hookimpl
+def on_retry(task):
+    rows = [Upsert("counted", {"name": "retries"}, {}, {"n": 1})]
+    if task.id % 5 == 0:
+        rows.append(Upsert("counted", {"name": "bad"}, {"note": "\\ud800"}))
+    return rows
+"""
+"""A plugin that counts ends in their transactions, and at times writes what cannot be stored."""
+
 
 @dataclass
 class Report:
@@ -102,7 +126,7 @@ class Callers:
     def _pour(self, stop: threading.Event) -> None:
         while not stop.wait(0.01):
             with self._lock:
-                name = self._chance.choice(("load/read", "load/write"))
+                name = self._chance.choice(("load/read", "load/write", "load/plain"))
                 count = self._chance.choice((1, 1, 8))
                 numbers = list(itertools.islice(self._numbers, count))
             batch = [{"n": number} for number in numbers]
@@ -118,7 +142,11 @@ class Callers:
 
 
 def declare(daemon: Daemon, receiver: Receiver, chance: random.Random) -> None:
-    """The endpoints, their webhooks, and how the receiver answers."""
+    """The endpoints, their webhooks, a plugin, and how the receiver answers."""
+    daemon.settings["plugins"] = {"dirs": ["plugins"]}
+    daemon.write("orchestratord.yaml", daemon.settings)
+    daemon.plugin("counts", COUNTS)
+    daemon.expect(r"what a plugin wrote is left out \(counted\)")
     hook = {"url": f"{receiver.url}/hook", "retry": retry("30ms", attempts=1000)}
     numbered = {"params": {"n": {}}, "retry": retry("30ms", attempts=1000)}
     daemon.api("load", receiver.url, concurrency=LANE)
@@ -141,6 +169,7 @@ def declare(daemon: Daemon, receiver: Receiver, chance: random.Random) -> None:
         ],
         **numbered,
     )
+    daemon.endpoint("load/plain", "/plain/{{ params.n }}", **numbered)
     seen: set[str] = set()
 
     def first_time(key: str) -> bool:
@@ -158,7 +187,9 @@ def declare(daemon: Daemon, receiver: Receiver, chance: random.Random) -> None:
         fails = name.endswith("7") and first_time(name)
         return Answer(500 if fails else 204, delay=chance.random() * 0.01)
 
-    for prefix, reply in (("/read/", read), ("/write/", write), ("/hook", deliver)):
+    for prefix, reply in (
+        ("/read/", read), ("/plain/", read), ("/write/", write), ("/hook", deliver),
+    ):  # fmt: skip
         receiver.reply(prefix, reply)
 
 
@@ -234,7 +265,7 @@ def account(
         if task["endpoint_id"] == "load/read":
             expected[task["id"], "done"] += row["status_code"] == "200"
             expected[task["id"], "again"] += row["delay"] is not None
-        else:
+        elif task["endpoint_id"] == "load/write":
             expected[task["id"], "done"] += task["status"] == "succeeded"
             expected[task["id"], "dead"] += task["status"] == "failed"
     found: Counter[tuple[int, str]] = Counter(
@@ -243,6 +274,14 @@ def account(
     for key in expected.keys() | found.keys():
         if expected[key] != found[key]:
             wrong(f"{key}: {found[key]} deliveries where {expected[key]} were due")
+
+    succeeded = [task for task in tasks.values() if task["status"] == "succeeded"]
+    due = Counter(task["webhook"] or task["endpoint_id"] for task in succeeded)
+    del due["load/read"], due["load/write"]  # of which the plugin is not told
+    due["retries"] = sum(row["delay"] is not None for row in attempts)
+    counted = {row["name"]: row["n"] for row in daemon.rows("SELECT * FROM counted")}
+    if counted != due:
+        wrong(f"a plugin has counted {counted} where {dict(due)} were due")
 
     retried = Counter(row["task_id"] for row in attempts)
     died = Counter(row["task_id"] for row in attempts if DIED in (row["error"] or ""))

@@ -67,6 +67,20 @@ async def test_another_try(queue: Any, store: Store) -> None:
     assert again.last_status_code == 503
 
 
+@pytest.mark.parametrize("count", [1, 3])
+async def test_another_try_that_is_written_late_is_found(
+    queue: Any, store: Store, count: int
+) -> None:
+    """Others were claimed meanwhile, which were due after it."""
+    await queue.add_all([queue.new()] * count)
+    tasks = await queue.claim()
+    queue.clock.turn(60)
+    assert await queue.claim() == []
+    late = [queue.settlement(task, Status.PENDING, next_try=task.next_try) for task in tasks]
+    await asyncio.gather(*(store.write(settle.settle(end)) for end in late))
+    assert len(await queue.claim()) == count
+
+
 @pytest.mark.parametrize("code", [503, 200, "error", "ok", None])
 async def test_a_status_code_comes_back_as_what_it_was(
     queue: Any, store: Store, code: int | str | None
