@@ -58,8 +58,7 @@ async def round_trip(store: Store, lanes: LaneSet) -> None:
     lanes.answered(choice, len(claimed.tasks), None)
     if len(claimed.tasks) != AT_ONCE:
         raise RuntimeError(f"{len(claimed.tasks)} were claimed")
-    for task in claimed.tasks:
-        lanes.begin(LANE, task, now)
+    lanes.begin(LANE, claimed.tasks, now)
     for task in claimed.tasks:
         lanes.ended()
         lanes.release_slot(LANE, task, now)

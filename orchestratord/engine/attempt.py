@@ -45,25 +45,20 @@ from orchestratord.engine.settlement import (
     settlement_of,
 )
 from orchestratord.engine.stats import Stats
-from orchestratord.errors import InvalidPayload, Reject, Snooze
+from orchestratord.errors import InvalidPayload, QueueError, Reject, Snooze
 from orchestratord.http.api_client import AttemptClient, Sender
 from orchestratord.model.outcome import Outcome
 from orchestratord.model.settings import Config
 from orchestratord.model.task import Effect, Kind, Reason, Status, Task, UnreadableParams
 from orchestratord.plugin.executor import Target
-from orchestratord.plugin.host import Host, Reached
+from orchestratord.plugin.host import Host
 from orchestratord.plugin.isolation import check_outcome, is_ctrl_c
 from orchestratord.plugin.long_work import bounded, count_anew
 from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import stored_throttles
-from orchestratord.queue.operations.settle import start
+from orchestratord.queue.operations.settle import settle_all, start
 from orchestratord.queue.operations.slices import SLICE
-from orchestratord.queue.records import (
-    Settled,
-    Settlement,
-    StoredEffect,
-    are_rows,
-)
+from orchestratord.queue.records import Settled, Settlement, StoredEffect, are_rows
 from orchestratord.queue.store import Store
 from orchestratord.values.budget import INLINE_STEPS, Budget, TooCostly, within_budget
 from orchestratord.values.clock import Clock
@@ -104,9 +99,12 @@ class Pipe(NewTasks):
         self._store = store
         self._claims = claims
         self.teller = SettlementTeller(claims, placement, host.events, stats, clock)
-        self._told = self._ends_told  # one and the same, by which they are told together
         self._chance = chance
         self._loop = asyncio.get_running_loop()
+        self._ended: list[Run] = []
+        """Attempts that have ended in this turn of the loop."""
+        self._ends: list[Settlement] = []
+        """How they have, in the same order."""
         self.feedback = Feedback(lanes, claims, host.events, clock)
         self._shortages = ShortageLog()
         self.deadlines = Deadlines(store)
@@ -130,7 +128,7 @@ class Pipe(NewTasks):
             for task in tasks:
                 self.start(task, lane, now)
             return
-        self._launch(lanes.begin_all(lane, tasks, now), lane, now)
+        self._launch(lanes.begin(lane, tasks, now), lane, now)
 
     async def start_candidate(self) -> None:
         """Run the poison candidate whose turn it is, if there is one."""
@@ -156,9 +154,7 @@ class Pipe(NewTasks):
             # Its lane was throttled while it was on its way from the store.
             self._release_claim(task, lane)
             return
-        first = self._lanes.begin(lane, task, now)
-        if first is not None:
-            self._launch((first,), lane, now)
+        self._launch(self._lanes.begin(lane, (task,), now), lane, now)
 
     def _release_claim(self, task: Task, lane: str) -> None:
         self._lanes.release_claim(lane, task.key, self._clock.now_ms(), task.id)
@@ -210,7 +206,9 @@ class Pipe(NewTasks):
                 if run.result is not None:
                     soon = self._settle_soon(run, run.result, now)
                     if not soon:
-                        await self.settle(run.task, run.result, run.config, run.target, now)
+                        await self.settle(
+                            run.task, run.result, run.plan.config, run.plan.target, now
+                        )
             finally:
                 if not soon:
                     self._lanes.settled()
@@ -237,18 +235,14 @@ class Pipe(NewTasks):
         # Its row says that a repeat is safe, which is what counts should the daemon die.
         if plan is None or (task.idempotent and not plan.target.idempotent):
             return None
-        target = plan.target
-        return Run(
-            task, plan, plan.key, target, plan.executor, plan.config, lane, running, began,
-            time.monotonic(),
-        )  # fmt: skip
+        return Run(task, plan, lane, running, began, time.monotonic())
 
     def _is_made(self, run: Run) -> bool:
         """Make the request where nothing else is to be done before it is sent, and that takes a
         moment; where it is False, `_prepare` finds out why."""
-        task = run.task
+        task, plan = run.task, run.plan
         if (
-            not run.plan.direct
+            not plan.direct
             or not task.idempotent
             or task.deaths
             or (task.turn is not None and task.ordered)
@@ -257,13 +251,13 @@ class Pipe(NewTasks):
             or isinstance(task.params, UnreadableParams)
         ):
             return False
-        prepare, now = run.executor.prepare, run.began / 1000
+        prepare, now = plan.executor.prepare, run.began / 1000
         try:
-            if run.plan.evaluates:
+            if plan.evaluates:
                 budget = Budget(INLINE_STEPS)
-                run.request = within_budget(budget, prepare, task, run.target, now)
+                run.request = within_budget(budget, prepare, task, plan.target, now)
             else:
-                run.request = prepare(task, run.target, now)
+                run.request = prepare(task, plan.target, now)
         except TooCostly:
             run.costly = True
             return False
@@ -275,8 +269,9 @@ class Pipe(NewTasks):
 
     async def _prepare(self, run: Run) -> bool:
         """Make the request, and let the before_ hooks have it; False where it is not sent."""
-        task, target, config = run.task, run.target, run.config
-        endpoint, before = target.endpoint, run.executor.phases[0]
+        task, plan = run.task, run.plan
+        target, executor, config = plan.target, plan.executor, plan.config
+        endpoint, before = target.endpoint, executor.phases[0]
         deadline = None
         if target.retry.give_up_after is not None:
             skipped = self._clock.skipped_since(give_up_from(task))
@@ -294,7 +289,7 @@ class Pipe(NewTasks):
             task.check_readable()
             if endpoint.partition is not None and lacks_partition(task):
                 await partition_of(endpoint, task.params)  # which did not render either before
-            prepare, now = run.executor.prepare, run.began / 1000
+            prepare, now = executor.prepare, run.began / 1000
             large = task.is_large or run.costly
             run.request = await bounded(large, prepare, task, target, now)
             if before and self._host.concerned(before, task.kind, endpoint):
@@ -337,15 +332,13 @@ class Pipe(NewTasks):
     async def _started(self, run: Run) -> bool:
         """Announce the start, and commit it where its claim does not count as one, before the first
         byte; False where the claim is no longer ours."""
-        task, target = run.task, run.target
-        effects: Sequence[Effect] = ()
-        if self.results.is_announced(run):
-            effects = await self.results.announced(run)
+        task = run.task
+        effects = await self.results.started(run)
         ordered = task.turn is not None and task.ordered
         if ordered and self.deadlines.leases.may_be_lost(run):
             raise asyncio.CancelledError  # nothing is sent: the claim is released
         # What is not idempotent counts as started from here on, and not from its claim.
-        claimed_as_start = task.idempotent and target.idempotent
+        claimed_as_start = task.idempotent and run.plan.target.idempotent
         if (effects or not claimed_as_start) and not await self._start(run, effects):
             return False
         if self.deadlines.stopping:
@@ -374,11 +367,11 @@ class Pipe(NewTasks):
         return ours
 
     async def _send(self, run: Run) -> Outcome:
-        running, target = run.running, run.target
+        running, plan = run.running, run.plan
         self.deadlines.begin(run)
         try:
-            send = AttemptClient(run.plan.client).send
-            outcome = await run.executor.execute(run.request, run.task, target, send)
+            send = AttemptClient(plan.client).send
+            outcome = await plan.executor.execute(run.request, run.task, plan.target, send)
             check_outcome(outcome)
             # What the executor judges is not a plugin's decision against the rules of retry.
             return replace(outcome, decided_by=None) if outcome.decided_by else outcome
@@ -399,7 +392,7 @@ class Pipe(NewTasks):
                 error = f"{type(fault).__name__}: {fault}"
         finally:
             self.deadlines.end(running)
-        verdict = "retry" if "error" in target.retry.when else "failure"
+        verdict = "retry" if "error" in plan.target.retry.when else "failure"
         return Outcome(verdict, "error", error=error, maybe_done=True)  # type: ignore[arg-type]
 
     def _not_sent(self, run: Run, outcome: Outcome) -> AttemptResult:
@@ -409,7 +402,7 @@ class Pipe(NewTasks):
             self.feedback.wait_here(run.lane, next_try, NO_PORT)
         else:
             self._lanes.halt(HALT)
-        self._shortages.tell(error_record(outcome.error, run.config.redactor), SHORTAGE_DELAY)
+        self._shortages.tell(error_record(outcome.error, run.plan.config.redactor), SHORTAGE_DELAY)
         why = "not sent, as this machine lacks something: the attempt is given back"
         decision = Decision(Status.PENDING, why, None, next_try)
         return AttemptResult(decision, outcome, None, uncounted=True)
@@ -419,7 +412,7 @@ class Pipe(NewTasks):
         plan = run.plan
         try:
             if plan.decides and outcome.status_code is not None and not run.interrupted:
-                outcome = await self._after(run, run.executor.phases[1], outcome)
+                outcome = await self._after(run, plan.executor.phases[1], outcome)
             if (
                 outcome.verdict == "success"
                 and outcome.final_reason is None
@@ -443,7 +436,7 @@ class Pipe(NewTasks):
         """The outcome as the hooks of this after_ phase leave it."""
         arguments = {
             "outcome": outcome, "request": run.request, "statement": run.request, "task": run.task,
-            "endpoint": run.target.endpoint, "config": run.config,
+            "endpoint": run.plan.target.endpoint, "config": run.plan.config,
         }  # fmt: skip
         changed: Outcome = await self._host.fold(after, "outcome", arguments)
         return changed
@@ -451,18 +444,18 @@ class Pipe(NewTasks):
     def _decide(self, run: Run, outcome: Outcome) -> Decision:
         if outcome.verdict == "success":  # as for most, and nothing is to be reckoned
             return succeeded(outcome)
-        now = self._clock.now_ms()
-        if run.interrupted and run.target.idempotent:
+        now, target = self._clock.now_ms(), run.plan.target
+        if run.interrupted and target.idempotent:
             why = "stopped: back to pending, the attempt is given back"
             return Decision(Status.PENDING, why, None, now, 0.0)
         return decide(
-            run.task, run.target.retry, run.target.idempotent, outcome,
+            run.task, target.retry, target.idempotent, outcome,
             now=now, chance=self._chance, fault=self._host.backoff_fault,
             skipped=self._clock.skipped_since(give_up_from(run.task)),
         )  # fmt: skip
 
     async def _decide_probe(self, run: Run, decision: Decision) -> Decision:
-        task = run.task
+        task, policy = run.task, run.plan.target.retry
         since = give_up_from(task)
         try:
             first = await self._store.read(stored_throttles.first_attempt(task.id, since))
@@ -471,19 +464,15 @@ class Pipe(NewTasks):
             first = None
         first, now = run.began if first is None else first, self._clock.now_ms()
         fault = self._host.backoff_fault
-        return decide_probe(task, run.target.retry, decision, now=now, first=first, fault=fault)
+        return decide_probe(task, policy, decision, now=now, first=first, fault=fault)
 
     async def _tell(self, run: Run, outcome: Outcome, decision: Decision) -> AttemptResult:
         row = run.row(outcome, decision)
-        if run.interrupted and run.target.idempotent:
+        if run.interrupted and run.plan.target.idempotent:
             return AttemptResult(decision, outcome, row, uncounted=True)
         before_sending = decision.reason is Reason.REJECTED and outcome.status_code is None
-        skipped = before_sending or run.executor.immediate
-        after = None if skipped else run.executor.phases[1]
-        reached = Reached(
-            run.task, run.target.endpoint, run.config, outcome, run.request, run.running
-        )
-        return await self.results.tell(reached, decision, row, after)
+        after = None if before_sending else run.plan.after
+        return await self.results.tell(run.reached(outcome), decision, row, after)
 
     def _unclear(self, run: Run, error: Exception) -> AttemptResult:
         text = f"{type(error).__name__}: {error}"
@@ -492,20 +481,38 @@ class Pipe(NewTasks):
         return AttemptResult(decision, outcome, run.row(outcome, decision))
 
     def _settle_soon(self, run: Run, result: AttemptResult, now: int) -> bool:
-        """Have the end of an attempt written without waiting for it. False where something has to
-        be awaited before, or new tasks follow from it."""
-        task, config, effects = run.task, run.config, result.effects
+        """Have the end of an attempt written without waiting for it, together with all that end in
+        this turn of the loop. False where something has to be awaited before, new tasks follow from
+        it, or nothing can be written now."""
+        task, plan, effects = run.task, run.plan, result.effects
         items: Sequence[StoredEffect] = ()
-        if task.deaths:
+        if task.deaths or self._claims.closing:
             return False
         if effects:
             if len(effects) > SLICE or not are_rows(effects):
                 return False
             items = effects
-        settlement = settlement_of(task, result, config, run.target, items, now)
-        if items or run.plan.tells_runs:
-            self._note_run(settlement, config)
-        return self._claims.settle_soon(run, settlement, self._told)
+        settlement = settlement_of(task, result, plan.config, plan.target, items, now)
+        if items or plan.tells_runs:
+            self._note_run(settlement, plan.config)
+        if not self._ended:
+            self._loop.call_soon(self.write_ended)
+        self._ended.append(run)
+        self._ends.append(settlement)
+        return True
+
+    def write_ended(self) -> None:
+        """Write now how attempts have ended in this turn of the loop."""
+        if not self._ended:
+            return
+        operation = settle_all(self._ends)
+        operation.about = self._ended
+        self._ended, self._ends = [], []
+        try:
+            self._store.write_told(operation, self._ends_told)
+        except QueueError as error:
+            operation.error = error
+            self._ends_told([operation])
 
     def _ends_told(self, operations: Sequence[Write[list[Settled]]]) -> None:
         """What became of the ends of attempts, all those that were written at once."""
@@ -518,7 +525,7 @@ class Pipe(NewTasks):
                 results = operation.result
             for end, settled, run in zip(ends, results, operation.about, strict=True):
                 if settled is not None and settled.accepted:
-                    written.append((end, settled, run.result, run.config))
+                    written.append((end, settled, run.result))
                     taken.append(run)
                 else:
                     again = self._loop.create_task(self._settle_again(run, end, settled, error))
@@ -537,7 +544,7 @@ class Pipe(NewTasks):
         try:
             if error is not None:
                 settled = await self._claims.settle(settlement, error)
-            await self._follow(settlement, settled, result, run.config, run.target)
+            await self._follow(settlement, settled, result, run.plan.config, run.plan.target)
         except Exception:
             worker_log.exception("task %s cannot be ended: its claim is released", task.id)
             await asyncio.sleep(1.0)
@@ -551,11 +558,7 @@ class Pipe(NewTasks):
     ) -> None:
         """Write how an attempt ended `now`, again and again until the database takes it; then do
         what follows from it."""
-        items: Sequence[StoredEffect]
-        if are_rows(result.effects):  # as for most, or nothing at all
-            items = result.effects
-        else:
-            items = await self.items(result.effects, run_id=run_of(task))
+        items = await self.items(result.effects, run_id=run_of(task))
         settlement = settlement_of(task, result, config, target, items, now)
         self._note_run(settlement, config)
         settled = await self._claims.settle(settlement)
@@ -584,8 +587,7 @@ class Pipe(NewTasks):
             return
         if not settled.accepted:
             self.not_written(items)
-            if settled.status == Status.CANCELLED:
-                # A cancel was asked for while it ran: there is no retry to tell of.
+            if settled.cancel_asked:  # there is no retry to tell of
                 result = await self.results.cancelled(task, result, target, config)
                 await self.settle(task, result, config, target, self._clock.now_ms())
                 return
@@ -595,4 +597,4 @@ class Pipe(NewTasks):
             return
         if settled.inserted or len(items) > SLICE:
             await self.written(items, settled.inserted)
-        self.teller.tell(((settlement, settled, result, config),))
+        self.teller.tell(((settlement, settled, result),))

@@ -159,11 +159,7 @@ class Run:
 
     Args:
         task: as it was claimed.
-        plan: what it is made with, as are the next four.
-        key: of the task.
-        target: what the configuration says of it.
-        executor: what carries it out.
-        config: the configuration in force.
+        plan: what it is made with.
         lane: whose slot it has.
         running: the asyncio task of the attempt.
         began: when it began, milliseconds since the epoch.
@@ -177,10 +173,6 @@ class Run:
 
     task: Task
     plan: Plan
-    key: Key
-    target: Target
-    executor: Executor
-    config: Config
     lane: str
     running: asyncio.Task[Any]
     began: int
@@ -195,6 +187,12 @@ class Run:
         """Milliseconds since it began."""
         # `round` takes five times as long.
         return int((time.monotonic() - self.clock) * 1_000_000) / 1000
+
+    def reached(self, outcome: Outcome | None) -> Reached:
+        """What the hooks see of it; `outcome`: None for its start."""
+        plan = self.plan
+        endpoint = plan.target.endpoint
+        return Reached(self.task, endpoint, plan.config, outcome, self.request, self.running)
 
     def row(self, outcome: Outcome, decision: Decision) -> Attempt:
         """The row of the attempt, as it ends now."""
@@ -230,19 +228,15 @@ class ResultTeller:
         self._plans = plans
         self._clock = clock
 
-    def is_announced(self, run: Run) -> bool:
-        """Whether a hook is to be told of the start of an attempt."""
-        if not run.executor.phases[0]:
-            return False
-        return self._host.concerned("announce", run.task.kind, run.target.endpoint) is not None
-
-    async def announced(self, run: Run) -> Sequence[Effect]:
+    async def started(self, run: Run) -> Sequence[Effect]:
         """What the hooks want written before the first byte is sent."""
-        task = run.task
-        reached = Reached(task, run.target.endpoint, run.config, None, run.request, run.running)
-        reached.phase = run.executor.phases[0]
+        before = run.plan.executor.phases[0]
+        if not (run.plan.announces and before):
+            return ()
+        reached = run.reached(None)
+        reached.phase = before
         effects = await self._host.collect("announce", reached)
-        return effects if len(effects) <= SLICE else await self._in_slices(effects, task)
+        return effects if len(effects) <= SLICE else await self._in_slices(effects, run.task)
 
     async def _in_slices(self, effects: list[Effect], task: Task) -> list[Effect]:
         """The same, where they are more than one transaction should write: with slices of them."""
@@ -317,15 +311,14 @@ class ResultTeller:
     async def tell_success(self, run: Run, outcome: Outcome, result: AttemptResult) -> None:
         """Ask the hooks what they want written with a success, and put that into its `result`."""
         decided_at = self._clock.now_ms()
-        task, endpoint = run.task, run.target.endpoint
-        remembered = run.plan.answers  # another one, where an attempt ends otherwise meanwhile
-        told = task.after("succeeded", None, None, outcome.status_code, outcome.error)
-        reached = Reached(
-            told, endpoint, run.config, outcome, run.request, run.running, "on_success"
-        )
+        task, plan = run.task, run.plan
+        remembered = plan.answers  # another one, where an attempt ends otherwise meanwhile
+        reached = run.reached(outcome)
+        reached.task = task.after("succeeded", None, None, outcome.status_code, outcome.error)
+        reached.phase = "on_success"
         recurring: list[RecurringRows] = []
         effects = await self._host.collect("on_success", reached, recurring)
-        asked = self._host.concerned("on_success", task.kind, endpoint) or ()
+        asked = self._host.concerned("on_success", task.kind, plan.target.endpoint) or ()
         if len(recurring) == len(asked) and outcome.error is None:
             if len(remembered) >= MOST_CODES:
                 remembered.clear()
@@ -555,7 +548,7 @@ class Deadlines:
         the client keeps the exact one. `now` is of `time.monotonic`.
         """
         for attempt, run in list(self.sending.items()):
-            began, allowed = run.sent, run.target.timeout + GRACE
+            began, allowed = run.sent, run.plan.target.timeout + GRACE
             if now <= began + allowed or attempt in self.overdue:
                 continue
             # Its answer is there: looking into it may take as long again, once it is its turn.

@@ -95,7 +95,7 @@ class Feedback:
 
     def note(self, run: Run, now: int) -> None:
         """An attempt has ended `now` (in milliseconds), and its slot is not yet free."""
-        result, lane, key = run.result, self._lanes.lanes[run.lane], run.key
+        result, lane, key = run.result, self._lanes.lanes[run.lane], run.plan.key
         if result is not None and result.decision.status is Status.SUCCEEDED:
             unthrottled = self._scopes.was_served(key, now)
             if unthrottled and lane.throttle is None:
@@ -112,7 +112,7 @@ class Feedback:
             ):
                 self._lanes.return_token(run.lane, now, task.id, run.began)
             elif result.request is not None and not run.interrupted:
-                self._redactor = run.config.redactor
+                self._redactor = run.plan.config.redactor
                 self._judge(run, lane, key, outcome, now)
             else:
                 # It says nothing of the receiver: it was interrupted, or a hook failed at it.
@@ -130,7 +130,7 @@ class Feedback:
         return any(one.breaker.opened_at is not None for one in mine)
 
     def _judge(self, run: Run, lane: Lane, key: Key, outcome: Outcome, now: int) -> None:
-        task, target = run.task, run.target
+        task, target = run.task, run.plan.target
         down, refused = is_down(outcome), outcome.status_code in TOO_MUCH
         until = _asked(outcome, target, now)
         if down or refused:
@@ -354,7 +354,7 @@ class Feedback:
     def _refused(self, lane: Lane, key: Key, run: Run, now: int, why: str, down: bool) -> None:
         """The receiver takes less than it is sent: halve the pace."""
         self._scopes.served[key].refused_at = now
-        throttle = self._scope_of_refusal(lane, key, run.target, now)
+        throttle = self._scope_of_refusal(lane, key, run.plan.target, now)
         if self._is_alone(throttle.name, key, now):
             throttle = self._scopes.get(own_scope(key), now)
         if throttle.probes_only(now) or now < throttle.in_vain_until <= now + IN_VAIN_MS:

@@ -237,7 +237,7 @@ class Planned:
 
     @cached_property
     def plan(self) -> RequestPlan:
-        """See `Plan`."""
+        """Made where it is asked for first."""
         return RequestPlan(self._endpoint)
 
 

@@ -7,9 +7,9 @@ import base64
 import codecs
 import logging
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from itertools import chain, starmap
+from itertools import chain
 from typing import Any, TypeVar
 
 import httpx
@@ -22,7 +22,6 @@ from orchestratord.engine.lanes.placement import Placement
 from orchestratord.engine.poison import PoisonCandidates
 from orchestratord.engine.retry import SUCCESS
 from orchestratord.engine.stats import Stats
-from orchestratord.errors import QueueError
 from orchestratord.log import info
 from orchestratord.model.event import EventType, WebhookEvent
 from orchestratord.model.http_message import header_items, headers_as_they_came
@@ -31,9 +30,9 @@ from orchestratord.model.settings import Config
 from orchestratord.model.task import FINAL, Attempt, Reason, Status, Task
 from orchestratord.plugin.event_bus import EventBus
 from orchestratord.plugin.executor import Doomed, Target
-from orchestratord.queue.batch import Told
+from orchestratord.queue.batch import Write
 from orchestratord.queue.operations import claim
-from orchestratord.queue.operations.settle import settle, settle_all, start
+from orchestratord.queue.operations.settle import settle, start
 from orchestratord.queue.records import Insert, Inserted, Settled, Settlement, StoredEffect
 from orchestratord.queue.rows import response_text
 from orchestratord.queue.store import Store
@@ -73,12 +72,6 @@ class Claims:
         self.running: dict[int, asyncio.Task[None]] = {}
         """The attempts, and the releases of claims, that are under way, by the id of their task;
         and attempts that have ended, until how they did is written."""
-        self._ended: list[Run] = []
-        """Attempts that have ended in this turn of the loop."""
-        self._ends: list[Settlement] = []
-        """How they have, in the same order."""
-        self._told: Told | None = None
-        """What is called with what became of them."""
         self._next_told: asyncio.Future[None] | None = None
         self.closing = False
         """The daemon ends: what the database does not take now stays as it is."""
@@ -89,10 +82,10 @@ class Claims:
 
     async def release_claim(self, task: Task) -> None:
         """Release a claim that did not start, again and again until the database takes it."""
-        released = await self._insist(task, lambda: self._store.write(claim.release_claims([task])))
+        released = await self._insist(task, lambda: claim.release_claims([task]))
         if released is None:
             return
-        status, now = released[0][0], self._clock.now_ms()
+        status, now = released[0], self._clock.now_ms()
         if status != Status.CANCELLED:
             self._placement.touched(task.key, now)
             return
@@ -111,14 +104,13 @@ class Claims:
         None where the daemon ends before.
         """
         task = settlement.task
-        if not self.closing and error is None:  # as nearly always
+        if not self.closing and error is None:
             try:
                 return await self._store.write(settle(settlement))
             except Exception as refused:
                 error = refused
         settlement.effects = self._unborn(settlement.effects)
-        written = await self._insist(task, lambda: self._store.write(settle(settlement)), error)
-        return written[0] if written is not None else None
+        return await self._insist(task, lambda: settle(settlement), error)
 
     def _unborn(self, effects: Sequence[StoredEffect]) -> Sequence[StoredEffect]:
         """The same, of which no new task is born running: others of its key would wait for the slot
@@ -135,33 +127,6 @@ class Claims:
                 effect = replace(effect, born=None, happened=happened)
             waiting.append(effect)
         return waiting
-
-    def settle_soon(self, run: Run, settlement: Settlement, told: Told) -> bool:
-        """Write how an attempt ended, of which no new task follows, together with all that end in
-        this turn of the loop: `told`, which is the same for all of them, is called with what became
-        of them, `about` their runs. False where nothing can be written now."""
-        if self.closing:
-            return False
-        if not self._ended:
-            self._loop.call_soon(self.write_ended)
-        self._told = told
-        self._ended.append(run)
-        self._ends.append(settlement)
-        return True
-
-    def write_ended(self) -> None:
-        """Write now how these have ended."""
-        told = self._told
-        if told is None or not self._ended:
-            return
-        operation = settle_all(self._ends)
-        operation.about = self._ended
-        self._ended, self._ends = [], []
-        try:
-            self._store.write_told(operation, told)
-        except QueueError as error:
-            operation.error = error
-            told([operation])
 
     def hand_over(
         self, task_id: int, before: asyncio.Task[None], after: asyncio.Task[None]
@@ -223,9 +188,9 @@ class Claims:
             self.gone(task, running)
 
     async def _insist(
-        self, task: Task, write: Callable[[], Awaitable[T]], error: Exception | None = None
-    ) -> tuple[T] | None:
-        """Repeat a write until the database takes it; `error` is what became of it by now.
+        self, task: Task, operation: Callable[[], Write[T]], error: Exception | None = None
+    ) -> T | None:
+        """Repeat an operation until the database takes it; `error` is what became of it by now.
 
         None where the daemon ends before.
         """
@@ -239,7 +204,7 @@ class Claims:
             if self.closing:
                 break
             try:
-                return (await write(),)
+                return await self._store.write(operation())
             except Exception as again:
                 error = again
         log.error("task %s stays as it is until the next start", task.id)
@@ -311,8 +276,7 @@ def settlement_of(
     return Settlement(  # by position: by name it takes half as long again
         task, status, now, decision.reason, decision.next_try, code, error, response, row,
         result.uncounted, None if target is None else target.retry.max_attempts + task.granted,
-        result.deaths, effects, last_success_at, True, decision.backed_off, False,
-        result.recurring,
+        result.deaths, effects, last_success_at, decision.backed_off, False, result.recurring,
     )  # fmt: skip
 
 
@@ -332,7 +296,7 @@ def _attempt_record(
     return row
 
 
-SettledAttempt = tuple[Settlement, Settled, AttemptResult, Config]
+SettledAttempt = tuple[Settlement, Settled, AttemptResult]
 """A claim that has ended, as it is on disk, and what it was settled with."""
 
 
@@ -352,59 +316,36 @@ class SettlementTeller:
 
     def tell(self, attempts: Sequence[SettledAttempt]) -> None:
         """These are on disk, all those of one transaction at once."""
-        others = attempts
+        ends = [settlement for settlement, _, _ in attempts]
         try:
-            others = self._tell_successes(attempts)
-            if others:
-                log_settled(others)
-                ends = [(one[0], one[1].status) for one in others]
-                self._stats.count(ends)
-                if self._events.listening:
-                    self._events.publish_all(list(starmap(task_events.settled, ends)))
+            log_settled(attempts)
+            self._stats.count(ends)
+            if self._events.listening:
+                self._events.publish_all(task_events.settled(ends))
         except Exception:
             log.exception("the ends of %d tasks are not told", len(attempts))
-        for settlement, settled, result, _ in others:
-            try:
-                self._wake(settlement, settled, result)
-            except Exception:
-                log.exception("what follows from task %s is not done", settlement.task.id)
-
-    def _tell_successes(self, attempts: Sequence[SettledAttempt]) -> Sequence[SettledAttempt]:
-        """Tell of those that have succeeded, and of which no run ends, as of nearly all; return the
-        others. One look at each of them: there are thousands a second."""
-        told, others = list[SettledAttempt](), list[SettledAttempt]()
-        lines, began = list[str](), dict[tuple[str, str], int]()
-        for one in attempts:
-            settlement = one[0]
-            task, row = settlement.task, settlement.attempt
-            if one[1].status != "succeeded" or row is None or task.run_id or settlement.begins_run:
-                others.append(one)
-                continue
-            name, webhook, code = task.endpoint_id, task.webhook, row.status_code or "not sent"
-            began[name, webhook] = row.started_at
-            if webhook:
-                name = f"{name} {webhook}"
-            lines.append(f"{task.kind} {task.id} {name}: attempt {task.attempts} {code}, succeeded")
-            told.append(one)
-        info(log, lines, _fields, told)
-        self._stats.succeeded(len(told), began)
-        if self._events.listening:
-            self._events.publish_all(task_events.succeeded([one[0] for one in told]))
-        self._claims.waiters.all_finished(one[0].task.id for one in told)
-        return others
-
-    def _wake(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
-        task, status, decision = settlement.task, settled.status, result.decision
-        if status == Status.PENDING:
-            self._placement.touched(task.key, decision.next_try or settlement.at)
-        elif status in FINAL:
-            self._claims.waiters.finished(task.id)
-            if task.run_id is not None or settlement.begins_run:
+        self._claims.waiters.all_finished(end.task.id for end in ends if end.status in FINAL)
+        for settlement, settled, result in attempts:
+            task, status = settlement.task, settlement.status
+            in_run = task.run_id is not None or settlement.begins_run
+            if status == Status.SUCCEEDED and not in_run:
+                continue  # as of nearly all, of which nothing else follows
+            if in_run and status in FINAL:
                 self.runs_end.set()
+            try:
+                self._pass_on(settlement, settled, result)
+            except Exception:
+                log.exception("what follows from task %s is not done", task.id)
+
+    def _pass_on(self, settlement: Settlement, settled: Settled, result: AttemptResult) -> None:
+        """Tell the lanes what an end means for the task, its partition, or its webhook."""
+        task, reason = settlement.task, settlement.reason
+        if settlement.status == Status.PENDING:
+            self._placement.touched(task.key, settlement.next_try or settlement.at)
         if settled.holds:
             self._placement.arm(task.key, self._clock.steady())  # it may be gone by now
-            self._events.publish(task_events.partition_held(task, decision.reason, settlement.at))
-        if decision.reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
+            self._events.publish(task_events.partition_held(task, reason, settlement.at))
+        if reason == Reason.WEBHOOK_DISABLED and result.attempt is not None:
             self._claims.webhook_disabled(task, settlement.at)
 
 
@@ -413,15 +354,16 @@ def log_settled(attempts: Iterable[SettledAttempt]) -> None:
     lines: list[str] = []
     about: list[SettledAttempt] = []
     for one in attempts:
-        settlement, settled, result, config = one
-        task, status, outcome = settlement.task, settled.status, result.outcome
+        settlement, _, result = one
+        task, status, outcome = settlement.task, settlement.status, result.outcome
         name = f"{task.endpoint_id} {task.webhook}" if task.webhook else task.endpoint_id
         code = None if outcome is None else outcome.status_code
-        sent = code or "not sent"
-        line = f"{task.kind} {task.id} {name}: attempt {task.attempts} {sent}, {status}"
-        if status != Status.SUCCEEDED:
-            line += f" ({result.decision.reason or result.decision.why})"
-            error = None if outcome is None else error_record(outcome.error, config.redactor)
+        line = f"{task.kind} {task.id} {name}: attempt {task.attempts} {code or 'not sent'}, "
+        if status == Status.SUCCEEDED:
+            line += "succeeded"
+        else:
+            line += f"{status} ({settlement.reason or result.decision.why})"
+            error = _error_of(settlement, result)
             if error is not None and not isinstance(code, int):
                 line += f": {error}"
             if status == Status.FAILED:
@@ -434,25 +376,28 @@ def log_settled(attempts: Iterable[SettledAttempt]) -> None:
     info(log, lines, _fields, about)
 
 
-def _fields(
-    settlement: Settlement, settled: Settled, result: AttemptResult, config: Config
-) -> dict[str, Any]:
+def _fields(settlement: Settlement, _: Settled, result: AttemptResult) -> dict[str, Any]:
     """What the JSON format has beside the line."""
-    task, decision, outcome, row = settlement.task, result.decision, result.outcome, result.attempt
+    task, reason, row = settlement.task, settlement.reason, settlement.attempt
     return {
         "task_id": task.id,
         "kind": task.kind,
         "endpoint": task.endpoint_id,
         "webhook": task.webhook or None,
         "attempt": task.attempts,
-        "status": settled.status,
-        "reason": decision.reason,
-        "status_code": None if outcome is None else outcome.status_code,
-        "error": None if outcome is None else error_record(outcome.error, config.redactor),
-        "next_try": decision.next_try,
+        "status": settlement.status,
+        "reason": reason,
+        "status_code": None if result.outcome is None else settlement.status_code,
+        "error": _error_of(settlement, result),
+        "next_try": settlement.next_try,
         "duration_ms": None if row is None else row.duration_ms,
-        **({"help": doc_links.trouble(decision.reason)} if decision.reason else {}),
+        **({"help": doc_links.trouble(reason)} if reason else {}),
     }
+
+
+def _error_of(settlement: Settlement, result: AttemptResult) -> str | None:
+    """That of the attempt; where there was none, the task keeps an earlier one's."""
+    return None if result.outcome is None else settlement.error
 
 
 class ShortageLog:

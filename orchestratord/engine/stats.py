@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 
 from orchestratord.model.task import Key, Status
 from orchestratord.queue.records import Settlement
@@ -32,20 +32,15 @@ class Stats:
         """Endpoint, or `api/name#webhook` → when its last successful call, or delivery, started
         (milliseconds)."""
 
-    def count(self, settled: Iterable[tuple[Settlement, str]]) -> None:
-        """Claims ended, and their tasks have these statuses now."""
+    def count(self, settlements: Iterable[Settlement]) -> None:
+        """Claims ended so."""
         ends, began = self._ends, dict[tuple[str, str], int]()
-        for settlement, status in settled:
+        for settlement in settlements:
             if settlement.last_success_at is not None:
                 task = settlement.task
                 began[task.endpoint_id, task.webhook] = settlement.last_success_at
             if not settlement.uncounted or settlement.deaths is not None:
-                ends[status] += 1
-        self.succeeded(0, began)
-
-    def succeeded(self, count: int, began: Mapping[tuple[str, str], int]) -> None:
-        """So many attempts have succeeded; of each key, when the last that did `began`."""
-        self._ends[Status.SUCCEEDED] += count
+                ends[settlement.status] += 1
         for key, at in began.items():
             self.last_success[Key(*key).name] = at
 

@@ -12,14 +12,14 @@ from orchestratord.queue.records import Bulk, Insert, Inserted, Settlement
 # Names of a module are found sooner than members of an enumeration.
 _CREATED, _STARTED = EventType.TASK_CREATED, EventType.TASK_STARTED
 _SNOOZED, _TRIGGERED = EventType.TASK_SNOOZED, EventType.TASK_TRIGGERED
-_SUCCEEDED, _CANCELLED = EventType.TASK_SUCCEEDED, EventType.TASK_CANCELLED
+_CANCELLED = EventType.TASK_CANCELLED
 _made = tuple.__new__  # all fields at once: `TaskEvent(…)` is a function of Python's that calls it
 _PENDING, _RUNNING = Status.PENDING.value, Status.RUNNING.value
-_SETTLED = {
-    "pending": EventType.TASK_RETRIED,
-    "succeeded": EventType.TASK_SUCCEEDED,
-    "failed": EventType.TASK_FAILED,
-    "cancelled": EventType.TASK_CANCELLED,
+_SETTLED: dict[str, EventType] = {
+    Status.PENDING: EventType.TASK_RETRIED,
+    Status.SUCCEEDED: EventType.TASK_SUCCEEDED,
+    Status.FAILED: EventType.TASK_FAILED,
+    Status.CANCELLED: EventType.TASK_CANCELLED,
 }
 
 
@@ -54,42 +54,27 @@ def started(tasks: Iterable[Task], at: int) -> list[TaskEvent]:
     return events
 
 
-def succeeded(settlements: Iterable[Settlement]) -> list[TaskEvent]:
-    """What `settled` makes of attempts that have succeeded, as nearly all do."""
+def settled(settlements: Iterable[Settlement]) -> list[TaskEvent]:
+    """Claims ended so."""
     events: list[TaskEvent] = []
     for s in settlements:
-        task, row = s.task, s.attempt
-        assert row is not None
-        began, due = row.started_at, task.next_try
+        task, row, status, attempt, error = s.task, s.attempt, s.status, s.task.attempts, None
+        type_, code, began, took, delay, late = _SETTLED[status], None, None, None, None, None
+        if s.uncounted and s.deaths is None and status == _PENDING:
+            type_ = _SNOOZED
+        if row is not None:
+            code, error, began = row.status_code, row.error, row.started_at
+            took, delay, due = row.duration_ms, row.delay, task.next_try
+            late = began - due if due is not None and due < began else 0
+        else:
+            attempt -= s.uncounted
+            if s.reason is not None:
+                error = s.error
         events.append(_made(TaskEvent, (
-            _SUCCEEDED, s.at, task.id, task.kind, task.endpoint_id, task.webhook or None,
-            "succeeded", task.attempts, None, row.status_code, row.error, began, row.duration_ms,
-            row.delay, None, began - due if due is not None and due < began else 0, task.parent_id,
+            type_, s.at, task.id, task.kind, task.endpoint_id, task.webhook or None, status,
+            attempt, s.reason, code, error, began, took, delay, s.next_try, late, task.parent_id,
         )))  # fmt: skip
     return events
-
-
-def settled(settlement: Settlement, status: str) -> TaskEvent:
-    """A claim ended, and the task has this status now."""
-    s, task, row = settlement, settlement.task, settlement.attempt
-    type_, webhook, next_try = _SETTLED[status], task.webhook or None, None
-    if status == _PENDING:
-        next_try = s.next_try
-        if s.uncounted and s.deaths is None:
-            type_ = _SNOOZED
-    if row is None:
-        return _made(TaskEvent, (
-            type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status,
-            task.attempts - s.uncounted, s.reason, None, s.error if s.reason is not None else None,
-            None, None, None, next_try, None, task.parent_id,
-        ))  # fmt: skip
-    began, due = row.started_at, task.next_try
-    late = began - due if due is not None and due < began else 0
-    return _made(TaskEvent, (
-        type_, s.at, task.id, task.kind, task.endpoint_id, webhook, status, task.attempts,
-        s.reason, row.status_code, row.error, began, row.duration_ms, row.delay, next_try, late,
-        task.parent_id,
-    ))  # fmt: skip
 
 
 def partition_held(task: Task, reason: str | None, at: int) -> PartitionEvent:

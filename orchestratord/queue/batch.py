@@ -86,11 +86,11 @@ class Write(Generic[R_co]):
     and `about` are lists as well. It is done by `Store.write_told`: where it fails, each is done
     alone, and told as an operation of its own, with lists of one."""
     future: asyncio.Future[R_co] = field(init=False)
-    """Who waits for it, once it is on its way; it goes there once."""
+    """What its caller waits for, once it is on its way; it goes there once."""
     told: Told | None = field(init=False, default=None)
-    """What is called instead, with all operations of a transaction that it is told of."""
+    """What is called instead, once for all operations of a transaction that have the same."""
     about: Any = field(init=False, default=None)
-    """What is done by it, for `told`."""
+    """What it is done for, which `told` finds here."""
     result: R_co | None = field(init=False, default=None)
     error: Exception | None = field(init=False, default=None)
     prepared: Any = field(init=False, default=None)
@@ -230,19 +230,15 @@ def do_all(session: Session, batch: Batch[Any, Any], operations: Sequence[Write[
 
 def deliver(operations: Sequence[Write[Any]]) -> None:
     """Tell the callers that still wait; on the loop."""
-    told: dict[Told, list[Write[Any]]] = {}
-    tell, mine = None, list[Write[Any]]()
+    told: list[Write[Any]] = []
     for operation in operations:
         if operation.told is not None:
-            if operation.told is not tell:  # nearly all have the same
-                tell = operation.told
-                mine = told.setdefault(tell, [])
-            mine.append(operation)
+            told.append(operation)
         elif operation.future.done():
             continue  # the caller that waited was cancelled
         elif operation.error is not None:
             operation.future.set_exception(operation.error)
         else:
             operation.future.set_result(operation.result)
-    for tell, mine in told.items():
-        tell(mine)
+    for tell, mine in groupby(told, attrgetter("told")):  # nearly all have the same
+        tell(list(mine))

@@ -245,7 +245,6 @@ class Settlement:
         deaths: what the row counts from now on; None keeps it.
         effects: written in the same transaction, if the result counts.
         last_success_at: remembered for the endpoint.
-        ask: for pending: where a cancel was asked for, write nothing and say so.
         backed_off: for pending: the backoff of a failure that counts puts it off.
         begins_run: it is the first call of a run, and is counted in none yet.
         recurring: written with the effects, as with other successes of its key.
@@ -265,7 +264,6 @@ class Settlement:
     deaths: int | None = None
     effects: Sequence[StoredEffect] = ()
     last_success_at: int | None = None
-    ask: bool = False
     backed_off: bool = False
     begins_run: bool = False
     recurring: Sequence[RecurringRows] = ()
@@ -276,14 +274,13 @@ class Settled:
     """What became of a `Settlement`."""
 
     accepted: bool
-    """False: the task has another owner by now, or (status `cancelled`) a cancel was asked for
-    and `ask` is set; nothing was written."""
-    status: str
-    """As settled, or `cancelled` where a cancel was asked for and it would have waited again."""
+    """False, and nothing written: the task has another owner by now, or was to be cancelled."""
     inserted: Sequence[Inserted]
     """One for each `Insert` among the effects."""
     holds: bool = False
     """It has failed, and its ordered partition waits for a person from now on."""
+    cancel_asked: bool = False
+    """It would have waited for another try, and a cancel was asked for."""
 
 
 Started = tuple[bool, Sequence[Inserted]]

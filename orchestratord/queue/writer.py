@@ -142,21 +142,14 @@ class Writer:
         self._check_open()
         operation.future = self._loop.create_future()
         self._put(operation)
-        if self.health.fatal is not None:  # it may have died without having seen this one
-            operation.future.cancel()
-            self._check_open()
         return operation.future
 
     def submit_told(self, operation: Write[Any], told: Told) -> None:
         """The same, where `told` is called instead, once for all operations of a transaction that
         came with it; each has its result, or the error that a future would have."""
-        if self._closed or self.health.fatal is not None:
-            self._check_open()
+        self._check_open()
         operation.told = told
         self._put(operation)
-        if self.health.fatal is not None:  # as above
-            operation.told = _forget
-            self._check_open()
 
     def _put(self, operation: Write[Any]) -> None:
         self._inbox.put(operation)
@@ -164,6 +157,8 @@ class Writer:
             self._waiting += _size(operation)
             if not operation.patient or self._waiting >= ENOUGH:
                 self._hurry.set()
+        if self.health.fatal is not None:  # the thread may have died without having seen this one
+            self._refuse_rest([])
 
     def _check_open(self) -> None:
         if self.health.fatal is not None:
@@ -561,18 +556,20 @@ class Writer:
         hopeless = isinstance(error, _Hopeless)
         why = f"{DIED}: {str(error) or type(error).__name__}"
         self.health.fatal = why = str(error) if hopeless else why
-        operations = self._in_hand
-        try:
+        self._refuse_rest(self._in_hand)
+        if not hopeless:
+            log.critical("%s", why, exc_info=error, extra={"help": doc_links.trouble(FATAL)})
+
+    def _refuse_rest(self, operations: list[Write[Any]]) -> None:
+        """Refuse these, and all that waits, once each: on the thread as it dies, and on the loop
+        what it puts into the inbox at that moment."""
+        with suppress(queue.Empty):
             while True:
                 if (operation := self._inbox.get_nowait()) is not None:
                     operations.append(operation)
-        except queue.Empty:
-            pass
         for operation in operations:
-            operation.error = Unreachable(why, FATAL)
+            operation.error = Unreachable(self.health.fatal or DIED, FATAL)
         self._tell(deliver, operations)
-        if not hopeless:
-            log.critical("%s", why, exc_info=error, extra={"help": doc_links.trouble(FATAL)})
 
     def _tell(self, call: Callable[..., Any], *arguments: Any) -> None:
         try:
@@ -586,7 +583,3 @@ _needs_room, _finish_of = attrgetter("needs_room"), attrgetter("finish")
 
 def _size(operation: Write[Any]) -> int:
     return len(operation.item) if operation.many else 1
-
-
-def _forget(operations: Sequence[Write[Any]]) -> None:
-    """What is told of operations of which the caller knows already that they are not done."""

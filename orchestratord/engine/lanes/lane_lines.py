@@ -84,13 +84,12 @@ class LaneLines(FairSlots[Lane]):
             self.scopes.drop(throttle.name)
         self._release_held(keys)
 
-    def probe_claimed(self, lane: str, task_id: int, key: Key | None = None) -> None:
-        """The task that was claimed as the probe of a lane, or of a key and its URL."""
+    def probe_claimed(self, lane: str, task_id: int, key: Key) -> None:
+        """The task of `key` that was claimed as the probe of its lane, or of its URL or itself."""
         throttle = self.lanes[lane].throttle
         if throttle is not None and throttle.probing and throttle.probe is None:
             throttle.probe = task_id
-        if key is not None:
-            self.scopes.probe_claimed(key, task_id)
+        self.scopes.probe_claimed(key, task_id)
 
     def admits(self, lane: str, task: Task, now: int) -> bool:
         """Whether a claimed task may begin: it may have been claimed before only probes might."""

@@ -60,6 +60,7 @@ MANY_AT_ONCE = 400
 
 
 _NOTHING = 1 << 62
+"""When a parked key of which nothing is pending is due: later than any time."""
 
 
 class LaneSet(LaneLines):
@@ -296,28 +297,16 @@ class LaneSet(LaneLines):
 
     # -- the slots -----------------------------------------------------------------------------
 
-    def begin(self, lane: str, task: Task, now: int) -> Task | None:
-        """Prefetch a claimed task until its lane has a slot. Returns the one that has it now.
-
-        It is the same one, unless a cap that was raised left an older one behind.
-        """
-        found = self.lanes[lane]
-        full = self._free_slots(found) <= 0
-        if full or found.prefetched:
-            found.prefetched.append((task, now))
-            if full:
-                return None
-            task, _ = found.prefetched.popleft()
-        self._begin(found, (task,), now)
-        return task
-
-    def begin_all(self, lane: str, tasks: Sequence[Task], now: int) -> list[Task]:
-        """Prefetch claimed tasks in their order. Returns those that have a slot now."""
+    def begin(self, lane: str, tasks: Sequence[Task], now: int) -> list[Task]:
+        """Prefetch claimed tasks in their order. Returns those that have a slot now, which may be
+        older ones where a cap was raised."""
         found = self.lanes[lane]
         waiting = found.prefetched
         waiting.extend(zip(tasks, repeat(now)))
         begun = [waiting.popleft()[0] for _ in range(min(self._free_slots(found), len(waiting)))]
-        self._begin(found, begun, now)
+        found.in_flight += len(begun)
+        self.in_flight += len(begun)
+        self._note_slots(found, begun, now)
         return begun
 
     def release_slot(self, lane: str, task: Task, now: int) -> Task | None:
@@ -341,11 +330,7 @@ class LaneSet(LaneLines):
             found.rests_until = holder.rests_until
         if found.full_until:
             found.full_until, found.throttled = 0, False
-        holder.claimed -= 1
-        found.claimed -= 1
-        self.claimed -= 1
-        if not holder.claimed:
-            self._holds_none(found, holder)
+        self._discount(found, holder, 1)
         if found.line and found.name not in self._ready_names:
             self._make_ready(found)
         if self._at_share:
@@ -554,12 +539,6 @@ class LaneSet(LaneLines):
     def _free_slots(self, lane: Lane) -> int:
         """How many more may be in flight. More is claimed, and a cap may have been lowered."""
         return min(lane.concurrency - lane.in_flight, self.concurrency - self.in_flight)
-
-    def _begin(self, lane: Lane, tasks: Sequence[Task], now: int) -> None:
-        """Claimed tasks take slots that are free."""
-        lane.in_flight += len(tasks)
-        self.in_flight += len(tasks)
-        self._note_slots(lane, tasks, now)
 
     def _note_slots(self, lane: Lane, tasks: Sequence[Task], now: int) -> None:
         """Claimed tasks have slots from now on."""

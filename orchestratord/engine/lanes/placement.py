@@ -62,7 +62,8 @@ class Placement:
         """Endpoints that were left to other daemons, of which none declares them any more."""
         self._known: dict[Key, tuple[Standing, Executor | None]] = {}
         self.plans: dict[tuple[str, str], Any] = {}
-        """What `Plans` has made for keys; a new one whenever where they go may have changed."""
+        """What `Plans` has made for keys; a new one whenever where they go may have changed. Here,
+        so that none of them holds an old configuration in memory."""
         self._ripe: dict[Key, tuple[str, float]] = {}
         """Doomed keys: for what reason, and from when on their tasks fail (`Clock.steady`)."""
         self._sweeping: set[Key] = set()

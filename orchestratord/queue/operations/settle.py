@@ -168,29 +168,26 @@ def _start_alone(session: Session, begun: Start) -> Started:
 
 
 def _settle_alone(session: Session, s: Settlement) -> Settled:
-    """Write it, if the claim still stands; else nothing."""
+    """Write it, if the claim still stands, and no cancel was asked for that takes the place of
+    another try; else nothing."""
     task, status = s.task, s.status
     if task.replaces is not None:
         lock_tasks(session, (task.id, task.replaces))
     if status == Status.PENDING:
-        row = *_ended(s, status), s.next_try, int(s.backed_off)
-        if not WAIT.one(session.db, row):
-            if not session.db.one(CANCEL_ASKED, fence(task)):
-                return Settled(False, status, _NONE)
-            status = Status.CANCELLED
-            if s.ask:
-                return Settled(False, status, _NONE)
-        elif s.next_try is not None:
+        if not WAIT.one(session.db, (*_ended(s), s.next_try, int(s.backed_off))):
+            asked = session.db.one(CANCEL_ASKED, fence(task)) is not None
+            return Settled(False, _NONE, cancel_asked=asked)
+        if s.next_try is not None:
             session.heard(task.key, s.next_try)
-    held = holds(task, status, s.reason)
-    if status != Status.PENDING:
-        row = _ended(s, status)
+        held = False
+    else:
+        held = holds(task, status, s.reason)
         if task.ordered:
-            ended = END_ORDERED.one(session.db, (*row, HOLDS if held else 0))
+            ended = END_ORDERED.one(session.db, (*_ended(s), HOLDS if held else 0))
         else:
-            ended = END.one(session.db, row)
+            ended = END.one(session.db, _ended(s))
         if not ended:
-            return Settled(False, s.status, _NONE)
+            return Settled(False, _NONE)
     session.moved(Status.RUNNING, status)
     session.runs.settled(task, status, begins=s.begins_run)
     if _frees_turn(task, status):
@@ -206,7 +203,7 @@ def _settle_alone(session: Session, s: Settlement) -> Settled:
     effects = s.effects
     if s.recurring:
         effects = [*upserts_of(s.recurring, s.at), *effects]
-    return Settled(True, status, apply_effects(session, effects), held)
+    return Settled(True, apply_effects(session, effects), held)
 
 
 def _alone(session: Session, step: Start | Settlement) -> Any:
@@ -242,7 +239,7 @@ def _prepare(s: Start | Settlement) -> Prepared:
         code = code_text(s.status_code)
         succeeded = task.id, task.locked_by, task.claims, s.at, code, s.response
         return s, SUCCEED, succeeded, attempt, more
-    row = _ended(s, s.status)
+    row = _ended(s)
     if s.status == Status.PENDING:
         return s, WAIT, (*row, s.next_try, int(s.backed_off)), attempt, True
     if more and task.ordered:
@@ -294,7 +291,7 @@ def _together(session: Session, prepared: Sequence[Prepared]) -> list[Any]:
         inserted = apply_all_effects(session, list(map(_effects_of, steps)), recurring)
         results = [_done(s, new) for s, new in zip(steps, inserted, strict=True)]
     else:
-        results = [_SETTLED[s.status] for s in steps]
+        results = [_SETTLED] * len(steps)
     for place, s in enumerate(steps) if rows[END_ORDERED] else ():
         if isinstance(s, Settlement) and holds(s.task, s.status, s.reason):
             results[place] = replace(results[place], holds=True)
@@ -323,7 +320,7 @@ def _note(
 
 
 _NONE: Sequence[Inserted] = []  # as `apply_effects` returns it; nothing is put into it
-_SETTLED: dict[str, Settled] = {status: Settled(True, status, _NONE) for status in Status}
+_SETTLED = Settled(True, _NONE)
 """What became of those of whose effects none is a new task, as of most."""
 
 
@@ -331,7 +328,7 @@ def _done(s: Start | Settlement, new: Sequence[Inserted]) -> Any:
     """The result of a step, of whose effects these are new tasks."""
     if isinstance(s, Start):
         return True, new
-    return Settled(True, s.status, new) if new else _SETTLED[s.status]
+    return Settled(True, new) if new else _SETTLED
 
 
 _first, _effects_of = itemgetter(0), attrgetter("effects")
@@ -343,15 +340,15 @@ STEPS: Batch[Start | Settlement, Any] = Batch(_alone, _together, _prepare)
 """What becomes of tasks that are claimed: they start, and they are settled."""
 
 
-def _ended(s: Settlement, status: str) -> Row:
-    """The columns that `END` and `WAIT` have in common, for a task that ends in `status`, which is
-    the last of them: `column12` there, and `_status_of`."""
+def _ended(s: Settlement) -> Row:
+    """The columns that `END` and `WAIT` have in common; the status is the last of them: `column12`
+    there, and `_status_of`."""
     task, error, reason = s.task, s.error, s.reason
     return (
         task.id, task.locked_by, task.claims,  # as in `fence`
         s.at, code_text(s.status_code), error if error is None else plain(error), s.response,
         s.max_attempts, s.deaths, reason if reason is None else str(reason),
-        1 if s.uncounted else 0, str(status),
+        1 if s.uncounted else 0, str(s.status),
     )  # fmt: skip
 
 

@@ -10,7 +10,7 @@ from orchestratord.errors import QueueError
 from orchestratord.model.effects.recurring_rows import DECIDED_AT, RecurringRows
 from orchestratord.model.task import Delete, Key, NewTask, Reason, Status, Upsert
 from orchestratord.queue.operations import claim, manual, plugin_rows, search, settle
-from orchestratord.queue.records import Born, Insert, TaskFilter
+from orchestratord.queue.records import Born, Insert, Settled, TaskFilter
 from orchestratord.queue.store import Store
 
 HOOK = Key("crm/get", "ops")
@@ -30,7 +30,7 @@ async def test_success(queue: Any, store: Store) -> None:
     settled = await queue.settle(
         task, status_code=200, response=answer, attempt=queue.attempt(task), max_attempts=4
     )
-    assert (settled.accepted, settled.status, settled.inserted) == (True, "succeeded", [])
+    assert (settled.accepted, settled.inserted) == (True, [])
     row = await store.read(search.get(task.id))
     assert (row.status, row.attempts, row.max_attempts) == ("succeeded", 1, 4)
     assert row.finished_at == row.updated_at == queue.clock.now_ms()
@@ -170,11 +170,13 @@ class TestCancelWhileRunning:
     async def test_it_ends_instead_of_its_next_try(self, queue: Any, store: Store) -> None:
         task = await claimed(queue)
         assert (await store.write(manual.cancel(task.id))).cancel_requested
-        settled = await queue.settle(
-            task, Status.PENDING, next_try=queue.clock.now_ms() + 5000,
-            attempt=queue.attempt(task, 503), effects=[Insert(queue.new(HOOK))],
-        )  # fmt: skip
-        assert (settled.accepted, settled.status) == (True, "cancelled")
+        end = {"attempt": queue.attempt(task, 503), "effects": [Insert(queue.new(HOOK))]}
+        later = queue.clock.now_ms() + 5000
+        refused = await queue.settle(task, Status.PENDING, next_try=later, **end)
+        assert refused == Settled(False, [], cancel_asked=True)
+        assert await store.read(search.attempts(task.id)) == []
+        settled = await queue.settle(task, Status.CANCELLED, **end)
+        assert (settled.accepted, settled.cancel_asked) == (True, False)
         row = await store.read(search.get(task.id))
         assert (row.status, row.next_try, row.reason) == ("cancelled", None, None)
         assert row.finished_at == queue.clock.now_ms()
@@ -185,16 +187,25 @@ class TestCancelWhileRunning:
     async def test_an_end_of_its_own_stands(self, queue: Any, store: Store, status: Status) -> None:
         task = await claimed(queue)
         await store.write(manual.cancel(task.id))
-        assert (await queue.settle(task, status)).status == status
+        assert (await queue.settle(task, status)).accepted
         assert (await store.read(search.get(task.id))).status == status
 
     async def test_the_next_claim_knows_nothing_of_it(self, queue: Any, store: Store) -> None:
         task = await claimed(queue)
         await store.write(manual.cancel(task.id))
-        await queue.settle(task, Status.PENDING, next_try=queue.clock.now_ms())
+        await queue.settle(task, Status.CANCELLED)
         await store.write(manual.trigger(task.id))
         [again] = await queue.claim()
-        assert (await queue.settle(again, Status.PENDING, next_try=1)).status == Status.PENDING
+        assert (await queue.settle(again, Status.PENDING, next_try=1)).accepted
+
+    async def test_of_a_claim_that_no_longer_stands_it_says_nothing(
+        self, queue: Any, store: Store
+    ) -> None:
+        task = await claimed(queue)
+        await store.write(manual.cancel(task.id))
+        await queue.settle(task, Status.CANCELLED)
+        for status in (Status.PENDING, Status.CANCELLED):
+            assert await queue.settle(task, status) == Settled(False, [])
 
 
 class TestEffects:

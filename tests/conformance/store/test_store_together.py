@@ -65,7 +65,6 @@ def step(chance: random.Random, queue: Any, task: Task, number: int) -> Start | 
         effects=effects,
         last_success_at=chance.choice([None, number]),
         recurring=(RECURRING[:1], RECURRING[2:], RECURRING[:2], (), ())[number % 5],
-        ask=chance.random() < 0.5,
     )
 
 
@@ -186,7 +185,7 @@ async def test_the_ends_of_a_group_are_told_as_each_alone(queue: Any, store: Sto
         waits = status == Status.PENDING
         ends.append(queue.settlement(
             replace(task, claims=task.claims + 1) if task.id in late else task, status,
-            next_try=queue.clock.now_ms() + 1000 if waits else None, ask=waits,
+            next_try=queue.clock.now_ms() + 1000 if waits else None,
             attempt=queue.attempt(task), error=chance.choice([None, None, "bad"]),
         ))  # fmt: skip
     told: dict[int, Any] = {}

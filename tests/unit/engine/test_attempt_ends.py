@@ -7,12 +7,14 @@ import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 from worker_parts import CALL, Bench, working
 
 from orchestratord.engine import settlement
+from orchestratord.engine.attempt_result import AttemptResult
 from orchestratord.engine.http_executor import HttpExecutor
 from orchestratord.engine.settlement import SettledAttempt
 from orchestratord.errors import Reject
@@ -77,6 +79,29 @@ async def test_a_claim_is_released_where_its_end_cannot_be_worked_out(
         bench.receiver.open.set()
         await bench.until(lambda: not bench.worker.claims.running)
         assert (await bench.states([id_]))[0][0] == "cancelled"
+
+
+async def test_a_cancel_of_a_claim_that_is_lost_meanwhile_is_a_late_result(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with working(tmp_path) as bench:
+        [id_] = await bench.put([CALL])
+        await bench.until(lambda: bench.receiver.in_flight == 1)
+        results, times = bench.worker.pipe.results, []
+        cancelled = results.cancelled
+
+        async def loses(*arguments: Any) -> AttemptResult:
+            times.append(1)
+            await change(bench, "UPDATE retry_schedule SET claims = claims + 1")
+            return await cancelled(*arguments)
+
+        monkeypatch.setattr(results, "cancelled", loses)
+        await change(bench, "UPDATE retry_schedule SET cancel_requested = 1")
+        bench.receiver.status = 503
+        bench.receiver.open.set()
+        await bench.until(lambda: not bench.worker.claims.running)
+        assert times == [1]
+        assert f"a late result of task {id_} is refused: it has another owner now" in caplog.text
 
 
 class Follows:

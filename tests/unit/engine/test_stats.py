@@ -25,40 +25,33 @@ def succeeded(endpoint: str = "a/b") -> Settlement:
 def test_rates_over_what_has_passed_so_far() -> None:
     stats = Stats(100.0)
     for _ in range(6):
-        stats.count([(succeeded(), "succeeded")])
-    stats.count([(failed(), "pending")])
-    stats.count([(failed(status="failed"), "failed")])
-    stats.count([(failed(), "cancelled")])
+        stats.count([succeeded()])
+    stats.count([failed()])
+    stats.count([failed(status="failed")])
+    stats.count([failed(status="cancelled")])
     assert stats.rates(102.0) == {
         "succeeded": 3.0, "retried": 0.5, "failed": 0.5, "cancelled": 0.5,
     }  # fmt: skip
     assert stats.rates(100.0)["succeeded"] > 0  # no division by nothing
 
 
-def test_successes_are_counted_at_once() -> None:
-    stats = Stats(0.0)
-    stats.succeeded(3, {("a/b", ""): 1_000, ("a/b", "ops"): 2_000})
-    assert stats.rates(1.0)["succeeded"] == 3.0
-    assert stats.last_success == {"a/b": 1_000, "a/b#ops": 2_000}
-
-
 def test_rates_forget_what_is_long_ago() -> None:
     stats = Stats(0.0)
     for _ in range(100):
-        stats.count([(succeeded(), "succeeded")])
+        stats.count([succeeded()])
     for half in range(1, 30):
         stats.sample(half / 2)
     assert stats.rates(14.5)["succeeded"] == 0.0
-    stats.count([(succeeded(), "succeeded")])
+    stats.count([succeeded()])
     assert stats.rates(14.5)["succeeded"] == 0.1
 
 
 def test_what_was_given_back_or_not_tried_says_nothing() -> None:
     stats = Stats(0.0)
-    stats.count([(replace_given_back(failed()), "pending")])
-    untried = failed()
+    stats.count([replace_given_back(failed())])
+    untried = failed(status="failed")
     untried.attempt = None
-    stats.count([(untried, "failed")])
+    stats.count([untried])
     assert stats.rates(1.0)["failed"] == 1.0
     assert stats.rates(1.0)["retried"] == 0.0
 

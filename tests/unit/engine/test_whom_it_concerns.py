@@ -53,9 +53,11 @@ class Rig:
         target = Target(endpoint, endpoint.retry, 5, True, lane, 10, (), url=URLS.get(key, ""))
         status = Status.SUCCEEDED if outcome.verdict == "success" else Status.PENDING
         result = AttemptResult(Decision(status, ""), outcome, None, request="x")
+        config = SimpleNamespace(redactor=Redactor())
+        plan = SimpleNamespace(key=key, target=target, config=config)
         run: Any = SimpleNamespace(
-            task=task, key=key, result=result, lane=lane, began=self.clock.now_ms(), target=target,
-            config=SimpleNamespace(redactor=Redactor()), interrupted=False,
+            task=task, plan=plan, result=result, lane=lane, began=self.clock.now_ms(),
+            interrupted=False,
         )  # fmt: skip
         self.feedback.note(run, self.clock.now_ms())
 

@@ -300,6 +300,27 @@ async def test_a_writer_that_dies_fails_everything_and_says_so(
     assert store.health.fatal == "the writing thread has died: a bug"
 
 
+async def test_what_comes_as_the_writer_dies_is_refused_once(
+    writer: Writer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def die(session: Session) -> None:
+        raise SystemExit("a bug")
+
+    told: list[Write[Any]] = []
+    group = Write(Rank.SETTLE, None, Notes().batch, ["a", "b"], many=True)
+    late = Write(Rank.SETTLE, None, Notes().batch, ["c"], many=True)
+    async with Gate(writer):
+        dies = writer.submit(Write(Rank.NEW, die))
+        writer.submit_told(group, told.extend)
+    await asyncio.wait([dies])
+    monkeypatch.setattr(writer, "_check_open", lambda: None)  # it had not died yet
+    writer.submit_told(late, told.extend)
+    with pytest.raises(Unreachable, match="the writing thread has died: a bug"):
+        await writer.submit(Write(Rank.KEEP, note("d")))
+    assert told == [group, late]
+    assert [type(one.error) for one in told] == [Unreachable] * 2
+
+
 async def test_nothing_is_written_once_the_queue_is_found_unusable(
     store: Store, writer: Writer
 ) -> None:

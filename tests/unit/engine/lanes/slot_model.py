@@ -90,7 +90,8 @@ class Daemon:
             TASK, id=self._number, endpoint_id=key.endpoint_id, webhook=key.webhook
         )  # fmt: skip
         self._due[task.id] = when
-        self._launch(lane, self.lanes.begin(lane, task, self.now))
+        for one in self.lanes.begin(lane, [task], self.now):
+            self._launch(lane, one)
 
     def _launch(self, lane: str, task: Task | None) -> None:
         if task is None:

@@ -252,7 +252,7 @@ class Partitions:
             task = replace(
                 TASK, id=self.number, endpoint_id=OK.endpoint_id, turn=PartitionTurn(name, 0)
             )
-            assert self.lanes.begin("api:a", task, now) is task
+            assert self.lanes.begin("api:a", [task], now) == [task]
             tasks.append(task)
         return tasks, choice.avoid
 

@@ -257,7 +257,7 @@ def quick(lanes: LaneSet, ended: int, now: int, lane: str = "api:x") -> None:
         lanes.touch(A, 0)
         [choice] = lanes.choose(now)
         lanes.answered(choice, 1, None)
-        assert lanes.begin(lane, claimed(number), now) is not None
+        assert lanes.begin(lane, [claimed(number)], now)
         assert lanes.release_slot(lane, claimed(number), now) is None
 
 
@@ -266,10 +266,10 @@ def test_what_has_a_slot_begins_and_the_rest_is_held_in_order() -> None:
     lane = lanes.lanes["api:x"]
     take(lanes, 4)
     first, second, third, fourth = (claimed(number) for number in range(4))
-    assert lanes.begin("api:x", first, 10) is first
-    assert lanes.begin("api:x", second, 11) is second
-    assert lanes.begin("api:x", third, 12) is None
-    assert lanes.begin("api:x", fourth, 13) is None
+    assert lanes.begin("api:x", [first], 10) == [first]
+    assert lanes.begin("api:x", [second], 11) == [second]
+    assert not lanes.begin("api:x", [third], 12)
+    assert not lanes.begin("api:x", [fourth], 13)
     assert list(lane.prefetched) == [(third, 12), (fourth, 13)]
     assert (lane.in_flight, lanes.in_flight, lane.claimed, lanes.claimed) == (2, 2, 4, 4)
     assert lanes.release_slot("api:x", first, 20) is third
@@ -288,7 +288,7 @@ def test_a_lane_whose_tasks_never_end_is_never_claimed_ahead() -> None:
         for choice in lanes.choose(now):
             lanes.answered(choice, choice.limit, 0)
             for number in range(choice.limit):
-                assert lanes.begin("api:x", claimed(number), now) is not None
+                assert lanes.begin("api:x", [claimed(number)], now)
         assert lanes.claimed == lanes.in_flight == 3
     assert lanes.lanes["api:x"].pace == 0
 
@@ -307,8 +307,8 @@ def test_a_quick_lane_is_claimed_ahead_by_what_ended_just_now() -> None:
     [choice] = lanes.choose(100)
     assert choice.limit == 2 + 8 - 1
     lanes.answered(choice, choice.limit, 0)
-    began = [lanes.begin("api:x", claimed(number), 100) for number in range(9)]
-    assert [task.id for task in began if task is not None] == [0, 1]
+    began = lanes.begin("api:x", [claimed(number) for number in range(9)], 100)
+    assert [task.id for task in began] == [0, 1]
     assert (lanes.in_flight, lanes.claimed) == (2, 9)
     assert lanes.choose(100) == []  # and not further
 
@@ -339,7 +339,7 @@ def test_the_pace_of_a_steady_lane_is_what_ends_in_twenty_milliseconds(rate: int
     for now in range(1000):
         for _ in range(rate):
             take(lanes, 1)
-            lanes.begin("api:x", claimed(0), now)
+            lanes.begin("api:x", [claimed(0)], now)
             lanes.release_slot("api:x", claimed(0), now)
     assert 19 * rate <= lane.pace <= 22 * rate
 
@@ -351,7 +351,7 @@ def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> Non
     for now in range(1000):
         for _ in range(5):
             take(lanes, 1)
-            lanes.begin("api:x", claimed(0), now)
+            lanes.begin("api:x", [claimed(0)], now)
             lanes.release_slot("api:x", claimed(0), now)
     assert 5 * 59 <= lane.pace <= 5 * 62
     lanes.touch(A, 0)
@@ -362,7 +362,7 @@ def test_where_claims_are_dear_they_are_made_for_many_and_further_ahead() -> Non
             claims.append((len(lane.prefetched), choice.limit))
             for _ in range(choice.limit):
                 number += 1
-                lanes.begin("api:x", claimed(number), 1000)
+                lanes.begin("api:x", [claimed(number)], 1000)
         lanes.release_slot("api:x", claimed(ended), 1000)
     # Each that ends leaves room for one more; it is not claimed before many can be.
     assert len(claims) > 3
@@ -390,7 +390,7 @@ def test_what_is_held_counts_for_the_daemon() -> None:
     assert choice == Choice(A, 2, "api:x")  # ahead, only half of what the daemon has left
     lanes.answered(choice, 2, None)
     for number in range(2):
-        lanes.begin("api:x", claimed(number), 100)
+        lanes.begin("api:x", [claimed(number)], 100)
     [other] = lanes.choose(200)
     assert other == Choice(B, 2, "other")
     lanes.answered(other, 2, 200)
@@ -432,9 +432,9 @@ def test_each_quick_lane_gets_something_ahead_where_there_are_many() -> None:
 def held(lanes: LaneSet, *since: int, lane: str = "api:x") -> None:
     """Fill a lane of concurrency 1, and hold a task since each of these times."""
     take(lanes, len(since) + 1, lane)
-    assert lanes.begin(lane, claimed(0), 0) is not None
+    assert lanes.begin(lane, [claimed(0)], 0)
     for number, now in enumerate(since, 1):
-        assert lanes.begin(lane, claimed(number), now) is None
+        assert not lanes.begin(lane, [claimed(number)], now)
 
 
 @pytest.mark.parametrize(
@@ -479,18 +479,18 @@ def test_a_cap_that_is_raised_keeps_the_order_of_what_is_held() -> None:
     held(lanes, 10, 11)
     place(lanes, A, "api:x", 3)
     take(lanes, 1)
-    began = lanes.begin("api:x", claimed(3), 12)
-    assert began is not None
-    assert began.id == 1
-    assert [task.id for task, _ in lanes.lanes["api:x"].prefetched] == [2, 3]
+    take(lanes, 1)
+    began = lanes.begin("api:x", [claimed(3), claimed(4)], 12)
+    assert [task.id for task in began] == [1, 2]
+    assert [task.id for task, _ in lanes.lanes["api:x"].prefetched] == [3, 4]
 
 
 def test_a_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     lanes = placed(A, concurrency=2)
     held(lanes)
     take(lanes, 2)
-    assert lanes.begin("api:x", claimed(1), 0) is not None
-    assert lanes.begin("api:x", claimed(2), 0) is None
+    assert lanes.begin("api:x", [claimed(1)], 0)
+    assert not lanes.begin("api:x", [claimed(2)], 0)
     place(lanes, A, "api:x", 1)
     assert lanes.release_slot("api:x", claimed(0), 1) is None
     following = lanes.release_slot("api:x", claimed(1), 1)
@@ -503,7 +503,7 @@ def test_a_daemons_cap_that_is_lowered_lets_what_is_held_wait() -> None:
     place(lanes, B, "other", 5)
     held(lanes, 0)
     take(lanes, 1, "other")
-    assert lanes.begin("other", claimed(9), 0) is not None
+    assert lanes.begin("other", [claimed(9)], 0)
     lanes.concurrency = 1
     assert lanes.release_slot("api:x", claimed(0), 1) is None  # the other one is still in flight
     assert [task.id for task in lanes.take_prefetched(1000, 1000)] == [1]
@@ -536,7 +536,7 @@ def broken(lanes: LaneSet, now: int, lane: str = "api:x") -> Throttle:
 def begun(lanes: LaneSet, count: int, now: int, lane: str = "api:x") -> None:
     """Let so many claimed tasks begin and end, as the runner does."""
     for number in range(count):
-        assert lanes.begin(lane, claimed(number), now) is not None
+        assert lanes.begin(lane, [claimed(number)], now)
         lanes.began(lane, now)
         lanes.release_slot(lane, claimed(number), now)
 
@@ -678,7 +678,7 @@ def test_a_broken_lane_lets_one_probe_through() -> None:
     [choice] = lanes.choose(FIRST_PAUSE_MS)
     assert choice.key == B
     lanes.answered(choice, 1, None)
-    lanes.probe_claimed("api:x", 7)
+    lanes.probe_claimed("api:x", 7, B)
     assert throttle.admits(7, FIRST_PAUSE_MS)
 
 
@@ -874,7 +874,7 @@ class LanesMachine(RuleBasedStateMachine):
             due, earliest = self.answers[choice]
             self.lanes.answered(choice, len(due), earliest)
             if choice.probe and due:
-                self.lanes.probe_claimed(choice.lane, len(self.origins))
+                self.lanes.probe_claimed(choice.lane, len(self.origins), choice.key)
             for when in due:
                 self.start(choice.key, when, choice.lane)
         self.choices, self.answers = [], {}
@@ -937,7 +937,8 @@ class LanesMachine(RuleBasedStateMachine):
             self.back(task)
             return
         self.held[lane].append((task, self.now))
-        self.launch(lane, self.lanes.begin(lane, task, self.now))
+        for one in self.lanes.begin(lane, [task], self.now):
+            self.launch(lane, one)
 
     def launch(self, lane: str, task: Task | None) -> None:
         if task is None:
@@ -1131,9 +1132,8 @@ def test_a_quick_lane_leaves_the_others_their_turn(
             lanes.answered(choice, choice.limit, 0)
             for _ in range(choice.limit):
                 number += 1
-                task = lanes.begin(choice.lane, claimed(number, choice.key), now)
-                if task is not None:
-                    running.append((now + lasts[choice.lane], choice.lane, task))
+                begun = lanes.begin(choice.lane, [claimed(number, choice.key)], now)
+                running += [(now + lasts[choice.lane], choice.lane, one) for one in begun]
         in_flight = Counter(name for _, name, _ in running)
         assert in_flight.total() == lanes.in_flight <= lanes.claimed <= total
         for name, cap in caps.items():
