@@ -120,8 +120,7 @@ class Claims:
             if isinstance(effect, Insert):
                 born, happened = effect.born, effect.happened
                 if born is not None:
-                    now = self._clock.now_ms()
-                    self._lanes.release_claim(born.lane, effect.task.key, now)
+                    self._lanes.release_claim(born.lane, effect.task.key, self._clock.now_ms())
                 if happened is not None:
                     happened = replace(happened, effects=self._unborn(happened.effects))
                 effect = replace(effect, born=None, happened=happened)

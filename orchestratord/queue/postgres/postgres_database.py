@@ -253,7 +253,8 @@ class PostgresConnection(Connection):
                 )
                 settings = {**SETTINGS, **DURABLE}
         set_ = ", ".join(f"set_config('{name}', '{to}', true)" for name, to in settings.items())
-        self._begin = f"BEGIN READ WRITE; SELECT {set_}, pg_current_xact_id()::text"
+        begin = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE"  # whatever others are to have
+        self._begin = f"{begin}; SELECT {set_}, pg_current_xact_id()::text"
         look = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY"
         self._look = f"{look}; SELECT {set_}, pg_is_in_recovery()"
 

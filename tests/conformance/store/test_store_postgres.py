@@ -19,7 +19,7 @@ import pytest
 from orchestratord.errors import DatabaseInUse, QueueError, Unreachable
 from orchestratord.model.task import Key, NewTask, Status, Task
 from orchestratord.model.turns.partition_turn import Partition
-from orchestratord.queue.batch import Write
+from orchestratord.queue.batch import Rank, Write
 from orchestratord.queue.operations import bulk as bulks
 from orchestratord.queue.operations import claim, daemons, insert, partitions, search, settle
 from orchestratord.queue.records import Beat, Insert, Pick, Settlement, TaskFilter
@@ -71,6 +71,20 @@ async def test_leases_are_renewed_for_what_is_held(two: list[Any]) -> None:
     assert await one.store.write(claim.renew(held)) == 0  # most of the lease is left
     _, taken = await claim.reclaim(other.store)
     assert [task.id for task in taken] == [tasks[2].id]  # nobody knew of that one any more
+
+
+async def test_a_database_that_isolates_others_more_makes_no_difference(two: list[Any]) -> None:
+    """There who waited for a row would fail, and with it the leases of all that a daemon holds."""
+
+    async def run(sql: str) -> list[Any]:
+        found: list[Any] = await two[0].store.write(
+            Write(Rank.KEEP, lambda session: session.db.all(sql))
+        )
+        return found
+
+    await run("SET default_transaction_isolation = 'repeatable read'")
+    assert await run("SHOW default_transaction_isolation") == [("repeatable read",)]
+    assert await run("SHOW transaction_isolation") == [("read committed",)]
 
 
 async def test_a_claim_begins_where_the_last_one_ended(two: list[Any]) -> None:
