@@ -147,6 +147,11 @@ class Stage:
             return ""
         if CONFIG in command and not command.startswith("orchestrator"):
             # It takes files up by itself, and is to hear of these from the command that follows.
+            if not self._stopped:
+                # Having looked at them just now, it has no look to make up for as it goes on.
+                settings = daemon.config / "orchestratord.yaml"
+                settings.write_bytes(settings.read_bytes())
+                time.sleep(1.0)
             os.kill(self._pid, signal.SIGSTOP)
             self._stopped = True
         process = subprocess.Popen(  # noqa: S603

@@ -125,9 +125,8 @@ class Watcher:
             while not self._stopping:
                 now = time.monotonic()
                 due = deadline
-                if burst.first is not None:
-                    quiet = burst.last + self._debounce
-                    due = min(quiet, burst.first + 10 * self._debounce, deadline)
+                if burst.first is not None:  # what a poll saw now might be half of a change
+                    due = min(burst.last + self._debounce, burst.first + 10 * self._debounce)
                 if now >= due or (burst.first is None and self._replaced()):
                     self._cause = POLLED if burst.first is None else CHANGED
                     burst.first = None

@@ -23,7 +23,7 @@ from tests.acceptance.waiting import until
 @dataclass
 class Story:
     slots: dict[str, list[int]] = field(default_factory=dict)
-    """Endpoint → the slots that its calls were for, in seconds since the epoch, as they came."""
+    """Endpoint → the slots that its calls were for, in order, in seconds since the epoch."""
     first: int = 0
     last: int = 0
     """What every schedule must have run from and to."""
@@ -57,7 +57,8 @@ def story(make_shared: MakeDaemon, shared_receiver: Receiver) -> Story:
             f"/{name}",
             params={"from": {"default": "nobody"}},
             query={"slot": "{{ task.scheduled_at.timestamp() }}", "from": "{{ params['from'] }}"},
-            schedule=schedule,
+            # On a busy machine the call of the slot before may not be done.
+            schedule={"overlap": "allow", **schedule},
         )
     story = Story()
 
@@ -91,7 +92,7 @@ def story(make_shared: MakeDaemon, shared_receiver: Receiver) -> Story:
     found = daemon.get("/v1/schedules").json()["schedules"]
     story.schedules = {one["endpoint"].removeprefix("shop/"): one for one in found}
     assert daemon.stop() == 0
-    story.slots = {name: slots(name) for name in declared}
+    story.slots = {name: sorted(slots(name)) for name in declared}
     story.rows = len(daemon.rows("SELECT id FROM retry_schedule WHERE endpoint_id = 'shop/tick'"))
     froms = {item.query["from"] for item in receiver.received("/tick")}
     assert froms == {"the schedule"}

@@ -5,6 +5,7 @@ import os
 import queue
 import shutil
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +234,15 @@ def test_events_without_an_end_do_not_keep_a_change_back(
     finally:
         done.set()
         thread.join()
+
+
+def test_a_poll_does_not_look_into_the_midst_of_a_burst(config: ConfigFolder) -> None:
+    watcher = Watcher(config.path, print, debounce=0.03, poll=0.01)
+    watcher._burst.note()
+    watcher._burst.last += 60  # more events come than it lasts
+    began = time.monotonic()
+    assert watcher._wait()
+    assert time.monotonic() - began >= 10 * 0.03 - 0.01
 
 
 class NoEvents:
